@@ -1,0 +1,65 @@
+package dreamcore
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code names a kind of error for programs: HTTP statuses, exit codes and
+// tests look at it, never at the message.
+type Code string
+
+// Codes of errors before a stream has started, and of operator commands.
+const (
+	CodeInvalid      Code = "INVALID"      // the input is wrong: HTTP 400, exit 2
+	CodeUnauthorized Code = "UNAUTHORIZED" // no or a wrong secret: HTTP 401, exit 4
+	CodeNotFound     Code = "NOT_FOUND"    // HTTP 404
+	CodeConflict     Code = "CONFLICT"     // the user or the state directory is busy: HTTP 409
+	CodeBusy         Code = "BUSY"         // the queue is full: HTTP 429
+	CodeTooLarge     Code = "TOO_LARGE"    // a body over its limit: HTTP 413
+	CodeUnreachable  Code = "UNREACHABLE"  // no answer from an endpoint: exit 3
+	CodeSetup        Code = "SETUP"        // the machine or the state directory is not ready
+	CodeInternal     Code = "INTERNAL"     // everything else: HTTP 500
+)
+
+// Error is an error that an operator or a client may see. Message is the
+// sentence for them, Hint names what to do next (a command where there is
+// one), Err is the cause, which goes to the log only.
+type Error struct {
+	Code    Code
+	Message string
+	Hint    string
+	Err     error
+}
+
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Message
+	}
+	return fmt.Sprintf("%s: %v", e.Message, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// CodeOf returns the code of the first Error in err's chain, or CodeInternal.
+func CodeOf(err error) Code {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return CodeInternal
+}
+
+// HintOf returns the first hint in err's chain, or "".
+func HintOf(err error) string {
+	for err != nil {
+		e, ok := errors.AsType[*Error](err)
+		if !ok {
+			return ""
+		}
+		if e.Hint != "" {
+			return e.Hint
+		}
+		err = e.Err
+	}
+	return ""
+}

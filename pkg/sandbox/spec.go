@@ -1,0 +1,83 @@
+package sandbox
+
+import (
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Spec says what a sandbox is made of.
+type Spec struct {
+	Root   Root
+	Mounts []Mount // in order; a later one may lie inside an earlier one
+	Limits Limits
+}
+
+// Root is the file system a sandbox starts from, always read-only.
+type Root struct {
+	Path   string  // directory on the host with every mount point
+	Mounts []Mount // what is mounted into it before Spec.Mounts
+}
+
+// Mount makes a host path, or an empty file system in memory, visible inside.
+type Mount struct {
+	Source   string // absolute host path; "" makes a tmpfs
+	Target   string // absolute path inside; must exist in the root
+	Writable bool
+	Size     int64  // bytes, tmpfs only; 0 means 64 MiB
+	Mode     uint32 // permission bits, tmpfs only; 0 means 0755
+}
+
+// Limits bounds a sandbox. Zero values mean the defaults, never "no limit".
+type Limits struct {
+	MemoryBytes int64   // default 2048 MiB
+	CPUs        float64 // default: as many as the host has
+	Processes   int     // inside; default 512
+	OpenFiles   uint64  // per process; default 4096
+}
+
+// Defaults of Limits.
+const (
+	DefaultMemoryBytes = 2048 << 20
+	DefaultProcesses   = 512
+	DefaultOpenFiles   = 4096
+	DefaultTmpfsBytes  = 64 << 20
+)
+
+// WithDefaults fills in what is zero.
+func (l Limits) WithDefaults() Limits {
+	if l.MemoryBytes == 0 {
+		l.MemoryBytes = DefaultMemoryBytes
+	}
+	if l.Processes == 0 {
+		l.Processes = DefaultProcesses
+	}
+	if l.OpenFiles == 0 {
+		l.OpenFiles = DefaultOpenFiles
+	}
+	return l
+}
+
+// Validate refuses what no engine could make sense of.
+func (s Spec) Validate() error {
+	if !path.IsAbs(s.Root.Path) {
+		return fmt.Errorf("root %q is not an absolute path", s.Root.Path)
+	}
+	for _, m := range append(append([]Mount(nil), s.Root.Mounts...), s.Mounts...) {
+		switch {
+		case m.Source != "" && !path.IsAbs(m.Source):
+			return fmt.Errorf("mount source %q is not an absolute path", m.Source)
+		case !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/":
+			return fmt.Errorf("mount target %q is not a clean absolute path", m.Target)
+		case strings.ContainsRune(m.Source+m.Target, 0):
+			return fmt.Errorf("mount of %q has a NUL byte", m.Target)
+		case m.Source != "" && (m.Size != 0 || m.Mode != 0):
+			return fmt.Errorf("mount of %q: size and mode are for tmpfs", m.Target)
+		}
+	}
+	l := s.Limits
+	if l.MemoryBytes < 0 || l.CPUs < 0 || l.Processes < 0 {
+		return fmt.Errorf("limits must not be negative: %+v", l)
+	}
+	return nil
+}
