@@ -27,6 +27,10 @@ import (
 // having ended: killed, out of memory, or closed.
 var ErrLost = errors.New("sandbox has ended")
 
+// ErrOutOfMemory is in the chain beside ErrLost when the sandbox was killed
+// because it used up its memory.
+var ErrOutOfMemory = errors.New("out of memory")
+
 // Provider makes sandboxes with one engine. Its methods are safe for
 // concurrent use.
 type Provider interface {

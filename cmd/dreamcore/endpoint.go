@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/client"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
+)
+
+// endpointOptions say which service a client command talks to.
+type endpointOptions struct {
+	address    string
+	secretFile string
+}
+
+func (o *endpointOptions) add(c *cobra.Command) {
+	c.Flags().StringVar(&o.address, "endpoint", "", "address of a service, in any form (MODAL_ENDPOINT)")
+	c.Flags().StringVar(&o.secretFile, "secret-file", "", "file with the internal secret (MODAL_INTERNAL_SECRET; default: the one of this machine)")
+}
+
+// endpoint is the address that was given, "" for this machine.
+func (o endpointOptions) endpoint(a *app) string {
+	if o.address != "" {
+		return o.address
+	}
+	return a.env.Endpoint
+}
+
+// client makes the client for the address that was given.
+func (o endpointOptions) client(a *app, timeout time.Duration) (*client.Client, error) {
+	ep, err := client.ParseEndpoint(o.endpoint(a))
+	if err != nil {
+		return nil, err
+	}
+	value, err := o.secret(a)
+	if err != nil {
+		return nil, err
+	}
+	a.redactor.Add(value)
+	return client.New(client.Options{Endpoint: ep, Secret: value, Timeout: timeout, UserAgent: "dreamcore/" + version})
+}
+
+// maxSecretBytes bounds a file with a secret.
+const maxSecretBytes = 64 << 10
+
+// secret finds the internal secret: file, environment, this machine.
+func (o endpointOptions) secret(a *app) (string, error) {
+	if o.secretFile != "" {
+		raw, err := os.ReadFile(o.secretFile)
+		if err != nil {
+			return "", &dreamcore.Error{
+				Code: dreamcore.CodeInvalid, Message: "the secret file cannot be read", Err: err,
+				Hint: "name a readable file with --secret-file FILE",
+			}
+		}
+		value := strings.TrimSpace(string(raw))
+		if value == "" || len(value) > maxSecretBytes {
+			return "", &dreamcore.Error{
+				Code: dreamcore.CodeInvalid, Message: "the secret file has no secret in it",
+				Hint: "write it with: dreamcore secret show " + secret.InternalSecret + " > FILE",
+			}
+		}
+		return value, nil
+	}
+	if a.env.InternalSecret != "" {
+		return a.env.InternalSecret, nil
+	}
+	store, err := a.secrets(false)
+	if err == nil {
+		var values []string
+		if values, err = store.InternalValues(); err == nil {
+			return values[0], nil
+		}
+	}
+	return "", &dreamcore.Error{
+		Code: dreamcore.CodeInvalid, Message: "there is no internal secret to send", Err: err,
+		Hint: "set MODAL_INTERNAL_SECRET, or name a file with --secret-file FILE",
+	}
+}

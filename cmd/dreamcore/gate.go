@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/client"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/gate"
+	"github.com/notef-neighbor/dreamcore/pkg/replay"
+)
+
+type gateOptions struct {
+	endpoint endpointOptions
+	all      bool
+	junit    string
+	timeout  time.Duration
+}
+
+func newGateCmd(a *app) *cobra.Command {
+	var o gateOptions
+	var names []string
+	for _, g := range gate.All() {
+		names = append(names, fmt.Sprintf("  %d %-11s %s", g.Number, g.Name, g.Passes))
+	}
+	c := &cobra.Command{
+		Use:   "gate [NAME|NUMBER ...]",
+		Short: "Check a service: sandboxes, isolation, streaming, volumes, auth",
+		Long: "Checks any service of the contract, this one or another, by what it does.\n" +
+			"Without --endpoint or MODAL_ENDPOINT it checks a server that it starts itself.\n\n" +
+			"The gates, and when each passes:\n" + strings.Join(names, "\n"),
+		Example: "  dreamcore gate --all\n" +
+			"  dreamcore gate isolation 3 --endpoint http://host:8080 --secret-file FILE",
+		RunE: func(c *cobra.Command, args []string) error { return runGate(c.Context(), a, o, args) },
+	}
+	f := c.Flags()
+	o.endpoint.add(c)
+	f.BoolVar(&o.all, "all", false, "every gate")
+	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
+	f.DurationVar(&o.timeout, "timeout", gate.DefaultTimeout, "limit of each gate")
+	a.addSettings(c, modelScriptSetting, rootfsSetting, runtimeSetting, logLevelSetting)
+	return c
+}
+
+func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err error) {
+	gates, err := gate.Select(names, o.all)
+	if err != nil {
+		return err
+	}
+	if o.timeout <= 0 {
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--timeout must be more than 0", Hint: "write it with its unit, like 60s"}
+	}
+	c, stop, err := gateClient(ctx, a, o)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		c.Close()
+		err = errors.Join(err, stop())
+	}()
+	cfg := gate.Config{Client: c, Gates: gates, Timeout: o.timeout, AllowNonGVisor: a.env.AllowNonGVisor}
+	var view *gate.View
+	if !a.io.JSON {
+		view = gate.NewView(a.io.Stdout(), c.Endpoint().String())
+		cfg.OnStart, cfg.OnResult = view.Start, view.Result
+	}
+	report := gate.Run(ctx, cfg)
+	if view != nil {
+		view.End(report)
+	} else if err := report.WriteJSON(a.io.Out); err != nil {
+		return err
+	}
+	if o.junit != "" {
+		if err := writeJUnit(o.junit, report); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := report.Err(); err != nil {
+		return errors.Join(errReported, err)
+	}
+	return nil
+}
+
+// gateClient is the client of the endpoint that was given, or of a server that
+// is started for it.
+func gateClient(ctx context.Context, a *app, o gateOptions) (*client.Client, func() error, error) {
+	if o.endpoint.endpoint(a) != "" {
+		c, err := o.endpoint.client(a, o.timeout)
+		return c, func() error { return nil }, err
+	}
+	s, err := a.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.cfg.ModelScript == "" && !s.hasKey() {
+		s.cfg.ModelScript = replay.DemoName // no gate asks the model
+	}
+	s.cfg.Listen = "127.0.0.1:0"
+	if !a.io.JSON {
+		a.io.Stderr().Info("Starting a server of our own to check")
+	}
+	srv, err := startService(ctx, a, s, a.logger("error"), false)
+	if err != nil {
+		return nil, nil, err
+	}
+	ep, err := client.ParseEndpoint("http://" + srv.address())
+	if err == nil {
+		a.redactor.Add(srv.secret)
+		var c *client.Client
+		if c, err = client.New(client.Options{Endpoint: ep, Secret: srv.secret, Timeout: o.timeout}); err == nil {
+			return c, srv.stop, nil
+		}
+	}
+	return nil, nil, errors.Join(err, srv.stop())
+}
+
+func writeJUnit(name string, report gate.Report) error {
+	f, err := os.Create(filepath.Clean(name))
+	if err != nil {
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the JUnit report cannot be written", Err: err, Hint: "name a file in a directory that exists with --junit FILE"}
+	}
+	return errors.Join(report.WriteJUnit(f), f.Close())
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/client"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
+)
+
+// localUser owns the projects that are made from this terminal.
+const localUser = "00000000-0000-4000-8000-000000000001"
+
+type generateOptions struct {
+	endpoint endpointOptions
+	user     string
+	project  string
+	output   string
+	force    bool
+	open     bool
+	timeout  time.Duration
+}
+
+func newGenerateCmd(a *app) *cobra.Command {
+	var o generateOptions
+	c := &cobra.Command{
+		Use:   "generate PROMPT",
+		Short: "Make a game from a wish",
+		Long: "Makes a game from a wish, on this machine or, with --endpoint, through a service.\n" +
+			"The same --project continues a game. PROMPT - is read from standard input.",
+		Example: "  dreamcore generate \"a snake game with ice physics\" -o game --open\n" +
+			"  dreamcore generate --project UUID \"make the snake faster\"",
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error { return runGenerate(c.Context(), a, o, args[0]) },
+	}
+	f := c.Flags()
+	o.endpoint.add(c)
+	f.StringVar(&o.user, "user", localUser, "user the project belongs to, a UUID")
+	f.StringVar(&o.project, "project", "", "project to continue, a UUID (default: a new one)")
+	f.StringVarP(&o.output, "output", "o", "", "directory to copy the game to")
+	f.BoolVar(&o.force, "force", false, "copy into a directory that is not empty")
+	f.BoolVar(&o.open, "open", false, "serve the game on loopback and open the browser")
+	f.DurationVar(&o.timeout, "timeout", 0, "end the run after so long (default: the agent's own limit of 5m)")
+	a.addSettings(c, modelScriptSetting, rootfsSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	return c
+}
+
+// outcome is how a generation ended and where its files are.
+type outcome struct {
+	client.Outcome
+	copyOut func(ctx context.Context, dest string, force bool) (int, error)
+	close   func() error
+}
+
+func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) error {
+	req, err := request(a, o, prompt)
+	if err != nil {
+		return err
+	}
+	if o.output != "" && !o.force {
+		if err := checkOutput(o.output); err != nil {
+			return err
+		}
+	}
+	if o.timeout > 0 {
+		a.flags["timeout"] = o.timeout.String()
+	}
+	view := newGameView(a, req)
+	run := generateHere
+	if o.endpoint.endpoint(a) != "" {
+		run = generateThere
+	}
+	out, err := run(ctx, a, o, req, view)
+	view.stop()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = out.close() }()
+	if !out.Done {
+		view.failed(out.Outcome)
+		if errors.Is(context.Cause(ctx), errInterrupted) {
+			return context.Cause(ctx)
+		}
+		return exitCode(exitFailed)
+	}
+	view.done()
+	return deliver(ctx, a, o, req, out)
+}
+
+// request is the wish as a request, checked before anything is started.
+func request(a *app, o generateOptions, prompt string) (dreamcore.Request, error) {
+	if prompt == "-" {
+		raw, err := io.ReadAll(io.LimitReader(a.io.In, dreamcore.MaxPromptBytes+1))
+		if err != nil {
+			return dreamcore.Request{}, fmt.Errorf("read the prompt: %w", err)
+		}
+		prompt = strings.TrimRight(string(raw), "\n")
+	}
+	req := dreamcore.Request{UserID: o.user, ProjectID: o.project, Prompt: prompt}
+	if req.ProjectID == "" {
+		req.ProjectID = string(dreamcore.NewProjectID())
+	}
+	_, err := req.Validate()
+	return req, err
+}
+
+// checkOutput refuses a directory that CopyOut would refuse, before the game
+// is made and not after.
+func checkOutput(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) || (err == nil && len(entries) == 0) {
+		return nil
+	}
+	if err != nil {
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the output directory cannot be used", Err: err, Hint: "name another directory with -o DIR"}
+	}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the output directory " + dir + " is not empty", Hint: "name another one with -o DIR, or add --force to copy into it"}
+}
+
+// generateHere runs the use case in this process.
+func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.Request, view *gameView) (outcome, error) {
+	s, err := a.open()
+	if err != nil {
+		return outcome{}, err
+	}
+	bin, err := agent.Recorded(s.path(agentDir))
+	if err != nil {
+		return outcome{}, err
+	}
+	if s.cfg.ModelScript == "" && !s.hasKey() {
+		s.cfg.ModelScript = replay.DemoName
+	}
+	if s.cfg.ModelScript == replay.DemoName {
+		view.demo()
+	}
+	level := s.cfg.LogLevel
+	if _, given := a.flags["log_level"]; !given {
+		level = "error" // the view says what goes on
+	}
+	m, err := openMachine(ctx, s, bin, a.logger(level))
+	if err != nil {
+		return outcome{}, err
+	}
+	end, err := m.generate(ctx, req, dreamcore.Language(s.cfg.Language), view.event)
+	closeErr := m.close(context.WithoutCancel(ctx))
+	if err != nil {
+		return outcome{}, err
+	}
+	if closeErr != nil {
+		return outcome{}, closeErr
+	}
+	return outcome{Outcome: end, close: func() error { return s.volumes.Close() }, copyOut: func(ctx context.Context, dest string, force bool) (int, error) {
+		w, err := req.Validate()
+		if err != nil {
+			return 0, err
+		}
+		p, err := s.volumes.Find(w.User, w.Project)
+		if err != nil {
+			return 0, err
+		}
+		defer p.Close()
+		files, err := p.CopyOut(ctx, dest, force)
+		return len(files), err
+	}}, nil
+}
+
+// generate submits a wish and follows its events to the last one. When ctx
+// ends, the job is cancelled and still followed to its end, so that it leaves
+// nothing behind.
+func (m *machine) generate(ctx context.Context, req dreamcore.Request, lang dreamcore.Language, fn func(dreamcore.Event) error) (client.Outcome, error) {
+	var end client.Outcome
+	wish, err := req.Validate()
+	if err != nil {
+		return end, err
+	}
+	job, err := m.service.Submit(ctx, wish, lang)
+	if err != nil {
+		return end, err
+	}
+	stop := context.AfterFunc(ctx, func() { m.service.Cancel(job) })
+	defer stop()
+	r, err := m.journal.Reader(job, 0)
+	if err != nil {
+		return end, err
+	}
+	defer r.Close()
+	for {
+		e, err := r.Next(context.WithoutCancel(ctx))
+		if errors.Is(err, io.EOF) {
+			return end, nil
+		}
+		if err != nil {
+			return end, err
+		}
+		if o, ok := client.Terminal(e.Event); ok {
+			end = o
+		}
+		if err := fn(e.Event); err != nil {
+			m.service.Cancel(job)
+			return end, err
+		}
+	}
+}
+
+// generateThere is a client of a service.
+func generateThere(ctx context.Context, a *app, o generateOptions, req dreamcore.Request, view *gameView) (outcome, error) {
+	c, err := o.endpoint.client(a, 0)
+	if err != nil {
+		return outcome{}, err
+	}
+	if o.timeout > 0 {
+		var cancel func()
+		ctx, cancel = context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+	}
+	end, err := c.Generate(ctx, req, view.event)
+	if err != nil {
+		c.Close()
+		return outcome{}, err
+	}
+	return outcome{Outcome: end, close: func() error { c.Close(); return nil }, copyOut: func(ctx context.Context, dest string, force bool) (int, error) {
+		return download(ctx, c, req, dest, force)
+	}}, nil
+}
+
+// deliver does what was asked for with the finished game.
+func deliver(ctx context.Context, a *app, o generateOptions, req dreamcore.Request, out outcome) error {
+	dir := o.output
+	if dir == "" && o.open {
+		tmp, err := os.MkdirTemp("", "dreamcore-game-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		dir = tmp
+	}
+	p := a.io.Human()
+	if dir != "" {
+		n, err := out.copyOut(ctx, dir, o.force || o.output == "")
+		if err != nil {
+			return fmt.Errorf("copy the game: %w", err)
+		}
+		if o.output != "" && !a.io.JSON {
+			p.Success(fmt.Sprintf("%d files copied to %s", n, dir))
+		}
+	}
+	if !a.io.JSON {
+		showNext(p, o, req, dir)
+	}
+	if o.open {
+		return serveGame(ctx, a, dir)
+	}
+	return nil
+}
+
+func showNext(p *term.Printer, o generateOptions, req dreamcore.Request, dir string) {
+	p.Pairs(term.Pair{Key: "project", Value: req.ProjectID, Tone: term.Strong})
+	switch {
+	case o.open:
+	case dir != "":
+		p.Hint("open " + filepath.Join(dir, "index.html") + " in a browser")
+	default:
+		p.Hint("copy the game out with -o DIR, or play it at once with --open")
+	}
+	p.Hint("run: dreamcore generate --project " + req.ProjectID + " \"make it faster\"")
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/generate"
+	"github.com/notef-neighbor/dreamcore/pkg/history"
+	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/probe"
+	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/volume"
+)
+
+// Directories of the state directory.
+const (
+	secretsDir = "secrets"
+	volumesDir = "volumes"
+	homesDir   = "homes"
+	historyDir = "history"
+	jobsDir    = "jobs"
+	runDir     = "run"
+	agentDir   = "agent"
+)
+
+// state is the state directory with what needs no sandbox.
+type state struct {
+	cfg     config.Config
+	env     config.Environment
+	volumes *volume.Store
+}
+
+func (s state) path(name string) string { return filepath.Join(s.cfg.State, name) }
+
+// secrets opens the sealed secrets.
+func (s state) secrets() (*secret.Store, error) {
+	return secret.Open(s.path(secretsDir), s.env.IdentityFile)
+}
+
+func openState(cfg config.Config, env config.Environment) (state, error) {
+	s := state{cfg: cfg, env: env}
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return s, notWritable(cfg.State, err)
+	}
+	probeFile, err := os.CreateTemp(cfg.State, ".writable-")
+	if err != nil {
+		return s, notWritable(cfg.State, err)
+	}
+	_ = probeFile.Close()
+	if err := os.Remove(probeFile.Name()); err != nil {
+		return s, notWritable(cfg.State, err)
+	}
+	s.volumes, err = volume.Open(s.path(volumesDir), volume.Options{
+		HomesDir: s.path(homesDir), UID: cfg.UID, GID: cfg.GID,
+	})
+	return s, err
+}
+
+func notWritable(dir string, err error) error {
+	hint := "name a directory on a disk with free space with --state DIR"
+	if errors.Is(err, fs.ErrPermission) {
+		hint = "run the command with sudo, or name a directory of yours with --state DIR"
+	}
+	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the state directory " + dir + " cannot be written", Err: err, Hint: hint}
+}
+
+// machine is everything that makes games on this machine. Its parts are opened
+// in the order of the fields and closed in reverse.
+type machine struct {
+	state
+	log      *slog.Logger
+	provider *gvisor.Provider
+	root     sandbox.Root
+	journal  *journal.Store
+	gateway  *gateway.Gateway
+	history  *history.Store
+	service  *generate.Service
+	prober   *probe.Prober
+	upstream *gateway.APIUpstream // nil with a model script
+}
+
+// openMachine prepares sandboxes and the model. The agent must have been
+// installed by setup, unless bin names one. The caller must close the machine.
+func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logger) (_ *machine, err error) {
+	m := &machine{state: s, log: log}
+	defer func() {
+		if err != nil {
+			_ = m.close(context.WithoutCancel(ctx))
+		}
+	}()
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	if m.provider, err = gvisor.New(ctx, gvisor.Config{Exe: exe, Dir: s.path(runDir), Logger: log}); err != nil {
+		return nil, err
+	}
+	if m.root, err = s.rootFS(); err != nil {
+		return nil, err
+	}
+	if m.journal, err = journal.Open(s.path(jobsDir), journal.Options{}); err != nil {
+		return nil, err
+	}
+	if m.history, err = history.Open(s.path(historyDir)); err != nil {
+		return nil, err
+	}
+	m.gateway = gateway.New(gateway.Config{Logger: log, IdleLimit: s.cfg.ModelIdle})
+	if err = m.setModel(s.cfg); err != nil {
+		return nil, err
+	}
+	sockets := filepath.Join(m.provider.Dir(), "sockets")
+	if err = os.Mkdir(sockets, 0o711); err != nil {
+		return nil, err
+	}
+	m.service = generate.New(generate.Parts{
+		Sandboxes: m.provider, Gateway: m.gateway, Volumes: s.volumes, History: m.history,
+		Journal: m.journal, SocketDir: sockets, Logger: log,
+	}, m.settings(s.cfg, bin))
+	m.prober = probe.New(probe.Config{
+		Sandboxes: m.provider, Root: m.root, Limits: limits(s.cfg), UID: uint32(s.cfg.UID), GID: uint32(s.cfg.GID),
+		Scratch: s.volumes.Scratch, Logger: log,
+	})
+	return m, nil
+}
+
+func (s state) rootFS() (sandbox.Root, error) {
+	dir := s.path("rootfs")
+	if s.cfg.Rootfs != "" {
+		return rootfs.Directory(dir, s.cfg.Rootfs)
+	}
+	return rootfs.Host(dir, uint32(s.cfg.UID), uint32(s.cfg.GID))
+}
+
+func limits(c config.Config) sandbox.Limits {
+	return sandbox.Limits{MemoryBytes: int64(c.MemoryMiB) << 20, CPUs: c.CPUs, Processes: c.Processes}
+}
+
+// settings are those of the configuration that a running service can take up.
+func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings {
+	return generate.Settings{
+		Root: m.root, Limits: limits(c), AgentFile: bin.Path,
+		Agent: agent.Config{
+			Path: rootfs.AgentPath, Home: rootfs.HomeDir,
+			Socket: filepath.Join(rootfs.GatewayDir, gateway.SocketName),
+			UID:    uint32(c.UID), GID: uint32(c.GID),
+			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns,
+		},
+		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
+	}
+}
+
+// setModel makes the gateway answer from the script of the configuration or
+// from the model API.
+func (m *machine) setModel(c config.Config) error {
+	if c.ModelScript != "" {
+		script, err := replay.Load(c.ModelScript)
+		if err != nil {
+			return err
+		}
+		m.gateway.SetUpstream(gateway.HandlerUpstream(replay.New(script)))
+		return nil
+	}
+	up, err := gateway.NewAPIUpstream(gateway.APIConfig{
+		BaseURL: c.Upstream, Proxy: http.ProxyFromEnvironment,
+		Key: func() (string, error) {
+			store, err := m.secrets()
+			if err != nil {
+				return "", err
+			}
+			return store.Value(secret.AnthropicSecret, secret.AnthropicKey)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	m.gateway.SetUpstream(up)
+	if m.upstream != nil {
+		_ = m.upstream.Close()
+	}
+	m.upstream = up
+	return nil
+}
+
+// hasKey tells whether there is a key for the model API.
+func (s state) hasKey() bool {
+	store, err := s.secrets()
+	if err != nil {
+		return false
+	}
+	key, err := store.Value(secret.AnthropicSecret, secret.AnthropicKey)
+	return err == nil && key != ""
+}
+
+// closeLimit bounds the end of everything after the jobs have ended.
+const closeLimit = 30 * time.Second
+
+// close ends what runs, within the grace that the configuration gives, and
+// leaves nothing on the machine.
+func (m *machine) close(ctx context.Context) error {
+	var errs []error
+	if m.service != nil {
+		grace, cancel := context.WithTimeout(ctx, m.cfg.Grace)
+		errs = append(errs, m.service.Close(grace))
+		cancel()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+	defer cancel()
+	if m.gateway != nil {
+		errs = append(errs, m.gateway.Close(ctx))
+	}
+	if m.upstream != nil {
+		errs = append(errs, m.upstream.Close())
+	}
+	if m.journal != nil {
+		errs = append(errs, m.journal.Close())
+	}
+	if m.provider != nil {
+		errs = append(errs, m.provider.Close(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	return nil
+}

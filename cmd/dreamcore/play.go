@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/client"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
+)
+
+// maxDownload bounds one file of a game that a service sends.
+const maxDownload = 256 << 20
+
+// download copies a game from a service into dest, and nothing outside of it.
+func download(ctx context.Context, c *client.Client, req dreamcore.Request, dest string, force bool) (int, error) {
+	w, err := req.Validate()
+	if err != nil {
+		return 0, err
+	}
+	files, err := c.ListFiles(ctx, w.User, w.Project)
+	if err != nil {
+		return 0, err
+	}
+	if !force {
+		if err := checkOutput(dest); err != nil {
+			return 0, err
+		}
+	}
+	if err := os.MkdirAll(dest, 0o755); err != nil {
+		return 0, err
+	}
+	root, err := os.OpenRoot(dest)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	for _, name := range files {
+		if err := downloadFile(ctx, c, w, root, name); err != nil {
+			return 0, fmt.Errorf("%s: %w", term.Clean(name), err)
+		}
+	}
+	return len(files), nil
+}
+
+func downloadFile(ctx context.Context, c *client.Client, w dreamcore.Wish, root *os.Root, name string) error {
+	if !filepath.IsLocal(name) {
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the service named a file outside of the project"}
+	}
+	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	// A link of that name goes; its target stays.
+	if err := root.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = c.GetFile(ctx, w.User, w.Project, name, f, maxDownload)
+	return errors.Join(err, f.Close())
+}
+
+// serveGame serves a directory on loopback until the command is interrupted.
+func serveGame(ctx context.Context, a *app, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler:           noStore(http.FileServerFS(root.FS())),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ln) }()
+	url := "http://" + ln.Addr().String() + "/"
+	p := a.io.Human()
+	p.Success("Serving the game", url)
+	if err := browse(ctx, a, url); err != nil {
+		p.Hint("open " + url + " in a browser")
+	}
+	p.Info("Ctrl-C ends it")
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_ = srv.Shutdown(stop)
+	_ = srv.Close()
+	<-done
+	return nil
+}
+
+// noStore keeps browsers from showing an old game under a port that was used
+// before.
+func noStore(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		h.ServeHTTP(w, r)
+	})
+}
+
+// browse opens the browser of the desktop.
+func browse(ctx context.Context, a *app, url string) error {
+	if !a.env.Display {
+		return errors.New("there is no display")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return exec.CommandContext(ctx, "xdg-open", url).Run()
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
+)
+
+// Exit codes that scripts rely on.
+const (
+	exitOK           = 0
+	exitFailed       = 1
+	exitUsage        = 2
+	exitUnreachable  = 3
+	exitUnauthorized = 4
+	exitInterrupted  = 130
+)
+
+// version is set by the build.
+var version = "0.1.0-dev"
+
+// app is what every command has to work with.
+type app struct {
+	io       *term.IO
+	env      config.Environment
+	environ  []string
+	redactor *secret.Redactor
+
+	stateFlag  string
+	configFlag string
+	flags      map[string]any // settings that were given as flags
+}
+
+// errReported ends a command that has already said what failed.
+var errReported = errors.New("reported")
+
+// errInterrupted is the cause of a context that a signal has ended.
+var errInterrupted = errors.New("interrupted")
+
+func run() int {
+	environ := config.Environ()
+	a := &app{environ: environ, env: config.ReadEnvironment(environ), redactor: &secret.Redactor{}, flags: map[string]any{}}
+	a.io = term.System(os.Stdin, os.Stdout, os.Stderr, config.Lookup(environ))
+	ctx, stop := interruptible()
+	defer stop()
+	root := newRootCmd(a)
+	err := root.ExecuteContext(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) && !errors.Is(err, errReported) {
+		a.io.Human().Warning("interrupted")
+		return exitInterrupted
+	}
+	return a.report(err)
+}
+
+// interruptible returns a context that ends at the first SIGINT or SIGTERM. A
+// second signal ends the process at once, as it would without us.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-signals:
+			signal.Stop(signals)
+			cancel(errInterrupted)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+		<-done
+	}
+}
+
+// report shows an error once and returns the exit code for it.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	if !errors.Is(err, errReported) {
+		a.io.RenderError(redacted{err, a.redactor})
+	}
+	switch dreamcore.CodeOf(err) {
+	case dreamcore.CodeInvalid, dreamcore.CodeTooLarge:
+		return exitUsage
+	case dreamcore.CodeUnreachable:
+		return exitUnreachable
+	case dreamcore.CodeUnauthorized:
+		return exitUnauthorized
+	}
+	return exitFailed
+}
+
+// exitCode is an error that has been reported and only carries the code.
+type exitCode int
+
+func (e exitCode) Error() string { return "" }
+
+// redacted keeps secrets out of what an error says.
+type redacted struct {
+	err error
+	r   *secret.Redactor
+}
+
+func (e redacted) Error() string { return e.r.Redact(e.err.Error()) }
+func (e redacted) Unwrap() error { return e.err }
+
+func newRootCmd(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "dreamcore",
+		Short: "Turn wishes into browser games, safely, on machines of your own",
+		Long: "dreamcore runs an AI agent (Claude Code) in gVisor sandboxes and serves the\n" +
+			"games it writes: one program, nothing else to install.",
+		Example: "  dreamcore setup                     make this machine ready\n" +
+			"  dreamcore generate \"a snake game\"   make a game from the terminal\n" +
+			"  dreamcore serve                     the HTTP service\n" +
+			"  dreamcore gate --all                check a service, this one or any other",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usageArgs(cobra.NoArgs),
+	}
+	root.SetIn(a.io.In)
+	root.SetOut(a.io.Out)
+	root.SetErr(a.io.ErrOut)
+	root.SetVersionTemplate("dreamcore {{.Version}}\n")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
+	pf := root.PersistentFlags()
+	pf.StringVar(&a.stateFlag, "state", "", "state directory (DREAMCORE_STATE; default /var/lib/dreamcore as root)")
+	pf.StringVar(&a.configFlag, "config", "", "configuration file (default config.yaml in the state directory)")
+	pf.BoolVar(&a.io.JSON, "json", false, "print JSON for programs")
+	root.AddCommand(
+		newSetupCmd(a), newServeCmd(a), newGenerateCmd(a), newGateCmd(a), newDeployCmd(a),
+		newSecretCmd(a), newVolumeCmd(a), newVersionCmd(a),
+	)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	return root
+}
+
+// usage makes an error of the command line one with the right code and hint.
+func usage(c *cobra.Command, err error) error {
+	return &dreamcore.Error{
+		Code: dreamcore.CodeInvalid, Message: strings.TrimSpace(err.Error()),
+		Hint: "run: " + c.CommandPath() + " --help",
+	}
+}
+
+// usageArgs is a check of the arguments whose errors have the right code.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return usage(c, err)
+		}
+		return nil
+	}
+}
+
+func newVersionCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			if a.io.JSON {
+				return a.io.WriteJSON(map[string]string{"app": dreamcore.AppName, "version": version})
+			}
+			a.io.Stdout().Print("dreamcore " + version)
+			return nil
+		},
+	}
+}
+
+// config loads the settings with the flags that were given.
+func (a *app) config() (config.Config, error) {
+	flags := map[string]any{}
+	for k, v := range a.flags {
+		flags[k] = v
+	}
+	if a.stateFlag != "" {
+		abs, err := absolute(a.stateFlag)
+		if err != nil {
+			return config.Config{}, err
+		}
+		flags["state"] = abs
+	}
+	file := a.configFlag
+	if file == "" {
+		file = a.env.ConfigFile
+	}
+	return config.Load(config.Sources{File: file, Environ: a.environ, Flags: flags})
+}
+
+// open loads the settings and opens the state directory.
+func (a *app) open() (state, error) {
+	cfg, err := a.config()
+	if err != nil {
+		return state{}, err
+	}
+	return openState(cfg, a.env)
+}
+
+// logger writes for operators: to standard error, without secrets.
+func (a *app) logger(level string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	var h slog.Handler = slog.NewTextHandler(a.io.ErrOut, opts)
+	if a.io.JSON {
+		h = slog.NewJSONHandler(a.io.ErrOut, opts)
+	}
+	return slog.New(a.redactor.Handler(h))
+}

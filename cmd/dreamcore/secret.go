@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
+)
+
+func newSecretCmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use: "secret", Short: "Create, list, show and delete sealed secrets",
+		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newSecretCreateCmd(a), newSecretListCmd(a), newSecretShowCmd(a), newSecretDeleteCmd(a))
+	return c
+}
+
+func newSecretCreateCmd(a *app) *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use: "create NAME KEY=value [KEY=value ...]", Short: "Seal a secret: a named set of keys and values",
+		Example: "  dreamcore secret create anthropic-api-key ANTHROPIC_API_KEY=- < key.txt",
+		Args:    usageArgs(cobra.MinimumNArgs(2)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			name, values, err := secret.ParseAssignments(args, a.io.In)
+			if err != nil {
+				return err
+			}
+			store, err := a.secrets(true)
+			if err != nil {
+				return err
+			}
+			if err := store.Create(name, values, force); err != nil {
+				return err
+			}
+			if a.io.JSON {
+				return a.io.WriteJSON(map[string]any{"name": name, "keys": slices.Sorted(maps.Keys(values))})
+			}
+			a.io.Stdout().Success("secret "+name+" sealed", strings.Join(slices.Sorted(maps.Keys(values)), ", "))
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&force, "force", false, "replace a secret that exists")
+	return c
+}
+
+func newSecretListCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List secrets, without their values", Args: usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			store, err := a.secrets(false)
+			if err != nil {
+				return err
+			}
+			infos, err := store.List()
+			if err != nil {
+				return err
+			}
+			return showSecrets(a, infos)
+		},
+	}
+}
+
+func showSecrets(a *app, infos []secret.Info) error {
+	type row struct {
+		Name    string    `json:"name"`
+		Keys    []string  `json:"keys"`
+		Created time.Time `json:"created"`
+		Error   string    `json:"error,omitempty"`
+	}
+	rows, table := []row{}, term.Table{Columns: []term.Column{{Title: "NAME"}, {Title: "KEYS", Flex: true}, {Title: "CREATED"}}}
+	for _, i := range infos {
+		r := row{Name: i.Name, Keys: i.Keys, Created: i.Created}
+		keys := strings.Join(i.Keys, ", ")
+		if i.Err != nil {
+			r.Error, keys = i.Err.Error(), "cannot be opened: "+i.Err.Error()
+		}
+		rows = append(rows, r)
+		table.Rows = append(table.Rows, term.Row(i.Name, keys, i.Created.Local().Format(time.DateTime)))
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(map[string]any{"secrets": rows})
+	}
+	if len(rows) == 0 {
+		a.io.Stdout().Info("There are no secrets yet")
+		a.io.Stdout().Hint("run: dreamcore setup")
+		return nil
+	}
+	a.io.Stdout().Table(table)
+	return nil
+}
+
+func newSecretShowCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME [KEY]", Short: "Print the values of a secret", Args: usageArgs(cobra.RangeArgs(1, 2)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := a.secrets(false)
+			if err != nil {
+				return err
+			}
+			values, err := store.Get(args[0])
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 {
+				v, ok := values[args[1]]
+				if !ok {
+					return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "the secret has no key of that name", Hint: "run: dreamcore secret list"}
+				}
+				values = map[string]string{args[1]: v}
+			}
+			if a.io.JSON {
+				return a.io.WriteJSON(values)
+			}
+			// A secret of one value is printed bare, so that a script can take it.
+			for _, k := range slices.Sorted(maps.Keys(values)) {
+				line := values[k]
+				if len(values) > 1 {
+					line = k + "=" + line
+				}
+				if err := a.io.WriteLine([]byte(line)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func newSecretDeleteCmd(a *app) *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use: "delete NAME", Aliases: []string{"rm"}, Short: "Delete a secret for good", Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error { return deleteSecret(c.Context(), a, args[0], yes) },
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+func deleteSecret(ctx context.Context, a *app, name string, yes bool) error {
+	store, err := a.secrets(false)
+	if err != nil {
+		return err
+	}
+	if !yes {
+		ok, err := a.io.Confirm(ctx, "Delete the secret "+name+" for good?", "--yes")
+		if err != nil {
+			return err
+		}
+		if !ok {
+			a.io.Human().Info("Nothing was deleted")
+			return nil
+		}
+	}
+	if err := store.Delete(name); err != nil {
+		return err
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(map[string]string{"deleted": name})
+	}
+	a.io.Stdout().Success("secret " + name + " deleted")
+	return nil
+}
+
+// secrets opens the store, which is made first where create is set.
+func (a *app) secrets(create bool) (*secret.Store, error) {
+	s, err := a.open()
+	if err != nil {
+		return nil, err
+	}
+	if create {
+		if _, err := secret.Init(s.path(secretsDir), a.env.IdentityFile); err != nil {
+			return nil, err
+		}
+	}
+	return s.secrets()
+}

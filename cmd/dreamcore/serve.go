@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/server"
+)
+
+func newServeCmd(a *app) *cobra.Command {
+	var dev bool
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the HTTP service",
+		Long: "Serves the HTTP contract until SIGINT or SIGTERM, then lets running generations end.\n" +
+			"It refuses to start without what setup makes, and without a sandbox that works.",
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error { return runServe(c.Context(), a, dev) },
+	}
+	c.Flags().BoolVar(&dev, "dev", false, "take up changes of the configuration, the model script and skills while running")
+	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	return c
+}
+
+func runServe(ctx context.Context, a *app, dev bool) error {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	log := a.logger(s.cfg.LogLevel)
+	unlock, err := lockState(s)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	srv, err := startService(ctx, a, s, log, true)
+	if err != nil {
+		return err
+	}
+	url := "http://" + srv.address()
+	if err := noteAddress(s, url); err != nil {
+		log.Warn("note the address", "error", err)
+	}
+	p := a.io.Stderr()
+	p.Success("Serving on "+url, "model: "+srv.model(), "sandboxes: "+srv.machine.provider.Name())
+	if s.cfg.ModelScript != "" {
+		p.Warning("A script stands in for the model: every wish gets its games")
+	}
+	p.Hint("run: dreamcore gate --all --endpoint " + url)
+	var watcher func()
+	if dev {
+		watcher = srv.watch(a, log)
+	}
+	select {
+	case <-ctx.Done():
+		p.Info("Stopping", fmt.Sprintf("running generations have %v to end", s.cfg.Grace))
+	case <-srv.failed:
+	}
+	if watcher != nil {
+		watcher()
+	}
+	return srv.stop()
+}
+
+// lockState keeps a second server off the state directory.
+func lockState(s state) (func(), error) {
+	f, err := os.OpenFile(s.path("serve.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, notWritable(s.cfg.State, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock the state directory: %w", err)
+		}
+		who, _ := os.ReadFile(f.Name())
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeConflict, Message: "another server uses the state directory " + s.cfg.State + inUse(string(who)),
+			Hint: "stop that server, or name another directory with --state DIR",
+		}
+	}
+	return func() {
+		_ = f.Truncate(0)
+		_ = f.Close()
+	}, nil
+}
+
+func inUse(who string) string {
+	if who = strings.TrimSpace(who); who == "" {
+		return ""
+	}
+	return " (" + who + ")"
+}
+
+// noteAddress writes into the lock who has it, for the error of the second.
+func noteAddress(s state, url string) error {
+	return os.WriteFile(s.path("serve.lock"), fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), url), 0o600)
+}
+
+// service is a running HTTP service.
+type service struct {
+	machine  *machine
+	bin      agent.Binary
+	listener net.Listener
+	secret   string // the current internal secret
+	cancel   context.CancelFunc
+	failed   chan struct{} // closed when serving has ended
+	err      error         // of serving; read after failed
+}
+
+// startService makes the machine ready and serves, in an order in which each
+// refusal comes before what it would waste: secrets, agent, sandboxes, the
+// port. sole says that this process has the state directory's server lock.
+func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole bool) (_ *service, err error) {
+	store, err := s.secrets()
+	if err != nil {
+		return nil, err
+	}
+	values, err := store.InternalValues()
+	if err != nil {
+		return nil, err
+	}
+	a.redactor.Add(values...)
+	if s.cfg.ModelScript == "" {
+		key, err := store.Value(secret.AnthropicSecret, secret.AnthropicKey)
+		if err != nil {
+			return nil, &dreamcore.Error{
+				Code: dreamcore.CodeSetup, Message: "there is no key for the model API", Err: err,
+				Hint: "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
+			}
+		}
+		a.redactor.Add(key)
+	}
+	bin, err := agent.Recorded(s.path(agentDir))
+	if err != nil {
+		return nil, err
+	}
+	m, err := openMachine(ctx, s, bin, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err = m.ready(ctx, sole); err != nil {
+		return nil, err
+	}
+	srv, err := server.New(server.Config{
+		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober,
+		Secrets:         func() []string { return currentSecrets(s, log, values) },
+		DefaultLanguage: dreamcore.Language(s.cfg.Language), GraceLimit: s.cfg.Grace, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", s.cfg.Listen)
+	if err != nil {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "cannot listen on " + s.cfg.Listen, Err: err,
+			Hint: "stop what listens there, or name another address with --listen HOST:PORT",
+		}
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	svc := &service{machine: m, bin: bin, listener: ln, secret: values[0], cancel: cancel, failed: make(chan struct{})}
+	go func() {
+		defer close(svc.failed)
+		svc.err = srv.Serve(run, ln)
+	}()
+	return svc, nil
+}
+
+// internalSecrets are the internal secrets as they are now, so that a rotation
+// needs no restart. They are read again after secretAge at the latest; when
+// they cannot be read, the last ones stay.
+type internalSecrets struct {
+	state state
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	values []string
+	read   time.Time
+}
+
+const secretAge = 2 * time.Second
+
+func (i *internalSecrets) current() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if time.Since(i.read) < secretAge {
+		return i.values
+	}
+	i.read = time.Now()
+	store, err := i.state.secrets()
+	if err == nil {
+		var values []string
+		if values, err = store.InternalValues(); err == nil {
+			i.values = values
+			return values
+		}
+	}
+	i.log.Error("read the internal secret", "error", err)
+	return i.values
+}
+
+// ready checks that sandboxes work and ends what an earlier run left.
+func (m *machine) ready(ctx context.Context, sole bool) error {
+	io, err := m.prober.SandboxIO(ctx)
+	if err == nil && !io.Match {
+		err = fmt.Errorf("a sandbox answered %q to %q", io.Output, io.Input)
+	}
+	if err != nil {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "sandboxes do not work on this machine", Err: err,
+			Hint: "see the cause above; gVisor needs root, a kernel of 4.14 or later and cgroups",
+		}
+	}
+	if !sole {
+		return nil
+	}
+	if err := m.service.Recover(); err != nil {
+		return err
+	}
+	_, err = m.journal.Prune(ctx, time.Now().AddDate(0, 0, -m.cfg.JournalDays), 0)
+	return err
+}
+
+func (s *service) address() string { return s.listener.Addr().String() }
+
+// model says what answers the agent.
+func (s *service) model() string {
+	if script := s.machine.cfg.ModelScript; script != "" {
+		return "script " + script
+	}
+	return s.machine.cfg.Upstream
+}
+
+// stop ends serving gracefully, then the machine.
+func (s *service) stop() error {
+	s.cancel()
+	<-s.failed
+	return errors.Join(s.err, s.machine.close(context.Background()))
+}

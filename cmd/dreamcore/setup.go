@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/setup"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
+)
+
+type setupOptions struct {
+	keyFile string
+	claude  string
+	rotate  []string
+	yes     bool
+}
+
+func newSetupCmd(a *app) *cobra.Command {
+	var o setupOptions
+	c := &cobra.Command{
+		Use:   "setup",
+		Short: "Make this machine ready: secrets, volumes, the agent",
+		Long: "Creates the secrets anthropic-api-key and modal-internal-secret and the volumes\n" +
+			"dreamcore-data and dreamcore-global, installs the agent, and proves that it works in\n" +
+			"a sandbox here. Run again, it changes nothing that is there.\n\n" +
+			"The key of the model API is taken from ANTHROPIC_API_KEY, from a file, or from a\n" +
+			"hidden prompt; without one, games are made by the demo script.",
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error { return runSetup(c.Context(), a, o) },
+	}
+	c.Flags().StringVar(&o.keyFile, "anthropic-key-file", "", "file with the key of the model API; - is standard input")
+	c.Flags().StringVar(&o.claude, "claude", "", "the agent's program (default: claude in PATH, else it is installed with npm)")
+	c.Flags().StringArrayVar(&o.rotate, "rotate", nil, "replace a secret: anthropic-api-key or modal-internal-secret")
+	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "ask nothing")
+	a.addSettings(c, rootfsSetting, runtimeSetting, logLevelSetting)
+	return c
+}
+
+func runSetup(ctx context.Context, a *app, o setupOptions) error {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	out := a.io.Human()
+	if !a.io.JSON {
+		out.Heading("dreamcore setup", s.cfg.State)
+	}
+	progress := out.Progress("Looking at what is there")
+	defer progress.Stop()
+	result, err := setup.Run(ctx, setup.Options{
+		State: s.cfg.State, SecretsDir: s.path(secretsDir), IdentityFile: a.env.IdentityFile,
+		AgentDir: s.path(agentDir), Claude: o.claude, Volumes: s.volumes, Rotate: o.rotate,
+		Key: func(ctx context.Context) (string, string, error) {
+			progress.Stop() // the prompt needs the line
+			return modelKey(ctx, a, o)
+		},
+		Prove: func(ctx context.Context, bin agent.Binary) (string, error) { return prove(ctx, a, s, bin) },
+		Begin: func(doing string) {
+			progress.Stop()
+			progress = out.Progress(doing)
+		},
+		Done: func(step setup.Step) {
+			progress.Stop()
+			if !a.io.JSON {
+				showStep(out, step)
+			}
+		},
+	})
+	progress.Stop()
+	if err != nil {
+		return err
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(result)
+	}
+	if result.InternalSecret != "" {
+		out.Print("")
+		out.Pairs(term.Pair{Key: secret.InternalKey, Value: result.InternalSecret, Tone: term.Strong})
+		out.Info("This is shown once; later: dreamcore secret show " + secret.InternalSecret)
+	}
+	out.Print("")
+	out.Success("This machine is ready")
+	out.Hint("run: dreamcore generate \"a snake game with ice physics\"")
+	return nil
+}
+
+func showStep(out *term.Printer, s setup.Step) {
+	mark := term.Done
+	if s.Status == setup.Missing {
+		mark = term.Warned
+	}
+	out.Status(mark, s.Name, string(s.Status), s.Detail)
+}
+
+// prove runs the agent once in a sandbox with a scripted model.
+func prove(ctx context.Context, a *app, s state, bin agent.Binary) (version string, err error) {
+	s.cfg.ModelScript = "demo" // the proof has a script of its own; no key is needed
+	m, err := openMachine(ctx, s, bin, a.logger("error"))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, m.close(context.WithoutCancel(ctx))) }()
+	return m.service.Prove(ctx)
+}
+
+// maxKeyBytes bounds a file with a key.
+const maxKeyBytes = 64 << 10
+
+// modelKey finds the key of the model API. A flag with the key itself would
+// show it in the list of processes, so there is none.
+func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, err error) {
+	switch {
+	case o.keyFile == "-":
+		key, err = readKey(a.io.In)
+		return key, "standard input", err
+	case o.keyFile != "":
+		f, err := os.Open(o.keyFile)
+		if err != nil {
+			return "", "", &dreamcore.Error{
+				Code: dreamcore.CodeInvalid, Message: "the key file cannot be read", Err: err,
+				Hint: "name a readable file with --anthropic-key-file FILE",
+			}
+		}
+		defer f.Close()
+		key, err = readKey(f)
+		return key, o.keyFile, err
+	case a.env.APIKey != "":
+		return a.env.APIKey, "ANTHROPIC_API_KEY", nil
+	case o.yes || !a.io.Interactive() || a.io.JSON:
+		return "", "", nil
+	}
+	ok, err := a.io.Confirm(ctx, "Is there a key for the model API? Without one, games are made by the demo script", "--yes")
+	if err != nil || !ok {
+		return "", "", err
+	}
+	key, err = a.io.ReadSecret(ctx, "Anthropic API key", "--anthropic-key-file FILE")
+	return key, "the prompt", err
+}
+
+func readKey(r io.Reader) (string, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, maxKeyBytes+1))
+	if err != nil {
+		return "", fmt.Errorf("read the key: %w", err)
+	}
+	key := strings.TrimSpace(string(raw))
+	if key == "" {
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the key file is empty", Hint: "put the key into it, on one line"}
+	}
+	return key, nil
+}

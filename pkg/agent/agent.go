@@ -1,0 +1,119 @@
+// Package agent runs the Claude CLI in a sandbox: its command line, its
+// environment, its output as events, and the verdict on how it went.
+//
+// The sandbox is the border. The CLI has its tools and no questions to ask;
+// what it must not do, it cannot do: there is no network but the gateway's
+// socket, no key but the job's token, and no file but the project's.
+package agent
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// DefaultTools are what the agent may use unless the operator narrows it.
+var DefaultTools = []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"}
+
+// Config is what is the same for every run.
+type Config struct {
+	Path   string // the CLI inside the sandbox
+	Home   string // HOME inside
+	Socket string // the gateway's socket inside
+	UID    uint32 // user inside; not root, which the CLI refuses
+	GID    uint32
+	Tools  []string // nil: DefaultTools
+	Model  string   // "": the CLI's own choice
+	Turns  int      // at most so many turns of the model; 0: no bound but time
+	Dirs   []string // further directories the agent may read, such as the global volume
+}
+
+// Session is the conversation that a run belongs to.
+type Session struct {
+	ID     string // a UUID
+	Resume bool   // it was begun by an earlier run, in the same directory and HOME
+}
+
+// firstLine stands before every prompt. A prompt that starts with a slash
+// would be taken as a command of the CLI, which then "succeeds" without
+// asking the model anything.
+const firstLine = "Work in the current directory. The wish of the user:\n\n"
+
+// Prompt returns what the CLI gets on standard input for a wish.
+func Prompt(wish string) string { return firstLine + wish }
+
+// Command returns the run of the CLI in dir with token as its only credential.
+func (c Config) Command(dir, token string, s Session) sandbox.Command {
+	return sandbox.Command{Args: c.args(s), Env: c.env(token), Dir: dir, UID: c.UID, GID: c.GID}
+}
+
+func (c Config) args(s Session) []string {
+	tools := c.Tools
+	if tools == nil {
+		tools = DefaultTools
+	}
+	args := []string{
+		c.Path, "-p",
+		"--output-format", "stream-json", "--verbose", // -p needs --verbose for it
+		"--dangerously-skip-permissions",
+		"--tools", strings.Join(tools, ","),
+		// The project is written by strangers: its settings could run hooks and
+		// its .mcp.json start servers.
+		"--setting-sources", "", "--strict-mcp-config",
+	}
+	if len(c.Dirs) > 0 {
+		args = append(args, "--add-dir")
+		args = append(args, c.Dirs...)
+	}
+	if c.Model != "" {
+		args = append(args, "--model", c.Model)
+	}
+	if c.Turns > 0 {
+		args = append(args, "--max-turns", strconv.Itoa(c.Turns))
+	}
+	if s.Resume {
+		return append(args, "--resume", s.ID)
+	}
+	return append(args, "--session-id", s.ID)
+}
+
+// env is all that the CLI sees of an environment; its sources are in the
+// design notes of the agent: each entry was measured.
+func (c Config) env(token string) []string {
+	return []string{
+		"PATH=/usr/local/bin:/usr/bin:/bin",
+		"HOME=" + c.Home,
+		"USER=agent",
+		"SHELL=/bin/bash",
+		"LANG=C.UTF-8",
+		"TMPDIR=/tmp",
+		// With the socket set, the address is never resolved; it must be http.
+		"ANTHROPIC_BASE_URL=http://model.invalid",
+		"ANTHROPIC_UNIX_SOCKET=" + c.Socket,
+		"ANTHROPIC_API_KEY=" + token,
+		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+		"DISABLE_AUTOUPDATER=1",
+		"CLAUDE_CODE_MAX_RETRIES=3",
+		"API_TIMEOUT_MS=300000",
+		// A stalled stream ends at the gateway; asking again without streaming
+		// would only double the wait.
+		"CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK=1",
+		"CLAUDE_CODE_DISABLE_1M_CONTEXT=1",
+		"CLAUDE_CODE_DISABLE_BUNDLED_SKILLS=1",
+		"CLAUDE_CODE_DISABLE_AUTO_MEMORY=1",
+	}
+}
+
+// SessionFile is where the CLI keeps a conversation, relative to HOME. It is
+// named after the working directory, with a dash for everything that is no
+// letter or digit.
+func SessionFile(dir, id string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, dir)
+	return ".claude/projects/" + name + "/" + id + ".jsonl"
+}

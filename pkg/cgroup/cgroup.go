@@ -1,0 +1,308 @@
+// Package cgroup makes and removes the control groups that bound sandboxes. It
+// speaks cgroup v1, v2 and the hybrid of both directly: an engine that is
+// started inside a group of ours needs no cgroup code of its own, and a group
+// is enough to find and end whatever a crash left.
+package cgroup
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Limits of a group. Zero means that the controller sets no limit.
+type Limits struct {
+	MemoryBytes int64
+	CPUs        float64
+	Processes   int // threads count, as the kernel counts them
+}
+
+// Hierarchy is where the machine's controllers are mounted.
+type Hierarchy struct {
+	unified string            // mount point of cgroup v2 with controllers, or ""
+	v1      map[string]string // controller → mount point
+}
+
+// controllers are those that bound a sandbox, in the order they are set.
+var controllers = []string{"memory", "pids", "cpu"}
+
+// Detect finds the mounted controllers. It fails when memory or pids cannot be
+// bounded on this machine.
+func Detect() (*Hierarchy, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("find cgroups: %w", err)
+	}
+	return detect(mounts)
+}
+
+func detect(mountinfo []byte) (*Hierarchy, error) {
+	h := &Hierarchy{v1: map[string]string{}}
+	var unified string
+	sc := bufio.NewScanner(bytes.NewReader(mountinfo))
+	for sc.Scan() {
+		before, after, ok := strings.Cut(sc.Text(), " - ")
+		left, right := strings.Fields(before), strings.Fields(after)
+		if !ok || len(left) < 5 || len(right) < 3 {
+			continue
+		}
+		switch right[0] {
+		case "cgroup2":
+			unified = left[4]
+		case "cgroup":
+			for o := range strings.SplitSeq(right[2], ",") {
+				h.v1[o] = left[4]
+			}
+		}
+	}
+	if h.v1["memory"] == "" && unified != "" {
+		h.unified = unified
+		return h, nil
+	}
+	for _, c := range controllers {
+		if h.v1[c] == "" {
+			return nil, fmt.Errorf("the cgroup controller %q is not mounted", c)
+		}
+	}
+	return h, nil
+}
+
+// Group is one control group, in every hierarchy it lives in.
+type Group struct {
+	dirs    []string
+	unified bool
+}
+
+// Open names the group at path, relative to the root of the hierarchies, such
+// as "dreamcore/i-1/s-2". The group need not exist.
+func (h *Hierarchy) Open(path string) *Group {
+	if h.unified != "" {
+		return &Group{dirs: []string{filepath.Join(h.unified, path)}, unified: true}
+	}
+	g := &Group{}
+	for _, c := range controllers {
+		dir := filepath.Join(h.v1[c], path)
+		if len(g.dirs) == 0 || g.dirs[len(g.dirs)-1] != dir { // cpu,cpuacct share a mount
+			g.dirs = append(g.dirs, dir)
+		}
+	}
+	return g
+}
+
+// Create makes the group at path with its parents and sets its limits. On an
+// error nothing is left.
+func (h *Hierarchy) Create(path string, l Limits) (*Group, error) {
+	g := h.Open(path)
+	if err := g.make(h, path, l); err != nil {
+		_ = g.remove()
+		return nil, fmt.Errorf("create cgroup %s: %w", path, err)
+	}
+	return g, nil
+}
+
+func (g *Group) make(h *Hierarchy, path string, l Limits) error {
+	if g.unified {
+		// A controller is there for a group only if every group above gives it on.
+		dir := h.unified
+		parts := strings.Split(path, "/")
+		for _, p := range parts {
+			if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +pids +cpu"), 0); err != nil {
+				return fmt.Errorf("give controllers to %s: %w", dir, err)
+			}
+			dir = filepath.Join(dir, p)
+			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+	}
+	for _, dir := range g.dirs {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, s := range g.settings(l) {
+		if err := g.set(s.file, s.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type setting struct{ file, value string }
+
+const cpuPeriod = 100_000 // microseconds
+
+func (g *Group) settings(l Limits) []setting {
+	var s []setting
+	if l.MemoryBytes > 0 {
+		if g.unified {
+			s = append(s, setting{"memory.max", strconv.FormatInt(l.MemoryBytes, 10)}, setting{"memory.oom.group", "1"})
+		} else {
+			s = append(s, setting{"memory.limit_in_bytes", strconv.FormatInt(l.MemoryBytes, 10)})
+		}
+	}
+	if l.Processes > 0 {
+		s = append(s, setting{"pids.max", strconv.Itoa(l.Processes)})
+	}
+	if l.CPUs > 0 {
+		quota := strconv.FormatInt(int64(l.CPUs*cpuPeriod), 10)
+		if g.unified {
+			s = append(s, setting{"cpu.max", quota + " " + strconv.Itoa(cpuPeriod)})
+		} else {
+			s = append(s, setting{"cpu.cfs_period_us", strconv.Itoa(cpuPeriod)}, setting{"cpu.cfs_quota_us", quota})
+		}
+	}
+	return s
+}
+
+// set writes to the one hierarchy of the group that has the file.
+func (g *Group) set(file, value string) error {
+	for _, dir := range g.dirs {
+		name := filepath.Join(dir, file)
+		if _, err := os.Stat(name); err != nil {
+			continue
+		}
+		if err := os.WriteFile(name, []byte(value), 0); err != nil {
+			return fmt.Errorf("set %s to %s: %w", file, value, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("set %s: the kernel does not have it", file)
+}
+
+// Dirs are the directories of the group; JoinDirs takes them.
+func (g *Group) Dirs() []string { return g.dirs }
+
+// JoinDirs moves the calling process into the group with these directories.
+func JoinDirs(dirs []string) error {
+	for _, dir := range dirs {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// Exists tells whether any part of the group is there.
+func (g *Group) Exists() bool {
+	for _, dir := range g.dirs {
+		if _, err := os.Stat(dir); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Processes returns the ids of the processes in the group itself, not in
+// groups below it.
+func (g *Group) Processes() ([]int, error) {
+	seen := map[int]bool{}
+	var pids []int
+	for _, dir := range g.dirs {
+		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 0 && !seen[pid] {
+				seen[pid] = true
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids, nil
+}
+
+// OutOfMemory tells whether the kernel has killed a process of the group
+// because the group's memory was used up.
+func (g *Group) OutOfMemory() bool {
+	for _, dir := range g.dirs {
+		for _, file := range []string{"memory.events", "memory.oom_control"} {
+			b, err := os.ReadFile(filepath.Join(dir, file))
+			if err != nil {
+				continue
+			}
+			for line := range strings.Lines(string(b)) {
+				f := strings.Fields(line)
+				if len(f) == 2 && f[0] == "oom_kill" && f[1] != "0" {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// Remove kills every process in the group and removes it. A group that is not
+// there is no error.
+func (g *Group) Remove(ctx context.Context) error {
+	for {
+		pids, err := g.Processes()
+		if err != nil {
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("remove cgroup: kill %d: %w", pid, err)
+			}
+		}
+		err = g.remove()
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("remove cgroup: %w: processes %v do not end", ctx.Err(), pids)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// remove removes the group's directories, which must have no process. Groups
+// have no files that could be removed, so Remove and never RemoveAll.
+func (g *Group) remove() error {
+	var errs []error
+	for _, dir := range g.dirs {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Children returns the names of the groups directly below this one.
+func (g *Group) Children() ([]string, error) {
+	seen := map[string]bool{}
+	var names []string
+	for _, dir := range g.dirs {
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if e.IsDir() && !seen[e.Name()] {
+				seen[e.Name()] = true
+				names = append(names, e.Name())
+			}
+		}
+	}
+	return names, nil
+}

@@ -1,0 +1,211 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/r3labs/sse/v2"
+)
+
+const (
+	// maxEvent bounds one event of a stream, in bytes; a server's own limit is
+	// dreamcore.MaxEventBytes.
+	maxEvent = 32 << 20
+	// maxRead bounds one read of a stream. The parser scans all that it holds
+	// for every event, so a large read makes a stream of small events slow.
+	maxRead = 32 << 10
+)
+
+// Types of the events that end a stream.
+const (
+	typeDone  = "done"
+	typeError = "error"
+)
+
+// stream posts body and hands every event to fn until the answer ends. A
+// stream without a terminal event was cut, which is an error. So is an answer
+// that is no stream.
+func (c *Client) stream(ctx context.Context, name string, body []byte, fn func(dreamcore.Event) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(c.opts.Timeout, func() { cancel(&errTimeout{"answer", c.opts.Timeout}) })
+	defer watch.Stop()
+
+	r := c.post(name, body)
+	r.accept = "text/event-stream"
+	resp, err := c.do(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := c.streamHead(name, resp); err != nil {
+		return err
+	}
+	watch.Stop()
+	silence := time.AfterFunc(c.opts.Silence, func() { cancel(&errTimeout{"sign of life", c.opts.Silence}) })
+	defer silence.Stop()
+	return c.events(ctx, name, &pacedReader{r: resp.Body, heard: func() { silence.Reset(c.opts.Silence) }}, fn)
+}
+
+// streamHead refuses an answer that is no stream.
+func (c *Client) streamHead(name string, resp *http.Response) error {
+	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if resp.StatusCode == http.StatusOK && err == nil && media == "text/event-stream" {
+		return nil
+	}
+	// The beginning is enough for an error; a fault in reading leaves it short.
+	head, _ := io.ReadAll(io.LimitReader(resp.Body, maxRead))
+	if resp.StatusCode != http.StatusOK {
+		return c.statusError(name, resp, head)
+	}
+	if a, err := c.parse(name, head); err == nil {
+		if said := (&reader{a: a}).optional("error"); said != "" {
+			return c.malformed(name, "no event stream, it says: "+c.text(said))
+		}
+	}
+	return c.malformed(name, fmt.Sprintf("no event stream, its type is %q", c.text(resp.Header.Get("Content-Type"))))
+}
+
+// pacedReader returns at most maxRead bytes at a time, tells of each read, and
+// keeps whether the answer has ended.
+type pacedReader struct {
+	r     io.Reader
+	heard func()
+	over  bool
+}
+
+func (p *pacedReader) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b[:min(len(b), maxRead)])
+	if n > 0 {
+		p.heard()
+	}
+	p.over = err != nil
+	return n, err
+}
+
+// events parses a stream.
+func (c *Client) events(ctx context.Context, name string, body *pacedReader, fn func(dreamcore.Event) error) error {
+	parser := sse.NewEventStreamReader(body, c.maxEvent)
+	ended := false
+	for {
+		block, err := parser.ReadEvent()
+		if err != nil {
+			return c.streamEnd(ctx, name, err, ended)
+		}
+		data, ok := eventData(block)
+		if !ok {
+			continue
+		}
+		if !isObject(data) {
+			if body.over && !json.Valid(data) {
+				// The parser delivers a cut event as if it were whole.
+				if _, err := parser.ReadEvent(); err != nil {
+					return c.streamEnd(ctx, name, err, ended)
+				}
+			}
+			return c.malformed(name, fmt.Sprintf("an event is no JSON object, it begins with %q", c.text(string(data[:min(len(data), 80)]))))
+		}
+		ended = ended || terminal(data)
+		if err := fn(data); err != nil {
+			return err
+		}
+	}
+}
+
+// streamEnd judges the end of a stream. After the terminal event a broken
+// connection loses nothing.
+func (c *Client) streamEnd(ctx context.Context, name string, err error, ended bool) error {
+	switch {
+	case errors.Is(err, bufio.ErrTooLong):
+		return c.malformed(name, fmt.Sprintf("an event is longer than %d MiB", c.maxEvent>>20))
+	case ctx.Err() != nil:
+		return c.transportError(ctx, name, err)
+	case ended:
+		return nil
+	}
+	return c.cut(name, err)
+}
+
+// cut is the error of a stream that ended before its terminal event.
+func (c *Client) cut(name string, err error) error {
+	return &dreamcore.Error{
+		Code:    dreamcore.CodeInternal,
+		Message: name + ": the stream was cut before its last event",
+		Hint:    "look at the server's log, and at the time limits of a proxy before it; then try again",
+		Err:     c.cause(err),
+	}
+}
+
+// eventData returns a copy of the data of one block of a stream: the block is
+// a view of the parser's buffer. ok is false for a block without data, such as
+// a keep-alive comment.
+func eventData(block []byte) (data []byte, ok bool) {
+	block = bytes.TrimPrefix(block, []byte("\ufeff"))
+	for line := range bytes.FieldsFuncSeq(block, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		value, found := bytes.CutPrefix(line, []byte("data:"))
+		if !found {
+			continue
+		}
+		if ok {
+			data = append(data, '\n')
+		}
+		data = append(data, bytes.TrimPrefix(value, []byte(" "))...)
+		ok = true
+	}
+	return data, ok
+}
+
+func isObject(data []byte) bool {
+	trimmed := bytes.TrimSpace(data)
+	return len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(trimmed)
+}
+
+func terminal(e dreamcore.Event) bool {
+	t := dreamcore.EventType(e)
+	return t == typeDone || t == typeError
+}
+
+// outcome reads a terminal event. Members of a wrong type are left out: that
+// the generation has failed is sure all the same.
+func (c *Client) outcome(e dreamcore.Event) Outcome {
+	if dreamcore.EventType(e) == typeDone {
+		return Outcome{Done: true}
+	}
+	var a answer
+	if json.Unmarshal(e, &a) != nil {
+		a = nil
+	}
+	o := Outcome{Code: dreamcore.FailUnknown}
+	code, message := "", ""
+	_ = json.Unmarshal(a["code"], &code)
+	_ = json.Unmarshal(a["userMessage"], &message)
+	_ = json.Unmarshal(a["recoverable"], &o.Recoverable)
+	if raw, ok := a["exitCode"]; ok {
+		o.HasExit = json.Unmarshal(raw, &o.ExitCode) == nil
+	}
+	if code != "" {
+		o.Code = dreamcore.FailureCode(c.text(code))
+	}
+	o.UserMessage = c.text(message)
+	return o
+}
+
+// marshal encodes a request and leaves the characters of a prompt as they are.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	return b.Bytes(), nil
+}

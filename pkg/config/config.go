@@ -1,0 +1,246 @@
+// Package config is where settings come from: defaults, then a file, then the
+// environment, then flags; the later wins. It is the only package that reads
+// the environment.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/providers/rawbytes"
+	"github.com/knadh/koanf/v2"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Config is every setting of the service and of commands that work on this
+// machine. The key of a setting in the file is its koanf tag; in the
+// environment it is DREAMCORE_ and the key in upper case.
+type Config struct {
+	State  string `koanf:"state"`  // state directory, absolute
+	Listen string `koanf:"listen"` // address of the service, host:port
+
+	Runtime string `koanf:"runtime"` // engine of sandboxes: gvisor
+	Rootfs  string `koanf:"rootfs"`  // root file system for sandboxes; "" is the host's programs
+	UID     int    `koanf:"sandbox_uid"`
+	GID     int    `koanf:"sandbox_gid"`
+
+	MemoryMiB int     `koanf:"memory_mib"` // of one sandbox
+	CPUs      float64 `koanf:"cpus"`       // of one sandbox; 0 is all
+	Processes int     `koanf:"processes"`  // in one sandbox
+
+	Tools    []string      `koanf:"tools"`        // of the agent
+	Model    string        `koanf:"model"`        // "" is the agent's own choice
+	MaxTurns int           `koanf:"max_turns"`    // 0 is no bound
+	Timeout  time.Duration `koanf:"timeout"`      // of one run of the agent
+	Lines    int           `koanf:"output_lines"` // forwarded of one run
+
+	MaxGenerations int           `koanf:"max_generations"` // at once on this machine
+	MaxWaiting     int           `koanf:"max_waiting"`     // in the queue
+	Grace          time.Duration `koanf:"grace"`           // for running work when the service stops
+	JournalDays    int           `koanf:"journal_days"`    // event logs are kept so long
+
+	Upstream    string        `koanf:"upstream"`     // base address of the model API
+	ModelScript string        `koanf:"model_script"` // scripted model instead of the API: a file, or "demo"
+	ModelIdle   time.Duration `koanf:"model_idle"`   // silence after which a streamed answer is given up
+
+	Language string `koanf:"language"` // of sentences for players: en, ja
+	LogLevel string `koanf:"log_level"`
+}
+
+// DefaultUpstream is the vendor's address of the model API.
+const DefaultUpstream = "https://api.anthropic.com"
+
+// DefaultListen is where the service listens unless told otherwise.
+const DefaultListen = "127.0.0.1:8080"
+
+func defaults(env map[string]string) map[string]any {
+	return map[string]any{
+		"state":           defaultState(env),
+		"listen":          DefaultListen,
+		"runtime":         "gvisor",
+		"rootfs":          "",
+		"sandbox_uid":     10000,
+		"sandbox_gid":     10000,
+		"memory_mib":      2048,
+		"cpus":            0.0,
+		"processes":       512,
+		"tools":           []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
+		"model":           "",
+		"max_turns":       0,
+		"timeout":         "300s",
+		"output_lines":    1000,
+		"max_generations": 4,
+		"max_waiting":     64,
+		"grace":           "30s",
+		"journal_days":    7,
+		"upstream":        DefaultUpstream,
+		"model_script":    "",
+		"model_idle":      "60s",
+		"language":        "en",
+		"log_level":       "info",
+	}
+}
+
+func defaultState(env map[string]string) string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/dreamcore"
+	}
+	if dir := env["XDG_STATE_HOME"]; filepath.IsAbs(dir) {
+		return filepath.Join(dir, dreamcore.AppName)
+	}
+	return filepath.Join(env["HOME"], ".local/state", dreamcore.AppName)
+}
+
+// Sources are where Load looks.
+type Sources struct {
+	File    string         // "": config.yaml of the state directory, where there is one
+	Environ []string       // as os.Environ gives it
+	Flags   map[string]any // settings by key that were given as flags
+}
+
+// FileName is the name of the file in the state directory.
+const FileName = "config.yaml"
+
+// Load reads the settings. Its errors name the setting, where it came from and
+// what would be right.
+func Load(src Sources) (Config, error) {
+	env := environment(src.Environ)
+	k := koanf.New(".")
+	def := defaults(env)
+	if err := k.Load(confmap.Provider(def, ""), nil); err != nil {
+		return Config{}, err
+	}
+	fromEnv, err := environmentSettings(env, def)
+	if err != nil {
+		return Config{}, err
+	}
+	file, required := src.File, src.File != ""
+	if !required {
+		// The file lies in the state directory, which flags and environment name.
+		state := def["state"].(string)
+		for _, m := range []map[string]any{fromEnv, src.Flags} {
+			if s, ok := m["state"].(string); ok && s != "" {
+				state = s
+			}
+		}
+		file = filepath.Join(state, FileName)
+	}
+	if err := loadFile(k, file, required); err != nil {
+		return Config{}, err
+	}
+	for _, layer := range []map[string]any{fromEnv, src.Flags} {
+		if err := k.Load(confmap.Provider(layer, ""), nil); err != nil {
+			return Config{}, err
+		}
+	}
+	return decode(k, file, def)
+}
+
+func loadFile(k *koanf.Koanf, file string, required bool) error {
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) && !required {
+		return nil
+	}
+	if errors.Is(err, fs.ErrPermission) && !required {
+		return nil // a state directory of root's; commands for it say so themselves
+	}
+	if err != nil {
+		return invalid(err, "name a readable YAML file with --config", "the configuration %s cannot be read", file)
+	}
+	if err := k.Load(rawbytes.Provider(raw), yaml.Parser()); err != nil {
+		return invalid(err, "mend the line it names", "the configuration %s is no YAML", file)
+	}
+	return nil
+}
+
+func decode(k *koanf.Koanf, file string, known map[string]any) (Config, error) {
+	for _, key := range k.Keys() {
+		if _, ok := known[key]; !ok {
+			return Config{}, invalid(nil, "known settings: "+settingNames(known),
+				"unknown setting %q in %s", key, file)
+		}
+	}
+	var c Config
+	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
+		Result: &c, TagName: "koanf", WeaklyTypedInput: true, ErrorUnused: true,
+		DecodeHook: mapstructure.ComposeDecodeHookFunc(strictDuration, mapstructure.StringToSliceHookFunc(",")),
+	}})
+	if err != nil {
+		return Config{}, invalid(err, "durations are written like 90s or 5m, lists with commas", "a setting has the wrong form")
+	}
+	return c, c.Validate()
+}
+
+func settingNames(known map[string]any) string {
+	return strings.Join(slices.Sorted(maps.Keys(known)), ", ")
+}
+
+// strictDuration takes durations with a unit only: a bare number could mean
+// seconds to one and nanoseconds to another.
+func strictDuration(from, to reflect.Type, v any) (any, error) {
+	if to != reflect.TypeFor[time.Duration]() {
+		return v, nil
+	}
+	if s, ok := v.(string); ok {
+		return time.ParseDuration(s)
+	}
+	if d, ok := v.(time.Duration); ok {
+		return d, nil
+	}
+	return nil, fmt.Errorf("%v is no duration: write it with its unit, like 90s", v)
+}
+
+// Validate returns every fault at once.
+func (c Config) Validate() error {
+	var faults []string
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Sprintf(format, args...))
+		}
+	}
+	check(filepath.IsAbs(c.State), "state: %q must be an absolute path", c.State)
+	check(strings.Contains(c.Listen, ":"), "listen: %q must be HOST:PORT", c.Listen)
+	check(c.Runtime == "gvisor", "runtime: %q is not built in; this program has gvisor", c.Runtime)
+	check(c.Rootfs == "" || filepath.IsAbs(c.Rootfs), "rootfs: %q must be an absolute path", c.Rootfs)
+	check(c.UID > 0 && c.UID < 1<<31, "sandbox_uid: %d must not be root and below 2147483648", c.UID)
+	check(c.GID > 0 && c.GID < 1<<31, "sandbox_gid: %d must not be root and below 2147483648", c.GID)
+	check(c.MemoryMiB >= 256, "memory_mib: %d is too little; the agent needs 256", c.MemoryMiB)
+	check(c.CPUs >= 0 && c.CPUs <= 1024, "cpus: %v must be between 0 (all) and 1024", c.CPUs)
+	check(c.Processes >= 16 && c.Processes <= 1<<16, "processes: %d must be between 16 and 65536", c.Processes)
+	check(len(c.Tools) > 0, "tools: name at least one")
+	for _, t := range c.Tools {
+		check(t != "" && !strings.ContainsAny(t, " ,\t\n") && t[0] != '-', "tools: %q is no name of a tool", t)
+	}
+	check(!strings.HasPrefix(c.Model, "-") && !strings.ContainsAny(c.Model, " \t\n"), "model: %q is no name of a model", c.Model)
+	check(c.MaxTurns >= 0, "max_turns: %d must not be negative", c.MaxTurns)
+	check(c.Timeout >= time.Second && c.Timeout <= 24*time.Hour, "timeout: %v must be between 1s and 24h", c.Timeout)
+	check(c.Lines >= 1, "output_lines: %d must be at least 1", c.Lines)
+	check(c.MaxGenerations >= 1 && c.MaxGenerations <= 10000, "max_generations: %d must be between 1 and 10000", c.MaxGenerations)
+	check(c.MaxWaiting >= 0 && c.MaxWaiting <= 100000, "max_waiting: %d must be between 0 and 100000", c.MaxWaiting)
+	check(c.Grace >= 0, "grace: %v must not be negative", c.Grace)
+	check(c.JournalDays >= 1, "journal_days: %d must be at least 1", c.JournalDays)
+	check(strings.HasPrefix(c.Upstream, "https://") || strings.HasPrefix(c.Upstream, "http://"), "upstream: %q must be an http or https address", c.Upstream)
+	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
+	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
+	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)
+	if len(faults) == 0 {
+		return nil
+	}
+	return invalid(nil, "mend it in the configuration, the environment (DREAMCORE_…) or the flags", "%s", strings.Join(faults, "; "))
+}
+
+func invalid(err error, hint, format string, args ...any) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf(format, args...), Hint: hint, Err: err}
+}

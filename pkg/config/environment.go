@@ -1,0 +1,104 @@
+package config
+
+import (
+	"os"
+	"strings"
+)
+
+// prefix of the settings in the environment. Names with testPrefix steer the
+// project's own tests.
+const (
+	prefix     = "DREAMCORE_"
+	testPrefix = "DREAMCORE_TEST_"
+	envConfig  = "DREAMCORE_CONFIG"
+)
+
+// Names in the environment that other programs of this field share with us.
+const (
+	envBaseURL        = "ANTHROPIC_BASE_URL"
+	envAPIKey         = "ANTHROPIC_API_KEY"
+	envEndpoint       = "MODAL_ENDPOINT"
+	envInternalSecret = "MODAL_INTERNAL_SECRET"
+	envAllowNonGVisor = "ALLOW_NON_GVISOR"
+	envCredentials    = "CREDENTIALS_DIRECTORY"
+)
+
+// IdentityCredential is the name of the systemd credential that holds the
+// identity that opens the sealed secrets.
+const IdentityCredential = "dreamcore-identity"
+
+// Environment is what commands take from the environment beside settings.
+type Environment struct {
+	APIKey         string // the vendor's key, for setup
+	Endpoint       string // of a service, for clients
+	InternalSecret string // for clients
+	AllowNonGVisor bool   // for the isolation gate
+	NoColor        bool
+	Term           string
+	IdentityFile   string // from systemd's credentials; "" means the one of the state directory
+	Display        bool   // a browser can be opened
+	ConfigFile     string // instead of --config
+}
+
+// ReadEnvironment picks out what it knows.
+func ReadEnvironment(environ []string) Environment {
+	env := environment(environ)
+	e := Environment{
+		APIKey:         env[envAPIKey],
+		Endpoint:       env[envEndpoint],
+		InternalSecret: env[envInternalSecret],
+		AllowNonGVisor: env[envAllowNonGVisor] == "1",
+		NoColor:        env["NO_COLOR"] != "",
+		Term:           env["TERM"],
+		ConfigFile:     env[envConfig],
+		Display:        env["DISPLAY"] != "" || env["WAYLAND_DISPLAY"] != "",
+	}
+	if dir := env[envCredentials]; dir != "" {
+		file := dir + "/" + IdentityCredential
+		if _, err := os.Stat(file); err == nil {
+			e.IdentityFile = file
+		}
+	}
+	return e
+}
+
+// Environ is the environment of this process, for Load and ReadEnvironment.
+func Environ() []string { return os.Environ() }
+
+func environment(environ []string) map[string]string {
+	m := make(map[string]string, len(environ))
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			m[k] = v
+		}
+	}
+	return m
+}
+
+// environmentSettings are the settings in env. An empty value is no value. A
+// name with our prefix that is no setting is an error: it is a slip of the pen
+// that would otherwise go unnoticed.
+func environmentSettings(env map[string]string, known map[string]any) (map[string]any, error) {
+	m := map[string]any{}
+	if v := env[envBaseURL]; v != "" {
+		m["upstream"] = v
+	}
+	for name, v := range env {
+		rest, ours := strings.CutPrefix(name, prefix)
+		if !ours || v == "" || name == envConfig || strings.HasPrefix(name, testPrefix) {
+			continue
+		}
+		key := strings.ToLower(rest)
+		if _, ok := known[key]; !ok || strings.ToUpper(key) != rest {
+			return nil, invalid(nil, "known settings: "+settingNames(known), "unknown setting %s in the environment", name)
+		}
+		m[key] = v
+	}
+	return m, nil
+}
+
+// Lookup returns a function that looks up one variable, as os.Getenv does.
+func Lookup(environ []string) func(string) string {
+	env := environment(environ)
+	return func(name string) string { return env[name] }
+}

@@ -1,0 +1,130 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+)
+
+// apiError is an answer in the API's error form that the gateway makes itself.
+type apiError struct {
+	status  int
+	message string
+	kind    string // the API's error type; "" takes the one of the status
+	retry   retry
+	after   string // value of retry-after, "" for none
+}
+
+// retry is what the x-should-retry header says.
+type retry int
+
+const (
+	retryByStatus retry = iota // no header: the CLI decides by the status
+	retryNo
+	retryYes
+)
+
+// never returns an apiError that is not worth another try.
+func never(status int, message string) *apiError {
+	return &apiError{status: status, message: message, retry: retryNo}
+}
+
+const statusOverloaded = 529 // of the API, not registered
+
+// kindOf returns the API's error type for a status.
+func kindOf(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return "authentication_error"
+	case http.StatusPaymentRequired:
+		return "billing_error"
+	case http.StatusForbidden:
+		return "permission_error"
+	case http.StatusNotFound:
+		return "not_found_error"
+	case http.StatusRequestEntityTooLarge:
+		return "request_too_large"
+	case http.StatusTooManyRequests:
+		return "rate_limit_error"
+	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
+		return "timeout_error"
+	case statusOverloaded:
+		return "overloaded_error"
+	}
+	if status < 500 {
+		return "invalid_request_error"
+	}
+	return "api_error"
+}
+
+// body returns e as one line of JSON.
+func (e *apiError) body() []byte {
+	type inner struct {
+		Type    string `json:"type"`
+		Message string `json:"message"`
+	}
+	kind := e.kind
+	if kind == "" {
+		kind = kindOf(e.status)
+	}
+	b, err := json.Marshal(struct {
+		Type  string `json:"type"`
+		Error inner  `json:"error"`
+	}{"error", inner{kind, e.message}})
+	if err != nil {
+		panic("gateway: encode error: " + err.Error()) // two strings
+	}
+	return b
+}
+
+// event returns e as an event of a stream.
+func (e *apiError) event() []byte {
+	return append(append([]byte("event: error\ndata: "), e.body()...), "\n\n"...)
+}
+
+// write sends e as a whole answer. A client that is gone is not an error.
+func (e *apiError) write(w http.ResponseWriter) {
+	b, h := e.body(), w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	switch e.retry {
+	case retryNo:
+		h.Set("X-Should-Retry", "false")
+	case retryYes:
+		h.Set("X-Should-Retry", "true")
+	}
+	if e.after != "" {
+		h.Set("Retry-After", e.after)
+	}
+	w.WriteHeader(e.status)
+	_, _ = w.Write(b)
+}
+
+// upstreamError is what an error answer of the API says.
+type upstreamError struct {
+	kind    string // "" where the body is not in the API's form
+	message string
+}
+
+// maxErrorMessage bounds the message that is passed on or logged.
+const maxErrorMessage = 4 << 10
+
+func parseUpstreamError(body []byte) upstreamError {
+	var v struct {
+		Error struct {
+			Type    string `json:"type"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(body, &v) != nil || len(v.Error.Type) > 64 {
+		return upstreamError{}
+	}
+	return upstreamError{kind: v.Error.Type, message: bounded(v.Error.Message, maxErrorMessage)}
+}
+
+func bounded(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit] + "…"
+}

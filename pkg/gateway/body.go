@@ -1,0 +1,134 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+)
+
+// peek is what the gateway must know of a request body.
+type peek struct {
+	model  string // "" where there is none
+	stream bool
+}
+
+var (
+	errNotObject = errors.New("the body must be one JSON object")
+	errTwice     = errors.New("the body has a member twice: model, stream")
+	errModelType = errors.New("model must be a string")
+)
+
+// peekBody reads the members model and stream of a JSON object. The body goes
+// out unchanged, so it must not mean one thing here and another to the API:
+// names are compared exactly (encoding/json folds case) and may not come twice
+// (parsers differ in which one counts). It copies nothing, since bodies are large.
+func peekBody(body []byte) (peek, error) {
+	var p peek
+	if !json.Valid(body) {
+		return p, errNotObject
+	}
+	s := scanner{b: body}
+	if s.space(); s.b[s.i] != '{' {
+		return p, errNotObject
+	}
+	s.i++
+	var hasModel, hasStream bool
+	for {
+		// Valid JSON: what is not the end of the object is a member.
+		if s.space(); s.b[s.i] == '}' {
+			return p, nil
+		}
+		name := s.value()
+		s.space() // the colon counts as space
+		value := s.value()
+		switch memberName(name) {
+		case "model":
+			if hasModel {
+				return p, errTwice
+			}
+			hasModel = true
+			if value[0] != '"' || json.Unmarshal(value, &p.model) != nil {
+				return p, errModelType
+			}
+		case "stream":
+			if hasStream {
+				return p, errTwice
+			}
+			hasStream = true
+			p.stream = string(value) == "true"
+		}
+	}
+}
+
+// memberName decodes a quoted name, or returns "" for one that is longer than
+// any name of interest, even if that were written in escapes only.
+func memberName(quoted []byte) string {
+	var name string
+	if len(quoted) > len(`"stream"`)*len(`\u0000`) || json.Unmarshal(quoted, &name) != nil {
+		return ""
+	}
+	return name
+}
+
+// scanner steps through JSON that json.Valid has seen.
+type scanner struct {
+	b []byte
+	i int
+}
+
+// space skips what may stand between two values.
+func (s *scanner) space() {
+	for {
+		switch s.b[s.i] {
+		case ' ', '\t', '\r', '\n', ',', ':':
+			s.i++
+		default:
+			return
+		}
+	}
+}
+
+// value steps over one value and returns it.
+func (s *scanner) value() []byte {
+	start, depth := s.i, 0
+	for {
+		switch c := s.b[s.i]; c {
+		case '"':
+			s.quoted()
+		case '{', '[':
+			depth++
+			s.i++
+		case '}', ']':
+			depth--
+			s.i++
+		default:
+			if depth == 0 {
+				s.literal()
+			} else {
+				s.i++
+			}
+		}
+		if depth == 0 {
+			return s.b[start:s.i]
+		}
+	}
+}
+
+func (s *scanner) quoted() {
+	for s.i++; s.b[s.i] != '"'; s.i++ {
+		if s.b[s.i] == '\\' {
+			s.i++
+		}
+	}
+	s.i++
+}
+
+// literal steps over a number, true, false or null.
+func (s *scanner) literal() {
+	for {
+		switch s.b[s.i] {
+		case ' ', '\t', '\r', '\n', ',', '}', ']':
+			return
+		}
+		s.i++
+	}
+}

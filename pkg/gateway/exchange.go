@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Causes that end a request to the upstream.
+var (
+	errNoHeader = errors.New("no answer within the limit")
+	errStalled  = errors.New("the answer stopped")
+)
+
+// exchange is one request of a sandbox and its answer.
+type exchange struct {
+	gw     *Gateway
+	grant  *Grant
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	client context.Context // of the request: ends when the client goes
+
+	ctx    context.Context // of the call: ends with client, grant or a limit
+	cancel context.CancelCauseFunc
+	counts bool // a complete answer proves that the model works
+}
+
+func (x *exchange) serve(r *http.Request, call Call) {
+	x.ctx, x.cancel = context.WithCancelCause(x.client)
+	defer x.cancel(nil)
+	// A context does not end a read or write on the sandbox's connection; a
+	// deadline in the past does. It comes after any deadline that is set
+	// before grant.ctx is looked at: see put.
+	defer context.AfterFunc(x.grant.ctx, func() {
+		x.cancel(context.Cause(x.grant.ctx))
+		past := time.Unix(1, 0)
+		_ = x.rc.SetReadDeadline(past)
+		_ = x.rc.SetWriteDeadline(past)
+	})()
+
+	p, free, refusal := x.readBody(r, &call)
+	defer free()
+	if refusal == nil {
+		// The body is in: from here on the server watches the connection,
+		// without a limit, to see the client go. After a refusal the limit
+		// stays, since the server reads the rest of the body.
+		_ = x.rc.SetReadDeadline(time.Time{})
+		refusal = x.grant.ledger.blocked()
+	}
+	if x.grant.ctx.Err() != nil {
+		x.abort()
+	}
+	if refusal != nil {
+		x.grant.warn("request of a sandbox refused", "status", refusal.status, "reason", refusal.message, "model", bounded(p.model, 128))
+		x.answer(refusal)
+		return
+	}
+	x.counts = call.Path == messagesPath
+	limit := x.gw.cfg.HeaderLimit
+	if x.counts && !p.stream {
+		limit = x.gw.cfg.AnswerLimit
+	}
+	x.send(call, limit)
+}
+
+// send sends the call and passes the answer back.
+func (x *exchange) send(call Call, limit time.Duration) {
+	begun := time.Now()
+	x.grant.ledger.count(func(u *Usage) { u.Requests++; u.BytesSent += int64(len(call.Body)) })
+	timer := time.AfterFunc(limit, func() { x.cancel(errNoHeader) })
+	resp, err := (*x.gw.upstream.Load()).Send(x.ctx, call)
+	timer.Stop()
+	if err != nil {
+		x.sendFailed(err)
+		return
+	}
+	defer resp.Body.Close()
+	defer func() {
+		x.grant.log.Debug("model request", "path", call.Path, "status", resp.StatusCode, "elapsed", time.Since(begun))
+	}()
+	switch {
+	case context.Cause(x.ctx) != nil:
+		x.sendFailed(context.Cause(x.ctx))
+	case resp.StatusCode >= 400 && resp.StatusCode < 600:
+		x.upstreamRefused(resp)
+	case resp.StatusCode != http.StatusOK:
+		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
+			"reason", "unexpected status", "status", resp.StatusCode)
+	case !relayable(resp.Header):
+		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
+			"reason", "unexpected content", "content_type", resp.Header.Get("Content-Type"))
+	default:
+		x.relay(resp)
+	}
+}
+
+// relayable tells whether the answer is of the kinds that the API has: a proxy
+// that wants a login also answers 200.
+func relayable(h http.Header) bool {
+	encoding, media := h.Get("Content-Encoding"), mediaType(h)
+	return (encoding == "" || encoding == "identity") && (media == "text/event-stream" || media == "application/json")
+}
+
+// sendFailed answers a call that got no answer.
+func (x *exchange) sendFailed(err error) {
+	switch {
+	case x.gone():
+		x.abort()
+	case errors.Is(err, ErrNoCredential):
+		x.alarm("the model API cannot be used without its key: run `dreamcore setup --rotate anthropic-api-key`", "err", err)
+	case errors.Is(context.Cause(x.ctx), errNoHeader):
+		x.failed(dreamcore.FailAPITimeout, 504, "The model API took too long to answer.", "reason", errNoHeader)
+	default:
+		x.failed(dreamcore.FailNetwork, 502, "The model API could not be reached.", "reason", err)
+	}
+}
+
+// failed records and logs a failure and answers with the status.
+func (x *exchange) failed(code dreamcore.FailureCode, status int, message string, attrs ...any) {
+	e := &apiError{status: status, message: message, retry: x.grant.ledger.fail(code)}
+	x.grant.warn("the model failed", append([]any{"code", code}, attrs...)...)
+	x.answer(e)
+}
+
+// alarm records a failure that only the operator can end. The sandbox, and so
+// the player, learns no cause.
+func (x *exchange) alarm(message string, attrs ...any) {
+	x.grant.ledger.fail(dreamcore.FailAuth)
+	x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), message, attrs...)
+	x.answer(never(401, "The service is not set up correctly."))
+}
+
+// upstreamRefused answers with the error that the API reports. Its text goes
+// to the sandbox only where it is about the request; elsewhere it may name the
+// operator's account.
+func (x *exchange) upstreamRefused(resp *http.Response) {
+	timer := time.AfterFunc(x.gw.cfg.IdleLimit, func() { x.cancel(errStalled) })
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // the status says enough
+	timer.Stop()
+	if x.gone() {
+		x.abort()
+	}
+	said := parseUpstreamError(text)
+	status := resp.StatusCode
+	attrs := []any{"status", status, "reason", bounded(said.message, 512), "request_id", bounded(resp.Header.Get("Request-Id"), 128)}
+	e := &apiError{status: status, kind: said.kind, after: resp.Header.Get("Retry-After")}
+	switch {
+	case status == 401 || status == 403:
+		x.alarm("the model API refuses the key: run `dreamcore setup --rotate anthropic-api-key`", attrs...)
+		return
+	case status == 402 || strings.Contains(said.message, "credit balance is too low"):
+		x.alarm("the model API refuses to work for this account: see to its credit and billing", attrs...)
+		return
+	case status == 429 || status == statusOverloaded:
+		e.message, e.retry = "The model API is busy.", x.grant.ledger.fail(dreamcore.FailRateLimit)
+	case status == 408 || status == 504:
+		e.message, e.retry = "The model API took too long to answer.", x.grant.ledger.fail(dreamcore.FailAPITimeout)
+	case status >= 500:
+		e.message, e.retry = "The model API has a problem.", x.grant.ledger.fail(dreamcore.FailNetwork)
+	default:
+		e.message = said.message
+		if e.message == "" {
+			e.message = "The model API refused the request."
+		}
+	}
+	switch resp.Header.Get("X-Should-Retry") {
+	case "false":
+		e.retry = retryNo
+	case "true":
+		if e.retry == retryByStatus {
+			e.retry = retryYes
+		}
+	}
+	x.grant.warn("the model API answered with an error", attrs...)
+	x.answer(e)
+}
+
+// gone tells whether nobody waits for the answer any more.
+func (x *exchange) gone() bool { return x.client.Err() != nil || x.grant.ctx.Err() != nil }
+
+// abort cuts the answer and the connection.
+func (x *exchange) abort() { panic(http.ErrAbortHandler) }
+
+// answer sends an error as the whole answer.
+func (x *exchange) answer(e *apiError) {
+	if !x.ready() {
+		x.abort()
+	}
+	e.write(x.w)
+}
+
+// ready sets the limit for the next piece, or reports that the grant has
+// ended. In this order: whichever of the two deadlines comes last, a grant
+// that has ended does not wait for a sandbox that does not read.
+func (x *exchange) ready() bool {
+	_ = x.rc.SetWriteDeadline(time.Now().Add(x.gw.cfg.WriteLimit))
+	return x.grant.ctx.Err() == nil
+}
+
+// put sends a piece of an answer at once.
+func (x *exchange) put(p []byte) error {
+	if !x.ready() {
+		return context.Cause(x.grant.ctx)
+	}
+	if _, err := x.w.Write(p); err != nil {
+		return err
+	}
+	return x.rc.Flush()
+}

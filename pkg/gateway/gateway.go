@@ -1,0 +1,141 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Config of a Gateway. A zero field has the default that its comment names.
+type Config struct {
+	// Upstream answers the requests; SetUpstream replaces it. Without one
+	// every request is refused as if there were no key.
+	Upstream Upstream
+	// Logger takes what an operator must know; nil discards it.
+	Logger *slog.Logger
+	// Models are the models a job may use, by exact name; empty allows all.
+	Models []string
+
+	// IdleLimit is the longest silence within an answer (60 s).
+	IdleLimit time.Duration
+	// HeaderLimit is the longest wait for the first byte of a streamed answer
+	// (120 s), AnswerLimit for that of an answer in one piece (300 s).
+	HeaderLimit time.Duration
+	AnswerLimit time.Duration
+	// BodyReadLimit is the longest time a request body may take (30 s).
+	BodyReadLimit time.Duration
+	// WriteLimit is the longest time one piece of an answer may wait for the
+	// sandbox to read it (60 s).
+	WriteLimit time.Duration
+
+	// MaxBody bounds a request body (32 MiB, the API's own limit). The bodies
+	// of one grant that are in memory at one time are bounded by twice that.
+	MaxBody int64
+	// MaxResponse bounds an answer (256 MiB).
+	MaxResponse int64
+	// MaxConcurrent bounds the requests of one grant at one time (16),
+	// MaxConns the connections to one socket (64).
+	MaxConcurrent int
+	MaxConns      int
+	// RetryLimit is how many failures of one kind in a row the CLI may try
+	// again after (2); from the next one on it is told not to. Negative: none.
+	RetryLimit int
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.IdleLimit = cmp.Or(c.IdleLimit, 60*time.Second)
+	c.HeaderLimit = cmp.Or(c.HeaderLimit, 120*time.Second)
+	c.AnswerLimit = cmp.Or(c.AnswerLimit, 300*time.Second)
+	c.BodyReadLimit = cmp.Or(c.BodyReadLimit, 30*time.Second)
+	c.WriteLimit = cmp.Or(c.WriteLimit, 60*time.Second)
+	c.MaxBody = cmp.Or(c.MaxBody, 32<<20)
+	c.MaxResponse = cmp.Or(c.MaxResponse, 256<<20)
+	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 16)
+	c.MaxConns = cmp.Or(c.MaxConns, 64)
+	c.RetryLimit = max(cmp.Or(c.RetryLimit, 2), 0)
+	return c
+}
+
+// Gateway owns the sockets. Its methods may be called at the same time.
+type Gateway struct {
+	cfg      Config
+	upstream atomic.Pointer[Upstream]
+
+	mu      sync.Mutex
+	sockets map[*Socket]struct{} // guarded by mu
+	closed  bool                 // guarded by mu
+}
+
+// New returns a Gateway without sockets. The caller calls Close at the end.
+func New(cfg Config) *Gateway {
+	g := &Gateway{cfg: cfg.withDefaults(), sockets: make(map[*Socket]struct{})}
+	g.SetUpstream(cfg.Upstream)
+	return g
+}
+
+// SetUpstream makes u answer the requests that begin from now on; a running
+// one ends at the upstream where it began. The caller closes the old upstream,
+// if it has a Close, when it likes: running requests are not disturbed.
+func (g *Gateway) SetUpstream(u Upstream) {
+	if u == nil {
+		u = noUpstream{}
+	}
+	g.upstream.Store(&u)
+}
+
+// Close closes every socket as Socket.Close does and refuses new ones. When
+// ctx ends first it returns ctx's error while the closing goes on; calling it
+// again waits again.
+func (g *Gateway) Close(ctx context.Context) error {
+	g.mu.Lock()
+	g.closed = true
+	open := make([]*Socket, 0, len(g.sockets))
+	for s := range g.sockets {
+		open = append(open, s)
+	}
+	g.mu.Unlock()
+
+	done := make(chan error, 1)
+	go func() {
+		errs := make([]error, len(open))
+		var wg sync.WaitGroup
+		for i, s := range open {
+			wg.Go(func() { errs[i] = s.Close() })
+		}
+		wg.Wait()
+		done <- errors.Join(errs...)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close model gateway: %w", context.Cause(ctx))
+	}
+}
+
+// add registers s, or reports that the gateway is closed.
+func (g *Gateway) add(s *Socket) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the model gateway is closed"}
+	}
+	g.sockets[s] = struct{}{}
+	return nil
+}
+
+func (g *Gateway) remove(s *Socket) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.sockets, s)
+}

@@ -1,0 +1,53 @@
+package gateway
+
+import (
+	"mime"
+	"net/http"
+)
+
+// maxUserAgent bounds the one header whose text is free.
+const maxUserAgent = 256
+
+// requestHeader returns the headers of a sandbox's request that go out. All
+// others stay: credentials, cookies, hop-by-hop and forwarding headers, the
+// CLI's description of its machine and session.
+func requestHeader(in http.Header) http.Header {
+	out := make(http.Header, 6)
+	for _, name := range []string{"Accept", "Anthropic-Version"} {
+		if v := in.Get(name); v != "" {
+			out.Set(name, v)
+		}
+	}
+	if v := in.Values("Anthropic-Beta"); len(v) > 0 {
+		out["Anthropic-Beta"] = append([]string(nil), v...)
+	}
+	agent := in.Get("User-Agent")
+	if agent == "" || len(agent) > maxUserAgent {
+		agent = "dreamcore"
+	}
+	out.Set("User-Agent", agent)
+	// The body was checked to be JSON, whatever the sandbox called it.
+	out.Set("Content-Type", "application/json")
+	// A compressed stream could not be metered.
+	out.Set("Accept-Encoding", "identity")
+	return out
+}
+
+// answerHeader copies the headers of an answer that go in. The API's rate
+// limits, cookies and server names are no business of a sandbox.
+func answerHeader(dst, src http.Header) {
+	for _, name := range []string{"Content-Type", "Request-Id", "Retry-After", "X-Should-Retry"} {
+		if v := src.Get(name); v != "" {
+			dst.Set(name, v)
+		}
+	}
+}
+
+// mediaType returns the Content-Type of h without parameters, "" if malformed.
+func mediaType(h http.Header) string {
+	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return t
+}

@@ -1,0 +1,85 @@
+package gateway
+
+import (
+	"sync"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// ledger keeps the failures and the usage of a grant. Failures are counted by
+// kind until a complete answer: the CLI repeats what failed, and a job that
+// gets nowhere must end in seconds, not in its full ten retries each time.
+type ledger struct {
+	limit int // failures of one kind in a row that are worth another try
+
+	mu      sync.Mutex
+	failure dreamcore.FailureCode         // guarded by mu: since the last complete answer
+	strikes map[dreamcore.FailureCode]int // guarded by mu: likewise
+	cuts    int                           // guarded by mu: likewise, answers cut half-way
+	usage   Usage                         // guarded by mu
+}
+
+// fail records a failure and tells whether another try makes sense.
+func (l *ledger) fail(code dreamcore.FailureCode) retry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.strikes == nil {
+		l.strikes = make(map[dreamcore.FailureCode]int)
+	}
+	l.failure = code
+	l.strikes[code]++
+	if l.strikes[code] > l.limit {
+		return retryNo
+	}
+	return retryByStatus
+}
+
+// cut records an answer that ended half-way. Such an answer cannot say whether
+// to try again, so blocked says it to the next request.
+func (l *ledger) cut() {
+	l.fail(dreamcore.FailNetwork)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cuts++
+}
+
+// succeed records a complete answer.
+func (l *ledger) succeed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failure, l.cuts = "", 0
+	clear(l.strikes)
+}
+
+// blocked returns the refusal of a request that is not worth sending: after
+// stalls each try costs minutes, after cuts the money of a whole answer.
+func (l *ledger) blocked() *apiError {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.strikes[dreamcore.FailAPITimeout]; n > 0 && n >= l.limit {
+		return never(504, "The model API took too long to answer, several times in a row.")
+	}
+	if l.cuts > 0 && l.cuts >= l.limit {
+		return never(502, "The connection to the model API was lost, several times in a row.")
+	}
+	return nil
+}
+
+// count adds to the usage.
+func (l *ledger) count(add func(*Usage)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	add(&l.usage)
+}
+
+func (l *ledger) lastFailure() dreamcore.FailureCode {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure
+}
+
+func (l *ledger) total() Usage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.usage
+}

@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestPeekBody(t *testing.T) {
+	for in, want := range map[string]struct {
+		peek
+		err error
+	}{
+		`{}`: {}, ` { } `: {},
+		`{"model":"m","stream":true}`:                         {peek{"m", true}, nil},
+		"\n{ \"stream\" : true ,\t\"model\" : \"m\" }\n":      {peek{"m", true}, nil},
+		`{"a":{"model":"x","stream":true},"model":"m"}`:       {peek{"m", false}, nil},
+		`{"a":[{"model":"x"},"}\"]",{}],"b":-1.5e3,"c":null}`: {},
+		`{"a":"\"model\":\"x\"","model":"m\\"}`:               {peek{"m\\", false}, nil},
+		`{"\u006dodel":"m","\u0073\u0074ream":true}`:          {peek{"m", true}, nil},
+		`{"stream":"true"}`:                                   {},
+		`{"stream":1}`:                                        {},
+		`{"Model":"x","STREAM":true}`:                         {},
+		`{"model":"a","m\u006fdel":"b"}`:                      {peek{"a", false}, errTwice},
+		`{"stream":false,"stream":true}`:                      {peek{"", false}, errTwice},
+		`{"model":null}`:                                      {peek{}, errModelType},
+		`{"model":{"x":1}}`:                                   {peek{}, errModelType},
+		`[]`:                                                  {peek{}, errNotObject},
+		`"x"`:                                                 {peek{}, errNotObject},
+		`1`:                                                   {peek{}, errNotObject},
+		``:                                                    {peek{}, errNotObject},
+		`{"a":1} x`:                                           {peek{}, errNotObject},
+		`{"a":1,}`:                                            {peek{}, errNotObject},
+		strings.Repeat("[", 20000) + strings.Repeat("]", 20000): {peek{}, errNotObject},
+		`{"` + strings.Repeat("x", 1000) + `":1,"model":"m"}`:   {peek{"m", false}, nil},
+	} {
+		got, err := peekBody([]byte(in))
+		if got != want.peek || err != want.err {
+			t.Errorf("peekBody(%s) = %+v, %v; want %+v, %v", bounded(in, 80), got, err, want.peek, want.err)
+		}
+	}
+}
+
+// FuzzPeekBody compares with encoding/json, which takes the last of members of
+// the same name: peekBody refuses those.
+func FuzzPeekBody(f *testing.F) {
+	for _, s := range []string{testBody, `{}`, `[1]`, `{"model":"a","model":"b"}`, `{"\u006dodel":"m","x":["\\","{"]}`, `{"stream":true , "n":1e5}`, "{\"\xff\":1}", `{"model":"\ud800"}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := peekBody(b)
+		var want map[string]json.RawMessage
+		valid := json.Unmarshal(b, &want) == nil && want != nil
+		if (err == errNotObject) == valid {
+			t.Fatalf("%q: %v, but a valid object: %v", b, err, valid)
+		}
+		if err != nil {
+			return
+		}
+		var model string
+		if raw, ok := want["model"]; ok {
+			if json.Unmarshal(raw, &model) != nil || model != got.model {
+				t.Fatalf("%q: model %q, want %q", b, got.model, raw)
+			}
+		} else if got.model != "" {
+			t.Fatalf("%q: model %q from nowhere", b, got.model)
+		}
+		if got.stream != (string(want["stream"]) == "true") {
+			t.Fatalf("%q: stream %v", b, got.stream)
+		}
+	})
+}
+
+func TestMeter(t *testing.T) {
+	crlf := strings.ReplaceAll(wholeStream, "\n", "\r\n")
+	for name, tc := range map[string]struct {
+		in       string
+		tokens   tokens
+		complete bool
+		kind     string
+		boundary bool
+	}{
+		"nothing":            {"", tokens{}, false, "", true},
+		"whole":              {wholeStream, tokens{11, 42, 3, 5}, true, "", true},
+		"whole with CRLF":    {crlf, tokens{11, 42, 3, 5}, true, "", true},
+		"without the end":    {eventStart + eventText, tokens{11, 1, 3, 5}, false, "", true},
+		"within an event":    {eventStart + "event: x\n", tokens{11, 1, 3, 5}, false, "", false},
+		"within a line":      {eventStart + "event: x", tokens{11, 1, 3, 5}, false, "", false},
+		"no event names":     {`data:{"type":"message_stop"}` + "\n\n", tokens{}, true, "", true},
+		"spaces in the JSON": {`data:  { "type" : "message_stop" }` + "\n\n", tokens{}, true, "", true},
+		"unfinished line":    {`data: {"type":"message_stop"}`, tokens{}, false, "", false},
+		"error":              {"data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n", tokens{}, false, "overloaded_error", true},
+		"garbage":            {"\x00\xff\ndata: {]\n\ndata:\n\n:\n\n", tokens{}, false, "", true},
+		"negative and huge":  {`data: {"type":"message_delta","usage":{"input_tokens":-5,"output_tokens":9000000000000000000}}` + "\n\n", tokens{Output: maxTokens}, false, "", true},
+		"a line too long":    {"data: {\"type\":\"message_stop\",\"x\":\"" + strings.Repeat("x", maxMeterLine) + "\"}\n\n" + eventStart, tokens{11, 1, 3, 5}, false, "", true},
+		"end in a text":      {eventText, tokens{}, false, "", true},
+	} {
+		for _, step := range []int{1, 7, 1 << 30} {
+			m := &meter{boundary: true}
+			for rest := []byte(tc.in); len(rest) > 0; rest = rest[min(step, len(rest)):] {
+				m.feed(rest[:min(step, len(rest))])
+			}
+			if m.tokens != tc.tokens || m.complete != tc.complete || m.errorKind != tc.kind || m.boundary != tc.boundary {
+				t.Errorf("%s in steps of %d: %+v %v %q %v", name, step, m.tokens, m.complete, m.errorKind, m.boundary)
+			}
+		}
+	}
+}
+
+// FuzzMeter feeds a stream whole and in two parts: the cut must not matter,
+// and the memory is bounded.
+func FuzzMeter(f *testing.F) {
+	f.Add([]byte(wholeStream), 10)
+	f.Add([]byte(strings.ReplaceAll(wholeStream, "\n", "\r\n")), 100)
+	f.Add([]byte("data: {\"type\":\"error\",\"error\":{}}\n\n"), 3)
+	f.Add([]byte("data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1e9}}}\n"), 1)
+	f.Fuzz(func(t *testing.T, b []byte, at int) {
+		if at < 0 || at > len(b) {
+			at = len(b) / 2
+		}
+		before := bytes.Clone(b)
+		whole, parts := &meter{}, &meter{}
+		whole.feed(b)
+		parts.feed(b[:at])
+		parts.feed(b[at:])
+		if whole.tokens != parts.tokens || whole.complete != parts.complete || whole.errorKind != parts.errorKind || len(b) > 0 && at < len(b) && whole.boundary != parts.boundary {
+			t.Fatalf("%q cut at %d: %+v, %+v", b, at, whole, parts)
+		}
+		if !bytes.Equal(b, before) {
+			t.Fatal("the bytes were changed")
+		}
+		for _, n := range []int64{whole.tokens.Input, whole.tokens.Output, whole.tokens.CacheCreation, whole.tokens.CacheRead} {
+			if n < 0 || n > maxTokens {
+				t.Fatalf("%+v", whole.tokens)
+			}
+		}
+		if cap(whole.line) > 2*maxMeterLine {
+			t.Fatalf("keeps %d bytes", cap(whole.line))
+		}
+		var m bodyMeter
+		m.feed(b)
+		m.tokens()
+		parseUpstreamError(b)
+	})
+}

@@ -1,0 +1,193 @@
+// Package generate is the use case: a wish becomes a game. It admits the
+// request, runs the agent in a sandbox on the user's project, writes every
+// event into the job's journal, saves the version, and ends with exactly one
+// terminal event.
+//
+// A job belongs to the service, not to whoever asked: the client may go away,
+// the job goes on, and its journal tells the rest.
+package generate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/history"
+	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/volume"
+)
+
+// Sandboxes makes sandboxes; every sandbox.Provider does.
+type Sandboxes interface {
+	Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error)
+}
+
+// Parts are what a Service works with. They are the caller's to close, after
+// the service.
+type Parts struct {
+	Sandboxes Sandboxes
+	Gateway   *gateway.Gateway
+	Volumes   *volume.Store
+	History   *history.Store
+	Journal   *journal.Store
+	SocketDir string // where the gateway's sockets of jobs are made
+	Logger    *slog.Logger
+}
+
+// Settings may change while the service runs; a job keeps those it began with.
+type Settings struct {
+	Root        sandbox.Root
+	Limits      sandbox.Limits
+	Agent       agent.Config
+	AgentFile   string        // the CLI on the host
+	TimeLimit   time.Duration // of one run of the agent
+	OutputLines int           // lines of the agent that are forwarded
+	Running     int           // generations at once
+	Waiting     int           // generations in the queue
+}
+
+// Service makes games. Its methods are safe for concurrent use.
+type Service struct {
+	parts     Parts
+	log       *slog.Logger
+	settings  atomic.Pointer[Settings]
+	admission *admission
+
+	run    context.Context // of every job
+	cancel context.CancelCauseFunc
+
+	mu     sync.Mutex
+	closed bool
+	jobs   map[string]context.CancelCauseFunc
+	wg     sync.WaitGroup
+}
+
+// Causes that end jobs before their time.
+var (
+	errStopping  = errors.New("the service is stopping")
+	errCancelled = errors.New("the job was cancelled")
+)
+
+// New makes a service that runs until Close.
+func New(parts Parts, s Settings) *Service {
+	if parts.Logger == nil {
+		parts.Logger = slog.New(slog.DiscardHandler)
+	}
+	svc := &Service{
+		parts: parts, log: parts.Logger, admission: newAdmission(s.Running, s.Waiting),
+		jobs: map[string]context.CancelCauseFunc{},
+	}
+	svc.run, svc.cancel = context.WithCancelCause(context.Background())
+	svc.settings.Store(&s)
+	return svc
+}
+
+// Apply changes the settings for jobs that begin after it.
+func (s *Service) Apply(settings Settings) {
+	s.settings.Store(&settings)
+	s.admission.resize(settings.Running, settings.Waiting)
+}
+
+// Submit begins a job and returns its id, by which its events are in the
+// journal. ctx bounds only the call. It fails with CodeConflict when the user
+// has a job already and with CodeBusy when too many wait.
+func (s *Service) Submit(_ context.Context, wish dreamcore.Wish, lang dreamcore.Language) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return "", &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "the service is stopping", Hint: "try again in a moment"}
+	}
+	t, err := s.admission.enter(wish.User)
+	if err != nil {
+		return "", err
+	}
+	id := uuid.NewString()
+	log, err := s.parts.Journal.Create(id)
+	if err != nil {
+		t.leave()
+		return "", fmt.Errorf("begin job: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(s.run)
+	s.jobs[id] = cancel
+	j := &job{
+		id: id, wish: wish, lang: lang, journal: log, ticket: t, service: s,
+		settings: *s.settings.Load(), began: time.Now(),
+		log: s.log.With("job", id, "user", string(wish.User), "project", string(wish.Project)),
+	}
+	s.wg.Go(func() {
+		defer s.forget(id)
+		defer t.leave()
+		j.work(ctx)
+	})
+	return id, nil
+}
+
+// Cancel stops a job; its last event says that it was interrupted. A job that
+// has ended, or never was, is no error.
+func (s *Service) Cancel(id string) {
+	s.mu.Lock()
+	cancel := s.jobs[id]
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel(errCancelled)
+	}
+}
+
+func (s *Service) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.jobs[id](nil)
+	delete(s.jobs, id)
+}
+
+// Close takes no more jobs and waits for those that run. When ctx ends it
+// stops them, and still waits until each has written its last event.
+func (s *Service) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.cancel(errStopping)
+		<-done
+	}
+	s.cancel(errStopping)
+	return nil
+}
+
+// Recover gives every job that a crash left without an end its terminal event.
+// It is called once, before the first Submit.
+func (s *Service) Recover() error {
+	ids, err := s.parts.Journal.Unfinished()
+	if err != nil {
+		return fmt.Errorf("find unfinished jobs: %w", err)
+	}
+	var errs []error
+	for _, id := range ids {
+		log, err := s.parts.Journal.Reopen(id)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		_, err = log.Append(dreamcore.ErrorEvent(dreamcore.ExitFailure(dreamcore.ExitTerminated), dreamcore.English))
+		errs = append(errs, err, log.Close())
+		s.log.Warn("ended a job that an earlier run left unfinished", "job", id)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,323 @@
+package generate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/history"
+	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/volume"
+)
+
+// Where things are inside a sandbox; the root file system has these places.
+const (
+	projectDir = "/data/users/%s/projects/%s"
+	socketName = "api.sock"
+)
+
+// cleanupLimit bounds each step of a job's end.
+const cleanupLimit = 30 * time.Second
+
+// job is one generation.
+type job struct {
+	id       string
+	wish     dreamcore.Wish
+	lang     dreamcore.Language
+	journal  *journal.Log
+	ticket   *ticket
+	service  *Service
+	settings Settings
+	began    time.Time
+	log      *slog.Logger
+
+	forwarded int // lines of the agent in the journal
+	summary   dreamcore.Summary
+}
+
+// failed is an error with the failure that the client is told.
+type failed struct {
+	failure dreamcore.Failure
+	err     error
+}
+
+func (f *failed) Error() string { return f.err.Error() }
+func (f *failed) Unwrap() error { return f.err }
+
+// work does the job and writes its one terminal event, whatever happens.
+func (j *job) work(ctx context.Context) {
+	defer func() {
+		if err := j.journal.Close(); err != nil {
+			j.log.Error("close the journal", "error", err)
+		}
+	}()
+	err := j.guarded(ctx)
+	j.summary.Elapsed = time.Since(j.began)
+	last := dreamcore.DoneEvent()
+	if err != nil {
+		f := failureOf(ctx, err)
+		last = dreamcore.ErrorEvent(f, j.lang)
+		if f.HasExit {
+			j.summary.ExitCode = f.ExitCode
+		}
+		j.log.Error("generation failed", "code", f.Code, "error", err, "elapsed", j.summary.Elapsed)
+	} else {
+		j.log.Info("generation done", "elapsed", j.summary.Elapsed, "lines", j.summary.OutputLines, "commit", j.summary.GitCommit)
+	}
+	if j.wish.TestError == dreamcore.TestErrorNone {
+		j.tell(dreamcore.DebugEvent(j.summary))
+	}
+	j.tell(last)
+}
+
+// guarded is attempt; a panic in it is one failed job, not the end of all.
+func (j *job) guarded(ctx context.Context) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return j.attempt(ctx)
+}
+
+// failureOf is what the client is told of err.
+func failureOf(ctx context.Context, err error) dreamcore.Failure {
+	if f, ok := errors.AsType[*failed](err); ok {
+		return f.failure
+	}
+	switch {
+	case context.Cause(ctx) != nil:
+		return dreamcore.ExitFailure(dreamcore.ExitTerminated)
+	case errors.Is(err, sandbox.ErrOutOfMemory):
+		return dreamcore.ExitFailure(dreamcore.ExitKilled)
+	case errors.Is(err, sandbox.ErrLost):
+		return dreamcore.Failure{Code: dreamcore.FailSandbox}
+	}
+	return dreamcore.Failure{Code: dreamcore.FailUnknown}
+}
+
+// attempt is the path of one game, in the order that matters: the lock before
+// the sandbox that sees the project, the token after the sandbox that is bound
+// to it, the version after every process has ended. What was made is undone in
+// reverse.
+func (j *job) attempt(ctx context.Context) error {
+	if err := j.ticket.wait(ctx, func(place int) { j.status(fmt.Sprintf("Waiting in the queue: place %d", place)) }); err != nil {
+		return err
+	}
+	if f, ok := j.wish.TestError.Failure(); ok {
+		j.status("Playing the failure that was asked for: " + string(j.wish.TestError))
+		return &failed{failure: f, err: errors.New("asked for by _test_error")}
+	}
+	j.status("Opening the project")
+	unlock, err := j.service.parts.Volumes.Lock(ctx, j.wish.User, j.wish.Project)
+	if err != nil {
+		return fmt.Errorf("lock project: %w", err)
+	}
+	defer unlock()
+	project, err := j.service.parts.Volumes.Project(j.wish.User, j.wish.Project)
+	if err != nil {
+		return fmt.Errorf("open project: %w", err)
+	}
+	defer project.Close()
+	err = j.inSandbox(ctx, project)
+	j.save(ctx, project)
+	return err
+}
+
+// inSandbox runs the agent on the project. The sandbox is gone when it returns.
+func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
+	home, err := j.service.parts.Volumes.Home(j.wish.User, j.wish.Project)
+	if err != nil {
+		return fmt.Errorf("open the agent's home: %w", err)
+	}
+	socket, closeSocket, err := j.listen()
+	if err != nil {
+		return fmt.Errorf("open the model gateway: %w", err)
+	}
+	defer closeSocket()
+
+	j.status("Starting a sandbox")
+	inside := fmt.Sprintf(projectDir, j.wish.User, j.wish.Project)
+	sb, err := j.service.parts.Sandboxes.Create(ctx, sandbox.Spec{
+		Root: j.settings.Root, Limits: j.settings.Limits, Mounts: j.mounts(project, home, inside, socket),
+	})
+	if err != nil {
+		if context.Cause(ctx) != nil {
+			return err
+		}
+		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
+	}
+	log := j.log.With("sandbox", sb.ID())
+	defer func() {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+		defer cancel()
+		if err := sb.Close(cleanup); err != nil {
+			log.Error("close the sandbox", "error", err)
+		}
+	}()
+	j.tellSkills()
+	grant := socket.Grant(gateway.GrantOptions{
+		Job: j.id, Expires: time.Now().Add(j.settings.TimeLimit + cleanupLimit),
+	})
+	defer grant.Revoke()
+	j.status("Starting the agent")
+	return j.runAgent(ctx, sb, grant, home, inside)
+}
+
+func (j *job) mounts(project *volume.Project, home *volume.Home, inside string, socket *gateway.Socket) []sandbox.Mount {
+	cfg := j.settings.Agent
+	mounts := []sandbox.Mount{
+		{Source: project.Path(), Target: inside, Writable: true},
+		{Source: home.Path(), Target: cfg.Home, Writable: true},
+		{Source: j.settings.AgentFile, Target: cfg.Path},
+		// The directory, not the socket: its file is the gateway's to replace.
+		{Source: filepath.Dir(socket.Path()), Target: filepath.Dir(cfg.Socket)},
+	}
+	if dir, err := j.service.parts.Volumes.Path(volume.Global); err == nil {
+		mounts = append(mounts, sandbox.Mount{Source: dir, Target: globalDir})
+	}
+	return mounts
+}
+
+const globalDir = "/global"
+
+// listen opens the gateway for this job's sandbox.
+func (j *job) listen() (*gateway.Socket, func(), error) {
+	dir := filepath.Join(j.service.parts.SocketDir, j.id)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, nil, err
+	}
+	socket, err := j.service.parts.Gateway.Listen(dir)
+	if err != nil {
+		_ = os.Remove(dir)
+		return nil, nil, err
+	}
+	return socket, func() {
+		if err := socket.Close(); err != nil {
+			j.log.Error("close the gateway's socket", "error", err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			j.log.Error("remove the gateway's socket", "error", err)
+		}
+	}, nil
+}
+
+// runAgent runs the CLI, in the project's own conversation.
+func (j *job) runAgent(ctx context.Context, sb sandbox.Sandbox, grant *gateway.Grant, home *volume.Home, inside string) error {
+	session := j.session(home, inside)
+	outcome, err := j.settings.Agent.Run(ctx, agent.Job{
+		Sandbox: sb, Dir: inside, Wish: j.wish.Prompt, Token: grant.Token(), Session: session,
+		Limit: j.settings.TimeLimit, Emit: j.forward,
+	})
+	grant.Revoke() // what the gateway saw is final only after it
+	j.summary.ExitCode, j.summary.OutputLines, j.summary.TimeoutReached = outcome.ExitCode, outcome.Lines, outcome.TimedOut
+	if session.Resume && !outcome.Talked && err == nil && !outcome.Success() {
+		// A conversation that cannot be continued must not block the project.
+		if rerr := home.SetSession(""); rerr != nil {
+			j.log.Error("forget the conversation", "error", rerr)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if outcome.Success() {
+		return nil
+	}
+	f := verdict(outcome, grant.Failure())
+	if ctx.Err() != nil {
+		f = dreamcore.ExitFailure(dreamcore.ExitTerminated)
+	}
+	return &failed{failure: f, err: fmt.Errorf("the agent ended with exit code %d%s", outcome.ExitCode, cause(outcome))}
+}
+
+// verdict prefers what the gateway saw of the model API over the CLI's exit
+// code, which is 1 for everything.
+func verdict(o agent.Outcome, seen dreamcore.FailureCode) dreamcore.Failure {
+	if o.ExitCode == 1 && seen != "" {
+		return dreamcore.Failure{Code: seen}
+	}
+	return dreamcore.ExitFailure(o.ExitCode)
+}
+
+func cause(o agent.Outcome) string {
+	s := ""
+	if o.Result != nil && o.Result.IsError {
+		s += fmt.Sprintf(", result %s: %.500s", o.Result.Subtype, o.Result.Text)
+	}
+	if o.Stderr != "" {
+		s += ", standard error: " + o.Stderr
+	}
+	return s
+}
+
+// session continues the project's conversation where there is one, else it
+// begins one.
+func (j *job) session(home *volume.Home, inside string) agent.Session {
+	id := home.Session()
+	if id != "" {
+		if home.Has(agent.SessionFile(inside, id)) {
+			return agent.Session{ID: id, Resume: true}
+		}
+	}
+	id = uuid.NewString()
+	if err := home.SetSession(id); err != nil {
+		j.log.Error("note the conversation", "error", err)
+	}
+	return agent.Session{ID: id}
+}
+
+// save makes a version of what the project is now, also after a failure:
+// nothing that was made is lost, and everything can be undone.
+func (j *job) save(ctx context.Context, project *volume.Project) {
+	j.status("Saving the version")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	defer cancel()
+	hash, changed, err := j.service.parts.History.Commit(ctx, j.wish.User, j.wish.Project, project.Root(), commitMessage(j.wish.Prompt), time.Now())
+	if err != nil {
+		j.log.Error("save the version", "error", err)
+		j.tell(dreamcore.LogEvent("The version could not be saved", "error"))
+		return
+	}
+	if hash == "" {
+		return // an empty project
+	}
+	j.summary.GitCommit = history.Short(hash)
+	if changed {
+		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(hash), "info"))
+	}
+}
+
+// forward puts a line of the agent into the journal, up to the limit.
+func (j *job) forward(e dreamcore.Event) error {
+	j.forwarded++
+	switch {
+	case j.forwarded <= j.settings.OutputLines:
+		_, err := j.journal.Append(e)
+		return err
+	case j.forwarded == j.settings.OutputLines+1:
+		_, err := j.journal.Append(dreamcore.WarningEvent(fmt.Sprintf("Output beyond %d lines is not shown; the run goes on", j.settings.OutputLines)))
+		return err
+	}
+	return nil
+}
+
+func (j *job) status(message string) { j.tell(dreamcore.StatusEvent(message)) }
+
+// tell puts an event of ours into the journal. A journal that fails is logged;
+// the work goes on, because the project is worth more than its log.
+func (j *job) tell(e dreamcore.Event) {
+	if _, err := j.journal.Append(e); err != nil {
+		j.log.Error("write an event", "error", err)
+	}
+}

@@ -1,0 +1,49 @@
+package generate
+
+import (
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"unicode"
+
+	"github.com/notef-neighbor/dreamcore/pkg/volume"
+)
+
+// subjectRunes bounds the first line of a version's message.
+const subjectRunes = 72
+
+// commitMessage is the wish as a version's message: one line of it.
+func commitMessage(wish string) string {
+	line := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, wish)
+	line = strings.Join(strings.Fields(line), " ")
+	if runes := []rune(line); len(runes) > subjectRunes {
+		line = string(runes[:subjectRunes-1]) + "…"
+	}
+	return line
+}
+
+// tellSkills says which skills of the operator the agent can use.
+func (j *job) tellSkills() {
+	dir, err := j.service.parts.Volumes.Path(volume.Global)
+	if err != nil {
+		return
+	}
+	found, _ := filepath.Glob(filepath.Join(dir, ".claude/skills/*/SKILL.md"))
+	if len(found) == 0 {
+		return
+	}
+	names := make([]string, 0, len(found))
+	for _, f := range found {
+		if fi, err := os.Lstat(f); err == nil && fi.Mode().IsRegular() {
+			names = append(names, filepath.Base(filepath.Dir(f)))
+		}
+	}
+	sort.Strings(names)
+	j.status("Skills loaded: " + strings.Join(names, ", "))
+}

@@ -1,0 +1,118 @@
+package history
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// author is who made every commit.
+const author = "dreamcore <dreamcore@localhost>"
+
+// Commit makes a version of what is in root, the directory of the project,
+// and returns its hash, 40 hexadecimal digits. When nothing changed since the
+// newest version, it returns that one's hash and changed is false; for an
+// empty project without versions, "". Regular files, whether they are
+// programs, and symbolic links (as links) are stored; FIFOs, sockets, devices,
+// empty directories and names that Git reserves, such as .git, are not. root
+// stays open. An error leaves the newest version as it was: ctx's, or one with
+// CodeSetup (the disk is full or not writable) or CodeInternal.
+func (s *Store) Commit(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (hash string, changed bool, err error) {
+	dir := s.path(user, project)
+	if err := os.MkdirAll(filepath.Dir(dir), dirMode); err != nil {
+		return "", false, diskError("prepare the history", err)
+	}
+	r, err := makeRepo(dir)
+	if err != nil {
+		return "", false, diskError("prepare the history", err)
+	}
+	unlock, err := r.lock(ctx)
+	if err != nil {
+		return "", false, diskError("lock the history", err)
+	}
+	defer unlock()
+	head, snap, changed, err := r.commit(ctx, root, message, when)
+	if snap != nil && snap.skipped > 0 {
+		s.log.WarnContext(ctx, "left out of the version", "user", string(user), "project", string(project), "count", snap.skipped, "paths", snap.notes)
+	}
+	if err != nil {
+		return "", false, diskError("save the version", err)
+	}
+	if head.IsZero() {
+		return "", false, nil
+	}
+	return head.String(), changed, nil
+}
+
+// commit is Commit in a repository that is locked.
+func (r *repo) commit(ctx context.Context, root *os.Root, message string, when time.Time) (head plumbing.Hash, snap *snapshot, changed bool, err error) {
+	if err := r.sweep(); err != nil {
+		return head, nil, false, err
+	}
+	var before plumbing.Hash // tree of the newest commit
+	if head, err = r.head(); err == nil && !head.IsZero() {
+		before, err = r.treeOf(head)
+	}
+	if err != nil {
+		return head, nil, false, r.damaged(err)
+	}
+	old := readIndex(r.dir, head)
+	top, err := root.OpenRoot(".")
+	if err != nil {
+		return head, nil, false, err
+	}
+	objects := newWriter(r.dir)
+	snap = newSnapshot(ctx, objects, old)
+	tree, files, err := snap.dir(top, "", 1)
+	if err != nil {
+		return head, snap, false, err
+	}
+	switch {
+	case head.IsZero() && !files:
+		return head, snap, false, nil
+	case tree == before && !snap.stale:
+		return head, snap, false, nil
+	case tree != before:
+		content := encodeCommit(tree, head, message, when)
+		if head, err = objects.put(plumbing.CommitObject, content, plumbing.ZeroHash); err != nil {
+			return head, snap, false, err
+		}
+		if err := r.advance(head); err != nil {
+			return head, snap, false, err
+		}
+		changed = true
+	}
+	snap.next.head = head
+	// Only a cache: the version is saved, whatever becomes of it.
+	_ = snap.next.write(r.dir)
+	return head, snap, changed, nil
+}
+
+// encodeCommit is the content of a Git commit.
+func encodeCommit(tree, parent plumbing.Hash, message string, when time.Time) []byte {
+	stamp := fmt.Sprintf("%d %s", max(0, when.Unix()), when.Format("-0700"))
+	b := fmt.Appendf(nil, "tree %s\n", tree)
+	if !parent.IsZero() {
+		b = fmt.Appendf(b, "parent %s\n", parent)
+	}
+	b = fmt.Appendf(b, "author %s %s\ncommitter %s %s\n\n", author, stamp, author, stamp)
+	return append(b, cleanMessage(message)...)
+}
+
+// cleanMessage makes any text one that Git takes: UTF-8 without NUL, bounded,
+// not empty, with a line break at its end.
+func cleanMessage(m string) string {
+	m = strings.ReplaceAll(m[:min(len(m), maxMessage)], "\x00", "")
+	m = strings.TrimSpace(strings.ToValidUTF8(m, ""))
+	if m == "" {
+		m = "New version"
+	}
+	return m + "\n"
+}

@@ -1,0 +1,156 @@
+// Package history keeps the versions of projects as commits in bare Git
+// repositories, one per project, outside of every sandbox:
+//
+//	history/U/P.git
+//
+// A commit is made from what the project's directory holds at that moment. No
+// Git data is ever read from inside the project, no working tree or Git index
+// is used, and no hook, filter or configuration of a project runs. The stock
+// git command can read the repositories: git --git-dir history/U/P.git log
+//
+// What is in a project is hostile. It is read below an os.Root, one path
+// element at a time, without following links, and bounded in number, depth
+// and size; what goes beyond is left out of the version and logged.
+//
+// Reading goes through go-git. Writing does not: its writer of objects saves
+// a broken object when the disk fills up in the middle, and its writer of
+// references empties the file before it writes, so that a crash in between
+// would lose the history.
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Bounds of one version. What goes beyond is left out and logged.
+const (
+	MaxFiles      = 100_000   // names of any kind
+	MaxDepth      = 64        // directories inside each other
+	MaxFileBytes  = 256 << 20 // of one file
+	MaxTotalBytes = 4 << 30   // of all files
+	maxMessage    = 64 << 10  // bytes
+	maxLog        = 1000      // commits that Log returns
+)
+
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+)
+
+// Options tunes a Store. The zero value is ready for use.
+type Options struct {
+	Logger *slog.Logger // where it is said what was left out of a version
+}
+
+// Store is the directory of all histories. It holds no descriptors, so it
+// need not be closed. Its methods are safe for concurrent use, also by several
+// processes.
+type Store struct {
+	dir string
+	log *slog.Logger
+}
+
+// Version is one commit.
+type Version struct {
+	Hash    string    // 40 hexadecimal digits
+	Message string    // without the line break at its end
+	When    time.Time // in the time zone it was made in
+}
+
+// Open opens the histories in dir and makes the directory where it is missing.
+func Open(dir string, opts Options) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, dirMode)
+	}
+	if err != nil {
+		return nil, diskError("open the directory of histories", err)
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Store{dir: dir, log: opts.Logger}, nil
+}
+
+// Log returns the versions of a project, the newest first: limit of them, or
+// 1000 when limit is not between 1 and that. A project without a history has
+// none, which is no error.
+func (s *Store) Log(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, limit int) ([]Version, error) {
+	if limit < 1 || limit > maxLog {
+		limit = maxLog
+	}
+	r, err := openRepo(s.path(user, project))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, diskError("open the history", err)
+	}
+	next, err := r.head()
+	if err != nil {
+		return nil, r.damaged(err)
+	}
+	var versions []Version
+	for !next.IsZero() && len(versions) < limit {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("read the history: %w", err)
+		}
+		c, err := object.GetCommit(r.store, next)
+		if err != nil {
+			return nil, r.damaged(err)
+		}
+		versions = append(versions, Version{Hash: next.String(), Message: strings.TrimRight(c.Message, "\n"), When: c.Committer.When})
+		next = plumbing.ZeroHash
+		if len(c.ParentHashes) > 0 {
+			next = c.ParentHashes[0]
+		}
+	}
+	return versions, nil
+}
+
+// shortLength is how many digits of a hash people are shown.
+const shortLength = 7
+
+// Short returns the first 7 digits of a hash.
+func Short(hash string) string { return hash[:min(len(hash), shortLength)] }
+
+func (s *Store) path(user dreamcore.UserID, project dreamcore.ProjectID) string {
+	return filepath.Join(s.dir, string(user), string(project)+".git")
+}
+
+// diskError gives an error of the file system the hint that fits it.
+func diskError(action string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	if _, ok := errors.AsType[*dreamcore.Error](err); ok {
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	e := &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot " + action, Err: err}
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		e.Code, e.Hint = dreamcore.CodeSetup, "the disk of the state directory is full: free space there (df -h and df -i show how much)"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		e.Code, e.Hint = dreamcore.CodeSetup, "the state directory must be writable: check its owner with ls -ld, or choose another with --state DIR"
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EIO):
+		e.Hint = "check the disk of the state directory (dmesg names its errors)"
+	default:
+		e.Hint = "check the state directory with ls -ld and df -h"
+	}
+	return e
+}

@@ -1,0 +1,45 @@
+package history
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// shortNames are the forms that Windows gives to .git, .gitmodules,
+// .gitattributes, .gitignore and .mailmap in its 8.3 scheme.
+var shortNames = regexp.MustCompile(`^(git|gitmod|gitatt|gitign|mailma|gi[0-9a-f]{1,4}|ma[0-9a-f]{1,4})~[0-9]`)
+
+// reserved tells whether Git gives a meaning to a name, on any system: then
+// it must not be in a tree, because whoever checks the tree out would run or
+// write what the project wants, and git fsck refuses it. Links are refused
+// under more names than files are.
+func reserved(name string, link bool) bool {
+	for part := range strings.SplitSeq(name, `\`) { // a separator on Windows
+		switch folded := fold(part); {
+		case folded == ".git", folded == ".gitmodules", shortNames.MatchString(folded):
+			return true
+		case link && (folded == ".gitattributes" || folded == ".gitignore" || folded == ".mailmap"):
+			return true
+		}
+	}
+	return false
+}
+
+// isAttributes tells whether Git would read a file of this name as attributes.
+func isAttributes(name string) bool { return fold(name) == ".gitattributes" }
+
+// fold returns the name that the file systems of macOS and Windows take a name
+// for: without letter case, without code points that are ignored, without
+// what follows a colon, without dots and spaces at the end.
+func fold(name string) string {
+	name = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 0x200c && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x206a && r <= 0x206f, r == 0xfeff:
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, name)
+	name, _, _ = strings.Cut(name, ":")
+	return strings.TrimRight(name, " .")
+}

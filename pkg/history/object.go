@@ -1,0 +1,147 @@
+package history
+
+import (
+	"bytes"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/google/uuid"
+)
+
+const (
+	objectsDir = "objects"
+	// tempPrefix marks files in the making. Git removes such objects too.
+	tempPrefix = "tmp_obj_"
+	// smallBytes is up to where an object is kept in memory: then it is known
+	// before anything is written whether it is new.
+	smallBytes = 4 << 20
+)
+
+// errShort says that a file had fewer bytes than it said.
+var errShort = errors.New("the file became shorter while it was read")
+
+// writer writes loose objects of one repository. It is for one goroutine.
+type writer struct {
+	dir     string // of objects
+	zip     *zlib.Writer
+	buf     bytes.Buffer // of what is written
+	content []byte       // of what is read
+}
+
+func newWriter(repo string) *writer {
+	// The fastest level: what is large in a game is compressed already.
+	zip, err := zlib.NewWriterLevel(nil, zlib.BestSpeed)
+	if err != nil {
+		panic("history: " + err.Error()) // the level is a constant
+	}
+	return &writer{dir: filepath.Join(repo, objectsDir), zip: zip}
+}
+
+// put stores an object. One that is there already, or equals known, is not
+// written.
+func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash) (plumbing.Hash, error) {
+	hash := plumbing.ComputeHash(t, content)
+	if hash == known {
+		return hash, nil
+	}
+	path := w.path(hash)
+	if _, err := os.Lstat(path); err == nil {
+		return hash, nil
+	}
+	w.buf.Reset()
+	w.zip.Reset(&w.buf)
+	// Writes into memory do not fail.
+	fmt.Fprintf(w.zip, "%s %d\x00", t, len(content))
+	w.zip.Write(content)
+	w.zip.Close()
+	temp := w.temp()
+	err := os.WriteFile(temp, w.buf.Bytes(), fileMode)
+	if err == nil {
+		err = place(temp, path)
+	}
+	if err != nil {
+		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
+	}
+	return hash, nil
+}
+
+// putBlob stores the next size bytes of src as a blob; errShort says that
+// there are fewer.
+func (w *writer) putBlob(src io.Reader, size int64, known plumbing.Hash) (plumbing.Hash, error) {
+	if size > smallBytes {
+		return w.stream(src, size)
+	}
+	if int64(cap(w.content)) < size {
+		w.content = make([]byte, size, max(size, 64<<10))
+	}
+	w.content = w.content[:size]
+	if _, err := io.ReadFull(src, w.content); err != nil {
+		return plumbing.ZeroHash, short(err)
+	}
+	return w.put(plumbing.BlobObject, w.content, known)
+}
+
+// stream stores a large blob without holding it in memory.
+func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err error) {
+	temp := w.temp()
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return hash, err
+	}
+	hasher := plumbing.NewHasher(plumbing.BlobObject, size)
+	w.zip.Reset(f)
+	_, err = fmt.Fprintf(w.zip, "%s %d\x00", plumbing.BlobObject, size)
+	if err == nil {
+		_, err = io.CopyN(io.MultiWriter(w.zip, hasher), src, size)
+	}
+	if err == nil {
+		err = w.zip.Close()
+	}
+	if err = errors.Join(short(err), f.Close()); err == nil {
+		hash = hasher.Sum()
+		err = place(temp, w.path(hash))
+	}
+	if err != nil {
+		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
+	}
+	return hash, nil
+}
+
+func (w *writer) temp() string { return filepath.Join(w.dir, tempPrefix+uuid.NewString()) }
+
+func (w *writer) path(hash plumbing.Hash) string {
+	hex := hash.String()
+	return filepath.Join(w.dir, hex[:2], hex[2:])
+}
+
+// place moves a finished object to where it belongs.
+func place(temp, path string) error {
+	err := os.Rename(temp, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.Mkdir(filepath.Dir(path), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		err = os.Rename(temp, path)
+	}
+	return err
+}
+
+func short(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errShort
+	}
+	return err
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

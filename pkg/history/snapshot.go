@@ -1,0 +1,336 @@
+package history
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+)
+
+// maxNotes bounds the log about what was left out.
+const maxNotes = 20
+
+// snapshot stores what is in a project as Git objects.
+type snapshot struct {
+	ctx     context.Context
+	objects *writer
+	old     *index    // of the newest commit
+	next    *index    // of this one
+	started time.Time // before anything was read
+	left    int       // names
+	bytes   int64     // left
+	stale   bool      // next knows more than old
+	notes   []string  // what was left out, the first maxNotes of it
+	skipped int       // how much was left out
+}
+
+func newSnapshot(ctx context.Context, objects *writer, old *index) *snapshot {
+	return &snapshot{ctx: ctx, objects: objects, old: old, next: newIndex(), started: time.Now(), left: MaxFiles, bytes: MaxTotalBytes}
+}
+
+// item is an entry of a tree.
+type item struct {
+	name string
+	mode filemode.FileMode
+	hash plumbing.Hash
+}
+
+// sortName is what Git sorts by: directories as if they ended in a slash.
+func (i item) sortName() string {
+	if i.mode == filemode.Dir {
+		return i.name + "/"
+	}
+	return i.name
+}
+
+// errMoved says that something is not what it was when it was looked at.
+var errMoved = errors.New("replaced while it was read")
+
+// skip notes that something is left out of the version.
+func (s *snapshot) skip(path, reason string) {
+	s.skipped++
+	if len(s.notes) < maxNotes {
+		s.notes = append(s.notes, fmt.Sprintf("%q: %s", path, reason))
+	}
+}
+
+// dir stores a directory and closes it. files is false when there is nothing
+// in it to store.
+func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Hash, files bool, err error) {
+	defer root.Close()
+	names, err := s.names(root, path)
+	if err != nil {
+		return tree, false, err
+	}
+	items := make([]item, 0, len(names))
+	for _, name := range names {
+		if err := s.ctx.Err(); err != nil {
+			return tree, false, err
+		}
+		i, ok, err := s.item(root, name, join(path, name), depth)
+		if err != nil {
+			return tree, false, err
+		}
+		if ok {
+			items = append(items, i)
+		}
+	}
+	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.sortName(), b.sortName()) })
+	tree, err = s.objects.put(plumbing.TreeObject, encodeTree(items), s.old.trees[path])
+	s.next.trees[path] = tree
+	return tree, len(items) > 0, err
+}
+
+// item stores one entry of a directory. ok is false when it is left out:
+// because of what it is, or because it vanished or changed in kind meanwhile.
+func (s *snapshot) item(root *os.Root, name, path string, depth int) (i item, ok bool, err error) {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return i, false, s.tolerate(path, err)
+	}
+	i.name = name
+	switch mode := info.Mode(); {
+	case reserved(name, mode&fs.ModeSymlink != 0):
+		if name != ".git" {
+			s.skip(path, "Git reserves the name")
+		}
+		return i, false, nil
+	case mode.IsRegular():
+		i.mode = filemode.Regular
+		if mode&0o100 != 0 {
+			i.mode = filemode.Executable
+		}
+		i.hash, ok, err = s.file(root, name, path, info)
+	case mode&fs.ModeSymlink != 0:
+		i.mode = filemode.Symlink
+		i.hash, ok, err = s.link(root, name)
+	case mode.IsDir():
+		i.mode = filemode.Dir
+		if depth >= MaxDepth {
+			s.skip(path, "too many directories inside each other")
+			return i, false, nil
+		}
+		var sub *os.Root
+		if sub, err = openDir(root, name, info); err == nil {
+			i.hash, ok, err = s.dir(sub, path, depth+1)
+		}
+	}
+	if err != nil {
+		return i, false, s.tolerate(path, err)
+	}
+	return i, ok, nil
+}
+
+// tolerate lets a version go on without what the project took away; an error
+// of our own side ends it.
+func (s *snapshot) tolerate(path string, err error) error {
+	var own *ownError
+	switch {
+	case errors.As(err, &own), s.ctx.Err() != nil:
+		return err
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errMoved), errors.Is(err, syscall.EINVAL):
+		return nil
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO):
+		s.skip(path, "it cannot be read")
+		return nil
+	}
+	return err
+}
+
+// ownError is an error of writing the history: it is never the project's
+// doing, whatever its cause looks like.
+type ownError struct{ err error }
+
+func (e *ownError) Error() string { return e.err.Error() }
+func (e *ownError) Unwrap() error { return e.err }
+
+// file stores a regular file, or takes its hash from the index.
+func (s *snapshot) file(root *os.Root, name, path string, info fs.FileInfo) (hash plumbing.Hash, ok bool, err error) {
+	st, known := statOf(info)
+	if !known {
+		return hash, false, errMoved
+	}
+	if st.size > MaxFileBytes {
+		s.skip(path, "larger than 256 MiB")
+		return hash, false, nil
+	}
+	if s.bytes -= st.size; s.bytes < 0 {
+		s.bytes += st.size
+		s.skip(path, "the project is larger than 4 GiB")
+		return hash, false, nil
+	}
+	old := s.old.files[path]
+	if !old.hash.IsZero() && !old.racy && old.stat == st {
+		s.next.files[path] = old
+		return old.hash, true, nil
+	}
+	s.stale = true
+	const tries = 3
+	for try := 1; ; try++ {
+		hash, st, err = s.read(root, name, info, old.hash)
+		if errors.Is(err, errShort) && try < tries {
+			if info, err = root.Lstat(name); err != nil {
+				return hash, false, err
+			}
+			continue
+		}
+		if errors.Is(err, errShort) {
+			s.skip(path, "it changes all the time")
+			return hash, false, nil
+		}
+		break
+	}
+	if err != nil {
+		return hash, false, err
+	}
+	if isAttributes(name) && !s.saneAttributes() {
+		s.skip(path, "its lines are too long for Git")
+		return hash, false, nil
+	}
+	s.next.files[path] = entry{stat: st, racy: st.isRacy(s.started), hash: hash}
+	return hash, true, nil
+}
+
+// read stores the content of a file that was looked at before.
+func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known plumbing.Hash) (hash plumbing.Hash, st stat, err error) {
+	// O_NONBLOCK: opening must not wait for a FIFO that was put there
+	// meanwhile; the comparison refuses it, and links too.
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return hash, st, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return hash, st, err
+	}
+	st, ok := statOf(info)
+	if !ok || !os.SameFile(before, info) || info.Size() > MaxFileBytes {
+		return hash, st, errMoved
+	}
+	src := &source{r: f, ctx: s.ctx}
+	hash, err = s.objects.putBlob(src, st.size, known)
+	if err != nil && src.err == nil && !errors.Is(err, errShort) {
+		err = &ownError{err}
+	}
+	return hash, st, err
+}
+
+// source remembers whether an error came from reading, and ends with ctx.
+type source struct {
+	r   io.Reader
+	ctx context.Context
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		s.err = err
+		return 0, err
+	}
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// link stores a symbolic link as its target, which nobody follows.
+func (s *snapshot) link(root *os.Root, name string) (hash plumbing.Hash, ok bool, err error) {
+	target, err := root.Readlink(name)
+	if err != nil {
+		return hash, false, err
+	}
+	hash, err = s.objects.put(plumbing.BlobObject, []byte(target), plumbing.ZeroHash)
+	if err != nil {
+		return hash, false, &ownError{err}
+	}
+	return hash, true, nil
+}
+
+// saneAttributes tells whether git fsck takes the file that was read last as
+// attributes.
+func (s *snapshot) saneAttributes() bool {
+	const maxLine = 2048
+	for line := range bytes.Lines(s.objects.content) {
+		if len(line) >= maxLine {
+			return false
+		}
+	}
+	return true
+}
+
+// names returns the names in a directory, as many as are left.
+func (s *snapshot) names(root *os.Root, path string) ([]string, error) {
+	d, err := root.Open(".")
+	if err != nil {
+		return nil, s.tolerate(path, err)
+	}
+	defer d.Close()
+	const batch = 1024
+	var names []string
+	for {
+		found, err := d.Readdirnames(min(batch, s.left+1))
+		if len(found) > s.left {
+			s.skip(path, "the project has more than 100000 files")
+			found = found[:s.left]
+			err = io.EOF
+		}
+		s.left -= len(found)
+		names = append(names, found...)
+		if err == io.EOF {
+			slices.Sort(names)
+			return names, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// openDir opens the directory name, one path element that was looked at
+// before. A link is an error, also one that is put there meanwhile.
+func openDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error) {
+	// With the dot behind it, name is opened as a directory; OpenRoot of the
+	// name alone would wait on a FIFO that was put there meanwhile.
+	root, err := parent.OpenRoot(name + "/.")
+	if err != nil {
+		return nil, err
+	}
+	after, err := root.Stat(".")
+	if err == nil && !os.SameFile(before, after) {
+		err = errMoved
+	}
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return root, nil
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// encodeTree is the content of a Git tree: for each entry the mode in octal, a
+// space, the name, NUL, the 20 bytes of the hash.
+func encodeTree(items []item) []byte {
+	var b []byte
+	for _, i := range items {
+		b = fmt.Appendf(b, "%o %s\x00", uint32(i.mode), i.name)
+		b = append(b, i.hash[:]...)
+	}
+	return b
+}

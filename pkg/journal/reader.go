@@ -1,0 +1,246 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// readBuffer is the size of a reader's buffer; a longer line makes it grow
+// for as long as that line is in it.
+const readBuffer = 32 << 10
+
+// Entry is an event and its id.
+type Entry struct {
+	ID    uint64          // number of its line, from 1
+	Event dreamcore.Event // belongs to the caller
+}
+
+// Reader reads the events of a job in order. It is for one goroutine at a
+// time.
+type Reader struct {
+	f     *os.File
+	live  *Log // nil: no one in this process writes the log
+	size  int64
+	after uint64
+	id    uint64 // of the last line that was taken out of buf
+
+	space   []byte // what buf lies in
+	buf     []byte // read and not yet taken
+	scanned int    // buf[:scanned] has no newline
+	offset  int64  // in the file, of the end of buf
+	maxLine int    // of a line with its newline
+}
+
+// Reader follows the events of a job whose ids are greater than after; 0
+// means all. The job may be running or may have ended, in this process or an
+// earlier one. CodeNotFound: there is no such job. The caller must Close the
+// Reader.
+func (s *Store) Reader(job string, after uint64) (*Reader, error) {
+	name, err := fileName(job)
+	if err != nil {
+		return nil, errNotFound(job, err)
+	}
+	f, err := s.root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNotFound(job, err)
+	}
+	if err != nil {
+		return nil, diskError("open the log of job "+job, err)
+	}
+	// In this order: the file is there, so a log that is not among the live
+	// ones now has ended, and the size after that is its final one.
+	s.mu.Lock()
+	live, closed := s.live[strings.TrimSuffix(name, extension)], s.closed
+	s.mu.Unlock()
+	if closed {
+		return nil, errors.Join(errStoreClosed(), f.Close())
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(diskError("open the log of job "+job, err), f.Close())
+	}
+	return &Reader{f: f, live: live, size: info.Size(), after: after, maxLine: dreamcore.MaxEventBytes + 1}, nil
+}
+
+// Next returns the next event and waits for it while the job runs. After the
+// last event of a job that has ended it returns io.EOF; a torn last line, from
+// a crash, is no event. When ctx ends, it returns ctx's error, and the Reader
+// may be used again.
+func (r *Reader) Next(ctx context.Context) (Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return Entry{}, err
+	}
+	for {
+		line, ok := r.take()
+		if !ok {
+			if err := r.fill(ctx); err != nil {
+				return Entry{}, err
+			}
+			continue
+		}
+		r.id++
+		if r.id > r.after {
+			return Entry{ID: r.id, Event: bytes.Clone(line)}, nil
+		}
+	}
+}
+
+// Close closes the Reader's descriptor. Next must not be running.
+func (r *Reader) Close() error { return r.f.Close() }
+
+// take removes the first whole line from the buffer, without its newline. The
+// line is valid until the next fill.
+func (r *Reader) take() (line []byte, ok bool) {
+	i := bytes.IndexByte(r.buf[r.scanned:], '\n')
+	if i < 0 {
+		r.scanned = len(r.buf)
+		return nil, false
+	}
+	i += r.scanned
+	line, r.buf, r.scanned = r.buf[:i], r.buf[i+1:], 0
+	if len(r.buf) == 0 && cap(r.space) > keepBuffer {
+		r.space, r.buf = nil, nil // not held by a reader that waits
+	}
+	return line, true
+}
+
+// fill reads more of the file, and waits until there is more.
+func (r *Reader) fill(ctx context.Context) error {
+	e, err := r.await(ctx)
+	if err != nil {
+		return err
+	}
+	r.makeRoom()
+	if len(r.buf) == cap(r.buf) {
+		return &dreamcore.Error{
+			Code:    dreamcore.CodeInternal,
+			Message: "the log of the job is damaged: a line is too long",
+			Hint:    "the events before it are good; check the disk of the state directory (dmesg names its errors)",
+		}
+	}
+	free := r.buf[len(r.buf):cap(r.buf)]
+	free = free[:min(int64(len(free)), e.size-r.offset)]
+	n, err := r.f.ReadAt(free, r.offset)
+	r.buf = r.buf[:len(r.buf)+n]
+	r.offset += int64(n)
+	if n > 0 || err == nil {
+		return nil
+	}
+	if err == io.EOF {
+		// The file is shorter than what was written to it.
+		err = io.ErrUnexpectedEOF
+	}
+	return diskError("read "+r.f.Name(), err)
+}
+
+// await returns the first end of the log that lies beyond what was read.
+func (r *Reader) await(ctx context.Context) (*end, error) {
+	for {
+		e := r.end()
+		switch {
+		case e.size > r.offset:
+			return e, ctx.Err()
+		case e.final:
+			return nil, io.EOF
+		}
+		select {
+		case <-e.changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (r *Reader) end() *end {
+	if r.live != nil {
+		return r.live.end.Load()
+	}
+	return &end{size: r.size, final: true}
+}
+
+// makeRoom gives the buffer free space at its end, up to one line of the
+// largest size.
+func (r *Reader) makeRoom() {
+	want := readBuffer
+	for want < len(r.buf)+readBuffer/2 {
+		want *= 2
+	}
+	want = min(want, r.maxLine)
+	oversized := cap(r.space) > max(want, keepBuffer)
+	if cap(r.buf)-len(r.buf) >= readBuffer/2 && !oversized {
+		return
+	}
+	if cap(r.space) < want || oversized {
+		r.space = make([]byte, max(want, len(r.buf)))
+	}
+	r.buf = r.space[:copy(r.space, r.buf)]
+}
+
+// countLines returns the number of whole lines and their size in bytes.
+func countLines(f *os.File) (size int64, lines uint64, err error) {
+	buf := make([]byte, keepBuffer)
+	for offset := int64(0); ; {
+		n, err := f.ReadAt(buf, offset)
+		if last := bytes.LastIndexByte(buf[:n], '\n'); last >= 0 {
+			lines += uint64(bytes.Count(buf[:n], []byte{'\n'}))
+			size = offset + int64(last) + 1
+		}
+		offset += int64(n)
+		if err == io.EOF {
+			return size, lines, nil
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
+// endsTerminal tells whether the last whole line of f is a terminal event.
+func endsTerminal(f *os.File) (bool, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	stop, err := lastNewline(f, info.Size())
+	if err != nil || stop < 0 {
+		return false, err
+	}
+	start, err := lastNewline(f, stop)
+	if err != nil {
+		return false, err
+	}
+	start++
+	if stop-start > dreamcore.MaxEventBytes {
+		return false, nil // not written by us, so not the end of a job either
+	}
+	line := make([]byte, stop-start)
+	if _, err := f.ReadAt(line, start); err != nil && err != io.EOF {
+		return false, err
+	}
+	return isTerminal(line), nil
+}
+
+// lastNewline returns the offset of the last newline before offset before, or
+// -1.
+func lastNewline(f *os.File, before int64) (int64, error) {
+	buf := make([]byte, readBuffer)
+	for before > 0 {
+		start := max(0, before-int64(len(buf)))
+		n, err := f.ReadAt(buf[:before-start], start)
+		if err != nil && err != io.EOF {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return start + int64(i), nil
+		}
+		before = start
+	}
+	return -1, nil
+}

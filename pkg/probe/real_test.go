@@ -1,0 +1,129 @@
+package probe_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/probe"
+	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+)
+
+// The user of the programs, inside.
+const uid, gid = 10000, 10000
+
+// realProber checks with gVisor and the host's programs; volume is where its
+// data volume lies.
+func realProber(t testing.TB) (p *probe.Prober, volume string) {
+	t.Helper()
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
+	exe := sandboxtest.Binary(t)
+	root, err := rootfs.Host(t.TempDir(), uid, gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider, err := gvisor.New(t.Context(), gvisor.Config{Exe: exe, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := provider.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	volume = t.TempDir()
+	return probe.New(probe.Config{
+		Sandboxes: provider, Root: root, UID: uid, GID: gid,
+		Scratch: func(id string) (string, func() error, error) {
+			dir := filepath.Join(volume, id)
+			return dir, func() error { return os.RemoveAll(dir) }, os.Mkdir(dir, 0o700)
+		},
+	}), volume
+}
+
+func TestChecksInRealSandboxes(t *testing.T) {
+	p, volume := realProber(t)
+	t.Run("input and output", func(t *testing.T) {
+		got, err := p.SandboxIO(t.Context())
+		if want := (probe.IOResult{Input: "hello", Output: "hello", Match: true}); err != nil || got != want {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+	t.Run("kernel", func(t *testing.T) {
+		got, err := p.GVisor(t.Context())
+		if err != nil || !got.IsGVisor {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		if host, err := os.ReadFile("/proc/version"); err == nil && got.ProcVersion == string(host[:len(host)-1]) {
+			t.Errorf("the sandbox has the host's kernel: %q", got.ProcVersion)
+		}
+	})
+	t.Run("volume", func(t *testing.T) {
+		got, err := p.Volume(t.Context())
+		if err != nil || !got.Match || got.Read != got.Written || got.Read == "" {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		if left, _ := os.ReadDir(volume); len(left) != 0 {
+			t.Errorf("left in the volume: %v", left)
+		}
+	})
+	t.Run("stream", func(t *testing.T) { testStream(t, p) })
+}
+
+func testStream(t *testing.T, p *probe.Prober) {
+	var events []dreamcore.Event
+	var at []time.Time
+	err := p.Stream(t.Context(), func(e dreamcore.Event) error {
+		events, at = append(events, e), append(at, time.Now())
+		return nil
+	})
+	if err != nil || len(events) != probe.Ticks+1 {
+		t.Fatalf("got %d events %s, %v", len(events), events, err)
+	}
+	for i, e := range events[:probe.Ticks] {
+		var tick struct {
+			Count     int
+			Timestamp float64
+		}
+		if err := json.Unmarshal(e, &tick); err != nil || tick.Count != i+1 {
+			t.Errorf("event %d is %s, %v", i+1, e, err)
+		}
+		if off := time.Since(time.UnixMilli(int64(tick.Timestamp * 1000))); off < -time.Minute || off > time.Minute {
+			t.Errorf("the timestamp of %s is %v off", e, off)
+		}
+		if i == 0 {
+			continue
+		}
+		if pause := at[i].Sub(at[i-1]); pause < 500*time.Millisecond || pause > 2*time.Second {
+			t.Errorf("event %d came %v after the one before", i+1, pause)
+		}
+	}
+	if got := string(events[probe.Ticks]); got != `{"type":"done"}` {
+		t.Errorf("the last event is %s", got)
+	}
+}
+
+func TestCancelledCheckEndsItsSandbox(t *testing.T) {
+	p, _ := realProber(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	begin := time.Now()
+	err := p.Stream(ctx, func(dreamcore.Event) error { cancel(); return nil })
+	if err == nil || time.Since(begin) > 4*time.Second {
+		t.Errorf("got %v after %v", err, time.Since(begin))
+	}
+}
+
+func BenchmarkSandboxIO(b *testing.B) {
+	p, _ := realProber(b)
+	for b.Loop() {
+		if got, err := p.SandboxIO(b.Context()); err != nil || !got.Match {
+			b.Fatalf("got %+v, %v", got, err)
+		}
+	}
+}

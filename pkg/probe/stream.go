@@ -1,0 +1,118 @@
+package probe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// Ticks is the number of counting events of Stream, one second apart.
+const Ticks = 5
+
+// maxLine bounds one line of the counting program.
+const maxLine = 1 << 10
+
+// counting is the program of Stream. The seconds pass in the sandbox, so that
+// the pauses that a client sees are the program's own. busybox's date has no
+// %N and prints it as it is.
+const counting = `for n in 1 2 3 4 5; do
+	[ "$n" = 1 ] || sleep 1
+	now=$(date +%s.%N)
+	case $now in *[!0-9.]*) now=$(date +%s) ;; esac
+	printf '{"count":%d,"timestamp":%s}\n' "$n" "$now"
+done`
+
+// Stream runs a program that counts to five, a second apart, and passes each
+// of its events {"count":n,"timestamp":seconds} to emit as it comes, then
+// {"type":"done"}: six events, when it returns without an error. Emit is not
+// called after Stream has returned, nor by two goroutines at once; its error
+// ends the check. The caller makes it return when ctx ends.
+func (p *Prober) Stream(ctx context.Context, emit func(dreamcore.Event) error) error {
+	ctx, cancel := p.limited(ctx)
+	defer cancel()
+	ticks := &tickWriter{emit: emit}
+	err := p.within(ctx, nil, func(sb sandbox.Sandbox) error {
+		err := p.run(ctx, sb, "", ticks, "/bin/sh", "-c", counting)
+		if err == nil {
+			err = ticks.complete()
+		}
+		if err != nil {
+			return failed("the counting program failed in a sandbox", err)
+		}
+		return nil
+	})
+	// Only now it is known that the sandbox has ended well.
+	if err == nil {
+		err = emit(dreamcore.Event(`{"type":"done"}`))
+	}
+	if err != nil {
+		return fmt.Errorf("check streaming: %w", err)
+	}
+	return nil
+}
+
+// tickWriter cuts the program's output into lines and emits an event for each.
+type tickWriter struct {
+	emit  func(dreamcore.Event) error
+	line  []byte // begun and not ended
+	count int    // events emitted
+}
+
+var errMalformed = errors.New("the program wrote something else than its next count")
+
+// Write bounds the whole output by bounding the line and the number of lines.
+func (w *tickWriter) Write(b []byte) (int, error) {
+	for done := 0; ; {
+		rest := b[done:]
+		end := bytes.IndexByte(rest, '\n')
+		if end < 0 {
+			if len(w.line)+len(rest) > maxLine {
+				return done, errTooMuch
+			}
+			w.line = append(w.line, rest...)
+			return len(b), nil
+		}
+		if len(w.line)+end > maxLine {
+			return done, errTooMuch
+		}
+		event, err := parseTick(append(w.line, rest[:end]...), w.count+1)
+		if err != nil {
+			return done, err
+		}
+		if err := w.emit(event); err != nil {
+			return done, err
+		}
+		w.line = w.line[:0]
+		w.count++
+		done += end + 1
+	}
+}
+
+// complete tells whether the program wrote what it should, all of it.
+func (w *tickWriter) complete() error {
+	if w.count != Ticks || len(w.line) != 0 {
+		return fmt.Errorf("%w: it ended after %d of %d", errMalformed, w.count, Ticks)
+	}
+	return nil
+}
+
+// parseTick makes the event of a line that counts want. It is made anew:
+// nothing of the line but two numbers reaches a client.
+func parseTick(line []byte, want int) (dreamcore.Event, error) {
+	var t struct {
+		Count     int         `json:"count"`
+		Timestamp json.Number `json:"timestamp"`
+	}
+	if err := json.Unmarshal(line, &t); err != nil {
+		return nil, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	if t.Count != want || want > Ticks || t.Timestamp == "" {
+		return nil, fmt.Errorf("%w: %.100q", errMalformed, line)
+	}
+	return json.Marshal(t)
+}

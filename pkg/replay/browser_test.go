@@ -1,0 +1,375 @@
+package replay_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// browser starts a headless browser, or skips the test where there is none.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if p, err := exec.LookPath(name); err == nil {
+			path = p
+			break
+		}
+	}
+	if path == "" {
+		const reason = "no chromium, chromium-browser or google-chrome on PATH"
+		if os.Getenv("DREAMCORE_TEST_NO_SKIP") == "1" {
+			t.Fatal(reason)
+		}
+		t.Skip(reason)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-component-update", true))...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(func() {
+		// Waits for the browser to end, so that its directory can go.
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Errorf("end the browser: %v", err)
+		}
+		cancel()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start %s: %v", path, err)
+	}
+	return ctx
+}
+
+// tab is a page with the game, which writes down whatever goes wrong in it.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+	url string
+
+	mu    sync.Mutex
+	wrong []string // guarded by mu
+}
+
+// openTab shows what is in dir. At the end of the test anything on the
+// console, any failed or foreign request, fails it.
+func openTab(t *testing.T, browser context.Context, files http.Handler) *tab {
+	t.Helper()
+	p := &tab{t: t}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		files.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	p.url = srv.URL + "/"
+	ctx, cancel := chromedp.NewContext(browser, chromedp.WithListener(p.listen))
+	t.Cleanup(cancel)
+	p.ctx = ctx
+	t.Cleanup(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, w := range p.wrong {
+			t.Error(w)
+		}
+	})
+	return p
+}
+
+func (p *tab) listen(ev any) {
+	switch e := ev.(type) {
+	case *runtime.EventExceptionThrown:
+		p.note("exception: %v %v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception)
+	case *runtime.EventConsoleAPICalled:
+		p.note("console.%s", e.Type)
+	case *log.EventEntryAdded:
+		p.note("browser log: %s %s %s", e.Entry.Level, e.Entry.Text, e.Entry.URL)
+	case *network.EventLoadingFailed:
+		p.note("request failed: %s", e.ErrorText)
+	case *network.EventResponseReceived:
+		if e.Response.Status >= 400 {
+			p.note("request failed: %d %s", e.Response.Status, e.Response.URL)
+		}
+	case *network.EventRequestWillBeSent:
+		if u := e.Request.URL; !strings.HasPrefix(u, p.url) && !strings.HasPrefix(u, "data:") {
+			p.note("request leaves the game: %s", u)
+		}
+	}
+}
+
+func (p *tab) note(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wrong = append(p.wrong, fmt.Sprintf(format, args...))
+}
+
+func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	if err := chromedp.Do(p.ctx, steps...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func eval[T any](p *tab, expression string) T {
+	p.t.Helper()
+	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.t.Fatalf("%s: %v", expression, err)
+	}
+	return v
+}
+
+// until waits for a condition in the page.
+func (p *tab) until(condition string) {
+	p.t.Helper()
+	_, err := chromedp.Run(p.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(20*time.Second)))
+	if err != nil {
+		p.t.Fatalf("waiting for %s: %v; the game says %s", condition, err, eval[string](p, `JSON.stringify([game.state, game.score, game.head])`))
+	}
+}
+
+func (p *tab) key(kind input.DispatchKeyEventType, code string) {
+	p.t.Helper()
+	key := strings.TrimPrefix(code, "Key")
+	if code == "Space" {
+		key = " "
+	}
+	if _, err := chromedp.Call(p.ctx, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: kind, Code: code, Key: strings.ToLower(key)}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *tab) press(code string) {
+	p.t.Helper()
+	p.key(input.DispatchKeyEventTypeRawKeyDown, code)
+	p.key(input.DispatchKeyEventTypeKeyUp, code)
+}
+
+func (p *tab) touch(kind input.DispatchTouchEventType, points ...*input.TouchPoint) {
+	p.t.Helper()
+	if points == nil {
+		points = []*input.TouchPoint{}
+	}
+	if _, err := chromedp.Call(p.ctx, input.DispatchTouchEvent, input.DispatchTouchEventParams{Type: kind, TouchPoints: points}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+const pointingUp = `game.state === 'playing' && Math.sin(game.head.heading) < -0.95`
+
+// playByKeyboard starts a game, steers, pauses, eats.
+func playByKeyboard(p *tab) {
+	t := p.t
+	t.Helper()
+	p.do(chromedp.EmulateViewport(1280, 800), chromedp.Navigate(p.url))
+	p.until(`window.game && game.state === 'ready'`)
+	p.press("Space")
+	p.until(`game.state === 'playing'`)
+
+	p.key(input.DispatchKeyEventTypeRawKeyDown, "ArrowUp")
+	p.until(pointingUp)
+	p.key(input.DispatchKeyEventTypeKeyUp, "ArrowUp")
+
+	p.press("KeyP")
+	p.until(`game.state === 'paused'`)
+	const position = `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(game.head.x + ' ' + game.head.y))))`
+	if a, b := eval[string](p, position), eval[string](p, position); a != b {
+		t.Errorf("the snake moves from %s to %s in a pause", a, b)
+	}
+	if !eval[bool](p, `document.activeElement.id === 'resume' && !document.getElementById('screen-paused').hidden`) {
+		t.Error("the pause screen is not shown or has no focus")
+	}
+	p.press("KeyP")
+	p.until(`game.state === 'playing'`)
+
+	if eval[bool](p, `game.sound`) {
+		t.Error("the sound is on from the start")
+	}
+	p.press("KeyM")
+	p.until(`game.sound && document.getElementById('sound').getAttribute('aria-pressed') === 'true'`)
+	p.press("KeyM")
+	p.until(`!game.sound`)
+
+	eatOne(p)
+}
+
+// eatOne steers to the nearest berry with the arrow keys.
+func eatOne(p *tab) {
+	t := p.t
+	t.Helper()
+	held := map[string]bool{}
+	defer func() {
+		for code := range held {
+			p.key(input.DispatchKeyEventTypeKeyUp, code)
+		}
+	}()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		s := eval[struct {
+			State  string
+			Score  int
+			DX, DY float64
+		}](p, `({State: game.state, Score: game.score, DX: game.food[0].x - game.head.x, DY: game.food[0].y - game.head.y})`)
+		if s.Score > 0 {
+			if shown := eval[string](p, `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(document.getElementById('score').textContent))))`); shown == "0" {
+				t.Error("the score board does not show the score")
+			}
+			return
+		}
+		if s.State != "playing" {
+			t.Fatalf("the game is %q before a berry was eaten", s.State)
+		}
+		far := math.Hypot(s.DX, s.DY)
+		for code, want := range map[string]bool{
+			"ArrowLeft": s.DX < -0.4*far, "ArrowRight": s.DX > 0.4*far, "ArrowUp": s.DY < -0.4*far, "ArrowDown": s.DY > 0.4*far,
+		} {
+			if want == held[code] {
+				continue
+			}
+			if want {
+				p.key(input.DispatchKeyEventTypeRawKeyDown, code)
+				held[code] = true
+			} else {
+				p.key(input.DispatchKeyEventTypeKeyUp, code)
+				delete(held, code)
+			}
+		}
+	}
+	t.Errorf("no berry eaten in time; held %v", slices.Collect(maps.Keys(held)))
+}
+
+// playByTouch starts a game on a phone with a tap and steers with a finger.
+func playByTouch(p *tab) {
+	p.t.Helper()
+	p.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile, chromedp.EmulateTouch), chromedp.Navigate(p.url))
+	p.until(`window.game && game.state === 'ready'`)
+	if eval[bool](p, `document.documentElement.scrollWidth > innerWidth`) {
+		p.t.Error("the page is wider than the phone")
+	}
+	p.do(chromedp.Tap(chromedp.ID("start")))
+	p.until(`game.state === 'playing'`)
+	p.touch(input.DispatchTouchEventTypeTouchStart, &input.TouchPoint{X: 200, Y: 600})
+	p.touch(input.DispatchTouchEventTypeTouchMove, &input.TouchPoint{X: 200, Y: 540})
+	p.until(pointingUp)
+	p.touch(input.DispatchTouchEventTypeTouchEnd)
+	y := eval[float64](p, `game.head.y`)
+	p.until(fmt.Sprintf(`game.head.y < %f`, y))
+	p.do(chromedp.Tap(chromedp.ID("pause")))
+	p.until(`game.state === 'paused'`)
+	p.do(chromedp.Tap(chromedp.ID("resume")))
+	p.until(`game.state === 'playing'`)
+}
+
+func TestTheGamePlaysInABrowserAndChangesWithThePrompts(t *testing.T) {
+	b := browser(t)
+	a := newAgent(t)
+	files := http.FileServer(http.Dir(a.dir))
+
+	a.prompt("a snake game with ice physics")
+	first := openTab(t, b, files)
+	playByKeyboard(first)
+	look := `[game.palette, game.cruise, game.food.length, document.getElementById('edition').textContent].join()`
+	if got, want := eval[string](first, look), "aurora,200,1,A snake on ice"; got != want {
+		t.Errorf("after the first prompt: %s, want %s", got, want)
+	}
+	playByTouch(openTab(t, b, files))
+
+	a.prompt("make it faster")
+	second := openTab(t, b, files)
+	playByKeyboard(second)
+	if got, want := eval[string](second, look), "ember,290,1,Ember edition"; got != want {
+		t.Errorf("after the second prompt: %s, want %s", got, want)
+	}
+	playByTouch(openTab(t, b, files))
+
+	a.prompt("more")
+	a.prompt("and more")
+	later := openTab(t, b, files)
+	later.do(chromedp.Navigate(later.url))
+	later.until(`window.game && game.state === 'ready'`)
+	if got, want := eval[string](later, look), "fjord,290,3,Ember edition"; got != want {
+		t.Errorf("after two more prompts: %s, want %s", got, want)
+	}
+}
+
+// fast makes the page's clock run three times as fast.
+const fast = `(() => {
+  const frame = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (f) => frame((now) => f(now * 3));
+})()`
+
+// drown steers into every hole that opens.
+const drown = `setInterval(() => {
+  const hole = game.holes.find((h) => h.phase === 'open') || game.holes[0];
+  if (!hole) return;
+  const [dx, dy] = [hole.x - game.head.x, hole.y - game.head.y];
+  const far = Math.hypot(dx, dy) * 0.4;
+  const want = {ArrowLeft: dx < -far, ArrowRight: dx > far, ArrowUp: dy < -far, ArrowDown: dy > far, Space: far < 40};
+  for (const code in want) window.dispatchEvent(new KeyboardEvent(want[code] ? 'keydown' : 'keyup', {code}));
+}, 30), 0`
+
+func TestTheGameEndsAndStartsAgain(t *testing.T) {
+	p := openTab(t, browser(t), http.FileServer(http.Dir("demo")))
+	p.do(chromedp.EmulateViewport(900, 600))
+	if _, err := chromedp.Call(p.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: fast}); err != nil {
+		t.Fatal(err)
+	}
+	p.do(chromedp.Navigate(p.url))
+	p.until(`window.game && game.state === 'ready'`)
+	p.do(chromedp.Click(chromedp.ID("start")))
+	p.until(`game.state === 'playing'`)
+	eval[int](p, drown)
+	p.until(`game.hearts < 3`)
+	_, err := chromedp.Run(p.ctx, chromedp.Poll[bool](`game.state === 'over'`, chromedp.WithPollingTimeout(60*time.Second)))
+	if err != nil {
+		t.Fatalf("the game does not end: %v", err)
+	}
+	if got := eval[string](p, `[game.hearts, document.getElementById('screen-over').hidden, document.activeElement.id, document.getElementById('over-score').textContent === String(game.score)].join()`); got != "0,false,again,true" {
+		t.Errorf("at the end: %s", got)
+	}
+	p.press("Space") // on the focused button, which takes the key's release
+	eval[bool](p, `document.activeElement.click(), true`)
+	p.until(`game.state === 'playing' && game.hearts === 3 && game.score === 0`)
+}
+
+func TestTheGameRespectsReducedMotionAndBlockedStorage(t *testing.T) {
+	files := http.FileServer(http.Dir("demo"))
+	p := openTab(t, browser(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "sandbox allow-scripts") // reading localStorage throws
+		files.ServeHTTP(w, r)
+	}))
+	p.do(chromedp.Navigate("about:blank"))
+	if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}}); err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.wrong = nil // about:blank is not the game
+	p.mu.Unlock()
+	p.do(chromedp.Navigate(p.url))
+	p.until(`window.game && game.state === 'ready'`)
+	const position = `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(game.head.x))))`
+	if a, b := eval[float64](p, position), eval[float64](p, position); a != b {
+		t.Error("the start screen moves in spite of reduced motion")
+	}
+	p.press("Space")
+	p.until(`game.state === 'playing'`)
+	eatOne(p)
+}

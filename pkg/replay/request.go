@@ -1,0 +1,225 @@
+package replay
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Limits of one request. A body that is small may still hold millions of empty
+// messages, so they are counted while they are decoded.
+const (
+	maxBodyBytes = 32 << 20
+	maxMessages  = 100_000
+	maxBlocks    = 100_000 // of one message
+)
+
+// request is the part of a Messages request that decides the answer.
+type request struct {
+	Model        string          `json:"model"`
+	Stream       bool            `json:"stream"`
+	System       content         `json:"system"`
+	Messages     messages        `json:"messages"`
+	Tools        json.RawMessage `json:"tools"`
+	OutputConfig struct {
+		Format json.RawMessage `json:"format"`
+	} `json:"output_config"`
+
+	bytes int // length of the body, for the usage numbers
+}
+
+type message struct {
+	Role    string  `json:"role"`
+	Content content `json:"content"`
+
+	size int // bytes of its JSON
+}
+
+// messages and content decode item by item, so that their limits hold before
+// memory is spent.
+type messages []message
+
+// content is a string or a list of blocks; a string counts as one text block.
+type content []block
+
+type block struct {
+	kind string
+	text string // of a text block
+}
+
+func parseRequest(body []byte) (*request, error) {
+	r := &request{bytes: len(body)}
+	if err := json.Unmarshal(body, r); err != nil {
+		return nil, err
+	}
+	if len(r.Messages) == 0 {
+		return nil, errors.New("messages: at least one message is required")
+	}
+	return r, nil
+}
+
+func (ms *messages) UnmarshalJSON(data []byte) error {
+	return eachItem(data, maxMessages, "messages", func(dec *json.Decoder) error {
+		var m message
+		before := dec.InputOffset()
+		if err := dec.Decode(&m); err != nil {
+			return err
+		}
+		m.size = int(dec.InputOffset() - before)
+		switch m.Role {
+		case "user", "assistant", "system":
+			*ms = append(*ms, m)
+			return nil
+		}
+		return errors.New(`role must be "user", "assistant" or "system"`)
+	})
+}
+
+func (c *content) UnmarshalJSON(data []byte) error {
+	var s string
+	if json.Unmarshal(data, &s) == nil {
+		*c = content{{kind: "text", text: s}}
+		return nil
+	}
+	return eachItem(data, maxBlocks, "content", func(dec *json.Decoder) error {
+		// Text is raw first: another kind of block may use the name for
+		// something else.
+		var b struct {
+			Type string          `json:"type"`
+			Text json.RawMessage `json:"text"`
+		}
+		if err := dec.Decode(&b); err != nil {
+			return err
+		}
+		one := block{kind: b.Type}
+		if b.Type == "text" {
+			if err := json.Unmarshal(b.Text, &one.text); err != nil {
+				return errors.New("text: must be a string")
+			}
+		}
+		*c = append(*c, one)
+		return nil
+	})
+}
+
+// eachItem calls decode for every item of a JSON list of at most limit items.
+func eachItem(data []byte, limit int, name string, decode func(*json.Decoder) error) error {
+	if !bytes.HasPrefix(data, []byte("[")) {
+		return fmt.Errorf("%s: must be a list", name)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if _, err := dec.Token(); err != nil {
+		return err
+	}
+	for i := 0; dec.More(); i++ {
+		if i == limit {
+			return fmt.Errorf("%s: more than %d items", name, limit)
+		}
+		if err := decode(dec); err != nil {
+			return fmt.Errorf("%s.%d: %w", name, i, err)
+		}
+	}
+	return nil
+}
+
+// isSide tells a request that is not part of the talk: the CLI asks beside it
+// for a title, without tools or with a fixed form of the answer.
+func (r *request) isSide() bool {
+	tools := strings.Join(strings.Fields(string(r.Tools)), "")
+	format := string(r.OutputConfig.Format)
+	return tools == "" || tools == "null" || tools == "[]" || (format != "" && format != "null")
+}
+
+// position counts the human prompts (at least 1) and the answers since the
+// last of them. Messages of one side that follow each other count once: the
+// CLI adds messages of its own, and a prompt that got no answer is joined by
+// the next one.
+func (r *request) position() (human, answers int) {
+	for messages := r.Messages; len(messages) > 0; {
+		assistant := messages[0].Role == "assistant"
+		length := 0
+		for length < len(messages) && (messages[length].Role == "assistant") == assistant {
+			length++
+		}
+		switch {
+		case assistant:
+			answers++
+		case isPrompt(messages[:length]):
+			human, answers = human+1, 0
+		}
+		messages = messages[length:]
+	}
+	return max(human, 1), answers
+}
+
+// isPrompt tells whether the messages between two answers hold words of a
+// person. Beside tool results there are none: what the CLI puts there is its
+// own, such as the text of a skill, and after an interruption it adds an
+// answer of its own before the next prompt.
+func isPrompt(between []message) bool {
+	human := false
+	for _, m := range between {
+		if m.Role != "user" {
+			continue
+		}
+		for _, b := range m.Content {
+			if b.kind == "tool_result" {
+				return false
+			}
+			human = human || b.kind != "text" || !isAdded(b.text)
+		}
+	}
+	return human
+}
+
+// fresh is the number of bytes of the messages since the last answer, and 0
+// when there has been none.
+func (r *request) fresh() int {
+	size := 0
+	for _, m := range slices.Backward(r.Messages) {
+		if m.Role == "assistant" {
+			return size
+		}
+		size += m.size
+	}
+	return 0
+}
+
+// isAdded recognizes the texts that the CLI adds to user messages.
+func isAdded(text string) bool {
+	text = strings.TrimSpace(text)
+	return text == "" ||
+		strings.HasPrefix(text, "<system-reminder>") && strings.HasSuffix(text, "</system-reminder>") ||
+		strings.HasPrefix(text, "[Request interrupted by user") && strings.HasSuffix(text, "]")
+}
+
+// cwdPattern is how the CLI tells the model its working directory.
+var cwdPattern = regexp.MustCompile(`(?m)(?:Primary working directory|[Ww]orking directory|CWD):? *(/[^\r\n]*)$`)
+
+// cwd is the working directory that the request names, or "." when it names
+// none, which makes the paths of a script relative. Only what the CLI says
+// counts: a player's prompt might name any directory.
+func (r *request) cwd() string {
+	var added content
+	sources := append(content{}, r.System...)
+	for _, m := range r.Messages {
+		for _, b := range m.Content {
+			switch {
+			case m.Role == "system":
+				sources = append(sources, b)
+			case m.Role == "user" && b.kind == "text" && isAdded(b.text):
+				added = append(added, b)
+			}
+		}
+	}
+	for _, b := range append(sources, added...) {
+		if m := cwdPattern.FindStringSubmatch(b.text); m != nil {
+			return strings.TrimSpace(m[1])
+		}
+	}
+	return "."
+}

@@ -1,0 +1,190 @@
+// Package rootfs makes the read-only file system that sandboxes start from:
+// from the programs of the host itself, or from a directory of the operator.
+//
+// Either way the root is a skeleton of empty mount points that belongs to us,
+// and what it shows of the host is mounted read-only into it: nothing is ever
+// written to the tree it is made from.
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// Places inside every sandbox.
+const (
+	DataDir    = "/data"                  // tmpfs; projects are mounted below it
+	GlobalDir  = "/global"                // the global volume
+	HomeDir    = "/home/agent"            // HOME of the agent
+	GatewayDir = "/run/dreamcore"         // the model gateway's socket
+	AgentPath  = "/.dreamcore/bin/claude" // the agent's CLI
+	ToolDir    = "/.dreamcore"            // our own mounts
+)
+
+// Sizes of the file systems in memory. They count towards the memory limit.
+const (
+	tmpBytes  = 512 << 20
+	dataBytes = 1 << 20
+)
+
+// hostDirs are shown of the host. /etc is made anew: the host's holds secrets.
+var hostDirs = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+
+// ownDirs are mount points of ours in every root; whatever the tree has under
+// the first element of these names is not shown.
+var ownDirs = []string{
+	"proc", "sys", "dev", "tmp", "run/dreamcore", "data", "global", "home/agent", ".dreamcore/bin",
+}
+
+// Host makes a root from the machine's own programs in the directory dir,
+// which is created or brought up to date: /usr and what belongs to it
+// read-only, and an /etc of our own without anything of the host's users,
+// keys or configuration. The agent is the user uid and the group gid in it.
+func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
+	root, err := skeleton(dir)
+	if err != nil {
+		return root, err
+	}
+	for _, name := range hostDirs {
+		if err := show(&root, "/", name); err != nil {
+			return root, err
+		}
+	}
+	if err := writeEtc(filepath.Join(dir, "etc"), uid, gid); err != nil {
+		return root, err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "var"), 0o755); err != nil {
+		return root, err
+	}
+	if err := link("../tmp", filepath.Join(dir, "var/tmp")); err != nil {
+		return root, err
+	}
+	// Debian's alternatives are links from /usr/bin through this directory.
+	if fi, err := os.Stat("/etc/alternatives"); err == nil && fi.IsDir() {
+		if err := os.MkdirAll(filepath.Join(dir, "etc/alternatives"), 0o755); err != nil {
+			return root, err
+		}
+		root.Mounts = append(root.Mounts, sandbox.Mount{Source: "/etc/alternatives", Target: "/etc/alternatives"})
+	}
+	return root, nil
+}
+
+// Directory makes a root from the tree of the operator at tree, such as an
+// unpacked image. Top-level names that the sandbox needs for itself (/proc,
+// /sys, /dev, /tmp, /run, /data, /global, /home) are not taken from it.
+func Directory(dir, tree string) (sandbox.Root, error) {
+	tree, err := filepath.Abs(tree)
+	if err != nil {
+		return sandbox.Root{}, err
+	}
+	entries, err := os.ReadDir(tree)
+	if err != nil {
+		return sandbox.Root{}, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the root file system cannot be read", Err: err,
+			Hint: "name a directory that holds an unpacked Linux root with --rootfs, or leave it out to use the host's programs",
+		}
+	}
+	root, err := skeleton(dir)
+	if err != nil {
+		return root, err
+	}
+	own := map[string]bool{}
+	for _, d := range ownDirs {
+		own[firstElement(d)] = true
+	}
+	for _, e := range entries {
+		if own[e.Name()] || e.Type()&(fs.ModeDir|fs.ModeSymlink) == 0 {
+			continue
+		}
+		if err := show(&root, tree, e.Name()); err != nil {
+			return root, err
+		}
+	}
+	if _, err := os.Stat(filepath.Join(tree, "bin")); err != nil {
+		return root, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("%s is no root file system: it has no /bin", tree), Err: err,
+			Hint: "unpack an image into the directory first, for instance with: docker export CONTAINER | tar -x -C DIR",
+		}
+	}
+	return root, nil
+}
+
+func firstElement(p string) string {
+	for i := range len(p) {
+		if p[i] == '/' {
+			return p[:i]
+		}
+	}
+	return p
+}
+
+// skeleton makes the mount points of ours below dir.
+func skeleton(dir string) (sandbox.Root, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return sandbox.Root{}, err
+	}
+	for _, d := range ownDirs {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return sandbox.Root{}, fmt.Errorf("make root file system: %w", err)
+		}
+	}
+	for _, f := range []string{".dreamcore/dreamcore-init", ".dreamcore/bin/claude"} {
+		if err := touch(filepath.Join(dir, f)); err != nil {
+			return sandbox.Root{}, fmt.Errorf("make root file system: %w", err)
+		}
+	}
+	return sandbox.Root{Path: dir, Mounts: []sandbox.Mount{
+		{Target: "/tmp", Writable: true, Size: tmpBytes, Mode: 0o1777},
+		{Target: DataDir, Size: dataBytes, Mode: 0o755},
+	}}, nil
+}
+
+// show makes the entry name of tree visible in root: a link as a link, a
+// directory as a read-only mount. A name that is not there is left out.
+func show(root *sandbox.Root, tree, name string) error {
+	src, dst := filepath.Join(tree, name), filepath.Join(root.Path, name)
+	fi, err := os.Lstat(src)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("make root file system: %w", err)
+	case fi.Mode()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(src)
+		if err != nil {
+			return fmt.Errorf("make root file system: %w", err)
+		}
+		return link(target, dst)
+	case fi.IsDir():
+		if err := os.MkdirAll(dst, 0o755); err != nil {
+			return fmt.Errorf("make root file system: %w", err)
+		}
+		root.Mounts = append(root.Mounts, sandbox.Mount{Source: src, Target: "/" + name})
+	}
+	return nil
+}
+
+func link(target, name string) error {
+	if old, err := os.Readlink(name); err == nil && old == target {
+		return nil
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("make root file system: %w", err)
+	}
+	return os.Symlink(target, name)
+}
+
+func touch(name string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}

@@ -1,0 +1,73 @@
+package gvisor_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+)
+
+func newProvider(t testing.TB) (*gvisor.Provider, sandbox.Root) {
+	t.Helper()
+	exe := sandboxtest.Binary(t)
+	root, err := rootfs.Host(t.TempDir(), 10000, 10000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := gvisor.New(context.Background(), gvisor.Config{Exe: exe, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p, root
+}
+
+// BenchmarkCold is a sandbox from nothing to the first output of a program.
+// The removal of the sandbox is not timed.
+func BenchmarkCold(b *testing.B) {
+	p, root := newProvider(b)
+	for b.Loop() {
+		sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
+		if err != nil {
+			b.Fatal(err)
+		}
+		cat(b, sb)
+		b.StopTimer()
+		if err := sb.Close(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+// BenchmarkExec is a program in a sandbox that runs already.
+func BenchmarkExec(b *testing.B) {
+	p, root := newProvider(b)
+	sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		cat(b, sb)
+	}
+}
+
+func cat(t testing.TB, sb sandbox.Sandbox) {
+	t.Helper()
+	var out strings.Builder
+	pr, err := sb.Start(t.Context(), sandbox.Command{Args: []string{"/bin/cat"}, UID: 10000, GID: 10000, Stdin: strings.NewReader("hello"), Stdout: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := pr.Wait(); err != nil || exit.Code != 0 || out.String() != "hello" {
+		t.Fatalf("cat: %q, exit %+v, %v", out.String(), exit, err)
+	}
+}

@@ -1,0 +1,120 @@
+package gvisor
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// newLimit is how old a directory that never got its final name may be before
+// it counts as left behind.
+const newLimit = time.Minute
+
+// sweep removes what instances that no longer live have left: a living one
+// holds the lock of its directory.
+func (p *Provider) sweep(ctx context.Context) error {
+	entries, err := os.ReadDir(p.base)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		switch {
+		case strings.HasPrefix(e.Name(), "new-"):
+			if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > newLimit {
+				errs = append(errs, os.RemoveAll(filepath.Join(p.base, e.Name())))
+			}
+		case strings.HasPrefix(e.Name(), "i-"):
+			lock, err := lockFile(filepath.Join(p.base, e.Name(), "lock"))
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				continue // alive
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+				continue
+			}
+			p.log.Info("sweep what an earlier run left", "instance", e.Name())
+			errs = append(errs, p.removeInstance(ctx, e.Name()))
+			if lock != nil {
+				_ = lock.Close()
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeInstance ends every process of an instance and removes its cgroups,
+// mounts and files.
+func (p *Provider) removeInstance(ctx context.Context, instance string) error {
+	parent := p.hierarchy.Open(filepath.Join(dreamcore.AppName, instance))
+	names, err := parent.Children()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		g := p.hierarchy.Open(filepath.Join(dreamcore.AppName, instance, name))
+		errs = append(errs, g.Remove(ctx))
+	}
+	errs = append(errs, parent.Remove(ctx))
+	dir := filepath.Join(p.base, instance)
+	if err := unmountBelow(dir); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, os.RemoveAll(dir))...)
+}
+
+// unmountBelow unmounts everything that is mounted at or below dir, deepest
+// first, and fails when anything stays: files below dir may only be removed
+// once they are certainly ours.
+func unmountBelow(dir string) error {
+	points, err := mountPoints(dir)
+	if err != nil {
+		return err
+	}
+	sort.Slice(points, func(i, j int) bool { return len(points[i]) > len(points[j]) })
+	for _, m := range points {
+		if err := unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("unmount %s: %w", m, err)
+		}
+	}
+	left, err := mountPoints(dir)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("still mounted: %s", strings.Join(left, ", "))
+	}
+	return err
+}
+
+func mountPoints(dir string) ([]string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var points []string
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		fields := strings.Fields(sc.Text())
+		if len(fields) < 5 {
+			continue
+		}
+		// The kernel writes space, tab, newline and backslash in octal.
+		m := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
+		if m == dir || strings.HasPrefix(m, dir+"/") {
+			points = append(points, m)
+		}
+	}
+	return points, sc.Err()
+}

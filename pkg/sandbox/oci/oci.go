@@ -1,0 +1,105 @@
+// Package oci turns the specification of a sandbox into the bundle that OCI
+// engines take: a directory with a config.json. All engines get the same one,
+// so that what is tested under one holds under the other.
+package oci
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// InitPath is where our own binary, the supervisor, is inside a sandbox. Roots
+// have an empty file there to mount it on.
+const InitPath = "/.dreamcore/" + InitRole
+
+// InitRole is the name in argv[0] that tells our program to be the supervisor.
+const InitRole = "dreamcore-init"
+
+// supervisorCaps are what PID 1 needs: to start programs as another user and
+// to kill them. Programs of ordinary users have none.
+var supervisorCaps = []string{"CAP_KILL", "CAP_SETGID", "CAP_SETUID"}
+
+// WriteBundle writes dir/config.json for a sandbox whose PID 1 is the program
+// exe of the host.
+func WriteBundle(dir, exe string, s sandbox.Spec) error {
+	if err := s.Validate(); err != nil {
+		return fmt.Errorf("sandbox specification: %w", err)
+	}
+	b, err := json.Marshal(config(exe, s))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
+}
+
+func config(exe string, s sandbox.Spec) *specs.Spec {
+	limits := s.Limits.WithDefaults()
+	mounts := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+	}
+	for _, m := range s.Root.Mounts {
+		mounts = append(mounts, mount(m))
+	}
+	mounts = append(mounts, mount(sandbox.Mount{Source: exe, Target: InitPath}))
+	for _, m := range s.Mounts {
+		mounts = append(mounts, mount(m))
+	}
+	return &specs.Spec{
+		Version: "1.0.2",
+		Process: &specs.Process{
+			Args: []string{InitPath},
+			Env:  []string{"PATH=/usr/local/bin:/usr/bin:/bin", "GOMAXPROCS=2"},
+			Cwd:  "/",
+			Capabilities: &specs.LinuxCapabilities{
+				Bounding: supervisorCaps, Effective: supervisorCaps, Permitted: supervisorCaps,
+			},
+			NoNewPrivileges: true,
+			Rlimits: []specs.POSIXRlimit{
+				{Type: "RLIMIT_NOFILE", Hard: limits.OpenFiles, Soft: limits.OpenFiles},
+				{Type: "RLIMIT_CORE", Hard: 0, Soft: 0},
+			},
+		},
+		Root:     &specs.Root{Path: s.Root.Path, Readonly: true},
+		Hostname: "sandbox",
+		Mounts:   mounts,
+		Linux: &specs.Linux{
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace},
+			},
+			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
+	}
+}
+
+func mount(m sandbox.Mount) specs.Mount {
+	if m.Source == "" {
+		size, mode := m.Size, m.Mode
+		if size == 0 {
+			size = sandbox.DefaultTmpfsBytes
+		}
+		if mode == 0 {
+			mode = 0o755
+		}
+		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: []string{
+			"nosuid", "nodev", "mode=" + strconv.FormatUint(uint64(mode), 8), "size=" + strconv.FormatInt(size, 10),
+		}}
+	}
+	access := "ro"
+	if m.Writable {
+		access = "rw"
+	}
+	return specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: []string{"bind", access, "nosuid", "nodev"}}
+}

@@ -1,0 +1,201 @@
+package pid1
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// family knows the children of PID 1. PID 1 inherits every orphan and must
+// reap it, so os/exec, which waits for its own children only, is of no use.
+type family struct {
+	signals chan os.Signal
+	quit    chan struct{}
+	reaper  sync.WaitGroup
+
+	mu       sync.Mutex // held over fork and over reaping, so no exit is missed
+	children map[int]*child
+}
+
+// child is a program that the host asked for.
+type child struct {
+	pid   int
+	ended chan syscall.WaitStatus // gets one value
+
+	mu   sync.Mutex
+	over bool // reaped: the pid may belong to somebody else now
+}
+
+// killUnlessEnded kills the child's process group. After the child was reaped
+// its pid means nothing, so then it does nothing.
+func (c *child) killUnlessEnded() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		_ = syscall.Kill(-c.pid, syscall.SIGKILL)
+	}
+}
+
+func newFamily() *family {
+	f := &family{
+		signals:  make(chan os.Signal, 1),
+		quit:     make(chan struct{}),
+		children: map[int]*child{},
+	}
+	signal.Notify(f.signals, syscall.SIGCHLD)
+	f.reaper.Go(func() {
+		for {
+			select {
+			case <-f.signals:
+				f.reap()
+			case <-f.quit:
+				return
+			}
+		}
+	})
+	return f
+}
+
+func (f *family) close() {
+	signal.Stop(f.signals)
+	close(f.quit)
+	f.reaper.Wait()
+}
+
+func (f *family) start(path string, o order, files []uintptr) (*child, error) {
+	dir := o.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pid, err := syscall.ForkExec(path, o.Args, &syscall.ProcAttr{
+		Dir: dir, Env: o.Env, Files: files,
+		Sys: &syscall.SysProcAttr{
+			Setsid:     true, // a session of its own: its group can be killed whole
+			Credential: &syscall.Credential{Uid: o.UID, Gid: o.GID},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c := &child{pid: pid, ended: make(chan syscall.WaitStatus, 1)}
+	f.children[pid] = c
+	return c, nil
+}
+
+// reap collects every child that has ended and tells those who wait for it.
+// It reports whether there are children left.
+func (f *family) reap() (left bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case err != nil: // ECHILD
+			return false
+		case pid == 0:
+			return true
+		}
+		c, ok := f.children[pid]
+		if !ok {
+			continue // an orphan
+		}
+		delete(f.children, pid)
+		c.mu.Lock()
+		c.over = true
+		c.mu.Unlock()
+		c.ended <- ws
+	}
+}
+
+// endAll kills every process but PID 1 until none is left. New children
+// cannot appear unseen: those of other processes become ours when their
+// parent dies, and are killed on the next round.
+func (f *family) endAll(deadline time.Time) error {
+	for {
+		err := syscall.Kill(-1, syscall.SIGKILL)
+		if err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill every process: %w", err)
+		}
+		if left := f.reap(); !left {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("processes are left that do not die")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// pipes are the three standard streams of a child, ours and theirs.
+type pipes struct {
+	stdin, stdout, stderr *os.File
+	child                 [3]*os.File
+}
+
+func newPipes() (*pipes, error) {
+	p := &pipes{}
+	var err error
+	if p.child[0], p.stdin, err = os.Pipe(); err == nil {
+		if p.stdout, p.child[1], err = os.Pipe(); err == nil {
+			p.stderr, p.child[2], err = os.Pipe()
+		}
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *pipes) theirs() []uintptr {
+	return []uintptr{p.child[0].Fd(), p.child[1].Fd(), p.child[2].Fd()}
+}
+
+func (p *pipes) closeTheirs() {
+	for _, f := range p.child {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+func (p *pipes) close() {
+	p.closeTheirs()
+	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// lookPath finds a program as execvp does, in the PATH of the program's own
+// environment.
+func lookPath(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	for _, kv := range env {
+		list, ok := strings.CutPrefix(kv, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, dir := range filepath.SplitList(list) {
+			path := filepath.Join(dir, name)
+			if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+				return path, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%s: not found in PATH", name)
+}

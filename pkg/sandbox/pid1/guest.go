@@ -1,0 +1,199 @@
+package pid1
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+// signalLimit bounds how long the host waits for a signal to be delivered.
+const signalLimit = 10 * time.Second
+
+// past is a deadline that has passed: it wakes a blocked read.
+var past = time.Unix(1, 0)
+
+// drainLimit is how long the output of an ended program may stay open in the
+// hands of processes it left behind before it is cut off.
+const drainLimit = 250 * time.Millisecond
+
+// Serve is the supervisor: it carries out orders from conn until it closes,
+// then kills every process that is left. It must be called by PID 1 and
+// returns only when the sandbox is to end.
+func Serve(conn io.ReadWriteCloser) error {
+	session, err := yamux.Server(conn, sessionConfig())
+	if err != nil {
+		return fmt.Errorf("PID 1: %w", err)
+	}
+	s := &supervisor{family: newFamily(), running: map[uint64]int{}}
+	defer s.family.close()
+	var streams sync.WaitGroup
+	for {
+		stream, err := session.AcceptStream()
+		if err != nil {
+			break // the host has closed the talk, or died
+		}
+		streams.Go(func() {
+			defer stream.Close()
+			s.handle(stream)
+		})
+	}
+	_ = s.family.endAll(time.Now().Add(5 * time.Second))
+	streams.Wait()
+	return nil
+}
+
+// Stdio is the connection that PID 1 was given: its standard input and output.
+type Stdio struct{ In, Out *os.File }
+
+func (s Stdio) Read(p []byte) (int, error)  { return s.In.Read(p) }
+func (s Stdio) Write(p []byte) (int, error) { return s.Out.Write(p) }
+
+// Close closes both ends.
+func (s Stdio) Close() error { return errors.Join(s.In.Close(), s.Out.Close()) }
+
+type supervisor struct {
+	family *family
+
+	mu      sync.Mutex
+	running map[uint64]int // process group of each program by its handle
+}
+
+func (s *supervisor) handle(stream *yamux.Stream) {
+	fr := newFrames(stream)
+	k, payload, err := fr.read(maxOrder)
+	if err != nil || k != kindOrder {
+		return
+	}
+	var o order
+	if err := json.Unmarshal(payload, &o); err != nil {
+		_ = fr.writeJSON(kindFailed, failure{Message: "malformed order: " + err.Error()})
+		return
+	}
+	switch o.Op {
+	case opStart:
+		err = s.start(fr, o)
+	case opSignal:
+		err = s.signal(o)
+	case opEndAll:
+		err = s.family.endAll(time.Now().Add(signalLimit))
+	default:
+		err = fmt.Errorf("unknown order %q", o.Op)
+	}
+	switch {
+	case err != nil:
+		_ = fr.writeJSON(kindFailed, failure{Message: err.Error()})
+	case o.Op != opStart:
+		_ = fr.write(kindDone, nil)
+	}
+}
+
+// signal sends a signal to the group of a program. A program that has ended is
+// no error: it is what the caller wanted, or too late to matter.
+func (s *supervisor) signal(o order) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pid, ok := s.running[o.Handle]
+	if !ok {
+		return nil
+	}
+	err := syscall.Kill(-pid, syscall.Signal(o.Signal))
+	if errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// start runs a program to its end. An error means that it did not start.
+func (s *supervisor) start(fr *frames, o order) error {
+	path, err := lookPath(o.Args[0], o.Env)
+	if err != nil {
+		return err
+	}
+	pipes, err := newPipes()
+	if err != nil {
+		return err
+	}
+	defer pipes.close()
+	child, err := s.family.start(path, o, pipes.theirs())
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	s.mu.Lock()
+	s.running[o.Handle] = child.pid
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.running, o.Handle)
+		s.mu.Unlock()
+	}()
+	pipes.closeTheirs()
+	if err := fr.write(kindStarted, nil); err != nil {
+		_ = syscall.Kill(-child.pid, syscall.SIGKILL)
+	}
+	s.attend(fr, child, pipes)
+	return nil
+}
+
+// attend moves bytes until the program has ended and its output is drained,
+// then reports the exit.
+func (s *supervisor) attend(fr *frames, c *child, p *pipes) {
+	var out sync.WaitGroup
+	drain := func(k kind, r *os.File) {
+		out.Go(func() {
+			if fr.copyIn(k, r) != nil {
+				// Nobody reads any more, or the pipe was cut off below. A
+				// program that still writes gets EPIPE.
+				_ = r.Close()
+			}
+		})
+	}
+	drain(kindStdout, p.stdout)
+	drain(kindStderr, p.stderr)
+	go feedStdin(fr, c, p.stdin) // ends with the stream, which the caller closes
+
+	status := <-c.ended
+	drained := make(chan struct{})
+	go func() { out.Wait(); close(drained) }()
+	select {
+	case <-drained:
+	case <-time.After(drainLimit):
+		// A process that the program left behind holds its output open.
+		_ = p.stdout.SetReadDeadline(past)
+		_ = p.stderr.SetReadDeadline(past)
+		<-drained
+	}
+	_ = fr.writeJSON(kindExit, report(status))
+}
+
+// feedStdin gives the program what the host sends. When the host goes away
+// while the program runs, the program is killed.
+func feedStdin(fr *frames, c *child, stdin *os.File) {
+	defer stdin.Close()
+	for {
+		k, payload, err := fr.read(MaxFrame)
+		switch {
+		case err != nil:
+			c.killUnlessEnded()
+			return
+		case k == kindStdin:
+			// A program that does not read its input is its own business.
+			_, _ = stdin.Write(payload)
+		case k == kindEOF:
+			_ = stdin.Close()
+		}
+	}
+}
+
+func report(ws syscall.WaitStatus) exitReport {
+	if ws.Signaled() {
+		return exitReport{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
+	}
+	return exitReport{Code: ws.ExitStatus()}
+}

@@ -1,0 +1,157 @@
+// Package pid1 is the supervisor that runs as PID 1 in every sandbox, and the
+// host's side of the talk with it.
+//
+// The two speak over the supervisor's standard input and output, which are
+// pipes that only it holds: nothing inside can reach them by a path, and when
+// the host's program dies they close, the supervisor ends, and with it the
+// sandbox. Streams are multiplexed by yamux; the host opens them, one for each
+// program or order, and the supervisor never opens any.
+//
+// A stream carries frames: one byte kind, four bytes length (big endian), the
+// payload, at most MaxFrame bytes. The first frame is an order in JSON. Both
+// sides treat what they read as hostile: lengths are checked before they
+// allocate, unknown kinds end the stream.
+package pid1
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+// MaxFrame bounds the payload of a frame in bytes.
+const MaxFrame = 64 << 10
+
+// maxOrder bounds an order, which carries arguments and environment.
+const maxOrder = 1 << 20
+
+type kind byte
+
+const (
+	kindOrder   kind = 'o' // host: what to do; JSON
+	kindStdin   kind = 'i' // host: bytes for standard input
+	kindEOF     kind = 'c' // host: close standard input
+	kindStarted kind = 's' // guest: the program runs
+	kindStdout  kind = '1' // guest
+	kindStderr  kind = '2' // guest
+	kindExit    kind = 'x' // guest: exitReport in JSON; the last frame
+	kindDone    kind = 'd' // guest: the order is carried out
+	kindFailed  kind = 'f' // guest: failure in JSON; the last frame
+)
+
+// order is the first frame of a stream.
+type order struct {
+	Op     string   `json:"op"` // "start", "signal", "endall"
+	Handle uint64   `json:"handle,omitempty"`
+	Args   []string `json:"args,omitempty"`
+	Env    []string `json:"env,omitempty"`
+	Dir    string   `json:"dir,omitempty"`
+	UID    uint32   `json:"uid,omitempty"`
+	GID    uint32   `json:"gid,omitempty"`
+	Signal int      `json:"signal,omitempty"`
+}
+
+const (
+	opStart  = "start"
+	opSignal = "signal"
+	opEndAll = "endall"
+)
+
+type exitReport struct {
+	Code   int `json:"code"`
+	Signal int `json:"signal"`
+}
+
+type failure struct {
+	Message string `json:"message"`
+}
+
+// frames reads and writes the frames of one stream. Writing is safe for
+// concurrent use, reading is not.
+type frames struct {
+	conn io.ReadWriter
+	mu   sync.Mutex // guards writing
+	head [5]byte    // of the frame being read
+	buf  []byte     // payload of the frame being read
+}
+
+func newFrames(conn io.ReadWriter) *frames { return &frames{conn: conn} }
+
+// read returns the next frame; its payload is valid until the next call.
+func (f *frames) read(limit int) (kind, []byte, error) {
+	if _, err := io.ReadFull(f.conn, f.head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.BigEndian.Uint32(f.head[1:])
+	if int64(n) > int64(limit) {
+		return 0, nil, fmt.Errorf("frame of %d bytes is over the limit of %d", n, limit)
+	}
+	if cap(f.buf) < int(n) {
+		f.buf = make([]byte, max(int(n), 4096))
+	}
+	f.buf = f.buf[:n]
+	if _, err := io.ReadFull(f.conn, f.buf); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	return kind(f.head[0]), f.buf, nil
+}
+
+func (f *frames) write(k kind, payload []byte) error {
+	frame := make([]byte, 5+len(payload))
+	frame[0] = byte(k)
+	binary.BigEndian.PutUint32(frame[1:], uint32(len(payload)))
+	copy(frame[5:], payload)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err := f.conn.Write(frame)
+	return err
+}
+
+func (f *frames) writeJSON(k kind, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return f.write(k, b)
+}
+
+// copyIn sends all of r as frames of kind k, and returns the first error of
+// reading or writing; io.EOF is none.
+func (f *frames) copyIn(k kind, r io.Reader) error {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			if werr := f.write(k, buf[:n]); werr != nil {
+				return werr
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// sessionConfig is the yamux configuration of both sides. Keep-alives are off:
+// a dead peer shows as EOF of its pipe, and a sandbox that the machine starves
+// of CPU for a while is not dead.
+func sessionConfig() *yamux.Config {
+	c := yamux.DefaultConfig()
+	c.EnableKeepAlive = false
+	c.ConnectionWriteTimeout = 60 * time.Second
+	c.StreamCloseTimeout = 60 * time.Second
+	c.LogOutput = io.Discard
+	return c
+}

@@ -1,0 +1,213 @@
+package secret
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Redacted stands where a secret was.
+const Redacted = "[redacted]"
+
+// Values and lines of values below these lengths are not searched for: they
+// would be found everywhere.
+const (
+	minRedactedValue = 4
+	minRedactedLine  = 16
+)
+
+// Redactor replaces secret values in text by Redacted. It finds a value as it
+// is, as it looks inside a JSON string or a URL, and the long lines of a value
+// of several lines. The zero value is ready for use and safe for concurrent
+// use; it must not be copied.
+type Redactor struct {
+	mu      sync.Mutex
+	values  map[string]int // guarded by mu; how often each was added
+	current atomic.Pointer[search]
+}
+
+type search struct {
+	forms    []string
+	replacer *strings.Replacer
+}
+
+// Add makes the Redactor look for values, until each is removed as often as
+// it was added.
+func (r *Redactor) Add(values ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.values == nil {
+		r.values = map[string]int{}
+	}
+	for _, v := range values {
+		r.values[v]++
+	}
+	r.rebuild()
+}
+
+// Remove undoes one Add of each value, for tokens that are no longer valid.
+func (r *Redactor) Remove(values ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, v := range values {
+		if r.values[v] > 1 {
+			r.values[v]--
+		} else {
+			delete(r.values, v)
+		}
+	}
+	r.rebuild()
+}
+
+// rebuild makes the search for the values of now. r.mu is held.
+func (r *Redactor) rebuild() {
+	s := &search{}
+	for v := range r.values {
+		s.forms = append(s.forms, forms(v)...)
+	}
+	// Longest first: the replacer takes the first one that fits, and the rest
+	// of a longer secret must not be left over.
+	slices.SortFunc(s.forms, func(a, b string) int {
+		if len(a) != len(b) {
+			return len(b) - len(a)
+		}
+		return strings.Compare(a, b)
+	})
+	s.forms = slices.Compact(s.forms)
+	var pairs []string
+	for _, f := range s.forms {
+		pairs = append(pairs, f, Redacted)
+	}
+	s.replacer = strings.NewReplacer(pairs...)
+	r.current.Store(s)
+}
+
+// forms returns the ways a value is written in logs and messages.
+func forms(v string) []string {
+	if len(v) < minRedactedValue {
+		return nil
+	}
+	list := []string{v, url.QueryEscape(v), url.PathEscape(v), jsonInner(v, true), jsonInner(v, false)}
+	if strings.Contains(v, "\n") {
+		for line := range strings.Lines(v) {
+			if line = strings.TrimSpace(line); len(line) >= minRedactedLine {
+				list = append(list, line)
+			}
+		}
+	}
+	return list
+}
+
+// jsonInner is v as it stands between the quotes of a JSON string.
+func jsonInner(v string, escapeHTML bool) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(escapeHTML)
+	if enc.Encode(v) != nil || b.Len() < len("\"\"\n") {
+		return v
+	}
+	return b.String()[1 : b.Len()-len("\"\n")]
+}
+
+// Redact returns s without the secret values.
+func (r *Redactor) Redact(s string) string {
+	c := r.current.Load()
+	if c == nil {
+		return s
+	}
+	return c.replacer.Replace(s)
+}
+
+// RedactBytes is Redact for bytes. Without a secret in it, b itself is
+// returned.
+func (r *Redactor) RedactBytes(b []byte) []byte {
+	c := r.current.Load()
+	if c == nil || !slices.ContainsFunc(c.forms, func(f string) bool { return bytes.Contains(b, []byte(f)) }) {
+		return b
+	}
+	return []byte(c.replacer.Replace(string(b)))
+}
+
+// Handler returns a slog handler that redacts messages, keys and attributes
+// of any type and then passes them to next.
+func (r *Redactor) Handler(next slog.Handler) slog.Handler {
+	return &redactingHandler{redactor: r, next: next}
+}
+
+type redactingHandler struct {
+	redactor *Redactor
+	next     slog.Handler
+}
+
+func (h *redactingHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.next.Enabled(ctx, level)
+}
+
+func (h *redactingHandler) Handle(ctx context.Context, rec slog.Record) error {
+	clean := slog.NewRecord(rec.Time, rec.Level, h.redactor.Redact(rec.Message), rec.PC)
+	rec.Attrs(func(a slog.Attr) bool {
+		clean.AddAttrs(h.attr(a))
+		return true
+	})
+	return h.next.Handle(ctx, clean)
+}
+
+func (h *redactingHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &redactingHandler{redactor: h.redactor, next: h.next.WithAttrs(h.attrs(attrs))}
+}
+
+func (h *redactingHandler) WithGroup(name string) slog.Handler {
+	return &redactingHandler{redactor: h.redactor, next: h.next.WithGroup(h.redactor.Redact(name))}
+}
+
+func (h *redactingHandler) attrs(attrs []slog.Attr) []slog.Attr {
+	clean := make([]slog.Attr, len(attrs))
+	for i, a := range attrs {
+		clean[i] = h.attr(a)
+	}
+	return clean
+}
+
+func (h *redactingHandler) attr(a slog.Attr) slog.Attr {
+	return slog.Attr{Key: h.redactor.Redact(a.Key), Value: h.value(a.Value.Resolve())}
+}
+
+func (h *redactingHandler) value(v slog.Value) slog.Value {
+	switch v.Kind() {
+	case slog.KindString:
+		return slog.StringValue(h.redactor.Redact(v.String()))
+	case slog.KindGroup:
+		return slog.GroupValue(h.attrs(v.Group())...)
+	case slog.KindAny:
+		return h.any(v)
+	}
+	return v // numbers, booleans and times
+}
+
+// any keeps a value of another type as it is when no way of printing it shows
+// a secret, and else replaces it by its text.
+func (h *redactingHandler) any(v slog.Value) slog.Value {
+	x := v.Any()
+	if b, ok := x.([]byte); ok {
+		return slog.StringValue(h.redactor.Redact(string(b)))
+	}
+	text := fmt.Sprintf("%+v", x)
+	clean := h.redactor.Redact(text)
+	if clean != text {
+		return slog.StringValue(clean)
+	}
+	if _, isError := x.(error); isError {
+		return v // handlers print its text, which was just looked at
+	}
+	if b, err := json.Marshal(x); err == nil && !bytes.Equal(h.redactor.RedactBytes(b), b) {
+		return slog.StringValue(string(h.redactor.RedactBytes(b)))
+	}
+	return v
+}

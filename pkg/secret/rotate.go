@@ -1,0 +1,95 @@
+package secret
+
+import (
+	"errors"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// RotateInternal gives the internal secret a new value and returns it. The
+// value before it stays valid, until the next rotation or EndRotation, so
+// that front ends can be switched over one by one. CodeNotFound: there is no
+// internal secret yet.
+func (s *Store) RotateInternal() (value string, err error) {
+	value = NewInternalSecret()
+	err = s.change(InternalSecret, func(values map[string]string) error {
+		current, ok := values[InternalKey]
+		if !ok {
+			return errInternal()
+		}
+		values[InternalPreviousKey] = current
+		values[InternalKey] = value
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return value, nil
+}
+
+// EndRotation makes the previous value of the internal secret invalid; ended
+// is false when there was none.
+func (s *Store) EndRotation() (ended bool, err error) {
+	err = s.change(InternalSecret, func(values map[string]string) error {
+		if _, ended = values[InternalPreviousKey]; !ended {
+			return errUnchanged
+		}
+		delete(values, InternalPreviousKey)
+		return nil
+	})
+	return ended && err == nil, err
+}
+
+// InternalValues returns the values that the service accepts: the current one
+// first, then the previous one during a rotation. There is always at least
+// one, and none of them is empty.
+func (s *Store) InternalValues() ([]string, error) {
+	values, err := s.Get(InternalSecret)
+	if err != nil {
+		return nil, err
+	}
+	current, ok := values[InternalKey]
+	if !ok {
+		return nil, errInternal()
+	}
+	valid := []string{current}
+	if previous, ok := values[InternalPreviousKey]; ok {
+		valid = append(valid, previous)
+	}
+	return valid, nil
+}
+
+// errUnchanged ends a change without writing.
+var errUnchanged = errors.New("unchanged")
+
+// change reads a secret, changes its values and writes it, with no other
+// writer in between.
+func (s *Store) change(name string, edit func(values map[string]string) error) error {
+	unlock, err := lock(s.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	values, err := s.read(name)
+	if err != nil {
+		return err
+	}
+	if err := edit(values); err != nil {
+		if errors.Is(err, errUnchanged) {
+			return nil
+		}
+		return err
+	}
+	if err := checkValues(values); err != nil {
+		return err
+	}
+	return s.write(name, values, true)
+}
+
+func errInternal() error {
+	return &dreamcore.Error{
+		Code:    dreamcore.CodeSetup,
+		Message: "secret " + InternalSecret + " has no key " + InternalKey,
+		Hint:    "make it again: dreamcore secret delete " + InternalSecret + ", then dreamcore setup",
+	}
+}

@@ -1,0 +1,170 @@
+package secret
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// maxSealedBytes is more than any secret takes: JSON may write one byte as
+// six.
+const maxSealedBytes = 8 << 20
+
+// write seals the values into the file of the secret. The caller holds the
+// lock of the directory.
+func (s *Store) write(name string, values map[string]string, overwrite bool) error {
+	plain, err := json.Marshal(values)
+	if err != nil {
+		return fmt.Errorf("encode secret %s: %w", name, err)
+	}
+	var sealed bytes.Buffer
+	w, err := age.Encrypt(&sealed, s.recipient)
+	if err == nil {
+		_, err = w.Write(plain)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("seal secret %s: %w", name, err)
+	}
+	err = writeFile(s.dir, name+extension, sealed.Bytes(), overwrite)
+	if errors.Is(err, fs.ErrExist) {
+		return &dreamcore.Error{
+			Code:    dreamcore.CodeConflict,
+			Message: "secret " + name + " exists already",
+			Hint:    "delete it first with: dreamcore secret delete " + name + "; or replace it with --force",
+			Err:     err,
+		}
+	}
+	if err != nil {
+		return fileError("write secret "+name, s.path(name), err)
+	}
+	return nil
+}
+
+// read opens the file of the secret.
+func (s *Store) read(name string) (map[string]string, error) {
+	sealed, err := readSealed(s.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNotFound(name, err)
+	}
+	if err != nil {
+		return nil, fileError("read secret "+name, s.path(name), err)
+	}
+	again := fmt.Sprintf("put %s back from a backup, or make the secret again: dreamcore secret delete %s, then %s",
+		s.path(name), name, remake(name))
+	plain, err := age.Decrypt(bytes.NewReader(sealed), s.identities...)
+	if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
+		return nil, &dreamcore.Error{
+			Code:    dreamcore.CodeSetup,
+			Message: "secret " + name + " is sealed for another identity",
+			Hint:    "use the identity it was made with; or make it again: dreamcore secret delete " + name + ", then " + remake(name),
+			Err:     err,
+		}
+	}
+	var values map[string]string
+	if err != nil {
+		// age quotes the file, which may be a secret that someone put there
+		// by hand without sealing it.
+		err = errors.New("it is no age file, or a part of it is missing")
+	} else if text, readErr := io.ReadAll(io.LimitReader(plain, maxSealedBytes)); readErr != nil {
+		err = readErr
+	} else {
+		err = decode(text, &values)
+	}
+	if err != nil {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "secret " + name + " is damaged", Hint: again, Err: err}
+	}
+	return values, nil
+}
+
+// decode is json.Unmarshal with an error that does not quote the secret.
+func decode(text []byte, values *map[string]string) error {
+	if json.Unmarshal(text, values) != nil || checkValues(*values) != nil {
+		return errors.New("it does not hold an object of keys and values")
+	}
+	return nil
+}
+
+func remake(name string) string {
+	if name == AnthropicSecret || name == InternalSecret {
+		return "dreamcore setup"
+	}
+	return "dreamcore secret create " + name + " KEY=value"
+}
+
+func readSealed(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxSealedBytes))
+}
+
+// writeFile writes a file so that after a crash it is there whole, as it was
+// before, or not at all. Without overwrite, fs.ErrExist says that it is there.
+func writeFile(dir, name string, data []byte, overwrite bool) (err error) {
+	f, err := os.CreateTemp(dir, tempPrefix+"*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if rmErr := os.Remove(f.Name()); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
+			err = errors.Join(err, rmErr)
+		}
+	}()
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, name)
+	if overwrite {
+		err = os.Rename(f.Name(), path)
+	} else {
+		err = os.Link(f.Name(), path) // unlike rename it replaces nothing
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// sweep removes what writeFile left when it was killed. The caller holds the
+// lock of the directory.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fileError("list the secrets", dir, err)
+	}
+	for _, e := range entries {
+		if path := filepath.Join(dir, e.Name()); strings.HasPrefix(e.Name(), tempPrefix) {
+			if err := os.Remove(path); err != nil {
+				return fileError("remove the unfinished file "+path, path, err)
+			}
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,349 @@
+// Package secret keeps the operator's secrets sealed at rest. A secret is a
+// named set of KEY=value. Each one is a file NAME.age in the directory: a
+// JSON object of its values, encrypted with age for the identity (an X25519
+// key) of this installation. The identity is the file "identity" beside them,
+// mode 0600, or a file from outside such as a systemd credential.
+//
+//	secrets/              0700
+//	secrets/identity      0600
+//	secrets/NAME.age      0600
+//
+// So a backup or a stray copy of the sealed files tells nothing, and the age
+// command can open them in an emergency: age -d -i identity NAME.age
+package secret
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"filippo.io/age"
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// The secrets that the service itself uses, and their keys.
+const (
+	AnthropicSecret = "anthropic-api-key"
+	AnthropicKey    = "ANTHROPIC_API_KEY"
+
+	InternalSecret      = "modal-internal-secret"
+	InternalKey         = "MODAL_INTERNAL_SECRET"
+	InternalPreviousKey = "MODAL_INTERNAL_SECRET_PREVIOUS" // still valid after a rotation
+)
+
+// Bounds of one secret.
+const (
+	MaxValueBytes = 64 << 10 // of one value
+	MaxTotalBytes = 1 << 20  // of all values together
+	MaxKeys       = 64
+	maxKeyBytes   = 256
+	maxAPIKey     = 4 << 10
+)
+
+const (
+	identityName = "identity"
+	extension    = ".age"
+	tempPrefix   = ".new-"
+	dirMode      = 0o700
+	fileMode     = 0o600
+)
+
+var (
+	nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	keyForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// Store is a directory of sealed secrets with its identity. It holds no
+// descriptors, so it need not be closed. Its methods are safe for concurrent
+// use, also by several processes.
+type Store struct {
+	dir        string
+	identities []age.Identity
+	recipient  age.Recipient
+}
+
+// Info describes a secret without its values.
+type Info struct {
+	Name    string
+	Keys    []string  // sorted; nil when Err is set
+	Created time.Time // when these values were stored
+	Err     error     // why the secret cannot be opened
+}
+
+// Init makes the directory and, unless identityFile names one from outside,
+// the identity. What is there already stays as it is: created tells whether
+// an identity was made. Sealed secrets without their identity are an error,
+// because a new one would not open them.
+func Init(dir, identityFile string) (created bool, err error) {
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return false, fileError("make the directory of secrets", dir, err)
+	}
+	if err := checkDir(dir); err != nil {
+		return false, err
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if err := sweep(dir); err != nil {
+		return false, err
+	}
+	if identityFile == "" {
+		created, err = makeIdentity(dir)
+		if err != nil {
+			return false, err
+		}
+	}
+	_, err = Open(dir, identityFile)
+	return created, err
+}
+
+// Open opens the secrets in dir with the identity in identityFile; "" means
+// the one that Init made. Every error has CodeSetup and says what to do.
+func Open(dir, identityFile string) (*Store, error) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there are no secrets yet in " + dir, Hint: "run: dreamcore setup", Err: err}
+	}
+	if err := checkDir(dir); err != nil {
+		return nil, err
+	}
+	identities, err := loadIdentities(dir, identityFile)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, recipient: identities[0].Recipient()}
+	for _, id := range identities {
+		s.identities = append(s.identities, id)
+	}
+	return s, nil
+}
+
+// Create seals a secret. CodeInvalid: a name, key or value is not allowed;
+// CodeConflict: the secret exists and overwrite is false.
+func (s *Store) Create(name string, values map[string]string, overwrite bool) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if err := checkValues(values); err != nil {
+		return err
+	}
+	unlock, err := lock(s.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.write(name, values, overwrite)
+}
+
+// Get opens a secret. CodeNotFound: there is none of that name; CodeSetup: it
+// is damaged or sealed for another identity.
+func (s *Store) Get(name string) (map[string]string, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	return s.read(name)
+}
+
+// Value returns one value of a secret, with the errors of Get; CodeNotFound
+// also means that the secret has no such key.
+func (s *Store) Value(name, key string) (string, error) {
+	values, err := s.Get(name)
+	if err != nil {
+		return "", err
+	}
+	v, ok := values[key]
+	if !ok {
+		return "", &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "secret " + name + " has no key " + key, Hint: "its keys are shown by: dreamcore secret list"}
+	}
+	return v, nil
+}
+
+// List returns all secrets, sorted by name. One that cannot be opened is
+// listed with its Err.
+func (s *Store) List() ([]Info, error) {
+	names, err := sealedNames(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var infos []Info
+	for _, name := range names {
+		stat, err := os.Stat(s.path(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, fileError("look at secret "+name, s.path(name), err)
+		}
+		info := Info{Name: name, Created: stat.ModTime()}
+		values, err := s.read(name)
+		info.Err = err
+		for k := range values {
+			info.Keys = append(info.Keys, k)
+		}
+		slices.Sort(info.Keys)
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// Delete removes a secret for good. CodeNotFound: there is none of that name.
+func (s *Store) Delete(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	unlock, err := lock(s.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = os.Remove(s.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNotFound(name, err)
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
+		return fileError("delete secret "+name, s.path(name), err)
+	}
+	return nil
+}
+
+func (s *Store) path(name string) string { return filepath.Join(s.dir, name+extension) }
+
+// lock keeps other writers out, of this process and of others, until unlock
+// is called.
+func lock(dir string) (unlock func(), err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fileError("open the directory of secrets", dir, err)
+	}
+	for {
+		err = unix.Flock(int(d.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		d.Close()
+		return nil, fileError("lock the directory of secrets", dir, err)
+	}
+	return func() { d.Close() }, nil
+}
+
+// sealedNames returns the names of all sealed secrets, sorted.
+func sealedNames(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fileError("list the secrets", dir, err)
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), extension); ok && CheckName(name) == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// CheckName refuses names that are not 1 to 63 lower-case letters, digits and
+// dashes with no dash in front (CodeInvalid).
+func CheckName(name string) error {
+	if nameForm.MatchString(name) {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code:    dreamcore.CodeInvalid,
+		Message: "Invalid secret name",
+		Hint:    "use 1 to 63 lower-case letters, digits and dashes, such as my-secret",
+	}
+}
+
+func validKey(key string) bool {
+	return len(key) <= maxKeyBytes && keyForm.MatchString(key)
+}
+
+// checkValues never quotes a key or a value: people mix them up.
+func checkValues(values map[string]string) error {
+	if len(values) == 0 || len(values) > MaxKeys {
+		return errValue("a secret has 1 to 64 keys", "give at least one KEY=value")
+	}
+	total := 0
+	for key, value := range values {
+		if !validKey(key) {
+			return errValue("Invalid key of a secret", "use letters, digits and underscores, and no digit in front")
+		}
+		if err := checkValue(key, value); err != nil {
+			return err
+		}
+		total += len(value)
+	}
+	if total > MaxTotalBytes {
+		return errValue("the values of the secret are too long: at most 1 MiB together", "split it into several secrets")
+	}
+	return nil
+}
+
+func checkValue(key, value string) error {
+	switch {
+	case value == "":
+		return errValue("the value of "+key+" is empty", "set it; a shell variable that is not set gives an empty value")
+	case len(value) > MaxValueBytes:
+		return errValue("the value of "+key+" is too long: at most 64 KiB", "keep large data in a file")
+	case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
+		return errValue("the value of "+key+" is not text", "encode it first, for example with base64")
+	}
+	return nil
+}
+
+// CheckAPIKey tells whether key may be a key of a model API: not empty, no
+// white space or control characters, at most 4 KiB. It does not look at the
+// vendor's prefix, because gateways hand out keys of their own. The error has
+// CodeInvalid and does not quote the key.
+func CheckAPIKey(key string) error {
+	hint := "paste the key again, without quotes or line breaks"
+	switch {
+	case key == "":
+		return errValue("the API key is empty", "get a key from the vendor's console, or go without one: --model-script demo")
+	case len(key) > maxAPIKey:
+		return errValue("the API key is too long: at most 4 KiB", hint)
+	case !utf8.ValidString(key):
+		return errValue("the API key is not text", hint)
+	case strings.ContainsFunc(key, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+		return errValue("the API key has white space or control characters in it", hint)
+	}
+	return nil
+}
+
+// NewInternalSecret returns a new value for InternalKey: 32 random bytes in
+// hexadecimal digits.
+func NewInternalSecret() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails: it would end the program
+	return hex.EncodeToString(b[:])
+}
+
+func errValue(message, hint string) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: message, Hint: hint}
+}
+
+func errNotFound(name string, cause error) error {
+	hint := "create it: dreamcore secret create " + name + " KEY=value"
+	if name == AnthropicSecret || name == InternalSecret {
+		hint = "run: dreamcore setup"
+	}
+	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no secret " + name, Hint: hint, Err: cause}
+}

@@ -1,0 +1,207 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+func TestOnlyARightSecretGetsIn(t *testing.T) {
+	sv := start(t, options{})
+	tests := []struct {
+		name   string
+		values []string
+		in     bool
+	}{
+		{"right", []string{secret}, true},
+		{"the other right one", []string{secret2}, true},
+		{"none", nil, false},
+		{"empty", []string{""}, false},
+		{"wrong", []string{"wrong-secret"}, false},
+		{"a part", []string{secret[:5]}, false},
+		{"more", []string{secret + "x"}, false},
+		{"another case", []string{strings.ToUpper(secret)}, false},
+		{"both", []string{secret + "," + secret2}, false},
+		{"two headers", []string{secret, "wrong"}, false},
+		{"long", []string{strings.Repeat("x", 30<<10)}, false},
+	}
+	for _, e := range (&Server{}).endpoints() {
+		if e.open {
+			continue
+		}
+		for _, tt := range tests {
+			t.Run(e.name+" "+tt.name, func(t *testing.T) {
+				req := sv.request(http.MethodPost, "/"+e.name, wishBody)
+				req.Header.Del(SecretHeader)
+				req.Header[SecretHeader] = tt.values
+				res := sv.do(req)
+				if tt.in {
+					if res.StatusCode != http.StatusOK {
+						t.Errorf("status %d", res.StatusCode)
+					}
+					return
+				}
+				status, _, body := object(t, res)
+				if diff := cmp.Diff(map[string]any{"error": "Unauthorized"}, body); status != http.StatusUnauthorized || diff != "" {
+					t.Errorf("status %d %s", status, diff)
+				}
+			})
+		}
+	}
+	if n := len(sv.generator.ids); n != 2 {
+		t.Errorf("%d generations were started, want those of the 2 right secrets", n)
+	}
+}
+
+func TestHealthNeedsNoSecret(t *testing.T) {
+	sv := start(t, options{})
+	for _, method := range []string{"GET", "HEAD"} {
+		req := sv.request(method, "/health", "")
+		req.Header.Del(SecretHeader)
+		res := sv.do(req)
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("%s: status %d", method, res.StatusCode)
+		}
+		if method == "HEAD" {
+			continue
+		}
+		_, _, body := object(t, res)
+		if diff := cmp.Diff(map[string]any{"status": "healthy", "app": "dreamcore", "version": "1.2.3"}, body); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+func TestSecretsMayChangeWhileServing(t *testing.T) {
+	valid := []string{secret}
+	sv := start(t, options{config: func(c *Config) { c.Secrets = func() []string { return valid } }})
+	if status, _, _ := sv.post("/test_auth", ""); status != http.StatusOK {
+		t.Errorf("before: status %d", status)
+	}
+	valid = []string{"rotated"}
+	if status, _, _ := sv.post("/test_auth", ""); status != http.StatusUnauthorized {
+		t.Errorf("after: status %d", status)
+	}
+	valid = nil
+	if status, _, _ := sv.post("/test_auth", ""); status != http.StatusUnauthorized {
+		t.Errorf("without any: status %d", status)
+	}
+}
+
+func TestNewRefusesToServeWithoutASecret(t *testing.T) {
+	for name, secrets := range map[string]func() []string{
+		"nil": nil, "none": func() []string { return nil }, "empty": func() []string { return []string{"", ""} },
+	} {
+		_, err := New(Config{Secrets: secrets, Generator: &fakeGenerator{}, Prober: &fakeProber{}})
+		if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "dreamcore setup") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// flood writes chunks of a body of 100 MB until the server does not take
+// them any more, and returns how much it took.
+func flood(w io.Writer) (sent int) {
+	const size = 64 << 10
+	chunk := "10000\r\n" + strings.Repeat("x", size) + "\r\n"
+	for sent < 100<<20 {
+		if _, err := io.WriteString(w, chunk); err != nil {
+			return sent
+		}
+		sent += size
+	}
+	return sent
+}
+
+func TestARefusedRequestDoesNotKeepTheServerReading(t *testing.T) {
+	sv := start(t, options{})
+	tests := []struct {
+		name, head string
+		status     int
+	}{
+		{"wrong secret", head("/generate_game", "wrong", "Transfer-Encoding: chunked"), 401},
+		{"unknown path", head("/nothing", secret, "Transfer-Encoding: chunked"), 404},
+		{"too large", head("/generate_game", secret, "Transfer-Encoding: chunked"), 413},
+		{"too large for a check", head("/test_auth", secret, "Transfer-Encoding: chunked"), 413},
+		{"health", "GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 200},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := sv.raw(tt.head)
+			sent := make(chan int, 1)
+			go func() { sent <- flood(conn) }()
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, _, _ := object(t, res)
+			if status != tt.status || !res.Close {
+				t.Errorf("status %d, connection closed: %v", status, res.Close)
+			}
+			// What the kernel buffers on the way counts as taken.
+			if n := <-sent; n > 40<<20 {
+				t.Errorf("the server took %d MB", n>>20)
+			}
+		})
+	}
+}
+
+func TestABodyThatSaysItIsTooLargeIsNotRead(t *testing.T) {
+	sv := start(t, options{})
+	conn := sv.raw(head("/generate_game", secret, "Content-Length: 104857600", "Expect: 100-continue"))
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, body := object(t, res); status != http.StatusRequestEntityTooLarge || body["error"] == "" {
+		t.Errorf("status %d, %v", status, body)
+	}
+}
+
+func TestAClientThatExpectsToContinueIsToldBeforeItSends(t *testing.T) {
+	sv := start(t, options{})
+	expect := []string{"Expect: 100-continue", "Content-Length: " + itoa(len(wishBody))}
+
+	refused := bufio.NewReader(sv.raw(head("/generate_game", "wrong", expect...)))
+	if res, err := http.ReadResponse(refused, nil); err != nil || res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("wrong secret: %v, %v", res, err)
+	}
+
+	conn := sv.raw(head("/generate_game", secret, expect...))
+	r := bufio.NewReader(conn)
+	if line, err := r.ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+		t.Fatalf("right secret: %q, %v", line, err)
+	}
+	if _, err := r.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, wishBody); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != http.StatusOK {
+		t.Errorf("right secret: %v, %v", res, err)
+	}
+}
+
+func TestASlowBodyIsGivenUp(t *testing.T) {
+	sv := start(t, options{config: func(c *Config) { c.Limits.ReadTimeout = 50_000_000 }})
+	conn := sv.raw(head("/generate_game", secret, "Content-Length: 100") + `{"user_id":`)
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _ := object(t, res); status != http.StatusRequestTimeout {
+		t.Errorf("status %d", status)
+	}
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("the connection is still open: %v", err)
+	}
+}

@@ -1,0 +1,219 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// quoted is s as a JSON string.
+func quoted(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// body makes a request body of raw JSON values; "" leaves a member out.
+func body(user, project, prompt string) string {
+	var members []string
+	for _, m := range [][2]string{{"user_id", user}, {"project_id", project}, {"prompt", prompt}} {
+		if m[1] != "" {
+			members = append(members, quoted(m[0])+":"+m[1])
+		}
+	}
+	return "{" + strings.Join(members, ",") + "}"
+}
+
+const (
+	badJSON    = "Invalid JSON"
+	badUser    = "Invalid user_id: must be UUID format"
+	badProject = "Invalid project_id: must be UUID format"
+	noPrompt   = "prompt is required"
+)
+
+func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
+	u, p, w := quoted(user), quoted(project), quoted("a game")
+	tests := []struct {
+		name, body string
+		status     int
+		want       string
+	}{
+		{"empty body", "", 400, badJSON},
+		{"no JSON", "user_id=1", 400, badJSON},
+		{"array", "[" + wishBody + "]", 400, badJSON},
+		{"string", quoted(wishBody), 400, badJSON},
+		{"number", "7", 400, badJSON},
+		{"null", "null", 400, badJSON},
+		{"cut", wishBody[:len(wishBody)-1], 400, badJSON},
+		{"trailing garbage", wishBody + "x", 400, badJSON},
+		{"two objects", wishBody + wishBody, 400, badJSON},
+		{"no UTF-8", strings.Replace(wishBody, "snake", "sn\xffke", 1), 400, badJSON},
+		{"deep nesting", `{"x":` + strings.Repeat("[", 1<<20), 400, badJSON},
+		{"deep and whole", `{"x":` + strings.Repeat("[", 50000) + strings.Repeat("]", 50000) + "}", 400, badJSON},
+
+		{"no user", body("", p, w), 400, "user_id is required"},
+		{"user null", body("null", p, w), 400, "user_id is required"},
+		{"user empty", body(`""`, p, w), 400, "user_id is required"},
+		{"user a number", body("7", p, w), 400, badUser},
+		{"user an object", body(u[:0]+`{"a":1}`, p, w), 400, badUser},
+		{"user with dots", body(quoted("../../../../etc/passwd"), p, w), 400, badUser},
+		{"user with dots of the right length", body(quoted("../"+user[3:]), p, w), 400, badUser},
+		{"user in braces", body(quoted("{"+user+"}"), p, w), 400, badUser},
+		{"user as urn", body(quoted("urn:uuid:"+user), p, w), 400, badUser},
+		{"user without dashes", body(quoted(strings.ReplaceAll(user, "-", "")), p, w), 400, badUser},
+		{"user with NUL", body(quoted(user[:35]+"\x00"), p, w), 400, badUser},
+		{"user and NUL", body(quoted(user+"\x00"), p, w), 400, badUser},
+		{"user and white space", body(quoted(user+"\n"), p, w), 400, badUser},
+		{"user of 5 MB", body(quoted(strings.Repeat("a", 5<<20)), p, w), 400, badUser},
+		{"user of 10 MB", body(quoted(strings.Repeat("a", 10<<20)), p, w), 413, "Request body too large"},
+		{"name in another case", strings.Replace(wishBody, "user_id", "USER_ID", 1), 400, "user_id is required"},
+
+		{"no project", body(u, "", w), 400, "project_id is required"},
+		{"project wrong", body(u, quoted("p"), w), 400, badProject},
+		{"project a list", body(u, "["+p+"]", w), 400, badProject},
+		{"user before project", body(quoted("u"), quoted("p"), ""), 400, badUser},
+		{"project before prompt", body(u, quoted("p"), ""), 400, badProject},
+
+		{"no prompt", body(u, p, ""), 400, noPrompt},
+		{"prompt null", body(u, p, "null"), 400, noPrompt},
+		{"prompt empty", body(u, p, `""`), 400, noPrompt},
+		{"prompt white space", body(u, p, quoted(" \t\n\u3000")), 400, noPrompt},
+		{"prompt a number", body(u, p, "7"), 400, noPrompt},
+		{"prompt a list", body(u, p, `["a game"]`), 400, noPrompt},
+		{"prompt with NUL", body(u, p, quoted("a\x00b")), 400, "Invalid prompt: must be UTF-8 text without NUL"},
+		{"prompt over 1 MiB", body(u, p, quoted(strings.Repeat("a", 1<<20+1))), 413, "prompt is too long: at most 1 MiB"},
+		{"the last of two counts", strings.Replace(wishBody, "}", `,"prompt":""}`, 1), 400, noPrompt},
+	}
+	sv := start(t, options{})
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			status, _, got := sv.post("/generate_game", tt.body)
+			if status != tt.status || got["error"] != tt.want {
+				t.Errorf("status %d, %v", status, got)
+			}
+			if got["code"] == "" || got["code"] == nil {
+				t.Errorf("no code in %v", got)
+			}
+		})
+	}
+	if n := len(sv.generator.ids); n != 0 {
+		t.Errorf("%d generations were started", n)
+	}
+}
+
+func TestGoodWishesArriveUnchanged(t *testing.T) {
+	prompts := map[string]string{
+		"slash":        "/help me make a game",
+		"Japanese":     "ブロック崩しを作って",
+		"emoji":        "🐍👩‍🚀 in 🌌",
+		"lines":        "a game\r\nwith lines\n",
+		"1 MiB":        strings.Repeat("a", 1<<20),
+		"1 MiB of ü":   strings.Repeat("ü", 1<<19),
+		"control text": strings.Repeat("\x01", 1<<20),
+	}
+	sv := start(t, options{})
+	for name, prompt := range prompts {
+		for _, ascii := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ascii), func(t *testing.T) {
+				text := quoted(prompt)
+				if ascii {
+					text = escaped(prompt)
+				}
+				extra := body(quoted(strings.ToUpper(user)), quoted(project), text)
+				extra = "\ufeff" + strings.Replace(extra, "{", `{"unknown":{"a":[1]},"prompt":"first",`, 1)
+				res := sv.do(sv.request(http.MethodPost, "/generate_game", extra))
+				if res.StatusCode != http.StatusOK {
+					t.Fatalf("status %d", res.StatusCode)
+				}
+				want := dreamcore.Wish{User: user, Project: project, Prompt: prompt}
+				if got := sv.generator.lastWish(); got != want {
+					t.Errorf("got %.100v", got)
+				}
+			})
+		}
+	}
+}
+
+// escaped writes every character that is not ASCII as \u, as Python does.
+func escaped(s string) string {
+	var b strings.Builder
+	for _, r := range quoted(s) {
+		switch {
+		case r < 0x80:
+			b.WriteRune(r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			r -= 0x10000
+			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		}
+	}
+	return b.String()
+}
+
+func TestTestErrorReachesTheGenerator(t *testing.T) {
+	sv := start(t, options{})
+	with := func(v string) string { return strings.Replace(wishBody, "{", `{"_test_error":`+v+`,`, 1) }
+	if res := sv.do(sv.request(http.MethodPost, "/generate_game", with(`"rate_limit"`))); res.StatusCode != http.StatusOK {
+		t.Errorf("status %d", res.StatusCode)
+	}
+	if got := sv.generator.lastWish().TestError; got != dreamcore.TestErrorRateLimit {
+		t.Errorf("got %q", got)
+	}
+	for _, v := range []string{`"nonsense"`, "1", "{}"} {
+		if status, _, body := sv.post("/generate_game", with(v)); status != http.StatusBadRequest {
+			t.Errorf("%s: status %d %v", v, status, body)
+		}
+	}
+}
+
+func FuzzDecodeRequest(f *testing.F) {
+	for _, s := range []string{
+		wishBody, "", "[]", `{"user_id":1}`, `{"user_id":null,"prompt":"\ud800"}`, "\xef\xbb\xbf{}", `{"a":{"prompt":1}}`,
+		`{"prompt":"a","prompt":2}`, strings.Repeat(`{"a":`, 100), `{"_test_error":"timeout"}`, "{}{}", "{} ",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r, err := decodeRequest(raw)
+		var object map[string]any
+		trimmed := strings.TrimPrefix(string(raw), "\ufeff")
+		isObject := json.Unmarshal([]byte(trimmed), &object) == nil && object != nil
+		if err != nil {
+			if dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		if !isObject {
+			t.Fatalf("%q is taken for an object", raw)
+		}
+		want := dreamcore.Request{}
+		want.UserID, want.ProjectID = member(object, "user_id", notText), member(object, "project_id", notText)
+		want.Prompt, want.TestError = member(object, "prompt", ""), member(object, "_test_error", notText)
+		if diff := cmp.Diff(want, r); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func member(object map[string]any, name, otherwise string) string {
+	switch v := object[name].(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	}
+	return otherwise
+}

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+func (s *Server) health(x *exchange, r *http.Request) {
+	x.leaveBody(r)
+	x.answer(http.StatusOK, struct {
+		Status  string `json:"status"`
+		App     string `json:"app"`
+		Version string `json:"version"`
+	}{"healthy", dreamcore.AppName, s.cfg.Version})
+}
+
+func (s *Server) testAuth(x *exchange, r *http.Request) {
+	if !x.skipBody(r) {
+		return
+	}
+	x.answer(http.StatusOK, struct {
+		Success bool   `json:"success"`
+		Message string `json:"message"`
+	}{true, "The secret is valid"})
+}
+
+// check makes an endpoint of a check that answers with one JSON object. A
+// check that fails answers 200 with "success":false: it was carried out, and
+// that is what it found.
+func (s *Server) check(run func(context.Context) (any, error)) func(*exchange, *http.Request) {
+	return func(x *exchange, r *http.Request) {
+		if !x.skipBody(r) || !s.beginCheck(x) {
+			return
+		}
+		defer s.endCheck()
+		result, err := run(r.Context())
+		if err != nil {
+			x.checkFailed(err)
+			return
+		}
+		x.answer(http.StatusOK, result)
+	}
+}
+
+// beginCheck takes a place for a check, or has answered that there is none.
+// Every check starts sandboxes, which generations need more.
+func (s *Server) beginCheck(x *exchange) bool {
+	select {
+	case s.checks <- struct{}{}:
+		return true
+	default:
+		x.fail(&dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many checks are running", Hint: "try again in some seconds"})
+		return false
+	}
+}
+
+func (s *Server) endCheck() { <-s.checks }
+
+// checkFailed answers for a check that could not see what it looks for. The
+// prober's messages are made for clients; causes go to the log.
+func (x *exchange) checkFailed(err error) {
+	message := internalMessage
+	if e, ok := errors.AsType[*dreamcore.Error](err); ok {
+		message = e.Message
+	}
+	x.err = err
+	x.answer(http.StatusOK, struct {
+		Success bool           `json:"success"`
+		Error   string         `json:"error"`
+		Code    dreamcore.Code `json:"code"`
+	}{false, message, dreamcore.CodeOf(err)})
+}
+
+func (s *Server) testSandboxIO(ctx context.Context) (any, error) {
+	got, err := s.cfg.Prober.SandboxIO(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Success bool   `json:"success"`
+		Input   string `json:"input"`
+		Output  string `json:"output"`
+		Match   bool   `json:"match"`
+		Error   string `json:"error,omitempty"`
+	}{got.Match, got.Input, got.Output, got.Match, unless(got.Match, "the output is not the input")}, nil
+}
+
+func (s *Server) testGVisor(ctx context.Context) (any, error) {
+	got, err := s.cfg.Prober.GVisor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Success     bool   `json:"success"`
+		ProcVersion string `json:"proc_version"`
+		IsGVisor    bool   `json:"is_gvisor"`
+	}{true, got.ProcVersion, got.IsGVisor}, nil
+}
+
+func (s *Server) testVolume(ctx context.Context) (any, error) {
+	got, err := s.cfg.Prober.Volume(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Success bool   `json:"success"`
+		TestID  string `json:"test_id"`
+		Written string `json:"written"`
+		Read    string `json:"read"`
+		Match   bool   `json:"match"`
+		Error   string `json:"error,omitempty"`
+	}{got.Match, got.TestID, got.Written, got.Read, got.Match, unless(got.Match, "the text that was read is not the one that was written")}, nil
+}
+
+func unless(ok bool, reason string) string {
+	if ok {
+		return ""
+	}
+	return reason
+}
+
+var errNoEvent = errors.New("the check ended without an event")
+
+// testStream streams what a program in a sandbox prints. A check that fails
+// before its first event is answered like the other checks, later with an
+// error event.
+func (s *Server) testStream(x *exchange, r *http.Request) {
+	if !x.skipBody(r) || !s.beginCheck(x) {
+		return
+	}
+	defer s.endCheck()
+	f := startFeed(r.Context(), func(ctx context.Context, send func(message) error) error {
+		var id uint64
+		return s.cfg.Prober.Stream(ctx, func(e dreamcore.Event) error {
+			id++
+			return send(message{id, e})
+		})
+	})
+	defer f.stop()
+	first, ok := <-f.messages
+	if !ok {
+		x.checkFailed(errors.Join(f.err, errNoEvent))
+		return
+	}
+	err := x.beginStream()
+	if err == nil {
+		err = x.event(first)
+	}
+	if err == nil {
+		err = x.flush()
+	}
+	if err == nil {
+		err = x.forward(r.Context(), f)
+	}
+	switch {
+	case err != nil:
+		x.cut = err
+	case f.err != nil:
+		x.err = f.err
+		lang := preferredLanguage(r.Header.Get("Accept-Language"), s.cfg.DefaultLanguage)
+		x.lastWords(dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailSandbox}, lang))
+	}
+}

@@ -1,0 +1,94 @@
+package server
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// endpoint is one entry of the route table. Its name has underscores; the
+// paths and the host label follow from it.
+type endpoint struct {
+	name    string
+	methods []string
+	open    bool // needs no secret
+	quiet   bool // asked all the time: logged at debug level only
+	serve   func(x *exchange, r *http.Request)
+}
+
+// endpoints is the route table: a new endpoint is a line here.
+func (s *Server) endpoints() []endpoint {
+	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
+	return []endpoint{
+		{name: "health", methods: get, open: true, quiet: true, serve: s.health},
+		{name: "generate_game", methods: post, serve: s.generateGame},
+		{name: "test_sandbox_io", methods: post, serve: s.check(s.testSandboxIO)},
+		{name: "test_gvisor", methods: post, serve: s.check(s.testGVisor)},
+		{name: "test_volume", methods: post, serve: s.check(s.testVolume)},
+		{name: "test_stream", methods: post, serve: s.testStream},
+		{name: "test_auth", methods: post, serve: s.testAuth},
+	}
+}
+
+// addressForm is how a client addressed an endpoint, for the log.
+type addressForm string
+
+const (
+	formUnderscores addressForm = "underscores" // /test_sandbox_io
+	formDashes      addressForm = "dashes"      // /test-sandbox-io
+	formHost        addressForm = "host"        // acme--dreamcore-test-sandbox-io.modal.run, path /
+)
+
+// routes finds endpoints by address.
+type routes struct {
+	paths    map[string]route
+	suffixes []suffix // the longest first, so that none hides a longer one
+}
+
+type route struct {
+	*endpoint
+	form addressForm
+}
+
+// suffix is what the first label of a host name ends with: "-test-auth".
+type suffix struct {
+	text string
+	route
+}
+
+func newRoutes(table []endpoint) routes {
+	r := routes{paths: map[string]route{}}
+	for i := range table {
+		e := &table[i]
+		dashes := strings.ReplaceAll(e.name, "_", "-")
+		r.paths["/"+dashes] = route{e, formDashes}
+		r.paths["/"+e.name] = route{e, formUnderscores} // the documented form of names without either
+		r.suffixes = append(r.suffixes, suffix{"-" + dashes, route{e, formHost}})
+	}
+	slices.SortFunc(r.suffixes, func(a, b suffix) int { return len(b.text) - len(a.text) })
+	return r
+}
+
+// find returns the endpoint that a request is for. The path decides; the host
+// name does only where the path says nothing.
+func (r routes) find(host, path string) (route, bool) {
+	if path != "/" && path != "" {
+		found, ok := r.paths[path]
+		return found, ok
+	}
+	return r.findHost(host)
+}
+
+// findHost looks at the first label of a host name, which may have a port. A
+// base must stand before the endpoint's name, as in BASE-test-auth.example.com.
+func (r routes) findHost(host string) (route, bool) {
+	label, _, _ := strings.Cut(host, ".")
+	label, _, _ = strings.Cut(label, ":") // no "[::1]:80" survives this
+	label = strings.ToLower(label)
+	for _, s := range r.suffixes {
+		if len(label) > len(s.text) && strings.HasSuffix(label, s.text) {
+			return s.route, true
+		}
+	}
+	return route{}, false
+}

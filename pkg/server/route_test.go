@@ -1,0 +1,126 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestEndpointsAnswerInAllAddressForms(t *testing.T) {
+	sv := start(t, options{})
+	for _, e := range (&Server{}).endpoints() {
+		dashes := strings.ReplaceAll(e.name, "_", "-")
+		addresses := []struct{ host, path string }{
+			{"", "/" + e.name},
+			{"", "/" + dashes},
+			{"acme--dreamcore-" + dashes + ".modal.run", "/"},
+			{"acme--dreamcore-" + dashes + ".example.com:8443", "/"},
+			{"ACME--Dreamcore-" + strings.ToUpper(dashes) + ".Modal.Run", "/"},
+			{"acme--dreamcore-" + dashes + ".modal.run", "/?x=1"},
+			{"acme--dreamcore-" + dashes + ".modal.run", "/" + e.name},
+			{"127.0.0.1", "/" + e.name + "?a=b"},
+		}
+		for _, a := range addresses {
+			t.Run(a.host+a.path, func(t *testing.T) {
+				req := sv.request(e.methods[0], a.path, wishBody)
+				if e.methods[0] == http.MethodGet {
+					req.Body, req.ContentLength = nil, 0
+				}
+				if a.host != "" {
+					req.Host = a.host
+				}
+				if res := sv.do(req); res.StatusCode != http.StatusOK {
+					t.Errorf("status %d", res.StatusCode)
+				}
+			})
+		}
+	}
+}
+
+func TestUnknownAddressesAreNotFound(t *testing.T) {
+	sv := start(t, options{})
+	tests := []struct{ host, path string }{
+		{"", "/"},
+		{"", "/nothing"},
+		{"", "/health/"},
+		{"", "//health"},
+		{"", "/test_sandbox-io"},
+		{"", "/generate_game/../health"},
+		{"", "/" + strings.Repeat("x", 5000)},
+		{"health.example.com", "/"},
+		{"-health.example.com", "/"},
+		{"xhealth.example.com", "/"},
+		{"acme.dreamcore-health.example.com", "/"},
+		{"acme--dreamcore-health.example.com", "/nothing"},
+		{"[::1]:8080", "/"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.host+tt.path[:min(len(tt.path), 40)], func(t *testing.T) {
+			req := sv.request(http.MethodPost, tt.path, "{}")
+			req.Header.Del(SecretHeader) // none is needed to be told this
+			req.Host = tt.host
+			status, _, body := object(t, sv.do(req))
+			if status != http.StatusNotFound || body["error"] != "Not found" {
+				t.Errorf("status %d, %v", status, body)
+			}
+		})
+	}
+}
+
+func TestWrongMethodsAreToldTheRightOne(t *testing.T) {
+	sv := start(t, options{})
+	tests := []struct{ method, path, allow string }{
+		{"GET", "/generate_game", "POST"},
+		{"HEAD", "/test_auth", "POST"},
+		{"OPTIONS", "/test_stream", "POST"},
+		{"PUT", "/test-volume", "POST"},
+		{"POST", "/health", "GET, HEAD"},
+		{"BREW", "/health", "GET, HEAD"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.method+tt.path, func(t *testing.T) {
+			res := sv.do(sv.request(tt.method, tt.path, ""))
+			if res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != tt.allow {
+				t.Errorf("status %d, Allow %q", res.StatusCode, res.Header.Get("Allow"))
+			}
+			if tt.method != "HEAD" {
+				object(t, res)
+			}
+		})
+	}
+}
+
+func TestALongerNameIsNotHiddenByAShorterOne(t *testing.T) {
+	r := newRoutes([]endpoint{{name: "file"}, {name: "get_file"}, {name: "stream"}, {name: "test_stream"}})
+	for host, want := range map[string]string{
+		"a-file.x": "file", "a-get-file.x": "get_file", "a-test-stream.x": "test_stream", "a-stream": "stream",
+	} {
+		if got, ok := r.findHost(host); !ok || got.name != want {
+			t.Errorf("%s: found %v", host, got.endpoint)
+		}
+	}
+}
+
+func FuzzFindHost(f *testing.F) {
+	for _, host := range []string{
+		"acme--dreamcore-test-sandbox-io.modal.run", "a-health:80", "[::1]:80", "", ".", "-health", "a-health.",
+		"\x00-health.x", "ſ-health", "K-HEALTH.x", strings.Repeat("-health", 1000),
+	} {
+		f.Add(host)
+	}
+	r := newRoutes((&Server{}).endpoints())
+	f.Fuzz(func(t *testing.T, host string) {
+		got, ok := r.find(host, "/")
+		if !ok {
+			return
+		}
+		label, _, _ := strings.Cut(host, ".")
+		dashes := "-" + strings.ReplaceAll(got.name, "_", "-")
+		if !strings.Contains(strings.ToLower(label), dashes) || got.form != formHost {
+			t.Errorf("%q is taken for %s", host, got.name)
+		}
+		if _, ok := r.find(host, "/nothing"); ok {
+			t.Errorf("%q answers under any path", host)
+		}
+	})
+}

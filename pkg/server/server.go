@@ -1,0 +1,241 @@
+// Package server is the HTTP service: routes in every address form that
+// clients of the old backend know, authentication, bounded request bodies,
+// and streams of server-sent events.
+//
+// A request passes one line of steps, each of which may refuse it:
+//
+//	address → method → secret → body → fields → the endpoint's own work
+//
+// Nothing of a body is read before the secret is known to be right, and
+// nothing is reserved before the fields are. A generation belongs to the
+// service, not to the request that asked for it: the client may go away, the
+// job goes on, and its events stay in the journal.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/probe"
+)
+
+// Defaults of Config.
+const (
+	// DefaultMaxBody holds a prompt of the largest size with every byte of it
+	// written as \u00XX, which is the longest way to write it.
+	DefaultMaxBody           = 6*dreamcore.MaxPromptBytes + 64<<10
+	DefaultMaxHeaderBytes    = 64 << 10
+	DefaultMaxChecks         = 4
+	DefaultKeepAlive         = 15 * time.Second
+	DefaultWriteTimeout      = 30 * time.Second
+	DefaultReadHeaderTimeout = 10 * time.Second
+	DefaultReadTimeout       = 30 * time.Second
+	DefaultIdleTimeout       = 2 * time.Minute
+	DefaultGraceLimit        = 20 * time.Second
+)
+
+// Generator starts generations.
+type Generator interface {
+	// Submit accepts a wish and returns the job, whose log is then in the
+	// journal. The job does not end with ctx: the server passes one that the
+	// request cannot cancel. CodeConflict: the user has a generation running;
+	// CodeBusy: the queue is full.
+	Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (job string, err error)
+}
+
+// Journal is where the events of jobs are read; *journal.Store is one.
+type Journal interface {
+	// Reader follows a job from the event after the given id. The server
+	// closes it.
+	Reader(job string, after uint64) (*journal.Reader, error)
+}
+
+// Prober runs the checks of the test endpoints; *probe.Prober is one.
+type Prober interface {
+	SandboxIO(ctx context.Context) (probe.IOResult, error)
+	GVisor(ctx context.Context) (probe.Kernel, error)
+	Stream(ctx context.Context, emit func(dreamcore.Event) error) error
+	Volume(ctx context.Context) (probe.VolumeResult, error)
+}
+
+// Config of a Server. Zero values of Limits mean the defaults.
+type Config struct {
+	Version         string          // what /health reports
+	Secrets         func() []string // the secrets that are valid now; asked at every request
+	Generator       Generator
+	Journal         Journal
+	Prober          Prober
+	DefaultLanguage dreamcore.Language // of clients that name none; default English
+	Logger          *slog.Logger       // nil: no log
+	Limits          Limits
+}
+
+// Limits bounds what clients may take of the server.
+type Limits struct {
+	MaxBody           int64         // bytes of a request body
+	MaxHeaderBytes    int           // bytes of a request's header
+	MaxChecks         int           // checks (test_*) that run at once
+	KeepAlive         time.Duration // silence in a stream before a comment is sent
+	WriteTimeout      time.Duration // without progress, before a client is dropped
+	ReadHeaderTimeout time.Duration // for the header of a request
+	ReadTimeout       time.Duration // for its body
+	IdleTimeout       time.Duration // between two requests of a connection
+	GraceLimit        time.Duration // for open streams when the server stops
+}
+
+func (l Limits) withDefaults() Limits {
+	setDefault(&l.MaxBody, DefaultMaxBody)
+	setDefault(&l.MaxHeaderBytes, DefaultMaxHeaderBytes)
+	setDefault(&l.MaxChecks, DefaultMaxChecks)
+	setDefault(&l.KeepAlive, DefaultKeepAlive)
+	setDefault(&l.WriteTimeout, DefaultWriteTimeout)
+	setDefault(&l.ReadHeaderTimeout, DefaultReadHeaderTimeout)
+	setDefault(&l.ReadTimeout, DefaultReadTimeout)
+	setDefault(&l.IdleTimeout, DefaultIdleTimeout)
+	setDefault(&l.GraceLimit, DefaultGraceLimit)
+	return l
+}
+
+func setDefault[T int | int64 | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// Server is the HTTP service. Its methods are safe for concurrent use.
+type Server struct {
+	cfg    Config
+	limits Limits
+	log    *slog.Logger
+	routes routes
+	checks chan struct{} // has a value for each check that runs
+}
+
+// New returns a Server. It refuses, with CodeSetup, to be one that lets
+// everybody in or that has no use.
+func New(cfg Config) (*Server, error) {
+	if cfg.Secrets == nil || !anySecret(cfg.Secrets()) {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "no internal secret is set: the service would refuse every request",
+			Hint: "create it with: dreamcore setup",
+		}
+	}
+	if cfg.Generator == nil || cfg.Journal == nil || cfg.Prober == nil {
+		return nil, errors.New("server: Generator, Journal and Prober are needed")
+	}
+	if cfg.DefaultLanguage == "" {
+		cfg.DefaultLanguage = dreamcore.English
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger}
+	s.routes = newRoutes(s.endpoints())
+	s.checks = make(chan struct{}, s.limits.MaxChecks)
+	return s, nil
+}
+
+// Handler returns the service as a handler. Limits on headers and idle
+// connections are the business of the http.Server around it: Serve has them.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+// Serve answers requests that come in on ln until ctx ends, then closes ln and
+// lets what is open come to its end, for as long as Limits.GraceLimit; what is
+// still open then is cut. It returns when no request is being served any more:
+// nil after such a stop, an error when ln failed.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	open := &inFlight{}
+	srv := &http.Server{
+		Handler:                      open.track(s.Handler()),
+		BaseContext:                  func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout:            s.limits.ReadHeaderTimeout,
+		ReadTimeout:                  s.limits.ReadTimeout,
+		IdleTimeout:                  s.limits.IdleTimeout,
+		MaxHeaderBytes:               s.limits.MaxHeaderBytes,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(ln) }()
+	var failed error
+	select {
+	case failed = <-ended:
+		failed = fmt.Errorf("accept connections on %s: %w", ln.Addr(), failed)
+		cut(failed)
+		_ = srv.Close()
+	case <-ctx.Done():
+		s.log.Info("the service stops", "grace", s.limits.GraceLimit)
+		s.stop(ctx, srv, cut)
+		<-ended // http.ErrServerClosed
+	}
+	open.wait()
+	return failed
+}
+
+var errStopping = errors.New("the service has stopped")
+
+// stop closes the listener and idle connections, and waits for the others.
+func (s *Server) stop(ctx context.Context, srv *http.Server, cut context.CancelCauseFunc) {
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.GraceLimit)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		s.log.Warn("open requests are cut: they did not end in time", "grace", s.limits.GraceLimit)
+		cut(errStopping)
+		_ = srv.Close()
+	}
+}
+
+// inFlight counts the requests that are being served. http.Server.Close does
+// not wait for their handlers.
+type inFlight struct {
+	mu    sync.Mutex
+	count int
+	idle  chan struct{} // closed at count 0; nil until somebody waits
+}
+
+func (f *inFlight) track(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		f.count++
+		stopped := f.idle != nil
+		f.mu.Unlock()
+		defer f.leave()
+		if stopped {
+			panic(http.ErrAbortHandler) // its connection is closed already
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (f *inFlight) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.count--
+	if f.count == 0 && f.idle != nil {
+		select {
+		case <-f.idle:
+		default:
+			close(f.idle)
+		}
+	}
+}
+
+func (f *inFlight) wait() {
+	f.mu.Lock()
+	f.idle = make(chan struct{})
+	if f.count == 0 {
+		close(f.idle)
+	}
+	f.mu.Unlock()
+	<-f.idle
+}

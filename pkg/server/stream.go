@@ -1,0 +1,160 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// pieceBytes is how much of a large event is written at once: a client on a
+// slow line makes progress with every piece, and is not taken for a stalled one.
+const pieceBytes = 32 << 10
+
+// backlog is how many events may wait between a source and a slow client.
+// Each may have dreamcore.MaxEventBytes, so it is small; the rest stays in the
+// journal.
+const backlog = 2
+
+// message is an event on its way to a client.
+type message struct {
+	id    uint64 // 0: none
+	event dreamcore.Event
+}
+
+// feed runs a source of events beside the writer that serves the client, so
+// that the writer can fill silences with comments. Whoever starts one stops it.
+type feed struct {
+	messages chan message // closed when the source has ended
+	err      error        // why it has, once messages is closed
+	cancel   context.CancelFunc
+}
+
+// source passes events to send until it ends; send fails when ctx ends.
+type source func(ctx context.Context, send func(message) error) error
+
+func startFeed(ctx context.Context, from source) *feed {
+	ctx, cancel := context.WithCancel(ctx)
+	f := &feed{messages: make(chan message, backlog), cancel: cancel}
+	go func() {
+		defer close(f.messages)
+		defer func() {
+			if v := recover(); v != nil {
+				f.err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			}
+		}()
+		f.err = from(ctx, func(m message) error {
+			select {
+			case f.messages <- m:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	}()
+	return f
+}
+
+// stop ends the source and waits for it.
+func (f *feed) stop() {
+	f.cancel()
+	for range f.messages {
+	}
+}
+
+// beginStream writes the header of a stream and shows it to the client.
+func (x *exchange) beginStream() error {
+	h := x.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Connection", "keep-alive")
+	h.Set("X-Accel-Buffering", "no")
+	x.WriteHeader(http.StatusOK)
+	return x.flush()
+}
+
+// forward writes what comes from f until f ends, and a comment whenever there
+// was silence for Limits.KeepAlive. An error means that the client is gone:
+// it closed the connection, or took nothing for Limits.WriteTimeout.
+func (x *exchange) forward(ctx context.Context, f *feed) error {
+	silence := time.NewTimer(x.limits.KeepAlive)
+	defer silence.Stop()
+	for {
+		select {
+		case m, ok := <-f.messages:
+			if !ok && f.err != nil && ctx.Err() != nil {
+				return context.Cause(ctx) // which is why the source has ended
+			}
+			if !ok {
+				return x.flush()
+			}
+			if err := x.event(m); err != nil {
+				return err
+			}
+			if len(f.messages) > 0 {
+				continue // flushed with the next one
+			}
+		case <-silence.C:
+			if _, err := x.Write([]byte(": keep-alive\n\n")); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := x.flush(); err != nil {
+			return err
+		}
+		silence.Reset(x.limits.KeepAlive)
+	}
+}
+
+// event writes one event and does not flush it.
+func (x *exchange) event(m message) error {
+	head := make([]byte, 0, 32)
+	if m.id != 0 {
+		head = append(strconv.AppendUint(append(head, "id: "...), m.id, 10), '\n')
+	}
+	if _, err := x.Write(append(head, "data: "...)); err != nil {
+		return err
+	}
+	for rest := oneLine(m.event); len(rest) > 0; {
+		n := min(len(rest), pieceBytes)
+		if _, err := x.Write(rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	_, err := x.Write([]byte("\n\n"))
+	return err
+}
+
+// oneLine makes sure that an event cannot forge fields of the stream. JSON has
+// line breaks between its tokens only, where a space is as good.
+func oneLine(e dreamcore.Event) []byte {
+	if bytes.IndexByte(e, '\n') < 0 && bytes.IndexByte(e, '\r') < 0 {
+		return e
+	}
+	return bytes.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' {
+			return ' '
+		}
+		return r
+	}, e)
+}
+
+func (x *exchange) flush() error {
+	x.extendWrite()
+	return x.control.Flush()
+}
+
+// lastWords ends a stream that has begun with an error event.
+func (x *exchange) lastWords(e dreamcore.Event) {
+	if x.event(message{event: e}) == nil {
+		_ = x.flush() // the client may be gone by now
+	}
+}

@@ -1,0 +1,256 @@
+// Package setup makes a machine ready: secrets, volumes, the agent, and the
+// proof that the agent works in a sandbox here. Run again, it changes nothing
+// that is there.
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/volume"
+)
+
+// Status says what a step did.
+type Status string
+
+// What steps do.
+const (
+	Created   Status = "created"
+	Exists    Status = "exists"
+	Rotated   Status = "rotated"
+	Installed Status = "installed"
+	Checked   Status = "checked"
+	Missing   Status = "missing" // left out for want of something that is not needed
+)
+
+// Step is one thing that setup sees to.
+type Step struct {
+	Name   string `json:"name"`
+	Status Status `json:"status"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Result is what setup did.
+type Result struct {
+	State string `json:"state"`
+	Steps []Step `json:"steps"`
+	// InternalSecret is set only when this run made or rotated it.
+	InternalSecret string `json:"internal_secret,omitempty"`
+}
+
+// Options of Run.
+type Options struct {
+	State        string
+	SecretsDir   string
+	IdentityFile string // "": the one in SecretsDir
+	AgentDir     string
+	Claude       string // the agent's program; "": in the search path, else installed
+	Volumes      *volume.Store
+	Rotate       []string // names of secrets to replace
+	// Key returns the key of the model API, "" when there is none, and where
+	// it comes from. It is asked only when the key is needed.
+	Key func(ctx context.Context) (key, source string, err error)
+	// Prove makes the agent do a tool call in a sandbox on this machine and
+	// returns the version it says it has.
+	Prove func(ctx context.Context, bin agent.Binary) (version string, err error)
+	Begin func(doing string) // tells what is being done; may be nil
+	Done  func(Step)         // tells what was done; may be nil
+}
+
+// Run does every step, in an order in which each can use what the ones before
+// have made. It stops at the first error; what was made stays, and another run
+// goes on from there.
+func Run(ctx context.Context, o Options) (Result, error) {
+	r := &runner{Options: o, result: Result{State: o.State}}
+	if err := checkRotate(o.Rotate); err != nil {
+		return r.result, err
+	}
+	for _, step := range []func(context.Context) error{r.identity, r.internalSecret, r.modelKey, r.volumes, r.agent} {
+		if err := ctx.Err(); err != nil {
+			return r.result, context.Cause(ctx)
+		}
+		if err := step(ctx); err != nil {
+			return r.result, err
+		}
+	}
+	return r.result, nil
+}
+
+func checkRotate(names []string) error {
+	known := []string{secret.AnthropicSecret, secret.InternalSecret}
+	for _, n := range names {
+		if !slices.Contains(known, n) {
+			return &dreamcore.Error{
+				Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("setup cannot rotate %q", n),
+				Hint: "it can rotate " + strings.Join(known, " and ") + "; for others run: dreamcore secret create --force",
+			}
+		}
+	}
+	return nil
+}
+
+type runner struct {
+	Options
+	result  Result
+	secrets *secret.Store
+}
+
+func (r *runner) begin(doing string) {
+	if r.Begin != nil {
+		r.Begin(doing)
+	}
+}
+
+func (r *runner) done(name string, s Status, detail string) {
+	step := Step{Name: name, Status: s, Detail: detail}
+	r.result.Steps = append(r.result.Steps, step)
+	if r.Done != nil {
+		r.Done(step)
+	}
+}
+
+func (r *runner) identity(context.Context) error {
+	created, err := secret.Init(r.SecretsDir, r.IdentityFile)
+	if err != nil {
+		return err
+	}
+	if r.secrets, err = secret.Open(r.SecretsDir, r.IdentityFile); err != nil {
+		return err
+	}
+	r.done("identity", made(created), "it opens the sealed secrets; keep a copy in a safe place")
+	return nil
+}
+
+func made(created bool) Status {
+	if created {
+		return Created
+	}
+	return Exists
+}
+
+func (r *runner) internalSecret(context.Context) error {
+	name := "secret " + secret.InternalSecret
+	_, err := r.secrets.InternalValues()
+	switch {
+	case err == nil && slices.Contains(r.Rotate, secret.InternalSecret):
+		value, err := r.secrets.RotateInternal()
+		if err != nil {
+			return err
+		}
+		r.result.InternalSecret = value
+		r.done(name, Rotated, "the old value stays valid until the next rotation")
+	case err == nil:
+		r.done(name, Exists, "show it with: dreamcore secret show "+secret.InternalSecret)
+	case dreamcore.CodeOf(err) == dreamcore.CodeNotFound:
+		value := secret.NewInternalSecret()
+		if err := r.secrets.Create(secret.InternalSecret, map[string]string{secret.InternalKey: value}, false); err != nil {
+			return err
+		}
+		r.result.InternalSecret = value
+		r.done(name, Created, "clients send it as X-Modal-Secret")
+	default:
+		return err
+	}
+	return nil
+}
+
+func (r *runner) modelKey(ctx context.Context) error {
+	name := "secret " + secret.AnthropicSecret
+	rotate := slices.Contains(r.Rotate, secret.AnthropicSecret)
+	_, err := r.secrets.Value(secret.AnthropicSecret, secret.AnthropicKey)
+	if err == nil && !rotate {
+		r.done(name, Exists, "replace it with: dreamcore setup --rotate "+secret.AnthropicSecret)
+		return nil
+	}
+	if err != nil && dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		return err
+	}
+	key, source, err := r.Key(ctx)
+	if err != nil {
+		return err
+	}
+	if key == "" {
+		if rotate {
+			return &dreamcore.Error{
+				Code: dreamcore.CodeInvalid, Message: "there is no new key to rotate to",
+				Hint: "set ANTHROPIC_API_KEY, or name a file with --anthropic-key-file FILE",
+			}
+		}
+		r.done(name, Missing, "games are made by the demo script until you run: dreamcore setup --anthropic-key-file FILE")
+		return nil
+	}
+	if err := secret.CheckAPIKey(key); err != nil {
+		return err
+	}
+	if err := r.secrets.Create(secret.AnthropicSecret, map[string]string{secret.AnthropicKey: key}, rotate); err != nil {
+		return err
+	}
+	status := Created
+	if rotate {
+		status = Rotated
+	}
+	r.done(name, status, "from "+source)
+	return nil
+}
+
+func (r *runner) volumes(context.Context) error {
+	for _, name := range []string{volume.Data, volume.Global} {
+		created, err := r.Volumes.Create(name)
+		if err != nil {
+			return err
+		}
+		r.done("volume "+name, made(created), "")
+	}
+	return nil
+}
+
+// agent finds or installs the CLI and proves it. A proven CLI that is still
+// the same file is not proven again.
+func (r *runner) agent(ctx context.Context) error {
+	if bin, err := agent.Recorded(r.AgentDir); err == nil && r.Claude == "" {
+		r.done("agent", Exists, describe(bin))
+		return nil
+	}
+	bin, status, err := r.find(ctx)
+	if err != nil {
+		return err
+	}
+	r.begin("Checking the agent: a tool call in a real sandbox")
+	version, err := r.Prove(ctx, bin)
+	if err != nil {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox on this machine", Err: err,
+			Hint: "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH",
+		}
+	}
+	bin.Version, bin.Proven = version, time.Now().UTC()
+	if err := agent.Record(r.AgentDir, bin); err != nil {
+		return err
+	}
+	r.done("agent", status, describe(bin))
+	r.done("agent in a sandbox", Checked, "it wrote a file and ran a command under gVisor")
+	return nil
+}
+
+func (r *runner) find(ctx context.Context) (agent.Binary, Status, error) {
+	bin, err := agent.Locate(r.Claude)
+	if err == nil {
+		return bin, Exists, nil
+	}
+	if r.Claude != "" || !errors.Is(err, fs.ErrNotExist) {
+		return bin, "", err
+	}
+	r.begin("Installing the agent: Claude Code " + agent.Version + " (about 380 MB)")
+	bin, err = agent.Install(ctx, r.AgentDir)
+	return bin, Installed, err
+}
+
+func describe(b agent.Binary) string { return "Claude Code " + b.Version + ", " + b.Path }

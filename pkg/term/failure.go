@@ -1,0 +1,75 @@
+package term
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// maxErrorLines bounds how much of an error is shown: causes may quote logs.
+const maxErrorLines = 24
+
+// RenderError writes err to ErrOut: what failed, the cause in muted lines, and
+// what to do next. With JSON it is one object {"error","code","hint"} with the
+// cause within "error". A nil error writes nothing.
+func (t *IO) RenderError(err error) {
+	if err == nil {
+		return
+	}
+	if t.JSON {
+		t.errorJSON(err)
+		return
+	}
+	p := t.Stderr()
+	message, cause := split(err)
+	for i, line := range firstLines(message) {
+		if i == 0 {
+			p.Println(p.Style(Bad, Failed.Symbol()), " ", p.Style(Strong, line))
+			continue
+		}
+		p.Println("  ", p.Style(Normal, line))
+	}
+	if cause != "" {
+		for _, line := range firstLines(cause) {
+			p.Println("  ", p.Style(Muted, line))
+		}
+	}
+	p.Hint(dreamcore.HintOf(err))
+}
+
+func (t *IO) errorJSON(err error) {
+	line, encodeErr := encodeJSON(struct {
+		Error string         `json:"error"`
+		Code  dreamcore.Code `json:"code"`
+		Hint  string         `json:"hint,omitempty"`
+	}{strings.Join(firstLines(err.Error()), "\n"), dreamcore.CodeOf(err), Clean(dreamcore.HintOf(err))})
+	if encodeErr != nil {
+		return // three strings cannot fail to encode
+	}
+	_ = t.screen.write(t.ErrOut, append(line, '\n'))
+}
+
+// split takes the cause off the text of err where an Error of the product is
+// in its chain; the actions that were wrapped around it stay in the message.
+func split(err error) (message, cause string) {
+	text := err.Error()
+	e, ok := errors.AsType[*dreamcore.Error](err)
+	if !ok || e.Err == nil {
+		return text, ""
+	}
+	cause = e.Err.Error()
+	message, ok = strings.CutSuffix(text, ": "+cause)
+	if !ok {
+		return text, ""
+	}
+	return message, cause
+}
+
+func firstLines(s string) []string {
+	lines := cleanLines(s)
+	if len(lines) > maxErrorLines {
+		lines = append(lines[:maxErrorLines:maxErrorLines], "…")
+	}
+	return lines
+}

@@ -1,0 +1,135 @@
+package term
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	xterm "golang.org/x/term"
+)
+
+// defaultWidth is the line length in columns where there is no terminal to ask.
+const defaultWidth = 80
+
+// IO is the operator's side of the process. The fields are set before the
+// first use and not changed after it; the methods are safe for concurrent use.
+// An IO must not be copied.
+type IO struct {
+	In     io.Reader
+	Out    io.Writer
+	ErrOut io.Writer
+
+	// These say which of the streams are terminals: prompts need In and
+	// ErrOut to be, styles the stream that is written to.
+	InTerminal  bool
+	OutTerminal bool
+	ErrTerminal bool
+
+	Color   bool // styles on terminals
+	Rewrite bool // terminals can redraw a line; false for TERM=dumb
+	Width   int  // columns; 0 asks the terminal each time
+	JSON    bool // Out is read by a program: people read ErrOut
+
+	files  files
+	screen screen
+}
+
+// files are the streams as files; they are nil in tests.
+type files struct{ in, out, errOut *os.File }
+
+// System returns the IO of a real process. getenv looks up environment
+// variables and is asked for NO_COLOR, CLICOLOR and TERM only.
+func System(in, out, errOut *os.File, getenv func(string) string) *IO {
+	dumb := getenv("TERM") == "dumb"
+	return &IO{
+		In: in, Out: out, ErrOut: errOut,
+		InTerminal:  isTerminal(in),
+		OutTerminal: isTerminal(out),
+		ErrTerminal: isTerminal(errOut),
+		Color:       !dumb && getenv("NO_COLOR") == "" && getenv("CLICOLOR") != "0",
+		Rewrite:     !dumb,
+		files:       files{in: in, out: out, errOut: errOut},
+	}
+}
+
+// Buffers returns an IO without any terminal that reads from in and writes to
+// the two buffers.
+func Buffers(in string) (t *IO, out, errOut *bytes.Buffer) {
+	out, errOut = new(bytes.Buffer), new(bytes.Buffer)
+	return &IO{In: bytes.NewBufferString(in), Out: out, ErrOut: errOut}, out, errOut
+}
+
+func isTerminal(f *os.File) bool {
+	return f != nil && xterm.IsTerminal(int(f.Fd()))
+}
+
+// Interactive tells whether a person can be asked something.
+func (t *IO) Interactive() bool { return t.InTerminal && t.ErrTerminal }
+
+// Stdout returns the printer of results.
+func (t *IO) Stdout() *Printer {
+	return t.printer(t.Out, t.OutTerminal)
+}
+
+// Stderr returns the printer of progress and errors.
+func (t *IO) Stderr() *Printer {
+	return t.printer(t.ErrOut, t.ErrTerminal)
+}
+
+// Human returns the printer for text that a person reads: Stdout, or Stderr
+// when a program reads Stdout (JSON).
+func (t *IO) Human() *Printer {
+	if t.JSON {
+		return t.Stderr()
+	}
+	return t.Stdout()
+}
+
+// WriteJSON writes v to Out as one JSON value on one line.
+func (t *IO) WriteJSON(v any) error {
+	line, err := encodeJSON(v)
+	if err != nil {
+		return err
+	}
+	return t.WriteLine(line)
+}
+
+// WriteLine writes line and a newline to Out, unchanged: it is for programs.
+func (t *IO) WriteLine(line []byte) error {
+	b := make([]byte, 0, len(line)+1)
+	b = append(append(b, line...), '\n')
+	if err := t.screen.write(t.Out, b); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+// encodeJSON returns v on one line, without a newline, and with <, > and & as
+// they are: no browser reads it.
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode output: %w", err)
+	}
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
+}
+
+// columns returns the width of the terminal behind w.
+func (t *IO) columns(w io.Writer) int {
+	if t.Width > 0 {
+		return t.Width
+	}
+	for _, f := range []*os.File{t.files.out, t.files.errOut} {
+		if f == nil || w != io.Writer(f) {
+			continue
+		}
+		if width, _, err := xterm.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width
+		}
+	}
+	return defaultWidth
+}

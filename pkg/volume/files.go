@@ -1,0 +1,212 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Bounds of a walk through a project.
+const (
+	MaxEntries = 100_000 // names that are looked at, of any kind
+	MaxDepth   = 64      // directories inside each other; deeper ones are left out
+	maxPath    = 4096    // bytes of a path from outside
+)
+
+// File is a regular file of a project.
+type File struct {
+	Path     string // relative to the project, with slashes; any bytes but NUL
+	Size     int64  // bytes
+	Modified time.Time
+	Mode     fs.FileMode // permission bits
+}
+
+// Files walks through the regular files of the project, directory by
+// directory, names in order. It leaves out everything that starts with a dot,
+// links, FIFOs, devices, sockets, and what cannot be opened. The walk ends
+// after an error: ctx's, or CodeTooLarge for a project of more than MaxEntries
+// names.
+func (p *Project) Files(ctx context.Context) iter.Seq2[File, error] {
+	return func(yield func(File, error) bool) {
+		w := &walk{ctx: ctx, yield: yield, left: MaxEntries}
+		root, err := p.root.OpenRoot(".")
+		if err != nil {
+			yield(File{}, diskError("open the project", err))
+			return
+		}
+		w.dir(root, "", 1)
+	}
+}
+
+type walk struct {
+	ctx   context.Context
+	yield func(File, error) bool
+	left  int // entries
+}
+
+// dir walks through one directory and closes it. It returns false when the
+// walk has ended.
+func (w *walk) dir(root *os.Root, prefix string, depth int) bool {
+	defer root.Close()
+	names, err := w.names(root)
+	if err != nil {
+		w.yield(File{}, err)
+		return false
+	}
+	for _, name := range names {
+		if err := w.ctx.Err(); err != nil {
+			w.yield(File{}, err)
+			return false
+		}
+		info, err := root.Lstat(name)
+		switch {
+		case err != nil: // removed meanwhile
+		case info.Mode().IsRegular():
+			f := File{Path: prefix + name, Size: info.Size(), Modified: info.ModTime(), Mode: info.Mode().Perm()}
+			if !w.yield(f, nil) {
+				return false
+			}
+		case info.IsDir() && depth < MaxDepth:
+			sub, err := openDir(root, name)
+			if err == nil && !w.dir(sub, prefix+name+"/", depth+1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// names returns the names in a directory that do not start with a dot.
+func (w *walk) names(root *os.Root) ([]string, error) {
+	d, err := root.Open(".")
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, nil // a sandbox may take our permission away
+	}
+	if err != nil {
+		return nil, diskError("list the project", err)
+	}
+	defer d.Close()
+	const batch = 1024
+	var names []string
+	for {
+		found, err := d.Readdirnames(batch)
+		if w.left -= len(found); w.left < 0 {
+			return nil, &dreamcore.Error{
+				Code:    dreamcore.CodeTooLarge,
+				Message: "the project has more than 100000 files",
+				Hint:    "remove what is not part of the game, such as node_modules",
+			}
+		}
+		for _, name := range found {
+			if !strings.HasPrefix(name, ".") {
+				names = append(names, name)
+			}
+		}
+		if err == io.EOF {
+			slices.Sort(names)
+			return names, nil
+		}
+		if err != nil {
+			return nil, diskError("list the project", err)
+		}
+	}
+}
+
+// Open opens a regular file of the project for reading, without ever waiting
+// or following a link. name is relative, with slashes. CodeInvalid: it leaves
+// the project; CodeNotFound: there is no regular file of that name. The caller
+// must close the file.
+func (p *Project) Open(name string) (*os.File, fs.FileInfo, error) {
+	clean, err := cleanPath(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := openDirs(p.root, path.Dir(clean))
+	if err != nil {
+		return nil, nil, fileError(err)
+	}
+	defer dir.Close()
+	f, info, err := openRegular(dir, path.Base(clean))
+	if err != nil {
+		return nil, nil, fileError(err)
+	}
+	return f, info, nil
+}
+
+// cleanPath returns the shortest form of a path from outside, and refuses one
+// that leaves the project or is the project itself.
+func cleanPath(name string) (string, error) {
+	clean := path.Clean(name)
+	if name == "" || len(name) > maxPath || clean == "." || !fs.ValidPath(strings.ToValidUTF8(clean, "_")) || strings.ContainsRune(clean, 0) {
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid file path", Hint: "use a path inside the project, such as index.html or assets/a.png"}
+	}
+	return clean, nil
+}
+
+// openDirs opens the directory at a clean relative path below root, one
+// element at a time. "." opens root once more.
+func openDirs(root *os.Root, name string) (*os.Root, error) {
+	dir, err := root.OpenRoot(".")
+	if name == "." {
+		return dir, err
+	}
+	for element := range strings.SplitSeq(name, "/") {
+		if err != nil {
+			return nil, err
+		}
+		var next *os.Root
+		next, err = openDir(dir, element)
+		dir.Close()
+		dir = next
+	}
+	return dir, err
+}
+
+// openRegular opens the regular file name, one path element, in dir.
+func openRegular(dir *os.Root, name string) (*os.File, fs.FileInfo, error) {
+	before, err := dir.Lstat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !before.Mode().IsRegular() {
+		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errNotPlain}
+	}
+	// O_NONBLOCK: opening must not wait for a FIFO that was put there
+	// meanwhile; the comparison refuses it, and links too.
+	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	after, err := f.Stat()
+	if err == nil && !os.SameFile(before, after) {
+		err = &fs.PathError{Op: "open", Path: name, Err: errNotPlain}
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, after, nil
+}
+
+// fileError tells a client about a file that it asked for. All that a sandbox
+// can arrange means that there is no such file; the rest is our fault.
+func fileError(err error) error {
+	for _, cause := range []error{
+		fs.ErrNotExist, fs.ErrPermission, errNotPlain,
+		syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.ENXIO, syscall.EINVAL,
+	} {
+		if errors.Is(err, cause) {
+			return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "File not found", Hint: "list the files of the project with list_files", Err: err}
+		}
+	}
+	return diskError("open the file", err)
+}

@@ -1,0 +1,122 @@
+package volume
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+const (
+	usersDir    = "users"
+	projectsDir = "projects"
+)
+
+// Project is the directory of one project. Its methods are safe for
+// concurrent use. What is in it is hostile; see the package's comment.
+type Project struct {
+	root *os.Root
+	path string
+}
+
+// Project opens a project and makes it where it is missing. An owner or mode
+// that a sandbox changed is put right. CodeNotFound: there is no data volume.
+// The caller must Close the Project.
+func (s *Store) Project(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
+	data, err := s.volume(Data)
+	if err != nil {
+		return nil, err
+	}
+	defer data.Close()
+	parent, err := makeDirs(data, usersDir, string(user), projectsDir)
+	if err != nil {
+		return nil, diskError("prepare the projects of the user", err)
+	}
+	defer parent.Close()
+	root, err := s.makeOwned(parent, string(project), sharedMode)
+	if err != nil {
+		return nil, diskError("prepare the project", err)
+	}
+	return &Project{root: root, path: filepath.Clean(root.Name())}, nil
+}
+
+// Find opens a project that is there. CodeNotFound: it is not. The caller must
+// Close the Project.
+func (s *Store) Find(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
+	root, err := s.volume(Data)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{usersDir, string(user), projectsDir, string(project)} {
+		next, err := openDir(root, name)
+		root.Close()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Project not found", Hint: "check user_id and project_id", Err: err}
+		}
+		if err != nil {
+			return nil, diskError("open the project", err)
+		}
+		root = next
+	}
+	return &Project{root: root, path: filepath.Clean(root.Name())}, nil
+}
+
+// Path returns the absolute path of the project on the host, to be mounted.
+func (p *Project) Path() string { return p.path }
+
+// Root returns the project's directory. It belongs to the Project.
+func (p *Project) Root() *os.Root { return p.root }
+
+// Close closes the Project; its files stay.
+func (p *Project) Close() error { return p.root.Close() }
+
+// makeDirs opens the directory at the end of names below root, and makes the
+// ones that are missing.
+func makeDirs(root *os.Root, names ...string) (*os.Root, error) {
+	dir, err := root.OpenRoot(".")
+	for _, name := range names {
+		if err != nil {
+			return nil, err
+		}
+		var next *os.Root
+		if err = dir.Mkdir(name, privateMode); err == nil || errors.Is(err, fs.ErrExist) {
+			next, err = openDir(dir, name)
+		}
+		dir.Close()
+		dir = next
+	}
+	return dir, err
+}
+
+// makeOwned opens the directory name below parent, which no sandbox can
+// write to, makes it where it is missing, and gives it the sandbox's user and
+// mode.
+func (s *Store) makeOwned(parent *os.Root, name string, mode fs.FileMode) (*os.Root, error) {
+	err := parent.Mkdir(name, privateMode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	info, err := parent.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotPlain}
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) != s.opts.UID || int(st.Gid) != s.opts.GID {
+		if err := parent.Lchown(name, s.opts.UID, s.opts.GID); err != nil {
+			return nil, err
+		}
+	}
+	const modeBits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+	if info.Mode()&modeBits != mode {
+		if err := parent.Chmod(name, mode); err != nil {
+			return nil, err
+		}
+	}
+	return openDir(parent, name)
+}

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Builds bin/dreamcore: one static program with gVisor compiled in.
+# usage: scripts/build.sh [OUTPUT]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-bin/dreamcore}
+version=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo dev)}
+mkdir -p "$(dirname "$out")"
+# cgo stays off: every build with it breaks gVisor's kernel.
+CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$out" ./cmd/dreamcore
+echo "built $out ($version, $(du -h "$out" | cut -f1))"
