@@ -116,7 +116,7 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if m.journal, err = journal.Open(s.path(jobsDir), journal.Options{}); err != nil {
 		return nil, err
 	}
-	if m.history, err = history.Open(s.path(historyDir)); err != nil {
+	if m.history, err = history.Open(s.path(historyDir), history.Options{Logger: log}); err != nil {
 		return nil, err
 	}
 	m.gateway = gateway.New(gateway.Config{Logger: log, IdleLimit: s.cfg.ModelIdle})

@@ -162,8 +162,9 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 	}
 	srv, err := server.New(server.Config{
 		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober,
-		Secrets:         func() []string { return currentSecrets(s, log, values) },
-		DefaultLanguage: dreamcore.Language(s.cfg.Language), GraceLimit: s.cfg.Grace, Logger: log,
+		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
+		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log,
+		Limits: server.Limits{GraceLimit: s.cfg.Grace},
 	})
 	if err != nil {
 		return nil, err

@@ -65,6 +65,9 @@ func Record(dir string, b Binary) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("record the agent: %w", err)
+	}
 	tmp := filepath.Join(dir, recordName+".new")
 	if err := os.WriteFile(tmp, append(raw, '\n'), 0o600); err != nil {
 		return fmt.Errorf("record the agent: %w", err)

@@ -209,3 +209,11 @@ func marshal(v any) ([]byte, error) {
 	}
 	return b.Bytes(), nil
 }
+
+// Terminal reads the last event of a generation; ok is false for any other.
+func Terminal(e dreamcore.Event) (o Outcome, ok bool) {
+	if !terminal(e) {
+		return Outcome{}, false
+	}
+	return new(Client).outcome(e), true
+}

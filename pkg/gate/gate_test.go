@@ -59,6 +59,7 @@ func TestEachLieIsFoundByItsGate(t *testing.T) {
 		{"500", "health", reply(500, `{"error":"broken"}`), "broken (500)"},
 
 		{"another output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"hallo","match":true}`), `came out as "hallo"`},
+		{"the secret as output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"`+testSecret+`","match":true}`), `came out as "[secret]"`},
 		{"no output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"","match":true}`), `came out as ""`},
 		{"another input", "sandbox-io", reply(200, `{"success":true,"input":"","output":"","match":true}`), `the input was ""`},
 		{"success only", "sandbox-io", reply(200, `{"success":true}`), `"input" is missing`},

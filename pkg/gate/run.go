@@ -76,6 +76,10 @@ func (c Config) run(parent context.Context, g Gate) Result {
 	case ctx.Err() != nil:
 		v.detail = "not finished within " + term.Duration(c.Timeout) + v.until
 	}
+	if secret := c.Client.Secret(); secret != "" {
+		// A report may be published; a server could have echoed the secret.
+		v.detail = strings.ReplaceAll(v.detail, secret, "[secret]")
+	}
 	return Result{
 		Number:  g.Number,
 		Name:    g.Name,

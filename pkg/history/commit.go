@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,22 +24,20 @@ const author = "dreamcore <dreamcore@localhost>"
 // stays open. An error leaves the newest version as it was: ctx's, or one with
 // CodeSetup (the disk is full or not writable) or CodeInternal.
 func (s *Store) Commit(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (hash string, changed bool, err error) {
-	dir := s.path(user, project)
-	if err := os.MkdirAll(filepath.Dir(dir), dirMode); err != nil {
-		return "", false, diskError("prepare the history", err)
-	}
-	r, err := makeRepo(dir)
+	r, err := makeRepo(ctx, s.path(user, project))
 	if err != nil {
 		return "", false, diskError("prepare the history", err)
 	}
-	unlock, err := r.lock(ctx)
+	unlock, err := lock(ctx, r.dir)
 	if err != nil {
 		return "", false, diskError("lock the history", err)
 	}
 	defer unlock()
 	head, snap, changed, err := r.commit(ctx, root, message, when)
-	if snap != nil && snap.skipped > 0 {
-		s.log.WarnContext(ctx, "left out of the version", "user", string(user), "project", string(project), "count", snap.skipped, "paths", snap.notes)
+	if snap != nil {
+		for _, n := range snap.notes {
+			s.log.WarnContext(ctx, "left out of the version", "user", string(user), "project", string(project), "reason", n.String())
+		}
 	}
 	if err != nil {
 		return "", false, diskError("save the version", err)

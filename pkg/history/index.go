@@ -35,9 +35,9 @@ type index struct {
 
 // entry is one file as it was when it was read.
 type entry struct {
-	stat   stat
-	racy   bool // it may have changed since without a new time stamp
-	hash   plumbing.Hash
+	stat stat
+	racy bool // it may have changed since without a new time stamp
+	hash plumbing.Hash
 }
 
 // stat is what changes when a file changes. The sandbox can set mtime, but

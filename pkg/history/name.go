@@ -1,14 +1,25 @@
 package history
 
 import (
-	"regexp"
 	"strings"
 	"unicode"
 )
 
-// shortNames are the forms that Windows gives to .git, .gitmodules,
-// .gitattributes, .gitignore and .mailmap in its 8.3 scheme.
-var shortNames = regexp.MustCompile(`^(git|gitmod|gitatt|gitign|mailma|gi[0-9a-f]{1,4}|ma[0-9a-f]{1,4})~[0-9]`)
+// isShortName tells whether Windows could give a name to .git, .gitmodules,
+// .gitattributes, .gitignore or .mailmap in its 8.3 scheme: the beginning of
+// one of these, a tilde and a number.
+func isShortName(name string) bool {
+	base, number, ok := strings.Cut(name, "~")
+	if !ok || number == "" || strings.Trim(number, "0123456789") != "" {
+		return false
+	}
+	for _, full := range [...]string{"gitmod", "gitatt", "gitign", "mailma", "gi7eba", "gi7d29", "gi250a", "maba30"} {
+		if strings.HasPrefix(full, base) {
+			return true
+		}
+	}
+	return false
+}
 
 // reserved tells whether Git gives a meaning to a name, on any system: then
 // it must not be in a tree, because whoever checks the tree out would run or
@@ -17,7 +28,7 @@ var shortNames = regexp.MustCompile(`^(git|gitmod|gitatt|gitign|mailma|gi[0-9a-f
 func reserved(name string, link bool) bool {
 	for part := range strings.SplitSeq(name, `\`) { // a separator on Windows
 		switch folded := fold(part); {
-		case folded == ".git", folded == ".gitmodules", shortNames.MatchString(folded):
+		case folded == ".git", folded == ".gitmodules", isShortName(folded):
 			return true
 		case link && (folded == ".gitattributes" || folded == ".gitignore" || folded == ".mailmap"):
 			return true

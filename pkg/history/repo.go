@@ -44,12 +44,27 @@ func openRepo(dir string) (*repo, error) {
 
 // makeRepo opens a repository and makes it where it is missing, all at once:
 // one that was interrupted is never taken for one.
-func makeRepo(dir string) (*repo, error) {
+func makeRepo(ctx context.Context, dir string) (*repo, error) {
 	r, err := openRepo(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return r, err
 	}
-	fresh := dir + ".new-" + uuid.NewString()
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, dirMode); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(ctx, parent)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if r, err := openRepo(dir); !errors.Is(err, fs.ErrNotExist) {
+		return r, err // another was faster
+	}
+	fresh := dir + ".new"
+	if err := os.RemoveAll(fresh); err != nil { // of a crash
+		return nil, err
+	}
 	for _, d := range []string{"objects/info", "objects/pack", "refs/heads", "refs/tags"} {
 		if err := os.MkdirAll(filepath.Join(fresh, d), dirMode); err != nil {
 			return nil, err
@@ -63,18 +78,15 @@ func makeRepo(dir string) (*repo, error) {
 		err = os.Rename(fresh, dir)
 	}
 	if err != nil {
-		err = errors.Join(err, os.RemoveAll(fresh))
-		if r, openErr := openRepo(dir); openErr == nil {
-			return r, nil // another was faster
-		}
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(fresh))
 	}
 	return openRepo(dir)
 }
 
-// lock keeps other writers out, of this process and of others.
-func (r *repo) lock(ctx context.Context) (unlock func(), err error) {
-	d, err := os.Open(r.dir)
+// lock keeps other writers out of a directory, of this process and of others,
+// until unlock is called.
+func lock(ctx context.Context, dir string) (unlock func(), err error) {
+	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +112,11 @@ func (r *repo) lock(ctx context.Context) (unlock func(), err error) {
 func (r *repo) head() (plumbing.Hash, error) {
 	ref, err := r.store.Reference(branch)
 	if errors.Is(err, plumbing.ErrReferenceNotFound) {
+		// go-git says the same of an empty file. Beginning anew over that
+		// would lose every version.
+		if _, err := os.Lstat(filepath.Join(r.dir, branch)); err == nil {
+			return plumbing.ZeroHash, fmt.Errorf("%s is empty", branch)
+		}
 		return plumbing.ZeroHash, nil
 	}
 	if err != nil {

@@ -17,8 +17,14 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 )
 
-// maxNotes bounds the log about what was left out.
-const maxNotes = 20
+// note says why something was left out of a version.
+type note struct {
+	reason string
+	count  int
+	first  string // path
+}
+
+func (n note) String() string { return fmt.Sprintf("%s: %d, such as %q", n.reason, n.count, n.first) }
 
 // snapshot stores what is in a project as Git objects.
 type snapshot struct {
@@ -30,8 +36,7 @@ type snapshot struct {
 	left    int       // names
 	bytes   int64     // left
 	stale   bool      // next knows more than old
-	notes   []string  // what was left out, the first maxNotes of it
-	skipped int       // how much was left out
+	notes   []note    // one for each reason
 }
 
 func newSnapshot(ctx context.Context, objects *writer, old *index) *snapshot {
@@ -58,10 +63,12 @@ var errMoved = errors.New("replaced while it was read")
 
 // skip notes that something is left out of the version.
 func (s *snapshot) skip(path, reason string) {
-	s.skipped++
-	if len(s.notes) < maxNotes {
-		s.notes = append(s.notes, fmt.Sprintf("%q: %s", path, reason))
+	i := slices.IndexFunc(s.notes, func(n note) bool { return n.reason == reason })
+	if i < 0 {
+		i = len(s.notes)
+		s.notes = append(s.notes, note{reason: reason, first: path})
 	}
+	s.notes[i].count++
 }
 
 // dir stores a directory and closes it. files is false when there is nothing
@@ -85,10 +92,16 @@ func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Has
 			items = append(items, i)
 		}
 	}
+	if len(items) == 0 && path != "" {
+		return tree, false, nil
+	}
 	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.sortName(), b.sortName()) })
 	tree, err = s.objects.put(plumbing.TreeObject, encodeTree(items), s.old.trees[path])
+	if err != nil {
+		return tree, false, &ownError{err}
+	}
 	s.next.trees[path] = tree
-	return tree, len(items) > 0, err
+	return tree, len(items) > 0, nil
 }
 
 // item stores one entry of a directory. ok is false when it is left out:
@@ -193,7 +206,7 @@ func (s *snapshot) file(root *os.Root, name, path string, info fs.FileInfo) (has
 	if err != nil {
 		return hash, false, err
 	}
-	if isAttributes(name) && !s.saneAttributes() {
+	if isAttributes(name) && (st.size > smallBytes || !s.saneAttributes()) {
 		s.skip(path, "its lines are too long for Git")
 		return hash, false, nil
 	}

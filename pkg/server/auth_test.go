@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -80,16 +82,17 @@ func TestHealthNeedsNoSecret(t *testing.T) {
 }
 
 func TestSecretsMayChangeWhileServing(t *testing.T) {
-	valid := []string{secret}
-	sv := start(t, options{config: func(c *Config) { c.Secrets = func() []string { return valid } }})
+	var valid atomic.Pointer[[]string]
+	valid.Store(&[]string{secret})
+	sv := start(t, options{config: func(c *Config) { c.Secrets = func() []string { return *valid.Load() } }})
 	if status, _, _ := sv.post("/test_auth", ""); status != http.StatusOK {
 		t.Errorf("before: status %d", status)
 	}
-	valid = []string{"rotated"}
+	valid.Store(&[]string{"rotated"})
 	if status, _, _ := sv.post("/test_auth", ""); status != http.StatusUnauthorized {
 		t.Errorf("after: status %d", status)
 	}
-	valid = nil
+	valid.Store(&[]string{})
 	if status, _, _ := sv.post("/test_auth", ""); status != http.StatusUnauthorized {
 		t.Errorf("without any: status %d", status)
 	}
@@ -126,6 +129,7 @@ func TestARefusedRequestDoesNotKeepTheServerReading(t *testing.T) {
 		name, head string
 		status     int
 	}{
+		{"wrong secret, nothing sent yet", head("/generate_game", "wrong", "Content-Length: 104857600"), 401},
 		{"wrong secret", head("/generate_game", "wrong", "Transfer-Encoding: chunked"), 401},
 		{"unknown path", head("/nothing", secret, "Transfer-Encoding: chunked"), 404},
 		{"too large", head("/generate_game", secret, "Transfer-Encoding: chunked"), 413},
@@ -191,7 +195,7 @@ func TestAClientThatExpectsToContinueIsToldBeforeItSends(t *testing.T) {
 }
 
 func TestASlowBodyIsGivenUp(t *testing.T) {
-	sv := start(t, options{config: func(c *Config) { c.Limits.ReadTimeout = 50_000_000 }})
+	sv := start(t, options{config: func(c *Config) { c.Limits.ReadTimeout = 50 * time.Millisecond }})
 	conn := sv.raw(head("/generate_game", secret, "Content-Length: 100") + `{"user_id":`)
 	r := bufio.NewReader(conn)
 	res, err := http.ReadResponse(r, nil)

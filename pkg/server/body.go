@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"time"
 	"unicode/utf8"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -36,7 +35,7 @@ func (x *exchange) copyBody(w io.Writer, r *http.Request) bool {
 		x.refuse(r, tooLarge(x.limits.MaxBody))
 		return false
 	}
-	_ = x.control.SetReadDeadline(time.Now().Add(x.limits.ReadTimeout))
+	// http.Server bounds the time, and lifts that bound at the end of the body.
 	n, err := io.Copy(w, io.LimitReader(r.Body, x.limits.MaxBody+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -50,9 +49,6 @@ func (x *exchange) copyBody(w io.Writer, r *http.Request) bool {
 		x.refuse(r, tooLarge(x.limits.MaxBody))
 		return false
 	}
-	// The server watches the connection from now on, and would take the
-	// deadline of the body for the end of the client.
-	_ = x.control.SetReadDeadline(time.Time{})
 	return true
 }
 

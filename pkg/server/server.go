@@ -143,8 +143,9 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Handler returns the service as a handler. Limits on headers and idle
-// connections are the business of the http.Server around it: Serve has them.
+// Handler returns the service as a handler. Limits on headers, on the time for
+// a body and on idle connections are the business of the http.Server around
+// it: Serve has them.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 
 // Serve answers requests that come in on ln until ctx ends, then closes ln and

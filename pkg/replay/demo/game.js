@@ -91,6 +91,8 @@
     rink.corner = Math.min(80, (rink.right - rink.left) / 3, (rink.bottom - rink.top) / 3);
     layers.ice = paintIce();
     layers.bank = paintBank();
+    layers.floor = makeLayer();  // the ice with the light on it
+    auroraDue = 0;
     layers.marks = makeLayer();
     if (snake.trail.length) keepInside();
   }
@@ -321,6 +323,10 @@
     for (const f of food) {
       f.age += dt;
       f.spin += dt;
+      const near = Math.hypot(snake.x - f.x, snake.y - f.y);
+      if (near > 75) continue;  // a berry rolls towards a mouth that is close
+      f.x += ((snake.x - f.x) / near) * 130 * dt;
+      f.y += ((snake.y - f.y) / near) * 130 * dt;
     }
     food = food.filter((f) => f.age < f.life);
     if (run.state === 'playing' && run.time > run.nextStar) {
@@ -418,6 +424,7 @@
       return;
     }
     run.reason = reason;
+    endedAt = performance.now();
     setState('over');
   }
 
@@ -435,7 +442,10 @@
     sound.hush(state !== 'playing');
   }
 
+  let endedAt = -Infinity;
+
   function start() {
+    if (performance.now() - endedAt < 500) return;  // a key meant for the game that just ended
     reset();
     setState('playing');
     sound.level();
@@ -628,7 +638,7 @@
 
   function paintAurora(time) {
     if (time < auroraDue) return;
-    auroraDue = time + (calm ? Infinity : 0.05);
+    auroraDue = time + (calm ? Infinity : 0.07);
     const g = aurora.getContext('2d');
     g.globalCompositeOperation = 'source-over';
     g.globalAlpha = 1;
@@ -647,6 +657,13 @@
         }
       }
     });
+    const floor = layers.floor.g;
+    floor.save();
+    floor.setTransform(1, 0, 0, 1, 0, 0);
+    floor.drawImage(layers.ice.canvas, 0, 0);
+    floor.globalCompositeOperation = 'screen';
+    floor.drawImage(aurora, -40, -40, canvas.width + 80, canvas.height + 80);
+    floor.restore();
   }
 
   // -------------------------------------------------------------- effects
@@ -792,13 +809,8 @@
     const w = view.width / view.scale;
     const h = view.height / view.scale;
     ctx.setTransform(1, 0, 0, 1, 0, 0);
-    ctx.drawImage(layers.ice.canvas, 0, 0);
+    ctx.drawImage(layers.floor.canvas, 0, 0);
     ctx.setTransform(k, 0, 0, k, rand(-shake, shake) * view.dpr, rand(-shake, shake) * view.dpr);
-    ctx.save();
-    ctx.globalCompositeOperation = 'screen';
-    ctx.imageSmoothingQuality = 'high';
-    ctx.drawImage(aurora, -30, -30, w + 60, h + 60);
-    ctx.restore();
     ctx.drawImage(layers.marks.canvas, 0, 0, w, h);
     holes.forEach((hole) => drawHole(hole, time));
     food.forEach((f) => (f.kind === 'star' ? drawStar(f) : drawBerry(f, time)));
@@ -1283,7 +1295,7 @@
       get sound() { return sound.on; },
       get palette() { return paletteNames[turned % paletteNames.length]; },
       get cruise() { return TUNING.cruise; },
-      get head() { return Object.freeze({ x: snake.x, y: snake.y, heading: snake.heading, speed: Math.hypot(snake.vx, snake.vy) }); },
+      get head() { return Object.freeze({ x: snake.x, y: snake.y, vx: snake.vx, vy: snake.vy, heading: snake.heading }); },
       get food() { return Object.freeze(food.map((f) => Object.freeze({ x: f.x, y: f.y, kind: f.kind }))); },
       get holes() { return Object.freeze(holes.map((h) => Object.freeze({ x: h.x, y: h.y, phase: h.phase }))); },
     }),
