@@ -102,7 +102,12 @@ func (h *Hierarchy) Open(path string) *Group {
 // error nothing is left.
 func (h *Hierarchy) Create(path string, l Limits) (*Group, error) {
 	g := h.Open(path)
-	if err := g.make(h, path, l); err != nil {
+	err := g.make(h, path, l)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Another program has removed the parent, which was empty, in between.
+		err = g.make(h, path, l)
+	}
+	if err != nil {
 		_ = g.remove()
 		return nil, fmt.Errorf("create cgroup %s: %w", path, err)
 	}
@@ -272,6 +277,10 @@ func (g *Group) Remove(ctx context.Context) error {
 		}
 	}
 }
+
+// RemoveIfEmpty removes the group when it has neither processes nor groups
+// below it, and leaves it alone otherwise.
+func (g *Group) RemoveIfEmpty() { _ = g.remove() }
 
 // remove removes the group's directories, which must have no process. Groups
 // have no files that could be removed, so Remove and never RemoveAll.

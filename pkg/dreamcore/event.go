@@ -88,29 +88,39 @@ func ErrorEvent(f Failure, lang Language) Event {
 const MaxEventBytes = 16 << 20
 
 // LineEvent turns one line of the CLI's output, without its newline, into an
-// event: a JSON object as it is, anything else as a log event. It reports
-// false for a blank line, which is no event.
+// event: a JSON object as it is, anything else as a log event, and so an object
+// that poses as one of our own last events. It reports false for a blank line,
+// which is no event.
 func LineEvent(line []byte) (Event, bool) {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
 		return nil, false
 	}
-	if line[0] == '{' && json.Valid(line) && !bytes.ContainsAny(line, "\r\n") {
+	if line[0] == '{' && json.Valid(line) && !bytes.ContainsAny(line, "\r\n") && !reserved[EventType(line)] {
 		return Event(line), true
 	}
 	return LogEvent(string(line), ""), true
 }
 
-// EventType returns the "type" member of an event, or "".
+// EventType returns the "type" member of an event, or "". It reads the member
+// as clients do: by its exact name, which decoding into a struct does not, and
+// the last one where there are several.
 func EventType(e Event) string {
-	var t struct {
-		Type string `json:"type"`
-	}
-	if json.Unmarshal(e, &t) != nil {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(e, &members) != nil {
 		return ""
 	}
-	return t.Type
+	var t string
+	if json.Unmarshal(members["type"], &t) != nil {
+		return ""
+	}
+	return t
 }
+
+// reserved are the types of events that only we may make: they end a stream or
+// sum it up. What runs in a sandbox can write lines of its own into the CLI's
+// output, and must not be able to end a job for those who watch it.
+var reserved = map[string]bool{"done": true, "error": true, "debug": true}
 
 // encode marshals v on one line and leaves <, > and & as they are, as the old
 // backend did. The values are made of strings, numbers and booleans only.

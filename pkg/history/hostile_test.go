@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
 )
 
 func TestHostileTreesLeaveASoundHistory(t *testing.T) {
@@ -211,6 +213,32 @@ func TestAnEndedContextMakesNoVersion(t *testing.T) {
 	}
 	if versions, err := f.store.Log(t.Context(), user, project, 0); err != nil || len(versions) != 1 || versions[0].Hash != first {
 		t.Fatalf("%v, %v", versions, err)
+	}
+}
+
+func TestALinkPutInPlaceOfWhatWasSeenIsNotFollowed(t *testing.T) {
+	f := newFixture(t)
+	f.write(t, map[string]string{"file": "fine", "dir/a": "fine", "other/a": "x", "else": "x"})
+	for _, target := range []string{"/etc", "../..", "missing", "other", "else"} {
+		for _, name := range []string{"file", "dir"} {
+			before, err := f.root.Lstat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newSnapshot(t.Context(), newWriter(f.git), newIndex())
+			os.Rename(filepath.Join(f.dir, name), filepath.Join(f.dir, "aside"))
+			os.Symlink(target, filepath.Join(f.dir, name))
+			if name == "file" {
+				_, _, err = s.read(f.root, name, before, plumbing.ZeroHash)
+			} else {
+				_, err = openDir(f.root, name, before)
+			}
+			if err == nil || s.tolerate(name, err) != nil {
+				t.Errorf("%s replaced by a link to %s: %v", name, target, err)
+			}
+			os.Remove(filepath.Join(f.dir, name))
+			os.Rename(filepath.Join(f.dir, "aside"), filepath.Join(f.dir, name))
+		}
 	}
 }
 

@@ -220,7 +220,7 @@ func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known pl
 	// meanwhile; the comparison refuses it, and links too.
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return hash, st, err
+		return hash, st, moved(err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -318,7 +318,7 @@ func openDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error)
 	// name alone would wait on a FIFO that was put there meanwhile.
 	root, err := parent.OpenRoot(name + "/.")
 	if err != nil {
-		return nil, err
+		return nil, moved(err)
 	}
 	after, err := root.Stat(".")
 	if err == nil && !os.SameFile(before, after) {
@@ -328,6 +328,16 @@ func openDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error)
 		return nil, errors.Join(err, root.Close())
 	}
 	return root, nil
+}
+
+// moved turns the error of os.Root about a link that leaves it into errMoved:
+// there was no link when the name was looked at. That error has no name, but
+// unlike all others it is none of the system's.
+func moved(err error) error {
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errMoved, err)
 }
 
 func join(dir, name string) string {

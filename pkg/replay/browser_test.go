@@ -277,31 +277,32 @@ func TestTheGamePlaysInABrowserAndChangesWithThePrompts(t *testing.T) {
 	a := newAgent(t)
 	files := http.FileServer(http.Dir(a.dir))
 
-	a.prompt("a snake game with ice physics")
-	first := openTab(t, b, files)
-	playByKeyboard(first)
-	look := `[game.palette, game.cruise, game.food.filter((f) => f.kind === 'berry').length, document.getElementById('edition').textContent].join()`
-	if got, want := eval[string](first, look), "aurora,200,1,A snake on ice"; got != want {
-		t.Errorf("after the first prompt: %s, want %s", got, want)
+	const look = `[game.palette, game.cruise, game.food.filter((f) => f.kind === 'berry').length, document.getElementById('edition').textContent].join()`
+	for _, round := range []struct{ prompt, look string }{
+		{"a snake game with ice physics", "aurora,200,1,A snake on ice"},
+		{"make it faster", "ember,290,1,Ember edition"},
+	} {
+		a.prompt(round.prompt)
+		t.Run(round.prompt+", by keyboard", func(t *testing.T) {
+			p := openTab(t, b, files)
+			playByKeyboard(p)
+			if got := eval[string](p, look); got != round.look {
+				t.Errorf("the game is %s, want %s", got, round.look)
+			}
+		})
+		t.Run(round.prompt+", by touch", func(t *testing.T) { playByTouch(openTab(t, b, files)) })
 	}
-	playByTouch(openTab(t, b, files))
-
-	a.prompt("make it faster")
-	second := openTab(t, b, files)
-	playByKeyboard(second)
-	if got, want := eval[string](second, look), "ember,290,1,Ember edition"; got != want {
-		t.Errorf("after the second prompt: %s, want %s", got, want)
-	}
-	playByTouch(openTab(t, b, files))
 
 	a.prompt("more")
 	a.prompt("and more")
-	later := openTab(t, b, files)
-	later.do(chromedp.Navigate(later.url))
-	later.until(`window.game && game.state === 'ready'`)
-	if got, want := eval[string](later, look), "fjord,290,3,Ember edition"; got != want {
-		t.Errorf("after two more prompts: %s, want %s", got, want)
-	}
+	t.Run("after two more prompts", func(t *testing.T) {
+		p := openTab(t, b, files)
+		p.do(chromedp.Navigate(p.url))
+		p.until(`window.game && game.state === 'ready'`)
+		if got, want := eval[string](p, look), "fjord,290,3,Ember edition"; got != want {
+			t.Errorf("the game is %s, want %s", got, want)
+		}
+	})
 }
 
 func TestTheGameEndsAndStartsAgain(t *testing.T) {

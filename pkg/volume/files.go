@@ -185,7 +185,7 @@ func openRegular(dir *os.Root, name string) (*os.File, fs.FileInfo, error) {
 	// meanwhile; the comparison refuses it, and links too.
 	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, replaced(err)
 	}
 	after, err := f.Stat()
 	if err == nil && !os.SameFile(before, after) {

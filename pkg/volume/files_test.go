@@ -133,6 +133,22 @@ func TestOpenReadsRegularFilesOnly(t *testing.T) {
 	}
 }
 
+func TestALinkOutOfTheProjectIsNoDiskError(t *testing.T) {
+	p, _, _ := newProject(t)
+	write(t, p.Path(), map[string]string{"a": ""})
+	os.Symlink("/etc/passwd", filepath.Join(p.Path(), "link"))
+	// What os.Root says when a file became a link after it was looked at.
+	_, err := p.root.OpenFile("link", os.O_RDONLY, 0)
+	if err == nil {
+		t.Fatal("os.Root followed a link out")
+	}
+	wantError(t, fileError(replaced(err)), dreamcore.CodeNotFound, "File not found")
+	_, err = p.root.OpenFile("a/b", os.O_RDONLY, 0)
+	if got := replaced(err); got != err {
+		t.Fatalf("%v became %v", err, got)
+	}
+}
+
 // FuzzOpen: whatever the path, only files of the project are read.
 func FuzzOpen(f *testing.F) {
 	p, _, state := newProject(f)

@@ -21,6 +21,7 @@ package volume
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -208,7 +209,7 @@ func openDir(parent *os.Root, name string) (*os.Root, error) {
 	// name alone would wait on a FIFO that was put there meanwhile.
 	root, err := parent.OpenRoot(name + "/.")
 	if err != nil {
-		return nil, err
+		return nil, replaced(err)
 	}
 	after, err := root.Stat(".")
 	if err == nil && !os.SameFile(before, after) {
@@ -218,6 +219,16 @@ func openDir(parent *os.Root, name string) (*os.Root, error) {
 		return nil, errors.Join(err, root.Close())
 	}
 	return root, nil
+}
+
+// replaced turns the error of os.Root about a link that leaves it into
+// errNotPlain: there was no link when the name was looked at. That error has
+// no name, but unlike all others it is none of the system's.
+func replaced(err error) error {
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errNotPlain, err)
 }
 
 // diskError gives an error of the file system the hint that fits it.

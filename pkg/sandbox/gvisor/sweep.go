@@ -68,6 +68,8 @@ func (p *Provider) removeInstance(ctx context.Context, instance string) error {
 		errs = append(errs, g.Remove(ctx))
 	}
 	errs = append(errs, parent.Remove(ctx))
+	// The last instance takes the group that they all share with it.
+	p.hierarchy.Open(dreamcore.AppName).RemoveIfEmpty()
 	dir := filepath.Join(p.base, instance)
 	if err := unmountBelow(dir); err != nil {
 		return errors.Join(append(errs, err)...)

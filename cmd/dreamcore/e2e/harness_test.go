@@ -1,0 +1,340 @@
+// Package e2e tests the built program as its users have it: the command line
+// in a process of its own, the service over HTTP, real sandboxes, the real
+// agent. Only the model behind the agent is scripted.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+)
+
+// claudeEnv names the agent's program for tests; without it, PATH is searched.
+const claudeEnv = "DREAMCORE_TEST_CLAUDE"
+
+// golden is a state directory that setup has made, which tests copy.
+var golden struct {
+	exe   string
+	state string
+}
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "dreamcore-e2e-")
+	if err != nil {
+		panic(err)
+	}
+	golden.state = filepath.Join(dir, "golden")
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// host is one installation: a state directory and the program.
+type host struct {
+	t     *testing.T
+	exe   string
+	state string
+	env   []string
+}
+
+// newHost returns an installation that is set up, without a key of the model
+// API. At the end of the test nothing of it may be left on the machine.
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := emptyHost(t)
+	if _, err := os.Stat(golden.state); err != nil {
+		h.must("setup", "--yes", "--claude", claude(t), "--state", golden.state)
+	}
+	if out, err := exec.Command("cp", "-a", golden.state, h.state).CombinedOutput(); err != nil {
+		t.Fatalf("copy the state directory: %v\n%s", err, out)
+	}
+	return h
+}
+
+// emptyHost is an installation before setup.
+func emptyHost(t *testing.T) *host {
+	t.Helper()
+	sandboxtest.Need(t, os.Geteuid() == 0, "root")
+	if golden.exe == "" {
+		golden.exe = sandboxtest.Binary(t)
+		if os.Getenv(sandboxtest.BinaryEnv) == "" {
+			// Binary's own directory goes with the first test.
+			kept := filepath.Join(filepath.Dir(golden.state), "dreamcore")
+			if err := os.Rename(golden.exe, kept); err != nil {
+				t.Fatal(err)
+			}
+			golden.exe = kept
+		}
+	}
+	h := &host{t: t, exe: golden.exe, state: filepath.Join(t.TempDir(), "state")}
+	h.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=dumb", "DREAMCORE_STATE=" + h.state}
+	before := traces(t, h)
+	t.Cleanup(func() {
+		var left []string
+		// What a killed sandbox leaves goes within moments.
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			left = nil
+			for _, s := range traces(t, h) {
+				if !slices.Contains(before, s) {
+					left = append(left, s)
+				}
+			}
+			if len(left) == 0 {
+				return
+			}
+		}
+		t.Errorf("left on the machine:\n%s", strings.Join(left, "\n"))
+	})
+	return h
+}
+
+func claude(t *testing.T) string {
+	t.Helper()
+	if p := os.Getenv(claudeEnv); p != "" {
+		return p
+	}
+	b, err := agent.Locate("")
+	sandboxtest.Need(t, err == nil, "the agent: claude in PATH, or "+claudeEnv)
+	return b.Path
+}
+
+// traces lists what sandboxes leave when they leave something: processes of
+// the program, mounts, cgroups, sockets.
+func traces(t *testing.T, h *host) []string {
+	t.Helper()
+	var found []string
+	procs, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, p := range procs {
+		if exe, err := os.Readlink(p); err == nil && strings.TrimSuffix(exe, " (deleted)") == h.exe {
+			found = append(found, "process "+p)
+		}
+	}
+	dirs := strings.NewReplacer("/", "[/]").Replace(filepath.Dir(h.state))
+	ours := regexp.MustCompile(dirs)
+	for _, file := range []string{"/proc/self/mountinfo", "/proc/net/unix"} {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(raw)) {
+			if ours.MatchString(line) {
+				found = append(found, file+": "+strings.TrimSpace(line))
+			}
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/dreamcore", "/sys/fs/cgroup/*/dreamcore"} {
+		groups, _ := filepath.Glob(pattern)
+		for _, g := range groups {
+			found = append(found, "cgroup "+g)
+		}
+	}
+	return found
+}
+
+// result is how a command ended.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, h.exe, args...)
+	cmd.Env = h.env
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 30 * time.Second
+	return cmd
+}
+
+// run runs the program to its end.
+func (h *host) run(args ...string) result { return h.runIn("", args...) }
+
+func (h *host) runIn(stdin string, args ...string) result {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := h.command(ctx, args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errOut
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		h.t.Fatalf("dreamcore %v hangs\n%s\n%s", args, out.String(), errOut.String())
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		h.t.Fatalf("dreamcore %v: %v", args, err)
+	}
+	return result{out.String(), errOut.String(), cmd.ProcessState.ExitCode()}
+}
+
+// must runs the program and expects success.
+func (h *host) must(args ...string) string {
+	h.t.Helper()
+	r := h.run(args...)
+	if r.code != 0 {
+		h.t.Fatalf("dreamcore %v: exit code %d\n%s\n%s", args, r.code, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// service is a running `dreamcore serve`.
+type service struct {
+	h      *host
+	cmd    *exec.Cmd
+	url    string
+	secret string
+	log    *logBuffer
+	done   chan struct{}
+	err    error
+}
+
+var servingOn = regexp.MustCompile(`Serving on (http://\S+)`)
+
+// serve starts the service on a free port and waits until it answers.
+func (h *host) serve(args ...string) *service {
+	h.t.Helper()
+	s := &service{h: h, log: &logBuffer{seen: make(chan struct{})}, done: make(chan struct{})}
+	s.secret = strings.TrimSpace(h.must("secret", "show", "modal-internal-secret"))
+	s.cmd = h.command(context.Background(), append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+	s.cmd.Stderr = s.log
+	if err := s.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	go func() {
+		s.err = s.cmd.Wait()
+		close(s.done)
+	}()
+	h.t.Cleanup(s.stop)
+	select {
+	case <-s.log.seen:
+	case <-s.done:
+		h.t.Fatalf("the service ended: %v\n%s", s.err, s.log)
+	case <-time.After(time.Minute):
+		h.t.Fatalf("the service does not start\n%s", s.log)
+	}
+	s.url = s.log.url()
+	return s
+}
+
+// stop ends the service gracefully and expects it to succeed.
+func (s *service) stop() {
+	select {
+	case <-s.done:
+		return
+	default:
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.done:
+	case <-time.After(time.Minute):
+		_ = s.cmd.Process.Kill()
+		<-s.done
+		s.h.t.Errorf("the service does not stop\n%s", s.log)
+	}
+	if s.err != nil {
+		s.h.t.Errorf("the service ended with %v\n%s", s.err, s.log)
+	}
+	if s.h.t.Failed() {
+		s.h.t.Logf("log of the service:\n%s", s.log)
+	}
+}
+
+// kill ends the service as a crash does.
+func (s *service) kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.done
+}
+
+// post sends a request with the secret. The caller closes the body.
+func (s *service) post(path, body string, header ...string) *http.Response {
+	s.h.t.Helper()
+	req, err := http.NewRequest(http.MethodPost, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.h.t.Fatal(err)
+	}
+	req.Header.Set("X-Modal-Secret", s.secret)
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.h.t.Fatalf("POST %s: %v\n%s", path, err, s.log)
+	}
+	return resp
+}
+
+// object is the JSON answer to a request.
+func (s *service) object(path, body string, header ...string) (int, map[string]any) {
+	s.h.t.Helper()
+	resp := s.post(path, body, header...)
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.h.t.Fatal(err)
+	}
+	var o map[string]any
+	if err := json.Unmarshal(raw, &o); err != nil {
+		s.h.t.Fatalf("POST %s: %v in %q", path, err, raw)
+	}
+	return resp.StatusCode, o
+}
+
+// events are all events of a stream, read as an old client does it.
+func (s *service) events(path, body string, header ...string) []map[string]any {
+	s.h.t.Helper()
+	resp := s.post(path, body, header...)
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.h.t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		s.h.t.Fatalf("POST %s: %s\n%s", path, resp.Status, raw)
+	}
+	return parseEvents(s.h.t, string(raw))
+}
+
+func parseEvents(t *testing.T, stream string) []map[string]any {
+	t.Helper()
+	var events []map[string]any
+	for line := range strings.Lines(stream) {
+		data, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "data: ")
+		if !ok {
+			continue
+		}
+		var e map[string]any
+		if err := json.Unmarshal([]byte(data), &e); err != nil {
+			t.Fatalf("event %q: %v", data, err)
+		}
+		events = append(events, e)
+	}
+	return events
+}
+
+// wish is a request body for generate_game.
+func wish(user, project, prompt string, more ...string) string {
+	m := map[string]string{"user_id": user, "project_id": project, "prompt": prompt}
+	for i := 0; i+1 < len(more); i += 2 {
+		m[more[i]] = more[i+1]
+	}
+	b, _ := json.Marshal(m)
+	return string(b)
+}

@@ -1,0 +1,77 @@
+package dreamcore_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+const (
+	user    = "123e4567-e89b-42d3-a456-426614174000"
+	project = "223e4567-e89b-42d3-a456-426614174000"
+)
+
+func TestRequestsAreCheckedInTheOrderOfTheContract(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		req  dreamcore.Request
+		want string // "" is valid
+		code dreamcore.Code
+	}{
+		{"whole", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "a game"}, "", ""},
+		{"nothing", dreamcore.Request{}, "user_id is required", dreamcore.CodeInvalid},
+		{"no project", dreamcore.Request{UserID: user}, "project_id is required", dreamcore.CodeInvalid},
+		{"no prompt", dreamcore.Request{UserID: user, ProjectID: project}, "prompt is required", dreamcore.CodeInvalid},
+		{"a blank prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: " \t\n　"}, "prompt is required", dreamcore.CodeInvalid},
+		{"a long prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: strings.Repeat("x", 1<<20+1)}, "prompt is too long: at most 1 MiB", dreamcore.CodeTooLarge},
+		{"the longest prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: strings.Repeat("x", 1<<20)}, "", ""},
+		{"a prompt with NUL", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "a\x00b"}, "Invalid prompt: must be UTF-8 text without NUL", dreamcore.CodeInvalid},
+		{"an unknown test error", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "x", TestError: "boom"}, "Invalid _test_error: must be one of timeout, general, sandbox, network, rate_limit", dreamcore.CodeInvalid},
+		{"a test error", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "x", TestError: "timeout"}, "", ""},
+	} {
+		w, err := tt.req.Validate()
+		switch {
+		case tt.want == "" && err != nil:
+			t.Errorf("%s: %v", tt.name, err)
+		case tt.want == "" && (string(w.User) != user || string(w.Project) != project || w.Prompt != tt.req.Prompt):
+			t.Errorf("%s: %+v", tt.name, w)
+		case tt.want != "" && (err == nil || err.Error() != tt.want || dreamcore.CodeOf(err) != tt.code):
+			t.Errorf("%s: %v (%s), want %q", tt.name, err, dreamcore.CodeOf(err), tt.want)
+		}
+	}
+}
+
+func TestIDsAreCanonicalUUIDs(t *testing.T) {
+	for _, good := range []string{user, strings.ToUpper(user)} {
+		if id, err := dreamcore.ParseUserID(good); err != nil || string(id) != user {
+			t.Errorf("%s: %q, %v", good, id, err)
+		}
+	}
+	bad := []string{
+		"..", "../../../etc/passwd", "{" + user + "}", "urn:uuid:" + user, strings.ReplaceAll(user, "-", ""),
+		user + "\x00", user[:35], user + " ", " " + user[1:], "123e4567-e89b-42d3-a456-42661417400g",
+		"123e4567_e89b_42d3_a456_426614174000", "123e4567-e89b-42d3-a456-42661417４000", strings.Repeat("a", 10<<20),
+		"../e4567-e89b-42d3-a456-426614174000",
+	}
+	for _, b := range bad {
+		if id, err := dreamcore.ParseProjectID(b); err == nil || err.Error() != "Invalid project_id: must be UUID format" {
+			t.Errorf("%.60q is taken as %q: %v", b, id, err)
+		}
+	}
+}
+
+func FuzzParseID(f *testing.F) {
+	f.Add(user)
+	f.Add("{" + user + "}")
+	f.Add("../../etc")
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := dreamcore.ParseUserID(s)
+		if err != nil {
+			return
+		}
+		if len(id) != 36 || !strings.EqualFold(string(id), s) || strings.Trim(string(id), "0123456789abcdef-") != "" {
+			t.Errorf("%q is taken as %q", s, id)
+		}
+	})
+}
