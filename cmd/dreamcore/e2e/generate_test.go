@@ -102,7 +102,7 @@ func TestGenerateTakesAnyPromptAsItIs(t *testing.T) {
 		"a slash command": "/clear everything",
 		"Japanese":        "氷の上のヘビゲームを作って",
 		"emoji":           "🐍❄️ game 👨‍👩‍👧‍👦",
-		"1 MiB":           strings.Repeat("snake ", 1<<20/6),
+		"200 kB":          strings.Repeat("snake ", 200_000/6),
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.t = t
@@ -120,6 +120,18 @@ func TestGenerateTakesAnyPromptAsItIs(t *testing.T) {
 				t.Error("the prompt did not reach the model's conversation as it was")
 			}
 		})
+	}
+}
+
+func TestTheLongestPromptEndsInAnError(t *testing.T) {
+	h := newHost(t)
+	// 1 MiB is more than the agent's model takes: it says so and exits with 1.
+	r := h.runIn(strings.Repeat("snake ", 1<<20/6), "generate", "-", "--model-script", "demo", "--json")
+	if r.code != 1 || !strings.Contains(r.stdout, `{"type":"error","exitCode":1,"code":"CLI_GENERAL_ERROR"`) {
+		t.Errorf("exit code %d\n%.2000s\n%s", r.code, r.stdout, r.stderr)
+	}
+	if r := h.runIn(strings.Repeat("x", 1<<20+1), "generate", "-", "--model-script", "demo"); r.code != 2 || !strings.Contains(r.stderr, "prompt is too long") {
+		t.Errorf("more than 1 MiB: exit code %d\n%s", r.code, r.stderr)
 	}
 }
 

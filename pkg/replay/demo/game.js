@@ -1275,9 +1275,8 @@
     requestAnimationFrame(frame);
   }
 
-  document.documentElement.style.setProperty('--night', palette.night);
-  document.documentElement.style.setProperty('--accent', palette.accent[0]);
-  document.documentElement.style.setProperty('--accent-2', palette.accent[1]);
+  const colors = { '--night': palette.night, '--ice': palette.ice[0], '--accent': palette.accent[0], '--accent-2': palette.accent[1] };
+  for (const name in colors) document.documentElement.style.setProperty(name, colors[name]);
   resize();
   reset();
   setState('ready');
