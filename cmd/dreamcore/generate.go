@@ -198,6 +198,13 @@ func (m *machine) generate(ctx context.Context, req dreamcore.Request, lang drea
 	for {
 		e, err := r.Next(context.WithoutCancel(ctx))
 		if errors.Is(err, io.EOF) {
+			if end == (client.Outcome{}) {
+				err = &dreamcore.Error{
+					Code: dreamcore.CodeInternal, Message: "the job's log ends without its last event",
+					Hint: "see the log above; most often the disk is full",
+				}
+				return end, err
+			}
 			return end, nil
 		}
 		if err != nil {

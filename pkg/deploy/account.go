@@ -159,22 +159,3 @@ func (a *account) apply(ctx context.Context) (string, error) {
 	}
 	return fmt.Sprintf("uid %d, gid %d", want[0], want[1]), err
 }
-
-// configuration is a new configuration file.
-func (p *Plan) configuration() []byte {
-	if p.o.Config != nil {
-		return p.o.Config
-	}
-	s := p.o.Settings
-	var b bytes.Buffer
-	b.WriteString("# Settings of the dreamcore service. After a change: systemctl restart dreamcore\n")
-	fmt.Fprintf(&b, "state: %q\nlisten: %q\nsandbox_uid: %d\nsandbox_gid: %d\n", s.State, s.Listen, s.UID, s.GID)
-	for _, v := range []struct{ key, value string }{
-		{"upstream", s.Upstream}, {"model_script", s.ModelScript}, {"rootfs", s.Rootfs},
-	} {
-		if v.value != "" {
-			fmt.Fprintf(&b, "%s: %q\n", v.key, v.value)
-		}
-	}
-	return b.Bytes()
-}

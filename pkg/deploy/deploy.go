@@ -14,10 +14,8 @@ package deploy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -54,7 +52,8 @@ type Settings struct {
 	Upstream    string // "" is the default
 	ModelScript string // "" asks the model API
 	Rootfs      string
-	Grace       time.Duration // for running generations when the service stops
+	Grace       time.Duration     // for running generations when the service stops
+	More        map[string]string // other settings for a new configuration, by their keys
 }
 
 // Options of a Plan.
@@ -138,7 +137,7 @@ type Plan struct {
 // New looks at the machine and makes the plan. It changes nothing. CodeInvalid:
 // the options do not fit together; CodeConflict: what is there is not ours to
 // change.
-func New(o Options) (*Plan, error) {
+func New(ctx context.Context, o Options) (*Plan, error) {
 	if o.Runner == nil {
 		o.Runner = Run
 	}
@@ -146,18 +145,18 @@ func New(o Options) (*Plan, error) {
 		o: o, offline: o.Root != "", owned: os.Geteuid() == 0,
 		touched: map[string]bool{}, limit: healthLimit,
 	}
-	return p, p.prepare()
+	return p, p.prepare(ctx)
 }
 
 // prepare decides what depends on the machine and lists the actions.
-func (p *Plan) prepare() error {
+func (p *Plan) prepare(ctx context.Context) error {
 	if err := p.o.validate(); err != nil {
 		return err
 	}
 	if err := p.chooseAccount(); err != nil {
 		return err
 	}
-	p.sealed = p.chooseSealed()
+	p.sealed = p.chooseSealed(ctx)
 	agent, err := p.chooseAgent()
 	if err != nil {
 		return err
@@ -177,7 +176,7 @@ func (p *Plan) prepare() error {
 	p.add(
 		&file{plan: p, what: configStep, path: ConfigFile, mode: 0o600, content: p.configuration, keep: true},
 		// Commands at the terminal read the configuration of the state directory.
-		&link{plan: p, path: filepath.Join(s.State, "config.yaml"), target: func() string { return ConfigFile }},
+		&link{plan: p, path: filepath.Join(s.State, "config.yaml"), target: func() string { return ConfigFile }, content: p.effective},
 		&identity{plan: p},
 		&unit{file{plan: p, what: unitStep, path: UnitFile, mode: 0o644, content: p.unitContent}},
 		&setup{plan: p}, &reload{plan: p}, &enable{plan: p},
@@ -335,32 +334,6 @@ func (p *Plan) Obstacles() []error {
 // answers tells whether something will answer the agent.
 func (p *Plan) answers() bool {
 	return p.o.Settings.ModelScript != "" || p.o.KeyFile != "" || p.o.HasKey || p.hasSecret(modelSecret)
-}
-
-// ExistingConfig finds the configuration that an installation would keep, ""
-// where there is none. adopt tells that it is the one of the state directory,
-// whose content would move to ConfigFile.
-func ExistingConfig(root, state string) (path string, adopt bool, err error) {
-	p := &Plan{o: Options{Root: root}}
-	for _, c := range []struct {
-		path  string
-		adopt bool
-	}{{ConfigFile, false}, {filepath.Join(state, "config.yaml"), true}} {
-		host, err := p.at(c.path)
-		if err != nil {
-			return "", false, err
-		}
-		fi, err := os.Lstat(host)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
-			return "", false, fileFault("look for the configuration", host, err)
-		case fi.Mode().IsRegular():
-			return host, c.adopt, nil
-		}
-	}
-	return "", false, nil
 }
 
 func invalid(hint, format string, args ...any) error {

@@ -260,11 +260,13 @@ func unlessEnd(err error) error {
 	return err
 }
 
-// link is a symbolic link.
+// link is a symbolic link. It takes the place of a file only where that has
+// the content that the link leads to.
 type link struct {
-	plan   *Plan
-	path   string
-	target func() string
+	plan    *Plan
+	path    string
+	target  func() string
+	content func() ([]byte, error)
 }
 
 func (l *link) name() string { return "link " + l.path }
@@ -276,11 +278,18 @@ func (l *link) check(context.Context) (Status, error) {
 	if err != nil || fi == nil {
 		return Created, err
 	}
-	if fi.IsDir() {
-		return "", occupied(host, "a link")
+	if fi.Mode()&fs.ModeSymlink != 0 {
+		if have, err := os.Readlink(host); err == nil && have == l.target() {
+			return Unchanged, nil
+		}
+		return Changed, nil
 	}
-	if have, err := os.Readlink(host); err == nil && have == l.target() {
-		return Unchanged, nil
+	want, err := l.content()
+	if err != nil {
+		return "", err
+	}
+	if have, err := os.ReadFile(host); err != nil || !bytes.Equal(have, want) {
+		return "", occupied(host, "a link to "+l.target())
 	}
 	return Changed, nil
 }

@@ -67,7 +67,7 @@ func (p *Plan) linkPath() string {
 
 // chooseSealed tells whether the identity is, or will be, encrypted. What is
 // installed already stays as it is.
-func (p *Plan) chooseSealed() bool {
+func (p *Plan) chooseSealed(ctx context.Context) bool {
 	if p.offline {
 		return false
 	}
@@ -77,7 +77,7 @@ func (p *Plan) chooseSealed() bool {
 			return sealed
 		}
 	}
-	_, err := p.o.Runner(context.Background(), p.command("systemd-creds", "--version"))
+	_, err := p.o.Runner(ctx, p.command("systemd-creds", "--version"))
 	return err == nil
 }
 
@@ -103,9 +103,12 @@ func (i *identity) check(context.Context) (Status, error) {
 	if err != nil || fi == nil {
 		return Created, err
 	}
-	link := link{plan: p, path: p.linkPath(), target: p.linkTarget}
-	if status, err := link.check(context.Background()); err != nil || status != Unchanged {
-		return Changed, err
+	host, _, err := p.lstat(p.linkPath())
+	if err != nil {
+		return "", err
+	}
+	if to, err := os.Readlink(host); err != nil || to != p.linkTarget() {
+		return Changed, nil
 	}
 	if !p.proper(fi, 0o600) {
 		return Changed, nil

@@ -129,15 +129,19 @@ func setupFault(err error) error {
 	if !errors.As(err, &failed) {
 		return err
 	}
-	for line := range strings.Lines(failed.Stderr) {
+	var fault error
+	for line := range strings.Lines(failed.Stderr) { // lines of the log among them
 		var said struct {
 			Error string         `json:"error"`
 			Code  dreamcore.Code `json:"code"`
 			Hint  string         `json:"hint"`
 		}
-		if json.Unmarshal([]byte(line), &said) == nil && said.Error != "" {
-			return &dreamcore.Error{Code: said.Code, Message: said.Error, Hint: said.Hint}
+		if json.Unmarshal([]byte(line), &said) == nil && said.Code != "" {
+			fault = &dreamcore.Error{Code: said.Code, Message: said.Error, Hint: said.Hint}
 		}
+	}
+	if fault != nil {
+		return fault
 	}
 	return commandFault("set the service up", err)
 }

@@ -18,8 +18,8 @@
 // may read from an atomic pointer: there is no lock, queue or buffer that a
 // slow reader could hold against the writer.
 //
-// One process at a time may write into a directory; whoever opens the state
-// directory sees to that.
+// Several processes may use one directory: a log is locked for as long as it
+// is written.
 package journal
 
 import (
@@ -122,6 +122,10 @@ func (s *Store) Create(job string) (*Log, error) {
 		return nil, diskError("create the log of job "+job, err)
 	}
 	l := newLog(s, job, f, 0, 0)
+	if err := errors.Join(holdNew(f), l.reserve(0)); err != nil {
+		err = errors.Join(err, f.Close(), s.root.Remove(name))
+		return nil, diskError("create the log of job "+job, err)
+	}
 	s.live[job] = l
 	return l, nil
 }
@@ -150,6 +154,10 @@ func (s *Store) Reopen(job string) (*Log, error) {
 	}
 	if err != nil {
 		return nil, diskError("open the log of job "+job, err)
+	}
+	if err := hold(f); err != nil {
+		_ = f.Close()
+		return nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "job " + job + " is running in another process", Hint: "wait for its end", Err: err}
 	}
 	size, lines, err := s.recover(f)
 	if err != nil {
@@ -180,7 +188,7 @@ func (s *Store) recover(f *os.File) (size int64, lines uint64, err error) {
 }
 
 // Unfinished returns the jobs, in order of their ids, that have no terminal
-// event and that this process is not writing: a crash left them.
+// event and that no process is writing: a crash left them.
 func (s *Store) Unfinished() ([]string, error) {
 	names, err := s.names()
 	if err != nil {
@@ -236,12 +244,16 @@ func (s *Store) forget(l *Log) {
 	delete(s.live, l.job)
 }
 
+// hasEnded tells whether a log needs nobody to end it.
 func (s *Store) hasEnded(name string) (bool, error) {
 	f, err := s.root.Open(name)
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
+	if held(f) {
+		return true, nil // it will
+	}
 	return endsTerminal(f)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type Log struct {
 	mu       sync.Mutex
 	f        *os.File  // guarded by mu
 	size     int64     // guarded by mu; bytes of whole lines
+	reserved int64     // guarded by mu; the disk has room up to this offset
 	lines    uint64    // guarded by mu
 	torn     bool      // guarded by mu; bytes beyond size could not be cut off
 	closed   bool      // guarded by mu
@@ -94,6 +96,11 @@ func (l *Log) write(e dreamcore.Event, terminal bool) error {
 		}
 	}
 	l.buf = append(append(l.buf[:0], e...), '\n')
+	if !terminal { // which has its room already
+		if err := l.reserve(len(l.buf)); err != nil {
+			return err
+		}
+	}
 	_, err := l.f.WriteAt(l.buf, l.size)
 	due := terminal || time.Since(l.lastSync) >= l.store.opts.SyncInterval
 	if err == nil && due {
@@ -121,6 +128,9 @@ func (l *Log) cut() error {
 		return err
 	}
 	l.torn = false
+	if l.reserved != math.MaxInt64 {
+		l.reserved = l.size // what was reserved went with it
+	}
 	return nil
 }
 
@@ -143,8 +153,8 @@ func (l *Log) Close() error {
 	}
 	l.closed = true
 	var errs []error
-	if l.torn {
-		errs = append(errs, l.cut())
+	if l.torn || l.reserved > l.size {
+		errs = append(errs, l.cut()) // gives back what was reserved and not used
 	}
 	if l.unsynced {
 		errs = append(errs, l.store.sync(l.f))

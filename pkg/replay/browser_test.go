@@ -131,6 +131,14 @@ func (p *tab) clock(steps int) {
 	p.clockID = id.Identifier
 }
 
+func (p *tab) reduceMotion() {
+	p.t.Helper()
+	features := []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}
+	if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: features}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 func (p *tab) listen(ev any) {
 	switch e := ev.(type) {
 	case *runtime.EventExceptionThrown:
@@ -338,6 +346,7 @@ func TestTheGameEndsAndStartsAgain(t *testing.T) {
 	t.Parallel()
 	p := openTab(t, browser(t), http.FileServer(http.Dir("demo")))
 	p.clock(4)
+	p.reduceMotion() // which is cheaper to draw
 	p.do(chromedp.EmulateViewport(480, 320))
 	p.do(chromedp.Navigate(p.url))
 	p.until(`window.game && game.state === 'ready'`)
@@ -366,9 +375,7 @@ func TestTheGameRespectsReducedMotionAndBlockedStorage(t *testing.T) {
 		w.Header().Set("Content-Security-Policy", "sandbox allow-scripts") // reading localStorage throws
 		files.ServeHTTP(w, r)
 	}))
-	if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}}); err != nil {
-		t.Fatal(err)
-	}
+	p.reduceMotion()
 	p.do(chromedp.Navigate(p.url))
 	p.until(`window.game && game.state === 'ready'`)
 	const position = `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(game.head.x))))`

@@ -1,5 +1,0 @@
-package main
-
-import "github.com/spf13/cobra"
-
-func newDeployCmd(a *app) *cobra.Command { return &cobra.Command{Use: "deploy", Hidden: true} }

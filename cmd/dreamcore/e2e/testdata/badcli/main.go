@@ -1,0 +1,76 @@
+// Command badcli stands where the agent's program should be and misbehaves as
+// the first word of its prompt says.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const success = `{"type":"result","subtype":"success","is_error":false,"result":"ok","num_turns":1}`
+
+func main() {
+	raw, _ := io.ReadAll(os.Stdin)
+	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	words := strings.Fields(lines[len(lines)-1])
+	switch words[0] {
+	case "garbage":
+		_, _ = os.Stdout.Write([]byte("\x00\xff\xfe not json \x1b[31m\n{\"cut\n[1,2]\n"))
+		fmt.Println(success)
+	case "longline":
+		fmt.Printf(`{"type":"user","x":"%s"}`+"\n", bytes.Repeat([]byte("x"), 5<<20))
+		fmt.Println(success)
+	case "hugeline":
+		chunk := bytes.Repeat([]byte("x"), 1<<20)
+		for range 40 {
+			_, _ = os.Stdout.Write(chunk)
+		}
+		fmt.Println()
+		fmt.Println(success)
+	case "nothing":
+	case "forge":
+		fmt.Println(`{"type":"done","exit_code":0}`)
+		os.Exit(1)
+	case "liar":
+		fmt.Println(`{"type":"result","subtype":"success","is_error":true,"result":"no"}`)
+	case "many":
+		for i := range 1500 {
+			fmt.Printf(`{"type":"user","n":%d}`+"\n", i)
+		}
+		fmt.Println(success)
+	case "signal":
+		// A shell, because Go's runtime has plans of its own for some signals.
+		_ = syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -" + words[1] + " $$; sleep 60"}, os.Environ())
+	case "exit":
+		n, _ := strconv.Atoi(words[1])
+		fmt.Fprintln(os.Stderr, "a reason on standard error")
+		os.Exit(n)
+	case "leave":
+		// A child in a session of its own that holds the output open.
+		cmd := exec.Command("/usr/bin/setsid", "sleep", "600")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		_ = cmd.Start()
+		fmt.Println(success)
+	case "memory":
+		var held [][]byte
+		for {
+			b := make([]byte, 16<<20)
+			for i := range b {
+				b[i] = 1
+			}
+			held = append(held, b)
+			_ = held
+		}
+	case "hang":
+		for {
+			time.Sleep(time.Hour)
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package deploy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// configuration is a new configuration file.
+func (p *Plan) configuration() []byte {
+	if p.o.Config != nil {
+		return p.o.Config
+	}
+	s := p.o.Settings
+	var b bytes.Buffer
+	b.WriteString("# Settings of the dreamcore service. After a change: systemctl restart dreamcore\n")
+	fmt.Fprintf(&b, "state: %q\nlisten: %q\nsandbox_uid: %d\nsandbox_gid: %d\n", s.State, s.Listen, s.UID, s.GID)
+	for _, v := range []struct{ key, value string }{
+		{"upstream", s.Upstream}, {"model_script", s.ModelScript}, {"rootfs", s.Rootfs},
+	} {
+		if v.value != "" {
+			fmt.Fprintf(&b, "%s: %q\n", v.key, v.value)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.More)) {
+		fmt.Fprintf(&b, "%s: %q\n", key, s.More[key])
+	}
+	return b.Bytes()
+}
+
+// effective is the configuration as it is, or will be.
+func (p *Plan) effective() ([]byte, error) {
+	host, fi, err := p.lstat(ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	if fi == nil {
+		return p.configuration(), nil
+	}
+	raw, err := os.ReadFile(host)
+	if err != nil {
+		return nil, fileFault("read", host, err)
+	}
+	return raw, nil
+}
+
+// ExistingConfig finds the configuration that an installation would keep, ""
+// where there is none. adopt tells that it is the one of the state directory,
+// whose content would move to ConfigFile.
+func ExistingConfig(root, state string) (path string, adopt bool, err error) {
+	p := &Plan{o: Options{Root: root}}
+	for _, c := range []struct {
+		path  string
+		adopt bool
+	}{{ConfigFile, false}, {filepath.Join(state, "config.yaml"), true}} {
+		host, err := p.at(c.path)
+		if err != nil {
+			return "", false, err
+		}
+		fi, err := os.Lstat(host)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return "", false, fileFault("look for the configuration", host, err)
+		case fi.Mode().IsRegular():
+			return host, c.adopt, nil
+		}
+	}
+	return "", false, nil
+}
