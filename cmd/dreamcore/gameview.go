@@ -22,6 +22,7 @@ type gameView struct {
 	project  string // directory of the project inside, which file names are shown without
 	result   cliResult
 	commit   string
+	free     bool // no model was paid
 }
 
 // cliResult is what the view shows of the CLI's last line.
@@ -41,6 +42,7 @@ func newGameView(a *app, req dreamcore.Request) *gameView {
 
 // demo announces that no model is asked.
 func (v *gameView) demo() {
+	v.free = true
 	if v.io.JSON {
 		return
 	}
@@ -164,7 +166,10 @@ func (v *gameView) done() {
 	}
 	details := []string{term.Duration(time.Since(v.began))}
 	if v.result.Turns > 0 {
-		details = append(details, fmt.Sprintf("%d turns", v.result.Turns), term.Dollars(v.result.Cost))
+		details = append(details, fmt.Sprintf("%d turns", v.result.Turns))
+		if !v.free {
+			details = append(details, term.Dollars(v.result.Cost))
+		}
 	}
 	if v.commit != "" {
 		details = append(details, "version "+v.commit)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -24,6 +26,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
@@ -57,18 +60,37 @@ func openState(cfg config.Config, env config.Environment) (state, error) {
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return s, notWritable(cfg.State, err)
 	}
-	probeFile, err := os.CreateTemp(cfg.State, ".writable-")
-	if err != nil {
-		return s, notWritable(cfg.State, err)
-	}
-	_ = probeFile.Close()
-	if err := os.Remove(probeFile.Name()); err != nil {
-		return s, notWritable(cfg.State, err)
-	}
+	var err error
 	s.volumes, err = volume.Open(s.path(volumesDir), volume.Options{
 		HomesDir: s.path(homesDir), UID: cfg.UID, GID: cfg.GID,
 	})
 	return s, err
+}
+
+// minFree is what the disk must have left before work is begun: enough for
+// logs, versions and a game.
+const minFree = 32 << 20
+
+// checkDisk refuses to begin work that a full or read-only disk would ruin.
+func (s state) checkDisk() error {
+	f, err := os.CreateTemp(s.cfg.State, ".writable-")
+	if err != nil {
+		return notWritable(s.cfg.State, err)
+	}
+	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+		return notWritable(s.cfg.State, err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.cfg.State, &fs); err != nil {
+		return fmt.Errorf("look at the disk: %w", err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; free < minFree {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("no space left for the state directory %s: %s free, %s needed", s.cfg.State, term.Size(free), term.Size(minFree)),
+			Hint: "free some space on that disk, or name a directory on another one with --state DIR",
+		}
+	}
+	return nil
 }
 
 func notWritable(dir string, err error) error {
@@ -103,6 +125,9 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 			_ = m.close(context.WithoutCancel(ctx))
 		}
 	}()
+	if err = s.checkDisk(); err != nil {
+		return nil, err
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err

@@ -50,6 +50,9 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkDisk(); err != nil {
+		return err
+	}
 	out := a.io.Human()
 	if !a.io.JSON {
 		out.Heading("dreamcore setup", s.cfg.State)

@@ -132,20 +132,28 @@ type Plan struct {
 	sealed  bool            // the identity is sealed for this machine
 	claude  string          // for setup, "" where it looks itself
 	limit   time.Duration   // of the wait for a healthy service
+	began   time.Time       // when the service was last started
 }
 
 // New looks at the machine and makes the plan. It changes nothing. CodeInvalid:
 // the options do not fit together; CodeConflict: what is there is not ours to
 // change.
 func New(ctx context.Context, o Options) (*Plan, error) {
+	return newPlan(ctx, o, o.Root != "")
+}
+
+func newPlan(ctx context.Context, o Options, offline bool) (*Plan, error) {
 	if o.Runner == nil {
 		o.Runner = Run
 	}
 	p := &Plan{
-		o: o, offline: o.Root != "", owned: os.Geteuid() == 0,
+		o: o, offline: offline, owned: os.Geteuid() == 0,
 		touched: map[string]bool{}, limit: healthLimit,
 	}
-	return p, p.prepare(ctx)
+	if err := p.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // prepare decides what depends on the machine and lists the actions.

@@ -5,11 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
@@ -128,7 +130,7 @@ func (s *start) commands() []Command {
 }
 
 func (s *start) item() Item {
-	it := Item{Kind: "command", Note: "then wait until " + s.plan.Address() + "/health answers"}
+	it := Item{Kind: "command", Note: "then wait until " + s.plan.Address() + "/health answers, and run the gates"}
 	for _, c := range s.commands() {
 		it.Commands = append(it.Commands, c.String())
 	}
@@ -197,6 +199,7 @@ func (s *start) apply(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	p.began = time.Now()
 	commands := s.commands()
 	// reset-failed fails for a unit that has never run; restart tells the rest.
 	if _, err := p.o.Runner(ctx, commands[0]); err != nil && ctx.Err() != nil {
@@ -222,7 +225,7 @@ func (s *start) apply(ctx context.Context) (string, error) {
 // its log.
 func (p *Plan) notStarted(ctx context.Context, why string) error {
 	out, err := p.o.Runner(context.WithoutCancel(ctx), p.command(
-		"journalctl", "--unit", UnitName, "--lines", "15", "--no-pager", "--output", "cat"))
+		"journalctl", "--unit", UnitName, "--since", fmt.Sprintf("@%d", p.began.Unix()), "--lines", "15", "--no-pager", "--output", "cat"))
 	log := strings.TrimSpace(string(out))
 	if err != nil || log == "" {
 		log = "its log says nothing"

@@ -209,8 +209,8 @@ func TestTheKeyIsNowhereInTheSandbox(t *testing.T) {
 	const hunt = `exec >/tmp/hunt 2>&1
 for p in /proc/[0-9]*; do for f in environ cmdline maps mountinfo status; do tr '\0' '\n' <$p/$f; done; ls -l $p/fd; done
 cat /proc/mounts /proc/net/unix /proc/version /proc/cmdline; env; set
-find /etc /home /tmp /run /global /data /.dreamcore/bin /var /dev/shm -xdev -type f -size -300k -not -name hunt -exec cat {} +
-for s in $(find / -type s -not -path '/proc/*'); do
+find /etc /home /tmp /run /global /data /.dreamcore/bin /var /dev/shm -type f -size -300k -not -name hunt -exec cat {} +
+for s in $(find / -path /proc -prune -o -path /usr -prune -o -type s -print); do
   echo "socket $s"
   for r in 'GET /' 'GET /v1/messages' 'GET /debug/vars' 'GET /metrics' 'POST /v1/messages/count_tokens' 'TRACE /'; do
     timeout 5 python3 -c "import socket; s=socket.socket(socket.AF_UNIX); s.settimeout(3); s.connect('$s'); s.sendall(b'$r HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n'); print(s.recv(65536))" ||
@@ -252,7 +252,7 @@ cp /tmp/hunt hunt.txt; true`
 		"agent:x:10000", `"sessionId"`, "authentication_error", "dreamcore-init",
 	} {
 		if !strings.Contains(looked, want) {
-			t.Errorf("the hunt has not even seen %q:\n%.3000s", want, looked)
+			t.Errorf("the hunt has not even seen %q", want)
 		}
 	}
 	// Nor is it in anything that stays on disk but the sealed secret.
@@ -292,7 +292,7 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	h := newHost(t)
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=24m"); err != nil {
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -303,7 +303,7 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	if out, err := exec.Command("cp", "-a", h.state, filepath.Join(disk, "state")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"dd if=/dev/zero of=big bs=1M count=100; echo status $?","description":"fill"}}]},{"text":"done"}]]}`)
+	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"dd if=/dev/zero of=big bs=1M count=200; echo status $?","description":"fill"}}]},{"text":"done"}]]}`)
 	state := filepath.Join(disk, "state")
 	r := h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
 	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
