@@ -158,7 +158,7 @@ func newPlan(ctx context.Context, o Options, offline bool) (*Plan, error) {
 
 // prepare decides what depends on the machine and lists the actions.
 func (p *Plan) prepare(ctx context.Context) error {
-	if err := p.o.validate(); err != nil {
+	if err := p.o.validate(p.offline); err != nil {
 		return err
 	}
 	if err := p.chooseAccount(); err != nil {
@@ -226,7 +226,7 @@ const (
 // percent signs and backslashes have a meaning.
 var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/._+@:-]*$`)
 
-func (o Options) validate() error {
+func (o Options) validate(offline bool) error {
 	s := o.Settings
 	switch {
 	case !plainPath.MatchString(s.State) || filepath.Clean(s.State) != s.State || s.State == "/":
@@ -239,7 +239,7 @@ func (o Options) validate() error {
 		return invalid("move it to "+s.State+" and name it there", "the service cannot see the root file system %s: home and temporary directories are hidden from it", s.Rootfs)
 	case o.Root != "" && !filepath.IsAbs(o.Root):
 		return invalid("name an absolute path with --root", "the directory %q to install below is not absolute", o.Root)
-	case o.Root != "" && (o.Claude != "" || o.KeyFile != ""):
+	case offline && (o.Claude != "" || o.KeyFile != ""):
 		return invalid("leave it out; give it to deploy on the machine itself", "--root installs files only: it takes neither an agent nor a key")
 	}
 	if _, err := addresses(s.Listen, ""); err != nil {

@@ -341,7 +341,6 @@ func TestConfigurationOfTheStateDirectoryMovesWithItsContent(t *testing.T) {
 		t.Fatalf("%q %v %v", path, adopt, err)
 	}
 	m.opts.Config = []byte(mine + "state: \"/var/lib/dreamcore\"\n")
-	m.opts.Adopted = path
 	m.mustDeploy()
 	if got := m.read(ConfigFile); got != string(m.opts.Config) {
 		t.Errorf("it is %q now", got)

@@ -260,8 +260,8 @@ func unlessEnd(err error) error {
 	return err
 }
 
-// link is a symbolic link. It takes the place of a file only where that has
-// the content that the link leads to.
+// link is a symbolic link. It takes the place of a file only where nothing is
+// lost by that: what the link leads to begins with the file's content.
 type link struct {
 	plan    *Plan
 	path    string
@@ -288,7 +288,7 @@ func (l *link) check(context.Context) (Status, error) {
 	if err != nil {
 		return "", err
 	}
-	if have, err := os.ReadFile(host); err != nil || !bytes.Equal(have, want) {
+	if have, err := os.ReadFile(host); err != nil || !bytes.HasPrefix(want, have) {
 		return "", occupied(host, "a link to "+l.target())
 	}
 	return Changed, nil

@@ -272,11 +272,9 @@ func (m *machine) setup(c Command) error {
 	m.mkdir(state + "/volumes/" + volume.Data)
 	m.mkdir(state + "/volumes/" + volume.Global)
 	m.mkdir(state + "/agent")
-	path := m.host(state + "/agent/claude")
+	path := "/proc/self/exe" // a file of the real machine that no unit hides
 	if i := slices.Index(c.Args, "--claude"); i >= 0 {
 		path = c.Args[i+1]
-	} else {
-		m.write(state+"/agent/claude", "\x7fELF agent")
 	}
 	bin := agent.Binary{Path: path, Proven: time.Unix(1, 0)}
 	if fi, err := os.Stat(path); err == nil {
@@ -290,7 +288,7 @@ func (m *machine) tree() map[string]string {
 	m.t.Helper()
 	all := map[string]string{}
 	err := filepath.WalkDir(m.root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || path == m.root {
 			return err
 		}
 		fi, err := d.Info()
@@ -324,4 +322,31 @@ func freePort(t *testing.T) string {
 	}
 	defer ln.Close()
 	return ln.Addr().String()
+}
+
+// contextUntil returns a context that ends with reason once the file is there.
+// The returned function waits for what watches it.
+func contextUntil(t *testing.T, file string, reason error) (context.Context, func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if _, err := os.Stat(file); err == nil {
+					cancel(reason)
+				}
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-done
+	}
 }

@@ -163,7 +163,7 @@ func start(t testing.TB, o options) *service {
 	g := &fakeGenerator{t: t, store: store, run: o.run}
 	cfg := Config{
 		Version: "1.2.3", Secrets: func() []string { return []string{secret, "", secret2} },
-		Generator: g, Journal: store, Prober: &o.prober,
+		Generator: g, Journal: store, Prober: &o.prober, Projects: openVolumes(t),
 	}
 	if o.config != nil {
 		o.config(&cfg)

@@ -92,7 +92,7 @@ func TestACutStreamDoesNotLookWhole(t *testing.T) {
 	defer close(end)
 	s, err := New(Config{
 		Secrets:   func() []string { return []string{secret} },
-		Generator: sv.generator, Journal: sv.store, Prober: &fakeProber{},
+		Generator: sv.generator, Journal: sv.store, Prober: &fakeProber{}, Projects: openVolumes(t),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestServeWaitsForWhatItCuts(t *testing.T) {
 func TestServeTellsWhenItsListenerFails(t *testing.T) {
 	s, err := New(Config{
 		Secrets:   func() []string { return []string{secret} },
-		Generator: &fakeGenerator{}, Journal: &journal.Store{}, Prober: &fakeProber{},
+		Generator: &fakeGenerator{}, Journal: &journal.Store{}, Prober: &fakeProber{}, Projects: openVolumes(t),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -73,6 +73,7 @@ type Config struct {
 	Generator       Generator
 	Journal         Journal
 	Prober          Prober
+	Projects        Projects
 	DefaultLanguage dreamcore.Language // of clients that name none; default English
 	Logger          *slog.Logger       // nil: no log
 	Limits          Limits
@@ -128,8 +129,8 @@ func New(cfg Config) (*Server, error) {
 			Hint: "create it with: dreamcore setup",
 		}
 	}
-	if cfg.Generator == nil || cfg.Journal == nil || cfg.Prober == nil {
-		return nil, errors.New("server: Generator, Journal and Prober are needed")
+	if cfg.Generator == nil || cfg.Journal == nil || cfg.Prober == nil || cfg.Projects == nil {
+		return nil, errors.New("server: Generator, Journal, Prober and Projects are needed")
 	}
 	if cfg.DefaultLanguage == "" {
 		cfg.DefaultLanguage = dreamcore.English

@@ -206,17 +206,17 @@ func TestTheKeyIsNowhereInTheSandbox(t *testing.T) {
 	needle := canary[10:26]
 	// The hunt takes down everything it can see; the search is done outside,
 	// so that the script itself is no find.
-	const hunt = `exec >/tmp/hunt 2>&1
+	const hunt = `{
 for p in /proc/[0-9]*; do for f in environ cmdline maps mountinfo status; do tr '\0' '\n' <$p/$f; done; ls -l $p/fd; done
 cat /proc/mounts /proc/net/unix /proc/version /proc/cmdline; env; set
 find /etc /home /tmp /run /global /data /.dreamcore/bin /var /dev/shm -type f -size -300k -not -name hunt -exec cat {} +
 for s in $(find / -path /proc -prune -o -path /usr -prune -o -type s -print); do
   echo "socket $s"
   for r in 'GET /' 'GET /v1/messages' 'GET /debug/vars' 'GET /metrics' 'POST /v1/messages/count_tokens' 'TRACE /'; do
-    timeout 5 python3 -c "import socket; s=socket.socket(socket.AF_UNIX); s.settimeout(3); s.connect('$s'); s.sendall(b'$r HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n'); print(s.recv(65536))" ||
-    timeout 5 perl -MIO::Socket::UNIX -e "\$s=IO::Socket::UNIX->new('$s'); print \$s \"$r HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n\"; sysread(\$s,\$b,65536); print \$b"
+    timeout 5 perl -MIO::Socket::UNIX -e "\$s=IO::Socket::UNIX->new('$s'); syswrite \$s, \"$r HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n\"; sysread \$s,\$b,65536; print \$b"
   done
 done
+} >/tmp/hunt 2>&1
 cp /tmp/hunt hunt.txt; true`
 	raw, err := json.Marshal(map[string]any{"conversations": [][]map[string]any{{
 		{"tools": []map[string]any{{"name": "Bash", "input": map[string]any{"command": hunt, "description": "look around", "timeout": 120000}}}},

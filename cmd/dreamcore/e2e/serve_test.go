@@ -315,4 +315,9 @@ func TestGenerateAsAClient(t *testing.T) {
 	if !exists(projectFile(h, alice, project, "index.html")) {
 		t.Error("the service has not made the game")
 	}
+	dir := filepath.Join(t.TempDir(), "game")
+	h.must("generate", "faster", "--endpoint", s.url+"/generate_game", "--user", alice, "--project", project, "-o", dir)
+	if files := readGame(t, dir); len(files) != 3 || len(files["game.js"]) < 1000 {
+		t.Errorf("the game came out as %d files", len(files))
+	}
 }
