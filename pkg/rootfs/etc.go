@@ -27,7 +27,7 @@ func etcFiles(uid, gid uint32) map[string]string {
 var loaderFiles = []string{"ld.so.cache"}
 
 func writeEtc(dir string, uid, gid uint32) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := mkdir(filepath.Dir(dir), filepath.Base(dir)); err != nil {
 		return fmt.Errorf("make /etc of the sandbox: %w", err)
 	}
 	files := map[string][]byte{}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -59,7 +60,7 @@ func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
 	if err := writeEtc(filepath.Join(dir, "etc"), uid, gid); err != nil {
 		return root, err
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "var"), 0o755); err != nil {
+	if err := mkdir(dir, "var"); err != nil {
 		return root, err
 	}
 	if err := link("../tmp", filepath.Join(dir, "var/tmp")); err != nil {
@@ -67,7 +68,7 @@ func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
 	}
 	// Debian's alternatives are links from /usr/bin through this directory.
 	if fi, err := os.Stat("/etc/alternatives"); err == nil && fi.IsDir() {
-		if err := os.MkdirAll(filepath.Join(dir, "etc/alternatives"), 0o755); err != nil {
+		if err := mkdir(dir, "etc/alternatives"); err != nil {
 			return root, err
 		}
 		root.Mounts = append(root.Mounts, sandbox.Mount{Source: "/etc/alternatives", Target: "/etc/alternatives"})
@@ -130,8 +131,11 @@ func skeleton(dir string) (sandbox.Root, error) {
 	if err != nil {
 		return sandbox.Root{}, err
 	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return sandbox.Root{}, fmt.Errorf("make root file system: %w", err)
+	}
 	for _, d := range ownDirs {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+		if err := mkdir(dir, d); err != nil {
 			return sandbox.Root{}, fmt.Errorf("make root file system: %w", err)
 		}
 	}
@@ -163,7 +167,7 @@ func show(root *sandbox.Root, tree, name string) error {
 		}
 		return link(target, dst)
 	case fi.IsDir():
-		if err := os.MkdirAll(dst, 0o755); err != nil {
+		if err := mkdir(root.Path, name); err != nil {
 			return fmt.Errorf("make root file system: %w", err)
 		}
 		root.Mounts = append(root.Mounts, sandbox.Mount{Source: src, Target: "/" + name})
@@ -181,10 +185,30 @@ func link(target, name string) error {
 	return os.Symlink(target, name)
 }
 
+// mkdir makes the directory name below root and everything between. Programs
+// of other users go through these directories, whatever the umask was.
+func mkdir(root, name string) error {
+	dir := root
+	for {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := os.Chmod(dir, 0o755); err != nil {
+			return err
+		}
+		if name == "" {
+			return nil
+		}
+		first := firstElement(name)
+		dir = filepath.Join(dir, first)
+		name = strings.TrimPrefix(name[len(first):], "/")
+	}
+}
+
 func touch(name string) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o755)
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	return errors.Join(f.Chmod(0o755), f.Close())
 }

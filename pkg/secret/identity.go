@@ -112,6 +112,16 @@ func identityMissing(dir, path string, outside bool, cause error) error {
 			Err:     cause,
 		}
 	}
+	if target, err := os.Readlink(path); err == nil {
+		// A deployed service has its identity as a credential, which is there
+		// while it runs.
+		return &dreamcore.Error{
+			Code:    dreamcore.CodeSetup,
+			Message: "the identity of the secrets is a credential of the service, which is not running: " + target + " does not exist",
+			Hint:    "run: systemctl start dreamcore",
+			Err:     cause,
+		}
+	}
 	if err := refuseOrphans(dir, path); err != nil {
 		return err
 	}
