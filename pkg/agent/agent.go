@@ -7,6 +7,7 @@
 package agent
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +16,9 @@ import (
 
 // DefaultTools are what the agent may use unless the operator narrows it.
 var DefaultTools = []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"}
+
+// skillTool is the tool by which the agent reads a skill.
+const skillTool = "Skill"
 
 // Config is what is the same for every run.
 type Config struct {
@@ -26,7 +30,7 @@ type Config struct {
 	Tools  []string // nil: DefaultTools
 	Model  string   // "": the CLI's own choice
 	Turns  int      // at most so many turns of the model; 0: no bound but time
-	Dirs   []string // further directories the agent may read, such as the global volume
+	Skills string   // directory inside whose skills/NAME/SKILL.md the agent may use; "": none
 }
 
 // Session is the conversation that a run belongs to.
@@ -53,6 +57,9 @@ func (c Config) args(s Session) []string {
 	if tools == nil {
 		tools = DefaultTools
 	}
+	if c.Skills != "" && !slices.Contains(tools, skillTool) {
+		tools = append(slices.Clone(tools), skillTool)
+	}
 	args := []string{
 		c.Path, "-p",
 		"--output-format", "stream-json", "--verbose", // -p needs --verbose for it
@@ -62,9 +69,10 @@ func (c Config) args(s Session) []string {
 		// its .mcp.json start servers.
 		"--setting-sources", "", "--strict-mcp-config",
 	}
-	if len(c.Dirs) > 0 {
-		args = append(args, "--add-dir")
-		args = append(args, c.Dirs...)
+	if c.Skills != "" {
+		// With no setting sources the CLI looks for skills in plugins only; a
+		// directory with a folder "skills" is one.
+		args = append(args, "--plugin-dir", c.Skills)
 	}
 	if c.Model != "" {
 		args = append(args, "--model", c.Model)

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -166,7 +168,10 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
 			log.Error("close the sandbox", "error", err)
 		}
 	}()
-	j.tellSkills()
+	if names := j.skills(); len(names) > 0 {
+		j.settings.Agent.Skills = path.Join(globalDir, skillsDir)
+		j.status("Skills loaded: " + strings.Join(names, ", "))
+	}
 	grant := socket.Grant(gateway.GrantOptions{
 		Job: j.id, Expires: time.Now().Add(j.settings.TimeLimit + cleanupLimit),
 	})

@@ -28,16 +28,16 @@ func commitMessage(wish string) string {
 	return line
 }
 
-// tellSkills says which skills of the operator the agent can use.
-func (j *job) tellSkills() {
+// skillsDir is where the operator's skills are in the global volume.
+const skillsDir = ".claude"
+
+// skills returns the names of the operator's skills, sorted.
+func (j *job) skills() []string {
 	dir, err := j.service.parts.Volumes.Path(volume.Global)
 	if err != nil {
-		return
+		return nil
 	}
-	found, _ := filepath.Glob(filepath.Join(dir, ".claude/skills/*/SKILL.md"))
-	if len(found) == 0 {
-		return
-	}
+	found, _ := filepath.Glob(filepath.Join(dir, skillsDir, "skills/*/SKILL.md"))
 	names := make([]string, 0, len(found))
 	for _, f := range found {
 		if fi, err := os.Lstat(f); err == nil && fi.Mode().IsRegular() {
@@ -45,5 +45,5 @@ func (j *job) tellSkills() {
 		}
 	}
 	sort.Strings(names)
-	j.status("Skills loaded: " + strings.Join(names, ", "))
+	return names
 }

@@ -196,3 +196,36 @@ func TestAKilledGenerateLeavesNothing(t *testing.T) {
 		t.Errorf("left in run/: %v, %v", entries, err)
 	}
 }
+
+func TestSkillsOfTheOperatorReachTheAgent(t *testing.T) {
+	h := newHost(t)
+	skill := filepath.Join(h.state, "volumes/dreamcore-global/.claude/skills/threejs-setup")
+	if err := os.MkdirAll(skill, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text := "---\nname: threejs-setup\ndescription: How to set up three.js\n---\nUse the secret word marzipan.\n"
+	if err := os.WriteFile(filepath.Join(skill, "SKILL.md"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Skill","input":{"skill":".claude:threejs-setup"}}]},{"text":"done"}]]}`)
+	out := h.must("generate", "a 3D game", "--project", project, "--model-script", script, "--json")
+	if !strings.Contains(out, `{"type":"status","message":"Skills loaded: threejs-setup"}`) {
+		t.Error("the stream does not tell of the skill")
+	}
+	init := ""
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, `"subtype":"init"`) {
+			init = line
+		}
+	}
+	if !strings.Contains(init, `threejs-setup`) || !strings.Contains(init, `"Skill"`) {
+		t.Errorf("the agent does not list the skill: %s", init)
+	}
+	sessions, _ := filepath.Glob(filepath.Join(h.state, "homes/*/"+project+"/.claude/projects/*/*.jsonl"))
+	if len(sessions) != 1 {
+		t.Fatalf("conversations: %v", sessions)
+	}
+	if raw, err := os.ReadFile(sessions[0]); err != nil || !strings.Contains(string(raw), "marzipan") {
+		t.Errorf("the agent could not read the skill: %v", err)
+	}
+}
