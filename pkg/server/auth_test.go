@@ -40,7 +40,7 @@ func TestOnlyARightSecretGetsIn(t *testing.T) {
 		}
 		for _, tt := range tests {
 			t.Run(e.name+" "+tt.name, func(t *testing.T) {
-				req := sv.request(http.MethodPost, "/"+e.name, wishBody)
+				req := sv.requestFor(e, "/"+e.name)
 				req.Header.Del(SecretHeader)
 				req.Header[SecretHeader] = tt.values
 				res := sv.do(req)

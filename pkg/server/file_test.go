@@ -31,8 +31,15 @@ func openVolumes(t testing.TB) *volume.Store {
 	return s
 }
 
+// aGame is a store with a game in the project of the tests.
+func aGame(t testing.TB) *volume.Store {
+	s := openVolumes(t)
+	withFiles(t, s, map[string]string{"index.html": "<p>a game"})
+	return s
+}
+
 // withFiles fills the project of the tests.
-func withFiles(t *testing.T, s *volume.Store, files map[string]string) string {
+func withFiles(t testing.TB, s *volume.Store, files map[string]string) string {
 	t.Helper()
 	p, err := s.Project(dreamcore.UserID(user), dreamcore.ProjectID(project))
 	if err != nil {

@@ -163,7 +163,7 @@ func start(t testing.TB, o options) *service {
 	g := &fakeGenerator{t: t, store: store, run: o.run}
 	cfg := Config{
 		Version: "1.2.3", Secrets: func() []string { return []string{secret, "", secret2} },
-		Generator: g, Journal: store, Prober: &o.prober, Projects: openVolumes(t),
+		Generator: g, Journal: store, Prober: &o.prober, Projects: aGame(t),
 	}
 	if o.config != nil {
 		o.config(&cfg)
@@ -205,6 +205,20 @@ func (sv *service) request(method, path, body string) *http.Request {
 		sv.t.Fatal(err)
 	}
 	req.Header.Set(SecretHeader, secret)
+	return req
+}
+
+// requestFor makes a request that e answers with 200.
+func (sv *service) requestFor(e endpoint, path string) *http.Request {
+	sv.t.Helper()
+	req := sv.request(e.methods[0], path, wishBody)
+	if e.methods[0] == http.MethodGet {
+		req.Body, req.ContentLength = nil, 0
+		q := req.URL.Query()
+		q.Set("user_id", user)
+		q.Set("project_id", project)
+		req.URL.RawQuery = q.Encode()
+	}
 	return req
 }
 

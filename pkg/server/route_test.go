@@ -22,10 +22,7 @@ func TestEndpointsAnswerInAllAddressForms(t *testing.T) {
 		}
 		for _, a := range addresses {
 			t.Run(a.host+a.path, func(t *testing.T) {
-				req := sv.request(e.methods[0], a.path, wishBody)
-				if e.methods[0] == http.MethodGet {
-					req.Body, req.ContentLength = nil, 0
-				}
+				req := sv.requestFor(e, a.path)
 				if a.host != "" {
 					req.Host = a.host
 				}
