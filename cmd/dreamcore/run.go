@@ -149,7 +149,7 @@ func newRootCmd(a *app) *cobra.Command {
 	pf.StringVar(&a.configFlag, "config", "", "configuration file (default config.yaml in the state directory)")
 	pf.BoolVar(&a.io.JSON, "json", false, "print JSON for programs")
 	root.AddCommand(
-		newSetupCmd(a), newServeCmd(a), newGenerateCmd(a), newGateCmd(a), newDeployCmd(a),
+		newSetupCmd(a), newServeCmd(a), newGenerateCmd(a), newGateCmd(a), newDeployCmd(a), newDoctorCmd(a),
 		newSecretCmd(a), newVolumeCmd(a), newVersionCmd(a),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true

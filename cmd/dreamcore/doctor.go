@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/doctor"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
+)
+
+func newDoctorCmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look at this machine and say what stands in the way",
+		Long: "Checks the kernel, control groups, namespaces, disk, clock, port, secrets, a real\n" +
+			"sandbox, and the agent in one. Each finding names what mends it. Exit code 1 when\n" +
+			"one has failed; a warning does not count.",
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error { return runDoctor(c.Context(), a) },
+	}
+	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, runtimeSetting)
+	return c
+}
+
+func runDoctor(ctx context.Context, a *app) error {
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	checks := doctor.Machine(cfg.State, cfg.Listen)
+	d := &doctorMachine{app: a}
+	defer d.close(ctx)
+	checks = append(checks,
+		doctor.Check{Name: "secrets", Needs: []string{doctor.NameRoot}, Run: d.secrets},
+		doctor.Check{Name: "model", Needs: []string{"secrets"}, Run: d.model},
+		doctor.Check{Name: "sandbox", Needs: []string{doctor.NameRoot, doctor.NameCgroups, "disk"}, Run: d.sandbox},
+		doctor.Check{Name: "isolation", Needs: []string{"sandbox"}, Run: d.isolation},
+		doctor.Check{Name: "agent", Needs: []string{doctor.NameRoot}, Run: d.agent},
+		doctor.Check{Name: "agent in a sandbox", Needs: []string{"sandbox", "agent"}, Run: d.agentInSandbox},
+	)
+	p := a.io.Human()
+	if !a.io.JSON {
+		p.Heading("dreamcore doctor", cfg.State)
+	}
+	progress := p.Progress("Looking")
+	defer progress.Stop()
+	begin := progress.Update
+	if !p.Terminal() {
+		begin = func(string) {} // the findings will do
+	}
+	report := doctor.Run(ctx, checks, begin, func(f doctor.Finding) {
+		if !a.io.JSON {
+			showFinding(p, f)
+		}
+	})
+	progress.Stop()
+	if a.io.JSON {
+		if err := a.io.WriteJSON(report); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if report.Healthy {
+		if !a.io.JSON {
+			p.Print("")
+			p.Success("Nothing stands in the way")
+		}
+		return nil
+	}
+	return errors.Join(errReported, errors.New("something stands in the way"))
+}
+
+func showFinding(p *term.Printer, f doctor.Finding) {
+	mark := map[doctor.Status]term.Mark{
+		doctor.OK: term.Done, doctor.Warn: term.Warned, doctor.Fail: term.Failed, doctor.Skipped: term.Skipped,
+	}[f.Status]
+	p.Status(mark, f.Name, f.Detail)
+	if f.Fix != "" {
+		p.Hint(f.Fix)
+	}
+}
+
+// doctorMachine opens what the checks need, once, and says so where it cannot.
+type doctorMachine struct {
+	app     *app
+	state   state
+	opened  bool
+	machine *machine
+	bin     agent.Binary
+}
+
+func (d *doctorMachine) open() error {
+	if d.opened {
+		return nil
+	}
+	s, err := d.app.open()
+	if err != nil {
+		return err
+	}
+	d.state, d.opened = s, true
+	return nil
+}
+
+func (d *doctorMachine) close(ctx context.Context) {
+	if d.machine != nil {
+		if err := d.machine.close(context.WithoutCancel(ctx)); err != nil {
+			d.app.io.RenderError(err)
+		}
+	}
+}
+
+func (d *doctorMachine) secrets(context.Context) (string, error) {
+	if err := d.open(); err != nil {
+		return "", err
+	}
+	store, err := d.state.secrets()
+	if err != nil {
+		return "", err
+	}
+	values, err := store.InternalValues()
+	if err != nil {
+		return "", err
+	}
+	if len(values) > 1 {
+		return "the internal secret is there, and the one before it is still valid", nil
+	}
+	return "the internal secret is there", nil
+}
+
+func (d *doctorMachine) model(context.Context) (string, error) {
+	cfg := d.state.cfg
+	if cfg.ModelScript != "" {
+		if _, err := replay.Load(cfg.ModelScript); err != nil {
+			return "", err
+		}
+		return "script " + cfg.ModelScript, nil
+	}
+	if !d.state.hasKey() {
+		return "", &doctor.Concern{
+			Message: "there is no " + secret.AnthropicSecret + ": games are made by the demo script",
+			Fix:     "run: dreamcore setup --anthropic-key-file FILE",
+		}
+	}
+	return cfg.Upstream + ", with a key", nil
+}
+
+func (d *doctorMachine) sandbox(ctx context.Context) (string, error) {
+	if err := d.open(); err != nil {
+		return "", err
+	}
+	s := d.state
+	s.cfg.ModelScript = replay.DemoName // no check asks the model
+	bin, err := agent.Recorded(s.path(agentDir))
+	if err == nil {
+		d.bin = bin
+	}
+	m, err := openMachine(ctx, s, bin, d.app.logger("error"))
+	if err != nil {
+		return "", err
+	}
+	d.machine = m
+	began := time.Now()
+	io, err := m.prober.SandboxIO(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !io.Match {
+		return "", fmt.Errorf("a program in a sandbox answered %q to %q", io.Output, io.Input)
+	}
+	return fmt.Sprintf("%s: started, ran a program, ended in %s", m.provider.Name(), term.Duration(time.Since(began))), nil
+}
+
+func (d *doctorMachine) isolation(ctx context.Context) (string, error) {
+	k, err := d.machine.prober.GVisor(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !k.IsGVisor {
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the kernel inside is not gVisor's: " + k.ProcVersion, Hint: "do not serve strangers from this machine"}
+	}
+	return k.ProcVersion, nil
+}
+
+func (d *doctorMachine) agent(context.Context) (string, error) {
+	if err := d.open(); err != nil {
+		return "", err
+	}
+	bin, err := agent.Recorded(d.state.path(agentDir))
+	if err != nil {
+		return "", err
+	}
+	return "Claude Code " + bin.Version, nil
+}
+
+func (d *doctorMachine) agentInSandbox(ctx context.Context) (string, error) {
+	began := time.Now()
+	version, err := d.machine.service.Prove(ctx)
+	if err != nil {
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox", Err: err, Hint: "run: dreamcore setup"}
+	}
+	return fmt.Sprintf("Claude Code %s wrote a file and ran a command in %s", version, term.Duration(time.Since(began))), nil
+}
