@@ -116,6 +116,8 @@ func (d *doctorMachine) close(ctx context.Context) {
 		if err := d.machine.close(context.WithoutCancel(ctx)); err != nil {
 			d.app.io.RenderError(err)
 		}
+	} else if d.opened {
+		_ = d.state.close()
 	}
 }
 

@@ -81,7 +81,10 @@ func (v *gameView) event(e dreamcore.Event) error {
 	case "system":
 		if ev.Subtype == "init" {
 			v.line(term.Done, "Claude Code "+ev.Version+" in a gVisor sandbox", ev.Model)
+			v.waiting()
 		}
+	case "user": // what a tool has given
+		v.waiting()
 	case "assistant":
 		v.assistant(ev.Message)
 	case "result":
@@ -145,6 +148,14 @@ func (v *gameView) doing(what string) {
 		return
 	}
 	v.progress.Update(what)
+}
+
+// waiting takes away what is no longer being done. In a pipe, where each text
+// is a line that stays, it would be noise.
+func (v *gameView) waiting() {
+	if v.p.Terminal() {
+		v.doing("Waiting for the model")
+	}
 }
 
 // line writes a status line above the one that moves.

@@ -102,7 +102,7 @@ func gateClient(ctx context.Context, a *app, o gateOptions) (*client.Client, fun
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.cfg.ModelScript == "" && !s.hasKey() {
+	if s.cfg.ModelScript == "" {
 		s.cfg.ModelScript = replay.DemoName // no gate asks the model
 	}
 	s.cfg.Listen = "127.0.0.1:0"

@@ -64,7 +64,10 @@ type outcome struct {
 }
 
 func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) error {
-	req, err := request(a, o, prompt)
+	if o.timeout < 0 {
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--timeout must be more than 0", Hint: "write it with its unit, like 90s"}
+	}
+	req, err := request(ctx, a, o, prompt)
 	if err != nil {
 		return err
 	}
@@ -99,9 +102,9 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 }
 
 // request is the wish as a request, checked before anything is started.
-func request(a *app, o generateOptions, prompt string) (dreamcore.Request, error) {
+func request(ctx context.Context, a *app, o generateOptions, prompt string) (dreamcore.Request, error) {
 	if prompt == "-" {
-		raw, err := io.ReadAll(io.LimitReader(a.io.In, dreamcore.MaxPromptBytes+1))
+		raw, err := readAll(ctx, io.LimitReader(a.io.In, dreamcore.MaxPromptBytes+1))
 		if err != nil {
 			return dreamcore.Request{}, fmt.Errorf("read the prompt: %w", err)
 		}
@@ -136,7 +139,7 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 	}
 	bin, err := agent.Recorded(s.path(agentDir))
 	if err != nil {
-		return outcome{}, err
+		return outcome{}, errors.Join(err, s.close())
 	}
 	if s.cfg.ModelScript == "" && !s.hasKey() {
 		s.cfg.ModelScript = replay.DemoName
@@ -152,27 +155,38 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 	if err != nil {
 		return outcome{}, err
 	}
-	end, err := m.generate(ctx, req, dreamcore.Language(s.cfg.Language), view.event)
-	closeErr := m.close(context.WithoutCancel(ctx))
+	out, err := m.game(ctx, req, view)
+	if closeErr := m.close(context.WithoutCancel(ctx)); err == nil && closeErr != nil {
+		return outcome{}, errors.Join(closeErr, out.close())
+	}
+	return out, err
+}
+
+// game makes a game and opens its project, which stays open after the machine
+// is closed.
+func (m *machine) game(ctx context.Context, req dreamcore.Request, view *gameView) (outcome, error) {
+	end, err := m.generate(ctx, req, dreamcore.Language(m.cfg.Language), view.event)
 	if err != nil {
 		return outcome{}, err
 	}
-	if closeErr != nil {
-		return outcome{}, closeErr
+	out := outcome{Outcome: end, close: func() error { return nil }}
+	if !end.Done {
+		return out, nil
 	}
-	return outcome{Outcome: end, close: func() error { return s.volumes.Close() }, copyOut: func(ctx context.Context, dest string, force bool) (int, error) {
-		w, err := req.Validate()
-		if err != nil {
-			return 0, err
-		}
-		p, err := s.volumes.Find(w.User, w.Project)
-		if err != nil {
-			return 0, err
-		}
-		defer p.Close()
+	w, err := req.Validate()
+	if err != nil {
+		return outcome{}, err
+	}
+	p, err := m.volumes.Find(w.User, w.Project)
+	if err != nil {
+		return outcome{}, err
+	}
+	out.close = p.Close
+	out.copyOut = func(ctx context.Context, dest string, force bool) (int, error) {
 		files, err := p.CopyOut(ctx, dest, force)
 		return len(files), err
-	}}, nil
+	}
+	return out, nil
 }
 
 // generate submits a wish and follows its events to the last one. When ctx

@@ -43,9 +43,10 @@ const (
 
 // state is the state directory with what needs no sandbox.
 type state struct {
-	cfg     config.Config
-	env     config.Environment
-	volumes *volume.Store
+	cfg      config.Config
+	env      config.Environment
+	redactor *secret.Redactor // of what this process prints
+	volumes  *volume.Store
 }
 
 func (s state) path(name string) string { return filepath.Join(s.cfg.State, name) }
@@ -55,8 +56,10 @@ func (s state) secrets() (*secret.Store, error) {
 	return secret.Open(s.path(secretsDir), s.env.IdentityFile)
 }
 
-func openState(cfg config.Config, env config.Environment) (state, error) {
-	s := state{cfg: cfg, env: env}
+// openState opens the state directory. The caller must close the state, or
+// the machine that it opens with it.
+func openState(cfg config.Config, env config.Environment, r *secret.Redactor) (state, error) {
+	s := state{cfg: cfg, env: env, redactor: r}
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return s, notWritable(cfg.State, err)
 	}
@@ -66,6 +69,9 @@ func openState(cfg config.Config, env config.Environment) (state, error) {
 	})
 	return s, err
 }
+
+// close closes the state. It may be called more than once.
+func (s state) close() error { return s.volumes.Close() }
 
 // minFree is what the disk must have left before work is begun: enough for
 // logs, versions and a game.
@@ -102,7 +108,7 @@ func notWritable(dir string, err error) error {
 }
 
 // machine is everything that makes games on this machine. Its parts are opened
-// in the order of the fields and closed in reverse.
+// in the order of the fields and closed in reverse, the state with them.
 type machine struct {
 	state
 	log      *slog.Logger
@@ -117,7 +123,8 @@ type machine struct {
 }
 
 // openMachine prepares sandboxes and the model. The agent must have been
-// installed by setup, unless bin names one. The caller must close the machine.
+// installed by setup, unless bin names one. The caller must close the machine,
+// which closes the state; after an error both are closed.
 func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logger) (_ *machine, err error) {
 	m := &machine{state: s, log: log}
 	defer func() {
@@ -202,13 +209,7 @@ func (m *machine) setModel(c config.Config) error {
 	}
 	up, err := gateway.NewAPIUpstream(gateway.APIConfig{
 		BaseURL: c.Upstream, Proxy: http.ProxyFromEnvironment,
-		Key: func() (string, error) {
-			store, err := m.secrets()
-			if err != nil {
-				return "", err
-			}
-			return store.Value(secret.AnthropicSecret, secret.AnthropicKey)
-		},
+		Key: m.modelKey,
 	})
 	if err != nil {
 		return err
@@ -221,28 +222,43 @@ func (m *machine) setModel(c config.Config) error {
 	return nil
 }
 
-// hasKey tells whether there is a key for the model API.
-func (s state) hasKey() bool {
+// modelKey returns the key for the model API as it is now, and keeps it out of
+// everything that is printed from now on.
+func (s state) modelKey() (string, error) {
 	store, err := s.secrets()
 	if err != nil {
-		return false
+		return "", err
 	}
 	key, err := store.Value(secret.AnthropicSecret, secret.AnthropicKey)
+	if err == nil && s.redactor.Redact(key) == key {
+		s.redactor.Add(key)
+	}
+	return key, err
+}
+
+// hasKey tells whether there is a key for the model API.
+func (s state) hasKey() bool {
+	key, err := s.modelKey()
 	return err == nil && key != ""
 }
 
 // closeLimit bounds the end of everything after the jobs have ended.
 const closeLimit = 30 * time.Second
 
-// close ends what runs, within the grace that the configuration gives, and
-// leaves nothing on the machine.
-func (m *machine) close(ctx context.Context) error {
-	var errs []error
-	if m.service != nil {
-		grace, cancel := context.WithTimeout(ctx, m.cfg.Grace)
-		errs = append(errs, m.service.Close(grace))
-		cancel()
+// endJobs ends the jobs that run, within the grace that the configuration
+// gives them. It may be called more than once.
+func (m *machine) endJobs(ctx context.Context) error {
+	if m.service == nil {
+		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Grace)
+	defer cancel()
+	return m.service.Close(ctx)
+}
+
+// close ends what runs and leaves nothing on the machine.
+func (m *machine) close(ctx context.Context) error {
+	errs := []error{m.endJobs(ctx)}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
 	defer cancel()
 	if m.gateway != nil {
@@ -257,6 +273,7 @@ func (m *machine) close(ctx context.Context) error {
 	if m.provider != nil {
 		errs = append(errs, m.provider.Close(ctx))
 	}
+	errs = append(errs, m.state.close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}

@@ -63,24 +63,34 @@ func run() int {
 	return a.report(err)
 }
 
-// interruptible returns a context that ends at the first SIGINT or SIGTERM. A
-// second signal ends the process at once, as it would without us.
+// interruptible returns a context that ends at the first SIGINT, SIGTERM or
+// SIGHUP (a terminal that was closed, unless nohup has it ignored), and when
+// nobody reads our output any more. A second signal ends the process at once,
+// as it would without us.
 func interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
+	signals, pipe := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	// To the end: what cleans up may print something, and must not die of it.
+	signal.Notify(pipe, syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		select {
 		case <-signals:
-			signal.Stop(signals)
-			cancel(errInterrupted)
+		case <-pipe:
 		case <-ctx.Done():
+			return
 		}
+		signal.Stop(signals)
+		cancel(errInterrupted)
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
+		signal.Stop(pipe)
 		cancel(nil)
 		<-done
 	}
@@ -213,7 +223,7 @@ func (a *app) open() (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	return openState(cfg, a.env)
+	return openState(cfg, a.env, a.redactor)
 }
 
 // logger writes for operators: to standard error, without secrets.
@@ -223,9 +233,18 @@ func (a *app) logger(level string) *slog.Logger {
 		l = slog.LevelInfo
 	}
 	opts := &slog.HandlerOptions{Level: l}
-	var h slog.Handler = slog.NewTextHandler(a.io.ErrOut, opts)
+	w := logWriter{a.io.Stderr()}
+	var h slog.Handler = slog.NewTextHandler(w, opts)
 	if a.io.JSON {
-		h = slog.NewJSONHandler(a.io.ErrOut, opts)
+		h = slog.NewJSONHandler(w, opts)
 	}
 	return slog.New(a.redactor.Handler(h))
+}
+
+// logWriter writes lines of the log above the line of progress, if there is one.
+type logWriter struct{ p *term.Printer }
+
+func (w logWriter) Write(line []byte) (int, error) {
+	w.p.Println(strings.TrimSuffix(string(line), "\n"))
+	return len(line), nil
 }

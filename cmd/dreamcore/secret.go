@@ -170,12 +170,14 @@ func deleteSecret(ctx context.Context, a *app, name string, yes bool) error {
 	return nil
 }
 
-// secrets opens the store, which is made first where create is set.
+// secrets opens the store, which is made first where create is set. Else
+// nothing is made: clients look for a secret on machines that serve nothing.
 func (a *app) secrets(create bool) (*secret.Store, error) {
-	s, err := a.open()
+	cfg, err := a.config()
 	if err != nil {
 		return nil, err
 	}
+	s := state{cfg: cfg, env: a.env}
 	if create {
 		if _, err := secret.Init(s.path(secretsDir), a.env.IdentityFile); err != nil {
 			return nil, err

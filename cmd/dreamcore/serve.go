@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,6 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/server"
 )
 
@@ -43,7 +43,7 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 	log := a.logger(s.cfg.LogLevel)
 	unlock, err := lockState(s)
 	if err != nil {
-		return err
+		return errors.Join(err, s.close())
 	}
 	defer unlock()
 	srv, err := startService(ctx, a, s, log, true)
@@ -72,7 +72,12 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 	if watcher != nil {
 		watcher()
 	}
-	return srv.stop()
+	if err := srv.stop(); err != nil {
+		// Not as the interruption that it may have begun with.
+		a.io.RenderError(redacted{err, a.redactor})
+		return errors.Join(errReported, err)
+	}
+	return nil
 }
 
 // lockState keeps a second server off the state directory.
@@ -115,7 +120,9 @@ type service struct {
 	machine  *machine
 	bin      agent.Binary
 	listener net.Listener
-	secret   string // the current internal secret
+	secret   string       // the current internal secret
+	keepDays atomic.Int64 // logs of jobs are kept so long
+	pruned   sync.WaitGroup
 	cancel   context.CancelFunc
 	failed   chan struct{} // closed when serving has ended
 	err      error         // of serving; read after failed
@@ -123,30 +130,12 @@ type service struct {
 
 // startService makes the machine ready and serves, in an order in which each
 // refusal comes before what it would waste: secrets, agent, sandboxes, the
-// port. sole says that this process has the state directory's server lock.
+// port. sole says that this process has the state directory's server lock. The
+// state is closed with the service, or after an error.
 func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole bool) (_ *service, err error) {
-	store, err := s.secrets()
+	values, bin, err := s.needed(sole)
 	if err != nil {
-		return nil, err
-	}
-	values, err := store.InternalValues()
-	if err != nil {
-		return nil, err
-	}
-	a.redactor.Add(values...)
-	if s.cfg.ModelScript == "" {
-		key, err := store.Value(secret.AnthropicSecret, secret.AnthropicKey)
-		if err != nil {
-			return nil, &dreamcore.Error{
-				Code: dreamcore.CodeSetup, Message: "there is no key for the model API", Err: err,
-				Hint: "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
-			}
-		}
-		a.redactor.Add(key)
-	}
-	bin, err := agent.Recorded(s.path(agentDir))
-	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
 	m, err := openMachine(ctx, s, bin, log)
 	if err != nil {
@@ -164,7 +153,7 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes,
 		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log,
-		Limits: server.Limits{GraceLimit: s.cfg.Grace},
+		Limits: server.Limits{GraceLimit: s.cfg.Grace + streamGrace},
 	})
 	if err != nil {
 		return nil, err
@@ -178,12 +167,70 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	svc := &service{machine: m, bin: bin, listener: ln, secret: values[0], cancel: cancel, failed: make(chan struct{})}
+	svc.keepDays.Store(int64(s.cfg.JournalDays))
+	if sole {
+		svc.pruned.Go(func() { svc.prune(run, log) })
+	}
 	go func() {
 		defer close(svc.failed)
 		svc.err = srv.Serve(run, ln)
 	}()
 	return svc, nil
 }
+
+// needed returns what setup has made and the service does not start without:
+// the internal secrets and the agent, and a key unless a script stands in for
+// the model. A server that is started only to be checked does without the
+// agent: whether sandboxes work must be seen before it is proven in one.
+func (s state) needed(sole bool) (secrets []string, bin agent.Binary, err error) {
+	store, err := s.secrets()
+	if err != nil {
+		return nil, bin, err
+	}
+	if secrets, err = store.InternalValues(); err != nil {
+		return nil, bin, err
+	}
+	s.redactor.Add(secrets...)
+	if s.cfg.ModelScript == "" {
+		if _, err := s.modelKey(); err != nil {
+			return nil, bin, &dreamcore.Error{
+				Code: dreamcore.CodeSetup, Message: "there is no key for the model API", Err: err,
+				Hint: "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
+			}
+		}
+	}
+	if bin, err = agent.Recorded(s.path(agentDir)); err != nil && sole {
+		return nil, bin, err
+	}
+	return secrets, bin, nil
+}
+
+// pruneInterval is how often old logs of jobs are removed while the service
+// runs. At its start they are, too.
+const pruneInterval = time.Hour
+
+// prune removes old logs of jobs until ctx ends.
+func (s *service) prune(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(pruneInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		removed, err := s.machine.journal.Prune(ctx, oldest(int(s.keepDays.Load())), 0)
+		if err != nil && ctx.Err() == nil {
+			log.Error("remove old logs of jobs", "error", err)
+		}
+		if removed > 0 {
+			log.Info("removed old logs of jobs", "count", removed)
+		}
+	}
+}
+
+// oldest is when the oldest log that is kept was last written.
+func oldest(days int) time.Time { return time.Now().AddDate(0, 0, -days) }
 
 // internalSecrets are the internal secrets as they are now, so that a rotation
 // needs no restart. They are read again after secretAge at the latest; when
@@ -210,6 +257,11 @@ func (i *internalSecrets) current() []string {
 	if err == nil {
 		var values []string
 		if values, err = store.InternalValues(); err == nil {
+			for _, v := range values {
+				if i.state.redactor.Redact(v) == v {
+					i.state.redactor.Add(v)
+				}
+			}
 			i.values = values
 			return values
 		}
@@ -236,7 +288,7 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 	if err := m.service.Recover(); err != nil {
 		return err
 	}
-	_, err = m.journal.Prune(ctx, time.Now().AddDate(0, 0, -m.cfg.JournalDays), 0)
+	_, err = m.journal.Prune(ctx, oldest(m.cfg.JournalDays), 0)
 	return err
 }
 
@@ -250,9 +302,17 @@ func (s *service) model() string {
 	return s.machine.cfg.Upstream
 }
 
-// stop ends serving gracefully, then the machine.
+// streamGrace is how much longer than jobs the streams may take: those who
+// watch a job that is stopped see its last event.
+const streamGrace = 10 * time.Second
+
+// stop ends serving gracefully, then the machine. The grace of the jobs and
+// that of the streams run at the same time.
 func (s *service) stop() error {
+	jobs := make(chan error, 1)
+	go func() { jobs <- s.machine.endJobs(context.Background()) }()
 	s.cancel()
 	<-s.failed
-	return errors.Join(s.err, s.machine.close(context.Background()))
+	s.pruned.Wait()
+	return errors.Join(s.err, <-jobs, s.machine.close(context.Background()))
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/setup"
 	"github.com/notef-neighbor/dreamcore/pkg/term"
@@ -50,6 +51,7 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	if err != nil {
 		return err
 	}
+	defer s.close()
 	if err := s.checkDisk(); err != nil {
 		return err
 	}
@@ -64,9 +66,11 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 		AgentDir: s.path(agentDir), Claude: o.claude, Volumes: s.volumes, Rotate: o.rotate,
 		Key: func(ctx context.Context) (string, string, error) {
 			progress.Stop() // the prompt needs the line
-			return modelKey(ctx, a, o)
+			key, source, err := modelKey(ctx, a, o)
+			a.redactor.Add(key)
+			return key, source, err
 		},
-		Prove: func(ctx context.Context, bin agent.Binary) (string, error) { return prove(ctx, a, s, bin) },
+		Prove: func(ctx context.Context, bin agent.Binary) (string, error) { return prove(ctx, a, bin) },
 		Begin: func(doing string) {
 			progress.Stop()
 			progress = out.Progress(doing)
@@ -105,8 +109,12 @@ func showStep(out *term.Printer, s setup.Step) {
 }
 
 // prove runs the agent once in a sandbox with a scripted model.
-func prove(ctx context.Context, a *app, s state, bin agent.Binary) (version string, err error) {
-	s.cfg.ModelScript = "demo" // the proof has a script of its own; no key is needed
+func prove(ctx context.Context, a *app, bin agent.Binary) (version string, err error) {
+	s, err := a.open()
+	if err != nil {
+		return "", err
+	}
+	s.cfg.ModelScript = replay.DemoName // the proof has a script of its own; no key is needed
 	m, err := openMachine(ctx, s, bin, a.logger("error"))
 	if err != nil {
 		return "", err
@@ -123,7 +131,7 @@ const maxKeyBytes = 64 << 10
 func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, err error) {
 	switch {
 	case o.keyFile == "-":
-		key, err = readKey(a.io.In)
+		key, err = readKey(ctx, a.io.In)
 		return key, "standard input", err
 	case o.keyFile != "":
 		f, err := os.Open(o.keyFile)
@@ -134,7 +142,7 @@ func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, 
 			}
 		}
 		defer f.Close()
-		key, err = readKey(f)
+		key, err = readKey(ctx, f)
 		return key, o.keyFile, err
 	case a.env.APIKey != "":
 		return a.env.APIKey, "ANTHROPIC_API_KEY", nil
@@ -149,8 +157,8 @@ func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, 
 	return key, "the prompt", err
 }
 
-func readKey(r io.Reader) (string, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, maxKeyBytes+1))
+func readKey(ctx context.Context, r io.Reader) (string, error) {
+	raw, err := readAll(ctx, io.LimitReader(r, maxKeyBytes+1))
 	if err != nil {
 		return "", fmt.Errorf("read the key: %w", err)
 	}

@@ -23,6 +23,7 @@ func newVolumeCreateCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer s.close()
 			created, err := s.volumes.Create(args[0])
 			if err != nil {
 				return err
@@ -48,6 +49,7 @@ func newVolumeListCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer s.close()
 			infos, err := s.volumes.List()
 			if err != nil {
 				return err

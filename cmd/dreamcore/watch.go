@@ -122,6 +122,7 @@ func (s *service) reload(a *app) error {
 		return err
 	}
 	s.machine.cfg = cfg
+	s.keepDays.Store(int64(cfg.JournalDays))
 	s.machine.service.Apply(s.machine.settings(cfg, s.bin))
 	return nil
 }

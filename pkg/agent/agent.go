@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
@@ -114,14 +115,17 @@ func (c Config) env(token string) []string {
 }
 
 // SessionFile is where the CLI keeps a conversation, relative to HOME. It is
-// named after the working directory, with a dash for everything that is no
-// letter or digit.
+// named after the working directory, with a dash for every UTF-16 unit that is
+// no letter or digit of ASCII. Directories of more than 200 units get another
+// name, which is not known here; a sandbox has none so deep.
 func SessionFile(dir, id string) string {
-	name := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-			return r
+	var name strings.Builder
+	for _, u := range utf16.Encode([]rune(dir)) {
+		if u >= 'a' && u <= 'z' || u >= 'A' && u <= 'Z' || u >= '0' && u <= '9' {
+			name.WriteByte(byte(u))
+		} else {
+			name.WriteByte('-')
 		}
-		return '-'
-	}, dir)
-	return ".claude/projects/" + name + "/" + id + ".jsonl"
+	}
+	return ".claude/projects/" + name.String() + "/" + id + ".jsonl"
 }

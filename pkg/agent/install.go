@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -68,61 +69,92 @@ func Record(dir string, b Binary) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("record the agent: %w", err)
 	}
-	tmp := filepath.Join(dir, recordName+".new")
-	if err := os.WriteFile(tmp, append(raw, '\n'), 0o600); err != nil {
+	if err := replaceFile(filepath.Join(dir, recordName), append(raw, '\n')); err != nil {
 		return fmt.Errorf("record the agent: %w", err)
 	}
-	return os.Rename(tmp, filepath.Join(dir, recordName))
+	return nil
+}
+
+// replaceFile writes a file so that a crash leaves the old or the new one.
+func replaceFile(name string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }
 
 // Locate looks at the program at path, or at "claude" in the search path when
-// path is "". fs.ErrNotExist is in the chain when there is none to find.
+// path is "". A path that does not name a usable program is CodeInvalid; when
+// the search path has none, fs.ErrNotExist is in the chain.
 func Locate(path string) (Binary, error) {
-	named := path != ""
-	if !named {
-		found, err := exec.LookPath("claude")
-		if err != nil {
-			return Binary{}, fmt.Errorf("no claude in the search path: %w", fs.ErrNotExist)
-		}
-		path = found
+	if path != "" {
+		return inspect(path)
 	}
+	found, err := exec.LookPath("claude")
+	if err != nil {
+		return Binary{}, fmt.Errorf("no claude in the search path: %w", fs.ErrNotExist)
+	}
+	b, err := inspect(found)
+	if err != nil {
+		// A script of another kind under the same name is not ours to use.
+		return Binary{}, fmt.Errorf("%s: %w: %w", found, err, fs.ErrNotExist)
+	}
+	return b, nil
+}
+
+// inspect checks that a file is a program that can run in a sandbox by itself.
+func inspect(path string) (Binary, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		real, err = filepath.Abs(real)
 	}
 	if err != nil {
-		return Binary{}, &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Message: "the agent's program cannot be read", Err: err,
-			Hint: "name the claude program with --claude PATH, or leave the flag out to install it",
-		}
+		return Binary{}, unusable("the agent's program cannot be read", "name the claude program with --claude PATH, or leave the flag out to install it", err)
 	}
-	b, err := inspect(real)
-	if err != nil && !named {
-		// A script of another kind under the same name is not ours to use.
-		return Binary{}, fmt.Errorf("%s: %w: %w", real, err, fs.ErrNotExist)
+	// Before it is opened: a pipe would be waited for.
+	fi, err := os.Stat(real)
+	if err == nil && !fi.Mode().IsRegular() {
+		err = errors.New("it is no regular file")
 	}
-	return b, err
+	magic := make([]byte, len(elfMagic))
+	if err == nil {
+		err = readStart(real, magic)
+	}
+	if err != nil || string(magic) != elfMagic {
+		return Binary{}, unusable(real+" is no native program", "use the native claude program (the platform package of npm), or leave --claude out to install it", err)
+	}
+	if fi.Mode()&0o001 == 0 {
+		return Binary{}, unusable(real+" may not be run by everybody, so not by the user inside sandboxes", "run: chmod a+rx "+real, nil)
+	}
+	return Binary{Path: real, Size: fi.Size(), Modified: fi.ModTime()}, nil
 }
 
-// inspect checks that a file is a program that can run in a sandbox by itself.
-func inspect(path string) (Binary, error) {
-	f, err := os.Open(path)
+const elfMagic = "\x7fELF"
+
+// readStart fills b from the beginning of a file.
+func readStart(name string, b []byte) error {
+	f, err := os.Open(name)
 	if err != nil {
-		return Binary{}, err
+		return err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return Binary{}, err
-	}
-	magic := make([]byte, 4)
-	if _, err := f.Read(magic); err != nil || !bytes.Equal(magic, []byte("\x7fELF")) {
-		return Binary{}, &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Message: path + " is no native program",
-			Hint: "use the native claude program (the platform package of npm), or leave --claude out to install it",
-		}
-	}
-	return Binary{Path: path, Size: fi.Size(), Modified: fi.ModTime()}, nil
+	_, err = io.ReadFull(f, b)
+	return err
+}
+
+func unusable(message, hint string, err error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: message, Hint: hint, Err: err}
 }
 
 // Package is the npm package that holds the native program for this machine.
@@ -170,5 +202,12 @@ func Install(ctx context.Context, dir string) (Binary, error) {
 			Hint: "check that npm works (npm ping), or name an installed program with --claude PATH",
 		}
 	}
-	return inspect(filepath.Join(dir, "node_modules", filepath.FromSlash(pkg), "claude"))
+	b, err := inspect(filepath.Join(dir, "node_modules", filepath.FromSlash(pkg), "claude"))
+	if err != nil {
+		return Binary{}, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "npm has installed no program of the agent that works here", Err: err,
+			Hint: "remove " + dir + " and run setup again, or name an installed program with --claude PATH",
+		}
+	}
+	return b, nil
 }

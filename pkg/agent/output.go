@@ -67,12 +67,14 @@ func (o *output) end() error {
 		o.line = nil // one long line must not be paid for during the whole run
 	}
 	if dropped > 0 {
-		o.lines++
-		return o.emit(dreamcore.LogEvent(fmt.Sprintf("a line of %d bytes was left out", len(line)+dropped), "warning"))
+		return o.leaveOut(len(line) + dropped)
 	}
 	event, ok := dreamcore.LineEvent(line)
 	if !ok {
 		return nil
+	}
+	if len(event) > dreamcore.MaxEventBytes {
+		return o.leaveOut(len(line)) // what is no JSON grows when it is quoted
 	}
 	o.lines++
 	o.look(event)
@@ -80,17 +82,35 @@ func (o *output) end() error {
 	return o.emit(bytes.Clone(event))
 }
 
+// leaveOut tells of a line that is too long to be an event.
+func (o *output) leaveOut(size int) error {
+	o.lines++
+	return o.emit(dreamcore.LogEvent(fmt.Sprintf("a line of %d bytes was left out", size), "warning"))
+}
+
+// syntheticModel is the model of messages that the CLI makes itself, such as
+// the one that tells of an error of the API.
+const syntheticModel = "<synthetic>"
+
 // look remembers what the verdict needs. What the lines say is hostile, but a
 // forged result can only spoil the run that forged it.
 func (o *output) look(e dreamcore.Event) {
 	switch dreamcore.EventType(e) {
 	case "assistant":
-		o.talked = true
-	case "result":
-		var r Result
-		if json.Unmarshal(e, &r) == nil {
-			o.result = &r
+		var a struct {
+			Message struct {
+				Model string `json:"model"`
+			} `json:"message"`
 		}
+		o.talked = o.talked || json.Unmarshal(e, &a) == nil && a.Message.Model != syntheticModel
+	case "result":
+		// A result that does not say it is no error, or that cannot be read,
+		// is one.
+		r := Result{IsError: true}
+		if json.Unmarshal(e, &r) != nil {
+			r.IsError = true
+		}
+		o.result = &r
 	}
 }
 

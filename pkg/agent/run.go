@@ -42,52 +42,49 @@ func (o Outcome) Success() bool {
 // exitNoResult is reported for a CLI that exits with 0 but without success.
 const exitNoResult = 1
 
-// termGrace is how long a CLI has after SIGTERM, to write its session down.
-const termGrace = 2 * time.Second
+const (
+	// termGrace is how long a CLI has after SIGTERM, to write its session down.
+	termGrace = 2 * time.Second
+	// killLimit is how long a killed CLI may take to be gone.
+	killLimit = 10 * time.Second
+	// endLimit bounds the end of what a run has left behind.
+	endLimit = 15 * time.Second
+)
 
-// endLimit bounds the end of what a run has left behind.
-const endLimit = 15 * time.Second
-
-// Run runs the CLI to its end and ends every process it leaves behind. An
-// error means that the outcome is not known: the sandbox was lost or Emit
-// failed. When ctx ends, the CLI is stopped and the exit code is 143.
+// Run runs the CLI to its end and ends every process it leaves behind. When
+// ctx ends, the CLI is stopped and the exit code is 143. An error means that
+// the outcome is not known: the CLI could not be started, the sandbox was lost
+// (sandbox.ErrLost), or Emit failed. A sandbox that does not end the CLI in
+// time is closed.
 func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 	out := &output{emit: r.Emit}
 	stderr := &tail{}
 	cmd := c.Command(r.Dir, r.Token, r.Session)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(Prompt(r.Wish)), out, stderr
 
-	// The process outlives ctx for as long as it takes to stop it gently.
-	life, kill := context.WithCancel(context.WithoutCancel(ctx))
-	defer kill()
-	p, err := r.Sandbox.Start(life, cmd)
-	if err != nil {
-		return Outcome{}, fmt.Errorf("start the agent: %w", err)
-	}
-	exit, why, err := c.await(ctx, p, r.Limit, kill)
+	limited, cancel := context.WithTimeoutCause(ctx, r.Limit, errTimeLimit)
+	defer cancel()
+	exit, why, err := execute(limited, r.Sandbox, cmd)
+	// The agent's shell commands have groups of their own and outlive it.
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 	defer cancel()
-	// The agent's shell commands have groups of their own and outlive it.
-	endErr := r.Sandbox.EndAll(cleanup)
-	if err == nil {
-		err = endErr
+	if eerr := r.Sandbox.EndAll(cleanup); err == nil && eerr != nil {
+		err = fmt.Errorf("end what the agent left: %w", eerr)
 	}
 	if ferr := out.flush(); err == nil {
 		err = ferr
 	}
 	o := Outcome{ExitCode: exit.Code, Result: out.result, Lines: out.lines, Talked: out.talked, Stderr: stderr.String()}
-	if err != nil {
-		if errors.Is(err, sandbox.ErrOutOfMemory) {
-			o.ExitCode = dreamcore.ExitKilled
-			return o, nil
-		}
-		return o, fmt.Errorf("run the agent: %w", err)
-	}
 	switch {
+	// What stopped the run is why it ended, whatever broke on the way out.
 	case errors.Is(why, errTimeLimit):
 		o.ExitCode, o.TimedOut = dreamcore.ExitTimeout, true
 	case why != nil:
 		o.ExitCode = dreamcore.ExitTerminated
+	case errors.Is(err, sandbox.ErrOutOfMemory):
+		o.ExitCode = dreamcore.ExitKilled
+	case err != nil:
+		return o, fmt.Errorf("run the agent: %w", err)
 	case o.ExitCode == 0 && !o.Success():
 		o.ExitCode = exitNoResult
 	}
@@ -96,11 +93,19 @@ func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 
 var errTimeLimit = errors.New("the time limit is reached")
 
-// await waits for the end of p and stops it when ctx ends or the limit is
-// reached; why then says which of the two.
-func (c Config) await(ctx context.Context, p sandbox.Process, limit time.Duration, kill func()) (exit sandbox.Exit, why, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errTimeLimit)
-	defer cancel()
+// execute runs cmd until it ends, or stops it when ctx ends; why is then the
+// cause.
+func execute(ctx context.Context, sb sandbox.Sandbox, cmd sandbox.Command) (exit sandbox.Exit, why, err error) {
+	// The process outlives ctx for as long as it takes to stop it gently; only
+	// its start does not.
+	life, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	disarm := context.AfterFunc(ctx, kill)
+	p, err := sb.Start(life, cmd)
+	disarm()
+	if err != nil {
+		return exit, context.Cause(ctx), fmt.Errorf("start: %w", err)
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -111,13 +116,26 @@ func (c Config) await(ctx context.Context, p sandbox.Process, limit time.Duratio
 		return exit, nil, err
 	case <-ctx.Done():
 	}
-	why = context.Cause(ctx)
 	_ = p.Signal(syscall.SIGTERM)
-	select {
-	case <-done:
-	case <-time.After(termGrace):
+	if !closedWithin(done, termGrace) {
 		kill()
+	}
+	if !closedWithin(done, killLimit) {
+		// PID 1 does not answer any more. Whoever gave us the sandbox closes it
+		// too, and hears how that went.
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
+		defer cancel()
+		_ = sb.Close(cleanup)
 		<-done
 	}
-	return exit, why, err
+	return exit, context.Cause(ctx), err
+}
+
+func closedWithin(done <-chan struct{}, d time.Duration) bool {
+	select {
+	case <-done:
+		return true
+	case <-time.After(d):
+		return false
+	}
 }

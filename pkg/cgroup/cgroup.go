@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,9 +43,33 @@ func Detect() (*Hierarchy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find cgroups: %w", err)
 	}
-	return detect(mounts)
+	h, err := detect(mounts)
+	if err != nil || h.unified == "" {
+		return h, err
+	}
+	given, err := os.ReadFile(filepath.Join(h.unified, "cgroup.controllers"))
+	if err != nil {
+		return nil, fmt.Errorf("find cgroups: %w", err)
+	}
+	if err := h.check(given); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
+// check refuses a cgroup v2 without the controllers that we need: they may be
+// off on the kernel's command line, or not given to this container.
+func (h *Hierarchy) check(given []byte) error {
+	for _, c := range controllers {
+		if !slices.Contains(strings.Fields(string(given)), c) {
+			return fmt.Errorf("the cgroup controller %q is not available in %s", c, h.unified)
+		}
+	}
+	return nil
+}
+
+// detect reads mountinfo(5). Of several mounts of one hierarchy the first
+// counts; later ones are copies for containers and chroots.
 func detect(mountinfo []byte) (*Hierarchy, error) {
 	h := &Hierarchy{v1: map[string]string{}}
 	var unified string
@@ -57,12 +82,19 @@ func detect(mountinfo []byte) (*Hierarchy, error) {
 		}
 		switch right[0] {
 		case "cgroup2":
-			unified = left[4]
+			if unified == "" {
+				unified = left[4]
+			}
 		case "cgroup":
 			for o := range strings.SplitSeq(right[2], ",") {
-				h.v1[o] = left[4]
+				if h.v1[o] == "" {
+					h.v1[o] = left[4]
+				}
 			}
 		}
+	}
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("find cgroups: %w", err)
 	}
 	if h.v1["memory"] == "" && unified != "" {
 		h.unified = unified
@@ -74,6 +106,14 @@ func detect(mountinfo []byte) (*Hierarchy, error) {
 		}
 	}
 	return h, nil
+}
+
+// String says which version of cgroups the hierarchy is.
+func (h *Hierarchy) String() string {
+	if h.unified != "" {
+		return "cgroup v2 at " + h.unified
+	}
+	return "cgroup v1, memory at " + h.v1["memory"]
 }
 
 // Group is one control group, in every hierarchy it lives in.
@@ -98,12 +138,16 @@ func (h *Hierarchy) Open(path string) *Group {
 	return g
 }
 
+// makeAgain is how often the making of a group that lost its parent meanwhile
+// is tried again.
+const makeAgain = 20
+
 // Create makes the group at path with its parents and sets its limits. On an
 // error nothing is left.
 func (h *Hierarchy) Create(path string, l Limits) (*Group, error) {
 	g := h.Open(path)
 	err := g.make(h, path, l)
-	if errors.Is(err, fs.ErrNotExist) {
+	for again := 0; errors.Is(err, fs.ErrNotExist) && again < makeAgain; again++ {
 		// Another program has removed the parent, which was empty, in between.
 		err = g.make(h, path, l)
 	}
@@ -135,14 +179,20 @@ func (g *Group) make(h *Hierarchy, path string, l Limits) error {
 		}
 	}
 	for _, s := range g.settings(l) {
-		if err := g.set(s.file, s.value); err != nil {
+		if err := g.set(s.file, s.value); err != nil && !(s.optional && errors.Is(err, errNoFile)) {
 			return err
 		}
 	}
 	return nil
 }
 
-type setting struct{ file, value string }
+type setting struct {
+	file, value string
+	optional    bool // a kernel without the file has nothing to bound
+}
+
+// errNoFile says that the kernel does not have a file of a setting.
+var errNoFile = errors.New("the kernel does not have it")
 
 const cpuPeriod = 100_000 // microseconds
 
@@ -150,20 +200,28 @@ func (g *Group) settings(l Limits) []setting {
 	var s []setting
 	if l.MemoryBytes > 0 {
 		if g.unified {
-			s = append(s, setting{"memory.max", strconv.FormatInt(l.MemoryBytes, 10)}, setting{"memory.oom.group", "1"})
+			s = append(s,
+				setting{file: "memory.max", value: strconv.FormatInt(l.MemoryBytes, 10)},
+				setting{file: "memory.swap.max", value: "0", optional: true},
+				setting{file: "memory.oom.group", value: "1"})
 		} else {
-			s = append(s, setting{"memory.limit_in_bytes", strconv.FormatInt(l.MemoryBytes, 10)})
+			// The second bounds memory and swap together, hence after the first.
+			s = append(s,
+				setting{file: "memory.limit_in_bytes", value: strconv.FormatInt(l.MemoryBytes, 10)},
+				setting{file: "memory.memsw.limit_in_bytes", value: strconv.FormatInt(l.MemoryBytes, 10), optional: true})
 		}
 	}
 	if l.Processes > 0 {
-		s = append(s, setting{"pids.max", strconv.Itoa(l.Processes)})
+		s = append(s, setting{file: "pids.max", value: strconv.Itoa(l.Processes)})
 	}
 	if l.CPUs > 0 {
 		quota := strconv.FormatInt(int64(l.CPUs*cpuPeriod), 10)
 		if g.unified {
-			s = append(s, setting{"cpu.max", quota + " " + strconv.Itoa(cpuPeriod)})
+			s = append(s, setting{file: "cpu.max", value: quota + " " + strconv.Itoa(cpuPeriod)})
 		} else {
-			s = append(s, setting{"cpu.cfs_period_us", strconv.Itoa(cpuPeriod)}, setting{"cpu.cfs_quota_us", quota})
+			s = append(s,
+				setting{file: "cpu.cfs_period_us", value: strconv.Itoa(cpuPeriod)},
+				setting{file: "cpu.cfs_quota_us", value: quota})
 		}
 	}
 	return s
@@ -181,7 +239,7 @@ func (g *Group) set(file, value string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("set %s: the kernel does not have it", file)
+	return fmt.Errorf("set %s: %w", file, errNoFile)
 }
 
 // Dirs are the directories of the group; JoinDirs takes them.
@@ -214,7 +272,7 @@ func (g *Group) Processes() ([]int, error) {
 	var pids []int
 	for _, dir := range g.dirs {
 		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) { // removed, or just now
 			continue
 		}
 		if err != nil {
@@ -251,28 +309,32 @@ func (g *Group) OutOfMemory() bool {
 }
 
 // Remove kills every process in the group and removes it. A group that is not
-// there is no error.
-func (g *Group) Remove(ctx context.Context) error {
+// there is no error. It returns the ids of the processes that it killed: those
+// that are or become children of the caller are the caller's to reap.
+func (g *Group) Remove(ctx context.Context) (killed []int, err error) {
 	for {
 		pids, err := g.Processes()
 		if err != nil {
-			return fmt.Errorf("remove cgroup: %w", err)
+			return killed, fmt.Errorf("remove cgroup: %w", err)
 		}
 		for _, pid := range pids {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("remove cgroup: kill %d: %w", pid, err)
+				return killed, fmt.Errorf("remove cgroup: kill %d: %w", pid, err)
+			}
+			if !slices.Contains(killed, pid) {
+				killed = append(killed, pid)
 			}
 		}
 		err = g.remove()
 		if err == nil {
-			return nil
+			return killed, nil
 		}
 		if !errors.Is(err, syscall.EBUSY) {
-			return fmt.Errorf("remove cgroup: %w", err)
+			return killed, fmt.Errorf("remove cgroup: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("remove cgroup: %w: processes %v do not end", ctx.Err(), pids)
+			return killed, fmt.Errorf("remove cgroup: %w: processes %v do not end", ctx.Err(), pids)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}

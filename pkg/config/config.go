@@ -4,21 +4,19 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -65,9 +63,9 @@ const DefaultUpstream = "https://api.anthropic.com"
 // DefaultListen is where the service listens unless told otherwise.
 const DefaultListen = "127.0.0.1:8080"
 
-func defaults(env map[string]string) map[string]any {
+func defaults(env map[string]string, root bool) map[string]any {
 	return map[string]any{
-		"state":           defaultState(env),
+		"state":           defaultState(env, root),
 		"listen":          DefaultListen,
 		"runtime":         "gvisor",
 		"rootfs":          "",
@@ -79,22 +77,22 @@ func defaults(env map[string]string) map[string]any {
 		"tools":           []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
 		"model":           "",
 		"max_turns":       0,
-		"timeout":         "300s",
+		"timeout":         300 * time.Second,
 		"output_lines":    1000,
 		"max_generations": 4,
 		"max_waiting":     64,
-		"grace":           "30s",
+		"grace":           30 * time.Second,
 		"journal_days":    7,
 		"upstream":        DefaultUpstream,
 		"model_script":    "",
-		"model_idle":      "60s",
+		"model_idle":      60 * time.Second,
 		"language":        "en",
 		"log_level":       "info",
 	}
 }
 
-func defaultState(env map[string]string) string {
-	if os.Geteuid() == 0 {
+func defaultState(env map[string]string, root bool) string {
+	if root {
 		return "/var/lib/dreamcore"
 	}
 	if dir := env["XDG_STATE_HOME"]; filepath.IsAbs(dir) {
@@ -113,93 +111,55 @@ type Sources struct {
 // FileName is the name of the file in the state directory.
 const FileName = "config.yaml"
 
-// Load reads the settings. Its errors name the setting, where it came from and
-// what would be right.
+// Load reads the settings. An error names every setting that is wrong, where
+// it came from and what would be right.
 func Load(src Sources) (Config, error) {
 	env := environment(src.Environ)
+	def := defaults(env, os.Geteuid() == 0)
+	fromEnv, unknown := environmentSettings(env, def)
+	flags := layer{values: src.Flags, source: func(string) string { return "in a flag" }}
+	file, err := readFile(src.File, stateOf(def, fromEnv, flags))
+	if err != nil {
+		return Config{}, err
+	}
 	k := koanf.New(".")
-	def := defaults(env)
 	if err := k.Load(confmap.Provider(def, ""), nil); err != nil {
 		return Config{}, err
 	}
-	fromEnv, err := environmentSettings(env, def)
-	if err != nil {
-		return Config{}, err
-	}
-	file, required := src.File, src.File != ""
-	if !required {
-		// The file lies in the state directory, which flags and environment name.
-		state := def["state"].(string)
-		for _, m := range []map[string]any{fromEnv, src.Flags} {
-			if s, ok := m["state"].(string); ok && s != "" {
-				state = s
-			}
-		}
-		file = filepath.Join(state, FileName)
-	}
-	if err := loadFile(k, file, required); err != nil {
-		return Config{}, err
-	}
-	for _, layer := range []map[string]any{fromEnv, src.Flags} {
-		if err := k.Load(confmap.Provider(layer, ""), nil); err != nil {
+	faults := unknown
+	for _, l := range []layer{file, fromEnv, flags} {
+		values, wrong := l.typed()
+		faults = append(faults, wrong...)
+		if err := k.Load(confmap.Provider(values, ""), nil); err != nil {
 			return Config{}, err
 		}
 	}
-	return decode(k, file, def)
-}
-
-func loadFile(k *koanf.Koanf, file string, required bool) error {
-	raw, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) && !required {
-		return nil
-	}
-	if errors.Is(err, fs.ErrPermission) && !required {
-		return nil // a state directory of root's; commands for it say so themselves
-	}
-	if err != nil {
-		return invalid(err, "name a readable YAML file with --config", "the configuration %s cannot be read", file)
-	}
-	if err := k.Load(rawbytes.Provider(raw), yaml.Parser()); err != nil {
-		return invalid(err, "mend the line it names", "the configuration %s is no YAML", file)
-	}
-	return nil
-}
-
-func decode(k *koanf.Koanf, file string, known map[string]any) (Config, error) {
-	for _, key := range k.Keys() {
-		if _, ok := known[key]; !ok {
-			return Config{}, invalid(nil, "known settings: "+settingNames(known),
-				"unknown setting %q in %s", key, file)
+	if len(faults) > 0 {
+		hint := "mend it there"
+		if text := strings.Join(faults, ";"); strings.Contains(text, "unknown setting") {
+			hint = "known settings: " + strings.Join(slices.Sorted(maps.Keys(def)), ", ")
 		}
+		return Config{}, invalid(nil, hint, "%s", strings.Join(faults, "; "))
 	}
 	var c Config
-	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
-		Result: &c, TagName: "koanf", WeaklyTypedInput: true, ErrorUnused: true,
-		DecodeHook: mapstructure.ComposeDecodeHookFunc(strictDuration, mapstructure.StringToSliceHookFunc(",")),
+	err = k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
+		Result: &c, TagName: tag, ErrorUnused: true, ErrorUnset: true,
 	}})
 	if err != nil {
-		return Config{}, invalid(err, "durations are written like 90s or 5m, lists with commas", "a setting has the wrong form")
+		return Config{}, err
 	}
 	return c, c.Validate()
 }
 
-func settingNames(known map[string]any) string {
-	return strings.Join(slices.Sorted(maps.Keys(known)), ", ")
-}
-
-// strictDuration takes durations with a unit only: a bare number could mean
-// seconds to one and nanoseconds to another.
-func strictDuration(from, to reflect.Type, v any) (any, error) {
-	if to != reflect.TypeFor[time.Duration]() {
-		return v, nil
+// stateOf is the state directory, in which the file lies unless it is named.
+func stateOf(def map[string]any, layers ...layer) string {
+	state := def["state"].(string)
+	for _, l := range layers {
+		if s, ok := l.values["state"].(string); ok && s != "" {
+			state = s
+		}
 	}
-	if s, ok := v.(string); ok {
-		return time.ParseDuration(s)
-	}
-	if d, ok := v.(time.Duration); ok {
-		return d, nil
-	}
-	return nil, fmt.Errorf("%v is no duration: write it with its unit, like 90s", v)
+	return state
 }
 
 // Validate returns every fault at once.
@@ -211,12 +171,12 @@ func (c Config) Validate() error {
 		}
 	}
 	check(filepath.IsAbs(c.State), "state: %q must be an absolute path", c.State)
-	check(strings.Contains(c.Listen, ":"), "listen: %q must be HOST:PORT", c.Listen)
-	check(c.Runtime == "gvisor", "runtime: %q is not built in; this program has gvisor", c.Runtime)
+	check(isAddress(c.Listen), "listen: %q must be HOST:PORT", c.Listen)
+	check(c.Runtime == "gvisor", "runtime: %q is not built in, only gvisor is", c.Runtime)
 	check(c.Rootfs == "" || filepath.IsAbs(c.Rootfs), "rootfs: %q must be an absolute path", c.Rootfs)
 	check(c.UID > 0 && c.UID < 1<<31, "sandbox_uid: %d must not be root and below 2147483648", c.UID)
 	check(c.GID > 0 && c.GID < 1<<31, "sandbox_gid: %d must not be root and below 2147483648", c.GID)
-	check(c.MemoryMiB >= 256, "memory_mib: %d is too little; the agent needs 256", c.MemoryMiB)
+	check(c.MemoryMiB >= 256 && c.MemoryMiB <= 1<<24, "memory_mib: %d must be at least 256, which the agent needs, and at most 16777216", c.MemoryMiB)
 	check(c.CPUs >= 0 && c.CPUs <= 1024, "cpus: %v must be between 0 (all) and 1024", c.CPUs)
 	check(c.Processes >= 16 && c.Processes <= 1<<16, "processes: %d must be between 16 and 65536", c.Processes)
 	check(len(c.Tools) > 0, "tools: name at least one")
@@ -224,14 +184,16 @@ func (c Config) Validate() error {
 		check(t != "" && !strings.ContainsAny(t, " ,\t\n") && t[0] != '-', "tools: %q is no name of a tool", t)
 	}
 	check(!strings.HasPrefix(c.Model, "-") && !strings.ContainsAny(c.Model, " \t\n"), "model: %q is no name of a model", c.Model)
+	check(!strings.ContainsRune(c.State+c.Rootfs+c.ModelScript, 0), "state, rootfs and model_script: a path has no NUL")
 	check(c.MaxTurns >= 0, "max_turns: %d must not be negative", c.MaxTurns)
 	check(c.Timeout >= time.Second && c.Timeout <= 24*time.Hour, "timeout: %v must be between 1s and 24h", c.Timeout)
 	check(c.Lines >= 1, "output_lines: %d must be at least 1", c.Lines)
 	check(c.MaxGenerations >= 1 && c.MaxGenerations <= 10000, "max_generations: %d must be between 1 and 10000", c.MaxGenerations)
 	check(c.MaxWaiting >= 0 && c.MaxWaiting <= 100000, "max_waiting: %d must be between 0 and 100000", c.MaxWaiting)
 	check(c.Grace >= 0, "grace: %v must not be negative", c.Grace)
-	check(c.JournalDays >= 1, "journal_days: %d must be at least 1", c.JournalDays)
-	check(strings.HasPrefix(c.Upstream, "https://") || strings.HasPrefix(c.Upstream, "http://"), "upstream: %q must be an http or https address", c.Upstream)
+	check(c.JournalDays >= 1 && c.JournalDays <= 36500, "journal_days: %d must be between 1 and 36500", c.JournalDays)
+	// Not quoted: it may hold a password.
+	check(isWebAddress(c.Upstream), "upstream: it must be an http or https address")
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)
@@ -239,6 +201,21 @@ func (c Config) Validate() error {
 		return nil
 	}
 	return invalid(nil, "mend it in the configuration, the environment (DREAMCORE_…) or the flags", "%s", strings.Join(faults, "; "))
+}
+
+// isAddress tells whether s is HOST:PORT, with or without the host.
+func isAddress(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil || strings.ContainsAny(s, " \t\n\x00") {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && strconv.FormatUint(n, 10) == port
+}
+
+func isWebAddress(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != ""
 }
 
 func invalid(err error, hint, format string, args ...any) error {

@@ -1,7 +1,11 @@
 package config
 
 import (
+	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -44,9 +48,9 @@ type Environment struct {
 func ReadEnvironment(environ []string) Environment {
 	env := environment(environ)
 	e := Environment{
-		APIKey:         env[envAPIKey],
+		APIKey:         strings.TrimSpace(env[envAPIKey]),
 		Endpoint:       env[envEndpoint],
-		InternalSecret: env[envInternalSecret],
+		InternalSecret: strings.TrimSpace(env[envInternalSecret]),
 		AllowNonGVisor: env[envAllowNonGVisor] == "1",
 		NoColor:        env["NO_COLOR"] != "",
 		Term:           env["TERM"],
@@ -54,7 +58,7 @@ func ReadEnvironment(environ []string) Environment {
 		Display:        env["DISPLAY"] != "" || env["WAYLAND_DISPLAY"] != "",
 	}
 	if dir := env[envCredentials]; dir != "" {
-		file := dir + "/" + IdentityCredential
+		file := filepath.Join(dir, IdentityCredential)
 		if _, err := os.Stat(file); err == nil {
 			e.IdentityFile = file
 		}
@@ -76,25 +80,27 @@ func environment(environ []string) map[string]string {
 }
 
 // environmentSettings are the settings in env. An empty value is no value. A
-// name with our prefix that is no setting is an error: it is a slip of the pen
+// name with our prefix that is no setting is a fault: it is a slip of the pen
 // that would otherwise go unnoticed.
-func environmentSettings(env map[string]string, known map[string]any) (map[string]any, error) {
-	m := map[string]any{}
+func environmentSettings(env map[string]string, known map[string]any) (l layer, faults []string) {
+	m, names := map[string]any{}, map[string]string{}
 	if v := env[envBaseURL]; v != "" {
-		m["upstream"] = v
+		m["upstream"], names["upstream"] = v, envBaseURL
 	}
-	for name, v := range env {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		v := env[name]
 		rest, ours := strings.CutPrefix(name, prefix)
 		if !ours || v == "" || name == envConfig || strings.HasPrefix(name, testPrefix) {
 			continue
 		}
 		key := strings.ToLower(rest)
 		if _, ok := known[key]; !ok || strings.ToUpper(key) != rest {
-			return nil, invalid(nil, "known settings: "+settingNames(known), "unknown setting %s in the environment", name)
+			faults = append(faults, fmt.Sprintf("unknown setting %s in the environment", name))
+			continue
 		}
-		m[key] = v
+		m[key], names[key] = v, name
 	}
-	return m, nil
+	return layer{values: m, source: func(key string) string { return names[key] + " in the environment" }}, faults
 }
 
 // Lookup returns a function that looks up one variable, as os.Getenv does.

@@ -25,7 +25,7 @@ type admission struct {
 type ticket struct {
 	adm  *admission
 	user dreamcore.UserID
-	move chan struct{} // gets a value when the place has changed; never blocks
+	move chan struct{} // gets a value when the place may have changed; never blocks
 	in   bool          // guarded by adm.mu
 	left bool          // guarded by adm.mu
 }
@@ -65,14 +65,17 @@ func (a *admission) enter(user dreamcore.UserID) (*ticket, error) {
 // wait returns when the turn has come. It calls tell with the place in the
 // queue, from 1, whenever that has changed.
 func (t *ticket) wait(ctx context.Context, tell func(place int)) error {
-	for {
+	for told := 0; ; {
 		t.adm.mu.Lock()
 		in, place := t.in, slices.Index(t.adm.queue, t)+1
 		t.adm.mu.Unlock()
 		if in {
 			return nil
 		}
-		tell(place)
+		if place != told {
+			tell(place)
+			told = place
+		}
 		select {
 		case <-t.move:
 		case <-ctx.Done():

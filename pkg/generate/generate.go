@@ -180,14 +180,28 @@ func (s *Service) Recover() error {
 	}
 	var errs []error
 	for _, id := range ids {
-		log, err := s.parts.Journal.Reopen(id)
+		ended, err := s.recoverJob(id)
 		if err != nil {
-			errs = append(errs, err)
-			continue
+			errs = append(errs, fmt.Errorf("end unfinished job %s: %w", id, err))
 		}
-		_, err = log.Append(dreamcore.ErrorEvent(dreamcore.ExitFailure(dreamcore.ExitTerminated), dreamcore.English))
-		errs = append(errs, err, log.Close())
-		s.log.Warn("ended a job that an earlier run left unfinished", "job", id)
+		if ended {
+			s.log.Warn("ended a job that an earlier run left unfinished", "job", id)
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// recoverJob ends a job. One that another process has meanwhile ended, removed
+// or turned out to be writing needs no end from us.
+func (s *Service) recoverJob(id string) (ended bool, err error) {
+	log, err := s.parts.Journal.Reopen(id)
+	switch dreamcore.CodeOf(err) {
+	case dreamcore.CodeConflict, dreamcore.CodeNotFound:
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	_, err = log.Append(dreamcore.ErrorEvent(dreamcore.ExitFailure(dreamcore.ExitTerminated), dreamcore.English))
+	return err == nil, errors.Join(err, log.Close())
 }

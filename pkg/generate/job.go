@@ -44,7 +44,8 @@ type job struct {
 	began    time.Time
 	log      *slog.Logger
 
-	forwarded int // lines of the agent in the journal
+	forwarded int  // lines of the agent in the journal
+	muted     bool // no more of them are put there
 	summary   dreamcore.Summary
 }
 
@@ -57,7 +58,9 @@ type failed struct {
 func (f *failed) Error() string { return f.err.Error() }
 func (f *failed) Unwrap() error { return f.err }
 
-// work does the job and writes its one terminal event, whatever happens.
+// work does the job and writes its one terminal event, whatever happens. The
+// ticket is given back before it: a client that asks for more as soon as it
+// has read the last event must not be told that it is still busy.
 func (j *job) work(ctx context.Context) {
 	defer func() {
 		if err := j.journal.Close(); err != nil {
@@ -70,16 +73,24 @@ func (j *job) work(ctx context.Context) {
 	if err != nil {
 		f := failureOf(ctx, err)
 		last = dreamcore.ErrorEvent(f, j.lang)
-		if f.HasExit {
+		switch {
+		case f.HasExit:
 			j.summary.ExitCode = f.ExitCode
+		case j.summary.ExitCode == 0:
+			j.summary.ExitCode = 1 // 0 would tell of a success
 		}
-		j.log.Error("generation failed", "code", f.Code, "error", err, "elapsed", j.summary.Elapsed)
+		level := slog.LevelError
+		if context.Cause(ctx) != nil {
+			level = slog.LevelInfo // somebody wanted it to end
+		}
+		j.log.Log(ctx, level, "generation failed", "code", f.Code, "error", err, "elapsed", j.summary.Elapsed)
 	} else {
 		j.log.Info("generation done", "elapsed", j.summary.Elapsed, "lines", j.summary.OutputLines, "commit", j.summary.GitCommit)
 	}
 	if j.wish.TestError == dreamcore.TestErrorNone {
 		j.tell(dreamcore.DebugEvent(j.summary))
 	}
+	j.ticket.leave()
 	j.tell(last)
 }
 
@@ -132,9 +143,8 @@ func (j *job) attempt(ctx context.Context) error {
 		return fmt.Errorf("open project: %w", err)
 	}
 	defer project.Close()
-	err = j.inSandbox(ctx, project)
-	j.save(ctx, project)
-	return err
+	defer j.save(ctx, project) // also after a panic
+	return j.inSandbox(ctx, project)
 }
 
 // inSandbox runs the agent on the project. The sandbox is gone when it returns.
@@ -203,7 +213,11 @@ func (j *job) listen() (*gateway.Socket, func(), error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, nil, err
 	}
-	socket, err := j.service.parts.Gateway.Listen(dir)
+	err := os.Chmod(dir, 0o755) // whatever the umask: the agent's user passes through it
+	var socket *gateway.Socket
+	if err == nil {
+		socket, err = j.service.parts.Gateway.Listen(dir)
+	}
 	if err != nil {
 		_ = os.Remove(dir)
 		return nil, nil, err
@@ -227,23 +241,34 @@ func (j *job) runAgent(ctx context.Context, sb sandbox.Sandbox, grant *gateway.G
 	})
 	grant.Revoke() // what the gateway saw is final only after it
 	j.summary.ExitCode, j.summary.OutputLines, j.summary.TimeoutReached = outcome.ExitCode, outcome.Lines, outcome.TimedOut
-	if session.Resume && !outcome.Talked && err == nil && !outcome.Success() {
-		// A conversation that cannot be continued must not block the project.
-		if rerr := home.SetSession(""); rerr != nil {
-			j.log.Error("forget the conversation", "error", rerr)
-		}
-	}
 	if err != nil {
 		return err
 	}
 	if outcome.Success() {
 		return nil
 	}
+	if session.Resume && ctx.Err() == nil && unusable(outcome, grant) {
+		j.log.Warn("the conversation cannot be continued and is forgotten", "session", session.ID)
+		if err := home.SetSession(""); err != nil {
+			j.log.Error("forget the conversation", "error", err)
+		}
+	}
 	f := verdict(outcome, grant.Failure())
 	if ctx.Err() != nil {
 		f = dreamcore.ExitFailure(dreamcore.ExitTerminated)
 	}
 	return &failed{failure: f, err: fmt.Errorf("the agent ended with exit code %d%s", outcome.ExitCode, cause(outcome))}
+}
+
+// unusable tells whether a failed run shows that its conversation cannot be
+// continued, which must not block the project for good: the CLI found nothing
+// to resume, it broke on what it found, or the model refused all of it. A fault
+// of the network or the model is no such sign.
+func unusable(o agent.Outcome, grant *gateway.Grant) bool {
+	if o.Talked || grant.Failure() != "" {
+		return false
+	}
+	return o.ExitCode == 1 || grant.Usage().Requests == 0
 }
 
 // verdict prefers what the gateway saw of the model API over the CLI's exit
@@ -305,16 +330,29 @@ func (j *job) save(ctx context.Context, project *volume.Project) {
 
 // forward puts a line of the agent into the journal, up to the limit.
 func (j *job) forward(e dreamcore.Event) error {
-	j.forwarded++
 	switch {
-	case j.forwarded <= j.settings.OutputLines:
-		_, err := j.journal.Append(e)
-		return err
-	case j.forwarded == j.settings.OutputLines+1:
-		_, err := j.journal.Append(dreamcore.WarningEvent(fmt.Sprintf("Output beyond %d lines is not shown; the run goes on", j.settings.OutputLines)))
-		return err
+	case j.muted:
+		return nil
+	case j.forwarded == j.settings.OutputLines:
+		return j.mute(fmt.Sprintf("Output beyond %d lines is not shown; the run goes on", j.settings.OutputLines))
 	}
-	return nil
+	j.forwarded++
+	_, err := j.journal.Append(e)
+	if dreamcore.CodeOf(err) == dreamcore.CodeTooLarge {
+		return j.mute("The output is too long for its log; the rest is not shown, the run goes on")
+	}
+	return err
+}
+
+// mute ends the forwarding with one warning.
+func (j *job) mute(warning string) error {
+	j.muted = true
+	_, err := j.journal.Append(dreamcore.WarningEvent(warning))
+	if dreamcore.CodeOf(err) == dreamcore.CodeTooLarge {
+		j.log.Warn(warning) // there is no room even for it
+		return nil
+	}
+	return err
 }
 
 func (j *job) status(message string) { j.tell(dreamcore.StatusEvent(message)) }

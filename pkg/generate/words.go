@@ -3,7 +3,6 @@ package generate
 import (
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 	"unicode"
 
@@ -37,13 +36,13 @@ func (j *job) skills() []string {
 	if err != nil {
 		return nil
 	}
-	found, _ := filepath.Glob(filepath.Join(dir, skillsDir, "skills/*/SKILL.md"))
-	names := make([]string, 0, len(found))
-	for _, f := range found {
-		if fi, err := os.Lstat(f); err == nil && fi.Mode().IsRegular() {
-			names = append(names, filepath.Base(filepath.Dir(f)))
+	root := filepath.Join(dir, skillsDir, "skills")
+	entries, _ := os.ReadDir(root) // sorted; none where there is no such directory
+	var names []string
+	for _, e := range entries {
+		if fi, err := os.Lstat(filepath.Join(root, e.Name(), "SKILL.md")); err == nil && fi.Mode().IsRegular() {
+			names = append(names, e.Name())
 		}
 	}
-	sort.Strings(names)
 	return names
 }

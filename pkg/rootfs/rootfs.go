@@ -80,16 +80,9 @@ func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
 // unpacked image. Top-level names that the sandbox needs for itself (/proc,
 // /sys, /dev, /tmp, /run, /data, /global, /home) are not taken from it.
 func Directory(dir, tree string) (sandbox.Root, error) {
-	tree, err := filepath.Abs(tree)
+	tree, entries, err := readTree(tree)
 	if err != nil {
 		return sandbox.Root{}, err
-	}
-	entries, err := os.ReadDir(tree)
-	if err != nil {
-		return sandbox.Root{}, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the root file system cannot be read", Err: err,
-			Hint: "name a directory that holds an unpacked Linux root with --rootfs, or leave it out to use the host's programs",
-		}
 	}
 	root, err := skeleton(dir)
 	if err != nil {
@@ -107,13 +100,37 @@ func Directory(dir, tree string) (sandbox.Root, error) {
 			return root, err
 		}
 	}
-	if _, err := os.Stat(filepath.Join(tree, "bin")); err != nil {
-		return root, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("%s is no root file system: it has no /bin", tree), Err: err,
-			Hint: "unpack an image into the directory first, for instance with: docker export CONTAINER | tar -x -C DIR",
+	return root, nil
+}
+
+// readTree lists the tree of the operator and refuses what is no root.
+func readTree(tree string) (string, []fs.DirEntry, error) {
+	refuse := func(message string, err error) (string, []fs.DirEntry, error) {
+		return "", nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: message, Err: err,
+			Hint: "name a directory that holds an unpacked Linux root with --rootfs (to make one: docker export CONTAINER | tar -x -C DIR), or leave it out to use the host's programs",
 		}
 	}
-	return root, nil
+	tree, err := filepath.Abs(tree)
+	if err != nil {
+		return refuse("the root file system cannot be found", err)
+	}
+	entries, err := os.ReadDir(tree)
+	if err != nil {
+		return refuse("the root file system cannot be read", err)
+	}
+	host, err := os.Stat("/")
+	if err != nil {
+		return refuse("the root file system cannot be read", err)
+	}
+	if fi, err := os.Stat(tree); err != nil || os.SameFile(fi, host) {
+		return refuse("the host's own root would show its secrets to sandboxes", err)
+	}
+	// A link is not followed: its target is meant for inside.
+	if fi, err := os.Lstat(filepath.Join(tree, "bin")); err != nil || !fi.IsDir() && fi.Mode()&fs.ModeSymlink == 0 {
+		return refuse(fmt.Sprintf("%s is no root file system: it has no /bin", tree), err)
+	}
+	return tree, entries, nil
 }
 
 func firstElement(p string) string {
@@ -186,10 +203,17 @@ func link(target, name string) error {
 }
 
 // mkdir makes the directory name below root and everything between. Programs
-// of other users go through these directories, whatever the umask was.
+// of other users go through these directories, whatever the umask was. A link
+// in the way was made for another tree and is replaced: followed, it would
+// lead to directories of the host.
 func mkdir(root, name string) error {
 	dir := root
 	for {
+		if fi, err := os.Lstat(dir); err == nil && dir != root && fi.Mode()&fs.ModeSymlink != 0 {
+			if err := os.Remove(dir); err != nil {
+				return err
+			}
+		}
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}

@@ -59,7 +59,8 @@ type Sandbox interface {
 	// Lost is closed when the sandbox has ended, by Close or by itself.
 	Lost() <-chan struct{}
 	// Close ends the sandbox and removes every trace of it: processes,
-	// mounts, cgroup, sockets, files. It may be called more than once.
+	// mounts, cgroup, sockets, files. It may be called more than once, and
+	// after an error it tries again.
 	Close(ctx context.Context) error
 }
 
@@ -69,8 +70,8 @@ type Process interface {
 	Signal(sig syscall.Signal) error
 	// Wait returns when the program has ended and its output is written. An
 	// error means that the exit is not known: the sandbox was lost (ErrLost),
-	// or writing the output failed, in which case the program was killed.
-	// Wait may be called more than once.
+	// or reading the input or writing the output failed, in which case the
+	// program was killed. Wait may be called more than once.
 	Wait() (Exit, error)
 }
 
@@ -82,9 +83,14 @@ type Command struct {
 	UID  uint32   // user inside
 	GID  uint32   // group inside, the only one
 
-	Stdin  io.Reader // nil: empty. Read until EOF or until the program ends
-	Stdout io.Writer // nil: thrown away. A write error kills the program
-	Stderr io.Writer // nil: thrown away
+	// Stdin is read until EOF or until the program ends; one more Read may be
+	// under way then, which Wait does not wait for. An error kills the program.
+	// Nil is empty.
+	Stdin io.Reader
+	// Stdout and Stderr are never written to at the same time, so they may be
+	// one writer. An error kills the program. Nil is thrown away.
+	Stdout io.Writer
+	Stderr io.Writer
 }
 
 // Exit tells how a program ended.

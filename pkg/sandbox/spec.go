@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"strings"
 )
@@ -15,7 +16,7 @@ type Spec struct {
 
 // Root is the file system a sandbox starts from, always read-only.
 type Root struct {
-	Path   string  // directory on the host with every mount point
+	Path   string  // small directory on the host with every mount point; engines copy it
 	Mounts []Mount // what is mounted into it before Spec.Mounts
 }
 
@@ -73,11 +74,13 @@ func (s Spec) Validate() error {
 			return fmt.Errorf("mount of %q has a NUL byte", m.Target)
 		case m.Source != "" && (m.Size != 0 || m.Mode != 0):
 			return fmt.Errorf("mount of %q: size and mode are for tmpfs", m.Target)
+		case m.Size < 0 || m.Mode > 0o7777:
+			return fmt.Errorf("mount of %q: size %d or mode %o is out of range", m.Target, m.Size, m.Mode)
 		}
 	}
 	l := s.Limits
-	if l.MemoryBytes < 0 || l.CPUs < 0 || l.Processes < 0 {
-		return fmt.Errorf("limits must not be negative: %+v", l)
+	if l.MemoryBytes < 0 || l.Processes < 0 || !(l.CPUs >= 0) || math.IsInf(l.CPUs, 0) { // NaN compares false
+		return fmt.Errorf("limits must be numbers and not negative: %+v", l)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@
 package setup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err := checkRotate(o.Rotate); err != nil {
 		return r.result, err
 	}
-	for _, step := range []func(context.Context) error{r.identity, r.internalSecret, r.modelKey, r.volumes, r.agent} {
+	for _, step := range []func(context.Context) error{r.identity, r.internalSecret, r.modelKey, r.volumes, r.agent, r.rotateInternal} {
 		if err := ctx.Err(); err != nil {
 			return r.result, context.Cause(ctx)
 		}
@@ -101,6 +102,7 @@ type runner struct {
 	Options
 	result  Result
 	secrets *secret.Store
+	rotates bool // the internal secret was there before and is to be replaced
 }
 
 func (r *runner) begin(doing string) {
@@ -141,12 +143,7 @@ func (r *runner) internalSecret(context.Context) error {
 	_, err := r.secrets.InternalValues()
 	switch {
 	case err == nil && slices.Contains(r.Rotate, secret.InternalSecret):
-		value, err := r.secrets.RotateInternal()
-		if err != nil {
-			return err
-		}
-		r.result.InternalSecret = value
-		r.done(name, Rotated, "the old value stays valid until the next rotation")
+		r.rotates = true
 	case err == nil:
 		r.done(name, Exists, "show it with: dreamcore secret show "+secret.InternalSecret)
 	case dreamcore.CodeOf(err) == dreamcore.CodeNotFound:
@@ -162,11 +159,27 @@ func (r *runner) internalSecret(context.Context) error {
 	return nil
 }
 
+// rotateInternal is the last step: when another one fails and setup is run
+// again, a second rotation would lock out everybody with the old value.
+func (r *runner) rotateInternal(context.Context) error {
+	if !r.rotates {
+		return nil
+	}
+	value, err := r.secrets.RotateInternal()
+	if err != nil {
+		return err
+	}
+	r.result.InternalSecret = value
+	r.done("secret "+secret.InternalSecret, Rotated, "the old value stays valid until the next rotation")
+	return nil
+}
+
 func (r *runner) modelKey(ctx context.Context) error {
 	name := "secret " + secret.AnthropicSecret
 	rotate := slices.Contains(r.Rotate, secret.AnthropicSecret)
 	_, err := r.secrets.Value(secret.AnthropicSecret, secret.AnthropicKey)
-	if err == nil && !rotate {
+	exists := err == nil
+	if exists && !rotate {
 		r.done(name, Exists, "replace it with: dreamcore setup --rotate "+secret.AnthropicSecret)
 		return nil
 	}
@@ -177,7 +190,7 @@ func (r *runner) modelKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if key == "" {
+	if key = strings.TrimSpace(key); key == "" {
 		if rotate {
 			return &dreamcore.Error{
 				Code: dreamcore.CodeInvalid, Message: "there is no new key to rotate to",
@@ -194,7 +207,7 @@ func (r *runner) modelKey(ctx context.Context) error {
 		return err
 	}
 	status := Created
-	if rotate {
+	if exists {
 		status = Rotated
 	}
 	r.done(name, status, "from "+source)
@@ -253,4 +266,6 @@ func (r *runner) find(ctx context.Context) (agent.Binary, Status, error) {
 	return bin, Installed, err
 }
 
-func describe(b agent.Binary) string { return "Claude Code " + b.Version + ", " + b.Path }
+func describe(b agent.Binary) string {
+	return "Claude Code " + cmp.Or(b.Version, "of an unknown version") + ", " + b.Path
+}

@@ -1,39 +1,17 @@
 package gvisor_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 
-	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
-
-func newProvider(t testing.TB) (*gvisor.Provider, sandbox.Root) {
-	t.Helper()
-	exe := sandboxtest.Binary(t)
-	root, err := rootfs.Host(t.TempDir(), 10000, 10000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := gvisor.New(context.Background(), gvisor.Config{Exe: exe, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	return p, root
-}
 
 // BenchmarkCold is a sandbox from nothing to the first output of a program.
 // The removal of the sandbox is not timed.
 func BenchmarkCold(b *testing.B) {
-	p, root := newProvider(b)
+	p, root := open(b, sandboxtest.Binary(b), b.TempDir())
 	for b.Loop() {
 		sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
 		if err != nil {
@@ -50,7 +28,7 @@ func BenchmarkCold(b *testing.B) {
 
 // BenchmarkExec is a program in a sandbox that runs already.
 func BenchmarkExec(b *testing.B) {
-	p, root := newProvider(b)
+	p, root := open(b, sandboxtest.Binary(b), b.TempDir())
 	sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
 	if err != nil {
 		b.Fatal(err)

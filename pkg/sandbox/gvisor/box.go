@@ -1,7 +1,6 @@
 package gvisor
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,9 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,38 +30,67 @@ import (
 type box struct {
 	provider *Provider
 	id       string
-	dir      string // bundle, logs, pid file
+	dir      string // bundle, root, pid file
 	group    *cgroup.Group
 	init     *pid1.Client
-	stderr   *tail       // what PID 1 wrote to standard error
 	ends     []io.Closer // our ends of the pipes
+
+	logs     *os.File      // what the engine and PID 1 write to standard error
+	heard    chan struct{} // closed when nobody reads logs any more
+	evidence evidence
 
 	lostOnce sync.Once
 	lost     chan struct{}
 	watch    sync.WaitGroup
 
-	closeMu  sync.Mutex
+	starved atomic.Bool // the kernel has killed it for want of memory
+
+	closing  sync.Mutex // held for all of Close; guards what follows
 	closed   bool
-	closeErr error
+	unreaped []int // killed processes that may be our children
 }
 
 var _ sandbox.Sandbox = (*box)(nil)
 
+// lastWords is how long the error of a lost sandbox waits for the engine to
+// say why.
+const lastWords = 500 * time.Millisecond
+
 // startLimit bounds the start of a sandbox when the caller's context does not.
 const startLimit = 60 * time.Second
 
+// start starts the sandbox. What an error leaves, Close removes.
 func (b *box) start(ctx context.Context, spec sandbox.Spec) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it did not start within %s", startLimit))
 	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	err := b.boot(ctx, spec)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err) // "signal: killed" alone says little
+	}
+	return err
+}
+
+func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 	if err := os.Mkdir(b.dir, 0o700); err != nil {
 		return err
 	}
+	if err := spec.Validate(); err != nil {
+		return fmt.Errorf("specification: %w", err)
+	}
+	root := filepath.Join(b.dir, "root")
+	if err := copySkeleton(spec.Root.Path, root); err != nil {
+		return err
+	}
+	spec.Root.Path = root
 	if err := oci.WriteBundle(b.dir, b.provider.exe, spec); err != nil {
 		return err
 	}
 	limits := spec.Limits.WithDefaults()
 	group, err := b.provider.hierarchy.Create(b.provider.cgroupPath(b.id), cgroup.Limits{
-		MemoryBytes: limits.MemoryBytes, CPUs: limits.CPUs, Processes: limits.Processes + hostProcesses,
+		MemoryBytes: limits.MemoryBytes, CPUs: limits.CPUs, Processes: hostProcesses + hostPerGuest*limits.Processes,
 	})
 	if err != nil {
 		return err
@@ -74,10 +105,11 @@ func (b *box) start(ctx context.Context, spec sandbox.Spec) error {
 	}
 	b.watch.Go(func() {
 		<-b.init.Lost()
+		b.outOfMemory() // before anybody learns of the end and removes the group
 		b.lostOnce.Do(func() { close(b.lost) })
 	})
 	if err := b.init.Ping(ctx); err != nil {
-		return fmt.Errorf("PID 1 does not answer: %w%s", err, b.evidence())
+		return fmt.Errorf("PID 1 does not answer: %w%s", err, b.because())
 	}
 	return nil
 }
@@ -96,22 +128,23 @@ func (b *box) launch(ctx context.Context) (io.ReadWriteCloser, error) {
 	}
 	defer toUs.Close()
 	b.ends = append(b.ends, fromUs, fromInit)
-	errIn, errOut, err := os.Pipe()
+	logs, toLogs, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	defer errOut.Close()
-	b.ends = append(b.ends, errIn)
-	b.stderr = &tail{}
-	b.watch.Go(func() { _, _ = io.Copy(b.stderr, errIn) })
+	defer toLogs.Close()
+	b.ends = append(b.ends, logs)
+	b.logs, b.heard = logs, make(chan struct{})
+	b.watch.Go(func() {
+		defer close(b.heard)
+		b.evidence.follow(logs)
+	})
 
 	cmd := b.provider.engine(ctx, b.group, "run", "--detach",
 		"--bundle", b.dir, "--pid-file", filepath.Join(b.dir, "pid"), b.id)
-	cmd.Args = b.withLogs(cmd.Args)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = toInit, toUs, errOut
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = toInit, toUs, toLogs
 	if err := cmd.Run(); err != nil {
-		_ = errOut.Close()
-		return nil, fmt.Errorf("start gVisor: %w%s", err, b.evidence())
+		return nil, fmt.Errorf("start gVisor: %w%s", err, b.because())
 	}
 	return pid1.Stdio{In: fromInit, Out: fromUs}, nil
 }
@@ -132,6 +165,8 @@ func (p *Provider) engine(ctx context.Context, join *cgroup.Group, args ...strin
 		"--ignore-cgroups", // the command joins a group of ours, and its children stay in it
 		"--sidecar-usage-policy=STRICT",
 		"--host-settings=ignore",
+		// Without these a failed boot shows as EOF.
+		"--log="+logPath, "--log-format=json", "--debug-log="+logPath,
 	)
 	cmd := exec.CommandContext(ctx, p.exe, append(full, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", sidecarEnv + "=" + filepath.Join(p.dir, "sidecar")}
@@ -139,49 +174,17 @@ func (p *Provider) engine(ctx context.Context, join *cgroup.Group, args ...strin
 	return cmd
 }
 
-// withLogs adds the flags that make gVisor tell why it failed: without them a
-// failed boot shows as EOF.
-func (b *box) withLogs(args []string) []string {
-	logs := []string{"--log=" + filepath.Join(b.dir, "log.json"), "--log-format=json", "--debug-log=" + b.dir + "/"}
-	at := len(args)
-	for i, a := range args {
-		if a == "run" {
-			at = i
-			break
-		}
+// because is what the engine and PID 1 said before they failed, for errors.
+// Nothing that they say later is heard.
+func (b *box) because() string {
+	if b.logs != nil {
+		_ = b.logs.SetReadDeadline(time.Unix(1, 0))
+		<-b.heard
 	}
-	return append(append(append([]string(nil), args[:at]...), logs...), args[at:]...)
-}
-
-// evidence is what the engine and PID 1 said before they failed, for errors.
-func (b *box) evidence() string {
-	var s []string
-	if b.stderr != nil {
-		if t := b.stderr.String(); t != "" {
-			s = append(s, t)
-		}
+	if s := b.evidence.String(); s != "" {
+		return "\n" + s
 	}
-	names, _ := filepath.Glob(filepath.Join(b.dir, "*.txt"))
-	for _, name := range append(names, filepath.Join(b.dir, "log.json")) {
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			continue
-		}
-		for line := range bytes.Lines(raw) {
-			// Warnings and worse; the rest is chatter.
-			if bytes.HasPrefix(line, []byte("W")) || bytes.HasPrefix(line, []byte("E")) || bytes.Contains(line, []byte(`"level":"error"`)) {
-				s = append(s, strings.TrimSpace(string(line)))
-			}
-		}
-	}
-	if len(s) == 0 {
-		return ""
-	}
-	const most = 12
-	if len(s) > most {
-		s = s[len(s)-most:]
-	}
-	return "\n" + strings.Join(s, "\n")
+	return ""
 }
 
 // ID implements sandbox.Sandbox.
@@ -202,10 +205,29 @@ func (b *box) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, 
 // EndAll implements sandbox.Sandbox.
 func (b *box) EndAll(ctx context.Context) error { return b.explain(b.init.EndAll(ctx)) }
 
-// explain adds to a lost sandbox that it ran out of memory, where it did.
+// outOfMemory tells whether the sandbox ran out of memory. It keeps knowing
+// when the cgroup that said so is gone.
+func (b *box) outOfMemory() bool {
+	if b.group.OutOfMemory() {
+		b.starved.Store(true)
+	}
+	return b.starved.Load()
+}
+
+// explain adds to a lost sandbox why it was lost, where that is known.
 func (b *box) explain(err error) error {
-	if errors.Is(err, sandbox.ErrLost) && b.group.OutOfMemory() {
+	if !errors.Is(err, sandbox.ErrLost) {
+		return err
+	}
+	if b.outOfMemory() {
 		return fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, err)
+	}
+	select { // its last words may be on their way
+	case <-b.heard:
+	case <-time.After(lastWords):
+	}
+	if crash := b.evidence.Crash(); crash != "" {
+		return fmt.Errorf("%w: gVisor crashed: %s", err, crash)
 	}
 	return err
 }
@@ -221,18 +243,22 @@ func (p *process) Wait() (sandbox.Exit, error) {
 	return exit, p.box.explain(err)
 }
 
+// Signal adds why the sandbox was lost.
+func (p *process) Signal(sig syscall.Signal) error { return p.box.explain(p.Process.Signal(sig)) }
+
 // Close implements sandbox.Sandbox. Every step is tried whatever the others
-// gave: the talk, the processes, the engine's own state, the files.
+// gave: the talk, the processes, the engine's own state, the files. After an
+// error it may be called again.
 func (b *box) Close(ctx context.Context) error {
-	b.closeMu.Lock()
-	defer b.closeMu.Unlock()
+	b.closing.Lock()
+	defer b.closing.Unlock()
 	if b.closed {
-		return b.closeErr
+		return nil
 	}
-	b.closed = true
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
 	var errs []error
+	b.outOfMemory()
 	if b.init != nil {
 		_ = b.init.Close()
 	}
@@ -245,21 +271,27 @@ func (b *box) Close(ctx context.Context) error {
 	if err := os.RemoveAll(b.dir); err != nil {
 		errs = append(errs, err)
 	}
-	b.closeErr = errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close sandbox: %w", err)
+	}
+	b.closed = true
 	b.provider.forget(b.id)
-	return b.closeErr
+	return nil
 }
 
 // end kills the sandbox's processes, reaps those that became our children, and
 // removes the cgroup and the engine's records.
 func (b *box) end(ctx context.Context) error {
 	pids := b.pids()
-	var errs []error
-	if err := b.group.Remove(ctx); err != nil {
+	killed, err := b.group.Remove(ctx)
+	b.unreaped = append(append(b.unreaped, pids...), killed...)
+	slices.Sort(b.unreaped)
+	b.unreaped = slices.Compact(b.unreaped)
+	errs := []error{err}
+	if err := reap(ctx, b.unreaped); err != nil {
 		errs = append(errs, err)
-	}
-	for _, pid := range pids {
-		errs = append(errs, reap(ctx, pid))
+	} else {
+		b.unreaped = nil
 	}
 	// The state file, its lock and the control socket are all named by the id,
 	// which nothing else has.
@@ -273,10 +305,10 @@ func (b *box) end(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// pids are the sandbox's processes on the host that may be our children: the
-// sentry and the gofer, from the engine's records, and all of the cgroup.
+// pids are the sentry and the gofer, from the engine's records: they are our
+// children, and when they have died they are not in the cgroup any more.
 func (b *box) pids() []int {
-	pids, _ := b.group.Processes()
+	var pids []int
 	if raw, err := os.ReadFile(filepath.Join(b.dir, "pid")); err == nil {
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil {
 			pids = append(pids, pid)
@@ -298,9 +330,17 @@ func (b *box) pids() []int {
 	return pids
 }
 
-// reap waits for a killed process that has become our child. One that has not
-// is somebody else's to reap.
-func reap(ctx context.Context, pid int) error {
+// reap waits for the killed processes that have become our children. The
+// others are somebody else's to reap.
+func reap(ctx context.Context, pids []int) error {
+	var errs []error
+	for _, pid := range pids {
+		errs = append(errs, reapOne(ctx, pid))
+	}
+	return errors.Join(errs...)
+}
+
+func reapOne(ctx context.Context, pid int) error {
 	if pid <= 1 {
 		return nil
 	}
@@ -319,28 +359,4 @@ func reap(ctx context.Context, pid int) error {
 		case <-time.After(time.Millisecond):
 		}
 	}
-}
-
-// tail keeps the last bytes that were written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-const tailBytes = 4 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	if len(t.buf) > tailBytes {
-		t.buf = append(t.buf[:0], t.buf[len(t.buf)-tailBytes:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.buf))
 }

@@ -16,8 +16,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,9 +39,13 @@ const (
 	sidecarEnv    = "GVISOR_SIDECAR_BINARIES_DIR"
 )
 
-// hostProcesses is what the sentry, the gofer and the stub processes of the
-// systrap platform may need beside the guest's own. Fewer kill the sentry.
-const hostProcesses = 2048
+// The sentry, the gofer and the stub processes of the systrap platform need
+// threads on the host, about two for each of the guest's. Too few kill the
+// sentry, so the engine's own limit of the guest's processes must bite first.
+const (
+	hostProcesses = 2048
+	hostPerGuest  = 4
+)
 
 // Config of a Provider.
 type Config struct {
@@ -58,10 +64,19 @@ type Provider struct {
 	hierarchy *cgroup.Hierarchy
 	log       *slog.Logger
 
-	mu     sync.Mutex
-	closed bool
-	open   map[string]*box
+	mu       sync.Mutex
+	closed   bool
+	open     map[string]*box // running
+	starting sync.WaitGroup  // Create calls; Add only under mu while not closed
+	ctx      context.Context // ends when Close begins
+	cancel   context.CancelCauseFunc
+
+	closing  sync.Mutex // held for all of Close
+	finished bool       // guarded by closing
 }
+
+// errClosed is why a Create fails that comes after Close or is overtaken by it.
+var errClosed = errors.New("the provider is closed")
 
 var _ sandbox.Provider = (*Provider)(nil)
 
@@ -74,6 +89,11 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 			Hint: "run the command with sudo, or point it at a server with --endpoint",
 		}
 	}
+	for _, path := range []string{cfg.Exe, cfg.Dir} {
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("prepare sandboxes: %q is not an absolute path", path)
+		}
+	}
 	h, err := cgroup.Detect()
 	if err != nil {
 		return nil, &dreamcore.Error{
@@ -81,7 +101,8 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 			Hint: "mount cgroup v2 (or v1 with memory, pids and cpu) at /sys/fs/cgroup",
 		}
 	}
-	p := &Provider{exe: cfg.Exe, base: cfg.Dir, hierarchy: h, log: cfg.Logger, open: map[string]*box{}}
+	p := &Provider{exe: cfg.Exe, base: filepath.Clean(cfg.Dir), hierarchy: h, log: cfg.Logger, open: map[string]*box{}}
+	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -149,19 +170,37 @@ func (p *Provider) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandb
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
-		return nil, errors.New("create sandbox: the provider is closed")
+		return nil, fmt.Errorf("create sandbox: %w", errClosed)
 	}
-	p.open[b.id] = b
+	p.starting.Add(1)
 	p.mu.Unlock()
-	if err := b.start(ctx, spec); err != nil {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
-		defer cancel()
-		if cerr := b.Close(cleanup); cerr != nil {
+	defer p.starting.Done()
+
+	starting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.ctx, func() { cancel(errClosed) })()
+	err := b.start(starting, spec)
+	if err == nil {
+		err = p.enter(b)
+	}
+	if err != nil {
+		if cerr := b.Close(context.WithoutCancel(ctx)); cerr != nil {
 			p.log.Error("clean up a sandbox that did not start", "sandbox", b.id, "error", cerr)
 		}
 		return nil, fmt.Errorf("create sandbox: %w", err)
 	}
 	return b, nil
+}
+
+// enter lists a sandbox that has started among those that Close ends.
+func (p *Provider) enter(b *box) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errClosed
+	}
+	p.open[b.id] = b
+	return nil
 }
 
 func (p *Provider) cgroupPath(id string) string {
@@ -171,25 +210,35 @@ func (p *Provider) cgroupPath(id string) string {
 // closeLimit bounds the removal of one sandbox.
 const closeLimit = 20 * time.Second
 
-// Close implements sandbox.Provider.
+// Close implements sandbox.Provider. A Create that is under way fails. When
+// Close returns an error, it may be called again.
 func (p *Provider) Close(ctx context.Context) error {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
+	p.closing.Lock()
+	defer p.closing.Unlock()
+	if p.finished {
 		return nil
 	}
+	p.mu.Lock()
 	p.closed = true
-	boxes := make([]*box, 0, len(p.open))
-	for _, b := range p.open {
-		boxes = append(boxes, b)
-	}
 	p.mu.Unlock()
-	var errs []error
-	for _, b := range boxes {
-		errs = append(errs, b.Close(ctx))
+	p.cancel(errClosed)
+	p.starting.Wait() // not for long: their context has ended
+
+	p.mu.Lock()
+	boxes := slices.Collect(maps.Values(p.open))
+	p.mu.Unlock()
+	errs := make([]error, len(boxes))
+	var closing sync.WaitGroup
+	for i, b := range boxes {
+		closing.Go(func() { errs[i] = b.Close(ctx) })
 	}
-	errs = append(errs, p.removeInstance(ctx, p.instance), p.lock.Close())
-	return errors.Join(errs...)
+	closing.Wait()
+	errs = append(errs, p.removeInstance(ctx, p.instance))
+	if err := errors.Join(errs...); err != nil {
+		return err // the directory stays locked as long as we live
+	}
+	p.finished = true
+	return p.lock.Close()
 }
 
 func (p *Provider) forget(id string) {

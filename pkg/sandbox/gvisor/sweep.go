@@ -65,9 +65,11 @@ func (p *Provider) removeInstance(ctx context.Context, instance string) error {
 	var errs []error
 	for _, name := range names {
 		g := p.hierarchy.Open(filepath.Join(dreamcore.AppName, instance, name))
-		errs = append(errs, g.Remove(ctx))
+		killed, err := g.Remove(ctx)
+		errs = append(errs, err, reap(ctx, killed))
 	}
-	errs = append(errs, parent.Remove(ctx))
+	_, err = parent.Remove(ctx)
+	errs = append(errs, err)
 	// The last instance takes the group that they all share with it.
 	p.hierarchy.Open(dreamcore.AppName).RemoveIfEmpty()
 	dir := filepath.Join(p.base, instance)

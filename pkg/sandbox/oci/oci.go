@@ -68,6 +68,7 @@ func config(exe string, s sandbox.Spec) *specs.Spec {
 			Rlimits: []specs.POSIXRlimit{
 				{Type: "RLIMIT_NOFILE", Hard: limits.OpenFiles, Soft: limits.OpenFiles},
 				{Type: "RLIMIT_CORE", Hard: 0, Soft: 0},
+				{Type: "RLIMIT_NPROC", Hard: uint64(limits.Processes), Soft: uint64(limits.Processes)},
 			},
 		},
 		Root:     &specs.Root{Path: s.Root.Path, Readonly: true},

@@ -179,6 +179,20 @@ func (p *pipes) close() {
 	}
 }
 
+// explain says what could not be started. The kernel gives the same error for
+// a missing program and for a missing working directory.
+func explain(path, dir string, err error) error {
+	if dir != "" {
+		switch fi, derr := os.Stat(dir); {
+		case derr != nil:
+			return fmt.Errorf("working directory: %w", derr)
+		case !fi.IsDir():
+			return fmt.Errorf("working directory: %s is not a directory", dir)
+		}
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
 // lookPath finds a program as execvp does, in the PATH of the program's own
 // environment.
 func lookPath(name string, env []string) (string, error) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+	"golang.org/x/sys/unix"
 )
 
 // signalLimit bounds how long the host waits for a signal to be delivered.
@@ -27,7 +28,9 @@ const drainLimit = 250 * time.Millisecond
 // then kills every process that is left. It must be called by PID 1 and
 // returns only when the sandbox is to end.
 func Serve(conn io.ReadWriteCloser) error {
-	session, err := yamux.Server(conn, sessionConfig())
+	// No time limit: the host may take long to read the last output of a
+	// program, and always closes in the end.
+	session, err := yamux.Server(conn, sessionConfig(0))
 	if err != nil {
 		return fmt.Errorf("PID 1: %w", err)
 	}
@@ -44,7 +47,9 @@ func Serve(conn io.ReadWriteCloser) error {
 			s.handle(stream)
 		})
 	}
-	_ = s.family.endAll(time.Now().Add(5 * time.Second))
+	if err := s.family.endAll(time.Now().Add(5 * time.Second)); err != nil {
+		return fmt.Errorf("PID 1: %w", err) // their streams would not end either
+	}
 	streams.Wait()
 	return nil
 }
@@ -69,6 +74,7 @@ func (s *supervisor) handle(stream *yamux.Stream) {
 	fr := newFrames(stream)
 	k, payload, err := fr.read(maxOrder)
 	if err != nil || k != kindOrder {
+		_ = fr.writeJSON(kindFailed, failure{Message: "no order came"})
 		return
 	}
 	var o order
@@ -112,6 +118,9 @@ func (s *supervisor) signal(o order) error {
 
 // start runs a program to its end. An error means that it did not start.
 func (s *supervisor) start(fr *frames, o order) error {
+	if len(o.Args) == 0 {
+		return errors.New("no program named")
+	}
 	path, err := lookPath(o.Args[0], o.Env)
 	if err != nil {
 		return err
@@ -123,7 +132,7 @@ func (s *supervisor) start(fr *frames, o order) error {
 	defer pipes.close()
 	child, err := s.family.start(path, o, pipes.theirs())
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return explain(path, o.Dir, err)
 	}
 	s.mu.Lock()
 	s.running[o.Handle] = child.pid
@@ -145,17 +154,8 @@ func (s *supervisor) start(fr *frames, o order) error {
 // then reports the exit.
 func (s *supervisor) attend(fr *frames, c *child, p *pipes) {
 	var out sync.WaitGroup
-	drain := func(k kind, r *os.File) {
-		out.Go(func() {
-			if fr.copyIn(k, r) != nil {
-				// Nobody reads any more, or the pipe was cut off below. A
-				// program that still writes gets EPIPE.
-				_ = r.Close()
-			}
-		})
-	}
-	drain(kindStdout, p.stdout)
-	drain(kindStderr, p.stderr)
+	out.Go(func() { drain(fr, kindStdout, p.stdout) })
+	out.Go(func() { drain(fr, kindStderr, p.stderr) })
 	go feedStdin(fr, c, p.stdin) // ends with the stream, which the caller closes
 
 	status := <-c.ended
@@ -170,6 +170,34 @@ func (s *supervisor) attend(fr *frames, c *child, p *pipes) {
 		<-drained
 	}
 	_ = fr.writeJSON(kindExit, report(status))
+}
+
+// drain sends what comes out of a pipe until its last holder has closed it,
+// nobody reads any more, or a deadline cuts it off. A program that still
+// writes then gets EPIPE.
+func drain(fr *frames, k kind, r *os.File) {
+	defer r.Close()
+	reading, sending := fr.copyIn(k, r)
+	if sending != nil || !errors.Is(reading, os.ErrDeadlineExceeded) {
+		return
+	}
+	// The program has ended. What it wrote is in the pipe still when the host
+	// is slow; what others write after this moment is not its output.
+	if err := r.SetReadDeadline(time.Time{}); err == nil {
+		_, _ = fr.copyIn(k, io.LimitReader(r, int64(pending(r))))
+	}
+}
+
+// pending is how many bytes are in a pipe: TIOCINQ is FIONREAD by another name.
+func pending(r *os.File) (n int) {
+	raw, err := r.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	if cerr := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); cerr != nil || err != nil {
+		return 0
+	}
+	return n
 }
 
 // feedStdin gives the program what the host sends. When the host goes away

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
+	"unicode"
 
 	"github.com/hashicorp/yamux"
 
@@ -17,19 +20,34 @@ import (
 
 // Client is the host's side: it starts programs through the supervisor. Its
 // methods are safe for concurrent use.
+//
+// The supervisor is hostile once a guest has taken it over. It may answer
+// nonsense, which ends the talk, or nothing at all: then a context ends every
+// call but Wait, and Close ends that.
 type Client struct {
 	session *yamux.Session
 	handles atomic.Uint64
+
+	mu     sync.Mutex // guards closed, and the group against a late Go
+	closed bool
+	group  sync.WaitGroup // what runs in the background, apart from the caller's readers and writers
 }
+
+// hostCloseTimeout bounds the memory that a supervisor can hold by streams it
+// never closes.
+const hostCloseTimeout = 60 * time.Second
 
 // NewClient speaks over conn with a supervisor at its other end. Close closes
 // conn too.
 func NewClient(conn io.ReadWriteCloser) (*Client, error) {
-	s, err := yamux.Client(conn, sessionConfig())
+	s, err := yamux.Client(conn, sessionConfig(hostCloseTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("talk to PID 1: %w", err)
 	}
-	return &Client{session: s}, nil
+	c := &Client{session: s}
+	// The supervisor has no business to open streams, which would cost memory.
+	c.spawn(func() { _ = s.GoAway() })
+	return c, nil
 }
 
 // Lost is closed when the supervisor is gone or Close was called.
@@ -37,18 +55,48 @@ func (c *Client) Lost() <-chan struct{} { return c.session.CloseChan() }
 
 // Close ends the talk. The supervisor then ends every process of the sandbox
 // and itself.
-func (c *Client) Close() error { return c.session.Close() }
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	err := c.session.Close()
+	c.group.Wait()
+	return err
+}
+
+// spawn runs f in the background, where Close waits for it. After Close it
+// does nothing.
+func (c *Client) spawn(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.group.Go(f)
+	}
+}
+
+// drop closes a stream in the background: it blocks when the supervisor does
+// not read.
+func (c *Client) drop(stream *yamux.Stream) { c.spawn(func() { _ = stream.Close() }) }
+
+// violation ends the talk with a supervisor that does not keep to the
+// protocol: what it says means nothing any more.
+func (c *Client) violation(err error) error {
+	c.spawn(func() { _ = c.session.Close() })
+	return lost(fmt.Errorf("PID 1 does not keep to the protocol: %w", err))
+}
 
 // Ping returns once the supervisor answers, which also means it is up.
 func (c *Client) Ping(ctx context.Context) error {
 	done := make(chan error, 1)
-	go func() {
+	c.spawn(func() {
 		_, err := c.session.Ping()
 		done <- err
-	}()
+	})
 	select {
 	case err := <-done:
 		return lost(err)
+	case <-c.Lost():
+		return lost(yamux.ErrSessionShutdown)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -59,35 +107,22 @@ func (c *Client) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Proces
 	if len(cmd.Args) == 0 {
 		return nil, errors.New("start: no program named")
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	o := order{
 		Op: opStart, Handle: c.handles.Add(1), Args: cmd.Args, Env: cmd.Env,
 		Dir: cmd.Dir, UID: cmd.UID, GID: cmd.GID,
 	}
-	stream, fr, err := c.open(o)
+	stream, fr, k, payload, err := c.ask(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	// A supervisor that does not answer must not hold the caller past ctx.
-	stop := context.AfterFunc(ctx, func() { _ = stream.Close(); _ = stream.SetDeadline(past) })
-	k, payload, err := fr.read(MaxFrame)
-	if !stop() {
-		return nil, ctx.Err()
-	}
-	if err != nil {
-		_ = stream.Close()
-		return nil, lost(err)
-	}
 	if k != kindStarted {
-		_ = stream.Close()
-		return nil, reported("start "+cmd.Args[0], k, payload)
+		c.drop(stream)
+		return nil, c.refusal("start "+cmd.Args[0], k, payload)
 	}
 	p := &process{client: c, handle: o.Handle, stream: stream, frames: fr, cmd: cmd, done: make(chan struct{})}
+	p.stop = context.AfterFunc(ctx, p.kill)
 	go p.feed()
 	go p.follow()
-	p.stop = context.AfterFunc(ctx, func() { p.kill() })
 	return p, nil
 }
 
@@ -96,36 +131,93 @@ func (c *Client) EndAll(ctx context.Context) error { return c.do(ctx, order{Op: 
 
 // do carries out an order whose answer is one frame.
 func (c *Client) do(ctx context.Context, o order) error {
-	stream, fr, err := c.open(o)
+	stream, _, k, payload, err := c.ask(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
-	stop := context.AfterFunc(ctx, func() { _ = stream.SetDeadline(past) })
-	defer stop()
-	k, payload, err := fr.read(MaxFrame)
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return lost(err)
-	case k != kindDone:
-		return reported(o.Op, k, payload)
+	c.drop(stream)
+	if k != kindDone {
+		return c.refusal(o.Op, k, payload)
 	}
 	return nil
 }
 
-func (c *Client) open(o order) (*yamux.Stream, *frames, error) {
+// answer is what the supervisor said first on a stream.
+type answer struct {
+	stream  *yamux.Stream
+	frames  *frames
+	kind    kind
+	payload []byte
+	err     error
+}
+
+// ask sends an order on a stream of its own and reads the first frame of the
+// answer. Without an error the caller must close the stream.
+func (c *Client) ask(ctx context.Context, o order) (*yamux.Stream, *frames, kind, []byte, error) {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return nil, nil, 0, nil, err
+	}
+	if len(b) > maxOrder {
+		return nil, nil, 0, nil, fmt.Errorf("%s: arguments and environment take %d bytes, the limit is %d", o.Op, len(b), maxOrder)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, nil, 0, nil, err
+	}
+	// Opening a stream and writing to it block on a supervisor that does not
+	// read, whatever ctx says.
+	got := make(chan answer, 1)
+	c.spawn(func() { got <- c.talk(ctx, b) })
+	select {
+	case a := <-got:
+		if a.err != nil && ctx.Err() != nil {
+			a.err = ctx.Err()
+		}
+		return a.stream, a.frames, a.kind, a.payload, a.err
+	case <-c.Lost():
+		return nil, nil, 0, nil, lost(yamux.ErrSessionShutdown)
+	case <-ctx.Done():
+		c.spawn(func() {
+			if a := <-got; a.err == nil {
+				_ = a.stream.Close()
+			}
+		})
+		return nil, nil, 0, nil, ctx.Err()
+	}
+}
+
+// talk is the blocking part of ask.
+func (c *Client) talk(ctx context.Context, order []byte) answer {
 	stream, err := c.session.OpenStream()
 	if err != nil {
-		return nil, nil, lost(err)
+		return answer{err: lost(err)}
 	}
-	fr := newFrames(stream)
-	if err := fr.writeJSON(kindOrder, o); err != nil {
-		_ = stream.Close()
-		return nil, nil, lost(err)
+	stop := context.AfterFunc(ctx, func() { _ = stream.SetDeadline(past) })
+	defer stop()
+	a := answer{stream: stream, frames: newFrames(stream)}
+	if err = a.frames.write(kindOrder, order); err == nil {
+		a.kind, a.payload, err = a.frames.read(MaxFrame)
 	}
-	return stream, fr, nil
+	switch {
+	case !stop(): // its deadline has passed, perhaps only after the answer
+		a.err = ctx.Err()
+	case err != nil:
+		a.err = c.broken(err)
+	default:
+		return a
+	}
+	_ = stream.Close()
+	return a
+}
+
+// broken is the error of a stream that failed under us. When the talk has not
+// ended already, the supervisor cut the stream, sent a frame that is too long
+// or did not answer in time.
+func (c *Client) broken(err error) error {
+	if c.session.IsClosed() {
+		return lost(err)
+	}
+	return c.violation(err)
 }
 
 // process is a program that runs inside.
@@ -137,18 +229,33 @@ type process struct {
 	cmd    sandbox.Command
 	stop   func() bool // disarms the kill at the end of the context
 
+	once   sync.Once // of kill
+	killed atomic.Bool
+
+	mu     sync.Mutex
+	failed error // why we killed it: its output or input could not be moved
+
 	done chan struct{} // closed when exit and err are set
 	exit sandbox.Exit
 	err  error
-	once sync.Once // of kill
 }
+
+// killLimit is how long the supervisor may say nothing about a program that it
+// was told to kill. The machine may be starved of CPU.
+const killLimit = 30 * time.Second
 
 // feed sends standard input. It is not waited for: a Read of the caller's
 // reader may block for ever. It ends when the program does at the latest,
 // because the stream is then closed.
 func (p *process) feed() {
 	if p.cmd.Stdin != nil {
-		if p.frames.copyIn(kindStdin, p.cmd.Stdin) != nil {
+		reading, sending := p.frames.copyIn(kindStdin, p.cmd.Stdin)
+		if sending != nil {
+			return
+		}
+		if reading != nil {
+			// To the program, a cut input must not look like a whole one.
+			p.fail(fmt.Errorf("input of %s: %w", p.cmd.Args[0], reading))
 			return
 		}
 	}
@@ -157,41 +264,77 @@ func (p *process) feed() {
 
 // follow reads what the program writes until it has ended.
 func (p *process) follow() {
-	defer close(p.done)
-	defer p.stream.Close()
+	p.exit, p.err = p.output()
+	if p.err == nil {
+		p.mu.Lock()
+		p.err = p.failed
+		p.mu.Unlock()
+	}
+	p.stop()
+	close(p.done)
+	p.client.drop(p.stream)
+}
+
+func (p *process) output() (sandbox.Exit, error) {
+	stdout, stderr := p.cmd.Stdout, p.cmd.Stderr
 	for {
+		if p.killed.Load() {
+			_ = p.stream.SetReadDeadline(time.Now().Add(killLimit))
+		}
 		k, payload, err := p.frames.read(MaxFrame)
 		if err != nil {
-			p.err = lost(err)
-			return
+			return sandbox.Exit{}, p.client.broken(err)
 		}
 		switch k {
 		case kindStdout:
-			err = write(p.cmd.Stdout, payload)
+			err = write(stdout, payload)
 		case kindStderr:
-			err = write(p.cmd.Stderr, payload)
+			err = write(stderr, payload)
 		case kindExit:
-			var e exitReport
-			if err := json.Unmarshal(payload, &e); err != nil {
-				p.err = fmt.Errorf("read exit of %s: %w", p.cmd.Args[0], err)
-				return
+			exit, err := parseExit(payload)
+			if err != nil {
+				return exit, p.client.violation(err)
 			}
-			p.exit = sandbox.Exit{Code: e.Code, Signal: syscall.Signal(e.Signal)}
-			return
+			return exit, nil
 		default:
-			err = fmt.Errorf("PID 1 sent a frame of unknown kind %q", k)
+			return sandbox.Exit{}, p.client.violation(fmt.Errorf("a frame of unknown kind %q", k))
 		}
 		if err != nil {
-			p.kill()
-			p.err = fmt.Errorf("output of %s: %w", p.cmd.Args[0], err)
-			return
+			stdout, stderr = nil, nil
+			p.fail(fmt.Errorf("output of %s: %w", p.cmd.Args[0], err))
 		}
 	}
 }
 
+// parseExit reads how a program ended.
+func parseExit(payload []byte) (sandbox.Exit, error) {
+	var e exitReport
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return sandbox.Exit{}, fmt.Errorf("exit: %w", err)
+	}
+	if e.Code < 0 || e.Code > 255 || e.Signal < 0 || e.Signal > 64 || e.Signal > 0 && e.Code != 128+e.Signal {
+		return sandbox.Exit{}, fmt.Errorf("exit: code %d, signal %d", e.Code, e.Signal)
+	}
+	return sandbox.Exit{Code: e.Code, Signal: syscall.Signal(e.Signal)}, nil
+}
+
+// fail kills the program and makes Wait return err. The first one counts.
+func (p *process) fail(err error) {
+	p.mu.Lock()
+	if p.failed == nil {
+		p.failed = err
+	}
+	p.mu.Unlock()
+	p.kill()
+}
+
+// kill has the program killed. A supervisor that then says nothing for too
+// long counts as lost.
 func (p *process) kill() {
 	p.once.Do(func() {
-		go func() { _ = p.Signal(syscall.SIGKILL) }()
+		p.killed.Store(true)
+		_ = p.stream.SetReadDeadline(time.Now().Add(killLimit))
+		p.client.spawn(func() { _ = p.Signal(syscall.SIGKILL) })
 	})
 }
 
@@ -205,7 +348,6 @@ func (p *process) Signal(sig syscall.Signal) error {
 // Wait implements sandbox.Process.
 func (p *process) Wait() (sandbox.Exit, error) {
 	<-p.done
-	p.stop()
 	return p.exit, p.err
 }
 
@@ -225,10 +367,26 @@ func lost(err error) error {
 	return fmt.Errorf("%w: %w", sandbox.ErrLost, err)
 }
 
-func reported(action string, k kind, payload []byte) error {
-	var f failure
-	if k != kindFailed || json.Unmarshal(payload, &f) != nil || f.Message == "" {
-		return fmt.Errorf("%s: PID 1 answered with a frame of kind %q", action, k)
+// refusal is the error of an order that was not carried out.
+func (c *Client) refusal(action string, k kind, payload []byte) error {
+	if k != kindFailed {
+		return c.violation(fmt.Errorf("%s: a frame of kind %q", action, k))
 	}
-	return fmt.Errorf("%s: %s", action, f.Message)
+	var f failure
+	if err := json.Unmarshal(payload, &f); err != nil {
+		return c.violation(fmt.Errorf("%s: %w", action, err))
+	}
+	const most = 1 << 10 // it ends up in logs and on terminals
+	if len(f.Message) > most {
+		f.Message = f.Message[:most] + "…"
+	}
+	return fmt.Errorf("%s: %s", action, strings.Map(printable, f.Message))
+}
+
+// printable takes control characters out of what goes to terminals.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
 }

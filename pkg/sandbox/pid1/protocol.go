@@ -28,7 +28,7 @@ import (
 // MaxFrame bounds the payload of a frame in bytes.
 const MaxFrame = 64 << 10
 
-// maxOrder bounds an order, which carries arguments and environment.
+// maxOrder bounds an order in bytes, which carries arguments and environment.
 const maxOrder = 1 << 20
 
 type kind byte
@@ -44,6 +44,10 @@ const (
 	kindDone    kind = 'd' // guest: the order is carried out
 	kindFailed  kind = 'f' // guest: failure in JSON; the last frame
 )
+
+// errFrame is in the chain of the error of a frame that is against the
+// protocol.
+var errFrame = errors.New("frame too long")
 
 // order is the first frame of a stream.
 type order struct {
@@ -90,7 +94,7 @@ func (f *frames) read(limit int) (kind, []byte, error) {
 	}
 	n := binary.BigEndian.Uint32(f.head[1:])
 	if int64(n) > int64(limit) {
-		return 0, nil, fmt.Errorf("frame of %d bytes is over the limit of %d", n, limit)
+		return 0, nil, fmt.Errorf("%w: %d bytes, the limit is %d", errFrame, n, limit)
 	}
 	if cap(f.buf) < int(n) {
 		f.buf = make([]byte, max(int(n), 4096))
@@ -124,34 +128,36 @@ func (f *frames) writeJSON(k kind, v any) error {
 	return f.write(k, b)
 }
 
-// copyIn sends all of r as frames of kind k, and returns the first error of
-// reading or writing; io.EOF is none.
-func (f *frames) copyIn(k kind, r io.Reader) error {
+// copyIn sends all of r as frames of kind k until the first error of reading
+// or of sending; io.EOF is none.
+func (f *frames) copyIn(k kind, r io.Reader) (reading, sending error) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
-			if werr := f.write(k, buf[:n]); werr != nil {
-				return werr
+			if sending := f.write(k, buf[:n]); sending != nil {
+				return nil, sending
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return nil
+			return nil, nil
 		}
 		if err != nil {
-			return err
+			return err, nil
 		}
 	}
 }
 
 // sessionConfig is the yamux configuration of both sides. Keep-alives are off:
 // a dead peer shows as EOF of its pipe, and a sandbox that the machine starves
-// of CPU for a while is not dead.
-func sessionConfig() *yamux.Config {
+// of CPU for a while is not dead. closeTimeout is how long after its own close
+// a side waits for the other's before it drops the stream and what is still
+// unread in it; 0 is for ever.
+func sessionConfig(closeTimeout time.Duration) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.EnableKeepAlive = false
 	c.ConnectionWriteTimeout = 60 * time.Second
-	c.StreamCloseTimeout = 60 * time.Second
+	c.StreamCloseTimeout = closeTimeout
 	c.LogOutput = io.Discard
 	return c
 }

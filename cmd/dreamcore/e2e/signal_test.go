@@ -1,0 +1,109 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const endlessScript = `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"touch began; sleep 300","description":"wait"}}]},{"text":"done"}]]}`
+
+func TestATerminalThatIsClosedEndsAGenerationCleanly(t *testing.T) {
+	h := newHost(t)
+	cmd := h.command(context.Background(), "generate", "wait for ever", "--user", alice, "--project", project, "--model-script", writeScript(t, endlessScript), "--json")
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the agent's command", func() bool { return exists(projectFile(h, alice, project, "began")) })
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(out.String(), "Git commit created") {
+		t.Errorf("exit code %d\n%s", code, out.String())
+	}
+}
+
+func TestAReaderThatGoesAwayEndsAGenerationCleanly(t *testing.T) {
+	h := newHost(t)
+	cmd := h.command(context.Background(), "generate", "wait for ever", "--user", alice, "--project", project, "--model-script", writeScript(t, endlessScript), "--json")
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	first, err := bufio.NewReaderSize(stdout, 16).ReadString('\n')
+	if err != nil || !strings.Contains(first, "status") {
+		t.Errorf("first line %q, %v", first, err)
+	}
+	_ = stdout.Close() // as head does
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d, want 130: no clean end", code)
+	}
+	// The log of the job has its end: nothing for the next start to mend.
+	logs, _ := filepath.Glob(filepath.Join(h.state, "jobs", "*"))
+	if len(logs) != 1 {
+		t.Fatalf("logs %v", logs)
+	}
+	raw, err := os.ReadFile(logs[0])
+	if err != nil || !strings.Contains(string(raw), `"type":"error"`) {
+		t.Errorf("%s, %v", raw, err)
+	}
+}
+
+func TestWhoWatchesAJobThatIsStoppedSeesItsLastEvent(t *testing.T) {
+	h := newHost(t)
+	h.env = append(h.env, "DREAMCORE_GRACE=1s")
+	s := h.serve("--model-script", writeScript(t, endlessScript))
+	resp := s.post("/generate_game", wish(alice, project, "wait"))
+	defer resp.Body.Close()
+	waitFor(t, "the agent's command", func() bool { return exists(projectFile(h, alice, project, "began")) })
+	began := time.Now()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.stop()
+	}()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := parseEvents(t, string(raw))
+	if last := events[len(events)-1]; last["code"] != "CLI_TERMINATED" {
+		t.Errorf("the stream ended with %v\n%s", last, s.log)
+	}
+	<-stopped
+	if d := time.Since(began); d > 12*time.Second {
+		t.Errorf("the service took %v to stop", d)
+	}
+}
+
+func TestGateNeedsNoAgent(t *testing.T) {
+	h := newHost(t)
+	if err := os.Remove(filepath.Join(h.state, "agent", "agent.json")); err != nil {
+		t.Fatal(err)
+	}
+	if out := h.must("gate", "sandbox-io", "isolation", "--json"); !strings.Contains(out, `"passed":true`) {
+		t.Errorf("where setup's proof has failed, its hint is of no use: %s", out)
+	}
+}
+
+func TestAClientMakesNoStateDirectory(t *testing.T) {
+	h := emptyHost(t)
+	for _, args := range [][]string{{"secret", "list"}, {"gate", "auth", "--endpoint", "http://127.0.0.1:1"}, {"generate", "x", "--endpoint", "http://127.0.0.1:1"}} {
+		if r := h.run(args...); r.code == 0 || exists(h.state) {
+			t.Errorf("%v: exit code %d; state directory: %v", args, r.code, exists(h.state))
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const session = "123e4567-e89b-42d3-a456-426614174000"
+
+func TestTheCommandOfARun(t *testing.T) {
+	base := Config{Path: "/opt/claude", Home: "/home/agent", Socket: "/run/gw/api.sock", UID: 10000, GID: 10001}
+	narrow := base
+	narrow.Tools, narrow.Model, narrow.Turns = []string{"Read", "Write"}, "claude-x", 40
+	skills := base
+	skills.Skills = "/global/.claude"
+	narrowSkills := narrow
+	narrowSkills.Skills = "/global/.claude"
+	for _, tt := range []struct {
+		name    string
+		config  Config
+		session Session
+	}{
+		{"first", base, Session{ID: session}},
+		{"resume", base, Session{ID: session, Resume: true}},
+		{"narrowed", narrow, Session{ID: session}},
+		{"skills", skills, Session{ID: session}},
+		{"narrowed-skills", narrowSkills, Session{ID: session}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := tt.config.Command("/data/p", "sk-token", tt.session)
+			var b strings.Builder
+			fmt.Fprintf(&b, "uid %d gid %d\ndir %s\n", c.UID, c.GID, c.Dir)
+			for _, a := range c.Args {
+				fmt.Fprintf(&b, "arg %q\n", a)
+			}
+			for _, e := range c.Env {
+				fmt.Fprintf(&b, "env %s\n", e)
+			}
+			file := filepath.Join("testdata", tt.name+".golden")
+			if *update {
+				if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), b.String()); diff != "" {
+				t.Errorf("the command has changed; is the CLI still proven with it? (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSkillsDoNotChangeTheToolsOfOthers(t *testing.T) {
+	tools := make([]string, 1, 8)
+	tools[0] = "Skill"
+	c := Config{Tools: tools, Skills: "/s"}
+	if got := strings.Join(c.Command("", "", Session{}).Args, " "); !strings.Contains(got, "--tools Skill --") {
+		t.Errorf("the tool is named twice: %s", got)
+	}
+	for range 2 {
+		_ = Config{Skills: "/s"}.Command("", "", Session{})
+	}
+	if slices.Contains(DefaultTools, "Skill") || len(DefaultTools) != 6 {
+		t.Errorf("the default tools are now %v", DefaultTools)
+	}
+}
+
+// A golden file can be updated by mistake; these are never right to lose.
+func TestWhatEveryCommandNeeds(t *testing.T) {
+	c := Config{Path: "/opt/claude", Socket: "/run/api.sock"}.Command("/p", "sk-token", Session{ID: session})
+	args := " " + strings.Join(c.Args, " ") + " "
+	for _, want := range []string{" -p ", " --verbose ", " --setting-sources  ", " --strict-mcp-config ", " --output-format stream-json "} {
+		if !strings.Contains(args, want) {
+			t.Errorf("no %q in %q", want, args)
+		}
+	}
+	if strings.Contains(args, "sk-token") {
+		t.Error("the token is in the arguments, where every process sees it")
+	}
+	env := "\n" + strings.Join(c.Env, "\n") + "\n"
+	for _, want := range []string{
+		"\nANTHROPIC_API_KEY=sk-token\n", "\nANTHROPIC_BASE_URL=http://", "\nANTHROPIC_UNIX_SOCKET=/run/api.sock\n",
+		"\nCLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1\n", "\nDISABLE_AUTOUPDATER=1\n",
+	} {
+		if !strings.Contains(env, want) {
+			t.Errorf("no %q in %q", want, env)
+		}
+	}
+}
+
+func TestAPromptIsNeverACommandOfTheCLI(t *testing.T) {
+	for _, wish := range []string{"/clear everything", "/", "//x", " /help", "\n/help", "a snake", "", "日本語", "# memory", "!ls", "@file"} {
+		got := Prompt(wish)
+		if strings.ContainsAny(got[:1], "/#!@ \n") || !strings.HasSuffix(got, "\n"+wish) {
+			t.Errorf("the prompt for %q is %q", wish, got)
+		}
+	}
+}
+
+// The names were read from what Claude Code 2.1.330 wrote in directories of
+// these names.
+func TestSessionFileIsWhereTheCLIPutsIt(t *testing.T) {
+	for dir, want := range map[string]string{
+		"/tmp/h/a b":                             "-tmp-h-a-b",
+		"/tmp/h/dot.dir_under-score":             "-tmp-h-dot-dir-under-score",
+		"/tmp/h/ünï":                             "-tmp-h--n-",
+		"/tmp/h/日本":                              "-tmp-h---",
+		"/tmp/h/emoji😀x":                         "-tmp-h-emoji--x", // two units of UTF-16
+		"/tmp/h/!\"#$%&'()*+,:;<=>?@[]^`{|}~":    "-tmp-h-" + strings.Repeat("-", 27),
+		"/tmp/h/back\\slash":                     "-tmp-h-back-slash",
+		"/data/users/" + session + "/projects/P": "-data-users-" + session + "-projects-P",
+	} {
+		if got := SessionFile(dir, "ID"); got != ".claude/projects/"+want+"/ID.jsonl" {
+			t.Errorf("%q: %s, want %s", dir, got, want)
+		}
+	}
+}

@@ -1,0 +1,365 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// load loads from a file with this text, the environment and flags.
+func load(t testing.TB, file string, environ []string, flags map[string]any) (Config, error) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "some.yaml")
+	if err := os.WriteFile(name, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(Sources{File: name, Environ: append([]string{"HOME=/home/someone"}, environ...), Flags: flags})
+}
+
+// everySetting has a value for each setting that is not its default, as text.
+var everySetting = map[string]struct {
+	text string
+	want any
+}{
+	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"},
+	"rootfs": {"/srv/root", "/srv/root"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
+	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64},
+	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
+	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
+	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
+	"model_script": {"demo", "demo"}, "model_idle": {"5s", 5 * time.Second}, "language": {"ja", "ja"}, "log_level": {"debug", "debug"},
+}
+
+// byKey is a configuration as its settings.
+func byKey(c Config) map[string]any {
+	m, v := map[string]any{}, reflect.ValueOf(c)
+	for i := range v.NumField() {
+		m[v.Type().Field(i).Tag.Get(tag)] = v.Field(i).Interface()
+	}
+	return m
+}
+
+func TestEverySettingCanComeFromEverySource(t *testing.T) {
+	if got, want := slices.Sorted(maps.Keys(everySetting)), slices.Sorted(maps.Keys(settingTypes())); !slices.Equal(got, want) {
+		t.Fatalf("the test has the settings %v, there are %v", got, want)
+	}
+	var file strings.Builder
+	var environ []string
+	flags := map[string]any{}
+	for key, v := range everySetting {
+		text := v.text
+		if key == "listen" {
+			text = `":9000"`
+		}
+		fmt.Fprintf(&file, "%s: %s\n", key, text)
+		environ = append(environ, prefix+strings.ToUpper(key)+"="+v.text)
+		flags[key] = v.text
+	}
+	for source, load := range map[string]func() (Config, error){
+		"file":        func() (Config, error) { return load(t, file.String(), nil, nil) },
+		"environment": func() (Config, error) { return load(t, "", environ, nil) },
+		"flags":       func() (Config, error) { return load(t, "", nil, flags) },
+	} {
+		c, err := load()
+		if err != nil {
+			t.Errorf("%s: %v", source, err)
+			continue
+		}
+		for key, got := range byKey(c) {
+			if !reflect.DeepEqual(got, everySetting[key].want) {
+				t.Errorf("%s from the %s: %v, want %v", key, source, got, everySetting[key].want)
+			}
+		}
+	}
+}
+
+func TestTheLaterSourceWins(t *testing.T) {
+	const file = "model: of-the-file\nlanguage: ja\nmax_turns: 5\n"
+	environ := []string{"DREAMCORE_MODEL=of-the-environment", "DREAMCORE_MAX_TURNS=6"}
+	c, err := load(t, file, environ, map[string]any{"model": "of-the-flag"})
+	if err != nil || c.Model != "of-the-flag" || c.MaxTurns != 6 || c.Language != "ja" || c.LogLevel != "info" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	// An empty variable is none; an empty flag is a value.
+	c, err = load(t, file, []string{"DREAMCORE_MODEL="}, nil)
+	if err != nil || c.Model != "of-the-file" {
+		t.Errorf("an empty variable: %q, %v", c.Model, err)
+	}
+	c, err = load(t, file, environ, map[string]any{"model": ""})
+	if err != nil || c.Model != "" {
+		t.Errorf("an empty flag: %q, %v", c.Model, err)
+	}
+}
+
+func TestTheUpstreamOfOtherPrograms(t *testing.T) {
+	for _, tt := range []struct {
+		environ []string
+		want    string
+	}{
+		{nil, DefaultUpstream},
+		{[]string{"ANTHROPIC_BASE_URL=https://a.example"}, "https://a.example"},
+		{[]string{"ANTHROPIC_BASE_URL="}, DefaultUpstream},
+		{[]string{"ANTHROPIC_BASE_URL=https://a.example", "DREAMCORE_UPSTREAM=https://b.example"}, "https://b.example"},
+	} {
+		if c, err := load(t, "", tt.environ, nil); err != nil || c.Upstream != tt.want {
+			t.Errorf("%v: %q, %v", tt.environ, c.Upstream, err)
+		}
+	}
+}
+
+func TestSettingsInFormsOfTheirOwn(t *testing.T) {
+	for _, tt := range []struct {
+		file string
+		get  func(Config) any
+		want any
+	}{
+		{"memory_mib: \"512\"\n", func(c Config) any { return c.MemoryMiB }, 512},
+		{"cpus: 2\n", func(c Config) any { return c.CPUs }, 2.0},
+		{"tools:\n  - Read\n  - Bash\n", func(c Config) any { return strings.Join(c.Tools, "|") }, "Read|Bash"},
+		{"tools: Read,  Bash ,\n", func(c Config) any { return strings.Join(c.Tools, "|") }, "Read|Bash"},
+		{"tools: [\"mcp__x__y\"]\n", func(c Config) any { return strings.Join(c.Tools, "|") }, "mcp__x__y"},
+		{"grace: 0s\n", func(c Config) any { return c.Grace }, time.Duration(0)},
+		{"listen: '[::1]:80'\n", func(c Config) any { return c.Listen }, "[::1]:80"},
+		{"# nothing\n", func(c Config) any { return c.LogLevel }, "info"},
+		{"%YAML 1.1\n---\n# one document\nlog_level: warn\n...\n# the end\n", func(c Config) any { return c.LogLevel }, "warn"},
+	} {
+		if c, err := load(t, tt.file, nil, nil); err != nil || tt.get(c) != tt.want {
+			t.Errorf("%q: %v, %v", tt.file, tt.get(c), err)
+		}
+	}
+}
+
+func TestWhatIsWrongIsNamedWithItsSource(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		file    string
+		environ []string
+		flags   map[string]any
+		says    []string
+		hint    string
+	}{
+		{name: "unknown in the file", file: "timeuot: 5m\n", says: []string{`"timeuot"`, "some.yaml"}, hint: "timeout"},
+		{name: "unknown in the environment", environ: []string{"DREAMCORE_TIMEUOT=5m"}, says: []string{"DREAMCORE_TIMEUOT"}, hint: "timeout"},
+		{name: "another case in the environment", environ: []string{"DREAMCORE_Timeout=5m"}, says: []string{"DREAMCORE_Timeout"}, hint: "timeout"},
+		{name: "unknown among the flags", flags: map[string]any{"x": "1"}, says: []string{`"x"`, "flag"}},
+		{name: "nested", file: "tools:\n  shell: true\n", says: []string{"tools", "no list"}},
+		{name: "a dot in a name", file: "\"tools.0\": Read\n", says: []string{`"tools.0"`}},
+		{name: "a bare number as a duration", file: "timeout: 300\n", says: []string{"timeout", "unit", "some.yaml"}},
+		{name: "the same in the environment", environ: []string{"DREAMCORE_TIMEOUT=300"}, says: []string{"timeout", "unit", "DREAMCORE_TIMEOUT"}},
+		{name: "the same in a flag", flags: map[string]any{"timeout": "300"}, says: []string{"timeout", "unit", "flag"}},
+		{name: "no duration", file: "grace: soon\n", says: []string{"grace", `"soon"`}},
+		{name: "a broken number", file: "memory_mib: 512.5\n", says: []string{"memory_mib", "512.5", "whole"}},
+		{name: "octal by accident", environ: []string{"DREAMCORE_MEMORY_MIB=0x200"}, says: []string{"memory_mib", "0x200"}},
+		{name: "a number that is too large", file: "processes: 99999999999999999999\n", says: []string{"processes"}},
+		{name: "true is no number", file: "max_generations: true\n", says: []string{"max_generations", "true"}},
+		{name: "a number is no text", file: "model: 4\n", says: []string{"model", "quotes"}},
+		{name: "a date is no text", file: "model: 2026-01-30\n", says: []string{"model", "quotes"}},
+		{name: "true is no text", file: "language: true\n", says: []string{"language"}},
+		{name: "a list is no number", file: "cpus: [1]\n", says: []string{"cpus"}},
+		{name: "numbers in a list of text", file: "tools: [1, 2]\n", says: []string{"tools", "quotes"}},
+		{name: "a number is no list", file: "tools: 1\n", says: []string{"tools", "no list"}},
+		{name: "no value", file: "max_waiting:\n", says: []string{"max_waiting", "no value"}},
+		{name: "a list at the top", file: "- a\n", says: []string{"no YAML", "some.yaml"}},
+		{name: "text at the top", file: "hello\n", says: []string{"no YAML"}},
+		{name: "a tab", file: "a:\n\tb: 1\n", says: []string{"no YAML"}},
+		{name: "the same setting twice", file: "listen: :1\nlisten: :2\n", says: []string{"listen"}},
+		{name: "a second document", file: "model: a\n---\nlanguage: ja\n", says: []string{"more than one document"}},
+		{name: "after the end", file: "model: a\n...\nlanguage: ja\n", says: []string{"more than one document"}},
+		{name: "everything at once", file: "timeuot: 5m\ngrace: 5\n", environ: []string{"DREAMCORE_X=1", "DREAMCORE_CPUS=many"}, flags: map[string]any{"max_turns": "x"},
+			says: []string{"timeuot", "grace", "DREAMCORE_X", "cpus", "max_turns"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := load(t, tt.file, tt.environ, tt.flags)
+			if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
+				t.Fatalf("%+v, %v, hint %q", c, err, dreamcore.HintOf(err))
+			}
+			for _, s := range tt.says {
+				if !strings.Contains(err.Error(), s) {
+					t.Errorf("%v does not say %q", err, s)
+				}
+			}
+			if !strings.Contains(dreamcore.HintOf(err), tt.hint) {
+				t.Errorf("the hint %q does not say %q", dreamcore.HintOf(err), tt.hint)
+			}
+		})
+	}
+}
+
+func TestValidateListsEveryFaultAtOnce(t *testing.T) {
+	good, err := load(t, "", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := map[string][]any{
+		"state": {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "runc"},
+		"rootfs": {"relative"}, "sandbox_uid": {0, -1, 1 << 31}, "sandbox_gid": {0, -5},
+		"memory_mib": {255, -1, 1 << 50}, "cpus": {-0.5, 2000.0}, "processes": {15, 1 << 20},
+		"tools": {[]string{}, []string{""}, []string{"Read", "--x"}, []string{"a b"}, []string{"a,b"}}, "model": {"--model", "a b"}, "max_turns": {-1},
+		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {0, 1 << 20}, "max_waiting": {-1, 1 << 20},
+		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
+		"model_script": {"a\x00b"}, "model_idle": {time.Millisecond}, "language": {"", "fr"}, "log_level": {"", "loud"},
+	}
+	if got, want := slices.Sorted(maps.Keys(wrong)), slices.Sorted(maps.Keys(settingTypes())); !slices.Equal(got, want) {
+		t.Fatalf("the test has the settings %v, there are %v", got, want)
+	}
+	all := good
+	for key, values := range wrong {
+		for _, v := range values {
+			c := good
+			set(&c, key, v)
+			err := c.Validate()
+			if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), key) || strings.Count(err.Error(), ";") > 0 {
+				t.Errorf("%s = %q: %v", key, fmt.Sprint(v), err)
+			}
+		}
+		set(&all, key, values[0])
+	}
+	err = all.Validate()
+	for key := range wrong {
+		if err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("of everything wrong at once, %s is not told: %v", key, err)
+		}
+	}
+	if good.Validate() != nil {
+		t.Error("the test has changed the good one")
+	}
+}
+
+func set(c *Config, key string, value any) {
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		if v.Type().Field(i).Tag.Get(tag) == key {
+			v.Field(i).Set(reflect.ValueOf(value))
+		}
+	}
+}
+
+func TestAnAddressWithAPasswordIsNotShown(t *testing.T) {
+	_, err := load(t, "", []string{"ANTHROPIC_BASE_URL=htps://user:hunter2@host"}, nil)
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestTheSampleHasEverySettingWithItsDefault(t *testing.T) {
+	sample := filepath.Join("..", "..", "testdata", "config.yaml")
+	got, err := Load(Sources{File: sample, Environ: []string{"HOME=/home/someone"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := load(t, "", []string{"DREAMCORE_STATE=" + defaultState(nil, true)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the sample differs from the defaults (-default +sample):\n%s", diff)
+	}
+	raw, err := os.ReadFile(sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(raw), "\n")
+	for key := range settingTypes() {
+		at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, key+":") })
+		if at < 0 {
+			t.Errorf("the sample has no %s", key)
+			continue
+		}
+		for at > 0 && lines[at] != "" && lines[at][0] != '#' {
+			at-- // settings that belong together share their comment
+		}
+		if !strings.HasPrefix(lines[at], "# ") {
+			t.Errorf("the sample says nothing about %s", key)
+		}
+	}
+}
+
+func TestTheStateDirectory(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		env  map[string]string
+		root bool
+		want string
+	}{
+		{"root", map[string]string{"HOME": "/root", "XDG_STATE_HOME": "/x"}, true, "/var/lib/dreamcore"},
+		{"a user", map[string]string{"HOME": "/home/a"}, false, "/home/a/.local/state/dreamcore"},
+		{"a user with XDG", map[string]string{"HOME": "/home/a", "XDG_STATE_HOME": "/x"}, false, "/x/dreamcore"},
+		{"XDG says that relative paths are ignored", map[string]string{"HOME": "/home/a", "XDG_STATE_HOME": "x"}, false, "/home/a/.local/state/dreamcore"},
+		{"no home: not absolute, which Validate refuses", nil, false, ".local/state/dreamcore"},
+	} {
+		if got := defaultState(tt.env, tt.root); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestTheFileIsLookedForInTheStateDirectory(t *testing.T) {
+	byFlag, byEnv := t.TempDir(), t.TempDir()
+	for dir, model := range map[string]string{byFlag: "flag", byEnv: "env"} {
+		if err := os.WriteFile(filepath.Join(dir, FileName), []byte("model: "+model+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	environ := []string{"DREAMCORE_STATE=" + byEnv}
+	for _, tt := range []struct {
+		src  Sources
+		want string
+	}{
+		{Sources{Environ: environ}, "env"},
+		{Sources{Environ: environ, Flags: map[string]any{"state": byFlag}}, "flag"},
+		{Sources{Flags: map[string]any{"state": t.TempDir()}}, ""},
+		{Sources{Flags: map[string]any{"state": filepath.Join(byFlag, FileName)}}, ""}, // a file: whoever opens it says so
+		{Sources{File: filepath.Join(byEnv, FileName), Flags: map[string]any{"state": byFlag}}, "env"},
+	} {
+		if c, err := Load(tt.src); err != nil || c.Model != tt.want {
+			t.Errorf("%+v: model %q, %v", tt.src, c.Model, err)
+		}
+	}
+	for _, file := range []string{filepath.Join(byFlag, "none.yaml"), byFlag} {
+		_, err := Load(Sources{File: file, Environ: environ})
+		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(dreamcore.HintOf(err), "--config") || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: %v", file, err)
+		}
+		if file != byFlag && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the cause is lost: %v", err)
+		}
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	sample, err := os.ReadFile(filepath.Join("..", "..", "testdata", "config.yaml"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sample)
+	for _, s := range []string{
+		"", "{}", "a", "- 1", "state: &a /x\nrootfs: *a\n", "tools: [Read, [Write]]", "timeout: 9223372036854775807ns", "cpus: .inf", "cpus: .nan",
+		"max_turns: 0o17", "? [a]\n: b", "<<: {state: /x}", "state: !!binary aGk=", "model: |\n  a\n  b\n", "timeout: 1h\n---\n", "\xff", "memory_mib: 1e3",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		c, err := load(t, string(file), nil, nil)
+		if err == nil {
+			if err := c.Validate(); err != nil {
+				t.Errorf("loaded, but %v", err)
+			}
+			return
+		}
+		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
+			t.Errorf("%v, code %s, hint %q", err, dreamcore.CodeOf(err), dreamcore.HintOf(err))
+		}
+	})
+}

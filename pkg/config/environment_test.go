@@ -1,0 +1,58 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestReadEnvironment(t *testing.T) {
+	credentials := t.TempDir()
+	identity := filepath.Join(credentials, IdentityCredential)
+	if err := os.WriteFile(identity, nil, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		environ []string
+		want    Environment
+	}{
+		{"nothing", nil, Environment{}},
+		{"everything", []string{
+			"ANTHROPIC_API_KEY=sk-x", "MODAL_ENDPOINT=https://acme--dreamcore", "MODAL_INTERNAL_SECRET=s", "ALLOW_NON_GVISOR=1",
+			"NO_COLOR=1", "TERM=xterm", "DREAMCORE_CONFIG=/c.yaml", "DISPLAY=:0",
+		}, Environment{
+			APIKey: "sk-x", Endpoint: "https://acme--dreamcore", InternalSecret: "s", AllowNonGVisor: true,
+			NoColor: true, Term: "xterm", ConfigFile: "/c.yaml", Display: true,
+		}},
+		{"a line break after a secret, as $(cat FILE) in other shells leaves it", []string{"ANTHROPIC_API_KEY= sk-x\r\n", "MODAL_INTERNAL_SECRET=s\n"}, Environment{APIKey: "sk-x", InternalSecret: "s"}},
+		{"blank secrets are none", []string{"ANTHROPIC_API_KEY=  ", "MODAL_INTERNAL_SECRET="}, Environment{}},
+		{"only 1 allows another engine", []string{"ALLOW_NON_GVISOR=true"}, Environment{}},
+		{"an empty NO_COLOR is none", []string{"NO_COLOR="}, Environment{}},
+		{"Wayland", []string{"WAYLAND_DISPLAY=wayland-0"}, Environment{Display: true}},
+		{"the last of two", []string{"TERM=a", "TERM=b"}, Environment{Term: "b"}},
+		{"= in a value", []string{"MODAL_ENDPOINT=http://h/?a=b"}, Environment{Endpoint: "http://h/?a=b"}},
+		{"an identity of systemd", []string{"CREDENTIALS_DIRECTORY=" + credentials}, Environment{IdentityFile: identity}},
+		{"credentials without ours", []string{"CREDENTIALS_DIRECTORY=" + t.TempDir()}, Environment{}},
+		{"no credentials", []string{"CREDENTIALS_DIRECTORY="}, Environment{}},
+	} {
+		if diff := cmp.Diff(tt.want, ReadEnvironment(tt.environ)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestVariablesOfOthersAreNoSettings(t *testing.T) {
+	if _, err := load(t, "", []string{"DREAMCORE_TEST_BINARY=/x", "DREAMCORE_CONFIG=/c", "XDREAMCORE_Y=1", "PATH=/bin"}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLookup(t *testing.T) {
+	get := Lookup([]string{"A=1", "B=", "broken"})
+	if get("A") != "1" || get("B") != "" || get("C") != "" || get("broken") != "" {
+		t.Errorf("%q %q %q %q", get("A"), get("B"), get("C"), get("broken"))
+	}
+}

@@ -1,0 +1,86 @@
+package gvisor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxSkeleton bounds the files and directories of a root itself, without what
+// is mounted into it.
+const maxSkeleton = 1000
+
+// copySkeleton makes a root of one sandbox's own at dst. The engine makes the
+// mount points that are missing in a root, such as those below a file system
+// in memory, on the host: in a shared root they would stay for ever, and would
+// tell which users and projects there were.
+func copySkeleton(src, dst string) error {
+	entries := 0
+	err := filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entries++; entries > maxSkeleton {
+			return fmt.Errorf("more than %d files: mount trees into the root, do not make them the root", maxSkeleton)
+		}
+		rel, err := filepath.Rel(src, path)
+		if err != nil {
+			return err
+		}
+		return copyEntry(path, filepath.Join(dst, rel), d)
+	})
+	if err != nil {
+		return fmt.Errorf("copy root %s: %w", src, err)
+	}
+	return nil
+}
+
+func copyEntry(src, dst string, d fs.DirEntry) error {
+	switch d.Type() {
+	case fs.ModeDir:
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if err := os.Mkdir(dst, 0o700); err != nil {
+			return err
+		}
+		return os.Chmod(dst, fi.Mode().Perm())
+	case fs.ModeSymlink:
+		target, err := os.Readlink(src)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, dst)
+	case 0:
+		// Nobody writes to either name: the root is read-only inside.
+		if err := os.Link(src, dst); !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EPERM) {
+			return err
+		}
+		return copyFile(src, dst)
+	}
+	return fmt.Errorf("%s is neither file, directory nor link", src)
+}
+
+func copyFile(src, dst string) error {
+	from, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	fi, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	to, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Chmod(fi.Mode().Perm()), to.Close())
+}

@@ -1,0 +1,321 @@
+package sandboxtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// testSandboxes is what holds of sandboxes as a whole.
+func testSandboxes(t *testing.T, open Open) {
+	r := newRig(t, open)
+	r.warm(t)
+	t.Run("mounts", func(t *testing.T) { testMounts(t, r) })
+	t.Run("failure to create", func(t *testing.T) { testFailedCreate(t, r) })
+	t.Run("interrupted creation leaves nothing", func(t *testing.T) { testInterruptedCreate(t, r) })
+	t.Run("limits", func(t *testing.T) { testLimits(t, r) })
+	t.Run("several at once", func(t *testing.T) { testSeveral(t, r) })
+	t.Run("lost", func(t *testing.T) { testLost(t, r) })
+	t.Run("close", func(t *testing.T) { testClose(t, r) })
+	t.Run("close of the provider", func(t *testing.T) { testProviderClose(t, open) })
+}
+
+// testInterruptedCreate cancels a Create at many moments of it.
+func testInterruptedCreate(t *testing.T, r *rig) {
+	began := time.Now()
+	r.create(t, r.spec())
+	whole := time.Since(began)
+	before := r.take()
+	const moments = 8
+	for i := range moments {
+		ctx, cancel := context.WithTimeout(t.Context(), whole*time.Duration(i)/moments)
+		sb, err := r.provider.Create(ctx, r.spec())
+		cancel()
+		switch {
+		case err == nil:
+			if err := sb.Close(bounded(t)); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		case !errors.Is(err, context.DeadlineExceeded):
+			t.Errorf("Create: %v", err)
+		}
+		before.check(t)
+	}
+}
+
+func testLimits(t *testing.T, r *rig) {
+	t.Run("too many processes fail to fork and harm nobody", func(t *testing.T) {
+		spec := r.spec()
+		spec.Limits.Processes = 50
+		sb := r.create(t, spec)
+		got := run(t, sb, script("for i in $(seq 100); do sleep 100 & done; true"))
+		if !strings.Contains(got.err, "fork") {
+			t.Errorf("errors %q, exit %+v", got.err, got.exit)
+		}
+		n := strings.Count(run(t, sb, script(processes)).out, "(sleep)")
+		if n < 30 || n > 50 {
+			t.Errorf("there are %d processes", n)
+		}
+		if err := sb.EndAll(bounded(t)); err != nil {
+			t.Errorf("EndAll: %v", err)
+		}
+		if got := sh(t, sb, processes); got != "" {
+			t.Errorf("left after EndAll: %s", got)
+		}
+	})
+	t.Run("a sandbox out of memory is lost and says so", func(t *testing.T) {
+		spec := r.spec()
+		spec.Limits.MemoryBytes = 200 << 20
+		sb := r.create(t, spec)
+		p := start(t, sb, script("head -c 2000000000 /dev/zero | tail -c 1900000000"))
+		_, err := wait(t, p)
+		if !errors.Is(err, sandbox.ErrOutOfMemory) || !errors.Is(err, sandbox.ErrLost) {
+			t.Errorf("Wait: %v", err)
+		}
+		await(t, sb.Lost(), "the loss")
+		if _, err := sb.Start(bounded(t), script("true")); !errors.Is(err, sandbox.ErrOutOfMemory) || !errors.Is(err, sandbox.ErrLost) {
+			t.Errorf("Start: %v", err)
+		}
+		if err := sb.Close(bounded(t)); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if _, err := p.Wait(); !errors.Is(err, sandbox.ErrOutOfMemory) {
+			t.Errorf("Wait after Close: %v", err)
+		}
+	})
+	t.Run("memory of one is not memory of another", func(t *testing.T) {
+		small := r.spec()
+		small.Limits.MemoryBytes = 200 << 20
+		victim, neighbour := r.create(t, small), r.create(t, r.spec())
+		p := start(t, victim, script("head -c 400000000 /dev/zero >/tmp/big"))
+		_, _ = wait(t, p)
+		if got := sh(t, neighbour, "echo fine"); got != "fine\n" {
+			t.Errorf("the neighbour says %q", got)
+		}
+	})
+}
+
+func testSeveral(t *testing.T, r *rig) {
+	ids := make([]string, 6)
+	var all sync.WaitGroup
+	for i := range ids {
+		all.Go(func() {
+			sb, err := r.provider.Create(bounded(t), r.spec())
+			if err != nil {
+				t.Errorf("Create: %v", err)
+				return
+			}
+			ids[i] = sb.ID()
+			for round := range 3 {
+				var out strings.Builder
+				cmd := script(fmt.Sprintf("test -e /tmp/mine || echo %d >/tmp/mine; cat /tmp/mine; ls /tmp | wc -l", i))
+				cmd.Stdout = &out
+				p, err := sb.Start(bounded(t), cmd)
+				if err != nil {
+					t.Errorf("Start: %v", err)
+					break
+				}
+				if _, err := p.Wait(); err != nil || out.String() != fmt.Sprintf("%d\n1\n", i) {
+					t.Errorf("sandbox %d, round %d: %q, %v", i, round, out.String(), err)
+				}
+			}
+			if err := sb.Close(bounded(t)); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	seen := map[string]bool{}
+	for _, id := range ids {
+		if seen[id] || len(id) != len(ids[0]) {
+			t.Errorf("ids are not unique and of one length: %q", ids)
+		}
+		seen[id] = true
+	}
+}
+
+// hostProcesses are the processes of a sandbox on the host: those in a cgroup
+// that is called by its id.
+func hostProcesses(t *testing.T, id string) []int {
+	t.Helper()
+	var pids []int
+	names, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err == nil && strings.Contains(string(b), id) {
+			pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	if len(pids) == 0 {
+		t.Fatalf("no process is in a cgroup called %s", id)
+	}
+	return pids
+}
+
+func testLost(t *testing.T, r *rig) {
+	sb := r.create(t, r.spec())
+	out := newLine()
+	cmd := script("echo ready; sleep 1000")
+	cmd.Stdout = out
+	p := start(t, sb, cmd)
+	await(t, out.seen, "the program")
+	select {
+	case <-sb.Lost():
+		t.Fatal("lost while it runs")
+	default:
+	}
+	for _, pid := range hostProcesses(t, sb.ID()) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatal(err)
+		}
+	}
+	await(t, sb.Lost(), "the loss")
+	isLost := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, sandbox.ErrLost) || errors.Is(err, sandbox.ErrOutOfMemory) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err := wait(t, p)
+	isLost("Wait", err)
+	if out.String() != "ready\n" {
+		t.Errorf("output before the loss: %q", out.String())
+	}
+	_, err = sb.Start(bounded(t), script("true"))
+	isLost("Start", err)
+	isLost("EndAll", sb.EndAll(bounded(t)))
+	isLost("Signal", p.Signal(syscall.SIGTERM))
+}
+
+func testClose(t *testing.T, r *rig) {
+	t.Run("beside everything else, more than once", func(t *testing.T) {
+		sb := r.create(t, r.spec())
+		before := start(t, sb, script("sleep 1000"))
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for {
+					p, err := sb.Start(bounded(t), script("sleep 0.01"))
+					if err == nil {
+						_, err = p.Wait()
+					}
+					if err != nil {
+						if !errors.Is(err, sandbox.ErrLost) {
+							t.Errorf("Start or Wait: %v", err)
+						}
+						return
+					}
+				}
+			})
+			all.Go(func() {
+				if err := sb.EndAll(bounded(t)); err != nil && !errors.Is(err, sandbox.ErrLost) {
+					t.Errorf("EndAll: %v", err)
+				}
+			})
+		}
+		for range 4 {
+			all.Go(func() {
+				if err := sb.Close(bounded(t)); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+			})
+		}
+		all.Wait()
+		await(t, sb.Lost(), "the loss")
+		if _, err := wait(t, before); err != nil && !errors.Is(err, sandbox.ErrLost) {
+			t.Errorf("Wait: %v", err)
+		}
+		if err := sb.Close(bounded(t)); err != nil {
+			t.Errorf("Close again: %v", err)
+		}
+	})
+	t.Run("again, after a context that had ended", func(t *testing.T) {
+		sb := r.create(t, r.spec())
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = sb.Close(ctx) // may fail, and then the next one must not
+		if err := sb.Close(bounded(t)); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	t.Run("while a writer is stuck", func(t *testing.T) {
+		sb := r.create(t, r.spec())
+		stuck := newGate(&strings.Builder{})
+		cmd := script("exec yes")
+		cmd.Stdout = stuck
+		p := start(t, sb, cmd)
+		await(t, stuck.reached, "output")
+		if err := sb.Close(bounded(t)); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		close(stuck.open)
+		if _, err := wait(t, p); !errors.Is(err, sandbox.ErrLost) {
+			t.Errorf("Wait: %v", err)
+		}
+	})
+}
+
+func testProviderClose(t *testing.T, open Open) {
+	r := newRig(t, open)
+	if r.provider.Name() == "" {
+		t.Error("the provider has no name")
+	}
+	// Some are there, and some are on their way.
+	ready := make([]sandbox.Sandbox, 2)
+	for i := range ready {
+		sb, err := r.provider.Create(bounded(t), r.spec())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready[i] = sb
+	}
+	p := start(t, ready[0], script("sleep 1000"))
+	began := time.Now()
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			sb, err := r.provider.Create(bounded(t), r.spec())
+			if err != nil {
+				return
+			}
+			await(t, sb.Lost(), "the loss")
+		})
+	}
+	for time.Since(began) < 30*time.Millisecond { // well into their start
+		time.Sleep(time.Millisecond)
+	}
+	for range 2 {
+		all.Go(func() {
+			if err := r.provider.Close(bounded(t)); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	for _, sb := range ready {
+		await(t, sb.Lost(), "the loss")
+		if err := sb.Close(bounded(t)); err != nil {
+			t.Errorf("Close of a sandbox after the provider's: %v", err)
+		}
+	}
+	if _, err := wait(t, p); !errors.Is(err, sandbox.ErrLost) {
+		t.Errorf("Wait: %v", err)
+	}
+	if sb, err := r.provider.Create(bounded(t), r.spec()); err == nil {
+		t.Errorf("a closed provider made sandbox %s", sb.ID())
+	}
+}
