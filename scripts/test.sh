@@ -46,6 +46,8 @@ fi
 # The program itself is built without cgo and has no test of its own package
 # under the race detector: gVisor does not work with it. Its tests run the
 # built program.
+say "go test, the program itself"
+CGO_ENABLED=0 go test -count=1 ./cmd/dreamcore
 say "go test -race"
 packages=$(go list ./... | grep -vE '/cmd/dreamcore$|/gvisor/runsc$')
 # Sandboxes share the machine: packages run one after the other.

@@ -104,7 +104,7 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 // request is the wish as a request, checked before anything is started.
 func request(ctx context.Context, a *app, o generateOptions, prompt string) (dreamcore.Request, error) {
 	if prompt == "-" {
-		raw, err := readAll(ctx, io.LimitReader(a.io.In, dreamcore.MaxPromptBytes+1))
+		raw, err := io.ReadAll(io.LimitReader(input{ctx, a.io.In}, dreamcore.MaxPromptBytes+1))
 		if err != nil {
 			return dreamcore.Request{}, fmt.Errorf("read the prompt: %w", err)
 		}

@@ -5,23 +5,29 @@ import (
 	"io"
 )
 
-// readAll is io.ReadAll for standard input, which may be a terminal where
-// nobody types: it gives up when ctx ends. The read then goes on by itself, so
-// it is only for commands that end with it.
-func readAll(ctx context.Context, r io.Reader) ([]byte, error) {
+// input is standard input, which may be a terminal where nobody types: a Read
+// gives up when ctx ends. The read below then goes on by itself, so it is only
+// for commands that end with it.
+type input struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i input) Read(p []byte) (int, error) {
 	type result struct {
-		data []byte
-		err  error
+		n   int
+		err error
 	}
+	own := make([]byte, len(p)) // p is the caller's again when ctx has ended
 	done := make(chan result, 1)
 	go func() {
-		data, err := io.ReadAll(r)
-		done <- result{data, err}
+		n, err := i.r.Read(own)
+		done <- result{n, err}
 	}()
 	select {
 	case got := <-done:
-		return got.data, got.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return copy(p, own[:got.n]), got.err
+	case <-i.ctx.Done():
+		return 0, context.Cause(i.ctx)
 	}
 }

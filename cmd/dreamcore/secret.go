@@ -29,8 +29,8 @@ func newSecretCreateCmd(a *app) *cobra.Command {
 		Use: "create NAME KEY=value [KEY=value ...]", Short: "Seal a secret: a named set of keys and values",
 		Example: "  dreamcore secret create anthropic-api-key ANTHROPIC_API_KEY=- < key.txt",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
-		RunE: func(_ *cobra.Command, args []string) error {
-			name, values, err := secret.ParseAssignments(args, a.io.In)
+		RunE: func(c *cobra.Command, args []string) error {
+			name, values, err := secret.ParseAssignments(args, input{c.Context(), a.io.In})
 			if err != nil {
 				return err
 			}

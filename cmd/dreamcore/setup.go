@@ -131,7 +131,7 @@ const maxKeyBytes = 64 << 10
 func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, err error) {
 	switch {
 	case o.keyFile == "-":
-		key, err = readKey(ctx, a.io.In)
+		key, err = readKey(input{ctx, a.io.In})
 		return key, "standard input", err
 	case o.keyFile != "":
 		f, err := os.Open(o.keyFile)
@@ -142,7 +142,7 @@ func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, 
 			}
 		}
 		defer f.Close()
-		key, err = readKey(ctx, f)
+		key, err = readKey(f)
 		return key, o.keyFile, err
 	case a.env.APIKey != "":
 		return a.env.APIKey, "ANTHROPIC_API_KEY", nil
@@ -157,8 +157,8 @@ func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, 
 	return key, "the prompt", err
 }
 
-func readKey(ctx context.Context, r io.Reader) (string, error) {
-	raw, err := readAll(ctx, io.LimitReader(r, maxKeyBytes+1))
+func readKey(r io.Reader) (string, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, maxKeyBytes+1))
 	if err != nil {
 		return "", fmt.Errorf("read the key: %w", err)
 	}

@@ -113,13 +113,13 @@ func TestAPromptIsNeverACommandOfTheCLI(t *testing.T) {
 // these names.
 func TestSessionFileIsWhereTheCLIPutsIt(t *testing.T) {
 	for dir, want := range map[string]string{
-		"/tmp/h/a b":                             "-tmp-h-a-b",
-		"/tmp/h/dot.dir_under-score":             "-tmp-h-dot-dir-under-score",
-		"/tmp/h/ünï":                             "-tmp-h--n-",
-		"/tmp/h/日本":                              "-tmp-h---",
-		"/tmp/h/emoji😀x":                         "-tmp-h-emoji--x", // two units of UTF-16
-		"/tmp/h/!\"#$%&'()*+,:;<=>?@[]^`{|}~":    "-tmp-h-" + strings.Repeat("-", 27),
-		"/tmp/h/back\\slash":                     "-tmp-h-back-slash",
+		"/srv/h/a b":                             "-srv-h-a-b",
+		"/srv/h/dot.dir_under-score":             "-srv-h-dot-dir-under-score",
+		"/srv/h/ünï":                             "-srv-h--n-",
+		"/srv/h/日本":                              "-srv-h---",
+		"/srv/h/emoji😀x":                         "-srv-h-emoji--x", // two units of UTF-16
+		"/srv/h/!\"#$%&'()*+,:;<=>?@[]^`{|}~":    "-srv-h-" + strings.Repeat("-", 27),
+		"/srv/h/back\\slash":                     "-srv-h-back-slash",
 		"/data/users/" + session + "/projects/P": "-data-users-" + session + "-projects-P",
 	} {
 		if got := SessionFile(dir, "ID"); got != ".claude/projects/"+want+"/ID.jsonl" {

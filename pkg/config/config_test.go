@@ -293,7 +293,7 @@ func TestTheStateDirectory(t *testing.T) {
 		root bool
 		want string
 	}{
-		{"root", map[string]string{"HOME": "/root", "XDG_STATE_HOME": "/x"}, true, "/var/lib/dreamcore"},
+		{"root", map[string]string{"HOME": "/home/a", "XDG_STATE_HOME": "/x"}, true, "/var/lib/dreamcore"},
 		{"a user", map[string]string{"HOME": "/home/a"}, false, "/home/a/.local/state/dreamcore"},
 		{"a user with XDG", map[string]string{"HOME": "/home/a", "XDG_STATE_HOME": "/x"}, false, "/x/dreamcore"},
 		{"XDG says that relative paths are ignored", map[string]string{"HOME": "/home/a", "XDG_STATE_HOME": "x"}, false, "/home/a/.local/state/dreamcore"},

@@ -184,7 +184,7 @@ func TestAgentInAHiddenPlaceIsCopied(t *testing.T) {
 		t.Skipf("temporary directories here are in %s, which the unit does not hide", dir)
 	}
 	claude := dir + "/claude"
-	if err := os.WriteFile(claude, []byte("\x7fELF agent"), 0o700); err != nil {
+	if err := os.WriteFile(claude, []byte("\x7fELF agent"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	m.opts.Claude = claude

@@ -293,6 +293,9 @@ func (b *box) end(ctx context.Context) error {
 	} else {
 		b.unreaped = nil
 	}
+	if b.init == nil { // cut off before the engine wrote down whom it started
+		errs = append(errs, reapOrphans())
+	}
 	// The state file, its lock and the control socket are all named by the id,
 	// which nothing else has.
 	records, err := filepath.Glob(filepath.Join(b.provider.dir, "runsc", "*"+b.id+"*"))

@@ -134,6 +134,9 @@ func (p *Provider) claim() error {
 	}
 	lock, err := lockFile(filepath.Join(tmp, "lock"))
 	if err == nil {
+		_, err = fmt.Fprintln(lock, os.Getpid()) // for those who find it locked
+	}
+	if err == nil {
 		err = os.Mkdir(filepath.Join(tmp, "sidecar"), 0o700)
 	}
 	for _, name := range []string{sentryName, PrewarmerName} {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +37,7 @@ func (p *Provider) sweep(ctx context.Context) error {
 				errs = append(errs, os.RemoveAll(filepath.Join(p.base, e.Name())))
 			}
 		case strings.HasPrefix(e.Name(), "i-"):
-			lock, err := lockFile(filepath.Join(p.base, e.Name(), "lock"))
+			lock, err := lockDead(ctx, filepath.Join(p.base, e.Name(), "lock"))
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				continue // alive
 			}
@@ -52,6 +53,28 @@ func (p *Provider) sweep(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// inheritLimit is how long a dead owner's lock may still be held.
+const inheritLimit = 5 * time.Second
+
+// lockDead locks the file of an instance that no longer lives, or fails with
+// EWOULDBLOCK. A process that is killed while it forks leaves a child that
+// holds the lock until it has become another program: so when the owner that
+// the file names is gone, the lock is waited for.
+func lockDead(ctx context.Context, name string) (*os.File, error) {
+	for end := time.Now().Add(inheritLimit); ; {
+		f, err := lockFile(name)
+		if !errors.Is(err, unix.EWOULDBLOCK) || ctx.Err() != nil || time.Now().After(end) {
+			return f, err
+		}
+		raw, rerr := os.ReadFile(name)
+		pid, perr := strconv.Atoi(strings.TrimSpace(string(raw)))
+		if rerr != nil || perr != nil || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			return nil, err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // removeInstance ends every process of an instance and removes its cgroups,

@@ -109,12 +109,26 @@ func (s *supervisor) signal(o order) error {
 	if !ok {
 		return nil
 	}
-	err := syscall.Kill(-pid, syscall.Signal(o.Signal))
+	sig := syscall.Signal(o.Signal)
+	err := syscall.Kill(-pid, sig)
+	// A process that is forking while its group is killed may leave a child
+	// that the signal has missed. The group's number is taken for as long as
+	// it has a member.
+	for range killAgain {
+		if sig != syscall.SIGKILL || err != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		err = syscall.Kill(-pid, sig)
+	}
 	if errors.Is(err, syscall.ESRCH) {
 		return nil
 	}
 	return err
 }
+
+// killAgain bounds how often a group is killed until nobody is left in it.
+const killAgain = 20
 
 // start runs a program to its end. An error means that it did not start.
 func (s *supervisor) start(fr *frames, o order) error {

@@ -25,8 +25,9 @@ import (
 // nonsense, which ends the talk, or nothing at all: then a context ends every
 // call but Wait, and Close ends that.
 type Client struct {
-	session *yamux.Session
-	handles atomic.Uint64
+	session   *yamux.Session
+	handles   atomic.Uint64
+	killLimit time.Duration
 
 	mu     sync.Mutex // guards closed, and the group against a late Go
 	closed bool
@@ -44,7 +45,7 @@ func NewClient(conn io.ReadWriteCloser) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("talk to PID 1: %w", err)
 	}
-	c := &Client{session: s}
+	c := &Client{session: s, killLimit: killLimit}
 	// The supervisor has no business to open streams, which would cost memory.
 	c.spawn(func() { _ = s.GoAway() })
 	return c, nil
@@ -279,7 +280,7 @@ func (p *process) output() (sandbox.Exit, error) {
 	stdout, stderr := p.cmd.Stdout, p.cmd.Stderr
 	for {
 		if p.killed.Load() {
-			_ = p.stream.SetReadDeadline(time.Now().Add(killLimit))
+			_ = p.stream.SetReadDeadline(time.Now().Add(p.client.killLimit))
 		}
 		k, payload, err := p.frames.read(MaxFrame)
 		if err != nil {
@@ -333,7 +334,7 @@ func (p *process) fail(err error) {
 func (p *process) kill() {
 	p.once.Do(func() {
 		p.killed.Store(true)
-		_ = p.stream.SetReadDeadline(time.Now().Add(killLimit))
+		_ = p.stream.SetReadDeadline(time.Now().Add(p.client.killLimit))
 		p.client.spawn(func() { _ = p.Signal(syscall.SIGKILL) })
 	})
 }

@@ -164,7 +164,9 @@ func testSignals(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("Signal after the end: %v", err)
 		}
 	})
-	group := "sleep 1001 & (sleep 1002 & sleep 1003) & echo ready; sleep 1004"
+	// It is ready when all four run: a group that is forking may outrun a signal.
+	group := "sleep 1001 & (sleep 1002 & sleep 1003) & sleep 1004 & " +
+		"while [ $(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c '^100[1-4]$') -lt 4 ]; do sleep 0.02; done; echo ready; wait"
 	t.Run("a signal reaches the whole group", func(t *testing.T) {
 		out := newLine()
 		cmd := script(group)

@@ -5,12 +5,14 @@
 package runsc
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/google/subcommands"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/cli"
 	"gvisor.dev/gvisor/runsc/cmd"
 	"gvisor.dev/gvisor/runsc/cmd/sentry/sentrycmd"
@@ -35,6 +37,9 @@ func Dispatch(args []string) {
 		os.Exit(127)
 	}
 	if len(args) > 1 && args[1] == gvisor.Role {
+		// The service may have inherited descriptors that no guest's kernel
+		// should hold; what gVisor needs of ours it passes on by itself.
+		_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 		args = args[2:]
 		if len(args) > 0 && strings.HasPrefix(args[0], gvisor.JoinPrefix) {
 			dirs := strings.Split(strings.TrimPrefix(args[0], gvisor.JoinPrefix), ",")
