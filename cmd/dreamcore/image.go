@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/image"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
+)
+
+const imagesDir = "images" // of the state directory
+
+func newImageCmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use: "image", Short: "Pull, list and prune images that sandboxes start from",
+		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newImagePullCmd(a), newImageListCmd(a), newImagePruneCmd(a))
+	return c
+}
+
+// images opens the store of images. The caller must Close it.
+func (s state) images(a *app) (*image.Store, error) {
+	return image.Open(s.path(imagesDir), image.Options{Proxy: http.ProxyFromEnvironment, Logger: a.logger(s.cfg.LogLevel)})
+}
+
+// withImages opens the state directory and the store of images for one call.
+func (a *app) withImages(do func(s state, images *image.Store) error) (err error) {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	images, err := s.images(a)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, images.Close()) }()
+	return do(s, images)
+}
+
+// imageRow is an image for programs.
+type imageRow struct {
+	Digest     string    `json:"digest"`
+	References []string  `json:"references"`
+	Bytes      int64     `json:"bytes"`
+	Entries    int       `json:"entries"`
+	Skipped    int       `json:"skipped"`
+	Created    time.Time `json:"created"`
+	LastUsed   time.Time `json:"last_used"`
+	InUse      bool      `json:"in_use"`
+}
+
+func newImageRow(img image.Image) imageRow {
+	return imageRow{
+		Digest: img.Digest, References: append([]string{}, img.References...), Bytes: img.Size, Entries: img.Entries,
+		Skipped: img.Skipped, Created: img.Created, LastUsed: img.LastUsed, InUse: img.InUse,
+	}
+}
+
+func newImagePullCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "pull REFERENCE", Short: "Download and unpack an image, unless it is here already",
+		Long: "Makes an image ready for sandboxes. REFERENCE is the name of an image in a\n" +
+			"registry, oci-layout:DIR (with @sha256:… where it holds several), or\n" +
+			"docker-archive:FILE.tar. Credentials come from the configuration of docker.",
+		Example: "  dreamcore image pull debian:12\n" +
+			"  docker save my-image > my-image.tar && dreamcore image pull docker-archive:my-image.tar",
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.withImages(func(s state, images *image.Store) error {
+				if err := s.checkDisk(); err != nil {
+					return err
+				}
+				return pullImage(c.Context(), a, images, args[0])
+			})
+		},
+	}
+}
+
+func pullImage(ctx context.Context, a *app, images *image.Store, ref string) error {
+	out := a.io.Human()
+	view := newPullView(out, ref)
+	start := time.Now()
+	img, unpacked, err := images.Pull(ctx, ref, view.update)
+	view.stop()
+	if err != nil {
+		return err
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(struct {
+			imageRow
+			Pulled bool `json:"pulled"`
+		}{newImageRow(img), unpacked})
+	}
+	if !unpacked {
+		out.Info("image "+ref+" is here already", img.Digest)
+		return nil
+	}
+	out.Success("image "+ref+" pulled", term.Size(img.Size), fmt.Sprintf("%d entries", img.Entries), term.Duration(time.Since(start)))
+	out.Pairs(term.Pair{Key: "digest", Value: img.Digest})
+	if img.Skipped > 0 {
+		out.Info(fmt.Sprintf("%d device nodes and FIFOs were left out: sandboxes have their own", img.Skipped))
+	}
+	return nil
+}
+
+// pullView is the progress of a pull: on a terminal all of it in one line,
+// elsewhere one line for each layer.
+type pullView struct {
+	out      *term.Printer
+	ref      string
+	line     *term.Progress
+	loaded   map[int]image.Progress
+	unpacked int // layers that have been begun
+}
+
+func newPullView(out *term.Printer, ref string) *pullView {
+	return &pullView{out: out, ref: ref, loaded: map[int]image.Progress{}, line: out.Progress("Looking up " + ref)}
+}
+
+func (v *pullView) stop() { v.line.Stop() }
+
+// update is called by one goroutine at a time.
+func (v *pullView) update(p image.Progress) {
+	if p.Step == image.Downloading {
+		v.loaded[p.Layer] = p
+		if !v.out.Terminal() {
+			return
+		}
+	} else {
+		v.unpacked = p.Layer
+	}
+	v.line.Update(v.text(p.Layers))
+}
+
+func (v *pullView) text(layers int) string {
+	parts := []string{"Pulling " + v.ref}
+	var done, total int64
+	for _, p := range v.loaded {
+		done, total = done+p.Done, total+p.Total
+	}
+	if v.out.Terminal() && done < total {
+		parts = append(parts, "downloading "+term.Size(done)+" of "+term.Size(total))
+	}
+	if v.unpacked > 0 {
+		parts = append(parts, fmt.Sprintf("unpacking layer %d of %d", v.unpacked, layers))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func newImageListCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the images that are here", Args: usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			return a.withImages(func(_ state, images *image.Store) error {
+				list, err := images.List()
+				if err != nil {
+					return err
+				}
+				return showImages(a, list)
+			})
+		},
+	}
+}
+
+func showImages(a *app, list []image.Image) error {
+	rows := []imageRow{}
+	table := term.Table{Columns: []term.Column{
+		{Title: "IMAGE", Flex: true}, {Title: "DIGEST"}, {Title: "SIZE", Right: true}, {Title: "CREATED"}, {Title: "LAST USED"},
+	}}
+	for _, img := range list {
+		rows = append(rows, newImageRow(img))
+		used := img.LastUsed.Local().Format(time.DateTime)
+		if img.InUse {
+			used = "in use"
+		}
+		names := strings.Join(img.References, ", ")
+		if names == "" {
+			names = "-"
+		}
+		table.Rows = append(table.Rows, term.Row(names, shortDigest(img.Digest), term.Size(img.Size), img.Created.Local().Format(time.DateTime), used))
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(map[string]any{"images": rows})
+	}
+	if len(rows) == 0 {
+		a.io.Stdout().Info("There are no images yet: sandboxes start from this machine's programs")
+		a.io.Stdout().Hint("run: dreamcore image pull debian:12")
+		return nil
+	}
+	a.io.Stdout().Table(table)
+	return nil
+}
+
+// shortDigest is enough to tell images apart by eye.
+func shortDigest(digest string) string {
+	const digits = 12
+	return digest[:min(len(digest), len("sha256:")+digits)]
+}
+
+type imagePruneOptions struct {
+	unusedFor time.Duration
+	all, yes  bool
+}
+
+func newImagePruneCmd(a *app) *cobra.Command {
+	var o imagePruneOptions
+	c := &cobra.Command{
+		Use: "prune", Short: "Remove images that are not in use",
+		Example: "  dreamcore image prune --unused-for 720h\n  dreamcore image prune --all",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.all == c.Flags().Changed("unused-for") {
+				return usage(c, errors.New("name either --unused-for or --all"))
+			}
+			if !o.all && o.unusedFor <= 0 {
+				return usage(c, errors.New("--unused-for must be more than nothing"))
+			}
+			return a.withImages(func(_ state, images *image.Store) error { return pruneImages(c.Context(), a, images, o) })
+		},
+	}
+	c.Flags().DurationVar(&o.unusedFor, "unused-for", 0, "those that were last used so long ago, such as 720h")
+	c.Flags().BoolVar(&o.all, "all", false, "all of them")
+	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+func pruneImages(ctx context.Context, a *app, images *image.Store, o imagePruneOptions) error {
+	if o.all && !o.yes {
+		ok, err := a.io.Confirm(ctx, "Remove all images that are not in use?", "--yes")
+		if err != nil {
+			return err
+		}
+		if !ok {
+			a.io.Human().Info("Nothing was removed")
+			return nil
+		}
+	}
+	removed, err := images.Prune(ctx, image.PruneOptions{UnusedFor: o.unusedFor, All: o.all})
+	return errors.Join(err, showRemoved(a, removed))
+}
+
+func showRemoved(a *app, removed []image.Removed) error {
+	type row struct {
+		Digest     string   `json:"digest"`
+		References []string `json:"references"`
+		Bytes      int64    `json:"bytes"`
+	}
+	rows, total := []row{}, int64(0)
+	for _, r := range removed {
+		total += r.Size
+		rows = append(rows, row{r.Digest, append([]string{}, r.References...), r.Size})
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(map[string]any{"removed": rows, "bytes": total})
+	}
+	out := a.io.Stdout()
+	if len(rows) == 0 {
+		out.Info("There was nothing to remove")
+		return nil
+	}
+	for _, r := range rows {
+		out.Success("removed "+shortDigest(r.Digest), strings.Join(r.References, ", "), term.Size(r.Bytes))
+	}
+	out.Info(fmt.Sprintf("%d removed, %s freed", len(rows), term.Size(total)))
+	return nil
+}

@@ -1,0 +1,188 @@
+package image
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// note is what image.json holds.
+type note struct {
+	Digest  string    `json:"digest"`
+	Size    int64     `json:"size"`
+	Entries int       `json:"entries"`
+	Skipped int       `json:"skipped"`
+	Created time.Time `json:"created"`
+}
+
+// build makes the image in a directory of its own, which gets the image's name
+// only when everything is there and on the disk. The caller has the lock for
+// pulls.
+func (s *Store) build(ctx context.Context, src source, m manifest, report *reporter) (err error) {
+	diffIDs, err := readConfig(ctx, src, m, s.opts.Architecture)
+	if err != nil {
+		return err
+	}
+	temp := pullStart + rand.Text()
+	if err := s.root.Mkdir(temp, privateMode); err != nil {
+		return diskError("make a directory for the image", err)
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		if e := s.root.RemoveAll(temp); e != nil {
+			s.opts.Logger.Warn("what is left of a pull stays until the next one", "directory", temp, "error", e)
+		}
+	}()
+	dir, err := s.root.OpenRoot(temp)
+	if err != nil {
+		return diskError("make a directory for the image", err)
+	}
+	defer dir.Close()
+	n, err := s.unpackAll(ctx, src, m, diffIDs, dir, report)
+	if err != nil {
+		return err
+	}
+	if err := complete(dir, n); err != nil {
+		return diskError("finish the image", err)
+	}
+	// An image that is not whole can have that name only if somebody has
+	// meddled with it.
+	if err := s.discard(dirName(m.digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return diskError("replace the image", err)
+	}
+	if err := s.root.Rename(temp, dirName(m.digest)); err != nil {
+		return diskError("finish the image", err)
+	}
+	return s.syncDir()
+}
+
+// unpackAll makes rootfs in dir. The files that were downloaded for it are
+// gone when it returns.
+func (s *Store) unpackAll(ctx context.Context, src source, m manifest, diffIDs []v1.Hash, dir *os.Root, report *reporter) (n note, err error) {
+	for _, name := range []string{rootDir, blobsDir} {
+		if err := dir.Mkdir(name, privateMode); err != nil {
+			return n, diskError("make a directory for the image", err)
+		}
+	}
+	blobs, err := dir.OpenRoot(blobsDir)
+	if err != nil {
+		return n, diskError("make a directory for the image", err)
+	}
+	root, err := dir.OpenRoot(rootDir)
+	if err != nil {
+		return n, errors.Join(diskError("make a directory for the image", err), blobs.Close())
+	}
+	u := newUnpacker(root, s.opts.Limits, s.owners)
+	stop := src.prefetch(ctx, m, blobs, report)
+	defer func() {
+		stop() // downloads write into blobs
+		err = errors.Join(err, blobs.Close(), root.Close())
+		if err == nil {
+			err = dir.RemoveAll(blobsDir)
+		}
+	}()
+	defer u.close()
+	if err := root.Chmod(".", 0o755); err != nil {
+		return n, err
+	}
+	for i := range m.layers {
+		if err := unpackLayer(ctx, src, m, i, diffIDs[i], u, report); err != nil {
+			return n, part(m.where(i), err)
+		}
+	}
+	n = note{Digest: m.digest, Entries: u.entries, Skipped: u.skipped, Created: time.Now().UTC()}
+	n.Size, err = treeSize(ctx, root, map[uint64]bool{})
+	return n, err
+}
+
+func unpackLayer(ctx context.Context, src source, m manifest, i int, diffID v1.Hash, u *unpacker, report *reporter) error {
+	r, err := src.open(ctx, m, i)
+	if err != nil {
+		return err
+	}
+	err = u.unpack(ctx, report.reader(r, Unpacking, i, m.layers[i]), m.layers[i], diffID, i == 0)
+	return errors.Join(err, r.Close())
+}
+
+// treeSize returns the bytes in the files below dir; a file with several names
+// counts once.
+func treeSize(ctx context.Context, dir *os.Root, seen map[uint64]bool) (total int64, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	names, err := namesIn(dir)
+	if err != nil {
+		return 0, fmt.Errorf("measure the image: %w", err)
+	}
+	for _, name := range names {
+		fi, err := dir.Lstat(name)
+		if err != nil {
+			return 0, fmt.Errorf("measure the image: %w", err)
+		}
+		if fi.IsDir() {
+			sub, err := dir.OpenRoot(name)
+			if err != nil {
+				return 0, fmt.Errorf("measure the image: %w", err)
+			}
+			n, err := treeSize(ctx, sub, seen)
+			if err = errors.Join(err, sub.Close()); err != nil {
+				return 0, err
+			}
+			total += n
+			continue
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+			if seen[st.Ino] {
+				continue
+			}
+			seen[st.Ino] = true
+		}
+		total += fi.Size()
+	}
+	return total, nil
+}
+
+// complete writes what stands beside rootfs, and waits until all of it is on
+// the disk.
+func complete(dir *os.Root, n note) error {
+	raw, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	if err := dir.WriteFile(noteFile, append(raw, '\n'), fileMode); err != nil {
+		return err
+	}
+	if err := dir.WriteFile(lockFile, nil, fileMode); err != nil {
+		return err
+	}
+	f, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	// One call for the whole file system: a call for each of a hundred
+	// thousand files takes minutes.
+	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
+}
+
+func (s *Store) syncDir() error {
+	f, err := s.root.Open(".")
+	if err != nil {
+		return diskError("finish the image", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return diskError("finish the image", err)
+	}
+	return nil
+}

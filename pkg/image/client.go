@@ -1,0 +1,154 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	maxRedirects   = 10
+	dialLimit      = 15 * time.Second
+	handshakeLimit = 15 * time.Second
+)
+
+// client is the way to registries. It adds what the library that speaks to
+// them leaves out: a bound for everything that is no layer, an end to
+// redirects and to silence, and no fall from TLS to none.
+type client struct {
+	base  *http.Transport
+	stall time.Duration
+}
+
+func newClient(proxy func(*http.Request) (*url.URL, error), stall time.Duration) *client {
+	return &client{stall: stall, base: &http.Transport{
+		Proxy:               proxy,
+		DialContext:         (&net.Dialer{Timeout: dialLimit}).DialContext,
+		ForceAttemptHTTP2:   true,
+		TLSHandshakeTimeout: handshakeLimit,
+		MaxIdleConnsPerHost: ahead,
+		IdleConnTimeout:     30 * time.Second,
+		// Sizes and digests are those of the bytes on the wire.
+		DisableCompression: true,
+		// Headers of a registry need no more.
+		MaxResponseHeaderBytes: 256 << 10,
+	}}
+}
+
+func (c *client) close() { c.base.CloseIdleConnections() }
+
+type blobsKey struct{}
+
+// withBlobs marks requests for layers, whose size the caller bounds.
+func withBlobs(ctx context.Context) context.Context {
+	return context.WithValue(ctx, blobsKey{}, true)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := check(req); err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	silence := time.AfterFunc(c.stall, func() { cancel(errStalled) })
+	resp, err := c.base.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		silence.Stop()
+		err = stalled(ctx, err)
+		cancel(nil)
+		return nil, err
+	}
+	silence.Stop()
+	left := int64(maxDocument)
+	if req.Context().Value(blobsKey{}) != nil {
+		left = -1
+	}
+	// The library looks at who was asked, which must not be our copy's context.
+	resp.Request = req
+	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, silence: silence, stall: c.stall, left: left}
+	return resp, nil
+}
+
+// check refuses to go round in circles, and to go on without TLS.
+func check(req *http.Request) error {
+	n := 0
+	for r := req; r.Response != nil && r.Response.Request != nil; r = r.Response.Request {
+		if n++; n > maxRedirects {
+			return flaw("the registry redirects in circles")
+		}
+	}
+	if req.URL.Scheme != "https" && !loopback(req.URL.Hostname()) {
+		return errPlain
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// stalled tells what ended a request that its own clock has ended.
+func stalled(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errStalled) {
+		return errStalled
+	}
+	return err
+}
+
+// wireError is an error of the connection, as opposed to one of the bytes that
+// came over it.
+type wireError struct{ error }
+
+func (e wireError) Unwrap() error { return e.error }
+
+// body ends when its bytes stop coming or are too many.
+type body struct {
+	io.ReadCloser
+	ctx     context.Context // of the request
+	cancel  context.CancelCauseFunc
+	silence *time.Timer
+	stall   time.Duration
+	left    int64 // bytes that may come; negative: any number
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		// One more byte decides whether it was too long.
+		if n, err := b.ReadCloser.Read(make([]byte, 1)); n == 0 {
+			return 0, err
+		}
+		return 0, wireError{excess("the registry's answer is too long")}
+	}
+	if b.left > 0 && int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	b.silence.Reset(b.stall)
+	n, err := b.ReadCloser.Read(p)
+	b.silence.Stop() // a reader that takes its time is not the registry's silence
+	if b.left > 0 {
+		b.left -= int64(n)
+	}
+	if err != nil && err != io.EOF {
+		err = wireError{stalled(b.ctx, err)}
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	b.silence.Stop()
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}

@@ -1,0 +1,266 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+const (
+	tries = 3 // of each request
+	ahead = 3 // layers that are downloaded at once
+)
+
+// registry is an image that comes over the network. Its layers are downloaded
+// into files, a few at a time, while those below them are unpacked: a
+// connection that breaks costs one layer's download and nothing else.
+type registry struct {
+	ref    name.Reference
+	puller *remote.Puller
+	client *client
+	opts   Options
+	pause  time.Duration
+
+	dir       *os.Root // of the files
+	downloads []download
+}
+
+// download is one layer on its way. err may be read once done is closed.
+type download struct {
+	done chan struct{}
+	err  error
+}
+
+// errClosing ends downloads that nobody waits for any more.
+var errClosing = errors.New("the pull has ended")
+
+func (s *Store) openRegistry(r reference) (source, error) {
+	c := newClient(s.opts.Proxy, s.stall)
+	p, err := remote.NewPuller(
+		remote.WithTransport(c),
+		remote.WithAuthFromKeychain(keychain{s.opts.Credentials}),
+		remote.WithUserAgent("dreamcore"),
+		remote.WithJobs(ahead),
+		// We try again ourselves: its pauses do not end with the context.
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
+		remote.WithRetryStatusCodes(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the registry's client: %w", err)
+	}
+	return &registry{ref: r.name, puller: p, client: c, opts: s.opts, pause: s.pause}, nil
+}
+
+// keychain says what to do when the operator's credentials cannot be read.
+type keychain struct{ authn.Keychain }
+
+// Resolve implements authn.Keychain.
+func (k keychain) Resolve(of authn.Resource) (authn.Authenticator, error) {
+	a, err := k.Keychain.Resolve(of)
+	if err != nil {
+		err = &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the credentials for " + of.RegistryStr() + " cannot be read", Err: err,
+			Hint: "mend the configuration of docker, config.json in ~/.docker or $DOCKER_CONFIG, or the helper that it names",
+		}
+	}
+	return a, err
+}
+
+func (r *registry) resolve(ctx context.Context) (manifest, error) {
+	doc, err := r.fetch(ctx, r.ref)
+	if err != nil {
+		return manifest{}, err
+	}
+	return follow(ctx, doc, r.opts, func(ctx context.Context, d v1.Descriptor) (document, error) {
+		if err := asManifest(d); err != nil {
+			return document{}, err
+		}
+		return r.fetch(ctx, r.ref.Context().Digest(d.Digest.String()))
+	})
+}
+
+// fetch returns a document, which the client checks against a digest in ref.
+func (r *registry) fetch(ctx context.Context, ref name.Reference) (document, error) {
+	var doc document
+	err := r.retry(ctx, func() error {
+		d, err := r.puller.Get(ctx, ref)
+		if err != nil {
+			return err
+		}
+		if err := asManifest(d.Descriptor); err != nil {
+			return err
+		}
+		doc = document{d.Manifest}
+		return nil
+	})
+	if err != nil && strings.Contains(err.Error(), "does not match requested digest") {
+		err = flaw(err.Error()) // it has no type of its own
+	}
+	if err != nil {
+		return document{}, fmt.Errorf("get the manifest: %w", err)
+	}
+	return doc, nil
+}
+
+func (r *registry) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+	l, err := r.puller.Layer(ctx, r.ref.Context().Digest(d.Digest.String()))
+	if err != nil {
+		return nil, err
+	}
+	rc, err := l.Compressed()
+	if err != nil {
+		return nil, err
+	}
+	return blobReader{rc}, nil
+}
+
+// blobReader tells the library's own complaints about a layer, which have no
+// type, from errors of the connection.
+type blobReader struct{ io.ReadCloser }
+
+func (b blobReader) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if _, ok := errors.AsType[wireError](err); err != nil && err != io.EOF && !ok {
+		err = flaw(err.Error())
+	}
+	return n, err
+}
+
+func (r *registry) open(ctx context.Context, m manifest, layer int) (io.ReadCloser, error) {
+	if layer == configLayer {
+		return r.config(ctx, m)
+	}
+	d := &r.downloads[layer]
+	select {
+	case <-d.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	f, err := r.dir.Open(strconv.Itoa(layer))
+	if err != nil {
+		return nil, fmt.Errorf("open the downloaded layer: %w", err)
+	}
+	// Its space is free once it is closed.
+	if err := r.dir.Remove(strconv.Itoa(layer)); err != nil {
+		return nil, errors.Join(fmt.Errorf("remove the downloaded layer: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+func (r *registry) config(ctx context.Context, m manifest) (io.ReadCloser, error) {
+	var raw []byte
+	err := r.retry(ctx, func() error {
+		rc, err := r.blob(ctx, m.config)
+		if err != nil {
+			return err
+		}
+		defer rc.Close()
+		raw, err = readDocument(rc, "the configuration")
+		return err
+	})
+	return io.NopCloser(bytes.NewReader(raw)), err
+}
+
+func (r *registry) prefetch(ctx context.Context, m manifest, dir *os.Root, report *reporter) (stop func()) {
+	ctx, cancel := context.WithCancelCause(withBlobs(ctx))
+	r.dir = dir
+	r.downloads = make([]download, len(m.layers))
+	for i := range r.downloads {
+		r.downloads[i].done = make(chan struct{})
+	}
+	next := make(chan int, len(m.layers))
+	for i := range m.layers {
+		next <- i
+	}
+	close(next)
+	var running sync.WaitGroup
+	for range ahead {
+		running.Go(func() {
+			for i := range next {
+				r.downloads[i].err = r.download(ctx, m, i, report)
+				close(r.downloads[i].done)
+			}
+		})
+	}
+	return func() {
+		cancel(errClosing)
+		running.Wait()
+	}
+}
+
+// download brings one layer into its file, all of it and checked.
+func (r *registry) download(ctx context.Context, m manifest, layer int, report *reporter) error {
+	err := r.retry(ctx, func() error {
+		rc, err := r.blob(ctx, m.layers[layer])
+		if err != nil {
+			return err
+		}
+		defer rc.Close()
+		f, err := r.dir.OpenFile(strconv.Itoa(layer), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, fileMode)
+		if err != nil {
+			return fmt.Errorf("make a file for the download: %w", err)
+		}
+		_, err = io.Copy(f, report.reader(verify(rc, m.layers[layer]), Downloading, layer, m.layers[layer]))
+		return errors.Join(err, f.Close())
+	})
+	if err != nil {
+		return fmt.Errorf("download: %w", err)
+	}
+	return nil
+}
+
+// retry does a request again where another try may well do better.
+func (r *registry) retry(ctx context.Context, do func() error) error {
+	pause := r.pause
+	for try := 1; ; try++ {
+		err := do()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err == nil || try == tries || !passing(err) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		pause *= 3
+	}
+}
+
+// passing tells whether an error may pass by itself within seconds. Silence
+// is none: the limit for it is long already.
+func passing(err error) bool {
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
+		return answer.StatusCode >= http.StatusInternalServerError ||
+			answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout
+	}
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+func (r *registry) Close() error {
+	r.client.close()
+	return nil
+}
