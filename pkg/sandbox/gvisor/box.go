@@ -170,9 +170,14 @@ func (p *Provider) engine(ctx context.Context, join *cgroup.Group, args ...strin
 	)
 	cmd := exec.CommandContext(ctx, p.exe, append(full, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", sidecarEnv + "=" + filepath.Join(p.dir, "sidecar")}
+	cmd.SysProcAttr = engineAttr()
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
+
+// engineAttr gives a command of the engine a process group of its own: Ctrl-C
+// on our terminal is ours to answer, and orphan tells commands by it.
+func engineAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 // because is what the engine and PID 1 said before they failed, for errors.
 // Nothing that they say later is heard.
@@ -294,7 +299,7 @@ func (b *box) end(ctx context.Context) error {
 		b.unreaped = nil
 	}
 	if b.init == nil { // cut off before the engine wrote down whom it started
-		errs = append(errs, reapOrphans())
+		errs = append(errs, b.provider.reapOrphans())
 	}
 	// The state file, its lock and the control socket are all named by the id,
 	// which nothing else has.

@@ -15,48 +15,76 @@ import (
 // orphanNames are the names, as the kernel cuts them, of processes that the
 // engine starts by re-executing the program. Our own children never have them:
 // they are started, and waited for, under the program's own name.
-var orphanNames = []string{"exe", sentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:15]}
+var orphanNames = []string{"exe", sentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:maxComm]}
+
+// maxComm is how much the kernel keeps of a process's name.
+const maxComm = 15
 
 // reapOrphans collects processes of the engine that have died and become our
 // children without anybody having learned their ids: those of a start that was
 // cut off before the engine wrote them down. One that belongs to a sandbox
-// which is just being closed may be collected here or there.
-func reapOrphans() error {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+// which is just being closed may be collected here or there. The dead have
+// left their cgroup, so that it cannot tell whose they were.
+func (p *Provider) reapOrphans() error {
+	names, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return err
 	}
-	self := strconv.Itoa(os.Getpid())
-	for _, name := range stats {
+	own := filepath.Base(p.exe)
+	own = own[:min(len(own), maxComm)]
+	for _, name := range names {
 		raw, err := os.ReadFile(name)
 		if err != nil {
 			continue // gone meanwhile
 		}
-		comm, state, parent, ok := parseStat(raw)
-		if !ok || state != "Z" || parent != self || !slices.Contains(orphanNames, comm) {
+		s, ok := parseStat(raw)
+		if !ok || s.state != "Z" || s.parent != os.Getpid() || !s.orphan(own) {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-		if err != nil {
-			continue
-		}
-		if _, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); err != nil && !errors.Is(err, unix.ECHILD) && !errors.Is(err, unix.EINTR) {
+		if _, err := unix.Wait4(s.pid, nil, unix.WNOHANG, nil); err != nil && !errors.Is(err, unix.ECHILD) && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
 	return nil
 }
 
-// parseStat reads the name, the state and the parent of a line of proc(5)'s
-// stat. The name may hold blanks and parentheses.
-func parseStat(raw []byte) (comm, state, parent string, ok bool) {
+// stat is what we need of proc(5)'s stat.
+type stat struct {
+	comm, state                 string
+	pid, parent, group, session int
+}
+
+// orphan tells whether a child of ours is one of the engine's processes and
+// not a command of the engine, which somebody waits for. Those lead a process
+// group in our session. A child that died before it became what it should be
+// has the name of the program: it is still in the group of its parent, or has
+// a session of its own.
+func (s stat) orphan(own string) bool {
+	if s.comm == own {
+		return s.group != s.pid || s.session == s.pid
+	}
+	return slices.Contains(orphanNames, s.comm)
+}
+
+// parseStat reads a line of /proc/PID/stat. The name in it may hold blanks and
+// parentheses.
+func parseStat(raw []byte) (s stat, ok bool) {
 	open, end := bytes.IndexByte(raw, '('), bytes.LastIndexByte(raw, ')')
 	if open < 0 || end < open {
-		return "", "", "", false
+		return s, false
 	}
 	rest := strings.Fields(string(raw[end+1:]))
-	if len(rest) < 2 {
-		return "", "", "", false
+	if len(rest) < 4 {
+		return s, false
 	}
-	return string(raw[open+1 : end]), rest[0], rest[1], true
+	s.comm, s.state = string(raw[open+1:end]), rest[0]
+	numbers := append([]string{strings.TrimSpace(string(raw[:open]))}, rest[1:4]...)
+	for i, into := range []*int{&s.pid, &s.parent, &s.group, &s.session} {
+		n, err := strconv.Atoi(numbers[i])
+		if err != nil {
+			return s, false
+		}
+		*into = n
+	}
+	return s, true
 }
