@@ -276,6 +276,14 @@ func TestArchivesThatAreRefused(t *testing.T) {
 			wantClean(t, s, 0)
 		})
 	}
+	small := newStore(t, Limits{Bytes: 1000})
+	large := filepath.Join(t.TempDir(), "image.tar")
+	if err := os.WriteFile(large, tarOf(t, cfg, one, file("l", string(good))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = small.Pull(t.Context(), ArchivePrefix+large, nil)
+	wantError(t, err, dreamcore.CodeSetup, "its layers have more than 1000 bytes")
+
 	s := newStore(t, Limits{})
 	path := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

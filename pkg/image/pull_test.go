@@ -51,6 +51,7 @@ func TestPullUnpacksAnImageOfARegistry(t *testing.T) {
 		t.Errorf("times: %v, %v", got.Created, got.LastUsed)
 	}
 	wantTree(t, use(t, s, got), "dev/", "etc/", "etc/new=22", "etc/passwd=none", "passwd=none")
+	wantTreeOf(t, filepath.Join(s.dir, dirName(got.Digest)), noteFile, lockFile, rootDir)
 	wantClean(t, s, 1)
 }
 
@@ -66,9 +67,13 @@ func TestPullOfWhatIsHereDownloadsNothing(t *testing.T) {
 	if got := reg.asked("/blobs/"); len(got) != 2 {
 		t.Errorf("the first pull asked for %q", got)
 	}
+	age(t, s, first, time.Hour)
 	again, unpacked, err := s.Pull(t.Context(), tagged, func(Progress) { t.Error("there is nothing to report") })
 	if err != nil || unpacked || again.Digest != first.Digest {
 		t.Fatalf("%+v %v %v", again, unpacked, err)
+	}
+	if time.Since(again.LastUsed) > time.Minute {
+		t.Errorf("the pull does not count as use: %v", again.LastUsed)
 	}
 	if got := reg.asked(""); len(got) != 1 || !strings.Contains(got[0], "/manifests/v1") {
 		t.Errorf("the pull of a tag asked for %q", got)
@@ -341,7 +346,7 @@ func TestWhatAKilledPullLeftNeverCountsAndIsRemoved(t *testing.T) {
 
 func TestPullTellsItsProgress(t *testing.T) {
 	reg := newRegistry(t)
-	l := static.NewLayer(tarOf(t, file("a", strings.Repeat("x", 1<<20))), types.OCIUncompressedLayer)
+	l := static.NewLayer(tarOf(t, file("a", strings.Repeat("x", 5<<20))), types.OCIUncompressedLayer)
 	tagged, _ := reg.push(t, "game", "v1", imageOf(t, layerOf(t, tarOf(t, file("b", "1"))), l))
 	size, err := l.Size()
 	if err != nil {

@@ -197,6 +197,30 @@ func TestWaitingForARegistryEndsWithTheContext(t *testing.T) {
 	}
 }
 
+func TestASlowReaderIsNotTheRegistrysSilence(t *testing.T) {
+	const size = 4 << 20 // more than any buffer on the way
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, size)) }))
+	defer server.Close()
+	const limit = 200 * time.Millisecond
+	c := newClient(nil, limit)
+	defer c.close()
+	req, err := http.NewRequestWithContext(withBlobs(t.Context()), http.MethodGet, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for _, n := range []int{0, 1, size - 1} {
+		if _, err := io.ReadFull(resp.Body, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(3 * limit / 2) // longer than the registry may be silent
+	}
+}
+
 func TestLayersMayLieOnAnotherServer(t *testing.T) {
 	reg := newRegistry(t)
 	tagged, _ := reg.push(t, "game", "v1", simple(t, "1"))

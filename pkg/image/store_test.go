@@ -117,6 +117,9 @@ func TestAnImageInUseIsNotPruned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if found, err := s.Lookup(one.Digest); err != nil || time.Since(found.LastUsed) > time.Minute {
+		t.Errorf("%+v, %v", found, err)
+	}
 	removed, err := s.Prune(t.Context(), PruneOptions{All: true})
 	if err != nil || len(removed) != 1 || removed[0].Digest != two.Digest {
 		t.Fatalf("%+v, %v", removed, err)
@@ -190,6 +193,29 @@ func TestALockOfARemovedImageIsNone(t *testing.T) {
 	if err := s.stillThere(dirName(one.Digest), f); !errors.Is(err, errNotHere) {
 		t.Errorf("the lock of the image before passes for that of its successor: %v", err)
 	}
+}
+
+func TestAUseThatWaitsForAPruneFindsNothing(t *testing.T) {
+	s, _, one, _ := stored(t)
+	dir := dirName(one.Digest)
+	f, err := s.lockExclusive(dir)
+	if f == nil || err != nil {
+		t.Fatal(f, err)
+	}
+	failed := make(chan error)
+	go func() {
+		_, _, err := s.Use(one)
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond): // by now it most likely waits; if not, it finds nothing at once
+	}
+	if err := errors.Join(s.discard(dir), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-failed, dreamcore.CodeNotFound, "not on this machine")
 }
 
 func TestABrokenImageDoesNotCount(t *testing.T) {

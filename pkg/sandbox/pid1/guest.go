@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"sync"
 	"syscall"
 	"time"
@@ -25,9 +26,19 @@ var past = time.Unix(1, 0)
 const drainLimit = 250 * time.Millisecond
 
 // Serve is the supervisor: it carries out orders from conn until it closes,
-// then kills every process that is left. It must be called by PID 1 and
-// returns only when the sandbox is to end.
+// then kills every process that is left. It returns only when the sandbox is
+// to end. It refuses to run as anything but PID 1: on a host it would kill
+// every process of the machine.
 func Serve(conn io.ReadWriteCloser) error {
+	if pid := os.Getpid(); pid != 1 {
+		return fmt.Errorf("this is the supervisor of a sandbox and runs as process 1 only, not as %d", pid)
+	}
+	// The talk may be standard output, and Go ends a program that writes to a
+	// broken one. It must end as below instead. Ignoring the signal would pass
+	// on to programs.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
 	// No time limit: the host may take long to read the last output of a
 	// program, and always closes in the end.
 	session, err := yamux.Server(conn, sessionConfig(0))

@@ -103,6 +103,23 @@ func startSupervisor(t *testing.T) *peer {
 	return s
 }
 
+// TestServeRefusesToRunBesideOthers tries it where a kill of everybody reaches
+// nobody else: as process 2 of a namespace.
+func TestServeRefusesToRunBesideOthers(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, for namespaces")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/bin/sh", "-c", `sleep 1000 & "$0" </dev/null; echo "exit $?"; kill -0 $! && echo neighbour lives; kill -9 $!`, self)
+	cmd.Env = append(os.Environ(), roleEnv+"=1", "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "runs as process 1 only") || !strings.Contains(string(out), "exit 1\nneighbour lives") {
+		t.Errorf("%v, %s", err, out)
+	}
+}
+
 func shell(script string) sandbox.Command {
 	return sandbox.Command{Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}, UID: 65534, GID: 65534}
 }
