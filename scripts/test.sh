@@ -50,7 +50,14 @@ say "go test, the program itself"
 CGO_ENABLED=0 go test -count=1 ./cmd/dreamcore
 say "go test -race"
 packages=$(go list ./... | grep -vE '/cmd/dreamcore$|/gvisor/runsc$')
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 # Sandboxes share the machine: packages run one after the other.
 # shellcheck disable=SC2086
-go test -race -count=1 -p 1 -timeout 20m "$@" $packages
+if ! go test -race -count=1 -p 1 -timeout 20m "$@" $packages 2>&1 | tee "$log"; then
+  # A crash prints thousands of lines behind its cause: the causes once more, at the end.
+  say "what failed"
+  grep -nE -A8 '^ *--- FAIL|^panic: |^fatal error: |^runtime: |WARNING: DATA RACE|^# |^goleak: ' "$log" | cut -c1-300 | head -150
+  exit 1
+fi
 say "all tests passed"

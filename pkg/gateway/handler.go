@@ -100,21 +100,21 @@ func (s *Socket) authenticate(h http.Header) *Grant {
 
 // route allows two requests. It compares what was sent, before anything has
 // cleaned, decoded or resolved it.
-func route(r *http.Request) (Call, *apiError) {
+func route(r *http.Request) (*Call, *apiError) {
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	switch {
 	case path != messagesPath && path != countTokensPath:
-		return Call{}, never(404, "Not found.")
+		return nil, never(404, "Not found.")
 	case r.Method != http.MethodPost:
-		return Call{}, never(405, "Method not allowed.")
+		return nil, never(405, "Method not allowed.")
 	case query != "" && query != "beta=true":
-		return Call{}, never(400, "Unknown query.")
+		return nil, never(400, "Unknown query.")
 	case len(r.Header["Upgrade"]) > 0:
-		return Call{}, never(400, "No upgrades.")
+		return nil, never(400, "No upgrades.")
 	case !slices.Contains([]string{"", "identity"}, r.Header.Get("Content-Encoding")):
-		return Call{}, never(415, "The body must not be encoded.")
+		return nil, never(415, "The body must not be encoded.")
 	}
-	return Call{Path: path, Query: query, Header: requestHeader(r.Header)}, nil
+	return &Call{Path: path, Query: query, Header: requestHeader(r.Header)}, nil
 }
 
 // readBody reads the request's body into call, within limits of size, memory
