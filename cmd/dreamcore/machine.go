@@ -24,6 +24,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/term"
@@ -112,7 +113,7 @@ func notWritable(dir string, err error) error {
 type machine struct {
 	state
 	log      *slog.Logger
-	provider *gvisor.Provider
+	provider *engine.Provider
 	root     sandbox.Root
 	journal  *journal.Store
 	gateway  *gateway.Gateway

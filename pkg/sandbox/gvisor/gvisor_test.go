@@ -14,6 +14,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 // open makes a provider with its state in dir and the host's programs as root.
-func open(t testing.TB, exe, dir string) (*gvisor.Provider, sandbox.Root) {
+func open(t testing.TB, exe, dir string) (*engine.Provider, sandbox.Root) {
 	t.Helper()
 	root, err := rootfs.Host(t.TempDir(), sandboxtest.UID, sandboxtest.GID)
 	if err != nil {

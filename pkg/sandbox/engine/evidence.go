@@ -1,4 +1,4 @@
-package gvisor
+package engine
 
 import (
 	"bufio"
@@ -13,10 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// logPath is where the engine writes its logs: into its standard error, which
-// is a pipe that we read. Files would grow as a guest likes.
-const logPath = "/proc/self/fd/2"
 
 // evidence keeps what tells why an engine failed out of everything that the
 // engine and PID 1 write. It is bounded, whatever they write: a crash of the

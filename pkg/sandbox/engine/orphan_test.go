@@ -1,4 +1,4 @@
-package gvisor
+package engine
 
 import (
 	"fmt"
@@ -46,7 +46,7 @@ func TestOrphansAreToldFromCommands(t *testing.T) {
 		"helper that starts it":        {stat{comm: "gvisor-sentry-p", pid: 6, group: 6, session: 6}, true},
 		"other command of the service": {stat{comm: "git", pid: 6, group: 1, session: 1}, false},
 	} {
-		if got := tt.stat.orphan(own); got != tt.want {
+		if got := tt.stat.orphan(own, []string{"exe", "gvisor_sentry", "gvisor-sentry-p"}); got != tt.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -59,7 +59,7 @@ func TestReapOrphansLeavesCommandsToThoseWhoWait(t *testing.T) {
 	}
 	p := &Provider{exe: self}
 	cmd := exec.Command(self, "-test.run=^$")
-	cmd.SysProcAttr = engineAttr()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as box.launch does
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,11 @@
-package gvisor
+package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -22,15 +19,13 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
 )
 
 // box is one sandbox. It implements sandbox.Sandbox.
 type box struct {
+	Box
 	provider *Provider
-	id       string
-	dir      string // bundle, root, pid file
 	group    *cgroup.Group
 	init     *pid1.Client
 	ends     []io.Closer // our ends of the pipes
@@ -74,23 +69,22 @@ func (b *box) start(ctx context.Context, spec sandbox.Spec) error {
 }
 
 func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
-	if err := os.Mkdir(b.dir, 0o700); err != nil {
+	if err := os.Mkdir(b.Dir, 0o700); err != nil {
 		return err
 	}
 	if err := spec.Validate(); err != nil {
 		return fmt.Errorf("specification: %w", err)
 	}
-	root := filepath.Join(b.dir, "root")
-	if err := copySkeleton(spec.Root.Path, root); err != nil {
+	if err := copySkeleton(spec.Root.Path, b.Root); err != nil {
 		return err
 	}
-	spec.Root.Path = root
-	if err := oci.WriteBundle(b.dir, b.provider.exe, spec); err != nil {
+	spec.Root.Path = b.Root
+	if err := b.provider.engine.Bundle(b.Box, spec); err != nil {
 		return err
 	}
 	limits := spec.Limits.WithDefaults()
-	group, err := b.provider.hierarchy.Create(b.provider.cgroupPath(b.id), cgroup.Limits{
-		MemoryBytes: limits.MemoryBytes, CPUs: limits.CPUs, Processes: hostProcesses + hostPerGuest*limits.Processes,
+	group, err := b.provider.hierarchy.Create(b.provider.cgroupPath(b.Box.ID), cgroup.Limits{
+		MemoryBytes: limits.MemoryBytes, CPUs: limits.CPUs, Processes: b.provider.marks.HostProcesses(limits.Processes),
 	})
 	if err != nil {
 		return err
@@ -140,44 +134,17 @@ func (b *box) launch(ctx context.Context) (io.ReadWriteCloser, error) {
 		b.evidence.follow(logs)
 	})
 
-	cmd := b.provider.engine(ctx, b.group, "run", "--detach",
-		"--bundle", b.dir, "--pid-file", filepath.Join(b.dir, "pid"), b.id)
+	cmd := b.provider.engine.Command(ctx, b.Box)
+	// Ctrl-C on our terminal is ours to answer, and orphan tells commands by
+	// their process group.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = 5 * time.Second
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = toInit, toUs, toLogs
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("start gVisor: %w%s", err, b.because())
+		return nil, fmt.Errorf("start %s: %w%s", b.provider.marks.Title, err, b.because())
 	}
 	return pid1.Stdio{In: fromInit, Out: fromUs}, nil
 }
-
-// engine is a command of gVisor. Nothing of our environment goes with it: it
-// is no place for keys.
-func (p *Provider) engine(ctx context.Context, join *cgroup.Group, args ...string) *exec.Cmd {
-	full := []string{Role}
-	if join != nil {
-		full = append(full, JoinPrefix+strings.Join(join.Dirs(), ","))
-	}
-	full = append(full,
-		"--root="+filepath.Join(p.dir, "runsc"),
-		"--platform=systrap",
-		"--network=none",   // no route to anywhere; loopback only
-		"--host-uds=open",  // programs may connect to sockets that we bind in
-		"--overlay2=none",  // the root is read-only, projects are written through
-		"--ignore-cgroups", // the command joins a group of ours, and its children stay in it
-		"--sidecar-usage-policy=STRICT",
-		"--host-settings=ignore",
-		// Without these a failed boot shows as EOF.
-		"--log="+logPath, "--log-format=json", "--debug-log="+logPath,
-	)
-	cmd := exec.CommandContext(ctx, p.exe, append(full, args...)...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", sidecarEnv + "=" + filepath.Join(p.dir, "sidecar")}
-	cmd.SysProcAttr = engineAttr()
-	cmd.WaitDelay = 5 * time.Second
-	return cmd
-}
-
-// engineAttr gives a command of the engine a process group of its own: Ctrl-C
-// on our terminal is ours to answer, and orphan tells commands by it.
-func engineAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 // because is what the engine and PID 1 said before they failed, for errors.
 // Nothing that they say later is heard.
@@ -193,7 +160,7 @@ func (b *box) because() string {
 }
 
 // ID implements sandbox.Sandbox.
-func (b *box) ID() string { return b.id }
+func (b *box) ID() string { return b.Box.ID }
 
 // Lost implements sandbox.Sandbox.
 func (b *box) Lost() <-chan struct{} { return b.lost }
@@ -232,7 +199,7 @@ func (b *box) explain(err error) error {
 	case <-time.After(lastWords):
 	}
 	if crash := b.evidence.Crash(); crash != "" {
-		return fmt.Errorf("%w: gVisor crashed: %s", err, crash)
+		return fmt.Errorf("%w: %s crashed: %s", err, b.provider.marks.Title, crash)
 	}
 	return err
 }
@@ -273,14 +240,14 @@ func (b *box) Close(ctx context.Context) error {
 	errs = append(errs, b.end(ctx))
 	b.lostOnce.Do(func() { close(b.lost) })
 	b.watch.Wait()
-	if err := os.RemoveAll(b.dir); err != nil {
+	if err := os.RemoveAll(b.Dir); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close sandbox: %w", err)
 	}
 	b.closed = true
-	b.provider.forget(b.id)
+	b.provider.forget(b.Box.ID)
 	return nil
 }
 
@@ -301,39 +268,27 @@ func (b *box) end(ctx context.Context) error {
 	if b.init == nil { // cut off before the engine wrote down whom it started
 		errs = append(errs, b.provider.reapOrphans())
 	}
-	// The state file, its lock and the control socket are all named by the id,
-	// which nothing else has.
-	records, err := filepath.Glob(filepath.Join(b.provider.dir, "runsc", "*"+b.id+"*"))
+	// Everything that the engine keeps of it is named by the id, which nothing
+	// else has.
+	records, err := filepath.Glob(filepath.Join(b.Instance, b.provider.marks.State, "*"+b.Box.ID+"*"))
 	errs = append(errs, err)
 	for _, r := range records {
-		if err := os.Remove(r); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, os.RemoveAll(r))
 	}
 	return errors.Join(errs...)
 }
 
-// pids are the sentry and the gofer, from the engine's records: they are our
-// children, and when they have died they are not in the cgroup any more.
+// pids are processes, from the engine's records, that are our children: when
+// they have died they are not in the cgroup any more.
 func (b *box) pids() []int {
 	var pids []int
-	if raw, err := os.ReadFile(filepath.Join(b.dir, "pid")); err == nil {
+	if raw, err := os.ReadFile(b.PIDFile); err == nil {
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil {
 			pids = append(pids, pid)
 		}
 	}
-	states, _ := filepath.Glob(filepath.Join(b.provider.dir, "runsc", "*"+b.id+"*.state"))
-	for _, name := range states {
-		var state struct {
-			GoferPid json.Number `json:"goferPid"`
-		}
-		raw, err := os.ReadFile(name)
-		if err != nil || json.Unmarshal(raw, &state) != nil {
-			continue
-		}
-		if pid, err := strconv.Atoi(state.GoferPid.String()); err == nil {
-			pids = append(pids, pid)
-		}
+	if children := b.provider.marks.Children; children != nil {
+		pids = append(pids, children(b.Box)...)
 	}
 	return pids
 }

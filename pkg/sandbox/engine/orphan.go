@@ -1,4 +1,4 @@
-package gvisor
+package engine
 
 import (
 	"bytes"
@@ -12,13 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// orphanNames are the names, as the kernel cuts them, of processes that the
-// engine starts by re-executing the program. Our own children never have them:
-// they are started, and waited for, under the program's own name.
-var orphanNames = []string{"exe", sentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:maxComm]}
-
-// maxComm is how much the kernel keeps of a process's name.
-const maxComm = 15
+// MaxComm is how much the kernel keeps of a process's name, in bytes.
+const MaxComm = 15
 
 // reapOrphans collects processes of the engine that have died and become our
 // children without anybody having learned their ids: those of a start that was
@@ -31,14 +26,14 @@ func (p *Provider) reapOrphans() error {
 		return err
 	}
 	own := filepath.Base(p.exe)
-	own = own[:min(len(own), maxComm)]
+	own = own[:min(len(own), MaxComm)]
 	for _, name := range names {
 		raw, err := os.ReadFile(name)
 		if err != nil {
 			continue // gone meanwhile
 		}
 		s, ok := parseStat(raw)
-		if !ok || s.state != "Z" || s.parent != os.Getpid() || !s.orphan(own) {
+		if !ok || s.state != "Z" || s.parent != os.Getpid() || !s.orphan(own, p.marks.Orphans) {
 			continue
 		}
 		if _, err := unix.Wait4(s.pid, nil, unix.WNOHANG, nil); err != nil && !errors.Is(err, unix.ECHILD) && !errors.Is(err, unix.EINTR) {
@@ -54,16 +49,17 @@ type stat struct {
 	pid, parent, group, session int
 }
 
-// orphan tells whether a child of ours is one of the engine's processes and
-// not a command of the engine, which somebody waits for. Those lead a process
+// orphan tells whether a child of ours is one of the engine's processes, which
+// have names of their own, and not a command of the engine, which somebody
+// waits for and which has the name of the program. Commands lead a process
 // group in our session. A child that died before it became what it should be
 // has the name of the program: it is still in the group of its parent, or has
 // a session of its own.
-func (s stat) orphan(own string) bool {
+func (s stat) orphan(own string, names []string) bool {
 	if s.comm == own {
 		return s.group != s.pid || s.session == s.pid
 	}
-	return slices.Contains(orphanNames, s.comm)
+	return slices.Contains(names, s.comm)
 }
 
 // parseStat reads a line of /proc/PID/stat. The name in it may hold blanks and

@@ -1,0 +1,314 @@
+// Package engine runs sandboxes under an OCI engine, whichever it is: gVisor
+// and runc are packages above, which say how theirs is started and what it
+// leaves. The engine is started as a child for every sandbox and never runs
+// inside the service.
+//
+// The processes of a sandbox belong to a cgroup of their own, and the
+// supervisor inside holds the far end of two pipes: when this process dies,
+// the pipes close, the supervisor ends and the sandbox with it. What that
+// leaves behind, files and empty cgroups, the next start sweeps.
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// Engine is what engines differ in. It holds nothing that must be closed
+// before the provider has ended every sandbox.
+type Engine interface {
+	// Name is the engine's name as flags spell it.
+	Name() string
+	// Prepare makes what the sandboxes of an instance share, in the instance's
+	// directory. The directory still has another name then.
+	Prepare(dir string) error
+	// Bundle makes the bundle of a sandbox: config.json in box.Dir for a root
+	// that is at box.Root already.
+	Bundle(box Box, spec sandbox.Spec) error
+	// Command starts the sandbox of a bundle, writes the id of its first
+	// process to box.PIDFile and ends once it runs. Its standard input and
+	// output become those of PID 1; it says on standard error what is wrong.
+	// It joins the cgroup of the box before it starts anything.
+	Command(ctx context.Context, box Box) *exec.Cmd
+	// Marks is what the engine's processes and records look like.
+	Marks() Marks
+}
+
+// Box is where one sandbox of an engine lives.
+type Box struct {
+	ID       string
+	Instance string   // directory of the instance
+	Dir      string   // the bundle
+	Root     string   // the root file system, a copy of the box's own
+	PIDFile  string   // where Command writes
+	Cgroup   []string // directories of the group that its processes are in
+}
+
+// Marks tell an engine's traces.
+type Marks struct {
+	Title string // the engine in sentences
+	// State is the directory, below the instance's, where the engine keeps
+	// records: files and directories whose names have the id of the sandbox.
+	State string
+	// HostProcesses is how many processes and threads of the host so many
+	// processes inside may take.
+	HostProcesses func(inside int) int
+	// Orphans are the names, as the kernel cuts them, of processes that the
+	// engine starts and that may become our children.
+	Orphans []string
+	// Children are processes by the engine's records that become our children,
+	// apart from the first one of the sandbox. Nil is none.
+	Children func(box Box) []int
+}
+
+// Config of a Provider.
+type Config struct {
+	Engine Engine
+	Exe    string // absolute path of our program, built without cgo
+	Dir    string // where bundles, sockets and engine state live; shared by instances
+	Logger *slog.Logger
+}
+
+// Provider implements sandbox.Provider.
+type Provider struct {
+	engine    Engine
+	marks     Marks
+	exe       string
+	base      string // Config.Dir
+	instance  string // name of this instance
+	dir       string // base/instance
+	lock      *os.File
+	hierarchy *cgroup.Hierarchy
+	log       *slog.Logger
+
+	mu       sync.Mutex
+	closed   bool
+	open     map[string]*box // running
+	starting sync.WaitGroup  // Create calls; Add only under mu while not closed
+	ctx      context.Context // ends when Close begins
+	cancel   context.CancelCauseFunc
+
+	closing  sync.Mutex // held for all of Close
+	finished bool       // guarded by closing
+}
+
+// errClosed is why a Create fails that comes after Close or is overtaken by it.
+var errClosed = errors.New("the provider is closed")
+
+var _ sandbox.Provider = (*Provider)(nil)
+
+// New makes a provider and removes what dead instances have left in the same
+// directory. The caller must Close it.
+func New(ctx context.Context, cfg Config) (*Provider, error) {
+	if os.Geteuid() != 0 {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "sandboxes need root",
+			Hint: "run the command with sudo, or point it at a server with --endpoint",
+		}
+	}
+	for _, path := range []string{cfg.Exe, cfg.Dir} {
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("prepare sandboxes: %q is not an absolute path", path)
+		}
+	}
+	h, err := cgroup.Detect()
+	if err != nil {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "sandboxes cannot be bounded on this machine", Err: err,
+			Hint: "mount cgroup v2 (or v1 with memory, pids and cpu) at /sys/fs/cgroup",
+		}
+	}
+	p := &Provider{
+		engine: cfg.Engine, marks: cfg.Engine.Marks(), exe: cfg.Exe, base: filepath.Clean(cfg.Dir), hierarchy: h, log: cfg.Logger, open: map[string]*box{},
+	}
+	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("prepare sandboxes: %w", err)
+	}
+	if err := p.sweep(ctx); err != nil {
+		return nil, fmt.Errorf("sweep what an earlier run left: %w", err)
+	}
+	// Processes of a sandbox whose parent, the engine's command, has ended
+	// become ours, so that we can reap them: a zombie sentry counts as running.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("become subreaper: %w", err)
+	}
+	if err := p.claim(); err != nil {
+		return nil, fmt.Errorf("prepare sandboxes: %w", err)
+	}
+	return p, nil
+}
+
+// claim makes this instance's directory, locked for as long as we live.
+func (p *Provider) claim() error {
+	p.instance = "i-" + randomID()
+	p.dir = filepath.Join(p.base, p.instance)
+	// The lock is taken under a name that sweep does not look at.
+	tmp := filepath.Join(p.base, "new-"+p.instance)
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	lock, err := lockFile(filepath.Join(tmp, "lock"))
+	if err == nil {
+		_, err = fmt.Fprintln(lock, os.Getpid()) // for those who find it locked
+	}
+	if err == nil {
+		err = p.engine.Prepare(tmp)
+	}
+	if err == nil {
+		err = os.Rename(tmp, p.dir)
+	}
+	if err != nil {
+		if lock != nil {
+			_ = lock.Close()
+		}
+		_ = os.RemoveAll(tmp)
+		return err
+	}
+	p.lock = lock
+	return nil
+}
+
+// Dir is this instance's own directory. What is put below it is swept with the
+// instance should this process die.
+func (p *Provider) Dir() string { return p.dir }
+
+// Name implements sandbox.Provider.
+func (p *Provider) Name() string { return p.engine.Name() }
+
+// Create implements sandbox.Provider.
+func (p *Provider) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	b := p.newBox("s-" + randomID())
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, fmt.Errorf("create sandbox: %w", errClosed)
+	}
+	p.starting.Add(1)
+	p.mu.Unlock()
+	defer p.starting.Done()
+
+	starting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.ctx, func() { cancel(errClosed) })()
+	err := b.start(starting, spec)
+	if err == nil {
+		err = p.enter(b)
+	}
+	if err != nil {
+		if cerr := b.Close(context.WithoutCancel(ctx)); cerr != nil {
+			p.log.Error("clean up a sandbox that did not start", "sandbox", b.Box.ID, "error", cerr)
+		}
+		return nil, fmt.Errorf("create sandbox: %w", err)
+	}
+	return b, nil
+}
+
+// enter lists a sandbox that has started among those that Close ends.
+func (p *Provider) enter(b *box) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errClosed
+	}
+	p.open[b.Box.ID] = b
+	return nil
+}
+
+func (p *Provider) newBox(id string) *box {
+	dir := filepath.Join(p.dir, id)
+	group := p.hierarchy.Open(p.cgroupPath(id))
+	return &box{
+		provider: p, group: group, lost: make(chan struct{}),
+		Box: Box{
+			ID: id, Instance: p.dir, Dir: dir, Cgroup: group.Dirs(),
+			Root: filepath.Join(dir, "root"), PIDFile: filepath.Join(dir, "pid"),
+		},
+	}
+}
+
+func (p *Provider) cgroupPath(id string) string {
+	return filepath.Join(dreamcore.AppName, p.instance, id)
+}
+
+// closeLimit bounds the removal of one sandbox.
+const closeLimit = 20 * time.Second
+
+// Close implements sandbox.Provider. A Create that is under way fails. When
+// Close returns an error, it may be called again.
+func (p *Provider) Close(ctx context.Context) error {
+	p.closing.Lock()
+	defer p.closing.Unlock()
+	if p.finished {
+		return nil
+	}
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.cancel(errClosed)
+	p.starting.Wait() // not for long: their context has ended
+
+	p.mu.Lock()
+	boxes := slices.Collect(maps.Values(p.open))
+	p.mu.Unlock()
+	errs := make([]error, len(boxes))
+	var closing sync.WaitGroup
+	for i, b := range boxes {
+		closing.Go(func() { errs[i] = b.Close(ctx) })
+	}
+	closing.Wait()
+	errs = append(errs, p.removeInstance(ctx, p.instance))
+	if err := errors.Join(errs...); err != nil {
+		return err // the directory stays locked as long as we live
+	}
+	p.finished = true
+	return p.lock.Close()
+}
+
+func (p *Provider) forget(id string) {
+	p.mu.Lock()
+	delete(p.open, id)
+	p.mu.Unlock()
+}
+
+// randomID returns 16 hexadecimal digits: fixed-length, because the engine
+// takes prefixes of ids for the ids themselves.
+func randomID() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// lockFile creates and locks a file, or fails with EWOULDBLOCK when another
+// process has it. Closing the file unlocks it.
+func lockFile(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
