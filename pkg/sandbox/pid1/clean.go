@@ -1,0 +1,62 @@
+package pid1
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Clean removes everything in the directories, but not the directories. It
+// runs inside a sandbox, as the user whose files are there, when no other
+// process runs; what they are called, how deep they lie and which modes they
+// have is that user's doing. Nothing outside is touched: links are removed,
+// not followed.
+func Clean(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, empty(dir))
+	}
+	return errors.Join(errs...)
+}
+
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("clean: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		if os.RemoveAll(name) == nil {
+			continue
+		}
+		// Directories that their owner may not enter or change.
+		open(name)
+		if err := os.RemoveAll(name); err != nil {
+			errs = append(errs, fmt.Errorf("clean: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// open gives the directories of a tree back to their owner. What fails shows
+// when the tree is removed.
+func open(name string) {
+	fi, err := os.Lstat(name)
+	if err != nil || !fi.IsDir() {
+		return
+	}
+	_ = syscall.Chmod(name, 0o700)
+	entries, _ := os.ReadDir(name)
+	for _, e := range entries {
+		if e.IsDir() {
+			open(filepath.Join(name, e.Name()))
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package pid1
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestCleanRemovesAllAndFollowsNothing(t *testing.T) {
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "kept")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.WriteFile(outside, []byte("x"), 0o600))
+	must(os.Symlink(outside, filepath.Join(dir, "link")))
+	must(os.Symlink(filepath.Dir(outside), filepath.Join(dir, "dirlink")))
+	must(os.MkdirAll(filepath.Join(dir, strings.Repeat("d/", 300)), 0o700))
+	must(os.MkdirAll(filepath.Join(dir, "closed/inner"), 0o700))
+	must(os.WriteFile(filepath.Join(dir, "closed/inner/f"), nil, 0))
+	must(os.WriteFile(filepath.Join(dir, " new\nline"), nil, 0o600))
+	must(os.Chmod(filepath.Join(dir, "closed/inner"), 0))
+	must(os.Chmod(filepath.Join(dir, "closed"), 0))
+	must(Clean([]string{dir, filepath.Join(dir, "not-there")}))
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if _, err := os.Stat(outside); err != nil {
+		t.Errorf("what a link led to: %v", err)
+	}
+	if err := Clean([]string{outside}); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file: %v", err)
+	}
+}
