@@ -9,14 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/notef-neighbor/dreamcore/pkg/socket"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -117,12 +117,7 @@ func unixDialer(path string) func(context.Context, string, string) (net.Conn, er
 
 // dialUnix connects to a socket whose path may be too long for an address.
 func dialUnix(path string) (net.Conn, error) {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	return net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), filepath.Base(path)))
+	return socket.Dial(context.Background(), path)
 }
 
 // request builds what the CLI sends; change may alter it.

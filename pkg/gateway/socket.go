@@ -3,20 +3,17 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
-	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/socket"
 )
 
 // SocketName is the file name of a socket in its directory.
@@ -33,7 +30,7 @@ var errSocketClosed = errors.New("the model gateway's socket is closed")
 // Socket is the gateway's end in one sandbox. Whoever called Listen calls Close.
 type Socket struct {
 	gw     *Gateway
-	file   *socketFile
+	file   *socket.File
 	path   string
 	server *http.Server
 	served chan struct{}  // closed when Serve has returned
@@ -57,7 +54,7 @@ type Socket struct {
 // in it is replaced. Its path may be longer than the 107 bytes of a socket
 // address. Errors have dreamcore.CodeSetup.
 func (g *Gateway) Listen(dir string) (*Socket, error) {
-	listener, file, err := listenUnix(dir)
+	listener, file, err := socket.Listen(dir, SocketName, 0o666)
 	if err != nil {
 		return nil, &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "the model gateway cannot make its socket in " + dir,
@@ -72,7 +69,7 @@ func (g *Gateway) Listen(dir string) (*Socket, error) {
 	s.server = s.newServer()
 	if err := g.add(s); err != nil {
 		s.cancel(err)
-		return nil, errors.Join(err, listener.Close(), file.remove())
+		return nil, errors.Join(err, listener.Close(), file.Remove())
 	}
 	go func() {
 		defer close(s.served)
@@ -132,7 +129,7 @@ func (s *Socket) Close() error {
 		<-s.served
 		s.conns.Wait()
 		s.gw.remove(s)
-		s.closeErr = errors.Join(err, s.file.remove())
+		s.closeErr = errors.Join(err, s.file.Remove())
 	})
 	return s.closeErr
 }
@@ -151,84 +148,4 @@ func (s *Socket) removeGrant(gr *Grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.grants, gr)
-}
-
-// socketFile is a bound socket: its directory, held open, and its identity.
-type socketFile struct {
-	dir  *os.File
-	stat unix.Stat_t
-}
-
-// listenUnix binds through the open directory, since the address of a socket
-// has room for 107 bytes and a state directory may lie deep.
-func listenUnix(dir string) (_ *net.UnixListener, _ *socketFile, err error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	file := &socketFile{dir: d}
-	if err := file.removeStale(); err != nil {
-		return nil, nil, errors.Join(err, d.Close())
-	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), SocketName), Net: "unix"})
-	if err != nil {
-		return nil, nil, errors.Join(err, d.Close())
-	}
-	listener.SetUnlinkOnClose(false) // the listener's path is good only while d is open
-	if err := file.publish(); err != nil {
-		return nil, nil, errors.Join(err, listener.Close(), unix.Unlinkat(int(d.Fd()), SocketName, 0), d.Close())
-	}
-	return listener, file, nil
-}
-
-// removeStale removes a socket of an earlier process, and nothing but a socket.
-func (f *socketFile) removeStale() error {
-	var st unix.Stat_t
-	err := unix.Fstatat(int(f.dir.Fd()), SocketName, &st, unix.AT_SYMLINK_NOFOLLOW)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("look at %s: %w", SocketName, err)
-	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return fmt.Errorf("%s is there and is no socket", SocketName)
-	}
-	if err := unix.Unlinkat(int(f.dir.Fd()), SocketName, 0); err != nil {
-		return fmt.Errorf("remove the old %s: %w", SocketName, err)
-	}
-	return nil
-}
-
-// publish lets every user connect and remembers which socket is ours. It goes
-// through a descriptor, so that a symlink put there meanwhile is not followed.
-func (f *socketFile) publish() error {
-	fd, err := unix.Openat(int(f.dir.Fd()), SocketName, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", SocketName, err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Fstat(fd, &f.stat); err != nil {
-		return fmt.Errorf("look at %s: %w", SocketName, err)
-	}
-	if f.stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("%s is no socket", SocketName)
-	}
-	if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o666); err != nil {
-		return fmt.Errorf("open %s to every user: %w", SocketName, err)
-	}
-	return nil
-}
-
-// remove deletes the socket file, if it is still the one that was made, and
-// closes the directory.
-func (f *socketFile) remove() error {
-	var now unix.Stat_t
-	err := unix.Fstatat(int(f.dir.Fd()), SocketName, &now, unix.AT_SYMLINK_NOFOLLOW)
-	if err == nil && now.Dev == f.stat.Dev && now.Ino == f.stat.Ino {
-		err = unix.Unlinkat(int(f.dir.Fd()), SocketName, 0)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // somebody removed the directory: that is what we want
-	}
-	return errors.Join(err, f.dir.Close())
 }
