@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +38,7 @@ type machine struct {
 	blind error // in place of them
 
 	// What the steps take and how they fail. Called without the lock.
-	making, closing, cleaning, probing func(ctx context.Context, b *box) error
+	making, closing, cleaning, probing step
 }
 
 // box is a member that takes notes.
@@ -81,7 +84,7 @@ func (m *machine) make(ctx context.Context, u dreamcore.UserID) (*box, error) {
 		m.fault("%d boxes at once, %d are the limit", n, m.max)
 	}
 	m.mu.Unlock()
-	err := step(ctx, b, m.making)
+	err := m.making.run(ctx, b)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.inMaking--
@@ -93,11 +96,18 @@ func (m *machine) make(ctx context.Context, u dreamcore.UserID) (*box, error) {
 	return b, nil
 }
 
-func step(ctx context.Context, b *box, f func(context.Context, *box) error) error {
-	if f == nil {
-		return ctx.Err()
+// step is what a method of a box does; a test may change it at any time.
+type step struct {
+	f atomic.Pointer[func(context.Context, *box) error]
+}
+
+func (s *step) set(f func(context.Context, *box) error) { s.f.Store(&f) }
+
+func (s *step) run(ctx context.Context, b *box) error {
+	if f := s.f.Load(); f != nil && *f != nil {
+		return (*f)(ctx, b)
 	}
-	return f(ctx, b)
+	return ctx.Err()
 }
 
 func (m *machine) memory() (int64, error) {
@@ -143,11 +153,11 @@ func (b *box) Probe(ctx context.Context) error {
 	b.machine.mu.Lock()
 	b.probes++
 	b.machine.mu.Unlock()
-	return step(ctx, b, b.machine.probing)
+	return b.machine.probing.run(ctx, b)
 }
 
 func (b *box) Clean(ctx context.Context) error {
-	if err := step(ctx, b, b.machine.cleaning); err != nil {
+	if err := b.machine.cleaning.run(ctx, b); err != nil {
 		return err
 	}
 	b.machine.mu.Lock()
@@ -164,7 +174,7 @@ func (b *box) Close(ctx context.Context) error {
 		b.machine.fault("%s is closed again", b.id)
 	}
 	b.machine.mu.Unlock()
-	if err := step(ctx, b, b.machine.closing); err != nil {
+	if err := b.machine.closing.run(ctx, b); err != nil {
 		return err
 	}
 	b.machine.mu.Lock()
@@ -298,3 +308,25 @@ func (r *rig) want(states string) {
 		r.Fatalf("members: %q, want %q", got, states)
 	}
 }
+
+// lines is a log that is looked at.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lines) count(s string) int { return strings.Count(l.String(), s) }

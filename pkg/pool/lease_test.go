@@ -46,9 +46,9 @@ func TestAUserGetsTheSameMemberAgainAndNobodyElseDoes(t *testing.T) {
 
 func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
 	for name, spoil := range map[string]func(r *rig, b *box){
-		"the probe fails":       func(r *rig, b *box) { r.probing = fails },
-		"the probe hangs":       func(r *rig, b *box) { r.probing = takes(time.Hour) },
-		"the probe sees a loss": func(r *rig, b *box) { r.probing = func(context.Context, *box) error { b.lose(); return nil } },
+		"the probe fails":       func(r *rig, b *box) { r.probing.set(fails) },
+		"the probe hangs":       func(r *rig, b *box) { r.probing.set(takes(time.Hour)) },
+		"the probe sees a loss": func(r *rig, b *box) { r.probing.set(func(context.Context, *box) error { b.lose(); return nil }) },
 		"lost":                  func(r *rig, b *box) { b.lose() },
 		"stale":                 func(r *rig, b *box) { b.setStale() },
 		"too old":               func(r *rig, b *box) { time.Sleep(usual.MaxAge) },
@@ -56,7 +56,7 @@ func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, usual, func(r *rig) {
-				r.closing = takes(time.Second) // the new one waits for it
+				r.closing.set(takes(time.Second)) // the new one waits for it
 				old := r.warm(1)
 				spoil(r, old)
 				l := r.lease(1)
@@ -69,7 +69,7 @@ func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
 				if l.Context().Err() != nil {
 					r.Error("the new lease has ended: ", context.Cause(l.Context()))
 				}
-				r.probing = nil
+				r.probing.set(nil)
 				l.Release(r.Context())
 				r.want("1 idle")
 			})
@@ -82,9 +82,9 @@ func TestAMemberThatIsNotFitIsNotKept(t *testing.T) {
 		"lost":                func(r *rig, b *box) { b.lose() },
 		"stale":               func(r *rig, b *box) { b.setStale() },
 		"too old":             func(r *rig, b *box) { time.Sleep(usual.MaxAge) },
-		"not clean":           func(r *rig, b *box) { r.cleaning = fails },
-		"not clean in time":   func(r *rig, b *box) { r.cleaning = takes(time.Hour) },
-		"lost in the cleanup": func(r *rig, b *box) { r.cleaning = func(context.Context, *box) error { b.lose(); return nil } },
+		"not clean":           func(r *rig, b *box) { r.cleaning.set(fails) },
+		"not clean in time":   func(r *rig, b *box) { r.cleaning.set(takes(time.Hour)) },
+		"lost in the cleanup": func(r *rig, b *box) { r.cleaning.set(func(context.Context, *box) error { b.lose(); return nil }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, usual, func(r *rig) {
@@ -114,7 +114,7 @@ func TestAJobMayBeLongerThanTheAgeLimit(t *testing.T) {
 
 func TestReleaseCleansThoughItsContextHasEnded(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.cleaning = takes(time.Second)
+		r.cleaning.set(takes(time.Second))
 		ctx, cancel := context.WithCancel(r.Context())
 		l, err := r.Lease(ctx, user(1))
 		if err != nil {
@@ -148,7 +148,7 @@ func TestALostMemberEndsTheLeasesContext(t *testing.T) {
 
 func TestTheSecondLeaseOfAUserWaitsForTheFirst(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.cleaning = takes(time.Second)
+		r.cleaning.set(takes(time.Second))
 		first := r.lease(1)
 		waits := r.leaseLater(r.Context(), 1)
 		short, cancel := context.WithTimeoutCause(r.Context(), time.Minute, errBroken)
@@ -174,14 +174,14 @@ func TestTheSecondLeaseOfAUserWaitsForTheFirst(t *testing.T) {
 
 func TestAFailedMakeLeavesNoPlaceTaken(t *testing.T) {
 	inBubble(t, pool.Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
-		r.making = fails
+		r.making.set(fails)
 		if _, err := r.Lease(r.Context(), user(1)); !errors.Is(err, errBroken) {
 			r.Errorf("%v", err)
 		}
 		if _, err := r.Prewarm(r.Context(), user(1)); !errors.Is(err, errBroken) {
 			r.Errorf("%v", err)
 		}
-		r.making = func(context.Context, *box) error { panic("broken") }
+		r.making.set(func(context.Context, *box) error { panic("broken") })
 		func() {
 			defer func() { _ = recover() }()
 			_, _ = r.Lease(r.Context(), user(1))
@@ -190,14 +190,14 @@ func TestAFailedMakeLeavesNoPlaceTaken(t *testing.T) {
 		r.there[user(1)], r.inMaking = 0, 0 // the panic passed them by
 		r.machine.mu.Unlock()
 		r.want("")
-		r.making = nil
+		r.making.set(nil)
 		r.lease(2).Release(r.Context())
 	})
 }
 
 func TestWhoGivesUpWhileItIsMadeTakesNothing(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.making = takes(time.Hour)
+		r.making.set(takes(time.Hour))
 		ctx, cancel := context.WithTimeoutCause(r.Context(), time.Second, errBroken)
 		defer cancel()
 		if _, err := r.Lease(ctx, user(1)); !errors.Is(err, errBroken) {
@@ -213,7 +213,7 @@ func TestWhoGivesUpWhileItIsMadeTakesNothing(t *testing.T) {
 func TestWhoGivesUpInTheProbeLeavesTheMember(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		old := r.warm(1)
-		r.probing = takes(time.Second)
+		r.probing.set(takes(time.Second))
 		ctx, cancel := context.WithTimeout(r.Context(), time.Millisecond)
 		defer cancel()
 		if _, err := r.Lease(ctx, user(1)); !errors.Is(err, context.DeadlineExceeded) {
@@ -234,12 +234,12 @@ func TestAPanicOfAMemberLeavesNoPlaceHeld(t *testing.T) {
 			f()
 		}
 		l := r.lease(1)
-		r.cleaning = bad
+		r.cleaning.set(bad)
 		quietly(func() { l.Release(r.Context()) })
 		r.want("")
-		r.cleaning = nil
+		r.cleaning.set(nil)
 		r.warm(1)
-		r.probing = bad
+		r.probing.set(bad)
 		quietly(func() { _, _ = r.Lease(r.Context(), user(1)) })
 		r.want("")
 	})
