@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/socket"
 )
 
@@ -39,14 +40,14 @@ func NewClient(dir string) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // List returns the sandboxes. CodeUnreachable: no service runs there.
-func (c *Client) List(ctx context.Context) ([]Sandbox, error) {
+func (c *Client) List(ctx context.Context) ([]pool.Info, error) {
 	resp, err := c.do(ctx, http.MethodGet, "/sandboxes", nil)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
 	var list struct {
-		Sandboxes []Sandbox `json:"sandboxes"`
+		Sandboxes []pool.Info `json:"sandboxes"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
 		return nil, fmt.Errorf("read the list of sandboxes: %w", err)

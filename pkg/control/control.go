@@ -16,29 +16,18 @@ package control
 
 import (
 	"context"
-	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
 // SocketName is the file name of the socket in its directory.
 const SocketName = "control.sock"
 
-// Sandbox is what is shown of one.
-type Sandbox struct {
-	Name     string           `json:"name"` // user-<uuid>
-	ID       string           `json:"id"`
-	User     dreamcore.UserID `json:"user"`
-	State    string           `json:"state"` // idle, leased, starting, closing
-	Created  time.Time        `json:"created"`
-	LastUsed time.Time        `json:"last_used"`
-	Jobs     int              `json:"jobs"` // how many have run in it
-}
-
 // Sandboxes is what a Server gives access to. Unknown names have CodeNotFound.
 type Sandboxes interface {
-	Sandboxes() []Sandbox
+	Sandboxes() []pool.Info
 	StopSandbox(ctx context.Context, name string) error
 	// Exec runs a program in the sandbox, as the user of agents, until it ends
 	// or ctx does. The streams of cmd are set; its user is not.

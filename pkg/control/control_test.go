@@ -17,6 +17,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
@@ -39,8 +40,8 @@ func (f *fakeSandboxes) find(n string) error {
 	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no sandbox " + n, Hint: "see: dreamcore ps"}
 }
 
-func (f *fakeSandboxes) Sandboxes() []Sandbox {
-	return []Sandbox{{Name: name, ID: "s-1", User: "a11ce000-0000-4000-8000-000000000001", State: "idle", Jobs: 3, Created: time.Unix(1, 0).UTC(), LastUsed: time.Unix(2, 0).UTC()}}
+func (f *fakeSandboxes) Sandboxes() []pool.Info {
+	return []pool.Info{{Name: name, Sandbox: "s-1", User: "a11ce000-0000-4000-8000-000000000001", State: "idle", Jobs: 3, Created: time.Unix(1, 0).UTC(), LastUsed: time.Unix(2, 0).UTC()}}
 }
 
 func (f *fakeSandboxes) StopSandbox(_ context.Context, n string) error {

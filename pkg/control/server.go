@@ -13,6 +13,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/socket"
 )
@@ -88,7 +89,7 @@ func (s *Server) Close() error {
 func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 	list := s.sandboxes.Sandboxes()
 	if list == nil {
-		list = []Sandbox{}
+		list = []pool.Info{}
 	}
 	s.answer(w, map[string]any{"sandboxes": list})
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
@@ -40,7 +41,7 @@ type Parts struct {
 	Volumes   *volume.Store
 	History   *history.Store
 	Journal   *journal.Store
-	SocketDir string // where the gateway's sockets of jobs are made
+	SocketDir string // where the gateway's sockets of sandboxes are made
 	Logger    *slog.Logger
 }
 
@@ -54,6 +55,7 @@ type Settings struct {
 	OutputLines int           // lines of the agent that are forwarded
 	Running     int           // generations at once
 	Waiting     int           // generations in the queue
+	Pool        pool.Limits   // of the sandboxes that are kept
 }
 
 // Service makes games. Its methods are safe for concurrent use.
@@ -62,6 +64,7 @@ type Service struct {
 	log       *slog.Logger
 	settings  atomic.Pointer[Settings]
 	admission *admission
+	pool      *pool.Pool[*desk]
 
 	run    context.Context // of every job
 	cancel context.CancelCauseFunc
@@ -69,6 +72,7 @@ type Service struct {
 	mu     sync.Mutex
 	closed bool
 	jobs   map[string]context.CancelCauseFunc
+	desks  map[dreamcore.UserID]*desk // the newest of each user, for those who ask by name
 	wg     sync.WaitGroup
 }
 
@@ -79,23 +83,42 @@ var (
 )
 
 // New makes a service that runs until Close.
-func New(parts Parts, s Settings) *Service {
+func New(parts Parts, s Settings) (*Service, error) {
 	if parts.Logger == nil {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
 	svc := &Service{
 		parts: parts, log: parts.Logger, admission: newAdmission(s.Running, s.Waiting),
-		jobs: map[string]context.CancelCauseFunc{},
+		jobs: map[string]context.CancelCauseFunc{}, desks: map[dreamcore.UserID]*desk{},
+	}
+	svc.settings.Store(&s)
+	var err error
+	svc.pool, err = pool.New(pool.Config[*desk]{
+		Limits: s.Pool, Logger: parts.Logger,
+		Make: func(ctx context.Context, user dreamcore.UserID) (*desk, error) {
+			d, err := svc.makeDesk(ctx, user)
+			if err == nil {
+				svc.remember(d)
+			}
+			return d, err
+		},
+	})
+	if err != nil {
+		return nil, err
 	}
 	svc.run, svc.cancel = context.WithCancelCause(context.Background())
-	svc.settings.Store(&s)
-	return svc
+	return svc, nil
 }
 
-// Apply changes the settings for jobs that begin after it.
-func (s *Service) Apply(settings Settings) {
+// Apply changes the settings for jobs that begin after it. Sandboxes that were
+// made with others are replaced before they are used again.
+func (s *Service) Apply(settings Settings) error {
+	if err := s.pool.Apply(settings.Pool); err != nil {
+		return err
+	}
 	s.settings.Store(&settings)
 	s.admission.resize(settings.Running, settings.Waiting)
+	return nil
 }
 
 // Submit begins a job and returns its id, by which its events are in the
@@ -151,7 +174,8 @@ func (s *Service) forget(id string) {
 }
 
 // Close takes no more jobs and waits for those that run. When ctx ends it
-// stops them, and still waits until each has written its last event.
+// stops them, and still waits until each has written its last event. Then it
+// ends the sandboxes.
 func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
@@ -168,7 +192,9 @@ func (s *Service) Close(ctx context.Context) error {
 		<-done
 	}
 	s.cancel(errStopping)
-	return nil
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	defer cancel()
+	return s.pool.Close(closing)
 }
 
 // Recover gives every job that a crash left without an end its terminal event.

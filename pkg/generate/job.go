@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -19,14 +17,15 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
 // Where things are inside a sandbox; the root file system has these places.
 const (
-	projectDir = "/data/users/%s/projects/%s"
-	socketName = "api.sock"
+	projectsDir = "/data/users/%s/projects"
+	globalDir   = "/global"
 )
 
 // cleanupLimit bounds each step of a job's end.
@@ -147,95 +146,54 @@ func (j *job) attempt(ctx context.Context) error {
 	return j.inSandbox(ctx, project)
 }
 
-// inSandbox runs the agent on the project. The sandbox is gone when it returns.
+// inSandbox runs the agent on the project. When it returns, no process of the
+// job runs any more.
 func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
 	home, err := j.service.parts.Volumes.Home(j.wish.User, j.wish.Project)
 	if err != nil {
 		return fmt.Errorf("open the agent's home: %w", err)
 	}
-	socket, closeSocket, err := j.listen()
-	if err != nil {
-		return fmt.Errorf("open the model gateway: %w", err)
-	}
-	defer closeSocket()
-
 	j.status("Starting a sandbox")
-	inside := fmt.Sprintf(projectDir, j.wish.User, j.wish.Project)
-	sb, err := j.service.parts.Sandboxes.Create(ctx, sandbox.Spec{
-		Root: j.settings.Root, Limits: j.settings.Limits, Mounts: j.mounts(project, home, inside, socket),
-	})
+	lease, err := j.service.pool.Lease(ctx, j.wish.User)
 	if err != nil {
 		if context.Cause(ctx) != nil {
 			return err
 		}
 		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
 	}
-	log := j.log.With("sandbox", sb.ID())
-	defer func() {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
-		defer cancel()
-		if err := sb.Close(cleanup); err != nil {
-			log.Error("close the sandbox", "error", err)
-		}
-	}()
+	defer lease.Release(context.WithoutCancel(ctx))
+	d := lease.Member()
+	d.began(j.id)
+	if j.summary.SandboxReused = lease.Reused(); j.summary.SandboxReused {
+		j.status("The sandbox was ready")
+	}
 	if names := j.skills(); len(names) > 0 {
 		j.settings.Agent.Skills = path.Join(globalDir, skillsDir)
 		j.status("Skills loaded: " + strings.Join(names, ", "))
 	}
-	grant := socket.Grant(gateway.GrantOptions{
+	grant := d.socket.Grant(gateway.GrantOptions{
 		Job: j.id, Expires: time.Now().Add(j.settings.TimeLimit + cleanupLimit),
 	})
 	defer grant.Revoke()
 	j.status("Starting the agent")
-	return j.runAgent(ctx, sb, grant, home, inside)
-}
-
-func (j *job) mounts(project *volume.Project, home *volume.Home, inside string, socket *gateway.Socket) []sandbox.Mount {
-	cfg := j.settings.Agent
-	mounts := []sandbox.Mount{
-		{Source: project.Path(), Target: inside, Writable: true},
-		{Source: home.Path(), Target: cfg.Home, Writable: true},
-		{Source: j.settings.AgentFile, Target: cfg.Path},
-		// The directory, not the socket: its file is the gateway's to replace.
-		{Source: filepath.Dir(socket.Path()), Target: filepath.Dir(cfg.Socket)},
-	}
-	if dir, err := j.service.parts.Volumes.Path(volume.Global); err == nil {
-		mounts = append(mounts, sandbox.Mount{Source: dir, Target: globalDir})
-	}
-	return mounts
-}
-
-const globalDir = "/global"
-
-// listen opens the gateway for this job's sandbox.
-func (j *job) listen() (*gateway.Socket, func(), error) {
-	dir := filepath.Join(j.service.parts.SocketDir, j.id)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, nil, err
-	}
-	err := os.Chmod(dir, 0o755) // whatever the umask: the agent's user passes through it
-	var socket *gateway.Socket
-	if err == nil {
-		socket, err = j.service.parts.Gateway.Listen(dir)
-	}
-	if err != nil {
-		_ = os.Remove(dir)
-		return nil, nil, err
-	}
-	return socket, func() {
-		if err := socket.Close(); err != nil {
-			j.log.Error("close the gateway's socket", "error", err)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// Somebody who stops the sandbox stops the job. One that is lost says so
+	// itself, and better: by what was lost.
+	defer context.AfterFunc(lease.Context(), func() {
+		if why := context.Cause(lease.Context()); errors.Is(why, pool.ErrStopped) || errors.Is(why, pool.ErrClosed) {
+			cancel(why)
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			j.log.Error("remove the gateway's socket", "error", err)
-		}
-	}, nil
+	})()
+	return j.runAgent(ctx, d, grant, home, path.Join(fmt.Sprintf(projectsDir, j.wish.User), string(j.wish.Project)))
 }
 
 // runAgent runs the CLI, in the project's own conversation.
 func (j *job) runAgent(ctx context.Context, sb sandbox.Sandbox, grant *gateway.Grant, home *volume.Home, inside string) error {
 	session := j.session(home, inside)
-	outcome, err := j.settings.Agent.Run(ctx, agent.Job{
+	cfg := j.settings.Agent
+	cfg.Home = path.Join(cfg.Home, string(j.wish.Project))
+	outcome, err := cfg.Run(ctx, agent.Job{
 		Sandbox: sb, Dir: inside, Wish: j.wish.Prompt, Token: grant.Token(), Session: session,
 		Limit: j.settings.TimeLimit, Emit: j.forward,
 	})

@@ -66,7 +66,7 @@ func TestWhatASandboxSeesOfTheHost(t *testing.T) {
 	if last, _ := r.ends(events); last.Type != "done" || count(events, says("locked out")) > 0 {
 		t.Errorf("%+v", events)
 	}
-	inside := "/data/users/" + string(alice) + "/projects/" + string(project)
+	inside := "/data/users/" + string(alice) + "/projects"
 	got := map[string]bool{} // target → writable
 	for _, m := range r.specs[0].Mounts {
 		got[m.Target] = m.Writable

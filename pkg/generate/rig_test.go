@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,7 +23,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
@@ -42,9 +45,18 @@ type guest struct {
 	spec sandbox.Spec
 }
 
-func (g guest) project() string { return g.spec.Mounts[0].Source }
-func (g guest) home() string    { return g.spec.Mounts[1].Source }
+func (g guest) project() string { return g.at(0) }
+func (g guest) home() string    { return g.at(1) }
 func (g guest) sockets() string { return g.spec.Mounts[3].Source }
+
+// at is what of a mount belongs to the one project, which the proof mounts
+// alone.
+func (g guest) at(mount int) string {
+	if path.Base(g.spec.Mounts[0].Target) == "projects" {
+		return filepath.Join(g.spec.Mounts[mount].Source, string(project))
+	}
+	return g.spec.Mounts[mount].Source
+}
 
 // arg is the argument after a flag, "" without it.
 func (g guest) arg(flag string) string {
@@ -132,7 +144,7 @@ type rig struct {
 	log     *logBuffer
 
 	mu     sync.Mutex
-	play   program                               // of the next sandboxes
+	play   program                               // of the next run
 	create func(*sandboxtest.Fake) error         // nil: it works
 	wrap   func(sandbox.Sandbox) sandbox.Sandbox // nil: as it is
 	made   []*sandboxtest.Fake
@@ -146,8 +158,13 @@ func (r *rig) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, e
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	play := r.play
 	f := &sandboxtest.Fake{Program: func(run sandboxtest.Run) (sandbox.Exit, error) {
+		if run.Args[0] == oci.InitPath {
+			return sandbox.Exit{}, nil // the cleaning between jobs
+		}
+		r.mu.Lock()
+		play := r.play
+		r.mu.Unlock()
 		code, err := play(guest{run, spec})
 		return sandbox.Exit{Code: code}, err
 	}}
@@ -202,11 +219,12 @@ func newRig(t *testing.T, o options) *rig {
 		Agent: agent.Config{Path: "/opt/claude", Home: "/home/agent", Socket: "/run/gw/" + gateway.SocketName, UID: agentU, GID: agentU},
 		// Nothing runs it; it is only mounted.
 		AgentFile: filepath.Join(r.dir, "claude"), TimeLimit: time.Minute, OutputLines: 1000, Running: 2, Waiting: 4,
+		Pool: pool.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour},
 	}
 	if o.settings != nil {
 		o.settings(&settings)
 	}
-	r.service = New(r.parts, settings)
+	r.service = must(New(r.parts, settings))(t)
 	t.Cleanup(r.close)
 	return r
 }
@@ -263,7 +281,7 @@ func (r *rig) run(w dreamcore.Wish) []event {
 	return r.events(r.submit(w))
 }
 
-// playing changes the program of the sandboxes to come.
+// playing changes the program of the runs to come.
 func (r *rig) playing(p program) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -281,6 +299,7 @@ type event struct {
 	Lines   int     `json:"output_line_count"`
 	Commit  string  `json:"git_commit"`
 	Timeout bool    `json:"timeout_reached"`
+	Reused  bool    `json:"sandbox_reused"`
 	User    string  `json:"userMessage"`
 	Took    float64 `json:"elapsed_seconds"`
 }
