@@ -223,7 +223,9 @@ func (a *app) open() (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	return openState(cfg, a.env, a.redactor)
+	s, err := openState(cfg, a.env, a.redactor)
+	s.pull = a.pull
+	return s, err
 }
 
 // logger writes for operators: to standard error, without secrets.

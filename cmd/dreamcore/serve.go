@@ -31,7 +31,7 @@ func newServeCmd(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return runServe(c.Context(), a, dev) },
 	}
 	c.Flags().BoolVar(&dev, "dev", false, "take up changes of the configuration, the model script and skills while running")
-	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
 	return c
 }
 
@@ -55,7 +55,7 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 		log.Warn("note the address", "error", err)
 	}
 	p := a.io.Stderr()
-	p.Success("Serving on "+url, "model: "+srv.model(), "sandboxes: "+srv.machine.provider.Name())
+	p.Success("Serving on "+url, "model: "+srv.model(), "sandboxes: "+srv.machine.sandboxes())
 	if s.cfg.ModelScript != "" {
 		p.Warning("A script stands in for the model: every wish gets its games")
 	}
@@ -277,10 +277,15 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 		err = fmt.Errorf("a sandbox answered %q to %q", io.Output, io.Input)
 	}
 	if err != nil {
-		return &dreamcore.Error{
+		e := &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "sandboxes do not work on this machine", Err: err,
 			Hint: "see the cause above; gVisor needs root, a kernel of 4.14 or later and cgroups",
 		}
+		if m.root.name != "" { // a sandbox has worked with it already
+			e.Message = "the service's checks cannot run in the " + m.root.name
+			e.Hint = "use one with /bin/cat and /bin/sh, such as debian:12"
+		}
+		return e
 	}
 	if !sole {
 		return nil

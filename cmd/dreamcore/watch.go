@@ -117,7 +117,8 @@ func (s *service) reload(a *app) error {
 	}
 	// These are bound to what is open: a change of them needs a restart.
 	old := s.machine.cfg
-	cfg.State, cfg.Listen, cfg.Rootfs, cfg.Runtime, cfg.UID, cfg.GID = old.State, old.Listen, old.Rootfs, old.Runtime, old.UID, old.GID
+	cfg.State, cfg.Listen, cfg.Runtime, cfg.UID, cfg.GID = old.State, old.Listen, old.Runtime, old.UID, old.GID
+	cfg.Rootfs, cfg.Image = old.Rootfs, old.Image
 	if err := s.machine.setModel(cfg); err != nil {
 		return err
 	}

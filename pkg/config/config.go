@@ -20,6 +20,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/image"
 )
 
 // Config is every setting of the service and of commands that work on this
@@ -31,6 +32,7 @@ type Config struct {
 
 	Runtime string `koanf:"runtime"` // engine of sandboxes: gvisor
 	Rootfs  string `koanf:"rootfs"`  // root file system for sandboxes; "" is the host's programs
+	Image   string `koanf:"image"`   // the same from an image, as pkg/image refers to it, with absolute paths; "" is none
 	UID     int    `koanf:"sandbox_uid"`
 	GID     int    `koanf:"sandbox_gid"`
 
@@ -69,6 +71,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"listen":          DefaultListen,
 		"runtime":         "gvisor",
 		"rootfs":          "",
+		"image":           "",
 		"sandbox_uid":     10000,
 		"sandbox_gid":     10000,
 		"memory_mib":      2048,
@@ -174,6 +177,12 @@ func (c Config) Validate() error {
 	check(isAddress(c.Listen), "listen: %q must be HOST:PORT", c.Listen)
 	check(c.Runtime == "gvisor", "runtime: %q is not built in, only gvisor is", c.Runtime)
 	check(c.Rootfs == "" || filepath.IsAbs(c.Rootfs), "rootfs: %q must be an absolute path", c.Rootfs)
+	check(c.Image == "" || c.Rootfs == "", "image and rootfs (--image and --rootfs): both say what sandboxes start from, name one of them")
+	if _, err := image.Absolute(c.Image); err != nil && c.Image != "" {
+		check(false, "image: %v", err)
+	} else {
+		check(image.IsAbsolute(c.Image), "image: %q must have an absolute path", c.Image)
+	}
 	check(c.UID > 0 && c.UID < 1<<31, "sandbox_uid: %d must not be root and below 2147483648", c.UID)
 	check(c.GID > 0 && c.GID < 1<<31, "sandbox_gid: %d must not be root and below 2147483648", c.GID)
 	check(c.MemoryMiB >= 256 && c.MemoryMiB <= 1<<24, "memory_mib: %d must be at least 256, which the agent needs, and at most 16777216", c.MemoryMiB)
