@@ -105,7 +105,7 @@ func parse(ref string) (reference, error) {
 	case IsDirectory(ref):
 		return reference{}, &dreamcore.Error{
 			Code: dreamcore.CodeInvalid, Message: "no reference of an image: " + ref, Err: flaw("a directory is used as it is and is not pulled"),
-			Hint: "name it where sandboxes are started from it, with --rootfs " + ref,
+			Hint: "name it where sandboxes are started from it, with --image " + ref,
 		}
 	case digestForm.MatchString(ref):
 		return reference{kind: kindDigest, text: ref, digest: ref}, nil

@@ -19,7 +19,7 @@ func (p *Prober) Agent(ctx context.Context, file string) error {
 		mounts = []sandbox.Mount{{Source: file, Target: rootfs.AgentPath}}
 	}
 	err := p.within(ctx, mounts, func(sb sandbox.Sandbox) error {
-		if err := p.run(ctx, sb, "", nil, "bash", "-c", "exit 0"); err != nil {
+		if err := p.run(ctx, sb, "", &output{limit: maxOutput}, "bash", "-c", "exit 0"); err != nil {
 			return failed("bash does not run in a sandbox", err)
 		}
 		if file == "" {

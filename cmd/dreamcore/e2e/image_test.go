@@ -3,7 +3,9 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -34,7 +36,7 @@ var imagePrograms = []string{"bash", "sh", "cat", "cp", "id", "date", "sleep"}
 
 // imageOf makes an image of this machine's programs with their libraries and
 // those of the agent, but nothing whose path contains one of without. It has no
-// users, and one file that this machine does not have: /etc/mark.
+// users, and one file that this machine does not have: /mark/here.
 func imageOf(t *testing.T, mark string, without ...string) v1.Image {
 	t.Helper()
 	sources := map[string]string{} // by the name in the image
@@ -76,7 +78,7 @@ func imageOf(t *testing.T, mark string, without ...string) v1.Image {
 		write(tar.Header{Name: link, Typeflag: tar.TypeSymlink, Linkname: "usr/" + link}, nil)
 	}
 	write(tar.Header{Name: "usr/bin/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
-	write(tar.Header{Name: "etc/mark", Typeflag: tar.TypeReg, Mode: 0o644}, []byte(mark))
+	write(tar.Header{Name: "mark/here", Typeflag: tar.TypeReg, Mode: 0o644}, []byte(mark))
 	for name, source := range sources {
 		body, err := os.ReadFile(source)
 		if err != nil {
@@ -152,7 +154,7 @@ func TestGenerateStartsFromAnImage(t *testing.T) {
 	// The agent's commands run in the image, as the user of sandboxes.
 	script := writeScript(t, `{"conversations":[[
 		{"tools":[{"name":"Write","input":{"file_path":"{{cwd}}/index.html","content":"<p>ok"}}]},
-		{"tools":[{"name":"Bash","input":{"command":"cat /etc/mark > mark; id -u > uid; cp uid /tmp/uid && cp /tmp/uid copied; echo x > /etc/mark; exit 0","description":"look"}}]},
+		{"tools":[{"name":"Bash","input":{"command":"cat /mark/here > mark; id -u > uid; cp uid /tmp/uid && cp /tmp/uid copied; echo x > /mark/here; exit 0","description":"look"}}]},
 		{"text":"done"}]]}`)
 	out := filepath.Join(t.TempDir(), "game")
 	made := h.run("generate", "a game", "--image", ref, "--model-script", script, "-o", out)
@@ -206,8 +208,11 @@ func TestTheImageOfAServiceIsNotPruned(t *testing.T) {
 	if told := h.must("image", "list"); !strings.Contains(told, "in use") {
 		t.Errorf("list under a service: %s", told)
 	}
-	// Another root beside it changes nothing for the service.
+	// Commands with another root run beside it: each has a skeleton of its own.
 	h.must("generate", "a game", "--image", "", "--model-script", "demo")
+	if _, err := os.Stat(filepath.Join(h.state, "rootfs/mark")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the skeleton of the image is that of this machine's programs: %v", err)
+	}
 	if code, o := s.object("/test_sandbox_io", ""); code != 200 || o["match"] != true {
 		t.Errorf("test_sandbox_io: %d %v", code, o)
 	}
@@ -298,11 +303,5 @@ func TestImagesThatSandboxesCannotStartFrom(t *testing.T) {
 				}
 			}
 		})
-	}
-	// None of them is in use any more.
-	h.t = t
-	h.must("image", "prune", "--all", "--yes")
-	if told := h.must("image", "list"); !strings.Contains(told, "no images yet") {
-		t.Errorf("images that failed are still in use: %s", told)
 	}
 }
