@@ -26,7 +26,7 @@ func newDoctorCmd(a *app) *cobra.Command {
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return runDoctor(c.Context(), a) },
 	}
-	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, runtimeSetting)
+	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting)
 	return c
 }
 
@@ -162,6 +162,7 @@ func (d *doctorMachine) sandbox(ctx context.Context) (string, error) {
 	}
 	s := d.state
 	s.cfg.ModelScript = replay.DemoName // no check asks the model
+	s.pull = nil                        // one that is missing is a finding
 	bin, err := agent.Recorded(s.path(agentDir))
 	if err == nil {
 		d.bin = bin
@@ -179,7 +180,7 @@ func (d *doctorMachine) sandbox(ctx context.Context) (string, error) {
 	if !io.Match {
 		return "", fmt.Errorf("a program in a sandbox answered %q to %q", io.Output, io.Input)
 	}
-	return fmt.Sprintf("%s: started, ran a program, ended in %s", m.provider.Name(), term.Duration(time.Since(began))), nil
+	return fmt.Sprintf("%s: started, ran a program, ended in %s", m.sandboxes(), term.Duration(time.Since(began))), nil
 }
 
 func (d *doctorMachine) isolation(ctx context.Context) (string, error) {

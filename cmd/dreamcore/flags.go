@@ -6,19 +6,21 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/notef-neighbor/dreamcore/pkg/image"
 	"github.com/notef-neighbor/dreamcore/pkg/replay"
 )
 
 // setting is a flag that overrides a setting of the configuration.
 type setting struct {
 	flag, key, usage string
-	path             bool // made absolute
+	form             func(string) (string, error) // what the setting is made of the flag; nil: as it is
 }
 
 var (
-	modelScriptSetting = setting{flag: "model-script", key: "model_script", path: true, usage: "answer from a model script instead of the model API: a file, or \"demo\""}
+	modelScriptSetting = setting{flag: "model-script", key: "model_script", form: absoluteScript, usage: "answer from a model script instead of the model API: a file, or \"demo\""}
 	listenSetting      = setting{flag: "listen", key: "listen", usage: "address to listen on, HOST:PORT (DREAMCORE_LISTEN; default 127.0.0.1:8080)"}
-	rootfsSetting      = setting{flag: "rootfs", key: "rootfs", path: true, usage: "root file system of sandboxes: a directory (default: this machine's programs)"}
+	rootfsSetting      = setting{flag: "rootfs", key: "rootfs", form: absolute, usage: "root file system of sandboxes: a directory (default: this machine's programs)"}
+	imageSetting       = setting{flag: "image", key: "image", form: absoluteImage, usage: "root file system of sandboxes from an image: NAME[:TAG][@sha256:…], oci-layout:DIR, docker-archive:FILE.tar or a directory"}
 	runtimeSetting     = setting{flag: "runtime", key: "runtime", usage: "engine of sandboxes (default gvisor)"}
 	toolsSetting       = setting{flag: "tools", key: "tools", usage: "tools of the agent, by commas (default Read,Write,Edit,Glob,Grep,Bash)"}
 	modelSetting       = setting{flag: "model", key: "model", usage: "model for the agent (default: the agent's own choice)"}
@@ -41,12 +43,11 @@ func (a *app) addSettings(c *cobra.Command, settings ...setting) {
 					continue
 				}
 				v := *values[i]
-				if s.path && v != replay.DemoName {
-					abs, err := absolute(v)
-					if err != nil {
+				if s.form != nil {
+					var err error
+					if v, err = s.form(v); err != nil {
 						fault = err
 					}
-					v = abs
 				}
 				a.flags[s.key] = v
 			}
@@ -63,4 +64,18 @@ func absolute(path string) (string, error) {
 		return "", nil
 	}
 	return filepath.Abs(path)
+}
+
+func absoluteScript(name string) (string, error) {
+	if name == replay.DemoName {
+		return name, nil
+	}
+	return absolute(name)
+}
+
+func absoluteImage(ref string) (string, error) {
+	if ref == "" {
+		return "", nil
+	}
+	return image.Absolute(ref)
 }

@@ -50,6 +50,13 @@ func (v *gameView) demo() {
 	v.p.Hint("for games of your own, run: dreamcore setup --anthropic-key-file FILE")
 }
 
+// root tells what the sandbox starts from, where that is not this machine.
+func (v *gameView) root(name string) {
+	if name != "" && !v.io.JSON {
+		v.p.Info("The sandbox starts from the " + name)
+	}
+}
+
 // event shows one event.
 func (v *gameView) event(e dreamcore.Event) error {
 	if v.io.JSON {

@@ -45,7 +45,7 @@ func newGateCmd(a *app) *cobra.Command {
 	f.BoolVar(&o.all, "all", false, "every gate")
 	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
 	f.DurationVar(&o.timeout, "timeout", gate.DefaultTimeout, "limit of each gate")
-	a.addSettings(c, modelScriptSetting, rootfsSetting, runtimeSetting, logLevelSetting)
+	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, logLevelSetting)
 	return c
 }
 
@@ -112,6 +112,9 @@ func gateClient(ctx context.Context, a *app, o gateOptions) (*client.Client, fun
 	srv, err := startService(ctx, a, s, a.logger("error"), false)
 	if err != nil {
 		return nil, nil, err
+	}
+	if srv.machine.root.name != "" && !a.io.JSON {
+		a.io.Stderr().Info("Sandboxes: " + srv.machine.sandboxes())
 	}
 	ep, err := client.ParseEndpoint("http://" + srv.address())
 	if err == nil {

@@ -52,7 +52,7 @@ func newGenerateCmd(a *app) *cobra.Command {
 	f.BoolVar(&o.force, "force", false, "copy into a directory that is not empty")
 	f.BoolVar(&o.open, "open", false, "serve the game on loopback and open the browser")
 	f.DurationVar(&o.timeout, "timeout", 0, "end the run after so long (default: the agent's own limit of 5m)")
-	a.addSettings(c, modelScriptSetting, rootfsSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
 	return c
 }
 
@@ -155,6 +155,7 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 	if err != nil {
 		return outcome{}, err
 	}
+	view.root(m.root.name)
 	out, err := m.game(ctx, req, view)
 	if closeErr := m.close(context.WithoutCancel(ctx)); err == nil && closeErr != nil {
 		return outcome{}, errors.Join(closeErr, out.close())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -26,8 +27,8 @@ func newImageCmd(a *app) *cobra.Command {
 }
 
 // images opens the store of images. The caller must Close it.
-func (s state) images(a *app) (*image.Store, error) {
-	return image.Open(s.path(imagesDir), image.Options{Proxy: http.ProxyFromEnvironment, Logger: a.logger(s.cfg.LogLevel)})
+func (s state) images(log *slog.Logger) (*image.Store, error) {
+	return image.Open(s.path(imagesDir), image.Options{Proxy: http.ProxyFromEnvironment, Logger: log})
 }
 
 // withImages opens the state directory and the store of images for one call.
@@ -36,7 +37,7 @@ func (a *app) withImages(do func(s state, images *image.Store) error) (err error
 	if err != nil {
 		return err
 	}
-	images, err := s.images(a)
+	images, err := s.images(a.logger(s.cfg.LogLevel))
 	if err != nil {
 		return err
 	}
@@ -85,10 +86,8 @@ func newImagePullCmd(a *app) *cobra.Command {
 
 func pullImage(ctx context.Context, a *app, images *image.Store, ref string) error {
 	out := a.io.Human()
-	view := newPullView(out, ref)
 	start := time.Now()
-	img, unpacked, err := images.Pull(ctx, ref, view.update)
-	view.stop()
+	img, unpacked, err := pullShown(ctx, out, images, ref)
 	if err != nil {
 		return err
 	}
@@ -102,12 +101,34 @@ func pullImage(ctx context.Context, a *app, images *image.Store, ref string) err
 		out.Info("image "+ref+" is here already", img.Digest)
 		return nil
 	}
-	out.Success("image "+ref+" pulled", term.Size(img.Size), fmt.Sprintf("%d entries", img.Entries), term.Duration(time.Since(start)))
+	showPulled(out, ref, img, time.Since(start))
 	out.Pairs(term.Pair{Key: "digest", Value: img.Digest})
 	if img.Skipped > 0 {
 		out.Info(fmt.Sprintf("%d device nodes and FIFOs were left out: sandboxes have their own", img.Skipped))
 	}
 	return nil
+}
+
+// pull is the puller of commands that need an image for something else: what
+// they print on standard output stays theirs.
+func (a *app) pull(ctx context.Context, images *image.Store, ref string) (image.Image, error) {
+	out := a.io.Stderr()
+	start := time.Now()
+	img, unpacked, err := pullShown(ctx, out, images, ref)
+	if err == nil && unpacked {
+		showPulled(out, ref, img, time.Since(start))
+	}
+	return img, err
+}
+
+func pullShown(ctx context.Context, out *term.Printer, images *image.Store, ref string) (img image.Image, unpacked bool, err error) {
+	view := newPullView(out, ref)
+	defer view.stop()
+	return images.Pull(ctx, ref, view.update)
+}
+
+func showPulled(out *term.Printer, ref string, img image.Image, took time.Duration) {
+	out.Success("image "+ref+" pulled", term.Size(img.Size), fmt.Sprintf("%d entries", img.Entries), term.Duration(took))
 }
 
 // pullView is the progress of a pull: on a terminal all of it in one line,

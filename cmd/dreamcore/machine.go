@@ -20,6 +20,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/generate"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/probe"
 	"github.com/notef-neighbor/dreamcore/pkg/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
@@ -48,6 +49,7 @@ type state struct {
 	env      config.Environment
 	redactor *secret.Redactor // of what this process prints
 	volumes  *volume.Store
+	pull     puller // brings an image that is not here; nil: none is brought
 }
 
 func (s state) path(name string) string { return filepath.Join(s.cfg.State, name) }
@@ -114,7 +116,7 @@ type machine struct {
 	state
 	log      *slog.Logger
 	provider *engine.Provider
-	root     sandbox.Root
+	root     root
 	journal  *journal.Store
 	gateway  *gateway.Gateway
 	history  *history.Store
@@ -143,7 +145,7 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if m.provider, err = gvisor.New(ctx, gvisor.Config{Exe: exe, Dir: s.path(runDir), Logger: log}); err != nil {
 		return nil, err
 	}
-	if m.root, err = s.rootFS(); err != nil {
+	if m.root, err = s.openRoot(ctx, m.provider.Dir(), log); err != nil {
 		return nil, err
 	}
 	if m.journal, err = journal.Open(s.path(jobsDir), journal.Options{}); err != nil {
@@ -160,23 +162,21 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if err = os.Mkdir(sockets, 0o711); err != nil {
 		return nil, err
 	}
-	m.service = generate.New(generate.Parts{
+	m.service, err = generate.New(generate.Parts{
 		Sandboxes: m.provider, Gateway: m.gateway, Volumes: s.volumes, History: m.history,
 		Journal: m.journal, SocketDir: sockets, Logger: log,
 	}, m.settings(s.cfg, bin))
+	if err != nil {
+		return nil, err
+	}
 	m.prober = probe.New(probe.Config{
-		Sandboxes: m.provider, Root: m.root, Limits: limits(s.cfg), UID: uint32(s.cfg.UID), GID: uint32(s.cfg.GID),
+		Sandboxes: m.provider, Root: m.root.Root, Limits: limits(s.cfg), UID: uint32(s.cfg.UID), GID: uint32(s.cfg.GID),
 		Scratch: s.volumes.Scratch, Logger: log,
 	})
-	return m, nil
-}
-
-func (s state) rootFS() (sandbox.Root, error) {
-	dir := s.path("rootfs")
-	if s.cfg.Rootfs != "" {
-		return rootfs.Directory(dir, s.cfg.Rootfs)
+	if err = m.checkRoot(ctx, bin); err != nil {
+		return nil, err
 	}
-	return rootfs.Host(dir, uint32(s.cfg.UID), uint32(s.cfg.GID))
+	return m, nil
 }
 
 func limits(c config.Config) sandbox.Limits {
@@ -186,7 +186,7 @@ func limits(c config.Config) sandbox.Limits {
 // settings are those of the configuration that a running service can take up.
 func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings {
 	return generate.Settings{
-		Root: m.root, Limits: limits(c), AgentFile: bin.Path,
+		Root: m.root.Root, Limits: limits(c), AgentFile: bin.Path,
 		Agent: agent.Config{
 			Path: rootfs.AgentPath, Home: rootfs.HomeDir,
 			Socket: filepath.Join(rootfs.GatewayDir, gateway.SocketName),
@@ -194,6 +194,7 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns,
 		},
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
+		Pool: pool.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},
 	}
 }
 
@@ -274,6 +275,7 @@ func (m *machine) close(ctx context.Context) error {
 	if m.provider != nil {
 		errs = append(errs, m.provider.Close(ctx))
 	}
+	m.root.close() // not before the sandboxes that use it have ended
 	errs = append(errs, m.state.close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up: %w", err)

@@ -160,7 +160,7 @@ func newRootCmd(a *app) *cobra.Command {
 	pf.BoolVar(&a.io.JSON, "json", false, "print JSON for programs")
 	root.AddCommand(
 		newSetupCmd(a), newServeCmd(a), newGenerateCmd(a), newGateCmd(a), newDeployCmd(a), newDoctorCmd(a),
-		newSecretCmd(a), newVolumeCmd(a), newImageCmd(a), newVersionCmd(a),
+		newSecretCmd(a), newVolumeCmd(a), newImageCmd(a), newPsCmd(a), newSandboxCmd(a), newVersionCmd(a),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
@@ -223,7 +223,9 @@ func (a *app) open() (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	return openState(cfg, a.env, a.redactor)
+	s, err := openState(cfg, a.env, a.redactor)
+	s.pull = a.pull
+	return s, err
 }
 
 // logger writes for operators: to standard error, without secrets.

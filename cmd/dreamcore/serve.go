@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/control"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/server"
 )
@@ -31,7 +32,7 @@ func newServeCmd(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return runServe(c.Context(), a, dev) },
 	}
 	c.Flags().BoolVar(&dev, "dev", false, "take up changes of the configuration, the model script and skills while running")
-	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
 	return c
 }
 
@@ -55,7 +56,7 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 		log.Warn("note the address", "error", err)
 	}
 	p := a.io.Stderr()
-	p.Success("Serving on "+url, "model: "+srv.model(), "sandboxes: "+srv.machine.provider.Name())
+	p.Success("Serving on "+url, "model: "+srv.model(), "sandboxes: "+srv.machine.sandboxes())
 	if s.cfg.ModelScript != "" {
 		p.Warning("A script stands in for the model: every wish gets its games")
 	}
@@ -123,6 +124,7 @@ type service struct {
 	secret   string       // the current internal secret
 	keepDays atomic.Int64 // logs of jobs are kept so long
 	pruned   sync.WaitGroup
+	control  *control.Server // nil for a server that is started only to be checked
 	cancel   context.CancelFunc
 	failed   chan struct{} // closed when serving has ended
 	err      error         // of serving; read after failed
@@ -165,8 +167,14 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 			Hint: "stop what listens there, or name another address with --listen HOST:PORT",
 		}
 	}
+	var commands *control.Server
+	if sole {
+		if commands, err = control.Listen(s.path(runDir), m.service, m.journal, log); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	svc := &service{machine: m, bin: bin, listener: ln, secret: values[0], cancel: cancel, failed: make(chan struct{})}
+	svc := &service{control: commands, machine: m, bin: bin, listener: ln, secret: values[0], cancel: cancel, failed: make(chan struct{})}
 	svc.keepDays.Store(int64(s.cfg.JournalDays))
 	if sole {
 		svc.pruned.Go(func() { svc.prune(run, log) })
@@ -277,10 +285,15 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 		err = fmt.Errorf("a sandbox answered %q to %q", io.Output, io.Input)
 	}
 	if err != nil {
-		return &dreamcore.Error{
+		e := &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "sandboxes do not work on this machine", Err: err,
 			Hint: "see the cause above; gVisor needs root, a kernel of 4.14 or later and cgroups",
 		}
+		if m.root.name != "" { // a sandbox has worked with it already
+			e.Message = "the service's checks cannot run in the " + m.root.name
+			e.Hint = "use one with /bin/cat and /bin/sh, such as debian:12"
+		}
+		return e
 	}
 	if !sole {
 		return nil
@@ -309,10 +322,14 @@ const streamGrace = 10 * time.Second
 // stop ends serving gracefully, then the machine. The grace of the jobs and
 // that of the streams run at the same time.
 func (s *service) stop() error {
+	var err error
+	if s.control != nil {
+		err = s.control.Close()
+	}
 	jobs := make(chan error, 1)
 	go func() { jobs <- s.machine.endJobs(context.Background()) }()
 	s.cancel()
 	<-s.failed
 	s.pruned.Wait()
-	return errors.Join(s.err, <-jobs, s.machine.close(context.Background()))
+	return errors.Join(err, s.err, <-jobs, s.machine.close(context.Background()))
 }

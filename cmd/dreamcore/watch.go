@@ -117,12 +117,12 @@ func (s *service) reload(a *app) error {
 	}
 	// These are bound to what is open: a change of them needs a restart.
 	old := s.machine.cfg
-	cfg.State, cfg.Listen, cfg.Rootfs, cfg.Runtime, cfg.UID, cfg.GID = old.State, old.Listen, old.Rootfs, old.Runtime, old.UID, old.GID
+	cfg.State, cfg.Listen, cfg.Runtime, cfg.UID, cfg.GID = old.State, old.Listen, old.Runtime, old.UID, old.GID
+	cfg.Rootfs, cfg.Image = old.Rootfs, old.Image
 	if err := s.machine.setModel(cfg); err != nil {
 		return err
 	}
 	s.machine.cfg = cfg
 	s.keepDays.Store(int64(cfg.JournalDays))
-	s.machine.service.Apply(s.machine.settings(cfg, s.bin))
-	return nil
+	return s.machine.service.Apply(s.machine.settings(cfg, s.bin))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/image"
 )
 
 // Config is every setting of the service and of commands that work on this
@@ -31,12 +32,18 @@ type Config struct {
 
 	Runtime string `koanf:"runtime"` // engine of sandboxes: gvisor
 	Rootfs  string `koanf:"rootfs"`  // root file system for sandboxes; "" is the host's programs
+	Image   string `koanf:"image"`   // the same from an image, as pkg/image refers to it, with absolute paths; "" is none
 	UID     int    `koanf:"sandbox_uid"`
 	GID     int    `koanf:"sandbox_gid"`
 
 	MemoryMiB int     `koanf:"memory_mib"` // of one sandbox
 	CPUs      float64 `koanf:"cpus"`       // of one sandbox; 0 is all
 	Processes int     `koanf:"processes"`  // in one sandbox
+
+	MaxSandboxes  int           `koanf:"max_sandboxes"`   // at once on this machine, warm ones too
+	SandboxIdle   time.Duration `koanf:"sandbox_idle"`    // one that is unused so long is ended
+	SandboxMaxAge time.Duration `koanf:"sandbox_max_age"` // an older one is ended
+	MinFreeMiB    int           `koanf:"min_free_mib"`    // of memory; below it unused sandboxes are ended
 
 	Tools    []string      `koanf:"tools"`        // of the agent
 	Model    string        `koanf:"model"`        // "" is the agent's own choice
@@ -69,11 +76,16 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"listen":          DefaultListen,
 		"runtime":         "gvisor",
 		"rootfs":          "",
+		"image":           "",
 		"sandbox_uid":     10000,
 		"sandbox_gid":     10000,
 		"memory_mib":      2048,
 		"cpus":            0.0,
 		"processes":       512,
+		"max_sandboxes":   32,
+		"sandbox_idle":    20 * time.Minute,
+		"sandbox_max_age": 5 * time.Hour,
+		"min_free_mib":    512,
 		"tools":           []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
 		"model":           "",
 		"max_turns":       0,
@@ -174,11 +186,21 @@ func (c Config) Validate() error {
 	check(isAddress(c.Listen), "listen: %q must be HOST:PORT", c.Listen)
 	check(c.Runtime == "gvisor", "runtime: %q is not built in, only gvisor is", c.Runtime)
 	check(c.Rootfs == "" || filepath.IsAbs(c.Rootfs), "rootfs: %q must be an absolute path", c.Rootfs)
+	check(c.Image == "" || c.Rootfs == "", "image and rootfs (--image and --rootfs): both say what sandboxes start from, name one of them")
+	if _, err := image.Absolute(c.Image); err != nil && c.Image != "" {
+		check(false, "image: %v", err)
+	} else {
+		check(image.IsAbsolute(c.Image), "image: %q must have an absolute path", c.Image)
+	}
 	check(c.UID > 0 && c.UID < 1<<31, "sandbox_uid: %d must not be root and below 2147483648", c.UID)
 	check(c.GID > 0 && c.GID < 1<<31, "sandbox_gid: %d must not be root and below 2147483648", c.GID)
 	check(c.MemoryMiB >= 256 && c.MemoryMiB <= 1<<24, "memory_mib: %d must be at least 256, which the agent needs, and at most 16777216", c.MemoryMiB)
 	check(c.CPUs >= 0 && c.CPUs <= 1024, "cpus: %v must be between 0 (all) and 1024", c.CPUs)
 	check(c.Processes >= 16 && c.Processes <= 1<<16, "processes: %d must be between 16 and 65536", c.Processes)
+	check(c.MaxSandboxes >= 1 && c.MaxSandboxes <= 10000, "max_sandboxes: %d must be between 1 and 10000", c.MaxSandboxes)
+	check(c.SandboxIdle >= time.Second, "sandbox_idle: %v must be at least 1s", c.SandboxIdle)
+	check(c.SandboxMaxAge >= time.Second, "sandbox_max_age: %v must be at least 1s", c.SandboxMaxAge)
+	check(c.MinFreeMiB >= 0 && c.MinFreeMiB <= 1<<24, "min_free_mib: %d must be between 0 (never look) and 16777216", c.MinFreeMiB)
 	check(len(c.Tools) > 0, "tools: name at least one")
 	for _, t := range c.Tools {
 		check(t != "" && !strings.ContainsAny(t, " ,\t\n") && t[0] != '-', "tools: %q is no name of a tool", t)

@@ -34,8 +34,9 @@ var everySetting = map[string]struct {
 	want any
 }{
 	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"},
-	"rootfs": {"/srv/root", "/srv/root"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
+	"rootfs": {"/srv/root", "/srv/root"}, "image": {"debian:12", "debian:12"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
 	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64},
+	"max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "min_free_mib": {"0", 0},
 	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
 	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
@@ -55,33 +56,51 @@ func TestEverySettingCanComeFromEverySource(t *testing.T) {
 	if got, want := slices.Sorted(maps.Keys(everySetting)), slices.Sorted(maps.Keys(settingTypes())); !slices.Equal(got, want) {
 		t.Fatalf("the test has the settings %v, there are %v", got, want)
 	}
-	var file strings.Builder
-	var environ []string
-	flags := map[string]any{}
-	for key, v := range everySetting {
-		text := v.text
-		if key == "listen" {
-			text = `":9000"`
+	// A root is either a directory or an image, so one is left out at a time.
+	for _, without := range []string{"rootfs", "image"} {
+		var file strings.Builder
+		var environ []string
+		flags := map[string]any{}
+		for key, v := range everySetting {
+			if key == without {
+				continue
+			}
+			text := v.text
+			if key == "listen" {
+				text = `":9000"`
+			}
+			fmt.Fprintf(&file, "%s: %s\n", key, text)
+			environ = append(environ, prefix+strings.ToUpper(key)+"="+v.text)
+			flags[key] = v.text
 		}
-		fmt.Fprintf(&file, "%s: %s\n", key, text)
-		environ = append(environ, prefix+strings.ToUpper(key)+"="+v.text)
-		flags[key] = v.text
-	}
-	for source, load := range map[string]func() (Config, error){
-		"file":        func() (Config, error) { return load(t, file.String(), nil, nil) },
-		"environment": func() (Config, error) { return load(t, "", environ, nil) },
-		"flags":       func() (Config, error) { return load(t, "", nil, flags) },
-	} {
-		c, err := load()
-		if err != nil {
-			t.Errorf("%s: %v", source, err)
-			continue
-		}
-		for key, got := range byKey(c) {
-			if !reflect.DeepEqual(got, everySetting[key].want) {
-				t.Errorf("%s from the %s: %v, want %v", key, source, got, everySetting[key].want)
+		for source, load := range map[string]func() (Config, error){
+			"file":        func() (Config, error) { return load(t, file.String(), nil, nil) },
+			"environment": func() (Config, error) { return load(t, "", environ, nil) },
+			"flags":       func() (Config, error) { return load(t, "", nil, flags) },
+		} {
+			c, err := load()
+			if err != nil {
+				t.Errorf("%s: %v", source, err)
+				continue
+			}
+			for key, got := range byKey(c) {
+				if key != without && !reflect.DeepEqual(got, everySetting[key].want) {
+					t.Errorf("%s from the %s: %v, want %v", key, source, got, everySetting[key].want)
+				}
 			}
 		}
+	}
+}
+
+func TestARootIsADirectoryOrAnImage(t *testing.T) {
+	_, err := load(t, "rootfs: /srv/root\n", []string{"DREAMCORE_IMAGE=debian:12"}, nil)
+	if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), "--image and --rootfs") || dreamcore.HintOf(err) == "" {
+		t.Errorf("%v", err)
+	}
+	// An empty flag takes the other one back.
+	c, err := load(t, "rootfs: /srv/root\n", nil, map[string]any{"image": "oci-layout:/srv/layout", "rootfs": ""})
+	if err != nil || c.Image != "oci-layout:/srv/layout" || c.Rootfs != "" {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 
@@ -204,8 +223,9 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 	}
 	wrong := map[string][]any{
 		"state": {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "runc"},
-		"rootfs": {"relative"}, "sandbox_uid": {0, -1, 1 << 31}, "sandbox_gid": {0, -5},
+		"rootfs": {"relative"}, "image": {"./relative", "UPPER", "oci-layout:relative", "docker-archive:a.tar", "/a\x00b", "sha256:short"}, "sandbox_uid": {0, -1, 1 << 31}, "sandbox_gid": {0, -5},
 		"memory_mib": {255, -1, 1 << 50}, "cpus": {-0.5, 2000.0}, "processes": {15, 1 << 20},
+		"max_sandboxes": {0, 1 << 20}, "sandbox_idle": {time.Duration(0)}, "sandbox_max_age": {-time.Hour}, "min_free_mib": {-1, 1 << 40},
 		"tools": {[]string{}, []string{""}, []string{"Read", "--x"}, []string{"a b"}, []string{"a,b"}}, "model": {"--model", "a b"}, "max_turns": {-1},
 		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {0, 1 << 20}, "max_waiting": {-1, 1 << 20},
 		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},

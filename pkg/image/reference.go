@@ -52,6 +52,48 @@ func IsDirectory(ref string) bool {
 	return ref == "." || ref == ".." || strings.HasPrefix(ref, "/") || strings.HasPrefix(ref, "./") || strings.HasPrefix(ref, "../")
 }
 
+// Absolute returns ref with the path in it made absolute, so that it means the
+// same in every directory. The path of a directory is a ref here, too.
+// CodeInvalid: ref is none.
+func Absolute(ref string) (string, error) {
+	if IsDirectory(ref) && len(ref) <= maxReference && !strings.ContainsRune(ref, 0) {
+		abs, err := filepath.Abs(ref)
+		if err != nil {
+			return "", badReference(ref, err.Error())
+		}
+		return abs, nil
+	}
+	r, err := parse(ref)
+	if err != nil {
+		return "", err
+	}
+	if r.path != "" {
+		return r.text, nil
+	}
+	return ref, nil
+}
+
+// IsAbsolute tells whether ref means the same in every directory: where it has
+// a path, that is absolute.
+func IsAbsolute(ref string) bool {
+	for _, prefix := range []string{LayoutPrefix, ArchivePrefix} {
+		if path, ok := strings.CutPrefix(ref, prefix); ok {
+			return filepath.IsAbs(path)
+		}
+	}
+	return !IsDirectory(ref) || filepath.IsAbs(ref)
+}
+
+// Pinned names the image that ref stands for by its digest too:
+// NAME:TAG@sha256:….
+func Pinned(ref string, img Image) string {
+	name, _, _ := strings.Cut(ref, "@sha256:") // that of an index, maybe
+	if digestForm.MatchString(ref) {
+		return img.Digest
+	}
+	return name + "@" + img.Digest
+}
+
 func parse(ref string) (reference, error) {
 	switch {
 	case ref == "":
@@ -63,7 +105,7 @@ func parse(ref string) (reference, error) {
 	case IsDirectory(ref):
 		return reference{}, &dreamcore.Error{
 			Code: dreamcore.CodeInvalid, Message: "no reference of an image: " + ref, Err: flaw("a directory is used as it is and is not pulled"),
-			Hint: "name it where sandboxes are started from it, with --rootfs " + ref,
+			Hint: "name it where sandboxes are started from it, with --image " + ref,
 		}
 	case digestForm.MatchString(ref):
 		return reference{kind: kindDigest, text: ref, digest: ref}, nil

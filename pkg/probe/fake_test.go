@@ -154,6 +154,7 @@ func TestFailuresAreErrorsAndLeaveNoSandbox(t *testing.T) {
 			checks := map[string]func() error{
 				"io":     func() error { _, err := p.SandboxIO(t.Context()); return err },
 				"gvisor": func() error { _, err := p.GVisor(t.Context()); return err },
+				"agent":  func() error { return p.Agent(t.Context(), "/bin/cat") },
 			}
 			for name, check := range checks {
 				err := check()

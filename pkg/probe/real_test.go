@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +75,22 @@ func TestChecksInRealSandboxes(t *testing.T) {
 		}
 	})
 	t.Run("stream", func(t *testing.T) { testStream(t, p) })
+	t.Run("agent", func(t *testing.T) {
+		// What stands in for the agent answers --version, too.
+		for _, file := range []string{"", "/bin/cat"} {
+			if err := p.Agent(t.Context(), file); err != nil {
+				t.Errorf("%q: %v", file, err)
+			}
+		}
+		script := filepath.Join(t.TempDir(), "agent")
+		if err := os.WriteFile(script, []byte("#!/bin/sh\necho no such library >&2\nexit 127\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		err := p.Agent(t.Context(), script)
+		if dreamcore.CodeOf(err) != dreamcore.CodeInternal || !strings.Contains(err.Error(), "the agent's program does not run") || !strings.Contains(err.Error(), "no such library") {
+			t.Errorf("an agent that does not start: %v", err)
+		}
+	})
 }
 
 func testStream(t *testing.T, p *probe.Prober) {

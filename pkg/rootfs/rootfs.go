@@ -108,7 +108,7 @@ func readTree(tree string) (string, []fs.DirEntry, error) {
 	refuse := func(message string, err error) (string, []fs.DirEntry, error) {
 		return "", nil, &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: message, Err: err,
-			Hint: "name a directory that holds an unpacked Linux root with --rootfs (to make one: docker export CONTAINER | tar -x -C DIR), or leave it out to use the host's programs",
+			Hint: "name a directory that holds an unpacked Linux root with --rootfs or --image (to make one: docker export CONTAINER | tar -x -C DIR), or leave both out to use the host's programs",
 		}
 	}
 	tree, err := filepath.Abs(tree)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,7 @@ type fakeGenerator struct {
 	langs    []dreamcore.Language
 	contexts []context.Context
 	ids      []string
+	warm     []dreamcore.UserID
 }
 
 func (g *fakeGenerator) Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (string, error) {
@@ -72,6 +74,15 @@ func (g *fakeGenerator) Submit(ctx context.Context, wish dreamcore.Wish, lang dr
 		}
 	})
 	return job, nil
+}
+
+// Prewarm is told a second time that the sandbox is there.
+func (g *fakeGenerator) Prewarm(_ context.Context, user dreamcore.UserID) (already bool, name string, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	already = slices.Contains(g.warm, user)
+	g.warm = append(g.warm, user)
+	return already, "user-" + string(user), g.err
 }
 
 func (g *fakeGenerator) lastWish() dreamcore.Wish {

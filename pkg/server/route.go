@@ -22,6 +22,7 @@ func (s *Server) endpoints() []endpoint {
 	return []endpoint{
 		{name: "health", methods: get, open: true, quiet: true, serve: s.health},
 		{name: "generate_game", methods: post, serve: s.generateGame},
+		{name: "prewarm_sandbox", methods: post, serve: s.prewarmSandbox},
 		{name: "test_sandbox_io", methods: post, serve: s.check(s.testSandboxIO)},
 		{name: "test_gvisor", methods: post, serve: s.check(s.testGVisor)},
 		{name: "test_volume", methods: post, serve: s.check(s.testVolume)},

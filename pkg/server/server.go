@@ -49,6 +49,9 @@ type Generator interface {
 	// request cannot cancel. CodeConflict: the user has a generation running;
 	// CodeBusy: the queue is full.
 	Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (job string, err error)
+	// Prewarm makes the user's sandbox ready and tells its name and whether it
+	// was ready already. CodeBusy: there is no room for one now.
+	Prewarm(ctx context.Context, user dreamcore.UserID) (already bool, name string, err error)
 }
 
 // Journal is where the events of jobs are read; *journal.Store is one.
