@@ -14,14 +14,93 @@ import (
 func TestTheIdleMemberThatWasNotUsedForLongestMakesRoom(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.closing.set(takes(time.Second)) // which counts until it is over
+		for range 10 {                    // against luck
+			a := r.warm(1)
+			time.Sleep(time.Second)
+			b := r.warm(2)
+			time.Sleep(time.Second)
+			r.warm(1) // now 2 is the older one
+			r.warm(3)
+			r.want("1 idle, 3 idle")
+			time.Sleep(time.Second)
+			r.warm(1)
+			r.warm(4)
+			r.want("1 idle, 4 idle")
+			if a.isClosed() || !b.isClosed() {
+				r.Fatal("the wrong one made room")
+			}
+			for _, n := range []int{1, 4} {
+				if err := r.Stop(r.Context(), pool.Name(user(n))); err != nil {
+					r.Fatal(err)
+				}
+			}
+		}
+	})
+}
+
+func TestWhoseMemberIsReplacedKeepsTheTurn(t *testing.T) {
+	inBubble(t, pool.Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
 		r.warm(1)
+		r.probing.set(func(context.Context, *box) error { time.Sleep(time.Second); return errBroken })
+		first := r.leaseLater(r.Context(), 1)
+		second := r.leaseLater(r.Context(), 2)
 		time.Sleep(time.Second)
+		r.want("1 leased")
+		r.probing.set(nil)
+		(<-first).Release(r.Context())
+		(<-second).Release(r.Context())
+	})
+}
+
+func TestAReplacementTakesThePlaceOfItsOwn(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
 		r.warm(2)
 		time.Sleep(time.Second)
-		r.warm(1) // now 2 is the older one
-		l := r.lease(3)
-		r.want("1 idle, 3 leased")
+		r.warm(1)
+		time.Sleep(time.Second)
+		r.boxes[1].setStale()
+		r.closing.set(takes(time.Second))
+		r.lease(1).Release(r.Context())
+		r.want("1 idle, 2 idle")
+		if r.boxes[0].isClosed() {
+			r.Error("the member of another user went for it")
+		}
+	})
+}
+
+func TestAHolderThatTakesItsTimeBlocksNobodyElse(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		stopped := r.lease(1)
+		if err := r.Stop(r.Context(), pool.Name(user(1))); err != nil {
+			r.Fatal(err)
+		}
+		r.warm(2)
+		began := time.Now()
+		r.lease(3).Release(r.Context())
+		r.want("1 closing, 3 idle")
+		if time.Since(began) != 0 {
+			r.Error("it waited for the holder of a member that was stopped")
+		}
+		stopped.Release(r.Context())
+	})
+}
+
+func TestStopInTheProbe(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.warm(1)
+		r.probing.set(func(context.Context, *box) error { time.Sleep(time.Second); return nil })
+		first := r.leaseLater(r.Context(), 1)
+		if err := r.Stop(r.Context(), pool.Name(user(1))); err != nil {
+			r.Fatal(err)
+		}
+		second := r.leaseLater(r.Context(), 1) // must not get there before who holds the place
+		l := <-first
+		if l == nil || l.Reused() || l.Context().Err() != nil {
+			r.Fatalf("what was stopped in its probe was handed out: %+v", l)
+		}
+		r.want("1 leased")
 		l.Release(r.Context())
+		(<-second).Release(r.Context())
 	})
 }
 
@@ -86,7 +165,11 @@ func TestAMemberThatCannotBeClosedCountsAndBlocksNobodyElse(t *testing.T) {
 			}
 			return nil
 		})
+		began := time.Now()
 		l := r.lease(3) // 1 cannot make room: 2 does
+		if time.Since(began) != 0 {
+			r.Error("it waited for the one that cannot be closed")
+		}
 		r.want("1 closing, 3 leased")
 		own := r.leaseLater(r.Context(), 1) // which must not run beside the old one
 		if _, err := r.Prewarm(r.Context(), user(1)); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
@@ -96,6 +179,9 @@ func TestAMemberThatCannotBeClosedCountsAndBlocksNobodyElse(t *testing.T) {
 		if !errors.Is(err, errBroken) || dreamcore.CodeOf(err) != dreamcore.CodeInternal || dreamcore.HintOf(err) == "" {
 			r.Errorf("stop of one that cannot be closed: %v", err)
 		}
+		l.Release(r.Context())
+		r.want("1 closing, 3 idle") // another's place is of no use to 1
+		l = r.lease(3)
 		time.Sleep(time.Hour)
 		r.want("1 closing, 3 leased")
 		r.machine.mu.Lock()
@@ -190,9 +276,10 @@ func TestApply(t *testing.T) {
 		leased3 := r.lease(3)
 		apply(pool.Limits{Max: 1, Idle: time.Hour, MaxAge: 2 * time.Hour})
 		r.want("2 leased, 3 leased")
-		waits := r.leaseLater(r.Context(), 4)
 		leased.Release(r.Context())
 		r.want("3 leased") // 2 was over the limit, 3 is not
+		waits := r.leaseLater(r.Context(), 4)
+		r.want("3 leased")
 		apply(pool.Limits{Max: 2, Idle: time.Minute, MaxAge: 2 * time.Hour})
 		l4 := <-waits
 		l4.Release(r.Context())
@@ -202,7 +289,9 @@ func TestApply(t *testing.T) {
 		time.Sleep(time.Second)
 		r.want("3 leased")
 		leased3.Release(r.Context())
+		time.Sleep(time.Second)
+		r.want("3 idle")
 		apply(pool.Limits{Max: 2, Idle: time.Hour, MaxAge: time.Minute})
-		r.want("") // it is 60 s old already
+		r.want("") // it is older, and goes at once
 	})
 }

@@ -227,7 +227,8 @@ var errBroken = errors.New("it is broken")
 
 func fails(context.Context, *box) error { return errBroken }
 
-var usual = pool.Limits{Max: 2, Idle: 20 * time.Minute, MaxAge: 5 * time.Hour}
+// usual has times that no regular look of the janitor falls on.
+var usual = pool.Limits{Max: 2, Idle: 20*time.Minute + time.Second, MaxAge: 5*time.Hour + 2*time.Second}
 
 // rig is a pool on a machine, in a bubble of its own time.
 type rig struct {
@@ -245,13 +246,15 @@ func inBubble(t *testing.T, limits pool.Limits, test func(r *rig)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer func() { // also when the test fails, or a bubble that does not end hides why
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			if err := p.Close(ctx); err != nil {
+				t.Error(err)
+			}
+			m.end(t)
+		}()
 		test(&rig{T: t, machine: m, Pool: p})
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		if err := p.Close(ctx); err != nil {
-			t.Error(err)
-		}
-		m.end(t)
 	})
 }
 

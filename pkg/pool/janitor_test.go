@@ -26,7 +26,7 @@ func TestIdleMembersGoWhenTheirTimeHasCome(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		r.warm(1)
-		time.Sleep(time.Minute - time.Nanosecond)
+		time.Sleep(time.Until(began.Add(usual.MaxAge)) - time.Nanosecond)
 		r.want("1 idle")
 		time.Sleep(time.Nanosecond)
 		r.want("")
@@ -38,7 +38,9 @@ func TestIdleMembersGoWhenTheirTimeHasCome(t *testing.T) {
 
 func TestAnIdleMemberThatIsLostGoesAtOnce(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		b, began := r.warm(1), time.Now()
+		b := r.warm(1)
+		time.Sleep(time.Second) // the janitor has looked, and will not for a while
+		began := time.Now()
 		b.lose()
 		r.want("")
 		if d := time.Since(began); d != 0 || !b.isClosed() {
@@ -311,8 +313,8 @@ func TestCloseTellsWhatItCouldNotClose(t *testing.T) {
 			}
 		}
 		m.closing.set(fails)
-		m.boxes[0].lose() // has been tried for long
-		time.Sleep(time.Hour)
+		m.boxes[0].lose()                      // has been tried for long
+		time.Sleep(time.Hour + 10*time.Second) // the next try is far
 		began := time.Now()
 		for range 2 {
 			err := p.Close(t.Context())

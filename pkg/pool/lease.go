@@ -93,15 +93,21 @@ func (p *Pool[M]) release(ctx context.Context, s *place[M]) {
 // the place then. It returns no place when w only wanted to know that the
 // member is there.
 func (p *Pool[M]) obtain(ctx context.Context, w *waiter[M]) (s *place[M], reused bool, err error) {
-	// One that has to be replaced does not cost its user the turn.
-	for first := true; ; first = false {
-		if s, err = p.await(ctx, w, first); err != nil || s == nil {
+	if ctx.Err() != nil {
+		return nil, false, fmt.Errorf("wait for a sandbox: %w", context.Cause(ctx))
+	}
+	p.mu.Lock()
+	p.enter(w, len(p.queue))
+	p.admit()
+	p.mu.Unlock()
+	for {
+		if s, err = p.await(ctx, w); err != nil || s == nil {
 			return nil, false, err
 		}
 		if !s.made {
 			return s, false, p.fill(ctx, s)
 		}
-		healthy, err := p.check(ctx, s)
+		healthy, err := p.check(ctx, s, w)
 		if err != nil || healthy {
 			return s, true, err
 		}
@@ -109,8 +115,8 @@ func (p *Pool[M]) obtain(ctx context.Context, w *waiter[M]) (s *place[M], reused
 }
 
 // check probes the warm member of a place that the caller holds. When it is
-// not healthy, the caller holds the place no more.
-func (p *Pool[M]) check(ctx context.Context, s *place[M]) (healthy bool, err error) {
+// not healthy, the caller holds the place no more, and w waits again.
+func (p *Pool[M]) check(ctx context.Context, s *place[M], w *waiter[M]) (healthy bool, err error) {
 	done := false
 	defer func() {
 		if !done { // a panic
@@ -141,6 +147,7 @@ func (p *Pool[M]) check(ctx context.Context, s *place[M]) (healthy bool, err err
 		p.end(s, why)
 	}
 	if s.state == StateClosing {
+		p.enter(w, 0) // one that has to be replaced does not cost its user the turn
 		p.rest(s)
 		return false, nil
 	}
@@ -162,9 +169,6 @@ func (p *Pool[M]) fill(ctx context.Context, s *place[M]) error {
 	}()
 	making, cut := p.arm(ctx, s)
 	defer cut(nil)
-	if making.Err() != nil {
-		return fmt.Errorf("make sandbox: %w", context.Cause(making))
-	}
 	m, err := p.create(making, s.user)
 	if err != nil {
 		if c := context.Cause(making); c != nil {

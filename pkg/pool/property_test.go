@@ -239,7 +239,7 @@ func (c *caller) job(u dreamcore.UserID) {
 		}
 	}
 	if c.m.leave(b) {
-		time.Sleep(1) // passes when all that can happen now has happened
+		time.Sleep(time.Nanosecond) // passes when all that can happen now has happened
 		if l.Context().Err() == nil {
 			c.Errorf("%s has ended, and nobody told its holder", b.id)
 		}

@@ -23,27 +23,19 @@ func (w *waiter[M]) answer(s *place[M], err error) {
 	close(w.ready)
 }
 
-// await returns the place of the user when it can be had: with a warm member,
-// or to be filled. Whoever comes back for a replacement is the next, not the
-// last.
-func (p *Pool[M]) await(ctx context.Context, w *waiter[M], last bool) (*place[M], error) {
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("wait for a sandbox: %w", context.Cause(ctx))
-	}
-	p.mu.Lock()
-	if p.closing {
-		p.mu.Unlock()
-		return nil, closedError()
-	}
+// enter puts w into the queue. It is called with the lock held.
+func (p *Pool[M]) enter(w *waiter[M], at int) {
 	w.ready = make(chan struct{})
-	if last {
-		p.queue = append(p.queue, w)
-	} else {
-		p.queue = slices.Insert(p.queue, 0, w)
+	if p.closing {
+		w.answer(nil, closedError())
+		return
 	}
-	p.admit()
-	p.mu.Unlock()
+	p.queue = slices.Insert(p.queue, at, w)
+}
 
+// await returns the place of the user when it can be had: with a warm member,
+// or to be filled.
+func (p *Pool[M]) await(ctx context.Context, w *waiter[M]) (*place[M], error) {
 	select {
 	case <-w.ready:
 		return w.place, w.err
@@ -52,8 +44,7 @@ func (p *Pool[M]) await(ctx context.Context, w *waiter[M], last bool) (*place[M]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if i := slices.Index(p.queue, w); i >= 0 {
-		p.queue = slices.Delete(p.queue, i, i+1)
-		p.admit()
+		p.queue = slices.Delete(p.queue, i, i+1) // which helps nobody: had there been a place, w had it
 		return nil, fmt.Errorf("wait for a sandbox: %w", context.Cause(ctx))
 	}
 	return w.place, w.err // the answer came first
