@@ -118,6 +118,10 @@ func newSandboxExecCmd(a *app) *cobra.Command {
 		Example: "  dreamcore sandbox exec user-UUID -- ps aux\n  tar c . | dreamcore sandbox exec -i user-UUID -- tar t",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
+			program := args[1:]
+			if program[0] == "--" { // cobra stops looking at the name
+				program = program[1:]
+			}
 			client, err := a.running()
 			if err != nil {
 				return err
@@ -127,7 +131,7 @@ func newSandboxExecCmd(a *app) *cobra.Command {
 			if stdin {
 				in = input{c.Context(), a.io.In}
 			}
-			code, err := client.Exec(c.Context(), args[0], args[1:], in,
+			code, err := client.Exec(c.Context(), args[0], program, in,
 				harmless(a.io.Out, a.io.OutTerminal), harmless(a.io.ErrOut, a.io.ErrTerminal))
 			if err != nil {
 				return err

@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// marksScript leaves something everywhere, and then looks for it.
+const marksScript = `{"conversations":[
+	[{"tools":[{"name":"Bash","input":{"command":"mkdir -p /tmp/a/b; echo x >/tmp/a/b/c; chmod 0 /tmp/a/b; echo x >/dev/shm/y; echo x >$HOME/kept; (setsid sleep 1000 >/dev/null 2>&1 &); echo x >game.txt","description":"leave marks"}}]},{"text":"done"}],
+	[{"tools":[{"name":"Bash","input":{"command":"ls -A /tmp | grep -v -e claude -e cc-socks >seen.txt; ls -A /dev/shm >>seen.txt; ps -e -o comm= 2>/dev/null | grep sleep >>seen.txt; ls $HOME/kept >>seen.txt; cat game.txt >>seen.txt; true","description":"look for marks"}}]},{"text":"done"}]
+]}`
+
+func TestBetweenTwoJobsOfAUserNothingStaysButTheProject(t *testing.T) {
+	h := newHost(t)
+	s := h.serve("--model-script", writeScript(t, marksScript))
+	for i := range 2 {
+		events := s.events("/generate_game", wish(alice, project, "go on"))
+		last, debug := events[len(events)-1], events[len(events)-2]
+		if last["type"] != "done" || debug["sandbox_reused"] != (i == 1) {
+			t.Fatalf("job %d: %v %v\n%s", i, last, debug, s.log)
+		}
+	}
+	seen := h.must("sandbox", "exec", "user-"+alice, "--", "cat", project+"/seen.txt")
+	if want := "/kept\nx\n"; !strings.HasSuffix(seen, want) || strings.Count(seen, "\n") != 2 {
+		t.Errorf("the second job sees %q", seen)
+	}
+}
+
+func TestSandboxesCanBeListedEnteredAndStopped(t *testing.T) {
+	h := newHost(t)
+	if r := h.run("ps"); r.code != 3 || !strings.Contains(r.stderr, "dreamcore serve") {
+		t.Errorf("without a service: %+v", r)
+	}
+	s := h.serve("--model-script", "demo")
+	if out := h.must("ps"); !strings.Contains(out, "no sandboxes") {
+		t.Errorf("at first: %q", out)
+	}
+	for _, want := range []string{"warmed", "already_warm"} {
+		if code, o := s.object("/prewarm_sandbox", fmt.Sprintf(`{"user_id":%q}`, alice)); code != 200 || o["status"] != want || o["sandbox_name"] != "user-"+alice {
+			t.Errorf("%d %v", code, o)
+		}
+	}
+	var list struct {
+		Sandboxes []struct{ Name, Sandbox, State string }
+	}
+	if err := json.Unmarshal([]byte(h.must("ps", "--json")), &list); err != nil || len(list.Sandboxes) != 1 || list.Sandboxes[0].Name != "user-"+alice || list.Sandboxes[0].State != "idle" {
+		t.Errorf("%v %+v", err, list)
+	}
+	name := "user-" + alice
+	r := h.runIn("what I say", "sandbox", "exec", "-i", name, "--", "sh", "-c", "cat; id -u; echo bad >&2; exit 7")
+	if r.code != 7 || r.stdout != "what I say10000\n" || r.stderr != "bad\n" {
+		t.Errorf("exec: %+v", r)
+	}
+	if events := s.events("/generate_game", wish(alice, project, "a snake game")); events[len(events)-2]["sandbox_reused"] != true {
+		t.Errorf("the prewarmed sandbox was not used: %v", events[len(events)-2])
+	}
+	if out := h.must("sandbox", "logs", name); !strings.HasSuffix(out, "{\"type\":\"done\",\"exit_code\":0}\n") {
+		t.Errorf("logs: %q", out)
+	}
+	h.must("sandbox", "stop", name)
+	for _, args := range [][]string{{"stop", name}, {"logs", name}, {"exec", name, "--", "true"}, {"stop", "../x"}} {
+		if r := h.run(append([]string{"sandbox"}, args...)...); r.code != 1 || !strings.Contains(r.stderr, "dreamcore ps") {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
