@@ -31,16 +31,24 @@ const (
 // RootID is the user and the group outside that root inside is.
 const RootID = FirstID
 
-// harden adds to a bundle what a shared kernel needs.
-func (k *Kernel) harden(c *specs.Spec) error {
-	users, err := mapping(k.UID)
-	if err != nil {
+// Validate refuses users that cannot be the same inside and outside.
+func (k Kernel) Validate() error {
+	if _, err := mapping(k.UID); err != nil {
 		return fmt.Errorf("user of the sandbox: %w", err)
 	}
-	groups, err := mapping(k.GID)
-	if err != nil {
+	if _, err := mapping(k.GID); err != nil {
 		return fmt.Errorf("group of the sandbox: %w", err)
 	}
+	return nil
+}
+
+// harden adds to a bundle what a shared kernel needs.
+func (k *Kernel) harden(c *specs.Spec) error {
+	if err := k.Validate(); err != nil {
+		return err
+	}
+	users, _ := mapping(k.UID)
+	groups, _ := mapping(k.GID)
 	calls, err := systemCalls(c)
 	if err != nil {
 		return err
