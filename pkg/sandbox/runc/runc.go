@@ -51,7 +51,10 @@ func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
 		return nil, err
 	}
 	if err := (oci.Kernel{UID: cfg.UID, GID: cfg.GID}).Validate(); err != nil {
-		return nil, fmt.Errorf("prepare sandboxes: %w", err)
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Message: "runc's sandboxes cannot have this user", Err: err,
+			Hint: "set sandbox_uid and sandbox_gid to the ids of an ordinary user, such as 10000",
+		}
 	}
 	hide, err := hidden()
 	if err != nil {

@@ -138,7 +138,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"relative directory":     {config("/bin/true", "run"), dreamcore.CodeInternal},
 		"nothing":                {runc.Config{}, dreamcore.CodeInternal},
 		"program for root alone": {config(private, t.TempDir()), dreamcore.CodeSetup},
-		"root as the user":       {runc.Config{Exe: "/bin/true", Dir: t.TempDir(), GID: 1}, dreamcore.CodeInternal},
+		"root as the user":       {runc.Config{Exe: "/bin/true", Dir: t.TempDir(), GID: 1}, dreamcore.CodeInvalid},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
