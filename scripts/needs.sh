@@ -20,15 +20,19 @@ as_root() {
   sudo --preserve-env=PATH,HOME,GOCACHE,GOMODCACHE,ANTHROPIC_API_KEY,DREAMCORE_STATE "$@"
 }
 
+# install_packages PACKAGE ...: with the machine's own package manager.
+install_packages() {
+  command -v apt-get >/dev/null || die "missing on this machine: $*" "install them, then run this again"
+  say "Installing $*"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
 # need_commands command=package ...: installs the packages of missing commands.
 need_commands() {
   local pair missing=()
   for pair in "$@"; do
     command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
   done
-  [ ${#missing[@]} = 0 ] && return
-  command -v apt-get >/dev/null || die "missing on this machine: ${missing[*]}" "install them, then run this again"
-  say "Installing ${missing[*]}"
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }

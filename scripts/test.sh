@@ -16,7 +16,7 @@ unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 [ -z "$unformatted" ] || die "gofmt differs: $unformatted" "run: gofmt -w $(echo $unformatted)"
 
 say "build"
-scripts/build.sh bin/dreamcore
+REQUIRE_RUNC=1 scripts/build.sh bin/dreamcore
 export DREAMCORE_TEST_BINARY=$PWD/bin/dreamcore DREAMCORE_TEST_NO_SKIP=1
 
 say "the agent"

@@ -21,7 +21,7 @@ var (
 	listenSetting      = setting{flag: "listen", key: "listen", usage: "address to listen on, HOST:PORT (DREAMCORE_LISTEN; default 127.0.0.1:8080)"}
 	rootfsSetting      = setting{flag: "rootfs", key: "rootfs", form: absolute, usage: "root file system of sandboxes: a directory (default: this machine's programs)"}
 	imageSetting       = setting{flag: "image", key: "image", form: absoluteImage, usage: "root file system of sandboxes from an image: NAME[:TAG][@sha256:…], oci-layout:DIR, docker-archive:FILE.tar or a directory"}
-	runtimeSetting     = setting{flag: "runtime", key: "runtime", usage: "engine of sandboxes (default gvisor)"}
+	runtimeSetting     = setting{flag: "runtime", key: "runtime", usage: "engine of sandboxes: gvisor, or runc, which shares the kernel of this machine (default gvisor)"}
 	toolsSetting       = setting{flag: "tools", key: "tools", usage: "tools of the agent, by commas (default Read,Write,Edit,Glob,Grep,Bash)"}
 	modelSetting       = setting{flag: "model", key: "model", usage: "model for the agent (default: the agent's own choice)"}
 	languageSetting    = setting{flag: "language", key: "language", usage: "language of messages for players: en, ja"}

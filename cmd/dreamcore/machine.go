@@ -26,7 +26,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/term"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
@@ -142,7 +141,7 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if err != nil {
 		return nil, err
 	}
-	if m.provider, err = gvisor.New(ctx, gvisor.Config{Exe: exe, Dir: s.path(runDir), Logger: log}); err != nil {
+	if m.provider, err = newProvider(ctx, s, exe, log); err != nil {
 		return nil, err
 	}
 	if m.root, err = s.openRoot(ctx, m.provider.Dir(), log); err != nil {

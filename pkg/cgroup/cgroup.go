@@ -36,6 +36,10 @@ type Hierarchy struct {
 // controllers are those that bound a sandbox, in the order they are set.
 var controllers = []string{"memory", "pids", "cpu"}
 
+// extra is a controller of cgroup v1 that groups live in too where it is
+// mounted: runc insists on bounding devices, and makes the group if we do not.
+const extra = "devices"
+
 // Detect finds the mounted controllers. It fails when memory or pids cannot be
 // bounded on this machine.
 func Detect() (*Hierarchy, error) {
@@ -129,7 +133,10 @@ func (h *Hierarchy) Open(path string) *Group {
 		return &Group{dirs: []string{filepath.Join(h.unified, path)}, unified: true}
 	}
 	g := &Group{}
-	for _, c := range controllers {
+	for _, c := range append(slices.Clone(controllers), extra) {
+		if h.v1[c] == "" {
+			continue // the extra one
+		}
 		dir := filepath.Join(h.v1[c], path)
 		if len(g.dirs) == 0 || g.dirs[len(g.dirs)-1] != dir { // cpu,cpuacct share a mount
 			g.dirs = append(g.dirs, dir)

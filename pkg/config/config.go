@@ -30,7 +30,7 @@ type Config struct {
 	State  string `koanf:"state"`  // state directory, absolute
 	Listen string `koanf:"listen"` // address of the service, host:port
 
-	Runtime string `koanf:"runtime"` // engine of sandboxes: gvisor
+	Runtime string `koanf:"runtime"` // engine of sandboxes: gvisor or runc
 	Rootfs  string `koanf:"rootfs"`  // root file system for sandboxes; "" is the host's programs
 	Image   string `koanf:"image"`   // the same from an image, as pkg/image refers to it, with absolute paths; "" is none
 	UID     int    `koanf:"sandbox_uid"`
@@ -184,7 +184,7 @@ func (c Config) Validate() error {
 	}
 	check(filepath.IsAbs(c.State), "state: %q must be an absolute path", c.State)
 	check(isAddress(c.Listen), "listen: %q must be HOST:PORT", c.Listen)
-	check(c.Runtime == "gvisor", "runtime: %q is not built in, only gvisor is", c.Runtime)
+	check(c.Runtime == "gvisor" || c.Runtime == "runc", "runtime: %q is neither gvisor nor runc", c.Runtime)
 	check(c.Rootfs == "" || filepath.IsAbs(c.Rootfs), "rootfs: %q must be an absolute path", c.Rootfs)
 	check(c.Image == "" || c.Rootfs == "", "image and rootfs (--image and --rootfs): both say what sandboxes start from, name one of them")
 	if _, err := image.Absolute(c.Image); err != nil && c.Image != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -102,6 +103,7 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 		b.outOfMemory() // before anybody learns of the end and removes the group
 		b.lostOnce.Do(func() { close(b.lost) })
 	})
+	b.watch.Go(b.watchMemory)
 	if err := b.init.Ping(ctx); err != nil {
 		return fmt.Errorf("PID 1 does not answer: %w%s", err, b.because())
 	}
@@ -140,7 +142,11 @@ func (b *box) launch(ctx context.Context) (io.ReadWriteCloser, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = toInit, toUs, toLogs
-	if err := cmd.Run(); err != nil {
+	run := b.provider.marks.Run
+	if run == nil {
+		run = func(_ Box, cmd *exec.Cmd) error { return cmd.Run() }
+	}
+	if err := run(b.Box, cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w%s", b.provider.marks.Title, err, b.because())
 	}
 	return pid1.Stdio{In: fromInit, Out: fromUs}, nil
@@ -186,6 +192,23 @@ func (b *box) outOfMemory() bool {
 	return b.starved.Load()
 }
 
+// watchMemory ends the sandbox when the kernel has killed a part of it for want
+// of memory.
+func (b *box) watchMemory() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	b.watch.Go(func() {
+		select {
+		case <-b.lost:
+		case <-ctx.Done():
+		}
+		cancel()
+	})
+	if err := b.group.KillOutOfMemory(ctx); err != nil {
+		b.provider.log.Warn("watch the memory of a sandbox", "sandbox", b.Box.ID, "error", err)
+	}
+}
+
 // explain adds to a lost sandbox why it was lost, where that is known.
 func (b *box) explain(err error) error {
 	if !errors.Is(err, sandbox.ErrLost) {
@@ -212,6 +235,15 @@ type process struct {
 
 func (p *process) Wait() (sandbox.Exit, error) {
 	exit, err := p.Process.Wait()
+	if err == nil && p.box.outOfMemory() {
+		// The kernel has killed this program or another, and not the whole
+		// sandbox. What is left of it is ended before anybody is told.
+		if kerr := p.box.group.Kill(); kerr != nil {
+			return exit, fmt.Errorf("end a sandbox out of memory: %w", kerr)
+		}
+		<-p.box.lost
+		return sandbox.Exit{}, fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, sandbox.ErrLost)
+	}
 	return exit, p.box.explain(err)
 }
 

@@ -45,7 +45,7 @@ type Engine interface {
 	// Command starts the sandbox of a bundle, writes the id of its first
 	// process to box.PIDFile and ends once it runs. Its standard input and
 	// output become those of PID 1; it says on standard error what is wrong.
-	// It joins the cgroup of the box before it starts anything.
+	// What it starts is in the cgroup of the box.
 	Command(ctx context.Context, box Box) *exec.Cmd
 	// Marks is what the engine's processes and records look like.
 	Marks() Marks
@@ -73,6 +73,9 @@ type Marks struct {
 	// Orphans are the names, as the kernel cuts them, of processes that the
 	// engine starts and that may become our children.
 	Orphans []string
+	// Run runs what Command made to its end, where that takes more than Cmd.Run.
+	// Nil is Cmd.Run.
+	Run func(box Box, cmd *exec.Cmd) error
 	// Children are processes by the engine's records that become our children,
 	// apart from the first one of the sandbox. Nil is none.
 	Children func(box Box) []int
@@ -84,6 +87,9 @@ type Config struct {
 	Exe    string // absolute path of our program, built without cgo
 	Dir    string // where bundles, sockets and engine state live; shared by instances
 	Logger *slog.Logger
+	// Closed frees what the engine holds, once every sandbox has ended. It is
+	// called once when New went well, and never when not. Nil is nothing.
+	Closed func() error
 }
 
 // Provider implements sandbox.Provider.
@@ -97,6 +103,7 @@ type Provider struct {
 	lock      *os.File
 	hierarchy *cgroup.Hierarchy
 	log       *slog.Logger
+	onClosed  func() error
 
 	mu       sync.Mutex
 	closed   bool
@@ -136,7 +143,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		}
 	}
 	p := &Provider{
-		engine: cfg.Engine, marks: cfg.Engine.Marks(), exe: cfg.Exe, base: filepath.Clean(cfg.Dir), hierarchy: h, log: cfg.Logger, open: map[string]*box{},
+		engine: cfg.Engine, marks: cfg.Engine.Marks(), exe: cfg.Exe, base: filepath.Clean(cfg.Dir), hierarchy: h, log: cfg.Logger, onClosed: cfg.Closed, open: map[string]*box{},
 	}
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if p.log == nil {
@@ -282,7 +289,11 @@ func (p *Provider) Close(ctx context.Context) error {
 		return err // the directory stays locked as long as we live
 	}
 	p.finished = true
-	return p.lock.Close()
+	err := p.lock.Close()
+	if p.onClosed != nil {
+		err = errors.Join(err, p.onClosed())
+	}
+	return err
 }
 
 func (p *Provider) forget(id string) {

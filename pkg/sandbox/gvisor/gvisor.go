@@ -73,7 +73,7 @@ func (g gvisor) Prepare(dir string) error {
 }
 
 func (g gvisor) Bundle(box engine.Box, spec sandbox.Spec) error {
-	return oci.WriteBundle(box.Dir, g.exe, spec)
+	return oci.WriteBundle(box.Dir, g.exe, spec, nil)
 }
 
 // logPath is where the engine writes its logs: into its standard error, which

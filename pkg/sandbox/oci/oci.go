@@ -1,6 +1,7 @@
 // Package oci turns the specification of a sandbox into the bundle that OCI
 // engines take: a directory with a config.json. All engines get the same one,
-// so that what is tested under one holds under the other.
+// so that what is tested under one holds under the other. An engine whose
+// guests share the host's kernel gets more of the same: see Kernel.
 package oci
 
 import (
@@ -31,12 +32,18 @@ const CleanRole = "clean"
 var supervisorCaps = []string{"CAP_KILL", "CAP_SETGID", "CAP_SETUID"}
 
 // WriteBundle writes dir/config.json for a sandbox whose PID 1 is the program
-// exe of the host.
-func WriteBundle(dir, exe string, s sandbox.Spec) error {
+// exe of the host. A kernel that is not nil is shared with the guests.
+func WriteBundle(dir, exe string, s sandbox.Spec, k *Kernel) error {
 	if err := s.Validate(); err != nil {
 		return fmt.Errorf("sandbox specification: %w", err)
 	}
-	b, err := json.Marshal(config(exe, s))
+	c := config(exe, s)
+	if k != nil {
+		if err := k.harden(c); err != nil {
+			return fmt.Errorf("sandbox specification: %w", err)
+		}
+	}
+	b, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
@@ -98,9 +105,13 @@ func mount(m sandbox.Mount) specs.Mount {
 		if mode == 0 {
 			mode = 0o755
 		}
-		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: []string{
+		options := []string{
 			"nosuid", "nodev", "mode=" + strconv.FormatUint(uint64(mode), 8), "size=" + strconv.FormatInt(size, 10),
-		}}
+		}
+		if !m.Writable { // it is there for the mount points in it
+			options = append(options, "noexec")
+		}
+		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: options}
 	}
 	access := "ro"
 	if m.Writable {

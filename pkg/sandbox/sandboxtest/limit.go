@@ -99,17 +99,21 @@ func cpuTime(t *testing.T, id string) time.Duration {
 	return found
 }
 
-// processTime reads the CPU time of a process, in the kernel's hundredths.
+// processTime reads the CPU time of a process and of those that it has waited
+// for, in the kernel's hundredths.
 func processTime(pid int) time.Duration {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
 	rest := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
-	if len(rest) < 13 {
+	if len(rest) < 15 {
 		return 0
 	}
-	user, _ := strconv.Atoi(rest[11])
-	system, _ := strconv.Atoi(rest[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
+	var sum int
+	for _, field := range rest[11:15] {
+		n, _ := strconv.Atoi(field)
+		sum += n
+	}
+	return time.Duration(sum) * 10 * time.Millisecond
 }

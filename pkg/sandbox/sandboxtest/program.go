@@ -30,6 +30,7 @@ func testPrograms(t *testing.T, open Open) {
 	t.Run("signals", func(t *testing.T) { testSignals(t, sb) })
 	t.Run("end of all", func(t *testing.T) { testEndAll(t, sb) })
 	t.Run("isolation", func(t *testing.T) { testIsolation(t, sb, secret) })
+	t.Run("escapes", func(t *testing.T) { testEscapes(t, sb) })
 }
 
 func testExit(t *testing.T, sb sandbox.Sandbox) {

@@ -1,0 +1,181 @@
+package oci_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+)
+
+var kernel = oci.Kernel{UID: 10000, GID: 10001, Cgroup: "/dreamcore/i-1/s-1"}
+
+// bundle writes a bundle and reads its configuration.
+func bundle(t *testing.T, k *oci.Kernel) specs.Spec {
+	t.Helper()
+	dir := t.TempDir()
+	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, k); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c specs.Spec
+	if err := json.Unmarshal(raw, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// outside is the id on the host of an id inside.
+func outside(t *testing.T, m []specs.LinuxIDMapping, id uint32) uint32 {
+	t.Helper()
+	for _, r := range m {
+		if id >= r.ContainerID && id-r.ContainerID < r.Size {
+			return r.HostID + id - r.ContainerID
+		}
+	}
+	t.Fatalf("%d is not mapped: %+v", id, m)
+	return 0
+}
+
+func TestSharedKernelMapsOneUserToItself(t *testing.T) {
+	for _, user := range []uint32{1, 998, 10000, 65533, 65535, 65536, 1_000_000} {
+		k := kernel
+		k.UID, k.GID = user, user+1
+		if user+1 == 65534 {
+			k.GID = 7
+		}
+		c := bundle(t, &k)
+		if got := outside(t, c.Linux.UIDMappings, k.UID); got != k.UID {
+			t.Errorf("user %d is %d outside", k.UID, got)
+		}
+		if got := outside(t, c.Linux.GIDMappings, k.GID); got != k.GID {
+			t.Errorf("group %d is %d outside", k.GID, got)
+		}
+		hosts := map[uint32]bool{}
+		for id := range uint32(1 << 16) {
+			got := outside(t, c.Linux.UIDMappings, id)
+			if id != k.UID && (got < oci.FirstID || got >= oci.FirstID+1<<16) || hosts[got] {
+				t.Fatalf("with the user %d, %d is %d outside", user, id, got)
+			}
+			hosts[got] = true
+		}
+	}
+}
+
+func TestSharedKernelRefusesUsersThatCannotBeMapped(t *testing.T) {
+	for _, id := range []uint32{0, 65534, oci.FirstID, oci.FirstID + 5, 1<<32 - 1} {
+		for _, k := range []oci.Kernel{{UID: id, GID: 1}, {UID: 1, GID: id}} {
+			if err := oci.WriteBundle(t.TempDir(), "/opt/dreamcore", spec, &k); err == nil {
+				t.Errorf("%+v was taken", k)
+			}
+		}
+	}
+}
+
+// allows tells whether the list lets a call through with a first argument.
+func allows(s *specs.LinuxSeccomp, call string, arg uint64) bool {
+	for _, r := range s.Syscalls {
+		if r.Action != specs.ActAllow || !slices.Contains(r.Names, call) {
+			continue
+		}
+		match := true
+		for _, a := range r.Args {
+			switch a.Op {
+			case specs.OpEqualTo:
+				match = match && a.Index == 0 && a.Value == arg
+			case specs.OpMaskedEqual:
+				match = match && a.Index == 0 && arg&a.Value == a.ValueTwo
+			default:
+				match = true // not understood here: counts as open
+			}
+		}
+		if match {
+			return true
+		}
+	}
+	return false
+}
+
+func TestSystemCallsOfASharedKernel(t *testing.T) {
+	s := bundle(t, &kernel).Linux.Seccomp
+	if s == nil || s.DefaultAction != specs.ActErrno || len(s.Architectures) != 1 || len(s.Flags) != 0 {
+		t.Fatalf("the list: %+v", s)
+	}
+	refused := strings.Fields(`mount umount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr
+		unshare setns clone3 ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp
+		keyctl add_key request_key bpf perf_event_open userfaultfd io_uring_setup io_uring_enter io_uring_register
+		kexec_load kexec_file_load init_module finit_module delete_module open_by_handle_at name_to_handle_at
+		reboot swapon swapoff syslog acct quotactl quotactl_fd settimeofday clock_settime adjtimex iopl ioperm
+		sethostname setdomainname mknod_at lookup_dcookie nfsservctl vhangup fanotify_init fanotify_mark mbind
+		move_pages migrate_pages set_mempolicy modify_ldt uselib ustat sysfs vm86 mq_open socketcall vmsplice no_such_call`)
+	for _, call := range refused {
+		if allows(s, call, 0) {
+			t.Errorf("%s is allowed", call)
+		}
+	}
+	for _, call := range strings.Fields("read write openat execve mmap futex wait4 kill setuid setgid setgroups socketpair connect bind accept4 epoll_wait inotify_add_watch prctl seccomp exit_group") {
+		if !allows(s, call, 0) {
+			t.Errorf("%s is refused", call)
+		}
+	}
+	for _, flag := range []uint64{unix.CLONE_NEWNS, unix.CLONE_NEWUSER, unix.CLONE_NEWPID, unix.CLONE_NEWNET, unix.CLONE_NEWIPC, unix.CLONE_NEWUTS, unix.CLONE_NEWCGROUP} {
+		if allows(s, "clone", flag|unix.CLONE_VM) {
+			t.Errorf("clone with %#x is allowed", flag)
+		}
+	}
+	if !allows(s, "clone", unix.CLONE_VM|unix.CLONE_VFORK|uint64(unix.SIGCHLD)) {
+		t.Error("clone is refused")
+	}
+	for family := range uint64(unix.AF_MAX) {
+		want := family == unix.AF_UNIX || family == unix.AF_INET || family == unix.AF_INET6 || family == unix.AF_NETLINK
+		if got := allows(s, "socket", family); got != want {
+			t.Errorf("sockets of family %d: allowed %t", family, got)
+		}
+	}
+	for _, tricks := range []uint64{0x0040000 /* ADDR_NO_RANDOMIZE */, 0x0400000 /* READ_IMPLIES_EXEC */, 0x0100000 /* MMAP_PAGE_ZERO */} {
+		if allows(s, "personality", tricks) {
+			t.Errorf("personality %#x is allowed", tricks)
+		}
+	}
+}
+
+func TestSharedKernelAddsAndTakesNothingElseAway(t *testing.T) {
+	plain, hard := bundle(t, nil), bundle(t, &kernel)
+	for _, n := range plain.Linux.Namespaces {
+		if !slices.Contains(hard.Linux.Namespaces, n) {
+			t.Errorf("the namespace %s is gone", n.Type)
+		}
+	}
+	for _, n := range []specs.LinuxNamespaceType{specs.UserNamespace, specs.CgroupNamespace, specs.NetworkNamespace} {
+		if !slices.Contains(hard.Linux.Namespaces, specs.LinuxNamespace{Type: n}) {
+			t.Errorf("there is no %s namespace of its own", n)
+		}
+	}
+	for _, p := range plain.Linux.MaskedPaths {
+		if !strings.HasPrefix(p, "/sys/") && !slices.Contains(hard.Linux.MaskedPaths, p) {
+			t.Errorf("%s is not masked", p)
+		}
+	}
+	for _, l := range plain.Process.Rlimits {
+		if !slices.Contains(hard.Process.Rlimits, l) {
+			t.Errorf("the limit %+v is gone", l)
+		}
+	}
+	if !slices.Equal(plain.Process.Capabilities.Bounding, hard.Process.Capabilities.Bounding) || !hard.Process.NoNewPrivileges || !hard.Root.Readonly {
+		t.Errorf("process %+v, root %+v", hard.Process, hard.Root)
+	}
+	for _, m := range hard.Mounts {
+		if m.Type == "sysfs" {
+			t.Error("/sys is there")
+		}
+	}
+}

@@ -1,0 +1,6 @@
+package runc
+
+import "embed"
+
+//go:embed embedded/arm64
+var embedded embed.FS

@@ -1,0 +1,213 @@
+// Package runc is the engine runc, embedded in our own program and run from
+// memory. It is faster than gVisor and needs less memory; but its guests call
+// the kernel of the machine, so that a fault of the kernel is a way out. Only
+// an operator who says so gets it.
+//
+// A sandbox is its own processes and nothing else: runc ends once PID 1 runs.
+package runc
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+)
+
+// Name is the engine's name as flags spell it.
+const Name = "runc"
+
+// stateDir is where runc keeps its records, below the instance's directory.
+const stateDir = "runc"
+
+// initProcesses is how many threads the supervisor may have beside the
+// processes of the guest, who has a limit of their own.
+const initProcesses = 64
+
+// Config of the provider.
+type Config struct {
+	Exe    string // absolute path of our program, which everybody may execute
+	Dir    string // where bundles and engine state live; shared by instances
+	UID    uint32 // the sandbox's user, whose files have the same owner outside
+	GID    uint32 // the sandbox's group
+	Logger *slog.Logger
+}
+
+// New makes a provider and removes what dead instances have left in the same
+// directory. The caller must Close it. A program without runc fails with
+// dreamcore.CodeSetup.
+func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
+	if err := executable(cfg.Exe); err != nil {
+		return nil, err
+	}
+	if err := (oci.Kernel{UID: cfg.UID, GID: cfg.GID}).Validate(); err != nil {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Message: "runc's sandboxes cannot have this user", Err: err,
+			Hint: "set sandbox_uid and sandbox_gid to the ids of an ordinary user, such as 10000",
+		}
+	}
+	hide, err := hidden()
+	if err != nil {
+		return nil, fmt.Errorf("prepare sandboxes: %w", err)
+	}
+	program, err := shared.open()
+	if err != nil {
+		return nil, err
+	}
+	p, err := engine.New(ctx, engine.Config{
+		Engine: runc{cfg: cfg, program: program, hide: hide},
+		Exe:    cfg.Exe, Dir: cfg.Dir, Logger: cfg.Logger, Closed: shared.close,
+	})
+	if err != nil {
+		return nil, errors.Join(err, shared.close())
+	}
+	return p, nil
+}
+
+// executable refuses a program that only root may execute: root inside is
+// somebody else.
+func executable(exe string) error {
+	fi, err := os.Stat(exe)
+	if err != nil {
+		return fmt.Errorf("prepare sandboxes: %w", err)
+	}
+	if fi.Mode().Perm()&0o005 != 0o005 {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the program may not be executed by everybody, and runc's sandboxes run it as somebody else",
+			Hint: "chmod 755 " + exe,
+		}
+	}
+	return nil
+}
+
+// hidden are the mount points of the hierarchies of cgroup v1, and of v2 beside
+// them, that our groups do not live in.
+func hidden() ([]string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var v1, hide []string
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		before, after, _ := strings.Cut(sc.Text(), " - ")
+		left, right := strings.Fields(before), strings.Fields(after)
+		if len(left) < 5 || len(right) < 3 || right[0] != "cgroup" && right[0] != "cgroup2" {
+			continue
+		}
+		options := "," + right[2] + ","
+		ours := false
+		for _, c := range []string{"memory", "pids", "cpu", "devices"} {
+			ours = ours || right[0] == "cgroup" && strings.Contains(options, ","+c+",")
+		}
+		if ours {
+			v1 = append(v1, left[4])
+		} else {
+			hide = append(hide, left[4])
+		}
+	}
+	if len(v1) == 0 {
+		return nil, nil // v2 alone
+	}
+	return hide, nil
+}
+
+type runc struct {
+	cfg     Config
+	program *os.File
+	hide    []string
+}
+
+func (r runc) Name() string { return Name }
+
+// Prepare has nothing to make: runc makes the directory of its records.
+func (r runc) Prepare(string) error { return nil }
+
+// Bundle writes the bundle for a root that is where the room has it.
+func (r runc) Bundle(box engine.Box, spec sandbox.Spec) error {
+	if err := give(box.Root); err != nil {
+		return fmt.Errorf("give the root to the sandbox: %w", err)
+	}
+	at, err := place(r.paths(box, spec))
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(at, placeLink(box)); err != nil {
+		return err
+	}
+	spec.Root.Path = at
+	return oci.WriteBundle(box.Dir, r.cfg.Exe, spec, &oci.Kernel{UID: r.cfg.UID, GID: r.cfg.GID, Cgroup: cgroupOf(box)})
+}
+
+// placeLink is a link in the bundle that tells where its root is in the room.
+func placeLink(box engine.Box) string { return filepath.Join(box.Dir, "at") }
+
+// paths are all that runc needs of the machine.
+func (r runc) paths(box engine.Box, spec sandbox.Spec) []string {
+	paths := []string{box.Instance, r.cfg.Exe}
+	for _, m := range append(append([]sandbox.Mount(nil), spec.Root.Mounts...), spec.Mounts...) {
+		if m.Source != "" {
+			paths = append(paths, m.Source)
+		}
+	}
+	return paths
+}
+
+// give makes the directories of a root belong to root inside, who makes the
+// mount points that are missing. Files may be other sandboxes' too.
+func give(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return os.Lchown(path, oci.RootID, oci.RootID)
+	})
+}
+
+// cgroupOf is the path of a box's group in its hierarchies: ours have the same
+// in each.
+func cgroupOf(box engine.Box) string {
+	return "/" + filepath.Join(dreamcore.AppName, filepath.Base(box.Instance), box.ID)
+}
+
+// Command is `runc run`. It is executed from its sealed memory, and nothing of
+// our environment goes with it: it is no place for keys. It puts PID 1 into the
+// box's group before PID 1 does anything, and sets no limits of its own there.
+func (r runc) Command(ctx context.Context, box engine.Box) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/fd/3",
+		"--root="+filepath.Join(box.Instance, stateDir), "--log-format=json",
+		"run", "--detach", "--bundle="+box.Dir, "--pid-file="+box.PIDFile, box.ID)
+	cmd.ExtraFiles = []*os.File{r.program}
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	return cmd
+}
+
+// run runs a command in a room.
+func (r runc) run(box engine.Box, cmd *exec.Cmd) error {
+	at, err := os.Readlink(placeLink(box))
+	if err != nil {
+		return err
+	}
+	return room{root: box.Root, at: at, hide: r.hide}.do(cmd.Run)
+}
+
+func (r runc) Marks() engine.Marks {
+	return engine.Marks{
+		Title: "runc", State: stateDir,
+		HostProcesses: func(inside int) int { return initProcesses + inside },
+		// runc renames its processes as they go. The command itself, for whom
+		// somebody waits, is called by its descriptor.
+		Orphans: []string{"exe", "runc:[0:PARENT]", "runc:[1:CHILD]", "runc:[2:INIT]", oci.InitRole},
+		Run:     r.run,
+	}
+}

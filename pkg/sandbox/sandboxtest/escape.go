@@ -1,0 +1,98 @@
+package sandboxtest
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// guestCaps are the capabilities that the supervisor has, and with it what is
+// started as root: CAP_KILL, CAP_SETGID and CAP_SETUID.
+const guestCaps = "00000000000000e0"
+
+// testEscapes goes through what lists of ways out of containers have, as the
+// ordinary user and as root inside.
+func testEscapes(t *testing.T, sb sandbox.Sandbox) {
+	for _, uid := range []uint32{UID, 0} {
+		as := func(text string) string {
+			cmd := script(text)
+			if cmd.UID = uid; uid == 0 {
+				cmd.GID = 0
+			}
+			return run(t, sb, cmd).out
+		}
+		none := func(what, text string) {
+			t.Helper()
+			if got := as(text); got != "" {
+				t.Errorf("user %d: %s: %q", uid, what, got)
+			}
+		}
+		status := as("cat /proc/self/status")
+		t.Logf("user %d: %s", uid, statusLines(status, "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"))
+		checkCaps(t, uid, status)
+		checkNamespaces(t, uid, as("for n in /proc/self/ns/*; do readlink $n; done"))
+		none("settings of the kernel that can be written",
+			`find /proc/sys /proc/sysrq-trigger /proc/bus /proc/fs /proc/irq /sys ! -type l -writable ! -type d 2>/dev/null | while read -r f; do (: >>"$f") 2>/dev/null && (cat "$f" >/dev/null 2>&1; printf x >"$f") 2>/dev/null && echo "$f"; done | grep -v '^/proc/sys/kernel/hostname$'`)
+		none("devices of the machine", "find /dev -type b; ls -d /dev/mem /dev/kmem /dev/port /dev/kmsg /dev/kvm /dev/loop* /dev/mapper /dev/vhost* /dev/input 2>/dev/null")
+		none("devices that can be made", "for d in /tmp /dev /dev/shm; do for k in 'b 8 0' 'c 1 1'; do mknod $d/device $k 2>/dev/null && echo $d $k; done; done")
+		none("file systems that can be mounted", "for t in proc sysfs tmpfs cgroup cgroup2 overlay devtmpfs; do mount -t $t $t /tmp 2>/dev/null && echo $t; done; mount --bind / /tmp 2>/dev/null && echo bind; mount -o remount,rw / 2>/dev/null && echo remount; umount /usr 2>/dev/null && echo umount")
+		none("control sockets and groups of the machine", "ls -d /run/docker.sock /var/run/docker.sock /run/containerd /run/systemd /run/dbus /run/user /sys/fs/cgroup/*/release_agent /sys/fs/cgroup/release_agent /sys/kernel/debug/* /sys/kernel/tracing/* /sys/firmware/* 2>/dev/null")
+		none("ways through another process's root", "for p in /proc/[0-9]*; do ls $p/root/root $p/cwd/../root/.ssh 2>/dev/null; done; ls /proc/1/root/../work /proc/1/root/var/lib/dreamcore 2>/dev/null")
+		none("programs that make root", "for f in /usr/bin/su /usr/bin/sudo /usr/bin/passwd /usr/bin/mount; do test -u $f && $f --version >/dev/null 2>&1 && grep -q . /etc/shadow 2>/dev/null && echo $f; done")
+		none("memory of the kernel", "head -c 16 /proc/kcore 2>/dev/null; cat /proc/keys 2>/dev/null; grep -v '^0* ' /proc/kallsyms 2>/dev/null | head -1; dmesg 2>/dev/null | grep -i 'linux version [5-9]'")
+	}
+}
+
+// statusLines are lines of /proc/self/status, on one.
+func statusLines(status string, names ...string) string {
+	var found []string
+	for sc := bufio.NewScanner(strings.NewReader(status)); sc.Scan(); {
+		if name, value, _ := strings.Cut(sc.Text(), ":"); slices.Contains(names, name) {
+			found = append(found, name+"="+strings.TrimSpace(value))
+		}
+	}
+	return strings.Join(found, " ")
+}
+
+func checkCaps(t *testing.T, uid uint32, status string) {
+	t.Helper()
+	want := map[string]string{
+		"CapInh": "0000000000000000", "CapAmb": "0000000000000000", "CapBnd": guestCaps,
+		"CapPrm": "0000000000000000", "CapEff": "0000000000000000",
+	}
+	if uid == 0 {
+		want["CapPrm"], want["CapEff"] = guestCaps, guestCaps
+	}
+	for name, value := range want {
+		if got := statusLines(status, name); got != "" && got != name+"="+value {
+			t.Errorf("user %d: %s, not %s", uid, got, value)
+		}
+	}
+	if got := statusLines(status, "CapEff"); got == "" {
+		t.Errorf("user %d: the capabilities are not told", uid)
+	}
+}
+
+// checkNamespaces fails when one of the links is a namespace of this process.
+func checkNamespaces(t *testing.T, uid uint32, links string) {
+	t.Helper()
+	ours, err := filepath.Glob("/proc/self/ns/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := strings.Fields(links)
+	for _, name := range ours {
+		link, err := os.Readlink(name)
+		if err != nil || strings.HasPrefix(link, "time:") { // clocks are the machine's everywhere
+			continue
+		}
+		if slices.Contains(inside, link) {
+			t.Errorf("user %d is in the machine's namespace %s", uid, link)
+		}
+	}
+}
