@@ -1,10 +1,19 @@
 package gvisor_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
@@ -47,5 +56,95 @@ func cat(t testing.TB, sb sandbox.Sandbox) {
 	}
 	if exit, err := pr.Wait(); err != nil || exit.Code != 0 || out.String() != "hello" {
 		t.Fatalf("cat: %q, exit %+v, %v", out.String(), exit, err)
+	}
+}
+
+// BenchmarkBare is what the engine itself takes, without us: `runsc run` of the
+// same program on the same root, from its start to its end. Cold is measured
+// against it.
+func BenchmarkBare(b *testing.B) {
+	exe := sandboxtest.Binary(b)
+	dir := b.TempDir()
+	p, root := open(b, exe, filepath.Join(dir, "run"))
+	bundle := bareBundle(b, p, root, exe, dir)
+	// The engine leaves the namespace of sandboxes without a network mounted.
+	b.Cleanup(func() { _ = syscall.Unmount(filepath.Join(dir, "state/null-netns"), 0) })
+	i := 0
+	for b.Loop() {
+		i++
+		cmd := exec.Command(exe, gvisor.Role,
+			"--root="+filepath.Join(dir, "state"), "--platform=systrap", "--network=none", "--host-uds=open",
+			"--overlay2=none", "--ignore-cgroups", "--sidecar-usage-policy=STRICT", "--host-settings=ignore",
+			"run", "--bundle", bundle, fmt.Sprintf("bare-%08d", i))
+		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GVISOR_SIDECAR_BINARIES_DIR=" + filepath.Join(p.Dir(), "sidecar")}
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != "first output\n" {
+			b.Fatalf("%v: %s", err, out)
+		}
+	}
+}
+
+// bareBundle is a bundle like ours whose first process is a program instead of
+// our supervisor.
+func bareBundle(b *testing.B, p *engine.Provider, root sandbox.Root, exe, dir string) string {
+	bundle := filepath.Join(dir, "bundle")
+	if err := os.MkdirAll(bundle, 0o700); err != nil {
+		b.Fatal(err)
+	}
+	if err := oci.WriteBundle(bundle, exe, sandbox.Spec{Root: root}, nil); err != nil {
+		b.Fatal(err)
+	}
+	name := filepath.Join(bundle, "config.json")
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal(raw, &config); err != nil {
+		b.Fatal(err)
+	}
+	config["process"].(map[string]any)["args"] = []string{"/bin/echo", "first output"}
+	if raw, err = json.Marshal(config); err == nil {
+		err = os.WriteFile(name, raw, 0o600)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return bundle
+}
+
+// BenchmarkClean is what the end of a job costs a sandbox that stays: the end
+// of every process and the removal of what they left.
+func BenchmarkClean(b *testing.B) {
+	p, root := open(b, sandboxtest.Binary(b), b.TempDir())
+	sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := sb.EndAll(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		pr, err := sb.Start(b.Context(), sandbox.Command{Args: []string{oci.InitPath, oci.CleanRole, "/tmp", "/dev/shm"}, UID: sandboxtest.UID, GID: sandboxtest.GID})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if exit, err := pr.Wait(); err != nil || exit.Code != 0 {
+			b.Fatal(exit, err)
+		}
+	}
+}
+
+// BenchmarkProbe is what a lease of a warm sandbox asks of it.
+func BenchmarkProbe(b *testing.B) {
+	p, root := open(b, sandboxtest.Binary(b), b.TempDir())
+	sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := sb.EndAll(b.Context()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
