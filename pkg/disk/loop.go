@@ -92,7 +92,8 @@ func findAttached(ctx context.Context, image string) (*os.File, error) {
 	return nil, nil // some device is about to go all the time: it has no users, so it is not ours
 }
 
-// lookAttached looks once. again: a device was about to go and could not be
+// lookAttached looks once. Devices are opened for reading only: udev looks at
+// what is on each that was open for writing. again: a device was about to go and could not be
 // asked.
 func lookAttached(st *unix.Stat_t) (dev *os.File, again bool, err error) {
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
@@ -101,7 +102,7 @@ func lookAttached(st *unix.Stat_t) (dev *os.File, again bool, err error) {
 	}
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(filepath.Dir(file)))
-		dev, err := os.OpenFile("/dev/"+name, os.O_RDWR, 0)
+		dev, err := os.Open("/dev/" + name)
 		if err == nil {
 			var ours bool
 			if ours, err = backedBy(dev, st); ours {
@@ -138,7 +139,7 @@ func openDevice(number uint64) (*os.File, error) {
 	if !strings.HasPrefix(name, "loop") {
 		return nil, fmt.Errorf("%s is no loop device", name)
 	}
-	return os.OpenFile("/dev/"+name, os.O_RDWR, 0)
+	return os.Open("/dev/" + name)
 }
 
 func loopError(err error) error {
