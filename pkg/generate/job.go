@@ -153,6 +153,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
 	if err != nil {
 		return fmt.Errorf("open the agent's home: %w", err)
 	}
+	defer home.Close()
 	socket, closeSocket, err := j.listen()
 	if err != nil {
 		return fmt.Errorf("open the model gateway: %w", err)
