@@ -239,6 +239,8 @@ func machineError(action string, err error) error {
 		e.Hint = "mounting needs root, CAP_SYS_ADMIN and loop devices: run as root, " + HowToTurnOff
 	case errors.Is(err, syscall.ENODEV):
 		e.Hint = "the kernel has no ext4: modprobe ext4, " + HowToTurnOff
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+		e.Hint = "a link or a file is in the place of a directory or an image: put the real one there"
 	default:
 		e.Code, e.Hint = dreamcore.CodeInternal, "check the state directory with ls -ld and df -h, and dmesg for errors of the disk"
 	}

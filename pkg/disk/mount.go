@@ -90,8 +90,8 @@ func attachAt(ctx context.Context, image, dir string) error {
 func unmount(image, dir string) error {
 	for try := 0; ; try++ {
 		state, err := mounted(image, dir)
-		if errors.Is(err, unix.ENOENT) {
-			return nil // there is not even a mount point
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			return nil // there is not even a mount point of ours
 		}
 		if state != right || err != nil {
 			return err
