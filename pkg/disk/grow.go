@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"syscall"
@@ -86,12 +87,24 @@ func finish(l lockFile, program string, args ...string) error {
 	if err != nil {
 		return err
 	}
+	// A pipe would kill it when nobody reads any more.
+	fd, err := unix.MemfdCreate(program, unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("prepare the output of %s: %w", program, err)
+	}
+	printed := os.NewFile(uintptr(fd), program)
+	defer printed.Close()
 	cmd := exec.Command(path, args...)
 	cmd.ExtraFiles = []*os.File{l.f}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Stdout, cmd.Stderr = printed, printed
+	err = cmd.Run()
 	out := &tail{}
-	cmd.Stdout, cmd.Stderr = out, out
-	return said(program, cmd.Run(), out)
+	_, readErr := io.Copy(out, io.NewSectionReader(printed, 0, 1<<20))
+	if err == nil {
+		return nil // whatever it said
+	}
+	return said(program, errors.Join(err, readErr), out)
 }
 
 // readSuper reads the superblock of an image: how many blocks there are, and

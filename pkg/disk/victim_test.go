@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // victimIn makes the test's own program use a disk in a directory until it is
@@ -27,7 +29,7 @@ func playVictim() {
 	if dir == "" {
 		return
 	}
-	what := map[string]func(string) error{"churn": churn, "hold": hold, "move": move}[os.Getenv(victimDoes)]
+	what := map[string]func(string) error{"churn": churn, "hold": hold, "move": move, "grow": grown}[os.Getenv(victimDoes)]
 	if err := what(dir); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -76,6 +78,23 @@ func hold(dir string) error {
 // move moves what is from before into a disk.
 func move(dir string) error {
 	s, err := New(options(dir, fromBefore(dir)))
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	_, release, err := s.Acquire(context.Background(), key)
+	if err != nil {
+		return err
+	}
+	release()
+	return s.Close()
+}
+
+const grownBytes = 512 << 20
+
+// grown grows a disk and uses it.
+func grown(dir string) error {
+	s, err := New(options(dir, sized(grownBytes)))
 	if err != nil {
 		return err
 	}
@@ -164,6 +183,35 @@ func TestAfterAKillTheNextProcessGoesOn(t *testing.T) {
 	}
 	if most < 3 {
 		t.Fatalf("no process got far: %d", most)
+	}
+}
+
+func TestAGrowthThatIsKilledComesToItsEnd(t *testing.T) {
+	for range 8 {
+		s := newStore(t)
+		dir := filepath.Dir(s.opts.Images)
+		path, release := acquire(t, s, key)
+		write(t, filepath.Join(path, "kept"), strings.Repeat("text", 1<<18))
+		release()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		v := startVictim(t, dir, "grow")
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+		v.kill()
+		next := openStore(t, dir, sized(grownBytes))
+		if err := next.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		path, release = acquire(t, next, key)
+		wantText(t, filepath.Join(path, "kept"), strings.Repeat("text", 1<<18))
+		var st unix.Statfs_t
+		if err := unix.Statfs(path, &st); err != nil || int64(st.Bavail)*st.Bsize < grownBytes*8/10 {
+			t.Fatalf("%d blocks free, %v", st.Bavail, err)
+		}
+		if out, err := checkFS(next, release); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 	}
 }
 

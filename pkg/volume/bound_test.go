@@ -62,18 +62,40 @@ func openBounded(t testing.TB, state string, size int64) *Store {
 	return s
 }
 
+// wantNoMount waits: the kernel frees a loop device soon after its last use,
+// and another program may just be looking at it.
 func wantNoMount(t testing.TB, dir string) {
 	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		left := mountsBelow(t, dir)
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("left: %q", left)
+		}
+	}
+}
+
+// mountsBelow returns mounts and loop devices of a directory.
+func mountsBelow(t testing.TB, dir string) (left []string) {
+	t.Helper()
 	table, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil || strings.Contains(string(table), " "+dir+"/") {
-		t.Fatalf("something is mounted below %s: %v", dir, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		if strings.Contains(line, " "+dir+"/") {
+			left = append(left, line)
+		}
 	}
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, f := range files {
-		if text, _ := os.ReadFile(f); strings.HasPrefix(string(text), dir) {
-			t.Fatalf("a loop device is left: %s", text)
+		if text, _ := os.ReadFile(f); strings.HasPrefix(string(text), dir+"/") {
+			left = append(left, string(text))
 		}
 	}
+	return left
 }
 
 func imageOf(state string) string {
