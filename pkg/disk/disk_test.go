@@ -435,6 +435,9 @@ func TestAnAttachedImageIsNotAttachedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, devices := below(t, filepath.Dir(s.opts.Images)); len(devices) != 1 {
+		t.Fatal(devices)
+	}
 	dev.Close()
 	// Another mount namespace, or a sandbox that is about to end, still has it.
 	elsewhere := filepath.Join(filepath.Dir(s.opts.Images), "elsewhere")

@@ -194,6 +194,29 @@ func TestAMoveCutOffAtEachStepIsFinished(t *testing.T) {
 	}
 }
 
+func TestSweepRemovesAMoveThatWasCutOff(t *testing.T) {
+	s := newStore(t)
+	dir := filepath.Dir(s.opts.Images)
+	plainFiles(t, dir)
+	before := listing(t, filepath.Join(dir, "mounts", key))
+	if err := s.prepareDirs(); err != nil {
+		t.Fatal(err)
+	}
+	part, at := s.file(key, partExtension), s.file(key, filledExtension)
+	if err := errors.Join(Format(t.Context(), part, testBytes, 0, 0), os.Mkdir(at, 0o700), attachAt(t.Context(), part, at)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s.file(key, lockExtension), "") // whose process is dead
+	if err := s.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, s.opts.Images, key+lockExtension)
+	wantNothingLeft(t, dir)
+	if after := listing(t, filepath.Join(dir, "mounts", key)); after != before {
+		t.Fatalf("changed:\n%s", after)
+	}
+}
+
 func TestAnOldMarkerRemovesNothing(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Dir(s.opts.Images)
