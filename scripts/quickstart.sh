@@ -9,7 +9,7 @@ wish=${1:-a snake game with ice physics}
 out=${OUT:-game}
 
 need_go
-need_commands git=git npm=npm
+need_commands git=git npm=npm mkfs.ext4=e2fsprogs
 say "1/3 Building (the first build compiles gVisor: a few minutes)"
 scripts/build.sh
 say "2/3 Setting up"

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/doctor"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/replay"
@@ -39,6 +40,7 @@ func runDoctor(ctx context.Context, a *app) error {
 	d := &doctorMachine{app: a}
 	defer d.close(ctx)
 	checks = append(checks,
+		doctor.Check{Name: "disk bound", Needs: []string{doctor.NameRoot, "disk"}, Run: d.diskBound},
 		doctor.Check{Name: "secrets", Needs: []string{doctor.NameRoot}, Run: d.secrets},
 		doctor.Check{Name: "model", Needs: []string{"secrets"}, Run: d.model},
 		doctor.Check{Name: "sandbox", Needs: []string{doctor.NameRoot, doctor.NameCgroups, "disk"}, Run: d.sandbox},
@@ -119,6 +121,20 @@ func (d *doctorMachine) close(ctx context.Context) {
 	} else if d.opened {
 		_ = d.state.close()
 	}
+}
+
+func (d *doctorMachine) diskBound(ctx context.Context) (string, error) {
+	if err := d.open(); err != nil {
+		return "", err
+	}
+	mib := d.state.cfg.DiskMiB
+	if mib == 0 {
+		return "", &doctor.Concern{Message: "what a user writes is bounded by nothing but the disk", Fix: "set disk_mib to the MiB that each user may have"}
+	}
+	if err := disk.Check(ctx, d.state.cfg.State); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s for each user, tried", term.Size(int64(mib)<<20)), nil
 }
 
 func (d *doctorMachine) secrets(context.Context) (string, error) {

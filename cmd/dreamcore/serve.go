@@ -17,6 +17,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/control"
+	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/server"
 )
@@ -297,6 +298,14 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 	}
 	if !sole {
 		return nil
+	}
+	if err := m.volumes.SweepDisks(ctx); err != nil {
+		return err
+	}
+	if m.cfg.DiskMiB > 0 {
+		if err := disk.Check(ctx, m.cfg.State); err != nil {
+			return err
+		}
 	}
 	if err := m.service.Recover(); err != nil {
 		return err

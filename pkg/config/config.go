@@ -40,6 +40,8 @@ type Config struct {
 	CPUs      float64 `koanf:"cpus"`       // of one sandbox; 0 is all
 	Processes int     `koanf:"processes"`  // in one sandbox
 
+	DiskMiB int `koanf:"disk_mib"` // that the projects and homes of one user may take; 0 is no bound
+
 	MaxSandboxes  int           `koanf:"max_sandboxes"`   // at once on this machine, warm ones too
 	SandboxIdle   time.Duration `koanf:"sandbox_idle"`    // one that is unused so long is ended
 	SandboxMaxAge time.Duration `koanf:"sandbox_max_age"` // an older one is ended
@@ -82,6 +84,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"memory_mib":      2048,
 		"cpus":            0.0,
 		"processes":       512,
+		"disk_mib":        2048,
 		"max_sandboxes":   32,
 		"sandbox_idle":    20 * time.Minute,
 		"sandbox_max_age": 5 * time.Hour,
@@ -197,6 +200,7 @@ func (c Config) Validate() error {
 	check(c.MemoryMiB >= 256 && c.MemoryMiB <= 1<<24, "memory_mib: %d must be at least 256, which the agent needs, and at most 16777216", c.MemoryMiB)
 	check(c.CPUs >= 0 && c.CPUs <= 1024, "cpus: %v must be between 0 (all) and 1024", c.CPUs)
 	check(c.Processes >= 16 && c.Processes <= 1<<16, "processes: %d must be between 16 and 65536", c.Processes)
+	check(c.DiskMiB == 0 || c.DiskMiB >= 16 && c.DiskMiB <= 1<<24, "disk_mib: %d must be between 16 and 16777216, or 0 for no bound", c.DiskMiB)
 	check(c.MaxSandboxes >= 1 && c.MaxSandboxes <= 10000, "max_sandboxes: %d must be between 1 and 10000", c.MaxSandboxes)
 	check(c.SandboxIdle >= time.Second, "sandbox_idle: %v must be at least 1s", c.SandboxIdle)
 	check(c.SandboxMaxAge >= time.Second, "sandbox_max_age: %v must be at least 1s", c.SandboxMaxAge)

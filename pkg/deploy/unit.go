@@ -79,7 +79,10 @@ ProtectSystem=strict
 ReadWritePaths={{.State}}
 ProtectHome=yes
 PrivateTmp=yes
-PrivateDevices=yes
+# Loop devices, for the file systems of users, and the harmless ones.
+DevicePolicy=closed
+DeviceAllow=/dev/loop-control rw
+DeviceAllow=block-loop rw
 PrivateIPC=yes
 RemoveIPC=yes
 KeyringMode=private

@@ -64,7 +64,7 @@ func (s *Service) makeDesk(ctx context.Context, user dreamcore.UserID) (_ *desk,
 			err = errors.Join(err, d.closeRest())
 		}
 	}()
-	if d.user, err = s.parts.Volumes.User(user); err != nil {
+	if d.user, err = s.parts.Volumes.User(ctx, user); err != nil {
 		return nil, fmt.Errorf("open what belongs to the user: %w", err)
 	}
 	if err = d.listen(); err != nil {

@@ -153,6 +153,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
 	if err != nil {
 		return fmt.Errorf("open the agent's home: %w", err)
 	}
+	defer home.Close()
 	j.status("Starting a sandbox")
 	lease, err := j.service.pool.Lease(ctx, j.wish.User)
 	if err != nil {

@@ -1,8 +1,10 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -19,35 +21,79 @@ import (
 const sessionExtension = ".session"
 
 // Home is the HOME directory that the agent has in one project, and what the
-// host remembers about it. It holds no descriptors, so it need not be closed.
+// host remembers about it.
 type Home struct {
+	closer
 	store   *Store
 	user    string
 	project string
+	path    string
 }
 
 // Home makes the home of the agent in a project where it is missing, and puts
-// right what a sandbox changed about its owner and mode.
+// right what a sandbox changed about its owner and mode. CodeTooLarge: the
+// disk of the user is full. The caller must Close the Home, after the sandboxes
+// that it is mounted in.
 func (s *Store) Home(user dreamcore.UserID, project dreamcore.ProjectID) (*Home, error) {
-	parent, err := makeDirs(s.homes, string(user))
+	notes, err := makeDirs(s.homes, string(user))
 	if err != nil {
 		return nil, diskError("prepare the homes of the user", err)
 	}
-	defer parent.Close()
-	root, err := s.makeOwned(parent, string(project), privateMode)
+	defer notes.Close()
+	root, release, err := s.openHome(notes, user, project)
 	if err != nil {
-		return nil, diskError("prepare the agent's home", err)
+		return nil, s.userError("prepare the agent's home", err)
 	}
-	return &Home{store: s, user: string(user), project: string(project)}, root.Close()
+	return &Home{
+		closer: closer{root: root, release: release}, store: s,
+		user: string(user), project: string(project), path: filepath.Clean(root.Name()),
+	}, nil
+}
+
+// openHome opens the home, which is beside its note, or in the file system of
+// the user.
+func (s *Store) openHome(notes *os.Root, user dreamcore.UserID, project dreamcore.ProjectID) (root *os.Root, release func(), err error) {
+	if s.disks == nil {
+		if err := s.checkUnbounded(user); err != nil {
+			return nil, nil, err
+		}
+		root, err = s.makeOwned(notes, string(project), privateMode)
+		return root, func() {}, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
+	defer cancel()
+	top, release, err := s.openUser(ctx, user, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	root, err = s.makeBelow(top, homesInDir, string(project), privateMode)
+	if err != nil {
+		release()
+	}
+	return root, release, err
 }
 
 // Path returns the absolute path of the home on the host, to be mounted.
-func (h *Home) Path() string { return filepath.Join(h.store.homes.Name(), h.user, h.project) }
+func (h *Home) Path() string { return h.path }
+
+// Close closes the Home; its files stay. It may be called more than once.
+func (h *Home) Close() error { return h.close() }
 
 // Session returns the UUID of the conversation that SetSession noted, or ""
 // when there is none or the note cannot be read.
 func (h *Home) Session() string {
-	data, err := h.store.homes.ReadFile(h.note())
+	dir, err := openDirs(h.store.homes, h.user)
+	if err != nil {
+		return ""
+	}
+	defer dir.Close()
+	f, _, err := openRegular(dir, path.Base(h.note()))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const enough = 64 // bytes: a UUID and its line end
+	data, err := io.ReadAll(io.LimitReader(f, enough))
 	if err != nil {
 		return ""
 	}
@@ -98,7 +144,7 @@ func (h *Home) Has(name string) bool {
 	if err != nil {
 		return false
 	}
-	dir, err := openDirs(h.store.homes, path.Join(h.user, h.project, path.Dir(clean)))
+	dir, err := openDirs(h.root, path.Dir(clean))
 	if err != nil {
 		return false
 	}

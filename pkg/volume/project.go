@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -18,50 +19,64 @@ const (
 // Project is the directory of one project. Its methods are safe for
 // concurrent use. What is in it is hostile; see the package's comment.
 type Project struct {
-	root *os.Root
+	closer
 	path string
 }
 
 // Project opens a project and makes it where it is missing. An owner or mode
-// that a sandbox changed is put right. CodeNotFound: there is no data volume.
-// The caller must Close the Project.
+// that a sandbox changed is put right. CodeNotFound: there is no data volume;
+// CodeTooLarge: the disk of the user is full, or what he has from before does
+// not fit into it. The caller must Close the Project, after what he opened in
+// it and the sandboxes that it is mounted in.
 func (s *Store) Project(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
-	data, err := s.volume(Data)
+	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
+	defer cancel()
+	top, release, err := s.openUser(ctx, user, true)
+	if err != nil {
+		return nil, s.userError("prepare the projects of the user", err)
+	}
+	root, err := s.makeBelow(top, projectsDir, string(project), sharedMode)
+	if err != nil {
+		release()
+		return nil, s.userError("prepare the project", err)
+	}
+	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name())}, nil
+}
+
+// makeBelow makes the directory parent/name below top, for the sandbox's
+// user, and closes top.
+func (s *Store) makeBelow(top *os.Root, parent, name string, mode fs.FileMode) (*os.Root, error) {
+	defer top.Close()
+	dir, err := makeDirs(top, parent)
 	if err != nil {
 		return nil, err
 	}
-	defer data.Close()
-	parent, err := makeDirs(data, usersDir, string(user), projectsDir)
-	if err != nil {
-		return nil, diskError("prepare the projects of the user", err)
-	}
-	defer parent.Close()
-	root, err := s.makeOwned(parent, string(project), sharedMode)
-	if err != nil {
-		return nil, diskError("prepare the project", err)
-	}
-	return &Project{root: root, path: filepath.Clean(root.Name())}, nil
+	defer dir.Close()
+	return s.makeOwned(dir, name, mode)
 }
 
 // Find opens a project that is there. CodeNotFound: it is not. The caller must
 // Close the Project.
 func (s *Store) Find(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
-	root, err := s.volume(Data)
+	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
+	defer cancel()
+	top, release, err := s.openUser(ctx, user, false)
 	if err != nil {
-		return nil, err
+		return nil, s.findError(err)
 	}
-	for _, name := range []string{usersDir, string(user), projectsDir, string(project)} {
-		next, err := openDir(root, name)
-		root.Close()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Project not found", Hint: "check user_id and project_id", Err: err}
-		}
-		if err != nil {
-			return nil, diskError("open the project", err)
-		}
-		root = next
+	root, err := openDirs(top, projectsDir+"/"+string(project))
+	if err = errors.Join(err, top.Close()); err != nil {
+		release()
+		return nil, s.findError(err)
 	}
-	return &Project{root: root, path: filepath.Clean(root.Name())}, nil
+	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name())}, nil
+}
+
+func (s *Store) findError(err error) error {
+	if _, ok := errors.AsType[*dreamcore.Error](err); !ok && errors.Is(err, fs.ErrNotExist) {
+		return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Project not found", Hint: "check user_id and project_id", Err: err}
+	}
+	return s.userError("open the project", err)
 }
 
 // Path returns the absolute path of the project on the host, to be mounted.
@@ -70,8 +85,8 @@ func (p *Project) Path() string { return p.path }
 // Root returns the project's directory. It belongs to the Project.
 func (p *Project) Root() *os.Root { return p.root }
 
-// Close closes the Project; its files stay.
-func (p *Project) Close() error { return p.root.Close() }
+// Close closes the Project; its files stay. It may be called more than once.
+func (p *Project) Close() error { return p.close() }
 
 // makeDirs opens the directory at the end of names below root, and makes the
 // ones that are missing.

@@ -8,9 +8,15 @@
 //	volumes/dreamcore-data/users/U/projects/  0700, ours
 //	volumes/dreamcore-data/users/U/projects/P 0755, the sandbox user's: a sandbox sees this and nothing above it
 //	volumes/dreamcore-data/.checks/ID         0755, the sandbox user's, for one check
+//	volumes/dreamcore-data/.disks/U.ext4      0600, ours: with a bound, the file system at users/U
+//	volumes/dreamcore-data/users/U/homes/P    0700, the sandbox user's: with a bound, in place of homes/U/P
 //	homes/U/P                                 0700, the sandbox user's
 //	homes/U/P.session                         0600, ours
 //	locks/U-P.lock                            0600, ours
+//
+// With a bound (Options.DiskBytes) all that the sandboxes of a user can write
+// to lies in a file system of that size, which package disk mounts at users/U
+// as long as something of it is open.
 //
 // Whatever lies in a project or a home was made in a sandbox and is hostile:
 // names, links, FIFOs, sizes, and files that change while they are read. It
@@ -23,11 +29,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
 	"syscall"
+	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -48,6 +57,13 @@ type Options struct {
 	HomesDir string // default: "homes" beside the directory of volumes
 	LocksDir string // default: "locks" beside the directory of volumes
 	UID, GID int    // the user inside sandboxes, who owns projects and homes
+
+	// DiskBytes bounds what the projects and homes of one user take together;
+	// 0: plain directories without a bound. A user who was bounded once stays
+	// in a file system: without the bound he is refused, not shown as empty.
+	DiskBytes int64
+	DiskIdle  time.Duration // how long it stays mounted when it is not used; default: disk.DefaultIdle
+	Logger    *slog.Logger  // default: none
 }
 
 // Store is the directory of volumes. Its methods are safe for concurrent use,
@@ -56,6 +72,7 @@ type Store struct {
 	volumes *os.Root
 	homes   *os.Root
 	locks   *os.Root
+	disks   *disk.Store // nil: no bound
 	opts    Options
 }
 
@@ -89,6 +106,11 @@ func Open(dir string, opts Options) (*Store, error) {
 			return nil, errors.Join(diskError("open "+d.path, err), s.Close())
 		}
 	}
+	if opts.DiskBytes != 0 {
+		if s.disks, err = disk.New(s.diskOptions()); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	return s, nil
 }
 
@@ -103,9 +125,13 @@ func openBase(dir string) (*os.Root, error) {
 	return os.OpenRoot(dir)
 }
 
-// Close closes the Store. Projects that are open stay usable.
+// Close closes the Store, and unmounts the file systems of users that nobody
+// uses. What is open stays usable, and must be closed all the same.
 func (s *Store) Close() error {
 	var errs []error
+	if s.disks != nil {
+		errs = append(errs, s.disks.Close())
+	}
 	for _, r := range []*os.Root{s.volumes, s.homes, s.locks} {
 		if r != nil {
 			errs = append(errs, r.Close())

@@ -16,7 +16,7 @@ const module = "github.com/notef-neighbor/dreamcore/"
 var floors = map[string]int{
 	"pkg/dreamcore": 0,
 
-	"pkg/sandbox": 1, "pkg/term": 1, "pkg/cgroup": 1, "pkg/socket": 1,
+	"pkg/sandbox": 1, "pkg/term": 1, "pkg/cgroup": 1, "pkg/socket": 1, "pkg/disk": 1,
 
 	// What the engines share.
 	"pkg/sandbox/pid1": 2, "pkg/sandbox/oci": 2,

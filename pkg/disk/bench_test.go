@@ -1,0 +1,65 @@
+package disk
+
+import (
+	"path/filepath"
+	"testing"
+)
+
+const benchBytes = 2 << 30 // the default of disk_mib
+
+func BenchmarkFormat(b *testing.B) {
+	needDisks(b)
+	image := filepath.Join(b.TempDir(), "image")
+	for b.Loop() {
+		if err := Format(b.Context(), image, benchBytes, 0, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkAcquireCold mounts and unmounts an image that is there.
+func BenchmarkAcquireCold(b *testing.B) {
+	s := newStore(b, sized(benchBytes))
+	_, release := acquire(b, s, key)
+	release()
+	if err := retireNow(s); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		_, release := acquire(b, s, key)
+		release()
+		if err := retireNow(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkAcquireWarm finds it mounted and unused.
+func BenchmarkAcquireWarm(b *testing.B) {
+	s := newStore(b, sized(benchBytes))
+	_, release := acquire(b, s, key)
+	release()
+	for b.Loop() {
+		_, release := acquire(b, s, key)
+		release()
+	}
+}
+
+// BenchmarkAcquireShared finds it in use in this process.
+func BenchmarkAcquireShared(b *testing.B) {
+	s := newStore(b, sized(benchBytes))
+	_, release := acquire(b, s, key)
+	defer release()
+	for b.Loop() {
+		_, release := acquire(b, s, key)
+		release()
+	}
+}
+
+func retireNow(s *Store) error {
+	d := s.disk(key)
+	d.enter()
+	defer d.leave()
+	_, err := s.retire(d)
+	return err
+}

@@ -1,0 +1,133 @@
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// grow makes the file system in an image as large as size, in bytes, and
+// repairs one that the kernel or a resize that was cut off has marked. It
+// never shrinks one: larger tells that it is larger already. Nothing of it may
+// be mounted: to grow a mounted ext4 needs CAP_SYS_RESOURCE, which services
+// and containers often do not have.
+func grow(image string, size int64, l lockFile) (larger bool, err error) {
+	size = size / blockSize * blockSize
+	f, err := os.OpenFile(image, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	blocks, broken, err := readSuper(f)
+	if err != nil {
+		return false, err
+	}
+	small := blocks*blockSize < size
+	if !broken && !small {
+		return blocks*blockSize > size, nil
+	}
+	if err := repair(image, l); err != nil {
+		return false, err
+	}
+	if !small {
+		return false, nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	if info.Size() < size { // else the truncation of a process that died
+		if err := f.Truncate(size); err != nil {
+			return false, err
+		}
+	}
+	if err := finish(l, "resize2fs", image, fmt.Sprint(size/blockSize)); err != nil {
+		return false, fmt.Errorf("grow the disk: %w", err)
+	}
+	return false, f.Sync()
+}
+
+// repair is what e2fsck does without asking; it replays the journal too, which
+// must have happened before a file system grows.
+func repair(image string, l lockFile) error {
+	err := finish(l, "e2fsck", "-f", "-p", image)
+	const corrected = 3 // bits of the exit code: it was corrected, all is well
+	if e, ok := errors.AsType[*exec.ExitError](err); ok && e.ExitCode() > 0 && e.ExitCode()&^corrected == 0 {
+		return nil
+	}
+	if err != nil {
+		return damaged(image, err)
+	}
+	return nil
+}
+
+func damaged(image string, err error) error {
+	if _, ok := errors.AsType[*dreamcore.Error](err); ok {
+		return err // there is no e2fsck
+	}
+	return &dreamcore.Error{
+		Code: dreamcore.CodeSetup, Message: "the disk " + image + " is damaged",
+		Hint: "repair it: e2fsck -f " + image + " (dmesg may say more)", Err: err,
+	}
+}
+
+// finish runs a program that must come to its end, even after ours: in a
+// session of its own, and with our lock, which ends when both have closed it.
+// So no context cuts it off; it takes a second, not minutes.
+func finish(l lockFile, program string, args ...string) error {
+	path, err := find(program)
+	if err != nil {
+		return err
+	}
+	// A pipe would kill it when nobody reads any more.
+	fd, err := unix.MemfdCreate(program, unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("prepare the output of %s: %w", program, err)
+	}
+	printed := os.NewFile(uintptr(fd), program)
+	defer printed.Close()
+	cmd := exec.Command(path, args...)
+	cmd.ExtraFiles = []*os.File{l.f}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Stdout, cmd.Stderr = printed, printed
+	err = cmd.Run()
+	out := &tail{}
+	_, readErr := io.Copy(out, io.NewSectionReader(printed, 0, 1<<20))
+	if err == nil {
+		return nil // whatever it said
+	}
+	return said(program, errors.Join(err, readErr), out)
+}
+
+// readSuper reads the superblock of an image: how many blocks there are, and
+// whether it is marked as broken. statfs tells fewer blocks: it leaves out
+// what the file system needs for itself.
+func readSuper(image *os.File) (blocks int64, broken bool, err error) {
+	const (
+		at    = 1024
+		low   = 0x4
+		magic = 0x38
+		state = 0x3a
+		high  = 0x150
+
+		ext4      = 0xef53
+		hasErrors = 2
+	)
+	var super [1024]byte
+	if _, err := image.ReadAt(super[:], at); err != nil {
+		return 0, false, damaged(image.Name(), err)
+	}
+	if binary.LittleEndian.Uint16(super[magic:]) != ext4 {
+		return 0, false, damaged(image.Name(), errors.New("it has no superblock of ext4"))
+	}
+	blocks = int64(binary.LittleEndian.Uint32(super[low:])) | int64(binary.LittleEndian.Uint32(super[high:]))<<32
+	return blocks, binary.LittleEndian.Uint16(super[state:])&hasErrors != 0, nil
+}

@@ -1,0 +1,162 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+const (
+	loopControl  = "/dev/loop-control"
+	loopTries    = 200
+	loopPause    = 5 * time.Millisecond
+	noLoopDevice = "loop devices are made with modprobe loop; a container or a service needs /dev/loop-control and /dev/loop* (of a unit: PrivateDevices=no), "
+)
+
+// attach returns a loop device whose backing file is the image: the one that
+// is there, or else a new one, which goes away after its last use. The caller
+// must close the file; before the device is mounted, that is its last use. The
+// caller has the turn of the image, so no other attaches it meanwhile.
+func attach(ctx context.Context, image string) (*os.File, error) {
+	if dev, err := findAttached(ctx, image); dev != nil || err != nil {
+		return dev, err
+	}
+	f, err := os.OpenFile(image, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for range loopTries {
+		dev, err := configure(f)
+		if err == nil {
+			return dev, nil
+		}
+		// Another took the device that was free, or it is not quite gone yet.
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.EAGAIN) {
+			return nil, loopError(err)
+		}
+		if err := sleep(ctx, loopPause); err != nil {
+			return nil, err
+		}
+	}
+	return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there is no free loop device", Hint: "detach what is not needed (losetup -l), " + HowToTurnOff}
+}
+
+// configure makes a free loop device that of the file.
+func configure(image *os.File) (*os.File, error) {
+	ctl, err := os.OpenFile(loopControl, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer ctl.Close()
+	n, err := unix.IoctlRetInt(int(ctl.Fd()), unix.LOOP_CTL_GET_FREE)
+	if err != nil {
+		return nil, fmt.Errorf("ask for a free loop device: %w", err)
+	}
+	dev, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	config := unix.LoopConfig{Fd: uint32(image.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], image.Name()) // for losetup -l
+	if err := unix.IoctlLoopConfigure(int(dev.Fd()), &config); err != nil {
+		return nil, errors.Join(fmt.Errorf("configure %s: %w", dev.Name(), err), dev.Close())
+	}
+	return dev, nil
+}
+
+// findAttached returns the loop device whose backing file is the image, or
+// nil.
+func findAttached(ctx context.Context, image string) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(image, &st); err != nil {
+		return nil, &os.PathError{Op: "lstat", Path: image, Err: err}
+	}
+	for range loopTries {
+		dev, again, err := lookAttached(&st)
+		if dev != nil || err != nil || !again {
+			return dev, err
+		}
+		if err := sleep(ctx, loopPause); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil // some device is about to go all the time: it has no users, so it is not ours
+}
+
+// lookAttached looks once. Devices are opened for reading only: udev looks at
+// what is on each that was open for writing. again: a device was about to go and could not be
+// asked.
+func lookAttached(st *unix.Stat_t) (dev *os.File, again bool, err error) {
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return nil, false, err
+	}
+	for _, file := range files {
+		name := filepath.Base(filepath.Dir(filepath.Dir(file)))
+		dev, err := os.Open("/dev/" + name)
+		if err == nil {
+			var ours bool
+			if ours, err = backedBy(dev, st); ours {
+				return dev, false, nil
+			}
+			_ = dev.Close()
+		}
+		switch {
+		case errors.Is(err, unix.ENXIO), errors.Is(err, os.ErrNotExist):
+			again = true
+		case err != nil && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EROFS):
+			return nil, false, loopError(err)
+		}
+	}
+	return nil, again, nil
+}
+
+// backedBy tells whether the file of st is behind a loop device.
+func backedBy(dev *os.File, st *unix.Stat_t) (bool, error) {
+	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", dev.Name(), err)
+	}
+	return info.Device == st.Dev && info.Inode == st.Ino, nil
+}
+
+// openDevice opens the block device of a number.
+func openDevice(number uint64) (*os.File, error) {
+	link, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(number), unix.Minor(number)))
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Base(link)
+	if !strings.HasPrefix(name, "loop") {
+		return nil, fmt.Errorf("%s is no loop device", name)
+	}
+	return os.Open("/dev/" + name)
+}
+
+func loopError(err error) error {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there are no loop devices, which the disks of users need", Hint: noLoopDevice + HowToTurnOff, Err: err}
+	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) {
+		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the kernel cannot make loop devices as the disks of users need them", Hint: "Linux 5.8 or newer is needed, " + HowToTurnOff, Err: err}
+	}
+	return err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a loop device: %w", ctx.Err())
+	}
+}
