@@ -12,7 +12,7 @@ scripts/build.sh bin/dreamcore
 export DREAMCORE_TEST_BINARY=$PWD/bin/dreamcore
 say "machine: $(nproc) cores, kernel $(uname -r), $(go env GOVERSION)"
 say "benchmarks"
-go test -run '^$' -bench 'Cold|Exec' -benchtime "${runs}x" -count 3 ./pkg/sandbox/gvisor
+go test -run '^$' -bench 'Cold|Exec' -benchtime "${runs}x" -count 3 ./pkg/sandbox/gvisor ./pkg/sandbox/runc
 go test -run '^$' -bench . ./pkg/gateway ./pkg/journal
 go test -run '^$' -bench CommitChanged ./pkg/history
 

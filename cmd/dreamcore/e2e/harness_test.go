@@ -143,10 +143,37 @@ func traces(t *testing.T, exe, dir string) []string {
 	for _, pattern := range []string{"/sys/fs/cgroup/dreamcore", "/sys/fs/cgroup/*/dreamcore"} {
 		groups, _ := filepath.Glob(pattern)
 		for _, g := range groups {
-			found = append(found, "cgroup "+g)
+			found = append(found, leftGroups(g, exe)...)
 		}
 	}
 	return found
+}
+
+// leftGroups lists the control groups at and below dir that have nothing below
+// them, but those in which another program's processes are: somebody else may
+// work on this machine.
+func leftGroups(dir, exe string) (found []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	leaf := true
+	for _, e := range entries {
+		if e.IsDir() {
+			leaf = false
+			found = append(found, leftGroups(filepath.Join(dir, e.Name()), exe)...)
+		}
+	}
+	if !leaf {
+		return found
+	}
+	procs, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	for pid := range strings.FieldsSeq(string(procs)) {
+		if link, err := os.Readlink("/proc/" + pid + "/exe"); err == nil && strings.TrimSuffix(link, " (deleted)") != exe {
+			return nil
+		}
+	}
+	return []string{"cgroup " + dir}
 }
 
 // result is how a command ended.
