@@ -65,7 +65,7 @@ func TestSweepAfterKill(t *testing.T) {
 	need(t)
 	exe := sandboxtest.Binary(t)
 	dir := t.TempDir()
-	for round := range 10 {
+	for round := range 5 {
 		killVictim(t, exe, dir, time.Duration(rand.IntN(400))*time.Millisecond)
 		died := instances(t, filepath.Join(dir, "run"))
 		if len(died) == 0 {
