@@ -84,7 +84,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"memory_mib":      2048,
 		"cpus":            0.0,
 		"processes":       512,
-		"disk_mib":        2048,
+		"disk_mib":        1024,
 		"max_sandboxes":   32,
 		"sandbox_idle":    20 * time.Minute,
 		"sandbox_max_age": 5 * time.Hour,

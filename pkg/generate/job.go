@@ -131,6 +131,9 @@ func (j *job) attempt(ctx context.Context) error {
 		j.status("Playing the failure that was asked for: " + string(j.wish.TestError))
 		return &failed{failure: f, err: errors.New("asked for by _test_error")}
 	}
+	if err := j.service.parts.Volumes.CheckRoom(j.wish.User); err != nil {
+		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
+	}
 	j.status("Opening the project")
 	unlock, err := j.service.parts.Volumes.Lock(ctx, j.wish.User, j.wish.Project)
 	if err != nil {

@@ -103,6 +103,18 @@ func (u *User) Close() error {
 	return nil
 }
 
+// spareBytes are kept for what the host itself writes: versions and logs.
+const spareBytes = 64 << 20
+
+// CheckRoom tells whether the disk has room for all that the user may still
+// write. CodeSetup: it has not. Without a bound there is nothing to ask.
+func (s *Store) CheckRoom(user dreamcore.UserID) error {
+	if s.disks == nil {
+		return nil
+	}
+	return s.disks.CheckRoom(string(user), spareBytes)
+}
+
 // SweepDisks unmounts what processes that died have left mounted; it is for
 // the start of a service. Without a bound it does nothing.
 func (s *Store) SweepDisks(ctx context.Context) error {

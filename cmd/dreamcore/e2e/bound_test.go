@@ -10,7 +10,7 @@ import (
 
 // fillScript writes until it may not, and then goes on in what is left.
 const fillScript = `{"conversations":[
-	[{"tools":[{"name":"Bash","input":{"command":"head -c 100000000 /dev/zero >big 2>why.txt; cat why.txt","description":"fill"}}]},{"text":"done"}],
+	[{"tools":[{"name":"Bash","input":{"command":"(head -c 100000000 /dev/zero >big) 2>&1; true","description":"fill"}}]},{"text":"done"}],
 	[{"tools":[{"name":"Bash","input":{"command":"rm big; echo fine >small.txt","description":"go on"}}]},{"text":"done"}]
 ]}`
 

@@ -227,22 +227,16 @@ cp /tmp/hunt hunt.txt; true`
 	}
 	up := upstream(t, string(raw))
 	withUpstream(h, up.URL)
-	r := h.run("generate", "look around", "--project", project, "--json")
+	game := filepath.Join(t.TempDir(), "game")
+	r := h.run("generate", "look around", "--project", project, "--json", "-o", game)
 	if r.code != 0 {
 		t.Fatalf("exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
 	}
-	read := func(name string) string {
-		files, _ := filepath.Glob(filepath.Join(h.state, "volumes/dreamcore-data/users/*/projects", project, name))
-		if len(files) != 1 {
-			t.Fatalf("no %s in the project", name)
-		}
-		b, err := os.ReadFile(files[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(b))
+	raw, err = os.ReadFile(filepath.Join(game, "hunt.txt"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	looked := read("hunt.txt")
+	looked := string(raw)
 	if i := strings.Index(looked, needle); i >= 0 {
 		t.Errorf("the key was found: %q", looked[max(0, i-100):i+100])
 	}
@@ -305,7 +299,13 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	}
 	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"dd if=/dev/zero of=big bs=1M count=200; echo status $?","description":"fill"}}]},{"text":"done"}]]}`)
 	state := filepath.Join(disk, "state")
+	// A user may write more than there is: nobody is let near it.
 	r := h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
+	if r.code != 1 || !strings.Contains(r.stdout, "SANDBOX_ERROR") || !strings.Contains(r.stderr, "no space left") {
+		t.Errorf("over the bound: exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
+	}
+	h.unbounded()
+	r = h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
 	lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
 	if last := lines[len(lines)-1]; !strings.Contains(last, `"type":"done"`) && !strings.Contains(last, `"type":"error"`) {
 		t.Errorf("the last event is %s\n%s", last, r.stderr)

@@ -29,7 +29,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 }
 
 func TestGenerateMakesAndEditsAGame(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t).unbounded()
 	out := filepath.Join(t.TempDir(), "game")
 	told := h.must("generate", "a snake game with ice physics", "--project", project, "-o", out)
 	for _, s := range []string{"demo", "index.html", "game.js", "style.css", "The game is done", project} {
@@ -96,7 +96,7 @@ func readGame(t *testing.T, dir string) map[string]string {
 }
 
 func TestGenerateTakesAnyPromptAsItIs(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t).unbounded()
 	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Write","input":{"file_path":"index.html","content":"<p>ok"}}]},{"text":"done"}]]}`)
 	for name, prompt := range map[string]string{
 		"a slash command": "/clear everything",
@@ -198,7 +198,7 @@ func TestAKilledGenerateLeavesNothing(t *testing.T) {
 }
 
 func TestSkillsOfTheOperatorReachTheAgent(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t).unbounded()
 	skill := filepath.Join(h.state, "volumes/dreamcore-global/.claude/skills/threejs-setup")
 	if err := os.MkdirAll(skill, 0o755); err != nil {
 		t.Fatal(err)

@@ -70,6 +70,13 @@ func newHost(t *testing.T) *host {
 	return h
 }
 
+// unbounded has users without file systems of their own, so that a test sees
+// their files on the host at any time.
+func (h *host) unbounded() *host {
+	h.env = append(h.env, "DREAMCORE_DISK_MIB=0")
+	return h
+}
+
 // emptyHost is an installation before setup.
 func emptyHost(t *testing.T) *host {
 	t.Helper()

@@ -1,0 +1,59 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// CheckRoom tells whether the disk below the images has room for all that the
+// file system of key may still take, and for spare bytes more. An image grows
+// as it is written to. Where it cannot, what programs wrote, and were told is
+// written, is lost: so this is asked before they begin. CodeSetup: there is no
+// room. Images that grow at the same time share what there is.
+func (s *Store) CheckRoom(key string, spare int64) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	need := s.opts.Bytes
+	var st unix.Stat_t
+	switch err := unix.Lstat(filepath.Join(s.opts.Images, key+imageExtension), &st); {
+	case err == nil:
+		need = max(need, st.Size) - st.Blocks*512
+	case !errors.Is(err, fs.ErrNotExist):
+		return machineError("look at the disk of "+key, err)
+	}
+	free, err := freeBelow(s.opts.Images)
+	if err != nil {
+		return machineError("look at the disk", err)
+	}
+	if free >= need+spare {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code:    dreamcore.CodeSetup,
+		Message: fmt.Sprintf("there is no space left for what the user may write: %d MiB are free, %d MiB are needed", free>>20, (need+spare)>>20),
+		Hint:    "free space on the disk of the state directory, or lower disk_mib, the bound of each user",
+	}
+}
+
+// freeBelow is the free space of the disk that dir is on, or will be.
+func freeBelow(dir string) (int64, error) {
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(dir, &st)
+		if err == nil {
+			return int64(st.Bavail) * st.Bsize, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+		}
+		dir = filepath.Dir(dir)
+	}
+}
