@@ -12,7 +12,22 @@ scripts/build.sh bin/dreamcore
 export DREAMCORE_TEST_BINARY=$PWD/bin/dreamcore
 say "machine: $(nproc) cores, kernel $(uname -r), $(go env GOVERSION)"
 say "benchmarks"
-go test -run '^$' -bench 'Cold|Exec' -benchtime "${runs}x" -count 3 ./pkg/sandbox/gvisor ./pkg/sandbox/runc
+go test -run '^$' -bench 'Cold|Exec' -benchtime "${runs}x" -count 3 ./pkg/sandbox/runc
+go test -run '^$' -bench 'Exec|Clean|Probe' -benchtime "${runs}x" -count 3 ./pkg/sandbox/gvisor
+# A sandbox from nothing to the first output, and the bare engine, in turn.
+turns=$(mktemp)
+for ((i = 0; i < 7; i++)); do
+  go test -run '^$' -bench 'Cold|Bare' -benchtime 5x ./pkg/sandbox/gvisor | grep ^Benchmark | tee -a "$turns"
+done
+awk '{split($1, n, "-"); v[n[1], ++c[n[1]]] = $3}
+  function median(k,  i, j, t) {
+    for (i = 1; i <= c[k]; i++) for (j = i + 1; j <= c[k]; j++) if (v[k, j] < v[k, i]) {t = v[k, i]; v[k, i] = v[k, j]; v[k, j] = t}
+    return v[k, int((c[k] + 1) / 2)] / 1e6
+  }
+  END {a = median("BenchmarkCold"); b = median("BenchmarkBare"); printf "first output: ours %.0f ms, bare %.0f ms, ratio %.2f (medians)\n", a, b, a / b}' "$turns"
+rm -f "$turns"
+go test -run '^$' -bench Idle -benchtime 1x ./pkg/sandbox/gvisor
+go test -run '^$' -bench . ./pkg/pool ./pkg/disk
 go test -run '^$' -bench . ./pkg/gateway ./pkg/journal
 go test -run '^$' -bench CommitChanged ./pkg/history
 
@@ -37,3 +52,12 @@ trap 'kill $server; wait $server; rm -rf "$state"' EXIT
 until url=$(sed -n 's/.*Serving on \(http:[^ ]*\).*/\1/p' "$state/log") && [ -n "$url" ]; do sleep 0.1; done
 secret=$(bin/dreamcore --state "$state" secret show modal-internal-secret)
 whole "POST /test_sandbox_io, fresh sandbox" curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io"
+
+post() { curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io" | grep -q '"success":true' || echo "failed: test_sandbox_io"; }
+say "POST /test_sandbox_io, 100 in sequence, then 100 at once: a line for each failure"
+for ((i = 0; i < 100; i++)); do post; done
+for ((i = 0; i < 100; i++)); do post & pids[i]=$!; done
+wait "${pids[@]}"
+user='{"user_id":"a11ce000-0000-4000-8000-000000000001"}'
+curl -sf -X POST -H "X-Modal-Secret: $secret" -d "$user" "$url/prewarm_sandbox"
+whole "POST /prewarm_sandbox, already warm" curl -sf -X POST -H "X-Modal-Secret: $secret" -d "$user" "$url/prewarm_sandbox"

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -147,4 +148,45 @@ func BenchmarkProbe(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkIdle holds a hundred sandboxes at once and reports what each takes
+// of the host's memory, by its control group.
+func BenchmarkIdle(b *testing.B) {
+	const held = 100
+	p, root := open(b, sandboxtest.Binary(b), b.TempDir())
+	for b.Loop() {
+		var all []sandbox.Sandbox
+		for range held {
+			sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
+			if err != nil {
+				b.Fatal(err)
+			}
+			all = append(all, sb)
+		}
+		b.ReportMetric(groupMiB(b, filepath.Base(p.Dir()))/held, "MiB/sandbox")
+		for _, sb := range all {
+			if err := sb.Close(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+// groupMiB is the memory of the control group called by an instance.
+func groupMiB(b *testing.B, instance string) float64 {
+	for _, name := range []string{
+		"/sys/fs/cgroup/memory/dreamcore/" + instance + "/memory.usage_in_bytes",
+		"/sys/fs/cgroup/dreamcore/" + instance + "/memory.current",
+	} {
+		if raw, err := os.ReadFile(name); err == nil {
+			n, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return float64(n) / (1 << 20)
+		}
+	}
+	b.Fatal("no control group of the instance")
+	return 0
 }
