@@ -32,7 +32,7 @@ func (s *Server) testAuth(x *exchange, r *http.Request) {
 // that is what it found.
 func (s *Server) check(run func(context.Context) (any, error)) func(*exchange, *http.Request) {
 	return func(x *exchange, r *http.Request) {
-		if !x.skipBody(r) || !s.beginCheck(x) {
+		if !x.skipBody(r) || !s.beginCheck(x, r) {
 			return
 		}
 		defer s.endCheck()
@@ -45,19 +45,28 @@ func (s *Server) check(run func(context.Context) (any, error)) func(*exchange, *
 	}
 }
 
-// beginCheck takes a place for a check, or has answered that there is none.
-// Every check starts sandboxes, which generations need more.
-func (s *Server) beginCheck(x *exchange) bool {
+// beginCheck waits for a place for a check, or has answered that too many wait
+// already. Every check starts sandboxes, which generations need more.
+func (s *Server) beginCheck(x *exchange, r *http.Request) bool {
+	if s.waiting.Add(1) > int64(s.limits.MaxChecks+s.limits.MaxWaitingChecks) {
+		s.waiting.Add(-1)
+		x.fail(&dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many checks are running", Hint: "try again in some seconds"})
+		return false
+	}
 	select {
 	case s.checks <- struct{}{}:
 		return true
-	default:
-		x.fail(&dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many checks are running", Hint: "try again in some seconds"})
+	case <-r.Context().Done():
+		s.waiting.Add(-1)
+		x.fail(&dreamcore.Error{Code: dreamcore.CodeBusy, Message: "The check did not begin", Err: context.Cause(r.Context()), Hint: "try again in some seconds"})
 		return false
 	}
 }
 
-func (s *Server) endCheck() { <-s.checks }
+func (s *Server) endCheck() {
+	<-s.checks
+	s.waiting.Add(-1)
+}
 
 // checkFailed answers for a check that could not see what it looks for. The
 // prober's messages are made for clients; causes go to the log.
@@ -128,7 +137,7 @@ var errNoEvent = errors.New("the check ended without an event")
 // before its first event is answered like the other checks, later with an
 // error event.
 func (s *Server) testStream(x *exchange, r *http.Request) {
-	if !x.skipBody(r) || !s.beginCheck(x) {
+	if !x.skipBody(r) || !s.beginCheck(x, r) {
 		return
 	}
 	defer s.endCheck()

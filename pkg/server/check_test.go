@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -108,22 +109,27 @@ func TestTestStreamWithoutAnyEventIsNoSuccess(t *testing.T) {
 	}
 }
 
-func TestChecksBeyondTheLimitAreBusy(t *testing.T) {
+func TestChecksBeyondTheLimitsAreBusy(t *testing.T) {
 	running, end := make(chan struct{}), make(chan struct{})
 	sv := start(t, options{
-		config: func(c *Config) { c.Limits.MaxChecks = 1 },
+		config: func(c *Config) { c.Limits.MaxChecks, c.Limits.MaxWaitingChecks = 1, 1 },
 		prober: fakeProber{io: func(context.Context) (probe.IOResult, error) {
 			running <- struct{}{}
 			<-end
 			return probe.IOResult{Match: true}, nil
 		}},
 	})
-	first := make(chan int)
-	go func() {
+	first, second := make(chan int), make(chan int)
+	check := func(answer chan int) {
 		status, _, _ := sv.post("/test_sandbox_io", "{}")
-		first <- status
-	}()
+		answer <- status
+	}
+	go check(first)
 	<-running
+	go check(second)
+	for sv.server.waiting.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
 	for _, path := range []string{"/test_sandbox_io", "/test_stream"} {
 		status, header, body := sv.post(path, "{}")
 		if status != http.StatusTooManyRequests || header.Get("Retry-After") != "10" || body["code"] != "BUSY" {
@@ -133,9 +139,13 @@ func TestChecksBeyondTheLimitAreBusy(t *testing.T) {
 	if status, _, _ := sv.post("/test_auth", "{}"); status != http.StatusOK {
 		t.Errorf("test_auth runs no check, and got status %d", status)
 	}
+	end <- struct{}{}
+	<-running // the second has its turn
 	close(end)
-	if status := <-first; status != http.StatusOK {
-		t.Errorf("the first: status %d", status)
+	for _, answer := range []chan int{first, second} {
+		if status := <-answer; status != http.StatusOK {
+			t.Errorf("one that ran: status %d", status)
+		}
 	}
 	if status, _, _ := sv.post("/test_gvisor", "{}"); status != http.StatusOK {
 		t.Errorf("after the first: status %d", status)

@@ -147,6 +147,7 @@ func (p *fakeProber) Volume(ctx context.Context) (probe.VolumeResult, error) {
 // service is a server on a real listener.
 type service struct {
 	t         testing.TB
+	server    *Server
 	addr      string
 	url       string
 	generator *fakeGenerator
@@ -189,7 +190,8 @@ func start(t testing.TB, o options) *service {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	sv := &service{
-		t: t, addr: ln.Addr().String(), url: "http://" + ln.Addr().String(), generator: g, store: store,
+		server: s,
+		t:      t, addr: ln.Addr().String(), url: "http://" + ln.Addr().String(), generator: g, store: store,
 		client: &http.Client{Transport: &http.Transport{DisableCompression: true}}, stop: stop, stopped: make(chan error, 1),
 	}
 	go func() { sv.stopped <- s.Serve(ctx, ln); close(sv.stopped) }()

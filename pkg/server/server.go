@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -34,6 +35,7 @@ const (
 	DefaultMaxBody           = 6*dreamcore.MaxPromptBytes + 64<<10
 	DefaultMaxHeaderBytes    = 64 << 10
 	DefaultMaxChecks         = 4
+	DefaultMaxWaitingChecks  = 256
 	DefaultKeepAlive         = 15 * time.Second
 	DefaultWriteTimeout      = 30 * time.Second
 	DefaultReadHeaderTimeout = 10 * time.Second
@@ -87,6 +89,7 @@ type Limits struct {
 	MaxBody           int64         // bytes of a request body
 	MaxHeaderBytes    int           // bytes of a request's header
 	MaxChecks         int           // checks (test_*) that run at once
+	MaxWaitingChecks  int           // checks that wait for their turn
 	KeepAlive         time.Duration // silence in a stream before a comment is sent
 	WriteTimeout      time.Duration // without progress, before a client is dropped
 	ReadHeaderTimeout time.Duration // for the header of a request
@@ -99,6 +102,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxBody, DefaultMaxBody)
 	setDefault(&l.MaxHeaderBytes, DefaultMaxHeaderBytes)
 	setDefault(&l.MaxChecks, DefaultMaxChecks)
+	setDefault(&l.MaxWaitingChecks, DefaultMaxWaitingChecks)
 	setDefault(&l.KeepAlive, DefaultKeepAlive)
 	setDefault(&l.WriteTimeout, DefaultWriteTimeout)
 	setDefault(&l.ReadHeaderTimeout, DefaultReadHeaderTimeout)
@@ -120,7 +124,9 @@ type Server struct {
 	limits Limits
 	log    *slog.Logger
 	routes routes
-	checks chan struct{} // has a value for each check that runs
+
+	checks  chan struct{} // has a value for each check that runs
+	waiting atomic.Int64  // checks that run or wait
 }
 
 // New returns a Server. It refuses, with CodeSetup, to be one that lets
