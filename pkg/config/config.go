@@ -40,6 +40,8 @@ type Config struct {
 	CPUs      float64 `koanf:"cpus"`       // of one sandbox; 0 is all
 	Processes int     `koanf:"processes"`  // in one sandbox
 
+	AllowUnlimited bool `koanf:"allow_unlimited"` // serve without root, which cannot limit sandboxes
+
 	MaxSandboxes  int           `koanf:"max_sandboxes"`   // at once on this machine, warm ones too
 	SandboxIdle   time.Duration `koanf:"sandbox_idle"`    // one that is unused so long is ended
 	SandboxMaxAge time.Duration `koanf:"sandbox_max_age"` // an older one is ended
@@ -82,6 +84,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"memory_mib":      2048,
 		"cpus":            0.0,
 		"processes":       512,
+		"allow_unlimited": false,
 		"max_sandboxes":   32,
 		"sandbox_idle":    20 * time.Minute,
 		"sandbox_max_age": 5 * time.Hour,
