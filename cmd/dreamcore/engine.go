@@ -32,8 +32,7 @@ func unlimited() string {
 	if len(names) == 0 {
 		return ""
 	}
-	last := len(names) - 1
-	return "without root, nothing limits the " + strings.Join(names[:last], ", ") + " and " + names[last] + " of sandboxes"
+	return "without root, these limits of sandboxes cannot be enforced: " + strings.Join(names, ", ")
 }
 
 // warnUnlimited tells what cannot be limited, once for each command.
@@ -52,7 +51,7 @@ func (a *app) checkUnlimited(allowed bool) error {
 	}
 	if !allowed {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: what + ": one of them can take the whole machine",
+			Code: dreamcore.CodeSetup, Message: what + "; one sandbox can take the whole machine",
 			Hint: "run the command with sudo, or accept it with serve --allow-unlimited (allow_unlimited: true in the configuration)",
 		}
 	}

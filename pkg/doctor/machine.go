@@ -87,7 +87,7 @@ func less(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] 
 func root(euid int, unlimited []string) (string, error) {
 	if euid != 0 {
 		return "", &Concern{
-			Message: fmt.Sprintf("this is user %d: nothing limits sandboxes without root (%s)", euid, strings.Join(unlimited, ", ")),
+			Message: fmt.Sprintf("this is user %d; without root, these limits of sandboxes cannot be enforced: %s", euid, strings.Join(unlimited, ", ")),
 			Fix:     "run: sudo dreamcore doctor (serve then does without --allow-unlimited)",
 		}
 	}
