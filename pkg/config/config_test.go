@@ -35,7 +35,7 @@ var everySetting = map[string]struct {
 }{
 	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"},
 	"rootfs": {"/srv/root", "/srv/root"}, "image": {"debian:12", "debian:12"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
-	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64},
+	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64}, "allow_unlimited": {"true", true},
 	"max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "min_free_mib": {"0", 0},
 	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
