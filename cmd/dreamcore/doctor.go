@@ -13,6 +13,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/doctor"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/term"
 )
@@ -36,7 +37,7 @@ func runDoctor(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	checks := doctor.Machine(cfg.State, cfg.Listen)
+	checks := doctor.Machine(cfg.State, cfg.Listen, engine.Unlimited())
 	d := &doctorMachine{app: a}
 	defer d.close(ctx)
 	checks = append(checks,

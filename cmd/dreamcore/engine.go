@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
@@ -23,4 +24,37 @@ func newProvider(ctx context.Context, s state, exe string, log *slog.Logger) (*e
 		Code: dreamcore.CodeInvalid, Message: "there is no engine called " + s.cfg.Runtime,
 		Hint: "use --runtime " + gvisor.Name + " or --runtime " + runc.Name,
 	}
+}
+
+// unlimited says what cannot be limited here; "" for nothing.
+func unlimited() string {
+	names := engine.Unlimited()
+	if len(names) == 0 {
+		return ""
+	}
+	return "without root, these limits of sandboxes cannot be enforced: " + strings.Join(append(names, "disk"), ", ")
+}
+
+// warnUnlimited tells what cannot be limited, once for each command.
+func (a *app) warnUnlimited() {
+	if what := unlimited(); what != "" {
+		a.io.Stderr().Warning(strings.ToUpper(what[:1]) + what[1:])
+	}
+}
+
+// checkUnlimited refuses to serve strangers without limits, unless the
+// operator has said so.
+func (a *app) checkUnlimited(allowed bool) error {
+	what := unlimited()
+	if what == "" {
+		return nil
+	}
+	if !allowed {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: what + "; one sandbox can take the whole machine",
+			Hint: "run the command with sudo, or accept it with serve --allow-unlimited (allow_unlimited: true in the configuration)",
+		}
+	}
+	a.warnUnlimited()
+	return nil
 }

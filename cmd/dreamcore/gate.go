@@ -106,6 +106,7 @@ func gateClient(ctx context.Context, a *app, o gateOptions) (*client.Client, fun
 		s.cfg.ModelScript = replay.DemoName // no gate asks the model
 	}
 	s.cfg.Listen = "127.0.0.1:0"
+	a.warnUnlimited()
 	if !a.io.JSON {
 		a.io.Stderr().Info("Starting a server of our own to check")
 	}

@@ -141,6 +141,7 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 	if err != nil {
 		return outcome{}, errors.Join(err, s.close())
 	}
+	a.warnUnlimited()
 	if s.cfg.ModelScript == "" && !s.hasKey() {
 		s.cfg.ModelScript = replay.DemoName
 	}

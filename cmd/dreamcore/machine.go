@@ -61,6 +61,10 @@ func (s state) secrets() (*secret.Store, error) {
 // openState opens the state directory. The caller must close the state, or
 // the machine that it opens with it.
 func openState(cfg config.Config, env config.Environment, r *secret.Redactor) (state, error) {
+	if euid := os.Geteuid(); euid != 0 { // only root may give files to somebody else, or be him inside
+		cfg.UID, cfg.GID = euid, os.Getegid()
+		cfg.DiskMiB = 0 // nor mount; said with what else is not limited
+	}
 	s := state{cfg: cfg, env: env, redactor: r}
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return s, notWritable(cfg.State, err)

@@ -23,16 +23,22 @@ import (
 )
 
 func newServeCmd(a *app) *cobra.Command {
-	var dev bool
+	var dev, unlimited bool
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the HTTP service",
 		Long: "Serves the HTTP contract until SIGINT or SIGTERM, then lets running generations end.\n" +
 			"It refuses to start without what setup makes, and without a sandbox that works.",
 		Args: usageArgs(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error { return runServe(c.Context(), a, dev) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("allow-unlimited") {
+				a.flags["allow_unlimited"] = unlimited
+			}
+			return runServe(c.Context(), a, dev)
+		},
 	}
 	c.Flags().BoolVar(&dev, "dev", false, "take up changes of the configuration, the model script and skills while running")
+	c.Flags().BoolVar(&unlimited, "allow-unlimited", false, "serve without root, which cannot limit the memory, CPU and processes of sandboxes")
 	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
 	return c
 }
@@ -41,6 +47,9 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 	s, err := a.open()
 	if err != nil {
 		return err
+	}
+	if err := a.checkUnlimited(s.cfg.AllowUnlimited); err != nil {
+		return errors.Join(err, s.close())
 	}
 	log := a.logger(s.cfg.LogLevel)
 	unlock, err := lockState(s)
@@ -288,7 +297,7 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 	if err != nil {
 		e := &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "sandboxes do not work on this machine", Err: err,
-			Hint: "see the cause above; gVisor needs root, a kernel of 4.14 or later and cgroups",
+			Hint: "see the cause above; gVisor needs a kernel of 4.14 or later, and root with cgroups or else user namespaces",
 		}
 		if m.root.name != "" { // a sandbox has worked with it already
 			e.Message = "the service's checks cannot run in the " + m.root.name

@@ -59,6 +59,7 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	if !a.io.JSON {
 		out.Heading("dreamcore setup", s.cfg.State)
 	}
+	a.warnUnlimited()
 	progress := out.Progress("Looking at what is there")
 	defer progress.Stop()
 	result, err := setup.Run(ctx, setup.Options{

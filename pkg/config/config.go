@@ -42,6 +42,8 @@ type Config struct {
 
 	DiskMiB int `koanf:"disk_mib"` // that the projects and homes of one user may take; 0 is no bound
 
+	AllowUnlimited bool `koanf:"allow_unlimited"` // serve without root, which cannot limit sandboxes
+
 	MaxSandboxes  int           `koanf:"max_sandboxes"`   // at once on this machine, warm ones too
 	SandboxIdle   time.Duration `koanf:"sandbox_idle"`    // one that is unused so long is ended
 	SandboxMaxAge time.Duration `koanf:"sandbox_max_age"` // an older one is ended
@@ -85,6 +87,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"cpus":            0.0,
 		"processes":       512,
 		"disk_mib":        1024,
+		"allow_unlimited": false,
 		"max_sandboxes":   32,
 		"sandbox_idle":    20 * time.Minute,
 		"sandbox_max_age": 5 * time.Hour,

@@ -35,7 +35,7 @@ var everySetting = map[string]struct {
 }{
 	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"},
 	"rootfs": {"/srv/root", "/srv/root"}, "image": {"debian:12", "debian:12"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
-	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64},
+	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64}, "allow_unlimited": {"true", true},
 	"disk_mib": {"512", 512}, "max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "min_free_mib": {"0", 0},
 	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
@@ -189,6 +189,8 @@ func TestWhatIsWrongIsNamedWithItsSource(t *testing.T) {
 		{name: "a list is no number", file: "cpus: [1]\n", says: []string{"cpus"}},
 		{name: "numbers in a list of text", file: "tools: [1, 2]\n", says: []string{"tools", "quotes"}},
 		{name: "a number is no list", file: "tools: 1\n", says: []string{"tools", "no list"}},
+		{name: "neither true nor false", file: "allow_unlimited: 1\n", says: []string{"allow_unlimited", "neither true nor false"}},
+		{name: "yes is not true", environ: []string{"DREAMCORE_ALLOW_UNLIMITED=yes"}, says: []string{"allow_unlimited", "neither true nor false"}},
 		{name: "no value", file: "max_waiting:\n", says: []string{"max_waiting", "no value"}},
 		{name: "a list at the top", file: "- a\n", says: []string{"no YAML", "some.yaml"}},
 		{name: "text at the top", file: "hello\n", says: []string{"no YAML"}},
@@ -231,7 +233,9 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
 		"model_script": {"a\x00b"}, "model_idle": {time.Millisecond}, "language": {"", "fr"}, "log_level": {"", "loud"},
 	}
-	if got, want := slices.Sorted(maps.Keys(wrong)), slices.Sorted(maps.Keys(settingTypes())); !slices.Equal(got, want) {
+	types := settingTypes()
+	delete(types, "allow_unlimited") // true and false are both right
+	if got, want := slices.Sorted(maps.Keys(wrong)), slices.Sorted(maps.Keys(types)); !slices.Equal(got, want) {
 		t.Fatalf("the test has the settings %v, there are %v", got, want)
 	}
 	all := good
@@ -382,4 +386,20 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("%v, code %s, hint %q", err, dreamcore.CodeOf(err), dreamcore.HintOf(err))
 		}
 	})
+}
+
+func TestAllowUnlimitedIsReadFromEverywhere(t *testing.T) {
+	for name, load := range map[string]func() (Config, error){
+		"file":        func() (Config, error) { return load(t, "allow_unlimited: true\n", nil, nil) },
+		"environment": func() (Config, error) { return load(t, "", []string{"DREAMCORE_ALLOW_UNLIMITED=true"}, nil) },
+		"flag":        func() (Config, error) { return load(t, "", nil, map[string]any{"allow_unlimited": true}) },
+	} {
+		if c, err := load(); err != nil || !c.AllowUnlimited {
+			t.Errorf("%s: %v, %v", name, c.AllowUnlimited, err)
+		}
+	}
+	c, err := load(t, "allow_unlimited: true\n", nil, map[string]any{"allow_unlimited": false})
+	if err != nil || c.AllowUnlimited {
+		t.Errorf("a flag that says false: %v, %v", c.AllowUnlimited, err)
+	}
 }

@@ -74,6 +74,8 @@ func convert(v any, t reflect.Type) (any, error) {
 			return nil, fmt.Errorf("%v is no text; put it into quotes", v)
 		}
 		return text, nil
+	case t.Kind() == reflect.Bool:
+		return truth(v)
 	case t.Kind() == reflect.Int:
 		return integer(v)
 	case t.Kind() == reflect.Float64:
@@ -119,6 +121,16 @@ func list(v any) (any, error) {
 		return nil, fmt.Errorf("%v is no list: write [a, b]", v)
 	}
 	return items, nil
+}
+
+func truth(v any) (any, error) {
+	switch fmt.Sprint(v) {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return nil, fmt.Errorf("%q is neither true nor false", fmt.Sprint(v))
 }
 
 func integer(v any) (any, error) {

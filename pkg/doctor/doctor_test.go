@@ -71,7 +71,8 @@ func TestKernelsAreJudged(t *testing.T) {
 }
 
 func TestMachineChecksSeeWhatIsMissing(t *testing.T) {
-	if _, err := root(1000); dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "sudo") {
+	_, err := root(1000, []string{"memory", "CPU"})
+	if c, ok := errors.AsType[*Concern](err); !ok || !strings.Contains(c.Message, "memory, CPU") || !strings.Contains(c.Fix, "--allow-unlimited") {
 		t.Errorf("not root: %v", err)
 	}
 	if _, err := namespaces(t.TempDir()); err == nil || !strings.Contains(err.Error(), "user") {
@@ -98,7 +99,7 @@ func TestMachineChecksSeeWhatIsMissing(t *testing.T) {
 }
 
 func TestEveryMachineCheckAnswersHere(t *testing.T) {
-	for _, f := range Run(t.Context(), Machine(t.TempDir(), "127.0.0.1:0"), nil, nil).Findings {
+	for _, f := range Run(t.Context(), Machine(t.TempDir(), "127.0.0.1:0", nil), nil, nil).Findings {
 		if f.Detail == "" || f.Status == Fail && f.Fix == "" {
 			t.Errorf("%+v", f)
 		}

@@ -25,12 +25,13 @@ const (
 )
 
 // Machine are the checks that need nothing but the machine. state is the state
-// directory, listen the address of the service.
-func Machine(state, listen string) []Check {
+// directory, listen the address of the service, unlimited what cannot be limited
+// without root.
+func Machine(state, listen string, unlimited []string) []Check {
 	return []Check{
 		{Name: "kernel", Run: func(context.Context) (string, error) { return kernel() }},
-		{Name: NameRoot, Run: func(context.Context) (string, error) { return root(os.Geteuid()) }},
-		{Name: NameCgroups, Run: func(context.Context) (string, error) { return cgroups() }},
+		{Name: NameRoot, Run: func(context.Context) (string, error) { return root(os.Geteuid(), unlimited) }},
+		{Name: NameCgroups, Run: func(context.Context) (string, error) { return cgroups(os.Geteuid()) }},
 		{Name: "namespaces", Run: func(context.Context) (string, error) { return namespaces("/proc/self/ns") }},
 		{Name: "memory", Run: func(context.Context) (string, error) { return memory() }},
 		{Name: "disk", Run: func(context.Context) (string, error) { return disk(state) }},
@@ -83,14 +84,20 @@ func parseKernel(release string) (v [2]int, ok bool) {
 
 func less(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
 
-func root(euid int) (string, error) {
+func root(euid int, unlimited []string) (string, error) {
 	if euid != 0 {
-		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: fmt.Sprintf("this is user %d; sandboxes need root", euid), Hint: "run: sudo dreamcore doctor"}
+		return "", &Concern{
+			Message: fmt.Sprintf("this is user %d; without root, these limits of sandboxes cannot be enforced: %s", euid, strings.Join(unlimited, ", ")),
+			Fix:     "run: sudo dreamcore doctor (serve then does without --allow-unlimited)",
+		}
 	}
 	return "this is root", nil
 }
 
-func cgroups() (string, error) {
+func cgroups(euid int) (string, error) {
+	if euid != 0 {
+		return "only root uses them", nil
+	}
 	h, err := cgroup.Detect()
 	if err != nil {
 		return "", &dreamcore.Error{

@@ -54,6 +54,7 @@ type host struct {
 	exe   string
 	state string
 	env   []string
+	user  *syscall.Credential // who runs the program; nil: we
 }
 
 // newHost returns an installation that is set up, without a key of the model
@@ -95,6 +96,13 @@ func emptyHost(t *testing.T) *host {
 	h := &host{t: t, exe: golden.exe, state: filepath.Join(t.TempDir(), "state")}
 	h.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=dumb", "DREAMCORE_STATE=" + h.state}
 	dir := filepath.Dir(h.state)
+	h.leavesNothing(dir)
+	return h
+}
+
+// leavesNothing checks at the end of the test that the machine is as it is now.
+func (h *host) leavesNothing(dir string) {
+	t := h.t
 	before := traces(t, h.exe, dir)
 	t.Cleanup(func() {
 		var left []string
@@ -112,7 +120,6 @@ func emptyHost(t *testing.T) *host {
 		}
 		t.Errorf("left on the machine:\n%s", strings.Join(left, "\n"))
 	})
-	return h
 }
 
 func claude(t *testing.T) string {
@@ -192,6 +199,9 @@ type result struct {
 func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, h.exe, args...)
 	cmd.Env = h.env
+	if h.user != nil {
+		cmd.Dir, cmd.SysProcAttr = filepath.Dir(h.state), &syscall.SysProcAttr{Credential: h.user}
+	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
 	return cmd

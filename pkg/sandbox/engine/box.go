@@ -27,7 +27,7 @@ import (
 type box struct {
 	Box
 	provider *Provider
-	group    *cgroup.Group
+	group    *cgroup.Group // nil without root
 	init     *pid1.Client
 	ends     []io.Closer // our ends of the pipes
 
@@ -83,14 +83,9 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 	if err := b.provider.engine.Bundle(b.Box, spec); err != nil {
 		return err
 	}
-	limits := spec.Limits.WithDefaults()
-	group, err := b.provider.hierarchy.Create(b.provider.cgroupPath(b.Box.ID), cgroup.Limits{
-		MemoryBytes: limits.MemoryBytes, CPUs: limits.CPUs, Processes: b.provider.marks.HostProcesses(limits.Processes),
-	})
-	if err != nil {
+	if err := b.bound(spec.Limits.WithDefaults()); err != nil {
 		return err
 	}
-	b.group = group
 	conn, err := b.launch(ctx)
 	if err != nil {
 		return err
@@ -103,11 +98,27 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 		b.outOfMemory() // before anybody learns of the end and removes the group
 		b.lostOnce.Do(func() { close(b.lost) })
 	})
-	b.watch.Go(b.watchMemory)
+	if b.group != nil {
+		b.watch.Go(b.watchMemory)
+	}
 	if err := b.init.Ping(ctx); err != nil {
 		return fmt.Errorf("PID 1 does not answer: %w%s", err, b.because())
 	}
 	return nil
+}
+
+// bound makes the cgroup of the sandbox, where we may.
+func (b *box) bound(limits sandbox.Limits) error {
+	if b.group == nil {
+		return nil
+	}
+	group, err := b.provider.hierarchy.Create(b.provider.cgroupPath(b.Box.ID), cgroup.Limits{
+		MemoryBytes: limits.MemoryBytes, CPUs: limits.CPUs, Processes: b.provider.marks.HostProcesses(limits.Processes),
+	})
+	if err == nil {
+		b.group = group
+	}
+	return err
 }
 
 // launch starts the engine and returns the connection with PID 1.
@@ -186,7 +197,7 @@ func (b *box) EndAll(ctx context.Context) error { return b.explain(b.init.EndAll
 // outOfMemory tells whether the sandbox ran out of memory. It keeps knowing
 // when the cgroup that said so is gone.
 func (b *box) outOfMemory() bool {
-	if b.group.OutOfMemory() {
+	if b.group != nil && b.group.OutOfMemory() {
 		b.starved.Store(true)
 	}
 	return b.starved.Load()
@@ -287,7 +298,7 @@ func (b *box) Close(ctx context.Context) error {
 // removes the cgroup and the engine's records.
 func (b *box) end(ctx context.Context) error {
 	pids := b.pids()
-	killed, err := b.group.Remove(ctx)
+	killed, err := b.kill(ctx)
 	b.unreaped = append(append(b.unreaped, pids...), killed...)
 	slices.Sort(b.unreaped)
 	b.unreaped = slices.Compact(b.unreaped)
@@ -308,6 +319,14 @@ func (b *box) end(ctx context.Context) error {
 		errs = append(errs, os.RemoveAll(r))
 	}
 	return errors.Join(errs...)
+}
+
+// kill ends every process of the sandbox, and its cgroup with them.
+func (b *box) kill(ctx context.Context) ([]int, error) {
+	if b.group != nil {
+		return b.group.Remove(ctx)
+	}
+	return killNamed(ctx, b.provider.marks.Argument(b.Instance), b.Box.ID)
 }
 
 // pids are processes, from the engine's records, that are our children: when

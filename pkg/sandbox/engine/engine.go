@@ -58,7 +58,7 @@ type Box struct {
 	Dir      string   // the bundle
 	Root     string   // the root file system, a copy of the box's own
 	PIDFile  string   // where Command writes
-	Cgroup   []string // directories of the group that its processes are in
+	Cgroup   []string // directories of the group that its processes are in; none without root
 }
 
 // Marks tell an engine's traces.
@@ -76,6 +76,10 @@ type Marks struct {
 	// Run runs what Command made to its end, where that takes more than Cmd.Run.
 	// Nil is Cmd.Run.
 	Run func(box Box, cmd *exec.Cmd) error
+	// Argument is one that all processes of an instance's sandboxes have on
+	// their command lines, beside the id of the sandbox. Nil: the engine does
+	// not run without root.
+	Argument func(instance string) string
 	// Children are processes by the engine's records that become our children,
 	// apart from the first one of the sandbox. Nil is none.
 	Children func(box Box) []int
@@ -101,7 +105,7 @@ type Provider struct {
 	instance  string // name of this instance
 	dir       string // base/instance
 	lock      *os.File
-	hierarchy *cgroup.Hierarchy
+	hierarchy *cgroup.Hierarchy // nil without root
 	log       *slog.Logger
 	onClosed  func() error
 
@@ -124,23 +128,14 @@ var _ sandbox.Provider = (*Provider)(nil)
 // New makes a provider and removes what dead instances have left in the same
 // directory. The caller must Close it.
 func New(ctx context.Context, cfg Config) (*Provider, error) {
-	if os.Geteuid() != 0 {
-		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "sandboxes need root",
-			Hint: "run the command with sudo, or point it at a server with --endpoint",
-		}
-	}
 	for _, path := range []string{cfg.Exe, cfg.Dir} {
 		if !filepath.IsAbs(path) {
 			return nil, fmt.Errorf("prepare sandboxes: %q is not an absolute path", path)
 		}
 	}
-	h, err := cgroup.Detect()
+	h, err := detect(ctx, cfg)
 	if err != nil {
-		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "sandboxes cannot be bounded on this machine", Err: err,
-			Hint: "mount cgroup v2 (or v1 with memory, pids and cpu) at /sys/fs/cgroup",
-		}
+		return nil, err
 	}
 	p := &Provider{
 		engine: cfg.Engine, marks: cfg.Engine.Marks(), exe: cfg.Exe, base: filepath.Clean(cfg.Dir), hierarchy: h, log: cfg.Logger, onClosed: cfg.Closed, open: map[string]*box{},
@@ -164,6 +159,22 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		return nil, fmt.Errorf("prepare sandboxes: %w", err)
 	}
 	return p, nil
+}
+
+// detect finds the cgroups that bound sandboxes: nil where nothing can, which
+// is without root and the engine's part of the machine in order.
+func detect(ctx context.Context, cfg Config) (*cgroup.Hierarchy, error) {
+	if rootless() {
+		return nil, checkRootless(ctx, cfg)
+	}
+	h, err := cgroup.Detect()
+	if err != nil {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "sandboxes cannot be bounded on this machine", Err: err,
+			Hint: "mount cgroup v2 (or v1 with memory, pids and cpu) at /sys/fs/cgroup",
+		}
+	}
+	return h, nil
 }
 
 // claim makes this instance's directory, locked for as long as we live.
@@ -244,14 +255,18 @@ func (p *Provider) enter(b *box) error {
 
 func (p *Provider) newBox(id string) *box {
 	dir := filepath.Join(p.dir, id)
-	group := p.hierarchy.Open(p.cgroupPath(id))
-	return &box{
-		provider: p, group: group, lost: make(chan struct{}),
+	b := &box{
+		provider: p, lost: make(chan struct{}),
 		Box: Box{
-			ID: id, Instance: p.dir, Dir: dir, Cgroup: group.Dirs(),
+			ID: id, Instance: p.dir, Dir: dir,
 			Root: filepath.Join(dir, "root"), PIDFile: filepath.Join(dir, "pid"),
 		},
 	}
+	if p.hierarchy != nil {
+		b.group = p.hierarchy.Open(p.cgroupPath(id))
+		b.Cgroup = b.group.Dirs()
+	}
+	return b
 }
 
 func (p *Provider) cgroupPath(id string) string {

@@ -80,6 +80,22 @@ func lockDead(ctx context.Context, name string) (*os.File, error) {
 // removeInstance ends every process of an instance and removes its cgroups,
 // mounts and files.
 func (p *Provider) removeInstance(ctx context.Context, instance string) error {
+	dir := filepath.Join(p.base, instance)
+	var errs []error
+	if p.hierarchy != nil {
+		errs = append(errs, p.removeGroups(ctx, instance))
+	} else {
+		killed, err := killNamed(ctx, p.marks.Argument(dir))
+		errs = append(errs, err, reap(ctx, killed))
+	}
+	if err := unmountBelow(dir); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(append(errs, os.RemoveAll(dir))...)
+}
+
+// removeGroups ends every process of an instance and removes its cgroups.
+func (p *Provider) removeGroups(ctx context.Context, instance string) error {
 	parent := p.hierarchy.Open(filepath.Join(dreamcore.AppName, instance))
 	names, err := parent.Children()
 	if err != nil {
@@ -95,11 +111,7 @@ func (p *Provider) removeInstance(ctx context.Context, instance string) error {
 	errs = append(errs, err)
 	// The last instance takes the group that they all share with it.
 	p.hierarchy.Open(dreamcore.AppName).RemoveIfEmpty()
-	dir := filepath.Join(p.base, instance)
-	if err := unmountBelow(dir); err != nil {
-		return errors.Join(append(errs, err)...)
-	}
-	return errors.Join(append(errs, os.RemoveAll(dir))...)
+	return errors.Join(errs...)
 }
 
 // unmountBelow unmounts everything that is mounted at or below dir, deepest

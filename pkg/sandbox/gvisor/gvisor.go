@@ -73,6 +73,9 @@ func (g gvisor) Prepare(dir string) error {
 }
 
 func (g gvisor) Bundle(box engine.Box, spec sandbox.Spec) error {
+	if len(engine.Unlimited()) > 0 {
+		return oci.WriteBundle(box.Dir, g.exe, spec, oci.Rootless{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
+	}
 	return oci.WriteBundle(box.Dir, g.exe, spec, nil)
 }
 
@@ -80,12 +83,18 @@ func (g gvisor) Bundle(box engine.Box, spec sandbox.Spec) error {
 // is a pipe that we read. Files would grow as a guest likes.
 const logPath = "/proc/self/fd/2"
 
+// rootFlag is an argument that all of gVisor's processes of an instance have.
+func rootFlag(instance string) string { return "--root=" + filepath.Join(instance, stateDir) }
+
 // Command is `runsc run`. Nothing of our environment goes with it: it is no
 // place for keys.
 func (g gvisor) Command(ctx context.Context, box engine.Box) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, g.exe,
-		Role, JoinPrefix+strings.Join(box.Cgroup, ","),
-		"--root="+filepath.Join(box.Instance, stateDir),
+	args := []string{Role}
+	if len(box.Cgroup) > 0 { // none without root
+		args = append(args, JoinPrefix+strings.Join(box.Cgroup, ","))
+	}
+	args = append(args,
+		rootFlag(box.Instance),
 		"--platform=systrap",
 		"--network=none",   // no route to anywhere; loopback only
 		"--host-uds=open",  // programs may connect to sockets that we bind in
@@ -96,6 +105,7 @@ func (g gvisor) Command(ctx context.Context, box engine.Box) *exec.Cmd {
 		// Without these a failed boot shows as EOF.
 		"--log="+logPath, "--log-format=json", "--debug-log="+logPath,
 		"run", "--detach", "--bundle", box.Dir, "--pid-file", box.PIDFile, box.ID)
+	cmd := exec.CommandContext(ctx, g.exe, args...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", sidecarEnv + "=" + filepath.Join(box.Instance, sidecarDir)}
 	return cmd
 }
@@ -106,6 +116,7 @@ func (g gvisor) Marks() engine.Marks {
 		HostProcesses: func(inside int) int { return hostProcesses + hostPerGuest*inside },
 		Orphans:       []string{"exe", sentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:engine.MaxComm]},
 		Children:      gofers,
+		Argument:      rootFlag,
 	}
 }
 

@@ -48,7 +48,8 @@ func beVictim(dir string) {
 				fail(err)
 			}
 			for range 3 {
-				if _, err := sb.Start(ctx, sandbox.Command{Args: []string{"/bin/sleep", "1000"}}); err != nil {
+				cmd := sandbox.Command{Args: []string{"/bin/sleep", "1000"}, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+				if _, err := sb.Start(ctx, cmd); err != nil {
 					fail(err)
 				}
 			}
@@ -63,6 +64,10 @@ func beVictim(dir string) {
 
 func TestSweepAfterKill(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
+	sweepAfterKill(t)
+}
+
+func sweepAfterKill(t *testing.T) {
 	exe := sandboxtest.Binary(t)
 	dir := t.TempDir()
 	for round := range 10 {

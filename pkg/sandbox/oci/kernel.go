@@ -42,8 +42,8 @@ func (k Kernel) Validate() error {
 	return nil
 }
 
-// harden adds to a bundle what a shared kernel needs.
-func (k *Kernel) harden(c *specs.Spec) error {
+// fit adds to a bundle what a shared kernel needs.
+func (k *Kernel) fit(c *specs.Spec) error {
 	if err := k.Validate(); err != nil {
 		return err
 	}

@@ -20,7 +20,11 @@ var kernel = oci.Kernel{UID: 10000, GID: 10001, Cgroup: "/dreamcore/i-1/s-1"}
 func bundle(t *testing.T, k *oci.Kernel) specs.Spec {
 	t.Helper()
 	dir := t.TempDir()
-	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, k); err != nil {
+	var way oci.Way
+	if k != nil {
+		way = k
+	}
+	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, way); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
@@ -177,5 +181,27 @@ func TestSharedKernelAddsAndTakesNothingElseAway(t *testing.T) {
 		if m.Type == "sysfs" {
 			t.Error("/sys is there")
 		}
+	}
+}
+
+func TestRootlessIsOneUser(t *testing.T) {
+	dir := t.TempDir()
+	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, oci.Rootless{UID: 1000, GID: 0}); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c specs.Spec
+	if err := json.Unmarshal(raw, &c); err != nil {
+		t.Fatal(err)
+	}
+	users, groups := []specs.LinuxIDMapping{{ContainerID: 1000, HostID: 1000, Size: 1}}, []specs.LinuxIDMapping{{Size: 1}}
+	if !slices.Equal(c.Linux.UIDMappings, users) || !slices.Equal(c.Linux.GIDMappings, groups) || c.Process.User.UID != 1000 {
+		t.Errorf("users %+v, groups %+v, PID 1 %+v", c.Linux.UIDMappings, c.Linux.GIDMappings, c.Process.User)
+	}
+	if err := oci.WriteBundle(t.TempDir(), "/opt/dreamcore", spec, oci.Rootless{}); err == nil {
+		t.Error("root got a rootless sandbox")
 	}
 }

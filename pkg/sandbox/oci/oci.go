@@ -31,15 +31,20 @@ const CleanRole = "clean"
 // to kill them. Programs of ordinary users have none.
 var supervisorCaps = []string{"CAP_KILL", "CAP_SETGID", "CAP_SETUID"}
 
+// Way is how the sandbox runs on the host: *Kernel or Rootless.
+type Way interface {
+	fit(c *specs.Spec) error
+}
+
 // WriteBundle writes dir/config.json for a sandbox whose PID 1 is the program
-// exe of the host. A kernel that is not nil is shared with the guests.
-func WriteBundle(dir, exe string, s sandbox.Spec, k *Kernel) error {
+// exe of the host. way is what the engine needs beyond that; nil is nothing.
+func WriteBundle(dir, exe string, s sandbox.Spec, way Way) error {
 	if err := s.Validate(); err != nil {
 		return fmt.Errorf("sandbox specification: %w", err)
 	}
 	c := config(exe, s)
-	if k != nil {
-		if err := k.harden(c); err != nil {
+	if way != nil {
+		if err := way.fit(c); err != nil {
 			return fmt.Errorf("sandbox specification: %w", err)
 		}
 	}

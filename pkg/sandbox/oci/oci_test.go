@@ -32,7 +32,7 @@ var spec = sandbox.Spec{
 func TestBundleIsTheGoldenOne(t *testing.T) {
 	tests := map[string]struct {
 		spec   sandbox.Spec
-		kernel *oci.Kernel
+		kernel oci.Way
 	}{
 		"full.json":    {spec, nil},
 		"default.json": {sandbox.Spec{Root: sandbox.Root{Path: "/state/root"}}, nil},

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/hashicorp/yamux"
 	"golang.org/x/sys/unix"
@@ -32,6 +33,9 @@ const drainLimit = 250 * time.Millisecond
 func Serve(conn io.ReadWriteCloser) error {
 	if pid := os.Getpid(); pid != 1 {
 		return fmt.Errorf("this is the supervisor of a sandbox and runs as process 1 only, not as %d", pid)
+	}
+	if err := becomeRoot(); err != nil {
+		return fmt.Errorf("PID 1: %w", err)
 	}
 	// The talk may be standard output, and Go ends a program that writes to a
 	// broken one. It must end as below instead. Ignoring the signal would pass
@@ -62,6 +66,32 @@ func Serve(conn io.ReadWriteCloser) error {
 		return fmt.Errorf("PID 1: %w", err) // their streams would not end either
 	}
 	streams.Wait()
+	return nil
+}
+
+// becomeRoot makes the supervisor root, where the engine had to start it as the
+// user of the programs: they could kill and trace it.
+func becomeRoot() error {
+	if os.Getuid() == 0 && os.Getgid() == 0 {
+		return nil
+	}
+	if err := syscall.Setgid(0); err != nil {
+		return fmt.Errorf("become root's group: %w", err)
+	}
+	if err := syscall.Setuid(0); err != nil {
+		return fmt.Errorf("become root: %w", err)
+	}
+	// What was inheritable to come this far is not for programs.
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return fmt.Errorf("read the capabilities: %w", err)
+	}
+	caps[0].Inheritable, caps[1].Inheritable = 0, 0
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&caps[0])), 0)
+	if errno != 0 {
+		return fmt.Errorf("give up inheritable capabilities: %w", errno)
+	}
 	return nil
 }
 
