@@ -54,7 +54,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # Sandboxes share the machine: packages run one after the other.
 # shellcheck disable=SC2086
-if ! go test -race -count=1 -p 1 -timeout 20m "$@" $packages 2>&1 | tee "$log"; then
+if ! go test -race -count=1 -p 1 -timeout 40m "$@" $packages 2>&1 | tee "$log"; then
   # A crash prints thousands of lines behind its cause: the causes once more, at the end.
   say "what failed"
   grep -nE -A8 '^ *--- FAIL|^panic: |^fatal error: |^runtime: |WARNING: DATA RACE|^# |^goleak: ' "$log" | cut -c1-300 | head -150
