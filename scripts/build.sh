@@ -8,6 +8,7 @@ out=${1:-bin/dreamcore}
 version=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo dev)}
 mkdir -p "$(dirname "$out")"
 scripts/runc.sh "$(go env GOARCH)"
+scripts/supervisor.sh "$(go env GOARCH)"
 # cgo stays off: every build with it breaks gVisor's kernel.
 CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$version" -o "$out" ./cmd/dreamcore
 echo "built $out ($version, $(du -h "$out" | cut -f1))"

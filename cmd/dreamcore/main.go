@@ -16,7 +16,7 @@ import (
 // other names, and must not pay for it.
 func main() {
 	if filepath.Base(os.Args[0]) == oci.InitRole {
-		if err := inside(os.Args[1:]); err != nil {
+		if err := pid1.Main(os.Args[1:]); err != nil {
 			_, _ = os.Stderr.WriteString(err.Error() + "\n")
 			os.Exit(1)
 		}
@@ -24,13 +24,4 @@ func main() {
 	}
 	runsc.Dispatch(os.Args)
 	os.Exit(run())
-}
-
-// inside is the program in a sandbox: the supervisor, or the removal of what
-// an ended job has left.
-func inside(args []string) error {
-	if len(args) > 1 && args[0] == oci.CleanRole {
-		return pid1.Clean(args[1:])
-	}
-	return pid1.Serve(pid1.Stdio{In: os.Stdin, Out: os.Stdout})
 }

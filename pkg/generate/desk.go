@@ -18,6 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
@@ -124,7 +125,7 @@ func (d *desk) Clean(ctx context.Context) error {
 	}
 	var said strings.Builder
 	p, err := d.Start(ctx, sandbox.Command{
-		Args: append([]string{oci.InitPath, oci.CleanRole}, leftovers...),
+		Args: append([]string{oci.InitPath, pid1.CleanRole}, leftovers...),
 		UID:  d.made.UID, GID: d.made.GID, Stderr: &said,
 	})
 	if err != nil {

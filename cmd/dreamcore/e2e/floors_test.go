@@ -32,7 +32,7 @@ var floors = map[string]int{
 	"pkg/server": 5, "pkg/gate": 5, "pkg/setup": 5, "pkg/deploy": 5, "pkg/config": 5, "pkg/doctor": 5, "pkg/control": 5,
 	"pkg/sandbox/gvisor/runsc": 5, // the engine itself, for main only
 
-	"cmd/dreamcore": 6, "cmd/dreamcore/e2e": 6,
+	"cmd/dreamcore": 6, "cmd/dreamcore/e2e": 6, "cmd/dreamcore-init": 6,
 }
 
 // onlyMain are imported by the program and by nothing else.

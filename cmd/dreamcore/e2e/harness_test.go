@@ -139,7 +139,7 @@ func traces(t *testing.T, exe, dir string) []string {
 	var found []string
 	procs, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, p := range procs {
-		if link, err := os.Readlink(p); err == nil && strings.TrimSuffix(link, " (deleted)") == exe {
+		if link, err := os.Readlink(p); err == nil && isOurs(link, exe, dir) {
 			found = append(found, "process "+p)
 		}
 	}
@@ -157,17 +157,17 @@ func traces(t *testing.T, exe, dir string) []string {
 	for _, pattern := range []string{"/sys/fs/cgroup/dreamcore", "/sys/fs/cgroup/*/dreamcore"} {
 		groups, _ := filepath.Glob(pattern)
 		for _, g := range groups {
-			found = append(found, leftGroups(g, exe)...)
+			found = append(found, leftGroups(g, exe, dir)...)
 		}
 	}
 	return found
 }
 
-// leftGroups lists the control groups at and below dir that have nothing below
+// leftGroups lists the control groups at and below group that have nothing below
 // them, but those in which another program's processes are: somebody else may
 // work on this machine.
-func leftGroups(dir, exe string) (found []string) {
-	entries, err := os.ReadDir(dir)
+func leftGroups(group, exe, dir string) (found []string) {
+	entries, err := os.ReadDir(group)
 	if err != nil {
 		return nil
 	}
@@ -175,19 +175,26 @@ func leftGroups(dir, exe string) (found []string) {
 	for _, e := range entries {
 		if e.IsDir() {
 			leaf = false
-			found = append(found, leftGroups(filepath.Join(dir, e.Name()), exe)...)
+			found = append(found, leftGroups(filepath.Join(group, e.Name()), exe, dir)...)
 		}
 	}
 	if !leaf {
 		return found
 	}
-	procs, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	procs, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
 	for pid := range strings.FieldsSeq(string(procs)) {
-		if link, err := os.Readlink("/proc/" + pid + "/exe"); err == nil && strings.TrimSuffix(link, " (deleted)") != exe {
+		if link, err := os.Readlink("/proc/" + pid + "/exe"); err == nil && !isOurs(link, exe, dir) {
 			return nil
 		}
 	}
-	return []string{"cgroup " + dir}
+	return []string{"cgroup " + group}
+}
+
+// isOurs tells whether a process runs the program under test, or the
+// supervisor that it has put below dir.
+func isOurs(link, exe, dir string) bool {
+	link = strings.TrimSuffix(link, " (deleted)")
+	return link == exe || strings.HasPrefix(link, dir+"/")
 }
 
 // result is how a command ended.

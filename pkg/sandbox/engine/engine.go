@@ -57,6 +57,7 @@ type Box struct {
 	Instance string   // directory of the instance
 	Dir      string   // the bundle
 	Root     string   // the root file system, a copy of the box's own
+	Init     string   // the program on the host that becomes PID 1
 	PIDFile  string   // where Command writes
 	Cgroup   []string // directories of the group that its processes are in; none without root
 }
@@ -191,6 +192,9 @@ func (p *Provider) claim() error {
 		_, err = fmt.Fprintln(lock, os.Getpid()) // for those who find it locked
 	}
 	if err == nil {
+		err = p.supervisor(tmp)
+	}
+	if err == nil {
 		err = p.engine.Prepare(tmp)
 	}
 	if err == nil {
@@ -258,7 +262,7 @@ func (p *Provider) newBox(id string) *box {
 	b := &box{
 		provider: p, lost: make(chan struct{}),
 		Box: Box{
-			ID: id, Instance: p.dir, Dir: dir,
+			ID: id, Instance: p.dir, Dir: dir, Init: p.init(),
 			Root: filepath.Join(dir, "root"), PIDFile: filepath.Join(dir, "pid"),
 		},
 	}

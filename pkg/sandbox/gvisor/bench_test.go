@@ -15,6 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
@@ -126,7 +127,7 @@ func BenchmarkClean(b *testing.B) {
 		if err := sb.EndAll(b.Context()); err != nil {
 			b.Fatal(err)
 		}
-		pr, err := sb.Start(b.Context(), sandbox.Command{Args: []string{oci.InitPath, oci.CleanRole, "/tmp", "/dev/shm"}, UID: sandboxtest.UID, GID: sandboxtest.GID})
+		pr, err := sb.Start(b.Context(), sandbox.Command{Args: []string{oci.InitPath, pid1.CleanRole, "/tmp", "/dev/shm"}, UID: sandboxtest.UID, GID: sandboxtest.GID})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -74,9 +74,9 @@ func (g gvisor) Prepare(dir string) error {
 
 func (g gvisor) Bundle(box engine.Box, spec sandbox.Spec) error {
 	if len(engine.Unlimited()) > 0 {
-		return oci.WriteBundle(box.Dir, g.exe, spec, oci.Rootless{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
+		return oci.WriteBundle(box.Dir, box.Init, spec, oci.Rootless{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
 	}
-	return oci.WriteBundle(box.Dir, g.exe, spec, nil)
+	return oci.WriteBundle(box.Dir, box.Init, spec, nil)
 }
 
 // logPath is where the engine writes its logs: into its standard error, which

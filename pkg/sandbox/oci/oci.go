@@ -23,10 +23,6 @@ const InitPath = "/.dreamcore/" + InitRole
 // InitRole is the name in argv[0] that tells our program to be the supervisor.
 const InitRole = "dreamcore-init"
 
-// CleanRole is the argument that tells our program inside a sandbox to remove
-// what is in the directories that follow, as the user that it runs as.
-const CleanRole = "clean"
-
 // supervisorCaps are what PID 1 needs: to start programs as another user and
 // to kill them. Programs of ordinary users have none.
 var supervisorCaps = []string{"CAP_KILL", "CAP_SETGID", "CAP_SETUID"}

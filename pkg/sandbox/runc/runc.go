@@ -146,7 +146,7 @@ func (r runc) Bundle(box engine.Box, spec sandbox.Spec) error {
 		return err
 	}
 	spec.Root.Path = at
-	return oci.WriteBundle(box.Dir, r.cfg.Exe, spec, &oci.Kernel{UID: r.cfg.UID, GID: r.cfg.GID, Cgroup: cgroupOf(box)})
+	return oci.WriteBundle(box.Dir, box.Init, spec, &oci.Kernel{UID: r.cfg.UID, GID: r.cfg.GID, Cgroup: cgroupOf(box)})
 }
 
 // placeLink is a link in the bundle that tells where its root is in the room.
@@ -154,7 +154,7 @@ func placeLink(box engine.Box) string { return filepath.Join(box.Dir, "at") }
 
 // paths are all that runc needs of the machine.
 func (r runc) paths(box engine.Box, spec sandbox.Spec) []string {
-	paths := []string{box.Instance, r.cfg.Exe}
+	paths := []string{box.Instance, box.Init}
 	for _, m := range append(append([]sandbox.Mount(nil), spec.Root.Mounts...), spec.Mounts...) {
 		if m.Source != "" {
 			paths = append(paths, m.Source)

@@ -1,0 +1,6 @@
+package engine
+
+import "embed"
+
+//go:embed embedded/amd64
+var embedded embed.FS

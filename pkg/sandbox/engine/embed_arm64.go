@@ -1,0 +1,6 @@
+package engine
+
+import "embed"
+
+//go:embed embedded/arm64
+var embedded embed.FS

@@ -1,0 +1,42 @@
+package engine
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+)
+
+// supervisorName is the file of the supervisor, embedded and in an instance's
+// directory.
+const supervisorName = "dreamcore-init"
+
+// supervisor puts the embedded supervisor into the directory of an instance. A
+// program that was built without one is its own. Everybody may execute it: root
+// inside a sandbox may be nobody outside.
+func (p *Provider) supervisor(dir string) error {
+	raw, err := embedded.ReadFile(path.Join("embedded", runtime.GOARCH, supervisorName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, supervisorName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(raw)
+	return errors.Join(err, f.Chmod(0o755), f.Close())
+}
+
+// init is the program on the host that becomes PID 1.
+func (p *Provider) init() string {
+	name := filepath.Join(p.dir, supervisorName)
+	if _, err := os.Lstat(name); err == nil {
+		return name
+	}
+	return p.exe
+}

@@ -1,0 +1,48 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestTheEmbeddedSupervisorIsOfTheseSources finds one that was built before its
+// sources changed: it would talk as they did then. The sum is made as
+// scripts/supervisor.sh makes it.
+func TestTheEmbeddedSupervisorIsOfTheseSources(t *testing.T) {
+	dir := path.Join("embedded", runtime.GOARCH)
+	if _, err := embedded.ReadFile(path.Join(dir, supervisorName)); err != nil {
+		t.Skip("none is embedded: the program is its own supervisor")
+	}
+	was, err := embedded.ReadFile(path.Join(dir, "sources.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, pattern := range []string{"../pid1/*.go", "../*.go", "../../../cmd/dreamcore-init/*.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, found...)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+	var sums []string
+	for _, name := range names {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums = append(sums, fmt.Sprintf("%x\n", sha256.Sum256(raw)))
+	}
+	slices.Sort(sums)
+	if is := fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(sums, "")))); is != strings.TrimSpace(string(was)) {
+		t.Error("the embedded supervisor is older than its sources: run scripts/build.sh")
+	}
+}

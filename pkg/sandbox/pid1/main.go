@@ -1,0 +1,16 @@
+package pid1
+
+import "os"
+
+// CleanRole is the argument that tells the program inside a sandbox to remove
+// what is in the directories that follow, as the user that it runs as.
+const CleanRole = "clean"
+
+// Main is the program inside a sandbox: the supervisor, which talks over its
+// standard input and output, or the removal of what an ended job has left.
+func Main(args []string) error {
+	if len(args) > 1 && args[0] == CleanRole {
+		return Clean(args[1:])
+	}
+	return Serve(Stdio{In: os.Stdin, Out: os.Stdout})
+}
