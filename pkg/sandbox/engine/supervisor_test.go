@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 // TestTheEmbeddedSupervisorIsOfTheseSources finds one that was built before its
@@ -17,9 +19,8 @@ import (
 // scripts/supervisor.sh makes it.
 func TestTheEmbeddedSupervisorIsOfTheseSources(t *testing.T) {
 	dir := path.Join("embedded", runtime.GOARCH)
-	if _, err := embedded.ReadFile(path.Join(dir, supervisorName)); err != nil {
-		t.Skip("none is embedded: the program is its own supervisor")
-	}
+	_, err := embedded.ReadFile(path.Join(dir, supervisorName))
+	sandboxtest.Need(t, err == nil, "the supervisor, which scripts/build.sh embeds")
 	was, err := embedded.ReadFile(path.Join(dir, "sources.sum"))
 	if err != nil {
 		t.Fatal(err)
