@@ -48,6 +48,7 @@ const (
 	MaxTotalBytes = 1 << 20  // of all values together
 	MaxKeys       = 64
 	maxKeyBytes   = 256
+	maxNameBytes  = 63
 	maxAPIKey     = 4 << 10
 )
 
@@ -60,7 +61,7 @@ const (
 )
 
 var (
-	nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`) // a counted repeat would cost every start
 	keyForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
@@ -262,7 +263,7 @@ func sealedNames(dir string) ([]string, error) {
 // CheckName refuses names that are not 1 to 63 lower-case letters, digits and
 // dashes with no dash in front (CodeInvalid).
 func CheckName(name string) error {
-	if nameForm.MatchString(name) {
+	if len(name) <= maxNameBytes && nameForm.MatchString(name) {
 		return nil
 	}
 	return &dreamcore.Error{
