@@ -237,6 +237,9 @@ func (s *Service) Exec(ctx context.Context, name string, cmd sandbox.Command) (s
 	cmd.Dir = fmt.Sprintf(projectsDir, info.User)
 	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TERM=dumb", "LANG=C.UTF-8"}
 	p, err := d.Start(ctx, cmd)
+	if errors.Is(err, sandbox.ErrLost) || ctx.Err() != nil {
+		return sandbox.Exit{}, err // the program has no part in it
+	}
 	if err != nil {
 		return sandbox.Exit{}, &dreamcore.Error{
 			Code: dreamcore.CodeInvalid, Message: "the program cannot be started", Err: err,
