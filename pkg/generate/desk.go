@@ -237,7 +237,7 @@ func (s *Service) Exec(ctx context.Context, name string, cmd sandbox.Command) (s
 	cmd.Dir = fmt.Sprintf(projectsDir, info.User)
 	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TERM=dumb", "LANG=C.UTF-8"}
 	p, err := d.Start(ctx, cmd)
-	if errors.Is(err, sandbox.ErrLost) || ctx.Err() != nil {
+	if err != nil && (errors.Is(err, sandbox.ErrLost) || ctx.Err() != nil) {
 		return sandbox.Exit{}, err // the program has no part in it
 	}
 	if err != nil {
