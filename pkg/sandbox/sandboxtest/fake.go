@@ -54,6 +54,13 @@ func (f *Fake) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process,
 	stdout, stderr := &fakeOutput{w: cmd.Stdout, kill: kill}, &fakeOutput{w: cmd.Stderr, kill: kill}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	p := &fakeProcess{signals: make(chan syscall.Signal, 16), done: make(chan struct{})}
+	lost := f.Lost()
+	f.mu.Lock() // a Close that is under way waits for all of it or none
+	defer f.mu.Unlock()
+	if f.closes > 0 {
+		kill()
+		return nil, fmt.Errorf("fake: %w", sandbox.ErrLost)
+	}
 	f.runs.Go(func() {
 		defer close(p.done)
 		defer kill()
@@ -65,7 +72,7 @@ func (f *Fake) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process,
 	f.runs.Go(func() {
 		defer kill()
 		select {
-		case <-f.Lost():
+		case <-lost:
 		case <-p.done:
 		}
 	})
