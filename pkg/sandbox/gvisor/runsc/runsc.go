@@ -8,8 +8,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/subcommands"
 	"golang.org/x/sys/unix"
@@ -22,12 +24,19 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 )
 
+// settleAfter is how long a sentry and a gofer may take for their start: at a
+// hundred starts at once they all take longer, which costs only memory.
+const settleAfter = 2 * time.Second
+
 // Dispatch runs gVisor when the command line says that this process is part
 // of it, and then does not return. gVisor re-executes the program under names
 // of its own, and its boot clears the environment: argv is all there is.
 func Dispatch(args []string) {
 	switch filepath.Base(args[0]) {
-	case "runsc", "runsc-sandbox", "runsc-gofer", "runsc-exec", "gvisor_sentry", "exe":
+	case "runsc-sandbox", "runsc-gofer", "gvisor_sentry":
+		go settle()
+		run(args)
+	case "runsc", "runsc-exec", "exe":
 		run(args)
 	case gvisor.PrewarmerName:
 		// gVisor starts its sentry through this helper, which execs it.
@@ -51,6 +60,14 @@ func Dispatch(args []string) {
 		}
 		run(append([]string{"runsc"}, args...))
 	}
+}
+
+// settle gives back what a process that will live as long as its sandbox took
+// for its start, once that is over: an idle one would keep it for good, as it
+// allocates too little to ever collect.
+func settle() {
+	time.Sleep(settleAfter)
+	debug.FreeOSMemory()
 }
 
 func run(args []string) {
