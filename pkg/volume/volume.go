@@ -7,6 +7,7 @@
 //	volumes/dreamcore-data/                   0700, ours
 //	volumes/dreamcore-data/users/U/projects/  0700, ours
 //	volumes/dreamcore-data/users/U/projects/P 0755, the sandbox user's: a sandbox sees this and nothing above it
+//	volumes/dreamcore-data/users/U/staging/P  a change of a project in the making, see Apply
 //	volumes/dreamcore-data/.checks/ID         0755, the sandbox user's, for one check
 //	volumes/dreamcore-data/.disks/U.ext4      0600, ours: with a bound, the file system at users/U
 //	volumes/dreamcore-data/users/U/homes/P    0700, the sandbox user's: with a bound, in place of homes/U/P
@@ -74,6 +75,7 @@ type Store struct {
 	locks   *os.Root
 	disks   *disk.Store // nil: no bound
 	opts    Options
+	log     *slog.Logger
 }
 
 // Info describes a volume.
@@ -102,7 +104,10 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.LocksDir == "" {
 		opts.LocksDir = filepath.Join(filepath.Dir(dir), "locks")
 	}
-	s := &Store{opts: opts}
+	s := &Store{opts: opts, log: opts.Logger}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
 	for _, d := range []struct {
 		path string
 		root **os.Root

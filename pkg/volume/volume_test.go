@@ -24,6 +24,7 @@ const (
 
 func TestMain(m *testing.M) {
 	holdLockForParent()
+	applyForParent()
 	goleak.VerifyTestMain(m)
 }
 
