@@ -1,0 +1,195 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	format "github.com/go-git/go-git/v5/plumbing/format/diff"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/utils/diff"
+	"github.com/sergi/go-diff/diffmatchpatch"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Bounds of a diff. What was written in a sandbox can be made to be compared
+// for hours.
+const (
+	maxDiffFile  = 1 << 20 // bytes of a file that is compared line by line
+	maxDiffBytes = 8 << 20 // of the whole text
+	maxDiffFiles = 2000
+	fileLimit    = 2 * time.Second  // for one file; beyond it the comparison becomes coarse
+	diffLimit    = 20 * time.Second // for all
+	renameLimit  = 100              // files that are new, and files that are gone
+	renameScore  = 60               // per cent of lines that are the same
+	diffContext  = 3                // lines around a change
+)
+
+// Diff returns what a version changed, in the form of git diff; everything is
+// new in the first one. hash is 7 to 40 hexadecimal digits. Files that are no
+// text, or that are larger than 1 MiB, are said to differ. What is left out of
+// a long diff is said in its last line. CodeInvalid: hash is no hash;
+// CodeNotFound: there is no such version.
+func (s *Store) Diff(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (string, error) {
+	r, c, err := s.find(ctx, user, project, hash)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, diffLimit)
+	defer cancel()
+	changes, err := r.changes(ctx, c)
+	if err != nil {
+		return "", r.unreadable(ctx, err)
+	}
+	var text strings.Builder
+	enc := format.NewUnifiedEncoder(&text, diffContext)
+	for i, change := range changes {
+		if i == maxDiffFiles || text.Len() > maxDiffBytes || ctx.Err() != nil {
+			fmt.Fprintf(&text, "(%d more files changed and are not shown)\n", len(changes)-i)
+			break
+		}
+		p, err := comparison(change)
+		if err != nil {
+			return "", r.damaged(err)
+		}
+		if err := enc.Encode(p); err != nil {
+			return "", fmt.Errorf("write a diff: %w", err)
+		}
+	}
+	return strings.ToValidUTF8(text.String(), "\uFFFD"), nil
+}
+
+// changes compares a commit with the one before it.
+func (r *repo) changes(ctx context.Context, c *object.Commit) (object.Changes, error) {
+	var before plumbing.Hash
+	if len(c.ParentHashes) > 0 {
+		var err error
+		if before, err = r.treeOf(c.ParentHashes[0]); err != nil {
+			return nil, err
+		}
+	}
+	tree, err := object.GetTree(r.store, c.TreeHash) // only to reach the store
+	if err != nil {
+		return nil, err
+	}
+	var all object.Changes
+	// Looking for renames reads every file that is new and every one that is
+	// gone: only where all are small are they compared by content.
+	opts := &object.DiffTreeOptions{DetectRenames: true, RenameScore: renameScore, RenameLimit: renameLimit}
+	entry := func(l *leaf) object.ChangeEntry {
+		if l == nil {
+			return object.ChangeEntry{}
+		}
+		if size, err := r.store.EncodedObjectSize(l.hash); err != nil || size > maxDiffFile {
+			opts.OnlyExactRenames = true
+		}
+		// The name of the entry is not used, and one that go-git refuses would
+		// make the file unreadable.
+		return object.ChangeEntry{Name: l.path, Tree: tree, TreeEntry: object.TreeEntry{Name: "file", Mode: l.mode, Hash: l.hash}}
+	}
+	err = r.compare(ctx, before, c.TreeHash, "", 1, func(p pair) {
+		all = append(all, &object.Change{From: entry(p.from), To: entry(p.to)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return object.DetectRenames(all, opts)
+}
+
+// comparison is one changed file as the encoder wants it.
+func comparison(change *object.Change) (format.Patch, error) {
+	from, to, err := change.Files()
+	if err != nil {
+		return nil, err
+	}
+	p := &filePatch{from: side(change.From, from), to: side(change.To, to)}
+	before, ok1, err1 := lines(from)
+	after, ok2, err2 := lines(to)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	if p.binary = !ok1 || !ok2; !p.binary {
+		for _, d := range diff.DoWithTimeout(before, after, fileLimit) {
+			p.chunks = append(p.chunks, chunk{d})
+		}
+	}
+	return p, nil
+}
+
+// lines returns the text of a file; ok is false when it is no text, or too
+// long to be compared. No file is an empty one.
+func lines(f *object.File) (text string, ok bool, err error) {
+	if f == nil {
+		return "", true, nil
+	}
+	if f.Size > maxDiffFile {
+		return "", false, nil
+	}
+	r, err := f.Reader()
+	if err != nil {
+		return "", false, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(r, maxDiffFile))
+	if err = errors.Join(err, r.Close()); err != nil {
+		return "", false, err
+	}
+	return string(raw), utf8.Valid(raw) && !strings.ContainsRune(string(raw), 0), nil
+}
+
+// filePatch is a format.Patch of one file.
+type filePatch struct {
+	from, to format.File
+	binary   bool
+	chunks   []format.Chunk
+}
+
+func (p *filePatch) FilePatches() []format.FilePatch { return []format.FilePatch{p} }
+func (p *filePatch) Message() string                 { return "" }
+func (p *filePatch) IsBinary() bool                  { return p.binary }
+func (p *filePatch) Files() (from, to format.File)   { return p.from, p.to }
+func (p *filePatch) Chunks() []format.Chunk          { return p.chunks }
+
+// fileSide is a file before or after a change.
+type fileSide struct{ entry object.ChangeEntry }
+
+// side is nil for a file that is not there: a nil interface, not a nil pointer.
+func side(e object.ChangeEntry, f *object.File) format.File {
+	if f == nil {
+		return nil
+	}
+	return fileSide{e}
+}
+
+func (f fileSide) Hash() plumbing.Hash     { return f.entry.TreeEntry.Hash }
+func (f fileSide) Mode() filemode.FileMode { return f.entry.TreeEntry.Mode }
+
+// Path quotes a name that could pass for another line of the diff.
+func (f fileSide) Path() string {
+	if strings.ContainsFunc(f.entry.Name, unicode.IsControl) || !utf8.ValidString(f.entry.Name) {
+		return strconv.Quote(f.entry.Name)
+	}
+	return f.entry.Name
+}
+
+type chunk struct{ diffmatchpatch.Diff }
+
+func (c chunk) Content() string { return c.Text }
+
+func (c chunk) Type() format.Operation {
+	switch c.Diff.Type {
+	case diffmatchpatch.DiffInsert:
+		return format.Add
+	case diffmatchpatch.DiffDelete:
+		return format.Delete
+	}
+	return format.Equal
+}

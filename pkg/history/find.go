@@ -1,0 +1,143 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"regexp"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// What is said of a version that is not there, in the words of the contract.
+const (
+	NotInitialized = "Git not initialized"
+	NoSuchCommit   = "Commit not found"
+)
+
+var hashForm = regexp.MustCompile(`^[0-9a-fA-F]+$`)
+
+// CheckHash refuses what is no hash or beginning of one: 7 to 40 hexadecimal
+// digits. CodeInvalid.
+func CheckHash(hash string) error {
+	if len(hash) < shortLength || len(hash) > 40 || !hashForm.MatchString(hash) {
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid commit hash", Hint: "give 7 to 40 hexadecimal digits, as the log shows them"}
+	}
+	return nil
+}
+
+// find returns the version whose hash begins with prefix: one that the log
+// shows, or could show. Objects that no version leads to are none.
+func (s *Store) find(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, prefix string) (*repo, *object.Commit, error) {
+	if err := CheckHash(prefix); err != nil {
+		return nil, nil, err
+	}
+	r, err := openRepo(s.path(user, project))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: NotInitialized, Hint: "the project has no version yet: change a file of it, or make a game"}
+	}
+	if err != nil {
+		return nil, nil, diskError("open the history", err)
+	}
+	wanted, odd, err := decodePrefix(prefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	next, err := r.head()
+	for err == nil && !next.IsZero() {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, fmt.Errorf("look for the version: %w", err)
+		}
+		var c *object.Commit
+		if c, err = object.GetCommit(r.store, next); err != nil {
+			break
+		}
+		if hasPrefix(next, wanted, odd) {
+			return r, c, nil
+		}
+		next = plumbing.ZeroHash
+		if len(c.ParentHashes) > 0 {
+			next = c.ParentHashes[0]
+		}
+	}
+	if err != nil {
+		return nil, nil, r.damaged(err)
+	}
+	return nil, nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: NoSuchCommit, Hint: "take a hash that the log shows"}
+}
+
+// decodePrefix turns hexadecimal digits into bytes; of an odd number, the last
+// one is returned by itself as the upper half of a byte.
+func decodePrefix(prefix string) (whole []byte, odd int, err error) {
+	odd = -1
+	if len(prefix)%2 == 1 {
+		if _, err := fmt.Sscanf(prefix[len(prefix)-1:], "%1x", &odd); err != nil {
+			return nil, 0, err
+		}
+		prefix = prefix[:len(prefix)-1]
+	}
+	_, err = fmt.Sscanf(prefix, "%x", &whole)
+	return whole, odd, err
+}
+
+func hasPrefix(hash plumbing.Hash, whole []byte, odd int) bool {
+	return string(hash[:len(whole)]) == string(whole) && (odd < 0 || int(hash[len(whole)]>>4) == odd)
+}
+
+// Saved is a regular file as a version has it.
+type Saved struct {
+	Path string // relative to the project, with slashes
+	Size int64  // bytes
+	blob *object.Blob
+}
+
+// Write writes the content of the file.
+func (f Saved) Write(w io.Writer) error {
+	r, err := f.blob.Reader()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, r)
+	return errors.Join(err, r.Close())
+}
+
+// Files returns the regular files of a version whose path wanted accepts, and
+// the hash of the version. hash is 7 to 40 hexadecimal digits. CodeInvalid: it
+// is not; CodeNotFound: there is no such version.
+func (s *Store) Files(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string, wanted func(path string) bool) (files []Saved, full string, err error) {
+	r, c, err := s.find(ctx, user, project, hash)
+	if err != nil {
+		return nil, "", err
+	}
+	var leaves []*leaf
+	err = r.compare(ctx, plumbing.ZeroHash, c.TreeHash, "", 1, func(p pair) {
+		if (p.to.mode == filemode.Regular || p.to.mode == filemode.Executable) && wanted(p.to.path) {
+			leaves = append(leaves, p.to)
+		}
+	})
+	if err != nil {
+		return nil, "", r.unreadable(ctx, err)
+	}
+	for _, l := range leaves {
+		blob, err := object.GetBlob(r.store, l.hash)
+		if err != nil {
+			return nil, "", r.damaged(err)
+		}
+		files = append(files, Saved{Path: l.path, Size: blob.Size, blob: blob})
+	}
+	return files, c.Hash.String(), nil
+}
+
+// unreadable tells a history that cannot be read from somebody who gave up.
+func (r *repo) unreadable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("read the history: %w", context.Cause(ctx))
+	}
+	return r.damaged(err)
+}
