@@ -19,6 +19,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/control"
 	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/edit"
 	"github.com/notef-neighbor/dreamcore/pkg/server"
 )
 
@@ -163,6 +164,7 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 	}
 	srv, err := server.New(server.Config{
 		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes,
+		Editor: edit.New(s.volumes, m.history), Skills: s.volumes,
 		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log,
 		Limits: server.Limits{GraceLimit: s.cfg.Grace + streamGrace},

@@ -21,22 +21,22 @@ const codeSlow dreamcore.Code = "REQUEST_TIMEOUT"
 // end of the request's context.
 func (x *exchange) readBody(r *http.Request) ([]byte, bool) {
 	var b bytes.Buffer
-	ok := x.copyBody(&b, r)
+	ok := x.copyBody(&b, r, x.limits.MaxBody)
 	return b.Bytes(), ok
 }
 
 // skipBody is readBody for endpoints that want nothing of it.
-func (x *exchange) skipBody(r *http.Request) bool { return x.copyBody(io.Discard, r) }
+func (x *exchange) skipBody(r *http.Request) bool { return x.copyBody(io.Discard, r, x.limits.MaxBody) }
 
-func (x *exchange) copyBody(w io.Writer, r *http.Request) bool {
+func (x *exchange) copyBody(w io.Writer, r *http.Request, limit int64) bool {
 	// A length that says it already spares the client the upload: nothing was
 	// read, so a client that expects "100 Continue" has not begun.
-	if r.ContentLength > x.limits.MaxBody {
-		x.refuse(r, tooLarge(x.limits.MaxBody))
+	if r.ContentLength > limit {
+		x.refuse(r, tooLarge(limit))
 		return false
 	}
 	// http.Server bounds the time, and lifts that bound at the end of the body.
-	n, err := io.Copy(w, io.LimitReader(r.Body, x.limits.MaxBody+1))
+	n, err := io.Copy(w, io.LimitReader(r.Body, limit+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.refuse(r, &dreamcore.Error{Code: codeSlow, Message: "The request body came too slowly", Err: err})
@@ -45,8 +45,8 @@ func (x *exchange) copyBody(w io.Writer, r *http.Request) bool {
 		// Broken chunks, or the client is gone and nobody reads this.
 		x.refuse(r, invalidJSON(fmt.Errorf("read the body: %w", err)))
 		return false
-	case n > x.limits.MaxBody:
-		x.refuse(r, tooLarge(x.limits.MaxBody))
+	case n > limit:
+		x.refuse(r, tooLarge(limit))
 		return false
 	}
 	return true

@@ -173,9 +173,10 @@ func start(t testing.TB, o options) *service {
 		o.run = events(dreamcore.StatusEvent("ready"), dreamcore.DoneEvent())
 	}
 	g := &fakeGenerator{t: t, store: store, run: o.run}
+	game := aGame(t)
 	cfg := Config{
 		Version: "1.2.3", Secrets: func() []string { return []string{secret, "", secret2} },
-		Generator: g, Journal: store, Prober: &o.prober, Projects: aGame(t),
+		Generator: g, Journal: store, Prober: &o.prober, Projects: game, Editor: aDesk(t, game), Skills: game,
 	}
 	if o.config != nil {
 		o.config(&cfg)
@@ -224,7 +225,14 @@ func (sv *service) request(method, path, body string) *http.Request {
 // requestFor makes a request that e answers with 200.
 func (sv *service) requestFor(e endpoint, path string) *http.Request {
 	sv.t.Helper()
-	req := sv.request(e.methods[0], path, wishBody)
+	body := wishBody
+	switch e.name {
+	case "apply_files":
+		body = applyBody(`"action":"git_log"`)
+	case "get_skill_content":
+		body = `{"skill_names":[]}`
+	}
+	req := sv.request(e.methods[0], path, body)
 	if e.methods[0] == http.MethodGet {
 		req.Body, req.ContentLength = nil, 0
 		q := req.URL.Query()

@@ -30,6 +30,8 @@ func (s *Server) endpoints() []endpoint {
 		{name: "test_auth", methods: post, serve: s.testAuth},
 		{name: "get_file", methods: get, serve: s.getFile},
 		{name: "list_files", methods: get, serve: s.listFiles},
+		{name: "apply_files", methods: post, serve: s.applyFiles},
+		{name: "get_skill_content", methods: post, serve: s.getSkillContent},
 	}
 }
 

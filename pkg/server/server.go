@@ -33,6 +33,7 @@ const (
 	// DefaultMaxBody holds a prompt of the largest size with every byte of it
 	// written as \u00XX, which is the longest way to write it.
 	DefaultMaxBody           = 6*dreamcore.MaxPromptBytes + 64<<10
+	DefaultMaxApplyBody      = 32 << 20
 	DefaultMaxHeaderBytes    = 64 << 10
 	DefaultMaxChecks         = 4
 	DefaultMaxWaitingChecks  = 256
@@ -79,6 +80,8 @@ type Config struct {
 	Journal         Journal
 	Prober          Prober
 	Projects        Projects
+	Editor          Editor
+	Skills          Skills
 	DefaultLanguage dreamcore.Language // of clients that name none; default English
 	Logger          *slog.Logger       // nil: no log
 	Limits          Limits
@@ -87,6 +90,7 @@ type Config struct {
 // Limits bounds what clients may take of the server.
 type Limits struct {
 	MaxBody           int64         // bytes of a request body
+	MaxApplyBody      int64         // the same of apply_files, which brings whole files
 	MaxHeaderBytes    int           // bytes of a request's header
 	MaxChecks         int           // checks (test_*) that run at once
 	MaxWaitingChecks  int           // checks that wait for their turn
@@ -100,6 +104,7 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxBody, DefaultMaxBody)
+	setDefault(&l.MaxApplyBody, DefaultMaxApplyBody)
 	setDefault(&l.MaxHeaderBytes, DefaultMaxHeaderBytes)
 	setDefault(&l.MaxChecks, DefaultMaxChecks)
 	setDefault(&l.MaxWaitingChecks, DefaultMaxWaitingChecks)
@@ -138,8 +143,8 @@ func New(cfg Config) (*Server, error) {
 			Hint: "create it with: dreamcore setup",
 		}
 	}
-	if cfg.Generator == nil || cfg.Journal == nil || cfg.Prober == nil || cfg.Projects == nil {
-		return nil, errors.New("server: Generator, Journal, Prober and Projects are needed")
+	if cfg.Generator == nil || cfg.Journal == nil || cfg.Prober == nil || cfg.Projects == nil || cfg.Editor == nil || cfg.Skills == nil {
+		return nil, errors.New("server: Generator, Journal, Prober, Projects, Editor and Skills are needed")
 	}
 	if cfg.DefaultLanguage == "" {
 		cfg.DefaultLanguage = dreamcore.English

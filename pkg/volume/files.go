@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"iter"
@@ -195,6 +196,31 @@ func openRegular(dir *os.Root, name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	return f, after, nil
+}
+
+// ReadFile returns a file of a volume, of at most limit bytes. CodeNotFound:
+// there is no such volume or no regular file of that name; CodeTooLarge: it is
+// larger; CodeInvalid: the name leaves the volume.
+func (s *Store) ReadFile(volume, name string, limit int64) ([]byte, error) {
+	root, err := s.volume(volume)
+	if err != nil {
+		return nil, err
+	}
+	p := &Project{closer: closer{root: root, release: func() {}}}
+	defer p.Close()
+	f, info, err := p.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, diskError("read "+name, err)
+	}
+	if int64(len(content)) > limit || info.Size() > limit {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: fmt.Sprintf("%s is larger than %d bytes", name, limit), Hint: "shorten it"}
+	}
+	return content, nil
 }
 
 // fileError tells a client about a file that it asked for. All that a sandbox

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -350,6 +351,29 @@ func (s *service) object(path, body string, header ...string) (int, map[string]a
 		s.h.t.Fatalf("POST %s: %v in %q", path, err, raw)
 	}
 	return resp.StatusCode, o
+}
+
+// file is what get_file answers, or its status.
+func (s *service) file(user, project, name string) string {
+	s.h.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, s.url+"/get_file?"+url.Values{"user_id": {user}, "project_id": {project}, "path": {name}}.Encode(), nil)
+	if err != nil {
+		s.h.t.Fatal(err)
+	}
+	req.Header.Set("X-Modal-Secret", s.secret)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.h.t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return resp.Status
+	}
+	return string(raw)
 }
 
 // events are all events of a stream, read as an old client does it.
