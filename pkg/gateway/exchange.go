@@ -78,15 +78,16 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	begun := time.Now()
 	x.grant.ledger.count(func(u *Usage) { u.Requests++; u.BytesSent += int64(len(call.Body)) })
 	timer := time.AfterFunc(limit, func() { x.cancel(errNoHeader) })
-	resp, err := (*x.gw.upstream.Load()).Send(x.ctx, *call)
+	answer, err := (*x.gw.upstream.Load()).Send(x.ctx, *call)
 	timer.Stop()
 	if err != nil {
 		x.sendFailed(err)
 		return
 	}
+	resp := answer.Response
 	defer resp.Body.Close()
 	defer func() {
-		x.grant.log.Debug("model request", "path", call.Path, "status", resp.StatusCode, "elapsed", time.Since(begun))
+		x.grant.log.Debug("model request", "path", call.Path, "upstream", answer.Upstream, "model", bounded(answer.Model, 128), "status", resp.StatusCode, "elapsed", time.Since(begun))
 	}()
 	switch {
 	case context.Cause(x.ctx) != nil:

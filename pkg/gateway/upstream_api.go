@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 
 // APIConfig says where the model API is and with which key it is used.
 type APIConfig struct {
+	// Name of this upstream in answers; "" is "anthropic".
+	Name string
 	// BaseURL is the address without "/v1", such as https://host or
 	// https://host/prefix. Plain http is taken for localhost and for loopback
 	// and private addresses, for others only with AllowHTTP.
@@ -38,6 +41,7 @@ const maxErrorBody = 64 << 10
 // APIUpstream is the model API over the network. The caller that made it
 // calls Close.
 type APIUpstream struct {
+	name      string
 	base      string
 	key       func() (string, error)
 	transport *http.Transport
@@ -59,7 +63,7 @@ func NewAPIUpstream(cfg APIConfig) (*APIUpstream, error) {
 	}
 	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
-	return &APIUpstream{base: base, key: cfg.Key, transport: &http.Transport{
+	return &APIUpstream{name: cmp.Or(cfg.Name, "anthropic"), base: base, key: cfg.Key, transport: &http.Transport{
 		Proxy:                  cfg.Proxy,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        tlsConfig,
@@ -81,7 +85,7 @@ func (u *APIUpstream) Close() error {
 
 // Send implements Upstream. The Body of an error answer (status 400 and up) is
 // at most 64 KiB and does not hold the key, whatever the API wrote.
-func (u *APIUpstream) Send(ctx context.Context, call Call) (*http.Response, error) {
+func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 	key, err := u.credential()
 	if err != nil {
 		return nil, err
@@ -112,7 +116,7 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*http.Response, erro
 		resp.Body = io.NopCloser(bytes.NewReader([]byte(clean)))
 		resp.ContentLength = int64(len(clean))
 	}
-	return resp, nil
+	return &Answer{Response: resp, Upstream: u.name, Model: call.Model}, nil
 }
 
 func (u *APIUpstream) credential() (string, error) {

@@ -164,6 +164,9 @@ func TestAModelInProcessGetsTheCall(t *testing.T) {
 		t.Errorf("%v", a)
 	}
 	wantFailure(t, r, "")
+	if !strings.Contains(r.log.String(), "upstream=script model=m-1 status=200") {
+		t.Errorf("the log does not tell who answered:\n%s", r.log)
+	}
 }
 
 func TestAModelInProcessThatFails(t *testing.T) {
