@@ -24,7 +24,12 @@ type Answer struct {
 	// Mend is what ends a refusal of the upstream's credential: a command for
 	// the operator. "" is that of the vendor's key.
 	Mend string
+	Own  bool // it was made here, without asking the upstream
 }
+
+// Good tells whether the answer is one that the Messages API gives to a
+// request that it takes.
+func (a *Answer) Good() bool { return a.StatusCode == http.StatusOK && relayable(a.Header) }
 
 // Upstream answers calls.
 //
