@@ -45,6 +45,8 @@ type member struct {
 	entry Entry
 	api   *gateway.APIUpstream
 	rest  rest
+
+	tokens *tokens // of Vertex
 }
 
 // errSlow is the cause that ends an attempt.
@@ -107,7 +109,11 @@ func newMember(e Entry, o Options) (*member, error) {
 	if vertex != nil {
 		vertex.tokens.client = &http.Client{Transport: api.Transport(), CheckRedirect: noRedirect}
 	}
-	return &member{entry: e, api: api}, nil
+	m := &member{entry: e, api: api}
+	if vertex != nil {
+		m.tokens = vertex.tokens
+	}
+	return m, nil
 }
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -29,6 +30,7 @@ type Cloud struct {
 	answered int      // guarded by mu
 	refused  []string // guarded by mu: why
 	protocol string   // guarded by mu: of the last request
+	conns    int      // guarded by mu
 }
 
 // serve starts a server that ends with the test.
@@ -42,6 +44,13 @@ func serve(t *testing.T, handler http.Handler) *Cloud {
 		handler.ServeHTTP(w, r)
 	}))
 	server.EnableHTTP2 = true
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if state == http.StateNew {
+			c.conns++
+		}
+	}
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	c.URL = server.URL
@@ -72,6 +81,13 @@ func (c *Cloud) Protocol() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.protocol
+}
+
+// Connections is how many were made.
+func (c *Cloud) Connections() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conns
 }
 
 func (c *Cloud) refuse(why string) {
@@ -111,4 +127,56 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)
+}
+
+// Proxy is a forward proxy that knows CONNECT, and brings everybody to one
+// address, whatever was asked for.
+type Proxy struct {
+	URL string
+
+	mu    sync.Mutex
+	asked []string // guarded by mu
+}
+
+// Asked are the addresses that were asked for.
+func (p *Proxy) Asked() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.asked...)
+}
+
+// NewProxy starts a proxy to the server at address.
+func NewProxy(t *testing.T, address string) *Proxy {
+	t.Helper()
+	p := &Proxy{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		p.asked = append(p.asked, r.RequestURI)
+		p.mu.Unlock()
+		if r.Method != http.MethodConnect {
+			http.Error(w, "CONNECT only", http.StatusMethodNotAllowed)
+			return
+		}
+		to, err := net.Dial("tcp", strings.TrimPrefix(address, "https://"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer to.Close()
+		w.WriteHeader(http.StatusOK)
+		from, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer from.Close()
+		done := make(chan struct{})
+		go func() { defer close(done); defer from.Close(); _, _ = io.Copy(from, to) }()
+		_, _ = io.Copy(to, from)
+		to.Close()
+		<-done
+	}))
+	t.Cleanup(server.Close)
+	p.URL = server.URL
+	return p
 }
