@@ -219,6 +219,11 @@ func (m *machine) setModel(c config.Config) error {
 	if err != nil {
 		return err
 	}
+	for _, e := range c.Upstreams {
+		if err := e.Check(m.sealed); err != nil {
+			m.log.Warn("an upstream cannot be used as it is", "upstream", e.Name, "err", err, "hint", dreamcore.HintOf(err))
+		}
+	}
 	m.gateway.SetUpstream(up)
 	if m.upstream != nil {
 		_ = m.upstream.Close()

@@ -52,6 +52,11 @@ func TestBedrockLooksLikeTheMessagesAPI(t *testing.T) {
 			t.Errorf("model %q: %v", name, s)
 		}
 	}
+	for _, secret := range []string{testKeys.Secret, testKeys.Session} {
+		if r.hidden.Redact(secret) == secret {
+			t.Error("a credential is not kept out of what is printed")
+		}
+	}
 	if b.Protocol() != "HTTP/2.0" || len(b.Refused()) != 0 {
 		t.Errorf("%s, refused %v", b.Protocol(), b.Refused())
 	}

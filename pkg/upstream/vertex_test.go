@@ -38,6 +38,9 @@ func TestVertexLooksLikeTheMessagesAPI(t *testing.T) {
 	if s := r.send(countCall(`{"model":"m-1","messages":[]}`)); s.err != nil || s.body != `{"input_tokens":42}` || !strings.Contains(m.last(), `"model":"claude-x@20250929"`) {
 		t.Errorf("a count: %v", s)
 	}
+	if token := r.members[0].tokens.current; r.hidden.Redact(token) == token {
+		t.Error("the token is not kept out of what is printed")
+	}
 	if v.Tokens() != 1 || len(v.Refused()) != 0 {
 		t.Errorf("%d tokens for three requests; refused: %v", v.Tokens(), v.Refused())
 	}
