@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -164,13 +165,33 @@ func (d *doctorMachine) model(context.Context) (string, error) {
 		}
 		return "script " + cfg.ModelScript, nil
 	}
-	if !d.state.hasKey() {
+	if len(cfg.Upstreams) > 0 {
+		return d.upstreams()
+	}
+	if d.state.checkModel() != nil {
 		return "", &doctor.Concern{
 			Message: "there is no " + secret.AnthropicSecret + ": games are made by the demo script",
 			Fix:     "run: dreamcore setup --anthropic-key-file FILE",
 		}
 	}
 	return cfg.Upstream + ", with a key", nil
+}
+
+// upstreams checks what each one of the list is used with.
+func (d *doctorMachine) upstreams() (string, error) {
+	var faults, hints []string
+	for _, e := range d.state.cfg.Upstreams {
+		if err := e.Check(d.state.sealed); err != nil {
+			faults, hints = append(faults, err.Error()), append(hints, dreamcore.HintOf(err))
+		}
+	}
+	switch len(faults) {
+	case 0:
+		return modelName(d.state.cfg), nil
+	case len(d.state.cfg.Upstreams):
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: strings.Join(faults, "; "), Hint: hints[0]}
+	}
+	return "", &doctor.Concern{Message: strings.Join(faults, "; "), Fix: hints[0]}
 }
 
 func (d *doctorMachine) sandbox(ctx context.Context) (string, error) {

@@ -142,8 +142,14 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 		return outcome{}, errors.Join(err, s.close())
 	}
 	a.warnUnlimited()
-	if s.cfg.ModelScript == "" && !s.hasKey() {
-		s.cfg.ModelScript = replay.DemoName
+	if s.cfg.ModelScript == "" {
+		err := s.checkModel()
+		if err != nil && len(s.cfg.Upstreams) > 0 {
+			return outcome{}, errors.Join(err, s.close()) // what was asked for is no demo
+		}
+		if err != nil {
+			s.cfg.ModelScript = replay.DemoName
+		}
 	}
 	if s.cfg.ModelScript == replay.DemoName {
 		view.demo()

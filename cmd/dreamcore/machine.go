@@ -28,6 +28,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/upstream"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
@@ -125,7 +126,7 @@ type machine struct {
 	history  *history.Store
 	service  *generate.Service
 	prober   *probe.Prober
-	upstream *gateway.APIUpstream // nil with a model script
+	upstream *upstream.List // nil with a model script
 }
 
 // openMachine prepares sandboxes and the model. The agent must have been
@@ -212,12 +213,16 @@ func (m *machine) setModel(c config.Config) error {
 		m.gateway.SetUpstream(gateway.HandlerUpstream(replay.New(script)))
 		return nil
 	}
-	up, err := gateway.NewAPIUpstream(gateway.APIConfig{
-		BaseURL: c.Upstream, Proxy: http.ProxyFromEnvironment,
-		Key: m.modelKey,
+	up, err := upstream.New(upstreams(c), upstream.Options{
+		Secret: m.sealed, Hide: m.hide, Proxy: http.ProxyFromEnvironment, Logger: m.log,
 	})
 	if err != nil {
 		return err
+	}
+	for _, e := range c.Upstreams {
+		if err := e.Check(m.sealed); err != nil {
+			m.log.Warn("an upstream cannot be used as it is", "upstream", e.Name, "err", err, "hint", dreamcore.HintOf(err))
+		}
 	}
 	m.gateway.SetUpstream(up)
 	if m.upstream != nil {
@@ -225,26 +230,6 @@ func (m *machine) setModel(c config.Config) error {
 	}
 	m.upstream = up
 	return nil
-}
-
-// modelKey returns the key for the model API as it is now, and keeps it out of
-// everything that is printed from now on.
-func (s state) modelKey() (string, error) {
-	store, err := s.secrets()
-	if err != nil {
-		return "", err
-	}
-	key, err := store.Value(secret.AnthropicSecret, secret.AnthropicKey)
-	if err == nil && s.redactor.Redact(key) == key {
-		s.redactor.Add(key)
-	}
-	return key, err
-}
-
-// hasKey tells whether there is a key for the model API.
-func (s state) hasKey() bool {
-	key, err := s.modelKey()
-	return err == nil && key != ""
 }
 
 // closeLimit bounds the end of everything after the jobs have ended.

@@ -212,7 +212,9 @@ func (s state) needed(sole bool) (secrets []string, bin agent.Binary, err error)
 	}
 	s.redactor.Add(secrets...)
 	if s.cfg.ModelScript == "" {
-		if _, err := s.modelKey(); err != nil {
+		if err := s.checkModel(); err != nil && len(s.cfg.Upstreams) > 0 {
+			return nil, bin, err
+		} else if err != nil {
 			return nil, bin, &dreamcore.Error{
 				Code: dreamcore.CodeSetup, Message: "there is no key for the model API", Err: err,
 				Hint: "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
@@ -332,7 +334,7 @@ func (s *service) model() string {
 	if script := s.machine.cfg.ModelScript; script != "" {
 		return "script " + script
 	}
-	return s.machine.cfg.Upstream
+	return modelName(s.machine.cfg)
 }
 
 // streamGrace is how much longer than jobs the streams may take: those who

@@ -65,6 +65,7 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	result, err := setup.Run(ctx, setup.Options{
 		State: s.cfg.State, SecretsDir: s.path(secretsDir), IdentityFile: a.env.IdentityFile,
 		AgentDir: s.path(agentDir), Claude: o.claude, Volumes: s.volumes, Rotate: o.rotate,
+		Keyless: len(s.cfg.Upstreams) > 0,
 		Key: func(ctx context.Context) (string, string, error) {
 			progress.Stop() // the prompt needs the line
 			key, source, err := modelKey(ctx, a, o)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/image"
+	"github.com/notef-neighbor/dreamcore/pkg/upstream"
 )
 
 // Config is every setting of the service and of commands that work on this
@@ -60,7 +61,9 @@ type Config struct {
 	Grace          time.Duration `koanf:"grace"`           // for running work when the service stops
 	JournalDays    int           `koanf:"journal_days"`    // event logs are kept so long
 
-	Upstream    string        `koanf:"upstream"`     // base address of the model API
+	Upstream  string           `koanf:"upstream"`  // base address of the model API
+	Upstreams []upstream.Entry `koanf:"upstreams"` // instead of Upstream: tried in order
+
 	ModelScript string        `koanf:"model_script"` // scripted model instead of the API: a file, or "demo"
 	ModelIdle   time.Duration `koanf:"model_idle"`   // silence after which a streamed answer is given up
 
@@ -69,7 +72,7 @@ type Config struct {
 }
 
 // DefaultUpstream is the vendor's address of the model API.
-const DefaultUpstream = "https://api.anthropic.com"
+const DefaultUpstream = upstream.DefaultAddress
 
 // DefaultListen is where the service listens unless told otherwise.
 const DefaultListen = "127.0.0.1:8080"
@@ -102,6 +105,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"grace":           30 * time.Second,
 		"journal_days":    7,
 		"upstream":        DefaultUpstream,
+		"upstreams":       []upstream.Entry{},
 		"model_script":    "",
 		"model_idle":      60 * time.Second,
 		"language":        "en",
@@ -223,6 +227,8 @@ func (c Config) Validate() error {
 	check(c.JournalDays >= 1 && c.JournalDays <= 36500, "journal_days: %d must be between 1 and 36500", c.JournalDays)
 	// Not quoted: it may hold a password.
 	check(isWebAddress(c.Upstream), "upstream: it must be an http or https address")
+	check(len(c.Upstreams) == 0 || c.Upstream == DefaultUpstream, "upstream (%s) and upstreams: both say where the model is, name one of them", envBaseURL)
+	faults = append(faults, upstream.Faults(c.Upstreams)...)
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/upstream"
 )
 
 // load loads from a file with this text, the environment and flags.
@@ -40,6 +41,7 @@ var everySetting = map[string]struct {
 	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
 	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
+	"upstreams":    {`[{"name":"local","kind":"anthropic","api_key":"none"}]`, []upstream.Entry{{Name: "local", Kind: "anthropic", APIKey: "none"}}},
 	"model_script": {"demo", "demo"}, "model_idle": {"5s", 5 * time.Second}, "language": {"ja", "ja"}, "log_level": {"debug", "debug"},
 }
 
@@ -56,13 +58,14 @@ func TestEverySettingCanComeFromEverySource(t *testing.T) {
 	if got, want := slices.Sorted(maps.Keys(everySetting)), slices.Sorted(maps.Keys(settingTypes())); !slices.Equal(got, want) {
 		t.Fatalf("the test has the settings %v, there are %v", got, want)
 	}
-	// A root is either a directory or an image, so one is left out at a time.
-	for _, without := range []string{"rootfs", "image"} {
+	// A root is either a directory or an image, and the model at one address or
+	// at those of a list, so one of each is left out at a time.
+	for _, without := range [][]string{{"rootfs", "upstream"}, {"image", "upstreams"}} {
 		var file strings.Builder
 		var environ []string
 		flags := map[string]any{}
 		for key, v := range everySetting {
-			if key == without {
+			if slices.Contains(without, key) {
 				continue
 			}
 			text := v.text
@@ -84,7 +87,7 @@ func TestEverySettingCanComeFromEverySource(t *testing.T) {
 				continue
 			}
 			for key, got := range byKey(c) {
-				if key != without && !reflect.DeepEqual(got, everySetting[key].want) {
+				if !slices.Contains(without, key) && !reflect.DeepEqual(got, everySetting[key].want) {
 					t.Errorf("%s from the %s: %v, want %v", key, source, got, everySetting[key].want)
 				}
 			}
@@ -231,6 +234,7 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"tools": {[]string{}, []string{""}, []string{"Read", "--x"}, []string{"a b"}, []string{"a,b"}}, "model": {"--model", "a b"}, "max_turns": {-1},
 		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {0, 1 << 20}, "max_waiting": {-1, 1 << 20},
 		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
+		"upstreams":    {[]upstream.Entry{{Name: "a", Kind: "anthropic", APIKey: "none", Region: "x"}}, []upstream.Entry{{Name: "a", Kind: "x"}}},
 		"model_script": {"a\x00b"}, "model_idle": {time.Millisecond}, "language": {"", "fr"}, "log_level": {"", "loud"},
 	}
 	types := settingTypes()

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
+
+	"github.com/notef-neighbor/dreamcore/pkg/upstream"
 )
 
 // tag names the setting of a field of Config.
@@ -69,6 +71,8 @@ func convert(v any, t reflect.Type) (any, error) {
 		return duration(v)
 	case t == reflect.TypeFor[[]string]():
 		return list(v)
+	case t == reflect.TypeFor[[]upstream.Entry]():
+		return upstreams(v)
 	case t.Kind() == reflect.String:
 		if !isText {
 			return nil, fmt.Errorf("%v is no text; put it into quotes", v)

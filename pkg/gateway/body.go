@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"errors"
+	"iter"
 )
 
 // peek is what the gateway must know of a request body.
@@ -23,24 +24,13 @@ var (
 // (parsers differ in which one counts). It copies nothing, since bodies are large.
 func peekBody(body []byte) (peek, error) {
 	var p peek
-	if !json.Valid(body) {
+	if s := (scanner{b: body}); !json.Valid(body) || s.first() != '{' {
 		return p, errNotObject
 	}
-	s := scanner{b: body}
-	if s.space(); s.b[s.i] != '{' {
-		return p, errNotObject
-	}
-	s.i++
 	var hasModel, hasStream bool
-	for {
-		// Valid JSON: what is not the end of the object is a member.
-		if s.space(); s.b[s.i] == '}' {
-			return p, nil
-		}
-		name := s.value()
-		s.space() // the colon counts as space
-		value := s.value()
-		switch memberName(name) {
+	for m := range Members(body) {
+		value := body[m.Value:m.End]
+		switch m.Name {
 		case "model":
 			if hasModel {
 				return p, errTwice
@@ -57,13 +47,47 @@ func peekBody(body []byte) (peek, error) {
 			p.stream = string(value) == "true"
 		}
 	}
+	return p, nil
+}
+
+// Member is a member of a JSON object and its place there.
+type Member struct {
+	Name              string // "" for one that is longer than any name of interest
+	Start, Value, End int    // where its name begins, its value, and what follows
+}
+
+// Members steps through the members of the object that body is, without
+// copying. The body must be valid JSON, as that of a Call is; one that is no
+// object has no members.
+func Members(body []byte) iter.Seq[Member] {
+	return func(yield func(Member) bool) {
+		s := scanner{b: body}
+		if s.first() != '{' {
+			return
+		}
+		s.i++
+		for {
+			// Valid JSON: what is not the end of the object is a member.
+			if s.space(); s.b[s.i] == '}' {
+				return
+			}
+			m := Member{Start: s.i}
+			m.Name = memberName(s.value())
+			s.space() // the colon counts as space
+			m.Value = s.i
+			s.value()
+			if m.End = s.i; !yield(m) {
+				return
+			}
+		}
+	}
 }
 
 // memberName decodes a quoted name, or returns "" for one that is longer than
 // any name of interest, even if that were written in escapes only.
 func memberName(quoted []byte) string {
 	var name string
-	if len(quoted) > len(`"stream"`)*len(`\u0000`) || json.Unmarshal(quoted, &name) != nil {
+	if len(quoted) > len(`"anthropic_version"`)*len(`\u0000`) || json.Unmarshal(quoted, &name) != nil {
 		return ""
 	}
 	return name
@@ -73,6 +97,12 @@ func memberName(quoted []byte) string {
 type scanner struct {
 	b []byte
 	i int
+}
+
+// first steps to the first value and returns how it begins.
+func (s *scanner) first() byte {
+	s.space()
+	return s.b[s.i]
 }
 
 // space skips what may stand between two values.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -78,21 +79,22 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	begun := time.Now()
 	x.grant.ledger.count(func(u *Usage) { u.Requests++; u.BytesSent += int64(len(call.Body)) })
 	timer := time.AfterFunc(limit, func() { x.cancel(errNoHeader) })
-	resp, err := (*x.gw.upstream.Load()).Send(x.ctx, *call)
+	answer, err := (*x.gw.upstream.Load()).Send(x.ctx, *call)
 	timer.Stop()
 	if err != nil {
 		x.sendFailed(err)
 		return
 	}
+	resp := answer.Response
 	defer resp.Body.Close()
 	defer func() {
-		x.grant.log.Debug("model request", "path", call.Path, "status", resp.StatusCode, "elapsed", time.Since(begun))
+		x.grant.log.Debug("model request", "path", call.Path, "upstream", answer.Upstream, "model", bounded(answer.Model, 128), "status", resp.StatusCode, "elapsed", time.Since(begun))
 	}()
 	switch {
 	case context.Cause(x.ctx) != nil:
 		x.sendFailed(context.Cause(x.ctx))
 	case resp.StatusCode >= 400 && resp.StatusCode < 600:
-		x.upstreamRefused(resp)
+		x.upstreamRefused(answer)
 	case resp.StatusCode != http.StatusOK:
 		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
 			"reason", "unexpected status", "status", resp.StatusCode)
@@ -117,7 +119,7 @@ func (x *exchange) sendFailed(err error) {
 	case x.gone():
 		x.abort()
 	case errors.Is(err, ErrNoCredential):
-		x.alarm("the model API cannot be used without its key: run `dreamcore setup --rotate anthropic-api-key`", "err", err)
+		x.alarm("the model API cannot be used without its key: "+mend(dreamcore.HintOf(err)), "err", err)
 	case errors.Is(context.Cause(x.ctx), errNoHeader):
 		x.failed(dreamcore.FailAPITimeout, 504, "The model API took too long to answer.", "reason", errNoHeader)
 	default:
@@ -132,6 +134,11 @@ func (x *exchange) failed(code dreamcore.FailureCode, status int, message string
 	x.answer(e)
 }
 
+// mend says how the operator ends the refusal of a credential.
+func mend(command string) string {
+	return "run `" + cmp.Or(command, defaultMend) + "`"
+}
+
 // alarm records a failure that only the operator can end. The sandbox, and so
 // the player, learns no cause.
 func (x *exchange) alarm(message string, attrs ...any) {
@@ -143,7 +150,8 @@ func (x *exchange) alarm(message string, attrs ...any) {
 // upstreamRefused answers with the error that the API reports. Its text goes
 // to the sandbox only where it is about the request; elsewhere it may name the
 // operator's account.
-func (x *exchange) upstreamRefused(resp *http.Response) {
+func (x *exchange) upstreamRefused(answer *Answer) {
+	resp := answer.Response
 	timer := time.AfterFunc(x.gw.cfg.IdleLimit, func() { x.cancel(errStalled) })
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // the status says enough
 	timer.Stop()
@@ -152,11 +160,11 @@ func (x *exchange) upstreamRefused(resp *http.Response) {
 	}
 	said := parseUpstreamError(text)
 	status := resp.StatusCode
-	attrs := []any{"status", status, "reason", bounded(said.message, 512), "request_id", bounded(resp.Header.Get("Request-Id"), 128)}
+	attrs := []any{"upstream", answer.Upstream, "status", status, "reason", bounded(said.message, 512), "request_id", bounded(resp.Header.Get("Request-Id"), 128)}
 	e := &apiError{status: status, kind: said.kind, after: resp.Header.Get("Retry-After")}
 	switch {
 	case status == 401 || status == 403:
-		x.alarm("the model API refuses the key: run `dreamcore setup --rotate anthropic-api-key`", attrs...)
+		x.alarm("the model API refuses the key: "+mend(answer.Mend), attrs...)
 		return
 	case status == 402 || strings.Contains(said.message, "credit balance is too low"):
 		x.alarm("the model API refuses to work for this account: see to its credit and billing", attrs...)

@@ -12,7 +12,24 @@ type Call struct {
 	Query  string      // "" or "beta=true"
 	Header http.Header // headers of the allow-list, no credential among them
 	Body   []byte      // one JSON object; the upstream must not change it
+	Model  string      // the body's member model
+	Stream bool        // the body's member stream
 }
+
+// Answer is what an upstream answers, and who that was.
+type Answer struct {
+	*http.Response
+	Upstream string // its name
+	Model    string // the name under which it was asked for the model; "" where the call named none
+	// Mend is what ends a refusal of the upstream's credential: a command for
+	// the operator. "" is that of the vendor's key.
+	Mend string
+	Own  bool // it was made here, without asking the upstream
+}
+
+// Good tells whether the answer is one that the Messages API gives to a
+// request that it takes.
+func (a *Answer) Good() bool { return a.StatusCode == http.StatusOK && relayable(a.Header) }
 
 // Upstream answers calls.
 //
@@ -22,7 +39,7 @@ type Call struct {
 // ErrNoCredential, or what went wrong on the way; it never holds a key.
 // Redirects are returned, not followed.
 type Upstream interface {
-	Send(ctx context.Context, call Call) (*http.Response, error)
+	Send(ctx context.Context, call Call) (*Answer, error)
 }
 
 // ErrNoCredential reports that there is no usable key for the model API.
@@ -31,6 +48,6 @@ var ErrNoCredential = errors.New("no usable key for the model API")
 // noUpstream stands in where none is configured, so that it fails closed.
 type noUpstream struct{}
 
-func (noUpstream) Send(context.Context, Call) (*http.Response, error) {
+func (noUpstream) Send(context.Context, Call) (*Answer, error) {
 	return nil, ErrNoCredential
 }

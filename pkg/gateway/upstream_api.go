@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,21 +18,71 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
+// Dialect is how an upstream is talked to.
+type Dialect interface {
+	// Request makes the request for call; base is the upstream's address,
+	// without a slash at its end. The secrets are in the request: they are kept
+	// out of the answer. An error is ErrNoCredential, a *Refusal, or what went
+	// wrong on the way.
+	Request(ctx context.Context, base string, call Call) (req *http.Request, secrets []string, err error)
+	// Answer makes resp what the Messages API would have answered. The body of
+	// one with a status of 400 and up has at most 64 KiB and is in memory.
+	Answer(call Call, resp *http.Response)
+}
+
+// Refusal is an answer that is known without asking the upstream, in the API's
+// error form. It is no fault of the upstream.
+type Refusal struct {
+	Status  int
+	Message string
+}
+
+func (r *Refusal) Error() string { return r.Message }
+
+// ErrorBody makes resp an error in the API's form; kind "" is that of status.
+func ErrorBody(resp *http.Response, status int, kind, message string) {
+	body := (&apiError{status: status, kind: kind, message: bounded(message, maxErrorMessage)}).body()
+	if resp.Header == nil {
+		resp.Header = http.Header{}
+	}
+	resp.Header.Set("Content-Type", "application/json")
+	resp.StatusCode = status
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+}
+
+// ErrorEvent is an error in the API's form as the last event of a stream.
+func ErrorEvent(status int, message string) []byte {
+	return (&apiError{status: status, message: bounded(message, maxErrorMessage)}).event()
+}
+
 // APIConfig says where the model API is and with which key it is used.
 type APIConfig struct {
+	// Name of this upstream in answers; "" is "anthropic".
+	Name string
 	// BaseURL is the address without "/v1", such as https://host or
 	// https://host/prefix. Plain http is taken for localhost and for loopback
 	// and private addresses, for others only with AllowHTTP.
 	BaseURL   string
 	AllowHTTP bool
 	// Key returns the key. It is called for each request, so a new key works
-	// at once; an error refuses the request with ErrNoCredential.
-	Key func() (string, error)
+	// at once; an error refuses the request with ErrNoCredential. With Bearer
+	// it goes into Authorization, else into X-Api-Key. Keyless sends none.
+	Key     func() (string, error)
+	Bearer  bool
+	Keyless bool
+	// Dialect of an upstream that does not speak the Messages API; it brings
+	// its own credential, Key is not used then.
+	Dialect Dialect
+	// Mend is the command that replaces a credential that is refused.
+	Mend string
 	// Proxy chooses the outgoing proxy as http.Transport.Proxy does; nil: none.
 	Proxy func(*http.Request) (*url.URL, error)
 	// TLS is cloned; nil trusts the machine's certificates.
 	TLS *tls.Config
 }
+
+// defaultMend replaces the vendor's key.
+const defaultMend = "dreamcore setup --rotate anthropic-api-key"
 
 // maxErrorBody bounds what is read of an answer that reports an error.
 const maxErrorBody = 64 << 10
@@ -38,19 +90,28 @@ const maxErrorBody = 64 << 10
 // APIUpstream is the model API over the network. The caller that made it
 // calls Close.
 type APIUpstream struct {
+	name      string
 	base      string
-	key       func() (string, error)
+	mend      string
+	dialect   Dialect
 	transport *http.Transport
 }
 
 // NewAPIUpstream checks cfg without using the network. Its errors have
 // dreamcore.CodeInvalid.
 func NewAPIUpstream(cfg APIConfig) (*APIUpstream, error) {
-	base, err := checkBaseURL(cfg.BaseURL, cfg.AllowHTTP)
+	base, err := CheckBaseURL(cfg.BaseURL, cfg.AllowHTTP)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Key == nil {
+	dialect := cfg.Dialect
+	switch {
+	case dialect != nil:
+	case cfg.Keyless:
+		dialect = plain{}
+	case cfg.Key != nil:
+		dialect = plain{key: cfg.Key, bearer: cfg.Bearer}
+	default:
 		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the model API needs a key", Hint: "dreamcore setup"}
 	}
 	tlsConfig := cfg.TLS.Clone()
@@ -59,7 +120,7 @@ func NewAPIUpstream(cfg APIConfig) (*APIUpstream, error) {
 	}
 	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
-	return &APIUpstream{base: base, key: cfg.Key, transport: &http.Transport{
+	return &APIUpstream{name: cmp.Or(cfg.Name, "anthropic"), base: base, mend: cmp.Or(cfg.Mend, defaultMend), dialect: dialect, transport: &http.Transport{
 		Proxy:                  cfg.Proxy,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        tlsConfig,
@@ -81,25 +142,29 @@ func (u *APIUpstream) Close() error {
 
 // Send implements Upstream. The Body of an error answer (status 400 and up) is
 // at most 64 KiB and does not hold the key, whatever the API wrote.
-func (u *APIUpstream) Send(ctx context.Context, call Call) (*http.Response, error) {
-	key, err := u.credential()
+func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
+	answer := &Answer{Upstream: u.name, Model: call.Model, Mend: u.mend}
+	req, secrets, err := u.dialect.Request(ctx, u.base, call)
+	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
+		answer.Response, answer.Own = &http.Response{}, true
+		ErrorBody(answer.Response, refusal.Status, "", refusal.Message)
+		return answer, nil
+	}
+	if errors.Is(err, ErrNoCredential) {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "upstream " + u.name, Hint: u.mend, Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}
-	req, err := newRequest(ctx, u.base, call)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("X-Api-Key", key)
 	resp, err := u.transport.RoundTrip(req)
 	if err != nil {
-		return nil, fmt.Errorf("reach the model API: %s", redact(err.Error(), key))
+		return nil, fmt.Errorf("reach the model API: %s", redactAll(err.Error(), secrets))
 	}
 	// The request holds the key; nobody after this line needs it.
 	resp.Request = nil
 	for name, values := range resp.Header {
 		for i, v := range values {
-			resp.Header[name][i] = redact(v, key)
+			resp.Header[name][i] = redactAll(v, secrets)
 		}
 	}
 	if resp.StatusCode >= 400 {
@@ -108,18 +173,50 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*http.Response, erro
 		if err != nil {
 			text = nil // the status says enough
 		}
-		clean := redact(string(text), key)
+		clean := redactAll(string(text), secrets)
 		resp.Body = io.NopCloser(bytes.NewReader([]byte(clean)))
 		resp.ContentLength = int64(len(clean))
 	}
-	return resp, nil
+	u.dialect.Answer(call, resp)
+	answer.Response = resp
+	return answer, nil
 }
 
-func (u *APIUpstream) credential() (string, error) {
-	key, err := u.key()
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrNoCredential, err)
+// Transport is how the upstream is reached, for a Dialect that must fetch its
+// credential the same way.
+func (u *APIUpstream) Transport() http.RoundTripper { return u.transport }
+
+// plain is the Messages API itself.
+type plain struct {
+	key    func() (string, error) // nil: none is sent
+	bearer bool
+}
+
+func (p plain) Request(ctx context.Context, base string, call Call) (*http.Request, []string, error) {
+	req, err := newRequest(ctx, base, call)
+	if err != nil || p.key == nil {
+		return req, nil, err
 	}
+	key, err := p.key()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrNoCredential, err)
+	}
+	if key, err = CheckCredential(key); err != nil {
+		return nil, nil, err
+	}
+	if p.bearer {
+		req.Header.Set("Authorization", "Bearer "+key)
+	} else {
+		req.Header.Set("X-Api-Key", key)
+	}
+	return req, []string{key}, nil
+}
+
+func (plain) Answer(Call, *http.Response) {}
+
+// CheckCredential returns what may stand in a header of key, without the white
+// space around it, or ErrNoCredential.
+func CheckCredential(key string) (string, error) {
 	key = strings.TrimSpace(key)
 	if key == "" {
 		return "", fmt.Errorf("%w: it is empty", ErrNoCredential)
@@ -130,6 +227,13 @@ func (u *APIUpstream) credential() (string, error) {
 		}
 	}
 	return key, nil
+}
+
+func redactAll(s string, keys []string) string {
+	for _, key := range keys {
+		s = redact(s, key)
+	}
+	return s
 }
 
 // redactTail is how many last characters of a key give it away.
@@ -155,7 +259,9 @@ func redact(s, key string) string {
 	}
 }
 
-func checkBaseURL(raw string, allowHTTP bool) (string, error) {
+// CheckBaseURL returns the address of a model API as it is used, or an error
+// with dreamcore.CodeInvalid.
+func CheckBaseURL(raw string, allowHTTP bool) (string, error) {
 	invalid := func(why, hint string) error {
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the address of the model API " + why, Hint: hint}
 	}

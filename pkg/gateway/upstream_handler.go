@@ -19,7 +19,7 @@ func HandlerUpstream(h http.Handler) Upstream { return handlerUpstream{h} }
 
 type handlerUpstream struct{ handler http.Handler }
 
-func (u handlerUpstream) Send(ctx context.Context, call Call) (*http.Response, error) {
+func (u handlerUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 	req, err := newRequest(ctx, "http://model.invalid", call)
 	if err != nil {
 		return nil, err
@@ -56,10 +56,10 @@ func (u handlerUpstream) Send(ctx context.Context, call Call) (*http.Response, e
 		body.Close()
 		return nil, fmt.Errorf("model in process: %w", w.failed)
 	}
-	return &http.Response{
+	return &Answer{Upstream: "script", Model: call.Model, Response: &http.Response{
 		StatusCode: w.status, Header: w.sent, Body: body, ContentLength: -1,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
-	}, nil
+	}}, nil
 }
 
 // serveRecovered runs the handler and turns a panic into an error: it runs in

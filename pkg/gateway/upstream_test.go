@@ -106,6 +106,26 @@ func TestTheAPIIsReachedOverHTTP2AndThroughAPrefix(t *testing.T) {
 	}
 }
 
+func TestARefusedCredentialNamesTheCommandOfItsUpstream(t *testing.T) {
+	server := httptest.NewServer(status(401))
+	defer server.Close()
+	for name, key := range map[string]func() (string, error){
+		"refused": func() (string, error) { return testKey, nil },
+		"missing": func() (string, error) { return "", os.ErrNotExist },
+	} {
+		api, err := NewAPIUpstream(APIConfig{Name: "mine", BaseURL: server.URL, Key: key, Bearer: true, Mend: "dreamcore secret create mine KEY=-"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer api.Close()
+		r := newRig(t, goodStream, func(c *Config) { c.Upstream = api })
+		wantRefusal(t, r.post(testBody), 401, "authentication_error")
+		if log := r.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "run `dreamcore secret create mine KEY=-`") || !strings.Contains(log, "mine") {
+			t.Errorf("%s: %s", name, log)
+		}
+	}
+}
+
 func TestTheAPIIsReachedThroughAProxy(t *testing.T) {
 	asked := make(chan string, 1)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -164,6 +184,9 @@ func TestAModelInProcessGetsTheCall(t *testing.T) {
 		t.Errorf("%v", a)
 	}
 	wantFailure(t, r, "")
+	if !strings.Contains(r.log.String(), "upstream=script model=m-1 status=200") {
+		t.Errorf("the log does not tell who answered:\n%s", r.log)
+	}
 }
 
 func TestAModelInProcessThatFails(t *testing.T) {

@@ -56,6 +56,7 @@ type Options struct {
 	Claude       string // the agent's program; "": in the search path, else installed
 	Volumes      *volume.Store
 	Rotate       []string // names of secrets to replace
+	Keyless      bool     // the upstreams have credentials of their own: the vendor's key is not asked for
 	// Key returns the key of the model API, "" when there is none, and where
 	// it comes from. It is asked only when the key is needed.
 	Key func(ctx context.Context) (key, source string, err error)
@@ -179,6 +180,9 @@ func (r *runner) modelKey(ctx context.Context) error {
 	rotate := slices.Contains(r.Rotate, secret.AnthropicSecret)
 	_, err := r.secrets.Value(secret.AnthropicSecret, secret.AnthropicKey)
 	exists := err == nil
+	if r.Keyless && !exists && !rotate {
+		return nil
+	}
 	if exists && !rotate {
 		r.done(name, Exists, "replace it with: dreamcore setup --rotate "+secret.AnthropicSecret)
 		return nil

@@ -1,0 +1,182 @@
+// Package upstreamtest has servers in the place of the clouds. They take no
+// request that the real ones would refuse: Vertex wants a token that its token
+// service gave for a signed assertion, Bedrock checks each signature by the
+// public specification. Behind them is any Messages API.
+package upstreamtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Cloud is a running server.
+type Cloud struct {
+	URL    string // its address, https
+	CAFile string // what a client must trust
+
+	t *testing.T
+
+	mu       sync.Mutex
+	answered int      // guarded by mu
+	refused  []string // guarded by mu: why
+	protocol string   // guarded by mu: of the last request
+	conns    int      // guarded by mu
+}
+
+// serve starts a server that ends with the test.
+func serve(t *testing.T, handler http.Handler) *Cloud {
+	t.Helper()
+	c := &Cloud{t: t}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		c.protocol = r.Proto
+		c.mu.Unlock()
+		handler.ServeHTTP(w, r)
+	}))
+	server.EnableHTTP2 = true
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if state == http.StateNew {
+			c.conns++
+		}
+	}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	c.URL = server.URL
+	c.CAFile = filepath.Join(t.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(c.CAFile, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Answered is how many requests reached the model.
+func (c *Cloud) Answered() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answered
+}
+
+// Refused says why requests were refused, in their order.
+func (c *Cloud) Refused() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]string(nil), c.refused...)
+}
+
+// Protocol of the last request, such as HTTP/2.0.
+func (c *Cloud) Protocol() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.protocol
+}
+
+// Connections is how many were made.
+func (c *Cloud) Connections() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conns
+}
+
+func (c *Cloud) refuse(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = append(c.refused, why)
+}
+
+// ask passes the request to the Messages API model, with the body changed to
+// what that API takes.
+func (c *Cloud) ask(model http.Handler, w http.ResponseWriter, r *http.Request, path string, body map[string]json.RawMessage) {
+	c.mu.Lock()
+	c.answered++
+	c.mu.Unlock()
+	raw, err := json.Marshal(body)
+	if err != nil {
+		c.t.Error(err)
+	}
+	to := r.Clone(r.Context())
+	to.URL.Path, to.URL.RawPath, to.URL.RawQuery, to.RequestURI = path, "", "", path
+	to.Header = http.Header{"Content-Type": {"application/json"}}
+	to.Body, to.ContentLength = io.NopCloser(bytes.NewReader(raw)), int64(len(raw))
+	model.ServeHTTP(w, to)
+}
+
+// object reads a body that must be a JSON object.
+func object(r *http.Request) (raw []byte, members map[string]json.RawMessage, err error) {
+	if raw, err = io.ReadAll(r.Body); err == nil {
+		err = json.Unmarshal(raw, &members)
+	}
+	return raw, members, err
+}
+
+func text(raw json.RawMessage) string { return strings.Trim(string(raw), `"`) }
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// Proxy is a forward proxy that knows CONNECT, and brings everybody to one
+// address, whatever was asked for.
+type Proxy struct {
+	URL string
+
+	mu    sync.Mutex
+	asked []string // guarded by mu
+}
+
+// Asked are the addresses that were asked for.
+func (p *Proxy) Asked() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.asked...)
+}
+
+// NewProxy starts a proxy to the server at address.
+func NewProxy(t *testing.T, address string) *Proxy {
+	t.Helper()
+	p := &Proxy{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		p.asked = append(p.asked, r.RequestURI)
+		p.mu.Unlock()
+		if r.Method != http.MethodConnect {
+			http.Error(w, "CONNECT only", http.StatusMethodNotAllowed)
+			return
+		}
+		to, err := net.Dial("tcp", strings.TrimPrefix(address, "https://"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer to.Close()
+		w.WriteHeader(http.StatusOK)
+		from, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer from.Close()
+		done := make(chan struct{})
+		go func() { defer close(done); defer from.Close(); _, _ = io.Copy(from, to) }()
+		_, _ = io.Copy(to, from)
+		to.Close()
+		<-done
+	}))
+	t.Cleanup(server.Close)
+	p.URL = server.URL
+	return p
+}
