@@ -162,7 +162,7 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 		return nil, err
 	}
 	srv, err := server.New(server.Config{
-		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes,
+		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes, Audit: m.audit,
 		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log,
 		Limits: server.Limits{GraceLimit: s.cfg.Grace + streamGrace},
