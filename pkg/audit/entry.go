@@ -104,6 +104,7 @@ type line struct {
 const (
 	maxShort = 256
 	maxLong  = 1024
+	maxRaw   = 16 << 10 // before secrets are taken out: far more than is kept, so that a cut splits none that is
 	maxLine  = 32 << 10 // longer than the longest record with every byte escaped
 )
 
@@ -120,12 +121,12 @@ func (e Entry) encode(redact func(string) string) ([]byte, error) {
 		l.Cost = json.Number(e.Cost.String())
 	}
 	for _, s := range []*string{&l.Event, &l.Job, &l.User, &l.Project, &l.Sandbox, &l.Upstream, &l.Model, &l.Method} {
-		*s = bounded(redact(*s), maxShort)
+		*s = bounded(redact(bounded(*s, maxRaw)), maxShort)
 	}
 	for _, s := range []*string{&l.Target, &l.Reason} {
-		*s = bounded(redact(*s), maxLong)
+		*s = bounded(redact(bounded(*s, maxRaw)), maxLong)
 	}
-	l.Verdict = Verdict(bounded(string(l.Verdict), maxShort))
+	l.Verdict = Verdict(bounded(redact(bounded(string(l.Verdict), maxRaw)), maxShort))
 	b, err := json.Marshal(l)
 	if err != nil {
 		return nil, fmt.Errorf("encode an audit record: %w", err)
