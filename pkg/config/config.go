@@ -128,7 +128,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"budget_day_usd":           0.0,
 		"budget_month_usd":         0.0,
 		"user_requests":            600,
-		"prices":                   []string{},
+		"prices":                   []string(nil),
 		"usage_days":               usage.DefaultDays,
 		"audit_mib":                512,
 		"language":                 "en",
