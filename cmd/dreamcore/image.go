@@ -238,10 +238,10 @@ func newImagePruneCmd(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.all == c.Flags().Changed("unused-for") {
-				return usage(c, errors.New("name either --unused-for or --all"))
+				return misuse(c, errors.New("name either --unused-for or --all"))
 			}
 			if !o.all && o.unusedFor <= 0 {
-				return usage(c, errors.New("--unused-for must be more than nothing"))
+				return misuse(c, errors.New("--unused-for must be more than nothing"))
 			}
 			return a.withImages(func(_ state, images *image.Store) error { return pruneImages(c.Context(), a, images, o) })
 		},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
@@ -29,6 +30,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/term"
 	"github.com/notef-neighbor/dreamcore/pkg/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/usage"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
@@ -41,6 +43,8 @@ const (
 	jobsDir    = "jobs"
 	runDir     = "run"
 	agentDir   = "agent"
+	usageDir   = "usage"
+	auditDir   = "audit"
 )
 
 // state is the state directory with what needs no sandbox.
@@ -122,6 +126,8 @@ type machine struct {
 	provider *engine.Provider
 	root     root
 	journal  *journal.Store
+	audit    *audit.Log
+	books    *usage.Book
 	gateway  *gateway.Gateway
 	history  *history.Store
 	service  *generate.Service
@@ -158,7 +164,10 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if m.history, err = history.Open(s.path(historyDir), history.Options{Logger: log}); err != nil {
 		return nil, err
 	}
-	m.gateway = gateway.New(gateway.Config{Logger: log, IdleLimit: s.cfg.ModelIdle})
+	if err = m.openBooks(); err != nil {
+		return nil, err
+	}
+	m.gateway = gateway.New(gateway.Config{Logger: log, IdleLimit: s.cfg.ModelIdle, Audit: m.audit})
 	if err = m.setModel(s.cfg); err != nil {
 		return nil, err
 	}
@@ -168,7 +177,7 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	}
 	m.service, err = generate.New(generate.Parts{
 		Sandboxes: m.provider, Gateway: m.gateway, Volumes: s.volumes, History: m.history,
-		Journal: m.journal, SocketDir: sockets, Logger: log,
+		Journal: m.journal, SocketDir: sockets, Logger: log, Books: m.books, Audit: m.audit,
 	}, m.settings(s.cfg, bin))
 	if err != nil {
 		return nil, err
@@ -263,8 +272,11 @@ func (m *machine) close(ctx context.Context) error {
 	if m.provider != nil {
 		errs = append(errs, m.provider.Close(ctx))
 	}
+	if m.books != nil {
+		errs = append(errs, m.books.Close())
+	}
 	m.root.close() // not before the sandboxes that use it have ended
-	errs = append(errs, m.state.close())
+	errs = append(errs, m.audit.Close(), m.state.close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}

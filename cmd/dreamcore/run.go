@@ -153,21 +153,21 @@ func newRootCmd(a *app) *cobra.Command {
 	root.SetOut(a.io.Out)
 	root.SetErr(a.io.ErrOut)
 	root.SetVersionTemplate("dreamcore {{.Version}}\n")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return misuse(c, err) })
 	pf := root.PersistentFlags()
 	pf.StringVar(&a.stateFlag, "state", "", "state directory (DREAMCORE_STATE; default /var/lib/dreamcore as root)")
 	pf.StringVar(&a.configFlag, "config", "", "configuration file (default config.yaml in the state directory)")
 	pf.BoolVar(&a.io.JSON, "json", false, "print JSON for programs")
 	root.AddCommand(
 		newSetupCmd(a), newServeCmd(a), newGenerateCmd(a), newGateCmd(a), newDeployCmd(a), newDoctorCmd(a),
-		newSecretCmd(a), newVolumeCmd(a), newImageCmd(a), newPsCmd(a), newSandboxCmd(a), newVersionCmd(a),
+		newSecretCmd(a), newVolumeCmd(a), newImageCmd(a), newPsCmd(a), newSandboxCmd(a), newUsageCmd(a), newAuditCmd(a), newVersionCmd(a),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
 
-// usage makes an error of the command line one with the right code and hint.
-func usage(c *cobra.Command, err error) error {
+// misuse makes an error of the command line one with the right code and hint.
+func misuse(c *cobra.Command, err error) error {
 	return &dreamcore.Error{
 		Code: dreamcore.CodeInvalid, Message: strings.TrimSpace(err.Error()),
 		Hint: "run: " + c.CommandPath() + " --help",
@@ -178,7 +178,7 @@ func usage(c *cobra.Command, err error) error {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
-			return usage(c, err)
+			return misuse(c, err)
 		}
 		return nil
 	}

@@ -163,7 +163,7 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 		return nil, err
 	}
 	srv, err := server.New(server.Config{
-		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes,
+		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes, Audit: m.audit,
 		Editor: edit.New(s.volumes, m.history), Skills: s.volumes,
 		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log,

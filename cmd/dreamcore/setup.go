@@ -88,6 +88,9 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := s.auditRotation(o.rotate); err != nil {
+		return err
+	}
 	if a.io.JSON {
 		return a.io.WriteJSON(result)
 	}

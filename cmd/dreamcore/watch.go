@@ -10,6 +10,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/usage"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
@@ -124,5 +125,10 @@ func (s *service) reload(a *app) error {
 	}
 	s.machine.cfg = cfg
 	s.keepDays.Store(int64(cfg.JournalDays))
+	prices, err := usage.ParsePrices(cfg.Prices)
+	if err != nil {
+		return err
+	}
+	s.machine.books.Apply(prices, cfg.Limits())
 	return s.machine.service.Apply(s.machine.settings(cfg, s.bin))
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/image"
 	"github.com/notef-neighbor/dreamcore/pkg/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/usage"
 )
 
 // Config is every setting of the service and of commands that work on this
@@ -67,6 +68,20 @@ type Config struct {
 	ModelScript string        `koanf:"model_script"` // scripted model instead of the API: a file, or "demo"
 	ModelIdle   time.Duration `koanf:"model_idle"`   // silence after which a streamed answer is given up
 
+	// What may be spent on the model; 0 is no bound. Days and months are those of UTC.
+	BudgetJobUSD          float64  `koanf:"budget_job_usd"`
+	BudgetJobTokens       int      `koanf:"budget_job_tokens"`
+	BudgetUserDayUSD      float64  `koanf:"budget_user_day_usd"`
+	BudgetUserDayTokens   int      `koanf:"budget_user_day_tokens"`
+	BudgetUserMonthUSD    float64  `koanf:"budget_user_month_usd"`
+	BudgetUserMonthTokens int      `koanf:"budget_user_month_tokens"`
+	BudgetDayUSD          float64  `koanf:"budget_day_usd"`   // of the machine
+	BudgetMonthUSD        float64  `koanf:"budget_month_usd"` // of the machine
+	UserRequests          int      `koanf:"user_requests"`    // of one user for the model in a minute
+	Prices                []string `koanf:"prices"`           // as usage.ParsePrice reads them
+	UsageDays             int      `koanf:"usage_days"`       // the books of how many days are kept
+	AuditMiB              int      `koanf:"audit_mib"`        // that the audit log may take
+
 	Language string `koanf:"language"` // of sentences for players: en, ja
 	LogLevel string `koanf:"log_level"`
 }
@@ -79,37 +94,49 @@ const DefaultListen = "127.0.0.1:8080"
 
 func defaults(env map[string]string, root bool) map[string]any {
 	return map[string]any{
-		"state":           defaultState(env, root),
-		"listen":          DefaultListen,
-		"runtime":         "gvisor",
-		"rootfs":          "",
-		"image":           "",
-		"sandbox_uid":     10000,
-		"sandbox_gid":     10000,
-		"memory_mib":      2048,
-		"cpus":            0.0,
-		"processes":       512,
-		"disk_mib":        1024,
-		"allow_unlimited": false,
-		"max_sandboxes":   32,
-		"sandbox_idle":    20 * time.Minute,
-		"sandbox_max_age": 5 * time.Hour,
-		"min_free_mib":    512,
-		"tools":           []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
-		"model":           "",
-		"max_turns":       0,
-		"timeout":         300 * time.Second,
-		"output_lines":    1000,
-		"max_generations": 4,
-		"max_waiting":     64,
-		"grace":           30 * time.Second,
-		"journal_days":    7,
-		"upstream":        DefaultUpstream,
-		"upstreams":       []upstream.Entry{},
-		"model_script":    "",
-		"model_idle":      60 * time.Second,
-		"language":        "en",
-		"log_level":       "info",
+		"state":                    defaultState(env, root),
+		"listen":                   DefaultListen,
+		"runtime":                  "gvisor",
+		"rootfs":                   "",
+		"image":                    "",
+		"sandbox_uid":              10000,
+		"sandbox_gid":              10000,
+		"memory_mib":               2048,
+		"cpus":                     0.0,
+		"processes":                512,
+		"disk_mib":                 1024,
+		"allow_unlimited":          false,
+		"max_sandboxes":            32,
+		"sandbox_idle":             20 * time.Minute,
+		"sandbox_max_age":          5 * time.Hour,
+		"min_free_mib":             512,
+		"tools":                    []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
+		"model":                    "",
+		"max_turns":                0,
+		"timeout":                  300 * time.Second,
+		"output_lines":             1000,
+		"max_generations":          4,
+		"max_waiting":              64,
+		"grace":                    30 * time.Second,
+		"journal_days":             7,
+		"upstream":                 DefaultUpstream,
+		"upstreams":                []upstream.Entry{},
+		"model_script":             "",
+		"model_idle":               60 * time.Second,
+		"budget_job_usd":           0.0,
+		"budget_job_tokens":        0,
+		"budget_user_day_usd":      0.0,
+		"budget_user_day_tokens":   0,
+		"budget_user_month_usd":    0.0,
+		"budget_user_month_tokens": 0,
+		"budget_day_usd":           0.0,
+		"budget_month_usd":         0.0,
+		"user_requests":            600,
+		"prices":                   []string(nil),
+		"usage_days":               usage.DefaultDays,
+		"audit_mib":                512,
+		"language":                 "en",
+		"log_level":                "info",
 	}
 }
 
@@ -230,6 +257,7 @@ func (c Config) Validate() error {
 	check(len(c.Upstreams) == 0 || c.Upstream == DefaultUpstream, "upstream (%s) and upstreams: both say where the model is, name one of them", envBaseURL)
 	faults = append(faults, upstream.Faults(c.Upstreams)...)
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
+	c.checkSpending(check)
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)
 	if len(faults) == 0 {

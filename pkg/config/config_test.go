@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -43,6 +44,9 @@ var everySetting = map[string]struct {
 	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
 	"upstreams":    {`[{"name":"local","kind":"anthropic","api_key":"none"}]`, []upstream.Entry{{Name: "local", Kind: "anthropic", APIKey: "none"}}},
 	"model_script": {"demo", "demo"}, "model_idle": {"5s", 5 * time.Second}, "language": {"ja", "ja"}, "log_level": {"debug", "debug"},
+	"budget_job_usd": {"1.5", 1.5}, "budget_job_tokens": {"1", 1}, "budget_user_day_usd": {"2.5", 2.5}, "budget_user_day_tokens": {"2", 2},
+	"budget_user_month_usd": {"3.5", 3.5}, "budget_user_month_tokens": {"3", 3}, "budget_day_usd": {"4.5", 4.5}, "budget_month_usd": {"5.5", 5.5},
+	"user_requests": {"9", 9}, "prices": {"m in=1 out=2, n in=3 out=4", []string{"m in=1 out=2", "n in=3 out=4"}}, "usage_days": {"40", 40}, "audit_mib": {"64", 64},
 }
 
 // byKey is a configuration as its settings.
@@ -236,6 +240,9 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
 		"upstreams":    {[]upstream.Entry{{Name: "a", Kind: "anthropic", APIKey: "none", Region: "x"}}, []upstream.Entry{{Name: "a", Kind: "x"}}},
 		"model_script": {"a\x00b"}, "model_idle": {time.Millisecond}, "language": {"", "fr"}, "log_level": {"", "loud"},
+		"budget_job_usd": {-1.0, math.NaN(), 1e-9}, "budget_job_tokens": {-1}, "budget_user_day_usd": {-1.0}, "budget_user_day_tokens": {-1},
+		"budget_user_month_usd": {-1.0}, "budget_user_month_tokens": {-1}, "budget_day_usd": {-1.0, 1e12}, "budget_month_usd": {-1.0, math.Inf(1)},
+		"user_requests": {-1, 1 << 30}, "prices": {[]string{"m"}, []string{""}}, "usage_days": {0, 1 << 40}, "audit_mib": {0, 1 << 40},
 	}
 	types := settingTypes()
 	delete(types, "allow_unlimited") // true and false are both right

@@ -44,10 +44,20 @@ type Summary struct {
 	SandboxReused  bool
 	GitCommit      string
 	TimeoutReached bool
+
+	Metered bool // what follows is known
+	Tokens  Tokens
+	Cost    Nano
 }
 
 // DebugEvent carries a Summary.
 func DebugEvent(s Summary) Event {
+	var cost json.Number
+	var input, output *int64
+	if s.Metered {
+		in, out := s.Tokens.Prompt(), s.Tokens.Output
+		cost, input, output = json.Number(s.Cost.String()), &in, &out
+	}
 	return encode(struct {
 		Type     string  `json:"type"`
 		ExitCode int     `json:"exit_code"`
@@ -56,7 +66,11 @@ func DebugEvent(s Summary) Event {
 		Reused   bool    `json:"sandbox_reused"`
 		Commit   string  `json:"git_commit,omitempty"`
 		Timeout  bool    `json:"timeout_reached,omitempty"`
-	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.GitCommit, s.TimeoutReached})
+
+		Cost   json.Number `json:"cost_usd,omitempty"`
+		Input  *int64      `json:"input_tokens,omitempty"` // from and to the cache too
+		Output *int64      `json:"output_tokens,omitempty"`
+	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.GitCommit, s.TimeoutReached, cost, input, output})
 }
 
 // DoneEvent is the last event of a generation that made its game.

@@ -32,6 +32,7 @@ type Failure struct {
 	Code     FailureCode
 	ExitCode int
 	HasExit  bool
+	Spent    bool // of FailRateLimit: what the player may use is used up, which no moment's wait ends
 }
 
 // ExitFailure returns the failure of a CLI that ended with exitCode.
@@ -84,11 +85,20 @@ var sentences = map[FailureCode][2]string{
 	FailUnknown:       {"Something unexpected happened. Please contact support if it happens again.", "予期しない問題が起きました。繰り返す場合はサポートへご連絡ください。"},
 }
 
+// spentSentence is the one of a FailRateLimit that Spent tells more of.
+var spentSentence = [2]string{
+	"The limit for making games is reached for now. Please try again later.",
+	"現在、ゲーム作成の利用上限に達しています。時間をおいてから、もう一度お試しください。",
+}
+
 // UserMessage returns the sentence for the player.
 func (f Failure) UserMessage(lang Language) string {
 	s, ok := sentences[f.Code]
 	if !ok {
 		s = sentences[FailUnknown]
+	}
+	if f.Code == FailRateLimit && f.Spent {
+		s = spentSentence
 	}
 	if lang == Japanese {
 		return s[1]

@@ -96,7 +96,7 @@ func TestUsageIsCounted(t *testing.T) {
 		t.Fatalf("%v", a)
 	}
 	r.grant.Revoke()
-	want := Usage{Requests: 2, InputTokens: 18, OutputTokens: 50, CacheCreationTokens: 3, CacheReadTokens: 14,
+	want := Usage{Requests: 2, Tokens: dreamcore.Tokens{Input: 18, Output: 50, CacheWrite: 3, CacheRead: 14},
 		BytesSent: int64(len(testBody) + len(plain)), BytesReceived: int64(len(wholeStream) + len(whole))}
 	if got := r.grant.Usage(); got != want {
 		t.Errorf("usage %+v, want %+v", got, want)
@@ -306,7 +306,7 @@ func TestAStalledStreamEndsWithAnErrorEvent(t *testing.T) {
 	if calls.Load() != 2 {
 		t.Errorf("%d requests went out, want 2", calls.Load())
 	}
-	if u := r.grant.Usage(); u.InputTokens != 22 || u.Requests != 2 {
+	if u := r.grant.Usage(); u.Tokens.Input != 22 || u.Requests != 2 {
 		t.Errorf("usage %+v: what a failed answer cost counts", u)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 )
 
 // The benchmarks compare the way through the gateway with the direct one:
@@ -42,7 +44,12 @@ func benchClient(b *testing.B, upstream string, gateway bool) (*http.Client, *ht
 	if err != nil {
 		b.Fatal(err)
 	}
-	g := New(Config{Upstream: api})
+	log, err := audit.Open(b.TempDir(), audit.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { log.Close() })
+	g := New(Config{Upstream: api, Audit: log})
 	s, err := g.Listen(b.TempDir())
 	if err != nil {
 		b.Fatal(err)

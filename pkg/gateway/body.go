@@ -4,21 +4,23 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"strconv"
 )
 
 // peek is what the gateway must know of a request body.
 type peek struct {
 	model  string // "" where there is none
 	stream bool
+	output int64 // max_tokens: how long the answer may become; 0 where it is not said
 }
 
 var (
 	errNotObject = errors.New("the body must be one JSON object")
-	errTwice     = errors.New("the body has a member twice: model, stream")
+	errTwice     = errors.New("the body has a member twice: model, stream, max_tokens")
 	errModelType = errors.New("model must be a string")
 )
 
-// peekBody reads the members model and stream of a JSON object. The body goes
+// peekBody reads the members model, stream and max_tokens of a JSON object. The body goes
 // out unchanged, so it must not mean one thing here and another to the API:
 // names are compared exactly (encoding/json folds case) and may not come twice
 // (parsers differ in which one counts). It copies nothing, since bodies are large.
@@ -27,7 +29,7 @@ func peekBody(body []byte) (peek, error) {
 	if s := (scanner{b: body}); !json.Valid(body) || s.first() != '{' {
 		return p, errNotObject
 	}
-	var hasModel, hasStream bool
+	var hasModel, hasStream, hasOutput bool
 	for m := range Members(body) {
 		value := body[m.Value:m.End]
 		switch m.Name {
@@ -45,6 +47,14 @@ func peekBody(body []byte) (peek, error) {
 			}
 			hasStream = true
 			p.stream = string(value) == "true"
+		case "max_tokens":
+			if hasOutput {
+				return p, errTwice
+			}
+			hasOutput = true
+			if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
+				p.output = min(max(n, 0), maxTokens)
+			} // what is no number the API refuses itself
 		}
 	}
 	return p, nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -30,6 +31,11 @@ type exchange struct {
 	ctx    context.Context // of the call: ends with client, grant or a limit
 	cancel context.CancelCauseFunc
 	counts bool // a complete answer proves that the model works
+
+	model    string
+	use      spending
+	received int64 // bytes of the answer
+	entry    audit.Entry
 }
 
 // The call is a pointer all the way on purpose: with a value whose address is
@@ -49,6 +55,9 @@ func (x *exchange) serve(r *http.Request, call *Call) {
 		_ = x.rc.SetWriteDeadline(past)
 	})()
 
+	// Also after an abort: the books first, the audit log tells what they say.
+	defer func() { x.record(call, x.received) }()
+	defer x.endSpending()
 	p, free, refusal := x.readBody(r, call)
 	defer free()
 	if refusal == nil {
@@ -56,17 +65,21 @@ func (x *exchange) serve(r *http.Request, call *Call) {
 		// without a limit, to see the client go. After a refusal the limit
 		// stays, since the server reads the rest of the body.
 		_ = x.rc.SetReadDeadline(time.Time{})
-		refusal = x.grant.ledger.blocked()
+		x.counts = call.Path == messagesPath
+		if refusal = x.grant.ledger.blocked(); refusal == nil {
+			refusal = x.reserve(call, p)
+		}
 	}
 	if x.grant.ctx.Err() != nil {
 		x.abort()
 	}
 	if refusal != nil {
-		x.grant.warn("request of a sandbox refused", "status", refusal.status, "reason", refusal.message, "model", bounded(p.model, 128))
+		x.model = p.model
+		x.refused(refusal)
+		x.grant.warn("request of a sandbox refused", "status", refusal.status, "reason", x.entry.Reason, "model", bounded(p.model, 128))
 		x.answer(refusal)
 		return
 	}
-	x.counts = call.Path == messagesPath
 	limit := x.gw.cfg.HeaderLimit
 	if x.counts && !p.stream {
 		limit = x.gw.cfg.AnswerLimit
@@ -79,6 +92,7 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	begun := time.Now()
 	x.grant.ledger.count(func(u *Usage) { u.Requests++; u.BytesSent += int64(len(call.Body)) })
 	timer := time.AfterFunc(limit, func() { x.cancel(errNoHeader) })
+	x.use.sent = true
 	answer, err := (*x.gw.upstream.Load()).Send(x.ctx, *call)
 	timer.Stop()
 	if err != nil {
@@ -87,6 +101,8 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	}
 	resp := answer.Response
 	defer resp.Body.Close()
+	x.use.spent.Upstream = answer.Upstream
+	x.entry.Status = resp.StatusCode
 	defer func() {
 		x.grant.log.Debug("model request", "path", call.Path, "upstream", answer.Upstream, "model", bounded(answer.Model, 128), "status", resp.StatusCode, "elapsed", time.Since(begun))
 	}()
@@ -102,6 +118,7 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
 			"reason", "unexpected content", "content_type", resp.Header.Get("Content-Type"))
 	default:
+		x.use.answering = true
 		x.relay(resp)
 	}
 }
@@ -117,6 +134,7 @@ func relayable(h http.Header) bool {
 func (x *exchange) sendFailed(err error) {
 	switch {
 	case x.gone():
+		x.use.answering = true // the model may have begun
 		x.abort()
 	case errors.Is(err, ErrNoCredential):
 		x.alarm("the model API cannot be used without its key: "+mend(dreamcore.HintOf(err)), "err", err)
@@ -130,6 +148,7 @@ func (x *exchange) sendFailed(err error) {
 // failed records and logs a failure and answers with the status.
 func (x *exchange) failed(code dreamcore.FailureCode, status int, message string, attrs ...any) {
 	e := &apiError{status: status, message: message, retry: x.grant.ledger.fail(code)}
+	x.failedWith(status, message)
 	x.grant.warn("the model failed", append([]any{"code", code}, attrs...)...)
 	x.answer(e)
 }
@@ -143,6 +162,7 @@ func mend(command string) string {
 // the player, learns no cause.
 func (x *exchange) alarm(message string, attrs ...any) {
 	x.grant.ledger.fail(dreamcore.FailAuth)
+	x.failedWith(x.entry.Status, message)
 	x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), message, attrs...)
 	x.answer(never(401, "The service is not set up correctly."))
 }
@@ -189,6 +209,7 @@ func (x *exchange) upstreamRefused(answer *Answer) {
 			e.retry = retryYes
 		}
 	}
+	x.failedWith(status, said.kind)
 	x.grant.warn("the model API answered with an error", attrs...)
 	x.answer(e)
 }

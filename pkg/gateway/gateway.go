@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -20,6 +21,8 @@ type Config struct {
 	Upstream Upstream
 	// Logger takes what an operator must know; nil discards it.
 	Logger *slog.Logger
+	// Audit takes every request; nil: none is written down.
+	Audit *audit.Log
 	// Models are the models a job may use, by exact name; empty allows all.
 	Models []string
 

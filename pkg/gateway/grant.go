@@ -19,6 +19,9 @@ type GrantOptions struct {
 	Job     string    // for the log
 	Expires time.Time // after it the token is refused and requests are cut; zero: never
 	Models  []string  // the models of this job; empty takes the gateway's Config.Models
+	Meter   Meter     // keeps the books of the job; nil: there are none, and no limits
+	// For the audit log, beside Job.
+	User, Project, Sandbox string
 }
 
 // Causes that end a grant's context.
@@ -36,6 +39,9 @@ type Grant struct {
 	models []string
 	log    *slog.Logger
 	ledger ledger
+	meter  Meter
+
+	job, user, project, sandbox string
 
 	warnings, alarms quiet
 
@@ -61,7 +67,13 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 		models: opts.Models,
 		log:    s.gw.cfg.Logger.With("job", opts.Job),
 		ledger: ledger{limit: s.gw.cfg.RetryLimit},
+		meter:  opts.Meter,
 		idle:   make(chan struct{}),
+
+		job: opts.Job, user: opts.User, project: opts.Project, sandbox: opts.Sandbox,
+	}
+	if gr.meter == nil {
+		gr.meter = freeMeter{}
 	}
 	if len(gr.models) == 0 {
 		gr.models = s.gw.cfg.Models
@@ -85,6 +97,10 @@ func (gr *Grant) Token() string { return gr.token }
 // Failure returns the kind of the last failure of the model that no complete
 // answer followed, or "". It is final after Revoke.
 func (gr *Grant) Failure() dreamcore.FailureCode { return gr.ledger.lastFailure() }
+
+// OverBudget tells whether requests were refused because what may be spent is
+// spent. It is final after Revoke.
+func (gr *Grant) OverBudget() bool { return gr.ledger.isOver() }
 
 // Usage returns what was used so far. It is final after Revoke.
 func (gr *Grant) Usage() Usage { return gr.ledger.total() }

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 )
 
 const (
@@ -33,6 +35,7 @@ func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
 	gr := s.authenticate(r.Header)
 	if gr == nil {
 		s.gw.cfg.Logger.Log(r.Context(), s.wrongTokens.level(slog.LevelWarn), "a sandbox used a wrong token", "path", s.path)
+		s.record(audit.Entry{Event: audit.EventToken, Method: r.Method, Target: r.RequestURI, Verdict: audit.Refused, Status: 401, Reason: "wrong token"})
 		never(401, "Invalid token.").write(w)
 		return
 	}
@@ -42,6 +45,7 @@ func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if refusal != nil {
 		gr.warn("request of a sandbox refused", "status", refusal.status, "reason", refusal.message)
+		gr.record(audit.Entry{Event: audit.EventModel, Method: r.Method, Target: r.RequestURI, Verdict: audit.Refused, Status: refusal.status, Reason: refusal.message})
 		refusal.write(w)
 		return
 	}

@@ -16,6 +16,7 @@ type ledger struct {
 	failure dreamcore.FailureCode         // guarded by mu: since the last complete answer
 	strikes map[dreamcore.FailureCode]int // guarded by mu: likewise
 	cuts    int                           // guarded by mu: likewise, answers cut half-way
+	over    bool                          // guarded by mu: what may be spent is spent
 	usage   Usage                         // guarded by mu
 }
 
@@ -41,6 +42,27 @@ func (l *ledger) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cuts++
+}
+
+// note records a failure of ours, which no number of tries ends.
+func (l *ledger) note(code dreamcore.FailureCode) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failure = code
+}
+
+// overBudget records that nothing more may be spent. The end of another answer
+// does not change that.
+func (l *ledger) overBudget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+}
+
+func (l *ledger) isOver() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over
 }
 
 // succeed records a complete answer.
@@ -75,6 +97,9 @@ func (l *ledger) count(add func(*Usage)) {
 func (l *ledger) lastFailure() dreamcore.FailureCode {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.over {
+		return dreamcore.FailRateLimit
+	}
 	return l.failure
 }
 

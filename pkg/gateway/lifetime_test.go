@@ -377,7 +377,26 @@ func faults(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-func TestAThousandFaultsLeaveNothingBehind(t *testing.T) {
+// stormRequests goes to each of the two ways of reaching a model: 10,000 in all.
+const stormRequests = 5000
+
+// countingMeter counts the reservations that have not ended.
+type countingMeter struct{ open, told atomic.Int64 }
+
+func (m *countingMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, bool) dreamcore.Nano, error) {
+	if rand.N(20) == 0 {
+		return nil, &dreamcore.OverBudget{Limit: "x", After: time.Duration(rand.N(2)) * time.Second}
+	}
+	m.open.Add(1)
+	return func(_ dreamcore.Spent, last bool) dreamcore.Nano {
+		if m.told.Add(1); last {
+			m.open.Add(-1)
+		}
+		return 0
+	}, nil
+}
+
+func TestTenThousandFaultsLeaveNothingBehind(t *testing.T) {
 	// Many collections: one of them met a value that an abort had brought back
 	// to life, see exchange.serve.
 	defer debug.SetGCPercent(debug.SetGCPercent(5))
@@ -397,7 +416,16 @@ func TestAThousandFaultsLeaveNothingBehind(t *testing.T) {
 						c.Upstream = upstream
 					}
 				})
-				storm(r, 500)
+				meter := &countingMeter{}
+				storm(r, stormRequests, meter)
+				r.socket.mu.Lock()
+				defer r.socket.mu.Unlock()
+				if n := len(r.socket.grants); n != 1 { // the rig's own
+					t.Errorf("%d tokens are still good", n)
+				}
+				if m := meter.open.Load(); m != 0 {
+					t.Errorf("%d reservations are left", m)
+				}
 			})
 		}
 	})
@@ -406,15 +434,15 @@ func TestAThousandFaultsLeaveNothingBehind(t *testing.T) {
 	eventually(t, "goroutines as before", func() bool { return goroutines() <= stable })
 }
 
-// storm sends n requests, eight at a time, each with a grant of its own that
+// storm sends n requests, 32 at a time, each with a grant of its own that
 // is revoked, or a client that goes, at any time.
-func storm(r *rig, n int) {
+func storm(r *rig, n int, meter Meter) {
 	work := make(chan struct{})
 	var wg sync.WaitGroup
-	for range 8 {
+	for range 32 {
 		wg.Go(func() {
 			for range work {
-				gr := r.socket.Grant(GrantOptions{})
+				gr := r.socket.Grant(GrantOptions{Meter: meter})
 				ctx, cancel := context.WithCancel(context.Background())
 				var after *time.Timer
 				switch rand.N(4) {

@@ -34,12 +34,17 @@ func (x *exchange) relay(resp *http.Response) {
 // message_stop was seen; what comes or does not come after that is no failure.
 func (x *exchange) relayStream(resp *http.Response) {
 	m := &meter{boundary: true}
-	defer func() { x.grant.ledger.count(func(u *Usage) { u.addTokens(m.tokens) }) }()
+	defer func() { x.used(m.guess()) }()
 	x.w.WriteHeader(http.StatusOK)
 	_ = x.rc.Flush() // the CLI has a limit for the header of its own
-	done := false
+	done, known := false, tokens{}
 	err := x.copy(resp.Body, func(p []byte) {
 		m.feed(p)
+		if m.tokens != known {
+			// As soon as it is known: who kills us now must not have it for nothing.
+			known = m.tokens
+			x.used(known.spent(), false)
+		}
 		if m.complete && !done {
 			// Before the client can see it: a job may end right then.
 			done = true
@@ -75,16 +80,20 @@ func (x *exchange) relayBody(resp *http.Response) {
 	x.w.WriteHeader(http.StatusOK)
 	var m bodyMeter
 	err := x.copy(resp.Body, m.feed)
+	if t, known := m.tokens(); known {
+		x.used(t, false)
+	} else if x.counts { // cut, or too long to be looked at
+		x.used(dreamcore.Tokens{Output: x.received / bytesPerToken}, true)
+	}
 	switch {
 	case err == nil:
-		t := m.tokens()
-		x.grant.ledger.count(func(u *Usage) { u.addTokens(t) })
 		x.complete()
 	case x.lost(err):
 		x.abort()
 	case errors.Is(err, errStalled):
 		// There is no place for an error in the middle of an object.
 		x.grant.ledger.fail(dreamcore.FailAPITimeout)
+		x.failedWith(504, errStalled)
 		x.grant.warn("the model failed", "code", dreamcore.FailAPITimeout, "reason", errStalled)
 		x.abort()
 	default:
@@ -105,6 +114,7 @@ func (x *exchange) complete() {
 // stalled ends a silent stream with an error that the CLI understands.
 func (x *exchange) stalled(m *meter) {
 	x.grant.ledger.fail(dreamcore.FailAPITimeout)
+	x.failedWith(504, errStalled)
 	x.grant.warn("the model failed", "code", dreamcore.FailAPITimeout, "reason", errStalled, "after", x.gw.cfg.IdleLimit)
 	event := (&apiError{status: 504, kind: "api_error", message: "The model API stopped in the middle of its answer."}).event()
 	if !m.boundary {
@@ -128,12 +138,14 @@ func (x *exchange) streamFailed(kind string) {
 		code = dreamcore.FailAuth
 	}
 	x.grant.ledger.fail(code)
+	x.failedWith(x.entry.Status, kind)
 	x.grant.warn("the model failed", "code", code, "reason", "error event in the stream", "type", kind)
 }
 
 // cut records an answer that ended half-way and lets the client see it as one.
 func (x *exchange) cut(err error) {
 	x.grant.ledger.cut()
+	x.failedWith(x.entry.Status, "the answer was cut")
 	x.grant.warn("the model failed", "code", dreamcore.FailNetwork, "reason", "the answer was cut", "err", err)
 	x.abort()
 }
@@ -151,6 +163,7 @@ func (x *exchange) copy(body io.Reader, see func([]byte)) error {
 		idle.Stop()
 		if n > 0 {
 			total += int64(n)
+			x.received = total
 			if total > x.gw.cfg.MaxResponse {
 				return errTooLong
 			}

@@ -13,17 +13,22 @@ func TestPeekBody(t *testing.T) {
 		err error
 	}{
 		`{}`: {}, ` { } `: {},
-		`{"model":"m","stream":true}`:                         {peek{"m", true}, nil},
-		"\n{ \"stream\" : true ,\t\"model\" : \"m\" }\n":      {peek{"m", true}, nil},
-		`{"a":{"model":"x","stream":true},"model":"m"}`:       {peek{"m", false}, nil},
+		`{"model":"m","stream":true}`:                         {peek{"m", true, 0}, nil},
+		"\n{ \"stream\" : true ,\t\"model\" : \"m\" }\n":      {peek{"m", true, 0}, nil},
+		`{"a":{"model":"x","stream":true},"model":"m"}`:       {peek{"m", false, 0}, nil},
 		`{"a":[{"model":"x"},"}\"]",{}],"b":-1.5e3,"c":null}`: {},
-		`{"a":"\"model\":\"x\"","model":"m\\"}`:               {peek{"m\\", false}, nil},
-		`{"\u006dodel":"m","\u0073\u0074ream":true}`:          {peek{"m", true}, nil},
+		`{"a":"\"model\":\"x\"","model":"m\\"}`:               {peek{"m\\", false, 0}, nil},
+		`{"\u006dodel":"m","\u0073\u0074ream":true}`:          {peek{"m", true, 0}, nil},
 		`{"stream":"true"}`:                                   {},
+		`{"max_tokens":9,"x":{"max_tokens":7}}`:               {peek{"", false, 9}, nil},
+		`{"max_tokens":-9}`:                                   {},
+		`{"max_tokens":1e5}`:                                  {},
+		`{"max_tokens":99999999999999999}`:                    {peek{"", false, maxTokens}, nil},
+		`{"max_tokens":1,"max_\u0074okens":2}`:                {peek{"", false, 1}, errTwice},
 		`{"stream":1}`:                                        {},
 		`{"Model":"x","STREAM":true}`:                         {},
-		`{"model":"a","m\u006fdel":"b"}`:                      {peek{"a", false}, errTwice},
-		`{"stream":false,"stream":true}`:                      {peek{"", false}, errTwice},
+		`{"model":"a","m\u006fdel":"b"}`:                      {peek{"a", false, 0}, errTwice},
+		`{"stream":false,"stream":true}`:                      {peek{"", false, 0}, errTwice},
 		`{"model":null}`:                                      {peek{}, errModelType},
 		`{"model":{"x":1}}`:                                   {peek{}, errModelType},
 		`[]`:                                                  {peek{}, errNotObject},
@@ -33,7 +38,7 @@ func TestPeekBody(t *testing.T) {
 		`{"a":1} x`:                                           {peek{}, errNotObject},
 		`{"a":1,}`:                                            {peek{}, errNotObject},
 		strings.Repeat("[", 20000) + strings.Repeat("]", 20000): {peek{}, errNotObject},
-		`{"` + strings.Repeat("x", 1000) + `":1,"model":"m"}`:   {peek{"m", false}, nil},
+		`{"` + strings.Repeat("x", 1000) + `":1,"model":"m"}`:   {peek{"m", false, 0}, nil},
 	} {
 		got, err := peekBody([]byte(in))
 		if got != want.peek || err != want.err {
@@ -82,18 +87,18 @@ func TestMeter(t *testing.T) {
 		boundary bool
 	}{
 		"nothing":            {"", tokens{}, false, "", true},
-		"whole":              {wholeStream, tokens{11, 42, 3, 5}, true, "", true},
-		"whole with CRLF":    {crlf, tokens{11, 42, 3, 5}, true, "", true},
-		"without the end":    {eventStart + eventText, tokens{11, 1, 3, 5}, false, "", true},
-		"within an event":    {eventStart + "event: x\n", tokens{11, 1, 3, 5}, false, "", false},
-		"within a line":      {eventStart + "event: x", tokens{11, 1, 3, 5}, false, "", false},
+		"whole":              {wholeStream, tokens{Input: 11, Output: 42, CacheCreation: 3, CacheRead: 5}, true, "", true},
+		"whole with CRLF":    {crlf, tokens{Input: 11, Output: 42, CacheCreation: 3, CacheRead: 5}, true, "", true},
+		"without the end":    {eventStart + eventText, tokens{Input: 11, Output: 1, CacheCreation: 3, CacheRead: 5}, false, "", true},
+		"within an event":    {eventStart + "event: x\n", tokens{Input: 11, Output: 1, CacheCreation: 3, CacheRead: 5}, false, "", false},
+		"within a line":      {eventStart + "event: x", tokens{Input: 11, Output: 1, CacheCreation: 3, CacheRead: 5}, false, "", false},
 		"no event names":     {`data:{"type":"message_stop"}` + "\n\n", tokens{}, true, "", true},
 		"spaces in the JSON": {`data:  { "type" : "message_stop" }` + "\n\n", tokens{}, true, "", true},
 		"unfinished line":    {`data: {"type":"message_stop"}`, tokens{}, false, "", false},
 		"error":              {"data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n", tokens{}, false, "overloaded_error", true},
 		"garbage":            {"\x00\xff\ndata: {]\n\ndata:\n\n:\n\n", tokens{}, false, "", true},
 		"negative and huge":  {`data: {"type":"message_delta","usage":{"input_tokens":-5,"output_tokens":9000000000000000000}}` + "\n\n", tokens{Output: maxTokens}, false, "", true},
-		"a line too long":    {"data: {\"type\":\"message_stop\",\"x\":\"" + strings.Repeat("x", maxMeterLine) + "\"}\n\n" + eventStart, tokens{11, 1, 3, 5}, false, "", true},
+		"a line too long":    {"data: {\"type\":\"message_stop\",\"x\":\"" + strings.Repeat("x", maxMeterLine) + "\"}\n\n" + eventStart, tokens{Input: 11, Output: 1, CacheCreation: 3, CacheRead: 5}, false, "", true},
 		"end in a text":      {eventText, tokens{}, false, "", true},
 	} {
 		for _, step := range []int{1, 7, 1 << 30} {

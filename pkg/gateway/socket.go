@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/netutil"
 
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/socket"
 )
@@ -40,6 +42,7 @@ type Socket struct {
 	cancel context.CancelCauseFunc
 
 	wrongTokens quiet
+	owner       atomic.Pointer[Owner]
 
 	mu     sync.Mutex
 	grants map[*Grant]struct{} // guarded by mu
@@ -108,6 +111,20 @@ func (s *Socket) newServer() *http.Server {
 
 // Path returns the socket's path on the host.
 func (s *Socket) Path() string { return s.path }
+
+// Owner is whose socket it is, for the audit log.
+type Owner struct{ User, Sandbox string }
+
+// SetOwner says whose socket it is: requests without a good token have no job
+// that could tell.
+func (s *Socket) SetOwner(o Owner) { s.owner.Store(&o) }
+
+func (s *Socket) record(e audit.Entry) {
+	if o := s.owner.Load(); o != nil {
+		e.User, e.Sandbox = o.User, o.Sandbox
+	}
+	s.gw.cfg.Audit.Record(e)
+}
 
 // Close revokes the socket's grants, cuts its connections, waits for all that
 // ran on it and removes the socket file. It may be called more than once.

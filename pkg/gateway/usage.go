@@ -3,39 +3,45 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // Usage is what the requests of a grant have used so far.
 type Usage struct {
-	Requests            int64 // sent to the model, whatever became of them
-	InputTokens         int64 // without those from and to the cache
-	OutputTokens        int64
-	CacheCreationTokens int64
-	CacheReadTokens     int64
-	BytesSent           int64 // request bodies
-	BytesReceived       int64 // answer bodies
+	Requests      int64 // sent to the model, whatever became of them
+	Tokens        dreamcore.Tokens
+	Cost          dreamcore.Nano // 0 without a Meter
+	BytesSent     int64          // request bodies
+	BytesReceived int64          // answer bodies
 }
 
-func (u *Usage) addTokens(t tokens) {
-	u.InputTokens += t.Input
-	u.OutputTokens += t.Output
-	u.CacheCreationTokens += t.CacheCreation
-	u.CacheReadTokens += t.CacheRead
+// Meter keeps the books of one job, and says what it may yet spend.
+type Meter interface {
+	// Reserve is asked before a request goes out that has about so many tokens
+	// in it and answers with so many at most. It refuses with a
+	// *dreamcore.OverBudget; another error says that the books cannot be kept.
+	// settle is told the whole of what was used, each time it has grown, and
+	// with last once at the end; it returns what that costs.
+	Reserve(model string, input, output int64) (settle func(s dreamcore.Spent, last bool) dreamcore.Nano, err error)
 }
 
 // tokens is the usage member of a message. The numbers come from outside.
 type tokens struct {
 	Input         int64 `json:"input_tokens"`
 	Output        int64 `json:"output_tokens"`
-	CacheCreation int64 `json:"cache_creation_input_tokens"`
+	CacheCreation int64 `json:"cache_creation_input_tokens"` // for any time
 	CacheRead     int64 `json:"cache_read_input_tokens"`
+	ByTime        struct {
+		Hour int64 `json:"ephemeral_1h_input_tokens"`
+	} `json:"cache_creation"`
 }
 
 // maxTokens bounds one number, so that sums cannot overflow.
 const maxTokens = 1 << 40
 
 func (t *tokens) clamp() {
-	for _, n := range []*int64{&t.Input, &t.Output, &t.CacheCreation, &t.CacheRead} {
+	for _, n := range []*int64{&t.Input, &t.Output, &t.CacheCreation, &t.CacheRead, &t.ByTime.Hour} {
 		*n = min(max(*n, 0), maxTokens)
 	}
 }
@@ -48,6 +54,13 @@ func (t *tokens) merge(later tokens) {
 	t.Output = max(t.Output, later.Output)
 	t.CacheCreation = max(t.CacheCreation, later.CacheCreation)
 	t.CacheRead = max(t.CacheRead, later.CacheRead)
+	t.ByTime.Hour = max(t.ByTime.Hour, later.ByTime.Hour)
+}
+
+// spent tells the tokens apart by their price.
+func (t tokens) spent() dreamcore.Tokens {
+	hour := min(t.ByTime.Hour, t.CacheCreation)
+	return dreamcore.Tokens{Input: t.Input, Output: t.Output, CacheWrite: t.CacheCreation - hour, CacheWrite1h: hour, CacheRead: t.CacheRead}
 }
 
 // maxMeterLine bounds a line that the meter keeps. The lines it is after have
@@ -61,6 +74,8 @@ type meter struct {
 	complete  bool   // message_stop was seen
 	errorKind string // type of the error event, "" if there was none
 	boundary  bool   // the bytes so far end with a whole event
+	told      bool   // the final number of output tokens was seen
+	text      int64  // bytes of the answer's content so far
 
 	line    []byte // the unfinished line
 	tooLong bool   // the unfinished line is over the bound
@@ -97,7 +112,11 @@ func (m *meter) keep(p []byte) {
 // apart without decoding, by their type standing first.
 func (m *meter) see(line []byte) {
 	data, ok := bytes.CutPrefix(line, []byte("data:"))
-	if !ok || bytes.HasPrefix(bytes.TrimLeft(data, " "), []byte(`{"type":"content_block_`)) {
+	if !ok {
+		return
+	}
+	if bytes.HasPrefix(bytes.TrimLeft(data, " "), []byte(`{"type":"content_block_`)) {
+		m.text += max(int64(len(data))-deltaFrame, bytesPerToken)
 		return
 	}
 	var v struct {
@@ -118,6 +137,7 @@ func (m *meter) see(line []byte) {
 		m.tokens.merge(v.Message.Usage)
 	case "message_delta":
 		m.tokens.merge(v.Usage)
+		m.told = true
 	case "message_stop":
 		m.complete = true
 	case "error":
@@ -126,6 +146,24 @@ func (m *meter) see(line []byte) {
 			m.errorKind = "api_error"
 		}
 	}
+}
+
+// How much of an answer its bytes are: of an event of content about so many are
+// not content, and a token is about so many of the rest.
+const (
+	deltaFrame    = 90
+	bytesPerToken = 4
+)
+
+// guess is what the answer has used where the model did not come to say it:
+// output is told at its end only, and a sandbox that hangs up before it must
+// not have it for nothing.
+func (m *meter) guess() (t dreamcore.Tokens, estimated bool) {
+	t = m.tokens.spent()
+	if g := m.text / bytesPerToken; !m.told && g > t.Output {
+		t.Output, estimated = g, true
+	}
+	return t, estimated
 }
 
 // maxMeterBody bounds the answer in one piece that is kept for its usage.
@@ -145,13 +183,15 @@ func (m *bodyMeter) feed(p []byte) {
 	m.kept = append(m.kept, p...)
 }
 
-func (m *bodyMeter) tokens() tokens {
+// tokens returns what the whole answer says. Half of one says nothing, and
+// known is false.
+func (m *bodyMeter) tokens() (t dreamcore.Tokens, known bool) {
 	var v struct {
 		Usage tokens `json:"usage"`
 	}
 	if json.Unmarshal(m.kept, &v) != nil {
-		return tokens{}
+		return t, false
 	}
 	v.Usage.clamp()
-	return v.Usage
+	return v.Usage.spent(), true
 }

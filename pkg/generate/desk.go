@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
@@ -75,10 +76,27 @@ func (s *Service) makeDesk(ctx context.Context, user dreamcore.UserID) (_ *desk,
 		Root: d.made.Root, Limits: d.made.Limits, Mounts: d.mounts(user),
 	})
 	if err != nil {
+		s.audit(audit.EventSandboxStart, "", user, "", err)
 		return nil, err
 	}
 	made = true
+	d.socket.SetOwner(gateway.Owner{User: string(user), Sandbox: d.ID()})
+	s.audit(audit.EventSandboxStart, d.ID(), user, "", nil)
 	return d, nil
+}
+
+// ownerOf is whose sandbox a name says it is.
+func ownerOf(name string) dreamcore.UserID {
+	return dreamcore.UserID(strings.TrimPrefix(name, pool.Name("")))
+}
+
+// audit writes down what was done with a sandbox.
+func (s *Service) audit(event, sandbox string, user dreamcore.UserID, what string, err error) {
+	e := audit.Entry{Event: event, Sandbox: sandbox, User: string(user), Target: what, Verdict: audit.Allowed}
+	if err != nil {
+		e.Verdict, e.Reason = audit.Failed, err.Error()
+	}
+	s.parts.Audit.Record(e)
 }
 
 func (d *desk) mounts(user dreamcore.UserID) []sandbox.Mount {
@@ -146,8 +164,10 @@ func (d *desk) Stale() bool {
 // Close implements pool.Member.
 func (d *desk) Close(ctx context.Context) error {
 	if err := d.Sandbox.Close(ctx); err != nil {
+		d.service.audit(audit.EventSandboxStop, d.ID(), d.owner, "", err)
 		return err // what it sees stays for as long as it does
 	}
+	d.service.audit(audit.EventSandboxStop, d.ID(), d.owner, "", nil)
 	d.service.forgetDesk(d)
 	return d.closeRest()
 }
@@ -204,7 +224,11 @@ func (s *Service) Sandboxes() []pool.Info { return s.pool.List() }
 
 // StopSandbox ends a sandbox; a job in it ends as interrupted. CodeNotFound:
 // there is none of that name.
-func (s *Service) StopSandbox(ctx context.Context, name string) error { return s.pool.Stop(ctx, name) }
+func (s *Service) StopSandbox(ctx context.Context, name string) error {
+	err := s.pool.Stop(ctx, name)
+	s.audit(audit.EventOperator, "", ownerOf(name), "stop "+name, err)
+	return err
+}
 
 // SandboxJobs are the last jobs that ran in a sandbox, the newest last.
 func (s *Service) SandboxJobs(name string) ([]string, error) {
@@ -221,6 +245,8 @@ func (s *Service) SandboxJobs(name string) ([]string, error) {
 // none runs, with the sandbox for itself. It ends with the program, with ctx,
 // or with the job.
 func (s *Service) Exec(ctx context.Context, name string, cmd sandbox.Command) (sandbox.Exit, error) {
+	// Before it runs: what it does may be to end this service.
+	s.audit(audit.EventOperator, "", ownerOf(name), "exec "+name+" -- "+strings.Join(cmd.Args, " "), nil)
 	d, info, err := s.find(name)
 	if err != nil {
 		return sandbox.Exit{}, err

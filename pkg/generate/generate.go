@@ -19,12 +19,14 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/usage"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
@@ -41,7 +43,9 @@ type Parts struct {
 	Volumes   *volume.Store
 	History   *history.Store
 	Journal   *journal.Store
-	SocketDir string // where the gateway's sockets of sandboxes are made
+	Books     *usage.Book // nil: nothing is counted or limited
+	Audit     *audit.Log  // nil: nothing is written down
+	SocketDir string      // where the gateway's sockets of sandboxes are made
 	Logger    *slog.Logger
 }
 

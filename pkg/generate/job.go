@@ -79,6 +79,9 @@ func (j *job) work(ctx context.Context) {
 			j.summary.ExitCode = 1 // 0 would tell of a success
 		}
 		level := slog.LevelError
+		if f.Spent {
+			level = slog.LevelWarn // as the operator wanted it
+		}
 		if context.Cause(ctx) != nil {
 			level = slog.LevelInfo // somebody wanted it to end
 		}
@@ -131,6 +134,9 @@ func (j *job) attempt(ctx context.Context) error {
 		j.status("Playing the failure that was asked for: " + string(j.wish.TestError))
 		return &failed{failure: f, err: errors.New("asked for by _test_error")}
 	}
+	if err := j.checkBudget(); err != nil {
+		return err
+	}
 	if err := j.service.parts.Volumes.CheckRoom(j.wish.User); err != nil {
 		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
 	}
@@ -177,6 +183,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
 	}
 	grant := d.socket.Grant(gateway.GrantOptions{
 		Job: j.id, Expires: time.Now().Add(j.settings.TimeLimit + cleanupLimit),
+		Meter: j.meter(), User: string(j.wish.User), Project: string(j.wish.Project), Sandbox: d.ID(),
 	})
 	defer grant.Revoke()
 	j.status("Starting the agent")
@@ -202,6 +209,8 @@ func (j *job) runAgent(ctx context.Context, sb sandbox.Sandbox, grant *gateway.G
 		Limit: j.settings.TimeLimit, Emit: j.forward,
 	})
 	grant.Revoke() // what the gateway saw is final only after it
+	used := grant.Usage()
+	j.summary.Metered, j.summary.Tokens, j.summary.Cost = true, used.Tokens, used.Cost
 	j.summary.ExitCode, j.summary.OutputLines, j.summary.TimeoutReached = outcome.ExitCode, outcome.Lines, outcome.TimedOut
 	if err != nil {
 		return err
@@ -216,6 +225,7 @@ func (j *job) runAgent(ctx context.Context, sb sandbox.Sandbox, grant *gateway.G
 		}
 	}
 	f := verdict(outcome, grant.Failure())
+	f.Spent = f.Code == dreamcore.FailRateLimit && grant.OverBudget()
 	if ctx.Err() != nil {
 		f = dreamcore.ExitFailure(dreamcore.ExitTerminated)
 	}

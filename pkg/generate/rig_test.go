@@ -187,6 +187,7 @@ type options struct {
 	journal  journal.Options
 	jobs     string // directory of the journal; "": one of its own
 	upstream gateway.Upstream
+	parts    func(*Parts)
 }
 
 func newRig(t *testing.T, o options) *rig {
@@ -213,6 +214,9 @@ func newRig(t *testing.T, o options) *rig {
 		Gateway: gateway.New(gateway.Config{Logger: logger, Upstream: o.upstream}),
 		History: must(history.Open(filepath.Join(r.dir, "history"), history.Options{}))(t),
 		Journal: must(journal.Open(o.jobs, o.journal))(t),
+	}
+	if o.parts != nil {
+		o.parts(&r.parts)
 	}
 	settings := Settings{
 		Root:  sandbox.Root{Path: r.dir},
@@ -302,6 +306,9 @@ type event struct {
 	Reused  bool    `json:"sandbox_reused"`
 	User    string  `json:"userMessage"`
 	Took    float64 `json:"elapsed_seconds"`
+	Cost    float64 `json:"cost_usd"`
+	Input   int64   `json:"input_tokens"`
+	Output  int64   `json:"output_tokens"`
 }
 
 // limit ends a test that waits for an event in vain.

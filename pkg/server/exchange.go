@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -74,6 +75,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.Header().Set("Allow", strings.Join(found.methods, ", "))
 		x.refuse(r, &dreamcore.Error{Code: codeMethod, Message: "Method not allowed", Hint: "use " + found.methods[0]})
 	case !found.open && !authorized(r.Header, s.cfg.Secrets()):
+		s.auditRefusal(r)
 		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Unauthorized"})
 	default:
 		found.endpoint.serve(x, r)
@@ -81,6 +83,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if x.cut != nil {
 		panic(http.ErrAbortHandler) // a client that still reads must not take this for the end
 	}
+}
+
+// auditRefusal writes down a request with no secret or a wrong one.
+func (s *Server) auditRefusal(r *http.Request) {
+	s.cfg.Audit.Record(audit.Entry{
+		Event: audit.EventAuth, Verdict: audit.Refused, Status: http.StatusUnauthorized,
+		Method: r.Method, Target: r.URL.Path, Reason: "no or a wrong secret, from " + r.RemoteAddr,
+	})
 }
 
 // recover turns a panic into an answer, or, where an answer has begun, into a

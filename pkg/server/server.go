@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/probe"
@@ -84,6 +85,7 @@ type Config struct {
 	Skills          Skills
 	DefaultLanguage dreamcore.Language // of clients that name none; default English
 	Logger          *slog.Logger       // nil: no log
+	Audit           *audit.Log         // takes wrong secrets; nil: none are written down
 	Limits          Limits
 }
 

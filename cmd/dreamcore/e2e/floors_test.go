@@ -16,7 +16,7 @@ const module = "github.com/notef-neighbor/dreamcore/"
 var floors = map[string]int{
 	"pkg/dreamcore": 0,
 
-	"pkg/sandbox": 1, "pkg/term": 1, "pkg/cgroup": 1, "pkg/socket": 1, "pkg/disk": 1,
+	"pkg/sandbox": 1, "pkg/term": 1, "pkg/cgroup": 1, "pkg/socket": 1, "pkg/disk": 1, "pkg/audit": 1,
 
 	// What the engines share.
 	"pkg/sandbox/pid1": 2, "pkg/sandbox/oci": 2,
@@ -24,7 +24,7 @@ var floors = map[string]int{
 	"pkg/sandbox/engine": 3, "pkg/sandbox/sandboxtest": 3,
 	"pkg/agent": 3, "pkg/gateway": 3, "pkg/replay": 3, "pkg/volume": 3,
 	"pkg/history": 3, "pkg/journal": 3, "pkg/secret": 3, "pkg/rootfs": 3, "pkg/image": 3,
-	"pkg/pool": 3, "pkg/upstream/upstreamtest": 3,
+	"pkg/pool": 3, "pkg/upstream/upstreamtest": 3, "pkg/usage": 3,
 
 	"pkg/sandbox/gvisor": 4, "pkg/sandbox/runc": 4,
 	"pkg/generate": 4, "pkg/edit": 4, "pkg/probe": 4, "pkg/client": 4, "pkg/upstream": 4,

@@ -1,0 +1,35 @@
+package generate
+
+import (
+	"errors"
+
+	"github.com/notef-neighbor/dreamcore/pkg/audit"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/gateway"
+)
+
+// meter is the job's account in the books; nil without books.
+func (j *job) meter() gateway.Meter {
+	if j.service.parts.Books == nil {
+		return nil
+	}
+	return j.service.parts.Books.Job(string(j.wish.User), string(j.wish.Project), j.id)
+}
+
+// checkBudget refuses a job that could not ask the model for anything, before
+// a sandbox is started for it.
+func (j *job) checkBudget() error {
+	if j.service.parts.Books == nil {
+		return nil
+	}
+	err := j.service.parts.Books.Job(string(j.wish.User), string(j.wish.Project), j.id).Check()
+	over, ok := errors.AsType[*dreamcore.OverBudget](err)
+	if !ok {
+		return err // the books cannot be kept, or nothing
+	}
+	j.service.parts.Audit.Record(audit.Entry{
+		Event: audit.EventJob, Job: j.id, User: string(j.wish.User), Project: string(j.wish.Project),
+		Verdict: audit.Refused, Reason: over.Error(),
+	})
+	return &failed{failure: dreamcore.Failure{Code: dreamcore.FailRateLimit, Spent: true}, err: over}
+}

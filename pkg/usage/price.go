@@ -1,0 +1,208 @@
+package usage
+
+import (
+	"fmt"
+	"math/bits"
+	"strconv"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Price is what the tokens of the models with a name of Pattern cost, each in
+// billionths of a dollar, which is thousandths of a dollar per million.
+type Price struct {
+	Pattern      string // of the model's name; * is any text
+	Input        dreamcore.Nano
+	Output       dreamcore.Nano
+	CacheWrite   dreamcore.Nano // for 5 minutes
+	CacheWrite1h dreamcore.Nano
+	CacheRead    dreamcore.Nano
+	LongOver     int64 // a prompt of more tokens costs LongTimes as much, its answer too; 0: never
+	LongTimes    int64
+}
+
+// standard are the vendor's public prices as they stood in October 2026, in
+// dollars per million tokens. Models that came later have the highest price of
+// their family. Write and read of the cache are the vendor's usual 1.25, 2 and
+// 0.1 times the input where nothing else is said.
+var standard = []string{
+	"*claude-fable-* in=10 out=50",
+	"*claude-mythos-* in=10 out=50",
+	"*claude-fable-5-1* in=10 out=50 read=0.25",
+	"*claude-mythos-5-1* in=10 out=50 read=0.25",
+	"*claude-opus-* in=15 out=75",
+	"*claude-opus-4-5* in=5 out=25",
+	"*claude-opus-4-6* in=5 out=25",
+	"*claude-opus-4-7* in=5 out=25",
+	"*claude-opus-4-8* in=5 out=25",
+	"*claude-opus-5* in=5 out=25",
+	"*claude-opus-5-5* in=4 out=20 read=0.20",
+	"*claude-3-opus-* in=15 out=75",
+	"*claude-sonnet-* in=3 out=15",
+	"*claude-sonnet-5* in=2 out=10",
+	"*claude-sonnet-5-5* in=2 out=10 read=0.10",
+	"*claude-3-*-sonnet* in=3 out=15",
+	"*claude-haiku-* in=1 out=5",
+	"*claude-haiku-5-5* in=0.10 out=0.50 write=0.125 write1h=0.20 read=0.01 long_over=100000 long_times=5",
+	"*claude-3-5-haiku-* in=0.80 out=4",
+	"*claude-3-haiku-* in=0.25 out=1.25 write=0.30 write1h=0.50 read=0.03",
+}
+
+// ParsePrice reads one price as the setting `prices` has it: a pattern, then
+// in= and out= in dollars per million tokens. write= (1.25 times in), write1h=
+// (twice) and read= (a tenth) may be left out; long_over= and long_times= say
+// from which length of a prompt on everything costs how many times as much.
+func ParsePrice(s string) (Price, error) {
+	words := strings.Fields(s)
+	if len(words) == 0 || strings.Contains(words[0], "=") {
+		return Price{}, fmt.Errorf("%q names no model: write it like my-model* in=3 out=15", s)
+	}
+	p := Price{Pattern: words[0], CacheWrite: -1, CacheWrite1h: -1, CacheRead: -1, Input: -1, Output: -1}
+	amounts := map[string]*dreamcore.Nano{"in": &p.Input, "out": &p.Output, "write": &p.CacheWrite, "write1h": &p.CacheWrite1h, "read": &p.CacheRead}
+	counts := map[string]*int64{"long_over": &p.LongOver, "long_times": &p.LongTimes}
+	for _, w := range words[1:] {
+		name, value, _ := strings.Cut(w, "=")
+		var err error
+		switch {
+		case amounts[name] != nil:
+			*amounts[name], err = perToken(value)
+		case counts[name] != nil:
+			*counts[name], err = strconv.ParseInt(value, 10, 64)
+			if err == nil && (*counts[name] < 1 || *counts[name] > 1<<30) {
+				err = fmt.Errorf("%s must be more than 0", name)
+			}
+		default:
+			err = fmt.Errorf("%q is none of in=, out=, write=, write1h=, read=, long_over=, long_times=", name)
+		}
+		if err != nil {
+			return Price{}, fmt.Errorf("price of %s: %w", p.Pattern, err)
+		}
+	}
+	if p.Input < 0 || p.Output < 0 {
+		return Price{}, fmt.Errorf("price of %s: in= and out= are needed", p.Pattern)
+	}
+	if (p.LongOver == 0) != (p.LongTimes == 0) || p.LongTimes > 1000 {
+		return Price{}, fmt.Errorf("price of %s: long_over= and long_times= (at most 1000) belong together", p.Pattern)
+	}
+	for amount, usual := range map[*dreamcore.Nano]dreamcore.Nano{
+		&p.CacheWrite: up(p.Input*5, 4), &p.CacheWrite1h: p.Input * 2, &p.CacheRead: up(p.Input, 10),
+	} {
+		if *amount < 0 {
+			*amount = usual
+		}
+	}
+	return p, nil
+}
+
+// up divides and rounds up.
+func up(n, by dreamcore.Nano) dreamcore.Nano { return (n + by - 1) / by }
+
+// maxPrice bounds the price of a token: a tenth of a dollar.
+const maxPrice = dreamcore.NanoPerDollar / 10
+
+// perToken is dollars per million tokens as billionths of a dollar per token.
+func perToken(s string) (dreamcore.Nano, error) {
+	n, err := dreamcore.ParseNano(s)
+	if err != nil {
+		return 0, err
+	}
+	if n = up(n, 1_000_000); n > maxPrice {
+		return 0, fmt.Errorf("%s dollars per million tokens is too much", s)
+	}
+	return n, nil
+}
+
+// Prices is a table of prices. The longest pattern that fits a name counts, and
+// the operator's before the standard ones.
+type Prices struct {
+	own, usual []Price
+	highest    Price
+}
+
+// ParsePrices returns the standard prices with the operator's before them.
+func ParsePrices(own []string) (Prices, error) {
+	var t Prices
+	for _, list := range []struct {
+		text []string
+		into *[]Price
+	}{{own, &t.own}, {standard, &t.usual}} {
+		for _, s := range list.text {
+			p, err := ParsePrice(s)
+			if err != nil {
+				return Prices{}, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "prices: " + err.Error(), Hint: "write it like: my-model* in=3 out=15 read=0.30"}
+			}
+			*list.into = append(*list.into, p)
+			t.highest = higher(t.highest, p)
+		}
+	}
+	return t, nil
+}
+
+// higher is the higher of both prices, of each kind of token.
+func higher(a, b Price) Price {
+	times := max(b.LongTimes, 1)
+	return Price{
+		Pattern: "*", Input: max(a.Input, b.Input*dreamcore.Nano(times)), Output: max(a.Output, b.Output*dreamcore.Nano(times)),
+		CacheWrite: max(a.CacheWrite, b.CacheWrite*dreamcore.Nano(times)), CacheWrite1h: max(a.CacheWrite1h, b.CacheWrite1h*dreamcore.Nano(times)),
+		CacheRead: max(a.CacheRead, b.CacheRead*dreamcore.Nano(times)),
+	}
+}
+
+// Of returns the price of a model. One that no pattern fits has the highest
+// price of the table, and known is false.
+func (t Prices) Of(model string) (p Price, known bool) {
+	for _, list := range [][]Price{t.own, t.usual} {
+		for _, q := range list {
+			if fits(q.Pattern, model) && (!known || len(q.Pattern) > len(p.Pattern)) {
+				p, known = q, true
+			}
+		}
+		if known {
+			return p, true
+		}
+	}
+	return t.highest, false
+}
+
+// fits tells whether name is of the pattern, in which * is any text.
+func fits(pattern, name string) bool {
+	parts := strings.Split(pattern, "*")
+	rest, ok := strings.CutPrefix(name, parts[0])
+	if len(parts) == 1 || !ok {
+		return ok && rest == ""
+	}
+	for _, part := range parts[1 : len(parts)-1] {
+		_, after, found := strings.Cut(rest, part)
+		if !found {
+			return false
+		}
+		rest = after
+	}
+	return strings.HasSuffix(rest, parts[len(parts)-1])
+}
+
+// Cost is what the tokens of one request cost.
+func (p Price) Cost(t dreamcore.Tokens) dreamcore.Nano {
+	var sum dreamcore.Nano
+	for _, part := range []struct {
+		tokens int64
+		price  dreamcore.Nano
+	}{{t.Input, p.Input}, {t.Output, p.Output}, {t.CacheWrite, p.CacheWrite}, {t.CacheWrite1h, p.CacheWrite1h}, {t.CacheRead, p.CacheRead}} {
+		sum = sum.Add(times(part.tokens, part.price))
+	}
+	if p.LongOver > 0 && t.Prompt() > p.LongOver {
+		sum = times(int64(sum), dreamcore.Nano(p.LongTimes))
+	}
+	return sum
+}
+
+// times is the product, and the largest amount instead of an overflow. What is
+// below zero counts as nothing.
+func times(n int64, price dreamcore.Nano) dreamcore.Nano {
+	hi, lo := bits.Mul64(uint64(max(n, 0)), uint64(max(price, 0)))
+	if hi > 0 || lo > 1<<63-1 {
+		return 1<<63 - 1
+	}
+	return dreamcore.Nano(lo)
+}
