@@ -20,6 +20,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/image"
 )
 
@@ -64,6 +65,11 @@ type Config struct {
 	ModelScript string        `koanf:"model_script"` // scripted model instead of the API: a file, or "demo"
 	ModelIdle   time.Duration `koanf:"model_idle"`   // silence after which a streamed answer is given up
 
+	AllowHosts        []string `koanf:"allow_hosts"`         // that sandboxes reach: HOST[:PORT]
+	AllowPrivateHosts []string `koanf:"allow_private_hosts"` // the same where they lead to private networks: HOST:PORT
+	Inject            []string `koanf:"inject"`              // secrets for hosts: HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]
+	EgressMiB         int      `koanf:"egress_mib"`          // that one job may send and receive by it
+
 	Language string `koanf:"language"` // of sentences for players: en, ja
 	LogLevel string `koanf:"log_level"`
 }
@@ -106,6 +112,11 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"model_idle":      60 * time.Second,
 		"language":        "en",
 		"log_level":       "info",
+
+		"allow_hosts":         []string{},
+		"allow_private_hosts": []string{},
+		"inject":              []string{},
+		"egress_mib":          1024,
 	}
 }
 
@@ -224,6 +235,10 @@ func (c Config) Validate() error {
 	// Not quoted: it may hold a password.
 	check(isWebAddress(c.Upstream), "upstream: it must be an http or https address")
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
+	if _, err := egress.ParsePolicy(c.AllowHosts, c.AllowPrivateHosts, c.Inject); err != nil {
+		check(false, "%v", err)
+	}
+	check(c.EgressMiB >= 1 && c.EgressMiB <= 1<<24, "egress_mib: %d must be between 1 and 16777216", c.EgressMiB)
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)
 	if len(faults) == 0 {

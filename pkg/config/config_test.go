@@ -40,6 +40,8 @@ var everySetting = map[string]struct {
 	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
 	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
+	"allow_hosts": {"api.example.com, *.example.org:8443", []string{"api.example.com", "*.example.org:8443"}}, "allow_private_hosts": {"db.internal:8443", []string{"db.internal:8443"}},
+	"inject": {"api.example.com=openai:Authorization:Bearer", []string{"api.example.com=openai:Authorization:Bearer"}}, "egress_mib": {"10", 10},
 	"model_script": {"demo", "demo"}, "model_idle": {"5s", 5 * time.Second}, "language": {"ja", "ja"}, "log_level": {"debug", "debug"},
 }
 

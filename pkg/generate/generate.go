@@ -20,6 +20,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
@@ -41,7 +42,8 @@ type Parts struct {
 	Volumes   *volume.Store
 	History   *history.Store
 	Journal   *journal.Store
-	SocketDir string // where the gateway's sockets of sandboxes are made
+	SocketDir string        // where the gateway's sockets of sandboxes are made
+	Egress    *egress.Proxy // the way out of sandboxes; nil: there is none
 	Logger    *slog.Logger
 }
 

@@ -179,6 +179,9 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
 		Job: j.id, Expires: time.Now().Add(j.settings.TimeLimit + cleanupLimit),
 	})
 	defer grant.Revoke()
+	env, shut := d.letOut(j.id)
+	defer shut()
+	j.settings.Agent.Env = env
 	j.status("Starting the agent")
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
