@@ -222,8 +222,8 @@ func TestTheEndOfAJobCutsWhatIsOpen(t *testing.T) {
 		}
 	}
 	s.End() // of one that has ended
-	if code, _ := r.ask("GET http://" + at("plain.example.com", clear) + "/ HTTP/1.0\r\n\r\n"); code != 200 {
-		t.Errorf("the end of an old session ended the new one: %d", code)
+	if _, body := r.ask(connect("evil.example.com:443")); !strings.Contains(body, "not among") {
+		t.Errorf("the end of an old session ended the new one: %s", body)
 	}
 }
 
