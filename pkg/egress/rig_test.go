@@ -178,7 +178,7 @@ func (r *rig) seen() []Attempt {
 // last waits for the nth attempt and returns it.
 func (r *rig) nth(n int) Attempt {
 	r.t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if a := r.seen(); len(a) >= n {
 			return a[n-1]
 		}
