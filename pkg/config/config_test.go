@@ -233,6 +233,7 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"tools": {[]string{}, []string{""}, []string{"Read", "--x"}, []string{"a b"}, []string{"a,b"}}, "model": {"--model", "a b"}, "max_turns": {-1},
 		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {0, 1 << 20}, "max_waiting": {-1, 1 << 20},
 		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
+		"allow_hosts": {[]string{"127.0.0.1"}, []string{"*.com"}}, "allow_private_hosts": {[]string{"db.internal"}}, "inject": {[]string{"a.example.com=b:C"}}, "egress_mib": {0, 1 << 30},
 		"model_script": {"a\x00b"}, "model_idle": {time.Millisecond}, "language": {"", "fr"}, "log_level": {"", "loud"},
 	}
 	types := settingTypes()

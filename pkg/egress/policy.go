@@ -139,7 +139,7 @@ func (p *Policy) allow(s string) error {
 	}
 	if a, ok := t.addr(); ok {
 		if why := checkAddr(a, nil, false); why != "" {
-			return fmt.Errorf("the address is %s; a private one can be named in allow_private_hosts", why)
+			return fmt.Errorf("the address is %s (a private one can be named in allow_private_hosts)", why)
 		}
 	}
 	if _, ok := p.exact[t]; !ok {
@@ -160,7 +160,7 @@ func (p *Policy) allowBelow(s string) error {
 	}
 	suffix, _ := publicsuffix.PublicSuffix(t.Host)
 	if suffix == t.Host {
-		return errors.New("anybody can have a name below that one; name the hosts")
+		return errors.New("anybody can have a name below that one: name the hosts")
 	}
 	p.below[t] = rule{}
 	return nil
@@ -198,7 +198,7 @@ func (p *Policy) addInjection(s string) error {
 	r, ok := p.exact[t]
 	switch {
 	case !ok:
-		return fmt.Errorf("the host is not allowed by its own name; add --allow-host %s", t)
+		return fmt.Errorf("the host is not allowed by its own name: add --allow-host %s", t)
 	case r.inject != nil:
 		return errors.New("the host has an injection already")
 	case !httpguts.ValidHeaderFieldName(m[4]) || isOurs(m[4]):
