@@ -53,6 +53,7 @@ func newGenerateCmd(a *app) *cobra.Command {
 	f.BoolVar(&o.open, "open", false, "serve the game on loopback and open the browser")
 	f.DurationVar(&o.timeout, "timeout", 0, "end the run after so long (default: the agent's own limit of 5m)")
 	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	a.addEgress(c)
 	return c
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/generate"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
@@ -129,6 +130,7 @@ type machine struct {
 	audit    *audit.Log
 	books    *usage.Book
 	gateway  *gateway.Gateway
+	egress   *egress.Proxy // nil: no host is allowed
 	history  *history.Store
 	service  *generate.Service
 	prober   *probe.Prober
@@ -171,13 +173,16 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if err = m.setModel(s.cfg); err != nil {
 		return nil, err
 	}
+	if m.egress, err = m.openEgress(); err != nil {
+		return nil, err
+	}
 	sockets := filepath.Join(m.provider.Dir(), "sockets")
 	if err = os.Mkdir(sockets, 0o711); err != nil {
 		return nil, err
 	}
 	m.service, err = generate.New(generate.Parts{
 		Sandboxes: m.provider, Gateway: m.gateway, Volumes: s.volumes, History: m.history,
-		Journal: m.journal, SocketDir: sockets, Logger: log, Books: m.books, Audit: m.audit,
+		Journal: m.journal, SocketDir: sockets, Egress: m.egress, Logger: log, Books: m.books, Audit: m.audit,
 	}, m.settings(s.cfg, bin))
 	if err != nil {
 		return nil, err
@@ -262,6 +267,9 @@ func (m *machine) close(ctx context.Context) error {
 	defer cancel()
 	if m.gateway != nil {
 		errs = append(errs, m.gateway.Close(ctx))
+	}
+	if m.egress != nil {
+		errs = append(errs, m.egress.Close(ctx))
 	}
 	if m.upstream != nil {
 		errs = append(errs, m.upstream.Close())

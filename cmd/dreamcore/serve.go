@@ -41,6 +41,7 @@ func newServeCmd(a *app) *cobra.Command {
 	c.Flags().BoolVar(&dev, "dev", false, "take up changes of the configuration, the model script and skills while running")
 	c.Flags().BoolVar(&unlimited, "allow-unlimited", false, "serve without root, which cannot limit the memory, CPU and processes of sandboxes")
 	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	a.addEgress(c)
 	return c
 }
 
@@ -68,6 +69,7 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 	}
 	p := a.io.Stderr()
 	p.Success("Serving on "+url, "model: "+srv.model(), "sandboxes: "+srv.machine.sandboxes())
+	s.showEgress(p)
 	if s.cfg.ModelScript != "" {
 		p.Warning("A script stands in for the model: every wish gets its games")
 	}

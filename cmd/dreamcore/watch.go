@@ -120,6 +120,7 @@ func (s *service) reload(a *app) error {
 	old := s.machine.cfg
 	cfg.State, cfg.Listen, cfg.Runtime, cfg.UID, cfg.GID = old.State, old.Listen, old.Runtime, old.UID, old.GID
 	cfg.Rootfs, cfg.Image = old.Rootfs, old.Image
+	cfg.AllowHosts, cfg.AllowPrivateHosts, cfg.Inject, cfg.EgressMiB = old.AllowHosts, old.AllowPrivateHosts, old.Inject, old.EgressMiB
 	if err := s.machine.setModel(cfg); err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type Config struct {
 	Tools  []string // nil: DefaultTools
 	Model  string   // "": the CLI's own choice
 	Turns  int      // at most so many turns of the model; 0: no bound but time
+	Env    []string // "KEY=value" that programs see beside what the CLI needs
 	Skills string   // directory inside whose skills/NAME/SKILL.md the agent may use; "": none
 }
 
@@ -90,7 +91,7 @@ func (c Config) args(s Session) []string {
 // env is all that the CLI sees of an environment; its sources are in the
 // design notes of the agent: each entry was measured.
 func (c Config) env(token string) []string {
-	return []string{
+	return append([]string{
 		"PATH=/usr/local/bin:/usr/bin:/bin",
 		"HOME=" + c.Home,
 		"USER=agent",
@@ -111,7 +112,7 @@ func (c Config) env(token string) []string {
 		"CLAUDE_CODE_DISABLE_1M_CONTEXT=1",
 		"CLAUDE_CODE_DISABLE_BUNDLED_SKILLS=1",
 		"CLAUDE_CODE_DISABLE_AUTO_MEMORY=1",
-	}
+	}, c.Env...)
 }
 
 // SessionFile is where the CLI keeps a conversation, relative to HOME. It is

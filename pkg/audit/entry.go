@@ -28,6 +28,7 @@ import (
 // Events.
 const (
 	EventModel        = "model"         // a request for the model
+	EventEgress       = "egress"        // a sandbox tried to reach a host
 	EventToken        = "token"         // a sandbox used a wrong token
 	EventSandboxStart = "sandbox_start" // a sandbox was made
 	EventSandboxStop  = "sandbox_stop"  // a sandbox was ended

@@ -20,6 +20,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/image"
 	"github.com/notef-neighbor/dreamcore/pkg/upstream"
 	"github.com/notef-neighbor/dreamcore/pkg/usage"
@@ -82,6 +83,11 @@ type Config struct {
 	UsageDays             int      `koanf:"usage_days"`       // the books of how many days are kept
 	AuditMiB              int      `koanf:"audit_mib"`        // that the audit log may take
 
+	AllowHosts        []string `koanf:"allow_hosts"`         // that sandboxes reach: HOST[:PORT]
+	AllowPrivateHosts []string `koanf:"allow_private_hosts"` // the same where they lead to private networks: HOST:PORT
+	Inject            []string `koanf:"inject"`              // secrets for hosts: HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]
+	EgressMiB         int      `koanf:"egress_mib"`          // that one job may send and receive by it
+
 	Language string `koanf:"language"` // of sentences for players: en, ja
 	LogLevel string `koanf:"log_level"`
 }
@@ -132,11 +138,15 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"budget_day_usd":           0.0,
 		"budget_month_usd":         0.0,
 		"user_requests":            600,
-		"prices":                   []string(nil),
+		"prices":                   []string{},
 		"usage_days":               usage.DefaultDays,
 		"audit_mib":                512,
 		"language":                 "en",
 		"log_level":                "info",
+		"allow_hosts":              []string{},
+		"allow_private_hosts":      []string{},
+		"inject":                   []string{},
+		"egress_mib":               1024,
 	}
 }
 
@@ -258,6 +268,10 @@ func (c Config) Validate() error {
 	faults = append(faults, upstream.Faults(c.Upstreams)...)
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
 	c.checkSpending(check)
+	if _, err := egress.ParsePolicy(c.AllowHosts, c.AllowPrivateHosts, c.Inject); err != nil {
+		check(false, "%v", err)
+	}
+	check(c.EgressMiB >= 1 && c.EgressMiB <= 1<<24, "egress_mib: %d must be between 1 and 16777216", c.EgressMiB)
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)
 	if len(faults) == 0 {

@@ -42,6 +42,7 @@ type Environment struct {
 	IdentityFile   string // from systemd's credentials; "" means the one of the state directory
 	Display        bool   // a browser can be opened
 	ConfigFile     string // instead of --config
+	CAFile         string // authorities that this process trusts, and sandboxes with it; "" means the machine's
 }
 
 // ReadEnvironment picks out what it knows.
@@ -55,6 +56,7 @@ func ReadEnvironment(environ []string) Environment {
 		NoColor:        env["NO_COLOR"] != "",
 		Term:           env["TERM"],
 		ConfigFile:     env[envConfig],
+		CAFile:         env["SSL_CERT_FILE"],
 		Display:        env["DISPLAY"] != "" || env["WAYLAND_DISPLAY"] != "",
 	}
 	if dir := env[envCredentials]; dir != "" {

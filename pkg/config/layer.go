@@ -103,7 +103,7 @@ func duration(v any) (any, error) {
 }
 
 func list(v any) (any, error) {
-	var items []string
+	items := []string{} // not nil: an empty list is a value
 	switch v := v.(type) {
 	case []string:
 		items = v

@@ -15,6 +15,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -32,7 +33,8 @@ type desk struct {
 	owner   dreamcore.UserID
 	made    outfit
 	socket  *gateway.Socket
-	dir     string // of the socket
+	egress  *egress.Socket // nil: there is no way out
+	dir     string         // of the sockets
 	user    *volume.User
 
 	mu   sync.Mutex
@@ -72,8 +74,12 @@ func (s *Service) makeDesk(ctx context.Context, user dreamcore.UserID) (_ *desk,
 	if err = d.listen(); err != nil {
 		return nil, fmt.Errorf("open the model gateway: %w", err)
 	}
+	relay, err := d.openEgress()
+	if err != nil {
+		return nil, fmt.Errorf("open the way out: %w", err)
+	}
 	d.Sandbox, err = s.parts.Sandboxes.Create(ctx, sandbox.Spec{
-		Root: d.made.Root, Limits: d.made.Limits, Mounts: d.mounts(user),
+		Root: d.made.Root, Limits: d.made.Limits, Mounts: d.mounts(user), Relay: relay,
 	})
 	if err != nil {
 		s.audit(audit.EventSandboxStart, "", user, "", err)
@@ -81,6 +87,9 @@ func (s *Service) makeDesk(ctx context.Context, user dreamcore.UserID) (_ *desk,
 	}
 	made = true
 	d.socket.SetOwner(gateway.Owner{User: string(user), Sandbox: d.ID()})
+	if d.egress != nil {
+		d.egress.SetUser(string(user))
+	}
 	s.audit(audit.EventSandboxStart, d.ID(), user, "", nil)
 	return d, nil
 }
@@ -105,7 +114,7 @@ func (d *desk) mounts(user dreamcore.UserID) []sandbox.Mount {
 		{Source: d.user.HomesPath(), Target: d.made.Home, Writable: true},
 		{Source: d.made.AgentFile, Target: d.made.Path},
 		// The directory, not the socket: its file is the gateway's to replace.
-		{Source: d.dir, Target: filepath.Dir(d.made.Socket)},
+		{Source: d.dir, Target: d.inside()},
 	}
 	if dir, err := d.service.parts.Volumes.Path(volume.Global); err == nil {
 		mounts = append(mounts, sandbox.Mount{Source: dir, Target: globalDir})
@@ -126,6 +135,30 @@ func (d *desk) listen() error {
 	var err error
 	d.socket, err = d.service.parts.Gateway.Listen(dir)
 	return err
+}
+
+// openEgress makes the way out beside the gateway's socket, where the operator
+// allows any host, and returns the relay by which programs find it.
+func (d *desk) openEgress() (relay sandbox.Relay, err error) {
+	if d.service.parts.Egress == nil {
+		return relay, nil
+	}
+	if d.egress, err = d.service.parts.Egress.Listen(d.dir); err != nil {
+		return relay, err
+	}
+	return sandbox.Relay{Port: egress.Port, Socket: filepath.Join(d.inside(), egress.SocketName)}, nil
+}
+
+// inside is where the directory of the sockets is in the sandbox.
+func (d *desk) inside() string { return filepath.Dir(d.made.Socket) }
+
+// letOut opens the way out for a job, until the returned function is called,
+// and returns what programs must know of it.
+func (d *desk) letOut(job string) (env []string, end func()) {
+	if d.egress == nil {
+		return nil, func() {}
+	}
+	return d.egress.Environment(d.inside()), d.egress.Begin(job, d.ID()).End
 }
 
 // Probe asks PID 1 whether it still answers, and leaves no process running.
@@ -177,6 +210,9 @@ func (d *desk) closeRest() error {
 	var errs []error
 	if d.socket != nil {
 		errs = append(errs, d.socket.Close())
+	}
+	if d.egress != nil {
+		errs = append(errs, d.egress.Close())
 	}
 	if d.dir != "" {
 		errs = append(errs, os.RemoveAll(d.dir))

@@ -21,6 +21,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
@@ -43,9 +44,10 @@ type Parts struct {
 	Volumes   *volume.Store
 	History   *history.Store
 	Journal   *journal.Store
-	Books     *usage.Book // nil: nothing is counted or limited
-	Audit     *audit.Log  // nil: nothing is written down
-	SocketDir string      // where the gateway's sockets of sandboxes are made
+	Books     *usage.Book   // nil: nothing is counted or limited
+	Audit     *audit.Log    // nil: nothing is written down
+	SocketDir string        // where the gateway's sockets of sandboxes are made
+	Egress    *egress.Proxy // the way out of sandboxes; nil: there is none
 	Logger    *slog.Logger
 }
 

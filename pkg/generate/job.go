@@ -186,6 +186,9 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
 		Meter: j.meter(), User: string(j.wish.User), Project: string(j.wish.Project), Sandbox: d.ID(),
 	})
 	defer grant.Revoke()
+	env, shut := d.letOut(j.id)
+	defer shut()
+	j.settings.Agent.Env = env
 	j.status("Starting the agent")
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

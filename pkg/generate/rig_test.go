@@ -20,6 +20,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
@@ -188,6 +189,7 @@ type options struct {
 	jobs     string // directory of the journal; "": one of its own
 	upstream gateway.Upstream
 	parts    func(*Parts)
+	egress   *egress.Proxy
 }
 
 func newRig(t *testing.T, o options) *rig {
@@ -210,7 +212,7 @@ func newRig(t *testing.T, o options) *rig {
 		t.Fatal(err)
 	}
 	r.parts = Parts{
-		Sandboxes: r, Volumes: volumes, SocketDir: sockets, Logger: logger,
+		Sandboxes: r, Volumes: volumes, SocketDir: sockets, Egress: o.egress, Logger: logger,
 		Gateway: gateway.New(gateway.Config{Logger: logger, Upstream: o.upstream}),
 		History: must(history.Open(filepath.Join(r.dir, "history"), history.Options{}))(t),
 		Journal: must(journal.Open(o.jobs, o.journal))(t),

@@ -12,6 +12,7 @@ type Spec struct {
 	Root   Root
 	Mounts []Mount // in order; a later one may lie inside an earlier one
 	Limits Limits
+	Relay  Relay
 }
 
 // Root is the file system a sandbox starts from, always read-only.
@@ -77,6 +78,9 @@ func (s Spec) Validate() error {
 		case m.Size < 0 || m.Mode > 0o7777:
 			return fmt.Errorf("mount of %q: size %d or mode %o is out of range", m.Target, m.Size, m.Mode)
 		}
+	}
+	if err := s.Relay.validate(); err != nil {
+		return err
 	}
 	l := s.Limits
 	if l.MemoryBytes < 0 || l.Processes < 0 || !(l.CPUs >= 0) || math.IsInf(l.CPUs, 0) { // NaN compares false

@@ -9,6 +9,9 @@ import (
 func TestValidate(t *testing.T) {
 	with := func(m ...Mount) Spec { return Spec{Root: Root{Path: "/root"}, Mounts: m} }
 	bounded := func(l Limits) Spec { return Spec{Root: Root{Path: "/root"}, Limits: l} }
+	relayed := func(port uint16, socket string) Spec {
+		return Spec{Root: Root{Path: "/root"}, Relay: Relay{port, socket}}
+	}
 	tests := map[string]struct {
 		spec Spec
 		want string // in the error; "" is none
@@ -18,6 +21,13 @@ func TestValidate(t *testing.T) {
 		"tmpfs":                {with(Mount{Target: "/b", Size: 1, Mode: 0o1777}), ""},
 		"mount in a mount":     {with(Mount{Target: "/b"}, Mount{Source: "/a", Target: "/b/c"}), ""},
 		"limits":               {bounded(Limits{MemoryBytes: 1, CPUs: 0.5, Processes: 1, OpenFiles: 1}), ""},
+		"relay":                {relayed(3128, "/run/x.sock"), ""},
+		"relay without a port": {relayed(0, "/run/x.sock"), "relay"},
+		"relay as root":        {relayed(80, "/run/x.sock"), "relay"},
+		"relay to nowhere":     {relayed(3128, ""), "relay"},
+		"relay to a relative":  {relayed(3128, "run/x.sock"), "relay"},
+		"relay with dots":      {relayed(3128, "/run/../x.sock"), "relay"},
+		"relay with a NUL":     {relayed(3128, "/run/x\x00"), "relay"},
 		"no root":              {Spec{}, "root"},
 		"relative root":        {Spec{Root: Root{Path: "root"}}, "absolute"},
 		"relative source":      {with(Mount{Source: "a", Target: "/b"}), "source"},

@@ -22,7 +22,7 @@ var floors = map[string]int{
 	"pkg/sandbox/pid1": 2, "pkg/sandbox/oci": 2,
 
 	"pkg/sandbox/engine": 3, "pkg/sandbox/sandboxtest": 3,
-	"pkg/agent": 3, "pkg/gateway": 3, "pkg/replay": 3, "pkg/volume": 3,
+	"pkg/agent": 3, "pkg/gateway": 3, "pkg/egress": 3, "pkg/replay": 3, "pkg/volume": 3,
 	"pkg/history": 3, "pkg/journal": 3, "pkg/secret": 3, "pkg/rootfs": 3, "pkg/image": 3,
 	"pkg/pool": 3, "pkg/upstream/upstreamtest": 3, "pkg/usage": 3,
 

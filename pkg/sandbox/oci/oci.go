@@ -70,7 +70,7 @@ func config(exe string, s sandbox.Spec) *specs.Spec {
 	return &specs.Spec{
 		Version: "1.0.2",
 		Process: &specs.Process{
-			Args: []string{InitPath},
+			Args: append([]string{InitPath}, s.Relay.Args()...),
 			Env:  []string{"PATH=/usr/local/bin:/usr/bin:/bin", "GOMAXPROCS=2"},
 			Cwd:  "/",
 			Capabilities: &specs.LinuxCapabilities{

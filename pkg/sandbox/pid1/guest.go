@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/yamux"
 	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
 // signalLimit bounds how long the host waits for a signal to be delivered.
@@ -29,14 +31,20 @@ const drainLimit = 250 * time.Millisecond
 // Serve is the supervisor: it carries out orders from conn until it closes,
 // then kills every process that is left. It returns only when the sandbox is
 // to end. It refuses to run as anything but PID 1: on a host it would kill
-// every process of the machine.
-func Serve(conn io.ReadWriteCloser) error {
+// every process of the machine. A relay, where there is one, is there before
+// the host gets any answer, so that no program can take its port.
+func Serve(conn io.ReadWriteCloser, r sandbox.Relay) error {
 	if pid := os.Getpid(); pid != 1 {
 		return fmt.Errorf("this is the supervisor of a sandbox and runs as process 1 only, not as %d", pid)
 	}
 	if err := becomeRoot(); err != nil {
 		return fmt.Errorf("PID 1: %w", err)
 	}
+	relay, err := startRelay(r)
+	if err != nil {
+		return fmt.Errorf("PID 1: %w", err)
+	}
+	defer relay.close()
 	// The talk may be standard output, and Go ends a program that writes to a
 	// broken one. It must end as below instead. Ignoring the signal would pass
 	// on to programs.

@@ -1,6 +1,11 @@
 package pid1
 
-import "os"
+import (
+	"fmt"
+	"os"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
 
 // CleanRole is the argument that tells the program inside a sandbox to remove
 // what is in the directories that follow, as the user that it runs as.
@@ -12,5 +17,9 @@ func Main(args []string) error {
 	if len(args) > 1 && args[0] == CleanRole {
 		return Clean(args[1:])
 	}
-	return Serve(Stdio{In: os.Stdin, Out: os.Stdout})
+	r, err := sandbox.ParseRelay(args)
+	if err != nil {
+		return fmt.Errorf("PID 1: %w", err)
+	}
+	return Serve(Stdio{In: os.Stdin, Out: os.Stdout}, r)
 }

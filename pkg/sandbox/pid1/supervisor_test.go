@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		if err := Serve(Stdio{In: os.Stdin, Out: os.Stdout}); err != nil {
+		if err := Serve(Stdio{In: os.Stdin, Out: os.Stdout}, sandbox.Relay{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -1,0 +1,152 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// maxAddresses is how many addresses of a name are tried.
+const maxAddresses = 4
+
+// dial reaches a target that a rule allows. The connection ends with the
+// session. The address that was dialled is exactly one that was checked: the
+// name is not looked up again.
+func (x *Session) dial(t Target, r rule) (*hostConn, *refusal) {
+	cfg := &x.socket.proxy.cfg
+	ctx, cancel := x.limited(cfg.DialLimit)
+	defer cancel()
+	addrs, refused := x.addresses(ctx, t, r)
+	if refused != nil {
+		return nil, refused
+	}
+	var errs []error
+	for _, a := range addrs {
+		d := net.Dialer{Timeout: cfg.DialLimit / 2, ControlContext: x.control(r)}
+		conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, t.Port).String())
+		if err == nil {
+			return x.hold(conn.(*net.TCPConn)), nil
+		}
+		errs = append(errs, err)
+	}
+	if x.ctx.Err() != nil {
+		return nil, fail(context.Cause(x.ctx).Error(), nil)
+	}
+	return nil, fail("the host cannot be reached", errors.Join(errs...))
+}
+
+// addresses are the ones of a target that may be dialled.
+func (x *Session) addresses(ctx context.Context, t Target, r rule) ([]netip.Addr, *refusal) {
+	p := x.socket.proxy
+	found := []netip.Addr{}
+	if a, ok := t.addr(); ok {
+		found = append(found, a)
+	} else {
+		name := t.Host
+		if strings.Contains(name, ".") {
+			name += "." // the machine's search list is not for it
+		}
+		var err error
+		if found, err = p.cfg.Resolver.LookupNetIP(ctx, "ip", name); err != nil {
+			return nil, fail("the name cannot be resolved", err)
+		}
+	}
+	own, err := p.own()
+	if err != nil {
+		return nil, fail("the machine's addresses are not known", err)
+	}
+	var good []netip.Addr
+	why := ""
+	for _, a := range found {
+		a = a.Unmap() // as which resolvers give IPv4
+		if reason := checkAddr(a, own, r.private); reason != "" {
+			why = fmt.Sprintf("the name leads to %s (%s)", reason, a)
+			continue
+		}
+		good = append(good, a)
+	}
+	switch {
+	case len(good) == 0 && why != "":
+		return nil, refuse(http.StatusForbidden, why)
+	case len(good) == 0:
+		return nil, fail("the name has no address", nil)
+	}
+	return good[:min(len(good), maxAddresses)], nil
+}
+
+// control is the last check, at the socket itself.
+func (x *Session) control(r rule) func(context.Context, string, string, syscall.RawConn) error {
+	return func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		own, err := x.socket.proxy.own()
+		if err != nil {
+			return err
+		}
+		if why := checkAddr(to.Addr(), own, r.private); why != "" {
+			return fmt.Errorf("%s is %s", to, why)
+		}
+		return nil
+	}
+}
+
+// hostConn is a connection with a host. What goes over it is charged to the
+// session, and it ends with the session.
+type hostConn struct {
+	net.Conn // no more than that: a copy must not go around Read and Write
+	session  *Session
+	stop     func() bool
+}
+
+func (x *Session) hold(conn *net.TCPConn) *hostConn {
+	return &hostConn{Conn: conn, session: x, stop: context.AfterFunc(x.ctx, func() { _ = conn.Close() })}
+}
+
+func (c *hostConn) Read(b []byte) (int, error) {
+	_ = c.SetReadDeadline(time.Now().Add(c.session.socket.proxy.cfg.IdleLimit))
+	n, err := c.Conn.Read(b)
+	return n, c.spend(n, err)
+}
+
+func (c *hostConn) Write(b []byte) (int, error) {
+	if c.session.spent() {
+		return 0, errBudget
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(c.session.socket.proxy.cfg.IdleLimit))
+	n, err := c.Conn.Write(b)
+	return n, c.spend(n, err)
+}
+
+func (c *hostConn) spend(n int, err error) error {
+	if over := c.session.spend(n); over != nil {
+		return over
+	}
+	return err
+}
+
+// CloseWrite tells the host that nothing more comes.
+func (c *hostConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+
+// Close implements net.Conn.
+func (c *hostConn) Close() error {
+	c.stop()
+	return c.Conn.Close()
+}
+
+// remote is where a connection goes.
+func remote(c net.Conn) netip.AddrPort {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,222 @@
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"net/textproto"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/idna"
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Policy is what an operator allows. It does not change.
+type Policy struct {
+	exact      map[Target]rule
+	below      map[Target]rule // by the name whose subdomains are allowed
+	injections []Injection
+}
+
+type rule struct {
+	private bool       // it may lead to a private network
+	inject  *Injection // what is added to requests; nil is nothing
+}
+
+// Injection is a secret that is added to the requests for one host.
+type Injection struct {
+	Target Target
+	Secret string // name of the sealed secret
+	Key    string // its key; "" where it has only one
+	Header string
+	Scheme string // stands before the value, with a space: "Bearer"; "" is none
+}
+
+// ParsePolicy reads the rules: hosts with an optional port, private hosts with
+// their port, and injections. The error names every fault and has CodeInvalid.
+func ParsePolicy(allow, private, inject []string) (*Policy, error) {
+	p := &Policy{exact: map[Target]rule{}, below: map[Target]rule{}}
+	var faults []string
+	each := func(list []string, what string, add func(string) error) {
+		for _, s := range list {
+			if err := add(s); err != nil {
+				faults = append(faults, fmt.Sprintf("%s: %q: %v", what, s, err))
+			}
+		}
+	}
+	each(allow, "allow_hosts", p.allow)
+	each(private, "allow_private_hosts", p.allowPrivate)
+	each(inject, "inject", p.addInjection)
+	if len(faults) > 0 {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Message: strings.Join(faults, "; "),
+			Hint: "write --allow-host api.example.com[:443], --allow-private-host db.internal:8443, --inject api.example.com=SECRET:Authorization:Bearer",
+		}
+	}
+	return p, nil
+}
+
+// Empty tells that nothing is allowed.
+func (p *Policy) Empty() bool { return p == nil || len(p.exact) == 0 && len(p.below) == 0 }
+
+// Injections are all of them.
+func (p *Policy) Injections() []Injection {
+	if p == nil {
+		return nil
+	}
+	return slices.Clone(p.injections)
+}
+
+// find returns the rule for a target.
+func (p *Policy) find(t Target) (rule, bool) {
+	if r, ok := p.exact[t]; ok {
+		return r, true
+	}
+	if _, isAddr := t.addr(); isAddr {
+		return rule{}, false
+	}
+	for name := t.Host; ; {
+		_, parent, ok := strings.Cut(name, ".")
+		if !ok {
+			return rule{}, false
+		}
+		if r, ok := p.below[Target{parent, t.Port}]; ok {
+			return r, true
+		}
+		name = parent
+	}
+}
+
+// upgrade is the injection that takes a plain request for a host, so that the
+// secret never goes out without TLS: one for the same port, or for https where
+// the request has the port of http.
+func (p *Policy) upgrade(t Target) *Injection {
+	ports := []uint16{t.Port}
+	if t.Port == 80 {
+		ports = append(ports, DefaultPort)
+	}
+	for _, port := range ports {
+		if r := p.exact[Target{t.Host, port}]; r.inject != nil {
+			return r.inject
+		}
+	}
+	return nil
+}
+
+// operatorTarget reads what an operator writes: Unicode, and perhaps no port.
+func operatorTarget(s string) (t Target, hasPort bool, err error) {
+	host, port, err := splitTarget(s)
+	if err != nil {
+		return t, false, err
+	}
+	if !isASCII(host) {
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return t, false, fmt.Errorf("it is no host name: %w", err)
+		}
+	}
+	if hasPort = port != ""; !hasPort {
+		port = "443"
+	}
+	t, err = makeTarget(host, port)
+	return t, hasPort, err
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
+}
+
+func (p *Policy) allow(s string) error {
+	if rest, ok := strings.CutPrefix(s, "*."); ok {
+		return p.allowBelow(rest)
+	}
+	t, _, err := operatorTarget(s)
+	if err != nil {
+		return err
+	}
+	if a, ok := t.addr(); ok {
+		if why := checkAddr(a, nil, false); why != "" {
+			return fmt.Errorf("the address is %s (a private one can be named in allow_private_hosts)", why)
+		}
+	}
+	if _, ok := p.exact[t]; !ok {
+		p.exact[t] = rule{}
+	}
+	return nil
+}
+
+// allowBelow allows the subdomains of a name, at any depth, and not the name.
+// One under which strangers get names of their own is refused.
+func (p *Policy) allowBelow(s string) error {
+	t, _, err := operatorTarget(s)
+	if err != nil {
+		return err
+	}
+	if _, isAddr := t.addr(); isAddr {
+		return errors.New("an address has no subdomains")
+	}
+	suffix, _ := publicsuffix.PublicSuffix(t.Host)
+	if suffix == t.Host {
+		return errors.New("anybody can have a name below that one: name the hosts")
+	}
+	p.below[t] = rule{}
+	return nil
+}
+
+func (p *Policy) allowPrivate(s string) error {
+	t, hasPort, err := operatorTarget(s)
+	if err != nil {
+		return err
+	}
+	if !hasPort {
+		return errors.New("a private host needs its port")
+	}
+	if a, ok := t.addr(); ok {
+		if why := checkAddr(a, nil, true); why != "" {
+			return fmt.Errorf("the address is %s, which cannot be allowed", why)
+		}
+	}
+	p.exact[t] = rule{private: true}
+	return nil
+}
+
+// injectForm is HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME].
+var injectForm = regexp.MustCompile(`^([^=]+)=([a-z0-9][a-z0-9-]*)(?:/([A-Za-z_][A-Za-z0-9_]*))?:([^:]+)(?::([A-Za-z][A-Za-z0-9._-]*))?$`)
+
+func (p *Policy) addInjection(s string) error {
+	m := injectForm.FindStringSubmatch(s)
+	if m == nil {
+		return errors.New("it must be HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]")
+	}
+	t, _, err := operatorTarget(m[1])
+	if err != nil {
+		return err
+	}
+	r, ok := p.exact[t]
+	switch {
+	case !ok:
+		return fmt.Errorf("the host is not allowed by its own name: add --allow-host %s", t)
+	case r.inject != nil:
+		return errors.New("the host has an injection already")
+	case !httpguts.ValidHeaderFieldName(m[4]) || isOurs(m[4]):
+		return fmt.Errorf("%q is no header that can be set", m[4])
+	}
+	i := Injection{Target: t, Secret: m[2], Key: m[3], Header: textproto.CanonicalMIMEHeaderKey(m[4]), Scheme: m[5]}
+	r.inject = &i
+	p.exact[t] = r
+	p.injections = append(p.injections, i)
+	return nil
+}
+
+// isOurs tells whether a header is the proxy's own to set.
+func isOurs(name string) bool {
+	switch textproto.CanonicalMIMEHeaderKey(name) {
+	case "Host", "Content-Length", "Content-Encoding", "Accept-Encoding", "Transfer-Encoding", "Connection", "Keep-Alive",
+		"Te", "Trailer", "Upgrade", "Range", "If-Range", "Expect", "Proxy-Authorization", "Proxy-Connection":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,152 @@
+package pid1
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// Bounds of a relay. Programs inside decide how many connections there are,
+// and each takes two descriptors of the supervisor, which needs some to start
+// programs with.
+const (
+	relayConns  = 512
+	relayBuffer = 8 << 10
+	// relayLinger is how long a program may go on sending after the host has
+	// nothing more to say.
+	relayLinger = 30 * time.Second
+	// relayPause is the wait after a failed accept: descriptors may run out.
+	relayPause = 50 * time.Millisecond
+)
+
+// relay copies connections with a port on loopback to a socket of the host. It
+// is part of the supervisor, not a program: programs end with each job.
+type relay struct {
+	listener *net.TCPListener
+	socket   net.UnixAddr
+	slots    chan struct{}
+	running  sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	open   map[io.Closer]struct{}
+}
+
+// startRelay listens. A relay of none is nil.
+func startRelay(r sandbox.Relay) (*relay, error) {
+	if r == (sandbox.Relay{}) {
+		return nil, nil
+	}
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(r.Port)})
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	y := &relay{
+		listener: l, socket: net.UnixAddr{Name: r.Socket, Net: "unix"},
+		slots: make(chan struct{}, relayConns), open: map[io.Closer]struct{}{},
+	}
+	y.running.Go(y.accept)
+	return y, nil
+}
+
+// close cuts what is open and waits for its end.
+func (y *relay) close() {
+	if y == nil {
+		return
+	}
+	_ = y.listener.Close()
+	y.mu.Lock()
+	y.closed = true
+	for c := range y.open {
+		_ = c.Close()
+	}
+	y.mu.Unlock()
+	y.running.Wait()
+}
+
+func (y *relay) accept() {
+	for {
+		conn, err := y.listener.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(relayPause)
+			continue
+		}
+		select {
+		case y.slots <- struct{}{}:
+		default: // a queue here would hold connections over the end of their job
+			_ = conn.Close()
+			continue
+		}
+		y.running.Go(func() {
+			defer func() { <-y.slots }()
+			y.join(conn)
+		})
+	}
+}
+
+// join copies both ways until both have ended.
+func (y *relay) join(inside *net.TCPConn) {
+	defer inside.Close()
+	if !y.track(inside) {
+		return
+	}
+	defer y.forget(inside)
+	host, err := net.DialUnix("unix", nil, &y.socket)
+	if err != nil {
+		return
+	}
+	defer host.Close()
+	if !y.track(host) {
+		return
+	}
+	defer y.forget(host)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		move(host, inside)
+	}()
+	move(inside, host)
+	_ = inside.SetReadDeadline(time.Now().Add(relayLinger))
+	<-sent
+}
+
+// halfCloser is a connection whose end of writing can be told.
+type halfCloser interface {
+	io.Writer
+	CloseWrite() error
+	Close() error
+}
+
+// move copies until the end of one side and tells it to the other. A broken
+// one breaks the other. It keeps from splicing: that takes pipes, which are
+// more descriptors.
+func move(dst halfCloser, src io.Reader) {
+	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, relayBuffer))
+	if err != nil || dst.CloseWrite() != nil {
+		_ = dst.Close()
+	}
+}
+
+// track lists what close closes. It reports whether that is still to come.
+func (y *relay) track(c io.Closer) bool {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if !y.closed {
+		y.open[c] = struct{}{}
+	}
+	return !y.closed
+}
+
+func (y *relay) forget(c io.Closer) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	delete(y.open, c)
+}
