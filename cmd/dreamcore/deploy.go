@@ -115,7 +115,7 @@ func deployPlanOptions(a *app, o deployOptions) (deploy.Options, error) {
 	}
 	opts = deploy.Options{
 		Root: root, Exe: exe, Version: version, Credential: config.IdentityCredential,
-		Claude: o.claude, KeyFile: o.keyFile, HasKey: a.env.APIKey != "", NoStart: o.noStart,
+		Claude: o.claude, KeyFile: o.keyFile, Key: a.env.APIKey, NoStart: o.noStart,
 		Environ: a.environ, Stdin: a.io.In,
 	}
 	if o.keyFile != "" && o.keyFile != "-" {

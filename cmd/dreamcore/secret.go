@@ -178,8 +178,11 @@ func (a *app) secrets(create bool) (*secret.Store, error) {
 		return nil, err
 	}
 	s := state{cfg: cfg, env: a.env}
+	if err := s.checkIdentity(); err != nil {
+		return nil, err
+	}
 	if create {
-		if _, err := secret.Init(s.path(secretsDir), a.env.IdentityFile); err != nil {
+		if _, err := s.initSecrets(); err != nil {
 			return nil, err
 		}
 	}

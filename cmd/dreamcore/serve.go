@@ -17,6 +17,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/control"
+	"github.com/notef-neighbor/dreamcore/pkg/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/server"
@@ -44,6 +45,11 @@ func newServeCmd(a *app) *cobra.Command {
 }
 
 func runServe(ctx context.Context, a *app, dev bool) error {
+	guard, err := a.startGuard()
+	if err != nil {
+		return err
+	}
+	defer guard.Close()
 	s, err := a.open()
 	if err != nil {
 		return err
@@ -60,6 +66,9 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 	srv, err := startService(ctx, a, s, log, true)
 	if err != nil {
 		return err
+	}
+	if err := crash.Harden(); err != nil {
+		return errors.Join(err, srv.stop())
 	}
 	url := "http://" + srv.address()
 	if err := noteAddress(s, url); err != nil {
@@ -89,6 +98,26 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 		return errors.Join(errReported, err)
 	}
 	return nil
+}
+
+// startGuard keeps secrets out of what is printed when the service dies of a
+// fault of ours. What is printed else goes past the guard: it is clean, and
+// may be half a line.
+//
+// The memory of the service is kept from others too. For root that is so from
+// the start. Without root the kernel lets nobody make user namespaces for
+// children then, which is tried at the start; so it comes after it.
+func (a *app) startGuard() (*crash.Guard, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	guard, err := crash.Start(exe, a.redactor)
+	if err != nil {
+		return nil, err
+	}
+	a.io.MoveErr(guard.Stderr)
+	return guard, nil
 }
 
 // lockState keeps a second server off the state directory.

@@ -30,6 +30,8 @@ type Config struct {
 	State  string `koanf:"state"`  // state directory, absolute
 	Listen string `koanf:"listen"` // address of the service, host:port
 
+	IdentityFile string `koanf:"identity_file"` // that opens the sealed secrets; "" is a credential of systemd, else secrets/identity
+
 	Runtime string `koanf:"runtime"` // engine of sandboxes: gvisor or runc
 	Rootfs  string `koanf:"rootfs"`  // root file system for sandboxes; "" is the host's programs
 	Image   string `koanf:"image"`   // the same from an image, as pkg/image refers to it, with absolute paths; "" is none
@@ -78,6 +80,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 	return map[string]any{
 		"state":           defaultState(env, root),
 		"listen":          DefaultListen,
+		"identity_file":   "",
 		"runtime":         "gvisor",
 		"rootfs":          "",
 		"image":           "",
@@ -190,6 +193,7 @@ func (c Config) Validate() error {
 	}
 	check(filepath.IsAbs(c.State), "state: %q must be an absolute path", c.State)
 	check(isAddress(c.Listen), "listen: %q must be HOST:PORT", c.Listen)
+	check(c.IdentityFile == "" || filepath.IsAbs(c.IdentityFile), "identity_file: %q must be an absolute path", c.IdentityFile)
 	check(c.Runtime == "gvisor" || c.Runtime == "runc", "runtime: %q is neither gvisor nor runc", c.Runtime)
 	check(c.Rootfs == "" || filepath.IsAbs(c.Rootfs), "rootfs: %q must be an absolute path", c.Rootfs)
 	check(c.Image == "" || c.Rootfs == "", "image and rootfs (--image and --rootfs): both say what sandboxes start from, name one of them")
@@ -213,7 +217,7 @@ func (c Config) Validate() error {
 		check(t != "" && !strings.ContainsAny(t, " ,\t\n") && t[0] != '-', "tools: %q is no name of a tool", t)
 	}
 	check(!strings.HasPrefix(c.Model, "-") && !strings.ContainsAny(c.Model, " \t\n"), "model: %q is no name of a model", c.Model)
-	check(!strings.ContainsRune(c.State+c.Rootfs+c.ModelScript, 0), "state, rootfs and model_script: a path has no NUL")
+	check(!strings.ContainsRune(c.State+c.IdentityFile+c.Rootfs+c.ModelScript, 0), "state, identity_file, rootfs and model_script: a path has no NUL")
 	check(c.MaxTurns >= 0, "max_turns: %d must not be negative", c.MaxTurns)
 	check(c.Timeout >= time.Second && c.Timeout <= 24*time.Hour, "timeout: %v must be between 1s and 24h", c.Timeout)
 	check(c.Lines >= 1, "output_lines: %d must be at least 1", c.Lines)

@@ -33,7 +33,7 @@ var everySetting = map[string]struct {
 	text string
 	want any
 }{
-	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"},
+	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"}, "identity_file": {"/srv/identity", "/srv/identity"},
 	"rootfs": {"/srv/root", "/srv/root"}, "image": {"debian:12", "debian:12"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
 	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64}, "allow_unlimited": {"true", true},
 	"disk_mib": {"512", 512}, "max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "min_free_mib": {"0", 0},

@@ -72,7 +72,7 @@ type Options struct {
 
 	Claude  string // the agent's program; "" leaves it to setup
 	KeyFile string // with the model key; "-" is Stdin
-	HasKey  bool   // the environment has the model key
+	Key     string // the model key, where the operator has it in the environment
 	NoStart bool   // install and enable, but do not start
 
 	Environ []string  // of the commands that are run
@@ -341,7 +341,7 @@ func (p *Plan) Obstacles() []error {
 
 // answers tells whether something will answer the agent.
 func (p *Plan) answers() bool {
-	return p.o.Settings.ModelScript != "" || p.o.KeyFile != "" || p.o.HasKey || p.hasSecret(modelSecret)
+	return p.o.Settings.ModelScript != "" || p.o.KeyFile != "" || p.o.Key != "" || p.hasSecret(modelSecret)
 }
 
 func invalid(hint, format string, args ...any) error {

@@ -49,13 +49,15 @@ type Result struct {
 
 // Options of Run.
 type Options struct {
-	State        string
-	SecretsDir   string
-	IdentityFile string // "": the one in SecretsDir
-	AgentDir     string
-	Claude       string // the agent's program; "": in the search path, else installed
-	Volumes      *volume.Store
-	Rotate       []string // names of secrets to replace
+	State      string
+	SecretsDir string
+	// OpenSecrets makes the secrets in SecretsDir ready and opens them; created
+	// tells whether it made an identity. nil keeps the identity in SecretsDir.
+	OpenSecrets func() (store *secret.Store, created bool, err error)
+	AgentDir    string
+	Claude      string // the agent's program; "": in the search path, else installed
+	Volumes     *volume.Store
+	Rotate      []string // names of secrets to replace
 	// Key returns the key of the model API, "" when there is none, and where
 	// it comes from. It is asked only when the key is needed.
 	Key func(ctx context.Context) (key, source string, err error)
@@ -119,14 +121,24 @@ func (r *runner) done(name string, s Status, detail string) {
 	}
 }
 
+func (r *runner) openSecrets() (store *secret.Store, created bool, err error) {
+	if created, err = secret.Init(r.SecretsDir, ""); err != nil {
+		return nil, false, err
+	}
+	store, err = secret.Open(r.SecretsDir, "")
+	return store, created, err
+}
+
 func (r *runner) identity(context.Context) error {
-	created, err := secret.Init(r.SecretsDir, r.IdentityFile)
+	open := r.OpenSecrets
+	if open == nil {
+		open = r.openSecrets
+	}
+	secrets, created, err := open()
 	if err != nil {
 		return err
 	}
-	if r.secrets, err = secret.Open(r.SecretsDir, r.IdentityFile); err != nil {
-		return err
-	}
+	r.secrets = secrets
 	r.done("identity", made(created), "it opens the sealed secrets; keep a copy in a safe place")
 	return nil
 }
