@@ -50,10 +50,16 @@ var errReported = errors.New("reported")
 var errInterrupted = errors.New("interrupted")
 
 func run() int {
-	environ := config.Environ()
+	environ, wipeErr := config.Environ()
 	a := &app{environ: config.WithoutSecrets(environ), env: config.ReadEnvironment(environ), redactor: &secret.Redactor{}, flags: map[string]any{}}
 	a.redactor.Add(a.env.APIKey, a.env.InternalSecret, a.env.Identity)
 	a.io = term.System(os.Stdin, os.Stdout, os.Stderr, config.Lookup(environ))
+	if wipeErr != nil && a.env.Identity != "" {
+		return a.report(&dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the identity cannot be wiped from the environment, where others may read it", Err: wipeErr,
+			Hint: "give it as a file: unset DREAMCORE_IDENTITY and set DREAMCORE_IDENTITY_FILE=FILE",
+		})
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	if os.Geteuid() == 0 { // others: see startGuard

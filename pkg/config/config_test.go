@@ -224,7 +224,7 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrong := map[string][]any{
-		"state": {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "docker", "Runc"},
+		"state": {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "docker", "Runc"}, "identity_file": {"relative", "/a\x00b"},
 		"rootfs": {"relative"}, "image": {"./relative", "UPPER", "oci-layout:relative", "docker-archive:a.tar", "/a\x00b", "sha256:short"}, "sandbox_uid": {0, -1, 1 << 31}, "sandbox_gid": {0, -5},
 		"memory_mib": {255, -1, 1 << 50}, "cpus": {-0.5, 2000.0}, "processes": {15, 1 << 20},
 		"disk_mib": {15, -1, 1 << 30}, "max_sandboxes": {0, 1 << 20}, "sandbox_idle": {time.Duration(0)}, "sandbox_max_age": {-time.Hour}, "min_free_mib": {-1, 1 << 40},

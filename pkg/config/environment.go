@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unsafe"
 )
 
 // prefix of the settings in the environment. Names with testPrefix steer the
@@ -76,29 +75,17 @@ func ReadEnvironment(environ []string) Environment {
 // Environ is the environment of this process, for Load and ReadEnvironment.
 // Secrets in it are there for the first caller only: children do not inherit
 // them, and they are overwritten in the memory that /proc/PID/environ shows.
-// The caller keeps what it was given from others with WithoutSecrets.
-func Environ() []string {
-	var environ []string
-	for _, kv := range os.Environ() {
-		name, _, _ := strings.Cut(kv, "=")
-		if !slices.Contains(secretNames, name) {
-			environ = append(environ, kv)
-			continue
-		}
-		environ = append(environ, strings.Clone(kv))
-		wipe(kv[len(name):])
+// The caller keeps what it was given from others with WithoutSecrets. An error
+// says that some could not be overwritten.
+func Environ() (environ []string, err error) {
+	environ = os.Environ()
+	if len(WithoutSecrets(environ)) == len(environ) {
+		return environ, nil
 	}
 	for _, name := range secretNames {
 		_ = os.Unsetenv(name) // it fails for impossible names only
 	}
-	return environ
-}
-
-// wipe overwrites a string of the environment where it lies. The runtime does
-// not copy the block of variables that the kernel puts onto the stack, and
-// Unsetenv only forgets it. A test looks at /proc, should that ever change.
-func wipe(s string) {
-	clear(unsafe.Slice(unsafe.StringData(s), len(s)))
+	return environ, wipeEnvironment()
 }
 
 // WithoutSecrets returns the environment for children.
