@@ -326,7 +326,7 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 	if err != nil {
 		e := &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "sandboxes do not work on this machine", Err: err,
-			Hint: "see the cause above; gVisor needs a kernel of 4.14 or later, and root with cgroups or else user namespaces",
+			Hint: engineNeeds(m.cfg.Runtime),
 		}
 		if m.root.name != "" { // a sandbox has worked with it already
 			e.Message = "the service's checks cannot run in the " + m.root.name

@@ -53,6 +53,7 @@ type Options struct {
 	SecretsDir string
 	// OpenSecrets makes the secrets in SecretsDir ready and opens them; created
 	// tells whether it made an identity. nil keeps the identity in SecretsDir.
+	Engine      string // of sandboxes, for people
 	OpenSecrets func() (store *secret.Store, created bool, err error)
 	AgentDir    string
 	Claude      string // the agent's program; "": in the search path, else installed
@@ -261,7 +262,7 @@ func (r *runner) agent(ctx context.Context) error {
 		return err
 	}
 	r.done("agent", status, describe(bin))
-	r.done("agent in a sandbox", Checked, "it wrote a file and ran a command under gVisor")
+	r.done("agent in a sandbox", Checked, "it wrote a file and ran a command under "+r.Engine)
 	return nil
 }
 
