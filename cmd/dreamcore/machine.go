@@ -116,6 +116,7 @@ func openState(cfg config.Config, env config.Environment, r *secret.Redactor) (s
 	var err error
 	s.volumes, err = volume.Open(s.path(volumesDir), volume.Options{
 		HomesDir: s.path(homesDir), UID: cfg.UID, GID: cfg.GID, DiskBytes: int64(cfg.DiskMiB) << 20,
+		MinFreeBytes: int64(cfg.MinFreeDiskMiB) << 20,
 	})
 	return s, err
 }

@@ -42,7 +42,8 @@ type Config struct {
 	CPUs      float64 `koanf:"cpus"`       // of one sandbox; 0 is all
 	Processes int     `koanf:"processes"`  // in one sandbox
 
-	DiskMiB int `koanf:"disk_mib"` // that the projects and homes of one user may take; 0 is no bound
+	DiskMiB        int `koanf:"disk_mib"`          // that the projects and homes of one user may take; 0 is no bound
+	MinFreeDiskMiB int `koanf:"min_free_disk_mib"` // of the disk; no job begins that could take them
 
 	AllowUnlimited bool `koanf:"allow_unlimited"` // serve without root, which cannot limit sandboxes
 
@@ -78,37 +79,38 @@ const DefaultListen = "127.0.0.1:8080"
 
 func defaults(env map[string]string, root bool) map[string]any {
 	return map[string]any{
-		"state":           defaultState(env, root),
-		"listen":          DefaultListen,
-		"identity_file":   "",
-		"runtime":         "gvisor",
-		"rootfs":          "",
-		"image":           "",
-		"sandbox_uid":     10000,
-		"sandbox_gid":     10000,
-		"memory_mib":      2048,
-		"cpus":            0.0,
-		"processes":       512,
-		"disk_mib":        1024,
-		"allow_unlimited": false,
-		"max_sandboxes":   32,
-		"sandbox_idle":    20 * time.Minute,
-		"sandbox_max_age": 5 * time.Hour,
-		"min_free_mib":    512,
-		"tools":           []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
-		"model":           "",
-		"max_turns":       0,
-		"timeout":         300 * time.Second,
-		"output_lines":    1000,
-		"max_generations": 4,
-		"max_waiting":     64,
-		"grace":           30 * time.Second,
-		"journal_days":    7,
-		"upstream":        DefaultUpstream,
-		"model_script":    "",
-		"model_idle":      60 * time.Second,
-		"language":        "en",
-		"log_level":       "info",
+		"state":             defaultState(env, root),
+		"listen":            DefaultListen,
+		"identity_file":     "",
+		"runtime":           "gvisor",
+		"rootfs":            "",
+		"image":             "",
+		"sandbox_uid":       10000,
+		"sandbox_gid":       10000,
+		"memory_mib":        2048,
+		"cpus":              0.0,
+		"processes":         512,
+		"disk_mib":          1024,
+		"min_free_disk_mib": 512,
+		"allow_unlimited":   false,
+		"max_sandboxes":     32,
+		"sandbox_idle":      20 * time.Minute,
+		"sandbox_max_age":   5 * time.Hour,
+		"min_free_mib":      512,
+		"tools":             []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
+		"model":             "",
+		"max_turns":         0,
+		"timeout":           300 * time.Second,
+		"output_lines":      1000,
+		"max_generations":   4,
+		"max_waiting":       64,
+		"grace":             30 * time.Second,
+		"journal_days":      7,
+		"upstream":          DefaultUpstream,
+		"model_script":      "",
+		"model_idle":        60 * time.Second,
+		"language":          "en",
+		"log_level":         "info",
 	}
 }
 
@@ -208,6 +210,7 @@ func (c Config) Validate() error {
 	check(c.CPUs >= 0 && c.CPUs <= 1024, "cpus: %v must be between 0 (all) and 1024", c.CPUs)
 	check(c.Processes >= 16 && c.Processes <= 1<<16, "processes: %d must be between 16 and 65536", c.Processes)
 	check(c.DiskMiB == 0 || c.DiskMiB >= 16 && c.DiskMiB <= 1<<24, "disk_mib: %d must be between 16 and 16777216, or 0 for no bound", c.DiskMiB)
+	check(c.MinFreeDiskMiB >= 0 && c.MinFreeDiskMiB <= 1<<24, "min_free_disk_mib: %d must be between 0 (none) and 16777216", c.MinFreeDiskMiB)
 	check(c.MaxSandboxes >= 1 && c.MaxSandboxes <= 10000, "max_sandboxes: %d must be between 1 and 10000", c.MaxSandboxes)
 	check(c.SandboxIdle >= time.Second, "sandbox_idle: %v must be at least 1s", c.SandboxIdle)
 	check(c.SandboxMaxAge >= time.Second, "sandbox_max_age: %v must be at least 1s", c.SandboxMaxAge)
