@@ -52,8 +52,8 @@ type Settings struct {
 	Upstream    string // "" is the default
 	ModelScript string // "" asks the model API
 	Rootfs      string
-	Image       string // in place of Rootfs
-	Runtime     string // engine of sandboxes; "" is the default
+	Image       string            // in place of Rootfs
+	Runtime     string            // engine of sandboxes; "" is the default
 	Grace       time.Duration     // for running generations when the service stops
 	More        map[string]string // other settings for a new configuration, by their keys
 }
