@@ -15,6 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/deploy"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/gate"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/term"
 )
 
@@ -50,7 +51,7 @@ func newDeployCmd(a *app) *cobra.Command {
 	f.StringVar(&o.claude, "claude", "", "the agent's program (default: claude in PATH, else it is installed with npm)")
 	f.StringVar(&o.keyFile, "anthropic-key-file", "", "file with the key of the model API; - is standard input")
 	f.BoolVarP(&o.yes, "yes", "y", false, "ask nothing")
-	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting)
+	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting)
 	return c
 }
 
@@ -115,7 +116,7 @@ func deployPlanOptions(a *app, o deployOptions) (deploy.Options, error) {
 	}
 	opts = deploy.Options{
 		Root: root, Exe: exe, Version: version, Credential: config.IdentityCredential,
-		Claude: o.claude, KeyFile: o.keyFile, HasKey: a.env.APIKey != "", NoStart: o.noStart,
+		Claude: o.claude, KeyFile: o.keyFile, Key: a.env.APIKey, NoStart: o.noStart,
 		Environ: a.environ, Stdin: a.io.In,
 	}
 	if o.keyFile != "" && o.keyFile != "-" {
@@ -172,7 +173,7 @@ func (a *app) keepSettings(opts *deploy.Options, file string, adopt bool, state 
 			opts.Config = append(opts.Config, fmt.Sprintf("\nstate: %q\n", state)...)
 		}
 	}
-	have := map[string]string{"listen": cfg.Listen, "model_script": cfg.ModelScript, "rootfs": cfg.Rootfs, "state": cfg.State}
+	have := map[string]string{"listen": cfg.Listen, "model_script": cfg.ModelScript, "rootfs": cfg.Rootfs, "image": cfg.Image, "runtime": cfg.Runtime, "state": cfg.State}
 	want := map[string]any{}
 	for key, v := range a.flags {
 		want[key] = v
@@ -208,6 +209,9 @@ func (a *app) newSettings(opts *deploy.Options, state string) error {
 	if s.Upstream == config.DefaultUpstream {
 		s.Upstream = ""
 	}
+	if s.Runtime == gvisor.Name { // the default, which the file need not say
+		s.Runtime = ""
+	}
 	s.More = map[string]string{}
 	chosen := false
 	for _, kv := range a.environ {
@@ -218,7 +222,7 @@ func (a *app) newSettings(opts *deploy.Options, state string) error {
 			continue
 		}
 		switch key {
-		case "state", "listen", "upstream", "model_script", "rootfs", "config":
+		case "state", "listen", "upstream", "model_script", "rootfs", "image", "runtime", "config":
 		case "sandbox_uid", "sandbox_gid":
 			chosen = true
 		default:
@@ -233,7 +237,7 @@ func (a *app) newSettings(opts *deploy.Options, state string) error {
 func serviceSettings(c config.Config) deploy.Settings {
 	return deploy.Settings{
 		State: c.State, Listen: c.Listen, UID: c.UID, GID: c.GID, Upstream: c.Upstream,
-		ModelScript: c.ModelScript, Rootfs: c.Rootfs, Grace: c.Grace,
+		ModelScript: c.ModelScript, Rootfs: c.Rootfs, Image: c.Image, Runtime: c.Runtime, Grace: c.Grace,
 	}
 }
 

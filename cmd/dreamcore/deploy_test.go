@@ -116,3 +116,28 @@ func TestDeployRefusesWhatItCannotDo(t *testing.T) {
 		}
 	}
 }
+
+func TestDeployTakesTheEngineAndTheImage(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := runDeployWith(t, nil, "--root", dir, "--runtime", "runc", "--image", "debian:12"); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Sources{File: filepath.Join(dir, deploy.ConfigFile)})
+	if err != nil || cfg.Runtime != "runc" || cfg.Image != "debian:12" {
+		t.Errorf("the service would run with %+v, %v", cfg, err)
+	}
+	unit, err := os.ReadFile(filepath.Join(dir, deploy.UnitFile))
+	if err != nil || !strings.Contains(string(unit), "AF_NETLINK") || strings.Contains(string(unit), "gVisor") {
+		t.Errorf("the unit is for another engine: %v\n%s", err, unit)
+	}
+	for name, args := range map[string][]string{
+		"another engine than the configuration's": {"--root", dir, "--runtime", "gvisor"},
+		"an engine that is none":                  {"--root", t.TempDir(), "--runtime", "docker"},
+		"an image in a home":                      {"--root", t.TempDir(), "--image", "oci-layout:/home/me/image"},
+		"an image and a root":                     {"--root", t.TempDir(), "--image", "debian:12", "--rootfs", "/srv/root"},
+	} {
+		if _, err := runDeployWith(t, nil, args...); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

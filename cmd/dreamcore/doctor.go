@@ -129,6 +129,9 @@ func (d *doctorMachine) diskBound(ctx context.Context) (string, error) {
 	if err := d.open(); err != nil {
 		return "", err
 	}
+	if err := d.state.volumes.CheckFree(); err != nil {
+		return "", err
+	}
 	mib := d.state.cfg.DiskMiB
 	if mib == 0 {
 		return "", &doctor.Concern{Message: "what a user writes is bounded by nothing but the disk", Fix: "set disk_mib to the MiB that each user may have"}
@@ -136,7 +139,8 @@ func (d *doctorMachine) diskBound(ctx context.Context) (string, error) {
 	if err := disk.Check(ctx, d.state.cfg.State); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s for each user, tried", term.Size(int64(mib)<<20)), nil
+	kept := term.Size(int64(d.state.cfg.MinFreeDiskMiB) << 20)
+	return fmt.Sprintf("%s for each user, tried; %s are kept free", term.Size(int64(mib)<<20), kept), nil
 }
 
 func (d *doctorMachine) secrets(context.Context) (string, error) {

@@ -26,6 +26,23 @@ func newProvider(ctx context.Context, s state, exe string, log *slog.Logger) (*e
 	}
 }
 
+// engineTitle is an engine as people write it.
+func engineTitle(runtime string) string {
+	if runtime == gvisor.Name {
+		return "gVisor"
+	}
+	return runtime
+}
+
+// engineNeeds is the hint for sandboxes that do not work.
+func engineNeeds(runtime string) string {
+	needs := "root with cgroups, and user namespaces"
+	if runtime == gvisor.Name {
+		needs = "a kernel of 4.14 or later, and root with cgroups or else user namespaces"
+	}
+	return "see the cause above, and run: dreamcore doctor --runtime " + runtime + "; " + engineTitle(runtime) + " needs " + needs
+}
+
 // unlimited says what cannot be limited here; "" for nothing.
 func unlimited() string {
 	names := engine.Unlimited()

@@ -22,7 +22,8 @@ type gameView struct {
 	project  string // directory of the project inside, which file names are shown without
 	result   cliResult
 	commit   string
-	free     bool // no model was paid
+	free     bool   // no model was paid
+	sandbox  string // what the agent is in: a service does not tell its engine
 }
 
 // cliResult is what the view shows of the CLI's last line.
@@ -32,7 +33,7 @@ type cliResult struct {
 }
 
 func newGameView(a *app, req dreamcore.Request) *gameView {
-	v := &gameView{io: a.io, p: a.io.Human(), began: time.Now()}
+	v := &gameView{io: a.io, p: a.io.Human(), began: time.Now(), sandbox: "sandbox"}
 	v.project = "/data/users/" + strings.ToLower(req.UserID) + "/projects/" + strings.ToLower(req.ProjectID) + "/"
 	if !v.io.JSON {
 		v.p.Heading("dreamcore generate", term.Truncate(term.Clean(req.Prompt), max(20, v.p.Columns()-24)))
@@ -49,6 +50,9 @@ func (v *gameView) demo() {
 	v.p.Warning("This is a demo: a script stands in for the model", "the agent and the sandbox are real")
 	v.p.Hint("for games of your own, run: dreamcore setup --anthropic-key-file FILE")
 }
+
+// engine tells which sandboxes these are.
+func (v *gameView) engine(runtime string) { v.sandbox = engineTitle(runtime) + " sandbox" }
 
 // root tells what the sandbox starts from, where that is not this machine.
 func (v *gameView) root(name string) {
@@ -87,7 +91,7 @@ func (v *gameView) event(e dreamcore.Event) error {
 		}
 	case "system":
 		if ev.Subtype == "init" {
-			v.line(term.Done, "Claude Code "+ev.Version+" in a gVisor sandbox", ev.Model)
+			v.line(term.Done, "Claude Code "+ev.Version+" in a "+v.sandbox, ev.Model)
 			v.waiting()
 		}
 	case "user": // what a tool has given

@@ -163,6 +163,7 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 	if err != nil {
 		return outcome{}, err
 	}
+	view.engine(s.cfg.Runtime)
 	view.root(m.root.name)
 	out, err := m.game(ctx, req, view)
 	if closeErr := m.close(context.WithoutCancel(ctx)); err == nil && closeErr != nil {

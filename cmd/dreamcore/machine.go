@@ -61,7 +61,48 @@ func (s state) path(name string) string { return filepath.Join(s.cfg.State, name
 
 // secrets opens the sealed secrets.
 func (s state) secrets() (*secret.Store, error) {
-	return secret.Open(s.path(secretsDir), s.env.IdentityFile)
+	if s.env.Identity != "" {
+		return secret.OpenGiven(s.path(secretsDir), s.env.Identity)
+	}
+	return secret.Open(s.path(secretsDir), s.identityFile())
+}
+
+// initSecrets makes the secrets ready that are not there yet, and tells
+// whether an identity was made.
+func (s state) initSecrets() (created bool, err error) {
+	if s.env.Identity != "" {
+		return false, secret.InitGiven(s.path(secretsDir), s.env.Identity)
+	}
+	return secret.Init(s.path(secretsDir), s.identityFile())
+}
+
+// openSecrets is initSecrets and then secrets, for setup.
+func (s state) openSecrets() (store *secret.Store, created bool, err error) {
+	if created, err = s.initSecrets(); err != nil {
+		return nil, false, err
+	}
+	store, err = s.secrets()
+	return store, created, err
+}
+
+// checkIdentity refuses two identities of which each could be meant.
+func (s state) checkIdentity() error {
+	if s.env.Identity == "" || s.cfg.IdentityFile == "" {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code: dreamcore.CodeInvalid, Message: "the identity of the secrets is given twice: as DREAMCORE_IDENTITY and as the setting identity_file",
+		Hint: "leave one of them: unset DREAMCORE_IDENTITY, or take identity_file out of the configuration",
+	}
+}
+
+// identityFile is the file with the identity, "" for the one beside the
+// secrets: what the operator has named goes before what systemd gives.
+func (s state) identityFile() string {
+	if s.cfg.IdentityFile != "" {
+		return s.cfg.IdentityFile
+	}
+	return s.env.IdentityFile
 }
 
 // openState opens the state directory. The caller must close the state, or
@@ -72,12 +113,16 @@ func openState(cfg config.Config, env config.Environment, r *secret.Redactor) (s
 		cfg.DiskMiB = 0 // nor mount; said with what else is not limited
 	}
 	s := state{cfg: cfg, env: env, redactor: r}
+	if err := s.checkIdentity(); err != nil {
+		return s, err
+	}
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return s, notWritable(cfg.State, err)
 	}
 	var err error
 	s.volumes, err = volume.Open(s.path(volumesDir), volume.Options{
 		HomesDir: s.path(homesDir), UID: cfg.UID, GID: cfg.GID, DiskBytes: int64(cfg.DiskMiB) << 20,
+		MinFreeBytes: int64(cfg.MinFreeDiskMiB) << 20,
 	})
 	return s, err
 }

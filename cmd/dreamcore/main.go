@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/notef-neighbor/dreamcore/pkg/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor/runsc"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
@@ -17,6 +18,13 @@ import (
 func main() {
 	if filepath.Base(os.Args[0]) == oci.InitRole {
 		if err := pid1.Main(os.Args[1:]); err != nil {
+			_, _ = os.Stderr.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if filepath.Base(os.Args[0]) == crash.Role {
+		if err := crash.Main(); err != nil {
 			_, _ = os.Stderr.WriteString(err.Error() + "\n")
 			os.Exit(1)
 		}

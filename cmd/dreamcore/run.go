@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/term"
@@ -49,11 +50,23 @@ var errReported = errors.New("reported")
 var errInterrupted = errors.New("interrupted")
 
 func run() int {
-	environ := config.Environ()
-	a := &app{environ: environ, env: config.ReadEnvironment(environ), redactor: &secret.Redactor{}, flags: map[string]any{}}
+	environ, wipeErr := config.Environ()
+	a := &app{environ: config.WithoutSecrets(environ), env: config.ReadEnvironment(environ), redactor: &secret.Redactor{}, flags: map[string]any{}}
+	a.redactor.Add(a.env.APIKey, a.env.InternalSecret, a.env.Identity)
 	a.io = term.System(os.Stdin, os.Stdout, os.Stderr, config.Lookup(environ))
+	if wipeErr != nil && a.env.Identity != "" {
+		return a.report(&dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the identity cannot be wiped from the environment, where others may read it", Err: wipeErr,
+			Hint: "give it as a file: unset DREAMCORE_IDENTITY and set DREAMCORE_IDENTITY_FILE=FILE",
+		})
+	}
 	ctx, stop := interruptible()
 	defer stop()
+	if os.Geteuid() == 0 { // others: see startGuard
+		if err := crash.Harden(); err != nil {
+			return a.report(err)
+		}
+	}
 	root := newRootCmd(a)
 	err := root.ExecuteContext(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) && !errors.Is(err, errReported) {

@@ -16,10 +16,10 @@ import (
 
 func newSecretCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "secret", Short: "Create, list, show and delete sealed secrets",
+		Use: "secret", Short: "Create, list, show, rotate and delete sealed secrets",
 		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newSecretCreateCmd(a), newSecretListCmd(a), newSecretShowCmd(a), newSecretDeleteCmd(a))
+	c.AddCommand(newSecretCreateCmd(a), newSecretListCmd(a), newSecretShowCmd(a), newSecretRotateCmd(a), newSecretDeleteCmd(a))
 	return c
 }
 
@@ -135,6 +135,60 @@ func newSecretShowCmd(a *app) *cobra.Command {
 	}
 }
 
+func newSecretRotateCmd(a *app) *cobra.Command {
+	var finish bool
+	c := &cobra.Command{
+		Use: "rotate", Short: "Replace the internal secret, with the old one valid until --finish",
+		Long: "Gives the secret " + secret.InternalSecret + " a new value. The value before it stays valid\n" +
+			"until --finish, or until the next rotation, so that front ends can be switched over one\n" +
+			"by one. A service that runs takes either up within seconds.",
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			store, err := a.secrets(false)
+			if err != nil {
+				return err
+			}
+			if finish {
+				return finishRotation(a, store)
+			}
+			return rotateInternal(a, store)
+		},
+	}
+	c.Flags().BoolVar(&finish, "finish", false, "make the value before the last rotation invalid")
+	return c
+}
+
+func rotateInternal(a *app, store *secret.Store) error {
+	value, err := store.RotateInternal()
+	if err != nil {
+		return err
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(map[string]string{"name": secret.InternalSecret, "value": value})
+	}
+	out := a.io.Stdout()
+	out.Pairs(term.Pair{Key: secret.InternalKey, Value: value, Tone: term.Strong})
+	out.Success("The internal secret has a new value; the one before stays valid")
+	out.Hint("when no front end sends the old one any more, run: dreamcore secret rotate --finish")
+	return nil
+}
+
+func finishRotation(a *app, store *secret.Store) error {
+	ended, err := store.EndRotation()
+	if err != nil {
+		return err
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(map[string]any{"name": secret.InternalSecret, "finished": ended})
+	}
+	if !ended {
+		a.io.Stdout().Info("There is no rotation to finish: one value is valid")
+		return nil
+	}
+	a.io.Stdout().Success("The old value of the internal secret is no longer valid")
+	return nil
+}
+
 func newSecretDeleteCmd(a *app) *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
@@ -178,8 +232,11 @@ func (a *app) secrets(create bool) (*secret.Store, error) {
 		return nil, err
 	}
 	s := state{cfg: cfg, env: a.env}
+	if err := s.checkIdentity(); err != nil {
+		return nil, err
+	}
 	if create {
-		if _, err := secret.Init(s.path(secretsDir), a.env.IdentityFile); err != nil {
+		if _, err := s.initSecrets(); err != nil {
 			return nil, err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/control"
+	"github.com/notef-neighbor/dreamcore/pkg/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/edit"
@@ -46,6 +47,11 @@ func newServeCmd(a *app) *cobra.Command {
 }
 
 func runServe(ctx context.Context, a *app, dev bool) error {
+	guard, err := a.startGuard()
+	if err != nil {
+		return err
+	}
+	defer guard.Close()
 	s, err := a.open()
 	if err != nil {
 		return err
@@ -62,6 +68,9 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 	srv, err := startService(ctx, a, s, log, true)
 	if err != nil {
 		return err
+	}
+	if err := crash.Harden(); err != nil {
+		return errors.Join(err, srv.stop())
 	}
 	url := "http://" + srv.address()
 	if err := noteAddress(s, url); err != nil {
@@ -92,6 +101,26 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 		return errors.Join(errReported, err)
 	}
 	return nil
+}
+
+// startGuard keeps secrets out of what is printed when the service dies of a
+// fault of ours. What is printed else goes past the guard: it is clean, and
+// may be half a line.
+//
+// The memory of the service is kept from others too. For root that is so from
+// the start. Without root the kernel lets nobody make user namespaces for
+// children then, which is tried at the start; so it comes after it.
+func (a *app) startGuard() (*crash.Guard, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	guard, err := crash.Start(exe, a.redactor)
+	if err != nil {
+		return nil, err
+	}
+	a.io.MoveErr(guard.Stderr)
+	return guard, nil
 }
 
 // lockState keeps a second server off the state directory.
@@ -303,7 +332,7 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 	if err != nil {
 		e := &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "sandboxes do not work on this machine", Err: err,
-			Hint: "see the cause above; gVisor needs a kernel of 4.14 or later, and root with cgroups or else user namespaces",
+			Hint: engineNeeds(m.cfg.Runtime),
 		}
 		if m.root.name != "" { // a sandbox has worked with it already
 			e.Message = "the service's checks cannot run in the " + m.root.name

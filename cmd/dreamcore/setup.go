@@ -63,7 +63,7 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	progress := out.Progress("Looking at what is there")
 	defer progress.Stop()
 	result, err := setup.Run(ctx, setup.Options{
-		State: s.cfg.State, SecretsDir: s.path(secretsDir), IdentityFile: a.env.IdentityFile,
+		State: s.cfg.State, SecretsDir: s.path(secretsDir), OpenSecrets: s.openSecrets, Engine: engineTitle(s.cfg.Runtime),
 		AgentDir: s.path(agentDir), Claude: o.claude, Volumes: s.volumes, Rotate: o.rotate,
 		Keyless: len(s.cfg.Upstreams) > 0,
 		Key: func(ctx context.Context) (string, string, error) {

@@ -33,6 +33,8 @@ type Config struct {
 	State  string `koanf:"state"`  // state directory, absolute
 	Listen string `koanf:"listen"` // address of the service, host:port
 
+	IdentityFile string `koanf:"identity_file"` // that opens the sealed secrets; "" is a credential of systemd, else secrets/identity
+
 	Runtime string `koanf:"runtime"` // engine of sandboxes: gvisor or runc
 	Rootfs  string `koanf:"rootfs"`  // root file system for sandboxes; "" is the host's programs
 	Image   string `koanf:"image"`   // the same from an image, as pkg/image refers to it, with absolute paths; "" is none
@@ -43,7 +45,8 @@ type Config struct {
 	CPUs      float64 `koanf:"cpus"`       // of one sandbox; 0 is all
 	Processes int     `koanf:"processes"`  // in one sandbox
 
-	DiskMiB int `koanf:"disk_mib"` // that the projects and homes of one user may take; 0 is no bound
+	DiskMiB        int `koanf:"disk_mib"`          // that the projects and homes of one user may take; 0 is no bound
+	MinFreeDiskMiB int `koanf:"min_free_disk_mib"` // of the disk; no job begins that could take them
 
 	AllowUnlimited bool `koanf:"allow_unlimited"` // serve without root, which cannot limit sandboxes
 
@@ -102,6 +105,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 	return map[string]any{
 		"state":                    defaultState(env, root),
 		"listen":                   DefaultListen,
+		"identity_file":            "",
 		"runtime":                  "gvisor",
 		"rootfs":                   "",
 		"image":                    "",
@@ -111,6 +115,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"cpus":                     0.0,
 		"processes":                512,
 		"disk_mib":                 1024,
+		"min_free_disk_mib":        512,
 		"allow_unlimited":          false,
 		"max_sandboxes":            32,
 		"sandbox_idle":             20 * time.Minute,
@@ -231,6 +236,7 @@ func (c Config) Validate() error {
 	}
 	check(filepath.IsAbs(c.State), "state: %q must be an absolute path", c.State)
 	check(isAddress(c.Listen), "listen: %q must be HOST:PORT", c.Listen)
+	check(c.IdentityFile == "" || filepath.IsAbs(c.IdentityFile), "identity_file: %q must be an absolute path", c.IdentityFile)
 	check(c.Runtime == "gvisor" || c.Runtime == "runc", "runtime: %q is neither gvisor nor runc", c.Runtime)
 	check(c.Rootfs == "" || filepath.IsAbs(c.Rootfs), "rootfs: %q must be an absolute path", c.Rootfs)
 	check(c.Image == "" || c.Rootfs == "", "image and rootfs (--image and --rootfs): both say what sandboxes start from, name one of them")
@@ -245,6 +251,7 @@ func (c Config) Validate() error {
 	check(c.CPUs >= 0 && c.CPUs <= 1024, "cpus: %v must be between 0 (all) and 1024", c.CPUs)
 	check(c.Processes >= 16 && c.Processes <= 1<<16, "processes: %d must be between 16 and 65536", c.Processes)
 	check(c.DiskMiB == 0 || c.DiskMiB >= 16 && c.DiskMiB <= 1<<24, "disk_mib: %d must be between 16 and 16777216, or 0 for no bound", c.DiskMiB)
+	check(c.MinFreeDiskMiB >= 0 && c.MinFreeDiskMiB <= 1<<24, "min_free_disk_mib: %d must be between 0 (none) and 16777216", c.MinFreeDiskMiB)
 	check(c.MaxSandboxes >= 1 && c.MaxSandboxes <= 10000, "max_sandboxes: %d must be between 1 and 10000", c.MaxSandboxes)
 	check(c.SandboxIdle >= time.Second, "sandbox_idle: %v must be at least 1s", c.SandboxIdle)
 	check(c.SandboxMaxAge >= time.Second, "sandbox_max_age: %v must be at least 1s", c.SandboxMaxAge)
@@ -254,7 +261,7 @@ func (c Config) Validate() error {
 		check(t != "" && !strings.ContainsAny(t, " ,\t\n") && t[0] != '-', "tools: %q is no name of a tool", t)
 	}
 	check(!strings.HasPrefix(c.Model, "-") && !strings.ContainsAny(c.Model, " \t\n"), "model: %q is no name of a model", c.Model)
-	check(!strings.ContainsRune(c.State+c.Rootfs+c.ModelScript, 0), "state, rootfs and model_script: a path has no NUL")
+	check(!strings.ContainsRune(c.State+c.IdentityFile+c.Rootfs+c.ModelScript, 0), "state, identity_file, rootfs and model_script: a path has no NUL")
 	check(c.MaxTurns >= 0, "max_turns: %d must not be negative", c.MaxTurns)
 	check(c.Timeout >= time.Second && c.Timeout <= 24*time.Hour, "timeout: %v must be between 1s and 24h", c.Timeout)
 	check(c.Lines >= 1, "output_lines: %d must be at least 1", c.Lines)

@@ -35,10 +35,10 @@ var everySetting = map[string]struct {
 	text string
 	want any
 }{
-	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"},
+	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"}, "identity_file": {"/srv/identity", "/srv/identity"},
 	"rootfs": {"/srv/root", "/srv/root"}, "image": {"debian:12", "debian:12"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
 	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64}, "allow_unlimited": {"true", true},
-	"disk_mib": {"512", 512}, "max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "min_free_mib": {"0", 0},
+	"disk_mib": {"512", 512}, "min_free_disk_mib": {"100", 100}, "max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "min_free_mib": {"0", 0},
 	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
 	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
@@ -233,10 +233,10 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrong := map[string][]any{
-		"state": {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "docker", "Runc"},
+		"state": {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "docker", "Runc"}, "identity_file": {"relative", "/a\x00b"},
 		"rootfs": {"relative"}, "image": {"./relative", "UPPER", "oci-layout:relative", "docker-archive:a.tar", "/a\x00b", "sha256:short"}, "sandbox_uid": {0, -1, 1 << 31}, "sandbox_gid": {0, -5},
 		"memory_mib": {255, -1, 1 << 50}, "cpus": {-0.5, 2000.0}, "processes": {15, 1 << 20},
-		"disk_mib": {15, -1, 1 << 30}, "max_sandboxes": {0, 1 << 20}, "sandbox_idle": {time.Duration(0)}, "sandbox_max_age": {-time.Hour}, "min_free_mib": {-1, 1 << 40},
+		"disk_mib": {15, -1, 1 << 30}, "min_free_disk_mib": {-1, 1 << 40}, "max_sandboxes": {0, 1 << 20}, "sandbox_idle": {time.Duration(0)}, "sandbox_max_age": {-time.Hour}, "min_free_mib": {-1, 1 << 40},
 		"tools": {[]string{}, []string{""}, []string{"Read", "--x"}, []string{"a b"}, []string{"a,b"}}, "model": {"--model", "a b"}, "max_turns": {-1},
 		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {0, 1 << 20}, "max_waiting": {-1, 1 << 20},
 		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},

@@ -25,7 +25,11 @@ const (
 	envInternalSecret = "MODAL_INTERNAL_SECRET"
 	envAllowNonGVisor = "ALLOW_NON_GVISOR"
 	envCredentials    = "CREDENTIALS_DIRECTORY"
+	envIdentity       = "DREAMCORE_IDENTITY"
 )
+
+// secretNames are the variables with secrets, which Environ wipes.
+var secretNames = []string{envAPIKey, envInternalSecret, envIdentity}
 
 // IdentityCredential is the name of the systemd credential that holds the
 // identity that opens the sealed secrets.
@@ -39,6 +43,7 @@ type Environment struct {
 	AllowNonGVisor bool   // for the isolation gate
 	NoColor        bool
 	Term           string
+	Identity       string // that opens the sealed secrets, itself; "": it is a file
 	IdentityFile   string // from systemd's credentials; "" means the one of the state directory
 	Display        bool   // a browser can be opened
 	ConfigFile     string // instead of --config
@@ -52,6 +57,7 @@ func ReadEnvironment(environ []string) Environment {
 		APIKey:         strings.TrimSpace(env[envAPIKey]),
 		Endpoint:       env[envEndpoint],
 		InternalSecret: strings.TrimSpace(env[envInternalSecret]),
+		Identity:       strings.TrimSpace(env[envIdentity]),
 		AllowNonGVisor: env[envAllowNonGVisor] == "1",
 		NoColor:        env["NO_COLOR"] != "",
 		Term:           env["TERM"],
@@ -69,7 +75,28 @@ func ReadEnvironment(environ []string) Environment {
 }
 
 // Environ is the environment of this process, for Load and ReadEnvironment.
-func Environ() []string { return os.Environ() }
+// Secrets in it are there for the first caller only: children do not inherit
+// them, and they are overwritten in the memory that /proc/PID/environ shows.
+// The caller keeps what it was given from others with WithoutSecrets. An error
+// says that some could not be overwritten.
+func Environ() (environ []string, err error) {
+	environ = os.Environ()
+	if len(WithoutSecrets(environ)) == len(environ) {
+		return environ, nil
+	}
+	for _, name := range secretNames {
+		_ = os.Unsetenv(name) // it fails for impossible names only
+	}
+	return environ, wipeEnvironment()
+}
+
+// WithoutSecrets returns the environment for children.
+func WithoutSecrets(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(secretNames, name)
+	})
+}
 
 func environment(environ []string) map[string]string {
 	m := make(map[string]string, len(environ))
@@ -92,7 +119,7 @@ func environmentSettings(env map[string]string, known map[string]any) (l layer, 
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		v := env[name]
 		rest, ours := strings.CutPrefix(name, prefix)
-		if !ours || v == "" || name == envConfig || strings.HasPrefix(name, testPrefix) {
+		if !ours || v == "" || name == envConfig || name == envIdentity || strings.HasPrefix(name, testPrefix) {
 			continue
 		}
 		key := strings.ToLower(rest)

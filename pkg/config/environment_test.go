@@ -36,6 +36,7 @@ func TestReadEnvironment(t *testing.T) {
 		{"= in a value", []string{"MODAL_ENDPOINT=http://h/?a=b"}, Environment{Endpoint: "http://h/?a=b"}},
 		{"an identity of systemd", []string{"CREDENTIALS_DIRECTORY=" + credentials}, Environment{IdentityFile: identity}},
 		{"credentials without ours", []string{"CREDENTIALS_DIRECTORY=" + t.TempDir()}, Environment{}},
+		{"an identity itself", []string{"DREAMCORE_IDENTITY=AGE-SECRET-KEY-1X\n"}, Environment{Identity: "AGE-SECRET-KEY-1X"}},
 		{"no credentials", []string{"CREDENTIALS_DIRECTORY="}, Environment{}},
 	} {
 		if diff := cmp.Diff(tt.want, ReadEnvironment(tt.environ)); diff != "" {

@@ -21,7 +21,7 @@ func (p *Plan) configuration() []byte {
 	b.WriteString("# Settings of the dreamcore service. After a change: systemctl restart dreamcore\n")
 	fmt.Fprintf(&b, "state: %q\nlisten: %q\nsandbox_uid: %d\nsandbox_gid: %d\n", s.State, s.Listen, s.UID, s.GID)
 	for _, v := range []struct{ key, value string }{
-		{"upstream", s.Upstream}, {"model_script", s.ModelScript}, {"rootfs", s.Rootfs},
+		{"upstream", s.Upstream}, {"model_script", s.ModelScript}, {"rootfs", s.Rootfs}, {"image", s.Image}, {"runtime", s.Runtime},
 	} {
 		if v.value != "" {
 			fmt.Fprintf(&b, "%s: %q\n", v.key, v.value)

@@ -52,6 +52,8 @@ type Settings struct {
 	Upstream    string // "" is the default
 	ModelScript string // "" asks the model API
 	Rootfs      string
+	Image       string            // in place of Rootfs
+	Runtime     string            // engine of sandboxes; "" is the default
 	Grace       time.Duration     // for running generations when the service stops
 	More        map[string]string // other settings for a new configuration, by their keys
 }
@@ -72,7 +74,7 @@ type Options struct {
 
 	Claude  string // the agent's program; "" leaves it to setup
 	KeyFile string // with the model key; "-" is Stdin
-	HasKey  bool   // the environment has the model key
+	Key     string // the model key, where the operator has it in the environment
 	NoStart bool   // install and enable, but do not start
 
 	Environ []string  // of the commands that are run
@@ -237,6 +239,8 @@ func (o Options) validate(offline bool) error {
 		return invalid("move it to "+ConfigDir+" and name it there", "the service cannot see the model script %s: home and temporary directories are hidden from it", s.ModelScript)
 	case s.Rootfs != "" && hidden(s.Rootfs):
 		return invalid("move it to "+s.State+" and name it there", "the service cannot see the root file system %s: home and temporary directories are hidden from it", s.Rootfs)
+	case hidden(s.Image) || hidden(afterColon(s.Image)):
+		return invalid("move it to "+s.State+" and name it there", "the service cannot see the image %s: home and temporary directories are hidden from it", s.Image)
 	case o.Root != "" && !filepath.IsAbs(o.Root):
 		return invalid("name an absolute path with --root", "the directory %q to install below is not absolute", o.Root)
 	case offline && (o.Claude != "" || o.KeyFile != ""):
@@ -246,6 +250,12 @@ func (o Options) validate(offline bool) error {
 		return err
 	}
 	return nil
+}
+
+// afterColon is the path of an image in an archive or a layout.
+func afterColon(image string) string {
+	_, path, _ := strings.Cut(image, ":")
+	return path
 }
 
 // hidden tells whether the unit hides path from the service.
@@ -341,7 +351,7 @@ func (p *Plan) Obstacles() []error {
 
 // answers tells whether something will answer the agent.
 func (p *Plan) answers() bool {
-	return p.o.Settings.ModelScript != "" || p.o.KeyFile != "" || p.o.HasKey || p.hasSecret(modelSecret)
+	return p.o.Settings.ModelScript != "" || p.o.KeyFile != "" || p.o.Key != "" || p.hasSecret(modelSecret)
 }
 
 func invalid(hint, format string, args ...any) error {

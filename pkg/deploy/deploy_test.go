@@ -219,7 +219,7 @@ func TestObstaclesAreTold(t *testing.T) {
 	if steps, err := p.Preview(context.Background()); err != nil || len(steps) == 0 {
 		t.Errorf("preview: %v, %v", steps, err)
 	}
-	m.opts.HasKey = true
+	m.opts.Key = "sk-of-the-environment"
 	for _, o := range m.mustPlan().Obstacles() {
 		if strings.Contains(o.Error(), "key") {
 			t.Error("with a key:", o)

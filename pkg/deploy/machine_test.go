@@ -266,7 +266,7 @@ func (m *machine) setup(c Command) error {
 	}
 	state := m.opts.Settings.State
 	m.write(state+"/secrets/"+secret.InternalSecret+".age", "sealed")
-	if m.opts.KeyFile != "" || m.opts.HasKey {
+	if m.opts.KeyFile != "" || m.opts.Key != "" {
 		m.write(state+"/secrets/"+secret.AnthropicSecret+".age", "sealed")
 	}
 	m.mkdir(state + "/volumes/" + volume.Data)

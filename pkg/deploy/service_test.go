@@ -29,11 +29,17 @@ func exampleUnit(sealed bool) unitValues {
 	return v
 }
 
+func runcUnit() unitValues {
+	v := exampleUnit(true)
+	v.Runc = true
+	return v
+}
+
 // UPDATE=1 go test ./pkg/deploy writes the golden files anew.
 func TestUnitIsTheGoldenOne(t *testing.T) {
-	for name, sealed := range map[string]bool{"plain.service": false, "sealed.service": true} {
+	for name, v := range map[string]unitValues{"plain.service": exampleUnit(false), "sealed.service": exampleUnit(true), "runc.service": runcUnit()} {
 		file := filepath.Join("testdata", name)
-		got := string(render(exampleUnit(sealed)))
+		got := string(render(v))
 		if os.Getenv("UPDATE") == "1" {
 			if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
 				t.Fatal(err)
@@ -57,12 +63,24 @@ func TestUnitOfAPlanIsTheGoldenOne(t *testing.T) {
 	}
 }
 
+func TestOnlyRuncGetsWhatRuncNeeds(t *testing.T) {
+	for runtime, want := range map[string]string{
+		"": string(render(exampleUnit(true))), "gvisor": string(render(exampleUnit(true))), "runc": string(render(runcUnit())),
+	} {
+		m := newMachine(t)
+		m.opts.Settings.Runtime = runtime
+		m.mustDeploy()
+		if d := cmp.Diff(want, m.read(UnitFile)); d != "" {
+			t.Errorf("%q: %s", runtime, d)
+		}
+	}
+}
+
 func TestSystemdVerifiesTheUnit(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	sandboxtest.Need(t, err == nil, "systemd-analyze")
-	for name, sealed := range map[string]bool{"plain": false, "sealed": true} {
+	for name, v := range map[string]unitValues{"plain": exampleUnit(false), "sealed": exampleUnit(true), "runc": runcUnit()} {
 		t.Run(name, func(t *testing.T) {
-			v := exampleUnit(sealed)
 			v.Program = "/bin/true" // it must be there to pass
 			file := filepath.Join(t.TempDir(), UnitName)
 			if err := os.WriteFile(file, render(v), 0o600); err != nil {
@@ -72,7 +90,11 @@ func TestSystemdVerifiesTheUnit(t *testing.T) {
 			if err != nil || strings.Contains(string(out), UnitName) {
 				t.Errorf("%v\n%s", err, out)
 			}
-			out, err = exec.Command(analyze, "security", "--offline=yes", "--threshold=45", file).CombinedOutput()
+			threshold := "--threshold=45"
+			if v.Runc {
+				threshold = "--threshold=50"
+			}
+			out, err = exec.Command(analyze, "security", "--offline=yes", threshold, file).CombinedOutput()
 			if err != nil && !strings.Contains(string(out), "unrecognized option") {
 				t.Errorf("the unit is less hardened than it was: %v\n%s", err, out)
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
@@ -20,6 +21,9 @@ const (
 	agentDir   = "agent"
 	volumesDir = "volumes"
 )
+
+// modelKeyVar is where setup looks for the key of the model API.
+const modelKeyVar = secret.AnthropicKey
 
 // chooseAgent finds out which agent setup should take, and returns the program
 // that must be copied first because the unit hides its place from the service:
@@ -93,7 +97,7 @@ func (s *setup) item() Item {
 
 func (s *setup) check(context.Context) (Status, error) {
 	p := s.plan
-	ready := p.hasSecret(secret.InternalSecret) && (p.hasSecret(modelSecret) || p.o.KeyFile == "" && !p.o.HasKey)
+	ready := p.hasSecret(secret.InternalSecret) && (p.hasSecret(modelSecret) || p.o.KeyFile == "" && p.o.Key == "")
 	for _, v := range []string{volume.Data, volume.Global} {
 		host, err := p.at(filepath.Join(p.o.Settings.State, volumesDir, v))
 		if err != nil {
@@ -113,6 +117,9 @@ func (s *setup) apply(ctx context.Context) (detail string, err error) {
 	err = s.plan.withIdentity(ctx, func(env []string) error {
 		cmd := s.command()
 		cmd.Env = env
+		if s.plan.o.Key != "" { // nobody else gets it
+			cmd.Env = append(slices.Clone(env), modelKeyVar+"="+s.plan.o.Key)
+		}
 		out, err := s.plan.o.Runner(ctx, cmd)
 		if err != nil {
 			return setupFault(err)

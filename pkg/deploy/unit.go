@@ -20,6 +20,10 @@ import (
 //     gVisor was seen to need; CHOWN, DAC_OVERRIDE, FOWNER, FSETID and KILL are
 //     the service's, for projects, which belong to the account;
 //     NET_BIND_SERVICE lets it listen on ports like 80.
+//   - With runc, and only then: SYS_CHROOT, by which it enters a sandbox's mount
+//     namespace; SYS_PTRACE, to look at the namespaces of its child; AF_NETLINK,
+//     over which it speaks with that child and brings loopback up; and cgroup
+//     namespaces, of which each sandbox has one.
 //   - ProtectControlGroups=: each sandbox has a cgroup, which the service makes.
 //   - MemoryDenyWriteExecute=: gVisor maps guests' code; it does not boot with it.
 //   - ProcSubset=pid: cgroups are found through other files of /proc.
@@ -38,7 +42,7 @@ const unitTemplate = `# Made by: dreamcore deploy
 # Changes belong into a drop-in: systemctl edit {{.Name}}
 
 [Unit]
-Description=dreamcore: browser games from wishes, made in gVisor sandboxes
+Description=dreamcore: browser games from wishes, made in {{if .Runc}}runc{{else}}gVisor{{end}} sandboxes
 Documentation=https://github.com/notef-neighbor/dreamcore
 Wants=network-online.target
 After=network-online.target
@@ -74,6 +78,9 @@ Delegate=yes
 
 CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL
 CapabilityBoundingSet=CAP_SETGID CAP_SETUID CAP_SETFCAP CAP_SYS_ADMIN CAP_NET_BIND_SERVICE
+{{- if .Runc}}
+CapabilityBoundingSet=CAP_SYS_CHROOT CAP_SYS_PTRACE
+{{- end}}
 NoNewPrivileges=yes
 ProtectSystem=strict
 ReadWritePaths={{.State}}
@@ -95,8 +102,8 @@ ProtectKernelTunables=yes
 LockPersonality=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-RestrictNamespaces=user pid net uts mnt ipc
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6{{if .Runc}} AF_NETLINK{{end}}
+RestrictNamespaces=user pid net uts mnt ipc{{if .Runc}} cgroup{{end}}
 SystemCallArchitectures=native
 SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap
 SystemCallErrorNumber=EPERM
@@ -105,11 +112,15 @@ SystemCallErrorNumber=EPERM
 WantedBy=multi-user.target
 `
 
+// runtimeRunc is the setting runtime of those who have chosen runc.
+const runtimeRunc = "runc"
+
 // unitValues fill the template.
 type unitValues struct {
 	Name, Program, Config, Environment, State string
 	Credential, Identity                      string
 	Sealed                                    bool
+	Runc                                      bool // the engine, which needs more than gVisor
 	StopSeconds                               int
 }
 
@@ -128,7 +139,7 @@ func (p *Plan) unitContent() []byte {
 	s := p.o.Settings
 	return render(unitValues{
 		Name: UnitName, Program: ProgramFile, Config: ConfigFile, Environment: EnvironmentFile,
-		State: s.State, Credential: p.o.Credential, Identity: p.credentialPath(), Sealed: p.sealed,
+		State: s.State, Credential: p.o.Credential, Identity: p.credentialPath(), Sealed: p.sealed, Runc: s.Runtime == runtimeRunc,
 		// Streams get the grace first, then generations that nobody listens to.
 		StopSeconds: int((2*s.Grace + stopMargin).Round(time.Second) / time.Second),
 	})

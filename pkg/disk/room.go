@@ -43,6 +43,23 @@ func (s *Store) CheckRoom(key string, spare int64) error {
 	}
 }
 
+// CheckFree tells whether the disk that dir is on, or will be, has this much
+// left. CodeSetup: it has not.
+func CheckFree(dir string, want int64) error {
+	free, err := freeBelow(dir)
+	if err != nil {
+		return machineError("look at the disk", err)
+	}
+	if free >= want {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code:    dreamcore.CodeSetup,
+		Message: fmt.Sprintf("the disk is nearly full: %d MiB are free, %d MiB are kept free", free>>20, want>>20),
+		Hint:    "free space on the disk of the state directory (dreamcore image prune removes images), or lower min_free_disk_mib",
+	}
+}
+
 // freeBelow is the free space of the disk that dir is on, or will be.
 func freeBelow(dir string) (int64, error) {
 	for {

@@ -79,26 +79,48 @@ func loadIdentities(dir, outside string) ([]*age.X25519Identity, error) {
 	if err != nil {
 		return nil, fileError("read the identity of the secrets", path, err)
 	}
-	damaged := &dreamcore.Error{
-		Code:    dreamcore.CodeSetup,
-		Message: "the identity " + path + " is damaged: it holds no age X25519 key",
-		Hint:    "put it back from a backup; without it the sealed secrets are lost and must be made again",
+	defer clear(data)
+	ids, ok := parseIdentities(data)
+	if !ok {
+		return nil, &dreamcore.Error{
+			Code:    dreamcore.CodeSetup,
+			Message: "the identity " + path + " is damaged: it holds no age X25519 key",
+			Hint:    fmt.Sprintf("put it back from a backup: install -m 600 BACKUP %s; or give the secrets up and make new ones: rm %s %s/*%s && dreamcore setup", path, path, dir, extension),
+		}
 	}
-	// The parser's error may quote the key, so it goes nowhere.
-	parsed, err := age.ParseIdentities(bytes.NewReader(data))
-	if err != nil || len(data) > maxIdentityBytes {
-		return nil, damaged
+	return ids, nil
+}
+
+// parseIdentities reads the text of an identity file. The parser's error may
+// quote the key, so it goes nowhere.
+func parseIdentities(text []byte) ([]*age.X25519Identity, bool) {
+	if len(text) > maxIdentityBytes {
+		return nil, false
+	}
+	parsed, err := age.ParseIdentities(bytes.NewReader(text))
+	if err != nil {
+		return nil, false
 	}
 	var ids []*age.X25519Identity
 	for _, p := range parsed {
 		id, ok := p.(*age.X25519Identity)
 		if !ok {
-			return nil, damaged
+			return nil, false
 		}
 		ids = append(ids, id)
 	}
-	if len(ids) == 0 {
-		return nil, damaged
+	return ids, len(ids) > 0
+}
+
+// givenIdentities reads an identity that was given as text and not as a file.
+func givenIdentities(text string) ([]*age.X25519Identity, error) {
+	ids, ok := parseIdentities([]byte(text))
+	if !ok {
+		return nil, &dreamcore.Error{
+			Code:    dreamcore.CodeSetup,
+			Message: "the identity that was given in the environment is damaged: it is no age X25519 key",
+			Hint:    `give what the identity file holds: DREAMCORE_IDENTITY="$(cat FILE)"; age-keygen makes such a file`,
+		}
 	}
 	return ids, nil
 }
@@ -108,7 +130,7 @@ func identityMissing(dir, path string, outside bool, cause error) error {
 		return &dreamcore.Error{
 			Code:    dreamcore.CodeSetup,
 			Message: "the identity file " + path + " does not exist",
-			Hint:    "check the path; under systemd it comes from LoadCredential= of the unit: systemctl cat dreamcore",
+			Hint:    "put it there: install -m 600 BACKUP " + path + "; under systemd it comes from LoadCredential= of the unit: systemctl cat dreamcore",
 			Err:     cause,
 		}
 	}
@@ -137,6 +159,13 @@ func checkDir(dir string) error {
 	if !info.IsDir() {
 		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: dir + " is not a directory", Hint: "move it away, then run: dreamcore setup"}
 	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && foreign(st.Uid) {
+		return &dreamcore.Error{
+			Code:    dreamcore.CodeSetup,
+			Message: fmt.Sprintf("the directory of secrets %s belongs to another user (uid %d)", dir, st.Uid),
+			Hint:    fmt.Sprintf("run the command as that user, or: chown -R %d %s", os.Geteuid(), dir),
+		}
+	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return &dreamcore.Error{
 			Code:    dreamcore.CodeSetup,
@@ -147,6 +176,10 @@ func checkDir(dir string) error {
 	return nil
 }
 
+// foreign tells whether a file of this owner could have been written by
+// somebody who is neither root nor us.
+func foreign(uid uint32) bool { return uid != 0 && uid != uint32(os.Geteuid()) }
+
 // checkPrivate refuses an identity that another user can read or could have
 // written.
 func checkPrivate(f *os.File, path string) error {
@@ -155,10 +188,10 @@ func checkPrivate(f *os.File, path string) error {
 		return fileError("look at the identity of the secrets", path, err)
 	}
 	if !info.Mode().IsRegular() {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the identity " + path + " is not a regular file", Hint: "name the file that holds the age key"}
+		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the identity " + path + " is not a regular file", Hint: "see what it is with: ls -ld " + path + "; and name the file that holds the age key"}
 	}
 	euid := uint32(os.Geteuid())
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && st.Uid != euid {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && foreign(st.Uid) {
 		return &dreamcore.Error{
 			Code:    dreamcore.CodeSetup,
 			Message: fmt.Sprintf("the identity %s belongs to another user (uid %d)", path, st.Uid),

@@ -3,9 +3,12 @@ package secret
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,15 +24,17 @@ const Redacted = "[redacted]"
 const (
 	minRedactedValue = 4
 	minRedactedLine  = 16
+	minEncodedValue  = 12 // in base64
 )
 
 // Redactor replaces secret values in text by Redacted. It finds a value as it
-// is, as it looks inside a JSON string or a URL, and the long lines of a value
+// is, as it looks inside a JSON string or a URL, in hexadecimal digits or base64, and the long lines of a value
 // of several lines. The zero value is ready for use and safe for concurrent
 // use; it must not be copied.
 type Redactor struct {
 	mu      sync.Mutex
-	values  map[string]int // guarded by mu; how often each was added
+	values  map[string]int        // guarded by mu; how often each was added
+	follow  func(values []string) // guarded by mu; nil: nobody
 	current atomic.Pointer[search]
 }
 
@@ -66,8 +71,23 @@ func (r *Redactor) Remove(values ...string) {
 	r.rebuild()
 }
 
+// Follow calls f with all values, now and after each change, before the one
+// who makes the change goes on. There is one follower at most; nil ends it. f
+// must not use the Redactor.
+func (r *Redactor) Follow(f func(values []string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.follow = f
+	if f != nil {
+		f(slices.Collect(maps.Keys(r.values)))
+	}
+}
+
 // rebuild makes the search for the values of now. r.mu is held.
 func (r *Redactor) rebuild() {
+	if r.follow != nil {
+		r.follow(slices.Collect(maps.Keys(r.values)))
+	}
 	s := &search{}
 	for v := range r.values {
 		s.forms = append(s.forms, forms(v)...)
@@ -94,7 +114,14 @@ func forms(v string) []string {
 	if len(v) < minRedactedValue {
 		return nil
 	}
-	list := []string{v, url.QueryEscape(v), url.PathEscape(v), jsonInner(v, true), jsonInner(v, false)}
+	list := []string{v, hex.EncodeToString([]byte(v)), url.QueryEscape(v), url.PathEscape(v), jsonInner(v, true), jsonInner(v, false)}
+	// Without padding, so that it is found with it, and before more of the same.
+	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		whole := len(v) / 3 * 3 // what comes behind changes the last letters
+		if len(v) >= minEncodedValue {
+			list = append(list, enc.EncodeToString([]byte(v)), enc.EncodeToString([]byte(v[:whole])))
+		}
+	}
 	if strings.Contains(v, "\n") {
 		for line := range strings.Lines(v) {
 			if line = strings.TrimSpace(line); len(line) >= minRedactedLine {

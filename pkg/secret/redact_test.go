@@ -2,11 +2,14 @@ package secret
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -132,4 +135,38 @@ func TestRedactorIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+func TestEncodedValuesAreRedacted(t *testing.T) {
+	const value = "a-key-of-22-letters-??"
+	var r Redactor
+	r.Add(value)
+	for _, text := range []string{
+		hex.EncodeToString([]byte(value)), base64.StdEncoding.EncodeToString([]byte(value)), base64.URLEncoding.EncodeToString([]byte(value)),
+		base64.StdEncoding.EncodeToString([]byte(value + " and more")),
+	} {
+		if got := r.Redact("<" + text); !strings.HasPrefix(got, "<"+Redacted) || strings.Contains(got, text[:8]) {
+			t.Errorf("%s became %s", text, got)
+		}
+	}
+}
+
+func TestAFollowerKnowsBeforeTheOneWhoAdds(t *testing.T) {
+	var r Redactor
+	r.Add("first")
+	var known []string
+	r.Follow(func(values []string) { known = slices.Sorted(slices.Values(values)) })
+	for _, step := range []struct {
+		do   func()
+		want []string
+	}{
+		{func() {}, []string{"first"}},
+		{func() { r.Add("second", "third") }, []string{"first", "second", "third"}},
+		{func() { r.Remove("first") }, []string{"second", "third"}},
+		{func() { r.Follow(nil); r.Add("fourth") }, []string{"second", "third"}},
+	} {
+		if step.do(); !slices.Equal(known, step.want) {
+			t.Errorf("the follower knows %q, not %q", known, step.want)
+		}
+	}
 }

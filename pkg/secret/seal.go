@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"filippo.io/age"
 
@@ -27,6 +28,7 @@ func (s *Store) write(name string, values map[string]string, overwrite bool) err
 	if err != nil {
 		return fmt.Errorf("encode secret %s: %w", name, err)
 	}
+	defer clear(plain)
 	var sealed bytes.Buffer
 	w, err := age.Encrypt(&sealed, s.recipient)
 	if err == nil {
@@ -59,6 +61,9 @@ func (s *Store) read(name string) (map[string]string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNotFound(name, err)
 	}
+	if _, ours := errors.AsType[*dreamcore.Error](err); ours {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fileError("read secret "+name, s.path(name), err)
 	}
@@ -82,6 +87,7 @@ func (s *Store) read(name string) (map[string]string, error) {
 		err = readErr
 	} else {
 		err = decode(text, &values)
+		clear(text)
 	}
 	if err != nil {
 		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "secret " + name + " is damaged", Hint: again, Err: err}
@@ -104,12 +110,44 @@ func remake(name string) string {
 	return "dreamcore secret create " + name + " KEY=value"
 }
 
+// checkSealed refuses a file that somebody else could have put there: sealing
+// needs the public key only, so that it opens tells nothing about who wrote it.
+func checkSealed(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.Mode().IsRegular():
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the sealed secret " + f.Name() + " is not a regular file",
+			Hint: "see what it is with: ls -ld " + f.Name() + "; and move it away",
+		}
+	case ok && foreign(st.Uid):
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the sealed secret %s belongs to another user (uid %d)", f.Name(), st.Uid),
+			Hint: fmt.Sprintf("chown %d %s", os.Geteuid(), f.Name()),
+		}
+	case info.Mode().Perm()&0o077 != 0:
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the sealed secret %s is open to other users (mode %04o)", f.Name(), info.Mode().Perm()),
+			Hint: "chmod 600 " + f.Name(),
+		}
+	}
+	return nil
+}
+
 func readSealed(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// O_NONBLOCK: a FIFO in this place must not make us wait.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if err := checkSealed(f); err != nil {
+		return nil, err
+	}
 	return io.ReadAll(io.LimitReader(f, maxSealedBytes))
 }
 

@@ -2,7 +2,8 @@
 // named set of KEY=value. Each one is a file NAME.age in the directory: a
 // JSON object of its values, encrypted with age for the identity (an X25519
 // key) of this installation. The identity is the file "identity" beside them,
-// mode 0600, or a file from outside such as a systemd credential.
+// mode 0600, or a file from outside such as a systemd credential, or text that
+// was given to this process and is written nowhere.
 //
 //	secrets/              0700
 //	secrets/identity      0600
@@ -10,6 +11,12 @@
 //
 // So a backup or a stray copy of the sealed files tells nothing, and the age
 // command can open them in an emergency: age -d -i identity NAME.age
+//
+// In memory, what was decrypted or read is overwritten when its values have
+// been taken. The values themselves are Go strings, which cannot be: they go
+// when the collector takes them, and a copy of the identity stays in every
+// Store. So a Store is opened for each use and kept by nobody, and a process
+// that has secrets keeps its memory from others: see package crash.
 package secret
 
 import (
@@ -111,24 +118,56 @@ func Init(dir, identityFile string) (created bool, err error) {
 	return created, err
 }
 
+// InitGiven is Init with the identity itself, as the text of an identity file.
+// Nothing of it is written.
+func InitGiven(dir, identity string) error {
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return fileError("make the directory of secrets", dir, err)
+	}
+	_, err := OpenGiven(dir, identity)
+	return err
+}
+
 // Open opens the secrets in dir with the identity in identityFile; "" means
 // the one that Init made. Every error has CodeSetup and says what to do.
 func Open(dir, identityFile string) (*Store, error) {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there are no secrets yet in " + dir, Hint: "run: dreamcore setup", Err: err}
-	}
-	if err := checkDir(dir); err != nil {
+	if err := checkExists(dir); err != nil {
 		return nil, err
 	}
 	identities, err := loadIdentities(dir, identityFile)
 	if err != nil {
 		return nil, err
 	}
+	return storeWith(dir, identities), nil
+}
+
+// OpenGiven is Open with the identity itself, as the text of an identity file.
+func OpenGiven(dir, identity string) (*Store, error) {
+	identities, err := givenIdentities(identity)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkExists(dir); err != nil {
+		return nil, err
+	}
+	return storeWith(dir, identities), nil
+}
+
+// storeWith takes identities of which the first seals and all open.
+func storeWith(dir string, identities []*age.X25519Identity) *Store {
 	s := &Store{dir: dir, recipient: identities[0].Recipient()}
 	for _, id := range identities {
 		s.identities = append(s.identities, id)
 	}
-	return s, nil
+	return s
+}
+
+// checkExists refuses a directory that is not there or not private.
+func checkExists(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there are no secrets yet in " + dir, Hint: "run: dreamcore setup", Err: err}
+	}
+	return checkDir(dir)
 }
 
 // Create seals a secret. CodeInvalid: a name, key or value is not allowed;

@@ -49,14 +49,17 @@ type Result struct {
 
 // Options of Run.
 type Options struct {
-	State        string
-	SecretsDir   string
-	IdentityFile string // "": the one in SecretsDir
-	AgentDir     string
-	Claude       string // the agent's program; "": in the search path, else installed
-	Volumes      *volume.Store
-	Rotate       []string // names of secrets to replace
-	Keyless      bool     // the upstreams have credentials of their own: the vendor's key is not asked for
+	State      string
+	SecretsDir string
+	Engine     string // of sandboxes, for people
+	// OpenSecrets makes the secrets in SecretsDir ready and opens them; created
+	// tells whether it made an identity. nil keeps the identity in SecretsDir.
+	OpenSecrets func() (store *secret.Store, created bool, err error)
+	AgentDir    string
+	Claude      string // the agent's program; "": in the search path, else installed
+	Volumes     *volume.Store
+	Rotate      []string // names of secrets to replace
+	Keyless     bool     // the upstreams have credentials of their own: the vendor's key is not asked for
 	// Key returns the key of the model API, "" when there is none, and where
 	// it comes from. It is asked only when the key is needed.
 	Key func(ctx context.Context) (key, source string, err error)
@@ -120,14 +123,24 @@ func (r *runner) done(name string, s Status, detail string) {
 	}
 }
 
+func (r *runner) openSecrets() (store *secret.Store, created bool, err error) {
+	if created, err = secret.Init(r.SecretsDir, ""); err != nil {
+		return nil, false, err
+	}
+	store, err = secret.Open(r.SecretsDir, "")
+	return store, created, err
+}
+
 func (r *runner) identity(context.Context) error {
-	created, err := secret.Init(r.SecretsDir, r.IdentityFile)
+	open := r.OpenSecrets
+	if open == nil {
+		open = r.openSecrets
+	}
+	secrets, created, err := open()
 	if err != nil {
 		return err
 	}
-	if r.secrets, err = secret.Open(r.SecretsDir, r.IdentityFile); err != nil {
-		return err
-	}
+	r.secrets = secrets
 	r.done("identity", made(created), "it opens the sealed secrets; keep a copy in a safe place")
 	return nil
 }
@@ -253,7 +266,7 @@ func (r *runner) agent(ctx context.Context) error {
 		return err
 	}
 	r.done("agent", status, describe(bin))
-	r.done("agent in a sandbox", Checked, "it wrote a file and ran a command under gVisor")
+	r.done("agent in a sandbox", Checked, "it wrote a file and ran a command under "+r.Engine)
 	return nil
 }
 

@@ -54,6 +54,10 @@ func System(in, out, errOut *os.File, getenv func(string) string) *IO {
 	}
 }
 
+// MoveErr makes f what ErrOut writes to from now on, which leads to where it
+// led before. It must not be called while something is printed.
+func (t *IO) MoveErr(f *os.File) { t.ErrOut, t.files.errOut = f, f }
+
 // Buffers returns an IO without any terminal that reads from in and writes to
 // the two buffers.
 func Buffers(in string) (t *IO, out, errOut *bytes.Buffer) {

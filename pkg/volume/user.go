@@ -107,13 +107,17 @@ func (u *User) Close() error {
 const spareBytes = 64 << 20
 
 // CheckRoom tells whether the disk has room for all that the user may still
-// write. CodeSetup: it has not. Without a bound there is nothing to ask.
+// write, and above that for what is kept free. CodeSetup: it has not. Without
+// a bound of the user there is only the second to ask.
 func (s *Store) CheckRoom(user dreamcore.UserID) error {
-	if s.disks == nil {
-		return nil
+	if err := s.CheckFree(); err != nil || s.disks == nil {
+		return err
 	}
-	return s.disks.CheckRoom(string(user), spareBytes)
+	return s.disks.CheckRoom(string(user), max(spareBytes, s.opts.MinFreeBytes))
 }
+
+// CheckFree tells whether the disk has what is kept free. CodeSetup: it has not.
+func (s *Store) CheckFree() error { return disk.CheckFree(s.volumes.Name(), s.opts.MinFreeBytes) }
 
 // SweepDisks unmounts what processes that died have left mounted; it is for
 // the start of a service. Without a bound it does nothing.

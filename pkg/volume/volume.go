@@ -63,8 +63,11 @@ type Options struct {
 	// 0: plain directories without a bound. A user who was bounded once stays
 	// in a file system: without the bound he is refused, not shown as empty.
 	DiskBytes int64
-	DiskIdle  time.Duration // how long it stays mounted when it is not used; default: disk.DefaultIdle
-	Logger    *slog.Logger  // default: none
+	// MinFreeBytes are kept free on the disk: no work begins that could take them.
+	MinFreeBytes int64
+
+	DiskIdle time.Duration // how long it stays mounted when it is not used; default: disk.DefaultIdle
+	Logger   *slog.Logger  // default: none
 }
 
 // Store is the directory of volumes. Its methods are safe for concurrent use,

@@ -55,6 +55,7 @@ type host struct {
 	exe   string
 	state string
 	env   []string
+	said  *record             // what the program has said, to search for secrets
 	user  *syscall.Credential // who runs the program; nil: we
 }
 
@@ -98,6 +99,7 @@ func emptyHost(t *testing.T) *host {
 	h.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=dumb", "DREAMCORE_STATE=" + h.state}
 	dir := filepath.Dir(h.state)
 	h.leavesNothing(dir)
+	h.keepsSecrets()
 	return h
 }
 
@@ -231,6 +233,10 @@ func (h *host) runIn(stdin string, args ...string) result {
 	var out, errOut bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errOut
 	err := cmd.Run()
+	if !tells(args) {
+		_, _ = h.said.output("standard output of dreamcore %v", args).Write(out.Bytes())
+	}
+	_, _ = h.said.output("standard error of dreamcore %v", args).Write(errOut.Bytes())
 	if ctx.Err() != nil {
 		h.t.Fatalf("dreamcore %v hangs\n%s\n%s", args, out.String(), errOut.String())
 	}
@@ -270,7 +276,8 @@ func (h *host) serve(args ...string) *service {
 	s := &service{h: h, log: &logBuffer{seen: make(chan struct{})}, done: make(chan struct{})}
 	s.secret = strings.TrimSpace(h.must("secret", "show", "modal-internal-secret"))
 	s.cmd = h.command(context.Background(), append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
-	s.cmd.Stderr = s.log
+	h.said.knows(s.secret)
+	s.cmd.Stdout, s.cmd.Stderr = h.said.output("standard output of the service"), io.MultiWriter(s.log, h.said.output("log of the service"))
 	if err := s.cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
@@ -334,7 +341,16 @@ func (s *service) post(path, body string, header ...string) *http.Response {
 	if err != nil {
 		s.h.t.Fatalf("POST %s: %v\n%s", path, err, s.log)
 	}
+	answer := s.h.said.output("answer to POST %s: %v", path, resp.Header)
+	fmt.Fprint(answer, resp.Header)
+	resp.Body = readCloser{io.TeeReader(resp.Body, answer), resp.Body}
 	return resp
+}
+
+// readCloser reads from one and closes the other.
+type readCloser struct {
+	io.Reader
+	io.Closer
 }
 
 // object is the JSON answer to a request.

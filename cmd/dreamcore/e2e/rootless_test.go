@@ -44,6 +44,7 @@ func strangersHost(t *testing.T) (h *host, agent string) {
 		}
 	}
 	h.leavesNothing(dir)
+	h.keepsSecrets()
 	return h, agent
 }
 

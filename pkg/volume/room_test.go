@@ -1,0 +1,44 @@
+package volume
+
+import (
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// No work begins that could take what is kept free, with and without a bound
+// of each user.
+func TestTheReserveOfTheDiskIsKept(t *testing.T) {
+	dir := t.TempDir()
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	free := int64(fs.Bavail) * fs.Bsize
+	const other = 1 << 30 // what others on this machine may write meanwhile
+	for _, tt := range []struct {
+		name        string
+		bound, kept int64
+		says        string
+	}{
+		{"nothing", 0, 0, ""},
+		{"more than there is", 0, free + other, "kept free"},
+		{"more than there is, with a bound", 64 << 20, free + other, "kept free"},
+		{"what the user's bound does not leave", free - 2*other, 3 * other, "what the user may write"},
+	} {
+		s, err := Open(filepath.Join(t.TempDir(), "volumes"), Options{UID: 10000, GID: 10000, DiskBytes: tt.bound, MinFreeBytes: tt.kept})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.CheckRoom("a11ce000-0000-4000-8000-000000000001")
+		if (err == nil) != (tt.says == "") || err != nil && (dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(err.Error(), tt.says) || dreamcore.HintOf(err) == "") {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
