@@ -72,6 +72,7 @@ func openState(cfg config.Config, env config.Environment, r *secret.Redactor) (s
 	var err error
 	s.volumes, err = volume.Open(s.path(volumesDir), volume.Options{
 		HomesDir: s.path(homesDir), UID: cfg.UID, GID: cfg.GID, DiskBytes: int64(cfg.DiskMiB) << 20,
+		ProjectBytes: int64(cfg.ProjectMiB) << 20, ProjectFiles: cfg.ProjectFiles,
 	})
 	return s, err
 }

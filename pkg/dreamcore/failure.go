@@ -32,6 +32,7 @@ type Failure struct {
 	Code     FailureCode
 	ExitCode int
 	HasExit  bool
+	Full     bool // because the project has no more space
 }
 
 // ExitFailure returns the failure of a CLI that ended with exitCode.
@@ -84,11 +85,20 @@ var sentences = map[FailureCode][2]string{
 	FailUnknown:       {"Something unexpected happened. Please contact support if it happens again.", "予期しない問題が起きました。繰り返す場合はサポートへご連絡ください。"},
 }
 
+// fullSentences are in place of the code's, where the project is full.
+var fullSentences = [2]string{
+	"Your game has used up its space. Remove what it does not need, or make it smaller, and try again.",
+	"ゲームの保存容量がいっぱいになりました。不要なものを減らしてから、もう一度お試しください。",
+}
+
 // UserMessage returns the sentence for the player.
 func (f Failure) UserMessage(lang Language) string {
 	s, ok := sentences[f.Code]
 	if !ok {
 		s = sentences[FailUnknown]
+	}
+	if f.Full {
+		s = fullSentences
 	}
 	if lang == Japanese {
 		return s[1]
