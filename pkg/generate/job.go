@@ -31,6 +31,10 @@ const (
 // cleanupLimit bounds each step of a job's end.
 const cleanupLimit = 30 * time.Second
 
+// saveLimit bounds a version: the first one of the largest project takes half a
+// minute on a busy machine.
+const saveLimit = 2 * time.Minute
+
 // job is one generation.
 type job struct {
 	id       string
@@ -279,7 +283,7 @@ func (j *job) session(home *volume.Home, inside string) agent.Session {
 // nothing that was made is lost, and everything can be undone.
 func (j *job) save(ctx context.Context, project *volume.Project) {
 	j.status("Saving the version")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
 	defer cancel()
 	made, err := j.service.parts.History.Record(ctx, j.wish.User, j.wish.Project, project.Root(), commitMessage(j.wish.Prompt), time.Now())
 	if err != nil {

@@ -24,13 +24,16 @@ const crashScript = `{"conversations":[
 	[{"tools":[{"name":"Bash","input":{"command":"n=$(date +%s%N); for i in $(seq 30); do echo $n >f$i.txt; done","description":"make"}}]},{"text":"done"}]
 ]}`
 
-// crashKinds are what runs when the service is killed.
-var crashKinds = []string{"generate", "apply", "restore"}
+// crashers are who has what running when the service is killed: each kill meets
+// all of them.
+var crashers = []struct{ kind, user string }{
+	{"generate", alice}, {"apply", bob}, {"restore", "ca501000-0000-4000-8000-000000000003"},
+}
 
 // TestAKilledServiceTearsNothing kills the service at random moments of a
-// generation, a change and a restore, as many times each as
-// DREAMCORE_TEST_CRASHES says. Afterwards every project can be read, no change
-// is half there, every version is whole, and nothing is left of the attempt.
+// generation, a change and a restore, as many times as DREAMCORE_TEST_CRASHES
+// says. Afterwards every project can be read, no change is half there, every
+// version is whole, and nothing is left of the attempt.
 func TestAKilledServiceTearsNothing(t *testing.T) {
 	rounds := 5
 	if n, err := strconv.Atoi(os.Getenv("DREAMCORE_TEST_CRASHES")); err == nil {
@@ -39,61 +42,76 @@ func TestAKilledServiceTearsNothing(t *testing.T) {
 	h := newHost(t)
 	script := writeScript(t, crashScript)
 	s := h.serve("--model-script", script)
-	c := &crasher{t: t, h: h}
-	if !c.apply(s, 0) {
-		t.Fatal(s.log)
+	var all []*crasher
+	for _, who := range crashers {
+		c := &crasher{t: t, h: h, kind: who.kind, user: who.user}
+		if !c.apply(s) {
+			t.Fatal(s.log)
+		}
+		c.first = gitHistory(t, h, c.user, "rev-parse", "main")[:7]
+		all = append(all, c)
 	}
-	first := c.head()
 	met := map[string]int{}
-	for i := range rounds * len(crashKinds) {
-		kind := crashKinds[i%len(crashKinds)]
-		var busy atomic.Bool // a request has begun and not ended
-		var all sync.WaitGroup
-		all.Go(func() {
-			for n := 1; ; n++ {
-				busy.Store(true)
-				var ok bool
-				switch kind {
-				case "generate":
-					ok = c.request(s, "/generate_game", wish(alice, project, "go on"))
-				case "apply":
-					ok = c.apply(s, i*1000+n)
-				case "restore":
-					ok = c.apply(s, i*1000+n) && c.request(s, "/apply_files", c.body(`"action":"git_restore","commit":"`+first+`"`))
-				}
-				if !ok {
-					return
-				}
-				busy.Store(false)
+	for i := range rounds {
+		var running sync.WaitGroup
+		for _, c := range all {
+			running.Go(func() { c.work(s) })
+		}
+		time.Sleep(rand.N(4 * time.Second))
+		for _, c := range all {
+			if c.busy.Load() {
+				met[c.kind]++
 			}
-		})
-		time.Sleep(rand.N(map[string]time.Duration{"generate": 4 * time.Second, "apply": 600 * time.Millisecond, "restore": 900 * time.Millisecond}[kind]))
-		if busy.Load() {
-			met[kind]++
 		}
 		s.kill()
-		all.Wait()
+		running.Wait()
 		s = h.serve("--model-script", script)
-		c.check(s, fmt.Sprintf("round %d, %s", i, kind))
+		for _, c := range all {
+			c.check(s, fmt.Sprintf("round %d, %s", i, c.kind))
+		}
 		if t.Failed() {
 			break
 		}
 	}
-	t.Logf("%d kills each; in the middle of a request: %v; versions: %s", rounds, met, gitHistory(t, h, "rev-list", "--count", "main"))
+	t.Logf("%d kills, of which met a request in the middle: %v", rounds, met)
 }
 
 // crasher sends requests to a service that may die meanwhile.
 type crasher struct {
-	t *testing.T
-	h *host
+	t          *testing.T
+	h          *host
+	kind, user string
+	first      string      // a version to go back to
+	busy       atomic.Bool // a request has begun and not ended
+}
+
+// work sends requests until one is cut off.
+func (c *crasher) work(s *service) {
+	for {
+		c.busy.Store(true)
+		var ok bool
+		switch c.kind {
+		case "generate":
+			ok = c.request(s, "/generate_game", wish(c.user, project, "go on"))
+		case "apply":
+			ok = c.apply(s)
+		case "restore":
+			ok = c.apply(s) && c.request(s, "/apply_files", c.body(`"action":"git_restore","commit":"`+c.first+`"`))
+		}
+		if !ok {
+			return
+		}
+		c.busy.Store(false)
+	}
 }
 
 func (c *crasher) body(members string) string {
-	return fmt.Sprintf(`{"user_id":%q,"project_id":%q,%s}`, alice, project, members)
+	return fmt.Sprintf(`{"user_id":%q,"project_id":%q,%s}`, c.user, project, members)
 }
 
 // apply writes one number into 40 files, of which a restore puts back half.
-func (c *crasher) apply(s *service, n int) bool {
+func (c *crasher) apply(s *service) bool {
+	n := rand.Int()
 	var files []string
 	for i := range 20 {
 		files = append(files, fmt.Sprintf(`{"path":"code/c%d.js","content":"%d"},{"path":"text/t%d.txt","content":"%d"}`, i, n, i, n))
@@ -118,18 +136,13 @@ func (c *crasher) request(s *service, path, body string) bool {
 	return err == nil && resp.StatusCode == http.StatusOK && (bytes.Contains(raw, []byte(`"done"`)) || bytes.Contains(raw, []byte(`"success":true`)))
 }
 
-func (c *crasher) head() string {
-	c.t.Helper()
-	return gitHistory(c.t, c.h, "rev-parse", "main")[:7]
-}
-
 // check reads everything that a crash could have torn.
 func (c *crasher) check(s *service, round string) {
 	c.t.Helper()
 	one := func(dir, ext string) {
 		seen := map[string]int{}
 		for i := range 20 {
-			seen[s.file(alice, project, fmt.Sprintf("%s/%s%d.%s", dir, dir[:1], i, ext))]++
+			seen[s.file(c.user, project, fmt.Sprintf("%s/%s%d.%s", dir, dir[:1], i, ext))]++
 		}
 		if len(seen) != 1 {
 			c.t.Errorf("%s: half of a change shows in %s: %v", round, dir, seen)
@@ -141,12 +154,12 @@ func (c *crasher) check(s *service, round string) {
 	if commits, _ := o["commits"].([]any); status != http.StatusOK || len(commits) == 0 {
 		c.t.Errorf("%s: the log: %d %v", round, status, o)
 	}
-	gitHistory(c.t, c.h, "fsck", "--full", "--strict")
+	gitHistory(c.t, c.h, c.user, "fsck", "--full", "--strict")
 	// Every version holds one change whole.
-	for _, version := range strings.Fields(gitHistory(c.t, c.h, "rev-list", "-5", "main")) {
+	for _, version := range strings.Fields(gitHistory(c.t, c.h, c.user, "rev-list", "-5", "main")) {
 		for _, dir := range []string{"code", "text"} {
 			blobs := map[string]bool{}
-			for line := range strings.Lines(gitHistory(c.t, c.h, "ls-tree", version+":"+dir)) {
+			for line := range strings.Lines(gitHistory(c.t, c.h, c.user, "ls-tree", version+":"+dir)) {
 				blobs[strings.Fields(line)[2]] = true
 			}
 			if len(blobs) != 1 {
@@ -155,14 +168,14 @@ func (c *crasher) check(s *service, round string) {
 		}
 	}
 	// The next change leaves nothing of the one that was cut off.
-	if !c.apply(s, rand.N(1_000_000)) {
+	if !c.apply(s) {
 		c.t.Errorf("%s: no change can be made any more\n%s", round, s.log)
 	}
-	mount := filepath.Join(c.h.state, "volumes", "dreamcore-data", "users", alice)
+	mount := filepath.Join(c.h.state, "volumes", "dreamcore-data", "users", c.user)
 	if left, err := os.ReadDir(filepath.Join(mount, "staging")); err != nil || len(left) > 0 {
 		c.t.Errorf("%s: left of changes: %v %v", round, left, err)
 	}
-	git := filepath.Join(c.h.state, "history", alice, project+".git")
+	git := filepath.Join(c.h.state, "history", c.user, project+".git")
 	if left, _ := filepath.Glob(filepath.Join(git, "tmp_*")); len(left) > 0 {
 		c.t.Errorf("%s: left: %v", round, left)
 	}
@@ -174,7 +187,7 @@ func (c *crasher) check(s *service, round string) {
 		c.t.Errorf("%s: mounted %d times, %v", round, n, err)
 	}
 	out, err := exec.Command("losetup", "--json", "--list", "--output", "BACK-FILE").Output()
-	if err == nil && bytes.Count(out, []byte(c.h.state)) > 1 {
+	if err == nil && bytes.Count(out, []byte(filepath.Join(filepath.Dir(filepath.Dir(mount)), ".disks", c.user+".ext4"))) > 1 {
 		c.t.Errorf("%s: loop devices: %s", round, out)
 	}
 	if !json.Valid(out) && len(out) > 0 {

@@ -32,7 +32,7 @@ func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 	if last, all := run(); last["type"] != "done" {
 		t.Fatal(all)
 	}
-	first := gitHistory(t, h, "rev-parse", "main")
+	first := gitHistory(t, h, alice, "rev-parse", "main")
 
 	last, all := run()
 	for _, want := range []string{"No space left on device", `"warning"`, "has used up its space", "Left out of the version: Git reserves the name: 1, such as"} {
@@ -46,7 +46,7 @@ func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 	if out := h.must("sandbox", "exec", "user-"+alice, "--", "sh", "-c", "stat -c %s "+project+"/big; cat "+project+"/index.html"); !strings.HasSuffix(out, "\nwhole\n") || len(strings.Fields(out)[0]) != 8 {
 		t.Errorf("in the project: %q, want about 24 MiB", out)
 	}
-	if got := gitHistory(t, h, "show", first+":index.html"); got != "whole" {
+	if got := gitHistory(t, h, alice, "show", first+":index.html"); got != "whole" {
 		t.Errorf("the version before: %q", got)
 	}
 
@@ -61,13 +61,13 @@ func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 	if got := s.file(alice, project, "index.html"); got != "fine\n" {
 		t.Errorf("index.html: %q", got)
 	}
-	gitHistory(t, h, "fsck", "--full", "--strict")
+	gitHistory(t, h, alice, "fsck", "--full", "--strict")
 }
 
-// gitHistory runs the stock git on the history of the project of the tests.
-func gitHistory(t *testing.T, h *host, args ...string) string {
+// gitHistory runs the stock git on the history of a user's project.
+func gitHistory(t *testing.T, h *host, user string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("git", append([]string{"--git-dir", filepath.Join(h.state, "history", alice, project+".git")}, args...)...)
+	cmd := exec.Command("git", append([]string{"--git-dir", filepath.Join(h.state, "history", user, project+".git")}, args...)...)
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "LC_ALL=C", "HOME=/"}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
