@@ -123,6 +123,7 @@ func openState(cfg config.Config, env config.Environment, r *secret.Redactor) (s
 	s.volumes, err = volume.Open(s.path(volumesDir), volume.Options{
 		HomesDir: s.path(homesDir), UID: cfg.UID, GID: cfg.GID, DiskBytes: int64(cfg.DiskMiB) << 20,
 		MinFreeBytes: int64(cfg.MinFreeDiskMiB) << 20,
+		ProjectBytes: int64(cfg.ProjectMiB) << 20, ProjectFiles: cfg.ProjectFiles,
 	})
 	return s, err
 }

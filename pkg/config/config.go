@@ -48,6 +48,9 @@ type Config struct {
 	DiskMiB        int `koanf:"disk_mib"`          // that the projects and homes of one user may take; 0 is no bound
 	MinFreeDiskMiB int `koanf:"min_free_disk_mib"` // of the disk; no job begins that could take them
 
+	ProjectMiB   int `koanf:"project_mib"`   // that one project may take; 0 is no bound but the user's
+	ProjectFiles int `koanf:"project_files"` // in one project; 0 is no bound but the user's
+
 	AllowUnlimited bool `koanf:"allow_unlimited"` // serve without root, which cannot limit sandboxes
 
 	MaxSandboxes  int           `koanf:"max_sandboxes"`   // at once on this machine, warm ones too
@@ -101,6 +104,9 @@ const DefaultUpstream = upstream.DefaultAddress
 // DefaultListen is where the service listens unless told otherwise.
 const DefaultListen = "127.0.0.1:8080"
 
+// volumeFiles is how many files of a project are listed and saved.
+const volumeFiles = 100_000
+
 func defaults(env map[string]string, root bool) map[string]any {
 	return map[string]any{
 		"state":                    defaultState(env, root),
@@ -116,6 +122,8 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"processes":                512,
 		"disk_mib":                 1024,
 		"min_free_disk_mib":        512,
+		"project_mib":              512,
+		"project_files":            50_000,
 		"allow_unlimited":          false,
 		"max_sandboxes":            32,
 		"sandbox_idle":             20 * time.Minute,
@@ -250,6 +258,8 @@ func (c Config) Validate() error {
 	check(c.MemoryMiB >= 256 && c.MemoryMiB <= 1<<24, "memory_mib: %d must be at least 256, which the agent needs, and at most 16777216", c.MemoryMiB)
 	check(c.CPUs >= 0 && c.CPUs <= 1024, "cpus: %v must be between 0 (all) and 1024", c.CPUs)
 	check(c.Processes >= 16 && c.Processes <= 1<<16, "processes: %d must be between 16 and 65536", c.Processes)
+	check(c.ProjectMiB >= 0 && c.ProjectMiB <= 1<<24, "project_mib: %d must be between 1 and 16777216, or 0 for no bound but the user's", c.ProjectMiB)
+	check(c.ProjectFiles >= 0 && c.ProjectFiles <= volumeFiles, "project_files: %d must be between 1 and %d, or 0 for no bound but the user's", c.ProjectFiles, volumeFiles)
 	check(c.DiskMiB == 0 || c.DiskMiB >= 16 && c.DiskMiB <= 1<<24, "disk_mib: %d must be between 16 and 16777216, or 0 for no bound", c.DiskMiB)
 	check(c.MinFreeDiskMiB >= 0 && c.MinFreeDiskMiB <= 1<<24, "min_free_disk_mib: %d must be between 0 (none) and 16777216", c.MinFreeDiskMiB)
 	check(c.MaxSandboxes >= 1 && c.MaxSandboxes <= 10000, "max_sandboxes: %d must be between 1 and 10000", c.MaxSandboxes)

@@ -68,6 +68,10 @@ func TestFailureCodesFollowFromExitCodes(t *testing.T) {
 		if en == "" || ja == "" || en == ja {
 			t.Errorf("%s has the sentences %q and %q", code, en, ja)
 		}
+		f.Full = true
+		if f.UserMessage(dreamcore.English) == en || f.UserMessage(dreamcore.Japanese) == ja || f.UserMessage(dreamcore.Japanese) == f.UserMessage(dreamcore.English) {
+			t.Errorf("%s: the player is not told that the project is full", code)
+		}
 	}
 }
 

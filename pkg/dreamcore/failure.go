@@ -33,6 +33,7 @@ type Failure struct {
 	ExitCode int
 	HasExit  bool
 	Spent    bool // of FailRateLimit: what the player may use is used up, which no moment's wait ends
+	Full     bool // because the project has no more space
 }
 
 // ExitFailure returns the failure of a CLI that ended with exitCode.
@@ -91,6 +92,12 @@ var spentSentence = [2]string{
 	"現在、ゲーム作成の利用上限に達しています。時間をおいてから、もう一度お試しください。",
 }
 
+// fullSentences are in place of the code's, where the project is full.
+var fullSentences = [2]string{
+	"Your game has used up its space. Remove what it does not need, or make it smaller, and try again.",
+	"ゲームの保存容量がいっぱいになりました。不要なものを減らしてから、もう一度お試しください。",
+}
+
 // UserMessage returns the sentence for the player.
 func (f Failure) UserMessage(lang Language) string {
 	s, ok := sentences[f.Code]
@@ -99,6 +106,9 @@ func (f Failure) UserMessage(lang Language) string {
 	}
 	if f.Code == FailRateLimit && f.Spent {
 		s = spentSentence
+	}
+	if f.Full {
+		s = fullSentences
 	}
 	if lang == Japanese {
 		return s[1]

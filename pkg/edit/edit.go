@@ -51,6 +51,12 @@ func (d *Desk) Lock(ctx context.Context, user dreamcore.UserID, project dreamcor
 // when either fails. The errors are those of volume.Store.Apply and
 // history.Store.Commit. The caller has locked the project.
 func (d *Desk) Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []volume.Change, message string) ([]Applied, error) {
+	for _, c := range changes {
+		// The volume refuses .git itself; this is what other systems take for it.
+		if history.Reserved(c.Path) {
+			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid file path: Git reserves the name", Hint: "give the file another name: it could not be saved in a version"}
+		}
+	}
 	if err := d.volumes.CheckRoom(user); err != nil {
 		return nil, err
 	}

@@ -31,6 +31,10 @@ const (
 // cleanupLimit bounds each step of a job's end.
 const cleanupLimit = 30 * time.Second
 
+// saveLimit bounds a version: the first one of the largest project takes half a
+// minute on a busy machine.
+const saveLimit = 2 * time.Minute
+
 // job is one generation.
 type job struct {
 	id       string
@@ -157,7 +161,7 @@ func (j *job) attempt(ctx context.Context) error {
 
 // inSandbox runs the agent on the project. When it returns, no process of the
 // job runs any more.
-func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
+func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error) {
 	home, err := j.service.parts.Volumes.Home(j.wish.User, j.wish.Project)
 	if err != nil {
 		return fmt.Errorf("open the agent's home: %w", err)
@@ -189,9 +193,15 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) error {
 	env, shut := d.letOut(j.id)
 	defer shut()
 	j.settings.Agent.Env = env
-	j.status("Starting the agent")
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	space, err := j.watchSpace(ctx, project, cancel)
+	if err != nil {
+		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
+	}
+	// In a panic, too: what is set aside is the user's.
+	defer func() { err = ofSpace(err, context.Cause(ctx), space.end(ctx)) }()
+	j.status("Starting the agent")
 	// Somebody who stops the sandbox stops the job. One that is lost says so
 	// itself, and better: by what was lost.
 	defer context.AfterFunc(lease.Context(), func() {
@@ -286,20 +296,21 @@ func (j *job) session(home *volume.Home, inside string) agent.Session {
 // nothing that was made is lost, and everything can be undone.
 func (j *job) save(ctx context.Context, project *volume.Project) {
 	j.status("Saving the version")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
 	defer cancel()
-	hash, changed, err := j.service.parts.History.Commit(ctx, j.wish.User, j.wish.Project, project.Root(), commitMessage(j.wish.Prompt), time.Now())
+	made, err := j.service.parts.History.Record(ctx, j.wish.User, j.wish.Project, project.Root(), commitMessage(j.wish.Prompt), time.Now())
 	if err != nil {
 		j.log.Error("save the version", "error", err)
 		j.tell(dreamcore.LogEvent("The version could not be saved", "error"))
 		return
 	}
-	if hash == "" {
+	j.tellLeftOut(made.LeftOut)
+	if made.Hash == "" {
 		return // an empty project
 	}
-	j.summary.GitCommit = history.Short(hash)
-	if changed {
-		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(hash), "info"))
+	j.summary.GitCommit = history.Short(made.Hash)
+	if made.Changed {
+		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(made.Hash), "info"))
 	}
 }
 

@@ -190,6 +190,7 @@ type options struct {
 	upstream gateway.Upstream
 	parts    func(*Parts)
 	egress   *egress.Proxy
+	files    int // that a project may have
 }
 
 func newRig(t *testing.T, o options) *rig {
@@ -203,7 +204,7 @@ func newRig(t *testing.T, o options) *rig {
 		o.jobs = filepath.Join(r.dir, "jobs")
 	}
 	logger := slog.New(slog.NewTextHandler(r.log, nil))
-	volumes := must(volume.Open(filepath.Join(r.dir, "volumes"), volume.Options{UID: agentU, GID: agentU}))(t)
+	volumes := must(volume.Open(filepath.Join(r.dir, "volumes"), volume.Options{UID: agentU, GID: agentU, ProjectFiles: o.files}))(t)
 	for _, name := range []string{volume.Data, volume.Global} {
 		must(volumes.Create(name))(t)
 	}

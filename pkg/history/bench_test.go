@@ -73,3 +73,24 @@ func BenchmarkCommitUnchanged(b *testing.B) {
 		f.commit(b, "again")
 	}
 }
+
+// BenchmarkCommitMany saves one changed file of the largest project there is,
+// after a first version of all of it.
+func BenchmarkCommitMany(b *testing.B) {
+	f := newFixture(b)
+	for dir := range 99 {
+		for i := range 1000 {
+			f.write(b, map[string]string{fmt.Sprintf("d%d/f%d", dir, i): fmt.Sprint(dir, i)})
+		}
+	}
+	began := time.Now()
+	f.commit(b, "first")
+	first := time.Since(began)
+	time.Sleep(racyMargin + 100*time.Millisecond)
+	f.commit(b, "settled")
+	for n := 0; b.Loop(); n++ {
+		f.write(b, map[string]string{"d1/f1": fmt.Sprint("changed ", n)})
+		f.commit(b, "now")
+	}
+	b.ReportMetric(first.Seconds(), "first-s")
+}

@@ -15,37 +15,50 @@ import (
 // author is who made every commit.
 const author = "dreamcore <dreamcore@localhost>"
 
-// Commit makes a version of what is in root, the directory of the project,
-// and returns its hash, 40 hexadecimal digits. When nothing changed since the
-// newest version, it returns that one's hash and changed is false; for an
-// empty project without versions, "". Regular files, whether they are
+// Made is what became of a version.
+type Made struct {
+	Hash    string   // 40 hexadecimal digits; "" of an empty project without versions
+	Changed bool     // it is a new version
+	LeftOut []string // why something is not in it, how much, and one of it: a sentence each
+}
+
+// Commit is Record without what was left out.
+func (s *Store) Commit(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (hash string, changed bool, err error) {
+	made, err := s.Record(ctx, user, project, root, message, when)
+	return made.Hash, made.Changed, err
+}
+
+// Record makes a version of what is in root, the directory of the project,
+// and tells its hash. When nothing changed since the newest version, that is
+// that one's, and Changed is false. Regular files, whether they are
 // programs, and symbolic links (as links) are stored; FIFOs, sockets, devices,
 // empty directories and names that Git reserves, such as .git, are not. root
 // stays open. An error leaves the newest version as it was: ctx's, or one with
 // CodeSetup (the disk is full or not writable) or CodeInternal.
-func (s *Store) Commit(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (hash string, changed bool, err error) {
+func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (made Made, err error) {
 	r, err := makeRepo(ctx, s.path(user, project))
 	if err != nil {
-		return "", false, diskError("prepare the history", err)
+		return made, diskError("prepare the history", err)
 	}
 	unlock, err := lock(ctx, r.dir)
 	if err != nil {
-		return "", false, diskError("lock the history", err)
+		return made, diskError("lock the history", err)
 	}
 	defer unlock()
 	head, snap, changed, err := r.commit(ctx, root, message, when)
 	if snap != nil {
 		for _, n := range snap.notes {
 			s.log.WarnContext(ctx, "left out of the version", "user", string(user), "project", string(project), "reason", n.String())
+			made.LeftOut = append(made.LeftOut, n.String())
 		}
 	}
 	if err != nil {
-		return "", false, diskError("save the version", err)
+		return made, diskError("save the version", err)
 	}
-	if head.IsZero() {
-		return "", false, nil
+	if !head.IsZero() {
+		made.Hash, made.Changed = head.String(), changed
 	}
-	return head.String(), changed, nil
+	return made, nil
 }
 
 // commit is Commit in a repository that is locked.

@@ -94,14 +94,20 @@ func hasPrefix(hash plumbing.Hash, whole []byte, odd int) bool {
 type Saved struct {
 	Path string // relative to the project, with slashes
 	Size int64  // bytes
-	blob *object.Blob
+	repo *repo
+	hash plumbing.Hash
 }
 
-// Write writes the content of the file.
+// Write writes the content of the file. It is read only now: together the
+// files of a version may be larger than the memory.
 func (f Saved) Write(w io.Writer) error {
-	r, err := f.blob.Reader()
+	blob, err := object.GetBlob(f.repo.store, f.hash)
 	if err != nil {
-		return err
+		return f.repo.damaged(err)
+	}
+	r, err := blob.Reader()
+	if err != nil {
+		return f.repo.damaged(err)
 	}
 	_, err = io.Copy(w, r)
 	return errors.Join(err, r.Close())
@@ -125,11 +131,11 @@ func (s *Store) Files(ctx context.Context, user dreamcore.UserID, project dreamc
 		return nil, "", r.unreadable(ctx, err)
 	}
 	for _, l := range leaves {
-		blob, err := object.GetBlob(r.store, l.hash)
+		size, err := r.store.EncodedObjectSize(l.hash)
 		if err != nil {
 			return nil, "", r.damaged(err)
 		}
-		files = append(files, Saved{Path: l.path, Size: blob.Size, blob: blob})
+		files = append(files, Saved{Path: l.path, Size: size, repo: r, hash: l.hash})
 	}
 	return files, c.Hash.String(), nil
 }

@@ -293,3 +293,13 @@ func TestATreeThatChangesWhileItIsReadNeverLeaksOrHangs(t *testing.T) {
 		t.Fatal("a file outside of the project is in its history")
 	}
 }
+
+func TestReservedPaths(t *testing.T) {
+	for path, want := range map[string]bool{
+		"index.html": false, "a/b.js": false, ".gitignore": false, "a/.GIT/config": true, "g\u200cit": false, ".g\u200cit/x": true, "a/git~1": true, ".gitmodules": true,
+	} {
+		if Reserved(path) != want {
+			t.Errorf("%q", path)
+		}
+	}
+}

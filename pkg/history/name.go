@@ -37,6 +37,17 @@ func reserved(name string, link bool) bool {
 	return false
 }
 
+// Reserved tells whether a file of this path cannot be in a version, because
+// Git gives a meaning to one of the names in it, on any system.
+func Reserved(path string) bool {
+	for name := range strings.SplitSeq(path, "/") {
+		if reserved(name, false) {
+			return true
+		}
+	}
+	return false
+}
+
 // isAttributes tells whether Git would read a file of this name as attributes.
 func isAttributes(name string) bool { return fold(name) == ".gitattributes" }
 

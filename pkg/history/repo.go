@@ -39,7 +39,9 @@ func openRepo(dir string) (*repo, error) {
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
 		return nil, err
 	}
-	return &repo{dir: dir, store: filesystem.NewStorage(osfs.New(dir), cache.NewObjectLRUDefault())}, nil
+	// A file of a project may be larger than what we want to hold in memory.
+	opts := filesystem.Options{LargeObjectThreshold: smallBytes}
+	return &repo{dir: dir, store: filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRUDefault(), opts)}, nil
 }
 
 // makeRepo opens a repository and makes it where it is missing, all at once:

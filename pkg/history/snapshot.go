@@ -137,6 +137,8 @@ func (s *snapshot) item(root *os.Root, name, path string, depth int) (i item, ok
 		if sub, err = openDir(root, name, info); err == nil {
 			i.hash, ok, err = s.dir(sub, path, depth+1)
 		}
+	default:
+		s.skip(path, "it is no file, directory or link")
 	}
 	if err != nil {
 		return i, false, s.tolerate(path, err)

@@ -90,9 +90,10 @@ func TestACutStreamDoesNotLookWhole(t *testing.T) {
 		<-end
 	}
 	defer close(end)
+	game := openVolumes(t)
 	s, err := New(Config{
 		Secrets:   func() []string { return []string{secret} },
-		Generator: sv.generator, Journal: sv.store, Prober: &fakeProber{}, Projects: openVolumes(t),
+		Generator: sv.generator, Journal: sv.store, Prober: &fakeProber{}, Projects: game, Editor: aDesk(t, game), Skills: game,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -135,9 +136,10 @@ func TestServeWaitsForWhatItCuts(t *testing.T) {
 }
 
 func TestServeTellsWhenItsListenerFails(t *testing.T) {
+	game := openVolumes(t)
 	s, err := New(Config{
 		Secrets:   func() []string { return []string{secret} },
-		Generator: &fakeGenerator{}, Journal: &journal.Store{}, Prober: &fakeProber{}, Projects: openVolumes(t),
+		Generator: &fakeGenerator{}, Journal: &journal.Store{}, Prober: &fakeProber{}, Projects: game, Editor: aDesk(t, game), Skills: game,
 	})
 	if err != nil {
 		t.Fatal(err)

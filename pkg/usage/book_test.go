@@ -3,6 +3,7 @@ package usage
 import (
 	"bytes"
 	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -241,8 +242,11 @@ func TestAKilledProcessLeavesWholeBooks(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		timer := time.AfterFunc(50*time.Millisecond+rand.N(100*time.Millisecond), func() { _ = cmd.Process.Kill() })
 		var b bytes.Buffer
+		if _, err := io.CopyN(&b, out, 1); err != nil { // it has begun to spend
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(rand.N(100*time.Millisecond), func() { _ = cmd.Process.Kill() })
 		_, _ = b.ReadFrom(out)
 		_ = cmd.Wait()
 		timer.Stop()

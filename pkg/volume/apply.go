@@ -78,12 +78,19 @@ func (s *Store) Apply(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err := a.link(a.old, a.fresh, 1); err != nil {
 		return nil, s.applyError(err)
 	}
+	var added int64
+	var names int
 	for i, c := range changes {
 		size, err := a.change(paths[i], c.Write)
 		if err != nil {
 			return nil, s.applyError(err)
 		}
 		sizes = append(sizes, size)
+		added += size
+		names += 1 + strings.Count(paths[i], "/")
+	}
+	if err := a.checkGrown(added, names); err != nil {
+		return nil, s.applyError(err)
 	}
 	if check != nil {
 		if err := check(a.fresh); err != nil {
@@ -148,6 +155,8 @@ type apply struct {
 	old   *os.Root // the project as it is
 	fresh *os.Root // as it is to be
 	left  int      // names
+
+	before usage // of the old state
 }
 
 // begin makes an empty directory for the new state. What a crash left is
@@ -158,11 +167,30 @@ func (a *apply) begin() error {
 		return err
 	}
 	defer staging.Close()
-	if err := staging.RemoveAll(a.name); err != nil {
+	if err := clearStaging(staging, a.name); err != nil {
 		return err
 	}
 	a.fresh, err = a.store.makeOwned(staging, a.name, sharedMode)
 	return err
+}
+
+// clearStaging removes what a crash left of changes of a project, and what had
+// been taken out of the depth of one.
+func clearStaging(staging *os.Root, name string) error {
+	if err := removeTree(staging, name); err != nil {
+		return err
+	}
+	entries, err := fs.ReadDir(staging.FS(), ".")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), removedPrefix) {
+			errs = append(errs, removeTree(staging, e.Name()))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // end closes and removes what is not the project: the new state of an attempt
@@ -172,7 +200,11 @@ func (a *apply) end() error {
 	if a.fresh != nil {
 		errs = append(errs, a.fresh.Close())
 	}
-	errs = append(errs, a.top.RemoveAll(stagingDir+"/"+a.name))
+	staging, err := openDir(a.top, stagingDir)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	errs = append(errs, removeTree(staging, a.name), staging.Close())
 	return errors.Join(errs...)
 }
 
@@ -183,6 +215,11 @@ const maxLinkDepth = 256
 var errTooManyNames = &dreamcore.Error{
 	Code: dreamcore.CodeTooLarge, Message: "the project has too many files or directories inside each other to be changed",
 	Hint: "remove what is not part of the game, such as node_modules",
+}
+
+var errTooManyLinks = &dreamcore.Error{
+	Code: dreamcore.CodeTooLarge, Message: "a file of the project has too many hard links for the project to be changed",
+	Hint: "remove those that are not needed",
 }
 
 // link makes in to what from holds: directories anew, everything else as a
@@ -228,9 +265,18 @@ func (a *apply) linkEntry(from, to *os.Root, src, dst *os.File, name string, dep
 	if err != nil {
 		return err
 	}
+	a.before.add(info)
 	if !info.IsDir() {
 		// Flags 0: a symbolic link is linked itself, not what it points to.
 		err := unix.Linkat(int(src.Fd()), name, int(dst.Fd()), name, 0)
+		if errors.Is(err, syscall.EMLINK) {
+			return errTooManyLinks
+		}
+		if errors.Is(err, syscall.EPERM) {
+			if now, e := from.Lstat(name); e == nil && now.IsDir() {
+				err = errNotPlain // it took the place of what was seen
+			}
+		}
 		if err != nil {
 			return &fs.PathError{Op: "link", Path: name, Err: err}
 		}

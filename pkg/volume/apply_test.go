@@ -237,14 +237,41 @@ func TestAKilledApplyLeavesTheOneOrTheOther(t *testing.T) {
 	}
 }
 
+// BenchmarkApply changes two files of a project of some size.
 func BenchmarkApply(b *testing.B) {
-	p, s, _ := newProject(b)
-	for i := range 200 {
-		write(b, p.Path(), map[string]string{fmt.Sprintf("assets/%d.js", i): strings.Repeat("x", 4096)})
+	for _, files := range []int{10, 200, 10_000} {
+		b.Run(fmt.Sprintf("files=%d", files), func(b *testing.B) {
+			p, s, _ := newProject(b)
+			for i := range files {
+				write(b, p.Path(), map[string]string{fmt.Sprintf("assets/%d/%d.js", i/500, i): strings.Repeat("x", 1024)})
+			}
+			for b.Loop() {
+				if _, err := s.Apply(b.Context(), user, project, applied(1)[:2], nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFiles lists the largest project there is.
+func BenchmarkFiles(b *testing.B) {
+	p, _, _ := newProject(b)
+	for dir := range 99 {
+		for i := range 1000 {
+			write(b, p.Path(), map[string]string{fmt.Sprintf("d%d/f%d", dir, i): ""})
+		}
 	}
 	for b.Loop() {
-		if _, err := s.Apply(b.Context(), user, project, applied(1)[:2], nil); err != nil {
-			b.Fatal(err)
+		n := 0
+		for _, err := range p.Files(b.Context()) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+		if n != 99_000 {
+			b.Fatal(n)
 		}
 	}
 }

@@ -68,6 +68,11 @@ type Options struct {
 
 	DiskIdle time.Duration // how long it stays mounted when it is not used; default: disk.DefaultIdle
 	Logger   *slog.Logger  // default: none
+
+	// What one project may take: bytes on disk, and names in it; 0: no more
+	// bound than the user has. See Guard and Apply.
+	ProjectBytes int64
+	ProjectFiles int
 }
 
 // Store is the directory of volumes. Its methods are safe for concurrent use,

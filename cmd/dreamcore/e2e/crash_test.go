@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// crashScript makes what a checkpoint has work with: 30 files of one generation
+// each time. Every one names it, so that a mixture shows.
+const crashScript = `{"conversations":[
+	[{"tools":[{"name":"Bash","input":{"command":"n=$(date +%s%N); for i in $(seq 30); do echo $n >f$i.txt; done","description":"make"}}]},{"text":"done"}]
+]}`
+
+// crashers are who has what running when the service is killed: each kill meets
+// all of them.
+var crashers = []struct{ kind, user string }{
+	{"generate", alice}, {"apply", bob}, {"restore", "ca501000-0000-4000-8000-000000000003"},
+}
+
+// TestAKilledServiceTearsNothing kills the service at random moments of a
+// generation, a change and a restore, as many times as DREAMCORE_TEST_CRASHES
+// says. Afterwards every project can be read, no change is half there, every
+// version is whole, and nothing is left of the attempt.
+func TestAKilledServiceTearsNothing(t *testing.T) {
+	rounds := 5
+	if n, err := strconv.Atoi(os.Getenv("DREAMCORE_TEST_CRASHES")); err == nil {
+		rounds = n
+	}
+	h := newHost(t)
+	script := writeScript(t, crashScript)
+	s := h.serve("--model-script", script)
+	var all []*crasher
+	for _, who := range crashers {
+		c := &crasher{t: t, h: h, kind: who.kind, user: who.user}
+		if !c.apply(s) {
+			t.Fatal(s.log)
+		}
+		c.first = gitHistory(t, h, c.user, "rev-parse", "main")[:7]
+		all = append(all, c)
+	}
+	met := map[string]int{}
+	for i := range rounds {
+		var running sync.WaitGroup
+		for _, c := range all {
+			running.Go(func() { c.work(s) })
+		}
+		time.Sleep(rand.N(4 * time.Second))
+		for _, c := range all {
+			if c.busy.Load() {
+				met[c.kind]++
+			}
+		}
+		s.kill()
+		running.Wait()
+		s = h.serve("--model-script", script)
+		for _, c := range all {
+			c.check(s, fmt.Sprintf("round %d, %s", i, c.kind))
+		}
+		if t.Failed() {
+			break
+		}
+	}
+	t.Logf("%d kills, of which met a request in the middle: %v", rounds, met)
+}
+
+// crasher sends requests to a service that may die meanwhile.
+type crasher struct {
+	t          *testing.T
+	h          *host
+	kind, user string
+	first      string      // a version to go back to
+	busy       atomic.Bool // a request has begun and not ended
+}
+
+// work sends requests until one is cut off.
+func (c *crasher) work(s *service) {
+	for {
+		c.busy.Store(true)
+		var ok bool
+		switch c.kind {
+		case "generate":
+			ok = c.request(s, "/generate_game", wish(c.user, project, "go on"))
+		case "apply":
+			ok = c.apply(s)
+		case "restore":
+			ok = c.apply(s) && c.request(s, "/apply_files", c.body(`"action":"git_restore","commit":"`+c.first+`"`))
+		}
+		if !ok {
+			return
+		}
+		c.busy.Store(false)
+	}
+}
+
+func (c *crasher) body(members string) string {
+	return fmt.Sprintf(`{"user_id":%q,"project_id":%q,%s}`, c.user, project, members)
+}
+
+// apply writes one number into 40 files, of which a restore puts back half.
+func (c *crasher) apply(s *service) bool {
+	n := rand.Int()
+	var files []string
+	for i := range 20 {
+		files = append(files, fmt.Sprintf(`{"path":"code/c%d.js","content":"%d"},{"path":"text/t%d.txt","content":"%d"}`, i, n, i, n))
+	}
+	return c.request(s, "/apply_files", c.body(`"files":[`+strings.Join(files, ",")+`]`))
+}
+
+// request tells whether the answer came to its end.
+func (c *crasher) request(s *service, path, body string) bool {
+	req, err := http.NewRequest(http.MethodPost, s.url+path, strings.NewReader(body))
+	if err != nil {
+		c.t.Error(err)
+		return false
+	}
+	req.Header.Set("X-Modal-Secret", s.secret)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	return err == nil && resp.StatusCode == http.StatusOK && (bytes.Contains(raw, []byte(`"done"`)) || bytes.Contains(raw, []byte(`"success":true`)))
+}
+
+// check reads everything that a crash could have torn.
+func (c *crasher) check(s *service, round string) {
+	c.t.Helper()
+	one := func(dir, ext string) {
+		seen := map[string]int{}
+		for i := range 20 {
+			seen[s.file(c.user, project, fmt.Sprintf("%s/%s%d.%s", dir, dir[:1], i, ext))]++
+		}
+		if len(seen) != 1 {
+			c.t.Errorf("%s: half of a change shows in %s: %v", round, dir, seen)
+		}
+	}
+	one("code", "js")
+	one("text", "txt")
+	status, o := s.object("/apply_files", c.body(`"action":"git_log"`))
+	if commits, _ := o["commits"].([]any); status != http.StatusOK || len(commits) == 0 {
+		c.t.Errorf("%s: the log: %d %v", round, status, o)
+	}
+	gitHistory(c.t, c.h, c.user, "fsck", "--full", "--strict")
+	// Every version holds one change whole.
+	for _, version := range strings.Fields(gitHistory(c.t, c.h, c.user, "rev-list", "-5", "main")) {
+		for _, dir := range []string{"code", "text"} {
+			blobs := map[string]bool{}
+			for line := range strings.Lines(gitHistory(c.t, c.h, c.user, "ls-tree", version+":"+dir)) {
+				blobs[strings.Fields(line)[2]] = true
+			}
+			if len(blobs) != 1 {
+				c.t.Errorf("%s: version %s mixes %d changes in %s", round, version, len(blobs), dir)
+			}
+		}
+	}
+	// The next change leaves nothing of the one that was cut off.
+	if !c.apply(s) {
+		c.t.Errorf("%s: no change can be made any more\n%s", round, s.log)
+	}
+	mount := filepath.Join(c.h.state, "volumes", "dreamcore-data", "users", c.user)
+	if left, err := os.ReadDir(filepath.Join(mount, "staging")); err != nil || len(left) > 0 {
+		c.t.Errorf("%s: left of changes: %v %v", round, left, err)
+	}
+	git := filepath.Join(c.h.state, "history", c.user, project+".git")
+	if left, _ := filepath.Glob(filepath.Join(git, "tmp_*")); len(left) > 0 {
+		c.t.Errorf("%s: left: %v", round, left)
+	}
+	if left, _ := filepath.Glob(filepath.Join(git, "objects", "tmp_*")); len(left) > 0 {
+		c.t.Errorf("%s: left: %v", round, left)
+	}
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if n := strings.Count(string(raw), " "+mount+" "); err != nil || n != 1 {
+		c.t.Errorf("%s: mounted %d times, %v", round, n, err)
+	}
+	out, err := exec.Command("losetup", "--json", "--list", "--output", "BACK-FILE").Output()
+	if err == nil && bytes.Count(out, []byte(filepath.Join(filepath.Dir(filepath.Dir(mount)), ".disks", c.user+".ext4"))) > 1 {
+		c.t.Errorf("%s: loop devices: %s", round, out)
+	}
+	if !json.Valid(out) && len(out) > 0 {
+		c.t.Errorf("losetup: %s", out)
+	}
+}

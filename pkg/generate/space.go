@@ -1,0 +1,141 @@
+package generate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/volume"
+)
+
+// errFull ends a job whose project has outgrown its bounds, where the kernel
+// does not keep it within them.
+var errFull = errors.New("the project has reached its bounds")
+
+// What a client is told of a project that is full.
+const (
+	bytesFull = "The project has used up its space: no more can be written until something is removed"
+	filesFull = "The project has as many files as it may have"
+)
+
+const (
+	// lookPause is between two looks at the space of a project.
+	lookPause = 200 * time.Millisecond
+	// lookShare is how many times longer the pause is than a look takes, where
+	// one has to walk through the project.
+	lookShare = 10
+)
+
+// space watches the bounds of a project while the agent works on it.
+type space struct {
+	job   *job
+	guard *volume.Guard
+	stop  func()
+	done  chan struct{}
+
+	mu   sync.Mutex
+	full volume.Full // what was seen; guarded by mu
+}
+
+// watchSpace keeps the project within its bounds until end is called, and
+// calls cancel when the job must be stopped for it.
+func (j *job) watchSpace(ctx context.Context, project *volume.Project, cancel context.CancelCauseFunc) (*space, error) {
+	guard, err := j.service.parts.Volumes.Guard(ctx, j.wish.User, project)
+	if err != nil {
+		return nil, fmt.Errorf("keep the project within its bounds: %w", err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	s := &space{job: j, guard: guard, stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		s.watch(ctx, cancel)
+	}()
+	return s, nil
+}
+
+func (s *space) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	for pause := lookPause; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		began := time.Now()
+		full := s.look(ctx)
+		if full.Any() && !full.Kept {
+			cancel(errFull)
+			return
+		}
+		pause = max(lookPause, lookShare*time.Since(began))
+	}
+}
+
+// look notes what is full and tells the client, once of each.
+func (s *space) look(ctx context.Context) volume.Full {
+	full, err := s.guard.Look(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.job.log.Warn("look at the space of the project", "error", err)
+		}
+		return volume.Full{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if full.Bytes && !s.full.Bytes {
+		s.job.tell(dreamcore.WarningEvent(bytesFull))
+	}
+	if full.Files && !s.full.Files {
+		s.job.tell(dreamcore.WarningEvent(filesFull))
+	}
+	s.full.Bytes, s.full.Files = s.full.Bytes || full.Bytes, s.full.Files || full.Files
+	return full
+}
+
+// end looks once more, gives the space back, and tells whether the project
+// is, or was, full.
+func (s *space) end(ctx context.Context) bool {
+	s.stop()
+	<-s.done
+	s.look(context.WithoutCancel(ctx))
+	if err := s.guard.Close(); err != nil {
+		s.job.log.Warn("give back the space of the project", "error", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.full.Any()
+}
+
+// ofSpace is the error of a job that may have failed because its project was
+// full.
+func ofSpace(err, cause error, full bool) error {
+	if err == nil {
+		return nil // it was done before it could be stopped
+	}
+	if errors.Is(cause, errFull) {
+		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailCLIGeneral, ExitCode: 1, HasExit: true, Full: true}, err: fmt.Errorf("%w: %w", errFull, err)}
+	}
+	if f, ok := errors.AsType[*failed](err); ok && full {
+		switch f.failure.Code {
+		case dreamcore.FailCLIGeneral, dreamcore.FailCLIUnknown:
+			f.failure.Full = true
+		}
+	}
+	return err
+}
+
+// tellLeftOut says what is not in a version.
+func (j *job) tellLeftOut(reasons []string) {
+	for _, why := range reasons {
+		if runes := []rune(why); len(runes) > maxReason {
+			why = string(runes[:maxReason-1]) + "…"
+		}
+		j.tell(dreamcore.WarningEvent("Left out of the version: " + why))
+	}
+}
+
+// maxReason bounds what a client is told of one; a path of a sandbox can be
+// longer than anybody wants to read.
+const maxReason = 500

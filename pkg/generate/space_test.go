@@ -1,0 +1,52 @@
+package generate
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+func TestAJobThatOutgrowsItsProjectIsStopped(t *testing.T) {
+	r := newRig(t, options{files: 20, play: func(g guest) (int, error) {
+		for i := range 50 {
+			if err := g.write(fmt.Sprint(i), "x"); err != nil {
+				return 0, err
+			}
+		}
+		return untilStopped(g)
+	}})
+	events := r.run(wish(alice, "x"))
+	last, _ := r.ends(events)
+	want := dreamcore.Failure{Code: dreamcore.FailCLIGeneral, Full: true}.UserMessage(dreamcore.English)
+	if last.Type != "error" || last.Code != string(dreamcore.FailCLIGeneral) || last.User != want {
+		t.Errorf("%+v\n%s", last, r.log)
+	}
+	if n := count(events, func(e event) bool { return e.Type == "warning" && e.Message == filesFull }); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+	if len(r.versions(alice)) != 1 {
+		t.Error("what was made is not saved")
+	}
+}
+
+func TestTheStreamSaysWhatAVersionLeftOut(t *testing.T) {
+	r := newRig(t, options{play: func(g guest) (int, error) {
+		if err := syscall.Mkfifo(filepath.Join(g.project(), "pipe\n"+strings.Repeat("x", 200)), 0o644); err != nil {
+			return 0, err
+		}
+		return makesGame(g)
+	}})
+	events := r.run(wish(alice, "x"))
+	if last, _ := r.ends(events); last.Type != "done" {
+		t.Errorf("%+v", last)
+	}
+	if n := count(events, func(e event) bool {
+		return e.Type == "warning" && strings.HasPrefix(e.Message, `Left out of the version: it is no file, directory or link: 1, such as "pipe\nxxx`)
+	}); n != 1 {
+		t.Errorf("%d warnings: %+v", n, events)
+	}
+}
