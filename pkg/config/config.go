@@ -64,6 +64,11 @@ type Config struct {
 	ModelScript string        `koanf:"model_script"` // scripted model instead of the API: a file, or "demo"
 	ModelIdle   time.Duration `koanf:"model_idle"`   // silence after which a streamed answer is given up
 
+	PreviewDomain    string   `koanf:"preview_domain"`          // games are shown under names in it; "": see Domain; "off"
+	PreviewListen    string   `koanf:"preview_listen"`          // address of previews, host:port; "" is that of the service
+	PreviewHosts     []string `koanf:"preview_hosts"`           // that games may load from
+	PreviewAncestors []string `koanf:"preview_frame_ancestors"` // whose pages may show games in frames
+
 	Language string `koanf:"language"` // of sentences for players: en, ja
 	LogLevel string `koanf:"log_level"`
 }
@@ -104,8 +109,13 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"upstream":        DefaultUpstream,
 		"model_script":    "",
 		"model_idle":      60 * time.Second,
+		"preview_domain":  "",
+		"preview_listen":  "",
+		"preview_hosts":   []string{},
 		"language":        "en",
 		"log_level":       "info",
+
+		"preview_frame_ancestors": []string{},
 	}
 }
 
@@ -224,6 +234,9 @@ func (c Config) Validate() error {
 	// Not quoted: it may hold a password.
 	check(isWebAddress(c.Upstream), "upstream: it must be an http or https address")
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
+	for _, fault := range c.previewFaults() {
+		check(false, "%s", fault)
+	}
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)
 	if len(faults) == 0 {

@@ -41,6 +41,9 @@ var everySetting = map[string]struct {
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
 	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
 	"model_script": {"demo", "demo"}, "model_idle": {"5s", 5 * time.Second}, "language": {"ja", "ja"}, "log_level": {"debug", "debug"},
+	"preview_domain": {"games.example.com", "games.example.com"}, "preview_listen": {"127.0.0.1:9001", "127.0.0.1:9001"},
+	"preview_hosts":           {"https://cdn.example.com, *.example.net", []string{"https://cdn.example.com", "*.example.net"}},
+	"preview_frame_ancestors": {"https://app.example.com", []string{"https://app.example.com"}},
 }
 
 // byKey is a configuration as its settings.
@@ -232,6 +235,10 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {0, 1 << 20}, "max_waiting": {-1, 1 << 20},
 		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
 		"model_script": {"a\x00b"}, "model_idle": {time.Millisecond}, "language": {"", "fr"}, "log_level": {"", "loud"},
+		"preview_domain":          {"Games.example.com", "127.0.0.1", "a..b", ".a", "a.", "-a.b", "a.1", "ftp://a.b", "a.b/", "a.b:", "a.b:0", "a.b:x", "*.a.b", "a b", "a_b.c", strings.Repeat("a.", 120) + "b"},
+		"preview_listen":          {"8080", "host:", "a b:1"},
+		"preview_hosts":           {[]string{"*"}, []string{"'unsafe-inline'"}, []string{"https:"}, []string{"data:"}, []string{"a.b c.d"}, []string{"https://a.b/path"}, []string{"https://u@a.b"}, []string{""}, []string{"javascript://a.b"}},
+		"preview_frame_ancestors": {[]string{"a.b"}, []string{"*"}, []string{"wss://a.b"}, []string{"https://a.b/"}, []string{"https://a.b,c"}},
 	}
 	types := settingTypes()
 	delete(types, "allow_unlimited") // true and false are both right

@@ -99,7 +99,7 @@ func duration(v any) (any, error) {
 }
 
 func list(v any) (any, error) {
-	var items []string
+	items := []string{} // not nil, so that an empty list is the same from everywhere
 	switch v := v.(type) {
 	case []string:
 		items = v
