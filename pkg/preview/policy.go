@@ -45,7 +45,6 @@ func newPolicy(cfg Config) policy {
 			"base-uri 'self'",
 			"form-action 'none'",
 			"frame-ancestors " + ancestors,
-			"webrtc 'block'", // connect-src does not hold for it
 			sandbox,
 		}, "; "),
 		own:    "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors " + ancestors + "; sandbox",
@@ -57,7 +56,7 @@ func newPolicy(cfg Config) policy {
 // Everything else that browsers know by now is off.
 const permissions = "accelerometer=(self), autoplay=(self), fullscreen=(self), gamepad=(self), gyroscope=(self), " +
 	"keyboard-map=(self), screen-wake-lock=(self), " +
-	"bluetooth=(), browsing-topics=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
+	"browsing-topics=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
 	"encrypted-media=(), geolocation=(), hid=(), identity-credentials-get=(), idle-detection=(), local-fonts=(), " +
 	"magnetometer=(), microphone=(), midi=(), otp-credentials=(), payment=(), picture-in-picture=(), " +
 	"publickey-credentials-create=(), publickey-credentials-get=(), serial=(), storage-access=(), usb=(), " +

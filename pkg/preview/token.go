@@ -111,7 +111,7 @@ func (s sealer) seal(sc scope, g grant) (string, error) {
 // open returns what a token allows; false: it is not one of ours for this
 // scope, or has expired at now. How long it takes does not depend on the key.
 func (s sealer) open(sc scope, token string, now time.Time) (grant, bool) {
-	if len(token) > maxTokenLen {
+	if len(token) > maxTokenLen || strings.ContainsAny(token, "\r\n") { // which the decoder would skip
 		return grant{}, false
 	}
 	raw, err := tokenEncoding.DecodeString(token)
