@@ -290,7 +290,7 @@ func deliver(ctx context.Context, a *app, o generateOptions, req dreamcore.Reque
 		showNext(p, o, req, dir)
 	}
 	if o.open {
-		return serveGame(ctx, a, dir)
+		return serveGame(ctx, a, req, dir)
 	}
 	return nil
 }

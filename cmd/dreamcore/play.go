@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,50 +67,27 @@ func downloadFile(ctx context.Context, c *client.Client, w dreamcore.Wish, root 
 	return errors.Join(err, f.Close())
 }
 
-// serveGame serves a directory on loopback until the command is interrupted.
-func serveGame(ctx context.Context, a *app, dir string) error {
-	root, err := os.OpenRoot(dir)
+// serveGame shows the game in a directory on loopback until the command is
+// interrupted, as the service would: what the agent wrote is no friend of the
+// operator's browser either.
+func serveGame(ctx context.Context, a *app, req dreamcore.Request, dir string) error {
+	wish, err := req.Validate()
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	service, ln, address, err := playPreview(dir, wish, a.logger("error"))
 	if err != nil {
 		return err
-	}
-	srv := &http.Server{
-		Handler:           noStore(http.FileServerFS(root.FS())),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 	}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(ln) }()
-	url := "http://" + ln.Addr().String() + "/"
+	go func() { done <- service.Serve(ctx, ln) }()
 	p := a.io.Human()
-	p.Success("Serving the game", url)
-	if err := browse(ctx, a, url); err != nil {
-		p.Hint("open " + url + " in a browser")
+	p.Success("Serving the game", address)
+	if err := browse(ctx, a, address); err != nil {
+		p.Hint("open " + address + " in a browser")
 	}
 	p.Info("Ctrl-C ends it")
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	_ = srv.Shutdown(stop)
-	_ = srv.Close()
-	<-done
-	return nil
-}
-
-// noStore keeps browsers from showing an old game under a port that was used
-// before.
-func noStore(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		h.ServeHTTP(w, r)
-	})
+	return <-done
 }
 
 // browse opens the browser of the desktop.

@@ -79,6 +79,9 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 	p := a.io.Stderr()
 	p.Success("Serving on "+url, "model: "+srv.model(), "sandboxes: "+srv.machine.sandboxes())
 	s.showEgress(p)
+	if srv.previews != nil {
+		p.Info("Games are shown at "+srv.previews.service.Place().String(), "links: dreamcore preview PROJECT")
+	}
 	if s.cfg.ModelScript != "" {
 		p.Warning("A script stands in for the model: every wish gets its games")
 	}
@@ -167,6 +170,7 @@ type service struct {
 	keepDays atomic.Int64 // logs of jobs are kept so long
 	pruned   sync.WaitGroup
 	control  *control.Server // nil for a server that is started only to be checked
+	previews *previews       // nil: none
 	cancel   context.CancelFunc
 	failed   chan struct{} // closed when serving has ended
 	err      error         // of serving; read after failed
@@ -193,9 +197,19 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 	if err = m.ready(ctx, sole); err != nil {
 		return nil, err
 	}
+	ln, shown, err := s.openListeners(sole, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ln.Close())
+			shown.close()
+		}
+	}()
 	srv, err := server.New(server.Config{
 		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes, Audit: m.audit,
-		Editor: edit.New(s.volumes, m.history), Skills: s.volumes,
+		Editor: edit.New(s.volumes, m.history), Skills: s.volumes, Previews: shown.onService(),
 		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log,
 		Limits: server.Limits{GraceLimit: s.cfg.Grace + streamGrace},
@@ -203,30 +217,38 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 	if err != nil {
 		return nil, err
 	}
-	ln, err := net.Listen("tcp", s.cfg.Listen)
-	if err != nil {
-		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "cannot listen on " + s.cfg.Listen, Err: err,
-			Hint: "stop what listens there, or name another address with --listen HOST:PORT",
-		}
-	}
 	var commands *control.Server
 	if sole {
-		if commands, err = control.Listen(s.path(runDir), m.service, m.journal, log); err != nil {
-			return nil, errors.Join(err, ln.Close())
+		if commands, err = control.Listen(s.path(runDir), m.service, m.journal, shown.links(), log); err != nil {
+			return nil, err
 		}
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	svc := &service{control: commands, machine: m, bin: bin, listener: ln, secret: values[0], cancel: cancel, failed: make(chan struct{})}
+	svc := &service{control: commands, previews: shown, machine: m, bin: bin, listener: ln, secret: values[0], cancel: cancel, failed: make(chan struct{})}
 	svc.keepDays.Store(int64(s.cfg.JournalDays))
 	if sole {
 		svc.pruned.Go(func() { svc.prune(run, log) })
 	}
+	shown.start(run, log)
 	go func() {
 		defer close(svc.failed)
 		svc.err = srv.Serve(run, ln)
 	}()
 	return svc, nil
+}
+
+// openListeners opens that of the service and the previews, which a server that
+// is started only to be checked does without.
+func (s state) openListeners(sole bool, log *slog.Logger) (net.Listener, *previews, error) {
+	ln, err := listen(s.cfg.Listen, "name another address with --listen HOST:PORT")
+	if err != nil || !sole {
+		return ln, nil, err
+	}
+	shown, err := s.openPreviews(ln.Addr(), log)
+	if err != nil {
+		return nil, nil, errors.Join(err, ln.Close())
+	}
+	return ln, shown, nil
 }
 
 // needed returns what setup has made and the service does not start without:
@@ -383,6 +405,7 @@ func (s *service) stop() error {
 	go func() { jobs <- s.machine.endJobs(context.Background()) }()
 	s.cancel()
 	<-s.failed
+	s.previews.wait()
 	s.pruned.Wait()
 	return errors.Join(err, s.err, <-jobs, s.machine.close(context.Background()))
 }

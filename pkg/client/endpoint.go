@@ -24,6 +24,7 @@ const (
 	NameListFiles     = "list_files"
 	NameApplyFiles    = "apply_files"
 	NameSkillContent  = "get_skill_content"
+	NamePreviewLink   = "preview_link"
 )
 
 // endpointNames lists the endpoints that an address may name.
@@ -31,6 +32,7 @@ func endpointNames() []string {
 	return []string{
 		NameHealth, NameGenerateGame, NameTestSandboxIO, NameTestGVisor, NameTestStream, NameTestVolume,
 		NameTestAuth, NamePrewarm, NameGetFile, NameListFiles, NameApplyFiles, NameSkillContent,
+		NamePreviewLink,
 	}
 }
 

@@ -94,6 +94,11 @@ type Config struct {
 	Inject            []string `koanf:"inject"`              // secrets for hosts: HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]
 	EgressMiB         int      `koanf:"egress_mib"`          // that one job may send and receive by it
 
+	PreviewDomain    string   `koanf:"preview_domain"`          // games are shown under names in it; "": see Domain; "off"
+	PreviewListen    string   `koanf:"preview_listen"`          // address of previews, host:port; "" is that of the service
+	PreviewHosts     []string `koanf:"preview_hosts"`           // that games may load from
+	PreviewAncestors []string `koanf:"preview_frame_ancestors"` // whose pages may show games in frames
+
 	Language string `koanf:"language"` // of sentences for players: en, ja
 	LogLevel string `koanf:"log_level"`
 }
@@ -160,6 +165,10 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"allow_private_hosts":      []string{},
 		"inject":                   []string{},
 		"egress_mib":               1024,
+		"preview_domain":           "",
+		"preview_listen":           "",
+		"preview_hosts":            []string{},
+		"preview_frame_ancestors":  []string{},
 	}
 }
 
@@ -289,6 +298,9 @@ func (c Config) Validate() error {
 		check(false, "%v", err)
 	}
 	check(c.EgressMiB >= 1 && c.EgressMiB <= 1<<24, "egress_mib: %d must be between 1 and 16777216", c.EgressMiB)
+	for _, fault := range c.previewFaults() {
+		check(false, "%s", fault)
+	}
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)
 	if len(faults) == 0 {

@@ -49,6 +49,9 @@ var everySetting = map[string]struct {
 	"budget_job_usd": {"1.5", 1.5}, "budget_job_tokens": {"1", 1}, "budget_user_day_usd": {"2.5", 2.5}, "budget_user_day_tokens": {"2", 2},
 	"budget_user_month_usd": {"3.5", 3.5}, "budget_user_month_tokens": {"3", 3}, "budget_day_usd": {"4.5", 4.5}, "budget_month_usd": {"5.5", 5.5},
 	"user_requests": {"9", 9}, "prices": {"m in=1 out=2, n in=3 out=4", []string{"m in=1 out=2", "n in=3 out=4"}}, "usage_days": {"40", 40}, "audit_mib": {"64", 64},
+	"preview_domain": {"games.example.com", "games.example.com"}, "preview_listen": {"127.0.0.1:9001", "127.0.0.1:9001"},
+	"preview_hosts":           {"https://cdn.example.com, *.example.net", []string{"https://cdn.example.com", "*.example.net"}},
+	"preview_frame_ancestors": {"https://app.example.com", []string{"https://app.example.com"}},
 }
 
 // byKey is a configuration as its settings.
@@ -246,6 +249,10 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"budget_job_usd": {-1.0, math.NaN(), 1e-9}, "budget_job_tokens": {-1}, "budget_user_day_usd": {-1.0}, "budget_user_day_tokens": {-1},
 		"budget_user_month_usd": {-1.0}, "budget_user_month_tokens": {-1}, "budget_day_usd": {-1.0, 1e12}, "budget_month_usd": {-1.0, math.Inf(1)},
 		"user_requests": {-1, 1 << 30}, "prices": {[]string{"m"}, []string{""}}, "usage_days": {0, 1 << 40}, "audit_mib": {0, 1 << 40},
+		"preview_domain":          {"Games.example.com", "127.0.0.1", "a..b", ".a", "a.", "-a.b", "a.1", "ftp://a.b", "a.b/", "a.b:", "a.b:0", "a.b:x", "*.a.b", "a b", "a_b.c", strings.Repeat("a.", 120) + "b"},
+		"preview_listen":          {"8080", "host:", "a b:1"},
+		"preview_hosts":           {[]string{"*"}, []string{"'unsafe-inline'"}, []string{"https:"}, []string{"data:"}, []string{"a.b c.d"}, []string{"https://a.b/path"}, []string{"https://u@a.b"}, []string{""}, []string{"javascript://a.b"}},
+		"preview_frame_ancestors": {[]string{"a.b"}, []string{"*"}, []string{"wss://a.b"}, []string{"https://a.b/"}, []string{"https://a.b,c"}},
 	}
 	types := settingTypes()
 	delete(types, "allow_unlimited") // true and false are both right

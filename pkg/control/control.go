@@ -8,6 +8,7 @@
 //	GET  /sandboxes/NAME/logs       → the events of the last job in it, a line each;
 //	                                  with ?follow=1 to the job's end
 //	POST /sandboxes/NAME/exec?arg=… → the input in the body, frames back
+//	POST /previews?user=&project=&for= → {"url","expires"}
 //
 // Frames are lines of JSON: {"stdout":"<base64>"}, {"stderr":"<base64>"}, and
 // one last {"exit":0} or {"error":"…"}. Errors before that have the status of
@@ -16,6 +17,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
@@ -34,6 +36,17 @@ type Sandboxes interface {
 	Exec(ctx context.Context, name string, cmd sandbox.Command) (sandbox.Exit, error)
 	// SandboxJobs are the jobs that ran in the sandbox last, the newest last.
 	SandboxJobs(name string) ([]string, error)
+}
+
+// Previews makes links to games; nil is a service without previews.
+type Previews interface {
+	Link(user dreamcore.UserID, project dreamcore.ProjectID, lifetime time.Duration) (address string, expires time.Time, err error)
+}
+
+// link is an address of a game and when it stops to work.
+type link struct {
+	URL     string    `json:"url"`
+	Expires time.Time `json:"expires"`
 }
 
 // frame is a piece of what a program wrote, or its end.

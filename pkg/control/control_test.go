@@ -70,7 +70,7 @@ func open(t *testing.T, f *fakeSandboxes) (*Client, *journal.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Listen(dir, f, j, slog.New(slog.DiscardHandler))
+	s, err := Listen(dir, f, j, aPreview(t), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

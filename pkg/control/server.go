@@ -27,6 +27,7 @@ type Journal interface {
 type Server struct {
 	sandboxes Sandboxes
 	journal   Journal
+	previews  Previews
 	log       *slog.Logger
 
 	file   *socket.File
@@ -38,7 +39,7 @@ type Server struct {
 
 // Listen serves in the directory dir until Close. A socket that a dead service
 // left there is replaced.
-func Listen(dir string, s Sandboxes, j Journal, log *slog.Logger) (*Server, error) {
+func Listen(dir string, s Sandboxes, j Journal, p Previews, log *slog.Logger) (*Server, error) {
 	ln, file, err := socket.Listen(dir, SocketName, 0o600)
 	if err != nil {
 		return nil, &dreamcore.Error{
@@ -46,7 +47,7 @@ func Listen(dir string, s Sandboxes, j Journal, log *slog.Logger) (*Server, erro
 			Hint: "check that the directory is there and writable: ls -ld " + dir,
 		}
 	}
-	srv := &Server{sandboxes: s, journal: j, log: log, file: file}
+	srv := &Server{sandboxes: s, journal: j, previews: p, log: log, file: file}
 	ctx, cancel := context.WithCancel(context.Background())
 	srv.cancel = cancel
 	mux := http.NewServeMux()
@@ -54,6 +55,7 @@ func Listen(dir string, s Sandboxes, j Journal, log *slog.Logger) (*Server, erro
 	mux.HandleFunc("POST /sandboxes/{name}/stop", srv.stop)
 	mux.HandleFunc("GET /sandboxes/{name}/logs", srv.logs)
 	mux.HandleFunc("POST /sandboxes/{name}/exec", srv.exec)
+	mux.HandleFunc("POST /previews", srv.preview)
 	srv.http = &http.Server{
 		Handler:           mux,
 		BaseContext:       func(net.Listener) context.Context { return ctx },

@@ -47,6 +47,9 @@ const (
 	InternalSecret      = "modal-internal-secret"
 	InternalKey         = "MODAL_INTERNAL_SECRET"
 	InternalPreviousKey = "MODAL_INTERNAL_SECRET_PREVIOUS" // still valid after a rotation
+
+	PreviewSecret = "preview-key" // links to games and their host names follow from it
+	PreviewKey    = "PREVIEW_KEY"
 )
 
 // Bounds of one secret.

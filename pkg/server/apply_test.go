@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/content"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/edit"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
@@ -272,7 +273,7 @@ func TestGetSkillContentAnswersAsTheContractSays(t *testing.T) {
 func TestGetFileKnowsRangesAndTags(t *testing.T) {
 	e := startEditor(t)
 	withFiles(t, e.volumes, map[string]string{"a.js": "0123456789"})
-	time.Sleep(2 * settled)
+	time.Sleep(2 * content.Settled)
 	get := func(headers ...string) (*http.Response, string) {
 		req := e.request(http.MethodGet, "/get_file?user_id="+user+"&project_id="+project+"&path=a.js", "")
 		req.Body, req.ContentLength = nil, 0

@@ -177,6 +177,7 @@ func start(t testing.TB, o options) *service {
 	cfg := Config{
 		Version: "1.2.3", Secrets: func() []string { return []string{secret, "", secret2} },
 		Generator: g, Journal: store, Prober: &o.prober, Projects: game, Editor: aDesk(t, game), Skills: game,
+		Previews: aPreview(t, game),
 	}
 	if o.config != nil {
 		o.config(&cfg)
@@ -231,6 +232,8 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		body = applyBody(`"action":"git_log"`)
 	case "get_skill_content":
 		body = `{"skill_names":[]}`
+	case "preview_link":
+		body = `{"user_id":"` + user + `","project_id":"` + project + `"}`
 	}
 	req := sv.request(e.methods[0], path, body)
 	if e.methods[0] == http.MethodGet {

@@ -32,6 +32,7 @@ func (s *Server) endpoints() []endpoint {
 		{name: "list_files", methods: get, serve: s.listFiles},
 		{name: "apply_files", methods: post, serve: s.applyFiles},
 		{name: "get_skill_content", methods: post, serve: s.getSkillContent},
+		{name: "preview_link", methods: post, serve: s.previewLink},
 	}
 }
 

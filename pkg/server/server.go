@@ -83,6 +83,7 @@ type Config struct {
 	Projects        Projects
 	Editor          Editor
 	Skills          Skills
+	Previews        Previews           // nil: none
 	DefaultLanguage dreamcore.Language // of clients that name none; default English
 	Logger          *slog.Logger       // nil: no log
 	Audit           *audit.Log         // takes wrong secrets; nil: none are written down
@@ -163,7 +164,7 @@ func New(cfg Config) (*Server, error) {
 // Handler returns the service as a handler. Limits on headers, on the time for
 // a body and on idle connections are the business of the http.Server around
 // it: Serve has them.
-func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+func (s *Server) Handler() http.Handler { return s.previewsFirst(http.HandlerFunc(s.serve)) }
 
 // Serve answers requests that come in on ln until ctx ends, then closes ln and
 // lets what is open come to its end, for as long as Limits.GraceLimit; what is

@@ -72,6 +72,16 @@ func (s *Store) Find(user dreamcore.UserID, project dreamcore.ProjectID) (*Proje
 	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name())}, nil
 }
 
+// OpenDirectory opens a plain directory, outside of any volume, as a Project.
+// The caller must Close it.
+func OpenDirectory(path string) (*Project, error) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, diskError("open the directory", err)
+	}
+	return &Project{closer: closer{root: root, release: func() {}}, path: filepath.Clean(path)}, nil
+}
+
 func (s *Store) findError(err error) error {
 	if _, ok := errors.AsType[*dreamcore.Error](err); !ok && errors.Is(err, fs.ErrNotExist) {
 		return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Project not found", Hint: "check user_id and project_id", Err: err}

@@ -1,0 +1,116 @@
+package preview
+
+import (
+	"fmt"
+	"html"
+	"net/http"
+	"strings"
+)
+
+// policy is what browsers are told about games.
+type policy struct {
+	game   string // content security policy of what games consist of
+	own    string // of our own pages
+	shared bool
+}
+
+// sandboxed is what games may do beyond drawing and sound. Not among it: to
+// navigate the page around them or the one that opened them, windows, downloads.
+// Forms are allowed for the sake of their submit event; they are sent nowhere.
+const sandboxed = "sandbox allow-scripts allow-pointer-lock allow-modals allow-forms allow-orientation-lock"
+
+func newPolicy(cfg Config) policy {
+	hosts := ""
+	if len(cfg.Hosts) > 0 {
+		hosts = " " + strings.Join(cfg.Hosts, " ")
+	}
+	// Of a shared origin no page may frame another: 'self' would be all games.
+	ancestors := strings.Join(cfg.Ancestors, " ")
+	sandbox := sandboxed
+	if !cfg.Place.Shared {
+		ancestors = strings.TrimSpace("'self' " + ancestors)
+		sandbox += " allow-same-origin" // that is, its own
+	} else if ancestors == "" {
+		ancestors = "'none'"
+	}
+	return policy{
+		game: strings.Join([]string{
+			"default-src 'self' blob: data:" + hosts,
+			"script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:" + hosts,
+			"style-src 'self' 'unsafe-inline' blob: data:" + hosts,
+			"connect-src 'self' blob: data:" + hosts,
+			"worker-src 'self' blob:",
+			"frame-src 'self' blob: data:",
+			"object-src 'none'",
+			"base-uri 'self'",
+			"form-action 'none'",
+			"frame-ancestors " + ancestors,
+			sandbox,
+		}, "; "),
+		own:    "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors " + ancestors + "; sandbox",
+		shared: cfg.Place.Shared,
+	}
+}
+
+// permissions: games may have the screen, controllers, tilt and sound.
+// Everything else that browsers know by now is off.
+const permissions = "accelerometer=(self), autoplay=(self), fullscreen=(self), gamepad=(self), gyroscope=(self), " +
+	"keyboard-map=(self), screen-wake-lock=(self), " +
+	"browsing-topics=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
+	"encrypted-media=(), geolocation=(), hid=(), identity-credentials-get=(), idle-detection=(), local-fonts=(), " +
+	"magnetometer=(), microphone=(), midi=(), otp-credentials=(), payment=(), picture-in-picture=(), " +
+	"publickey-credentials-create=(), publickey-credentials-get=(), serial=(), storage-access=(), usb=(), " +
+	"window-management=(), xr-spatial-tracking=()"
+
+// headers are those of every answer. There is no Cross-Origin-Opener-Policy
+// for games: HTML has browsers refuse a page that has both it and a sandbox,
+// and the sandbox already keeps a game from what opened it.
+func (p policy) headers(h http.Header) {
+	h.Set("Content-Security-Policy", p.game)
+	h.Set("Permissions-Policy", permissions)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-DNS-Prefetch-Control", "off")
+	h.Set("X-Robots-Tag", "noindex, nofollow")
+	if p.shared {
+		// A page of an opaque origin is a stranger to its own files. Who can
+		// name them has the token.
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+		return
+	}
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Origin-Agent-Cluster", "?1")
+}
+
+// notice is a page of ours, in plain words.
+type notice struct{ title, text string }
+
+var (
+	pageLink      = notice{"This game needs a link", "Links to games work for a while only. Ask whoever showed you this game for a new one. If you have just opened one, allow this page to set a cookie, and open it again."}
+	pageNotFound  = notice{"There is nothing here", "The game has no such file."}
+	pageNoGame    = notice{"There is no game here", "It may have been removed, or the address has a slip in it."}
+	pageNoPage    = notice{"The game has no page yet", "It may still be in the making. Load this page again in a while."}
+	pageRefused   = notice{"Not for this", "The pages of other sites cannot load parts of a game, and a game cannot install a service worker."}
+	pageMethod    = notice{"Not for this", "Games can be read, nothing else."}
+	pageFault     = notice{"This did not work", "Something went wrong on our side. Try again in a while."}
+	pageElsewhere = notice{"There is no game here", "Games are shown at another port of this host."}
+)
+
+const pageText = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%[1]s</title>
+<style>body{font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto 0;padding:0 1rem;color-scheme:light dark}</style>
+<h1>%[1]s</h1><p>%[2]s</p></html>
+`
+
+// page answers with a page of ours.
+func (p policy) page(w http.ResponseWriter, r *http.Request, status int, n notice) {
+	h := w.Header()
+	p.headers(h)
+	h.Set("Content-Security-Policy", p.own)
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = fmt.Fprintf(w, pageText, html.EscapeString(n.title), html.EscapeString(n.text))
+	}
+}
