@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
@@ -126,7 +127,7 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 		}
 		found = c.parents[0]
 	}
-	if found == head {
+	if r.contains(head, found) {
 		a.Head = head.String()
 		return a, nil
 	}
@@ -138,6 +139,18 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 	}
 	a.Head, a.Versions = found.String(), v.reach(found)
 	return a, nil
+}
+
+// contains tells whether old is a version that led to newest, or that itself.
+func (r *repo) contains(newest, old plumbing.Hash) bool {
+	for !newest.IsZero() && newest != old {
+		c, err := object.GetCommit(r.store, newest)
+		if err != nil || len(c.ParentHashes) == 0 {
+			return false
+		}
+		newest = c.ParentHashes[0]
+	}
+	return newest == old
 }
 
 // foreignCommit is what is known of a commit that was looked at.
