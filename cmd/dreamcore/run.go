@@ -161,6 +161,7 @@ func newRootCmd(a *app) *cobra.Command {
 	root.AddCommand(
 		newSetupCmd(a), newServeCmd(a), newGenerateCmd(a), newGateCmd(a), newDeployCmd(a), newDoctorCmd(a),
 		newSecretCmd(a), newVolumeCmd(a), newImageCmd(a), newPsCmd(a), newSandboxCmd(a), newVersionCmd(a),
+		newImportCmd(a), newExportCmd(a), newBackupCmd(a), newRestoreCmd(a),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

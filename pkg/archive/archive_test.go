@@ -580,7 +580,7 @@ func TestAKilledBackupOrRestoreLeavesNothingHalf(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "b.tar.zst")
 	met := 0
 	for range rounds {
-		ended := killed(t, "backup", from.state, name, 150*time.Millisecond)
+		ended := killed(t, "backup", from.state, name, 500*time.Millisecond)
 		if _, err := os.Stat(name); err == nil {
 			if _, err := Check(t.Context(), name); err != nil {
 				t.Fatalf("half a backup: %v", err)
