@@ -53,8 +53,12 @@ func (d *Depot) Import(ctx context.Context, src string, opts ImportOptions) (rep
 	return report, readTar(ctx, src, spool, in.note, in.visit, in.other)
 }
 
-// openImports makes the directory of imports this process's own.
+// openImports makes the directory of imports this process's own, and the volume
+// of projects where it is missing.
 func (d *Depot) openImports() (dir string, unlock func(), err error) {
+	if _, err := d.volumes.Create(volume.Data); err != nil {
+		return "", nil, err
+	}
 	dir = filepath.Join(d.opts.StateDir, importsDir)
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return "", nil, fileError("write", dir, err)

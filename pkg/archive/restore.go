@@ -28,16 +28,16 @@ func (d *Depot) Restore(ctx context.Context, src string, force bool) (report Rep
 	if err != nil {
 		return report, err
 	}
-	if !force {
-		if err := d.checkEmpty(ctx, contents); err != nil {
-			return report, err
-		}
-	}
 	spool, unlock, err := d.openImports()
 	if err != nil {
 		return report, err
 	}
 	defer unlock()
+	if !force {
+		if err := d.checkEmpty(ctx, contents); err != nil {
+			return report, err
+		}
+	}
 	in := &importer{depot: d, ctx: ctx, opts: ImportOptions{Force: force}, message: restoreMessage, report: &report}
 	o := &restorer{importer: in, force: force}
 	defer o.closeHome()

@@ -95,7 +95,6 @@ func TestProjectsMoveInAndOut(t *testing.T) {
 	}
 	s.stop()
 	fresh := emptyHost(t)
-	fresh.must("volume", "create", "dreamcore-data")
 	fresh.must("restore", backup)
 	if out := fresh.must("volume", "get", "dreamcore-data", place+"/index.html", "-"); out != "by hand\n" {
 		t.Errorf("restored: %q", out)
