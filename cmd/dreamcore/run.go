@@ -173,7 +173,7 @@ func newRootCmd(a *app) *cobra.Command {
 	pf.BoolVar(&a.io.JSON, "json", false, "print JSON for programs")
 	root.AddCommand(
 		newSetupCmd(a), newServeCmd(a), newGenerateCmd(a), newGateCmd(a), newDeployCmd(a), newDoctorCmd(a),
-		newSecretCmd(a), newVolumeCmd(a), newPreviewCmd(a), newImageCmd(a), newPsCmd(a), newSandboxCmd(a), newUsageCmd(a), newAuditCmd(a), newVersionCmd(a),
+		newSecretCmd(a), newVolumeCmd(a), newPreviewCmd(a), newImageCmd(a), newPsCmd(a), newSandboxCmd(a), newUsageCmd(a), newAuditCmd(a), newVersionCmd(a), newImportCmd(a), newExportCmd(a), newBackupCmd(a), newRestoreCmd(a),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

@@ -8,10 +8,10 @@ import (
 
 func newVolumeCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "volume", Short: "Create and list volumes",
+		Use: "volume", Short: "Volumes and their files: create, list, get, put, ls, rm",
 		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newVolumeCreateCmd(a), newVolumeListCmd(a))
+	c.AddCommand(newVolumeCreateCmd(a), newVolumeListCmd(a), newVolumeLsCmd(a), newVolumeGetCmd(a), newVolumePutCmd(a), newVolumeRmCmd(a))
 	return c
 }
 
@@ -43,7 +43,7 @@ func newVolumeCreateCmd(a *app) *cobra.Command {
 
 func newVolumeListCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List volumes", Args: usageArgs(cobra.NoArgs),
+		Use: "list", Short: "List volumes", Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			s, err := a.open()
 			if err != nil {

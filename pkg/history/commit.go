@@ -80,6 +80,11 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 	}
 	objects := newWriter(r.dir)
 	snap = newSnapshot(ctx, objects, old)
+	if head.IsZero() {
+		if head, before, err = r.begin(ctx, root, snap); err != nil {
+			return head, snap, false, err
+		}
+	}
 	tree, files, err := snap.dir(top, "", 1)
 	if err != nil {
 		return head, snap, false, err

@@ -1,0 +1,340 @@
+package history
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// foreign is a repository that somebody else has made, and may have made to
+// harm: it is only read, below an os.Root, one path element at a time.
+type foreign struct {
+	ctx     context.Context
+	root    *os.Root
+	objects *os.Root // nil: there are none
+	packs   []*pack
+	left    int64 // bytes that may still be read or made
+}
+
+// openForeign opens a repository. What is not as it should be is found when it
+// is read. The caller must close it; git stays open.
+func openForeign(ctx context.Context, git *os.Root, left int64) (*foreign, error) {
+	f := &foreign{ctx: ctx, root: git, left: left}
+	objects, err := openDirs(git, objectsDir)
+	if err != nil {
+		return f, nil // then no object is found
+	}
+	f.objects = objects
+	dir, err := openDirs(objects, "pack")
+	if err != nil {
+		return f, nil
+	}
+	defer dir.Close()
+	f.packs = openPacks(dir)
+	return f, nil
+}
+
+func (f *foreign) close() {
+	for _, p := range f.packs {
+		p.close()
+	}
+	if f.objects != nil {
+		f.objects.Close()
+	}
+}
+
+// openDirs opens a directory below root; a link on the way is an error.
+func openDirs(root *os.Root, name string) (*os.Root, error) {
+	dir, err := root.OpenRoot(".")
+	if name == "." {
+		return dir, err
+	}
+	for element := range strings.SplitSeq(name, "/") {
+		if err != nil {
+			return nil, err
+		}
+		before, err2 := dir.Lstat(element)
+		if err2 == nil && !before.IsDir() {
+			err2 = errMoved
+		}
+		var next *os.Root
+		if err = err2; err == nil {
+			next, err = openDir(dir, element, before)
+		}
+		dir.Close()
+		dir = next
+	}
+	return dir, err
+}
+
+// openFile opens a regular file below root for reading, without waiting.
+func openFile(root *os.Root, name string) (*os.File, int64, error) {
+	dir, err := openDirs(root, path.Dir(name))
+	if err != nil {
+		return nil, 0, err
+	}
+	defer dir.Close()
+	before, err := dir.Lstat(path.Base(name))
+	if err != nil {
+		return nil, 0, err
+	}
+	if !before.Mode().IsRegular() {
+		return nil, 0, errMoved
+	}
+	file, err := dir.OpenFile(path.Base(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, moved(err)
+	}
+	after, err := file.Stat()
+	if err == nil && !os.SameFile(before, after) {
+		err = errMoved
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, file.Close())
+	}
+	return file, after.Size(), nil
+}
+
+func (f *foreign) text(name string, limit int64) (string, error) {
+	file, size, err := openFile(f.root, name)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	if size > limit {
+		return "", faultf("%s is too long", name)
+	}
+	raw, err := io.ReadAll(io.LimitReader(file, limit))
+	return string(raw), err
+}
+
+// head returns the newest commit of the branch; zero: there is none yet. Every
+// error is a fault of the repository.
+func (f *foreign) head() (plumbing.Hash, error) {
+	name := headFile
+	for range maxSymbolicRefs {
+		text, err := f.text(name, maxRefBytes)
+		if isFault(err) {
+			return plumbing.ZeroHash, err
+		}
+		if err != nil && name == headFile {
+			return plumbing.ZeroHash, faultf("it has no HEAD that can be read")
+		}
+		if err != nil {
+			return f.packedRef(name)
+		}
+		text = strings.TrimSpace(text)
+		target, symbolic := strings.CutPrefix(text, "ref:")
+		if !symbolic {
+			return parseHash(text)
+		}
+		name = strings.TrimSpace(target)
+		if !strings.HasPrefix(name, "refs/") || path.Clean(name) != name || strings.ContainsRune(name, 0) {
+			return plumbing.ZeroHash, faultf("HEAD names no branch")
+		}
+	}
+	return plumbing.ZeroHash, faultf("HEAD names a reference that names another, and so on")
+}
+
+func parseHash(text string) (plumbing.Hash, error) {
+	if !plumbing.IsHash(text) || len(text) != 40 {
+		return plumbing.ZeroHash, faultf("its branch does not hold a SHA-1 hash")
+	}
+	return plumbing.NewHash(text), nil
+}
+
+func (f *foreign) packedRef(name string) (plumbing.Hash, error) {
+	text, err := f.text("packed-refs", maxPackedRefs)
+	if isFault(err) {
+		return plumbing.ZeroHash, err
+	}
+	if err != nil {
+		return plumbing.ZeroHash, nil // no commit was made yet
+	}
+	for line := range strings.Lines(text) {
+		hash, ref, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
+		if ref == name {
+			return parseHash(hash)
+		}
+	}
+	return plumbing.ZeroHash, nil
+}
+
+// spend takes bytes from what may still be read.
+func (f *foreign) spend(n int64) error {
+	if err := f.ctx.Err(); err != nil {
+		return err
+	}
+	if f.left -= n; f.left < 0 {
+		return faultf("it is too large to be taken over")
+	}
+	return nil
+}
+
+// read returns an object, verified by its hash. A fault: it is not there, of
+// another type, larger than limit, or damaged.
+func (f *foreign) read(hash plumbing.Hash, want plumbing.ObjectType, limit int64) ([]byte, error) {
+	t, content, err := f.find(hash, limit)
+	if err != nil {
+		return nil, err
+	}
+	if t != want || plumbing.ComputeHash(t, content) != hash {
+		return nil, faultf("object %s is damaged", Short(hash.String()))
+	}
+	return content, nil
+}
+
+func (f *foreign) find(hash plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
+	o, err := f.loose(hash)
+	if err == nil {
+		defer o.close()
+		content, err := f.all(o, hash, limit)
+		return o.kind, content, err
+	}
+	if !isGone(err) {
+		return 0, nil, f.broken(hash, err)
+	}
+	for _, p := range f.packs {
+		if offset, ok := p.find(hash); ok {
+			return f.packed(p, offset, hash, limit)
+		}
+	}
+	return 0, nil, faultf("object %s is missing", Short(hash.String()))
+}
+
+// broken makes an error that the repository causes a fault.
+func (f *foreign) broken(hash plumbing.Hash, err error) error {
+	if isFault(err) || f.ctx.Err() != nil {
+		return err
+	}
+	return faultf("object %s cannot be read: %v", Short(hash.String()), err)
+}
+
+func (f *foreign) all(o *loose, hash plumbing.Hash, limit int64) ([]byte, error) {
+	if o.size > limit {
+		return nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
+	}
+	if err := f.spend(o.size); err != nil {
+		return nil, err
+	}
+	content, err := readExactly(o.r, o.size)
+	if err != nil {
+		return nil, f.broken(hash, err)
+	}
+	return content, nil
+}
+
+// readExactly allocates as it reads: a size that is a lie costs nothing.
+func readExactly(r io.Reader, size int64) ([]byte, error) {
+	var b bytes.Buffer
+	b.Grow(int(min(size, 64<<10)))
+	n, err := io.Copy(&b, io.LimitReader(r, size+1))
+	if err == nil && n != size {
+		err = fmt.Errorf("%d bytes instead of %d", n, size)
+	}
+	return b.Bytes(), err
+}
+
+// copyBlob stores a blob; a large one is never in memory as a whole unless it
+// is made from a delta.
+func (f *foreign) copyBlob(hash plumbing.Hash, w *writer) error {
+	o, err := f.loose(hash)
+	if err != nil && !isGone(err) {
+		return f.broken(hash, err)
+	}
+	if err != nil {
+		content, err := f.read(hash, plumbing.BlobObject, maxInMemoryBytes)
+		if err == nil {
+			_, err = w.put(plumbing.BlobObject, content, plumbing.ZeroHash)
+		}
+		return err
+	}
+	defer o.close()
+	if o.kind != plumbing.BlobObject || o.size > MaxFileBytes {
+		return faultf("object %s is no file, or too large", Short(hash.String()))
+	}
+	if o.size <= smallBytes {
+		content, err := f.all(o, hash, smallBytes)
+		if err == nil && plumbing.ComputeHash(plumbing.BlobObject, content) != hash {
+			err = faultf("object %s is damaged", Short(hash.String()))
+		}
+		if err == nil {
+			_, err = w.put(plumbing.BlobObject, content, plumbing.ZeroHash)
+		}
+		return err
+	}
+	if err := f.spend(o.size); err != nil {
+		return err
+	}
+	src := &source{r: o.r, ctx: f.ctx}
+	got, err := w.putBlob(src, o.size, plumbing.ZeroHash)
+	if errors.Is(err, errShort) || src.err != nil {
+		return f.broken(hash, errors.Join(err, src.err))
+	}
+	if err == nil && got != hash {
+		// It lies under its true hash, where nothing leads to it.
+		err = faultf("object %s is damaged", Short(hash.String()))
+	}
+	return err
+}
+
+// loose is an object that is a file of its own.
+type loose struct {
+	kind plumbing.ObjectType
+	size int64
+	r    io.Reader
+	zip  io.Closer
+	file *os.File
+}
+
+func (o *loose) close() {
+	o.zip.Close()
+	o.file.Close()
+}
+
+// loose opens an object that is a file of its own, up to its content.
+func (f *foreign) loose(hash plumbing.Hash) (*loose, error) {
+	if f.objects == nil {
+		return nil, fs.ErrNotExist
+	}
+	hex := hash.String()
+	file, _, err := openFile(f.objects, hex[:2]+"/"+hex[2:])
+	if err != nil {
+		return nil, err
+	}
+	zip, err := zlib.NewReader(file)
+	if err != nil {
+		return nil, errors.Join(faultf("object %s is damaged", Short(hex)), file.Close())
+	}
+	o := &loose{r: zip, zip: zip, file: file}
+	const longest = 32 // bytes: a type and a size
+	var header []byte
+	for b := make([]byte, 1); ; header = append(header, b[0]) {
+		if _, err = io.ReadFull(zip, b); err != nil || b[0] == 0 || len(header) > longest {
+			break
+		}
+	}
+	kind, size, ok := strings.Cut(string(header), " ")
+	if err == nil && ok {
+		o.kind, err = plumbing.ParseObjectType(kind)
+	}
+	if err == nil {
+		o.size, err = strconv.ParseInt(size, 10, 64)
+	}
+	if err != nil || o.size < 0 {
+		o.close()
+		return nil, faultf("object %s is damaged", Short(hex))
+	}
+	return o, nil
+}

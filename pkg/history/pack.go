@@ -1,0 +1,232 @@
+package history
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io/fs"
+	"os"
+	"sort"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+)
+
+const (
+	maxPacks      = 1000
+	maxDeltaDepth = 4095 // as stock git has it
+	packCache     = 32 << 20
+)
+
+// pack is a file with many objects and its index, both as somebody else has
+// made them. Nothing of the index is believed but where to look: an object is
+// verified by its hash when it is read.
+type pack struct {
+	data    *os.File
+	index   *os.File
+	count   int64 // objects
+	scanner *packfile.Scanner
+	cache   map[int64]packObject // by offset
+	cached  int
+}
+
+type packObject struct {
+	kind    plumbing.ObjectType
+	content []byte
+}
+
+// openPacks opens the packs that have an index that can be one.
+func openPacks(dir *os.Root) (packs []*pack) {
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		base, ok := strings.CutSuffix(e.Name(), ".idx")
+		if !ok || len(packs) == maxPacks {
+			continue
+		}
+		if p := openPack(dir, base); p != nil {
+			packs = append(packs, p)
+		}
+	}
+	return packs
+}
+
+// Index of version 2: magic, version, a table of 256 counts, the hashes in
+// order, a checksum and an offset for each, offsets that need 8 bytes, two
+// hashes.
+const (
+	packMagic   = "\xfftOc\x00\x00\x00\x02"
+	packTable   = 8
+	packHashes  = packTable + 256*4
+	largeOffset = 1 << 31
+)
+
+func openPack(dir *os.Root, base string) *pack {
+	index, size, err := openFile(dir, base+".idx")
+	if err != nil {
+		return nil
+	}
+	data, _, err := openFile(dir, base+".pack")
+	if err != nil {
+		index.Close()
+		return nil
+	}
+	p := &pack{data: data, index: index, cache: map[int64]packObject{}}
+	magic := make([]byte, len(packMagic))
+	_, err = index.ReadAt(magic, 0)
+	count, ok := p.number(packTable + 255*4)
+	if err != nil || !ok || string(magic) != packMagic || packHashes+count*28 > size {
+		p.close()
+		return nil
+	}
+	p.count = count
+	p.scanner = packfile.NewScanner(data)
+	return p
+}
+
+func (p *pack) close() {
+	p.data.Close()
+	p.index.Close()
+}
+
+func (p *pack) number(at int64) (int64, bool) {
+	var b [4]byte
+	_, err := p.index.ReadAt(b[:], at)
+	return int64(binary.BigEndian.Uint32(b[:])), err == nil
+}
+
+// find returns where the index says that an object begins.
+func (p *pack) find(hash plumbing.Hash) (offset int64, ok bool) {
+	var got plumbing.Hash
+	i := int64(sort.Search(int(p.count), func(i int) bool {
+		if _, err := p.index.ReadAt(got[:], packHashes+int64(i)*20); err != nil {
+			return false
+		}
+		return bytes.Compare(got[:], hash[:]) >= 0
+	}))
+	if i >= p.count {
+		return 0, false
+	}
+	if _, err := p.index.ReadAt(got[:], packHashes+i*20); err != nil || got != hash {
+		return 0, false
+	}
+	if offset, ok = p.number(packHashes + p.count*24 + i*4); !ok || offset < largeOffset {
+		return offset, ok
+	}
+	var b [8]byte
+	if _, err := p.index.ReadAt(b[:], packHashes+p.count*28+(offset-largeOffset)*8); err != nil {
+		return 0, false
+	}
+	offset = int64(binary.BigEndian.Uint64(b[:]))
+	return offset, offset >= 0
+}
+
+// packed returns an object of a pack: the one at the end of a chain of deltas.
+func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
+	var deltas [][]byte
+	var at []int64
+	var base packObject
+	for {
+		if known, ok := p.cache[offset]; ok {
+			base = known
+			break
+		}
+		if len(deltas) > maxDeltaDepth {
+			return 0, nil, faultf("object %s is made of too many others", Short(hash.String()))
+		}
+		h, err := p.scanner.SeekObjectHeader(offset)
+		if err != nil {
+			return 0, nil, f.broken(hash, err)
+		}
+		isDelta := h.Type == plumbing.OFSDeltaObject || h.Type == plumbing.REFDeltaObject
+		bound := limit
+		if isDelta {
+			bound = maxInMemoryBytes
+		}
+		content, err := f.inflate(p, h.Length, bound, hash)
+		if err != nil {
+			return 0, nil, err
+		}
+		if !isDelta {
+			base = packObject{h.Type, content}
+			p.keep(offset, base)
+			break
+		}
+		deltas, at = append(deltas, content), append(at, offset)
+		offset = h.OffsetReference
+		if h.Type == plumbing.REFDeltaObject {
+			var ok bool
+			if offset, ok = p.find(h.Reference); !ok {
+				return 0, nil, faultf("object %s is missing", Short(h.Reference.String()))
+			}
+		}
+	}
+	for i := len(deltas) - 1; i >= 0; i-- {
+		made, err := f.patch(base.content, deltas[i], hash)
+		if err != nil {
+			return 0, nil, err
+		}
+		base.content = made
+		p.keep(at[i], base)
+	}
+	if int64(len(base.content)) > limit {
+		return 0, nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
+	}
+	return base.kind, base.content, nil
+}
+
+// keep remembers an object that others may be made from.
+func (p *pack) keep(offset int64, o packObject) {
+	if len(o.content) > packCache/4 {
+		return
+	}
+	if p.cached += len(o.content); p.cached > packCache {
+		clear(p.cache)
+		p.cached = len(o.content)
+	}
+	p.cache[offset] = o
+}
+
+// inflate returns what begins where the scanner is.
+func (f *foreign) inflate(p *pack, size, limit int64, hash plumbing.Hash) ([]byte, error) {
+	if size < 0 || size > limit {
+		return nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
+	}
+	if err := f.spend(size); err != nil {
+		return nil, err
+	}
+	r, err := p.scanner.ReadObject()
+	if err != nil {
+		return nil, f.broken(hash, err)
+	}
+	defer r.Close()
+	content, err := readExactly(r, size)
+	if err != nil {
+		return nil, f.broken(hash, err)
+	}
+	return content, nil
+}
+
+// patch makes an object from another and a delta, whose second number is how
+// large it becomes.
+func (f *foreign) patch(base, delta []byte, hash plumbing.Hash) ([]byte, error) {
+	r := bytes.NewReader(delta)
+	_, err := binary.ReadUvarint(r)
+	var size uint64
+	if err == nil {
+		size, err = binary.ReadUvarint(r)
+	}
+	if err != nil || size > maxInMemoryBytes {
+		return nil, faultf("object %s is made from a delta that is none, or too large", Short(hash.String()))
+	}
+	if err := f.spend(int64(size)); err != nil {
+		return nil, err
+	}
+	made, err := packfile.PatchDelta(base, delta)
+	if err != nil {
+		return nil, f.broken(hash, err)
+	}
+	return made, nil
+}

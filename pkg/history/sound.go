@@ -1,0 +1,127 @@
+package history
+
+import (
+	"bytes"
+	"errors"
+	"regexp"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// What follows is what git fsck --strict asks of commits and trees.
+
+var identForm = regexp.MustCompile(`^[^<>\n\x00]* <[^<>\n\x00]*> (0|[1-9][0-9]*) [+-][0-9][0-9][0-9][0-9]$`)
+
+const maxDateDigits = 12
+
+func isIdent(text string) bool {
+	if !identForm.MatchString(text) {
+		return false
+	}
+	fields := strings.Fields(text)
+	return len(fields[len(fields)-2]) <= maxDateDigits
+}
+
+// parse reads a commit; an error is a fault.
+func (c *foreignCommit) parse(raw []byte) error {
+	if bytes.IndexByte(raw, 0) >= 0 {
+		return faultf("a commit has a NUL in it")
+	}
+	header, _, ok := bytes.Cut(raw, []byte("\n\n"))
+	if !ok && !bytes.HasSuffix(raw, []byte("\n")) {
+		return faultf("a commit has no end of its header")
+	}
+	lines := strings.Split(strings.TrimSuffix(string(header), "\n"), "\n")
+	take := func(key string) (string, bool) {
+		if len(lines) == 0 {
+			return "", false
+		}
+		v, ok := strings.CutPrefix(lines[0], key+" ")
+		if ok {
+			lines = lines[1:]
+		}
+		return v, ok
+	}
+	tree, ok := take("tree")
+	if !ok || !isHash(tree) {
+		return faultf("a commit names no tree")
+	}
+	c.tree = plumbing.NewHash(tree)
+	for p, ok := take("parent"); ok; p, ok = take("parent") {
+		if !isHash(p) {
+			return faultf("a commit names a parent that is none")
+		}
+		c.parents = append(c.parents, plumbing.NewHash(p))
+	}
+	for _, who := range []string{"author", "committer"} {
+		if ident, ok := take(who); !ok || !isIdent(ident) {
+			return faultf("a commit has no proper %s", who)
+		}
+	}
+	for _, line := range lines {
+		if strings.HasPrefix(line, "author ") {
+			return faultf("a commit has two authors")
+		}
+	}
+	return nil
+}
+
+// isHash is stricter than plumbing.IsHash: Git writes lower case.
+func isHash(text string) bool {
+	return len(text) == 40 && strings.Trim(text, "0123456789abcdef") == "" && text != plumbing.ZeroHash.String()
+}
+
+// Kinds of entries of a tree.
+const (
+	aFile = iota // or a link
+	aDir
+	aCommit // of another repository, which is not there
+)
+
+type foreignItem struct {
+	name string
+	kind int
+	hash plumbing.Hash
+}
+
+// parseTree reads a tree, and refuses what must not be checked out anywhere.
+func parseTree(raw []byte) ([]foreignItem, error) {
+	var items []foreignItem
+	names := map[string]bool{}
+	before := ""
+	for len(raw) > 0 {
+		head, rest, ok := bytes.Cut(raw, []byte{0})
+		if !ok || len(rest) < len(plumbing.ZeroHash) {
+			return nil, errors.New("it ends too early")
+		}
+		mode, name, ok := strings.Cut(string(head), " ")
+		i := foreignItem{name: name}
+		copy(i.hash[:], rest)
+		raw = rest[len(i.hash):]
+		switch mode {
+		case "100644", "100755", "100664", "120000":
+		case "40000":
+			i.kind = aDir
+		case "160000":
+			i.kind = aCommit
+		default:
+			ok = false
+		}
+		sortName := name
+		if i.kind == aDir {
+			sortName += "/"
+		}
+		switch {
+		case !ok || i.hash.IsZero():
+			return nil, errors.New("it has an entry that is none")
+		case name == "" || name == "." || name == ".." || strings.Contains(name, "/") || reserved(name, mode == "120000"):
+			return nil, faultf("it has the reserved name %q", name)
+		case names[name] || sortName <= before:
+			return nil, errors.New("it is not in order")
+		}
+		names[name], before = true, sortName
+		items = append(items, i)
+	}
+	return items, nil
+}
