@@ -109,6 +109,14 @@ type fakeProber struct {
 	gvisor func(context.Context) (probe.Kernel, error)
 	stream func(context.Context, func(dreamcore.Event) error) error
 	volume func(context.Context) (probe.VolumeResult, error)
+	deep   func(ctx context.Context, check, nonce string) (probe.Report, error)
+}
+
+func (p *fakeProber) Deep(ctx context.Context, check, nonce string) (probe.Report, error) {
+	if p.deep != nil {
+		return p.deep(ctx, check, nonce)
+	}
+	return probe.Report{Check: check, Evidence: []probe.Evidence{{Tried: "tcp=x", Seen: "refused " + nonce}}}, nil
 }
 
 func (p *fakeProber) SandboxIO(ctx context.Context) (probe.IOResult, error) {
