@@ -179,11 +179,18 @@ var attempts = map[string]attempt{
 		return unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Port: 67, Addr: [4]byte{255, 255, 255, 255}})
 	},
 	"tun": func() error {
+		// gVisor has the device for everybody; an interface is the breach.
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
-		if err == nil {
-			_ = unix.Close(fd)
+		if err != nil {
+			return err
 		}
-		return err
+		defer unix.Close(fd)
+		request, err := unix.NewIfreq("tun0")
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		return unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
 	},
 }
 
