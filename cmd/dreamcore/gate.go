@@ -20,14 +20,19 @@ import (
 type gateOptions struct {
 	endpoint endpointOptions
 	all      bool
+	deep     bool
 	junit    string
 	timeout  time.Duration
 }
 
 func newGateCmd(a *app) *cobra.Command {
 	var o gateOptions
-	var names []string
+	var names, deep []string
 	for _, g := range gate.All() {
+		if g.Deep {
+			deep = append(deep, fmt.Sprintf("  %-2d %-11s %s", g.Number, g.Name, g.Passes))
+			continue
+		}
 		names = append(names, fmt.Sprintf("  %d %-11s %s", g.Number, g.Name, g.Passes))
 	}
 	c := &cobra.Command{
@@ -35,7 +40,8 @@ func newGateCmd(a *app) *cobra.Command {
 		Short: "Check a service: sandboxes, isolation, streaming, volumes, auth",
 		Long: "Checks any service of the contract, this one or another, by what it does.\n" +
 			"Without --endpoint or MODAL_ENDPOINT it checks a server that it starts itself.\n\n" +
-			"The gates, and when each passes:\n" + strings.Join(names, "\n"),
+			"The gates, and when each passes:\n" + strings.Join(names, "\n") +
+			"\n\nDeep gates, with --all --deep or by name. The service attacks itself in\nsandboxes of throw-away users and shows what it saw:\n" + strings.Join(deep, "\n"),
 		Example: "  dreamcore gate --all\n" +
 			"  dreamcore gate isolation 3 --endpoint http://host:8080 --secret-file FILE",
 		RunE: func(c *cobra.Command, args []string) error { return runGate(c.Context(), a, o, args) },
@@ -43,6 +49,7 @@ func newGateCmd(a *app) *cobra.Command {
 	f := c.Flags()
 	o.endpoint.add(c)
 	f.BoolVar(&o.all, "all", false, "every gate")
+	f.BoolVar(&o.deep, "deep", false, "with --all: the deep gates too")
 	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
 	f.DurationVar(&o.timeout, "timeout", gate.DefaultTimeout, "limit of each gate")
 	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, logLevelSetting)
@@ -50,9 +57,12 @@ func newGateCmd(a *app) *cobra.Command {
 }
 
 func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err error) {
-	gates, err := gate.Select(names, o.all)
+	gates, err := gate.Select(names, o.all, o.deep)
 	if err != nil {
 		return err
+	}
+	if o.deep && !o.all {
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--deep goes with --all", Hint: "run: dreamcore gate --all --deep; or name the gates"}
 	}
 	if o.timeout <= 0 {
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--timeout must be more than 0", Hint: "write it with its unit, like 60s"}
@@ -65,7 +75,11 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err er
 		c.Close()
 		err = errors.Join(err, stop())
 	}()
-	cfg := gate.Config{Client: c, Gates: gates, Timeout: o.timeout, AllowNonGVisor: a.env.AllowNonGVisor}
+	var unlimited bool
+	if settings, err := a.config(); err == nil {
+		unlimited = settings.AllowUnlimited
+	}
+	cfg := gate.Config{Client: c, Gates: gates, Timeout: o.timeout, AllowNonGVisor: a.env.AllowNonGVisor, AllowUnlimited: unlimited}
 	var view *gate.View
 	if !a.io.JSON {
 		view = gate.NewView(a.io.Stdout(), c.Endpoint().String())

@@ -235,7 +235,7 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	}
 	m.prober = probe.New(probe.Config{
 		Sandboxes: m.provider, Root: m.root.Root, Limits: limits(s.cfg), UID: uint32(s.cfg.UID), GID: uint32(s.cfg.GID),
-		Scratch: s.volumes.Scratch, Logger: log,
+		Scratch: s.volumes.Scratch, Logger: log, Deep: m.deepChecks(),
 	})
 	if err = m.checkRoot(ctx, bin); err != nil {
 		return nil, err

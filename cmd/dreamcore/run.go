@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/crash"
@@ -92,11 +93,18 @@ func interruptible() (context.Context, func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		select {
-		case <-signals:
-		case <-pipe:
-		case <-ctx.Done():
-			return
+		for broken := false; !broken; {
+			select {
+			case <-signals:
+				broken = true
+			case <-pipe:
+				// Who asks for SIGPIPE gets it for every connection: somebody who
+				// hangs up on the service, or a sandbox on the model gateway, must
+				// not end it.
+				broken = unread(unix.Stdout) || unread(unix.Stderr)
+			case <-ctx.Done():
+				return
+			}
 		}
 		signal.Stop(signals)
 		cancel(errInterrupted)
@@ -107,6 +115,13 @@ func interruptible() (context.Context, func()) {
 		cancel(nil)
 		<-done
 	}
+}
+
+// unread tells whether nobody can read any more what is written to a descriptor.
+func unread(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }
 
 // report shows an error once and returns the exit code for it.

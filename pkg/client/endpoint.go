@@ -19,6 +19,7 @@ const (
 	NameTestStream    = "test_stream"
 	NameTestVolume    = "test_volume"
 	NameTestAuth      = "test_auth"
+	NameTestDeep      = "test_deep"
 	NamePrewarm       = "prewarm_sandbox"
 	NameGetFile       = "get_file"
 	NameListFiles     = "list_files"
@@ -31,7 +32,7 @@ const (
 func endpointNames() []string {
 	return []string{
 		NameHealth, NameGenerateGame, NameTestSandboxIO, NameTestGVisor, NameTestStream, NameTestVolume,
-		NameTestAuth, NamePrewarm, NameGetFile, NameListFiles, NameApplyFiles, NameSkillContent,
+		NameTestAuth, NameTestDeep, NamePrewarm, NameGetFile, NameListFiles, NameApplyFiles, NameSkillContent,
 		NamePreviewLink,
 	}
 }

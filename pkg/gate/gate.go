@@ -37,6 +37,7 @@ type Gate struct {
 	Number int
 	Name   string
 	Passes string // when it passes, in words
+	Deep   bool   // asks the server for evidence; only with --deep, or by name
 	check  func(context.Context, Config) verdict
 }
 
@@ -46,27 +47,29 @@ type verdict struct {
 	detail string
 	err    error  // the cause of a failure, for its hint and code; may be nil
 	until  string // how far it came, for a check that time has ended
+
+	evidence []Evidence
 }
 
-// All returns every gate in the order in which they run.
+// All returns every gate in the order in which they run, the deep ones last.
 func All() []Gate {
-	return []Gate{
-		{0, "health", "the server answers and is healthy", checkHealth},
-		{1, "sandbox-io", "output equals the input that was sent", checkSandboxIO},
-		{2, "isolation", "gVisor is seen inside the sandbox", checkIsolation},
-		{3, "streaming", "5 or more chunks arrive, 0.5 to 2 s apart", checkStreaming},
-		{4, "volume", "what one sandbox wrote, another one reads", checkVolume},
-		{5, "auth", "401 without the right secret, 200 with it", checkAuth},
-	}
+	return append([]Gate{
+		{0, "health", "the server answers and is healthy", false, checkHealth},
+		{1, "sandbox-io", "output equals the input that was sent", false, checkSandboxIO},
+		{2, "isolation", "gVisor is seen inside the sandbox", false, checkIsolation},
+		{3, "streaming", "5 or more chunks arrive, 0.5 to 2 s apart", false, checkStreaming},
+		{4, "volume", "what one sandbox wrote, another one reads", false, checkVolume},
+		{5, "auth", "401 without the right secret, 200 with it", false, checkAuth},
+	}, deepGates()...)
 }
 
 // Select returns the gates that names choose, each by its name or its number,
-// in the order of All, or every gate. Nothing chosen and an unknown name are
-// Errors with CodeInvalid that list the gates.
-func Select(names []string, all bool) ([]Gate, error) {
+// in the order of All, or every gate, of the deep ones only with deep. Nothing
+// chosen and an unknown name are Errors with CodeInvalid that list the gates.
+func Select(names []string, all, deep bool) ([]Gate, error) {
 	gates := All()
 	if all && len(names) == 0 {
-		return gates, nil
+		return slices.DeleteFunc(gates, func(g Gate) bool { return g.Deep && !deep }), nil
 	}
 	if all {
 		return nil, invalid("name gates or use --all, not both")
@@ -101,6 +104,6 @@ func invalid(message string) error {
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeInvalid,
 		Message: message,
-		Hint:    "gates by number or name: " + strings.Join(list, ", ") + "; all of them: dreamcore gate --all",
+		Hint:    "gates by number or name: " + strings.Join(list, ", ") + "; all of them: dreamcore gate --all --deep",
 	}
 }

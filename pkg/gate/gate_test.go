@@ -22,17 +22,17 @@ func TestARightServerPassesEveryGate(t *testing.T) {
 		var started, ended []string
 		report := Run(t.Context(), Config{
 			Client:   connect(t, "http://server", testSecret, inMemory{server{}}),
-			Gates:    All(),
+			Gates:    standard(t),
 			OnStart:  func(g Gate) { started = append(started, g.Name) },
 			OnResult: func(r Result) { ended = append(ended, r.Name) },
 		})
 		want := Report{Endpoint: "http://server", Passed: true, Gates: []Result{
-			{0, "health", Pass, "dreamcore 1.0.0", 0, nil},
-			{1, "sandbox-io", Pass, `"hello" went in and came out`, 0, nil},
-			{2, "isolation", Pass, "Linux version 4.19.0-gvisor", 0, nil},
-			{3, "streaming", Pass, "5 chunks, 1.00 to 1.00 s apart", 4, nil},
-			{4, "volume", Pass, "what was written is read back, twice", 0, nil},
-			{5, "auth", Pass, "401 without, with a wrong and an empty secret; 200 with the right one", 0, nil},
+			{0, "health", Pass, "dreamcore 1.0.0", 0, nil, nil},
+			{1, "sandbox-io", Pass, `"hello" went in and came out`, 0, nil, nil},
+			{2, "isolation", Pass, "Linux version 4.19.0-gvisor", 0, nil, nil},
+			{3, "streaming", Pass, "5 chunks, 1.00 to 1.00 s apart", 4, nil, nil},
+			{4, "volume", Pass, "what was written is read back, twice", 0, nil, nil},
+			{5, "auth", Pass, "401 without, with a wrong and an empty secret; 200 with the right one", 0, nil, nil},
 		}}
 		if diff := cmp.Diff(want, report, cmpopts.IgnoreUnexported(Result{})); diff != "" {
 			t.Errorf("report (-want +got):\n%s", diff)
@@ -142,7 +142,7 @@ func oneLie(t *testing.T, name string, lie http.HandlerFunc, detail string) {
 	start := time.Now()
 	report := Run(t.Context(), Config{
 		Client:  connect(t, "http://server", testSecret, inMemory{server{lies: map[string]http.HandlerFunc{path: lie}}}),
-		Gates:   All(),
+		Gates:   standard(t),
 		Timeout: 30 * time.Second,
 	})
 	if d := time.Since(start); d > 40*time.Second {
@@ -185,7 +185,7 @@ func TestIsolationIsRelaxedOnlyWhenAllowedAndOnlyForWhatWasSeen(t *testing.T) {
 		{`{"success":false,"error":"no sandbox"}`, Fail},
 		{`<html>`, Fail},
 	} {
-		gates, err := Select([]string{"isolation"}, false)
+		gates, err := Select([]string{"isolation"}, false, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +203,7 @@ func TestIsolationIsRelaxedOnlyWhenAllowedAndOnlyForWhatWasSeen(t *testing.T) {
 func TestAnUnreachableServerSkipsTheRest(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	report := Run(t.Context(), Config{Client: connect(t, gone.URL, testSecret, &http.Transport{}), Gates: All()})
+	report := Run(t.Context(), Config{Client: connect(t, gone.URL, testSecret, &http.Transport{}), Gates: standard(t)})
 	if report.Passed || dreamcore.CodeOf(report.Err()) != dreamcore.CodeUnreachable || dreamcore.HintOf(report.Err()) == "" {
 		t.Errorf("passed %v, %v", report.Passed, report.Err())
 	}
@@ -220,7 +220,7 @@ func TestAServerThatNeverAnswersEndsAfterOneTimeout(t *testing.T) {
 		start := time.Now()
 		report := Run(t.Context(), Config{
 			Client:  connect(t, "http://server", testSecret, inMemory{http.HandlerFunc(hang)}),
-			Gates:   All(),
+			Gates:   standard(t),
 			Timeout: 10 * time.Second,
 		})
 		if d := time.Since(start); d != 10*time.Second {
@@ -239,7 +239,7 @@ func TestAnInterruptSkipsTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(2*time.Second, func() { cancel(errors.New("signal")) })
-		report := Run(ctx, Config{Client: connect(t, "http://server", testSecret, inMemory{server{}}), Gates: All()})
+		report := Run(ctx, Config{Client: connect(t, "http://server", testSecret, inMemory{server{}}), Gates: standard(t)})
 		if report.Passed {
 			t.Error("passed")
 		}
@@ -257,7 +257,7 @@ func TestAnInterruptSkipsTheRest(t *testing.T) {
 
 func TestAWrongOrNoSecretIsUnauthorized(t *testing.T) {
 	for _, secret := range []string{"", "another"} {
-		gates, err := Select([]string{"5"}, false)
+		gates, err := Select([]string{"5"}, false, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +279,7 @@ func TestGatesPassOverRealConnections(t *testing.T) {
 		"/test_stream": streamOf(600*time.Millisecond, 5, true),
 	}})
 	defer real.Close()
-	report := Run(t.Context(), Config{Client: connect(t, real.URL, testSecret, &http.Transport{DisableKeepAlives: true}), Gates: All()})
+	report := Run(t.Context(), Config{Client: connect(t, real.URL, testSecret, &http.Transport{DisableKeepAlives: true}), Gates: standard(t)})
 	if !report.Passed {
 		t.Errorf("report: %+v", report)
 	}
@@ -301,7 +301,7 @@ func TestGatesAreChosenByNameOrNumber(t *testing.T) {
 		{[]string{"3"}, false, []string{"streaming"}},
 		{[]string{"auth", "Sandbox-IO", "5", "0"}, false, []string{"health", "sandbox-io", "auth"}},
 	} {
-		got, err := Select(tt.args, tt.all)
+		got, err := Select(tt.args, tt.all, false)
 		if err != nil || !cmp.Equal(names(got), tt.want) {
 			t.Errorf("Select(%q, %v) = %q, %v; want %q", tt.args, tt.all, names(got), err, tt.want)
 		}
@@ -309,8 +309,8 @@ func TestGatesAreChosenByNameOrNumber(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		all  bool
-	}{{nil, false}, {[]string{"6"}, false}, {[]string{"-1"}, false}, {[]string{""}, false}, {[]string{"auth", "x\x1b[2J"}, false}, {[]string{"auth"}, true}} {
-		_, err := Select(tt.args, tt.all)
+	}{{nil, false}, {[]string{"14"}, false}, {[]string{"-1"}, false}, {[]string{""}, false}, {[]string{"auth", "x\x1b[2J"}, false}, {[]string{"auth"}, true}} {
+		_, err := Select(tt.args, tt.all, false)
 		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(dreamcore.HintOf(err), "3 streaming") {
 			t.Errorf("Select(%q, %v): %v, hint %q", tt.args, tt.all, err, dreamcore.HintOf(err))
 		}
@@ -324,7 +324,7 @@ func FuzzStreaming(f *testing.F) {
 	f.Add("data: {\"count\":1}\n\ndata: {\"type\":\"done\"}\n\n")
 	f.Add("data: {\"count\":1,\"count\":2}\n\ndata: {\"type\":null}\n\n")
 	f.Add(": c\n\ndata: {\"type\":\"error\"}\n\n")
-	gates, err := Select([]string{"streaming"}, false)
+	gates, err := Select([]string{"streaming"}, false, false)
 	if err != nil {
 		f.Fatal(err)
 	}

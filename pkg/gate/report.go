@@ -25,7 +25,16 @@ type Result struct {
 	Detail  string  `json:"detail"`  // one line of clean text
 	Seconds float64 `json:"seconds"` // rounded to milliseconds
 
+	Evidence []Evidence `json:"evidence,omitempty"` // of a deep gate
+
 	err error // why it failed; nil otherwise
+}
+
+// Evidence is one thing that the server tried, and what it saw of it.
+type Evidence struct {
+	Tried   string  `json:"tried"` // one line of clean text, as Seen
+	Seen    string  `json:"seen"`
+	Seconds float64 `json:"seconds"`
 }
 
 // count returns how many gates have one of the given statuses.
@@ -147,6 +156,9 @@ func (r Report) WriteJUnit(w io.Writer) error {
 			c.Skipped = &junitMessage{Message: g.Detail}
 		default:
 			c.Output = string(g.Status) + ": " + g.Detail
+		}
+		for _, e := range g.Evidence {
+			c.Output += fmt.Sprintf("\n%s: %s (%s s)", e.Tried, e.Seen, seconds(e.Seconds))
 		}
 		suite.Cases = append(suite.Cases, c)
 	}

@@ -41,20 +41,20 @@ func samples() map[string]Report {
 	unreachable := &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "nothing listens at host:8080", Hint: "start the server (dreamcore serve), or check the port"}
 	return map[string]Report{
 		"passed": {Endpoint: "http://host:8080", Passed: true, Gates: []Result{
-			{0, "health", Pass, "dreamcore 1.0.0", 0.012, nil},
-			{1, "sandbox-io", Pass, `"hello" went in and came out`, 0.412, nil},
-			{2, "isolation", Relaxed, `allowed by ALLOW_NON_GVISOR; no gVisor: /proc/version is "Linux version 6.1.0"`, 0.391, nil},
-			{3, "streaming", Pass, "5 chunks, 0.99 to 1.01 s apart", 4.523, nil},
-			{4, "volume", Pass, "what was written is read back, twice", 1.204, nil},
-			{5, "auth", Pass, "401 without, with a wrong and an empty secret; 200 with the right one", 0.021, nil},
+			{0, "health", Pass, "dreamcore 1.0.0", 0.012, nil, nil},
+			{1, "sandbox-io", Pass, `"hello" went in and came out`, 0.412, nil, nil},
+			{2, "isolation", Relaxed, `allowed by ALLOW_NON_GVISOR; no gVisor: /proc/version is "Linux version 6.1.0"`, 0.391, nil, nil},
+			{3, "streaming", Pass, "5 chunks, 0.99 to 1.01 s apart", 4.523, nil, nil},
+			{4, "volume", Pass, "what was written is read back, twice", 1.204, nil, nil},
+			{5, "auth", Pass, "401 without, with a wrong and an empty secret; 200 with the right one", 0.021, nil, nil},
 		}},
 		"failed": {Endpoint: "https://acme--dreamcore", Gates: []Result{
-			{1, "sandbox-io", Fail, "the server reports: <no> \"sandbox\" & 日本語 \ufffd]]>", 60, errors.New("x")},
-			{4, "volume", Pass, "what was written is read back, twice", 1.2, nil},
+			{1, "sandbox-io", Fail, "the server reports: <no> \"sandbox\" & 日本語 \ufffd]]>", 60, nil, errors.New("x")},
+			{4, "volume", Pass, "what was written is read back, twice", 1.2, nil, nil},
 		}},
 		"unreachable": {Endpoint: "http://host:8080", Gates: []Result{
-			{0, "health", Fail, "nothing listens at host:8080: connect: connection refused", 0.001, unreachable},
-			{1, "sandbox-io", Skipped, "the server cannot be reached", 0, nil},
+			{0, "health", Fail, "nothing listens at host:8080: connect: connection refused", 0.001, nil, unreachable},
+			{1, "sandbox-io", Skipped, "the server cannot be reached", 0, nil, nil},
 		}},
 	}
 }
@@ -101,7 +101,7 @@ func TestTheRunningGateIsShownOnATerminal(t *testing.T) {
 		view := NewView(tio.Stdout(), "http://server")
 		report := Run(t.Context(), Config{
 			Client:   connect(t, "http://server", testSecret, inMemory{server{}}),
-			Gates:    All(),
+			Gates:    standard(t),
 			OnStart:  view.Start,
 			OnResult: view.Result,
 		})
@@ -128,7 +128,7 @@ func TestNothingMovesInAPipe(t *testing.T) {
 func TestJUnitIsValidXMLWhateverADetailHolds(t *testing.T) {
 	hostile := "\x00\x01\x1b[31m]]><&\"'\ufffe\uffff\xff\u2028日本"
 	report := Report{Endpoint: hostile, Gates: []Result{
-		{1, hostile, Fail, hostile, 1, nil}, {2, "b", Skipped, hostile, 0, nil}, {3, "c", Pass, hostile, 0.5, nil},
+		{1, hostile, Fail, hostile, 1, nil, nil}, {2, "b", Skipped, hostile, 0, nil, nil}, {3, "c", Pass, hostile, 0.5, nil, nil},
 	}}
 	var b bytes.Buffer
 	if err := report.WriteJUnit(&b); err != nil {

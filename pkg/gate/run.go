@@ -26,6 +26,7 @@ type Config struct {
 	Gates          []Gate
 	Timeout        time.Duration // of each gate; 0 is DefaultTimeout
 	AllowNonGVisor bool          // isolation passes, relaxed, without gVisor
+	AllowUnlimited bool          // disk-fill passes, relaxed, where users have no bound
 	OnStart        func(Gate)
 	OnResult       func(Result)
 }
@@ -87,6 +88,8 @@ func (c Config) run(parent context.Context, g Gate) Result {
 		Detail:  short(v.detail),
 		Seconds: math.Round(took.Seconds()*1000) / 1000,
 		err:     v.err,
+
+		Evidence: v.evidence,
 	}
 }
 

@@ -47,6 +47,7 @@ type Config struct {
 	Scratch   Scratch
 	Logger    *slog.Logger  // nil: no log
 	TimeLimit time.Duration // of one check; 0 means DefaultTimeLimit
+	Deep      *Deep         // nil: no deep checks
 }
 
 // Prober runs checks. Its methods are safe for concurrent use; each takes a
@@ -56,8 +57,9 @@ type Config struct {
 // clients; its cause is for the log. CodeSetup says that no sandbox could be
 // started, CodeInternal that something in it failed.
 type Prober struct {
-	cfg Config
-	log *slog.Logger
+	cfg  Config
+	log  *slog.Logger
+	deep chan struct{} // has a value while a deep check runs
 }
 
 // New returns a Prober. It starts nothing.
@@ -68,7 +70,7 @@ func New(cfg Config) *Prober {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Prober{cfg: cfg, log: cfg.Logger}
+	return &Prober{cfg: cfg, log: cfg.Logger, deep: make(chan struct{}, 1)}
 }
 
 // limited bounds a check in time, and says so in the error of ctx.

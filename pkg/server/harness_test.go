@@ -109,6 +109,14 @@ type fakeProber struct {
 	gvisor func(context.Context) (probe.Kernel, error)
 	stream func(context.Context, func(dreamcore.Event) error) error
 	volume func(context.Context) (probe.VolumeResult, error)
+	deep   func(ctx context.Context, check, nonce string) (probe.Report, error)
+}
+
+func (p *fakeProber) Deep(ctx context.Context, check, nonce string) (probe.Report, error) {
+	if p.deep != nil {
+		return p.deep(ctx, check, nonce)
+	}
+	return probe.Report{Check: check, Evidence: []probe.Evidence{{Tried: "tcp=x", Seen: "refused " + nonce}}}, nil
 }
 
 func (p *fakeProber) SandboxIO(ctx context.Context) (probe.IOResult, error) {
@@ -234,6 +242,8 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		body = `{"skill_names":[]}`
 	case "preview_link":
 		body = `{"user_id":"` + user + `","project_id":"` + project + `"}`
+	case "test_deep":
+		body = `{"check":"dns"}`
 	}
 	req := sv.request(e.methods[0], path, body)
 	if e.methods[0] == http.MethodGet {

@@ -27,6 +27,7 @@ func (s *Server) endpoints() []endpoint {
 		{name: "test_gvisor", methods: post, serve: s.check(s.testGVisor)},
 		{name: "test_volume", methods: post, serve: s.check(s.testVolume)},
 		{name: "test_stream", methods: post, serve: s.testStream},
+		{name: "test_deep", methods: post, serve: s.testDeep},
 		{name: "test_auth", methods: post, serve: s.testAuth},
 		{name: "get_file", methods: get, serve: s.getFile},
 		{name: "list_files", methods: get, serve: s.listFiles},

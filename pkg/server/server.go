@@ -71,6 +71,9 @@ type Prober interface {
 	GVisor(ctx context.Context) (probe.Kernel, error)
 	Stream(ctx context.Context, emit func(dreamcore.Event) error) error
 	Volume(ctx context.Context) (probe.VolumeResult, error)
+	// Deep runs one of the deep checks. CodeInvalid: there is none of that
+	// name, or the nonce is none.
+	Deep(ctx context.Context, check, nonce string) (probe.Report, error)
 }
 
 // Config of a Server. Zero values of Limits mean the defaults.

@@ -12,10 +12,14 @@ import (
 const CleanRole = "clean"
 
 // Main is the program inside a sandbox: the supervisor, which talks over its
-// standard input and output, or the removal of what an ended job has left.
+// standard input and output, or the removal of what an ended job has left, or the
+// attempts of a check.
 func Main(args []string) error {
 	if len(args) > 1 && args[0] == CleanRole {
 		return Clean(args[1:])
+	}
+	if len(args) > 1 && args[0] == TryRole {
+		return Try(args[1:], os.Stdout)
 	}
 	r, err := sandbox.ParseRelay(args)
 	if err != nil {

@@ -1,0 +1,152 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// bait is a text that must never be where it is searched for.
+type bait struct {
+	name    string
+	needles map[string][]byte // by form
+}
+
+// baitCore is how much of a text is searched for: parts give it away as well.
+const baitCore = 16
+
+// newBait makes the forms of a text in which it is searched for.
+func newBait(name, text string) bait {
+	if len(text) < baitCore {
+		panic("too short to be told from other text: " + name)
+	}
+	at := (len(text) - baitCore) / 2
+	core := []byte(text[at : at+baitCore])
+	reversed := slices.Clone(core)
+	slices.Reverse(reversed)
+	percent := "%" + hex.EncodeToString(core[:1])
+	for _, c := range core[1:] {
+		percent += fmt.Sprintf("%%%02x", c)
+	}
+	b := bait{name, map[string][]byte{
+		"plain": core, "reversed": reversed,
+		"hexadecimal": []byte(hex.EncodeToString(core)), "HEXADECIMAL": []byte(strings.ToUpper(hex.EncodeToString(core))),
+		"percent": []byte(percent), "PERCENT": []byte(strings.ToUpper(percent)),
+	}}
+	// What stands before it shifts base64 by 0 to 2 bytes; the characters that
+	// depend on neighbours are left out.
+	for shift := range 3 {
+		for form, enc := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding} {
+			text := enc.EncodeToString(append(make([]byte, shift), core...))
+			from, to := (shift*8+5)/6, (shift+len(core))*8/6
+			b.needles[fmt.Sprint(form, "+", shift)] = []byte(text[from:to])
+		}
+	}
+	return b
+}
+
+// find tells in which form the bait is in what came out; "" is in none.
+func (b bait) find(text []byte) (form string) {
+	forms := [][]byte{text, bytes.Map(func(r rune) rune {
+		if strings.ContainsRune(" \t\r\n\\", r) { // dumps are broken into columns and lines
+			return -1
+		}
+		return r
+	}, text)}
+	for form, needle := range b.needles {
+		for _, t := range forms {
+			if bytes.Contains(t, needle) {
+				return form
+			}
+		}
+	}
+	return ""
+}
+
+// readTree is all that lies below a directory, as a text: names, targets of
+// links, contents. Nothing is followed, and nothing that is no file is opened.
+func readTree(t *testing.T, dir string) []byte {
+	t.Helper()
+	const most = 4 << 20
+	var all bytes.Buffer
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	_ = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // it goes away while it is looked at
+		}
+		fmt.Fprintln(&all, path)
+		if e.Type()&fs.ModeSymlink != 0 {
+			target, _ := root.Readlink(path)
+			fmt.Fprintln(&all, target)
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && info.Size() < most {
+			text, _ := root.ReadFile(path)
+			all.Write(text)
+		}
+		return nil
+	})
+	return all.Bytes()
+}
+
+// script is one of testdata/adversarial.
+type adversary struct{ theme, name, text string }
+
+// adversaries reads the scripts of a theme, with what they are told put in.
+func adversaries(t *testing.T, file string, told *strings.Replacer) []adversary {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theme := strings.TrimSuffix(filepath.Base(file), ".txtar")
+	var all []adversary
+	for line := range strings.Lines(string(raw)) {
+		if name, ok := strings.CutPrefix(line, "-- "); ok && strings.HasSuffix(name, " --\n") {
+			all = append(all, adversary{theme: theme, name: strings.TrimSuffix(name, " --\n")})
+		} else if len(all) > 0 {
+			all[len(all)-1].text += line
+		}
+	}
+	for i, a := range all {
+		if !strings.HasPrefix(a.text, "# ") {
+			t.Errorf("%s: %s does not say what it attacks", file, a.name)
+		}
+		all[i].text = told.Replace(a.text)
+	}
+	return all
+}
+
+func TestBaitsAreFoundInEveryForm(t *testing.T) {
+	const text = "sk-ant-0123456789abcdefXYZ-tail"
+	b := newBait("x", text)
+	rev := []byte(text)
+	slices.Reverse(rev)
+	percent := ""
+	for _, c := range []byte(text) {
+		percent += fmt.Sprintf("%%%02X", c)
+	}
+	spaced := strings.Join(strings.Split(hex.EncodeToString([]byte(text)), ""), " \n")
+	for i, s := range []string{
+		"a" + text + "b", "a" + string(rev), hex.EncodeToString([]byte("xy" + text)), percent, spaced,
+		base64.StdEncoding.EncodeToString([]byte(text)), base64.StdEncoding.EncodeToString([]byte("a" + text + "b")),
+		base64.URLEncoding.EncodeToString([]byte("ab" + text + "~~")), text[3:25],
+	} {
+		if b.find([]byte(s)) == "" {
+			t.Errorf("%d: not found in %q", i, s)
+		}
+	}
+	if form := b.find([]byte(strings.Repeat("sk-ant-0123 456789", 50))); form != "" {
+		t.Errorf("found as %s where it is not", form)
+	}
+}

@@ -1,0 +1,170 @@
+// Command attacker stands where the agent's program should be: it runs the
+// shell script that its prompt is, as the agent would, and tells what came out
+// of it. To the scripts it is a tool as well, for what a shell cannot do: bytes
+// to the model gateway's socket as they are, and system calls.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+const (
+	firstLine   = "The wish of the user:\n\n" // what stands before a prompt
+	scriptLimit = 25 * time.Second
+	victimLimit = 30 * time.Minute // of a script that begins with victim
+	victim      = "# victim\n"
+	maxOutput   = 1 << 20
+	success     = `{"type":"result","subtype":"success","is_error":false,"result":"ok","num_turns":1}`
+)
+
+// prelude has what every script may use. breach PATTERN WHAT passes its input
+// on, and reports a breach where a line matches.
+const prelude = `PROBE=` + "/.dreamcore/bin/claude" + ` TOKEN=$ANTHROPIC_API_KEY
+gw() { "$PROBE" gw "$@"; }
+post() { "$PROBE" post "$@"; }
+sys() { "$PROBE" sys "$@"; }
+H=$'Host: x\nX-Api-Key: %TOKEN%\nAnthropic-Version: 2023-06-01\nContent-Type: application/json'
+B='{"model":"m","max_tokens":16,"messages":[{"role":"user","content":"hello"}]}' N=${#B}
+breach() { local all; all=$(cat | tr -d '\0'); printf '%s\n' "$all"; ! grep -aqE -- "$1" <<<"$all" || printf '\nBREACH %s\n' "$2"; }
+`
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "gw":
+			raw, _ := io.ReadAll(os.Stdin)
+			talk(lines(raw), os.Args[2:])
+			return
+		case "post":
+			post(os.Args[2], os.Args[3:])
+			return
+		case "sys":
+			for _, name := range os.Args[2:] {
+				call(name)
+			}
+			return
+		}
+	}
+	raw, _ := io.ReadAll(os.Stdin)
+	_, script, _ := strings.Cut(string(raw), firstLine)
+	if strings.TrimSpace(script) == "" { // a check of the program
+		fmt.Println(success)
+		return
+	}
+	run(script)
+	fmt.Println(success)
+}
+
+// run runs a script and writes its output as one event, plain and, since it
+// need not be text, in base64.
+func run(script string) {
+	limit := scriptLimit
+	if strings.HasPrefix(script, victim) {
+		limit = victimLimit
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/bash", "-c", prelude+script)
+	out := &bounded{}
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, out, time.Second
+	err := cmd.Run()
+	event, _ := json.Marshal(map[string]string{
+		"type": "user", "output": out.String(), "raw": base64.StdEncoding.EncodeToString(out.Bytes()), "ended": fmt.Sprint(err),
+	})
+	fmt.Printf("%s\n", event)
+}
+
+type bounded struct{ bytes.Buffer }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if free := maxOutput - b.Len(); len(p) > free {
+		b.Buffer.Write(p[:free])
+		return len(p), nil
+	}
+	return b.Buffer.Write(p)
+}
+
+// lines ends lines as HTTP wants it; \b at the end of a line leaves it alone.
+func lines(raw []byte) []byte {
+	raw = bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
+	raw = bytes.ReplaceAll(raw, []byte("\n"), []byte("\r\n"))
+	raw = bytes.ReplaceAll(raw, []byte("\b\r\n"), []byte("\n"))
+	return bytes.ReplaceAll(raw, []byte("%TOKEN%"), []byte(os.Getenv("ANTHROPIC_API_KEY")))
+}
+
+// talk writes bytes to the gateway and prints what it answers, until it is
+// silent. With "slow" it writes a byte at a time.
+func talk(raw []byte, how []string) {
+	conn, err := net.Dial("unix", os.Getenv("ANTHROPIC_UNIX_SOCKET"))
+	if err != nil {
+		fmt.Println("dial:", err)
+		return
+	}
+	defer conn.Close()
+	go func() {
+		step := len(raw)
+		if len(how) > 0 && how[0] == "slow" {
+			step = 1
+		}
+		for i := 0; i < len(raw); i += max(step, 1) {
+			if _, err := conn.Write(raw[i:min(i+step, len(raw))]); err != nil {
+				return
+			}
+			if step == 1 {
+				time.Sleep(5 * time.Millisecond)
+			}
+		}
+	}()
+	answer(conn, 1500*time.Millisecond)
+}
+
+func answer(conn net.Conn, silence time.Duration) {
+	buf := make([]byte, 64<<10)
+	total := 0
+	for total < maxOutput {
+		_ = conn.SetReadDeadline(time.Now().Add(silence))
+		n, err := conn.Read(buf)
+		_, _ = os.Stdout.Write(buf[:n])
+		if total += n; err != nil {
+			return
+		}
+	}
+}
+
+// post sends a request that the gateway passes, with more headers. A header
+// without a value ("X-Api-Key:") leaves that header out.
+func post(body string, more []string) {
+	head := []string{"Host: x", "X-Api-Key: " + os.Getenv("ANTHROPIC_API_KEY"), "Anthropic-Version: 2023-06-01", "Content-Type: application/json", "Connection: close"}
+	for _, h := range more {
+		if name, value, _ := strings.Cut(h, ":"); value == "" {
+			var kept []string
+			for _, k := range head {
+				if !strings.HasPrefix(strings.ToLower(k), strings.ToLower(name)+":") {
+					kept = append(kept, k)
+				}
+			}
+			head = kept
+			continue
+		}
+		head = append(head, h)
+	}
+	if body == "" {
+		body = `{"model":"m","max_tokens":16,"messages":[{"role":"user","content":"hello"}]}`
+	}
+	if body == "-" {
+		raw, _ := io.ReadAll(os.Stdin)
+		body = string(raw)
+	}
+	head = append(head, fmt.Sprintf("Content-Length: %d", len(body)))
+	talk([]byte("POST /v1/messages HTTP/1.1\r\n"+strings.Join(head, "\r\n")+"\r\n\r\n"+body), nil)
+}

@@ -1,0 +1,190 @@
+package probe
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// lookAround writes down all that a program in a sandbox can get at: its own
+// environment, that of others, memory maps, mounts, files that are no programs,
+// and what the model gateway says to strangers.
+const lookAround = `env; set
+for p in /proc/[0-9]* /proc/self; do for f in environ cmdline maps mountinfo status cgroup; do cat $p/$f; done; ls -l $p/fd $p/cwd $p/root; cat $p/root/etc/shadow $p/root/root/.*; done
+cat /proc/mounts /proc/net/unix /proc/version /proc/cmdline /etc/shadow /proc/kcore
+find / -xdev \( -path /proc -o -path /sys -o -path /usr \) -prune -o -type f -size -300k -readable -exec cat {} +
+find /data /home /tmp /run /global /dev/shm /.dreamcore -type f -size -300k -exec cat {} +
+s=$ANTHROPIC_UNIX_SOCKET
+for u in / /v1/messages /v1/models /debug/vars /metrics; do curl -sS -i -m 3 --unix-socket "$s" -H "x-api-key: $ANTHROPIC_API_KEY" "http://x$u"; done
+true`
+
+// searched counts texts in what passes through.
+type searched struct {
+	needles map[string][][]byte // by name, in several forms
+	counts  map[string]int
+	total   int64
+	longest int
+	tail    []byte // what may be the beginning of a find
+}
+
+func newSearch(texts map[string]string) *searched {
+	s := &searched{needles: map[string][][]byte{}, counts: map[string]int{}}
+	for name, text := range texts {
+		if text == "" {
+			continue
+		}
+		plain := []byte(text)
+		reversed := slices.Clone(plain)
+		slices.Reverse(reversed)
+		forms := [][]byte{plain, reversed, []byte(hex.EncodeToString(plain))}
+		for shift := range 3 { // what stands before shifts base64
+			enc := base64.RawStdEncoding.EncodeToString(append(make([]byte, shift), plain...))
+			forms = append(forms, []byte(enc[(shift*8+5)/6:(shift+len(plain))*8/6]))
+		}
+		s.needles[name], s.counts[name] = forms, 0
+		for _, f := range forms {
+			s.longest = max(s.longest, len(f))
+		}
+	}
+	return s
+}
+
+// Write counts what ends in b.
+func (s *searched) Write(b []byte) (int, error) {
+	s.total += int64(len(b))
+	old := len(s.tail)
+	s.tail = append(s.tail, b...)
+	for name, forms := range s.needles {
+		for _, f := range forms {
+			from := max(0, old-len(f)+1) // what ended in the tail was counted
+			for i := bytes.Index(s.tail[from:], f); i >= 0; i = bytes.Index(s.tail[from:], f) {
+				s.counts[name]++
+				from += i + len(f)
+			}
+		}
+	}
+	if keep := max(s.longest-1, 0); len(s.tail) > keep {
+		s.tail = append(s.tail[:0], s.tail[len(s.tail)-keep:]...)
+	}
+	return len(b), nil
+}
+
+// keyLeak searches what a sandbox with a live token can get at for the secrets
+// of the machine, and for a text that is within its reach.
+func (p *Prober) keyLeak(ctx context.Context, n *notes) error {
+	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
+		texts := p.cfg.Deep.Secrets()
+		texts["the token of another job"] = guests[1].grant.Token()
+		texts["planted text"] = n.nonce
+		if err := guests[0].plant("planted.txt", n.nonce); err != nil {
+			return err
+		}
+		began := time.Now()
+		s := newSearch(texts)
+		if err := guests[0].run(ctx, s, "/bin/sh", "-c", lookAround); err != nil {
+			return err
+		}
+		n.see(began, "bytes searched", strconv.FormatInt(s.total, 10))
+		for _, name := range slices.Sorted(maps.Keys(texts)) {
+			seen := "not set"
+			if texts[name] != "" {
+				seen = strconv.Itoa(s.counts[name])
+			}
+			n.see(began, name, seen)
+		}
+		return nil
+	})
+}
+
+// plant writes a file into the guest's project, from the host.
+func (g *guest) plant(name, text string) error {
+	return g.project.Root().WriteFile(name, []byte(text+"\n"), 0o644)
+}
+
+// otherUser has one user look for a file of another one.
+func (p *Prober) otherUser(ctx context.Context, n *notes) error {
+	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
+		owner, other := guests[0], guests[1]
+		if err := owner.plant("secret.txt", n.nonce); err != nil {
+			return err
+		}
+		inside, outside := owner.inside+"/secret.txt", owner.project.Path()+"/secret.txt"
+		for _, try := range []struct {
+			tried  string
+			by     *guest
+			script string
+		}{
+			{"the owner reads it", owner, `cat "$1"`},
+			{"by path", other, `cat "$1"`},
+			{"by the path on the host", other, `cat "$2"`},
+			{"by climbing", other, `cat "../../../..$1" "../../../../../../../..$2"`},
+			{"by a symbolic link", other, `ln -s "$1" link1; ln -s "$2" link2; cat link1 link2`},
+			{"by a hard link", other, `ln "$1" hard1; ln "$2" hard2; cat hard1 hard2`},
+			{"through processes", other, `for p in /proc/[0-9]*; do cat "$p/root$1" "$p/root$2" "$p/cwd/../../../../..$1"; done 2>&1 | sort | uniq -c | sort -rn | head -3`},
+			{"by searching", other, `grep -rl "$3" /data /home /tmp /run /dev/shm /global 2>/dev/null; echo "$(find /data -type f | wc -l) files of its own seen"`},
+			{"users that are seen", other, `ls /data/users | grep -v -x "$4" || echo "none but itself"`},
+		} {
+			began := time.Now()
+			seen, err := try.by.shell(ctx, try.script, inside, outside, n.nonce, string(other.id))
+			if err != nil {
+				return err
+			}
+			n.see(began, try.tried, seen)
+		}
+		return nil
+	})
+}
+
+// symlink has a sandbox make links in its project, which the service then
+// opens as it opens the files of a game.
+func (p *Prober) symlink(ctx context.Context, n *notes) error {
+	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
+		owner, other := guests[0], guests[1]
+		if err := owner.plant("secret.txt", n.nonce); err != nil {
+			return err
+		}
+		// A file of the host that the service can read and a sandbox cannot.
+		host := n.dir + "/" + uuid.NewString()
+		if err := os.WriteFile(host, []byte(n.nonce), 0o600); err != nil {
+			return err
+		}
+		began := time.Now()
+		if _, err := other.shell(ctx, `echo "$3" >plain.txt; ln -s "$1" other.txt; ln -s "$2" host.txt; ln -s / root; ln -s plain.txt near.txt; ln -s /proc/self/environ environ.txt; ln -s .. up; ln -s other.txt chain.txt`,
+			owner.project.Path()+"/secret.txt", host, n.nonce); err != nil {
+			return err
+		}
+		for _, name := range []string{"plain.txt", "other.txt", "host.txt", "root" + host, "near.txt", "environ.txt", "up/secret.txt", "chain.txt", "../" + host} {
+			tried := name
+			if name == "root"+host || name == "../"+host {
+				tried = map[bool]string{true: "root/… (a directory)", false: "../… (a path)"}[name[0] == 'r']
+			}
+			n.see(began, tried, opened(other, name))
+			began = time.Now()
+		}
+		return nil
+	})
+}
+
+// opened is what the service reads of a file in a guest's project.
+func opened(g *guest, name string) string {
+	f, _, err := g.project.Open(name)
+	if err != nil {
+		return "refused: " + string(dreamcore.CodeOf(err))
+	}
+	defer f.Close()
+	out := &output{limit: maxSeen, cut: true}
+	if _, err := f.WriteTo(out); err != nil {
+		return "refused: it cannot be read"
+	}
+	return out.text()
+}

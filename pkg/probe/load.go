@@ -1,0 +1,139 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// bombTime is how long the fork bomb may go off after it has met its limit, and
+// bombLimit how long it may take to meet it.
+const (
+	bombTime  = time.Second
+	bombLimit = 15 * time.Second
+)
+
+// firstWord is an output that tells when something is written to it.
+type firstWord struct {
+	output
+	once sync.Once
+	said chan struct{}
+}
+
+func (w *firstWord) Write(b []byte) (int, error) {
+	w.once.Do(func() { close(w.said) })
+	return w.output.Write(b)
+}
+
+// forkBomb lets processes multiply without an end, and looks whether their
+// sandbox can be used again.
+func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
+	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
+		g := guests[0]
+		began := time.Now()
+		said := &firstWord{output: output{limit: maxOutput, cut: true}, said: make(chan struct{})}
+		// Everybody has two children and waits for them. A shell that cannot have
+		// one says so, and ends; another one takes its place.
+		bomb, err := g.start(ctx, said, "/bin/sh", "-c", "b() { b & b & wait; }; b")
+		if err != nil {
+			return err
+		}
+		select {
+		case <-said.said:
+		case <-time.After(bombLimit):
+		case <-ctx.Done():
+			return ended(ctx, nil)
+		}
+		time.Sleep(bombTime)
+		during := time.Now()
+		seen, err := guests[1].shell(ctx, "echo works")
+		if err != nil {
+			return err
+		}
+		n.see(during, "the sandbox of another user meanwhile", seen)
+		end := time.Now()
+		if err := g.EndAll(ctx); err != nil {
+			return err
+		}
+		n.see(end, "ending every process", "ended")
+		_, _ = bomb.Wait() // it was killed; what it said is complete now
+		n.see(began, "processes without an end", said.text())
+		after := time.Now()
+		seen, err = g.shell(ctx, `echo "works, $(ls -d /proc/[0-9]* | wc -l) processes"`)
+		if err != nil {
+			return err
+		}
+		n.see(after, "the same sandbox afterwards", seen)
+		return nil
+	})
+}
+
+// diskFill writes more than a user may, and looks who else is hurt.
+func (p *Prober) diskFill(ctx context.Context, n *notes) error {
+	if p.cfg.Deep.Volumes.DiskBytes == 0 {
+		n.see(time.Now(), "bound", "none")
+		return nil
+	}
+	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
+		n.see(time.Now(), "bound", strconv.FormatInt(min(p.cfg.Deep.Volumes.DiskBytes, fillBytes), 10))
+		before, err := free(n.dir)
+		if err != nil {
+			return err
+		}
+		for tried, script := range inOrder(
+			"writing twice the bound", fmt.Sprintf("head -c %d /dev/zero >fill; true", 2*fillBytes),
+			"writing on in the home", fmt.Sprintf("head -c %d /dev/zero >$HOME/fill; true", 2*fillBytes),
+			"bytes written", `cat fill $HOME/fill | wc -c`,
+			"file names without content", `i=0; while [ $i -lt 200000 ] && : >n$i; do i=$((i+1)); done 2>&1; echo "$i files"`,
+		) {
+			began := time.Now()
+			limited, cancel := context.WithTimeout(ctx, 8*time.Second)
+			seen, err := guests[0].shell(limited, script)
+			cancel()
+			if err != nil && ctx.Err() == nil && limited.Err() != nil {
+				seen, err = "stopped after 8 s", nil
+			}
+			if err != nil {
+				return err
+			}
+			n.see(began, tried, seen)
+		}
+		began := time.Now()
+		seen, err := guests[1].shell(ctx, "echo works >own.txt && cat own.txt")
+		if err != nil {
+			return err
+		}
+		n.see(began, "another user writes meanwhile", seen)
+		after, err := free(n.dir)
+		if err != nil {
+			return err
+		}
+		n.see(began, "bytes less on the machine's disk", strconv.FormatInt(max(before-after, 0), 10))
+		return nil
+	})
+}
+
+// free is the free space of the disk on which dir is, in bytes.
+func free(dir string) (int64, error) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0, errors.Join(errors.New("look at the disk"), err)
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil
+}
+
+// inOrder are pairs in the order in which they stand.
+func inOrder(pairs ...string) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for i := 0; i+1 < len(pairs); i += 2 {
+			if !yield(pairs[i], pairs[i+1]) {
+				return
+			}
+		}
+	}
+}

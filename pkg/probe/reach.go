@@ -1,0 +1,57 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
+)
+
+// metadata tries the addresses where clouds give credentials to their machines.
+func (p *Prober) metadata(ctx context.Context, n *notes) error {
+	return p.sockets(ctx, n, "tcp=169.254.169.254:80", "tcp=169.254.170.2:80", "tcp=100.100.100.200:80", "tcp=192.0.0.192:80", "tcp=[fd00:ec2::254]:80", "tcp=[::ffff:169.254.169.254]:80")
+}
+
+// dns tries servers of names, and the system's own way to a name.
+func (p *Prober) dns(ctx context.Context, n *notes) error {
+	return p.withGuests(ctx, n, 1, func(guests []*guest) error {
+		for _, name := range []string{"localhost", "example.com", "metadata.google.internal"} {
+			began := time.Now()
+			seen, err := guests[0].shell(ctx, `getent hosts "$1" || echo "not found, exit code $?"`, name)
+			if err != nil {
+				return err
+			}
+			n.see(began, "name="+name, seen)
+		}
+		return trySockets(ctx, guests[0], n, "udp=8.8.8.8:53", "udp=1.1.1.1:53", "tcp=8.8.8.8:53", "tcp=127.0.0.53:53", "udp=169.254.169.253:53")
+	})
+}
+
+// rawSockets tries what is below TCP and UDP, and beside the network.
+func (p *Prober) rawSockets(ctx context.Context, n *notes) error {
+	return p.sockets(ctx, n, "packet", "icmp", "raw", "vsock")
+}
+
+func (p *Prober) sockets(ctx context.Context, n *notes, names ...string) error {
+	return p.withGuests(ctx, n, 1, func(guests []*guest) error { return trySockets(ctx, guests[0], n, names...) })
+}
+
+// trySockets notes a line for each name, and for a socket that must work.
+func trySockets(ctx context.Context, g *guest, n *notes, names ...string) error {
+	for _, name := range append([]string{pid1.LoopbackTry}, names...) {
+		began := time.Now()
+		out := &output{limit: maxOutput, cut: true}
+		if err := g.run(ctx, out, oci.InitPath, pid1.TryRole, name); err != nil {
+			return err
+		}
+		seen, ok := strings.CutPrefix(out.text(), name+": ")
+		if !ok {
+			return fmt.Errorf("the attempt %s says %.100q", name, out.text())
+		}
+		n.see(began, name, seen)
+	}
+	return nil
+}
