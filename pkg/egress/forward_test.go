@@ -255,13 +255,13 @@ func TestTheAuthorityIsGoodForItsHostsOnly(t *testing.T) {
 func TestANewAuthorityComesInTime(t *testing.T) {
 	ca := newCA(t)
 	host := "api.example.com:443"
-	r := newRig(t, ca, options{allow: []string{host}, inject: []string{host + "=a:B"}, config: func(c *Config) { c.CALife = 400 * time.Millisecond }})
+	r := newRig(t, ca, options{allow: []string{host}, inject: []string{host + "=a:B"}, config: func(c *Config) { c.CALife = 4 * time.Second }})
 	first := r.sock.authority
 	same, err := r.proxy.Listen(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(2500 * time.Millisecond) // past the half; certificates have whole seconds
 	later, err := r.proxy.Listen(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -167,6 +167,11 @@ func judgeKeyLeak(_ Config, e evidence) verdict {
 			return failed(secret + " was seen: " + quote(seen))
 		}
 	}
+	for _, one := range e.list {
+		if strings.HasPrefix(one.Tried, "the sealed secret ") && one.Seen != "0" {
+			return failed(one.Tried + " was seen: " + quote(one.Seen))
+		}
+	}
 	detail := fmt.Sprintf("nothing in %s, the planted text found", term.Size(searched))
 	if len(unset) > 0 {
 		detail += "; not set: " + strings.Join(unset, ", ")
