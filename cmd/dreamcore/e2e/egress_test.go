@@ -66,6 +66,7 @@ func tlsServer(t *testing.T, ip, roots string, h http.Handler) (address string) 
 // its commands find the hosts that are allowed and no others.
 func TestSandboxesReachWhatIsAllowed(t *testing.T) {
 	const canary = "sk-canary-5f2e8a61"
+	const part = "canary-5f" // what the script looks for must not be the secret: it would be in the log
 	for _, engine := range []string{"gvisor", "runc"} {
 		t.Run(engine, func(t *testing.T) {
 			h := newHost(t).unbounded()
@@ -78,7 +79,7 @@ func TestSandboxesReachWhatIsAllowed(t *testing.T) {
 			tunnel := tlsServer(t, "127.0.0.3", roots, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "through a tunnel") }))
 			h.env = append(h.env, "SSL_CERT_FILE="+roots)
 			command := fmt.Sprintf("curl -sS https://%s/ >injected.txt; curl -sS https://%s/ >tunnel.txt 2>tunnel-error.txt; curl -sS https://evil.example.com/ >refused.txt 2>&1; curl -sS https://127.0.0.1:1/ --noproxy '' >>refused.txt 2>&1; "+
-				"(env; cat /proc/*/environ | tr '\\0' '\\n'; grep -rIs %s /run /tmp /etc) >env.txt 2>&1; true", injected, tunnel, canary)
+				"(env; cat /proc/*/environ | tr '\\0' '\\n'; grep -rIs %s /run /tmp /etc) >env.txt 2>&1; true", injected, tunnel, part)
 			raw, err := json.Marshal(map[string]any{"conversations": []any{[]any{
 				map[string]any{"tools": []any{map[string]any{"name": "Bash", "input": map[string]string{"command": command, "description": "fetch"}}}},
 				map[string]any{"text": "done"},
@@ -116,7 +117,7 @@ func TestSandboxesReachWhatIsAllowed(t *testing.T) {
 			if got := read("refused.txt"); strings.Count(got, "403") != 2 {
 				t.Errorf("refused: %q", got)
 			}
-			if got := read("env.txt"); strings.Contains(got, "canary") && !onlyCommand(got, canary) || !strings.Contains(got, "HTTPS_PROXY=http://127.0.0.1:3128") {
+			if got := read("env.txt"); strings.Contains(got, "canary") && !onlyCommand(got, part) || !strings.Contains(got, "HTTPS_PROXY=http://127.0.0.1:3128") {
 				t.Errorf("environment: %s", got)
 			}
 			if strings.Contains(told, canary) {
