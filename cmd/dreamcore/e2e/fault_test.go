@@ -299,8 +299,14 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	}
 	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"dd if=/dev/zero of=big bs=1M count=200; echo status $?","description":"fill"}}]},{"text":"done"}]]}`)
 	state := filepath.Join(disk, "state")
-	// A user may write more than there is: nobody is let near it.
+	// Some must stay free.
 	r := h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
+	if r.code != 1 || !strings.Contains(r.stdout, "SANDBOX_ERROR") || !strings.Contains(r.stderr, "nearly full") {
+		t.Errorf("under the reserve: exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
+	}
+	// A user may write more than there is: nobody is let near it.
+	h.env = append(h.env, "DREAMCORE_MIN_FREE_DISK_MIB=0")
+	r = h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
 	if r.code != 1 || !strings.Contains(r.stdout, "SANDBOX_ERROR") || !strings.Contains(r.stderr, "no space left") {
 		t.Errorf("over the bound: exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
 	}
