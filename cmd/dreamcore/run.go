@@ -167,7 +167,7 @@ func newRootCmd(a *app) *cobra.Command {
 		Use:   "dreamcore",
 		Short: "Turn wishes into browser games, safely, on machines of your own",
 		Long: "dreamcore runs an AI agent (Claude Code) in gVisor sandboxes and serves the\n" +
-			"games it writes: one program, nothing else to install.\n\n" +
+			"games it writes: one static program.\n\n" +
 			"Settings come from config.yaml in the state directory, then from DREAMCORE_… in\n" +
 			"the environment, then from flags. Exit codes: 0 done, 1 failed, 2 usage,\n" +
 			"3 nobody there, 4 secret refused, 130 interrupted.",
