@@ -98,9 +98,12 @@ func newImportCmd(a *app) *cobra.Command {
 		Use: "import DIR|FILE.tar[.gz|.zst]", Short: "Take in projects: an old backend's volume, or an export",
 		Long: "Takes in users/UUID/projects/UUID/… with the versions in each project's .git.\n" +
 			"Every project is verified by hash, and is here whole or not at all. Run again, it\n" +
-			"goes on where it was ended, and leaves alone what it has taken in before.",
-		Example: "  modal volume get my-volume users old && sudo dreamcore import old",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+			"goes on where it was ended, and leaves alone what it has taken in before.\n\n" +
+			"Of a .git only objects and references are read, each object is checked, and nothing\n" +
+			"is run. Of a history with a fault the versions before the fault are taken.",
+		Example: "  modal volume get my-volume users old && sudo dreamcore import old\n" +
+			"  sudo dreamcore import --user-map OLDUUID=NEWUUID game.tar.zst",
+		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			opts := archive.ImportOptions{Users: map[dreamcore.UserID]dreamcore.UserID{}, Force: force}
 			for from, to := range users {
@@ -129,7 +132,7 @@ func newExportCmd(a *app) *cobra.Command {
 		Use: "export [PROJECT] DEST", Short: "Copy projects out, with their versions",
 		Long: "Copies projects to DEST: a tar when it is named .tar, .tar.gz or .tar.zst, else a\n" +
 			"directory. Each has its versions in .git, as stock git reads them. import takes it.",
-		Example: "  dreamcore export PROJECT game.tar.zst\n  dreamcore export --all everything",
+		Example: "  sudo dreamcore export PROJECT game.tar.zst\n  sudo dreamcore export --all everything",
 		Args:    usageArgs(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			scope, err := exportScope(c, args, user, all)
@@ -191,7 +194,10 @@ func newRestoreCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "restore FILE.tar[.gz|.zst]", Short: "Put a backup in place, or check it",
 		Long: "Checks a backup against its manifest, then puts everything in place. A state\n" +
-			"directory that has projects or secrets is refused without --force.",
+			"directory that has projects, or secrets where the backup has some, is refused\n" +
+			"without --force.",
+		Example: "  dreamcore restore --check /backup/dreamcore.tar.zst\n" +
+			"  sudo dreamcore restore /backup/dreamcore.tar.zst",
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if check {

@@ -25,9 +25,10 @@ func newDoctorCmd(a *app) *cobra.Command {
 		Short: "Look at this machine and say what stands in the way",
 		Long: "Checks the kernel, control groups, namespaces, disk, clock, port, secrets, a real\n" +
 			"sandbox, and the agent in one. Each finding names what mends it. Exit code 1 when\n" +
-			"one has failed; a warning does not count.",
-		Args: usageArgs(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error { return runDoctor(c.Context(), a) },
+			"one has failed; a warning does not count. It pulls no image and asks no upstream.",
+		Example: "  sudo dreamcore doctor\n  sudo dreamcore doctor --image debian:12",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(c *cobra.Command, _ []string) error { return runDoctor(c.Context(), a) },
 	}
 	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting)
 	return c

@@ -41,8 +41,11 @@ func newGateCmd(a *app) *cobra.Command {
 		Long: "Checks any service of the contract, this one or another, by what it does.\n" +
 			"Without --endpoint or MODAL_ENDPOINT it checks a server that it starts itself.\n\n" +
 			"The gates, and when each passes:\n" + strings.Join(names, "\n") +
-			"\n\nDeep gates, with --all --deep or by name. The service attacks itself in\nsandboxes of throw-away users and shows what it saw:\n" + strings.Join(deep, "\n"),
-		Example: "  dreamcore gate --all\n" +
+			"\n\nDeep gates, with --all --deep or by name. The service attacks itself in\nsandboxes of throw-away users and shows what it saw;\nthey take a minute or more, and load its machine:\n" + strings.Join(deep, "\n") +
+			"\n\nALLOW_NON_GVISOR=1 lets the isolation gate pass without gVisor, and\n" +
+			"DREAMCORE_ALLOW_UNLIMITED=true the disk-fill gate without a bound; the report says so.",
+		Example: "  sudo dreamcore gate --all\n" +
+			"  dreamcore gate --all --deep --endpoint http://host:8080 --secret-file FILE --junit gates.xml\n" +
 			"  dreamcore gate isolation 3 --endpoint http://host:8080 --secret-file FILE",
 		RunE: func(c *cobra.Command, args []string) error { return runGate(c.Context(), a, o, args) },
 	}

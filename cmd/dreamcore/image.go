@@ -20,6 +20,9 @@ const imagesDir = "images" // of the state directory
 func newImageCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "image", Short: "Pull, list and prune images that sandboxes start from",
+		Long: "Keeps the images that --image and the setting image name. What is here is used without\n" +
+			"a network, whatever a tag means elsewhere by now, until it is pulled again. The agent\n" +
+			"needs glibc and bash in it: Debian and its like, not Alpine.",
 		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newImagePullCmd(a), newImageListCmd(a), newImagePruneCmd(a))

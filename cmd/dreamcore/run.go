@@ -68,6 +68,7 @@ func run() int {
 			return a.report(err)
 		}
 	}
+	cobra.EnableCommandSorting = false // the help has them in the order in which they are needed
 	root := newRootCmd(a)
 	err := root.ExecuteContext(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) && !errors.Is(err, errReported) {
@@ -166,7 +167,10 @@ func newRootCmd(a *app) *cobra.Command {
 		Use:   "dreamcore",
 		Short: "Turn wishes into browser games, safely, on machines of your own",
 		Long: "dreamcore runs an AI agent (Claude Code) in gVisor sandboxes and serves the\n" +
-			"games it writes: one program, nothing else to install.",
+			"games it writes: one static program.\n\n" +
+			"Settings come from config.yaml in the state directory, then from DREAMCORE_… in\n" +
+			"the environment, then from flags. Exit codes: 0 done, 1 failed, 2 usage,\n" +
+			"3 nobody there, 4 secret refused, 130 interrupted.",
 		Example: "  dreamcore setup                     make this machine ready\n" +
 			"  dreamcore generate \"a snake game\"   make a game from the terminal\n" +
 			"  dreamcore serve                     the HTTP service\n" +
@@ -184,14 +188,25 @@ func newRootCmd(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return misuse(c, err) })
 	pf := root.PersistentFlags()
 	pf.StringVar(&a.stateFlag, "state", "", "state directory (DREAMCORE_STATE; default /var/lib/dreamcore as root)")
-	pf.StringVar(&a.configFlag, "config", "", "configuration file (default config.yaml in the state directory)")
+	pf.StringVar(&a.configFlag, "config", "", "configuration file (DREAMCORE_CONFIG; default config.yaml in the state directory)")
 	pf.BoolVar(&a.io.JSON, "json", false, "print JSON for programs")
-	root.AddCommand(
-		newSetupCmd(a), newServeCmd(a), newGenerateCmd(a), newGateCmd(a), newDeployCmd(a), newDoctorCmd(a),
-		newSecretCmd(a), newVolumeCmd(a), newPreviewCmd(a), newImageCmd(a), newPsCmd(a), newSandboxCmd(a), newUsageCmd(a), newAuditCmd(a), newVersionCmd(a), newImportCmd(a), newExportCmd(a), newBackupCmd(a), newRestoreCmd(a),
-	)
+	addGroup(root, "start", "Start", newSetupCmd(a), newGenerateCmd(a), newDoctorCmd(a))
+	addGroup(root, "serve", "Serve", newServeCmd(a), newDeployCmd(a), newGateCmd(a))
+	addGroup(root, "projects", "Projects", newPreviewCmd(a), newImportCmd(a), newExportCmd(a), newVolumeCmd(a))
+	addGroup(root, "operate", "Operate", newPsCmd(a), newSandboxCmd(a), newUsageCmd(a), newAuditCmd(a),
+		newSecretCmd(a), newImageCmd(a), newBackupCmd(a), newRestoreCmd(a))
+	root.AddCommand(newVersionCmd(a))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
+}
+
+// addGroup adds commands under a heading of the help.
+func addGroup(root *cobra.Command, id, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: id, Title: title + ":"})
+	for _, c := range commands {
+		c.GroupID = id
+	}
+	root.AddCommand(commands...)
 }
 
 // misuse makes an error of the command line one with the right code and hint.

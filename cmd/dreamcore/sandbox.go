@@ -86,7 +86,8 @@ func newSandboxCmd(a *app) *cobra.Command {
 func newSandboxStopCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "stop NAME ...", Short: "End sandboxes; a job in one ends as interrupted, and what it made is kept",
-		Args: usageArgs(cobra.MinimumNArgs(1)),
+		Example: "  dreamcore sandbox stop user-UUID",
+		Args:    usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
 			client, err := a.running()
 			if err != nil {

@@ -27,8 +27,11 @@ func newSecretCreateCmd(a *app) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use: "create NAME KEY=value [KEY=value ...]", Short: "Seal a secret: a named set of keys and values",
-		Example: "  dreamcore secret create anthropic-api-key ANTHROPIC_API_KEY=- < key.txt",
-		Args:    usageArgs(cobra.MinimumNArgs(2)),
+		Long: "Seals values for this state directory. KEY=- reads one value from standard input, so\n" +
+			"that it shows in no process list and no history.",
+		Example: "  dreamcore secret create anthropic-api-key ANTHROPIC_API_KEY=- < key.txt\n" +
+			"  dreamcore secret create --force modal-internal-secret MODAL_INTERNAL_SECRET=- < old.txt",
+		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, values, err := secret.ParseAssignments(args, input{c.Context(), a.io.In})
 			if err != nil {
@@ -142,7 +145,8 @@ func newSecretRotateCmd(a *app) *cobra.Command {
 		Long: "Gives the secret " + secret.InternalSecret + " a new value. The value before it stays valid\n" +
 			"until --finish, or until the next rotation, so that front ends can be switched over one\n" +
 			"by one. A service that runs takes either up within seconds.",
-		Args: usageArgs(cobra.NoArgs),
+		Example: "  dreamcore secret rotate\n  dreamcore secret rotate --finish",
+		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			store, err := a.secrets(false)
 			if err != nil {

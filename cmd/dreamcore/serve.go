@@ -30,7 +30,13 @@ func newServeCmd(a *app) *cobra.Command {
 		Use:   "serve",
 		Short: "Run the HTTP service",
 		Long: "Serves the HTTP contract until SIGINT or SIGTERM, then lets running generations end.\n" +
-			"It refuses to start without what setup makes, and without a sandbox that works.",
+			"It refuses to start without what setup makes, and without a sandbox that works.\n\n" +
+			"With --dev it takes up skills, the model script and, of the configuration, what is said\n" +
+			"of the model, the agent, the size and number of sandboxes, budgets and prices. The\n" +
+			"rest of it needs a restart.",
+		Example: "  sudo dreamcore serve --listen 0.0.0.0:8080\n" +
+			"  sudo dreamcore serve --model-script demo --dev\n" +
+			"  sudo dreamcore serve --allow-host api.example.com --inject api.example.com=SECRET:Authorization:Bearer",
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if c.Flags().Changed("allow-unlimited") {
@@ -40,7 +46,7 @@ func newServeCmd(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&dev, "dev", false, "take up changes of the configuration, the model script and skills while running")
-	c.Flags().BoolVar(&unlimited, "allow-unlimited", false, "serve without root, which cannot limit the memory, CPU and processes of sandboxes")
+	c.Flags().BoolVar(&unlimited, "allow-unlimited", false, "serve without root, which cannot limit the memory, CPU, processes and disk of sandboxes")
 	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
 	a.addEgress(c)
 	return c

@@ -8,7 +8,7 @@ import (
 
 func newVolumeCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "volume", Short: "Volumes and their files: create, list, get, put, ls, rm",
+		Use: "volume", Short: "Create and list volumes, copy files in and out",
 		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newVolumeCreateCmd(a), newVolumeListCmd(a), newVolumeLsCmd(a), newVolumeGetCmd(a), newVolumePutCmd(a), newVolumeRmCmd(a))

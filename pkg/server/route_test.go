@@ -2,9 +2,31 @@ package server
 
 import (
 	"net/http"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
+
+func TestTheREADMEHasEveryEndpointAndNoOther(t *testing.T) {
+	raw, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told, there []string
+	for _, m := range regexp.MustCompile("`(GET|POST) /([a-z_]+)`").FindAllStringSubmatch(string(raw), -1) {
+		told = append(told, m[1]+" "+m[2])
+	}
+	for _, e := range (&Server{}).endpoints() {
+		there = append(there, e.methods[0]+" "+e.name)
+	}
+	slices.Sort(told)
+	slices.Sort(there)
+	if !slices.Equal(slices.Compact(told), there) {
+		t.Errorf("the README tells of %v, there are %v", told, there)
+	}
+}
 
 func TestEndpointsAnswerInAllAddressForms(t *testing.T) {
 	sv := start(t, options{})

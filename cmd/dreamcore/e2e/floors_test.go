@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -78,6 +80,34 @@ func TestPackagesImportDownwardsOnly(t *testing.T) {
 		if !seen[name] {
 			t.Errorf("%s has a floor but does not exist", name)
 		}
+	}
+}
+
+// TestTheREADMEDrawsTheSameFloors reads lines like "4  a  b (why)  sandbox/c":
+// packages below pkg, or commands.
+func TestTheREADMEDrawsTheSameFloors(t *testing.T) {
+	raw, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, drawing, _ := strings.Cut(string(raw), "## Floors")
+	drawn := map[string]int{"cmd/dreamcore/e2e": 6} // tests only
+	for _, line := range regexp.MustCompile(`(?m)^([0-9])  (.*)$`).FindAllStringSubmatch(drawing, -1) {
+		for _, name := range strings.Fields(regexp.MustCompile(`\([^)]*\)`).ReplaceAllString(line[2], "")) {
+			if !strings.HasPrefix(name, "cmd/") {
+				name = "pkg/" + name
+			}
+			drawn[name] = int(line[1][0] - '0')
+		}
+	}
+	for name, floor := range floors {
+		if at, ok := drawn[name]; !ok || at != floor {
+			t.Errorf("%s is on floor %d; the README has it on %d (drawn: %v)", name, floor, at, ok)
+		}
+		delete(drawn, name)
+	}
+	if len(drawn) > 0 {
+		t.Errorf("the README draws %v, which are not there", drawn)
 	}
 }
 
