@@ -102,6 +102,9 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	resp := answer.Response
 	defer resp.Body.Close()
 	x.use.spent.Upstream = answer.Upstream
+	if answer.Model != call.Model {
+		x.use.spent.Model = answer.Model
+	}
 	x.entry.Status = resp.StatusCode
 	defer func() {
 		x.grant.log.Debug("model request", "path", call.Path, "upstream", answer.Upstream, "model", bounded(answer.Model, 128), "status", resp.StatusCode, "elapsed", time.Since(begun))

@@ -206,9 +206,9 @@ func (j *Job) Reserve(model string, input, output int64) (settle func(s dreamcor
 type request struct {
 	job   *Job
 	model string
-	price Price
 	most  sum // that it may cost
 
+	price   Price            // guarded by book.mu
 	held    sum              // guarded by book.mu
 	tokens  dreamcore.Tokens // guarded by book.mu: that are in the books
 	cost    dreamcore.Nano   // guarded by book.mu: likewise
@@ -236,6 +236,14 @@ func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
 	if err := b.turn(now); err != nil {
 		b.log.Error("begin a new day in the books", "error", err)
 	}
+	// What is paid for is what has answered: a sandbox could ask for a cheap name
+	// that leads to a dear model.
+	if p, known := b.prices.Of(s.Model); known && s.Model != "" {
+		r.price = p
+	}
+	// Records only ever add. A model that says later that tokens are of another
+	// kind has them counted as both.
+	s.Tokens = s.Tokens.Max(r.tokens)
 	delta, cost := s.Tokens.Minus(r.tokens), r.price.Cost(s.Tokens)
 	if !r.written || delta != (dreamcore.Tokens{}) {
 		rec := Record{
