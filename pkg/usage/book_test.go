@@ -325,6 +325,23 @@ func TestTokensThatTurnOutToBeOfAnotherKindStayCounted(t *testing.T) {
 	wantOver(t, b.Job("u", "p", "k").Check(), "budget_user_day_tokens")
 }
 
+func TestWhatCostsNothingDoesNotFillTheBooks(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir, nil, Limits{})
+	for range 100 {
+		if err := spend(b.Job("u", "p", "j"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := spend(b.Job("u", "p", "j"), 1); err != nil {
+		t.Fatal(err)
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, "*"))
+	if info, err := os.Stat(names[0]); len(names) != 1 || err != nil || info.Size() > 300 || total(t, dir).Requests != 1 {
+		t.Errorf("%v: %v", names, info)
+	}
+}
+
 func TestTheModelThatAnsweredIsPaidFor(t *testing.T) {
 	b, err := Open(t.TempDir(), Options{Prices: prices(t)})
 	if err != nil {

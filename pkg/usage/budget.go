@@ -245,7 +245,9 @@ func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
 	// kind has them counted as both.
 	s.Tokens = s.Tokens.Max(r.tokens)
 	delta, cost := s.Tokens.Minus(r.tokens), r.price.Cost(s.Tokens)
-	if !r.written || delta != (dreamcore.Tokens{}) {
+	// What used nothing, as refused requests and counts of tokens, is not in the
+	// books: a sandbox could fill them at no cost.
+	if delta != (dreamcore.Tokens{}) {
 		rec := Record{
 			Time: now.UTC().Truncate(time.Millisecond), User: r.job.user, Project: r.job.project, Job: r.job.job, Model: r.model, Upstream: s.Upstream,
 			Input: delta.Input, Output: delta.Output, CacheWrite: delta.CacheWrite, CacheWrite1h: delta.CacheWrite1h, CacheRead: delta.CacheRead,
