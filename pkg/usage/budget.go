@@ -196,8 +196,9 @@ func (j *Job) Reserve(model string, input, output int64) (settle func(s dreamcor
 		return nil, err
 	}
 	r := &request{job: j, model: model, price: b.priceOf(model)}
-	most := dreamcore.Tokens{CacheWrite: input, Output: output} // writing the cache is what the agent does with nearly all
-	r.most = sum{r.price.Cost(most), most.Total()}
+	// Nearly all is written to the cache, and the sandbox says for how long.
+	short, long := dreamcore.Tokens{CacheWrite: input, Output: output}, dreamcore.Tokens{CacheWrite1h: input, Output: output}
+	r.most = sum{max(r.price.Cost(short), r.price.Cost(long)), short.Total()}
 	r.hold(r.most)
 	return r.settle, nil
 }
