@@ -274,7 +274,7 @@ func (m *machine) setModel(c config.Config) error {
 		return nil
 	}
 	up, err := upstream.New(upstreams(c), upstream.Options{
-		Secret: m.sealed, Hide: m.hide, Proxy: http.ProxyFromEnvironment, Logger: m.log,
+		Secret: m.sealed, Hide: m.hide, Unhide: func(v string) { m.redactor.Remove(v) }, Proxy: http.ProxyFromEnvironment, Logger: m.log,
 	})
 	if err != nil {
 		return err

@@ -232,8 +232,8 @@ func (l *Log) follow() error {
 			if mine.Size() < l.opts.MaxBytes {
 				return nil
 			}
-			if err := l.rotate(mine); err != nil {
-				return err
+			if busy, err := l.rotate(mine); busy || err != nil {
+				return err // while it is busy this file goes on
 			}
 		}
 		// It was put away, by us or by somebody else, or removed.
@@ -250,35 +250,40 @@ func (l *Log) follow() error {
 	return nil
 }
 
-// rotate puts the current file away if it is still full. Another process that
-// does the same waits; one that writes meanwhile writes into the old file.
-func (l *Log) rotate(full fs.FileInfo) error {
+// rotate puts the current file away if it is still full. One that writes
+// meanwhile writes into the old file. Nobody waits while another process does
+// the same: it may have been stopped in the middle.
+func (l *Log) rotate(full fs.FileInfo) (busy bool, err error) {
 	lock, err := l.root.OpenFile(lockName, os.O_CREATE|os.O_RDWR, fileMode)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return err
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
 	}
 	now, err := l.root.Stat(current)
 	if err != nil || !os.SameFile(full, now) {
-		return nil // somebody was faster
+		return false, nil // somebody was faster
 	}
 	if err := l.root.Rename(current, l.putAwayName()); err != nil {
-		return err
+		return false, err
 	}
 	names, err := files(l.root)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for len(names) >= l.opts.MaxFiles {
 		if err := l.root.Remove(names[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return false, err
 		}
 		names = names[1:]
 	}
-	return nil
+	return false, nil
 }
 
 // putAwayName is a name after those of all files there are, whatever the clock

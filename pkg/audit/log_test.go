@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -93,6 +95,40 @@ func TestHostileTextIsBoundedEscapedAndWithoutSecrets(t *testing.T) {
 	}
 	if got := all(t, dir, Filter{}); len(got) != 2 || got[1].Event != "after" || len(got[0].Target) > maxLong+3 {
 		t.Errorf("%d records", len(got))
+	}
+}
+
+// A process that was stopped while it put a file away must not stop requests.
+func TestNobodyWaitsForWhoPutsAFileAway(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{MaxBytes: 100})
+	other, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, fileMode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	recorded := make(chan struct{})
+	go func() {
+		defer close(recorded)
+		for range 10 {
+			l.Record(Entry{Event: EventModel, Job: "j"})
+		}
+	}()
+	select {
+	case <-recorded:
+	case <-time.After(patience):
+		t.Error("records wait for another process")
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-recorded
+	l.Record(Entry{Event: EventModel, Job: "j"})
+	names, _ := filepath.Glob(filepath.Join(dir, rotated+"*"))
+	if got := all(t, dir, Filter{}); len(got) != 11 || len(names) != 1 {
+		t.Errorf("%d records, %d files that were put away", len(got), len(names))
 	}
 }
 

@@ -71,6 +71,11 @@ func (t Tokens) Minus(u Tokens) Tokens {
 	return Tokens{t.Input - u.Input, t.Output - u.Output, t.CacheWrite - u.CacheWrite, t.CacheWrite1h - u.CacheWrite1h, t.CacheRead - u.CacheRead}
 }
 
+// Max is the larger number of each kind.
+func (t Tokens) Max(u Tokens) Tokens {
+	return Tokens{max(t.Input, u.Input), max(t.Output, u.Output), max(t.CacheWrite, u.CacheWrite), max(t.CacheWrite1h, u.CacheWrite1h), max(t.CacheRead, u.CacheRead)}
+}
+
 // Prompt is the tokens that went in, from and to the cache too.
 func (t Tokens) Prompt() int64 { return t.Input + t.CacheWrite + t.CacheWrite1h + t.CacheRead }
 
@@ -80,6 +85,7 @@ func (t Tokens) Total() int64 { return t.Prompt() + t.Output }
 // Spent is what one request for the model has used up to now.
 type Spent struct {
 	Upstream  string // that answered; "" where none did
+	Model     string // its name for the model; "" where that is the one that was asked for
 	Tokens    Tokens
 	Estimated bool // the model did not say all of it
 }

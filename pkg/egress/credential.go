@@ -36,7 +36,7 @@ func (p *Proxy) credential(i Injection) (credential, error) {
 	if len(v) < minSecret || !httpguts.ValidHeaderFieldValue(v) || strings.TrimSpace(v) != v {
 		return credential{}, &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "the secret " + i.Secret + " is no value for a header", Err: errors.New("it must be one line of at least 8 characters"),
-			Hint: "set it again: dreamcore secret create " + i.Secret + " --overwrite KEY=value",
+			Hint: "set it again: dreamcore secret create " + i.Secret + " KEY=value --force",
 		}
 	}
 	c := credential{header: i.Header, value: v, forms: formsOf(v)}
@@ -48,7 +48,7 @@ func (p *Proxy) credential(i Injection) (credential, error) {
 
 // formsOf are the ways in which an answer may repeat a value.
 func formsOf(v string) []string {
-	forms := []string{v, url.QueryEscape(v), url.PathEscape(v)}
+	forms := []string{v, url.QueryEscape(v), url.PathEscape(v), strings.ReplaceAll(v, "/", `\/`)}
 	if raw, err := json.Marshal(v); err == nil {
 		forms = append(forms, string(raw[1:len(raw)-1]))
 	}

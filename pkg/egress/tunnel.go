@@ -85,7 +85,10 @@ func (a *attempt) move(dst, src end, count, last *atomic.Int64, cut func()) erro
 			_ = dst.SetWriteDeadline(time.Now().Add(idle))
 			written, werr := dst.Write(buf[:n])
 			count.Add(int64(written))
-			err = errors.Join(werr, err)
+			if werr != nil { // also a deadline: what was not written is lost
+				cut()
+				return errors.Join(werr, err)
+			}
 		}
 		switch {
 		case err == nil:

@@ -18,14 +18,18 @@ var (
 	errNotObject = errors.New("the body must be one JSON object")
 	errTwice     = errors.New("the body has a member twice: model, stream, max_tokens")
 	errModelType = errors.New("model must be a string")
+	errModelLong = errors.New("the name of the model is too long")
 )
+
+// maxModel bounds the name of a model, which books and logs keep: the longest
+// is an ARN of Bedrock.
+const maxModel = 2048
 
 // peekBody reads the members model, stream and max_tokens of a JSON object. The body goes
 // out unchanged, so it must not mean one thing here and another to the API:
 // names are compared exactly (encoding/json folds case) and may not come twice
 // (parsers differ in which one counts). It copies nothing, since bodies are large.
-func peekBody(body []byte) (peek, error) {
-	var p peek
+func peekBody(body []byte) (p peek, err error) {
 	if s := (scanner{b: body}); !json.Valid(body) || s.first() != '{' {
 		return p, errNotObject
 	}
@@ -38,8 +42,8 @@ func peekBody(body []byte) (peek, error) {
 				return p, errTwice
 			}
 			hasModel = true
-			if value[0] != '"' || json.Unmarshal(value, &p.model) != nil {
-				return p, errModelType
+			if p.model, err = modelName(value); err != nil {
+				return p, err
 			}
 		case "stream":
 			if hasStream {
@@ -58,6 +62,19 @@ func peekBody(body []byte) (peek, error) {
 		}
 	}
 	return p, nil
+}
+
+func modelName(value []byte) (name string, err error) {
+	if len(value) > len(`""`)+maxModel*len(`\u0000`) {
+		return "", errModelLong
+	}
+	if value[0] != '"' || json.Unmarshal(value, &name) != nil {
+		return "", errModelType
+	}
+	if len(name) > maxModel {
+		return "", errModelLong
+	}
+	return name, nil
 }
 
 // Member is a member of a JSON object and its place there.

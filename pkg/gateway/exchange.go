@@ -92,7 +92,7 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	begun := time.Now()
 	x.grant.ledger.count(func(u *Usage) { u.Requests++; u.BytesSent += int64(len(call.Body)) })
 	timer := time.AfterFunc(limit, func() { x.cancel(errNoHeader) })
-	x.use.sent = true
+	x.use.asked = begun
 	answer, err := (*x.gw.upstream.Load()).Send(x.ctx, *call)
 	timer.Stop()
 	if err != nil {
@@ -102,6 +102,9 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	resp := answer.Response
 	defer resp.Body.Close()
 	x.use.spent.Upstream = answer.Upstream
+	if answer.Model != call.Model {
+		x.use.spent.Model = answer.Model
+	}
 	x.entry.Status = resp.StatusCode
 	defer func() {
 		x.grant.log.Debug("model request", "path", call.Path, "upstream", answer.Upstream, "model", bounded(answer.Model, 128), "status", resp.StatusCode, "elapsed", time.Since(begun))
@@ -134,11 +137,14 @@ func relayable(h http.Header) bool {
 func (x *exchange) sendFailed(err error) {
 	switch {
 	case x.gone():
-		x.use.answering = true // the model may have begun
+		x.unheard() // the model may have begun
 		x.abort()
 	case errors.Is(err, ErrNoCredential):
 		x.alarm("the model API cannot be used without its key: "+mend(dreamcore.HintOf(err)), "err", err)
 	case errors.Is(context.Cause(x.ctx), errNoHeader):
+		if x.use.whole { // a stream that has not begun has cost nothing
+			x.unheard()
+		}
 		x.failed(dreamcore.FailAPITimeout, 504, "The model API took too long to answer.", "reason", errNoHeader)
 	default:
 		x.failed(dreamcore.FailNetwork, 502, "The model API could not be reached.", "reason", err)

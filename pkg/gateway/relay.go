@@ -82,7 +82,7 @@ func (x *exchange) relayBody(resp *http.Response) {
 	err := x.copy(resp.Body, m.feed)
 	if t, known := m.tokens(); known {
 		x.used(t, false)
-	} else if x.counts { // cut, or too long to be looked at
+	} else if x.counts { // cut, too long to be looked at, or without usage
 		x.used(dreamcore.Tokens{Output: x.received / bytesPerToken}, true)
 	}
 	switch {

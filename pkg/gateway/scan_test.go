@@ -31,12 +31,15 @@ func TestPeekBody(t *testing.T) {
 		`{"stream":false,"stream":true}`:                      {peek{"", false, 0}, errTwice},
 		`{"model":null}`:                                      {peek{}, errModelType},
 		`{"model":{"x":1}}`:                                   {peek{}, errModelType},
-		`[]`:                                                  {peek{}, errNotObject},
-		`"x"`:                                                 {peek{}, errNotObject},
-		`1`:                                                   {peek{}, errNotObject},
-		``:                                                    {peek{}, errNotObject},
-		`{"a":1} x`:                                           {peek{}, errNotObject},
-		`{"a":1,}`:                                            {peek{}, errNotObject},
+		`{"model":"` + strings.Repeat("m", maxModel) + `"}`:   {peek{strings.Repeat("m", maxModel), false, 0}, nil},
+		`{"model":"` + strings.Repeat("m", maxModel+1) + `"}`: {peek{}, errModelLong},
+		`{"model":"` + strings.Repeat("m", 1<<20) + `"}`:      {peek{}, errModelLong},
+		`[]`:        {peek{}, errNotObject},
+		`"x"`:       {peek{}, errNotObject},
+		`1`:         {peek{}, errNotObject},
+		``:          {peek{}, errNotObject},
+		`{"a":1} x`: {peek{}, errNotObject},
+		`{"a":1,}`:  {peek{}, errNotObject},
 		strings.Repeat("[", 20000) + strings.Repeat("]", 20000): {peek{}, errNotObject},
 		`{"` + strings.Repeat("x", 1000) + `":1,"model":"m"}`:   {peek{"m", false, 0}, nil},
 	} {
@@ -109,6 +112,36 @@ func TestMeter(t *testing.T) {
 			if m.tokens != tc.tokens || m.complete != tc.complete || m.errorKind != tc.kind || m.boundary != tc.boundary {
 				t.Errorf("%s in steps of %d: %+v %v %q %v", name, step, m.tokens, m.complete, m.errorKind, m.boundary)
 			}
+		}
+	}
+}
+
+func TestWhatIsNotToldIsGuessed(t *testing.T) {
+	text := strings.Repeat("x", 400)
+	for name, tc := range map[string]struct {
+		in        string
+		least     int64
+		most      int64
+		estimated bool
+	}{
+		"told":              {eventStart + eventText + eventDelta, 42, 42, false},
+		"hung up on":        {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n", 60, 120, true},
+		"another encoder":   {eventStart + `data: {"type": "content_block_delta", "delta": {"text": "` + text + "\"}}\n\n", 60, 120, true},
+		"another order":     {eventStart + `data: {"index":0,"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n", 60, 120, true},
+		"told to be none":   {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n" + `data: {"type":"message_delta","usage":{"output_tokens":0}}` + "\n\n", 60, 120, true},
+		"one line too long": {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + strings.Repeat("x", 2*maxMeterLine) + "\"}}\n\n", maxMeterLine / 2, maxMeterLine, true},
+	} {
+		m := &meter{boundary: true}
+		m.feed([]byte(tc.in))
+		if got, estimated := m.guess(); got.Output < tc.least || got.Output > tc.most || estimated != tc.estimated {
+			t.Errorf("%s: %d tokens (estimated: %v), want %d to %d (%v)", name, got.Output, estimated, tc.least, tc.most, tc.estimated)
+		}
+	}
+	for in, known := range map[string]bool{`{"usage":{"input_tokens":1}}`: true, `{"type":"message"}`: false, `{"usage":{}}`: false, `{"usa`: false} {
+		var m bodyMeter
+		m.feed([]byte(in))
+		if _, got := m.tokens(); got != known {
+			t.Errorf("%s: known is %v", in, got)
 		}
 	}
 }

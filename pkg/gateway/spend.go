@@ -25,8 +25,10 @@ type spending struct {
 	input     int64                                      // guess from the size of the request
 	spent     dreamcore.Spent
 	cost      dreamcore.Nano
-	sent      bool // the request is on its way
-	answering bool // with status 200, or nobody waited to see
+	output    int64     // the most that the answer may have
+	asked     time.Time // the request is on its way since then; zero: it is not
+	whole     bool      // the answer comes in one piece
+	answering bool      // with status 200, or nobody waited to see
 }
 
 // inputBytesPerToken bounds from above how many tokens a request has: text in
@@ -46,6 +48,7 @@ func (x *exchange) reserve(call *Call, p peek) *apiError {
 		x.use.input = int64(len(call.Body)/inputBytesPerToken) + 1
 		p.output = cmp.Or(p.output, maxOutput)
 	}
+	x.use.output, x.use.whole = p.output, !p.stream
 	settle, err := x.grant.meter.Reserve(p.model, x.use.input, p.output)
 	if err == nil {
 		x.use.settle = settle
@@ -87,6 +90,18 @@ func (x *exchange) tell(last bool) {
 	x.grant.ledger.count(func(u *Usage) { u.Cost = u.Cost.Add(delta) })
 }
 
+// outputPerSecond is how many tokens of an answer a fast model makes in a second.
+const outputPerSecond = 100
+
+// unheard counts an answer that nobody waited for. One in one piece was under
+// way all the time, and is paid for, though not a byte of it came.
+func (x *exchange) unheard() {
+	x.use.answering = true
+	if made := int64(time.Since(x.use.asked).Seconds() * outputPerSecond); x.counts && x.use.whole {
+		x.used(dreamcore.Tokens{Output: min(made, x.use.output)}, true)
+	}
+}
+
 // endSpending ends the reservation, at the end of the exchange in any case. An
 // answer that did not say what went in, because it has not come so far or its
 // server does not tell, has used about what was sent.
@@ -111,7 +126,7 @@ func (x *exchange) record(call *Call, received int64) {
 	e.Tokens, e.Cost = x.use.spent.Tokens, x.use.cost
 	switch {
 	case e.Verdict != "":
-	case !x.use.sent:
+	case x.use.asked.IsZero():
 		e.Verdict = audit.Refused
 	case x.gone():
 		e.Verdict, e.Reason = audit.Allowed, "the sandbox did not wait for the end"

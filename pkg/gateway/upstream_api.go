@@ -141,7 +141,7 @@ func (u *APIUpstream) Close() error {
 }
 
 // Send implements Upstream. The Body of an error answer (status 400 and up) is
-// at most 64 KiB and does not hold the key, whatever the API wrote.
+// at most 64 KiB. No Body holds the key, whatever the API wrote.
 func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 	answer := &Answer{Upstream: u.name, Model: call.Model, Mend: u.mend}
 	req, secrets, err := u.dialect.Request(ctx, u.base, call)
@@ -178,6 +178,10 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 		resp.ContentLength = int64(len(clean))
 	}
 	u.dialect.Answer(call, resp)
+	if resp.StatusCode < 400 {
+		// After the dialect: it may unpack what nothing could be found in.
+		resp.Body = scrub(resp.Body, secrets)
+	}
 	answer.Response = resp
 	return answer, nil
 }
@@ -231,7 +235,9 @@ func CheckCredential(key string) (string, error) {
 
 func redactAll(s string, keys []string) string {
 	for _, key := range keys {
-		s = redact(s, key)
+		for _, w := range writings(key) {
+			s = redact(s, w)
+		}
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
@@ -102,6 +103,7 @@ func (m *meter) feed(p []byte) {
 
 func (m *meter) keep(p []byte) {
 	if m.tooLong || len(m.line)+len(p) > maxMeterLine {
+		m.text += int64(len(m.line) + len(p)) // so long is content only
 		m.line, m.tooLong = m.line[:0], true
 		return
 	}
@@ -116,7 +118,7 @@ func (m *meter) see(line []byte) {
 		return
 	}
 	if bytes.HasPrefix(bytes.TrimLeft(data, " "), []byte(`{"type":"content_block_`)) {
-		m.text += max(int64(len(data))-deltaFrame, bytesPerToken)
+		m.content(data)
 		return
 	}
 	var v struct {
@@ -137,7 +139,7 @@ func (m *meter) see(line []byte) {
 		m.tokens.merge(v.Message.Usage)
 	case "message_delta":
 		m.tokens.merge(v.Usage)
-		m.told = true
+		m.told = m.told || v.Usage.Output > 0 // proxies may say 0 for what they do not know
 	case "message_stop":
 		m.complete = true
 	case "error":
@@ -145,8 +147,15 @@ func (m *meter) see(line []byte) {
 		if m.errorKind == "" {
 			m.errorKind = "api_error"
 		}
+	default:
+		if strings.HasPrefix(v.Type, "content_block_") { // as another encoder writes it
+			m.content(data)
+		}
 	}
 }
+
+// content counts an event of the answer's content.
+func (m *meter) content(data []byte) { m.text += max(int64(len(data))-deltaFrame, bytesPerToken) }
 
 // How much of an answer its bytes are: of an event of content about so many are
 // not content, and a token is about so many of the rest.
@@ -183,8 +192,8 @@ func (m *bodyMeter) feed(p []byte) {
 	m.kept = append(m.kept, p...)
 }
 
-// tokens returns what the whole answer says. Half of one says nothing, and
-// known is false.
+// tokens returns what the whole answer says. Half of one says nothing, and some
+// servers do not tell: known is false.
 func (m *bodyMeter) tokens() (t dreamcore.Tokens, known bool) {
 	var v struct {
 		Usage tokens `json:"usage"`
@@ -193,5 +202,6 @@ func (m *bodyMeter) tokens() (t dreamcore.Tokens, known bool) {
 		return t, false
 	}
 	v.Usage.clamp()
-	return v.Usage.spent(), true
+	t = v.Usage.spent()
+	return t, t.Total() > 0
 }

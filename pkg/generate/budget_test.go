@@ -249,6 +249,33 @@ func TestHangingUpIsNotFree(t *testing.T) {
 	}
 }
 
+// An answer in one piece costs what the model has made of it, though nothing has
+// come yet when the sandbox hangs up.
+func TestHangingUpOnAWholeAnswerIsNotFree(t *testing.T) {
+	books := openBooks(t, t.TempDir(), usage.Limits{})
+	begun := make(chan struct{}, 1)
+	s, _ := gatewayTo(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		begun <- struct{}{}
+		<-r.Context().Done()
+	}), nil)
+	for most, want := range map[int64]int64{100_000: 20, 5: 5} {
+		gr := s.Grant(gateway.GrantOptions{Meter: books.Job("u", "p", fmt.Sprint(most))})
+		c, err := socket.Dial(t.Context(), s.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := fmt.Sprintf(`{"model":"m","max_tokens":%d}`, most)
+		fmt.Fprintf(c, "POST /v1/messages HTTP/1.1\r\nHost: x\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s", gr.Token(), len(body), body)
+		<-begun
+		time.Sleep(250 * time.Millisecond)
+		c.Close()
+		gr.Revoke()
+		if got := gr.Usage().Tokens; got.Output < want || got.Output > most || got.Input == 0 {
+			t.Errorf("who hangs up on an answer of %d tokens pays for %+v, want %d at least", most, got, want)
+		}
+	}
+}
+
 func TestAJobOfWhoHasSpentAllIsRefusedBeforeASandbox(t *testing.T) {
 	auditDir := t.TempDir()
 	log, err := audit.Open(auditDir, audit.Options{})

@@ -26,6 +26,9 @@ type Options struct {
 	// Hide is told every credential before it is used, so that it is kept out
 	// of what is printed; nil: nobody is told.
 	Hide func(value string)
+	// Unhide is told of a credential that is dead by now, so that a service that
+	// fetches a new one every hour does not look for all of them; nil: nobody is.
+	Unhide func(value string)
 	// Proxy chooses the outgoing proxy as http.Transport.Proxy does; nil: none.
 	Proxy func(*http.Request) (*url.URL, error)
 	// Logger takes what an operator must know; nil discards it.
@@ -68,6 +71,9 @@ func New(entries []Entry, o Options) (*List, error) {
 	if o.Hide == nil {
 		o.Hide = func(string) {}
 	}
+	if o.Unhide == nil {
+		o.Unhide = func(string) {}
+	}
 	l := &List{log: o.Logger, now: time.Now}
 	for _, e := range entries {
 		m, err := newMember(e, o)
@@ -94,7 +100,7 @@ func newMember(e Entry, o Options) (*member, error) {
 	var vertex *vertexDialect
 	switch e.Kind {
 	case Vertex:
-		vertex = &vertexDialect{entry: e, tokens: newTokens(c)}
+		vertex = &vertexDialect{entry: e, tokens: newTokens(c, o.Unhide)}
 		cfg.Dialect = vertex
 	case Bedrock:
 		cfg.Dialect = &bedrockDialect{entry: e, credentials: c.aws, now: time.Now}

@@ -72,7 +72,7 @@ func newRig(t *testing.T, s secrets, entries ...Entry) *rig {
 	}
 	r := &rig{t: t}
 	var err error
-	r.List, err = New(entries, Options{Secret: s.get, Hide: func(v string) { r.hidden.Add(v) }, Logger: testLogger(r)})
+	r.List, err = New(entries, Options{Secret: s.get, Hide: func(v string) { r.hidden.Add(v) }, Unhide: func(v string) { r.hidden.Remove(v) }, Logger: testLogger(r)})
 	if err != nil {
 		t.Fatal(err)
 	}

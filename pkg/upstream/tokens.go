@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,9 @@ const (
 	// tokenLimit bounds the wait for a token.
 	tokenLimit = 15 * time.Second
 	assertion  = time.Hour // that Google allows
+	// hiddenTokens is how many of the last tokens are kept out of what is
+	// printed: all that may still work, also after a row of refusals.
+	hiddenTokens = 8
 )
 
 // account is what a service account's file says. The package jwt of x/oauth2
@@ -64,6 +68,7 @@ type tokens struct {
 	credentials credentials
 	client      *http.Client
 	now         func() time.Time
+	unhide      func(string)
 
 	turn chan struct{} // holds one: who has it may fetch
 
@@ -71,10 +76,11 @@ type tokens struct {
 	current string    // guarded by mu
 	end     time.Time // guarded by mu
 	of      account   // guarded by mu: whose token it is
+	hidden  []string  // guarded by mu: the last tokens
 }
 
-func newTokens(c credentials) *tokens {
-	t := &tokens{credentials: c, now: time.Now, turn: make(chan struct{}, 1)}
+func newTokens(c credentials, unhide func(string)) *tokens {
+	t := &tokens{credentials: c, now: time.Now, unhide: unhide, turn: make(chan struct{}, 1)}
 	t.turn <- struct{}{}
 	return t
 }
@@ -155,6 +161,13 @@ func (t *tokens) fetch(ctx context.Context, a account) (string, error) {
 	t.credentials.hide(value)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !slices.Contains(t.hidden, value) {
+		t.hidden = append(t.hidden, value)
+	}
+	if len(t.hidden) > hiddenTokens {
+		t.unhide(t.hidden[0])
+		t.hidden = slices.Delete(t.hidden, 0, 1)
+	}
 	t.current, t.of = value, a
 	t.end = token.Expiry
 	if token.Expiry.IsZero() {

@@ -73,6 +73,24 @@ func TestTokensAreRefreshedAheadAndReplacedWhenRefused(t *testing.T) {
 	ask(3)
 }
 
+func TestDeadTokensAreNotLookedForForEver(t *testing.T) {
+	v := upstreamtest.NewVertex(t, "p", "us-east5", &model{})
+	r := newRig(t, secrets{"sa": {"JSON": v.ServiceAccount}}, vertexEntry(v))
+	var tokens []string
+	for range hiddenTokens + 3 {
+		if s := r.send(call(testBody)); s.err != nil || s.StatusCode != 200 {
+			t.Fatalf("%v", s)
+		}
+		tokens = append(tokens, r.members[0].tokens.current)
+		r.members[0].tokens.forget()
+	}
+	for i, token := range tokens {
+		if hidden := r.hidden.Redact(token) != token; hidden != (i >= 3) {
+			t.Errorf("token %d of %d: hidden is %v", i, len(tokens), hidden)
+		}
+	}
+}
+
 func TestServiceAccountsThatAreNone(t *testing.T) {
 	v := upstreamtest.NewVertex(t, "p", "us-east5", &model{})
 	other := upstreamtest.NewVertex(t, "p", "us-east5", &model{})

@@ -213,7 +213,13 @@ func (b *Book) turn(now time.Time) error {
 		return err
 	}
 	if sumUp {
-		return b.sumUp(now)
+		if err := b.sumUp(now); err != nil {
+			b.today = "" // with half of the sums limits would not hold: again at the next request
+			return err
+		}
+		for _, r := range b.backlog {
+			b.count(r)
+		}
 	}
 	return nil
 }

@@ -310,6 +310,86 @@ func TestBooksThatCannotBeWrittenRefuseAndForgetNothing(t *testing.T) {
 	}
 }
 
+func TestTokensThatTurnOutToBeOfAnotherKindStayCounted(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir, nil, Limits{UserDayTokens: 150})
+	settle, err := b.Job("u", "p", "j").Reserve("m", 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{CacheWrite: 100}}, false)
+	cost := settle(dreamcore.Spent{Tokens: dreamcore.Tokens{CacheWrite1h: 100, Output: 100}}, true)
+	if got := total(t, dir); got.Tokens.CacheWrite1h != 100 || got.Tokens.Output != 100 || got.Cost != cost || cost < 200_000 {
+		t.Errorf("%+v, cost %d", got, cost)
+	}
+	wantOver(t, b.Job("u", "p", "k").Check(), "budget_user_day_tokens")
+}
+
+func TestWhatCostsNothingDoesNotFillTheBooks(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir, nil, Limits{})
+	for range 100 {
+		if err := spend(b.Job("u", "p", "j"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := spend(b.Job("u", "p", "j"), 1); err != nil {
+		t.Fatal(err)
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, "*"))
+	if info, err := os.Stat(names[0]); len(names) != 1 || err != nil || info.Size() > 300 || total(t, dir).Requests != 1 {
+		t.Errorf("%v: %v", names, info)
+	}
+}
+
+func TestTheModelThatAnsweredIsPaidFor(t *testing.T) {
+	b, err := Open(t.TempDir(), Options{Prices: prices(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for _, tc := range []struct {
+		asked, answered string
+		want            dreamcore.Nano
+	}{
+		{"claude-haiku-4-5", "", 5_000},
+		{"claude-haiku-4-5", "claude-opus-4-5", 25_000},
+		{"claude-haiku-4-5", "us.anthropic.claude-opus-4-1-v1:0", 75_000},
+		{"claude-opus-4-1", "claude-haiku-4-5", 5_000},
+		{"claude-haiku-4-5", "our-own", 5_000},
+	} {
+		settle, err := b.Job("u", "p", "j").Reserve(tc.asked, 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cost := settle(dreamcore.Spent{Model: tc.answered, Tokens: dreamcore.Tokens{Output: 1}}, true); cost != tc.want {
+			t.Errorf("%s, answered by %s, costs %d, want %d", tc.asked, tc.answered, cost, tc.want)
+		}
+	}
+}
+
+// A clock that goes back makes the books be summed up again. Where that fails,
+// nobody is let in with half of the sums.
+func TestSumsThatCannotBeMadeRefuseUntilTheyCan(t *testing.T) {
+	dir, c := t.TempDir(), newClock("2026-10-20T12:00:00Z")
+	b := open(t, dir, c, Limits{UserMonthTokens: 100})
+	wantOver(t, spend(b.Job("u", "p", "j"), 100), "")
+	c.set("2026-10-15T12:00:00Z")
+	blocked := filepath.Join(dir, "2026-10-10.ndjson")
+	if err := os.Mkdir(blocked, 0o700); err != nil { // it opens, and cannot be read
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := b.Job("u", "p", "k").Check(); err == nil {
+			t.Error("a job was let in though the books cannot be read")
+		}
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	wantOver(t, b.Job("u", "p", "k").Check(), "budget_user_month_tokens")
+}
+
 func TestAModelWithoutAPriceIsWarnedOfOnce(t *testing.T) {
 	var said bytes.Buffer
 	b, err := Open(t.TempDir(), Options{Prices: prices(t), Logger: slog.New(slog.NewTextHandler(&said, nil))})

@@ -196,8 +196,9 @@ func (j *Job) Reserve(model string, input, output int64) (settle func(s dreamcor
 		return nil, err
 	}
 	r := &request{job: j, model: model, price: b.priceOf(model)}
-	most := dreamcore.Tokens{CacheWrite: input, Output: output} // writing the cache is what the agent does with nearly all
-	r.most = sum{r.price.Cost(most), most.Total()}
+	// Nearly all is written to the cache, and the sandbox says for how long.
+	short, long := dreamcore.Tokens{CacheWrite: input, Output: output}, dreamcore.Tokens{CacheWrite1h: input, Output: output}
+	r.most = sum{max(r.price.Cost(short), r.price.Cost(long)), short.Total()}
 	r.hold(r.most)
 	return r.settle, nil
 }
@@ -206,9 +207,9 @@ func (j *Job) Reserve(model string, input, output int64) (settle func(s dreamcor
 type request struct {
 	job   *Job
 	model string
-	price Price
 	most  sum // that it may cost
 
+	price   Price            // guarded by book.mu
 	held    sum              // guarded by book.mu
 	tokens  dreamcore.Tokens // guarded by book.mu: that are in the books
 	cost    dreamcore.Nano   // guarded by book.mu: likewise
@@ -236,8 +237,18 @@ func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
 	if err := b.turn(now); err != nil {
 		b.log.Error("begin a new day in the books", "error", err)
 	}
+	// What is paid for is what has answered: a sandbox could ask for a cheap name
+	// that leads to a dear model.
+	if p, known := b.prices.Of(s.Model); known && s.Model != "" {
+		r.price = p
+	}
+	// Records only ever add. A model that says later that tokens are of another
+	// kind has them counted as both.
+	s.Tokens = s.Tokens.Max(r.tokens)
 	delta, cost := s.Tokens.Minus(r.tokens), r.price.Cost(s.Tokens)
-	if !r.written || delta != (dreamcore.Tokens{}) {
+	// What used nothing, as refused requests and counts of tokens, is not in the
+	// books: a sandbox could fill them at no cost.
+	if delta != (dreamcore.Tokens{}) {
 		rec := Record{
 			Time: now.UTC().Truncate(time.Millisecond), User: r.job.user, Project: r.job.project, Job: r.job.job, Model: r.model, Upstream: s.Upstream,
 			Input: delta.Input, Output: delta.Output, CacheWrite: delta.CacheWrite, CacheWrite1h: delta.CacheWrite1h, CacheRead: delta.CacheRead,

@@ -44,7 +44,7 @@ type Record struct {
 	Job          string         `json:"job"`
 	Model        string         `json:"model"`
 	Upstream     string         `json:"upstream,omitempty"`
-	Requests     int64          `json:"n,omitempty"` // 1 in the first record of a request
+	Requests     int64          `json:"n,omitempty"` // 1 in the first record of a request that used anything
 	Input        int64          `json:"in,omitempty"`
 	Output       int64          `json:"out,omitempty"`
 	CacheWrite   int64          `json:"cw,omitempty"`
