@@ -215,7 +215,7 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if err = m.openBooks(); err != nil {
 		return nil, err
 	}
-	m.gateway = gateway.New(gateway.Config{Logger: log, IdleLimit: s.cfg.ModelIdle, Audit: m.audit})
+	m.gateway = gateway.New(gateway.Config{Logger: log, IdleLimit: s.cfg.ModelIdle, ServerTools: s.cfg.ServerTools, Audit: m.audit})
 	if err = m.setModel(s.cfg); err != nil {
 		return nil, err
 	}

@@ -73,6 +73,7 @@ type Config struct {
 	Upstreams []upstream.Entry `koanf:"upstreams"` // instead of Upstream: tried in order
 
 	ModelScript string        `koanf:"model_script"` // scripted model instead of the API: a file, or "demo"
+	ServerTools bool          `koanf:"server_tools"` // whether the API may reach other machines for a sandbox
 	ModelIdle   time.Duration `koanf:"model_idle"`   // silence after which a streamed answer is given up
 
 	// What may be spent on the model; 0 is no bound. Days and months are those of UTC.
@@ -145,6 +146,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"journal_days":             7,
 		"upstream":                 DefaultUpstream,
 		"upstreams":                []upstream.Entry{},
+		"server_tools":             false,
 		"model_script":             "",
 		"model_idle":               60 * time.Second,
 		"budget_job_usd":           0.0,
@@ -292,6 +294,7 @@ func (c Config) Validate() error {
 	check(isWebAddress(c.Upstream), "upstream: it must be an http or https address")
 	check(len(c.Upstreams) == 0 || c.Upstream == DefaultUpstream, "upstream (%s) and upstreams: both say where the model is, name one of them", envBaseURL)
 	faults = append(faults, upstream.Faults(c.Upstreams)...)
+	check(c.ServerTools || !slices.Contains(c.Tools, "WebSearch"), "tools: WebSearch makes the model's API search the web for the sandbox, which server_tools: true allows")
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
 	c.checkSpending(check)
 	if _, err := egress.ParsePolicy(c.AllowHosts, c.AllowPrivateHosts, c.Inject); err != nil {

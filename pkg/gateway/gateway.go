@@ -25,6 +25,10 @@ type Config struct {
 	Audit *audit.Log
 	// Models are the models a job may use, by exact name; empty allows all.
 	Models []string
+	// ServerTools lets requests ask the API to reach other machines: tools
+	// that it runs itself (web search and the like), MCP servers, documents
+	// and images by their address.
+	ServerTools bool
 
 	// IdleLimit is the longest silence within an answer (60 s).
 	IdleLimit time.Duration

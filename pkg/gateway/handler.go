@@ -143,6 +143,9 @@ func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), r
 		return p, free, never(400, "Invalid request: "+err.Error()+".")
 	}
 	call.Model, call.Stream = p.model, p.stream
+	if !x.gw.cfg.ServerTools && reaches(call.Body) {
+		return p, free, never(403, reachMessage)
+	}
 	if len(x.grant.models) > 0 && !slices.Contains(x.grant.models, p.model) {
 		return p, free, never(403, "This model is not allowed here.")
 	}
