@@ -33,7 +33,7 @@ func (s *Store) Replace(ctx context.Context, user dreamcore.UserID, project drea
 	}
 	defer release()
 	defer top.Close()
-	a := &apply{ctx: ctx, store: s, name: string(project), top: top, old: p.root}
+	a := &apply{ctx: ctx, store: s, user: string(user), name: string(project), top: top, old: p.root}
 	if err := a.begin(); err != nil {
 		return s.userError("prepare the project", errors.Join(err, a.end()))
 	}
