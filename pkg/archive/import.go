@@ -177,6 +177,9 @@ func (in *importer) take(r ref, root *os.Root, result *Result) error {
 		return err
 	})
 	if err != nil {
+		if used && head != "" { // there is a version that did not take its place
+			err = errors.Join(err, d.keep(context.WithoutCancel(in.ctx), r))
+		}
 		return err
 	}
 	result.State = Copied
