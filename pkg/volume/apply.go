@@ -19,8 +19,8 @@ import (
 // Change is what becomes of one file of a project.
 type Change struct {
 	Path string // relative to the project, with slashes
-	// Write writes the new content; nil: the file is removed. A file that is
-	// not there is removed too.
+	// Write writes the new content; it may be called twice. nil: the file is
+	// removed. A file that is not there is removed too.
 	Write func(io.Writer) error
 }
 
@@ -49,6 +49,19 @@ func Content(text string) func(io.Writer) error {
 // CodeTooLarge: the disk of the user is full, or the project is too large to
 // be changed like this. Their messages are for clients.
 func (s *Store) Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []Change, check, made func(*os.Root) error) (sizes []int64, err error) {
+	defer s.beside(string(user))()
+	sizes, err = s.apply(ctx, user, project, changes, check, made)
+	if errors.Is(err, syscall.ENOSPC) && dreamcore.CodeOf(err) == dreamcore.CodeTooLarge {
+		if giveBack := s.lend(string(user)); giveBack != nil {
+			defer giveBack()
+			sizes, err = s.apply(ctx, user, project, changes, check, made)
+		}
+	}
+	return sizes, err
+}
+
+// apply is one attempt of Apply.
+func (s *Store) apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []Change, check, made func(*os.Root) error) (sizes []int64, err error) {
 	paths, err := checkChanges(changes)
 	if err != nil {
 		return nil, err
