@@ -18,7 +18,10 @@ func TestAChangeBesideAJobIsNeitherRefusedNorHarmsIt(t *testing.T) {
 	defer p.Close()
 	defer h.Close()
 	write(t, p.Path(), map[string]string{"game": strings.Repeat("x", projectBytes-1<<20)})
-	g := guard(t, s, p) // 2 MiB are left to the job
+	for i := range 250 {
+		write(t, p.Path(), map[string]string{fmt.Sprint("n", i): ""})
+	}
+	g := guard(t, s, p) // 2 MiB and 100 files are left to the job
 	const other dreamcore.ProjectID = "44444444-4444-4444-8444-444444444444"
 	apply := func(changes ...Change) error {
 		t.Helper()
@@ -29,10 +32,10 @@ func TestAChangeBesideAJobIsNeitherRefusedNorHarmsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var many []Change
-	for i := range 250 {
+	for i := range 145 { // and as many directories
 		many = append(many, Change{Path: fmt.Sprintf("d%d/f%d", i, i), Write: Content("")})
 	}
-	if err := apply(many[:145]...); err != nil { // and as many directories
+	if err := apply(many...); err != nil {
 		t.Fatal(err)
 	}
 	if f := look(t, g); f.Any() {
