@@ -40,8 +40,9 @@ func Content(text string) func(io.Writer) error {
 // The new state is built beside the project, from hard links to everything
 // that does not change, and takes its place with one rename. Before that, it is
 // shown to check, whose error ends the attempt; after it, to made, whose error
-// puts the old state back. Each may be nil. So what made writes down is never of
-// a state that the project did not have. What a job in another project of the
+// puts the old state back; who reads in between has seen the new one. Each may
+// be nil. So what made writes down is never of a state that the project did not
+// have. What a job in another project of the
 // same user writes into this one at that very moment may be lost.
 //
 // CodeInvalid: a path leaves the project, goes through a link, names a
