@@ -52,11 +52,17 @@ func Content(text string) func(io.Writer) error {
 func (s *Store) Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []Change, check, made func(*os.Root) error) (sizes []int64, err error) {
 	defer s.beside(string(user))()
 	sizes, err = s.apply(ctx, user, project, changes, check, made)
-	if errors.Is(err, syscall.ENOSPC) && dreamcore.CodeOf(err) == dreamcore.CodeTooLarge {
+	full := func() bool {
+		return errors.Is(err, syscall.ENOSPC) && dreamcore.CodeOf(err) == dreamcore.CodeTooLarge
+	}
+	if full() {
 		if giveBack := s.lend(string(user)); giveBack != nil {
 			defer giveBack()
 			sizes, err = s.apply(ctx, user, project, changes, check, made)
 		}
+	}
+	if full() && onlyRemoves(changes) {
+		return s.removeInPlace(ctx, user, project, changes, check, made)
 	}
 	return sizes, err
 }
