@@ -374,6 +374,9 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 	if err := m.volumes.SweepDisks(ctx); err != nil {
 		return err
 	}
+	if err := edit.New(m.volumes, m.history).Recover(ctx); err != nil {
+		m.log.Warn("what an earlier run left of changes could not be put right", "error", err)
+	}
 	if m.cfg.DiskMiB > 0 {
 		if err := disk.Check(ctx, m.cfg.State); err != nil {
 			return err

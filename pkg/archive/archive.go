@@ -107,7 +107,16 @@ const maxNotes = 20
 
 // skip notes what is left out of a project.
 func (r *Result) skip(path, reason string) {
-	r.note(fmt.Sprintf("%q left out: %s", path, reason))
+	r.note(fmt.Sprintf("%q left out: %s", short(path), reason))
+}
+
+// short cuts a path for a note.
+func short(path string) string {
+	const most = 200
+	if len(path) <= most {
+		return path
+	}
+	return path[:most] + "…"
 }
 
 func (r *Result) note(text string) {

@@ -87,6 +87,13 @@ func (w *exporter) put(e volume.Entry, src io.Reader) error {
 		w.result.note(err.Error() + ": " + e.Path)
 		return nil
 	}
+	switch dreamcore.CodeOf(err) {
+	case dreamcore.CodeInvalid: // a directory does not take what a tar does
+		w.result.skip(e.Path, "its path is not one of a project, or too long")
+		return nil
+	case dreamcore.CodeTooLarge: // one project; the others have room of their own
+		return err
+	}
 	w.broken = err
 	return err
 }
@@ -172,6 +179,10 @@ func (d *Depot) exportVersion(w *exporter) error {
 }
 
 func (d *Depot) exportHistory(w *exporter) error {
+	count, err := d.versions.Count(w.ctx, w.ref.user, w.ref.project)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
 	first := true
 	return d.versions.Copy(w.ctx, w.ref.user, w.ref.project, func(name string, size int64, r io.Reader) error {
@@ -183,7 +194,7 @@ func (d *Depot) exportHistory(w *exporter) error {
 					return err
 				}
 			}
-			w.result.Versions = 1
+			w.result.Versions = count
 		}
 		return w.put(volume.Entry{Path: gitDir + "/" + name, Mode: 0o644, Size: size, Modified: now}, r)
 	})

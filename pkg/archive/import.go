@@ -50,7 +50,7 @@ func (d *Depot) Import(ctx context.Context, src string, opts ImportOptions) (rep
 	if info, err := os.Stat(src); err == nil && info.IsDir() {
 		return report, readDir(ctx, src, in.note, in.visit)
 	}
-	return report, readTar(ctx, src, spool, in.note, in.visit, in.other)
+	return report, readTar(ctx, src, spool, in, in.other)
 }
 
 // openImports makes the directory of imports this process's own, and the volume
@@ -104,10 +104,22 @@ func (in *importer) other(e volume.Entry, _ io.Reader) error {
 	return nil
 }
 
-func (in *importer) visit(r ref, root *os.Root) error {
+// owned is the project with the user who gets it.
+func (in *importer) owned(r ref) ref {
 	if to, ok := in.opts.Users[r.user]; ok {
 		r.user = to
 	}
+	return r
+}
+
+// failed reports a project that cannot even be read.
+func (in *importer) failed(r ref, err error) {
+	r = in.owned(r)
+	in.report.Projects = append(in.report.Projects, Result{User: r.user, Project: r.project, State: Failed, Reason: err.Error()})
+}
+
+func (in *importer) visit(r ref, root *os.Root) error {
+	r = in.owned(r)
 	in.depot.opts.Progress(Progress{Done: len(in.report.Projects), Project: r.project})
 	result := Result{User: r.user, Project: r.project}
 	err := in.take(r, root, &result)
@@ -177,6 +189,9 @@ func (in *importer) take(r ref, root *os.Root, result *Result) error {
 		return err
 	})
 	if err != nil {
+		if used && head != "" { // there is a version that did not take its place
+			err = errors.Join(err, d.keep(context.WithoutCancel(in.ctx), r))
+		}
 		return err
 	}
 	result.State = Copied
@@ -250,6 +265,10 @@ func fill(ctx context.Context, root *os.Root, f *volume.Filler, result *Result) 
 		}
 		size, sum, err := f.Put(ctx, e, src)
 		src.Close()
+		if dreamcore.CodeOf(err) == dreamcore.CodeInvalid {
+			result.skip(e.Path, "its path is not one of a project, or too long")
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

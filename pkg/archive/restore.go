@@ -41,7 +41,7 @@ func (d *Depot) Restore(ctx context.Context, src string, force bool) (report Rep
 	in := &importer{depot: d, ctx: ctx, opts: ImportOptions{Force: force}, message: restoreMessage, report: &report}
 	o := &restorer{importer: in, force: force}
 	defer o.closeHome()
-	return report, errors.Join(readTar(ctx, src, spool, in.note, in.visit, o.other), o.closeHome())
+	return report, errors.Join(readTar(ctx, src, spool, in, o.other), o.closeHome())
 }
 
 // checkEmpty refuses to mix a backup with what is here. What a restore that was
@@ -199,7 +199,11 @@ func (o *restorer) closeHome() error {
 	if o.home == nil {
 		return nil
 	}
-	err := errors.Join(o.filler.Finish(), o.home.Close())
+	var err error
+	if o.filler != nil { // else it could not even be emptied
+		err = o.filler.Finish()
+	}
+	err = errors.Join(err, o.home.Close())
 	o.unlock()
 	o.home, o.filler, o.homeOf = nil, nil, ref{}
 	return err

@@ -258,9 +258,19 @@ type dirSink struct {
 	dest, part string
 	lock       *os.File
 	root       *os.Root
-	filler     *volume.Filler // of one project: its bounds are those of projects
-	top        string
+
+	// Of one project at a time: its files and its repository have bounds of
+	// their own, in whatever order their entries come.
+	project string
+	fillers map[string]*volume.Filler // by their top
 }
+
+// What a repository may have: its objects are files of their own, and a project
+// has many versions.
+const (
+	maxRepoNames = 1_000_000
+	maxRepoBytes = 8 << 30
+)
 
 func newDirSink(dest, part string, lock *os.File) (*dirSink, error) {
 	if err := os.Mkdir(part, dirMode); err != nil {
@@ -275,30 +285,51 @@ func newDirSink(dest, part string, lock *os.File) (*dirSink, error) {
 
 func (s *dirSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error) {
 	top, path := split(e.Path)
-	if s.filler == nil || top != s.top {
-		if s.filler != nil {
-			if err := s.filler.Finish(); err != nil {
-				return nil, err
-			}
-		}
-		if err := s.root.MkdirAll(top, dirMode); err != nil {
-			return nil, err
-		}
-		dir, err := volume.OpenDir(s.root, top)
-		if err != nil {
-			return nil, err
-		}
-		s.filler, s.top = volume.NewFiller(dir, os.Geteuid(), os.Getegid()), top
-	}
-	if path == "" {
-		return nil, nil
+	f, err := s.filler(top)
+	if err != nil || path == "" {
+		return nil, err
 	}
 	e.Path = path
-	size, sum, err := s.filler.Put(ctx, e, src)
+	size, sum, err := f.Put(ctx, e, src)
 	if err == nil && e.Mode.IsRegular() && size != e.Size {
 		err = errChanged
 	}
 	return sum, err
+}
+
+// filler writes below top.
+func (s *dirSink) filler(top string) (*volume.Filler, error) {
+	if project := strings.TrimSuffix(top, "/"+gitDir); project != s.project {
+		if err := s.settle(); err != nil {
+			return nil, err
+		}
+		s.project, s.fillers = project, map[string]*volume.Filler{}
+	}
+	if f := s.fillers[top]; f != nil {
+		return f, nil
+	}
+	if err := s.root.MkdirAll(top, dirMode); err != nil {
+		return nil, err
+	}
+	dir, err := volume.OpenDir(s.root, top)
+	if err != nil {
+		return nil, err
+	}
+	f := volume.NewFiller(dir, os.Geteuid(), os.Getegid())
+	if top != s.project {
+		f.Bound(maxRepoNames, maxRepoBytes)
+	}
+	s.fillers[top] = f
+	return f, nil
+}
+
+// settle ends the project that is being written.
+func (s *dirSink) settle() (err error) {
+	for _, f := range s.fillers {
+		err = errors.Join(err, f.Finish())
+	}
+	s.fillers = nil
+	return err
 }
 
 // split parts the path of a file of a project: users/U/projects/P, and the
@@ -315,10 +346,7 @@ func split(path string) (top, rest string) {
 }
 
 func (s *dirSink) finish() error {
-	var err error
-	if s.filler != nil {
-		err = s.filler.Finish()
-	}
+	err := s.settle()
 	d, openErr := os.Open(s.part)
 	if err = errors.Join(err, openErr); err == nil {
 		err = errors.Join(unix.Syncfs(int(d.Fd())), d.Close())

@@ -207,13 +207,13 @@ func damaged(name string, err error) error {
 // readTar goes through the projects in a tar. Each is unpacked below spool
 // first: a repository is not read from its beginning to its end. Everything
 // that belongs to no project goes to other.
-func readTar(ctx context.Context, name, spool string, note func(string), visit visitor, other func(volume.Entry, io.Reader) error) error {
+func readTar(ctx context.Context, name, spool string, in *importer, other func(volume.Entry, io.Reader) error) error {
 	t, err := openTar(name)
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	u := &unpacker{ctx: ctx, spool: spool, note: note, visit: visit, seen: map[ref]bool{}}
+	u := &unpacker{ctx: ctx, spool: spool, note: in.note, visit: in.visit, failed: in.failed, seen: map[ref]bool{}}
 	defer u.drop()
 	for {
 		if err := ctx.Err(); err != nil {
@@ -228,7 +228,7 @@ func readTar(ctx context.Context, name, spool string, note func(string), visit v
 		}
 		if e.Path == "" {
 			if e.Link != "" {
-				note(e.Link)
+				u.note(e.Link)
 			}
 			continue
 		}
@@ -268,6 +268,8 @@ type unpacker struct {
 	visit visitor
 	seen  map[ref]bool
 
+	failed func(ref, error) // is told of a project that is not unpacked
+
 	at    ref // the project that is being unpacked
 	dir   string
 	out   *dirSink
@@ -297,8 +299,8 @@ func (u *unpacker) put(r ref, rest string, e volume.Entry, src io.Reader) error 
 		return nil
 	}
 	e.Path = r.path() + "/" + rest
-	if e.Mode.IsDir() && rest == gitDir {
-		e.Mode = fs.ModeDir | dirMode
+	if e.Mode.IsDir() {
+		e.Mode |= dirMode // we must get into it, and remove it again
 	}
 	_, err := u.out.put(u.ctx, e, src)
 	switch code := dreamcore.CodeOf(err); {
@@ -322,13 +324,11 @@ func (u *unpacker) flush() error {
 	}
 	defer u.drop()
 	if u.fault != nil {
-		u.note(fmt.Sprintf("project %s left out: %v", u.at.project, u.fault))
+		u.failed(u.at, u.fault)
 		return nil
 	}
-	if f := u.out.filler; f != nil {
-		if err := f.Finish(); err != nil {
-			return err
-		}
+	if err := u.out.settle(); err != nil {
+		return err
 	}
 	if err := u.out.root.MkdirAll(u.at.path(), dirMode); err != nil {
 		return err

@@ -55,8 +55,10 @@ func (f *File) Serve(w http.ResponseWriter, r *http.Request) {
 	}
 	// Ranges and conditions are its work. The size is the one that was
 	// announced, whatever the sandbox writes meanwhile; a file that became
-	// shorter cuts the connection.
-	http.ServeContent(w, r, "", f.info.ModTime(), io.NewSectionReader(f.file, 0, f.info.Size()))
+	// shorter cuts the connection. It is told no time: that of a change counts
+	// whole seconds and is anybody's to set inside, so that If-Modified-Since
+	// would find new files unchanged.
+	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(f.file, 0, f.info.Size()))
 }
 
 // Settled is how old the last change of a file must be for its tag to tell it
@@ -76,15 +78,26 @@ func entityTag(info fs.FileInfo, now time.Time) string {
 // ErrNoPage is in the error of FirstPage for a project without any page.
 var ErrNoPage = errors.New("no page in the project")
 
-// FirstPage is the page of a project without an index: the first other one.
+// FirstPage is the page of a project without an index: the first other one at
+// its top, or else the first that there is.
 func FirstPage(ctx context.Context, project *volume.Project) (string, error) {
+	first := ""
 	for f, err := range project.Files(ctx) {
 		if err != nil {
 			return "", err
 		}
-		if strings.HasSuffix(f.Path, ".html") {
+		if !strings.HasSuffix(f.Path, ".html") {
+			continue
+		}
+		if !strings.Contains(f.Path, "/") {
 			return f.Path, nil
 		}
+		if first == "" {
+			first = f.Path
+		}
+	}
+	if first != "" {
+		return first, nil
 	}
 	return "", &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "No HTML file found", Err: ErrNoPage}
 }

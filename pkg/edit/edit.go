@@ -63,10 +63,7 @@ func (d *Desk) Apply(ctx context.Context, user dreamcore.UserID, project dreamco
 	if err := d.keep(ctx, user, project); err != nil {
 		return nil, err
 	}
-	sizes, err := d.volumes.Apply(ctx, user, project, changes, func(root *os.Root) error {
-		_, _, err := d.versions.Commit(ctx, user, project, root, message, time.Now())
-		return err
-	})
+	sizes, err := d.volumes.Apply(ctx, user, project, changes, nil, d.record(ctx, user, project, message))
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +72,15 @@ func (d *Desk) Apply(ctx context.Context, user dreamcore.UserID, project dreamco
 		applied[i] = Applied{Path: path.Clean(changes[i].Path), Size: size}
 	}
 	return applied, nil
+}
+
+// record makes a version of a project once it is changed: so there is never a
+// version that the project does not hold, whenever we are killed.
+func (d *Desk) record(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, message string) func(*os.Root) error {
+	return func(root *os.Root) error {
+		_, _, err := d.versions.Commit(ctx, user, project, root, message, time.Now())
+		return err
+	}
 }
 
 // keep makes a version of what a project holds before it is changed, where

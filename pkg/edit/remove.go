@@ -3,7 +3,6 @@ package edit
 import (
 	"context"
 	"os"
-	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
@@ -17,11 +16,7 @@ func (d *Desk) Remove(ctx context.Context, user dreamcore.UserID, project dreamc
 		return err
 	}
 	_, err := d.volumes.Apply(ctx, user, project, nil, func(root *os.Root) error {
-		if err := volume.Remove(root, name, all); err != nil {
-			return err
-		}
-		_, _, err := d.versions.Commit(ctx, user, project, root, "Remove "+name, time.Now())
-		return err
-	})
+		return volume.Remove(root, name, all)
+	}, d.record(ctx, user, project, "Remove "+name))
 	return err
 }

@@ -31,6 +31,7 @@ const (
 	maxCommitBytes   = 1 << 20
 	maxTreeBytes     = 16 << 20
 	maxInMemoryBytes = 64 << 20 // of an object that is made from a delta
+	objectCost       = 4 << 10  // that an object takes on the host's disk, however small it is
 )
 
 // Adopted says what has become of a history from outside.
@@ -249,11 +250,24 @@ func (v *verifier) settle(hash plumbing.Hash, c *foreignCommit, raw []byte) erro
 		c.fault = faultf("commit %s: %v", Short(hash.String()), err)
 		return nil
 	}
-	if _, err := v.objects.put(plumbing.CommitObject, raw, plumbing.ZeroHash); err != nil {
-		return err
+	if err := v.put(plumbing.CommitObject, raw); err != nil {
+		if !isFault(err) {
+			return err
+		}
+		c.fault = err
+		return nil
 	}
 	c.fault = nil
 	return nil
+}
+
+// put stores a sound object. A fault: there are too many.
+func (v *verifier) put(t plumbing.ObjectType, content []byte) error {
+	if err := v.src.spend(objectCost); err != nil {
+		return err
+	}
+	_, err := v.objects.put(t, content, plumbing.ZeroHash)
+	return err
 }
 
 // leads tells whether old is one of the commits that newest comes from.
@@ -346,15 +360,14 @@ func (v *verifier) newTree(hash plumbing.Hash, depth int) (extent, error) {
 			return e, faultf("it has more than %d files", MaxFiles)
 		}
 	}
-	_, err = v.objects.put(plumbing.TreeObject, raw, plumbing.ZeroHash)
-	return e, err
+	return e, v.put(plumbing.TreeObject, raw)
 }
 
 // blob stores the content of a file.
 func (v *verifier) blob(i foreignItem) error {
 	err, known := v.blobs[i.hash]
 	if !known {
-		if err = v.ctx.Err(); err == nil {
+		if err = v.src.spend(objectCost); err == nil {
 			err = v.src.copyBlob(i.hash, v.objects)
 		}
 		if err != nil && !isFault(err) {

@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -38,6 +39,35 @@ func (s *Store) Newest(user dreamcore.UserID, project dreamcore.ProjectID) (stri
 		return "", nil
 	}
 	return head.String(), nil
+}
+
+// Count returns how many versions a project has, as Log would list them all.
+func (s *Store) Count(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (n int, err error) {
+	r, err := openRepo(s.path(user, project))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, diskError("open the history", err)
+	}
+	next, err := r.head()
+	for ; err == nil && !next.IsZero(); n++ {
+		if err := ctx.Err(); err != nil {
+			return n, fmt.Errorf("count the versions: %w", err)
+		}
+		var c *object.Commit
+		if c, err = object.GetCommit(r.store, next); err != nil {
+			break
+		}
+		next = plumbing.ZeroHash
+		if len(c.ParentHashes) > 0 {
+			next = c.ParentHashes[0]
+		}
+	}
+	if err != nil {
+		return n, r.damaged(err)
+	}
+	return n, nil
 }
 
 // Copy calls visit for each file of the project's repository as it would lie
@@ -139,14 +169,26 @@ func (s *Store) Items(ctx context.Context, user dreamcore.UserID, project dreamc
 		case filemode.Executable:
 			mode = 0o755
 		}
-		blob, err := object.GetBlob(r.store, l.hash)
+		size, err := r.store.EncodedObjectSize(l.hash)
 		if err != nil {
 			return nil, "", r.damaged(err)
 		}
-		items = append(items, Item{Path: l.path, Mode: mode, Size: blob.Size, Open: blob.Reader})
+		items = append(items, Item{Path: l.path, Mode: mode, Size: size, Open: r.opener(l.hash)})
 	}
 	slices.SortFunc(items, func(a, b Item) int { return comparePaths(a.Path, b.Path) })
 	return items, head, nil
+}
+
+// opener reads a blob only when it is opened: together the files of a version
+// may be larger than the memory.
+func (r *repo) opener(hash plumbing.Hash) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		blob, err := object.GetBlob(r.store, hash)
+		if err != nil {
+			return nil, r.damaged(err)
+		}
+		return blob.Reader()
+	}
 }
 
 // comparePaths sorts as a walk through directories does.

@@ -25,6 +25,7 @@ type foreign struct {
 	objects *os.Root // nil: there are none
 	packs   []*pack
 	left    int64 // bytes that may still be read or made
+	cached  int   // bytes that the packs remember, all together
 }
 
 // openForeign opens a repository. What is not as it should be is found when it

@@ -4,9 +4,10 @@
 //	history/U/P.git
 //
 // A commit is made from what the project's directory holds at that moment. No
-// Git data is ever read from inside the project, no working tree or Git index
-// is used, and no hook, filter or configuration of a project runs. The stock
-// git command can read the repositories: git --git-dir history/U/P.git log
+// working tree or Git index is used, and no hook, filter or configuration of a
+// project runs. Git data inside the project is read once at most, as far as it
+// is sound: see Adopt. The stock git command can read the repositories:
+// git --git-dir history/U/P.git log
 //
 // What is in a project is hostile. It is read below an os.Root, one path
 // element at a time, without following links, and bounded in number, depth
@@ -45,6 +46,7 @@ const (
 	MaxTotalBytes = 4 << 30   // of all files
 	maxMessage    = 64 << 10  // bytes
 	maxLog        = 1000      // commits that Log returns
+	maxShown      = 4 << 10   // bytes of a message that Log returns
 )
 
 const (
@@ -68,7 +70,7 @@ type Store struct {
 // Version is one commit.
 type Version struct {
 	Hash    string    // 40 hexadecimal digits
-	Message string    // without the line break at its end
+	Message string    // without the line break at its end; a long one is cut
 	When    time.Time // in the time zone it was made in
 }
 
@@ -114,13 +116,22 @@ func (s *Store) Log(ctx context.Context, user dreamcore.UserID, project dreamcor
 		if err != nil {
 			return nil, r.damaged(err)
 		}
-		versions = append(versions, Version{Hash: next.String(), Message: strings.TrimRight(c.Message, "\n"), When: c.Committer.When})
+		versions = append(versions, Version{Hash: next.String(), Message: shown(c.Message), When: c.Committer.When})
 		next = plumbing.ZeroHash
 		if len(c.ParentHashes) > 0 {
 			next = c.ParentHashes[0]
 		}
 	}
 	return versions, nil
+}
+
+// shown cuts a message: those of a history from outside may be a thousand of
+// a mebibyte each.
+func shown(message string) string {
+	if message = strings.TrimRight(message, "\n"); len(message) > maxShown {
+		return strings.ToValidUTF8(message[:maxShown], "") + "…"
+	}
+	return strings.Clone(message) // of the object, which is not kept
 }
 
 // shortLength is how many digits of a hash people are shown.

@@ -14,8 +14,9 @@ import (
 
 const (
 	maxPacks      = 1000
-	maxDeltaDepth = 4095 // as stock git has it
-	packCache     = 32 << 20
+	maxDeltaDepth = 4095     // as stock git has it
+	packCache     = 32 << 20 // bytes that all packs of a repository remember
+	cachedCost    = 128      // bytes for each of them, however small it is
 )
 
 // pack is a file with many objects and its index, both as somebody else has
@@ -27,7 +28,6 @@ type pack struct {
 	count   int64 // objects
 	scanner *packfile.Scanner
 	cache   map[int64]packObject // by offset
-	cached  int
 }
 
 type packObject struct {
@@ -127,6 +127,7 @@ func (p *pack) find(hash plumbing.Hash) (offset int64, ok bool) {
 func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
 	var deltas [][]byte
 	var at []int64
+	held := int64(0) // bytes of deltas
 	var base packObject
 	for {
 		if known, ok := p.cache[offset]; ok {
@@ -151,8 +152,11 @@ func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64)
 		}
 		if !isDelta {
 			base = packObject{h.Type, content}
-			p.keep(offset, base)
+			f.keep(p, offset, base)
 			break
+		}
+		if held += int64(len(content)); held > maxInMemoryBytes {
+			return 0, nil, faultf("object %s is made of too many others", Short(hash.String()))
 		}
 		deltas, at = append(deltas, content), append(at, offset)
 		offset = h.OffsetReference
@@ -169,7 +173,7 @@ func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64)
 			return 0, nil, err
 		}
 		base.content = made
-		p.keep(at[i], base)
+		f.keep(p, at[i], base)
 	}
 	if int64(len(base.content)) > limit {
 		return 0, nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
@@ -178,13 +182,15 @@ func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64)
 }
 
 // keep remembers an object that others may be made from.
-func (p *pack) keep(offset int64, o packObject) {
+func (f *foreign) keep(p *pack, offset int64, o packObject) {
 	if len(o.content) > packCache/4 {
 		return
 	}
-	if p.cached += len(o.content); p.cached > packCache {
-		clear(p.cache)
-		p.cached = len(o.content)
+	if f.cached += len(o.content) + cachedCost; f.cached > packCache {
+		for _, other := range f.packs {
+			clear(other.cache)
+		}
+		f.cached = len(o.content) + cachedCost
 	}
 	p.cache[offset] = o
 }

@@ -19,8 +19,8 @@ import (
 // Change is what becomes of one file of a project.
 type Change struct {
 	Path string // relative to the project, with slashes
-	// Write writes the new content; nil: the file is removed. A file that is
-	// not there is removed too.
+	// Write writes the new content; it may be called twice. nil: the file is
+	// removed. A file that is not there is removed too.
 	Write func(io.Writer) error
 }
 
@@ -32,10 +32,6 @@ func Content(text string) func(io.Writer) error {
 	}
 }
 
-// stagingDir is beside the projects of a user: in their file system, and where
-// no sandbox sees it.
-const stagingDir = "staging"
-
 // Apply makes all changes of a project, or none: readers, sandboxes and
 // whoever comes after a crash see the project as it was or as it is to be. It
 // returns the sizes of the files, 0 for one that is removed. The project is
@@ -43,14 +39,36 @@ const stagingDir = "staging"
 //
 // The new state is built beside the project, from hard links to everything
 // that does not change, and takes its place with one rename. Before that, it is
-// shown to check, whose error ends the attempt. What a job in another project
-// of the same user writes into this one at that very moment may be lost.
+// shown to check, whose error ends the attempt; after it, to made, whose error
+// puts the old state back; who reads in between has seen the new one. Each may
+// be nil. So what made writes down is never of a state that the project did not
+// have. What a job in another project of the
+// same user writes into this one at that very moment may be lost.
 //
 // CodeInvalid: a path leaves the project, goes through a link, names a
 // directory or something that Git reserves, or stands there twice;
 // CodeTooLarge: the disk of the user is full, or the project is too large to
 // be changed like this. Their messages are for clients.
-func (s *Store) Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []Change, check func(*os.Root) error) (sizes []int64, err error) {
+func (s *Store) Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []Change, check, made func(*os.Root) error) (sizes []int64, err error) {
+	defer s.beside(string(user))()
+	sizes, err = s.apply(ctx, user, project, changes, check, made)
+	full := func() bool {
+		return errors.Is(err, syscall.ENOSPC) && dreamcore.CodeOf(err) == dreamcore.CodeTooLarge
+	}
+	if full() {
+		if giveBack := s.lend(string(user)); giveBack != nil {
+			defer giveBack()
+			sizes, err = s.apply(ctx, user, project, changes, check, made)
+		}
+	}
+	if full() && onlyRemoves(changes) {
+		return s.removeInPlace(ctx, user, project, changes, check, made)
+	}
+	return sizes, err
+}
+
+// apply is one attempt of Apply.
+func (s *Store) apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []Change, check, made func(*os.Root) error) (sizes []int64, err error) {
 	paths, err := checkChanges(changes)
 	if err != nil {
 		return nil, err
@@ -66,7 +84,7 @@ func (s *Store) Apply(ctx context.Context, user dreamcore.UserID, project dreamc
 	}
 	defer release()
 	defer top.Close()
-	a := &apply{ctx: ctx, store: s, name: string(project), top: top, old: p.root, left: MaxEntries}
+	a := &apply{ctx: ctx, store: s, user: string(user), name: string(project), top: top, old: p.root, left: MaxEntries}
 	if err := a.begin(); err != nil {
 		return nil, s.userError("prepare the change", errors.Join(err, a.end()))
 	}
@@ -99,6 +117,12 @@ func (s *Store) Apply(ctx context.Context, user dreamcore.UserID, project dreamc
 	}
 	if err := a.exchange(); err != nil {
 		return nil, s.userError("put the change in place", err)
+	}
+	if made == nil {
+		return sizes, nil
+	}
+	if err := made(a.fresh); err != nil {
+		return nil, errors.Join(err, a.exchange())
 	}
 	return sizes, nil
 }
@@ -150,6 +174,7 @@ func (s *Store) applyError(err error) error {
 type apply struct {
 	ctx   context.Context
 	store *Store
+	user  string
 	name  string   // of the project
 	top   *os.Root // of the user
 	old   *os.Root // the project as it is
@@ -162,6 +187,9 @@ type apply struct {
 // begin makes an empty directory for the new state. What a crash left is
 // removed: it was never the project.
 func (a *apply) begin() error {
+	if err := a.store.markChange(a.user, a.name); err != nil {
+		return err
+	}
 	staging, err := makeDirs(a.top, stagingDir)
 	if err != nil {
 		return err
@@ -172,25 +200,6 @@ func (a *apply) begin() error {
 	}
 	a.fresh, err = a.store.makeOwned(staging, a.name, sharedMode)
 	return err
-}
-
-// clearStaging removes what a crash left of changes of a project, and what had
-// been taken out of the depth of one.
-func clearStaging(staging *os.Root, name string) error {
-	if err := removeTree(staging, name); err != nil {
-		return err
-	}
-	entries, err := fs.ReadDir(staging.FS(), ".")
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), removedPrefix) {
-			errs = append(errs, removeTree(staging, e.Name()))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // end closes and removes what is not the project: the new state of an attempt
@@ -205,7 +214,10 @@ func (a *apply) end() error {
 		return errors.Join(append(errs, err)...)
 	}
 	errs = append(errs, removeTree(staging, a.name), staging.Close())
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err // the mark stays, for those who come after us
+	}
+	return a.store.unmarkChange(a.user, a.name)
 }
 
 // maxLinkDepth bounds the directories inside each other: each holds
@@ -401,7 +413,8 @@ func (a *apply) pathError(name string, err error) error {
 }
 
 // exchange puts the new state in the place of the old one, which then lies
-// where the new one was.
+// where the new one was; done again, it undoes that. After an error nothing is
+// exchanged.
 func (a *apply) exchange() error {
 	projects, err := a.top.Open(projectsDir)
 	if err != nil {
@@ -413,7 +426,10 @@ func (a *apply) exchange() error {
 		return err
 	}
 	defer staging.Close()
-	err = unix.Renameat2(int(staging.Fd()), a.name, int(projects.Fd()), a.name, unix.RENAME_EXCHANGE)
+	swap := func() error {
+		return unix.Renameat2(int(staging.Fd()), a.name, int(projects.Fd()), a.name, unix.RENAME_EXCHANGE)
+	}
+	err = swap()
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSYS) {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "the file system cannot exchange two directories", Err: err,
@@ -423,5 +439,8 @@ func (a *apply) exchange() error {
 	if err != nil {
 		return os.NewSyscallError("renameat2", err)
 	}
-	return errors.Join(projects.Sync(), staging.Sync())
+	if err := errors.Join(projects.Sync(), staging.Sync()); err != nil {
+		return errors.Join(err, os.NewSyscallError("renameat2", swap()))
+	}
+	return nil
 }

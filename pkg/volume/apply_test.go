@@ -72,7 +72,7 @@ func TestApplyChangesFilesAndLeavesTheRest(t *testing.T) {
 		{Path: "link.txt", Write: Content("no link any more")},
 		{Path: "old/file.js"},
 		{Path: "no/such/file.js"},
-	}, nil)
+	}, nil, nil)
 	if err != nil || fmt.Sprint(sizes) != "[5 3 1 16 0 0]" {
 		t.Fatal(sizes, err)
 	}
@@ -122,7 +122,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 		"nothing":          {good, {Path: ""}},
 		"a writer's error": {good, {Path: "x", Write: func(io.Writer) error { return gone }}},
 	} {
-		_, err := s.Apply(t.Context(), user, project, changes, nil)
+		_, err := s.Apply(t.Context(), user, project, changes, nil, nil)
 		if name == "a writer's error" {
 			if !errors.Is(err, gone) {
 				t.Errorf("%s: %v", name, err)
@@ -139,12 +139,18 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 		raw, err := root.ReadFile("index.html")
 		seen = string(raw)
 		return errors.Join(err, gone)
-	}); !errors.Is(err, gone) || seen != "new" {
+	}, nil); !errors.Is(err, gone) || seen != "new" {
 		t.Errorf("check: %q %v", seen, err)
+	}
+	if _, err := s.Apply(t.Context(), user, project, []Change{good}, nil, func(*os.Root) error {
+		seen = contents(t, p.Path())["index.html"] + " in place"
+		return gone
+	}); !errors.Is(err, gone) || seen != "new in place" {
+		t.Errorf("made: %q %v", seen, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Apply(ctx, user, project, []Change{good}, nil); !errors.Is(err, context.Canceled) {
+	if _, err := s.Apply(ctx, user, project, []Change{good}, nil, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	if got := contents(t, p.Path()); !same(got, want) {
@@ -173,7 +179,7 @@ func applyForParent() {
 	}
 	s, err := Open(dir, Options{UID: os.Geteuid(), GID: os.Getegid()})
 	for n := 1; err == nil; n++ {
-		_, err = s.Apply(context.Background(), user, project, applied(n), nil)
+		_, err = s.Apply(context.Background(), user, project, applied(n), nil, nil)
 		fmt.Fprintln(os.Stderr, "applied", n)
 	}
 	fmt.Fprintln(os.Stderr, err)
@@ -193,7 +199,7 @@ func TestAKilledApplyLeavesTheOneOrTheOther(t *testing.T) {
 	path := filepath.Join(dir, Data, "users", string(user), "projects", string(project))
 	states, rounds := map[string]bool{}, 25
 	for range rounds {
-		if _, err := s.Apply(t.Context(), user, project, applied(0), nil); err != nil {
+		if _, err := s.Apply(t.Context(), user, project, applied(0), nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		c := exec.Command(os.Args[0])
@@ -229,8 +235,17 @@ func TestAKilledApplyLeavesTheOneOrTheOther(t *testing.T) {
 	if len(states) < 3 {
 		t.Errorf("only %d states in %d rounds: the kills met nothing", len(states), rounds)
 	}
-	if _, err := s.Apply(t.Context(), user, project, applied(7), nil); err != nil {
-		t.Fatal(err)
+	if left, err := s.Unfinished(); err != nil || len(left) != 1 || left[0] != (Unfinished{user, project}) {
+		t.Fatal("the killed change is not known: ", left, err)
+	}
+	want := contents(t, path)
+	for range 2 {
+		if err := s.Settle(t.Context(), Unfinished{user, project}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, err := s.Unfinished(); err != nil || len(left) != 0 || !same(contents(t, path), want) {
+		t.Fatal(left, err)
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, Data, "users", string(user), stagingDir, "*")); err != nil || len(left) != 0 {
 		t.Error("left:", left, err)
@@ -246,7 +261,7 @@ func BenchmarkApply(b *testing.B) {
 				write(b, p.Path(), map[string]string{fmt.Sprintf("assets/%d/%d.js", i/500, i): strings.Repeat("x", 1024)})
 			}
 			for b.Loop() {
-				if _, err := s.Apply(b.Context(), user, project, applied(1)[:2], nil); err != nil {
+				if _, err := s.Apply(b.Context(), user, project, applied(1)[:2], nil, nil); err != nil {
 					b.Fatal(err)
 				}
 			}

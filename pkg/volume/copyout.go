@@ -73,7 +73,7 @@ func (p *Project) copyFile(ctx context.Context, dest *os.Root, f File, limit int
 		return 0, err
 	}
 	defer src.Close()
-	dir, err := makePublicDirs(dest, path.Dir(f.Path))
+	dir, err := makePublicDirs(dest, path.Dir(f.Path), 0)
 	if err != nil {
 		return 0, err
 	}
@@ -117,8 +117,9 @@ func copyBytes(ctx context.Context, dst io.Writer, src io.Reader, limit int64) (
 	}
 }
 
-// makePublicDirs is openDirs that makes what is missing.
-func makePublicDirs(root *os.Root, name string) (*os.Root, error) {
+// makePublicDirs is openDirs that makes what is missing, with a mode whatever
+// the umask; 0: as the umask wants it.
+func makePublicDirs(root *os.Root, name string, mode fs.FileMode) (*os.Root, error) {
 	dir, err := root.OpenRoot(".")
 	if name == "." {
 		return dir, err
@@ -128,7 +129,10 @@ func makePublicDirs(root *os.Root, name string) (*os.Root, error) {
 			return nil, err
 		}
 		var next *os.Root
-		if err = dir.Mkdir(element, sharedMode); err == nil || errors.Is(err, fs.ErrExist) {
+		if err = dir.Mkdir(element, sharedMode); err == nil && mode != 0 {
+			err = dir.Chmod(element, mode)
+		}
+		if err == nil || errors.Is(err, fs.ErrExist) {
 			next, err = openDir(dir, element)
 		}
 		dir.Close()

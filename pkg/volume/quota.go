@@ -105,7 +105,12 @@ type Guard struct {
 	release func()
 	reserve *os.File // what is set aside; nil: nothing, or no file system of the user
 	top     *os.Root // of the user's file system; nil: he has none
-	files   uint64   // how many his file system may have in use; 0: no bound
+
+	mu     sync.Mutex
+	files  uint64 // how many his file system may have in use; 0: no bound; guarded by mu
+	beside int    // changes of his other projects that are made now; guarded by mu
+	before uint64 // files in use when the first of them began; guarded by mu
+	closed bool   // guarded by mu
 
 	once sync.Once
 }
@@ -133,6 +138,7 @@ func (s *Store) Guard(ctx context.Context, user dreamcore.UserID, p *Project) (_
 	if err := g.begin(ctx); err != nil {
 		return nil, errors.Join(s.userError("set the bound of the project", err), g.Close())
 	}
+	s.guards.enlist(g, string(user))
 	return g, nil
 }
 
@@ -224,7 +230,9 @@ func (g *Guard) Look(ctx context.Context) (Full, error) {
 		return Full{}, diskError("look at the disk of the user", err)
 	}
 	f := Full{Kept: true, Bytes: int64(st.Bavail)*st.Bsize < fullBytes, Files: st.Ffree == 0}
-	if used := st.Files - st.Ffree; !f.Files && g.files > 0 && used > g.files {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if used := st.Files - st.Ffree; !f.Files && g.files > 0 && g.beside == 0 && used > g.files {
 		f.Files, f.Kept = true, false
 	}
 	return f, nil
@@ -245,6 +253,10 @@ func (g *Guard) walk(ctx context.Context) (Full, error) {
 // Close gives back what was set aside. It may be called more than once.
 func (g *Guard) Close() (err error) {
 	g.once.Do(func() {
+		g.store.guards.dismiss(g)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.closed = true
 		if g.reserve != nil {
 			err = g.reserve.Close()
 		}

@@ -140,7 +140,7 @@ func TestApplyKeepsTheBoundsOfAProject(t *testing.T) {
 	write(t, p.Path(), map[string]string{"a": "1", "b": strings.Repeat("x", 600<<10)})
 	before := contents(t, p.Path())
 	try := func(changes ...Change) error {
-		_, err := s.Apply(t.Context(), user, project, changes, nil)
+		_, err := s.Apply(t.Context(), user, project, changes, nil, nil)
 		return err
 	}
 	large := Change{Path: "c", Write: Content(strings.Repeat("y", 600<<10))}

@@ -88,6 +88,9 @@ func (r *remover) open(dir *os.Root, name string) (*os.Root, error) {
 func (r *remover) clear(dir *os.Root, depth int) error {
 	for {
 		d, err := dir.Open(".")
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // another has removed it: what was moved up belongs to nobody
+		}
 		if err != nil {
 			return err
 		}

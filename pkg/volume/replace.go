@@ -33,7 +33,7 @@ func (s *Store) Replace(ctx context.Context, user dreamcore.UserID, project drea
 	}
 	defer release()
 	defer top.Close()
-	a := &apply{ctx: ctx, store: s, name: string(project), top: top, old: p.root}
+	a := &apply{ctx: ctx, store: s, user: string(user), name: string(project), top: top, old: p.root}
 	if err := a.begin(); err != nil {
 		return s.userError("prepare the project", errors.Join(err, a.end()))
 	}
@@ -204,20 +204,25 @@ func Remove(root *os.Root, name string, all bool) error {
 }
 
 // PutFile writes an entry below root, a directory of the operator's: a file is
-// there whole or as it was before, a directory is made. Links on the way are
-// refused. CodeConflict: it is there, and force is not set; CodeInvalid: the
+// there whole or as it was before, a directory is made. Everybody may read
+// them, whatever the umask and the entry say, sandboxes among them, and nobody
+// else may write; a program stays one. Links on the way are refused. CodeConflict: it is there, and force is not set; CodeInvalid: the
 // path leaves root, goes through a link or names a directory.
 func PutFile(ctx context.Context, root *os.Root, e Entry, src io.Reader, force bool) error {
 	clean, err := cleanPath(e.Path)
 	if err != nil {
 		return err
 	}
-	dir, err := makePublicDirs(root, path.Dir(clean))
+	dir, err := makePublicDirs(root, path.Dir(clean), sharedMode)
 	if err != nil {
 		return putError(e.Path, err)
 	}
 	defer dir.Close()
 	name := path.Base(clean)
+	mode := fs.FileMode(0o644)
+	if e.Mode&0o100 != 0 {
+		mode = 0o755
+	}
 	before, err := dir.Lstat(name)
 	switch {
 	case err == nil && before.IsDir() != e.Mode.IsDir():
@@ -225,7 +230,11 @@ func PutFile(ctx context.Context, root *os.Root, e Entry, src io.Reader, force b
 	case e.Mode.IsDir() && err == nil:
 		return nil
 	case e.Mode.IsDir():
-		return putError(e.Path, dir.Mkdir(name, sharedMode))
+		err := dir.Mkdir(name, sharedMode)
+		if err == nil {
+			err = dir.Chmod(name, sharedMode)
+		}
+		return putError(e.Path, err)
 	case err == nil && !force:
 		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: e.Path + " exists already", Hint: "replace it with --force"}
 	}
@@ -233,7 +242,7 @@ func PutFile(ctx context.Context, root *os.Root, e Entry, src io.Reader, force b
 	if e.Mode&fs.ModeSymlink != 0 {
 		err = dir.Symlink(e.Link, temp)
 	} else {
-		err = putContent(ctx, dir, temp, e.Mode.Perm(), src)
+		err = putContent(ctx, dir, temp, mode, src)
 	}
 	if err == nil {
 		err = dir.Rename(temp, name)

@@ -235,10 +235,13 @@ func NewFiller(root *os.Root, uid, gid int) *Filler {
 	return &Filler{root: root, uid: uid, gid: gid, left: MaxCopyBytes, names: MaxEntries}
 }
 
+// Bound sets other bounds than those of a project. It is called before Put.
+func (f *Filler) Bound(names int, bytes int64) { f.names, f.left = names, bytes }
+
 // Put writes an entry, with the content of src when it is a file, and returns
 // the size and SHA-256 of that. Directories that are missing on the way are
 // made. CodeInvalid: the path leaves the tree or goes through a link;
-// CodeTooLarge: there is more than MaxCopyBytes or MaxEntries.
+// CodeTooLarge: there is more than MaxCopyBytes or MaxEntries, or what Bound has set.
 func (f *Filler) Put(ctx context.Context, e Entry, src io.Reader) (size int64, sum []byte, err error) {
 	clean, err := cleanPath(e.Path)
 	if err != nil {

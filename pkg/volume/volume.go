@@ -82,6 +82,7 @@ type Store struct {
 	homes   *os.Root
 	locks   *os.Root
 	disks   *disk.Store // nil: no bound
+	guards  guards      // of this process
 	opts    Options
 	log     *slog.Logger
 }
