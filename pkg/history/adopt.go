@@ -135,7 +135,7 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 	if !head.IsZero() && !v.leads(found, head) {
 		return Adopted{LeftOut: a.LeftOut, Reason: "the project has other versions here"}, nil
 	}
-	if err := r.advance(found); err != nil {
+	if err := r.advance(found, v.objects); err != nil {
 		return Adopted{}, err
 	}
 	a.Head, a.Versions = found.String(), v.reach(found)

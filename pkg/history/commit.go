@@ -99,7 +99,7 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 		if head, err = objects.put(plumbing.CommitObject, content, plumbing.ZeroHash); err != nil {
 			return head, snap, false, err
 		}
-		if err := r.advance(head); err != nil {
+		if err := r.advance(head, objects); err != nil {
 			return head, snap, false, err
 		}
 		changed = true

@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -32,6 +34,7 @@ type writer struct {
 	zip     *zlib.Writer
 	buf     bytes.Buffer // of what is written
 	content []byte       // of what is read
+	dirty   []string     // paths of objects that may not be on the disk yet
 }
 
 func newWriter(repo string) *writer {
@@ -51,6 +54,7 @@ func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash)
 		return hash, nil
 	}
 	path := w.path(hash)
+	w.dirty = append(w.dirty, path) // one that is there, too: its writer may have failed before he could be sure
 	if _, err := os.Lstat(path); err == nil {
 		return hash, nil
 	}
@@ -105,12 +109,52 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 	}
 	if err = errors.Join(short(err), f.Close()); err == nil {
 		hash = hasher.Sum()
+		w.dirty = append(w.dirty, w.path(hash))
 		err = place(temp, w.path(hash))
 	}
 	if err != nil {
 		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
 	}
 	return hash, nil
+}
+
+// Up to syncEach objects are written to the disk one by one. More are cheaper
+// with the whole file system, but then whatever others have written to it is
+// waited for as well: on a busy disk, half a minute for a commit of one file.
+const (
+	syncEach    = 64
+	syncAtOnce  = 8
+	objectsRoom = 2 // directories above an object that may be new with it
+)
+
+// sync returns when all objects that were written are on the disk.
+func (w *writer) sync() error {
+	if len(w.dirty) > syncEach {
+		return syncFileSystem(w.dir)
+	}
+	paths := slices.Clone(w.dirty)
+	for _, p := range w.dirty {
+		for range objectsRoom {
+			p = filepath.Dir(p)
+			paths = append(paths, p)
+		}
+	}
+	slices.Sort(paths)
+	paths = slices.Compact(paths)
+	var all errgroup.Group
+	all.SetLimit(syncAtOnce)
+	for _, p := range paths {
+		all.Go(func() error { return syncPath(p) })
+	}
+	return all.Wait()
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func (w *writer) temp() string { return filepath.Join(w.dir, tempPrefix+uuid.NewString()) }

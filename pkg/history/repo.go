@@ -141,19 +141,22 @@ func (r *repo) treeOf(commit plumbing.Hash) (plumbing.Hash, error) {
 
 // advance makes commit the newest one. All objects are on disk before it is,
 // and a crash leaves the old one or the new one.
-func (r *repo) advance(commit plumbing.Hash) (err error) {
+func (r *repo) advance(commit plumbing.Hash, objects *writer) (err error) {
 	// Not below refs, where a leftover would be taken for a branch.
 	temp := filepath.Join(r.dir, tempPrefix+uuid.NewString())
-	if err := os.WriteFile(temp, []byte(commit.String()+"\n"), fileMode); err != nil {
-		return err
-	}
+	err = os.WriteFile(temp, []byte(commit.String()+"\n"), fileMode)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(temp))
+			err = errors.Join(err, ignoreMissing(os.Remove(temp)))
 		}
 	}()
-	// One flush for all the new files instead of one for each.
-	if err := syncFileSystem(r.dir); err != nil {
+	if err == nil {
+		err = objects.sync()
+	}
+	if err == nil {
+		err = syncPath(temp)
+	}
+	if err != nil {
 		return err
 	}
 	ref := filepath.Join(r.dir, branch)
