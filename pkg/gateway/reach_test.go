@@ -69,7 +69,10 @@ func TestWhatReachesBeyondTheModel(t *testing.T) {
 func TestABodyThatReachesOutIsRefused(t *testing.T) {
 	const body = `{"model":"m","mcp_servers":[{"type":"url","url":"x"}]}`
 	for _, allowed := range []bool{false, true} {
-		r := newRig(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "application/json"); _, _ = io.WriteString(w, `{"usage":{}}`) }, func(c *Config) { c.ServerTools = allowed })
+		r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"usage":{}}`)
+		}, func(c *Config) { c.ServerTools = allowed })
 		a := r.post(body)
 		if want := map[bool]int{false: 403, true: 200}[allowed]; a.status != want {
 			t.Errorf("allowed %v: %d %s", allowed, a.status, a.body)
