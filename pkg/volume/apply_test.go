@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -253,6 +255,61 @@ func TestAKilledApplyLeavesTheOneOrTheOther(t *testing.T) {
 }
 
 // BenchmarkApply changes two files of a project of some size.
+func TestReadersDoNotNoticeAChange(t *testing.T) {
+	s, _ := newStore(t)
+	if _, err := s.Apply(t.Context(), user, project, applied(0), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	var reads atomic.Int64
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				readOnce(t, s)
+				reads.Add(1)
+			}
+		})
+	}
+	for n := 1; n <= 60; n++ {
+		if _, err := s.Apply(t.Context(), user, project, applied(n), nil, nil); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	cancel()
+	readers.Wait()
+	if reads.Load() < 100 {
+		t.Errorf("only %d reads", reads.Load())
+	}
+}
+
+// readOnce finds the project of the tests, all of its files, and one of them.
+func readOnce(t *testing.T, s *Store) {
+	p, err := s.Find(user, project)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer p.Close()
+	n := 0
+	for _, err := range p.Files(t.Context()) {
+		if err != nil {
+			t.Error(err)
+		}
+		n++
+	}
+	if n != 20 {
+		t.Errorf("%d files", n)
+	}
+	f, _, err := p.Open("d2/f11.js")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	f.Close()
+}
+
 func BenchmarkApply(b *testing.B) {
 	for _, files := range []int{10, 200, 10_000} {
 		b.Run(fmt.Sprintf("files=%d", files), func(b *testing.B) {

@@ -38,14 +38,69 @@ type File struct {
 // after an error: ctx's, or CodeTooLarge for a project of more than MaxEntries
 // names.
 func (p *Project) Files(ctx context.Context) iter.Seq2[File, error] {
+	if p.swaps {
+		return p.whole(ctx)
+	}
 	return func(yield func(File, error) bool) {
-		w := &walk{ctx: ctx, yield: yield, left: MaxEntries}
 		root, err := p.root.OpenRoot(".")
 		if err != nil {
 			yield(File{}, diskError("open the project", err))
 			return
 		}
+		w := &walk{ctx: ctx, yield: yield, left: MaxEntries}
 		w.dir(root, "", 1)
+	}
+}
+
+// whole is Files of a project whose directory may be replaced while it is
+// walked through: then some of its files are gone, and the walk begins anew in
+// the one that took its place.
+func (p *Project) whole(ctx context.Context) iter.Seq2[File, error] {
+	return func(yield func(File, error) bool) {
+		var all []File
+		var failed error
+		for try := 1; ; try++ {
+			root := p.again()
+			if root == nil {
+				var err error
+				if root, err = p.root.OpenRoot("."); err != nil {
+					yield(File{}, diskError("open the project", err))
+					return
+				}
+			}
+			walked := &Project{closer: closer{root: root}, path: p.path, swaps: true}
+			all, failed = nil, nil
+			w := &walk{ctx: ctx, left: MaxEntries, yield: func(f File, err error) bool {
+				if err != nil {
+					failed = err
+					return false
+				}
+				all = append(all, f)
+				return true
+			}}
+			if inner, err := root.OpenRoot("."); err != nil {
+				failed = diskError("open the project", err)
+			} else {
+				w.dir(inner, "", 1)
+			}
+			next := walked.again()
+			root.Close()
+			if next == nil || try == swapTries || ctx.Err() != nil {
+				if next != nil {
+					next.Close()
+				}
+				break
+			}
+			next.Close()
+		}
+		for _, f := range all {
+			if !yield(f, nil) {
+				return
+			}
+		}
+		if failed != nil {
+			yield(File{}, failed)
+		}
 	}
 }
 
@@ -132,16 +187,28 @@ func (p *Project) Open(name string) (*os.File, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, err := openDirs(p.root, path.Dir(clean))
+	f, info, err := openBelow(p.root, clean)
 	if err != nil {
-		return nil, nil, fileError(err)
+		// Its directory may have been replaced and be on its way out.
+		if root := p.again(); root != nil {
+			f, info, err = openBelow(root, clean)
+			root.Close()
+		}
 	}
-	defer dir.Close()
-	f, info, err := openRegular(dir, path.Base(clean))
 	if err != nil {
 		return nil, nil, fileError(err)
 	}
 	return f, info, nil
+}
+
+// openBelow opens the regular file at a clean relative path below root.
+func openBelow(root *os.Root, clean string) (*os.File, fs.FileInfo, error) {
+	dir, err := openDirs(root, path.Dir(clean))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer dir.Close()
+	return openRegular(dir, path.Base(clean))
 }
 
 // cleanPath returns the shortest form of a path from outside, and refuses one

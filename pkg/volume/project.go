@@ -20,7 +20,51 @@ const (
 // concurrent use. What is in it is hostile; see the package's comment.
 type Project struct {
 	closer
-	path string
+	path  string
+	swaps bool // a change may put another directory in its place: see Apply
+}
+
+// swapTries bounds how often a project is looked at again because another
+// directory has taken its place meanwhile.
+const swapTries = 10
+
+// again opens the directory that has taken the project's place since it was
+// opened, or returns nil where it is still the same. No sandbox can write to
+// the directory that its name is in.
+func (p *Project) again() *os.Root {
+	if !p.swaps {
+		return nil
+	}
+	for range swapTries {
+		now, err := os.Lstat(p.path)
+		if err != nil || !now.IsDir() {
+			return nil
+		}
+		if mine, err := p.root.Stat("."); err == nil && os.SameFile(mine, now) {
+			return nil
+		}
+		root, err := os.OpenRoot(p.path)
+		if err != nil {
+			return nil
+		}
+		if opened, err := root.Stat("."); err == nil && os.SameFile(opened, now) {
+			return root
+		}
+		root.Close()
+	}
+	return nil
+}
+
+// openProject opens the directory of a project. What is another one between
+// the look and the opening was exchanged by a change, and is looked at again.
+func openProject(top *os.Root, project string) (root *os.Root, err error) {
+	for range swapTries {
+		root, err = openDirs(top, projectsDir+"/"+project)
+		if !errors.Is(err, errNotPlain) {
+			break
+		}
+	}
+	return root, err
 }
 
 // Project opens a project and makes it where it is missing. An owner or mode
@@ -64,12 +108,12 @@ func (s *Store) Find(user dreamcore.UserID, project dreamcore.ProjectID) (*Proje
 	if err != nil {
 		return nil, s.findError(err)
 	}
-	root, err := openDirs(top, projectsDir+"/"+string(project))
+	root, err := openProject(top, string(project))
 	if err = errors.Join(err, top.Close()); err != nil {
 		release()
 		return nil, s.findError(err)
 	}
-	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name())}, nil
+	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name()), swaps: true}, nil
 }
 
 // OpenDirectory opens a plain directory, outside of any volume, as a Project.

@@ -100,7 +100,7 @@ func (n needles) inFile(name string) (bool, error) {
 // returns where it found something.
 func (n needles) inTree(dir string, but ...string) (found []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG) {
 			return nil
 		}
 		if err != nil {
@@ -121,7 +121,7 @@ func (n needles) inTree(dir string, but ...string) (found []string, err error) {
 		if is {
 			found = append(found, path)
 		}
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG) { // what a test made below another directory
 			return nil
 		}
 		return err
