@@ -80,10 +80,18 @@ func killNamed(ctx context.Context, arguments ...string) ([]int, error) {
 	var killed []int
 	// A process that starts another one while we look may be gone before the
 	// other one is seen: so until nobody is found twice.
+	// One that is becoming another program has no command line for a moment.
+	unsure := 0
 	for quiet := 0; quiet < 2; {
-		found, err := killRound(arguments)
+		found, nameless, err := killRound(arguments)
 		if err != nil {
 			return killed, err
+		}
+		if len(found) == 0 && nameless && unsure < maxUnsure {
+			unsure++
+			quiet = 0
+			time.Sleep(time.Millisecond)
+			continue
 		}
 		if len(found) == 0 {
 			quiet++
@@ -102,10 +110,16 @@ func killNamed(ctx context.Context, arguments ...string) ([]int, error) {
 	return killed, nil
 }
 
-func killRound(arguments []string) (found []int, err error) {
+// maxUnsure bounds how often processes of this user without a command line are
+// waited for, a millisecond each time: some stay like that.
+const maxUnsure = 100
+
+// killRound kills what it finds; nameless says that there is a process of this
+// user of which it cannot tell yet.
+func killRound(arguments []string) (found []int, nameless bool, err error) {
 	names, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var errs []error
 	for _, name := range names {
@@ -117,9 +131,26 @@ func killRound(arguments []string) (found []int, err error) {
 		errs = append(errs, err)
 		if ok {
 			found = append(found, pid)
+		} else if !nameless {
+			nameless = isNameless(name)
 		}
 	}
-	return found, errors.Join(errs...)
+	return found, nameless, errors.Join(errs...)
+}
+
+// isNameless tells whether a process of ours, which is not dead, has no command
+// line.
+func isNameless(dir string) bool {
+	raw, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err != nil || len(raw) > 0 {
+		return false
+	}
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return false
+	}
+	s, ok := parseStat(stat)
+	return ok && s.state != "Z" && s.state != "X" && ours(filepath.Join(dir, "status"))
 }
 
 // killIf kills a process if it has the arguments. The descriptor makes sure
