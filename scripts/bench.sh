@@ -30,6 +30,8 @@ go test -run '^$' -bench Idle -benchtime 1x ./pkg/sandbox/gvisor
 go test -run '^$' -bench . ./pkg/pool ./pkg/disk
 go test -run '^$' -bench . ./pkg/gateway ./pkg/journal
 go test -run '^$' -bench CommitChanged ./pkg/history
+go test -run '^$' -bench 'GetFile' -benchtime 500x ./pkg/server
+go test -run '^$' -bench 'Apply' ./pkg/volume
 
 state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
