@@ -14,29 +14,40 @@ FUZZ_LOGS=$(mktemp -d)
 export FUZZ_LOGS
 trap 'rm -rf "$FUZZ_LOGS"' EXIT
 
+# build_one DIRECTORY: the package's tests, once for all of its targets.
+build_one() {
+  go test -c -fuzz . -o "$FUZZ_LOGS/$(tr / _ <<<"$1").test" "./$1" >/dev/null || echo "FAIL  ./$1 does not build"
+}
 # fuzz_one FILE:FUNCTION
 fuzz_one() {
-  local package=./${1%/*} name=${1##*:} log
-  log=$FUZZ_LOGS/$(tr / _ <<<"${1%/*}").$name
-  fuzz() { go test -run '^$' -fuzz "^$name\$" -fuzztime "$FUZZ_TIME" -parallel 1 "$package" >"$log" 2>&1; }
+  local dir=${1%/*} name=${1##*:} base log
+  base=$FUZZ_LOGS/$(tr / _ <<<"$dir")
+  log=$base.$name.log
+  fuzz() {
+    (cd "$dir" && "$base.test" -test.run '^$' -test.fuzz "^$name\$" -test.fuzztime "$FUZZ_TIME" -test.parallel 1 \
+      -test.fuzzcachedir "$FUZZ_CACHE/$dir") >"$log" 2>&1
+  }
   # On a busy machine Go's fuzzer fails of its own deadline at times, without an
   # input that is to blame: then it is run once more.
   if fuzz || { grep -q '^ *context deadline exceeded' "$log" && ! grep -q 'Failing input' "$log" && fuzz; }; then
-    echo "ok    $package $name  $(grep -o 'execs: [0-9]*' "$log" | tail -1)"
+    echo "ok    ./$dir $name  $(grep -o 'execs: [0-9]*' "$log" | tail -1)"
     rm "$log"
   else
-    echo "FAIL  $package $name"
+    echo "FAIL  ./$dir $name"
   fi
 }
-export -f fuzz_one
+export -f build_one fuzz_one
+FUZZ_CACHE=$(go env GOCACHE)/fuzz/$(go list -m) # where go test -fuzz keeps it
+export FUZZ_CACHE
 
 targets=$(git ls-files -co --exclude-standard '*_test.go' | xargs grep -HoE '^func Fuzz[A-Za-z0-9_]+' | sed 's/:func /:/' | grep -E "Fuzz(${FUZZ:-.*})" | LC_ALL=C sort)
 [ -n "$targets" ] || die "no fuzz targets"
 say "$(wc -l <<<"$targets") fuzz targets, $FUZZ_TIME each, $(nproc) at once"
+sed 's|/[^/]*$||' <<<"$targets" | sort -u | xargs -P 2 -I{} bash -c 'build_one {}'
 xargs -P "$(nproc)" -I{} bash -c 'fuzz_one {}' <<<"$targets"
 
 found=0
-for log in "$FUZZ_LOGS"/*; do
+for log in "$FUZZ_LOGS"/*.log; do
   [ -f "$log" ] || continue
   found=1
   say "findings of ${log##*/}"
