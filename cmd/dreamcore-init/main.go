@@ -1,17 +1,23 @@
 // Command dreamcore-init is what runs inside of sandboxes: the supervisor, and
 // the removal of what a job has left. The program dreamcore does the same under
 // this name; but it is fifty megabytes that a sandbox's kernel would have to
-// start, three times a job. scripts/supervisor.sh embeds this one in it.
+// start, three times a job. It is also a helper of gVisor, on the host.
+// scripts/supervisor.sh embeds it in dreamcore.
 package main
 
 import (
 	"os"
 
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor/helper"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
 )
 
 func main() {
-	if err := pid1.Main(os.Args[1:]); err != nil {
+	is, err := helper.Main(os.Args)
+	if !is {
+		err = pid1.Main(os.Args[1:])
+	}
+	if err != nil {
 		_, _ = os.Stderr.WriteString(err.Error() + "\n")
 		os.Exit(1)
 	}

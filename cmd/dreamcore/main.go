@@ -3,10 +3,12 @@
 package main
 
 import (
+	_ "github.com/notef-neighbor/dreamcore/pkg/prefault"
 	"os"
 	"path/filepath"
 
 	"github.com/notef-neighbor/dreamcore/pkg/crash"
+	_ "github.com/notef-neighbor/dreamcore/pkg/prefault"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor/runsc"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"

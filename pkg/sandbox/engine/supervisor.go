@@ -9,22 +9,22 @@ import (
 	"runtime"
 )
 
-// supervisorName is the file of the supervisor, embedded and in an instance's
-// directory.
-const supervisorName = "dreamcore-init"
+// SupervisorName is the file of the supervisor, embedded and in an instance's
+// directory. A program that was built without it has neither.
+const SupervisorName = "dreamcore-init"
 
 // supervisor puts the embedded supervisor into the directory of an instance. A
 // program that was built without one is its own. Everybody may execute it: root
 // inside a sandbox may be nobody outside.
 func (p *Provider) supervisor(dir string) error {
-	raw, err := embedded.ReadFile(path.Join("embedded", runtime.GOARCH, supervisorName))
+	raw, err := embedded.ReadFile(path.Join("embedded", runtime.GOARCH, SupervisorName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, supervisorName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	f, err := os.OpenFile(filepath.Join(dir, SupervisorName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (p *Provider) supervisor(dir string) error {
 
 // init is the program on the host that becomes PID 1.
 func (p *Provider) init() string {
-	name := filepath.Join(p.dir, supervisorName)
+	name := filepath.Join(p.dir, SupervisorName)
 	if _, err := os.Lstat(name); err == nil {
 		return name
 	}

@@ -19,14 +19,14 @@ import (
 // scripts/supervisor.sh makes it.
 func TestTheEmbeddedSupervisorIsOfTheseSources(t *testing.T) {
 	dir := path.Join("embedded", runtime.GOARCH)
-	_, err := embedded.ReadFile(path.Join(dir, supervisorName))
+	_, err := embedded.ReadFile(path.Join(dir, SupervisorName))
 	sandboxtest.Need(t, err == nil, "the supervisor, which scripts/build.sh embeds")
 	was, err := embedded.ReadFile(path.Join(dir, "sources.sum"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, pattern := range []string{"../pid1/*.go", "../*.go", "../../../cmd/dreamcore-init/*.go"} {
+	for _, pattern := range []string{"../pid1/*.go", "../*.go", "../gvisor/helper/*.go", "../../../cmd/dreamcore-init/*.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -27,8 +27,9 @@ const Name = "gvisor"
 const (
 	Role          = "runsc"                   // first argument
 	JoinPrefix    = "--join-cgroups="         // second argument: directories, by commas
+	RootPrefix    = "--root="                 // an argument of all: a directory below the instance's
 	PrewarmerName = "gvisor-sentry-prewarmer" // argv[0]
-	sentryName    = "gvisor_sentry"           // argv[0]
+	SentryName    = "gvisor_sentry"           // argv[0]
 	sidecarEnv    = "GVISOR_SIDECAR_BINARIES_DIR"
 	sidecarDir    = "sidecar"
 	stateDir      = "runsc"
@@ -64,7 +65,7 @@ func (g gvisor) Prepare(dir string) error {
 	if err := os.Mkdir(filepath.Join(dir, sidecarDir), 0o700); err != nil {
 		return err
 	}
-	for _, name := range []string{sentryName, PrewarmerName} {
+	for _, name := range []string{SentryName, PrewarmerName} {
 		if err := os.Symlink(g.exe, filepath.Join(dir, sidecarDir, name)); err != nil {
 			return err
 		}
@@ -84,7 +85,7 @@ func (g gvisor) Bundle(box engine.Box, spec sandbox.Spec) error {
 const logPath = "/proc/self/fd/2"
 
 // rootFlag is an argument that all of gVisor's processes of an instance have.
-func rootFlag(instance string) string { return "--root=" + filepath.Join(instance, stateDir) }
+func rootFlag(instance string) string { return RootPrefix + filepath.Join(instance, stateDir) }
 
 // Command is `runsc run`. Nothing of our environment goes with it: it is no
 // place for keys.
@@ -114,7 +115,7 @@ func (g gvisor) Marks() engine.Marks {
 	return engine.Marks{
 		Title: "gVisor", State: stateDir,
 		HostProcesses: func(inside int) int { return hostProcesses + hostPerGuest*inside },
-		Orphans:       []string{"exe", sentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:engine.MaxComm]},
+		Orphans:       []string{"exe", SentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:engine.MaxComm]},
 		Children:      gofers,
 		Argument:      rootFlag,
 	}

@@ -160,7 +160,7 @@ func tree(t *testing.T, dir string) string {
 func sentry(t *testing.T, dir string) int {
 	t.Helper()
 	for _, p := range processesOf(dir) {
-		if strings.HasPrefix(p.command, "runsc-sandbox") {
+		if strings.Contains(p.command, "runsc-sandbox") {
 			return p.pid
 		}
 	}
