@@ -179,6 +179,7 @@ type machine struct {
 	egress   *egress.Proxy // nil: no host is allowed
 	history  *history.Store
 	service  *generate.Service
+	spares   *pool.Spares // none until a service is ready
 	prober   *probe.Prober
 	upstream *upstream.List // nil with a model script
 }
@@ -233,8 +234,14 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if err != nil {
 		return nil, err
 	}
+	m.spares, err = pool.NewSpares(pool.SpareConfig{
+		Create: m.provider.Create, Spec: sandbox.Spec{Root: m.root.Root, Limits: limits(s.cfg)}, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
 	m.prober = probe.New(probe.Config{
-		Sandboxes: m.provider, Root: m.root.Root, Limits: limits(s.cfg), UID: uint32(s.cfg.UID), GID: uint32(s.cfg.GID),
+		Sandboxes: m.spares, Root: m.root.Root, Limits: limits(s.cfg), UID: uint32(s.cfg.UID), GID: uint32(s.cfg.GID),
 		Scratch: s.volumes.Scratch, Logger: log, Deep: m.deepChecks(),
 	})
 	if err = m.checkRoot(ctx, bin); err != nil {
@@ -260,6 +267,14 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
 		Pool: pool.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},
 	}
+}
+
+// spareAge is how old a spare sandbox gets: what keeps new ones from starting is
+// noticed by then.
+const spareAge = 15 * time.Minute
+
+func spareLimits(c config.Config) pool.SpareLimits {
+	return pool.SpareLimits{Count: c.Spares, MaxAge: spareAge, MinFree: int64(c.MinFreeMiB) << 20}
 }
 
 // setModel makes the gateway answer from the script of the configuration or
@@ -322,6 +337,9 @@ func (m *machine) close(ctx context.Context) error {
 	}
 	if m.journal != nil {
 		errs = append(errs, m.journal.Close())
+	}
+	if m.spares != nil {
+		errs = append(errs, m.spares.Close())
 	}
 	if m.provider != nil {
 		errs = append(errs, m.provider.Close(ctx))

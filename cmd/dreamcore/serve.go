@@ -21,6 +21,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/edit"
+	"github.com/notef-neighbor/dreamcore/pkg/generate"
+	"github.com/notef-neighbor/dreamcore/pkg/pool"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/server"
 )
 
@@ -225,8 +228,13 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 	}
 	var commands *control.Server
 	if sole {
-		if commands, err = control.Listen(s.path(runDir), m.service, m.journal, shown.links(), log); err != nil {
+		if commands, err = control.Listen(s.path(runDir), kept{m.service, m.spares}, m.journal, shown.links(), log); err != nil {
 			return nil, err
+		}
+	}
+	if sole {
+		if err = m.spares.Apply(spareLimits(s.cfg)); err != nil {
+			return nil, errors.Join(err, commands.Close())
 		}
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -241,6 +249,50 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 		svc.err = srv.Serve(run, ln)
 	}()
 	return svc, nil
+}
+
+// kept are all sandboxes that the service keeps.
+type kept struct {
+	*generate.Service
+	spares *pool.Spares
+}
+
+// Sandboxes implements control.Sandboxes.
+func (k kept) Sandboxes() []pool.Info { return append(k.Service.Sandboxes(), k.spares.List()...) }
+
+// StopSandbox implements control.Sandboxes.
+func (k kept) StopSandbox(ctx context.Context, name string) error {
+	if err := notSpare(name); err != nil {
+		return err
+	}
+	return k.Service.StopSandbox(ctx, name)
+}
+
+// Exec implements control.Sandboxes.
+func (k kept) Exec(ctx context.Context, name string, cmd sandbox.Command) (sandbox.Exit, error) {
+	if err := notSpare(name); err != nil {
+		return sandbox.Exit{}, err
+	}
+	return k.Service.Exec(ctx, name, cmd)
+}
+
+// SandboxJobs implements control.Sandboxes.
+func (k kept) SandboxJobs(name string) ([]string, error) {
+	if err := notSpare(name); err != nil {
+		return nil, err
+	}
+	return k.Service.SandboxJobs(name)
+}
+
+// notSpare refuses the name that spare sandboxes have in lists.
+func notSpare(name string) error {
+	if name != pool.SpareName {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code: dreamcore.CodeNotFound, Message: "a spare sandbox is nobody's yet",
+		Hint: "name one of a user; to keep no spare ones, set spare_sandboxes to 0",
+	}
 }
 
 // openListeners opens that of the service and the previews, which a server that

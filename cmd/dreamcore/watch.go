@@ -131,5 +131,8 @@ func (s *service) reload(a *app) error {
 		return err
 	}
 	s.machine.books.Apply(prices, cfg.Limits())
+	if err := s.machine.spares.Apply(spareLimits(cfg)); err != nil {
+		return err
+	}
 	return s.machine.service.Apply(s.machine.settings(cfg, s.bin))
 }

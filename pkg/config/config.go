@@ -56,6 +56,7 @@ type Config struct {
 	MaxSandboxes  int           `koanf:"max_sandboxes"`   // at once on this machine, warm ones too
 	SandboxIdle   time.Duration `koanf:"sandbox_idle"`    // one that is unused so long is ended
 	SandboxMaxAge time.Duration `koanf:"sandbox_max_age"` // an older one is ended
+	Spares        int           `koanf:"spare_sandboxes"` // started ahead, for checks
 	MinFreeMiB    int           `koanf:"min_free_mib"`    // of memory; below it unused sandboxes are ended
 
 	Tools    []string      `koanf:"tools"`        // of the agent
@@ -134,6 +135,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"max_sandboxes":            32,
 		"sandbox_idle":             20 * time.Minute,
 		"sandbox_max_age":          5 * time.Hour,
+		"spare_sandboxes":          1,
 		"min_free_mib":             512,
 		"tools":                    []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
 		"model":                    "",
@@ -276,6 +278,7 @@ func (c Config) Validate() error {
 	check(c.MaxSandboxes >= 1 && c.MaxSandboxes <= 10000, "max_sandboxes: %d must be between 1 and 10000", c.MaxSandboxes)
 	check(c.SandboxIdle >= time.Second, "sandbox_idle: %v must be at least 1s", c.SandboxIdle)
 	check(c.SandboxMaxAge >= time.Second, "sandbox_max_age: %v must be at least 1s", c.SandboxMaxAge)
+	check(c.Spares >= 0 && c.Spares <= 100, "spare_sandboxes: %d must be between 0 and 100", c.Spares)
 	check(c.MinFreeMiB >= 0 && c.MinFreeMiB <= 1<<24, "min_free_mib: %d must be between 0 (never look) and 16777216", c.MinFreeMiB)
 	check(len(c.Tools) > 0, "tools: name at least one")
 	for _, t := range c.Tools {

@@ -26,7 +26,7 @@ const (
 type Info struct {
 	Name     string           `json:"name"`              // "user-" and the user's id
 	Sandbox  string           `json:"sandbox,omitempty"` // none while it starts
-	User     dreamcore.UserID `json:"user"`
+	User     dreamcore.UserID `json:"user,omitempty"`    // none of a spare one
 	State    State            `json:"state"`
 	Created  time.Time        `json:"created"`
 	LastUsed time.Time        `json:"last_used"` // the last release, or when it was created

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // marksScript leaves something everywhere, and then looks for it.
@@ -34,6 +35,7 @@ func TestSandboxesCanBeListedEnteredAndStopped(t *testing.T) {
 	if r := h.run("ps"); r.code != 3 || !strings.Contains(r.stderr, "dreamcore serve") {
 		t.Errorf("without a service: %+v", r)
 	}
+	h.env = append(h.env, "DREAMCORE_SPARE_SANDBOXES=0")
 	s := h.serve("--model-script", "demo")
 	if out := h.must("ps"); !strings.Contains(out, "no sandboxes") {
 		t.Errorf("at first: %q", out)
@@ -66,4 +68,54 @@ func TestSandboxesCanBeListedEnteredAndStopped(t *testing.T) {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}
+}
+
+// TestASpareSandboxAnswersChecks finds each spare sandbox used once, and the
+// next one there without being asked for.
+func TestASpareSandboxAnswersChecks(t *testing.T) {
+	h := newHost(t)
+	s := h.serve("--model-script", "demo")
+	first := h.spare("")
+	if code, o := s.object("/test_sandbox_io", ""); code != 200 || o["match"] != true {
+		t.Errorf("%d %v", code, o)
+	}
+	second := h.spare(first)
+	if code, o := s.object("/test_gvisor", ""); code != 200 || o["is_gvisor"] != true {
+		t.Errorf("%d %v", code, o)
+	}
+	h.spare(second)
+	for _, args := range [][]string{{"stop", "spare"}, {"logs", "spare"}, {"exec", "spare", "--", "true"}} {
+		if r := h.run(append([]string{"sandbox"}, args...)...); r.code != 1 || !strings.Contains(r.stderr, "spare_sandboxes") {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	// Who makes a game never gets it.
+	before := h.spare(second)
+	if events := s.events("/generate_game", wish(alice, project, "a snake game")); events[len(events)-1]["type"] != "done" || events[len(events)-2]["sandbox_reused"] != false {
+		t.Errorf("%v", events[len(events)-2:])
+	}
+	if after := h.spare(second); after != before {
+		t.Errorf("spare %s became %s beside a job", before, after)
+	}
+}
+
+// spare waits for a spare sandbox that is not the one of an id, and returns its
+// id.
+func (h *host) spare(not string) string {
+	h.t.Helper()
+	var list struct {
+		Sandboxes []struct{ Name, Sandbox, State, User string }
+	}
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err := json.Unmarshal([]byte(h.must("ps", "--json")), &list); err != nil {
+			h.t.Fatal(err)
+		}
+		for _, sb := range list.Sandboxes {
+			if sb.State == "spare" && sb.Name == "spare" && sb.User == "" && sb.Sandbox != not {
+				return sb.Sandbox
+			}
+		}
+	}
+	h.t.Fatalf("no spare sandbox but %q comes: %+v", not, list)
+	return ""
 }
