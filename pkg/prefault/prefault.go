@@ -28,23 +28,18 @@ func init() {
 			populate(m.from, m.to, populateRead)
 		}
 	}
-	Heap(1)
+	growHeap()
 }
 
-// Heap gives Go's heap memory that is mapped already, for a start that will
-// need it: as many times 4 MiB. It returns when that is done.
+// growHeap gives Go's heap stackSize bytes of memory that are mapped already.
 //
 // The runtime has no call for it. But it takes back the stack of a goroutine
 // that has ended at once, without a collection, and that memory is the heap's.
-func Heap(times int) {
-	if times <= 0 {
-		return
-	}
+func growHeap() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		deep(false)
-		Heap(times - 1) // while this stack is still in use
 	}()
 	<-done
 }

@@ -23,7 +23,6 @@ import (
 	"gvisor.dev/gvisor/runsc/specutils"
 
 	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
-	"github.com/notef-neighbor/dreamcore/pkg/prefault"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 )
@@ -44,7 +43,6 @@ func Dispatch(args []string) {
 	}
 	switch filepath.Base(args[0]) {
 	case "runsc-sandbox", gvisor.SentryName:
-		prefault.Heap(sentryHeap)
 		useSmallHelper(args)
 		fallthrough
 	case "runsc-gofer":
@@ -104,10 +102,6 @@ func useSmallHelper(args []string) {
 		specutils.ExePath = fmt.Sprintf("/proc/self/fd/%d", fd)
 	}
 }
-
-// sentryHeap is how many times 4 MiB a sentry's start takes, beyond what every
-// start of the program does.
-const sentryHeap = 1
 
 // startHeap is how much memory a process may take for its start before it
 // collects what it does not need any more, in bytes. It needs about a sixth.
