@@ -1,7 +1,6 @@
 package gvisor_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -10,8 +9,6 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
@@ -19,21 +16,32 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(victimEnv); dir != "" {
-		beVictim(dir)
+func TestMain(m *testing.M) { sandboxtest.Main(m, start) }
+
+// start makes a provider and a root for whoever we are.
+func start(ctx context.Context, exe, run, rootDir string) (sandbox.Provider, sandbox.Root, error) {
+	uid, gid := uint32(sandboxtest.UID), uint32(sandboxtest.GID)
+	if os.Geteuid() != 0 {
+		uid, gid = uint32(os.Getuid()), uint32(os.Getgid())
 	}
-	goleak.VerifyTestMain(m)
+	root, err := rootfs.Host(rootDir, uid, gid)
+	if err != nil {
+		return nil, root, err
+	}
+	p, err := gvisor.New(ctx, gvisor.Config{Exe: exe, Dir: run})
+	return p, root, err
+}
+
+// opener is open as the suite wants it.
+func opener(t testing.TB) sandboxtest.Open {
+	exe := sandboxtest.Binary(t)
+	return func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root) { return open(t, exe, dir) }
 }
 
 // open makes a provider with its state in dir and the host's programs as root.
 func open(t testing.TB, exe, dir string) (*engine.Provider, sandbox.Root) {
 	t.Helper()
-	root, err := rootfs.Host(t.TempDir(), sandboxtest.UID, sandboxtest.GID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := gvisor.New(t.Context(), gvisor.Config{Exe: exe, Dir: dir})
+	p, root, err := start(t.Context(), exe, dir, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,13 +50,12 @@ func open(t testing.TB, exe, dir string) (*engine.Provider, sandbox.Root) {
 			t.Error(err)
 		}
 	})
-	return p, root
+	return p.(*engine.Provider), root
 }
 
 func TestSuite(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
-	exe := sandboxtest.Binary(t)
-	sandboxtest.Suite(t, func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root) { return open(t, exe, dir) })
+	sandboxtest.Suite(t, opener(t))
 }
 
 func TestSandboxRunsUnderGVisor(t *testing.T) {
@@ -61,28 +68,14 @@ func TestSandboxRunsUnderGVisor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := output(t, sb, "cat /proc/version"); !strings.Contains(got, "gvisor") {
+	if got := sandboxtest.Output(t, sb, "cat /proc/version"); !strings.Contains(got, "gvisor") {
 		t.Errorf("/proc/version: %q", got)
 	}
 }
 
 func TestCreateLeavesTheRootAsItIs(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
-	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
-	before := tree(t, root.Path)
-	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root, Mounts: []sandbox.Mount{
-		{Source: t.TempDir(), Target: "/data/users/u1/projects/p1"},
-		{Source: t.TempDir(), Target: "/nobody/made/this"},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := output(t, sb, "ls -d /data/users/u1/projects/p1 /nobody/made/this"); strings.Count(got, "\n") != 2 {
-		t.Errorf("ls: %q", got)
-	}
-	if after := tree(t, root.Path); after != before {
-		t.Errorf("the shared root has changed:\n%s\nbefore:\n%s", after, before)
-	}
+	sandboxtest.CreateLeavesTheRootAsItIs(t, opener(t))
 }
 
 func TestCrashOfTheEngineIsTold(t *testing.T) {
@@ -127,41 +120,12 @@ func TestNewRefusesRelativePaths(t *testing.T) {
 }
 
 // output runs a shell script as root inside and returns what it prints.
-func output(t *testing.T, sb sandbox.Sandbox, script string) string {
-	t.Helper()
-	var out bytes.Buffer
-	p, err := sb.Start(t.Context(), sandbox.Command{Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}, Stdout: &out, Stderr: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if exit, err := p.Wait(); err != nil || exit.Code != 0 {
-		t.Fatalf("%s: %+v, %v, %s", script, exit, err, out.String())
-	}
-	return out.String()
-}
-
-// tree lists the files of a directory with their modes and owners.
-func tree(t *testing.T, dir string) string {
-	t.Helper()
-	var b strings.Builder
-	err := filepath.Walk(dir, func(path string, fi os.FileInfo, err error) error {
-		if err == nil {
-			b.WriteString(fi.Mode().String() + " " + path + "\n")
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
 // sentry is the process id of gVisor's kernel of the one sandbox in dir.
 func sentry(t *testing.T, dir string) int {
 	t.Helper()
-	for _, p := range processesOf(dir) {
-		if strings.Contains(p.command, "runsc-sandbox") {
-			return p.pid
+	for _, p := range sandboxtest.Processes(dir) {
+		if strings.Contains(p.Command, "runsc-sandbox") {
+			return p.PID
 		}
 	}
 	t.Fatal("no sentry runs")

@@ -58,7 +58,7 @@ func TestWithoutRoot(t *testing.T) {
 	if n := strings.Count(string(out), "\n--- PASS: TestRootless"); n < 5 {
 		t.Errorf("only %d tests have run without root", n)
 	}
-	if left := processesOf(dir); len(left) > 0 {
+	if left := sandboxtest.Processes(dir); len(left) > 0 {
 		t.Errorf("left: %+v", left)
 	}
 }
@@ -108,10 +108,10 @@ func rootless(t *testing.T) (*engine.Provider, sandbox.Root, string) {
 		if err := p.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
-		if left := instances(t, dir); len(left) > 0 {
+		if left := sandboxtest.Instances(t, dir); len(left) > 0 {
 			t.Errorf("left after Close: %q", left)
 		}
-		if left := processesOf(dir); len(left) > 0 {
+		if left := sandboxtest.Processes(dir); len(left) > 0 {
 			t.Errorf("left after Close: %+v", left)
 		}
 	})
@@ -259,8 +259,8 @@ func TestRootlessEndOfSandbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(processesOf(dir)) < 2 {
-		t.Errorf("processes: %+v", processesOf(dir))
+	if len(sandboxtest.Processes(dir)) < 2 {
+		t.Errorf("processes: %+v", sandboxtest.Processes(dir))
 	}
 	if err := syscall.Kill(sentry(t, dir), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -271,7 +271,7 @@ func TestRootlessEndOfSandbox(t *testing.T) {
 	if err := sb.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if left := processesOf(dir); len(left) > 0 {
+	if left := sandboxtest.Processes(dir); len(left) > 0 {
 		t.Errorf("left after Close: %+v", left)
 	}
 }
@@ -289,7 +289,7 @@ func TestRootlessCreateThatIsCutOff(t *testing.T) {
 			}
 		}
 		cancel()
-		if left := processesOf(dir); len(left) > 0 {
+		if left := sandboxtest.Processes(dir); len(left) > 0 {
 			t.Errorf("left after %d: %+v", after, left)
 		}
 	}
@@ -300,5 +300,5 @@ func TestRootlessCreateThatIsCutOff(t *testing.T) {
 
 func TestRootlessSweepAfterKill(t *testing.T) {
 	notRoot(t)
-	sweepAfterKill(t)
+	sandboxtest.SweepAfterKill(t, 10, start)
 }

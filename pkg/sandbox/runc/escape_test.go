@@ -114,7 +114,7 @@ func TestGuestsAreNobodyOutside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status := output(t, sb, "cat /proc/self/status")
+	status := sandboxtest.Output(t, sb, "cat /proc/self/status")
 	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "Seccomp_filters:\t1", "CapBnd:\t00000000000000e0"} {
 		if !strings.Contains(status, want+"\n") {
 			t.Errorf("there is no %q in\n%s", want, status)
@@ -125,7 +125,7 @@ func TestGuestsAreNobodyOutside(t *testing.T) {
 		if name == "gid_map" {
 			same = sandboxtest.GID
 		}
-		for _, line := range strings.Split(strings.TrimSpace(output(t, sb, "cat /proc/self/"+name)), "\n") {
+		for _, line := range strings.Split(strings.TrimSpace(sandboxtest.Output(t, sb, "cat /proc/self/"+name)), "\n") {
 			var inside, outside, size uint32
 			if _, err := fmt.Sscan(line, &inside, &outside, &size); err != nil {
 				t.Fatal(err)
@@ -135,22 +135,22 @@ func TestGuestsAreNobodyOutside(t *testing.T) {
 			}
 		}
 	}
-	if got := output(t, sb, "cat /proc/self/cgroup"); strings.Contains(got, sb.ID()) {
+	if got := sandboxtest.Output(t, sb, "cat /proc/self/cgroup"); strings.Contains(got, sb.ID()) {
 		t.Errorf("the groups of the machine are seen: %s", got)
 	}
-	if got := output(t, sb, "ls -A /sys"); got != "" {
+	if got := sandboxtest.Output(t, sb, "ls -A /sys"); got != "" {
 		t.Errorf("/sys has %s", got)
 	}
 	for _, file := range []string{"/proc/cmdline", "/proc/kallsyms", "/proc/interrupts", "/proc/keys", "/proc/timer_list"} {
-		if got := output(t, sb, "test -e "+file+" && cat "+file+" || true"); got != "" {
+		if got := sandboxtest.Output(t, sb, "test -e "+file+" && cat "+file+" || true"); got != "" {
 			t.Errorf("%s has %q", file, got)
 		}
 	}
-	if got := output(t, sb, "cd /dev && ls"); got != "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n" {
+	if got := sandboxtest.Output(t, sb, "cd /dev && ls"); got != "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n" {
 		t.Errorf("/dev has %q", got)
 	}
 	// Nothing can be executed where nothing needs to be.
-	if got := output(t, sb, "for d in /dev /dev/shm /data; do cp /bin/true $d/x 2>/dev/null && $d/x 2>/dev/null && echo $d; done; true"); got != "" {
+	if got := sandboxtest.Output(t, sb, "for d in /dev /dev/shm /data; do cp /bin/true $d/x 2>/dev/null && $d/x 2>/dev/null && echo $d; done; true"); got != "" {
 		t.Errorf("programs run in %s", got)
 	}
 }

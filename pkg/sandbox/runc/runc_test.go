@@ -1,14 +1,11 @@
 package runc_test
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"go.uber.org/goleak"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
@@ -18,11 +15,21 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(victimEnv); dir != "" {
-		beVictim(dir)
+func TestMain(m *testing.M) { sandboxtest.Main(m, start) }
+
+func start(ctx context.Context, exe, run, rootDir string) (sandbox.Provider, sandbox.Root, error) {
+	root, err := rootfs.Host(rootDir, sandboxtest.UID, sandboxtest.GID)
+	if err != nil {
+		return nil, root, err
 	}
-	goleak.VerifyTestMain(m)
+	p, err := runc.New(ctx, config(exe, run))
+	return p, root, err
+}
+
+// opener is open as the suite wants it.
+func opener(t testing.TB) sandboxtest.Open {
+	exe := sandboxtest.Binary(t)
+	return func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root) { return open(t, exe, dir) }
 }
 
 // need skips a test where sandboxes of runc cannot be.
@@ -35,11 +42,7 @@ func need(t testing.TB) {
 // open makes a provider with its state in dir and the host's programs as root.
 func open(t testing.TB, exe, dir string) (*engine.Provider, sandbox.Root) {
 	t.Helper()
-	root, err := rootfs.Host(t.TempDir(), sandboxtest.UID, sandboxtest.GID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := runc.New(t.Context(), config(exe, dir))
+	p, root, err := start(t.Context(), exe, dir, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +51,7 @@ func open(t testing.TB, exe, dir string) (*engine.Provider, sandbox.Root) {
 			t.Error(err)
 		}
 	})
-	return p, root
+	return p.(*engine.Provider), root
 }
 
 func config(exe, dir string) runc.Config {
@@ -57,8 +60,7 @@ func config(exe, dir string) runc.Config {
 
 func TestSuite(t *testing.T) {
 	need(t)
-	exe := sandboxtest.Binary(t)
-	sandboxtest.Suite(t, func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root) { return open(t, exe, dir) })
+	sandboxtest.Suite(t, opener(t))
 }
 
 func TestSandboxRunsUnderRunc(t *testing.T) {
@@ -87,28 +89,14 @@ func TestSandboxRunsUnderRunc(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := output(t, sb, "cat /proc/version /global/text"); got != string(host)+"of the host" {
+	if got := sandboxtest.Output(t, sb, "cat /proc/version /global/text"); got != string(host)+"of the host" {
 		t.Errorf("inside: %q", got)
 	}
 }
 
 func TestCreateLeavesTheRootAsItIs(t *testing.T) {
 	need(t)
-	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
-	before := tree(t, root.Path)
-	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root, Mounts: []sandbox.Mount{
-		{Source: t.TempDir(), Target: "/data/users/u1/projects/p1"},
-		{Source: t.TempDir(), Target: "/nobody/made/this"},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := output(t, sb, "ls -d /data/users/u1/projects/p1 /nobody/made/this"); strings.Count(got, "\n") != 2 {
-		t.Errorf("ls: %q", got)
-	}
-	if after := tree(t, root.Path); after != before {
-		t.Errorf("the shared root has changed:\n%s\nbefore:\n%s", after, before)
-	}
+	sandboxtest.CreateLeavesTheRootAsItIs(t, opener(t))
 }
 
 func TestFailedStartTellsWhatTheEngineSaid(t *testing.T) {
@@ -154,31 +142,3 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 }
 
 // output runs a shell script as root inside and returns what it prints.
-func output(t *testing.T, sb sandbox.Sandbox, script string) string {
-	t.Helper()
-	var out bytes.Buffer
-	p, err := sb.Start(t.Context(), sandbox.Command{Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}, Stdout: &out, Stderr: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if exit, err := p.Wait(); err != nil || exit.Code != 0 {
-		t.Fatalf("%s: %+v, %v, %s", script, exit, err, out.String())
-	}
-	return out.String()
-}
-
-// tree lists the files of a directory with their modes.
-func tree(t *testing.T, dir string) string {
-	t.Helper()
-	var b strings.Builder
-	err := filepath.Walk(dir, func(path string, fi os.FileInfo, err error) error {
-		if err == nil {
-			b.WriteString(fi.Mode().String() + " " + path + "\n")
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
