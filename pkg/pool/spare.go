@@ -40,7 +40,8 @@ type SpareConfig struct {
 // Pauses of the keeper of spares.
 const (
 	// courtesy is how long it waits, before it starts the next one, for who has
-	// taken one to be done with it: they would take each other's time.
+	// taken one to be done with it: they would take each other's time. When they
+	// come faster than sandboxes start, it does not wait.
 	courtesy = 2 * time.Second
 	unhurt   = time.Hour // nothing changes by itself
 )
@@ -61,6 +62,7 @@ type Spares struct {
 	broken []*spare      // taken, and found not to work
 	making chan struct{} // closed when the one that is being made is ready, or failed; nil: none is
 	waits  bool          // somebody waits for it
+	rush   bool          // the last one who came found none
 	out    int           // taken, and not closed yet
 	taken  time.Time     // the last one
 	after  time.Time     // not before then another try, because the last one failed
@@ -163,10 +165,11 @@ func (s *Spares) pop(waited bool) (*spare, <-chan struct{}) {
 		s.ready = s.ready[1:]
 		close(sp.gone)
 		s.out++
-		s.taken = time.Now()
+		s.taken, s.rush = time.Now(), waited
 		s.poke()
 		return sp, nil
 	}
+	s.rush = true
 	if s.making == nil || s.waits || waited || s.closed {
 		return nil, nil
 	}
@@ -330,7 +333,7 @@ func (s *Spares) missing() (missing bool, next time.Duration) {
 		return false, max(next, 0)
 	}
 	from := s.after
-	if again := s.taken.Add(courtesy); s.out > 0 && again.After(from) {
+	if again := s.taken.Add(courtesy); s.out > 0 && !s.rush && again.After(from) {
 		from = again
 	}
 	wait := time.Until(from)
