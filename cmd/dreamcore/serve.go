@@ -36,7 +36,7 @@ func newServeCmd(a *app) *cobra.Command {
 			"It refuses to start without what setup makes, and without a sandbox that works.\n\n" +
 			"With --dev it takes up skills, the model script and, of the configuration, what is said\n" +
 			"of the model, the agent, the size and number of sandboxes, budgets and prices. The\n" +
-			"rest of it needs a restart.",
+			"rest needs a restart, and a change of it is named in the log.",
 		Example: "  sudo dreamcore serve --listen 0.0.0.0:8080\n" +
 			"  sudo dreamcore serve --model-script demo --dev\n" +
 			"  sudo dreamcore serve --allow-host api.example.com --inject api.example.com=SECRET:Authorization:Bearer",

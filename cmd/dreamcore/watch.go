@@ -29,6 +29,7 @@ func (s *service) watch(a *app, log *slog.Logger) (stop func()) {
 		tick := time.NewTicker(watchInterval)
 		defer tick.Stop()
 		seen := s.stamp(a)
+		began, unknown := a.config() // as written: the machine may have had to change it
 		for {
 			select {
 			case <-ctx.Done():
@@ -41,11 +42,15 @@ func (s *service) watch(a *app, log *slog.Logger) (stop func()) {
 			}
 			changed := now.diff(seen)
 			seen = now
-			if err := s.reload(a); err != nil {
+			next, err := s.reload(a)
+			if err != nil {
 				log.Error("reload: the old settings stay", "changed", changed, "error", err)
 				continue
 			}
 			log.Info("reloaded", "changed", changed)
+			if names := began.NeedRestart(next); len(names) > 0 && unknown == nil {
+				log.Warn("these settings have changed and need a restart of the service", "settings", names)
+			}
 		}
 	}()
 	return func() {
@@ -110,29 +115,25 @@ func (s *stamp) add(file string) {
 }
 
 // reload reads the configuration again and applies what can change while the
-// service runs. An error leaves everything as it was.
-func (s *service) reload(a *app) error {
-	cfg, err := a.config()
-	if err != nil {
-		return err
+// service runs. An error leaves everything as it was. It returns the
+// configuration as it is written.
+func (s *service) reload(a *app) (written config.Config, err error) {
+	if written, err = a.config(); err != nil {
+		return written, err
 	}
-	// These are bound to what is open: a change of them needs a restart.
-	old := s.machine.cfg
-	cfg.State, cfg.Listen, cfg.Runtime, cfg.UID, cfg.GID = old.State, old.Listen, old.Runtime, old.UID, old.GID
-	cfg.Rootfs, cfg.Image = old.Rootfs, old.Image
-	cfg.AllowHosts, cfg.AllowPrivateHosts, cfg.Inject, cfg.EgressMiB = old.AllowHosts, old.AllowPrivateHosts, old.Inject, old.EgressMiB
+	cfg := s.machine.cfg.TakeUp(written)
+	prices, err := usage.ParsePrices(cfg.Prices)
+	if err != nil {
+		return written, err
+	}
 	if err := s.machine.setModel(cfg); err != nil {
-		return err
+		return written, err
 	}
 	s.machine.cfg = cfg
 	s.keepDays.Store(int64(cfg.JournalDays))
-	prices, err := usage.ParsePrices(cfg.Prices)
-	if err != nil {
-		return err
-	}
 	s.machine.books.Apply(prices, cfg.Limits())
 	if err := s.machine.spares.Apply(spareLimits(cfg)); err != nil {
-		return err
+		return written, err
 	}
-	return s.machine.service.Apply(s.machine.settings(cfg, s.bin))
+	return written, s.machine.service.Apply(s.machine.settings(cfg, s.bin))
 }

@@ -260,6 +260,17 @@ func TestDevReloadsWithoutDroppingAStream(t *testing.T) {
 	if b, err := os.ReadFile(projectFile(h, bob, project, "index.html")); err != nil || string(b) != "reloaded" {
 		t.Errorf("the new script was not used: %q %v", b, err)
 	}
+	// A setting that cannot be taken up is named, and does no harm.
+	if err := os.WriteFile(script, []byte(next), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(h.state, "config.yaml"), []byte("disk_mib: 64\naudit_mib: 7\ntimeout: 100s\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the settings to be named", func() bool { return strings.Contains(s.log.String(), "need a restart") })
+	if log := s.log.String(); !strings.Contains(log, "[disk_mib audit_mib]") && !strings.Contains(log, `["disk_mib","audit_mib"]`) {
+		t.Errorf("the log does not name the settings:\n%s", log)
+	}
 	if err := os.WriteFile(projectFile(h, alice, project, "go"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,45 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// TestEverySettingIsTakenUpOrNamed changes each setting alone.
+func TestEverySettingIsTakenUpOrNamed(t *testing.T) {
+	var old Config
+	fields := reflect.TypeFor[Config]()
+	seen := 0
+	for i := range fields.NumField() {
+		name := fields.Field(i).Tag.Get(tag)
+		var next Config
+		f := reflect.ValueOf(&next).Elem().Field(i)
+		switch f.Kind() {
+		case reflect.String:
+			f.SetString("new")
+		case reflect.Bool:
+			f.SetBool(true)
+		case reflect.Float64:
+			f.SetFloat(1)
+		case reflect.Slice:
+			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+		default:
+			f.SetInt(1)
+		}
+		taken := reflect.DeepEqual(old.TakeUp(next), next)
+		named := slices.Equal(old.NeedRestart(next), []string{name})
+		if taken == named || taken != slices.Contains(live, name) {
+			t.Errorf("%s: taken up %t, named %q", name, taken, old.NeedRestart(next))
+		}
+		if slices.Contains(live, name) {
+			seen++
+		}
+	}
+	if seen != len(live) {
+		t.Errorf("%d of %d names are settings", seen, len(live))
+	}
+	if got := old.NeedRestart(old); got != nil {
+		t.Errorf("nothing has changed, and %q need a restart", got)
+	}
+}
