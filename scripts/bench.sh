@@ -37,13 +37,15 @@ state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
 bin/dreamcore --state "$state" setup --yes ${DREAMCORE_TEST_CLAUDE:+--claude "$DREAMCORE_TEST_CLAUDE"}
 median() { sort -n | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
-# whole NAME CMD...: the median wall time of a command.
+# whole NAME CMD...: the median wall time of a command, pause seconds apart.
+pause=0
 whole() {
   local name=$1 i start; shift
   for ((i = 0; i < runs; i++)); do
     start=$(date +%s%N)
     "$@" >/dev/null 2>&1
     echo $((($(date +%s%N) - start) / 1000000))
+    sleep "$pause"
   done | median | xargs -I{} printf '%-40s %s ms (median of %s)\n' "$name" {} "$runs"
 }
 whole "dreamcore --version" bin/dreamcore --version
@@ -53,7 +55,9 @@ server=$!
 trap 'kill $server; wait $server; rm -rf "$state"' EXIT
 until url=$(sed -n 's/.*Serving on \(http:[^ ]*\).*/\1/p' "$state/log") && [ -n "$url" ]; do sleep 0.1; done
 secret=$(bin/dreamcore --state "$state" secret show modal-internal-secret)
-whole "POST /test_sandbox_io, fresh sandbox" curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io"
+sleep 2 # for the spare sandbox
+pause=1 whole "POST /test_sandbox_io, once a second" curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io"
+whole "POST /test_sandbox_io, without a pause" curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io"
 
 post() { curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io" | grep -q '"success":true' || echo "failed: test_sandbox_io"; }
 say "POST /test_sandbox_io, 100 in sequence, then 100 at once: a line for each failure"
