@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 need_go
 arch=${1:-$(go env GOARCH)}
 out=pkg/sandbox/engine/embedded/$arch
-sum=$(find pkg/sandbox/pid1/*.go pkg/sandbox/*.go pkg/sandbox/gvisor/helper/*.go cmd/dreamcore-init/*.go ! -name '*_test.go' -exec sha256sum {} + | cut -d' ' -f1 | LC_ALL=C sort | sha256sum | cut -d' ' -f1)
+sum=$(find pkg/sandbox/pid1/*.go pkg/sandbox/*.go pkg/sandbox/gvisor/boot/*.go cmd/dreamcore-init/*.go ! -name '*_test.go' -exec sha256sum {} + | cut -d' ' -f1 | LC_ALL=C sort | sha256sum | cut -d' ' -f1)
 stamp=$(sha256sum go.mod go.sum scripts/supervisor.sh; go version)
 if [ -s "$out/dreamcore-init" ] && [ "$(cat "$out/sources.sum" 2>/dev/null)" = "$sum" ] && [ "$(cat "$out/.stamp" 2>/dev/null)" = "$stamp" ]; then exit 0; fi
 rm -f "$out/.stamp"

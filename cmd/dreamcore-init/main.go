@@ -8,12 +8,12 @@ package main
 import (
 	"os"
 
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor/helper"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor/boot"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
 )
 
 func main() {
-	is, err := helper.Main(os.Args)
+	is, err := boot.UmountMain(os.Args)
 	if !is {
 		err = pid1.Main(os.Args[1:])
 	}

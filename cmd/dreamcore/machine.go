@@ -324,6 +324,9 @@ func (m *machine) endJobs(ctx context.Context) error {
 // close ends what runs and leaves nothing on the machine.
 func (m *machine) close(ctx context.Context) error {
 	errs := []error{m.endJobs(ctx)}
+	if m.spares != nil {
+		errs = append(errs, m.spares.Close())
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
 	defer cancel()
 	if m.gateway != nil {
@@ -337,9 +340,6 @@ func (m *machine) close(ctx context.Context) error {
 	}
 	if m.journal != nil {
 		errs = append(errs, m.journal.Close())
-	}
-	if m.spares != nil {
-		errs = append(errs, m.spares.Close())
 	}
 	if m.provider != nil {
 		errs = append(errs, m.provider.Close(ctx))

@@ -3,7 +3,6 @@
 package main
 
 import (
-	_ "github.com/notef-neighbor/dreamcore/pkg/prefault"
 	"os"
 	"path/filepath"
 

@@ -231,8 +231,6 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 		if commands, err = control.Listen(s.path(runDir), kept{m.service, m.spares}, m.journal, shown.links(), log); err != nil {
 			return nil, err
 		}
-	}
-	if sole {
 		if err = m.spares.Apply(spareLimits(s.cfg)); err != nil {
 			return nil, errors.Join(err, commands.Close())
 		}

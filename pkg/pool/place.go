@@ -24,7 +24,7 @@ const (
 
 // Info tells about a member.
 type Info struct {
-	Name     string           `json:"name"`              // "user-" and the user's id
+	Name     string           `json:"name"`              // "user-" and the user's id, or SpareName
 	Sandbox  string           `json:"sandbox,omitempty"` // none while it starts
 	User     dreamcore.UserID `json:"user,omitempty"`    // none of a spare one
 	State    State            `json:"state"`

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -37,15 +36,6 @@ type SpareConfig struct {
 	Logger *slog.Logger
 }
 
-// Pauses of the keeper of spares.
-const (
-	// courtesy is how long it waits, before it starts the next one, for who has
-	// taken one to be done with it: they would take each other's time. When they
-	// come faster than sandboxes start, it does not wait.
-	courtesy = 2 * time.Second
-	unhurt   = time.Hour // nothing changes by itself
-)
-
 // Spares keeps sandboxes that are started and that nobody has used, for those
 // who need one for a moment. Each is used once. Its methods are safe for
 // concurrent use.
@@ -58,23 +48,26 @@ type Spares struct {
 
 	mu     sync.Mutex
 	limits SpareLimits
-	ready  []*spare      // the oldest first
-	broken []*spare      // taken, and found not to work
-	making chan struct{} // closed when the one that is being made is ready, or failed; nil: none is
-	waits  bool          // somebody waits for it
-	rush   bool          // the last one who came found none
-	out    int           // taken, and not closed yet
-	taken  time.Time     // the last one
-	after  time.Time     // not before then another try, because the last one failed
+	ready  []*spare    // the oldest first
+	broken []*spare    // to be closed, because they did not work or could not be closed
+	making bool        // one is being made
+	waiter chan *spare // of who came first and waits for it; gets it, or nil when it failed
+	rush   bool        // the last one who came found none
+	out    int         // taken, and not closed yet
+	taken  time.Time   // the last one
+	after  time.Time   // not before then another one
 	pause  time.Duration
 	closed bool
-	left   []error // of those that could not be closed
+	left   []error // of those that could not be closed at the end
 }
 
 type spare struct {
 	sandbox.Sandbox
-	made time.Time
-	gone chan struct{} // closed when it is a spare no more
+	made  time.Time
+	gone  chan struct{} // closed when it is a spare no more
+	why   error         // it is closed
+	again time.Time     // not before then another try to close it
+	pause time.Duration
 }
 
 // NewSpares begins to keep spares, until Close. It fails as New does.
@@ -134,47 +127,67 @@ func (s *Spares) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 func (s *Spares) take(ctx context.Context) sandbox.Sandbox {
 	for waited := false; ctx.Err() == nil; {
 		sp, coming := s.pop(waited)
-		switch {
-		case sp != nil && s.works(ctx, sp):
-			return &loan{Sandbox: sp.Sandbox, spares: s}
-		case sp != nil:
-			s.putAway(sp)
-		case coming == nil:
-			return nil
-		default:
+		if coming != nil {
 			waited = true
-			select {
-			case <-coming:
-			case <-ctx.Done():
-			}
-			s.mu.Lock()
-			s.waits = false
-			s.mu.Unlock()
+			sp = s.await(ctx, coming)
 		}
+		if sp == nil {
+			return nil
+		}
+		if works(ctx, sp) {
+			return &loan{Sandbox: sp.Sandbox, spares: s}
+		}
+		s.putAway(sp)
 	}
 	return nil
 }
 
-// pop takes the oldest spare, or tells when the one that is being made is
-// there. One at a time waits for it, once: it came first.
-func (s *Spares) pop(waited bool) (*spare, <-chan struct{}) {
+// pop takes the oldest spare, or promises the one that is being made to who
+// comes first.
+func (s *Spares) pop(waited bool) (*spare, chan *spare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.ready) > 0 && !s.closed {
+	switch {
+	case s.closed:
+		return nil, nil
+	case len(s.ready) > 0:
 		sp := s.ready[0]
 		s.ready = s.ready[1:]
-		close(sp.gone)
-		s.out++
-		s.taken, s.rush = time.Now(), waited
-		s.poke()
+		s.lend(sp, waited)
 		return sp, nil
 	}
 	s.rush = true
-	if s.making == nil || s.waits || waited || s.closed {
+	s.poke()
+	if !s.making || s.waiter != nil || waited {
 		return nil, nil
 	}
-	s.waits = true
-	return nil, s.making
+	s.waiter = make(chan *spare, 1)
+	return nil, s.waiter
+}
+
+// lend notes that a spare is somebody's now. The lock is held.
+func (s *Spares) lend(sp *spare, rush bool) {
+	close(sp.gone)
+	s.out++
+	s.taken, s.rush = time.Now(), rush
+	s.poke()
+}
+
+// await waits for the spare that was promised. It is nil when it could not be
+// made, or ctx has ended.
+func (s *Spares) await(ctx context.Context, coming chan *spare) *spare {
+	select {
+	case sp := <-coming:
+		return sp
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiter == coming {
+		s.waiter = nil
+		return nil
+	}
+	return <-coming // it came at the same moment; whose context has ended closes it
 }
 
 // putAway leaves a spare that does not work to the keeper.
@@ -182,18 +195,21 @@ func (s *Spares) putAway(sp *spare) {
 	s.mu.Lock()
 	s.out--
 	closed := s.closed
+	sp.why = errors.New("it does not answer")
 	if !closed {
 		s.broken = append(s.broken, sp)
 		s.poke()
 	}
 	s.mu.Unlock()
 	if closed {
-		s.dismiss(sp, ErrClosed)
+		s.dismiss(sp)
 	}
 }
 
-func (s *Spares) works(ctx context.Context, sp *spare) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+// works tells whether programs can be started in a spare. Who gives up meanwhile
+// says nothing about it.
+func works(ctx context.Context, sp *spare) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeLimit)
 	defer cancel()
 	return !isClosed(sp.Lost()) && sp.EndAll(ctx) == nil
 }
@@ -236,164 +252,6 @@ func (s *Spares) List() []Info {
 		list = append(list, Info{Name: SpareName, Sandbox: sp.ID(), State: StateSpare, Created: sp.made, LastUsed: sp.made})
 	}
 	return list
-}
-
-// keep makes what is missing and closes what is not to be kept.
-func (s *Spares) keep() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-		case <-s.wake:
-		case <-s.ctx.Done():
-			s.discard()
-			return
-		}
-		s.discard()
-		missing, next := s.missing()
-		if missing {
-			s.make()
-			next = 0
-		}
-		timer.Reset(next)
-	}
-}
-
-// discard closes what is not to be kept: once Close has begun, all.
-func (s *Spares) discard() {
-	short := s.short()
-	ends := map[*spare]error{}
-	s.mu.Lock()
-	for _, sp := range s.broken {
-		ends[sp] = errors.New("it does not answer")
-	}
-	s.broken = nil
-	kept := len(s.ready)
-	s.ready = slices.DeleteFunc(s.ready, func(sp *spare) bool {
-		why := s.unfit(sp)
-		if why == nil && kept > s.limits.Count {
-			why = errCrowded
-		}
-		if why == nil && short {
-			why = errMemory
-		}
-		if why != nil {
-			kept--
-			close(sp.gone)
-			ends[sp] = why
-		}
-		return why != nil
-	})
-	s.mu.Unlock()
-	for sp, why := range ends {
-		s.dismiss(sp, why)
-	}
-}
-
-// unfit tells why a spare must not be given to anybody, or nil.
-func (s *Spares) unfit(sp *spare) error {
-	switch {
-	case s.closed:
-		return ErrClosed
-	case isClosed(sp.Lost()):
-		return fmt.Errorf("sandbox %s: %w", sp.ID(), sandbox.ErrLost)
-	case time.Since(sp.made) >= s.limits.MaxAge:
-		return errOld
-	}
-	return nil
-}
-
-// short tells whether memory is. What cannot be told is not, as for users'
-// sandboxes.
-func (s *Spares) short() bool {
-	s.mu.Lock()
-	limit := s.limits.MinFree
-	s.mu.Unlock()
-	if limit == 0 {
-		return false
-	}
-	free, err := s.cfg.Free()
-	return err == nil && free < limit
-}
-
-// missing tells whether one is to be made now, else when to look again.
-func (s *Spares) missing() (missing bool, next time.Duration) {
-	short := s.short()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next = unhurt
-	if s.limits.MinFree > 0 && s.limits.Count > 0 {
-		next = pressureEvery
-	}
-	if len(s.ready) > 0 {
-		next = min(next, time.Until(s.ready[0].made.Add(s.limits.MaxAge)))
-	}
-	if len(s.ready) >= s.limits.Count || short {
-		return false, max(next, 0)
-	}
-	from := s.after
-	if again := s.taken.Add(courtesy); s.out > 0 && !s.rush && again.After(from) {
-		from = again
-	}
-	wait := time.Until(from)
-	return wait <= 0, max(min(next, wait), 0)
-}
-
-// make starts a spare.
-func (s *Spares) make() {
-	s.mu.Lock()
-	made := make(chan struct{})
-	s.making = made
-	s.mu.Unlock()
-	sb, err := s.cfg.Create(s.ctx, s.cfg.Spec)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer close(made)
-	s.making = nil
-	if err != nil {
-		if s.ctx.Err() == nil {
-			s.pause = min(max(2*s.pause, firstPause), longestPause)
-			s.after = time.Now().Add(s.pause)
-			s.cfg.Logger.Error("start a spare sandbox; it is tried again", "error", err, "after", s.pause)
-		}
-		return
-	}
-	s.pause = 0
-	sp := &spare{Sandbox: sb, made: time.Now(), gone: make(chan struct{})}
-	s.ready = append(s.ready, sp)
-	s.wg.Go(func() {
-		select {
-		case <-sp.Lost():
-			s.poke()
-		case <-sp.gone:
-		}
-	})
-}
-
-// dismiss closes one that is a spare no more. The lock is not held.
-func (s *Spares) dismiss(sp *spare, why error) {
-	level := slog.LevelWarn
-	if _, ok := errors.AsType[reason](why); ok {
-		level = slog.LevelInfo
-	}
-	s.cfg.Logger.Log(context.Background(), level, "closing a spare sandbox", "sandbox", sp.ID(), "why", why)
-	var err error
-	for try := range lastTries {
-		if try > 0 {
-			time.Sleep(firstPause)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-		err = sp.Close(ctx)
-		cancel()
-		if err == nil {
-			return
-		}
-		s.cfg.Logger.Error("close a spare sandbox", "sandbox", sp.ID(), "error", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.left = append(s.left, fmt.Errorf("close spare sandbox %s: %w", sp.ID(), err))
 }
 
 // Close ends every spare. Those that were taken are their takers' to close. It

@@ -21,6 +21,7 @@ type bench struct {
 	took   time.Duration // to start one
 	mu     sync.Mutex
 	free   int64
+	each   int64 // that each one takes of free
 	fail   error // of the next start
 	made   []*item
 	starts int
@@ -33,7 +34,8 @@ type item struct {
 	bench  *bench
 	lost   chan struct{}
 	once   sync.Once
-	mute   bool // guarded by bench.mu, as is closed
+	mute   bool // guarded by bench.mu, as are closed and stuck
+	stuck  int  // tries to close it that fail
 	closed int
 }
 
@@ -55,8 +57,15 @@ func (i *item) ID() string { return i.id }
 
 func (i *item) Close(ctx context.Context) error {
 	i.bench.mu.Lock()
-	i.closed++
+	i.stuck--
+	stuck := i.stuck >= 0
+	if !stuck {
+		i.closed++
+	}
 	i.bench.mu.Unlock()
+	if stuck {
+		return errors.New("it does not end")
+	}
 	i.lose()
 	return i.Fake.Close(ctx)
 }
@@ -70,7 +79,13 @@ func newBench(t *testing.T, l pool.SpareLimits) *bench {
 	b.spares, err = pool.NewSpares(pool.SpareConfig{SpareLimits: l, Create: b.create, Spec: spareSpec, Free: func() (int64, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return b.free, nil
+		free := b.free
+		for _, i := range b.made {
+			if i.closed == 0 {
+				free -= b.each
+			}
+		}
+		return free, nil
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -258,6 +273,12 @@ func TestASpareThatIsHurt(t *testing.T) {
 		if b.ready() != 1 {
 			t.Errorf("%d spares after one did not answer", b.ready())
 		}
+		sb, _ = b.get(spareSpec)
+		b.close(sb)
+		time.Sleep(time.Second)
+		if b.ready() != 1 {
+			t.Error("the one that did not answer counts as taken")
+		}
 		b.end()
 	})
 }
@@ -287,6 +308,11 @@ func TestNoSparesWhenMemoryIsShort(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 		b.close(sb)
+		b.setFree(twoSpares.MinFree + 1) // not enough to start one
+		time.Sleep(5 * time.Minute)
+		if b.ready() != 0 {
+			t.Errorf("%d spares with hardly any memory", b.ready())
+		}
 		b.setFree(1 << 40)
 		time.Sleep(5 * time.Second)
 		if b.ready() != 2 {
@@ -323,6 +349,16 @@ func TestSparesThatDoNotStartAreTriedMoreSeldom(t *testing.T) {
 		if b.ready() != 2 {
 			t.Errorf("%d spares when they start again", b.ready())
 		}
+		b.mu.Lock()
+		b.fail = errors.New("no cgroup")
+		b.mu.Unlock()
+		tries := b.tries()
+		sb, _ := b.get(spareSpec)
+		b.close(sb)
+		time.Sleep(5 * time.Second)
+		if n := b.tries() - tries; n < 2 {
+			t.Errorf("%d tries in the first seconds of another fault", n)
+		}
 		b.end()
 	})
 }
@@ -339,6 +375,9 @@ func TestSpareLimitsChange(t *testing.T) {
 			if b.ready() != n {
 				t.Errorf("%d spares, %d are wanted", b.ready(), n)
 			}
+		}
+		if b.tries() != 4 {
+			t.Errorf("%d starts; fewer spares need none", b.tries())
 		}
 		b.end()
 	})
@@ -368,6 +407,11 @@ func TestSparesEndWhileOneIsMade(t *testing.T) {
 		}
 		if time.Since(start) > time.Second {
 			t.Errorf("closing took %v", time.Since(start))
+		}
+		tries := b.tries()
+		time.Sleep(time.Minute)
+		if b.tries() != tries {
+			t.Error("a spare was started after the end")
 		}
 		if late, err := b.spares.Create(t.Context(), spareSpec); err != nil {
 			t.Error(err)
@@ -406,6 +450,152 @@ func TestManyAtOnce(t *testing.T) {
 		if b.ready() != 2 {
 			t.Errorf("%d spares afterwards", b.ready())
 		}
+		b.end()
+	})
+}
+
+// TestSparesThatTakeTheMemoryThatIsShort are not started and ended all the time.
+func TestSparesThatTakeTheMemoryThatIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, pool.SpareLimits{Count: 1, MaxAge: time.Hour, MinFree: 100 << 20})
+		time.Sleep(time.Second)
+		b.mu.Lock()
+		b.free, b.each = 230<<20, 140<<20 // enough to start one, not to keep it
+		b.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		if n := b.tries(); n > 12 {
+			t.Errorf("%d starts in ten minutes", n)
+		}
+		b.end()
+	})
+}
+
+// TestWhoFindsNoSpare has the next one started beside those that are held.
+func TestWhoFindsNoSpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, pool.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(time.Second)
+		first, _ := b.get(spareSpec)
+		time.Sleep(100 * time.Millisecond)
+		second, took := b.get(spareSpec)
+		if took != b.took {
+			t.Errorf("the second took %v", took)
+		}
+		time.Sleep(time.Second)
+		if b.ready() != 1 {
+			t.Errorf("%d spares a second after one was missed", b.ready())
+		}
+		b.close(first)
+		b.close(first)
+		b.close(second)
+		// Whoever closes twice is one who has closed.
+		third, _ := b.get(spareSpec)
+		time.Sleep(time.Second)
+		if b.ready() != 0 {
+			t.Error("the next one was started beside who has taken one")
+		}
+		b.close(third)
+		b.spares.Close()
+	})
+}
+
+// TestASpareGoesToWhoWaitsForIt whoever else comes when it is ready.
+func TestASpareGoesToWhoWaitsForIt(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, pool.SpareLimits{Count: 1, MaxAge: time.Hour})
+			time.Sleep(100 * time.Millisecond)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				sb, took := b.get(spareSpec)
+				if took != 200*time.Millisecond {
+					t.Errorf("who waited took %v", took)
+				}
+				b.close(sb)
+			})
+			time.Sleep(time.Millisecond)
+			for range 20 {
+				wg.Go(func() {
+					time.Sleep(199 * time.Millisecond)
+					sb, _ := b.get(spareSpec)
+					b.close(sb)
+				})
+			}
+			wg.Wait()
+			b.end()
+		})
+	}
+}
+
+func TestWhoGivesUpWaitingLeavesTheSpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, pool.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(100 * time.Millisecond)
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			start := time.Now()
+			if sb, err := b.spares.Create(ctx, spareSpec); err == nil || time.Since(start) != 20*time.Millisecond {
+				t.Errorf("%v, %v after %v", sb, err, time.Since(start))
+			}
+			cancel()
+		}
+		sb, took := b.get(spareSpec) // who comes next waits in their place
+		if sb.ID() != "s-0" || took != 160*time.Millisecond {
+			t.Errorf("%s after %v", sb.ID(), took)
+		}
+		b.close(sb)
+		b.end()
+	})
+}
+
+func TestASpareThatCannotBeClosedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, pool.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(time.Second)
+		stuck := b.item(0)
+		b.mu.Lock()
+		stuck.mute, stuck.stuck = true, 5
+		b.mu.Unlock()
+		sb, _ := b.get(spareSpec)
+		b.close(sb)
+		time.Sleep(time.Second)
+		if b.ready() != 1 {
+			t.Errorf("%d spares beside one that cannot be closed", b.ready())
+		}
+		time.Sleep(2 * time.Minute)
+		b.end()
+	})
+}
+
+func TestSparesThatCannotBeClosedAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, twoSpares)
+		time.Sleep(time.Second)
+		b.mu.Lock()
+		b.made[0].stuck, b.made[1].stuck = 1, 100
+		b.mu.Unlock()
+		start := time.Now()
+		err := b.spares.Close()
+		if err == nil || dreamcore.CodeOf(err) != dreamcore.CodeInternal || time.Since(start) > 5*time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if b.item(0).closed != 1 {
+			t.Error("the other one was not closed")
+		}
+	})
+}
+
+// TestWhoWaitedHasTheNextOneStartedBeside: they come faster than sandboxes start.
+func TestWhoWaitedHasTheNextOneStartedBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, pool.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(100 * time.Millisecond)
+		sb, _ := b.get(spareSpec)
+		time.Sleep(400 * time.Millisecond)
+		if b.ready() != 1 {
+			t.Errorf("%d spares beside who has waited for one", b.ready())
+		}
+		b.close(sb)
 		b.end()
 	})
 }

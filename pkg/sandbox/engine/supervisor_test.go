@@ -26,7 +26,7 @@ func TestTheEmbeddedSupervisorIsOfTheseSources(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, pattern := range []string{"../pid1/*.go", "../*.go", "../gvisor/helper/*.go", "../../../cmd/dreamcore-init/*.go"} {
+	for _, pattern := range []string{"../pid1/*.go", "../*.go", "../gvisor/boot/*.go", "../../../cmd/dreamcore-init/*.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

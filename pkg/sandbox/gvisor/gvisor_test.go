@@ -119,7 +119,6 @@ func TestNewRefusesRelativePaths(t *testing.T) {
 	}
 }
 
-// output runs a shell script as root inside and returns what it prints.
 // sentry is the process id of gVisor's kernel of the one sandbox in dir.
 func sentry(t *testing.T, dir string) int {
 	t.Helper()

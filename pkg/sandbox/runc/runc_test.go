@@ -140,5 +140,3 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		})
 	}
 }
-
-// output runs a shell script as root inside and returns what it prints.

@@ -44,7 +44,7 @@ func CreateLeavesTheRootAsItIs(t *testing.T, open Open) {
 	}
 }
 
-// tree lists the files of a directory with their modes and owners.
+// tree lists the files of a directory with their modes.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder

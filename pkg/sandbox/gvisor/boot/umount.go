@@ -1,8 +1,4 @@
-// Package helper is the small process that gVisor starts on the way to a
-// sandbox. It does next to nothing, and takes a twentieth of a second when the
-// program that does it has gVisor in it; so the small one that becomes PID 1
-// does it.
-package helper
+package boot
 
 import (
 	"fmt"
@@ -17,9 +13,9 @@ import (
 // is told to: the sentry has no right to it any more when the time has come.
 const umountRole = "umount"
 
-// Main does the work of the helper, when the command line says that this
-// process is it.
-func Main(args []string) (is bool, err error) {
+// UmountMain is the program of that process, when the command line says that
+// this is it.
+func UmountMain(args []string) (is bool, err error) {
 	if len(args) != 4 || args[1] != umountRole {
 		return false, nil
 	}

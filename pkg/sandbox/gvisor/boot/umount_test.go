@@ -1,4 +1,4 @@
-package helper
+package boot
 
 import (
 	"fmt"
@@ -9,11 +9,17 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 // TestMain lets the test program be the helper.
 func TestMain(m *testing.M) {
-	if is, err := Main(os.Args); is {
+	if os.Getenv(becomeEnv) != "" {
+		become()
+		os.Exit(0)
+	}
+	if is, err := UmountMain(os.Args); is {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -39,7 +45,7 @@ func TestOthersAreNoHelper(t *testing.T) {
 		nil, {"dreamcore-init"}, {"dreamcore-init", "umount"}, {"x", "umount", "--sync-fd=3"},
 		{"/bin/dreamcore", "serve", "--listen", "x"}, {"x", "--sync-fd=3", "umount", "/proc"},
 	} {
-		if is, err := Main(args); is || err != nil {
+		if is, err := UmountMain(args); is || err != nil {
 			t.Errorf("%q: %t, %v", args, is, err)
 		}
 	}
@@ -47,9 +53,7 @@ func TestOthersAreNoHelper(t *testing.T) {
 
 // TestUnmountWaitsForItsOrder unmounts only when there is a byte to read.
 func TestUnmountWaitsForItsOrder(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting is root's")
-	}
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	dir := t.TempDir()
 	if err := unix.Mount("test", dir, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
