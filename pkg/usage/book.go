@@ -261,14 +261,17 @@ func (b *Book) sumUp(now time.Time) error {
 
 // count adds a record to the sums. b.mu is held.
 func (b *Book) count(r Record) {
-	if monthOf(r.Time) != b.month {
+	b.add(dayOf(r.Time), r.User, sum{r.Cost, r.Tokens().Total()})
+}
+
+// add adds what a user spent on a day. b.mu is held.
+func (b *Book) add(day, user string, s sum) {
+	if !strings.HasPrefix(day, b.month) {
 		return
 	}
-	s := sum{r.Cost, r.Tokens().Total()}
-	isToday := dayOf(r.Time) == b.today
-	b.machine.add(s, isToday)
-	if r.User != "" {
-		b.customer(r.User).add(s, isToday)
+	b.machine.add(s, day == b.today)
+	if user != "" {
+		b.customer(user).add(s, day == b.today)
 	}
 }
 
