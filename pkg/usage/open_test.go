@@ -64,19 +64,41 @@ func (z zeroes) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// BenchmarkOpen: the start of a busy operator's service, 600,000 records.
+// BenchmarkOpen: the start of a busy operator's service, 600,000 records: the
+// first one, which sums up every day, one that finds the sums, and one for which
+// a record has come late.
 func BenchmarkOpen(b *testing.B) {
 	dir := b.TempDir()
 	at := busyMonth(b, dir)
-	for b.Loop() {
-		book, err := Open(dir, Options{Now: func() time.Time { return at }})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if book.machine.month == (sum{}) {
-			b.Fatal("nothing was summed up")
-		}
-		_ = book.Close()
+	for _, bench := range []struct {
+		name   string
+		before func()
+	}{
+		{"first", func() {
+			for _, name := range sumsFiles(b, dir) {
+				if err := os.Remove(name); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}},
+		{"again", func() {}},
+		{"late", func() {
+			appendTo(b, dir, "2026-11-05", lineOf(b, Record{Time: time.Date(2026, 11, 5, 23, 59, 59, 0, time.UTC), User: "late", Cost: 1}))
+		}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			for b.Loop() {
+				bench.before()
+				book, err := Open(dir, Options{Now: func() time.Time { return at }})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if book.machine.month == (sum{}) {
+					b.Fatal("nothing was summed up")
+				}
+				_ = book.Close()
+			}
+		})
 	}
 }
 

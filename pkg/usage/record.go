@@ -18,7 +18,9 @@
 //
 // A plain file beat a database here: it is appended to once or twice for each
 // request (84 µs with all checks), summed from the beginning of the month at a
-// start (a month of 600,000 records, those of two each request, in half a second), and read with any tool.
+// start, and read with any tool. A day that is over has its sums beside it, in
+// DATE.sums: a start that finds them, in a month of 300,000 requests, takes 40 ms
+// and not half a second. Nothing depends on them.
 package usage
 
 import (
