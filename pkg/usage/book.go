@@ -49,6 +49,8 @@ type Book struct {
 	prices  Prices               // guarded by mu
 	limits  Limits               // guarded by mu
 	files   map[string]*dayFile  // guarded by mu; by day: today's and yesterday's
+	read    map[string]int64     // guarded by mu; by day: up to where its file is in the sums
+	over    string               // guarded by mu; the day that others no longer append to since the last turn
 	today   string               // guarded by mu
 	month   string               // guarded by mu
 	machine budget               // guarded by mu
@@ -62,11 +64,10 @@ type Book struct {
 	done chan struct{}
 }
 
-// dayFile is one file of the books, read up to an offset.
+// dayFile is one file of the books.
 type dayFile struct {
-	f      *os.File
-	offset int64
-	dirty  bool // written and not synced
+	f     *os.File
+	dirty bool // written and not synced
 }
 
 // Open opens the books in dir, makes them where they are missing, and sums up
@@ -90,7 +91,7 @@ func Open(dir string, opts Options) (*Book, error) {
 	}
 	b := &Book{
 		root: root, opts: opts, log: opts.Logger, prices: opts.Prices, limits: opts.Limits,
-		files: map[string]*dayFile{}, users: map[string]*customer{}, unknown: map[string]bool{},
+		files: map[string]*dayFile{}, read: map[string]int64{}, users: map[string]*customer{}, unknown: map[string]bool{},
 		kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	b.mu.Lock()
@@ -150,6 +151,14 @@ func (b *Book) keep() {
 		if err := b.flush(); err != nil {
 			b.log.Error("bring the books to the disk", "error", err)
 		}
+		b.condense()
+	}
+}
+
+func (b *Book) wake() {
+	select {
+	case b.kick <- struct{}{}:
+	default:
 	}
 }
 
@@ -185,90 +194,19 @@ func (b *Book) sync() error {
 	return errors.Join(errs...)
 }
 
-// turn makes now's day the current one. A new day begins at nothing; after a
-// clock that went back, as at the start, the month is summed up again. b.mu is
-// held.
-func (b *Book) turn(now time.Time) error {
-	day, month := dayOf(now), monthOf(now)
-	if day == b.today {
-		return nil
-	}
-	sumUp := day < b.today || b.today == ""
-	if day > b.today && month == b.month {
-		if err := b.catchUp(); err != nil { // what others wrote before midnight
-			return err
-		}
-	}
-	b.begin(day, month, sumUp)
-	if err := b.sync(); err != nil {
-		return diskError("bring the books to the disk", err)
-	}
-	for name, d := range b.files {
-		if sumUp || name != day && name != dayOf(now.AddDate(0, 0, -1)) {
-			_ = d.f.Close() // synced
-			delete(b.files, name)
-		}
-	}
-	if err := b.prune(now); err != nil {
-		return err
-	}
-	if sumUp {
-		if err := b.sumUp(now); err != nil {
-			b.today = "" // with half of the sums limits would not hold: again at the next request
-			return err
-		}
-		for _, r := range b.backlog {
-			b.count(r)
-		}
-	}
-	return nil
-}
-
-// begin sets the sums that begin anew to nothing. Reservations stay. b.mu is held.
-func (b *Book) begin(day, month string, all bool) {
-	newMonth := all || month != b.month
-	b.today, b.month = day, month
-	b.machine.begin(newMonth)
-	for name, c := range b.users {
-		c.begin(newMonth)
-		if newMonth && c.held == (sum{}) {
-			delete(b.users, name)
-		}
-	}
-}
-
-// sumUp reads the books of the month that runs. b.mu is held.
-func (b *Book) sumUp(now time.Time) error {
-	names, err := days(b.root)
-	if err != nil {
-		return diskError("list the books", err)
-	}
-	yesterday := dayOf(now.AddDate(0, 0, -1))
-	for _, name := range names {
-		day := strings.TrimSuffix(name, extension)
-		switch {
-		case day == b.today, day == yesterday: // others may still append to them
-			err = b.catchUpWith(day)
-		case strings.HasPrefix(day, b.month):
-			err = readFile(b.root, name, b.count)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // count adds a record to the sums. b.mu is held.
 func (b *Book) count(r Record) {
-	if monthOf(r.Time) != b.month {
+	b.add(dayOf(r.Time), r.User, sum{r.Cost, r.Tokens().Total()})
+}
+
+// add adds what a user spent on a day. b.mu is held.
+func (b *Book) add(day, user string, s sum) {
+	if !strings.HasPrefix(day, b.month) {
 		return
 	}
-	s := sum{r.Cost, r.Tokens().Total()}
-	isToday := dayOf(r.Time) == b.today
-	b.machine.add(s, isToday)
-	if r.User != "" {
-		b.customer(r.User).add(s, isToday)
+	b.machine.add(s, day == b.today)
+	if user != "" {
+		b.customer(user).add(s, day == b.today)
 	}
 }
 
@@ -294,11 +232,12 @@ func (b *Book) catchUpWith(day string) error {
 	if err != nil {
 		return diskError("read the books", err)
 	}
-	if info.Size() <= d.offset {
+	at := b.read[day]
+	if info.Size() <= at {
 		return nil
 	}
-	n, err := readLines(io.NewSectionReader(d.f, d.offset, info.Size()-d.offset), b.count)
-	d.offset += n
+	n, err := readLines(io.NewSectionReader(d.f, at, info.Size()-at), b.count)
+	b.read[day] = at + n
 	return err
 }
 
@@ -353,10 +292,7 @@ func (b *Book) append(r Record) error {
 		return diskError("write the books", err)
 	}
 	d.dirty = true
-	select {
-	case b.kick <- struct{}{}:
-	default:
-	}
+	b.wake()
 	// It is written: what cannot be read back now is counted by the next request.
 	if err := b.catchUpWith(day); err != nil {
 		b.log.Error("read the books", "error", err)
@@ -385,16 +321,15 @@ func (b *Book) writeBacklog() error {
 			return diskError("write the books", err)
 		}
 		d.dirty = true
-		at := d.offset
 		skipped := false
-		n, err := readLines(io.NewSectionReader(d.f, at, 1<<40), func(got Record) {
+		n, err := readLines(io.NewSectionReader(d.f, b.read[day], 1<<40), func(got Record) {
 			if !skipped && sameRecord(got, r) {
 				skipped = true
 				return
 			}
 			b.count(got)
 		})
-		d.offset += n
+		b.read[day] += n
 		if err != nil {
 			return err
 		}
@@ -406,32 +341,6 @@ func (b *Book) writeBacklog() error {
 
 func sameRecord(a, b Record) bool {
 	return a.Time.Equal(b.Time) && a.Job == b.Job && a.Cost == b.Cost && a.Tokens() == b.Tokens()
-}
-
-// prune removes the books that are too old, and the oldest of too many. The
-// month that runs stays: limits count it. b.mu is held.
-func (b *Book) prune(now time.Time) error {
-	names, err := days(b.root)
-	if err != nil {
-		return diskError("list the books", err)
-	}
-	var total int64
-	for i := len(names) - 1; i >= 0; i-- {
-		info, err := b.root.Stat(names[i])
-		if err != nil {
-			continue
-		}
-		total += info.Size()
-		day := strings.TrimSuffix(names[i], extension)
-		old := day < dayOf(now.AddDate(0, 0, -b.opts.Days)) || total > maxBytes
-		if !old || strings.HasPrefix(day, b.month) || b.files[day] != nil {
-			continue
-		}
-		if err := b.root.Remove(names[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return diskError("remove old books", err)
-		}
-	}
-	return nil
 }
 
 // priceOf warns once of each model that has none. b.mu is held.

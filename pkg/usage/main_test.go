@@ -1,8 +1,10 @@
 package usage
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -13,6 +15,9 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "spend-forever" {
 		spendForever(os.Args[2])
+	}
+	if len(os.Args) == 4 && os.Args[1] == "open-forever" {
+		openForever(os.Args[2], newClock(os.Args[3]))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -38,4 +43,24 @@ func spendForever(dir string) {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// openForever is a process that opens books which have lost their sums, again and
+// again. It says when it begins.
+func openForever(dir string, c *clock) {
+	fmt.Println("go")
+	for {
+		b, err := Open(dir, Options{Now: c.now})
+		if err == nil {
+			err = b.Close()
+		}
+		names, _ := filepath.Glob(filepath.Join(dir, "*"+sumsExtension))
+		for _, name := range names {
+			err = errors.Join(err, os.Remove(name))
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 }

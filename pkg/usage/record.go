@@ -18,12 +18,13 @@
 //
 // A plain file beat a database here: it is appended to once or twice for each
 // request (84 µs with all checks), summed from the beginning of the month at a
-// start (8 µs a record, two records a request), and read with any tool.
+// start, and read with any tool. A day that is over has its sums beside it, in
+// DATE.sums: a start that finds them, in a month of 300,000 requests, takes 40 ms
+// and not half a second. Nothing depends on them.
 package usage
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +64,7 @@ const (
 	extension = ".ndjson"
 	dayForm   = "2006-01-02"
 	maxLine   = 8 << 10 // of a record; a longer line is none
+	readSize  = 64 << 10
 	maxName   = 256     // of a model, an upstream
 	maxCount  = 1 << 42 // of tokens in one record
 )
@@ -84,25 +86,11 @@ func (r Record) encode() ([]byte, error) {
 	return slices.Concat([]byte("\n"), line, []byte("\n")), nil
 }
 
-// decode reads a line. What somebody who died has left half of, and what is no
-// record, is told by false and counts nothing.
-func decode(line []byte) (Record, bool) {
-	var r Record
-	if len(bytes.TrimSpace(line)) == 0 || json.Unmarshal(line, &r) != nil || r.Time.IsZero() || r.Cost < 0 || r.Requests < 0 || r.Requests > 1 {
-		return r, false
-	}
-	for _, n := range []int64{r.Input, r.Output, r.CacheWrite, r.CacheWrite1h, r.CacheRead} {
-		if n < 0 || n > maxCount {
-			return r, false
-		}
-	}
-	return r, true
-}
-
 // readLines calls fn with each whole record from r, and returns how many bytes
 // its whole lines have: what follows the last newline may still be written.
 func readLines(r io.Reader, fn func(Record)) (size int64, err error) {
-	br := bufio.NewReaderSize(r, maxLine)
+	br := bufio.NewReaderSize(r, readSize)
+	var d decoder
 	for tooLong := false; ; {
 		line, err := br.ReadSlice('\n')
 		switch {
@@ -116,7 +104,7 @@ func readLines(r io.Reader, fn func(Record)) (size int64, err error) {
 			return size, fmt.Errorf("read the books: %w", err)
 		}
 		size += int64(len(line))
-		if rec, ok := decode(line); ok && !tooLong {
+		if rec, ok := d.decode(line); ok && !tooLong && len(line) <= maxLine {
 			fn(rec)
 		}
 		tooLong = false

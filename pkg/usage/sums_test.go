@@ -1,0 +1,556 @@
+package usage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// spentBy is what somebody has spent; the user "" is all of them.
+type spentBy map[string][2]sum // of the day, of the month
+
+// truth is what every single record says at a time, by nothing that Open uses
+// but the reading of a line.
+func truth(t testing.TB, dir string, now time.Time) spentBy {
+	t.Helper()
+	all := spentBy{}
+	if err := Read(dir, time.Time{}, func(r Record) {
+		if monthOf(r.Time) != monthOf(now) {
+			return
+		}
+		for _, who := range []string{"", "user " + r.User} {
+			s, one := all[who], sum{r.Cost, r.Tokens().Total()}
+			if s[1] = s[1].plus(one); dayOf(r.Time) == dayOf(now) {
+				s[0] = s[0].plus(one)
+			}
+			if who != "user " {
+				all[who] = s
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// known is what an open book goes by.
+func known(t testing.TB, b *Book) spentBy {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.ready(b.opts.Now()); err != nil {
+		t.Fatal(err)
+	}
+	all := spentBy{}
+	if b.machine.month != (sum{}) {
+		all[""] = [2]sum{b.machine.day, b.machine.month}
+	}
+	for name, c := range b.users {
+		if c.month != (sum{}) {
+			all["user "+name] = [2]sum{c.day, c.month}
+		}
+	}
+	return all
+}
+
+// wantTruth opens the books twice, since the first may write sums, and once
+// without any.
+func wantTruth(t testing.TB, dir string, at *clock) {
+	t.Helper()
+	want := truth(t, dir, at.now())
+	for _, how := range []string{"with the sums that are there", "again", "without sums"} {
+		if how == "without sums" {
+			for _, name := range sumsFiles(t, dir) {
+				if rand.IntN(2) == 0 { // the others are there at the next call
+					continue
+				}
+				if err := os.Remove(name); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		b, err := Open(dir, Options{Now: at.now, Days: 400})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := known(t, b)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(sum{})); diff != "" {
+			t.Fatalf("%s, at %s:\n%s", how, at.now(), diff)
+		}
+	}
+}
+
+func sumsFiles(t testing.TB, dir string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*"+sumsExtension+"*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// appendTo appends to the file of a day as another process would.
+func appendTo(t testing.TB, dir, day, text string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, day+extension), os.O_WRONLY|os.O_APPEND|os.O_CREATE, fileMode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func lineOf(t testing.TB, r Record) string {
+	t.Helper()
+	line, err := r.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(line)
+}
+
+func at(s string) time.Time {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+// Several processes, whose clocks differ by days, keep books that get damaged in
+// every way, over two months: each knows what every record says.
+func TestEverybodyCountsEveryRecordOnce(t *testing.T) {
+	rounds := 6
+	if testing.Short() {
+		rounds = 2
+	}
+	for round := range rounds {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(seed, uint64(round)))
+			dir, now := t.TempDir(), at("2026-10-24T10:00:00Z")
+			late := []time.Duration{0, 0, 20 * time.Hour, 100 * time.Hour}
+			var clocks []*clock
+			var books []*Book
+			open := func(i int) *Book {
+				b, err := Open(dir, Options{Prices: prices(t, "m in=1 out=1 write=1 read=1"), Now: clocks[i].now, Days: 400})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return b
+			}
+			tick := func(d time.Duration) {
+				now = now.Add(d)
+				for i, c := range clocks {
+					n := now.Add(-late[i])
+					c.at.Store(&n)
+				}
+			}
+			for i := range late {
+				clocks = append(clocks, newClock("2026-10-24T10:00:00Z"))
+				tick(0)
+				books = append(books, open(i))
+			}
+			for range 150 {
+				i := rng.IntN(len(books))
+				switch rng.IntN(12) {
+				case 0:
+					tick(time.Duration(rng.IntN(70*60)) * time.Minute)
+				case 1, 2:
+					tick(time.Duration(rng.IntN(5*60)) * time.Minute)
+				case 3:
+					if err := books[i].Close(); err != nil {
+						t.Fatal(err)
+					}
+					books[i] = open(i)
+				case 4:
+					damage(t, rng, dir, now)
+				case 5:
+					wantTruth(t, dir, clocks[i])
+				default:
+					j := books[i].Job(fmt.Sprint("u", rng.IntN(4)), "p", "j")
+					settle, err := j.Reserve("m", 10, 10)
+					if err != nil {
+						t.Fatal(err)
+					}
+					tokens := dreamcore.Tokens{Input: rng.Int64N(1000)}
+					settle(dreamcore.Spent{Tokens: tokens}, false)
+					tokens.Output = rng.Int64N(1000)
+					settle(dreamcore.Spent{Tokens: tokens}, true)
+				}
+			}
+			// Whoever begins a day knows also what came late.
+			tick(30 * time.Hour)
+			for i, b := range books {
+				if diff := cmp.Diff(truth(t, dir, clocks[i].now()), known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+					t.Errorf("process %d, at %s:\n%s", i, clocks[i].now(), diff)
+				}
+				if err := b.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			wantTruth(t, dir, clocks[0])
+		})
+	}
+}
+
+// damage does to the books what happens to files.
+func damage(t *testing.T, rng *rand.Rand, dir string, now time.Time) {
+	day := dayOf(now.AddDate(0, 0, -rng.IntN(8)))
+	files := sumsFiles(t, dir)
+	kind := rng.IntN(9)
+	if kind > 4 && len(files) == 0 {
+		kind = 0
+	}
+	switch kind {
+	case 0: // a line that somebody died over
+		appendTo(t, dir, day, "\n{\"t\":\"2026-11-05T12:00:00Z\",\"user\":\"u\",\"nano\":99")
+	case 1: // a line of another hand, which is a record, and of the day before, though never of another month
+		hour := "00"
+		if strings.HasSuffix(day, "-01") {
+			hour = "12"
+		}
+		appendTo(t, dir, day, "\n{\"nano\": 70000, \"t\": \""+day+"T"+hour+":30:00+02:00\", \"user\": \"\\u00e4\\n\", \"in\": 5, \"more\": []}\n")
+	case 2: // a record that came late
+		appendTo(t, dir, day, lineOf(t, Record{Time: at(day + "T23:59:59Z"), User: "u1", Input: 3, Cost: 3}))
+	case 3: // what no record is
+		appendTo(t, dir, day, "\x00\x00\xff\n"+strings.Repeat("x", 3*maxLine)+"\n{}\n")
+	case 4: // more than sums can say, and a name that is too long to write
+		appendTo(t, dir, day, fmt.Sprintf("\n{\"t\":\"%[1]sT01:00:00Z\",\"user\":\"u2\",\"in\":%[2]d,\"nano\":1}\n{\"t\":\"%[1]sT01:00:00Z\",\"user\":\"u2\",\"in\":%[2]d,\"nano\":1}\n{\"t\":\"%[1]sT01:00:00Z\",\"user\":\"%[3]s\",\"nano\":1}\n", day, int64(maxCount), strings.Repeat("long", 100)))
+	case 5:
+		b, err := os.ReadFile(files[0])
+		if err != nil || len(b) == 0 {
+			return
+		}
+		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+		if err := os.WriteFile(files[0], b, fileMode); err != nil {
+			t.Fatal(err)
+		}
+	case 6:
+		if err := os.Truncate(files[0], rng.Int64N(200)); err != nil {
+			t.Fatal(err)
+		}
+	case 7: // the sums of another day
+		if b, err := os.ReadFile(files[0]); err != nil || os.WriteFile(files[rng.IntN(len(files))], b, fileMode) != nil {
+			t.Fatal(err)
+		}
+	case 8: // what somebody has left who died while writing
+		if err := os.WriteFile(files[0]+".LEFT", []byte("half"), fileMode); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// closedMonth is a month on its last day but one of whose days all but the last
+// two are over.
+func closedMonth(t testing.TB, dir string) *clock {
+	t.Helper()
+	for day := range 20 {
+		var lines strings.Builder
+		for n := range 50 {
+			tm := time.Date(2026, 11, day+1, 12, n, 0, 0, time.UTC)
+			lines.WriteString(lineOf(t, Record{Time: tm, User: fmt.Sprint("u", n%7), Requests: 1, Input: int64(n), Cost: dreamcore.Nano(n * day)}))
+		}
+		appendTo(t, dir, fmt.Sprintf("2026-11-%02d", day+1), lines.String())
+	}
+	return newClock("2026-11-20T18:00:00Z")
+}
+
+// planted opens books whose sums of 5 November say that user "planted" has spent
+// what no record says: whoever believes them read them and not the day's file.
+func planted(t *testing.T, change func(dir string, head *sumsHead, raw []byte) []byte) (used bool) {
+	t.Helper()
+	dir := t.TempDir()
+	c := closedMonth(t, dir)
+	info, err := os.Stat(filepath.Join(dir, "2026-11-05"+extension))
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := headOf(info, info.Size())
+	change(dir, &head, nil)
+	raw, err := sums{{"2026-11-05", "planted"}: {5, 5}}.encode(head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "2026-11-05"+sumsExtension), change(dir, &sumsHead{}, raw), fileMode); err != nil {
+		t.Fatal(err)
+	}
+	want := truth(t, dir, c.now())
+	b := open(t, dir, c, Limits{})
+	got := known(t, b)
+	if _, used = got["user planted"]; !used {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(sum{})); diff != "" {
+			t.Errorf("not used, and yet:\n%s", diff)
+		}
+		wantTruth(t, dir, c) // and they were made anew
+	}
+	return used
+}
+
+func TestSumsAreUsedOnlyWhereTheyAreSurelyOfTheFile(t *testing.T) {
+	day := func(dir string) string { return filepath.Join(dir, "2026-11-05"+extension) }
+	for name, tc := range map[string]struct {
+		change func(dir string, head *sumsHead, raw []byte) []byte
+		used   bool
+	}{
+		"as they are":         {func(_ string, _ *sumsHead, raw []byte) []byte { return raw }, true},
+		"of another form":     {func(_ string, h *sumsHead, raw []byte) []byte { h.Form++; return raw }, false},
+		"of a longer file":    {func(_ string, h *sumsHead, raw []byte) []byte { h.Size++; h.Read++; return raw }, false},
+		"of a shorter file":   {func(_ string, h *sumsHead, raw []byte) []byte { h.Size--; h.Read--; return raw }, false},
+		"of an older file":    {func(_ string, h *sumsHead, raw []byte) []byte { h.Changed--; return raw }, false},
+		"of more than is":     {func(_ string, h *sumsHead, raw []byte) []byte { h.Read++; return raw }, false},
+		"cut":                 {func(_ string, _ *sumsHead, raw []byte) []byte { return raw[:max(len(raw)-1, 0)] }, false},
+		"cut in the checksum": {func(_ string, _ *sumsHead, raw []byte) []byte { return raw[:min(len(raw), 20)] }, false},
+		"empty":               {func(string, *sumsHead, []byte) []byte { return nil }, false},
+		"with a bit that fell": {func(_ string, _ *sumsHead, raw []byte) []byte {
+			return bytes.Replace(raw, []byte(`"nano":5`), []byte(`"nano":4`), 1)
+		}, false},
+		"of a file that was written to since": {func(dir string, _ *sumsHead, raw []byte) []byte {
+			if raw != nil {
+				appendTo(t, dir, "2026-11-05", lineOf(t, Record{Time: at("2026-11-05T23:59:59Z"), User: "late", Cost: 9}))
+			}
+			return raw
+		}, false},
+		"of a file that was edited in its place": {func(dir string, _ *sumsHead, raw []byte) []byte {
+			if b, err := os.ReadFile(day(dir)); raw != nil && (err != nil || os.WriteFile(day(dir), bytes.ReplaceAll(b, []byte("u3"), []byte("u4")), fileMode) != nil) {
+				t.Fatal(err)
+			}
+			return raw
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if used := planted(t, tc.change); used != tc.used {
+				t.Errorf("used: %v", used)
+			}
+		})
+	}
+}
+
+func TestOnlyDaysThatAreOverGetSums(t *testing.T) {
+	dir := t.TempDir()
+	c := closedMonth(t, dir)
+	var want []string
+	sumsOf := func(day int) string { return filepath.Join(dir, fmt.Sprintf("2026-11-%02d%s", day, sumsExtension)) }
+	for day := range 18 {
+		want = append(want, sumsOf(day+1))
+	}
+	b := open(t, dir, c, Limits{})
+	if diff := cmp.Diff(want, sumsFiles(t, dir)); diff != "" {
+		t.Fatal(diff)
+	}
+	if info, err := os.Stat(want[0]); err != nil || info.Mode().Perm() != fileMode {
+		t.Errorf("%v %v", info, err)
+	}
+	// A process that goes on writes them for the day that is over then.
+	c.set("2026-11-21T00:00:01Z")
+	if err := b.Job("u", "p", "j").Check(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(sumsOf(19)); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("no sums of the day that is over")
+		}
+	}
+	if diff := cmp.Diff(append(want, sumsOf(19)), sumsFiles(t, dir)); diff != "" {
+		t.Error(diff)
+	}
+	// What somebody left who died goes, and in the next month all.
+	if err := os.WriteFile(sumsOf(3)+".LEFT", nil, fileMode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "2026-11-07"+extension)); err != nil {
+		t.Fatal(err)
+	}
+	wantTruth(t, dir, c)
+	for _, name := range sumsFiles(t, dir) {
+		if strings.HasSuffix(name, ".LEFT") || name == sumsOf(7) {
+			t.Errorf("still there: %s", name)
+		}
+	}
+	c.set("2026-12-01T00:00:01Z")
+	wantTruth(t, dir, c)
+	if left := sumsFiles(t, dir); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestSumsThatCannotBeKeptAreNotNeeded(t *testing.T) {
+	dir := t.TempDir()
+	c := closedMonth(t, dir)
+	for _, name := range []string{"2026-11-05" + sumsExtension, "2026-10-05" + sumsExtension} { // a file of that name can be neither read, made nor removed
+		if err := os.MkdirAll(filepath.Join(dir, name, "full"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var said bytes.Buffer
+	b, err := Open(dir, Options{Now: c.now, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if diff := cmp.Diff(truth(t, dir, c.now()), known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+		t.Error(diff)
+	}
+	if n := strings.Count(said.String(), "level=WARN"); n != 2 || !strings.Contains(said.String(), "day=2026-11-05") {
+		t.Error(said.String())
+	}
+}
+
+func TestAProcessThatIsKilledOverSumsLeavesWholeBooks(t *testing.T) {
+	dir := t.TempDir()
+	c := closedMonth(t, dir)
+	want, half := truth(t, dir, c.now()), 0
+	for range 15 {
+		for _, name := range sumsFiles(t, dir) {
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.Command(os.Args[0], "open-forever", dir, c.now().Format(time.RFC3339))
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rand.N(20 * time.Millisecond))
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if n := len(sumsFiles(t, dir)); n > 0 && n < 18 {
+			half++
+		}
+		b, err := Open(dir, Options{Now: c.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+			t.Fatal(diff)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if half == 0 {
+		t.Error("nobody was killed in the middle")
+	}
+	if n := len(sumsFiles(t, dir)); n != 18 {
+		t.Errorf("%d files of sums", n)
+	}
+}
+
+// Records come late while several processes make the sums of their day.
+func TestWhatComesWhileSumsAreMadeCounts(t *testing.T) {
+	dir := t.TempDir()
+	c := closedMonth(t, dir)
+	running := open(t, dir, c, Limits{})
+	var wg sync.WaitGroup
+	for i := range 2 {
+		wg.Go(func() {
+			for n := range 300 {
+				appendTo(t, dir, fmt.Sprintf("2026-11-%02d", n%3+1), lineOf(t, Record{Time: at(fmt.Sprintf("2026-11-%02dT23:00:00Z", n%3+1)), User: fmt.Sprint("late", i), Cost: 1, Upstream: strings.Repeat("x", n%maxName)}))
+			}
+		})
+		wg.Go(func() {
+			for range 15 {
+				b, err := Open(dir, Options{Now: c.now})
+				if err == nil {
+					err = b.Close()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantTruth(t, dir, c)
+	c.set("2026-11-21T00:00:01Z")
+	if diff := cmp.Diff(truth(t, dir, c.now()), known(t, running), cmp.AllowUnexported(sum{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A record that waits while the disk is full is counted from the start, and its
+// day may be over when it can be written.
+func TestTheBacklogOfADayThatIsOverCountsOnce(t *testing.T) {
+	dir, c := t.TempDir(), newClock("2026-11-05T12:00:00Z")
+	appendTo(t, dir, "2026-11-05", lineOf(t, Record{Time: c.now(), User: "v", Input: 7, Cost: 7}))
+	b := open(t, dir, c, Limits{})
+	settle, err := b.Job("u", "p", "j").Reserve("m", 10, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.mu.Lock()
+	b.files["2026-11-05"].f.Close() // as a file that cannot be written
+	b.mu.Unlock()
+	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 10}}, true)
+	b.mu.Lock()
+	if len(b.backlog) != 1 {
+		t.Error("it was written")
+	}
+	delete(b.files, "2026-11-05")
+	b.mu.Unlock()
+	for _, now := range []string{"2026-11-08T12:00:00Z", "2026-11-09T12:00:00Z"} {
+		c.set(now)
+		if diff := cmp.Diff(spentBy{"": {{}, {10_007, 17}}, "user u": {{}, {10_000, 10}}, "user v": {{}, {7, 7}}}, known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+			t.Error(now, diff)
+		}
+	}
+	wantTruth(t, dir, c)
+}
+
+// Nobody asked for days, while others spent.
+func TestDaysThatNobodyAskedInCount(t *testing.T) {
+	dir, c := t.TempDir(), newClock("2026-11-05T12:00:00Z")
+	b := open(t, dir, c, Limits{})
+	for _, day := range []string{"2026-11-04", "2026-11-05", "2026-11-06", "2026-11-09", "2026-11-10", "2026-11-12"} {
+		appendTo(t, dir, day, lineOf(t, Record{Time: at(day + "T13:00:00Z"), User: "v", Input: 7, Cost: 7}))
+	}
+	for _, now := range []string{"2026-11-10T12:00:00Z", "2026-11-11T12:00:00Z", "2026-11-12T12:00:00Z"} {
+		c.set(now)
+		if diff := cmp.Diff(truth(t, dir, c.now()), known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+			t.Error(now, diff)
+		}
+	}
+}
+
+func FuzzDecodeSums(f *testing.F) {
+	raw, err := sums{{"2026-11-05", "u"}: {5, 6}, {"2026-11-05", ""}: {1, 0}}.encode(sumsHead{Form: sumsForm, Size: 9, Read: 8, Changed: 7})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Add(raw[:70])
+	f.Add(bytes.Replace(raw, []byte("\n"), nil, 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, _, ok := decodeSums(b); ok && !bytes.Equal(b, raw) {
+			t.Fatalf("believed: %q", b)
+		}
+	})
+}
