@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/socket"
 )
 
 // Resolver finds the addresses of a name; *net.Resolver does.
@@ -70,16 +71,16 @@ type Proxy struct {
 	bundle []byte // of the machine's authorities, PEM
 	own    func() ([]netip.Addr, error)
 
+	sockets socket.Set[*Socket]
+
 	mu        sync.Mutex
-	authority *authority           // guarded by mu; nil without injections
-	sockets   map[*Socket]struct{} // guarded by mu
-	closed    bool                 // guarded by mu
+	authority *authority // guarded by mu; nil without injections
 }
 
 // New returns a Proxy without sockets. The secrets of all injections must be
 // there. The caller calls Close at the end.
 func New(cfg Config) (*Proxy, error) {
-	p := &Proxy{cfg: cfg.withDefaults(), own: ownAddresses, sockets: map[*Socket]struct{}{}}
+	p := &Proxy{cfg: cfg.withDefaults(), own: ownAddresses}
 	for _, i := range p.cfg.Policy.Injections() {
 		if p.cfg.Secret == nil {
 			return nil, errors.New("egress: injections without secrets")
@@ -121,43 +122,15 @@ func (p *Proxy) currentAuthority() (*authority, error) {
 // Close closes every socket as Socket.Close does and refuses new ones. When
 // ctx ends first it returns ctx's error while the closing goes on.
 func (p *Proxy) Close(ctx context.Context) error {
-	p.mu.Lock()
-	p.closed = true
-	open := make([]*Socket, 0, len(p.sockets))
-	for s := range p.sockets {
-		open = append(open, s)
+	if err := p.sockets.Close(ctx); err != nil {
+		return fmt.Errorf("close egress: %w", err)
 	}
-	p.mu.Unlock()
-	done := make(chan error, 1)
-	go func() {
-		errs := make([]error, len(open))
-		var wg sync.WaitGroup
-		for i, s := range open {
-			wg.Go(func() { errs[i] = s.Close() })
-		}
-		wg.Wait()
-		done <- errors.Join(errs...)
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("close egress: %w", context.Cause(ctx))
-	}
-}
-
-func (p *Proxy) add(s *Socket) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the egress proxy is closed"}
-	}
-	p.sockets[s] = struct{}{}
 	return nil
 }
 
-func (p *Proxy) remove(s *Socket) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.sockets, s)
+func (p *Proxy) add(s *Socket) error {
+	if !p.sockets.Add(s) {
+		return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the egress proxy is closed"}
+	}
+	return nil
 }

@@ -126,7 +126,7 @@ func (s *Socket) Close() error {
 		}
 		<-s.served
 		s.running.Wait()
-		s.proxy.remove(s)
+		s.proxy.sockets.Remove(s)
 		s.closeErr = errors.Join(err, s.file.Remove(), s.removeBundle())
 	})
 	return s.closeErr

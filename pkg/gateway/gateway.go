@@ -3,15 +3,14 @@ package gateway
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/socket"
 )
 
 // Config of a Gateway. A zero field has the default that its comment names.
@@ -77,15 +76,12 @@ func (c Config) withDefaults() Config {
 type Gateway struct {
 	cfg      Config
 	upstream atomic.Pointer[Upstream]
-
-	mu      sync.Mutex
-	sockets map[*Socket]struct{} // guarded by mu
-	closed  bool                 // guarded by mu
+	sockets  socket.Set[*Socket]
 }
 
 // New returns a Gateway without sockets. The caller calls Close at the end.
 func New(cfg Config) *Gateway {
-	g := &Gateway{cfg: cfg.withDefaults(), sockets: make(map[*Socket]struct{})}
+	g := &Gateway{cfg: cfg.withDefaults()}
 	g.SetUpstream(cfg.Upstream)
 	return g
 }
@@ -104,45 +100,16 @@ func (g *Gateway) SetUpstream(u Upstream) {
 // ctx ends first it returns ctx's error while the closing goes on; calling it
 // again waits again.
 func (g *Gateway) Close(ctx context.Context) error {
-	g.mu.Lock()
-	g.closed = true
-	open := make([]*Socket, 0, len(g.sockets))
-	for s := range g.sockets {
-		open = append(open, s)
+	if err := g.sockets.Close(ctx); err != nil {
+		return fmt.Errorf("close model gateway: %w", err)
 	}
-	g.mu.Unlock()
-
-	done := make(chan error, 1)
-	go func() {
-		errs := make([]error, len(open))
-		var wg sync.WaitGroup
-		for i, s := range open {
-			wg.Go(func() { errs[i] = s.Close() })
-		}
-		wg.Wait()
-		done <- errors.Join(errs...)
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("close model gateway: %w", context.Cause(ctx))
-	}
+	return nil
 }
 
 // add registers s, or reports that the gateway is closed.
 func (g *Gateway) add(s *Socket) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
+	if !g.sockets.Add(s) {
 		return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the model gateway is closed"}
 	}
-	g.sockets[s] = struct{}{}
 	return nil
-}
-
-func (g *Gateway) remove(s *Socket) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.sockets, s)
 }

@@ -145,7 +145,7 @@ func (s *Socket) Close() error {
 		}
 		<-s.served
 		s.conns.Wait()
-		s.gw.remove(s)
+		s.gw.sockets.Remove(s)
 		s.closeErr = errors.Join(err, s.file.Remove())
 	})
 	return s.closeErr

@@ -1,0 +1,79 @@
+package socket
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// slow is closed after a time.
+type slow struct {
+	takes  time.Duration
+	err    error
+	mu     sync.Mutex
+	closed int
+}
+
+func (s *slow) Close() error {
+	time.Sleep(s.takes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed++
+	return s.err
+}
+
+func TestASetClosesAllAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var set Set[*slow]
+		bad := errors.New("bad")
+		all := []*slow{{takes: time.Second}, {takes: time.Second, err: bad}, {takes: time.Second}}
+		for _, s := range all {
+			if !set.Add(s) {
+				t.Fatal("not added")
+			}
+		}
+		gone := &slow{}
+		set.Add(gone)
+		set.Remove(gone)
+		start := time.Now()
+		if err := set.Close(t.Context()); !errors.Is(err, bad) || time.Since(start) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		for _, s := range all {
+			if s.closed != 1 {
+				t.Errorf("closed %d times", s.closed)
+			}
+		}
+		if gone.closed != 0 {
+			t.Error("what was removed was closed")
+		}
+		if set.Add(gone) {
+			t.Error("something was added after the end")
+		}
+	})
+}
+
+func TestASetGoesOnClosing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var set Set[*slow]
+		s := &slow{takes: time.Minute}
+		set.Add(s)
+		why := errors.New("no time")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, why)
+		defer cancel()
+		if err := set.Close(ctx); !errors.Is(err, why) {
+			t.Errorf("Close: %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		if s.closed != 1 {
+			t.Errorf("closed %d times", s.closed)
+		}
+		var empty Set[*slow]
+		if err := empty.Close(t.Context()); err != nil {
+			t.Errorf("nothing to close: %v", err)
+		}
+	})
+}
