@@ -25,6 +25,12 @@ func (s *slow) Close() error {
 	return s.err
 }
 
+func (s *slow) closes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 func TestASetClosesAllAtTheSameTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set Set[*slow]
@@ -43,11 +49,11 @@ func TestASetClosesAllAtTheSameTime(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 		for _, s := range all {
-			if s.closed != 1 {
-				t.Errorf("closed %d times", s.closed)
+			if n := s.closes(); n != 1 {
+				t.Errorf("closed %d times", n)
 			}
 		}
-		if gone.closed != 0 {
+		if gone.closes() != 0 {
 			t.Error("what was removed was closed")
 		}
 		if set.Add(gone) {
@@ -68,8 +74,8 @@ func TestASetGoesOnClosing(t *testing.T) {
 			t.Errorf("Close: %v", err)
 		}
 		time.Sleep(2 * time.Minute)
-		if s.closed != 1 {
-			t.Errorf("closed %d times", s.closed)
+		if n := s.closes(); n != 1 {
+			t.Errorf("closed %d times", n)
 		}
 		var empty Set[*slow]
 		if err := empty.Close(t.Context()); err != nil {
