@@ -200,7 +200,9 @@ func TestAKilledApplyLeavesTheOneOrTheOther(t *testing.T) {
 	}
 	path := filepath.Join(dir, Data, "users", string(user), "projects", string(project))
 	states, rounds := map[string]bool{}, 25
-	for range rounds {
+	var left []Unfinished
+	// A kill between two changes leaves nothing: then there is another round.
+	for round := 0; round < rounds || len(left) == 0 && round < 2*rounds; round++ {
 		if _, err := s.Apply(t.Context(), user, project, applied(0), nil, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -233,12 +235,15 @@ func TestAKilledApplyLeavesTheOneOrTheOther(t *testing.T) {
 				t.Fatalf("a half-applied change: %s has %.10q, the others %.10q", name, text, first)
 			}
 		}
+		if left, err = s.Unfinished(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if len(states) < 3 {
 		t.Errorf("only %d states in %d rounds: the kills met nothing", len(states), rounds)
 	}
-	if left, err := s.Unfinished(); err != nil || len(left) != 1 || left[0] != (Unfinished{user, project}) {
-		t.Fatal("the killed change is not known: ", left, err)
+	if len(left) != 1 || left[0] != (Unfinished{user, project}) {
+		t.Fatal("the killed change is not known: ", left)
 	}
 	want := contents(t, path)
 	for range 2 {

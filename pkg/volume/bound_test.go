@@ -66,7 +66,9 @@ func openBounded(t testing.TB, state string, size int64) *Store {
 // and another program may just be looking at it.
 func wantNoMount(t testing.TB, dir string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	// A program of another test that took a copy of our mounts has them until it
+	// ends.
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		left := mountsBelow(t, dir)
 		if len(left) == 0 {
 			return

@@ -144,36 +144,43 @@ func (w *walk) dir(root *os.Root, prefix string, depth int) bool {
 
 // names returns the names in a directory that do not start with a dot.
 func (w *walk) names(root *os.Root) ([]string, error) {
-	d, err := root.Open(".")
-	if errors.Is(err, fs.ErrPermission) {
+	names, err := readNames(root, &w.left)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
 		return nil, nil // a sandbox may take our permission away
-	}
-	if err != nil {
+	case errors.Is(err, errTooManyNames):
+		return nil, &dreamcore.Error{
+			Code:    dreamcore.CodeTooLarge,
+			Message: "the project has more than 100000 files",
+			Hint:    "remove what is not part of the game, such as node_modules",
+		}
+	case err != nil:
 		return nil, diskError("list the project", err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, ".") }), nil
+}
+
+// readNames returns the names in a directory, in order, and takes their number
+// from left. It is errTooManyNames as soon as there is nothing left.
+func readNames(root *os.Root, left *int) (names []string, err error) {
+	d, err := root.Open(".")
+	if err != nil {
+		return nil, err
 	}
 	defer d.Close()
 	const batch = 1024
-	var names []string
 	for {
 		found, err := d.Readdirnames(batch)
-		if w.left -= len(found); w.left < 0 {
-			return nil, &dreamcore.Error{
-				Code:    dreamcore.CodeTooLarge,
-				Message: "the project has more than 100000 files",
-				Hint:    "remove what is not part of the game, such as node_modules",
-			}
+		if *left -= len(found); *left < 0 {
+			return nil, errTooManyNames
 		}
-		for _, name := range found {
-			if !strings.HasPrefix(name, ".") {
-				names = append(names, name)
-			}
-		}
+		names = append(names, found...)
 		if err == io.EOF {
 			slices.Sort(names)
 			return names, nil
 		}
 		if err != nil {
-			return nil, diskError("list the project", err)
+			return nil, err
 		}
 	}
 }

@@ -124,30 +124,15 @@ func (w *treeWalk) entry(root *os.Root, name, full string, depth int) bool {
 }
 
 func (w *treeWalk) names(root *os.Root, prefix string) ([]string, error) {
-	d, err := root.Open(".")
-	if errors.Is(err, fs.ErrPermission) {
+	names, err := readNames(root, &w.left)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
 		w.skip(prefix, "the directory cannot be read")
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil && !errors.Is(err, errTooManyNames):
 		return nil, diskError("list a directory", err)
 	}
-	defer d.Close()
-	var names []string
-	for {
-		found, err := d.Readdirnames(1024)
-		if w.left -= len(found); w.left < 0 {
-			return nil, errTooManyNames
-		}
-		names = append(names, found...)
-		if err == io.EOF {
-			slices.Sort(names)
-			return names, nil
-		}
-		if err != nil {
-			return nil, diskError("list a directory", err)
-		}
-	}
+	return names, err
 }
 
 // Digest is a hash over trees: two are equal when their entries are, in kind,
