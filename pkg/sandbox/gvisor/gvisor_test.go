@@ -33,23 +33,12 @@ func start(ctx context.Context, exe, run, rootDir string) (sandbox.Provider, san
 }
 
 // opener is open as the suite wants it.
-func opener(t testing.TB) sandboxtest.Open {
-	exe := sandboxtest.Binary(t)
-	return func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root) { return open(t, exe, dir) }
-}
+func opener(t testing.TB) sandboxtest.Open { return sandboxtest.Opener(sandboxtest.Binary(t), start) }
 
 // open makes a provider with its state in dir and the host's programs as root.
 func open(t testing.TB, exe, dir string) (*engine.Provider, sandbox.Root) {
 	t.Helper()
-	p, root, err := start(t.Context(), exe, dir, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
+	p, root := sandboxtest.Opener(exe, start)(t, dir)
 	return p.(*engine.Provider), root
 }
 

@@ -24,6 +24,23 @@ import (
 // run, and a root for its sandboxes in the directory root.
 type Start func(ctx context.Context, exe, run, root string) (sandbox.Provider, sandbox.Root, error)
 
+// Opener makes an Open that closes the provider at the end of the test.
+func Opener(exe string, start Start) Open {
+	return func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root) {
+		t.Helper()
+		p, root, err := start(t.Context(), exe, dir, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := p.Close(context.WithoutCancel(t.Context())); err != nil {
+				t.Error(err)
+			}
+		})
+		return p, root
+	}
+}
+
 // victimEnv makes a test program a service that is about to be killed: it names
 // the directory of its state.
 const victimEnv = "DREAMCORE_TEST_VICTIM"
@@ -103,24 +120,13 @@ func SweepAfterKill(t *testing.T, rounds int, start Start) {
 // SweepLeavesTheLivingAlone starts a second service where one runs.
 func SweepLeavesTheLivingAlone(t *testing.T, start Start) {
 	exe, run := Binary(t), t.TempDir()
-	open := func() (sandbox.Provider, sandbox.Root) {
-		p, root, err := start(t.Context(), exe, run, t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := p.Close(context.WithoutCancel(t.Context())); err != nil {
-				t.Error(err)
-			}
-		})
-		return p, root
-	}
-	first, root := open()
+	open := Opener(exe, start)
+	first, root := open(t, run)
 	sb, err := first.Create(t.Context(), sandbox.Spec{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, _ := open()
+	second, _ := open(t, run)
 	if got := Output(t, sb, "echo alive"); got != "alive\n" {
 		t.Errorf("output %q", got)
 	}
