@@ -19,7 +19,7 @@ const maxNames = 1 << 14
 // decode reads a line. What somebody who died has left half of, and what is no
 // record, is told by false and counts nothing.
 func (d *decoder) decode(line []byte) (Record, bool) {
-	line = bytes.TrimSpace(line)
+	line = bytes.Trim(line, " \t\r\n") // what JSON takes for space
 	if len(line) == 0 {
 		return Record{}, false
 	}
