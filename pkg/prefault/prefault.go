@@ -1,7 +1,7 @@
 // Package prefault makes a program of ours start faster where page faults are
 // dear, as in a virtual machine within another: a start of this program takes
 // some thousand of them, and a sandbox takes several starts. A program that
-// imports the package asks the kernel in four calls to map itself, and the
+// imports the package asks the kernel in a few calls to map itself, and the
 // memory that the initialisation of its packages needs.
 //
 // Packages are initialised in the order of their paths, as far as imports
