@@ -49,7 +49,7 @@ func (c *Client) object(ctx context.Context, r call) (answer, error) {
 }
 
 func (c *Client) parse(name string, body []byte) (answer, error) {
-	body = bytes.TrimSpace(body)
+	body = bytes.Trim(body, space)
 	if len(body) == 0 {
 		return nil, c.malformed(name, "it is empty")
 	}

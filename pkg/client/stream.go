@@ -164,9 +164,12 @@ func eventData(block []byte) (data []byte, ok bool) {
 	return data, ok
 }
 
+// space is what JSON takes for it, which is less than what Unicode does.
+const space = " \t\r\n"
+
 func isObject(data []byte) bool {
-	trimmed := bytes.TrimSpace(data)
-	return len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(trimmed)
+	trimmed := bytes.TrimLeft(data, space)
+	return len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(data)
 }
 
 func terminal(e dreamcore.Event) bool {
