@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -252,7 +253,7 @@ func (d *doctorMachine) agentInSandbox(ctx context.Context) (string, error) {
 	began := time.Now()
 	version, err := d.machine.service.Prove(ctx)
 	if err != nil {
-		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox", Err: err, Hint: "run: dreamcore setup"}
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox", Err: err, Hint: cmp.Or(dreamcore.HintOf(err), "run: dreamcore setup")}
 	}
 	return fmt.Sprintf("Claude Code %s wrote a file and ran a command in %s", version, term.Duration(time.Since(began))), nil
 }

@@ -20,9 +20,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// proofLimit bounds the proof. The first start of the agent's program reads
-// all of it from the disk.
-const proofLimit = 2 * time.Minute
+// proofLimit bounds the proof, which takes seconds. The first start of the
+// agent's program reads all of it from the disk, and a machine that is emulated
+// by another one has been seen to take minutes.
+const proofLimit = 5 * time.Minute
 
 // Prove makes the agent write a file and run a command in a sandbox of its
 // own, with a scripted model, and looks at what came of it. Pairs of agent and
@@ -124,6 +125,12 @@ func proofScript(nonce string) (*replay.Script, error) {
 }
 
 func checkProof(dir, nonce string, o agent.Outcome) error {
+	if o.TimedOut {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the agent was not done with two tool calls after %v%s", proofLimit, cause(o)),
+			Hint: "see what else this machine does with: uptime (a slow or busy one does not get done); then run the same command again",
+		}
+	}
 	if !o.Success() {
 		return fmt.Errorf("the agent ended with exit code %d%s", o.ExitCode, cause(o))
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
@@ -80,6 +82,13 @@ func TestProve(t *testing.T) {
 				t.Errorf("%v, want %q", err, tt.says)
 			}
 		})
+	}
+}
+
+func TestAProofThatTakesTooLongSaysSo(t *testing.T) {
+	err := checkProof(t.TempDir(), "nonce", agent.Outcome{ExitCode: dreamcore.ExitTimeout, TimedOut: true, Stderr: "still here"})
+	if err == nil || !strings.Contains(err.Error(), proofLimit.String()) || !strings.Contains(err.Error(), "still here") || !strings.Contains(dreamcore.HintOf(err), "uptime") {
+		t.Errorf("%v, %s", err, dreamcore.HintOf(err))
 	}
 }
 

@@ -258,7 +258,7 @@ func (r *runner) agent(ctx context.Context) error {
 	if err != nil {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox on this machine", Err: err,
-			Hint: "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH",
+			Hint: cmp.Or(dreamcore.HintOf(err), "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH"),
 		}
 	}
 	bin.Version, bin.Proven = version, time.Now().UTC()
