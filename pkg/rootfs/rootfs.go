@@ -48,6 +48,11 @@ var ownDirs = []string{
 // read-only, and an /etc of our own without anything of the host's users,
 // keys or configuration. The agent is the user uid and the group gid in it.
 func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
+	for _, name := range hostDirs {
+		if err := outside(dir, filepath.Join("/", name)); err != nil {
+			return sandbox.Root{}, err
+		}
+	}
 	root, err := skeleton(dir)
 	if err != nil {
 		return root, err
@@ -82,6 +87,9 @@ func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
 func Directory(dir, tree string) (sandbox.Root, error) {
 	tree, entries, err := readTree(tree)
 	if err != nil {
+		return sandbox.Root{}, err
+	}
+	if err := outside(dir, tree); err != nil {
 		return sandbox.Root{}, err
 	}
 	root, err := skeleton(dir)
@@ -131,6 +139,36 @@ func readTree(tree string) (string, []fs.DirEntry, error) {
 		return refuse(fmt.Sprintf("%s is no root file system: it has no /bin", tree), err)
 	}
 	return tree, entries, nil
+}
+
+// outside refuses a skeleton in what sandboxes are shown: the rest of our
+// state is beside it, with the disks of all users.
+func outside(dir, shown string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("make root file system: %w", err)
+	}
+	inner, err := os.Stat(shown)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make root file system: %w", err)
+	}
+	for {
+		// By what it is, not by its name: links may lead there.
+		if fi, err := os.Stat(dir); err == nil && os.SameFile(fi, inner) {
+			return &dreamcore.Error{
+				Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the state directory is in %s, which every sandbox sees", shown),
+				Hint: "name another place for it with --state DIR, like /var/lib/" + dreamcore.AppName,
+			}
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return nil
+		}
+		dir = up
+	}
 }
 
 func firstElement(p string) string {

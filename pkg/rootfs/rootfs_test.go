@@ -233,6 +233,32 @@ func TestDirectoryRefusesWhatIsNoRoot(t *testing.T) {
 
 // TestRootsAreMadeInTurnAtOnePlace goes from one kind of root to the other: a
 // link of the former must never be followed to the host.
+func TestNoRootLiesInWhatItShows(t *testing.T) {
+	tree := t.TempDir()
+	if err := os.Mkdir(filepath.Join(tree, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(tree, link); err != nil {
+		t.Fatal(err)
+	}
+	for name, make := range map[string]func() (sandbox.Root, error){
+		"the host":               func() (sandbox.Root, error) { return rootfs.Host("/usr/none/state/rootfs", 10000, 10000) },
+		"a tree":                 func() (sandbox.Root, error) { return rootfs.Directory(filepath.Join(tree, "state/rootfs"), tree) },
+		"a tree, through a link": func() (sandbox.Root, error) { return rootfs.Directory(filepath.Join(link, "state/rootfs"), tree) },
+	} {
+		root, err := make()
+		if err == nil || !strings.Contains(err.Error(), "every sandbox sees") || !strings.Contains(dreamcore.HintOf(err), "--state") {
+			t.Errorf("%s: %+v, %v", name, root, err)
+		}
+	}
+	for _, made := range []string{"/usr/none", filepath.Join(tree, "state")} {
+		if _, err := os.Lstat(made); err == nil {
+			t.Errorf("%s was made", made)
+		}
+	}
+}
+
 func TestRootsAreMadeInTurnAtOnePlace(t *testing.T) {
 	trap := t.TempDir() // stands for the host's /etc
 	if err := os.Chmod(trap, 0o700); err != nil {

@@ -12,8 +12,14 @@ func FuzzRedactor(f *testing.F) {
 		var r Redactor
 		r.Add(value)
 		got := r.Redact(before + value + after)
-		if len(value) >= minRedactedValue && strings.Contains(got, value) && !strings.Contains(Redacted, value) && strings.TrimSpace(value) == value {
-			t.Errorf("%q is in %q", value, got)
+		if len(value) < minRedactedValue || strings.TrimSpace(value) != value {
+			return
+		}
+		// Between the marks: with their brackets the text around can read like a value by chance.
+		for _, left := range strings.Split(got, Redacted) {
+			if strings.Contains(left, value) {
+				t.Errorf("%q is in %q", value, got)
+			}
 		}
 	})
 }

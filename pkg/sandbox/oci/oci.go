@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -38,7 +39,10 @@ func WriteBundle(dir, exe string, s sandbox.Spec, way Way) error {
 	if err := s.Validate(); err != nil {
 		return fmt.Errorf("sandbox specification: %w", err)
 	}
-	c := config(exe, s)
+	c, err := config(exe, s)
+	if err != nil {
+		return err
+	}
 	if way != nil {
 		if err := way.fit(c); err != nil {
 			return fmt.Errorf("sandbox specification: %w", err)
@@ -51,7 +55,7 @@ func WriteBundle(dir, exe string, s sandbox.Spec, way Way) error {
 	return os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
 }
 
-func config(exe string, s sandbox.Spec) *specs.Spec {
+func config(exe string, s sandbox.Spec) (*specs.Spec, error) {
 	limits := s.Limits.WithDefaults()
 	mounts := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
@@ -60,12 +64,13 @@ func config(exe string, s sandbox.Spec) *specs.Spec {
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 	}
-	for _, m := range s.Root.Mounts {
-		mounts = append(mounts, mount(m))
-	}
-	mounts = append(mounts, mount(sandbox.Mount{Source: exe, Target: InitPath}))
-	for _, m := range s.Mounts {
-		mounts = append(mounts, mount(m))
+	for _, m := range slices.Concat(s.Root.Mounts, []sandbox.Mount{{Source: exe, Target: InitPath}}, s.Mounts) {
+		own := mount(m)
+		in, err := below(m, &own)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(append(mounts, own), in...)
 	}
 	return &specs.Spec{
 		Version: "1.0.2",
@@ -94,7 +99,7 @@ func config(exe string, s sandbox.Spec) *specs.Spec {
 			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
-	}
+	}, nil
 }
 
 func mount(m sandbox.Mount) specs.Mount {

@@ -18,7 +18,7 @@ import (
 // spec uses everything that a specification has.
 var spec = sandbox.Spec{
 	Root: sandbox.Root{Path: "/state/root", Mounts: []sandbox.Mount{
-		{Source: "/usr", Target: "/usr"},
+		{Source: "/state/tree/usr", Target: "/usr"},
 		{Target: "/tmp", Writable: true, Size: 512 << 20, Mode: 0o1777},
 		{Target: "/data"},
 	}},

@@ -7,7 +7,6 @@
 package runc
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/moby/sys/mountinfo"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -93,34 +95,28 @@ func executable(exe string) error {
 // hidden are the mount points of the hierarchies of cgroup v1, and of v2 beside
 // them, that our groups do not live in.
 func hidden() ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	var v1, hide []string
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		before, after, _ := strings.Cut(sc.Text(), " - ")
-		left, right := strings.Fields(before), strings.Fields(after)
-		if len(left) < 5 || len(right) < 3 || right[0] != "cgroup" && right[0] != "cgroup2" {
-			continue
-		}
-		options := "," + right[2] + ","
-		ours := false
-		for _, c := range []string{"memory", "pids", "cpu", "devices"} {
-			ours = ours || right[0] == "cgroup" && strings.Contains(options, ","+c+",")
-		}
-		if ours {
-			v1 = append(v1, left[4])
+	v1 := false
+	var hide []string
+	for _, m := range mounts {
+		controllers := strings.Split(m.VFSOptions, ",")
+		if m.FSType == "cgroup" && slices.ContainsFunc(controllers, func(c string) bool { return slices.Contains(ours, c) }) {
+			v1 = true
 		} else {
-			hide = append(hide, left[4])
+			hide = append(hide, m.Mountpoint)
 		}
 	}
-	if len(v1) == 0 {
-		return nil, nil // v2 alone
+	if !v1 { // v2 alone
+		return nil, nil
 	}
 	return hide, nil
 }
+
+// ours are the controllers of cgroup v1 that our groups have.
+var ours = []string{"memory", "pids", "cpu", "devices"}
 
 type runc struct {
 	cfg     Config

@@ -21,6 +21,7 @@ func testSandboxes(t *testing.T, open Open) {
 	r := newRig(t, open)
 	r.warm(t)
 	t.Run("mounts", func(t *testing.T) { testMounts(t, r) })
+	t.Run("mounts that have mounts in them", func(t *testing.T) { testMountsInMounts(t, r) })
 	t.Run("failure to create", func(t *testing.T) { testFailedCreate(t, r) })
 	t.Run("interrupted creation leaves nothing", func(t *testing.T) { testInterruptedCreate(t, r) })
 	t.Run("limits", func(t *testing.T) { testLimits(t, r) })
