@@ -31,6 +31,8 @@ type Limits struct {
 type Hierarchy struct {
 	unified string            // mount point of cgroup v2 with controllers, or ""
 	v1      map[string]string // controller → mount point
+	base    string            // group that ours are below, relative to the top; "" is the top
+	lent    bool              // base has processes that must make room: see giveBelow
 }
 
 // controllers are those that bound a sandbox, in the order they are set.
@@ -58,6 +60,11 @@ func Detect() (*Hierarchy, error) {
 	if err := h.check(given); err != nil {
 		return nil, err
 	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, fmt.Errorf("find cgroups: %w", err)
+	}
+	h.settle(own)
 	return h, nil
 }
 
@@ -114,6 +121,9 @@ func detect(mountinfo []byte) (*Hierarchy, error) {
 
 // String says which version of cgroups the hierarchy is.
 func (h *Hierarchy) String() string {
+	if h.unified != "" && h.base != "" {
+		return "cgroup v2 at " + h.unified + ", sandboxes in " + h.base
+	}
 	if h.unified != "" {
 		return "cgroup v2 at " + h.unified
 	}
@@ -126,11 +136,15 @@ type Group struct {
 	unified bool
 }
 
-// Open names the group at path, relative to the root of the hierarchies, such
-// as "dreamcore/i-1/s-2". The group need not exist.
+// Path is where the group that Open names path is in every hierarchy, from its
+// mount point on: it begins with a slash.
+func (h *Hierarchy) Path(path string) string { return filepath.Join("/", h.base, path) }
+
+// Open names the group at path, such as "dreamcore/i-1/s-2", relative to the
+// group that this process may make groups in. The group need not exist.
 func (h *Hierarchy) Open(path string) *Group {
 	if h.unified != "" {
-		return &Group{dirs: []string{filepath.Join(h.unified, path)}, unified: true}
+		return &Group{dirs: []string{filepath.Join(h.unified, h.base, path)}, unified: true}
 	}
 	g := &Group{}
 	for _, c := range append(slices.Clone(controllers), extra) {
@@ -168,10 +182,10 @@ func (h *Hierarchy) Create(path string, l Limits) (*Group, error) {
 func (g *Group) make(h *Hierarchy, path string, l Limits) error {
 	if g.unified {
 		// A controller is there for a group only if every group above gives it on.
-		dir := h.unified
+		dir := filepath.Join(h.unified, h.base)
 		parts := strings.Split(path, "/")
-		for _, p := range parts {
-			if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +pids +cpu"), 0); err != nil {
+		for i, p := range parts {
+			if err := giveBelow(dir, controllers, i == 0 && h.lent); err != nil {
 				return fmt.Errorf("give controllers to %s: %w", dir, err)
 			}
 			dir = filepath.Join(dir, p)

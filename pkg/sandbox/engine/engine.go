@@ -60,6 +60,8 @@ type Box struct {
 	Init     string   // the program on the host that becomes PID 1
 	PIDFile  string   // where Command writes
 	Cgroup   []string // directories of the group that its processes are in; none without root
+	// CgroupPath is the same group from the mount points of the hierarchies on.
+	CgroupPath string
 }
 
 // Marks tell an engine's traces.
@@ -191,6 +193,9 @@ func (p *Provider) claim() error {
 	if err == nil {
 		_, err = fmt.Fprintln(lock, os.Getpid()) // for those who find it locked
 	}
+	if err == nil && p.hierarchy != nil {
+		err = os.WriteFile(filepath.Join(tmp, cgroupFile), []byte(p.hierarchy.Base()), 0o600)
+	}
 	if err == nil {
 		err = p.supervisor(tmp)
 	}
@@ -268,7 +273,7 @@ func (p *Provider) newBox(id string) *box {
 	}
 	if p.hierarchy != nil {
 		b.group = p.hierarchy.Open(p.cgroupPath(id))
-		b.Cgroup = b.group.Dirs()
+		b.Cgroup, b.CgroupPath = b.group.Dirs(), p.hierarchy.Path(p.cgroupPath(id))
 	}
 	return b
 }

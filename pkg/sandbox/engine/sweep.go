@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -94,23 +95,41 @@ func (p *Provider) removeInstance(ctx context.Context, instance string) error {
 	return errors.Join(append(errs, os.RemoveAll(dir))...)
 }
 
+// cgroupFile, in the directory of an instance, names the group that its groups
+// are below: that of a service differs from that of a command in a terminal.
+const cgroupFile = "cgroup"
+
 // removeGroups ends every process of an instance and removes its cgroups.
 func (p *Provider) removeGroups(ctx context.Context, instance string) error {
-	parent := p.hierarchy.Open(filepath.Join(dreamcore.AppName, instance))
+	noted, err := os.ReadFile(filepath.Join(p.base, instance, cgroupFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may have died before it wrote that
+		return err
+	}
+	errs := []error{p.removeGroupsOf(ctx, instance, p.hierarchy)}
+	// The machine may have had other hierarchies when it was written: then the
+	// groups have gone with them.
+	if h, ok := p.hierarchy.In(string(noted)); ok && h.Base() != p.hierarchy.Base() {
+		errs = append(errs, p.removeGroupsOf(ctx, instance, h))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Provider) removeGroupsOf(ctx context.Context, instance string, h *cgroup.Hierarchy) error {
+	parent := h.Open(filepath.Join(dreamcore.AppName, instance))
 	names, err := parent.Children()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, name := range names {
-		g := p.hierarchy.Open(filepath.Join(dreamcore.AppName, instance, name))
+		g := h.Open(filepath.Join(dreamcore.AppName, instance, name))
 		killed, err := g.Remove(ctx)
 		errs = append(errs, err, reap(ctx, killed))
 	}
 	_, err = parent.Remove(ctx)
 	errs = append(errs, err)
 	// The last instance takes the group that they all share with it.
-	p.hierarchy.Open(dreamcore.AppName).RemoveIfEmpty()
+	h.Open(dreamcore.AppName).RemoveIfEmpty()
 	return errors.Join(errs...)
 }
 

@@ -142,7 +142,7 @@ func (r runc) Bundle(box engine.Box, spec sandbox.Spec) error {
 		return err
 	}
 	spec.Root.Path = at
-	return oci.WriteBundle(box.Dir, box.Init, spec, &oci.Kernel{UID: r.cfg.UID, GID: r.cfg.GID, Cgroup: cgroupOf(box)})
+	return oci.WriteBundle(box.Dir, box.Init, spec, &oci.Kernel{UID: r.cfg.UID, GID: r.cfg.GID, Cgroup: box.CgroupPath})
 }
 
 // placeLink is a link in the bundle that tells where its root is in the room.
@@ -168,12 +168,6 @@ func give(root string) error {
 		}
 		return os.Lchown(path, oci.RootID, oci.RootID)
 	})
-}
-
-// cgroupOf is the path of a box's group in its hierarchies: ours have the same
-// in each.
-func cgroupOf(box engine.Box) string {
-	return "/" + filepath.Join(dreamcore.AppName, filepath.Base(box.Instance), box.ID)
 }
 
 // Command is `runc run`. It is executed from its sealed memory, and nothing of
