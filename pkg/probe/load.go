@@ -18,6 +18,13 @@ const (
 	bombLimit = 15 * time.Second
 )
 
+// writeLimit is how long a slow disk may take to be full, and fillLimit how
+// long each later try may take, which finds it so.
+const (
+	writeLimit = 25 * time.Second
+	fillLimit  = 8 * time.Second
+)
+
 // firstWord is an output that tells when something is written to it.
 type firstWord struct {
 	output
@@ -92,11 +99,15 @@ func (p *Prober) diskFill(ctx context.Context, n *notes) error {
 			"file names without content", `i=0; while [ $i -lt 200000 ] && : >n$i; do i=$((i+1)); done 2>&1; echo "$i files"`,
 		) {
 			began := time.Now()
-			limited, cancel := context.WithTimeout(ctx, 8*time.Second)
+			limit := fillLimit
+			if tried == "writing twice the bound" {
+				limit = writeLimit
+			}
+			limited, cancel := context.WithTimeout(ctx, limit)
 			seen, err := guests[0].shell(limited, script)
 			cancel()
 			if err != nil && ctx.Err() == nil && limited.Err() != nil {
-				seen, err = "stopped after 8 s", nil
+				seen, err = fmt.Sprintf("stopped after %v", limit), nil
 			}
 			if err != nil {
 				return err
