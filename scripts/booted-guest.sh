@@ -55,11 +55,22 @@ main() {
 
   step "stop leaves nothing"
   systemctl stop "$unit"
-  left=$(ps -eo pid,args | grep -E '^ *[0-9]+ [^ ]*(runsc-|gvisor_|\[gvisor|dreamcore)' || true)
-  [ -z "$left" ] || fail "processes are left: $left"
+  processes
   [ -z "$(losetup -a)" ] || fail "loop devices are left: $(losetup -a)"
   [ ! -e "$group" ] || fail "$group is left"
   [ -z "$(grep /var/lib/dreamcore /proc/mounts)" ] || fail "mounts are left: $(grep /var/lib/dreamcore /proc/mounts)"
+
+  step "what a killed command left in a group of its own, another command ends"
+  systemd-run --scope --quiet --unit=lent -p Delegate=yes ./dreamcore generate "a game" --runtime "$engine" --model-script demo >/dev/null 2>&1 &
+  client=$! # systemd-run becomes the command
+  group=/sys/fs/cgroup/system.slice/lent.scope
+  until [ -n "$(boxes)" ]; do sleep 1; done
+  kill -9 $client
+  wait $client && fail "the job was done, so the kill came too late"
+  [ -n "$(boxes)" ] || fail "nothing was left, so nothing is tried"
+  ./dreamcore generate "a game" --runtime "$engine" --model-script demo
+  [ -z "$(boxes)" ] || fail "$(boxes) is left"
+  processes
   echo "all is well"
 }
 
@@ -74,7 +85,11 @@ streams() {
 
 step() { echo "== $* ($(cut -d. -f1 /proc/uptime) s)"; }
 fail() { echo "FAILED: $*"; exit 1; }
-boxes() { find "$group" -type d -name 's-*'; }
+processes() {
+  left=$(ps -eo pid,args | grep -E '^ *[0-9]+ [^ ]*(runsc-|gvisor_|\[gvisor|dreamcore)' || true)
+  [ -z "$left" ] || fail "processes are left: $left"
+}
+boxes() { find "$group" -type d -name 's-*' 2>/dev/null || true; }
 
 (main "$@") 2>&1 | sed -u 's/^/booted: /'
 systemctl poweroff --no-block

@@ -79,7 +79,8 @@ Delegate=yes
 CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL
 CapabilityBoundingSet=CAP_SETGID CAP_SETUID CAP_SETFCAP CAP_SYS_ADMIN CAP_NET_BIND_SERVICE
 {{- if .Runc}}
-CapabilityBoundingSet=CAP_SYS_CHROOT CAP_SYS_PTRACE
+# The last is for the rules about devices that runc makes with cgroup v2.
+CapabilityBoundingSet=CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_NET_ADMIN
 {{- end}}
 NoNewPrivileges=yes
 ProtectSystem=strict
@@ -95,7 +96,9 @@ RemoveIPC=yes
 KeyringMode=private
 ProtectProc=invisible
 ProtectClock=yes
+{{- if not .Runc}}
 ProtectHostname=yes
+{{- end}}
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes

@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -24,26 +23,26 @@ import (
 // mounted for a unit, and the kernel refuses to show a directory without what
 // covers a part of it. But only the directory itself becomes read-only then, so
 // each mount in it that could be written to is mounted once more, read-only,
-// over itself.
-func below(m sandbox.Mount, own *specs.Mount) ([]specs.Mount, error) {
+// over itself. host are the mounts of this machine.
+func below(m sandbox.Mount, own *specs.Mount, host []*mountinfo.Info) []specs.Mount {
 	if m.Source == "" || m.Writable {
-		return nil, nil
+		return nil
 	}
 	source, err := filepath.EvalSymlinks(m.Source)
 	if err != nil {
-		return nil, nil // the engine reports what is not there
+		return nil // the engine reports what is not there
 	}
-	points, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
-		return !strings.HasPrefix(i.Mountpoint, source+"/"), false
-	})
-	if err != nil {
-		return nil, fmt.Errorf("mounts in %s: %w", source, err)
+	var points []*mountinfo.Info
+	for _, p := range host {
+		if strings.HasPrefix(p.Mountpoint, source+"/") {
+			points = append(points, p)
+		}
 	}
 	if len(points) == 0 {
-		return nil, nil
+		return nil
 	}
 	own.Options[0] = "rbind"
-	return again(m, source, points), nil
+	return again(m, source, points)
 }
 
 // again are the read-only mounts of points, which lie in source, over

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/moby/sys/mountinfo"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -64,12 +65,13 @@ func config(exe string, s sandbox.Spec) (*specs.Spec, error) {
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 	}
+	host, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return nil, fmt.Errorf("find what is mounted: %w", err)
+	}
 	for _, m := range slices.Concat(s.Root.Mounts, []sandbox.Mount{{Source: exe, Target: InitPath}}, s.Mounts) {
 		own := mount(m)
-		in, err := below(m, &own)
-		if err != nil {
-			return nil, err
-		}
+		in := below(m, &own, host)
 		mounts = append(append(mounts, own), in...)
 	}
 	return &specs.Spec{
