@@ -31,11 +31,10 @@ fi
 
 work=$(mktemp -d)
 machine=
-trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null || true; wait; rm -rf "$work"' EXIT
+trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null || true; wait; ! mountpoint -q "$work/over" || umount "$work/over"; rm -rf "$work"' EXIT
 # What is added lies over the cached root, which stays as it is.
 mkdir "$work/over" "$work/upper" "$work/temp"
 mount -t overlay -o "lowerdir=$cache/root,upperdir=$work/upper,workdir=$work/temp" dreamcore-booted "$work/over"
-trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null || true; wait; ! mountpoint -q "$work/over" || umount "$work/over"; rm -rf "$work"' EXIT
 root=$work/over
 install -m 755 bin/dreamcore scripts/booted-guest.sh "$root/root/"
 install -m 755 "$claude" "$root/usr/local/bin/claude"

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,19 +64,27 @@ func (e *evidence) read(r io.Reader) error {
 }
 
 func (e *evidence) add(raw []byte) {
-	raw = bytes.TrimSpace(raw)
-	if len(raw) == 0 {
-		return
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	text, rest := message(bytes.TrimSpace(raw))
+	for ; text != ""; text, rest = message(rest) {
+		for line := range strings.Lines(text) {
+			e.line(strings.TrimSpace(line))
+		}
+	}
+}
+
+// line keeps a line, or not. e.mu is held.
+func (e *evidence) line(line string) {
+	if line == "" {
+		return
+	}
 	if n := len(e.crash); n > 0 {
 		if n < crashLines {
-			e.crash = append(e.crash, cut(string(raw)))
+			e.crash = append(e.crash, cut(line))
 		}
 		return // goroutines, for ever
 	}
-	line := string(raw)
 	switch class(line) {
 	case 'I':
 	case 'W':
@@ -83,7 +92,9 @@ func (e *evidence) add(raw []byte) {
 	case 'P':
 		e.crash = append(e.crash, cut(line))
 	default:
-		e.errors = last(append(e.errors, cut(message(line))))
+		if line = cut(line); !slices.Contains(e.errors, line) { // the engine says it to us and to its log
+			e.errors = last(append(e.errors, line))
+		}
 	}
 }
 
@@ -107,15 +118,20 @@ func class(line string) byte {
 	return 'E'
 }
 
-// message is the text of a line that is JSON, as errors for the caller are.
-func message(line string) string {
-	var v struct {
-		Msg string `json:"msg"`
+// message is the text at the begin of a line, and what comes behind it. JSON, as
+// errors for the caller are, has its message for a text; the engine writes it
+// without the end of a line.
+func message(line []byte) (text string, rest []byte) {
+	if len(line) > 0 && line[0] == '{' {
+		var v struct {
+			Msg string `json:"msg"`
+		}
+		d := json.NewDecoder(bytes.NewReader(line))
+		if d.Decode(&v) == nil && v.Msg != "" {
+			return v.Msg, bytes.TrimSpace(line[d.InputOffset():])
+		}
 	}
-	if json.Unmarshal([]byte(line), &v) == nil && v.Msg != "" {
-		return v.Msg
-	}
-	return line
+	return string(line), nil
 }
 
 func cut(line string) string {

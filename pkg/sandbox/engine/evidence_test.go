@@ -22,8 +22,14 @@ func TestEvidenceKeepsWhatTellsWhy(t *testing.T) {
 		"warnings alone":           {info + warning, strings.TrimSpace(warning)},
 		"errors before warnings":   {warning + failure + warning, strings.TrimSpace(failure)},
 		"JSON becomes its message": {`{"msg":"mounting: no such file","level":"error","time":"x"}` + "\n", "mounting: no such file"},
-		"plain words of PID 1":     {info + "PID 1: broken\n" + warning, "PID 1: broken"},
-		"no last newline":          {"PID 1: broken", "PID 1: broken"},
+		"JSON that ends without a line's end": {
+			`{"msg":"no such file","level":"error"}` + warning + `{"msg":"a\nb","level":"error"}{"msg":"c"}PID 1: broken` + "\n",
+			"no such file\na\nb\nc\nPID 1: broken",
+		},
+		"a cause is told once":   {"no such file\n" + `{"msg":"no such file"}` + failure + "no such file\n" + failure, "no such file\n" + strings.TrimSpace(failure)},
+		"JSON without a message": {`{"a":1} x` + "\n", `{"a":1} x`},
+		"plain words of PID 1":   {info + "PID 1: broken\n" + warning, "PID 1: broken"},
+		"no last newline":        {"PID 1: broken", "PID 1: broken"},
 		"a crash, not its stacks": {
 			"panic: boom\n\ngoroutine 1 [running]:\na\nb\nc\nd\ne\nf\ng\n" + failure,
 			"panic: boom\ngoroutine 1 [running]:\na\nb\nc\nd",
