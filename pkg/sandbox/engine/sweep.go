@@ -97,7 +97,7 @@ func (p *Provider) removeInstance(ctx context.Context, instance string) error {
 
 // cgroupFile, in the directory of an instance, names the group that its groups
 // are below: that of a service differs from that of a command in a terminal.
-const cgroupFile = "cgroup"
+const cgroupFile = "cgroup.base"
 
 // removeGroups ends every process of an instance and removes its cgroups.
 func (p *Provider) removeGroups(ctx context.Context, instance string) error {
