@@ -2,7 +2,7 @@
 # Tries the product on a machine that it makes: a virtual one with Debian, its
 # kernel, a booted systemd and cgroup v2. In it runs what scripts/booted-guest.sh
 # has: doctor, deploy, the gates, a game, a crash of the service, deploy again.
-# Without /dev/kvm the machine is emulated, and a run takes a quarter of an hour.
+# Without /dev/kvm the machine is emulated, and a run takes about ten minutes.
 # usage: scripts/booted.sh [gvisor|runc] [DEEP GATE ...]   environment: SUITE (default bookworm), CACHE
 set -euo pipefail
 cd "$(dirname "$0")/.."

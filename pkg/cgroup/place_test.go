@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 // tree makes directories that look like a hierarchy of version 2.
@@ -34,9 +36,8 @@ func tree(t *testing.T, lent ...string) *Hierarchy {
 		}
 	}
 	for i, dir := range lent {
-		if err := unix.Setxattr(filepath.Join(h.unified, dir), delegated[i%len(delegated)], []byte("1"), 0); err != nil {
-			t.Skip("the file system of temporary files has no such attributes")
-		}
+		err := unix.Setxattr(filepath.Join(h.unified, dir), delegated[i%len(delegated)], []byte("1"), 0)
+		sandboxtest.Need(t, err == nil, "root, and extended attributes of temporary files")
 	}
 	return h
 }
@@ -108,9 +109,7 @@ func TestPlacesOfOthers(t *testing.T) {
 // TestProcessesMakeRoom needs a controller that no hierarchy of version 1 has.
 func TestProcessesMakeRoom(t *testing.T) {
 	top := t.TempDir()
-	if err := unix.Mount("none", top, "cgroup2", 0, ""); err != nil {
-		t.Skip("no cgroup v2: ", err)
-	}
+	sandboxtest.Need(t, unix.Mount("none", top, "cgroup2", 0, "") == nil, "root, and cgroup v2")
 	t.Cleanup(func() {
 		if err := unix.Unmount(top, unix.MNT_DETACH); err != nil {
 			t.Error(err)
@@ -118,8 +117,11 @@ func TestProcessesMakeRoom(t *testing.T) {
 	})
 	b, err := os.ReadFile(filepath.Join(top, "cgroup.controllers"))
 	free := strings.Fields(string(b))
-	if err != nil || len(free) == 0 {
-		t.Skip("no free controller: ", err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(free) == 0 {
+		t.Skip("version 1 has every controller of this machine")
 	}
 	give := free[len(free)-1:]
 	if err := giveBelow(top, give, false); err != nil {

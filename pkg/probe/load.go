@@ -92,6 +92,7 @@ func (p *Prober) diskFill(ctx context.Context, n *notes) error {
 		if err != nil {
 			return err
 		}
+		limit := writeLimit
 		for tried, script := range inOrder(
 			"writing twice the bound", fmt.Sprintf("head -c %d /dev/zero >fill; true", 2*fillBytes),
 			"writing on in the home", fmt.Sprintf("head -c %d /dev/zero >$HOME/fill; true", 2*fillBytes),
@@ -99,10 +100,6 @@ func (p *Prober) diskFill(ctx context.Context, n *notes) error {
 			"file names without content", `i=0; while [ $i -lt 200000 ] && : >n$i; do i=$((i+1)); done 2>&1; echo "$i files"`,
 		) {
 			began := time.Now()
-			limit := fillLimit
-			if tried == "writing twice the bound" {
-				limit = writeLimit
-			}
 			limited, cancel := context.WithTimeout(ctx, limit)
 			seen, err := guests[0].shell(limited, script)
 			cancel()
@@ -113,6 +110,7 @@ func (p *Prober) diskFill(ctx context.Context, n *notes) error {
 				return err
 			}
 			n.see(began, tried, seen)
+			limit = fillLimit
 		}
 		began := time.Now()
 		seen, err := guests[1].shell(ctx, "echo works >own.txt && cat own.txt")
