@@ -264,10 +264,15 @@ func judgeForkBomb(_ Config, e evidence) verdict {
 	if seen, _ := e.of("the sandbox of another user meanwhile"); seen != "works" {
 		return failed("the sandbox of another user: " + quote(seen))
 	}
-	if seen, _ := e.of("the same sandbox afterwards"); !strings.HasPrefix(seen, "works") {
-		return failed("the same sandbox afterwards: " + quote(seen))
+	seen, _ := e.of("the same sandbox afterwards")
+	works := "other users and the sandbox itself work"
+	if replacement, ok := e.of("a sandbox in its place"); ok {
+		seen, works = replacement, "other users work, the sandbox was replaced"
 	}
-	return passed("bounded: " + quote(said) + ", other users and the sandbox itself work")
+	if !strings.HasPrefix(seen, "works") {
+		return failed("the sandbox afterwards: " + quote(seen))
+	}
+	return passed("bounded: " + quote(said) + ", " + works)
 }
 
 func judgeDiskFill(c Config, e evidence) verdict {

@@ -100,7 +100,8 @@ func TestDeepGatesBelieveEvidenceOnly(t *testing.T) {
 		{"dns", deepServer("udp=8.8.8.8:53", "opened"), `"opened"`},
 		{"raw-sockets", deepServer("vsock", "opened"), `vsock: "opened"`},
 		{"fork-bomb", deepServer("processes without an end", "fine"), "no limit was met"},
-		{"fork-bomb", deepServer("the same sandbox afterwards", "dead"), "the same sandbox afterwards"},
+		{"fork-bomb", deepServer("the same sandbox afterwards", "dead"), `the sandbox afterwards: "dead"`},
+		{"fork-bomb", deepServer("the same sandbox afterwards", ""), "the sandbox afterwards"},
 		{"fork-bomb", deepServer("the sandbox of another user meanwhile", "dead"), "another user"},
 		{"fork-bomb", deepServer("left behind", "7 processes"), `left behind: "7 processes"`},
 		{"disk-fill", deepServer("bytes written", "1001"), "over the bound"},
@@ -119,6 +120,22 @@ func TestDeepGatesBelieveEvidenceOnly(t *testing.T) {
 				t.Errorf("%s: %s %q, want %q", tt.gate, r.Status, r.Detail, tt.detail)
 			}
 		})
+	}
+}
+
+// The service replaces a sandbox that cannot be cleaned.
+func TestAForkBombMayCostItsOwnSandbox(t *testing.T) {
+	e := evidence{list: []Evidence{
+		{Tried: "processes without an end", Seen: "sh: 1: Cannot fork"},
+		{Tried: "the sandbox of another user meanwhile", Seen: "works"},
+		{Tried: "a sandbox in its place", Seen: "works, 3 processes"},
+	}}
+	if v := judgeForkBomb(Config{}, e); v.status != Pass || !strings.Contains(v.detail, "was replaced") {
+		t.Errorf("%+v", v)
+	}
+	e.list[2].Seen = "dead"
+	if v := judgeForkBomb(Config{}, e); v.status != Fail {
+		t.Errorf("%+v", v)
 	}
 }
 

@@ -159,10 +159,19 @@ func (g *guest) enter(ctx context.Context, users *volume.Store, n *notes) (err e
 		return err
 	}
 	g.grant = g.socket.Grant(gateway.GrantOptions{Job: "check", Expires: time.Now().Add(DeepTimeLimit)})
-	parent := path.Join(rootfs.DataDir, "users", string(g.id), "projects")
-	g.inside = path.Join(parent, string(project))
+	g.inside = path.Join(g.projects(), string(project))
+	return g.boot(ctx)
+}
+
+// projects is where a guest's projects lie, inside.
+func (g *guest) projects() string {
+	return path.Join(rootfs.DataDir, "users", string(g.id), "projects")
+}
+
+// boot starts the sandbox of a guest who has all that it sees.
+func (g *guest) boot(ctx context.Context) (err error) {
 	g.Sandbox, err = g.p.cfg.Sandboxes.Create(ctx, sandbox.Spec{Root: g.p.cfg.Root, Limits: g.p.cfg.Limits, Mounts: []sandbox.Mount{
-		{Source: g.user.ProjectsPath(), Target: parent, Writable: true},
+		{Source: g.user.ProjectsPath(), Target: g.projects(), Writable: true},
 		{Source: g.user.HomesPath(), Target: rootfs.HomeDir, Writable: true},
 		{Source: g.dir, Target: rootfs.GatewayDir},
 	}})

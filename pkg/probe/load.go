@@ -63,11 +63,18 @@ func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 			return err
 		}
 		n.see(during, "the sandbox of another user meanwhile", seen)
-		end := time.Now()
+		end, ending, afterwards := time.Now(), "ended", "the same sandbox afterwards"
 		if err := g.EndAll(ctx); err != nil {
-			return err
+			// A pool does the same: what cannot be cleaned is not used again.
+			ending, afterwards = "replaced: "+err.Error(), "a sandbox in its place"
+			if err := g.Sandbox.Close(ctx); err != nil {
+				return failed("the sandbox could not be removed", err)
+			}
+			if err := g.boot(ctx); err != nil {
+				return failed("the sandbox could not be replaced", err)
+			}
 		}
-		n.see(end, "ending every process", "ended")
+		n.see(end, "ending every process", ending)
 		_, _ = bomb.Wait() // it was killed; what it said is complete now
 		n.see(began, "processes without an end", said.text())
 		after := time.Now()
@@ -75,7 +82,7 @@ func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 		if err != nil {
 			return err
 		}
-		n.see(after, "the same sandbox afterwards", seen)
+		n.see(after, afterwards, seen)
 		return nil
 	})
 }

@@ -53,7 +53,9 @@ func newFamily() *family {
 		for {
 			select {
 			case <-f.signals:
-				f.reap()
+				for more := true; more; {
+					_, more = f.reap()
+				}
 			case <-f.quit:
 				return
 			}
@@ -90,21 +92,26 @@ func (f *family) start(path string, o order, files []uintptr) (*child, error) {
 	return c, nil
 }
 
-// reap collects every child that has ended and tells those who wait for it.
-// It reports whether there are children left.
-func (f *family) reap() (left bool) {
+// reapAtOnce is how many children reap collects at most: programs that multiply
+// end as fast as they can be collected, and everybody else wants the lock too.
+const reapAtOnce = 64
+
+// reap collects children that have ended and tells those who wait for them.
+// It reports whether there are children left, and whether more of them may
+// have ended.
+func (f *family) reap() (left, more bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for {
+	for range reapAtOnce {
 		var ws syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case err != nil: // ECHILD
-			return false
+			return false, false
 		case pid == 0:
-			return true
+			return true, false
 		}
 		c, ok := f.children[pid]
 		if !ok {
@@ -116,6 +123,7 @@ func (f *family) reap() (left bool) {
 		c.mu.Unlock()
 		c.ended <- ws
 	}
+	return true, true
 }
 
 // endAll kills every process but PID 1 until none is left. New children
@@ -127,13 +135,15 @@ func (f *family) endAll(deadline time.Time) error {
 		if err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("kill every process: %w", err)
 		}
-		if left := f.reap(); !left {
+		left, more := f.reap()
+		switch {
+		case !left:
 			return nil
-		}
-		if time.Now().After(deadline) {
+		case time.Now().After(deadline):
 			return errors.New("processes are left that do not die")
+		case !more:
+			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 

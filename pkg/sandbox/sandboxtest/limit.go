@@ -31,25 +31,23 @@ func testAttacks(t *testing.T, r *rig) {
 		spec := r.spec()
 		spec.Limits.Processes = 60
 		sb, neighbour := r.create(t, spec), r.create(t, r.spec())
-		cmd := script(`bomb() { bomb | bomb & }; bomb`)
-		cmd.Args[0] = "/bin/bash"
-		p := start(t, sb, cmd)
+		p := bomb(t, sb)
 		for range 5 {
 			if got := sh(t, neighbour, "echo fine"); got != "fine\n" {
 				t.Errorf("the neighbour says %q", got)
 			}
 		}
-		// The guest's user may have no process left to fork, but the host ends it.
-		if err := sb.EndAll(bounded(t)); err != nil {
-			t.Fatalf("EndAll: %v", err)
-		}
-		_, _ = wait(t, p)
-		if got := sh(t, sb, processes); got != "" {
-			t.Errorf("left after EndAll: %s", got)
-		}
+		defuse(t, sb, p)
 		if err := sb.Close(bounded(t)); err != nil { // before anybody looks at what the neighbour leaves
 			t.Error(err)
 		}
+	})
+	t.Run("orphans without an end", func(t *testing.T) {
+		// All that end become children of PID 1, as fast as it collects them.
+		sb := r.create(t, r.spec())
+		p := bomb(t, sb)
+		time.Sleep(3 * time.Second)
+		defuse(t, sb, p)
 	})
 	t.Run("open files", func(t *testing.T) {
 		spec := r.spec()
@@ -68,6 +66,27 @@ func testAttacks(t *testing.T, r *rig) {
 			t.Errorf("output %q, errors %q", got.out, got.err)
 		}
 	})
+}
+
+// bomb starts a program that multiplies without an end.
+func bomb(t *testing.T, sb sandbox.Sandbox) sandbox.Process {
+	t.Helper()
+	cmd := script(`bomb() { bomb | bomb & }; bomb`)
+	cmd.Args[0] = "/bin/bash"
+	return start(t, sb, cmd)
+}
+
+// defuse ends a bomb. The guest's user may have no process left to fork, but
+// the host ends it.
+func defuse(t *testing.T, sb sandbox.Sandbox, p sandbox.Process) {
+	t.Helper()
+	if err := sb.EndAll(bounded(t)); err != nil {
+		t.Fatalf("EndAll: %v", err)
+	}
+	_, _ = wait(t, p)
+	if got := sh(t, sb, processes); got != "" {
+		t.Errorf("left after EndAll: %s", got)
+	}
 }
 
 // cpuTime is how much CPU the processes of a sandbox have used.
