@@ -15,7 +15,7 @@ import (
 // bombLimit how long it may take to meet it.
 const (
 	bombTime  = time.Second
-	bombLimit = 15 * time.Second
+	bombLimit = 25 * time.Second
 )
 
 // writeLimit is how long a slow disk may take to be full, and fillLimit how
