@@ -100,7 +100,8 @@ func TestASecretIsAddedAndNeverShown(t *testing.T) {
 	host := at(apiHost, port)
 	r := newRig(t, ca, options{private: []string{host}, inject: []string{host + "=openai:authorization:Bearer"}})
 	r.names.set(apiHost, "127.0.0.1")
-	defer r.sock.Begin("j", "s").End()
+	s := r.sock.Begin("j", "s")
+	defer s.End()
 	c := r.client(r.inner())
 	for _, url := range []string{"https://" + host + "/v1?x=1", "http://" + host + "/v1?x=1"} {
 		req, err := http.NewRequest("GET", url, nil)
@@ -132,6 +133,7 @@ func TestASecretIsAddedAndNeverShown(t *testing.T) {
 			t.Errorf("%s: %s", url, b)
 		}
 	}
+	s.End() // all attempts have been told of
 	injected := 0
 	for _, a := range r.seen() {
 		if strings.Contains(fmt.Sprint(a), "canary") {
@@ -189,7 +191,9 @@ func TestRequestsOfAnInterceptedTunnelAreBounded(t *testing.T) {
 		}
 	}
 	// The sandbox that does not trust the proxy says so, and it is told of.
+	s.End() // all that came before has been told of
 	n := len(r.seen())
+	defer r.sock.Begin("j", "s").End()
 	if _, err := r.client(ca.pool).Get("https://" + host); err == nil {
 		t.Error("the real certificate was shown")
 	}

@@ -41,7 +41,10 @@ func TestAThousandReadersAtOnceAreAllServed(t *testing.T) {
 	const readers, size = 1000, 100_000
 	store := openVolumes(t)
 	withFiles(t, store, map[string]string{"sprite.png": strings.Repeat("x", size)})
-	sv := start(t, options{config: func(c *Config) { c.Projects, c.Editor, c.Skills = store, aDesk(t, store), store }})
+	sv := start(t, options{config: func(c *Config) {
+		c.Projects, c.Editor, c.Skills = store, aDesk(t, store), store
+		c.Limits.ReadHeaderTimeout = 2 * time.Minute // all of them are busy, and so may the machine be
+	}})
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: readers}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
