@@ -44,7 +44,9 @@ func testAttacks(t *testing.T, r *rig) {
 	})
 	t.Run("orphans without an end", func(t *testing.T) {
 		// All that end become children of PID 1, as fast as it collects them.
-		sb := r.create(t, r.spec())
+		spec := r.spec()
+		spec.Limits.Processes = 200
+		sb := r.create(t, spec)
 		p := bomb(t, sb)
 		time.Sleep(3 * time.Second)
 		defuse(t, sb, p)
