@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
@@ -52,6 +53,31 @@ func (d *Desk) put(t *testing.T, files ...string) error {
 	defer unlock()
 	_, err = d.Apply(t.Context(), testUser, testProject, changes, strings.Join(files, " "))
 	return err
+}
+
+func TestLockWaitsForAnother(t *testing.T) {
+	d, _, _ := newDesk(t)
+	unlock, err := d.Lock(t.Context(), testUser, testProject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := make(chan error, 1)
+	go func() {
+		unlock, err := d.Lock(t.Context(), testUser, testProject)
+		if err == nil {
+			unlock()
+		}
+		locked <- err
+	}()
+	select {
+	case err := <-locked:
+		t.Errorf("it did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+		unlock()
+		if err := <-locked; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // messages are those of the versions, the newest first.

@@ -3,17 +3,22 @@ package probe_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/probe"
 	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
 // The user of the programs, inside.
@@ -22,6 +27,20 @@ const uid, gid = 10000, 10000
 // realProber checks with gVisor and the host's programs; volume is where its
 // data volume lies.
 func realProber(t testing.TB) (p *probe.Prober, volume string) {
+	t.Helper()
+	provider, root := realProvider(t)
+	volume = t.TempDir()
+	return probe.New(probe.Config{
+		Sandboxes: provider, Root: root, UID: uid, GID: gid,
+		Scratch: func(id string) (string, func() error, error) {
+			dir := filepath.Join(volume, id)
+			return dir, func() error { return os.RemoveAll(dir) }, os.Mkdir(dir, 0o700)
+		},
+	}), volume
+}
+
+// realProvider makes sandboxes of gVisor, until the end of the test.
+func realProvider(t testing.TB) (sandbox.Provider, sandbox.Root) {
 	t.Helper()
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	exe := sandboxtest.Binary(t)
@@ -38,14 +57,7 @@ func realProber(t testing.TB) (p *probe.Prober, volume string) {
 			t.Error(err)
 		}
 	})
-	volume = t.TempDir()
-	return probe.New(probe.Config{
-		Sandboxes: provider, Root: root, UID: uid, GID: gid,
-		Scratch: func(id string) (string, func() error, error) {
-			dir := filepath.Join(volume, id)
-			return dir, func() error { return os.RemoveAll(dir) }, os.Mkdir(dir, 0o700)
-		},
-	}), volume
+	return provider, root
 }
 
 func TestChecksInRealSandboxes(t *testing.T) {
@@ -142,5 +154,52 @@ func BenchmarkSandboxIO(b *testing.B) {
 		if got, err := p.SandboxIO(b.Context()); err != nil || !got.Match {
 			b.Fatalf("got %+v, %v", got, err)
 		}
+	}
+}
+
+// stubborn makes sandboxes whose first one ends nothing.
+type stubborn struct {
+	sandbox.Provider
+	made atomic.Int32
+}
+
+func (s *stubborn) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	sb, err := s.Provider.Create(ctx, spec)
+	if err != nil || s.made.Add(1) > 1 {
+		return sb, err
+	}
+	return immortal{sb}, nil
+}
+
+type immortal struct{ sandbox.Sandbox }
+
+func (immortal) EndAll(context.Context) error { return errors.New("they live") }
+
+func TestAForkBombThatDoesNotEndCostsItsSandbox(t *testing.T) {
+	provider, root := realProvider(t)
+	model := gateway.New(gateway.Config{})
+	t.Cleanup(func() {
+		if err := model.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	made := &stubborn{Provider: provider}
+	p := probe.New(probe.Config{
+		Sandboxes: made, Root: root, UID: uid, GID: gid, Limits: sandbox.Limits{Processes: 60},
+		Deep: &probe.Deep{Dir: t.TempDir(), Volumes: volume.Options{UID: uid, GID: gid}, Gateway: model, Secrets: func() map[string]string { return nil }},
+	})
+	report, err := p.Deep(t.Context(), "fork-bomb", strings.Repeat("n", 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	for _, e := range report.Evidence {
+		seen[e.Tried] = e.Seen
+	}
+	if seen["ending every process"] != "replaced: they live" || !strings.HasPrefix(seen["a sandbox in its place"], "works") || made.made.Load() != 3 {
+		t.Errorf("%d sandboxes: %v", made.made.Load(), seen)
+	}
+	if _, same := seen["the same sandbox afterwards"]; same || seen["left behind"] != "nothing" {
+		t.Errorf("%v", seen)
 	}
 }

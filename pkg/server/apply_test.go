@@ -216,7 +216,7 @@ func TestRestorePutsCodeBackAndLeavesTheRest(t *testing.T) {
 	}
 }
 
-func TestManyChangesOfOneProjectWaitForEachOther(t *testing.T) {
+func TestManyChangesOfOneProjectAreWhole(t *testing.T) {
 	e := startEditor(t)
 	var all sync.WaitGroup
 	for i := range 8 {
