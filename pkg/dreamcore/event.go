@@ -102,16 +102,16 @@ func ErrorEvent(f Failure, lang Language) Event {
 const MaxEventBytes = 16 << 20
 
 // LineEvent turns one line of the CLI's output, without its newline, into an
-// event: a JSON object as it is, anything else as a log event, and so an object
-// that poses as one of our own last events. It reports false for a blank line,
-// which is no event.
+// event: a JSON object as it is but for what is no valid Unicode, anything else
+// as a log event, and so an object that poses as one of our own last events. It
+// reports false for a blank line, which is no event.
 func LineEvent(line []byte) (Event, bool) {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
 		return nil, false
 	}
 	if line[0] == '{' && json.Valid(line) && !bytes.ContainsAny(line, "\r\n") && !reserved[EventType(line)] {
-		return Event(line), true
+		return Event(cleanUnicode(line)), true
 	}
 	return LogEvent(string(line), ""), true
 }
