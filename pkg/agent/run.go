@@ -31,6 +31,21 @@ type Outcome struct {
 	Lines    int     // lines of output
 	Talked   bool    // the model has answered at least once: the session exists
 	Stderr   string  // the end of standard error, for the log
+
+	OutOfMemory bool // the whole sandbox was ended for its memory
+}
+
+// Crashed reports whether a signal that a program does not get by itself ended
+// the CLI: it broke, or the kernel killed it.
+func (o Outcome) Crashed() bool {
+	if o.TimedOut || o.OutOfMemory {
+		return false
+	}
+	switch syscall.Signal(o.ExitCode - 128) {
+	case syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGSEGV, syscall.SIGKILL:
+		return true
+	}
+	return false
 }
 
 // Success follows the CLI's own rules: it needs a result, that says it is no
@@ -94,7 +109,7 @@ func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 	case why != nil && !errors.Is(why, errLingers):
 		o.ExitCode = dreamcore.ExitTerminated
 	case errors.Is(err, sandbox.ErrOutOfMemory):
-		o.ExitCode = dreamcore.ExitKilled
+		o.ExitCode, o.OutOfMemory = dreamcore.ExitKilled, true
 	case err != nil:
 		return o, fmt.Errorf("run the agent: %w", err)
 	case o.ExitCode == 0 && !o.Success():

@@ -44,6 +44,7 @@ type Summary struct {
 	SandboxReused  bool
 	GitCommit      string
 	TimeoutReached bool
+	FilesChanged   int // created, changed and removed
 
 	Metered bool // what follows is known
 	Tokens  Tokens
@@ -66,11 +67,12 @@ func DebugEvent(s Summary) Event {
 		Reused   bool    `json:"sandbox_reused"`
 		Commit   string  `json:"git_commit,omitempty"`
 		Timeout  bool    `json:"timeout_reached,omitempty"`
+		Files    int     `json:"files_changed"`
 
 		Cost   json.Number `json:"cost_usd,omitempty"`
 		Input  *int64      `json:"input_tokens,omitempty"` // from and to the cache too
 		Output *int64      `json:"output_tokens,omitempty"`
-	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.GitCommit, s.TimeoutReached, cost, input, output})
+	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.GitCommit, s.TimeoutReached, s.FilesChanged, cost, input, output})
 }
 
 // DoneEvent is the last event of a generation that made its game.
