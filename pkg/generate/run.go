@@ -113,7 +113,7 @@ func (j *job) second(ctx context.Context, project *volume.Project, home *volume.
 	}
 	undo = func() {}
 	if !r.asked() {
-		undo = j.renew(home)
+		undo = j.renew(home, r.session)
 	}
 	if !r.session.Resume {
 		j.forget(home) // what a crash left of it is not to be continued
@@ -122,9 +122,9 @@ func (j *job) second(ctx context.Context, project *volume.Project, home *volume.
 }
 
 // renew gives the agent a home without anything of its own, because it ended
-// before it asked the model. The returned function undoes it.
-func (j *job) renew(home *volume.Home) (undo func()) {
-	id := home.Session()
+// before it asked the model. The returned function undoes it, so that the
+// conversation that was resumed is still there.
+func (j *job) renew(home *volume.Home, resumed agent.Session) (undo func()) {
 	back, err := agent.RenewHome(home.Root())
 	if err != nil {
 		j.log.Error("set the agent's home aside", "error", err)
@@ -132,8 +132,8 @@ func (j *job) renew(home *volume.Home) (undo func()) {
 	}
 	return func() {
 		err := back()
-		if id != "" {
-			err = errors.Join(err, home.SetSession(id))
+		if resumed.Resume {
+			err = errors.Join(err, home.SetSession(resumed.ID))
 		}
 		if err != nil {
 			j.log.Error("put the agent's home back", "error", err)
