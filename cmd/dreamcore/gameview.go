@@ -24,6 +24,7 @@ type gameView struct {
 	commit   string
 	free     bool   // no model was paid
 	sandbox  string // what the agent is in: a service does not tell its engine
+	causes   causes // of a failure, where the job runs in this process
 }
 
 // cliResult is what the view shows of the CLI's last line.
@@ -209,9 +210,9 @@ func (v *gameView) failed(o client.Outcome) {
 		code += fmt.Sprintf(", exit code %d", o.ExitCode)
 	}
 	v.p.Failure(o.UserMessage, code, term.Duration(time.Since(v.began)))
-	if o.Recoverable {
-		v.p.Hint("run the same command again")
-	} else {
-		v.p.Hint("for the cause, run it again with --log-level debug, or look at the service's log")
+	hint := v.causes.show(v.p)
+	if hint == "" {
+		hint = nextCommand(o)
 	}
+	v.p.Hint(hint)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -159,7 +160,11 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 	if _, given := a.flags["log_level"]; !given {
 		level = "error" // the view says what goes on
 	}
-	m, err := openMachine(ctx, s, bin, a.logger(level))
+	log := a.logger(level)
+	if !a.io.JSON { // programs read the log itself
+		log = slog.New(a.redactor.Handler(view.causes.over(log.Handler())))
+	}
+	m, err := openMachine(ctx, s, bin, log)
 	if err != nil {
 		return outcome{}, err
 	}
