@@ -201,6 +201,11 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	}
 	// In a panic, too: what is set aside is the user's.
 	defer func() { err = ofSpace(err, context.Cause(ctx), space.end(ctx)) }()
+	// A cancelled job spends nothing more, however long its agent takes to end.
+	defer context.AfterFunc(ctx, func() {
+		grant.Revoke()
+		shut()
+	})()
 	j.status("Starting the agent")
 	// Somebody who stops the sandbox stops the job. One that is lost says so
 	// itself, and better: by what was lost.
