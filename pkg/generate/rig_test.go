@@ -227,7 +227,7 @@ func newRig(t *testing.T, o options) *rig {
 		// Nothing runs it; it is only mounted.
 		AgentFile: filepath.Join(r.dir, "claude"), TimeLimit: time.Minute, OutputLines: 1000, Running: 2, Waiting: 4, PerUser: 3,
 		DisconnectGrace: 10 * time.Second,
-		Pool: pool.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour},
+		Pool:            pool.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour},
 	}
 	if o.settings != nil {
 		o.settings(&settings)
