@@ -265,7 +265,7 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns,
 		},
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
-		PerUser: c.MaxPerUser, DisconnectGrace: c.LeaveGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue,
+		PerUser: c.MaxPerUser, DisconnectGrace: c.DisconnectGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue,
 		Pool: pool.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},
 	}
 }

@@ -65,13 +65,13 @@ type Config struct {
 	Timeout  time.Duration `koanf:"timeout"`      // of one run of the agent
 	Lines    int           `koanf:"output_lines"` // forwarded of one run
 
-	MaxGenerations int           `koanf:"max_generations"`      // at once on this machine
-	MaxWaiting     int           `koanf:"max_waiting"`          // in the queue
-	MaxPerUser     int           `koanf:"max_waiting_per_user"` // behind the user's first
-	OnDisconnect   string        `koanf:"on_disconnect"`        // of a job's last client: OnDisconnectCancel or OnDisconnectContinue
-	LeaveGrace     time.Duration `koanf:"disconnect_grace"`     // before a job that has lost its last client is cancelled
-	Grace          time.Duration `koanf:"grace"`                // for running work when the service stops
-	JournalDays    int           `koanf:"journal_days"`         // event logs are kept so long
+	MaxGenerations  int           `koanf:"max_generations"`      // at once on this machine
+	MaxWaiting      int           `koanf:"max_waiting"`          // in the queue
+	MaxPerUser      int           `koanf:"max_waiting_per_user"` // behind the user's first
+	OnDisconnect    string        `koanf:"on_disconnect"`        // of a job's last client: OnDisconnectCancel or OnDisconnectContinue
+	DisconnectGrace time.Duration `koanf:"disconnect_grace"`     // before a job that has lost its last client is cancelled
+	Grace           time.Duration `koanf:"grace"`                // for running work when the service stops
+	JournalDays     int           `koanf:"journal_days"`         // event logs are kept so long
 
 	Upstream  string           `koanf:"upstream"`  // base address of the model API
 	Upstreams []upstream.Entry `koanf:"upstreams"` // instead of Upstream: tried in order
@@ -305,7 +305,7 @@ func (c Config) Validate() error {
 	check(c.MaxWaiting >= 0 && c.MaxWaiting <= 100000, "max_waiting: %d must be between 0 and 100000", c.MaxWaiting)
 	check(c.MaxPerUser >= 0 && c.MaxPerUser <= 1000, "max_waiting_per_user: %d must be between 0 and 1000", c.MaxPerUser)
 	check(c.OnDisconnect == OnDisconnectCancel || c.OnDisconnect == OnDisconnectContinue, "on_disconnect: %q must be cancel or continue", c.OnDisconnect)
-	check(c.LeaveGrace >= 0 && c.LeaveGrace <= time.Hour, "disconnect_grace: %v must be between 0s and 1h", c.LeaveGrace)
+	check(c.DisconnectGrace >= 0 && c.DisconnectGrace <= time.Hour, "disconnect_grace: %v must be between 0s and 1h", c.DisconnectGrace)
 	check(c.Grace >= 0, "grace: %v must not be negative", c.Grace)
 	check(c.JournalDays >= 1 && c.JournalDays <= 36500, "journal_days: %d must be between 1 and 36500", c.JournalDays)
 	// Not quoted: it may hold a password.
