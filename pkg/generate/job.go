@@ -188,6 +188,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	grant := d.socket.Grant(gateway.GrantOptions{
 		Job: j.id, Expires: time.Now().Add(j.settings.TimeLimit + cleanupLimit),
 		Meter: j.meter(), User: string(j.wish.User), Project: string(j.wish.Project), Sandbox: d.ID(),
+		Context: ctx, // a cancelled job spends nothing more
 	})
 	defer grant.Revoke()
 	env, shut := d.letOut(j.id)
@@ -201,11 +202,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	}
 	// In a panic, too: what is set aside is the user's.
 	defer func() { err = ofSpace(err, context.Cause(ctx), space.end(ctx)) }()
-	// A cancelled job spends nothing more, however long its agent takes to end.
-	defer context.AfterFunc(ctx, func() {
-		grant.Revoke()
-		shut()
-	})()
+	defer context.AfterFunc(ctx, shut)() // a cancelled job reaches nothing more
 	j.status("Starting the agent")
 	// Somebody who stops the sandbox stops the job. One that is lost says so
 	// itself, and better: by what was lost.
