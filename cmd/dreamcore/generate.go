@@ -213,7 +213,7 @@ func (m *machine) generate(ctx context.Context, req dreamcore.Request, lang drea
 	if err != nil {
 		return end, err
 	}
-	job, err := m.service.Submit(ctx, wish, lang)
+	job, err := m.service.Submit(context.WithoutCancel(ctx), wish, lang)
 	if err != nil {
 		return end, err
 	}

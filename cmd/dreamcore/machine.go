@@ -267,6 +267,7 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 			Hosts: slices.Concat(c.AllowHosts, c.AllowPrivateHosts),
 		},
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
+		PerUser: c.MaxPerUser, DisconnectGrace: c.DisconnectGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue,
 		Pool: pool.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},
 	}
 }

@@ -122,7 +122,7 @@ type Arrival struct {
 // to the end of the answer, also those after a terminal event. An error of fn
 // ends the call and is returned.
 func (c *Client) TestStream(ctx context.Context, fn func(Arrival) error) error {
-	return c.stream(ctx, NameTestStream, []byte("{}"), func(e dreamcore.Event) error {
+	return c.stream(ctx, nil, c.post(NameTestStream, []byte("{}")), func(e dreamcore.Event) error {
 		return fn(Arrival{Event: e, At: time.Now()})
 	})
 }
@@ -142,17 +142,19 @@ var errEnded = errors.New("the stream has ended")
 
 // Generate asks for a game and hands every event to fn as it arrives, the
 // terminal one too. The error tells that there is no outcome: no answer, a
-// refusal before the stream, a cut, or fn's own error. Cancelling ctx leaves
-// the server's generation to the server.
+// refusal before the stream, a cut, or fn's own error. A stream that breaks is
+// taken up again where the server names its job (see follow). When ctx ends, or
+// fn fails, the job is cancelled.
 func (c *Client) Generate(ctx context.Context, req dreamcore.Request, fn func(dreamcore.Event) error) (Outcome, error) {
 	body, err := marshal(req)
 	if err != nil {
 		return Outcome{}, err
 	}
 	var outcome Outcome
-	err = c.stream(ctx, NameGenerateGame, body, func(e dreamcore.Event) error {
+	f := &following{}
+	err = c.follow(ctx, f, c.post(NameGenerateGame, body), func(e dreamcore.Event) error {
 		if err := fn(e); err != nil {
-			return err
+			return &stopped{err}
 		}
 		if !terminal(e) {
 			return nil
@@ -161,7 +163,20 @@ func (c *Client) Generate(ctx context.Context, req dreamcore.Request, fn func(dr
 		return errEnded
 	})
 	if errors.Is(err, errEnded) {
-		err = nil
+		return outcome, nil
+	}
+	own, byCaller := errors.AsType[*stopped](err)
+	if f.job != "" && !req.Detach && (byCaller || ctx.Err() != nil) {
+		c.cancelJob(ctx, f.job)
+	}
+	if byCaller {
+		err = own.err
 	}
 	return outcome, err
 }
+
+// stopped is an error of the caller's function.
+type stopped struct{ err error }
+
+func (s *stopped) Error() string { return s.err.Error() }
+func (s *stopped) Unwrap() error { return s.err }

@@ -129,12 +129,13 @@ func origin(u *url.URL) string {
 
 // call is one request.
 type call struct {
-	name   string // of the endpoint
+	name   string // of the endpoint, or a path below it: jobs/ID/events
 	method string
 	query  url.Values
 	body   []byte
 	secret *string // nil sends no header
 	accept string
+	after  string // Last-Event-ID; "" sends none
 }
 
 // post returns a call with the client's own secret.
@@ -177,6 +178,9 @@ func (c *Client) do(ctx context.Context, r call) (*http.Response, error) {
 	}
 	if r.secret != nil {
 		req.Header.Set(SecretHeader, *r.secret)
+	}
+	if r.after != "" {
+		req.Header.Set("Last-Event-ID", r.after)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

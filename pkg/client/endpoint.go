@@ -100,8 +100,15 @@ func ParseEndpoint(s string) (Endpoint, error) {
 }
 
 // URL returns the address of the endpoint called name, spelled with
-// underscores, such as "test_sandbox_io".
+// underscores, such as "test_sandbox_io". What has slashes in it is a path below
+// the endpoints; in the host form every host has it, so that of generate_game.
 func (e Endpoint) URL(name string) string {
+	if strings.Contains(name, "/") {
+		if e.byHost {
+			return e.URL(NameGenerateGame) + name
+		}
+		return e.base() + "/" + name
+	}
 	dashed := strings.ReplaceAll(name, "_", "-")
 	if e.byHost {
 		label := dashed

@@ -31,16 +31,17 @@ const (
 	typeError = "error"
 )
 
-// stream posts body and hands every event to fn until the answer ends. A
+// stream sends a request and hands every event to fn until the answer ends. A
 // stream without a terminal event was cut, which is an error. So is an answer
-// that is no stream.
-func (c *Client) stream(ctx context.Context, name string, body []byte, fn func(dreamcore.Event) error) error {
+// that is no stream. f learns the job and the events that have come; it may be
+// nil.
+func (c *Client) stream(ctx context.Context, f *following, r call, fn func(dreamcore.Event) error) error {
+	name := r.name
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := time.AfterFunc(c.opts.Timeout, func() { cancel(&errTimeout{"answer", c.opts.Timeout}) })
 	defer watch.Stop()
 
-	r := c.post(name, body)
 	r.accept = "text/event-stream"
 	resp, err := c.do(ctx, r)
 	if err != nil {
@@ -51,9 +52,10 @@ func (c *Client) stream(ctx context.Context, name string, body []byte, fn func(d
 		return err
 	}
 	watch.Stop()
+	f.begin(resp.Header)
 	silence := time.AfterFunc(c.opts.Silence, func() { cancel(&errTimeout{"sign of life", c.opts.Silence}) })
 	defer silence.Stop()
-	return c.events(ctx, name, &pacedReader{r: resp.Body, heard: func() { silence.Reset(c.opts.Silence) }}, fn)
+	return c.events(ctx, name, f, &pacedReader{r: resp.Body, heard: func() { silence.Reset(c.opts.Silence) }}, fn)
 }
 
 // streamHead refuses an answer that is no stream.
@@ -93,13 +95,13 @@ func (p *pacedReader) Read(b []byte) (int, error) {
 }
 
 // events parses a stream.
-func (c *Client) events(ctx context.Context, name string, body *pacedReader, fn func(dreamcore.Event) error) error {
+func (c *Client) events(ctx context.Context, name string, f *following, body *pacedReader, fn func(dreamcore.Event) error) error {
 	parser := sse.NewEventStreamReader(body, c.maxEvent)
 	ended := false
 	for {
 		block, err := parser.ReadEvent()
 		if err != nil {
-			return c.streamEnd(ctx, name, err, ended)
+			return c.streamEnd(ctx, f, name, err, ended)
 		}
 		data, ok := eventData(block)
 		if !ok {
@@ -109,12 +111,13 @@ func (c *Client) events(ctx context.Context, name string, body *pacedReader, fn 
 			if body.over && !json.Valid(data) {
 				// The parser delivers a cut event as if it were whole.
 				if _, err := parser.ReadEvent(); err != nil {
-					return c.streamEnd(ctx, name, err, ended)
+					return c.streamEnd(ctx, f, name, err, ended)
 				}
 			}
 			return c.malformed(name, fmt.Sprintf("an event is no JSON object, it begins with %q", c.text(string(data[:min(len(data), 80)]))))
 		}
 		ended = ended || terminal(data)
+		f.took(block)
 		if err := fn(data); err != nil {
 			return err
 		}
@@ -123,7 +126,7 @@ func (c *Client) events(ctx context.Context, name string, body *pacedReader, fn 
 
 // streamEnd judges the end of a stream. After the terminal event a broken
 // connection loses nothing.
-func (c *Client) streamEnd(ctx context.Context, name string, err error, ended bool) error {
+func (c *Client) streamEnd(ctx context.Context, f *following, name string, err error, ended bool) error {
 	switch {
 	case errors.Is(err, bufio.ErrTooLong):
 		return c.malformed(name, fmt.Sprintf("an event is longer than %d MiB", c.maxEvent>>20))
@@ -132,6 +135,7 @@ func (c *Client) streamEnd(ctx context.Context, name string, err error, ended bo
 	case ended:
 		return nil
 	}
+	f.breaks()
 	return c.cut(name, err)
 }
 

@@ -210,7 +210,7 @@ func TestReadsStaySmallAfterALargeEvent(t *testing.T) {
 	c := connect(t, "http://host")
 	n := 0
 	body := &greedyReader{Reader: &b}
-	err := c.events(t.Context(), "x", &pacedReader{r: body, heard: func() {}}, func(dreamcore.Event) error { n++; return nil })
+	err := c.events(t.Context(), "x", nil, &pacedReader{r: body, heard: func() {}}, func(dreamcore.Event) error { n++; return nil })
 	if err != nil || n != 20_002 {
 		t.Errorf("%d events, %v", n, err)
 	}
@@ -236,7 +236,7 @@ func FuzzEvents(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ended := false
-		err := c.events(t.Context(), "x", &pacedReader{r: bytes.NewReader(b), heard: func() {}}, func(e dreamcore.Event) error {
+		err := c.events(t.Context(), "x", nil, &pacedReader{r: bytes.NewReader(b), heard: func() {}}, func(e dreamcore.Event) error {
 			if !json.Valid(e) {
 				t.Errorf("event %q is no JSON", e)
 			}

@@ -65,10 +65,13 @@ type Config struct {
 	Timeout  time.Duration `koanf:"timeout"`      // of one run of the agent
 	Lines    int           `koanf:"output_lines"` // forwarded of one run
 
-	MaxGenerations int           `koanf:"max_generations"` // at once on this machine
-	MaxWaiting     int           `koanf:"max_waiting"`     // in the queue
-	Grace          time.Duration `koanf:"grace"`           // for running work when the service stops
-	JournalDays    int           `koanf:"journal_days"`    // event logs are kept so long
+	MaxGenerations  int           `koanf:"max_generations"`      // at once on this machine
+	MaxWaiting      int           `koanf:"max_waiting"`          // in the queue
+	MaxPerUser      int           `koanf:"max_waiting_per_user"` // behind the user's first
+	OnDisconnect    string        `koanf:"on_disconnect"`        // of a job's last client: OnDisconnectCancel or OnDisconnectContinue
+	DisconnectGrace time.Duration `koanf:"disconnect_grace"`     // before a job that has lost its last client is cancelled
+	Grace           time.Duration `koanf:"grace"`                // for running work when the service stops
+	JournalDays     int           `koanf:"journal_days"`         // event logs are kept so long
 
 	Upstream  string           `koanf:"upstream"`  // base address of the model API
 	Upstreams []upstream.Entry `koanf:"upstreams"` // instead of Upstream: tried in order
@@ -108,6 +111,12 @@ type Config struct {
 // DefaultUpstream is the vendor's address of the model API.
 const DefaultUpstream = upstream.DefaultAddress
 
+// Values of on_disconnect.
+const (
+	OnDisconnectCancel   = "cancel"
+	OnDisconnectContinue = "continue"
+)
+
 // DefaultListen is where the service listens unless told otherwise.
 const DefaultListen = "127.0.0.1:8080"
 
@@ -144,6 +153,9 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"output_lines":             1000,
 		"max_generations":          4,
 		"max_waiting":              64,
+		"max_waiting_per_user":     3,
+		"on_disconnect":            OnDisconnectCancel,
+		"disconnect_grace":         10 * time.Second,
 		"grace":                    30 * time.Second,
 		"journal_days":             7,
 		"upstream":                 DefaultUpstream,
@@ -291,6 +303,9 @@ func (c Config) Validate() error {
 	check(c.Lines >= 1, "output_lines: %d must be at least 1", c.Lines)
 	check(c.MaxGenerations >= 1 && c.MaxGenerations <= 10000, "max_generations: %d must be between 1 and 10000", c.MaxGenerations)
 	check(c.MaxWaiting >= 0 && c.MaxWaiting <= 100000, "max_waiting: %d must be between 0 and 100000", c.MaxWaiting)
+	check(c.MaxPerUser >= 0 && c.MaxPerUser <= 1000, "max_waiting_per_user: %d must be between 0 and 1000", c.MaxPerUser)
+	check(c.OnDisconnect == OnDisconnectCancel || c.OnDisconnect == OnDisconnectContinue, "on_disconnect: %q must be cancel or continue", c.OnDisconnect)
+	check(c.DisconnectGrace >= 0 && c.DisconnectGrace <= time.Hour, "disconnect_grace: %v must be between 0s and 1h", c.DisconnectGrace)
 	check(c.Grace >= 0, "grace: %v must not be negative", c.Grace)
 	check(c.JournalDays >= 1 && c.JournalDays <= 36500, "journal_days: %d must be between 1 and 36500", c.JournalDays)
 	// Not quoted: it may hold a password.

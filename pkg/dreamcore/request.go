@@ -14,6 +14,7 @@ type Request struct {
 	ProjectID string `json:"project_id"`
 	Prompt    string `json:"prompt"`
 	TestError string `json:"_test_error,omitempty"`
+	Detach    bool   `json:"detach,omitempty"` // the job runs on when its client has gone
 }
 
 // Wish is a validated Request.
@@ -22,6 +23,7 @@ type Wish struct {
 	Project   ProjectID
 	Prompt    string
 	TestError TestError
+	Detach    bool
 }
 
 // Validate checks the fields in the order of the contract and returns the
@@ -42,7 +44,7 @@ func (r Request) Validate() (Wish, error) {
 	if err != nil {
 		return Wish{}, err
 	}
-	return Wish{User: user, Project: project, Prompt: r.Prompt, TestError: test}, nil
+	return Wish{User: user, Project: project, Prompt: r.Prompt, TestError: test, Detach: r.Detach}, nil
 }
 
 // ValidatePrompt refuses prompts that the CLI would silently ignore (white

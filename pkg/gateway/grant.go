@@ -20,6 +20,9 @@ type GrantOptions struct {
 	Expires time.Time // after it the token is refused and requests are cut; zero: never
 	Models  []string  // the models of this job; empty takes the gateway's Config.Models
 	Meter   Meter     // keeps the books of the job; nil: there are none, and no limits
+	// Context is the job's. When it ends, the token is refused and requests are
+	// cut at once, however long the agent takes to end. Optional.
+	Context context.Context
 	// For the audit log, beside Job.
 	User, Project, Sandbox string
 }
@@ -47,7 +50,7 @@ type Grant struct {
 
 	ctx    context.Context // the grant's lifetime
 	cancel context.CancelCauseFunc
-	stop   context.CancelFunc // frees the timer of the expiry
+	stop   context.CancelFunc // frees the timer of the expiry and the watch on the job
 
 	mu       sync.Mutex
 	inflight int           // guarded by mu
@@ -83,6 +86,13 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 	gr.ctx, gr.cancel, gr.stop = parent, cancel, func() {}
 	if !opts.Expires.IsZero() {
 		gr.ctx, gr.stop = context.WithDeadlineCause(parent, opts.Expires, errExpired)
+	}
+	if opts.Context != nil {
+		release, unwatch := gr.stop, context.AfterFunc(opts.Context, func() { cancel(errRevoked) })
+		gr.stop = func() {
+			unwatch()
+			release()
+		}
 	}
 	if !s.addGrant(gr) {
 		gr.Revoke()

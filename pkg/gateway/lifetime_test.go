@@ -47,6 +47,31 @@ func TestTheUpstreamIsToldWhenTheClientGoes(t *testing.T) {
 	wantFailure(t, r, "") // the model did nothing wrong
 }
 
+func TestAGrantEndsWithItsJob(t *testing.T) {
+	begun, ended := make(chan struct{}), make(chan struct{})
+	r := newRig(t, endless(begun, ended))
+	job, cancel := context.WithCancel(t.Context())
+	r.grant = r.socket.Grant(GrantOptions{Job: "job-2", Context: job})
+	resp, err := r.client.Do(r.request(testBody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	within(t, "begin", begun)
+	cancel() // and nobody revokes it
+	within(t, "the upstream's request", ended)
+	if a := r.do(r.request(testBody)); a.status != http.StatusUnauthorized {
+		t.Errorf("the token of a cancelled job: %+v", a)
+	}
+	r.grant.Revoke()
+	if late := r.socket.Grant(GrantOptions{Job: "job-3", Context: job}); late.begin() == nil {
+		late.end()
+		// The watch on a context that has ended runs in a goroutine of its own.
+		within(t, "a grant of a job that has ended", late.ctx.Done())
+	}
+	wantFailure(t, r, "")
+}
+
 func TestTheUpstreamIsToldWhenTheClientGoesBeforeTheAnswer(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {

@@ -3,8 +3,9 @@
 // event into the job's journal, saves the version, and ends with exactly one
 // terminal event.
 //
-// A job belongs to the service, not to whoever asked: the client may go away,
-// the job goes on, and its journal tells the rest.
+// A job belongs to the service, which counts its listeners: when the last one
+// has gone, the job is cancelled, unless it was asked for with detach (see
+// listener.go). Its journal keeps what has happened.
 package generate
 
 import (
@@ -61,7 +62,11 @@ type Settings struct {
 	OutputLines int           // lines of the agent that are forwarded
 	Running     int           // generations at once
 	Waiting     int           // generations in the queue
-	Pool        pool.Limits   // of the sandboxes that are kept
+	PerUser     int           // generations of one user that wait behind the user's first
+
+	DisconnectGrace time.Duration // how long a job runs on after its last listener has gone
+	RunOn           bool          // jobs run on without listeners
+	Pool            pool.Limits   // of the sandboxes that are kept
 }
 
 // Service makes games. Its methods are safe for concurrent use.
@@ -77,7 +82,7 @@ type Service struct {
 
 	mu     sync.Mutex
 	closed bool
-	jobs   map[string]context.CancelCauseFunc
+	jobs   map[string]*liveJob        // that have not ended
 	desks  map[dreamcore.UserID]*desk // the newest of each user, for those who ask by name
 	wg     sync.WaitGroup
 }
@@ -86,6 +91,8 @@ type Service struct {
 var (
 	errStopping  = errors.New("the service is stopping")
 	errCancelled = errors.New("the job was cancelled")
+	errAlone     = errors.New("its last listener has gone")
+	errReplaced  = errors.New("its last listener has gone and the user asked for another game")
 )
 
 // New makes a service that runs until Close.
@@ -94,8 +101,8 @@ func New(parts Parts, s Settings) (*Service, error) {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
 	svc := &Service{
-		parts: parts, log: parts.Logger, admission: newAdmission(s.Running, s.Waiting),
-		jobs: map[string]context.CancelCauseFunc{}, desks: map[dreamcore.UserID]*desk{},
+		parts: parts, log: parts.Logger, admission: newAdmission(s.admission()),
+		jobs: map[string]*liveJob{}, desks: map[dreamcore.UserID]*desk{},
 	}
 	svc.settings.Store(&s)
 	var err error
@@ -123,19 +130,25 @@ func (s *Service) Apply(settings Settings) error {
 		return err
 	}
 	s.settings.Store(&settings)
-	s.admission.resize(settings.Running, settings.Waiting)
+	s.admission.resize(settings.admission())
 	return nil
 }
 
+func (s Settings) admission() admissionLimits {
+	return admissionLimits{running: s.Running, waiting: s.Waiting, perUser: s.PerUser}
+}
+
 // Submit begins a job and returns its id, by which its events are in the
-// journal. ctx bounds only the call. It fails with CodeConflict when the user
-// has a job already and with CodeBusy when too many wait.
-func (s *Service) Submit(_ context.Context, wish dreamcore.Wish, lang dreamcore.Language) (string, error) {
+// journal. The caller is the job's first listener, until ctx ends. Jobs of the
+// same user without a listener are cancelled, unless they run on without one.
+// It fails with CodeBusy when too many jobs wait.
+func (s *Service) Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return "", &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "the service is stopping", Hint: "try again in a moment"}
 	}
+	s.replace(wish.User)
 	t, err := s.admission.enter(wish.User)
 	if err != nil {
 		return "", err
@@ -146,37 +159,24 @@ func (s *Service) Submit(_ context.Context, wish dreamcore.Wish, lang dreamcore.
 		t.leave()
 		return "", fmt.Errorf("begin job: %w", err)
 	}
-	ctx, cancel := context.WithCancelCause(s.run)
-	s.jobs[id] = cancel
 	j := &job{
 		id: id, wish: wish, lang: lang, journal: log, ticket: t, service: s,
 		settings: *s.settings.Load(), began: time.Now(),
 		log: s.log.With("job", id, "user", string(wish.User), "project", string(wish.Project)),
 	}
+	run, stop := context.WithCancelCause(s.run)
+	l := &liveJob{
+		id: id, user: wish.User, ticket: t, stop: stop,
+		grace: j.settings.DisconnectGrace, runOn: j.settings.RunOn || wish.Detach,
+	}
+	s.jobs[id] = l
+	s.listen(ctx, l)
 	s.wg.Go(func() {
-		defer s.forget(id)
+		defer s.forget(l)
 		defer t.leave()
-		j.work(ctx)
+		j.work(run)
 	})
 	return id, nil
-}
-
-// Cancel stops a job; its last event says that it was interrupted. A job that
-// has ended, or never was, is no error.
-func (s *Service) Cancel(id string) {
-	s.mu.Lock()
-	cancel := s.jobs[id]
-	s.mu.Unlock()
-	if cancel != nil {
-		cancel(errCancelled)
-	}
-}
-
-func (s *Service) forget(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.jobs[id](nil)
-	delete(s.jobs, id)
 }
 
 // Close takes no more jobs and waits for those that run. When ctx ends it

@@ -196,6 +196,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	defer func() {
 		err = ofSpace(err, context.Cause(ctx), space.end(ctx), j.service.parts.Volumes.CheckFree)
 	}()
+	defer context.AfterFunc(ctx, shut)() // a cancelled job reaches nothing more
 	j.status("Starting the agent")
 	// Somebody who stops the sandbox stops the job. One that is lost says so
 	// itself, and better: by what was lost.

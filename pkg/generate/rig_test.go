@@ -225,8 +225,9 @@ func newRig(t *testing.T, o options) *rig {
 		Root:  sandbox.Root{Path: r.dir},
 		Agent: agent.Config{Path: "/opt/claude", Home: "/home/agent", Socket: "/run/gw/" + gateway.SocketName, UID: agentU, GID: agentU},
 		// Nothing runs it; it is only mounted.
-		AgentFile: filepath.Join(r.dir, "claude"), TimeLimit: time.Minute, OutputLines: 1000, Running: 2, Waiting: 4,
-		Pool: pool.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour},
+		AgentFile: filepath.Join(r.dir, "claude"), TimeLimit: time.Minute, OutputLines: 1000, Running: 2, Waiting: 4, PerUser: 3,
+		DisconnectGrace: 10 * time.Second,
+		Pool:            pool.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour},
 	}
 	if o.settings != nil {
 		o.settings(&settings)
@@ -255,8 +256,8 @@ func (r *rig) close() {
 		}
 	}
 	a := r.service.admission
-	if a.running != 0 || len(a.queue) != 0 || len(a.users) != 0 {
-		r.t.Errorf("admission is left with %d running, %d waiting, %d users", a.running, len(a.queue), len(a.users))
+	if a.running != 0 || a.waiting != 0 || len(a.line) != 0 || len(a.users) != 0 {
+		r.t.Errorf("admission is left with %d running, %d waiting, %d in line, %d users", a.running, a.waiting, len(a.line), len(a.users))
 	}
 	if len(r.service.jobs) != 0 {
 		r.t.Errorf("%d jobs are left", len(r.service.jobs))

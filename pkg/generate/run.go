@@ -66,6 +66,7 @@ func (j *job) runOnce(ctx context.Context, d *desk, home *volume.Home, deadline 
 	grant := d.socket.Grant(gateway.GrantOptions{
 		Job: j.id, Expires: deadline.Add(cleanupLimit),
 		Meter: j.meter(), User: string(j.wish.User), Project: string(j.wish.Project), Sandbox: d.ID(),
+		Context: ctx, // a cancelled job spends nothing more
 	})
 	defer grant.Revoke()
 	cfg := j.settings.Agent

@@ -29,16 +29,33 @@ func TestAClientIsNotBusyOnceItHasReadTheLastEvent(t *testing.T) {
 	}
 }
 
-func TestOneJobOfAUserAtATime(t *testing.T) {
-	r := newRig(t, options{play: untilStopped})
-	id := r.submit(wish(alice, "x"))
-	_, err := r.service.Submit(t.Context(), wish(alice, "y"), dreamcore.English)
-	if dreamcore.CodeOf(err) != dreamcore.CodeConflict {
-		t.Errorf("a second job: %v", err)
+func TestAnotherJobOfAUserWaitsItsTurn(t *testing.T) {
+	r := newRig(t, options{play: untilStopped, settings: func(s *Settings) { s.Running, s.Waiting, s.PerUser = 5, 10, 3 }})
+	first := r.submit(wish(alice, "1"))
+	r.until(first, isType("began"))
+	ids := []string{first}
+	for range 3 {
+		ids = append(ids, r.submit(wish(alice, "x")))
 	}
-	r.service.Cancel(id)
-	r.events(id)
-	if logs, err := filepath.Glob(filepath.Join(r.dir, "jobs", "*")); err != nil || len(logs) != 1 {
+	r.until(ids[3], says("place 3"))
+	_, err := r.service.Submit(t.Context(), wish(alice, "one too many"), dreamcore.English)
+	if dreamcore.CodeOf(err) != dreamcore.CodeBusy || dreamcore.HintOf(err) == "" {
+		t.Errorf("a fifth job: %v", err)
+	}
+	other := r.submit(wish(bob, "x"))
+	r.until(other, isType("began")) // not behind those of Alice
+	// In order, one after the other.
+	for i, id := range ids {
+		r.until(id, isType("began"))
+		for _, later := range ids[i+1:] {
+			if state, _, ok := r.service.State(later); state != dreamcore.JobQueued || !ok {
+				t.Errorf("while job %d runs, a later one is %q", i, state)
+			}
+		}
+		r.service.Cancel(id)
+		r.events(id)
+	}
+	if logs, err := filepath.Glob(filepath.Join(r.dir, "jobs", "*")); err != nil || len(logs) != 5 {
 		t.Errorf("logs %v, %v", logs, err)
 	}
 }
@@ -123,13 +140,10 @@ func TestCloseGivesRunningJobsTheirGrace(t *testing.T) {
 	// No more jobs are taken as soon as it is closing.
 	for {
 		_, err := r.service.Submit(t.Context(), wish(bob, "x"), dreamcore.English)
-		if dreamcore.CodeOf(err) == dreamcore.CodeBusy {
-			break
+		if err != nil && strings.Contains(err.Error(), "stopping") {
+			break // before that, Bob's jobs have their grace too
 		}
-		if err == nil {
-			continue // it was not closing yet; this one has its grace too
-		}
-		if dreamcore.CodeOf(err) != dreamcore.CodeConflict {
+		if err != nil && dreamcore.CodeOf(err) != dreamcore.CodeBusy {
 			t.Fatal(err)
 		}
 	}
@@ -298,7 +312,7 @@ func TestAJournalThatCannotBeginAJobGivesThePlaceBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := r.service.Submit(t.Context(), wish(alice, "x"), dreamcore.English); err == nil || dreamcore.CodeOf(err) == dreamcore.CodeConflict {
+		if _, err := r.service.Submit(t.Context(), wish(alice, "x"), dreamcore.English); err == nil || dreamcore.CodeOf(err) == dreamcore.CodeBusy {
 			t.Errorf("%v", err)
 		}
 	}

@@ -202,29 +202,51 @@ func countLines(f *os.File) (size int64, lines uint64, err error) {
 	}
 }
 
+// Last returns the last event of a job so far, which is its terminal event if
+// the job has ended; nil if it has no event yet. CodeNotFound: there is no such
+// job.
+func (s *Store) Last(job string) (dreamcore.Event, error) {
+	r, err := s.Reader(job, 0)
+	if err != nil {
+		return nil, err
+	}
+	line, err := lastLine(r.f)
+	if err != nil {
+		err = diskError("read the end of "+r.f.Name(), err)
+	}
+	return line, errors.Join(err, r.Close())
+}
+
 // endsTerminal tells whether the last whole line of f is a terminal event.
 func endsTerminal(f *os.File) (bool, error) {
+	line, err := lastLine(f)
+	return line != nil && isTerminal(line), err
+}
+
+// lastLine returns the last whole line of f without its newline; nil if there
+// is none, or one that is too long to be an event.
+func lastLine(f *os.File) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	stop, err := lastNewline(f, info.Size())
 	if err != nil || stop < 0 {
-		return false, err
+		return nil, err
 	}
 	start, err := lastNewline(f, stop)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	start++
 	if stop-start > dreamcore.MaxEventBytes {
-		return false, nil // not written by us, so not the end of a job either
+		return nil, nil // not written by us, so not the end of a job either
 	}
 	line := make([]byte, stop-start)
 	if _, err := f.ReadAt(line, start); err != nil && err != io.EOF {
-		return false, err
+		return nil, err
 	}
-	return isTerminal(line), nil
+	return line, nil
 }
 
 // lastNewline returns the offset of the last newline before offset before, or

@@ -4,21 +4,22 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
+	"slices"
+	"strings"
 )
 
-// SecretHeader carries the internal secret.
+// SecretHeader carries the internal secret. Authorization: Bearer does as well.
 const SecretHeader = "X-Modal-Secret"
 
 // authorized tells whether a request carries one of the valid secrets. The
 // time it takes depends on the lengths only: the hashes make all comparisons
 // equally long, and every secret is compared whatever the others gave.
 func authorized(h http.Header, valid []string) bool {
-	given := h.Values(SecretHeader)
-	// Of two values a proxy before us and we might believe different ones.
-	if len(given) != 1 || given[0] == "" {
+	given, ok := givenSecret(h)
+	if !ok {
 		return false
 	}
-	sum := sha256.Sum256([]byte(given[0]))
+	sum := sha256.Sum256([]byte(given))
 	match := 0
 	for _, secret := range valid {
 		if secret == "" {
@@ -28,6 +29,31 @@ func authorized(h http.Header, valid []string) bool {
 		match |= subtle.ConstantTimeCompare(sum[:], want[:])
 	}
 	return match == 1
+}
+
+// givenSecret returns the secret that a request carries. Of two different ones
+// a proxy before us and we might believe different ones, so that is none.
+// Authorization in a scheme other than Bearer is not meant for us.
+func givenSecret(h http.Header) (secret string, ok bool) {
+	given := slices.Clone(h.Values(SecretHeader))
+	if len(given) > 1 {
+		return "", false
+	}
+	for _, v := range h.Values("Authorization") {
+		scheme, token, _ := strings.Cut(v, " ")
+		if strings.EqualFold(scheme, "Bearer") {
+			given = append(given, strings.TrimLeft(token, " "))
+		}
+	}
+	if len(given) == 0 || given[0] == "" {
+		return "", false
+	}
+	for _, other := range given[1:] {
+		if subtle.ConstantTimeCompare([]byte(other), []byte(given[0])) != 1 {
+			return "", false
+		}
+	}
+	return given[0], true
 }
 
 func anySecret(secrets []string) bool {

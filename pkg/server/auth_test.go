@@ -34,9 +34,13 @@ func TestOnlyARightSecretGetsIn(t *testing.T) {
 		{"two headers", []string{secret, "wrong"}, false},
 		{"long", []string{strings.Repeat("x", 30<<10)}, false},
 	}
+	jobEndpoints := 0
 	for _, e := range (&Server{}).endpoints() {
 		if e.open {
 			continue
+		}
+		if strings.Contains(e.name, "{id}") {
+			jobEndpoints++
 		}
 		for _, tt := range tests {
 			t.Run(e.name+" "+tt.name, func(t *testing.T) {
@@ -57,8 +61,49 @@ func TestOnlyARightSecretGetsIn(t *testing.T) {
 			})
 		}
 	}
-	if n := len(sv.generator.ids); n != 2 {
-		t.Errorf("%d generations were started, want those of the 2 right secrets", n)
+	started := len(sv.generator.ids)
+	if asked := 2 + jobEndpoints*len(tests); started != asked {
+		t.Errorf("%d generations were started, want those of the 2 right secrets and %d for the endpoints of jobs", started, asked-2)
+	}
+}
+
+func TestTheSecretAsABearerToken(t *testing.T) {
+	sv := start(t, options{})
+	tests := []struct {
+		name          string
+		header        []string
+		authorization []string
+		in            bool
+	}{
+		{"bearer", nil, []string{"Bearer " + secret}, true},
+		{"the scheme in any case", nil, []string{"bearer  " + secret2}, true},
+		{"both, the same", []string{secret}, []string{"Bearer " + secret}, true},
+		{"of another scheme beside it", []string{secret}, []string{"Basic dXNlcjpwYXNz"}, true},
+		{"both, both valid", []string{secret}, []string{"Bearer " + secret2}, false},
+		{"both, one wrong", []string{secret}, []string{"Bearer wrong"}, false},
+		{"both, the other wrong", []string{"wrong"}, []string{"Bearer " + secret}, false},
+		{"both, one empty", []string{""}, []string{"Bearer " + secret}, false},
+		{"both, the other empty", []string{secret}, []string{"Bearer "}, false},
+		{"two", nil, []string{"Bearer " + secret, "Bearer " + secret2}, false},
+		{"wrong", nil, []string{"Bearer wrong"}, false},
+		{"empty", nil, []string{"Bearer "}, false},
+		{"no scheme", nil, []string{secret}, false},
+		{"another scheme", nil, []string{"Basic " + secret}, false},
+		{"two headers", []string{secret, secret}, []string{"Bearer " + secret}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			req := sv.request(http.MethodPost, "/test_auth", "")
+			req.Header.Del(SecretHeader)
+			req.Header[SecretHeader], req.Header["Authorization"] = tt.header, tt.authorization
+			want := http.StatusUnauthorized
+			if tt.in {
+				want = http.StatusOK
+			}
+			if res := sv.do(req); res.StatusCode != want {
+				t.Errorf("status %d, want %d", res.StatusCode, want)
+			}
+		})
 	}
 }
 

@@ -70,12 +70,13 @@ func invalidJSON(cause error) error {
 // field's format accepts it.
 const notText = "(not a string)"
 
-// decodeRequest reads the request for a game. The only error is that body is
-// no JSON object: fields are for Request.Validate. Unknown fields are left
+// decodeRequest reads the request for a game. The errors are that body is no
+// JSON object and that detach is no boolean: other fields are for
+// Request.Validate. Unknown fields are left
 // out, null is as good as missing, and of a name that occurs twice the last
 // one counts, as in the old backend.
 func decodeRequest(body []byte) (dreamcore.Request, error) {
-	fields := map[string]json.RawMessage{"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil}
+	fields := map[string]json.RawMessage{"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil, "detach": nil}
 	if err := decodeObject(body, fields); err != nil {
 		return dreamcore.Request{}, invalidJSON(err)
 	}
@@ -85,7 +86,22 @@ func decodeRequest(body []byte) (dreamcore.Request, error) {
 		Prompt:    text(fields["prompt"], ""), // "prompt is required", which it is
 		TestError: text(fields["_test_error"], notText),
 	}
-	return r, nil
+	var err error
+	r.Detach, err = flag("detach", fields["detach"])
+	return r, err
+}
+
+// flag is the value of a boolean member; missing and null are false.
+func flag(name string, raw json.RawMessage) (bool, error) {
+	switch string(raw) {
+	case "", "null", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	}
+	return false, &dreamcore.Error{
+		Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be a boolean", Hint: "use true or false",
+	}
 }
 
 // decodeObject fills the wanted members of a JSON object into fields. Names

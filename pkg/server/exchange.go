@@ -78,6 +78,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.auditRefusal(r)
 		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Unauthorized"})
 	default:
+		for name, value := range found.values {
+			r.SetPathValue(name, value)
+		}
 		found.endpoint.serve(x, r)
 	}
 	if x.cut != nil {

@@ -7,17 +7,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
 )
 
-// JobHeader names the job in the answer of generate_game.
+// JobHeader names the job in every answer that streams its events.
 const JobHeader = "X-Job-Id"
 
-// generateGame starts a generation and streams its events. The job outlives
-// the request: only Submit sees the request's values, nothing its end.
+// generateGame starts a generation and streams its events. The client is the
+// job's first listener; see presence for when it has gone.
 func (s *Server) generateGame(x *exchange, r *http.Request) {
 	body, ok := x.readBody(r)
 	if !ok {
@@ -33,8 +32,8 @@ func (s *Server) generateGame(x *exchange, r *http.Request) {
 		x.fail(err)
 		return
 	}
-	lang := preferredLanguage(strings.Join(r.Header.Values("Accept-Language"), ","), s.cfg.DefaultLanguage)
-	job, err := s.cfg.Generator.Submit(context.WithoutCancel(r.Context()), wish, lang)
+	lang := s.language(r)
+	job, err := s.cfg.Generator.Submit(presence(r), wish, lang)
 	if err != nil {
 		x.fail(fmt.Errorf("start a generation: %w", err))
 		return
@@ -46,18 +45,14 @@ func (s *Server) generateGame(x *exchange, r *http.Request) {
 		x.fail(&dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the events of the new job cannot be read", Err: err})
 		return
 	}
-	defer func() {
-		if err := reader.Close(); err != nil {
-			x.log.Warn("close the log of a job", "error", err)
-		}
-	}()
+	defer x.closeReader(reader)
 	x.Header().Set(JobHeader, job)
-	s.follow(x, r, reader, lang)
+	s.follow(x, r, tail(reader), lang)
 }
 
-// follow streams a job from where reader stands to its terminal event.
-func (s *Server) follow(x *exchange, r *http.Request, reader *journal.Reader, lang dreamcore.Language) {
-	f := startFeed(r.Context(), tail(reader))
+// follow streams the events of a job to its terminal event.
+func (s *Server) follow(x *exchange, r *http.Request, from source, lang dreamcore.Language) {
+	f := startFeed(r.Context(), from)
 	defer f.stop() // before the reader is closed
 	err := x.beginStream()
 	if err == nil {
@@ -65,7 +60,7 @@ func (s *Server) follow(x *exchange, r *http.Request, reader *journal.Reader, la
 	}
 	switch {
 	case err != nil:
-		x.cut = err // the job goes on
+		x.cut = err
 	case f.err != nil:
 		x.err = fmt.Errorf("read the events of the job to their end: %w", f.err)
 		x.lastWords(dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailUnknown}, lang))

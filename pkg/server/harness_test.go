@@ -49,8 +49,10 @@ type fakeGenerator struct {
 	err      error // of Submit
 	wishes   []dreamcore.Wish
 	langs    []dreamcore.Language
-	contexts []context.Context
+	contexts []context.Context // of listeners
 	ids      []string
+	live     map[string]bool
+	stopped  []string
 	warm     []dreamcore.UserID
 }
 
@@ -67,13 +69,45 @@ func (g *fakeGenerator) Submit(ctx context.Context, wish dreamcore.Wish, lang dr
 	}
 	g.wishes, g.langs, g.contexts = append(g.wishes, wish), append(g.langs, lang), append(g.contexts, ctx)
 	g.ids = append(g.ids, job)
+	if g.live == nil {
+		g.live = map[string]bool{}
+	}
+	g.live[job] = true
 	g.jobs.Go(func() {
 		g.run(log)
+		g.mu.Lock()
+		delete(g.live, job)
+		g.mu.Unlock()
 		if err := log.Close(); err != nil {
 			g.t.Error(err)
 		}
 	})
 	return job, nil
+}
+
+func (g *fakeGenerator) Attach(ctx context.Context, _ string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.contexts = append(g.contexts, ctx)
+}
+
+func (g *fakeGenerator) Cancel(job string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stopped = append(g.stopped, job)
+}
+
+func (g *fakeGenerator) State(job string) (state dreamcore.JobState, cancelled, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return dreamcore.JobRunning, slices.Contains(g.stopped, job), g.live[job]
+}
+
+// listener returns the context of the n-th listener, counted from 0.
+func (g *fakeGenerator) listener(n int) context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.contexts[n]
 }
 
 // Prewarm is told a second time that the sandbox is there.
@@ -244,6 +278,10 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		body = `{"user_id":"` + user + `","project_id":"` + project + `"}`
 	case "test_deep":
 		body = `{"check":"dns"}`
+	}
+	if strings.Contains(path, "{id}") {
+		res := sv.do(sv.request(http.MethodPost, "/generate_game", wishBody))
+		path = strings.Replace(path, "{id}", res.Header.Get(JobHeader), 1)
 	}
 	req := sv.request(e.methods[0], path, body)
 	if e.methods[0] == http.MethodGet {

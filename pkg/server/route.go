@@ -7,7 +7,9 @@ import (
 )
 
 // endpoint is one entry of the route table. Its name has underscores; the
-// paths and the host label follow from it.
+// paths and the host label follow from it. A name with slashes is a path below
+// the others and its only address; {x} in it stands for one segment, which
+// Request.PathValue("x") returns.
 type endpoint struct {
 	name    string
 	methods []string
@@ -34,6 +36,9 @@ func (s *Server) endpoints() []endpoint {
 		{name: "apply_files", methods: post, serve: s.applyFiles},
 		{name: "get_skill_content", methods: post, serve: s.getSkillContent},
 		{name: "preview_link", methods: post, serve: s.previewLink},
+		{name: "jobs/{id}", methods: get, serve: s.getJob},
+		{name: "jobs/{id}/events", methods: []string{http.MethodGet}, serve: s.jobEvents},
+		{name: "jobs/{id}/cancel", methods: post, serve: s.cancelJob},
 	}
 }
 
@@ -44,17 +49,26 @@ const (
 	formUnderscores addressForm = "underscores" // /test_sandbox_io
 	formDashes      addressForm = "dashes"      // /test-sandbox-io
 	formHost        addressForm = "host"        // acme--dreamcore-test-sandbox-io.modal.run, path /
+	formPath        addressForm = "path"        // /jobs/ID/events
 )
 
 // routes finds endpoints by address.
 type routes struct {
 	paths    map[string]route
 	suffixes []suffix // the longest first, so that none hides a longer one
+	patterns []pattern
 }
 
 type route struct {
 	*endpoint
-	form addressForm
+	form   addressForm
+	values map[string]string // of the {x} in the name
+}
+
+// pattern is the segments of a name with slashes.
+type pattern struct {
+	segments []string
+	*endpoint
 }
 
 // suffix is what the first label of a host name ends with: "-test-auth".
@@ -67,10 +81,14 @@ func newRoutes(table []endpoint) routes {
 	r := routes{paths: map[string]route{}}
 	for i := range table {
 		e := &table[i]
+		if strings.Contains(e.name, "/") {
+			r.patterns = append(r.patterns, pattern{strings.Split(e.name, "/"), e})
+			continue
+		}
 		dashes := strings.ReplaceAll(e.name, "_", "-")
-		r.paths["/"+dashes] = route{e, formDashes}
-		r.paths["/"+e.name] = route{e, formUnderscores} // the documented form of names without either
-		r.suffixes = append(r.suffixes, suffix{"-" + dashes, route{e, formHost}})
+		r.paths["/"+dashes] = route{endpoint: e, form: formDashes}
+		r.paths["/"+e.name] = route{endpoint: e, form: formUnderscores} // the documented form of names without either
+		r.suffixes = append(r.suffixes, suffix{"-" + dashes, route{endpoint: e, form: formHost}})
 	}
 	slices.SortFunc(r.suffixes, func(a, b suffix) int { return len(b.text) - len(a.text) })
 	return r
@@ -80,10 +98,41 @@ func newRoutes(table []endpoint) routes {
 // name does only where the path says nothing.
 func (r routes) find(host, path string) (route, bool) {
 	if path != "/" && path != "" {
-		found, ok := r.paths[path]
-		return found, ok
+		if found, ok := r.paths[path]; ok {
+			return found, true
+		}
+		return r.findPattern(path)
 	}
 	return r.findHost(host)
+}
+
+func (r routes) findPattern(path string) (route, bool) {
+	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	for _, p := range r.patterns {
+		if values, ok := p.match(segments); ok {
+			return route{endpoint: p.endpoint, form: formPath, values: values}, true
+		}
+	}
+	return route{}, false
+}
+
+// match compares segments with those of the name; {x} takes any but an empty
+// one.
+func (p pattern) match(segments []string) (values map[string]string, ok bool) {
+	if len(segments) != len(p.segments) {
+		return nil, false
+	}
+	values = map[string]string{}
+	for i, want := range p.segments {
+		name, variable := strings.CutPrefix(want, "{")
+		switch {
+		case variable && segments[i] != "":
+			values[strings.TrimSuffix(name, "}")] = segments[i]
+		case segments[i] != want:
+			return nil, false
+		}
+	}
+	return values, true
 }
 
 // findHost looks at the first label of a host name, which may have a port. A

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"net/http"
 	"os"
 	"regexp"
@@ -19,7 +20,9 @@ func TestTheREADMEHasEveryEndpointAndNoOther(t *testing.T) {
 		told = append(told, m[1]+" "+m[2])
 	}
 	for _, e := range (&Server{}).endpoints() {
-		there = append(there, e.methods[0]+" "+e.name)
+		if !strings.Contains(e.name, "/") { // see TestOPERATIONSHasEveryEndpointOfJobs
+			there = append(there, e.methods[0]+" "+e.name)
+		}
 	}
 	slices.Sort(told)
 	slices.Sort(there)
@@ -31,6 +34,9 @@ func TestTheREADMEHasEveryEndpointAndNoOther(t *testing.T) {
 func TestEndpointsAnswerInAllAddressForms(t *testing.T) {
 	sv := start(t, options{})
 	for _, e := range (&Server{}).endpoints() {
+		if strings.Contains(e.name, "/") {
+			continue // it has one form
+		}
 		dashes := strings.ReplaceAll(e.name, "_", "-")
 		addresses := []struct{ host, path string }{
 			{"", "/" + e.name},
@@ -52,6 +58,39 @@ func TestEndpointsAnswerInAllAddressForms(t *testing.T) {
 					t.Errorf("status %d", res.StatusCode)
 				}
 			})
+		}
+	}
+}
+
+func TestOPERATIONSHasEveryEndpointOfJobs(t *testing.T) {
+	raw, err := os.ReadFile("../../.github/OPERATIONS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range (&Server{}).endpoints() {
+		if line := "`" + e.methods[0] + " /" + e.name + "`"; strings.Contains(e.name, "/") && !strings.Contains(string(raw), line) {
+			t.Errorf("it does not tell of %s", line)
+		}
+	}
+}
+
+func TestPatternsOfPaths(t *testing.T) {
+	r := newRoutes([]endpoint{{name: "jobs/{id}"}, {name: "jobs/{id}/events"}, {name: "jobs/list"}, {name: "a/{x}/b/{y}"}})
+	for path, want := range map[string]string{
+		"/jobs/1": "jobs/{id} id=1", "/jobs/1/events": "jobs/{id}/events id=1", "/a/1/b/2": "a/{x}/b/{y} x=1 y=2", "/jobs/{id}": "jobs/{id} id={id}",
+		"/jobs": "", "/jobs/": "", "/jobs//events": "", "/jobs/1/": "", "//jobs/1": "", "/jobs/1/events/": "", "/jobs/1/other": "", "/a/1/b": "",
+	} {
+		got := ""
+		for _, host := range []string{"", "acme--dreamcore-generate-game.modal.run"} {
+			if found, ok := r.find(host, path); ok {
+				got = found.name
+				for _, name := range slices.Sorted(maps.Keys(found.values)) {
+					got += " " + name + "=" + found.values[name]
+				}
+			}
+			if got != want {
+				t.Errorf("%s%s: found %q, want %q", host, path, got, want)
+			}
 		}
 	}
 }

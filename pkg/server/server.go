@@ -8,8 +8,8 @@
 //
 // Nothing of a body is read before the secret is known to be right, and
 // nothing is reserved before the fields are. A generation belongs to the
-// service, not to the request that asked for it: the client may go away, the
-// job goes on, and its events stay in the journal.
+// generator, which is told for how long each client follows it and cancels the
+// one that has lost its last client; its events stay in the journal.
 package server
 
 import (
@@ -46,13 +46,20 @@ const (
 	DefaultGraceLimit        = 20 * time.Second
 )
 
-// Generator starts generations.
+// Generator runs generations.
 type Generator interface {
 	// Submit accepts a wish and returns the job, whose log is then in the
-	// journal. The job does not end with ctx: the server passes one that the
-	// request cannot cancel. CodeConflict: the user has a generation running;
-	// CodeBusy: the queue is full.
+	// journal. The client is a listener of the job until ctx ends. CodeBusy:
+	// the queue is full, or the user has too many jobs.
 	Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (job string, err error)
+	// Attach adds a listener to a job until ctx ends. A job that has ended, or
+	// never was, has none.
+	Attach(ctx context.Context, job string)
+	// Cancel stops a job; one that has ended, or never was, is left alone.
+	Cancel(job string)
+	// State returns the state of a job that has not ended, and whether it was
+	// cancelled; ok is false for others.
+	State(job string) (state dreamcore.JobState, cancelled, ok bool)
 	// Prewarm makes the user's sandbox ready and tells its name and whether it
 	// was ready already. CodeBusy: there is no room for one now.
 	Prewarm(ctx context.Context, user dreamcore.UserID) (already bool, name string, err error)
@@ -63,6 +70,9 @@ type Journal interface {
 	// Reader follows a job from the event after the given id. The server
 	// closes it.
 	Reader(job string, after uint64) (*journal.Reader, error)
+	// Last returns the last event of a job so far, nil if there is none yet.
+	// Both fail with CodeNotFound for an unknown job.
+	Last(job string) (dreamcore.Event, error)
 }
 
 // Prober runs the checks of the test endpoints; *probe.Prober is one.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -159,40 +158,56 @@ func TestSilenceIsFilledWithComments(t *testing.T) {
 	}
 }
 
-func TestTheJobGoesOnWithoutItsClient(t *testing.T) {
-	gone := make(chan struct{})
+func TestTheGeneratorIsToldThatAClientHasGone(t *testing.T) {
+	end := make(chan struct{})
 	sv := start(t, options{run: func(log *journal.Log) {
 		_, _ = log.Append(dreamcore.StatusEvent("ready"))
-		<-gone
-		for range 100 {
-			_, _ = log.Append(dreamcore.StatusEvent("working"))
-		}
-		_, _ = log.Append(dreamcore.DoneEvent())
+		<-end
 	}})
-	conn := sv.raw(head("/generate_game", secret, "Content-Length: "+itoa(len(wishBody))) + wishBody)
-	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+	defer close(end)
+	res, s := sv.open()
+	if _, err := s.next(); err != nil {
 		t.Fatal(err)
 	}
-	// Reset, not closed: the server sees it at once.
-	_ = conn.(*net.TCPConn).SetLinger(0)
-	_ = conn.Close()
-	// When the service has stopped, the request has ended, and the job has not.
+	job := res.Header.Get(JobHeader)
+	paths := []string{
+		head("/generate_game", secret, "Content-Length: "+itoa(len(wishBody))) + wishBody,
+		strings.Replace(head("/jobs/"+job+"/events", secret), "POST", "GET", 1),
+	}
+	for i, request := range paths {
+		conn := sv.raw(request)
+		if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		listener := sv.generator.listener(i + 1)
+		if err := listener.Err(); err != nil {
+			t.Errorf("client %d is there, and is said to have gone: %v", i, err)
+		}
+		_ = conn.Close()
+		<-listener.Done()
+	}
+	if err := sv.generator.listener(0).Err(); err != nil {
+		t.Errorf("the first client is there, and is said to have gone: %v", err)
+	}
+}
+
+func TestAServiceThatStopsIsNoClientThatHasGone(t *testing.T) {
+	end := make(chan struct{})
+	sv := start(t, options{config: func(c *Config) { c.Limits.GraceLimit = time.Millisecond }, run: func(log *journal.Log) {
+		_, _ = log.Append(dreamcore.StatusEvent("ready"))
+		<-end
+	}})
+	defer close(end)
+	_, s := sv.open()
+	if _, err := s.next(); err != nil {
+		t.Fatal(err)
+	}
 	sv.stop()
 	if err := <-sv.stopped; err != nil {
 		t.Error(err)
 	}
-	close(gone)
-	sv.generator.jobs.Wait()
-	if err := sv.generator.contexts[0].Err(); err != nil {
-		t.Errorf("the context of Submit has ended with the request: %v", err)
-	}
-	r, err := sv.store.Reader(sv.generator.ids[0], 101)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if e, err := r.Next(t.Context()); err != nil || string(e.Event) != string(dreamcore.DoneEvent()) {
-		t.Errorf("event %d is %s, %v", e.ID, e.Event, err)
+	if err := sv.generator.listener(0).Err(); err != nil {
+		t.Errorf("a connection that the service cut counts as a client that has gone: %v", err)
 	}
 }
 

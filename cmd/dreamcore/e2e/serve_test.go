@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -128,43 +127,6 @@ func projectFile(h *host, user, project, name string) string {
 func exists(name string) bool {
 	_, err := os.Stat(name)
 	return err == nil
-}
-
-func TestAClientThatGoesAwayDoesNotEndTheJob(t *testing.T) {
-	h := newHost(t)
-	s := h.serve("--model-script", writeScript(t, waitScript))
-	ctx, leave := context.WithCancel(t.Context())
-	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/generate_game", strings.NewReader(wish(alice, project, "wait")))
-	req.Header.Set("X-Modal-Secret", s.secret)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, "the agent's command", func() bool { return exists(projectFile(h, alice, project, "began")) })
-	leave()
-	resp.Body.Close()
-
-	// The user has a generation running; another user has not.
-	if code, o := s.object("/generate_game", wish(alice, otherProject, "x")); code != 409 || o["error"] == "" {
-		t.Errorf("a second generation of one user: %d %v", code, o)
-	}
-	if events := s.events("/generate_game", wish(bob, otherProject, "x", "_test_error", "general")); len(events) != 2 {
-		t.Errorf("another user: %v", events)
-	}
-	if err := os.WriteFile(projectFile(h, alice, project, "go"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, "the end of the command", func() bool { return exists(projectFile(h, alice, project, "ended")) })
-	jobs := filepath.Join(h.state, "jobs", "*")
-	waitFor(t, "the end of the job", func() bool {
-		logs, _ := filepath.Glob(jobs)
-		for _, l := range logs {
-			if raw, _ := os.ReadFile(l); strings.Contains(string(raw), `"type":"done","exit_code":0`) {
-				return true
-			}
-		}
-		return false
-	})
 }
 
 func TestAStoppingServiceLetsGenerationsEnd(t *testing.T) {
