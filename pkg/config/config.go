@@ -21,6 +21,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/egress"
+	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/image"
 	"github.com/notef-neighbor/dreamcore/pkg/upstream"
 	"github.com/notef-neighbor/dreamcore/pkg/usage"
@@ -64,6 +65,8 @@ type Config struct {
 	MaxTurns int           `koanf:"max_turns"`    // 0 is no bound
 	Timeout  time.Duration `koanf:"timeout"`      // of one run of the agent
 	Lines    int           `koanf:"output_lines"` // forwarded of one run
+
+	CommitMessage string `koanf:"commit_message"` // template of the names of versions; "" is the player's words
 
 	MaxGenerations int           `koanf:"max_generations"` // at once on this machine
 	MaxWaiting     int           `koanf:"max_waiting"`     // in the queue
@@ -142,6 +145,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"max_turns":                0,
 		"timeout":                  300 * time.Second,
 		"output_lines":             1000,
+		"commit_message":           "",
 		"max_generations":          4,
 		"max_waiting":              64,
 		"grace":                    30 * time.Second,
@@ -289,6 +293,9 @@ func (c Config) Validate() error {
 	check(c.MaxTurns >= 0, "max_turns: %d must not be negative", c.MaxTurns)
 	check(c.Timeout >= time.Second && c.Timeout <= 24*time.Hour, "timeout: %v must be between 1s and 24h", c.Timeout)
 	check(c.Lines >= 1, "output_lines: %d must be at least 1", c.Lines)
+	if _, err := history.ParseName(c.CommitMessage); err != nil {
+		check(false, "commit_message: %v (a template has {{.Prompt}}, {{.User}}, {{.Project}} and {{.Job}})", err)
+	}
 	check(c.MaxGenerations >= 1 && c.MaxGenerations <= 10000, "max_generations: %d must be between 1 and 10000", c.MaxGenerations)
 	check(c.MaxWaiting >= 0 && c.MaxWaiting <= 100000, "max_waiting: %d must be between 0 and 100000", c.MaxWaiting)
 	check(c.Grace >= 0, "grace: %v must not be negative", c.Grace)

@@ -8,12 +8,19 @@ import (
 // MaxPromptBytes bounds a prompt. The CLI takes 10 MB; a wish does not need it.
 const MaxPromptBytes = 1 << 20
 
+// MaxCommitMessageBytes bounds the name of a version in a request. Longer than
+// a line of 72 characters it is cut; this long it is a mistake.
+const MaxCommitMessageBytes = 4096
+
 // Request is the wish for a game, as POST /generate_game carries it.
 type Request struct {
 	UserID    string `json:"user_id"`
 	ProjectID string `json:"project_id"`
 	Prompt    string `json:"prompt"`
 	TestError string `json:"_test_error,omitempty"`
+
+	// CommitMessage is the name of the version that the job makes; optional.
+	CommitMessage string `json:"commit_message,omitempty"`
 }
 
 // Wish is a validated Request.
@@ -22,6 +29,8 @@ type Wish struct {
 	Project   ProjectID
 	Prompt    string
 	TestError TestError
+
+	CommitMessage string // "" if unset
 }
 
 // Validate checks the fields in the order of the contract and returns the
@@ -42,7 +51,13 @@ func (r Request) Validate() (Wish, error) {
 	if err != nil {
 		return Wish{}, err
 	}
-	return Wish{User: user, Project: project, Prompt: r.Prompt, TestError: test}, nil
+	if len(r.CommitMessage) > MaxCommitMessageBytes || strings.ContainsRune(r.CommitMessage, 0) {
+		return Wish{}, &Error{
+			Code: CodeInvalid, Message: "Invalid commit_message: must be text without NUL, of at most 4096 bytes",
+			Hint: "send one line of at most 72 characters, or leave it out",
+		}
+	}
+	return Wish{User: user, Project: project, Prompt: r.Prompt, TestError: test, CommitMessage: r.CommitMessage}, nil
 }
 
 // ValidatePrompt refuses prompts that the CLI would silently ignore (white

@@ -59,9 +59,12 @@ type Settings struct {
 	AgentFile   string        // the CLI on the host
 	TimeLimit   time.Duration // of one run of the agent
 	OutputLines int           // lines of the agent that are forwarded
-	Running     int           // generations at once
-	Waiting     int           // generations in the queue
-	Pool        pool.Limits   // of the sandboxes that are kept
+	// CommitMessage names the versions that jobs make: a template, as
+	// history.ParseName checks it; "" for the player's own words.
+	CommitMessage string
+	Running       int         // generations at once
+	Waiting       int         // generations in the queue
+	Pool          pool.Limits // of the sandboxes that are kept
 }
 
 // Service makes games. Its methods are safe for concurrent use.

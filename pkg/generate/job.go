@@ -25,7 +25,7 @@ import (
 // Where things are inside a sandbox; the root file system has these places.
 const (
 	projectsDir = "/data/users/%s/projects"
-	globalDir   = "/global"
+	globalDir   = dreamcore.GlobalDir
 )
 
 // cleanupLimit bounds each step of a job's end.
@@ -156,6 +156,7 @@ func (j *job) attempt(ctx context.Context) error {
 	}
 	defer project.Close()
 	defer j.save(ctx, project) // also after a panic
+	defer j.showSkills(project)()
 	return j.inSandbox(ctx, project)
 }
 
@@ -298,7 +299,7 @@ func (j *job) save(ctx context.Context, project *volume.Project) {
 	j.status("Saving the version")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
 	defer cancel()
-	made, err := j.service.parts.History.Record(ctx, j.wish.User, j.wish.Project, project.Root(), commitMessage(j.wish.Prompt), time.Now())
+	made, err := j.service.parts.History.Record(ctx, j.wish.User, j.wish.Project, project.Root(), j.versionName(), time.Now())
 	if err != nil {
 		j.log.Error("save the version", "error", err)
 		j.tell(dreamcore.LogEvent("The version could not be saved", "error"))
