@@ -264,8 +264,10 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 			UID:    uint32(c.UID), GID: uint32(c.GID),
 			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns,
 		},
-		TimeLimit: c.Timeout, OutputLines: c.Lines, CommitMessage: c.CommitMessage, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
+		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
 		Pool: pool.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},
+
+		CommitMessage: c.CommitMessage,
 	}
 }
 

@@ -66,8 +66,6 @@ type Config struct {
 	Timeout  time.Duration `koanf:"timeout"`      // of one run of the agent
 	Lines    int           `koanf:"output_lines"` // forwarded of one run
 
-	CommitMessage string `koanf:"commit_message"` // template of the names of versions; "" is the player's words
-
 	MaxGenerations int           `koanf:"max_generations"` // at once on this machine
 	MaxWaiting     int           `koanf:"max_waiting"`     // in the queue
 	Grace          time.Duration `koanf:"grace"`           // for running work when the service stops
@@ -103,6 +101,8 @@ type Config struct {
 	PreviewListen    string   `koanf:"preview_listen"`          // address of previews, host:port; "" is that of the service
 	PreviewHosts     []string `koanf:"preview_hosts"`           // that games may load from
 	PreviewAncestors []string `koanf:"preview_frame_ancestors"` // whose pages may show games in frames
+
+	CommitMessage string `koanf:"commit_message"` // template of the names of versions; "" is the player's words
 
 	Language string `koanf:"language"` // of sentences for players: en, ja
 	LogLevel string `koanf:"log_level"`
@@ -145,7 +145,6 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"max_turns":                0,
 		"timeout":                  300 * time.Second,
 		"output_lines":             1000,
-		"commit_message":           "",
 		"max_generations":          4,
 		"max_waiting":              64,
 		"grace":                    30 * time.Second,
@@ -167,6 +166,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"prices":                   []string{},
 		"usage_days":               usage.DefaultDays,
 		"audit_mib":                512,
+		"commit_message":           "",
 		"language":                 "en",
 		"log_level":                "info",
 		"allow_hosts":              []string{},
@@ -293,9 +293,6 @@ func (c Config) Validate() error {
 	check(c.MaxTurns >= 0, "max_turns: %d must not be negative", c.MaxTurns)
 	check(c.Timeout >= time.Second && c.Timeout <= 24*time.Hour, "timeout: %v must be between 1s and 24h", c.Timeout)
 	check(c.Lines >= 1, "output_lines: %d must be at least 1", c.Lines)
-	if _, err := history.ParseName(c.CommitMessage); err != nil {
-		check(false, "commit_message: %v (a template has {{.Prompt}}, {{.User}}, {{.Project}} and {{.Job}})", err)
-	}
 	check(c.MaxGenerations >= 1 && c.MaxGenerations <= 10000, "max_generations: %d must be between 1 and 10000", c.MaxGenerations)
 	check(c.MaxWaiting >= 0 && c.MaxWaiting <= 100000, "max_waiting: %d must be between 0 and 100000", c.MaxWaiting)
 	check(c.Grace >= 0, "grace: %v must not be negative", c.Grace)
@@ -313,6 +310,9 @@ func (c Config) Validate() error {
 	check(c.EgressMiB >= 1 && c.EgressMiB <= 1<<24, "egress_mib: %d must be between 1 and 16777216", c.EgressMiB)
 	for _, fault := range c.previewFaults() {
 		check(false, "%s", fault)
+	}
+	if _, err := history.ParseName(c.CommitMessage); err != nil {
+		check(false, "commit_message: %v (a template has {{.Prompt}}, {{.User}}, {{.Project}} and {{.Job}})", err)
 	}
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)

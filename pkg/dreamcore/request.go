@@ -14,23 +14,23 @@ const MaxCommitMessageBytes = 4096
 
 // Request is the wish for a game, as POST /generate_game carries it.
 type Request struct {
+	// CommitMessage is the name of the version that the job makes; optional.
+	CommitMessage string `json:"commit_message,omitempty"`
+
 	UserID    string `json:"user_id"`
 	ProjectID string `json:"project_id"`
 	Prompt    string `json:"prompt"`
 	TestError string `json:"_test_error,omitempty"`
-
-	// CommitMessage is the name of the version that the job makes; optional.
-	CommitMessage string `json:"commit_message,omitempty"`
 }
 
 // Wish is a validated Request.
 type Wish struct {
+	CommitMessage string // "" if unset
+
 	User      UserID
 	Project   ProjectID
 	Prompt    string
 	TestError TestError
-
-	CommitMessage string // "" if unset
 }
 
 // Validate checks the fields in the order of the contract and returns the

@@ -53,18 +53,19 @@ type Parts struct {
 
 // Settings may change while the service runs; a job keeps those it began with.
 type Settings struct {
+	// CommitMessage names the versions that jobs make: a template, as
+	// history.ParseName checks it; "" for the player's own words.
+	CommitMessage string
+
 	Root        sandbox.Root
 	Limits      sandbox.Limits
 	Agent       agent.Config
 	AgentFile   string        // the CLI on the host
 	TimeLimit   time.Duration // of one run of the agent
 	OutputLines int           // lines of the agent that are forwarded
-	// CommitMessage names the versions that jobs make: a template, as
-	// history.ParseName checks it; "" for the player's own words.
-	CommitMessage string
-	Running       int         // generations at once
-	Waiting       int         // generations in the queue
-	Pool          pool.Limits // of the sandboxes that are kept
+	Running     int           // generations at once
+	Waiting     int           // generations in the queue
+	Pool        pool.Limits   // of the sandboxes that are kept
 }
 
 // Service makes games. Its methods are safe for concurrent use.
