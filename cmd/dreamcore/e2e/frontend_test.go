@@ -62,10 +62,10 @@ func frontEndModel(t *testing.T) *httptest.Server {
 		found := sceneMark.FindAllStringSubmatch(text, -1)
 		switch {
 		case strings.Contains(text, "FAIL<<>>"):
-			play(`[{"fail":{"status":500}}]`).ServeHTTP(w, r)
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, `{"type":"error","error":{"type":"api_error","message":"as asked for"}}`)
 		case answerMark.MatchString(text):
-			answer, _ := json.Marshal(answerMark.FindStringSubmatch(text)[1])
-			play(`[{"text":`+string(answer)+`}]`).ServeHTTP(w, r)
+			say(w, bytes.Contains(body, []byte(`"stream":true`)), answerMark.FindStringSubmatch(text)[1])
 		case len(found) > 0 && agent[found[len(found)-1][1]] != nil:
 			agent[found[len(found)-1][1]].ServeHTTP(w, r)
 		default:
@@ -74,6 +74,30 @@ func frontEndModel(t *testing.T) *httptest.Server {
 	}))
 	t.Cleanup(s.Close)
 	return s
+}
+
+// say answers a request for the model with a text.
+func say(w http.ResponseWriter, stream bool, text string) {
+	quoted, _ := json.Marshal(text)
+	message := func(content, stop string) string {
+		return `{"id":"msg_1","type":"message","role":"assistant","model":"m","content":` + content + `,"stop_reason":` + stop + `,"stop_sequence":null,"usage":{"input_tokens":5,"output_tokens":5}}`
+	}
+	if !stream {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, message(`[{"type":"text","text":`+string(quoted)+`}]`, `"end_turn"`))
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	for _, e := range [][2]string{
+		{"message_start", `"message":` + message("[]", "null")},
+		{"content_block_start", `"index":0,"content_block":{"type":"text","text":""}`},
+		{"content_block_delta", `"index":0,"delta":{"type":"text_delta","text":` + string(quoted) + `}`},
+		{"content_block_stop", `"index":0`},
+		{"message_delta", `"delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":5}`},
+		{"message_stop", ""},
+	} {
+		fmt.Fprintf(w, "event: %[1]s\ndata: {%[2]s}\n\n", e[0], strings.TrimSuffix(fmt.Sprintf(`"type":%q,%s`, e[0], e[1]), ","))
+	}
 }
 
 // textOf returns the texts of all messages of a request for the model.

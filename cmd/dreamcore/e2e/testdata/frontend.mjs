@@ -486,7 +486,7 @@ await check('apply_files: create, update, delete', async () => {
     project_id: files, commit_message: 'By hand',
     files: [
       { path: 'page.html', content: '<p>氷', action: 'create' }, { path: 'assets/a.svg', content: '<svg/>', action: 'create' },
-      { path: 'style.css', content: 'p{}', action: 'update' }, { path: 'notes.txt', content: '(not a string)', action: 'create' },
+      { path: 'style.css', content: 'p{}', action: 'update' }, { path: 'notes.txt', content: 'notes', action: 'create' },
       { path: 'gone.js', content: '1', action: 'create' },
     ],
   });
@@ -500,6 +500,15 @@ await check('apply_files: create, update, delete', async () => {
   const { body } = await get('/list_files?' + query({ user_id: alice, project_id: files }));
   assert.deepEqual(body.files.sort(), ['assets/a.svg', 'notes.txt', 'page.html', 'style.css']);
   assert.deepEqual((await versions(files)).map((v) => v.message).at(-1), 'By hand');
+});
+
+await check('apply_files: any text is a content', async () => {
+  for (const content of ['(not a string)', '', '\ud83d\ude00']) {
+    const list = await apply({ project_id: files, files: [{ path: 'notes.txt', content }] });
+    assert.equal(last(list).type, 'done');
+    const res = await call('/get_file?' + query({ user_id: alice, project_id: files, path: 'notes.txt' }), { method: 'GET' });
+    assert.equal(await res.text(), content);
+  }
 });
 
 await check('apply_files: binary files in base64', async () => {
