@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -207,5 +208,55 @@ func TestShownSkillsAreNoPartOfTheProject(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestSkillsStayInTheProject shows and hides them while a process replaces
+// .claude all the time, as only an operator's exec beside a job could.
+func TestSkillsStayInTheProject(t *testing.T) {
+	p, s, _ := newProject(t)
+	addSkill(t, s)
+	outside := t.TempDir()
+	write(t, outside, map[string]string{"keep": "x"})
+	before := state(t, outside)
+	stop := make(chan struct{})
+	var racer sync.WaitGroup
+	racer.Go(func() {
+		at := filepath.Join(p.Path(), ".claude")
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_ = os.RemoveAll(at)
+			switch i % 5 {
+			case 0:
+				_ = os.Symlink(outside, at)
+			case 1:
+				_ = syscall.Mkfifo(at, 0o644)
+			case 2:
+				_ = os.WriteFile(at, []byte("x"), 0o644)
+			case 3:
+				_ = os.Mkdir(at, 0o755)
+			}
+		}
+	})
+	for range 2000 {
+		// Errors are fine: the project changes while it is looked at.
+		if hide, err := s.ShowSkills(p); err == nil {
+			_ = hide()
+		}
+		var u usage
+		_ = u.measure(t.Context(), p.Root(), 1)
+	}
+	close(stop)
+	racer.Wait()
+	if got := state(t, outside); !slices.Equal(got, before) {
+		t.Errorf("outside of the project: %q", got)
+	}
+	info, err := os.Stat(outside)
+	if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
+		t.Errorf("outside of the project: %+v, %v", info, err)
 	}
 }
