@@ -21,6 +21,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/egress"
+	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/image"
 	"github.com/notef-neighbor/dreamcore/pkg/upstream"
 	"github.com/notef-neighbor/dreamcore/pkg/usage"
@@ -104,6 +105,8 @@ type Config struct {
 	PreviewHosts     []string `koanf:"preview_hosts"`           // that games may load from
 	PreviewAncestors []string `koanf:"preview_frame_ancestors"` // whose pages may show games in frames
 
+	CommitMessage string `koanf:"commit_message"` // template of the names of versions; "" is the player's words
+
 	Language string `koanf:"language"` // of sentences for players: en, ja
 	LogLevel string `koanf:"log_level"`
 }
@@ -175,6 +178,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"prices":                   []string{},
 		"usage_days":               usage.DefaultDays,
 		"audit_mib":                512,
+		"commit_message":           "",
 		"language":                 "en",
 		"log_level":                "info",
 		"allow_hosts":              []string{},
@@ -321,6 +325,9 @@ func (c Config) Validate() error {
 	check(c.EgressMiB >= 1 && c.EgressMiB <= 1<<24, "egress_mib: %d must be between 1 and 16777216", c.EgressMiB)
 	for _, fault := range c.previewFaults() {
 		check(false, "%s", fault)
+	}
+	if _, err := history.ParseName(c.CommitMessage); err != nil {
+		check(false, "commit_message: %v (a template has {{.Prompt}}, {{.User}}, {{.Project}} and {{.Job}})", err)
 	}
 	check(c.Language == "en" || c.Language == "ja", "language: %q must be en or ja", c.Language)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level: %q must be debug, info, warn or error", c.LogLevel)

@@ -35,7 +35,8 @@ var everySetting = map[string]struct {
 	text string
 	want any
 }{
-	"state": {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"}, "identity_file": {"/srv/identity", "/srv/identity"},
+	"commit_message": {"AI {{.Prompt}}", "AI {{.Prompt}}"},
+	"state":          {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"}, "identity_file": {"/srv/identity", "/srv/identity"},
 	"rootfs": {"/srv/root", "/srv/root"}, "image": {"debian:12", "debian:12"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
 	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64}, "allow_unlimited": {"true", true},
 	"disk_mib": {"512", 512}, "min_free_disk_mib": {"100", 100}, "project_mib": {"64", 64}, "project_files": {"100", 100}, "max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "spare_sandboxes": {"3", 3}, "min_free_mib": {"0", 0},
@@ -237,7 +238,8 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrong := map[string][]any{
-		"state": {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "docker", "Runc"}, "identity_file": {"relative", "/a\x00b"},
+		"commit_message": {"{{.Prompt", "{{.Wish}}", "{{unknown}}"},
+		"state":          {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "docker", "Runc"}, "identity_file": {"relative", "/a\x00b"},
 		"rootfs": {"relative"}, "image": {"./relative", "UPPER", "oci-layout:relative", "docker-archive:a.tar", "/a\x00b", "sha256:short"}, "sandbox_uid": {0, -1, 1 << 31}, "sandbox_gid": {0, -5},
 		"memory_mib": {255, -1, 1 << 50}, "cpus": {-0.5, 2000.0}, "processes": {15, 1 << 20},
 		"disk_mib": {15, -1, 1 << 30}, "min_free_disk_mib": {-1, 1 << 40}, "project_mib": {-1, 1 << 30}, "project_files": {-1, 100_001}, "max_sandboxes": {0, 1 << 20}, "sandbox_idle": {time.Duration(0)}, "sandbox_max_age": {-time.Hour}, "spare_sandboxes": {-1, 101}, "min_free_mib": {-1, 1 << 40},

@@ -16,6 +16,7 @@ var live = []string{
 	"budget_job_usd", "budget_job_tokens", "budget_user_day_usd", "budget_user_day_tokens",
 	"budget_user_month_usd", "budget_user_month_tokens", "budget_day_usd", "budget_month_usd",
 	"user_requests", "prices",
+	"commit_message",
 }
 
 // TakeUp returns c with those settings of next that a running service can take

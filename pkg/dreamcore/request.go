@@ -8,8 +8,15 @@ import (
 // MaxPromptBytes bounds a prompt. The CLI takes 10 MB; a wish does not need it.
 const MaxPromptBytes = 1 << 20
 
+// MaxCommitMessageBytes bounds the name of a version in a request. Longer than
+// a line of 72 characters it is cut; this long it is a mistake.
+const MaxCommitMessageBytes = 4096
+
 // Request is the wish for a game, as POST /generate_game carries it.
 type Request struct {
+	// CommitMessage is the name of the version that the job makes; optional.
+	CommitMessage string `json:"commit_message,omitempty"`
+
 	UserID    string `json:"user_id"`
 	ProjectID string `json:"project_id"`
 	Prompt    string `json:"prompt"`
@@ -19,6 +26,8 @@ type Request struct {
 
 // Wish is a validated Request.
 type Wish struct {
+	CommitMessage string // "" if unset
+
 	User      UserID
 	Project   ProjectID
 	Prompt    string
@@ -44,7 +53,16 @@ func (r Request) Validate() (Wish, error) {
 	if err != nil {
 		return Wish{}, err
 	}
-	return Wish{User: user, Project: project, Prompt: r.Prompt, TestError: test, Detach: r.Detach}, nil
+	if len(r.CommitMessage) > MaxCommitMessageBytes || strings.ContainsRune(r.CommitMessage, 0) {
+		return Wish{}, &Error{
+			Code: CodeInvalid, Message: "Invalid commit_message: must be text without NUL, of at most 4096 bytes",
+			Hint: "send one line of at most 72 characters, or leave it out",
+		}
+	}
+	return Wish{
+		User: user, Project: project, Prompt: r.Prompt, TestError: test,
+		Detach: r.Detach, CommitMessage: r.CommitMessage,
+	}, nil
 }
 
 // ValidatePrompt refuses prompts that the CLI would silently ignore (white

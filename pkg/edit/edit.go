@@ -163,7 +163,7 @@ func (d *Desk) Restore(ctx context.Context, user dreamcore.UserID, project dream
 		changes = append(changes, volume.Change{Path: f.Path, Write: f.Write})
 		restored = append(restored, f.Path)
 	}
-	if _, err := d.Apply(ctx, user, project, changes, "Restore "+history.Short(full)); err != nil {
+	if _, err := d.Apply(ctx, user, project, changes, "Restored to "+history.Short(full)); err != nil {
 		return nil, fmt.Errorf("restore a version: %w", err)
 	}
 	return restored, nil

@@ -54,6 +54,10 @@ type Parts struct {
 
 // Settings may change while the service runs; a job keeps those it began with.
 type Settings struct {
+	// CommitMessage names the versions that jobs make: a template, as
+	// history.ParseName checks it; "" for the player's own words.
+	CommitMessage string
+
 	Root        sandbox.Root
 	Limits      sandbox.Limits
 	Agent       agent.Config

@@ -20,7 +20,7 @@ import (
 // Where things are inside a sandbox; the root file system has these places.
 const (
 	projectsDir = "/data/users/%s/projects"
-	globalDir   = "/global"
+	globalDir   = dreamcore.GlobalDir
 )
 
 // cleanupLimit bounds each step of a job's end.
@@ -151,6 +151,7 @@ func (j *job) attempt(ctx context.Context) (err error) {
 	}
 	defer project.Close()
 	defer func() { err = j.save(ctx, project, err) }() // also after a panic
+	defer j.showSkills(project)()
 	return j.inSandbox(ctx, project)
 }
 

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -299,5 +300,44 @@ func TestSkillsAreTold(t *testing.T) {
 	}
 	if events := r.run(wish(alice, "x")); count(events, says(`plugins ""`)) != 1 {
 		t.Errorf("after they are gone: %+v", events)
+	}
+}
+
+// TestSkillsAreInTheProjectOfARunningJob looks at the link from the agent's
+// side: the fake sandbox is the host, where it leads nowhere.
+func TestSkillsAreInTheProjectOfARunningJob(t *testing.T) {
+	r := newRig(t, options{play: func(g guest) (int, error) {
+		target, err := os.Readlink(filepath.Join(g.project(), ".claude/skills"))
+		g.say(fmt.Sprintf("skills %q %v\n", target, err))
+		return makesGame(g)
+	}})
+	dir := filepath.Join(must(r.parts.Volumes.Path(volume.Global))(t), ".claude/skills/p5js")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "SKILL.md"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	inProject := func() (names []string) {
+		p := must(r.parts.Volumes.Project(alice, project))(t)
+		defer p.Close()
+		for _, e := range must(os.ReadDir(p.Path()))(t) {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	for range 2 {
+		if events := r.run(wish(alice, "x")); count(events, says(`skills "/global/.claude/skills" <nil>`)) != 1 {
+			t.Errorf("%+v", events)
+		}
+		if got := inProject(); !slices.Equal(got, []string{"index.html"}) {
+			t.Errorf("after the job: %q", got)
+		}
+	}
+	// A job that is cancelled hides them, too.
+	r.playing(untilStopped)
+	id := r.submit(wish(alice, "x"))
+	r.until(id, isType("began"))
+	r.service.Cancel(id)
+	r.events(id)
+	if got := inProject(); !slices.Equal(got, []string{"half.js", "index.html"}) {
+		t.Errorf("after a cancelled job: %q", got)
 	}
 }

@@ -45,7 +45,7 @@ func (j *job) save(ctx context.Context, project *volume.Project, err error) erro
 func (j *job) record(ctx context.Context, project *volume.Project) (history.Made, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
 	defer cancel()
-	made, err := j.service.parts.History.Record(ctx, j.wish.User, j.wish.Project, project.Root(), commitMessage(j.wish.Prompt), time.Now())
+	made, err := j.service.parts.History.Record(ctx, j.wish.User, j.wish.Project, project.Root(), j.versionName(), time.Now())
 	if err != nil || made.Hash == "" {
 		return made, err
 	}

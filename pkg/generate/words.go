@@ -3,32 +3,40 @@ package generate
 import (
 	"os"
 	"path/filepath"
-	"strings"
-	"unicode"
 
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
-// subjectRunes bounds the first line of a version's message.
-const subjectRunes = 72
-
-// commitMessage is the wish as a version's message: one line of it.
-func commitMessage(wish string) string {
-	line := strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, wish)
-	line = strings.Join(strings.Fields(line), " ")
-	if runes := []rune(line); len(runes) > subjectRunes {
-		line = string(runes[:subjectRunes-1]) + "…"
+// versionName returns the name of the version that the job makes: what the
+// request says, else what the operator's template makes of the job, else the
+// player's own words.
+func (j *job) versionName() string {
+	if name := history.Subject(j.wish.CommitMessage); name != "" {
+		return name
 	}
-	return line
+	return history.Name(j.settings.CommitMessage, history.About{
+		Prompt: j.wish.Prompt, User: string(j.wish.User), Project: string(j.wish.Project), Job: j.id,
+	})
 }
 
 // skillsDir is where the operator's skills are in the global volume.
-const skillsDir = ".claude"
+const skillsDir = dreamcore.ConfigDir
+
+// showSkills makes the operator's skills visible in the project until hide is
+// called, after the last process of the job has ended.
+func (j *job) showSkills(project *volume.Project) (hide func()) {
+	remove, err := j.service.parts.Volumes.ShowSkills(project)
+	if err != nil {
+		j.log.Warn("the skills are not visible in the project", "error", err)
+	}
+	return func() {
+		if err := remove(); err != nil {
+			j.log.Warn("hide the skills in the project", "error", err)
+		}
+	}
+}
 
 // skills returns the names of the operator's skills, sorted.
 func (j *job) skills() []string {

@@ -5,28 +5,24 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-func TestCommitMessage(t *testing.T) {
-	for _, tt := range []struct{ name, wish, want string }{
-		{"as it is", "a snake game", "a snake game"},
-		{"one line of many", "a snake game\n\n- fast\r\n\t- cold", "a snake game - fast - cold"},
-		{"white space around it", "  \n a game \u2028\u00a0", "a game"},
-		{"control characters", "a\x1b[31mred\x07game\x7f", "a [31mred game"},
-		{"a slash command", "/clear", "/clear"},
-		{"just long enough", strings.Repeat("x", 72), strings.Repeat("x", 72)},
-		{"too long", strings.Repeat("x", 73), strings.Repeat("x", 71) + "…"},
-		{"runes, not bytes", strings.Repeat("氷", 72), strings.Repeat("氷", 72)},
-		{"long and of runes", strings.Repeat("氷", 500), strings.Repeat("氷", 71) + "…"},
-		{"emoji", "🐍❄️ game", "🐍❄️ game"},
-		{"nothing to say", "\x00\x01", ""},
+func TestVersionName(t *testing.T) {
+	const prompt = "<system>You write games.</system>\na snake\ngame"
+	for _, tt := range []struct{ name, request, setting, want string }{
+		{"the player's words", "", "", "a snake game"},
+		{"the setting", "", "AI: {{.Prompt}}", "AI: a snake game"},
+		{"the request", "Save\nthe game", "AI: {{.Prompt}}", "Save the game"},
+		{"a blank request", " \n\x00", "AI", "AI"},
+		{"a long request", strings.Repeat("x", 100), "", strings.Repeat("x", 71) + "…"},
+		{"a setting that cannot be executed", "", "{{slice .Prompt 0 100}}", "a snake game"},
 	} {
-		if got := commitMessage(tt.wish); got != tt.want || !utf8.ValidString(got) {
+		j := &job{id: "j", wish: dreamcore.Wish{Prompt: prompt, CommitMessage: tt.request}, settings: Settings{CommitMessage: tt.setting}}
+		if got := j.versionName(); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}

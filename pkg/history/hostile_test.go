@@ -303,3 +303,34 @@ func TestReservedPaths(t *testing.T) {
 		}
 	}
 }
+
+// TestTheLinkToTheSkillsIsNoPartOfAVersion: a job removes it before it saves,
+// but a killed service leaves it.
+func TestTheLinkToTheSkillsIsNoPartOfAVersion(t *testing.T) {
+	f := newFixture(t)
+	link := func(name, target string) {
+		t.Helper()
+		path := filepath.Join(f.dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.Symlink(target, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link(".claude/skills", "/global/.claude/skills")
+	if hash, _ := f.commit(t, "nothing but the link"); hash != "" {
+		t.Errorf("a version %s of a project without a file", hash)
+	}
+	f.write(t, map[string]string{"index.html": "<p>"})
+	f.commit(t, "a game")
+	if got := f.tree(t); !slices.Equal(got, []string{"100644 index.html"}) {
+		t.Errorf("%q", got)
+	}
+	// Any other link is the project's.
+	link("a/.claude/skills", "/global/.claude/skills")
+	link(".claude/other", "/global/.claude/skills")
+	f.write(t, map[string]string{".claude/notes.md": "mine"})
+	f.commit(t, "more")
+	want := []string{"100644 .claude/notes.md", "100644 index.html", "120000 .claude/other", "120000 a/.claude/skills"}
+	if got := f.tree(t); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // note says why something was left out of a version.
@@ -126,7 +128,7 @@ func (s *snapshot) item(root *os.Root, name, path string, depth int) (i item, ok
 		i.hash, ok, err = s.file(root, name, path, info)
 	case mode&fs.ModeSymlink != 0:
 		i.mode = filemode.Symlink
-		i.hash, ok, err = s.link(root, name)
+		i.hash, ok, err = s.link(root, name, path)
 	case mode.IsDir():
 		i.mode = filemode.Dir
 		if depth >= MaxDepth {
@@ -261,9 +263,9 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 // link stores a symbolic link as its target, which nobody follows.
-func (s *snapshot) link(root *os.Root, name string) (hash plumbing.Hash, ok bool, err error) {
+func (s *snapshot) link(root *os.Root, name, path string) (hash plumbing.Hash, ok bool, err error) {
 	target, err := root.Readlink(name)
-	if err != nil {
+	if err != nil || dreamcore.IsSkillsLink(path, target) {
 		return hash, false, err
 	}
 	hash, err = s.objects.put(plumbing.BlobObject, []byte(target), plumbing.ZeroHash)

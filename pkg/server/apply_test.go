@@ -211,7 +211,7 @@ func TestRestorePutsCodeBackAndLeavesTheRest(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	commits := e.log()
-	if len(commits) != 4 || commits[0].Message != "Restore "+first || commits[1].Message != "Before a change" {
+	if len(commits) != 4 || commits[0].Message != "Restored to "+first || commits[1].Message != "Before a change" {
 		t.Errorf("%+v", commits)
 	}
 }

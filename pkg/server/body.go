@@ -76,7 +76,9 @@ const notText = "(not a string)"
 // out, null is as good as missing, and of a name that occurs twice the last
 // one counts, as in the old backend.
 func decodeRequest(body []byte) (dreamcore.Request, error) {
-	fields := map[string]json.RawMessage{"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil, "detach": nil}
+	fields := map[string]json.RawMessage{
+		"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil, "detach": nil, "commit_message": nil,
+	}
 	if err := decodeObject(body, fields); err != nil {
 		return dreamcore.Request{}, invalidJSON(err)
 	}
@@ -85,6 +87,8 @@ func decodeRequest(body []byte) (dreamcore.Request, error) {
 		ProjectID: text(fields["project_id"], notText),
 		Prompt:    text(fields["prompt"], ""), // "prompt is required", which it is
 		TestError: text(fields["_test_error"], notText),
+
+		CommitMessage: text(fields["commit_message"], "\x00"), // which Validate refuses
 	}
 	var err error
 	r.Detach, err = flag("detach", fields["detach"])

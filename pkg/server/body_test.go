@@ -40,6 +40,7 @@ const (
 	badUser    = "Invalid user_id: must be UUID format"
 	badProject = "Invalid project_id: must be UUID format"
 	noPrompt   = "prompt is required"
+	badMessage = "Invalid commit_message: must be text without NUL, of at most 4096 bytes"
 )
 
 func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
@@ -93,6 +94,9 @@ func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
 		{"prompt a list", body(u, p, `["a game"]`), 400, noPrompt},
 		{"prompt with NUL", body(u, p, quoted("a\x00b")), 400, "Invalid prompt: must be UTF-8 text without NUL"},
 		{"prompt over 1 MiB", body(u, p, quoted(strings.Repeat("a", 1<<20+1))), 413, "prompt is too long: at most 1 MiB"},
+		{"commit_message a number", strings.Replace(wishBody, "{", `{"commit_message":7,`, 1), 400, badMessage},
+		{"commit_message with NUL", strings.Replace(wishBody, "{", `{"commit_message":"a\u0000",`, 1), 400, badMessage},
+		{"commit_message too long", strings.Replace(wishBody, "{", `{"commit_message":"`+strings.Repeat("a", 4097)+`",`, 1), 400, badMessage},
 		{"the last of two counts", strings.Replace(wishBody, "}", `,"prompt":""}`, 1), 400, noPrompt},
 	}
 	sv := start(t, options{})
@@ -160,6 +164,19 @@ func escaped(s string) string {
 		}
 	}
 	return b.String()
+}
+
+func TestCommitMessageReachesTheGenerator(t *testing.T) {
+	sv := start(t, options{})
+	for sent, want := range map[string]string{`"Add snow"`: "Add snow", "null": "", `""`: ""} {
+		request := strings.Replace(wishBody, "{", `{"commit_message":`+sent+`,`, 1)
+		if res := sv.do(sv.request(http.MethodPost, "/generate_game", request)); res.StatusCode != http.StatusOK {
+			t.Errorf("%s: status %d", sent, res.StatusCode)
+		}
+		if got := sv.generator.lastWish().CommitMessage; got != want {
+			t.Errorf("%s: got %q", sent, got)
+		}
+	}
 }
 
 func TestTestErrorReachesTheGenerator(t *testing.T) {

@@ -78,6 +78,9 @@ func (s *Store) apply(ctx context.Context, user dreamcore.UserID, project dreamc
 		return nil, err
 	}
 	defer p.Close()
+	if err := hideSkills(p.root, false); err != nil { // of a job that was killed
+		return nil, err
+	}
 	top, release, err := s.openUser(ctx, user, true)
 	if err != nil {
 		return nil, s.userError("open the project", err)

@@ -139,6 +139,9 @@ func (p *Place) List() ([]Entry, error) {
 	names, err := (&treeWalk{left: MaxEntries, skip: func(string, string) {}}).names(sub, "")
 	var entries []Entry
 	for _, name := range names {
+		if p.Project != "" && isJobs(sub, name, path.Join(p.Path, name)) {
+			continue
+		}
 		if info, err := sub.Lstat(name); err == nil {
 			entries = append(entries, Entry{Path: name, Mode: info.Mode(), Size: info.Size(), Modified: info.ModTime()})
 		}

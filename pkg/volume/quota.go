@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"sync"
 	"syscall"
 	"time"
@@ -52,10 +53,13 @@ func (u *usage) add(info fs.FileInfo) {
 }
 
 // measure adds what is below dir, as far as it can be read and is not too much
-// to be counted.
+// to be counted. dir is a project at depth 1.
 func (u *usage) measure(ctx context.Context, dir *os.Root, depth int) error {
 	if depth > maxLinkDepth || u.files > MaxEntries {
 		return nil
+	}
+	if depth == 1 {
+		u.leaveOutSkills(dir)
 	}
 	d, err := dir.Open(".")
 	if err != nil {
@@ -87,6 +91,25 @@ func (u *usage) measure(ctx context.Context, dir *os.Root, depth int) error {
 		}
 		if err != nil { // io.EOF, or what nobody can read
 			return nil
+		}
+	}
+}
+
+// leaveOutSkills subtracts what measure will count and is no part of the project.
+func (u *usage) leaveOutSkills(project *os.Root) {
+	sub, err := openDir(project, dreamcore.ConfigDir)
+	if err != nil {
+		return
+	}
+	defer sub.Close()
+	if !isJobs(sub, path.Base(dreamcore.SkillsLink), dreamcore.SkillsLink) {
+		return
+	}
+	u.files-- // a link as short takes no block
+	if isJobs(project, dreamcore.ConfigDir, dreamcore.ConfigDir) {
+		u.files--
+		if info, err := sub.Stat("."); err == nil {
+			u.bytes -= info.Sys().(*syscall.Stat_t).Blocks * 512
 		}
 	}
 }

@@ -43,7 +43,7 @@ type Skip func(path, reason string)
 
 // Walk goes through everything in root that can be copied: a directory comes
 // before what is in it, names in order. .git at the top is left out without a
-// word. FIFOs, devices, sockets, what cannot be read and what lies deeper than
+// word, and so is the link to the skills that a running job has in a project. FIFOs, devices, sockets, what cannot be read and what lies deeper than
 // MaxDepth is left out, and skip is told. Links are not followed. The walk
 // ends after an error: ctx's, one of the disk, or CodeTooLarge for more than
 // MaxEntries names.
@@ -103,9 +103,14 @@ func (w *treeWalk) entry(root *os.Root, name, full string, depth int) bool {
 			w.skip(full, "the link cannot be read")
 			return true
 		}
+		if dreamcore.IsSkillsLink(full, e.Link) {
+			return true
+		}
 		return w.yield(e, nil)
 	case !info.IsDir():
 		w.skip(full, "it is neither a file, a link nor a directory")
+		return true
+	case isJobs(root, name, full):
 		return true
 	case depth >= MaxDepth:
 		w.skip(full, "too many directories inside each other")

@@ -1,0 +1,230 @@
+package history
+
+import (
+	"bytes"
+	"errors"
+	"regexp"
+	"strings"
+	"text/template"
+	"unicode"
+)
+
+// SubjectRunes bounds the name of a version, which is the subject line of its
+// commit.
+const SubjectRunes = 72
+
+// Subject returns text as the name of a version: one line of at most
+// SubjectRunes characters, without control characters. It is "" for a text
+// that has nothing to show.
+func Subject(text string) string {
+	// What is cut off below is not worth the walk through a long prompt.
+	const enough = 16 << 10
+	text = text[:min(len(text), enough)]
+	line := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
+	line = strings.Join(strings.Fields(line), " ")
+	if runes := []rune(line); len(runes) > SubjectRunes {
+		line = string(runes[:SubjectRunes-1]) + "…"
+	}
+	return line
+}
+
+// About is what a template for the names of versions can use.
+type About struct {
+	Prompt  string // the player's own words, as PlayerWords returns them
+	User    string
+	Project string
+	Job     string
+}
+
+// maxName bounds the output of a template, in bytes.
+const maxName = 64 << 10
+
+// ParseName checks a template for the names of versions. A field that About
+// does not have is an error.
+func ParseName(text string) (*template.Template, error) {
+	t, err := template.New("commit_message").Option("missingkey=error").Parse(text)
+	if err == nil {
+		_, err = expand(t, About{Prompt: "a game", User: "user", Project: "project", Job: "job"})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Name returns the name of a version that text, a template, gives to a job. It
+// is the player's own words where the template is empty, cannot be executed
+// for this job, or gives nothing.
+func Name(text string, a About) string {
+	prompt := a.Prompt
+	a.Prompt = PlayerWords(prompt)
+	if text != "" {
+		if t, err := ParseName(text); err == nil {
+			if name, err := expand(t, a); err == nil && Subject(name) != "" {
+				return Subject(name)
+			}
+		}
+	}
+	if name := Subject(a.Prompt); name != "" {
+		return name
+	}
+	return Subject(prompt) // the player's words cannot be shown
+}
+
+func expand(t *template.Template, a About) (string, error) {
+	b := &bounded{left: maxName}
+	err := t.Execute(b, a)
+	if errors.Is(err, errLong) {
+		err = nil // more than enough
+	}
+	return b.String(), err
+}
+
+var errLong = errors.New("the name is too long")
+
+// bounded keeps the beginning of what is written to it.
+type bounded struct {
+	bytes.Buffer
+	left int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if len(p) > b.left {
+		b.Buffer.Write(p[:b.left])
+		b.left = 0
+		return 0, errLong
+	}
+	b.left -= len(p)
+	return b.Buffer.Write(p)
+}
+
+// PlayerWords returns what the player asked for in a prompt before which a
+// front end has put text of its own. Blocks at the beginning such as
+// <system>…</system> or [CONTEXT]…[/CONTEXT] are left out; where a block names
+// the player, as <user_request> does, its content is what the player asked
+// for. Of a block that is not closed the last paragraph counts. A heading such
+// as "User request:" begins the player's words, too. Where nothing would be
+// left, the prompt is returned as it is.
+func PlayerWords(prompt string) string {
+	rest := strings.TrimSpace(prompt)
+	last := ""
+	for {
+		b, ok := openingTag(rest)
+		if !ok {
+			break
+		}
+		inside, after, closed := strings.Cut(rest[b.size:], b.closing(rest))
+		switch {
+		case !closed:
+			return firstOf(lastParagraph(inside), last, prompt)
+		case b.player:
+			return firstOf(afterHeading(inside), prompt)
+		}
+		last, rest = inside, strings.TrimSpace(after)
+	}
+	return firstOf(afterHeading(rest), last, prompt)
+}
+
+// firstOf returns the first text that is not blank.
+func firstOf(texts ...string) string {
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+func lastParagraph(text string) string {
+	text = strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n"))
+	if i := strings.LastIndex(text, "\n\n"); i >= 0 {
+		return text[i:]
+	}
+	return text
+}
+
+var heading = regexp.MustCompile(`(?im)^[#*\s【\[]*(?:user(?:'s)?[ _-](?:request|prompt|message|instructions?|wish)|ユーザー(?:の|から)?の?(?:要望|リクエスト|指示|依頼|メッセージ))[*\s】\]]*(?:[::][*\s]*|$)`)
+
+// afterHeading returns what follows the last heading that announces the
+// player's words, or all of text.
+func afterHeading(text string) string {
+	if at := heading.FindAllStringIndex(text, -1); at != nil {
+		if words := strings.TrimSpace(text[at[len(at)-1][1]:]); words != "" {
+			return words
+		}
+	}
+	return text
+}
+
+// tag opens a block.
+type tag struct {
+	name   string // as it is written
+	size   int    // bytes of the tag
+	square bool   // [name], not <name>
+	player bool   // the block holds the player's words
+}
+
+// closing returns the closing tag as text has it: names of tags are compared
+// without letter case.
+func (t tag) closing(text string) string {
+	want := "</" + t.name + ">"
+	if t.square {
+		want = "[/" + t.name + "]"
+	}
+	for rest := text; ; {
+		i := strings.Index(rest, want[:2])
+		if i < 0 || len(rest)-i < len(want) {
+			return want
+		}
+		rest = rest[i:]
+		if strings.EqualFold(rest[:len(want)], want) {
+			return rest[:len(want)]
+		}
+		rest = rest[2:]
+	}
+}
+
+var tagAtStart = regexp.MustCompile(`^(?:<([A-Za-z][\w:.-]{0,63})(?:\s[^<>]{0,500})?>|\[([A-Za-z][\w:. -]{0,63})\])`)
+
+// The words of which the names of blocks are made. HTML elements are not among
+// them: a player may begin with one.
+var (
+	frontEndWords = wordSet("system sys context instruction instructions prompt rules guidelines skill skills spec specification reminder developer assistant history background role persona memory policy configuration settings notes examples tools environment documents files constraints knowledge state")
+	playerWords   = wordSet("user player request wish query message task question")
+)
+
+func wordSet(words string) map[string]bool {
+	set := map[string]bool{}
+	for w := range strings.FieldsSeq(words) {
+		set[w] = true
+	}
+	return set
+}
+
+// openingTag returns the tag at the beginning of text where it opens a block
+// of a front end.
+func openingTag(text string) (t tag, ok bool) {
+	m := tagAtStart.FindStringSubmatch(text)
+	if m == nil {
+		return t, false
+	}
+	t = tag{name: m[1], size: len(m[0])}
+	if t.name == "" {
+		t.name, t.square = m[2], true
+	}
+	words := strings.FieldsFunc(strings.ToLower(t.name), func(r rune) bool { return strings.ContainsRune("_-:. ", r) })
+	several := len(words) > 1 && !t.square // <game-rules> is no element of HTML
+	for _, w := range words {
+		if frontEndWords[w] {
+			t.player = false // <user_context>
+			return t, true
+		}
+		t.player = t.player || playerWords[w]
+	}
+	return t, t.player || several
+}
