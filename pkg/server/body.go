@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -66,26 +67,69 @@ func invalidJSON(cause error) error {
 	}
 }
 
-// notText stands for a field that is there and is no string. No check of a
-// field's format accepts it.
-const notText = "(not a string)"
+// codeEncoding is an error code of HTTP alone: a body that is compressed.
+const codeEncoding dreamcore.Code = "UNSUPPORTED_MEDIA_TYPE"
 
-// decodeRequest reads the request for a game. The only error is that body is
-// no JSON object: fields are for Request.Validate. Unknown fields are left
-// out, null is as good as missing, and of a name that occurs twice the last
-// one counts, as in the old backend.
+// checkEncoding refuses a body that is compressed, or encoded in another way:
+// it would be read as broken JSON.
+func checkEncoding(r *http.Request) error {
+	if r.ContentLength == 0 {
+		return nil // no body
+	}
+	for _, list := range r.Header.Values("Content-Encoding") {
+		for name := range strings.SplitSeq(list, ",") {
+			if name = strings.TrimSpace(name); name != "" && !strings.EqualFold(name, "identity") {
+				return &dreamcore.Error{
+					Code: codeEncoding, Message: "Unsupported Content-Encoding: " + clip(name),
+					Hint: "send the body as it is, without Content-Encoding",
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// decodeRequest reads the request for a game. Its errors are a body that is no
+// JSON object and bad ids; the rest is for Request.Validate. Unknown fields are
+// left out, null is as good as missing, and of a name that occurs twice the
+// last one counts, as in the old backend.
 func decodeRequest(body []byte) (dreamcore.Request, error) {
 	fields := map[string]json.RawMessage{"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil}
 	if err := decodeObject(body, fields); err != nil {
 		return dreamcore.Request{}, invalidJSON(err)
 	}
+	user, err := userField(fields["user_id"])
+	if err != nil {
+		return dreamcore.Request{}, err
+	}
+	project, err := projectField(fields["project_id"])
+	if err != nil {
+		return dreamcore.Request{}, err
+	}
 	r := dreamcore.Request{
-		UserID:    text(fields["user_id"], notText),
-		ProjectID: text(fields["project_id"], notText),
+		UserID:    string(user),
+		ProjectID: string(project),
 		Prompt:    text(fields["prompt"], ""), // "prompt is required", which it is
-		TestError: text(fields["_test_error"], notText),
+		TestError: text(fields["_test_error"], ""),
 	}
 	return r, nil
+}
+
+// userField is the user that a member names.
+func userField(raw json.RawMessage) (dreamcore.UserID, error) { return dreamcore.ParseUserID(idText(raw)) }
+
+// projectField is the project that a member names.
+func projectField(raw json.RawMessage) (dreamcore.ProjectID, error) {
+	return dreamcore.ParseProjectID(idText(raw))
+}
+
+// idText is the text of an id. What is no string is taken as it is written: no
+// other JSON value looks like a UUID, so the format is what is wrong with it.
+func idText(raw json.RawMessage) string {
+	if s, ok := textOf(raw); ok {
+		return s
+	}
+	return string(raw)
 }
 
 // decodeObject fills the wanted members of a JSON object into fields. Names
@@ -118,14 +162,33 @@ func decodeObject(body []byte, fields map[string]json.RawMessage) error {
 	return nil
 }
 
-// text is the value of a string member; missing and null give "".
-func text(raw json.RawMessage, otherwise string) string {
+// textOf is the value of a string member; missing and null give "". ok is false
+// for a value of another type. No string stands for that: every string can be
+// a client's own text.
+func textOf(raw json.RawMessage) (s string, ok bool) {
 	if len(raw) == 0 || string(raw) == "null" {
-		return ""
+		return "", true
 	}
-	var s string
 	if json.Unmarshal(raw, &s) != nil {
-		return otherwise
+		return "", false
 	}
-	return s
+	return s, true
+}
+
+// text is textOf with a default for a value of another type.
+func text(raw json.RawMessage, otherwise string) string {
+	if s, ok := textOf(raw); ok {
+		return s
+	}
+	return otherwise
+}
+
+// textField is textOf for a member of which a value of another type is refused
+// by name.
+func textField(fields map[string]json.RawMessage, name string) (string, error) {
+	s, ok := textOf(fields[name])
+	if !ok {
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be a string"}
+	}
+	return s, nil
 }
