@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 const (
