@@ -81,7 +81,7 @@ func checkIsolation(ctx context.Context, c Config) verdict {
 	v.err = &dreamcore.Error{
 		Code:    dreamcore.CodeInternal,
 		Message: v.detail,
-		Hint:    "run the server with gVisor, or set ALLOW_NON_GVISOR=1 if you accept less isolation",
+		Hint:    "run the server with gVisor, or set ALLOW_NON_GVISOR=true if you accept less isolation",
 	}
 	return v
 }
