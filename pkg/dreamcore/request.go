@@ -8,10 +8,10 @@ import (
 
 // MaxPromptBytes bounds a prompt. The CLI refuses a longer one before it asks
 // the model ("Prompt is too long"). It counts UTF-16 units, whatever the text
-// is: 2.1.330 takes 525,000 and refuses 530,000, also with skills, in a resumed
-// conversation and for each model. The model counts tokens, of which text that
-// is not ASCII has more for each unit and fewer for each byte, so the bound is
-// in bytes. What is left is for the agent's own work.
+// is: 2.1.330 takes 525,000 and refuses 530,000. The model counts tokens, of
+// which text that is not ASCII has more for each unit and fewer for each byte,
+// so the bound is in bytes. What is left is for skills, for the conversation so
+// far and for the agent's own work.
 const MaxPromptBytes = 400_000
 
 // Request is the wish for a game, as POST /generate_game carries it.

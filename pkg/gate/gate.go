@@ -79,8 +79,9 @@ func today(name string) string {
 }
 
 // Select returns the gates that names choose, each by its name (today's or the
-// old backend's) or its number, in the order of All, or every gate, of the deep ones only with deep. Nothing
-// chosen and an unknown name are Errors with CodeInvalid that list the gates.
+// old backend's) or its number, in the order of All, or every gate, of the deep
+// ones only with deep. Nothing chosen and an unknown name are Errors with
+// CodeInvalid that list the gates.
 func Select(names []string, all, deep bool) ([]Gate, error) {
 	gates := All()
 	if all && len(names) == 0 {

@@ -116,7 +116,9 @@ func decodeRequest(body []byte) (dreamcore.Request, error) {
 }
 
 // userField is the user that a member names.
-func userField(raw json.RawMessage) (dreamcore.UserID, error) { return dreamcore.ParseUserID(idText(raw)) }
+func userField(raw json.RawMessage) (dreamcore.UserID, error) {
+	return dreamcore.ParseUserID(idText(raw))
+}
 
 // projectField is the project that a member names.
 func projectField(raw json.RawMessage) (dreamcore.ProjectID, error) {
