@@ -103,6 +103,9 @@ func deployPlanOptions(a *app, o deployOptions) (deploy.Options, error) {
 			Hint: "put your settings there first; deploy leaves them alone",
 		}
 	}
+	if _, err := a.env.NonGVisorAllowed(); err != nil { // before anything is changed
+		return opts, err
+	}
 	root, err := absolute(o.root)
 	if err != nil {
 		return opts, err
@@ -372,7 +375,8 @@ func deployGates(ctx context.Context, a *app, c *client.Client) gate.Report {
 	if err != nil {
 		return gate.Report{} // not for these arguments
 	}
-	cfg := gate.Config{Client: c, Gates: gates, AllowNonGVisor: a.env.AllowNonGVisor}
+	cfg := gate.Config{Client: c, Gates: gates}
+	cfg.AllowNonGVisor, _ = a.env.NonGVisorAllowed() // checked with the other options
 	if a.io.JSON {
 		return gate.Run(ctx, cfg)
 	}

@@ -31,6 +31,16 @@ func (o endpointOptions) endpoint(a *app) string {
 	return a.env.Endpoint
 }
 
+// shown is the address for reports: without a password that it may hold, and
+// without anything where it cannot be read.
+func (o endpointOptions) shown(a *app) string {
+	ep, err := client.ParseEndpoint(o.endpoint(a))
+	if err != nil {
+		return ""
+	}
+	return ep.String()
+}
+
 // client makes the client for the address that was given.
 func (o endpointOptions) client(a *app, timeout time.Duration) (*client.Client, error) {
 	ep, err := client.ParseEndpoint(o.endpoint(a))

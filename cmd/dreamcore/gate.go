@@ -42,7 +42,7 @@ func newGateCmd(a *app) *cobra.Command {
 			"Without --endpoint or MODAL_ENDPOINT it checks a server that it starts itself.\n\n" +
 			"The gates, and when each passes:\n" + strings.Join(names, "\n") +
 			"\n\nDeep gates, with --all --deep or by name. The service attacks itself in\nsandboxes of throw-away users and shows what it saw;\nthey take a minute or more, and load its machine:\n" + strings.Join(deep, "\n") +
-			"\n\nALLOW_NON_GVISOR=1 lets the isolation gate pass without gVisor, and\n" +
+			"\n\nALLOW_NON_GVISOR=true lets the isolation gate pass without gVisor, and\n" +
 			"DREAMCORE_ALLOW_UNLIMITED=true the disk-fill gate without a bound; the report says so.",
 		Example: "  sudo dreamcore gate --all\n" +
 			"  dreamcore gate --all --deep --endpoint http://host:8080 --secret-file FILE --junit gates.xml\n" +
@@ -70,19 +70,22 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err er
 	if o.timeout <= 0 {
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--timeout must be more than 0", Hint: "write it with its unit, like 60s"}
 	}
+	cfg := gate.Config{Gates: gates, Timeout: o.timeout}
+	if cfg.AllowNonGVisor, err = a.env.NonGVisorAllowed(); err != nil {
+		return notStarted(a, o, gates, err)
+	}
 	c, stop, err := gateClient(ctx, a, o)
 	if err != nil {
-		return err
+		return notStarted(a, o, gates, err)
 	}
 	defer func() {
 		c.Close()
 		err = errors.Join(err, stop())
 	}()
-	var unlimited bool
+	cfg.Client = c
 	if settings, err := a.config(); err == nil {
-		unlimited = settings.AllowUnlimited
+		cfg.AllowUnlimited = settings.AllowUnlimited
 	}
-	cfg := gate.Config{Client: c, Gates: gates, Timeout: o.timeout, AllowNonGVisor: a.env.AllowNonGVisor, AllowUnlimited: unlimited}
 	var view *gate.View
 	if !a.io.JSON {
 		view = gate.NewView(a.io.Stdout(), c.Endpoint().String())
@@ -106,6 +109,21 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err er
 		return errors.Join(errReported, err)
 	}
 	return nil
+}
+
+// notStarted reports in every form that was asked for that no gate could be
+// tried, and returns why: a job that reads the reports must not take a missing
+// one for a pass.
+func notStarted(a *app, o gateOptions, gates []gate.Gate, cause error) error {
+	report := gate.NotStarted(a.redactor.Redact(o.endpoint.shown(a)), gates, redacted{cause, a.redactor})
+	err := cause
+	if a.io.JSON {
+		err = errors.Join(err, report.WriteJSON(a.io.Out))
+	}
+	if o.junit != "" {
+		err = errors.Join(err, writeJUnit(o.junit, report))
+	}
+	return err
 }
 
 // gateClient is the client of the endpoint that was given, or of a server that

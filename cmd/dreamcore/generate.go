@@ -266,7 +266,7 @@ func generateThere(ctx context.Context, a *app, o generateOptions, req dreamcore
 		return outcome{}, err
 	}
 	return outcome{Outcome: end, close: func() error { c.Close(); return nil }, copyOut: func(ctx context.Context, dest string, force bool) (int, error) {
-		return download(ctx, c, req, dest, force)
+		return download(ctx, a, c, req, dest, force)
 	}}, nil
 }
 

@@ -198,6 +198,9 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if err = s.checkDisk(); err != nil {
 		return nil, err
 	}
+	if err = s.checkVariables(s.cfg.SandboxEnv); err != nil {
+		return nil, err
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -263,7 +266,7 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 			Path: rootfs.AgentPath, Home: rootfs.HomeDir,
 			Socket: filepath.Join(rootfs.GatewayDir, gateway.SocketName),
 			UID:    uint32(c.UID), GID: uint32(c.GID),
-			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns,
+			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns, Given: c.SandboxEnviron(),
 			Hosts: slices.Concat(c.AllowHosts, c.AllowPrivateHosts),
 		},
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,

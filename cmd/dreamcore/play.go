@@ -18,14 +18,17 @@ import (
 const maxDownload = 256 << 20
 
 // download copies a game from a service into dest, and nothing outside of it.
-func download(ctx context.Context, c *client.Client, req dreamcore.Request, dest string, force bool) (int, error) {
+func download(ctx context.Context, a *app, c *client.Client, req dreamcore.Request, dest string, force bool) (int, error) {
 	w, err := req.Validate()
 	if err != nil {
 		return 0, err
 	}
-	files, err := c.ListFiles(ctx, w.User, w.Project)
+	files, leftOut, err := c.ListFiles(ctx, w.User, w.Project)
 	if err != nil {
 		return 0, err
+	}
+	if leftOut > 0 {
+		a.io.Stderr().Warning(fmt.Sprintf("%d files are left out: their names are not UTF-8", leftOut))
 	}
 	if !force {
 		if err := checkOutput(dest); err != nil {

@@ -122,6 +122,9 @@ func (s *service) reload(a *app) (written config.Config, err error) {
 		return written, err
 	}
 	cfg := s.machine.cfg.TakeUp(written)
+	if err := s.machine.checkVariables(cfg.SandboxEnv); err != nil {
+		return written, err
+	}
 	prices, err := usage.ParsePrices(cfg.Prices)
 	if err != nil {
 		return written, err

@@ -32,6 +32,7 @@ type Config struct {
 	Model  string   // "": the CLI's own choice
 	Turns  int      // at most so many turns of the model; 0: no bound but time
 	Env    []string // "KEY=value" that programs see beside what the CLI needs
+	Given  []string // the same from the operator; Owns none of the names
 	Skills string   // directory inside whose skills/NAME/SKILL.md the agent may use; "": none
 	Hosts  []string // that programs may reach; none: there is no network
 }
@@ -52,7 +53,7 @@ func Prompt(wish string) string { return firstLine + wish }
 
 // Command returns the run of the CLI in dir with token as its only credential.
 func (c Config) Command(dir, token string, s Session) sandbox.Command {
-	return sandbox.Command{Args: c.args(s), Env: c.env(token), Dir: dir, UID: c.UID, GID: c.GID}
+	return sandbox.Command{Args: c.args(s), Env: append(c.env(token), c.Given...), Dir: dir, UID: c.UID, GID: c.GID}
 }
 
 func (c Config) args(s Session) []string {

@@ -399,8 +399,15 @@ func TestFilesOfAProject(t *testing.T) {
 			answerWith(404, `{"error":"File not found"}`)(w, r)
 		}
 	})
-	files, err := c.ListFiles(t.Context(), "u", "p")
+	files, leftOut, err := c.ListFiles(t.Context(), "u", "p")
 	check(t, files, err, []string{"index.html", "a b&c.js"})
+	if leftOut != 0 {
+		t.Errorf("%d left out", leftOut)
+	}
+	some := serve(t, answerWith(200, `{"files":["a"],"left_out":3}`))
+	if files, leftOut, err := some.ListFiles(t.Context(), "u", "p"); len(files) != 1 || leftOut != 3 || err != nil {
+		t.Errorf("%q, %d, %v", files, leftOut, err)
+	}
 	var b bytes.Buffer
 	n, err := c.GetFile(t.Context(), "u", "p", files[1], &b, 5)
 	if n != 5 || err != nil || b.String() != "12345" {
@@ -420,7 +427,7 @@ func TestFilesOfAProject(t *testing.T) {
 		t.Errorf("a cut file counts as whole: %d", n)
 	}
 	bad := serve(t, answerWith(200, `{"files":[1]}`))
-	if _, err := bad.ListFiles(t.Context(), "u", "p"); dreamcore.CodeOf(err) != dreamcore.CodeInternal || err == nil {
+	if _, _, err := bad.ListFiles(t.Context(), "u", "p"); dreamcore.CodeOf(err) != dreamcore.CodeInternal || err == nil {
 		t.Errorf("bad list: %v", err)
 	}
 }

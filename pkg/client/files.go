@@ -15,23 +15,26 @@ import (
 // maxFiles bounds the list of a project's files.
 const maxFiles = 10_000
 
-// ListFiles returns the paths of a project's files, relative and with slashes.
-// They come from a sandbox: open them through os.Root only.
-func (c *Client) ListFiles(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) ([]string, error) {
+// ListFiles returns the paths of a project's files, relative and with slashes,
+// and how many files the service has left out because their names are not
+// UTF-8. The paths come from a sandbox: open them through os.Root only.
+func (c *Client) ListFiles(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (files []string, leftOut int, err error) {
 	a, err := c.object(ctx, c.get(NameListFiles, projectQuery(user, project), "application/json"))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var files []string
 	r := &reader{a: a}
 	r.take("files", &files, "list of strings")
+	if _, some := r.a["left_out"]; some { // the old backend knows no such thing
+		r.take("left_out", &leftOut, "number")
+	}
 	if r.fault == "" && len(files) > maxFiles {
 		r.fault = fmt.Sprintf("it lists more than %d files", maxFiles)
 	}
 	if err := c.finish(NameListFiles, r); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return files, nil
+	return files, leftOut, nil
 }
 
 // GetFile copies one file of a project to w and returns its size in bytes. A

@@ -60,6 +60,8 @@ type Config struct {
 	Spares        int           `koanf:"spare_sandboxes"` // started ahead, for checks
 	MinFreeMiB    int           `koanf:"min_free_mib"`    // of memory; below it unused sandboxes are ended
 
+	SandboxEnv map[string]string `koanf:"sandbox_env"` // variables for the programs in sandboxes, by name
+
 	Tools    []string      `koanf:"tools"`        // of the agent
 	Model    string        `koanf:"model"`        // "" is the agent's own choice
 	MaxTurns int           `koanf:"max_turns"`    // 0 is no bound
@@ -149,6 +151,7 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"sandbox_max_age":          5 * time.Hour,
 		"spare_sandboxes":          1,
 		"min_free_mib":             512,
+		"sandbox_env":              map[string]string{},
 		"tools":                    []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"},
 		"model":                    "",
 		"max_turns":                0,
@@ -296,6 +299,7 @@ func (c Config) Validate() error {
 	check(c.SandboxMaxAge >= time.Second, "sandbox_max_age: %v must be at least 1s", c.SandboxMaxAge)
 	check(c.Spares >= 0 && c.Spares <= 100, "spare_sandboxes: %d must be between 0 and 100", c.Spares)
 	check(c.MinFreeMiB >= 0 && c.MinFreeMiB <= 1<<24, "min_free_mib: %d must be between 0 (never look) and 16777216", c.MinFreeMiB)
+	faults = append(faults, c.variableFaults()...)
 	check(len(c.Tools) > 0, "tools: name at least one")
 	for _, t := range c.Tools {
 		check(t != "" && !strings.ContainsAny(t, " ,\t\n") && t[0] != '-', "tools: %q is no name of a tool", t)

@@ -40,7 +40,7 @@ type Environment struct {
 	APIKey         string // the vendor's key, for setup
 	Endpoint       string // of a service, for clients
 	InternalSecret string // for clients
-	AllowNonGVisor bool   // for the isolation gate
+	NonGVisor      string // what ALLOW_NON_GVISOR says; see NonGVisorAllowed
 	NoColor        bool
 	Term           string
 	Identity       string // that opens the sealed secrets, itself; "": it is a file
@@ -58,7 +58,7 @@ func ReadEnvironment(environ []string) Environment {
 		Endpoint:       env[envEndpoint],
 		InternalSecret: strings.TrimSpace(env[envInternalSecret]),
 		Identity:       strings.TrimSpace(env[envIdentity]),
-		AllowNonGVisor: env[envAllowNonGVisor] == "1",
+		NonGVisor:      strings.TrimSpace(env[envAllowNonGVisor]),
 		NoColor:        env["NO_COLOR"] != "",
 		Term:           env["TERM"],
 		ConfigFile:     env[envConfig],
@@ -72,6 +72,18 @@ func ReadEnvironment(environ []string) Environment {
 		}
 	}
 	return e
+}
+
+// NonGVisorAllowed reports whether the isolation gate may pass without gVisor.
+// A word that means neither yes nor no is an error.
+func (e Environment) NonGVisorAllowed() (bool, error) {
+	switch strings.ToLower(e.NonGVisor) {
+	case "1", "true", "t", "yes", "y", "on":
+		return true, nil
+	case "", "0", "false", "f", "no", "n", "off":
+		return false, nil
+	}
+	return false, invalid(nil, "set it to true, or leave it out", "%s: %q is neither true nor false", envAllowNonGVisor, e.NonGVisor)
 }
 
 // Environ is the environment of this process, for Load and ReadEnvironment.

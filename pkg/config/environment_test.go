@@ -3,9 +3,12 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 func TestReadEnvironment(t *testing.T) {
@@ -24,12 +27,11 @@ func TestReadEnvironment(t *testing.T) {
 			"ANTHROPIC_API_KEY=sk-x", "MODAL_ENDPOINT=https://acme--dreamcore", "MODAL_INTERNAL_SECRET=s", "ALLOW_NON_GVISOR=1",
 			"NO_COLOR=1", "TERM=xterm", "DREAMCORE_CONFIG=/c.yaml", "DISPLAY=:0",
 		}, Environment{
-			APIKey: "sk-x", Endpoint: "https://acme--dreamcore", InternalSecret: "s", AllowNonGVisor: true,
+			APIKey: "sk-x", Endpoint: "https://acme--dreamcore", InternalSecret: "s", NonGVisor: "1",
 			NoColor: true, Term: "xterm", ConfigFile: "/c.yaml", Display: true,
 		}},
 		{"a line break after a secret, as $(cat FILE) in other shells leaves it", []string{"ANTHROPIC_API_KEY= sk-x\r\n", "MODAL_INTERNAL_SECRET=s\n"}, Environment{APIKey: "sk-x", InternalSecret: "s"}},
 		{"blank secrets are none", []string{"ANTHROPIC_API_KEY=  ", "MODAL_INTERNAL_SECRET="}, Environment{}},
-		{"only 1 allows another engine", []string{"ALLOW_NON_GVISOR=true"}, Environment{}},
 		{"an empty NO_COLOR is none", []string{"NO_COLOR="}, Environment{}},
 		{"Wayland", []string{"WAYLAND_DISPLAY=wayland-0"}, Environment{Display: true}},
 		{"the last of two", []string{"TERM=a", "TERM=b"}, Environment{Term: "b"}},
@@ -41,6 +43,23 @@ func TestReadEnvironment(t *testing.T) {
 	} {
 		if diff := cmp.Diff(tt.want, ReadEnvironment(tt.environ)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestAnotherEngineIsAllowedInAnyWordForYes(t *testing.T) {
+	for word, want := range map[string]bool{
+		"1": true, "true": true, "TRUE": true, "True": true, "yes": true, "on": true, " true\n": true, "y": true, "t": true,
+		"": false, "0": false, "false": false, "No": false, "off": false, " ": false,
+	} {
+		if got, err := ReadEnvironment([]string{"ALLOW_NON_GVISOR=" + word}).NonGVisorAllowed(); got != want || err != nil {
+			t.Errorf("%q: %t, %v", word, got, err)
+		}
+	}
+	for _, word := range []string{"2", "maybe", "truee", "-1", "nil"} {
+		got, err := ReadEnvironment([]string{"ALLOW_NON_GVISOR=" + word}).NonGVisorAllowed()
+		if got || dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), "ALLOW_NON_GVISOR") || dreamcore.HintOf(err) == "" {
+			t.Errorf("%q: %t, %v", word, got, err)
 		}
 	}
 }

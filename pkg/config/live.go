@@ -10,7 +10,7 @@ import (
 var live = []string{
 	"memory_mib", "cpus", "processes",
 	"max_sandboxes", "sandbox_idle", "sandbox_max_age", "spare_sandboxes", "min_free_mib",
-	"tools", "model", "max_turns", "timeout", "output_lines",
+	"sandbox_env", "tools", "model", "max_turns", "timeout", "output_lines",
 	"max_generations", "max_waiting", "max_waiting_per_user", "on_disconnect", "disconnect_grace", "journal_days",
 	"upstream", "upstreams", "model_script",
 	"budget_job_usd", "budget_job_tokens", "budget_user_day_usd", "budget_user_day_tokens",

@@ -1,12 +1,18 @@
 package dreamcore
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf8"
 )
 
-// MaxPromptBytes bounds a prompt. The CLI takes 10 MB; a wish does not need it.
-const MaxPromptBytes = 1 << 20
+// MaxPromptBytes bounds a prompt. The CLI refuses a longer one before it asks
+// the model ("Prompt is too long"). It counts UTF-16 units, whatever the text
+// is: 2.1.330 takes 525,000 and refuses 530,000. The model counts tokens, of
+// which text that is not ASCII has more for each unit and fewer for each byte,
+// so the bound is in bytes. What is left is for skills, for the conversation so
+// far and for the agent's own work.
+const MaxPromptBytes = 400_000
 
 // MaxCommitMessageBytes bounds the name of a version in a request. Longer than
 // a line of 72 characters it is cut; this long it is a mistake.
@@ -49,20 +55,21 @@ func (r Request) Validate() (Wish, error) {
 	if err := ValidatePrompt(r.Prompt); err != nil {
 		return Wish{}, err
 	}
-	test, err := parseTestError(r.TestError)
-	if err != nil {
-		return Wish{}, err
-	}
 	if len(r.CommitMessage) > MaxCommitMessageBytes || strings.ContainsRune(r.CommitMessage, 0) {
-		return Wish{}, &Error{
-			Code: CodeInvalid, Message: "Invalid commit_message: must be text without NUL, of at most 4096 bytes",
-			Hint: "send one line of at most 72 characters, or leave it out",
-		}
+		return Wish{}, ErrCommitMessage()
 	}
 	return Wish{
-		User: user, Project: project, Prompt: r.Prompt, TestError: test,
+		User: user, Project: project, Prompt: r.Prompt, TestError: parseTestError(r.TestError),
 		Detach: r.Detach, CommitMessage: r.CommitMessage,
 	}, nil
+}
+
+// ErrCommitMessage is the error of a commit_message that names no version.
+func ErrCommitMessage() error {
+	return &Error{
+		Code: CodeInvalid, Message: "Invalid commit_message: must be text without NUL, of at most 4096 bytes",
+		Hint: "send one line of at most 72 characters, or leave it out",
+	}
 }
 
 // ValidatePrompt refuses prompts that the CLI would silently ignore (white
@@ -72,7 +79,11 @@ func ValidatePrompt(p string) error {
 	case strings.TrimSpace(p) == "":
 		return &Error{Code: CodeInvalid, Message: "prompt is required", Hint: "say what game to make"}
 	case len(p) > MaxPromptBytes:
-		return &Error{Code: CodeTooLarge, Message: "prompt is too long: at most 1 MiB", Hint: "shorten the prompt"}
+		return &Error{
+			Code:    CodeTooLarge,
+			Message: fmt.Sprintf("prompt is too long: at most %d bytes", MaxPromptBytes),
+			Hint:    fmt.Sprintf("shorten the prompt to %d bytes of UTF-8, or put the material into the project with apply_files and let the agent read it", MaxPromptBytes),
+		}
 	case !utf8.ValidString(p) || strings.ContainsRune(p, 0):
 		return &Error{Code: CodeInvalid, Message: "Invalid prompt: must be UTF-8 text without NUL"}
 	}
@@ -110,13 +121,12 @@ func (t TestError) Failure() (f Failure, ok bool) {
 	return Failure{}, false
 }
 
-func parseTestError(s string) (TestError, error) {
+// parseTestError returns TestErrorNone for a failure that it does not know, as
+// the old backend did: a front end that is newer still gets its game.
+func parseTestError(s string) TestError {
 	t := TestError(s)
-	if _, ok := t.Failure(); ok || t == TestErrorNone {
-		return t, nil
+	if _, ok := t.Failure(); !ok {
+		return TestErrorNone
 	}
-	return "", &Error{
-		Code:    CodeInvalid,
-		Message: "Invalid _test_error: must be one of timeout, general, sandbox, network, rate_limit",
-	}
+	return t
 }

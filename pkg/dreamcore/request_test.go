@@ -24,10 +24,11 @@ func TestRequestsAreCheckedInTheOrderOfTheContract(t *testing.T) {
 		{"no project", dreamcore.Request{UserID: user}, "project_id is required", dreamcore.CodeInvalid},
 		{"no prompt", dreamcore.Request{UserID: user, ProjectID: project}, "prompt is required", dreamcore.CodeInvalid},
 		{"a blank prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: " \t\n　"}, "prompt is required", dreamcore.CodeInvalid},
-		{"a long prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: strings.Repeat("x", 1<<20+1)}, "prompt is too long: at most 1 MiB", dreamcore.CodeTooLarge},
-		{"the longest prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: strings.Repeat("x", 1<<20)}, "", ""},
+		{"a long prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: strings.Repeat("x", dreamcore.MaxPromptBytes+1)}, "prompt is too long: at most 400000 bytes", dreamcore.CodeTooLarge},
+		{"the longest prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: strings.Repeat("x", dreamcore.MaxPromptBytes)}, "", ""},
+		{"a long prompt of few characters", dreamcore.Request{UserID: user, ProjectID: project, Prompt: strings.Repeat("あ", dreamcore.MaxPromptBytes/3+1)}, "prompt is too long: at most 400000 bytes", dreamcore.CodeTooLarge},
 		{"a prompt with NUL", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "a\x00b"}, "Invalid prompt: must be UTF-8 text without NUL", dreamcore.CodeInvalid},
-		{"an unknown test error", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "x", TestError: "boom"}, "Invalid _test_error: must be one of timeout, general, sandbox, network, rate_limit", dreamcore.CodeInvalid},
+		{"an unknown test error", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "x", TestError: "boom"}, "", ""},
 		{"a test error", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "x", TestError: "timeout"}, "", ""},
 	} {
 		w, err := tt.req.Validate()
@@ -39,6 +40,24 @@ func TestRequestsAreCheckedInTheOrderOfTheContract(t *testing.T) {
 		case tt.want != "" && (err == nil || err.Error() != tt.want || dreamcore.CodeOf(err) != tt.code):
 			t.Errorf("%s: %v (%s), want %q", tt.name, err, dreamcore.CodeOf(err), tt.want)
 		}
+	}
+}
+
+func TestAnUnknownTestErrorIsNone(t *testing.T) {
+	for word, want := range map[string]dreamcore.TestError{
+		"": "", "boom": "", "Timeout": "", "timeout ": "", "(not a string)": "", "timeout": dreamcore.TestErrorTimeout, "rate_limit": dreamcore.TestErrorRateLimit,
+	} {
+		w, err := dreamcore.Request{UserID: user, ProjectID: project, Prompt: "x", TestError: word}.Validate()
+		if err != nil || w.TestError != want {
+			t.Errorf("%q: %q, %v", word, w.TestError, err)
+		}
+	}
+}
+
+func TestAPromptThatIsTooLongIsToldTheBound(t *testing.T) {
+	err := dreamcore.ValidatePrompt(strings.Repeat("word ", 200_000))
+	if !strings.Contains(dreamcore.HintOf(err), "400000 bytes") {
+		t.Errorf("%v, hint %q", err, dreamcore.HintOf(err))
 	}
 }
 

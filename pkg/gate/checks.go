@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -60,7 +61,7 @@ func checkIsolation(ctx context.Context, c Config) verdict {
 		return refused(g.Failed)
 	}
 	seen := "/proc/version is " + quote(g.ProcVersion)
-	evidence := strings.Contains(strings.ToLower(g.ProcVersion), "gvisor")
+	evidence := showsGVisor(g.ProcVersion)
 	v := verdict{}
 	switch {
 	case strings.TrimSpace(g.ProcVersion) == "":
@@ -80,9 +81,19 @@ func checkIsolation(ctx context.Context, c Config) verdict {
 	v.err = &dreamcore.Error{
 		Code:    dreamcore.CodeInternal,
 		Message: v.detail,
-		Hint:    "run the server with gVisor, or set ALLOW_NON_GVISOR=1 if you accept less isolation",
+		Hint:    "run the server with gVisor, or set ALLOW_NON_GVISOR=true if you accept less isolation",
 	}
 	return v
+}
+
+// olderGVisor is the /proc/version of gVisor releases that do not name
+// themselves in it. They all show the same build of Linux 4.4.0, which no
+// distribution has.
+var olderGVisor = regexp.MustCompile(`^Linux version 4\.4\.0 (.* )?#1 SMP Sun Jan 10 15:06:54 PST 2016$`)
+
+// showsGVisor reports whether a /proc/version is gVisor's.
+func showsGVisor(procVersion string) bool {
+	return strings.Contains(strings.ToLower(procVersion), "gvisor") || olderGVisor.MatchString(strings.TrimSpace(procVersion))
 }
 
 // checkVolume asks twice: an answer that was made up beforehand has the same

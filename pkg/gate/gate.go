@@ -63,9 +63,25 @@ func All() []Gate {
 	}, deepGates()...)
 }
 
-// Select returns the gates that names choose, each by its name or its number,
-// in the order of All, or every gate, of the deep ones only with deep. Nothing
-// chosen and an unknown name are Errors with CodeInvalid that list the gates.
+// oldNames are the words for gates that scripts of the old backend use, beside
+// those that are the same today.
+var oldNames = map[string]string{"gvisor": "isolation", "stream": "streaming"}
+
+// today returns today's word for a gate: names are written in any case, with
+// underscores or dashes, and as the endpoint of the check.
+func today(name string) string {
+	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	name = strings.TrimPrefix(name, "test-")
+	if renamed, ok := oldNames[name]; ok {
+		return renamed
+	}
+	return name
+}
+
+// Select returns the gates that names choose, each by its name (today's or the
+// old backend's) or its number, in the order of All, or every gate, of the deep
+// ones only with deep. Nothing chosen and an unknown name are Errors with
+// CodeInvalid that list the gates.
 func Select(names []string, all, deep bool) ([]Gate, error) {
 	gates := All()
 	if all && len(names) == 0 {
@@ -79,9 +95,8 @@ func Select(names []string, all, deep bool) ([]Gate, error) {
 	}
 	chosen := make([]bool, len(gates))
 	for _, name := range names {
-		i := slices.IndexFunc(gates, func(g Gate) bool {
-			return strings.EqualFold(g.Name, name) || strconv.Itoa(g.Number) == name
-		})
+		wanted := today(name)
+		i := slices.IndexFunc(gates, func(g Gate) bool { return g.Name == wanted || strconv.Itoa(g.Number) == name })
 		if i < 0 {
 			return nil, invalid("there is no gate " + strconv.Quote(short(name)))
 		}

@@ -76,6 +76,10 @@ func TestEachLieIsFoundByItsGate(t *testing.T) {
 		{"a claim without evidence", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 6.1.0 (gcc)","is_gvisor":true}`), `claims gVisor, but /proc/version is "Linux version 6.1.0 (gcc)"`},
 		{"an ordinary kernel", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 6.1.0","is_gvisor":false}`), "no gVisor"},
 		{"evidence denied", "isolation", reply(200, `{"success":true,"proc_version":"4.19.0-gvisor","is_gvisor":false}`), "sees no gVisor"},
+		{"a kernel 4.4.0 of a distribution", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0-21-generic (buildd@lgw01-21) (gcc) #37-Ubuntu SMP Mon Apr 18 18:33:37 UTC 2016","is_gvisor":true}`), "claims gVisor"},
+		{"an older gVisor and more", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016 x","is_gvisor":true}`), "claims gVisor"},
+		{"an older gVisor with another release", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 6.1.0 #1 SMP Sun Jan 10 15:06:54 PST 2016","is_gvisor":true}`), "claims gVisor"},
+		{"an older gVisor denied", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016","is_gvisor":false}`), "sees no gVisor"},
 		{"nothing seen", "isolation", reply(200, `{"success":true,"proc_version":" ","is_gvisor":true}`), "nothing was seen"},
 
 		{"all at once", "streaming", streamOf(0, 5, true), "all 5 chunks came at once"},
@@ -181,6 +185,8 @@ func TestIsolationIsRelaxedOnlyWhenAllowedAndOnlyForWhatWasSeen(t *testing.T) {
 		{`{"success":true,"proc_version":"Linux version 6.1.0","is_gvisor":false}`, Relaxed},
 		{`{"success":true,"proc_version":"Linux version 6.1.0","is_gvisor":true}`, Relaxed},
 		{`{"success":true,"proc_version":"4.19.0-gvisor","is_gvisor":true}`, Pass},
+		{`{"success":true,"proc_version":"Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016\n","is_gvisor":true}`, Pass},
+		{`{"success":true,"proc_version":"Linux version 4.4.0 (builder@host) (gcc 5) #1 SMP Sun Jan 10 15:06:54 PST 2016","is_gvisor":true}`, Pass},
 		{`{"success":true,"proc_version":"","is_gvisor":false}`, Fail},
 		{`{"success":false,"error":"no sandbox"}`, Fail},
 		{`<html>`, Fail},
@@ -299,6 +305,8 @@ func TestGatesAreChosenByNameOrNumber(t *testing.T) {
 	}{
 		{nil, true, []string{"health", "sandbox-io", "isolation", "streaming", "volume", "auth"}},
 		{[]string{"3"}, false, []string{"streaming"}},
+		{[]string{"gvisor", "stream", "sandbox_io", "volume", "auth"}, false, []string{"sandbox-io", "isolation", "streaming", "volume", "auth"}},
+		{[]string{"test_gvisor", "Test-Stream", "test_sandbox_io", "RAW_SOCKETS"}, false, []string{"sandbox-io", "isolation", "streaming", "raw-sockets"}},
 		{[]string{"auth", "Sandbox-IO", "5", "0"}, false, []string{"health", "sandbox-io", "auth"}},
 	} {
 		got, err := Select(tt.args, tt.all, false)
@@ -309,7 +317,7 @@ func TestGatesAreChosenByNameOrNumber(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		all  bool
-	}{{nil, false}, {[]string{"14"}, false}, {[]string{"-1"}, false}, {[]string{""}, false}, {[]string{"auth", "x\x1b[2J"}, false}, {[]string{"auth"}, true}} {
+	}{{nil, false}, {[]string{"14"}, false}, {[]string{"-1"}, false}, {[]string{""}, false}, {[]string{"test_"}, false}, {[]string{"test-3"}, false}, {[]string{"auth", "x\x1b[2J"}, false}, {[]string{"auth"}, true}} {
 		_, err := Select(tt.args, tt.all, false)
 		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(dreamcore.HintOf(err), "3 streaming") {
 			t.Errorf("Select(%q, %v): %v, hint %q", tt.args, tt.all, err, dreamcore.HintOf(err))
@@ -342,4 +350,19 @@ func FuzzStreaming(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestGatesThatCouldNotStartAreReported(t *testing.T) {
+	cause := &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "there is no internal secret to send", Hint: "set it"}
+	report := NotStarted("http://host:8080", standard(t), cause)
+	if report.Passed || dreamcore.HintOf(report.Err()) != "set it" {
+		t.Errorf("passed %t, %v", report.Passed, report.Err())
+	}
+	var line, file strings.Builder
+	if err := errors.Join(report.WriteJSON(&line), report.WriteJUnit(&file)); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, "JSON", line.String(), `{"endpoint":"http://host:8080","passed":false,"gates":[{"number":0,"name":"health","status":"fail","detail":"the check could not start: there is no internal secret to send"`)
+	contains(t, "JUnit", file.String(), `<failure message="the check could not start: there is no internal secret to send"`)
+	contains(t, "JUnit", file.String(), `tests="6" failures="1" errors="0" skipped="5"`)
 }

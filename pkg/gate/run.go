@@ -63,6 +63,21 @@ func Run(ctx context.Context, c Config) Report {
 	return report
 }
 
+// NotStarted is the report of gates that could not be tried, because of err: as
+// with a server that is not there, the first has failed and the rest is skipped.
+// err is shown as it is, so it must name no secret.
+func NotStarted(endpoint string, gates []Gate, err error) Report {
+	report := Report{Endpoint: endpoint, Gates: []Result{}}
+	for i, g := range gates {
+		r := Result{Number: g.Number, Name: g.Name, Status: Skipped, Detail: "the check could not start"}
+		if i == 0 {
+			r.Status, r.Detail, r.err = Fail, short("the check could not start: "+err.Error()), err
+		}
+		report.Gates = append(report.Gates, r)
+	}
+	return report
+}
+
 // run runs one gate within its time.
 func (c Config) run(parent context.Context, g Gate) Result {
 	ctx, cancel := context.WithTimeout(parent, c.Timeout)

@@ -297,7 +297,7 @@ func (s *Service) Exec(ctx context.Context, name string, cmd sandbox.Command) (s
 	}
 	cmd.UID, cmd.GID = d.made.UID, d.made.GID
 	cmd.Dir = fmt.Sprintf(projectsDir, info.User)
-	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TERM=dumb", "LANG=C.UTF-8"}
+	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TERM=dumb", "LANG=C.UTF-8"}, s.settings.Load().Agent.Given...)
 	p, err := d.Start(ctx, cmd)
 	if err != nil && (errors.Is(err, sandbox.ErrLost) || ctx.Err() != nil) {
 		return sandbox.Exit{}, err // the program has no part in it

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,6 +129,46 @@ func TestExec(t *testing.T) {
 	}
 	if list := r.service.Sandboxes(); list[0].State != pool.StateIdle {
 		t.Errorf("after it: %+v", list)
+	}
+}
+
+func TestTheOperatorsVariablesReachProgramsAndFollowTheSettings(t *testing.T) {
+	var seen []string
+	var settings Settings
+	r := newRig(t, options{
+		settings: func(s *Settings) {
+			s.Agent.Given = []string{"IMAGE_API=one"}
+			settings = *s
+		},
+		play: func(g guest) (int, error) {
+			i := slices.IndexFunc(g.Env, func(kv string) bool { return strings.HasPrefix(kv, "IMAGE_API=") })
+			if i < 0 {
+				seen = append(seen, "none")
+			} else {
+				seen = append(seen, filepath.Base(g.Args[0])+" "+g.Env[i])
+			}
+			if filepath.Base(g.Args[0]) == "env" {
+				return 0, nil
+			}
+			return makesGame(g)
+		},
+	})
+	exec := func() {
+		if _, err := r.service.Exec(t.Context(), "user-"+string(alice), sandbox.Command{Args: []string{"/usr/bin/env"}}); err != nil {
+			t.Error(err)
+		}
+	}
+	r.run(wish(alice, "x"))
+	exec()
+	settings.Agent.Given = []string{"IMAGE_API=two"}
+	if err := r.service.Apply(settings); err != nil {
+		t.Fatal(err)
+	}
+	r.run(wish(alice, "y")) // in the same sandbox
+	exec()
+	want := []string{"claude IMAGE_API=one", "env IMAGE_API=one", "claude IMAGE_API=two", "env IMAGE_API=two"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("%q, not %q", seen, want)
 	}
 }
 

@@ -114,6 +114,8 @@ func statusOf(code dreamcore.Code) int {
 		return http.StatusNotFound
 	case codeMethod:
 		return http.StatusMethodNotAllowed
+	case codeEncoding:
+		return http.StatusUnsupportedMediaType
 	case codeSlow:
 		return http.StatusRequestTimeout
 	case dreamcore.CodeConflict:

@@ -3,9 +3,11 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -48,7 +50,11 @@ func (s *Server) applyFiles(x *exchange, r *http.Request) {
 		return
 	}
 	x.log = x.log.With("user", string(q.user), "project", string(q.project))
-	switch action := text(q.fields["action"], notText); action {
+	action, ok := textOf(q.fields["action"])
+	if !ok {
+		action = string(q.fields["action"]) // no action is written like another JSON value
+	}
+	switch action {
 	case "":
 		s.changeFiles(x, r, q)
 	case "git_log":
@@ -73,10 +79,10 @@ func decodeApply(body []byte) (applyRequest, error) {
 		return q, invalidJSON(err)
 	}
 	var err error
-	if q.user, err = dreamcore.ParseUserID(text(q.fields["user_id"], notText)); err != nil {
+	if q.user, err = userField(q.fields["user_id"]); err != nil {
 		return q, err
 	}
-	q.project, err = dreamcore.ParseProjectID(text(q.fields["project_id"], notText))
+	q.project, err = projectField(q.fields["project_id"])
 	return q, err
 }
 
@@ -84,10 +90,11 @@ func decodeApply(body []byte) (applyRequest, error) {
 type fileChange struct {
 	Path, Action string
 	change       volume.Change
+	fault        error // of its encoding; nothing is changed then
 }
 
-// decodeChanges reads "files". A path is looked at only when it is used: one
-// that is wrong is an event of the stream.
+// decodeChanges reads "files". A path and an encoding are judged only when they
+// are used: one that is wrong is an event of the stream.
 func decodeChanges(raw json.RawMessage) ([]fileChange, error) {
 	var list []json.RawMessage
 	if json.Unmarshal(raw, &list) != nil || len(list) == 0 {
@@ -98,21 +105,24 @@ func decodeChanges(raw json.RawMessage) ([]fileChange, error) {
 	}
 	changes := make([]fileChange, len(list))
 	for i, item := range list {
-		fields := map[string]json.RawMessage{"path": nil, "content": nil, "action": nil}
+		fields := map[string]json.RawMessage{"path": nil, "content": nil, "action": nil, "encoding": nil}
 		if decodeObject(item, fields) != nil {
 			return nil, badFile(i, "must be an object")
 		}
-		c := fileChange{Path: text(fields["path"], ""), Action: text(fields["action"], notText)}
-		content := text(fields["content"], notText)
+		c := fileChange{Path: text(fields["path"], "")}
+		action, known := textOf(fields["action"])
+		content, isText := textOf(fields["content"])
+		c.Action = action
 		switch {
 		case c.Path == "":
 			return nil, badFile(i, "path is required")
-		case c.Action == "delete":
-		case c.Action != "" && c.Action != "create" && c.Action != "update":
+		case known && c.Action == "delete":
+		case !known || c.Action != "" && c.Action != "create" && c.Action != "update":
 			return nil, badFile(i, "action must be create, update or delete")
-		case content == notText:
+		case !isText:
 			return nil, badFile(i, "content must be text")
 		default:
+			content, c.fault = decodeContent(i, content, fields["encoding"])
 			c.change.Write = volume.Content(content)
 		}
 		if c.Action == "" {
@@ -122,6 +132,27 @@ func decodeChanges(raw json.RawMessage) ([]fileChange, error) {
 		changes[i] = c
 	}
 	return changes, nil
+}
+
+// decodeContent returns the bytes of files[i]: its text, or what the text
+// encodes.
+func decodeContent(i int, content string, encoding json.RawMessage) (string, error) {
+	switch name, ok := textOf(encoding); {
+	case !ok || name != "" && name != "utf-8" && name != "base64":
+		return "", badMember(i, "encoding", `must be "utf-8" or "base64"`)
+	case name != "base64":
+		return content, nil
+	}
+	// The decoder skips line breaks, Strict or not.
+	decoded, err := base64.StdEncoding.Strict().DecodeString(content)
+	if err != nil || strings.ContainsAny(content, "\r\n") {
+		return "", badMember(i, "content", "must be base64 in the standard alphabet with padding, on one line")
+	}
+	return string(decoded), nil
+}
+
+func badMember(i int, name, why string) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("Invalid files[%d].%s: %s", i, name, why)}
 }
 
 func badFile(i int, why string) error {
@@ -136,7 +167,11 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 		x.fail(err)
 		return
 	}
-	why := text(q.fields["commit_message"], "")
+	why, err := textField(q.fields, "commit_message")
+	if err != nil {
+		x.fail(err)
+		return
+	}
 	if why == "" {
 		why = defaultMessage
 	}
@@ -155,6 +190,10 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 		_ = send(status(fmt.Sprintf("Applying %d files", len(changes))))
 		list := make([]volume.Change, len(changes))
 		for i, c := range changes {
+			if c.fault != nil {
+				x.err = c.fault
+				return send(encodeMessage(applyFailure(c.fault)))
+			}
 			list[i] = c.change
 		}
 		applied, err := s.cfg.Editor.Apply(whole, q.user, q.project, list, why)
@@ -284,10 +323,12 @@ func (s *Server) gitRestore(x *exchange, r *http.Request, q applyRequest) {
 	if err == nil {
 		var files []string
 		if files, err = s.cfg.Editor.Restore(context.WithoutCancel(r.Context()), q.user, q.project, hash); err == nil {
+			named, leftOut := listed(files)
 			x.answer(http.StatusOK, struct {
 				Success bool     `json:"success"`
 				Files   []string `json:"restored_files"`
-			}{true, files})
+				LeftOut int      `json:"left_out,omitempty"`
+			}{true, named, leftOut})
 			return
 		}
 	}
@@ -295,9 +336,13 @@ func (s *Server) gitRestore(x *exchange, r *http.Request, q applyRequest) {
 }
 
 func commitOf(q applyRequest) (string, error) {
-	hash := text(q.fields["commit"], notText)
+	const hint = "give 7 to 40 hexadecimal digits, as git_log shows them"
+	hash, ok := textOf(q.fields["commit"])
+	if !ok {
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid commit hash", Hint: hint}
+	}
 	if hash == "" {
-		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "commit is required", Hint: "give 7 to 40 hexadecimal digits, as git_log shows them"}
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "commit is required", Hint: hint}
 	}
 	return hash, history.CheckHash(hash)
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -155,12 +156,20 @@ func TestApplyFilesRefusesWhatItCannotDo(t *testing.T) {
 		`"files":[{"path":"a","content":7}]`:     "Invalid files[0]: content must be text",
 		`"files":[{"path":"a","content":"","action":"rename"}]`: "Invalid files[0]: action must be create, update or delete",
 		`"files":[` + many + `{"path":"b","content":""}]`:       "Too many files: at most 1000",
-		`"action":"x"`:                             "Unknown action: x",
-		`"action":"git_diff"`:                      "commit is required",
-		`"action":"git_restore"`:                   "commit is required",
-		`"action":"git_diff","commit":"HEAD"`:      "Invalid commit hash",
-		`"action":"git_restore","commit":"123456"`: "Invalid commit hash",
-		`"action":"git_log","limit":"many"`:        "Invalid limit: must be a positive number",
+		`"action":"x"`:                                            "Unknown action: x",
+		`"action":7`:                                              "Unknown action: 7",
+		`"action":"(not a string)"`:                               "Unknown action: (not a string)",
+		`"action":"git_diff","commit":1234567`:                    "Invalid commit hash",
+		`"action":"git_restore","commit":["a"]`:                   "Invalid commit hash",
+		`"files":[{"path":"a","content":"x"}],"commit_message":7`: "Invalid commit_message: must be a string",
+		`"files":[{"path":"a","content":"x","action":7}]`:         "Invalid files[0]: action must be create, update or delete",
+		`"files":[{"path":"a","content":["x"]}]`:                  "Invalid files[0]: content must be text",
+		`"files":[{"path":7,"content":"x"}]`:                      "Invalid files[0]: path is required",
+		`"action":"git_diff"`:                                     "commit is required",
+		`"action":"git_restore"`:                                  "commit is required",
+		`"action":"git_diff","commit":"HEAD"`:                     "Invalid commit hash",
+		`"action":"git_restore","commit":"123456"`:                "Invalid commit hash",
+		`"action":"git_log","limit":"many"`:                       "Invalid limit: must be a positive number",
 	} {
 		if code, got := e.action(body); code != 400 || !strings.Contains(got, `"error":"`+want+`"`) {
 			t.Errorf("%.100s: %d %s", body, code, got)
@@ -271,8 +280,20 @@ func TestGetSkillContentAnswersAsTheContractSays(t *testing.T) {
 	if code, got := ask(`{"skill_names":[` + strings.Repeat(`"a",`, maxSkills) + `"a"]}`); code != 400 {
 		t.Errorf("%d %s", code, got)
 	}
-	if code, got := ask(`{}`); code != 400 || !strings.Contains(got, "skill_names array is required") {
-		t.Errorf("%d %s", code, got)
+	for _, empty := range []string{"", " \n", "{}", `{"skill_names":[]}`, `{"skill_names":null}`, `{"skills":["a_B9"]}`, `{"skill_names":["(not a string)"]}`} {
+		if code, got := ask(empty); code != 200 || got != `{"skills":{}}` {
+			t.Errorf("%q: %d %s", empty, code, got)
+		}
+	}
+	for _, bad := range []string{`{"skill_names":"a_B9"}`, `{"skill_names":7}`, `{"skill_names":{}}`, `{"skill_names":false}`} {
+		if code, got := ask(bad); code != 400 || !strings.Contains(got, "Invalid skill_names: must be an array") {
+			t.Errorf("%s: %d %s", bad, code, got)
+		}
+	}
+	for _, bad := range []string{"x", "[]", "null", "{}{}"} {
+		if code, got := ask(bad); code != 400 || !strings.Contains(got, "Invalid JSON") {
+			t.Errorf("%s: %d %s", bad, code, got)
+		}
 	}
 }
 
@@ -316,5 +337,106 @@ func TestGetFileKnowsRangesAndTags(t *testing.T) {
 	withFiles(t, e.volumes, map[string]string{"a.js": "9876543210"})
 	if res, body := get("If-None-Match", tag); res.StatusCode != 200 || body != "9876543210" || res.Header.Get("ETag") == tag {
 		t.Errorf("a changed file: %s %q", res.Status, body)
+	}
+}
+
+func TestEveryTextIsAnOrdinaryText(t *testing.T) {
+	e := startEditor(t)
+	events := e.apply(`"files":[{"path":"(not a string)","content":"(not a string)"}],"commit_message":"(not a string)"`)
+	if events[1] != `{"type":"result","files":[{"path":"(not a string)","action":"update","size":14}]}` || e.file("(not a string)") != "(not a string)" {
+		t.Errorf("%q, %q", events, e.file("(not a string)"))
+	}
+	if commits := e.log(); len(commits) != 1 || commits[0].Message != "(not a string)" {
+		t.Errorf("%v", commits)
+	}
+}
+
+func TestBinaryFilesGoInAsBase64(t *testing.T) {
+	e := startEditor(t)
+	picture := "\x89PNG\r\n\x1a\n\x00\xff\xfe"
+	encoded := base64.StdEncoding.EncodeToString([]byte(picture))
+	events := e.apply(`"files":[{"path":"a.png","content":"` + encoded + `","encoding":"base64","action":"create"},` +
+		`{"path":"b.txt","content":"` + encoded + `","encoding":"utf-8"},{"path":"c.txt","content":"` + encoded + `","encoding":null},{"path":"empty","content":"","encoding":"base64"}]`)
+	want := fmt.Sprintf(`{"type":"result","files":[{"path":"a.png","action":"create","size":%d},{"path":"b.txt","action":"update","size":%d},{"path":"c.txt","action":"update","size":%[2]d},{"path":"empty","action":"update","size":0}]}`, len(picture), len(encoded))
+	if events[1] != want {
+		t.Errorf("%q, not %s", events, want)
+	}
+	if e.file("a.png") != picture || e.file("b.txt") != encoded || e.file("c.txt") != encoded || e.file("empty") != "" {
+		t.Errorf("%q %q", e.file("a.png"), e.file("b.txt"))
+	}
+	const bad64 = "Invalid files[1].content: must be base64 in the standard alphabet with padding, on one line"
+	const badName = `Invalid files[1].encoding: must be \"utf-8\" or \"base64\"`
+	for member, want := range map[string]string{
+		`"content":"a","encoding":"base64"`:                          bad64,
+		`"content":"YQ","encoding":"base64"`:                         bad64, // no padding
+		`"content":"YR==","encoding":"base64"`:                       bad64, // bits that count for nothing
+		`"content":"_-__","encoding":"base64"`:                       bad64, // the alphabet of URLs
+		`"content":"YWJj\nYWJj","encoding":"base64"`:                 bad64,
+		`"content":"YWJj\r\n","encoding":"base64"`:                   bad64,
+		`"content":" YWJj","encoding":"base64"`:                      bad64,
+		`"content":"data:image/png;base64,YWJj","encoding":"base64"`: bad64,
+		`"content":"YWJjYQ==YWJj","encoding":"base64"`:               bad64,
+		`"content":"é","encoding":"base64"`:                          bad64,
+		`"content":"YWJj","encoding":"hex"`:                          badName,
+		`"content":"YWJj","encoding":"BASE64"`:                       badName,
+		`"content":"YWJj","encoding":7`:                              badName,
+		`"content":"YWJj","encoding":["base64"]`:                     badName,
+		`"content":"YWJj","encoding":"(not a string)"`:               badName,
+	} {
+		events := e.apply(`"files":[{"path":"b.txt","content":"new"},{"path":"x",` + member + `}]`)
+		last := events[len(events)-1]
+		if last != `{"type":"error","message":"`+want+`","code":"PERMISSION_ERROR"}` || e.file("b.txt") != encoded {
+			t.Errorf("%s: %q, %q", member, events, e.file("b.txt"))
+		}
+	}
+	if n := len(e.log()); n != 1 {
+		t.Errorf("%d versions", n)
+	}
+}
+
+func TestFilesWhoseNamesAreNotUTF8AreCounted(t *testing.T) {
+	e := startEditor(t)
+	withFiles(t, e.volumes, map[string]string{
+		"index.html": "1", "\x83\x51.js": "1", "\x83\x52.js": "1", "dir\xff/a.js": "1", "\uFFFD.js": "1", "日本.js": "1", "a\nb%#?+ 🎮.js": "1", "e\u0301.js": "1", "é.js": "2",
+	})
+	list := func() (got struct {
+		Files   []string
+		LeftOut int `json:"left_out"`
+	}) {
+		res := e.do(e.requestFor(endpoint{name: "list_files", methods: []string{http.MethodGet}}, "/list_files"))
+		if err := json.NewDecoder(res.Body).Decode(&got); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	got := list()
+	if len(got.Files) != 6 || got.LeftOut != 3 {
+		t.Errorf("%q, %d left out", got.Files, got.LeftOut)
+	}
+	for _, name := range got.Files {
+		req := e.requestFor(endpoint{name: "get_file", methods: []string{http.MethodGet}}, "/get_file")
+		q := req.URL.Query()
+		q.Set("path", name)
+		req.URL.RawQuery = q.Encode()
+		if res := e.do(req); res.StatusCode != http.StatusOK {
+			t.Errorf("%q is listed: status %d", name, res.StatusCode)
+		}
+	}
+	code, body := e.action(`"action":"git_log"`)
+	if code != 200 || !strings.Contains(body, "autoInitialized") {
+		t.Fatal(code, body)
+	}
+	// Versions keep them, and a restore brings them back under their own names.
+	first := e.log()[0].Hash
+	withFiles(t, e.volumes, map[string]string{"\x83\x51.js": "2", "\x83\x52.js": "2"})
+	code, body = e.action(`"action":"git_restore","commit":"` + first + `"`)
+	if code != 200 || !strings.Contains(body, `"left_out":3`) || strings.Contains(body, `"\ufffd\ufffd`) || strings.Contains(body, "\uFFFDQ.js") {
+		t.Errorf("%d %s", code, body)
+	}
+	if e.file("\x83\x51.js")+e.file("\x83\x52.js") != "11" {
+		t.Errorf("%q", e.file("\x83\x51.js"))
+	}
+	if got := list(); len(got.Files) != 6 || got.LeftOut != 3 {
+		t.Errorf("afterwards %q, %d left out", got.Files, got.LeftOut)
 	}
 }

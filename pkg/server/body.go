@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -66,15 +67,33 @@ func invalidJSON(cause error) error {
 	}
 }
 
-// notText stands for a field that is there and is no string. No check of a
-// field's format accepts it.
-const notText = "(not a string)"
+// codeEncoding is an error code of HTTP alone: a body that is compressed.
+const codeEncoding dreamcore.Code = "UNSUPPORTED_MEDIA_TYPE"
 
-// decodeRequest reads the request for a game. The errors are that body is no
-// JSON object and that detach is no boolean: other fields are for
-// Request.Validate. Unknown fields are left
-// out, null is as good as missing, and of a name that occurs twice the last
-// one counts, as in the old backend.
+// checkEncoding refuses a body that is compressed, or encoded in another way:
+// it would be read as broken JSON.
+func checkEncoding(r *http.Request) error {
+	if r.ContentLength == 0 {
+		return nil // no body
+	}
+	for _, list := range r.Header.Values("Content-Encoding") {
+		for name := range strings.SplitSeq(list, ",") {
+			if name = strings.TrimSpace(name); name != "" && !strings.EqualFold(name, "identity") {
+				return &dreamcore.Error{
+					Code: codeEncoding, Message: "Unsupported Content-Encoding: " + clip(name),
+					Hint: "send the body as it is, without Content-Encoding",
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// decodeRequest reads the request for a game. Its errors are a body that is no
+// JSON object, bad ids, and fields of the wrong type that the old backend did
+// not have; the rest is for Request.Validate. Unknown fields are left out, null
+// is as good as missing, and of a name that occurs twice the last one counts, as
+// in the old backend.
 func decodeRequest(body []byte) (dreamcore.Request, error) {
 	fields := map[string]json.RawMessage{
 		"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil, "detach": nil, "commit_message": nil,
@@ -82,15 +101,24 @@ func decodeRequest(body []byte) (dreamcore.Request, error) {
 	if err := decodeObject(body, fields); err != nil {
 		return dreamcore.Request{}, invalidJSON(err)
 	}
-	r := dreamcore.Request{
-		UserID:    text(fields["user_id"], notText),
-		ProjectID: text(fields["project_id"], notText),
-		Prompt:    text(fields["prompt"], ""), // "prompt is required", which it is
-		TestError: text(fields["_test_error"], notText),
-
-		CommitMessage: text(fields["commit_message"], "\x00"), // which Validate refuses
+	user, err := userField(fields["user_id"])
+	if err != nil {
+		return dreamcore.Request{}, err
 	}
-	var err error
+	project, err := projectField(fields["project_id"])
+	if err != nil {
+		return dreamcore.Request{}, err
+	}
+	r := dreamcore.Request{
+		UserID:    string(user),
+		ProjectID: string(project),
+		Prompt:    text(fields["prompt"], ""), // "prompt is required", which it is
+		TestError: text(fields["_test_error"], ""),
+	}
+	var ok bool
+	if r.CommitMessage, ok = textOf(fields["commit_message"]); !ok {
+		return r, dreamcore.ErrCommitMessage()
+	}
 	r.Detach, err = flag("detach", fields["detach"])
 	return r, err
 }
@@ -106,6 +134,25 @@ func flag(name string, raw json.RawMessage) (bool, error) {
 	return false, &dreamcore.Error{
 		Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be a boolean", Hint: "use true or false",
 	}
+}
+
+// userField is the user that a member names.
+func userField(raw json.RawMessage) (dreamcore.UserID, error) {
+	return dreamcore.ParseUserID(idText(raw))
+}
+
+// projectField is the project that a member names.
+func projectField(raw json.RawMessage) (dreamcore.ProjectID, error) {
+	return dreamcore.ParseProjectID(idText(raw))
+}
+
+// idText is the text of an id. What is no string is taken as it is written: no
+// other JSON value looks like a UUID, so the format is what is wrong with it.
+func idText(raw json.RawMessage) string {
+	if s, ok := textOf(raw); ok {
+		return s
+	}
+	return string(raw)
 }
 
 // decodeObject fills the wanted members of a JSON object into fields. Names
@@ -138,14 +185,33 @@ func decodeObject(body []byte, fields map[string]json.RawMessage) error {
 	return nil
 }
 
-// text is the value of a string member; missing and null give "".
-func text(raw json.RawMessage, otherwise string) string {
+// textOf is the value of a string member; missing and null give "". ok is false
+// for a value of another type. No string stands for that: every string can be
+// a client's own text.
+func textOf(raw json.RawMessage) (s string, ok bool) {
 	if len(raw) == 0 || string(raw) == "null" {
-		return ""
+		return "", true
 	}
-	var s string
 	if json.Unmarshal(raw, &s) != nil {
-		return otherwise
+		return "", false
 	}
-	return s
+	return s, true
+}
+
+// text is textOf with a default for a value of another type.
+func text(raw json.RawMessage, otherwise string) string {
+	if s, ok := textOf(raw); ok {
+		return s
+	}
+	return otherwise
+}
+
+// textField is textOf for a member of which a value of another type is refused
+// by name.
+func textField(fields map[string]json.RawMessage, name string) (string, error) {
+	s, ok := textOf(fields[name])
+	if !ok {
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be a string"}
+	}
+	return s, nil
 }

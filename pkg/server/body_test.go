@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -93,10 +95,17 @@ func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
 		{"prompt a number", body(u, p, "7"), 400, noPrompt},
 		{"prompt a list", body(u, p, `["a game"]`), 400, noPrompt},
 		{"prompt with NUL", body(u, p, quoted("a\x00b")), 400, "Invalid prompt: must be UTF-8 text without NUL"},
-		{"prompt over 1 MiB", body(u, p, quoted(strings.Repeat("a", 1<<20+1))), 413, "prompt is too long: at most 1 MiB"},
 		{"commit_message a number", strings.Replace(wishBody, "{", `{"commit_message":7,`, 1), 400, badMessage},
 		{"commit_message with NUL", strings.Replace(wishBody, "{", `{"commit_message":"a\u0000",`, 1), 400, badMessage},
 		{"commit_message too long", strings.Replace(wishBody, "{", `{"commit_message":"`+strings.Repeat("a", 4097)+`",`, 1), 400, badMessage},
+		{"a prompt over the bound", body(u, p, quoted(strings.Repeat("a", dreamcore.MaxPromptBytes+1))), 413, "prompt is too long: at most 400000 bytes"},
+		{"a prompt of a MiB", body(u, p, quoted(strings.Repeat("word ", 1<<20/5))), 413, "prompt is too long: at most 400000 bytes"},
+		{"user a number like an id", body("1e36", p, w), 400, badUser},
+		{"user the word of old for no string", body(quoted("(not a string)"), p, w), 400, badUser},
+		{"project true", body(u, "true", w), 400, badProject},
+		{"UTF-16", "\xff\xfe{\x00}\x00", 400, badJSON},
+		{"UTF-16 without a mark", "{\x00}\x00", 400, badJSON},
+		{"gzip without saying so", "\x1f\x8b\x08\x00\x00\x00\x00\x00", 400, badJSON},
 		{"the last of two counts", strings.Replace(wishBody, "}", `,"prompt":""}`, 1), 400, noPrompt},
 	}
 	sv := start(t, options{})
@@ -117,7 +126,7 @@ func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
 }
 
 func TestGoodWishesArriveUnchanged(t *testing.T) {
-	japanese, emoji, largest := "ブロック崩しを作って", "🐍👩‍🚀 in 🌌", strings.Repeat("\x01", 1<<20)
+	japanese, emoji, largest := "ブロック崩しを作って", "🐍👩‍🚀 in 🌌", strings.Repeat("\x01", dreamcore.MaxPromptBytes)
 	tests := []struct{ name, prompt, text string }{
 		{"slash", "/help me make a game", ""},
 		{"Japanese", japanese, ""},
@@ -125,8 +134,8 @@ func TestGoodWishesArriveUnchanged(t *testing.T) {
 		{"emoji", emoji, ""},
 		{"emoji in ASCII", emoji, escaped(emoji)},
 		{"lines", "a game\r\nwith lines\n", ""},
-		{"1 MiB", strings.Repeat("a", 1<<20), ""},
-		{"1 MiB written in 6", largest, escaped(largest)},
+		{"the longest", strings.Repeat("a", dreamcore.MaxPromptBytes), ""},
+		{"the longest written in 6", largest, escaped(largest)},
 	}
 	sv := start(t, options{})
 	for _, tt := range tests {
@@ -188,9 +197,12 @@ func TestTestErrorReachesTheGenerator(t *testing.T) {
 	if got := sv.generator.lastWish().TestError; got != dreamcore.TestErrorRateLimit {
 		t.Errorf("got %q", got)
 	}
-	for _, v := range []string{`"nonsense"`, "1", "{}"} {
-		if status, _, body := sv.post("/generate_game", with(v)); status != http.StatusBadRequest {
-			t.Errorf("%s: status %d %v", v, status, body)
+	for _, v := range []string{`"nonsense"`, "1", "{}", "null", `"(not a string)"`} {
+		if res := sv.do(sv.request(http.MethodPost, "/generate_game", with(v))); res.StatusCode != http.StatusOK {
+			t.Errorf("%s: status %d", v, res.StatusCode)
+		}
+		if got := sv.generator.lastWish().TestError; got != dreamcore.TestErrorNone {
+			t.Errorf("%s: got %q", v, got)
 		}
 	}
 }
@@ -217,20 +229,59 @@ func FuzzDecodeRequest(f *testing.F) {
 			t.Fatalf("%q is taken for an object", raw)
 		}
 		want := dreamcore.Request{}
-		want.UserID, want.ProjectID = member(object, "user_id", notText), member(object, "project_id", notText)
-		want.Prompt, want.TestError = member(object, "prompt", ""), member(object, "_test_error", notText)
+		want.UserID, want.ProjectID = strings.ToLower(member(object, "user_id")), strings.ToLower(member(object, "project_id"))
+		want.Prompt, want.TestError = member(object, "prompt"), member(object, "_test_error")
 		if diff := cmp.Diff(want, r); diff != "" {
 			t.Error(diff)
 		}
 	})
 }
 
-func member(object map[string]any, name, otherwise string) string {
-	switch v := object[name].(type) {
-	case nil:
-		return ""
-	case string:
-		return v
+func member(object map[string]any, name string) string {
+	s, _ := object[name].(string)
+	return s
+}
+
+func TestCompressedBodiesAreRefusedEverywhere(t *testing.T) {
+	sv := start(t, options{config: func(c *Config) {
+		store := aGame(t)
+		c.Projects, c.Editor, c.Skills = store, aDesk(t, store), store
+	}})
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write([]byte(wishBody)); err != nil || z.Close() != nil {
+		t.Fatal(err)
 	}
-	return otherwise
+	for _, e := range (&Server{}).endpoints() {
+		for _, encoding := range []string{"gzip", "GZIP", "br", "identity, zstd", "deflate", "aes128gcm"} {
+			req := sv.request(e.methods[0], "/"+e.name, zipped.String())
+			req.Header.Set("Content-Encoding", encoding)
+			status, _, got := object(t, sv.do(req))
+			if status != http.StatusUnsupportedMediaType || !strings.HasPrefix(fmt.Sprint(got["error"]), "Unsupported Content-Encoding: ") || got["code"] != string(codeEncoding) || got["hint"] == nil {
+				t.Errorf("%s, %s: status %d, %v", e.name, encoding, status, got)
+			}
+		}
+	}
+	if n := len(sv.generator.ids); n != 0 {
+		t.Errorf("%d generations were started", n)
+	}
+	for _, encoding := range []string{"identity", "", "Identity, identity"} {
+		req := sv.request(http.MethodPost, "/generate_game", wishBody)
+		req.Header["Content-Encoding"] = []string{encoding}
+		if res := sv.do(req); res.StatusCode != http.StatusOK {
+			t.Errorf("%q: status %d", encoding, res.StatusCode)
+		}
+	}
+	// The secret comes first, and a request without a body has nothing that is compressed.
+	req := sv.request(http.MethodPost, "/generate_game", zipped.String())
+	req.Header.Set("Content-Encoding", "gzip")
+	req.Header.Del(SecretHeader)
+	if res := sv.do(req); res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without a secret: status %d", res.StatusCode)
+	}
+	req = sv.requestFor(endpoint{name: "list_files", methods: []string{http.MethodGet}}, "/list_files")
+	req.Header.Set("Content-Encoding", "gzip")
+	if res := sv.do(req); res.StatusCode != http.StatusOK {
+		t.Errorf("without a body: status %d", res.StatusCode)
+	}
 }

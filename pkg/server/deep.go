@@ -28,7 +28,16 @@ func (s *Server) testDeep(x *exchange, r *http.Request) {
 		x.fail(invalidJSON(err))
 		return
 	}
-	check, nonce := text(fields["check"], notText), text(fields["nonce"], notText)
+	check, err := textField(fields, "check")
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	nonce, err := textField(fields, "nonce")
+	if err != nil {
+		x.fail(err)
+		return
+	}
 	if check == "" {
 		x.fail(&dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "check is required", Hint: `send {"check":"key-leak"}`})
 		return

@@ -81,11 +81,21 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		for name, value := range found.values {
 			r.SetPathValue(name, value)
 		}
-		found.endpoint.serve(x, r)
+		s.answerTo(x, r, found)
 	}
 	if x.cut != nil {
 		panic(http.ErrAbortHandler) // a client that still reads must not take this for the end
 	}
+}
+
+// answerTo lets the endpoint answer, if its body can be read.
+func (s *Server) answerTo(x *exchange, r *http.Request, found route) {
+	if err := checkEncoding(r); err != nil {
+		x.Header().Set("Accept-Encoding", "identity") // RFC 7694
+		x.refuse(r, err)
+		return
+	}
+	found.endpoint.serve(x, r)
 }
 
 // auditRefusal writes down a request with no secret or a wrong one.

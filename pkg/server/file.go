@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/notef-neighbor/dreamcore/pkg/content"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -17,8 +18,9 @@ type Projects interface {
 	Find(user dreamcore.UserID, project dreamcore.ProjectID) (*volume.Project, error)
 }
 
-// listFiles answers with the paths of a project's files. It is exact: a
-// project that cannot be walked to its end is an error, not a shorter list.
+// listFiles answers with the paths of a project's files, each as get_file takes
+// it. It is exact: a project that cannot be walked to its end is an error, not
+// a shorter list, and files whose names are not UTF-8 are counted as left out.
 func (s *Server) listFiles(x *exchange, r *http.Request) {
 	x.leaveBody(r)
 	project, err := s.project(r)
@@ -34,24 +36,41 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 		return
 	}
 	defer project.Close()
-	files := []string{}
+	var paths []string
 	for f, err := range project.Files(r.Context()) {
 		if err != nil {
 			x.fail(err)
 			return
 		}
-		files = append(files, strings.ToValidUTF8(f.Path, "\uFFFD"))
+		paths = append(paths, f.Path)
 	}
+	files, leftOut := listed(paths)
 	x.answer(http.StatusOK, struct {
-		Files []string `json:"files"`
-	}{files})
+		Files   []string `json:"files"`
+		LeftOut int      `json:"left_out,omitempty"`
+	}{files, leftOut})
+}
+
+// listed returns those of paths that JSON can hold, which is UTF-8 only, and
+// the number of the others. Another spelling of those would be the name of no
+// file, or of another one.
+func listed(paths []string) (files []string, leftOut int) {
+	files = []string{} // not null in JSON
+	for _, path := range paths {
+		if utf8.ValidString(path) {
+			files = append(files, path)
+		} else {
+			leftOut++
+		}
+	}
+	return files, leftOut
 }
 
 // getFile answers with the bytes of one file.
 func (s *Server) getFile(x *exchange, r *http.Request) {
 	x.leaveBody(r)
 	x.Header().Set("Access-Control-Allow-Origin", "*")
-	name := r.URL.Query().Get("path")
+	name := strings.TrimLeft(last(r.URL.Query(), "path"), "/") // as the old backend took it
 	if name == "" {
 		name = content.IndexName
 	}
@@ -83,15 +102,25 @@ func (s *Server) project(r *http.Request) (*volume.Project, error) {
 	if err != nil {
 		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid query", Err: err}
 	}
-	user, err := dreamcore.ParseUserID(q.Get("user_id"))
+	user, err := dreamcore.ParseUserID(last(q, "user_id"))
 	if err != nil {
 		return nil, err
 	}
-	id, err := dreamcore.ParseProjectID(q.Get("project_id"))
+	id, err := dreamcore.ParseProjectID(last(q, "project_id"))
 	if err != nil {
 		return nil, err
 	}
 	return s.cfg.Projects.Find(user, id)
+}
+
+// last is the value of a parameter. Of several the last one counts, as of the
+// members of a body.
+func last(q url.Values, name string) string {
+	values := q[name]
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
 }
 
 // rename gives errors of one code the text of the contract. An error that has

@@ -149,3 +149,46 @@ func TestGetFileAnswersAsTheContractSays(t *testing.T) {
 		t.Errorf("a path that leaves the project: %s %s", resp.Status, body)
 	}
 }
+
+func TestGetFileTakesPathsAsTheOldBackendDid(t *testing.T) {
+	get, store := fileServer(t)
+	withFiles(t, store, map[string]string{"index.html": "<p>page", "assets/a.js": "let a", " ": "space"})
+	for path, want := range map[string]string{
+		"/index.html": "<p>page", "//index.html": "<p>page", "/": "<p>page", "/assets/a.js": "let a", "./assets//a.js": "let a", " ": "space",
+	} {
+		if resp, body := get("/get_file", "path", path); resp.StatusCode != 200 || body != want {
+			t.Errorf("%q: %s %q", path, resp.Status, body)
+		}
+	}
+	for path, status := range map[string]int{
+		"/../x": 400, "//..": 400, "/.": 400, "assets": 404, "assets/": 404, "/assets": 404, "  ": 404, "/etc/passwd": 404, "INDEX.HTML": 404,
+	} {
+		if resp, body := get("/get_file", "path", path); resp.StatusCode != status {
+			t.Errorf("%q: %s %q", path, resp.Status, body)
+		}
+	}
+}
+
+func TestOfAParameterThatIsGivenTwiceTheLastCounts(t *testing.T) {
+	store := aGame(t)
+	h := start(t, options{config: func(c *Config) { c.Projects = store }})
+	for query, status := range map[string]int{
+		"user_id=x&user_id=" + user + "&project_id=" + project:                            200,
+		"user_id=" + user + "&user_id=x&project_id=" + project:                            400,
+		"user_id=" + strings.ToUpper(user) + "&project_id=" + strings.ToUpper(project):    200,
+		"user_id=" + strings.ReplaceAll(user, "-", "%2D") + "&project_id=" + project:      200,
+		"user_id=" + user + "&project_id=" + project + "&path=missing.js&path=index.html": 200,
+		"user_id=" + user + "&project_id=" + project + "&path=index.html&path=missing.js": 404,
+		"user_id=" + user + "&project_id=" + project + "&path=%zz":                        400,
+		"user_id=" + user + "%20&project_id=" + project:                                   400,
+		"user_id=&project_id=" + project:                                                  400,
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			req := h.request(method, "/get_file?"+query, "")
+			req.Body, req.ContentLength = nil, 0
+			if res := h.do(req); res.StatusCode != status {
+				t.Errorf("%s %s: %s", method, query, res.Status)
+			}
+		}
+	}
+}

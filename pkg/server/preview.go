@@ -48,12 +48,12 @@ func (s *Server) previewLink(x *exchange, r *http.Request) {
 		x.fail(invalidJSON(err))
 		return
 	}
-	user, err := dreamcore.ParseUserID(text(fields["user_id"], notText))
+	user, err := userField(fields["user_id"])
 	if err != nil {
 		x.fail(err)
 		return
 	}
-	project, err := dreamcore.ParseProjectID(text(fields["project_id"], notText))
+	project, err := projectField(fields["project_id"])
 	if err != nil {
 		x.fail(err)
 		return

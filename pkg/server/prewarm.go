@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // prewarmSandbox makes the sandbox of a user ready ahead of a generation. A
@@ -21,7 +19,7 @@ func (s *Server) prewarmSandbox(x *exchange, r *http.Request) {
 		x.fail(invalidJSON(err))
 		return
 	}
-	user, err := dreamcore.ParseUserID(text(fields["user_id"], notText))
+	user, err := userField(fields["user_id"])
 	if err != nil {
 		x.fail(err)
 		return

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -31,13 +32,15 @@ func (s *Server) getSkillContent(x *exchange, r *http.Request) {
 		return
 	}
 	fields := map[string]json.RawMessage{"skill_names": nil}
-	if err := decodeObject(body, fields); err != nil {
-		x.fail(invalidJSON(err))
-		return
+	if len(bytes.TrimSpace(body)) > 0 { // an empty one asks for no skill, as in the old backend
+		if err := decodeObject(body, fields); err != nil {
+			x.fail(invalidJSON(err))
+			return
+		}
 	}
 	var names []json.RawMessage
-	if json.Unmarshal(fields["skill_names"], &names) != nil || names == nil {
-		x.fail(&dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "skill_names array is required", Hint: `send "skill_names":["threejs-setup"]`})
+	if raw := fields["skill_names"]; len(raw) > 0 && json.Unmarshal(raw, &names) != nil {
+		x.fail(&dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid skill_names: must be an array", Hint: `send "skill_names":["threejs-setup"]`})
 		return
 	}
 	if len(names) > maxSkills {

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 const (
@@ -123,15 +125,14 @@ func TestGenerateTakesAnyPromptAsItIs(t *testing.T) {
 	}
 }
 
-func TestTheLongestPromptEndsInAnError(t *testing.T) {
+func TestTheLongestPromptIsTakenByTheAgent(t *testing.T) {
 	h := newHost(t)
-	// 1 MiB is more than the agent's model takes: it says so and exits with 1.
-	r := h.runIn(strings.Repeat("snake ", 1<<20/6), "generate", "-", "--model-script", "demo", "--json")
-	if r.code != 1 || !strings.Contains(r.stdout, `{"type":"error","exitCode":1,"code":"CLI_GENERAL_ERROR"`) {
+	longest := strings.Repeat("word ", dreamcore.MaxPromptBytes/5)
+	if r := h.runIn(longest, "generate", "-", "--model-script", "demo", "--json"); r.code != 0 || !strings.Contains(r.stdout, `{"type":"done"`) {
 		t.Errorf("exit code %d\n%.2000s\n%s", r.code, r.stdout, r.stderr)
 	}
-	if r := h.runIn(strings.Repeat("x", 1<<20+1), "generate", "-", "--model-script", "demo"); r.code != 2 || !strings.Contains(r.stderr, "prompt is too long") {
-		t.Errorf("more than 1 MiB: exit code %d\n%s", r.code, r.stderr)
+	if r := h.runIn(longest+"x", "generate", "-", "--model-script", "demo"); r.code != 2 || !strings.Contains(r.stderr, "prompt is too long: at most 400000 bytes") {
+		t.Errorf("one byte more: exit code %d\n%s", r.code, r.stderr)
 	}
 }
 
