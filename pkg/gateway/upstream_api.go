@@ -167,6 +167,7 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 			resp.Header[name][i] = redactAll(v, secrets)
 		}
 	}
+	decode(resp)
 	if resp.StatusCode >= 400 {
 		text, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		resp.Body.Close()
