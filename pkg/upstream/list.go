@@ -106,7 +106,7 @@ func newMember(e Entry, o Options) (*member, error) {
 		cfg.Dialect = &bedrockDialect{entry: e, credentials: c.aws, now: time.Now, dropped: dropLog{log: o.Logger, entry: e.Name}}
 	default:
 		cfg.Keyless, cfg.Bearer = e.APIKey == NoKey, e.Bearer != ""
-		cfg.Key = func() (string, error) { return c.value(cmp.Or(e.APIKey, e.Bearer)) }
+		cfg.Key = func() (string, error) { return c.key(cmp.Or(e.APIKey, e.Bearer)) }
 	}
 	api, err := gateway.NewAPIUpstream(cfg)
 	if err != nil {
