@@ -164,7 +164,7 @@ func (x *exchange) faultOf(answer *Answer, status int, said upstreamError) *faul
 		return &fault{alarm: "the model API refuses the key: " + key}
 	case status == 405:
 		return &fault{alarm: "the address of the model API does not take messages: check the setting upstream (or base_url in upstreams)"}
-	case status == 400 && saysBeta.MatchString(said.message):
+	case status == 400 && saysBeta.MatchString(said.message) && !strings.HasPrefix(said.message, "messages."): // those are of the conversation
 		return &fault{alarm: "the model API does not know a beta flag or a field that the agent sends: use an upstream that speaks the agent's version of the Messages API, or kind bedrock or vertex for those clouds (setting upstreams)"}
 	case status == 429 || status == statusOverloaded || status == 503 || status >= 500 && said.statusOr(status) == statusOverloaded:
 		return is(dreamcore.FailRateLimit, "The model API is busy.")

@@ -76,6 +76,7 @@ func TestWhoseFaultAnErrorIs(t *testing.T) {
 		"a beta":                              {400, apiErr("invalid_request_error", "Unexpected value(s) `x` for the `anthropic-beta` header."), auth, 401, "upstreams"},
 		"Bedrock's beta":                      {400, `{"message":"invalid beta flag"}`, auth, 401, "upstreams"},
 		"a field":                             {400, apiErr("invalid_request_error", "context_management: Extra inputs are not permitted"), auth, 401, "upstreams"},
+		"a field of the conversation":         {400, apiErr("invalid_request_error", "messages.3.content.0.thinking.display: Extra inputs are not permitted"), request, 400, ""},
 		"a bad request":                       {400, apiErr("invalid_request_error", "messages.3: tool_use ids without tool_result"), request, 400, ""},
 		"a model in a bad request":            {400, apiErr("invalid_request_error", "This model does not support assistant message prefill."), request, 400, ""},
 		"too long":                            {400, apiErr("invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum"), request, 400, ""},

@@ -35,7 +35,7 @@ type meter struct {
 	afterCR bool   // the last byte was CR: an LF that follows belongs to it
 	begun   bool   // the first line is over
 
-	name string // of the unfinished event
+	name []byte // of the unfinished event
 	data []byte // of the unfinished event
 	skip bool   // its data is not kept: it is content, or too long
 }
@@ -121,7 +121,7 @@ func (m *meter) field(line []byte) {
 	value = bytes.TrimPrefix(value, []byte(" "))
 	switch string(name) {
 	case "event":
-		m.name = bounded(string(value), maxErrorKind)
+		m.name = append(m.name[:0], value[:min(len(value), maxErrorKind)]...)
 	case "data":
 		switch {
 		case m.skip:
@@ -162,12 +162,12 @@ const (
 // endEvent looks at the event that a blank line has ended.
 func (m *meter) endEvent() {
 	name, data, skipped := m.name, bytes.TrimSuffix(m.data, []byte("\n")), m.skip
-	m.name, m.data, m.skip, m.boundary = "", m.data[:0], false, true
+	m.name, m.data, m.skip, m.boundary = m.name[:0], m.data[:0], false, true
 	switch {
 	case skipped:
 		m.events++
 	case len(data) > 0:
-		m.event(name, data)
+		m.event(string(name), data)
 	}
 }
 

@@ -253,9 +253,31 @@ func TestABusyUpstreamMaySayWhenAsADate(t *testing.T) {
 	}
 }
 
+func TestAnErrorWithStatus200MovesOn(t *testing.T) {
+	for body, moves := range map[string]bool{
+		`{"type":"error","error":{"type":"overloaded_error","message":"x"}}`: true, `{"error":"Overloaded"}`: true, `{"type":"error","error":{"type":"invalid_request_error","message":"x"}}`: false,
+		`{"type":"message","content":[],"error":null}`: false, `{"input_tokens":7}`: false, "": true, "<html>": true,
+	} {
+		odd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if body == "<html>" {
+				w.Header().Set("Content-Type", "text/HTML; charset=utf-8")
+			}
+			_, _ = io.WriteString(w, body)
+		}))
+		b := &model{}
+		r := newRig(t, testSecrets, plainEntry("a", odd.URL), plainEntry("b", b.serve(t)))
+		if s := r.send(call(testBody)); s.err != nil || moves != (s.Upstream == "b") || !moves && s.body != body {
+			t.Errorf("%s: %v", body, s)
+		}
+		odd.Close()
+	}
+}
+
 func TestAnAccountWithoutCreditMovesOn(t *testing.T) {
 	for status, body := range map[int]string{
 		400: `{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}`,
+		200: `{"error":{"type":"billing_error","message":"x"}}`,
 		429: `{"error":{"type":"insufficient_quota","message":"x"}}`,
 	} {
 		dry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
