@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -183,21 +184,26 @@ func (d *doctorMachine) model(context.Context) (string, error) {
 	return cfg.Upstream + ", with a key", nil
 }
 
-// upstreams checks what each one of the list is used with.
+// upstreams checks what each one of the list is used with, and that it has a
+// name for the agent's model.
 func (d *doctorMachine) upstreams() (string, error) {
 	var faults, hints []string
+	note := func(err error) { faults, hints = append(faults, err.Error()), append(hints, dreamcore.HintOf(err)) }
 	for _, e := range d.state.cfg.Upstreams {
 		if err := e.Check(d.state.sealed); err != nil {
-			faults, hints = append(faults, err.Error()), append(hints, dreamcore.HintOf(err))
+			note(err)
 		}
 	}
-	switch len(faults) {
-	case 0:
-		return modelName(d.state.cfg), nil
-	case len(d.state.cfg.Upstreams):
+	if len(faults) == len(d.state.cfg.Upstreams) {
 		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: strings.Join(faults, "; "), Hint: hints[0]}
 	}
-	return "", &doctor.Concern{Message: strings.Join(faults, "; "), Fix: hints[0]}
+	for _, err := range unmapped(d.state.cfg) {
+		note(err)
+	}
+	if len(faults) == 0 {
+		return modelName(d.state.cfg), nil
+	}
+	return "", &doctor.Concern{Message: strings.Join(faults, "; "), Fix: strings.Join(slices.Compact(hints), "; ")}
 }
 
 func (d *doctorMachine) sandbox(ctx context.Context) (string, error) {

@@ -268,6 +268,7 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 			UID:    uint32(c.UID), GID: uint32(c.GID),
 			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns, Given: c.SandboxEnviron(),
 			Hosts: slices.Concat(c.AllowHosts, c.AllowPrivateHosts),
+			Env:   agentEnv(c),
 		},
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
 		PerUser: c.MaxPerUser, DisconnectGrace: c.DisconnectGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue,
@@ -306,6 +307,9 @@ func (m *machine) setModel(c config.Config) error {
 		if err := e.Check(m.sealed); err != nil {
 			m.log.Warn("an upstream cannot be used as it is", "upstream", e.Name, "err", err, "hint", dreamcore.HintOf(err))
 		}
+	}
+	for _, err := range unmapped(c) {
+		m.log.Warn("an upstream cannot be asked for the agent's model: "+err.Error(), "hint", dreamcore.HintOf(err))
 	}
 	m.gateway.SetUpstream(up)
 	if m.upstream != nil {

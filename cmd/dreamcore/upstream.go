@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
@@ -51,6 +52,27 @@ func (s state) checkModel() error {
 		}
 	}
 	return first
+}
+
+// unmapped returns what is wrong with the names of models: an upstream that has
+// none for the model that the agent asks for.
+func unmapped(c config.Config) (faults []error) {
+	for _, e := range c.Upstreams {
+		if err := e.CheckModel(c.Model); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return faults
+}
+
+// agentEnv is what the agent is told of the upstreams. The clouds lag behind the
+// vendor's API: an agent that knows it asks for nothing that they do not have.
+// What it sends all the same is left out, see package upstream.
+func agentEnv(c config.Config) []string {
+	if c.ModelScript == "" && slices.ContainsFunc(c.Upstreams, upstream.Entry.Cloud) {
+		return []string{"CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS=1"}
+	}
+	return nil
 }
 
 // modelName says where the model is.

@@ -114,7 +114,7 @@ func TestErrorsOfTheAPI(t *testing.T) {
 		passes  bool // the API's message reaches the sandbox
 	}{
 		{400, nil, 400, "", []string{"", "", ""}, "invalid_request_error", true},
-		{404, nil, 404, "", []string{""}, "not_found_error", true},
+		{404, nil, 404, dreamcore.FailAuth, []string{"false"}, "not_found_error", false},
 		{413, nil, 413, "", []string{""}, "request_too_large", true},
 		{422, []string{"X-Should-Retry", "false"}, 422, "", []string{"false"}, "invalid_request_error", true},
 		{401, nil, 401, dreamcore.FailAuth, []string{"false"}, "authentication_error", false},
@@ -123,6 +123,7 @@ func TestErrorsOfTheAPI(t *testing.T) {
 		{429, []string{"Retry-After", "7"}, 429, dreamcore.FailRateLimit, []string{"", "", "false", "false"}, "rate_limit_error", false},
 		{429, []string{"X-Should-Retry", "true"}, 429, dreamcore.FailRateLimit, []string{"true", "true", "false"}, "rate_limit_error", false},
 		{529, nil, 529, dreamcore.FailRateLimit, []string{"", "", "false"}, "overloaded_error", false},
+		{503, nil, 503, dreamcore.FailRateLimit, []string{"", "", "false"}, "overloaded_error", false},
 		{500, nil, 500, dreamcore.FailNetwork, []string{"", "", "false"}, "api_error", false},
 		{502, []string{"X-Should-Retry", "false"}, 502, dreamcore.FailNetwork, []string{"false"}, "api_error", false},
 		{504, nil, 504, dreamcore.FailAPITimeout, []string{"", "", "false"}, "timeout_error", false},
@@ -447,7 +448,7 @@ func TestAnAnswerOfAnotherKindIsRefused(t *testing.T) {
 			send(w, "<html>"+testKey)
 		},
 		"compressed": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Encoding", "gzip")
+			w.Header().Set("Content-Encoding", "br")
 			beginStream(w)
 		},
 		"big header": func(w http.ResponseWriter, _ *http.Request) {

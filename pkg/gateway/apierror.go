@@ -48,7 +48,7 @@ func kindOf(status int) string {
 		return "rate_limit_error"
 	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
 		return "timeout_error"
-	case statusOverloaded:
+	case statusOverloaded, http.StatusServiceUnavailable:
 		return "overloaded_error"
 	}
 	if status < 500 {
@@ -98,28 +98,6 @@ func (e *apiError) write(w http.ResponseWriter) {
 	}
 	w.WriteHeader(e.status)
 	_, _ = w.Write(b)
-}
-
-// upstreamError is what an error answer of the API says.
-type upstreamError struct {
-	kind    string // "" where the body is not in the API's form
-	message string
-}
-
-// maxErrorMessage bounds the message that is passed on or logged.
-const maxErrorMessage = 4 << 10
-
-func parseUpstreamError(body []byte) upstreamError {
-	var v struct {
-		Error struct {
-			Type    string `json:"type"`
-			Message string `json:"message"`
-		} `json:"error"`
-	}
-	if json.Unmarshal(body, &v) != nil || len(v.Error.Type) > 64 {
-		return upstreamError{}
-	}
-	return upstreamError{kind: v.Error.Type, message: bounded(v.Error.Message, maxErrorMessage)}
 }
 
 func bounded(s string, limit int) string {

@@ -110,6 +110,26 @@ func Members(body []byte) iter.Seq[Member] {
 	}
 }
 
+// Elements steps through the elements of a list in valid JSON and the places
+// where they begin. What is no list has none.
+func Elements(list []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		s := scanner{b: list}
+		if s.first() != '[' {
+			return
+		}
+		s.i++
+		for {
+			if s.space(); s.b[s.i] == ']' {
+				return
+			}
+			if at := s.i; !yield(at, s.value()) {
+				return
+			}
+		}
+	}
+}
+
 // memberName decodes a quoted name, or returns "" for one that is longer than
 // any name of interest, even if that were written in escapes only.
 func memberName(quoted []byte) string {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
@@ -32,6 +31,7 @@ type exchange struct {
 	cancel context.CancelCauseFunc
 	counts bool // a complete answer proves that the model works
 
+	begun    bool // the header of a good answer is out
 	model    string
 	use      spending
 	received int64 // bytes of the answer
@@ -117,20 +117,13 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	case resp.StatusCode != http.StatusOK:
 		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
 			"reason", "unexpected status", "status", resp.StatusCode)
-	case !relayable(resp.Header):
+	case resp.Header.Get("Content-Encoding") != "":
 		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
-			"reason", "unexpected content", "content_type", resp.Header.Get("Content-Type"))
+			"reason", "unexpected encoding", "content_encoding", bounded(resp.Header.Get("Content-Encoding"), 128))
 	default:
 		x.use.answering = true
-		x.relay(resp)
+		x.relay(answer, call)
 	}
-}
-
-// relayable tells whether the answer is of the kinds that the API has: a proxy
-// that wants a login also answers 200.
-func relayable(h http.Header) bool {
-	encoding, media := h.Get("Content-Encoding"), mediaType(h)
-	return (encoding == "" || encoding == "identity") && (media == "text/event-stream" || media == "application/json")
 }
 
 // sendFailed answers a call that got no answer.
@@ -167,47 +160,49 @@ func mend(command string) string {
 // alarm records a failure that only the operator can end. The sandbox, and so
 // the player, learns no cause.
 func (x *exchange) alarm(message string, attrs ...any) {
+	x.alarmed(&fault{alarm: message}, attrs...)
+}
+
+func (x *exchange) alarmed(f *fault, attrs ...any) {
 	x.grant.ledger.fail(dreamcore.FailAuth)
-	x.failedWith(x.entry.Status, message)
-	x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), message, attrs...)
+	x.failedWith(x.entry.Status, f.alarm)
+	x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), f.alarm, append(f.attrs, attrs...)...)
+	if f.noModel {
+		// Not as for a key that is refused: the CLI can go on with another model.
+		x.answer(never(404, "This model is not available."))
+		return
+	}
 	x.answer(never(401, "The service is not set up correctly."))
 }
 
-// upstreamRefused answers with the error that the API reports. Its text goes
-// to the sandbox only where it is about the request; elsewhere it may name the
-// operator's account.
+// upstreamRefused answers with the error that the API reports.
 func (x *exchange) upstreamRefused(answer *Answer) {
-	resp := answer.Response
 	timer := time.AfterFunc(x.gw.cfg.IdleLimit, func() { x.cancel(errStalled) })
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // the status says enough
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxErrorBody)) // the status says enough
 	timer.Stop()
 	if x.gone() {
 		x.abort()
 	}
-	said := parseUpstreamError(text)
-	status := resp.StatusCode
-	attrs := []any{"upstream", answer.Upstream, "status", status, "reason", bounded(said.message, 512), "request_id", bounded(resp.Header.Get("Request-Id"), 128)}
-	e := &apiError{status: status, kind: said.kind, after: resp.Header.Get("Retry-After")}
-	switch {
-	case status == 401 || status == 403:
-		x.alarm("the model API refuses the key: "+mend(answer.Mend), attrs...)
+	x.blame(answer, answer.StatusCode, parseUpstreamError(text))
+}
+
+// blame answers with an error of the API, by whose fault it is. Its text goes
+// to the sandbox only where it is about the request; elsewhere it may name the
+// operator's account.
+func (x *exchange) blame(answer *Answer, status int, said upstreamError) {
+	attrs := []any{"upstream", answer.Upstream, "status", status, "reason", bounded(said.message, 512), "request_id", bounded(answer.Header.Get("Request-Id"), 128)}
+	f := x.faultOf(answer, status, said)
+	if f.alarm != "" {
+		x.alarmed(f, attrs...)
 		return
-	case status == 402 || strings.Contains(said.message, "credit balance is too low"):
-		x.alarm("the model API refuses to work for this account: see to its credit and billing", attrs...)
-		return
-	case status == 429 || status == statusOverloaded:
-		e.message, e.retry = "The model API is busy.", x.grant.ledger.fail(dreamcore.FailRateLimit)
-	case status == 408 || status == 504:
-		e.message, e.retry = "The model API took too long to answer.", x.grant.ledger.fail(dreamcore.FailAPITimeout)
-	case status >= 500:
-		e.message, e.retry = "The model API has a problem.", x.grant.ledger.fail(dreamcore.FailNetwork)
-	default:
-		e.message = said.message
-		if e.message == "" {
-			e.message = "The model API refused the request."
-		}
 	}
-	switch resp.Header.Get("X-Should-Retry") {
+	e := &apiError{status: status, kind: said.kind, message: f.message, after: seconds(RetryAfter(answer.Header, time.Now()))}
+	if f.code != "" {
+		e.retry = x.grant.ledger.fail(f.code)
+	} else {
+		x.grant.ledger.refuse(x.counts, status, said, f.tooLong)
+	}
+	switch answer.Header.Get("X-Should-Retry") {
 	case "false":
 		e.retry = retryNo
 	case "true":
@@ -226,10 +221,17 @@ func (x *exchange) gone() bool { return x.client.Err() != nil || x.grant.ctx.Err
 // abort cuts the answer and the connection.
 func (x *exchange) abort() { panic(http.ErrAbortHandler) }
 
-// answer sends an error as the whole answer.
+// answer sends an error as the whole answer, or as the last event of a stream
+// whose header is out.
 func (x *exchange) answer(e *apiError) {
 	if !x.ready() {
 		x.abort()
+	}
+	if x.begun {
+		if err := x.put(e.event()); err != nil {
+			x.abort()
+		}
+		return
 	}
 	e.write(x.w)
 }

@@ -31,6 +31,9 @@ type Config struct {
 
 	// IdleLimit is the longest silence within an answer (60 s).
 	IdleLimit time.Duration
+	// StopLimit is how long an answer may stay open after its stop_reason, when
+	// all that is missing is message_stop (3 s).
+	StopLimit time.Duration
 	// HeaderLimit is the longest wait for the first byte of a streamed answer
 	// (120 s), AnswerLimit for that of an answer in one piece (300 s).
 	HeaderLimit time.Duration
@@ -60,6 +63,7 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.IdleLimit = cmp.Or(c.IdleLimit, 60*time.Second)
+	c.StopLimit = cmp.Or(c.StopLimit, 3*time.Second)
 	c.HeaderLimit = cmp.Or(c.HeaderLimit, 120*time.Second)
 	c.AnswerLimit = cmp.Or(c.AnswerLimit, 300*time.Second)
 	c.BodyReadLimit = cmp.Or(c.BodyReadLimit, 30*time.Second)

@@ -1,8 +1,8 @@
 package gateway
 
 import (
-	"mime"
 	"net/http"
+	"strings"
 )
 
 // maxUserAgent bounds the one header whose text is free.
@@ -36,18 +36,16 @@ func requestHeader(in http.Header) http.Header {
 // answerHeader copies the headers of an answer that go in. The API's rate
 // limits, cookies and server names are no business of a sandbox.
 func answerHeader(dst, src http.Header) {
-	for _, name := range []string{"Content-Type", "Request-Id", "Retry-After", "X-Should-Retry"} {
+	for _, name := range []string{"Content-Type", "Request-Id", "X-Should-Retry"} {
 		if v := src.Get(name); v != "" {
 			dst.Set(name, v)
 		}
 	}
 }
 
-// mediaType returns the Content-Type of h without parameters, "" if malformed.
+// mediaType returns the Content-Type of h without parameters and in lower case,
+// also where these are malformed.
 func mediaType(h http.Header) string {
-	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil {
-		return ""
-	}
-	return t
+	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(media))
 }

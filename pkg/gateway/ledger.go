@@ -16,6 +16,7 @@ type ledger struct {
 	failure dreamcore.FailureCode         // guarded by mu: since the last complete answer
 	strikes map[dreamcore.FailureCode]int // guarded by mu: likewise
 	cuts    int                           // guarded by mu: likewise, answers cut half-way
+	refused *RefusedRequest               // guarded by mu: likewise
 	over    bool                          // guarded by mu: what may be spent is spent
 	usage   Usage                         // guarded by mu
 }
@@ -69,7 +70,7 @@ func (l *ledger) isOver() bool {
 func (l *ledger) succeed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.failure, l.cuts = "", 0
+	l.failure, l.cuts, l.refused = "", 0, nil
 	clear(l.strikes)
 }
 
@@ -107,4 +108,39 @@ func (l *ledger) total() Usage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.usage
+}
+
+// RefusedRequest is what the model API has against a request itself.
+type RefusedRequest struct {
+	Status  int
+	Kind    string // the API's error type
+	Message string // as the API said it, bounded; may quote the request
+	TooLong bool   // it is longer than the model takes
+}
+
+// refuse records an error that blames the request, until a complete answer.
+func (l *ledger) refuse(counts bool, status int, said upstreamError, tooLong bool) {
+	if !counts {
+		return
+	}
+	kind := said.kind
+	if kind == "" {
+		kind = kindOf(status)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused = &RefusedRequest{Status: status, Kind: kind, Message: said.message, TooLong: tooLong}
+}
+
+// Refused returns the last request that the model API refused for what was in
+// it, which no complete answer followed; ok is false where there is none.
+// Failure is not set by it. It is final after Revoke.
+func (gr *Grant) Refused() (r RefusedRequest, ok bool) {
+	l := &gr.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refused == nil {
+		return r, false
+	}
+	return *l.refused, true
 }

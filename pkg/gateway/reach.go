@@ -66,7 +66,7 @@ func foreignTool(list []byte) bool {
 	if list[0] != '[' {
 		return list[0] != 'n' // null is none; anything else is nothing we know
 	}
-	for item := range elements(list) {
+	for _, item := range Elements(list) {
 		if item[0] != '{' {
 			return true
 		}
@@ -181,19 +181,4 @@ func isOwn(source []byte) bool {
 		said = true
 	}
 	return said
-}
-
-// elements steps through the elements of an array in valid JSON.
-func elements(list []byte) func(yield func([]byte) bool) {
-	return func(yield func([]byte) bool) {
-		s := scanner{b: list, i: 1}
-		for {
-			if s.space(); s.b[s.i] == ']' {
-				return
-			}
-			if !yield(s.value()) {
-				return
-			}
-		}
-	}
 }

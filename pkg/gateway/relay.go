@@ -1,10 +1,11 @@
 package gateway
 
 import (
-	"context"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -14,90 +15,241 @@ import (
 
 var (
 	errTooLong    = errors.New("the answer is over its limit")
+	errEmpty      = errors.New("the answer is empty")
 	errClientLost = errors.New("the sandbox does not take the answer")
 )
 
 // relayStep is the size of the pieces of a fast answer.
 const relayStep = 32 << 10
 
-// relay passes a good answer back, each piece as it comes.
-func (x *exchange) relay(resp *http.Response) {
-	answerHeader(x.w.Header(), resp.Header)
-	if mediaType(resp.Header) != "text/event-stream" {
-		x.relayBody(resp)
+// endGrace is how long an answer may stay open after message_stop: most end at
+// once, and their connection can be used again.
+const endGrace = 250 * time.Millisecond
+
+// stopEvent ends an answer whose server leaves it out.
+var stopEvent = []byte("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
+
+// relay passes an answer with status 200 back, each piece as it comes, unless
+// its beginning shows that it is none.
+func (x *exchange) relay(answer *Answer, call *Call) {
+	resp := answer.Response
+	if resp.ContentLength > x.gw.cfg.MaxResponse {
+		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is too long.", "reason", errTooLong)
 		return
 	}
-	x.relayStream(resp)
+	declared := mediaType(resp.Header)
+	in := x.intake(resp.Body)
+	defer in.idle.Stop()
+	stop := func() {}
+	if declared == eventsType {
+		stop = x.hold(resp.Header)
+	}
+	kind, first := in.open(declared)
+	stop()
+	if x.noAnswer(answer, in, kind, first) {
+		return
+	}
+	switch {
+	case kind == contentEvents:
+		x.begin(resp.Header, eventsType)
+		x.relayStream(in)
+	case call.Stream && call.Path == messagesPath:
+		x.relayMessage(in, resp.Header)
+	default:
+		if resp.ContentLength >= 0 && !x.begun {
+			x.w.Header().Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
+		}
+		x.begin(resp.Header, jsonType)
+		x.relayBody(in)
+	}
+}
+
+// noAnswer ends the exchange where the beginning of an answer shows that it is
+// no answer: nothing at all, an error, a page. Nothing was made then, and
+// nothing counts.
+func (x *exchange) noAnswer(answer *Answer, in *intake, kind content, first *meter) bool {
+	x.received = int64(len(in.first))
+	ended := in.err == io.EOF
+	var said upstreamError
+	switch {
+	case in.err != nil && x.gone():
+		x.abort()
+	case kind == contentPage || kind == contentOther:
+		x.use.answering = false
+		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
+			"reason", "unexpected content: "+kind.String(), "content_type", bounded(answer.Header.Get("Content-Type"), 128))
+		return true
+	case first.failedFirst:
+		said = first.failure
+	case kind == contentJSON && ended && isError(in.first):
+		said = parseUpstreamError(in.first)
+	case ended && (kind == contentUnknown || kind == contentEvents && first.events == 0):
+		said = upstreamError{kind: kindOf(statusOverloaded), message: errEmpty.Error()}
+	case kind == contentUnknown && errors.Is(in.err, errStalled):
+		x.failed(dreamcore.FailAPITimeout, 504, "The model API took too long to answer.", "reason", errStalled)
+		return true
+	case kind == contentUnknown && in.err != nil:
+		x.use.answering = false
+		x.failed(dreamcore.FailNetwork, 502, "The connection to the model API was lost.", "reason", in.err)
+		return true
+	default:
+		return false
+	}
+	x.use.answering = false
+	x.grant.ledger.count(func(u *Usage) { u.BytesReceived += x.received })
+	x.blame(answer, said.statusOr(http.StatusInternalServerError), said)
+	return true
 }
 
 // relayStream passes a stream of events and reads along. It is complete when
-// message_stop was seen; what comes or does not come after that is no failure.
-func (x *exchange) relayStream(resp *http.Response) {
+// message_stop was seen, or when it ends after a stop_reason: the end is then
+// supplied. What comes or does not come after that is no failure.
+func (x *exchange) relayStream(in *intake) {
 	m := &meter{boundary: true}
 	defer func() { x.used(m.guess()) }()
-	x.w.WriteHeader(http.StatusOK)
-	_ = x.rc.Flush() // the CLI has a limit for the header of its own
 	done, known := false, tokens{}
-	err := x.copy(resp.Body, func(p []byte) {
+	var held []byte // of an event behind the stop_reason that is not whole
+	err := x.copy(in, func(p []byte) []byte {
+		if done {
+			m.feed(p) // for its usage
+			return nil
+		}
 		m.feed(p)
 		if m.tokens != known {
 			// As soon as it is known: who kills us now must not have it for nothing.
 			known = m.tokens
 			x.used(known.spent(), false)
 		}
-		if m.complete && !done {
+		switch {
+		case m.failed:
+		case m.complete:
 			// Before the client can see it: a job may end right then.
 			done = true
 			x.complete()
+			in.until = time.Now().Add(endGrace)
+			p = p[:len(p)-m.rest]
+		case m.stopped && in.until.IsZero():
+			in.until = time.Now().Add(x.gw.cfg.StopLimit)
 		}
+		if m.stopped || len(held) > 0 {
+			p = append(held, p...)
+			whole := len(p)
+			if !done {
+				whole -= min(m.open, len(p))
+			}
+			held = bytes.Clone(p[whole:])
+			p = p[:whole]
+		}
+		return p
 	})
+	boundary := m.boundary || len(held) > 0
+	if !done && (err == nil || m.stopped) {
+		m.finish()
+	}
 	switch {
-	case done && (err == nil || errors.Is(err, errStalled)):
-	case done || x.lost(err):
+	case x.lost(err):
 		x.abort()
-	case m.errorKind != "":
-		x.streamFailed(m.errorKind)
+	case done:
+	case m.failed:
+		x.streamFailed(m)
 		if err != nil {
 			x.abort()
 		}
+	case m.complete || m.stopped:
+		x.supplyEnd(m, held, boundary)
+	case err == nil && m.events == 0:
+		x.use.free = true
+		x.failed(dreamcore.FailRateLimit, statusOverloaded, "The model API is busy.", "reason", errEmpty)
 	case errors.Is(err, errStalled):
-		x.stalled(m)
+		x.stalled(boundary)
 	default:
 		x.cut(err)
 	}
 }
 
+// supplyEnd ends an answer that has its stop_reason as one that has all.
+// boundary reports whether what the client has ends with a whole event.
+func (x *exchange) supplyEnd(m *meter, held []byte, boundary bool) {
+	x.complete()
+	var end []byte
+	switch {
+	case m.complete: // its event lacked the end only
+		end = append(held, "\n\n"...)
+	case boundary:
+		end = stopEvent
+	default:
+		end = append([]byte("\n\n"), stopEvent...)
+	}
+	if err := x.put(end); err != nil {
+		x.abort()
+	}
+}
+
 // relayBody passes an answer in one piece.
-func (x *exchange) relayBody(resp *http.Response) {
-	if resp.ContentLength > x.gw.cfg.MaxResponse {
-		clear(x.w.Header())
-		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is too long.", "reason", errTooLong)
+func (x *exchange) relayBody(in *intake) {
+	var m bodyMeter
+	err := x.copy(in, func(p []byte) []byte {
+		m.feed(p)
+		return p
+	})
+	x.usedBody(&m)
+	if err != nil {
+		x.bodyFailed(err)
 		return
 	}
-	if resp.ContentLength >= 0 {
-		x.w.Header().Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
-	}
-	x.w.WriteHeader(http.StatusOK)
-	var m bodyMeter
-	err := x.copy(resp.Body, m.feed)
+	x.complete()
+}
+
+// usedBody counts an answer in one piece.
+func (x *exchange) usedBody(m *bodyMeter) {
 	if t, known := m.tokens(); known {
 		x.used(t, false)
 	} else if x.counts { // cut, too long to be looked at, or without usage
 		x.used(dreamcore.Tokens{Output: x.received / bytesPerToken}, true)
 	}
+}
+
+// bodyFailed ends an answer in one piece that is not whole. There is no place
+// for an error in the middle of an object.
+func (x *exchange) bodyFailed(err error) {
 	switch {
-	case err == nil:
-		x.complete()
 	case x.lost(err):
 		x.abort()
 	case errors.Is(err, errStalled):
-		// There is no place for an error in the middle of an object.
 		x.grant.ledger.fail(dreamcore.FailAPITimeout)
 		x.failedWith(504, errStalled)
 		x.grant.warn("the model failed", "code", dreamcore.FailAPITimeout, "reason", errStalled)
 		x.abort()
 	default:
 		x.cut(err)
+	}
+}
+
+// relayMessage passes a message in one piece, given in answer to a request for
+// a stream, as the stream that it would have been.
+func (x *exchange) relayMessage(in *intake, h http.Header) {
+	var m bodyMeter
+	err := x.copy(in, func(p []byte) []byte {
+		if m.feed(p); m.tooLong {
+			in.err = errTooLong
+		}
+		return nil
+	})
+	x.usedBody(&m)
+	if err != nil {
+		x.begin(h, eventsType)
+		x.bodyFailed(err)
+		return
+	}
+	events := messageEvents(m.kept)
+	if events == nil { // of a form that the CLI may know
+		x.begin(h, jsonType)
+		events = m.kept
+	}
+	x.begin(h, eventsType)
+	x.complete()
+	if err := x.put(events); err != nil {
+		x.abort()
 	}
 }
 
@@ -112,12 +264,12 @@ func (x *exchange) complete() {
 }
 
 // stalled ends a silent stream with an error that the CLI understands.
-func (x *exchange) stalled(m *meter) {
+func (x *exchange) stalled(boundary bool) {
 	x.grant.ledger.fail(dreamcore.FailAPITimeout)
 	x.failedWith(504, errStalled)
 	x.grant.warn("the model failed", "code", dreamcore.FailAPITimeout, "reason", errStalled, "after", x.gw.cfg.IdleLimit)
 	event := (&apiError{status: 504, kind: "api_error", message: "The model API stopped in the middle of its answer."}).event()
-	if !m.boundary {
+	if !boundary {
 		// The event begins on a line of its own, after a broken one's end.
 		event = append([]byte("\n\n"), event...)
 	}
@@ -126,20 +278,23 @@ func (x *exchange) stalled(m *meter) {
 	}
 }
 
-// streamFailed records an error that the API reported within its stream.
-func (x *exchange) streamFailed(kind string) {
-	code := dreamcore.FailNetwork
-	switch kind {
-	case "overloaded_error", "rate_limit_error":
-		code = dreamcore.FailRateLimit
-	case "timeout_error":
-		code = dreamcore.FailAPITimeout
-	case "authentication_error", "permission_error", "billing_error":
-		code = dreamcore.FailAuth
+// streamFailed records an error that the API reported within its stream. What
+// was reported and what was made before it counts.
+func (x *exchange) streamFailed(m *meter) {
+	x.use.free = m.text == 0 && m.tokens == tokens{}
+	f := x.faultOf(nil, m.failure.statusOr(http.StatusInternalServerError), m.failure)
+	attrs := []any{"reason", "error event in the stream", "type", m.failure.kind, "said", bounded(m.failure.message, 512)}
+	code := f.code
+	if code == "" { // in the middle of an answer no request is at fault
+		code = dreamcore.FailNetwork
 	}
 	x.grant.ledger.fail(code)
-	x.failedWith(x.entry.Status, kind)
-	x.grant.warn("the model failed", "code", code, "reason", "error event in the stream", "type", kind)
+	x.failedWith(x.entry.Status, m.failure.kind)
+	if f.alarm != "" {
+		x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), f.alarm, append(f.attrs, attrs...)...)
+		return
+	}
+	x.grant.warn("the model failed", append([]any{"code", code}, attrs...)...)
 }
 
 // cut records an answer that ended half-way and lets the client see it as one.
@@ -147,37 +302,31 @@ func (x *exchange) cut(err error) {
 	x.grant.ledger.cut()
 	x.failedWith(x.entry.Status, "the answer was cut")
 	x.grant.warn("the model failed", "code", dreamcore.FailNetwork, "reason", "the answer was cut", "err", err)
+	_ = x.rc.Flush() // that it was an answer is seen
 	x.abort()
 }
 
-// copy passes body on and lets see look at each piece first. The idle limit
-// runs only while the upstream is waited for, not while the sandbox reads.
-func (x *exchange) copy(body io.Reader, see func([]byte)) error {
-	idle := time.AfterFunc(x.gw.cfg.IdleLimit, func() { x.cancel(errStalled) })
-	defer idle.Stop()
-	buf := make([]byte, relayStep)
+// copy passes what comes in on, as see says, which looks at each piece first.
+func (x *exchange) copy(in *intake, see func([]byte) []byte) error {
 	var total int64
 	for {
-		idle.Reset(x.gw.cfg.IdleLimit)
-		n, err := body.Read(buf)
-		idle.Stop()
-		if n > 0 {
-			total += int64(n)
+		p, err := in.next()
+		if n := int64(len(p)); n > 0 {
+			total += n
 			x.received = total
 			if total > x.gw.cfg.MaxResponse {
 				return errTooLong
 			}
-			x.grant.ledger.count(func(u *Usage) { u.BytesReceived += int64(n) })
-			see(buf[:n])
-			if err := x.put(buf[:n]); err != nil {
-				return fmt.Errorf("%w: %w", errClientLost, err)
+			x.grant.ledger.count(func(u *Usage) { u.BytesReceived += n })
+			if p = see(p); len(p) > 0 {
+				if err := x.put(p); err != nil {
+					return fmt.Errorf("%w: %w", errClientLost, err)
+				}
 			}
 		}
 		switch {
 		case err == io.EOF:
 			return nil
-		case err != nil && errors.Is(context.Cause(x.ctx), errStalled):
-			return errStalled
 		case err != nil:
 			return err
 		}

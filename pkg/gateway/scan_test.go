@@ -109,8 +109,8 @@ func TestMeter(t *testing.T) {
 			for rest := []byte(tc.in); len(rest) > 0; rest = rest[min(step, len(rest)):] {
 				m.feed(rest[:min(step, len(rest))])
 			}
-			if m.tokens != tc.tokens || m.complete != tc.complete || m.errorKind != tc.kind || m.boundary != tc.boundary {
-				t.Errorf("%s in steps of %d: %+v %v %q %v", name, step, m.tokens, m.complete, m.errorKind, m.boundary)
+			if m.tokens != tc.tokens || m.complete != tc.complete || m.failure.kind != tc.kind || m.boundary != tc.boundary {
+				t.Errorf("%s in steps of %d: %+v %v %q %v", name, step, m.tokens, m.complete, m.failure.kind, m.boundary)
 			}
 		}
 	}
@@ -158,15 +158,27 @@ func FuzzMeter(f *testing.F) {
 			at = len(b) / 2
 		}
 		before := bytes.Clone(b)
+		defer func() {
+			if !bytes.Equal(b, before) {
+				t.Fatal("the bytes were changed")
+			}
+		}()
 		whole, parts := &meter{}, &meter{}
 		whole.feed(b)
 		parts.feed(b[:at])
 		parts.feed(b[at:])
-		if whole.tokens != parts.tokens || whole.complete != parts.complete || whole.errorKind != parts.errorKind || len(b) > 0 && at < len(b) && whole.boundary != parts.boundary {
+		if whole.tokens != parts.tokens || whole.complete != parts.complete || whole.failure != parts.failure || whole.stopped != parts.stopped || whole.text != parts.text || whole.events != parts.events || whole.open != parts.open || len(b) > 0 && at < len(b) && whole.boundary != parts.boundary {
 			t.Fatalf("%q cut at %d: %+v, %+v", b, at, whole, parts)
 		}
-		if !bytes.Equal(b, before) {
-			t.Fatal("the bytes were changed")
+		byByte := &meter{}
+		for i := range b {
+			byByte.feed(b[i : i+1])
+		}
+		for _, m := range []*meter{whole, parts, byByte} {
+			m.finish()
+		}
+		if whole.tokens != byByte.tokens || whole.complete != byByte.complete || whole.failure != byByte.failure || whole.text != byByte.text || whole.events != parts.events || whole.tokens != parts.tokens {
+			t.Fatalf("%q byte by byte: %+v, %+v", b, whole, byByte)
 		}
 		for _, n := range []int64{whole.tokens.Input, whole.tokens.Output, whole.tokens.CacheCreation, whole.tokens.CacheRead} {
 			if n < 0 || n > maxTokens {

@@ -29,6 +29,7 @@ type spending struct {
 	asked     time.Time // the request is on its way since then; zero: it is not
 	whole     bool      // the answer comes in one piece
 	answering bool      // with status 200, or nobody waited to see
+	free      bool      // the answer was only an error: nothing was made
 }
 
 // inputBytesPerToken bounds from above how many tokens a request has: text in
@@ -109,7 +110,7 @@ func (x *exchange) endSpending() {
 	if x.use.settle == nil {
 		return
 	}
-	if x.use.answering && x.counts && x.use.spent.Tokens.Prompt() == 0 {
+	if x.use.answering && !x.use.free && x.counts && x.use.spent.Tokens.Prompt() == 0 {
 		x.use.spent.Tokens.Input, x.use.spent.Estimated = x.use.input*inputBytesPerToken/bytesPerToken, true
 	}
 	x.tell(true)

@@ -27,9 +27,12 @@ type Answer struct {
 	Own  bool // it was made here, without asking the upstream
 }
 
-// Good tells whether the answer is one that the Messages API gives to a
-// request that it takes.
-func (a *Answer) Good() bool { return a.StatusCode == http.StatusOK && relayable(a.Header) }
+// Good tells whether the answer may be one that the Messages API gives to a
+// request that it takes: a proxy that wants a login also answers 200. Its bytes
+// decide, but they have not been read yet.
+func (a *Answer) Good() bool {
+	return a.StatusCode == http.StatusOK && a.Header.Get("Content-Encoding") == "" && a.ContentLength != 0 && mediaType(a.Header) != "text/html"
+}
 
 // Upstream answers calls.
 //

@@ -167,6 +167,7 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 			resp.Header[name][i] = redactAll(v, secrets)
 		}
 	}
+	decode(resp)
 	if resp.StatusCode >= 400 {
 		text, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		resp.Body.Close()
@@ -178,12 +179,35 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 		resp.ContentLength = int64(len(clean))
 	}
 	u.dialect.Answer(call, resp)
+	if resp.StatusCode == http.StatusOK {
+		unmask(resp, secrets)
+	}
 	if resp.StatusCode < 400 {
 		// After the dialect: it may unpack what nothing could be found in.
 		resp.Body = scrub(resp.Body, secrets)
 	}
 	answer.Response = resp
 	return answer, nil
+}
+
+// unmask gives a short answer in one piece that is an error the status that it
+// stands for, so that the next upstream is asked, as with that status.
+func unmask(resp *http.Response, secrets []string) {
+	if resp.ContentLength <= 0 || resp.ContentLength > maxErrorBody || mediaType(resp.Header) == eventsType {
+		return
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err != nil || !isError(text) {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(text), resp.Body), resp.Body}
+		return
+	}
+	resp.Body.Close()
+	resp.StatusCode = parseUpstreamError(text).statusOr(http.StatusInternalServerError)
+	clean := redactAll(string(text), secrets)
+	resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(clean)), int64(len(clean))
 }
 
 // Transport is how the upstream is reached, for a Dialect that must fetch its

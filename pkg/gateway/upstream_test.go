@@ -197,7 +197,7 @@ func TestAModelInProcessThatFails(t *testing.T) {
 		"panic":        {func(http.ResponseWriter, *http.Request) { panic("at the " + testKey) }, 502},
 		"abort":        {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502},
 		"late panic":   {func(w http.ResponseWriter, _ *http.Request) { beginStream(w); send(w, eventStart); panic("x") }, 200},
-		"nothing":      {func(http.ResponseWriter, *http.Request) {}, 502},
+		"nothing":      {func(http.ResponseWriter, *http.Request) {}, 529},
 		"plain text":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }, 502},
 		"status alone": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, 503},
 	} {
@@ -206,7 +206,11 @@ func TestAModelInProcessThatFails(t *testing.T) {
 		if a.status != tc.status || tc.status == 200 && a.err == nil {
 			t.Errorf("%s: %v", name, a)
 		}
-		wantFailure(t, r, dreamcore.FailNetwork)
+		want := dreamcore.FailNetwork
+		if tc.status == 529 || tc.status == 503 {
+			want = dreamcore.FailRateLimit
+		}
+		wantFailure(t, r, want)
 	}
 }
 

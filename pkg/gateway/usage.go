@@ -1,8 +1,9 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/json"
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -29,150 +30,105 @@ type Meter interface {
 
 // tokens is the usage member of a message. The numbers come from outside.
 type tokens struct {
-	Input         int64 `json:"input_tokens"`
-	Output        int64 `json:"output_tokens"`
-	CacheCreation int64 `json:"cache_creation_input_tokens"` // for any time
-	CacheRead     int64 `json:"cache_read_input_tokens"`
-	ByTime        struct {
-		Hour int64 `json:"ephemeral_1h_input_tokens"`
-	} `json:"cache_creation"`
+	Input         int64
+	Output        int64
+	CacheCreation int64 // for any time
+	CacheRead     int64
+	CacheHour     int64 // of CacheCreation: kept for an hour
 }
 
 // maxTokens bounds one number, so that sums cannot overflow.
 const maxTokens = 1 << 40
 
-func (t *tokens) clamp() {
-	for _, n := range []*int64{&t.Input, &t.Output, &t.CacheCreation, &t.CacheRead, &t.ByTime.Hour} {
-		*n = min(max(*n, 0), maxTokens)
-	}
-}
-
 // merge takes over the numbers of a later report of the same message: they are
 // totals, and those that are left out have not changed.
 func (t *tokens) merge(later tokens) {
-	later.clamp()
 	t.Input = max(t.Input, later.Input)
 	t.Output = max(t.Output, later.Output)
 	t.CacheCreation = max(t.CacheCreation, later.CacheCreation)
 	t.CacheRead = max(t.CacheRead, later.CacheRead)
-	t.ByTime.Hour = max(t.ByTime.Hour, later.ByTime.Hour)
+	t.CacheHour = max(t.CacheHour, later.CacheHour)
 }
 
 // spent tells the tokens apart by their price.
 func (t tokens) spent() dreamcore.Tokens {
-	hour := min(t.ByTime.Hour, t.CacheCreation)
+	hour := min(t.CacheHour, t.CacheCreation)
 	return dreamcore.Tokens{Input: t.Input, Output: t.Output, CacheWrite: t.CacheCreation - hour, CacheWrite1h: hour, CacheRead: t.CacheRead}
 }
 
-// maxMeterLine bounds a line that the meter keeps. The lines it is after have
-// less than 2 KB; longer ones pass without being looked at.
-const maxMeterLine = 64 << 10
-
-// meter reads along in a stream of events: how many tokens, whether the
-// message is complete. It never holds or changes a byte of the stream.
-type meter struct {
-	tokens    tokens
-	complete  bool   // message_stop was seen
-	errorKind string // type of the error event, "" if there was none
-	boundary  bool   // the bytes so far end with a whole event
-	told      bool   // the final number of output tokens was seen
-	text      int64  // bytes of the answer's content so far
-
-	line    []byte // the unfinished line
-	tooLong bool   // the unfinished line is over the bound
+// members returns the members of a JSON object, each undecoded; nil for
+// anything else. Every member is then read on its own, so that one of an
+// unexpected type does not hide the others.
+func members(raw []byte) map[string]json.RawMessage {
+	var v map[string]json.RawMessage
+	if json.Unmarshal(raw, &v) != nil {
+		return nil
+	}
+	return v
 }
 
-// feed reads the next bytes of the stream.
-func (m *meter) feed(p []byte) {
-	for len(p) > 0 {
-		end := bytes.IndexByte(p, '\n')
-		if end < 0 {
-			m.keep(p)
-			m.boundary = false
-			return
-		}
-		m.keep(p[:end])
-		m.boundary = !m.tooLong && len(bytes.TrimSuffix(m.line, []byte("\r"))) == 0
-		if !m.tooLong {
-			m.see(m.line)
-		}
-		m.line, m.tooLong = m.line[:0], false
-		p = p[end+1:]
+// textOf returns the string that raw is, "" for anything else.
+func textOf(raw json.RawMessage) string {
+	var s string
+	if len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
+		return ""
 	}
+	return s
 }
 
-func (m *meter) keep(p []byte) {
-	if m.tooLong || len(m.line)+len(p) > maxMeterLine {
-		m.text += int64(len(m.line) + len(p)) // so long is content only
-		m.line, m.tooLong = m.line[:0], true
-		return
+// numberOf returns the count that raw is, in any spelling that proxies use
+// (100, 100.0, 1e2, "100"), within 0 and maxTokens; 0 for anything else.
+func numberOf(raw json.RawMessage) int64 {
+	s := string(raw)
+	if strings.HasPrefix(s, `"`) {
+		s = strings.TrimSpace(textOf(raw))
 	}
-	m.line = append(m.line, p...)
+	if s == "" || len(s) > 64 || strings.Trim(s, "0123456789+-.eE") != "" {
+		return 0
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return min(max(n, 0), maxTokens)
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil && !math.IsInf(f, 0) || !(f > 0) {
+		return 0
+	}
+	return int64(math.Ceil(min(f, maxTokens)))
 }
 
-// see looks at one line. Nearly all are content_block_delta: those are told
-// apart without decoding, by their type standing first.
-func (m *meter) see(line []byte) {
-	data, ok := bytes.CutPrefix(line, []byte("data:"))
-	if !ok {
-		return
+// usageOf reads a usage member.
+func usageOf(raw json.RawMessage) (t tokens) {
+	u := members(raw)
+	if u == nil {
+		return t
 	}
-	if bytes.HasPrefix(bytes.TrimLeft(data, " "), []byte(`{"type":"content_block_`)) {
-		m.content(data)
-		return
+	t = tokens{
+		Input: numberOf(u["input_tokens"]), Output: numberOf(u["output_tokens"]),
+		CacheCreation: numberOf(u["cache_creation_input_tokens"]), CacheRead: numberOf(u["cache_read_input_tokens"]),
 	}
-	var v struct {
-		Type    string `json:"type"`
-		Message struct {
-			Usage tokens `json:"usage"`
-		} `json:"message"`
-		Usage tokens `json:"usage"`
-		Error struct {
-			Type string `json:"type"`
-		} `json:"error"`
-	}
-	if json.Unmarshal(data, &v) != nil {
-		return
-	}
-	switch v.Type {
-	case "message_start":
-		m.tokens.merge(v.Message.Usage)
-	case "message_delta":
-		m.tokens.merge(v.Usage)
-		m.told = m.told || v.Usage.Output > 0 // proxies may say 0 for what they do not know
-	case "message_stop":
-		m.complete = true
-	case "error":
-		m.errorKind = bounded(v.Error.Type, 64)
-		if m.errorKind == "" {
-			m.errorKind = "api_error"
-		}
-	default:
-		if strings.HasPrefix(v.Type, "content_block_") { // as another encoder writes it
-			m.content(data)
-		}
+	byTime := members(u["cache_creation"])
+	t.CacheHour = numberOf(byTime["ephemeral_1h_input_tokens"])
+	// The parts and the whole should agree; where one is left out the other counts.
+	parts := min(t.CacheHour+numberOf(byTime["ephemeral_5m_input_tokens"]), maxTokens)
+	t.CacheCreation = max(t.CacheCreation, parts, numberOf(u["cache_creation"]))
+	return t
+}
+
+// metricsOf reads what Bedrock adds to the end of a stream.
+func metricsOf(raw json.RawMessage) tokens {
+	u := members(raw)
+	return tokens{
+		Input: numberOf(u["inputTokenCount"]), Output: numberOf(u["outputTokenCount"]),
+		CacheCreation: numberOf(u["cacheWriteInputTokenCount"]), CacheRead: numberOf(u["cacheReadInputTokenCount"]),
 	}
 }
 
-// content counts an event of the answer's content.
-func (m *meter) content(data []byte) { m.text += max(int64(len(data))-deltaFrame, bytesPerToken) }
-
-// How much of an answer its bytes are: of an event of content about so many are
-// not content, and a token is about so many of the rest.
-const (
-	deltaFrame    = 90
-	bytesPerToken = 4
-)
-
-// guess is what the answer has used where the model did not come to say it:
-// output is told at its end only, and a sandbox that hangs up before it must
-// not have it for nothing.
-func (m *meter) guess() (t dreamcore.Tokens, estimated bool) {
-	t = m.tokens.spent()
-	if g := m.text / bytesPerToken; !m.told && g > t.Output {
-		t.Output, estimated = g, true
+// fill takes over the numbers of another report where there are none.
+func (t *tokens) fill(other tokens) {
+	if t.Input == 0 && t.CacheCreation == 0 && t.CacheRead == 0 {
+		t.Input, t.CacheCreation, t.CacheRead = other.Input, other.CacheCreation, other.CacheRead
 	}
-	return t, estimated
+	t.Output = max(t.Output, other.Output)
 }
 
 // maxMeterBody bounds the answer in one piece that is kept for its usage.
@@ -195,13 +151,6 @@ func (m *bodyMeter) feed(p []byte) {
 // tokens returns what the whole answer says. Half of one says nothing, and some
 // servers do not tell: known is false.
 func (m *bodyMeter) tokens() (t dreamcore.Tokens, known bool) {
-	var v struct {
-		Usage tokens `json:"usage"`
-	}
-	if json.Unmarshal(m.kept, &v) != nil {
-		return t, false
-	}
-	v.Usage.clamp()
-	t = v.Usage.spent()
+	t = usageOf(members(m.kept)["usage"]).spent()
 	return t, t.Total() > 0
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -183,7 +184,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	}
 	env, shut := d.letOut(j.id)
 	defer shut()
-	j.settings.Agent.Env = env
+	j.settings.Agent.Env = slices.Concat(j.settings.Agent.Env, env)
 	if d.egress == nil {
 		j.settings.Agent.Hosts = nil
 	}

@@ -368,7 +368,46 @@ func CheckAPIKey(key string) error {
 	case strings.ContainsFunc(key, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
 		return errValue("the API key has white space or control characters in it", hint)
 	}
+	if why := Miswritten(key); why != "" {
+		return errValue("the API key is not written as it is: "+why, "put nothing but the key into the file, on one line: no name, no quotes")
+	}
 	return nil
+}
+
+var (
+	// envLine is a line of a .env file or a shell script. A key may end with
+	// the equals signs of base64, so something else must follow the first.
+	envLine = regexp.MustCompile(`^([A-Z_][A-Z0-9_]*|[A-Za-z_][A-Za-z0-9_.-]*(?i:key|token|secret))=+[^=]`)
+	// labelled is a line of a header or of YAML.
+	labelled = regexp.MustCompile(`^(?i:bearer|basic|authorization|(x-)?api[-_]?key|[a-z0-9_.-]*[-_](key|token|secret))[:=]`)
+)
+
+// Miswritten returns what stands around a credential that is written as in a
+// .env file, a header or a program, "" for one that may be a credential. It
+// quotes nothing of it.
+func Miswritten(key string) string {
+	first, _ := utf8.DecodeRuneInString(key)
+	last, _ := utf8.DecodeLastRuneInString(key)
+	const quotes = "\"'`“”‘’„«»"
+	switch {
+	case key == "":
+		return ""
+	case strings.ContainsRune(quotes, first) || strings.ContainsRune(quotes, last):
+		return "it is in quotes"
+	case envLine.MatchString(key):
+		return "it is a line of a .env file, NAME=KEY"
+	case labelled.MatchString(key):
+		return "a name such as Bearer: stands in front of it"
+	case first == '$':
+		return "it is the name of a variable, not its value"
+	case first == '{' || first == '[' || first == '<' || first == '(':
+		return "it begins with a bracket"
+	case last == ',' || last == ';':
+		return "it ends with a comma or a semicolon"
+	case strings.IndexFunc(key, func(r rune) bool { return r > '~' }) >= 0:
+		return "it has characters that no key has"
+	}
+	return ""
 }
 
 // NewInternalSecret returns a new value for InternalKey: 32 random bytes in

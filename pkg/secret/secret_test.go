@@ -465,12 +465,15 @@ func TestConcurrentWritersLeaveOneOfTheirValues(t *testing.T) {
 }
 
 func TestCheckAPIKeyTakesKeysOfAnyVendor(t *testing.T) {
-	for _, key := range []string{"sk-ant-api03-abc_DEF-123", "x", "gateway:token/1+2==", strings.Repeat("k", 4<<10)} {
+	for _, key := range []string{"sk-ant-api03-abc_DEF-123", "x", "gateway:token/1+2==", "QUJDREVGRw==", "QUJD=", "sk_live-KEY", "a=b", "AKIA'x", strings.Repeat("k", 4<<10)} {
 		if err := CheckAPIKey(key); err != nil {
 			t.Errorf("%.20q: %v", key, err)
 		}
 	}
-	for _, key := range []string{"", " ", "needle key", "needle\n", "\tneedle", "needle\x00", "needle\x7f", "needle\u00a0", "needle\u200b", "needle\xff", strings.Repeat("k", 4<<10+1)} {
+	for _, key := range []string{"", " ", "needle key", "needle\n", "\tneedle", "needle\x00", "needle\x7f", "needle\u00a0", "needle\u200b", "needle\xff",
+		`"needle"`, "'needle'", "needle'", "`needle`", "“needle”", "ANTHROPIC_API_KEY=needle", `ANTHROPIC_API_KEY="needle"`, "anthropic_api_key=needle", "apiKey=needle", "KEY==needle",
+		"Bearer:needle", "bearer=needle", "Authorization:needle", "x-api-key:needle", "api_key:needle", "anthropic-api-key:needle",
+		"$ANTHROPIC_API_KEY", "${needle}", "{needle}", "<needle>", "needle,", "needle;", "needleß", "export ANTHROPIC_API_KEY=needle", strings.Repeat("k", 4<<10+1)} {
 		err := CheckAPIKey(key)
 		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" || strings.Contains(err.Error(), "needle") {
 			t.Errorf("%.20q: %v", key, err)

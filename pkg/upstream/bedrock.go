@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ type bedrockDialect struct {
 	entry       Entry
 	credentials func() (aws.Credentials, error)
 	now         func() time.Time
+	dropped     dropLog
 }
 
 func (d *bedrockDialect) Request(ctx context.Context, base string, call gateway.Call) (*http.Request, []string, error) {
@@ -50,6 +52,8 @@ func (d *bedrockDialect) Request(ctx context.Context, base string, call gateway.
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", gateway.ErrNoCredential, err)
 	}
+	call, dropped := bedrockKnows.filter(call)
+	d.dropped.tell(dropped)
 	body := bedrockBody(call)
 	action := "/invoke"
 	switch {
@@ -91,14 +95,7 @@ func escapeModel(name string) string {
 
 func bedrockBody(call gateway.Call) []byte {
 	set := map[string][]byte{versionMember: []byte(bedrockVersion)}
-	var betas []string
-	for _, line := range call.Header.Values("Anthropic-Beta") {
-		for beta := range strings.SplitSeq(line, ",") {
-			if beta = strings.TrimSpace(beta); beta != "" {
-				betas = append(betas, beta)
-			}
-		}
-	}
+	betas, _ := bedrockKnows.split(call.Header)
 	if len(betas) > 0 {
 		set[betaMember] = quote(betas)
 	}
@@ -141,13 +138,16 @@ func bedrockCount(resp *http.Response) {
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxCount))
 	resp.Body.Close()
 	var v struct {
-		Tokens *int64 `json:"inputTokens"`
+		Tokens any `json:"inputTokens"`
 	}
-	if err != nil || json.Unmarshal(raw, &v) != nil || v.Tokens == nil {
+	_ = json.Unmarshal(raw, &v) // a body of another form says nothing
+	// Proxies write numbers in several ways.
+	n, numErr := strconv.ParseFloat(fmt.Sprint(v.Tokens), 64)
+	if err != nil || numErr != nil || !(n >= 0 && n < 1<<40) {
 		gateway.ErrorBody(resp, http.StatusBadGateway, "", "The count of tokens is not understood.")
 		return
 	}
-	body := fmt.Sprintf(`{"input_tokens":%d}`, *v.Tokens)
+	body := fmt.Sprintf(`{"input_tokens":%d}`, int64(n))
 	resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 	resp.Header.Set("Content-Type", "application/json")
 }

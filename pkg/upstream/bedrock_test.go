@@ -38,7 +38,7 @@ func TestBedrockLooksLikeTheMessagesAPI(t *testing.T) {
 		Model string   `json:"model"`
 		Betas []string `json:"anthropic_beta"`
 	}
-	if err := json.Unmarshal([]byte(m.last()), &got); err != nil || got.Model != bedrockName || strings.Join(got.Betas, " ") != "one two three" || !strings.Contains(m.last(), `"x":1.50`) {
+	if err := json.Unmarshal([]byte(m.last()), &got); err != nil || got.Model != bedrockName || strings.Join(got.Betas, " ") != "interleaved-thinking-2025-05-14 context-1m-2025-08-07" || !strings.Contains(m.last(), `"x":1.50`) {
 		t.Errorf("the model got %s", m.last())
 	}
 	if s := r.send(call(strings.Replace(testBody, "true", "false", 1))); s.err != nil || s.body != `{"type":"message","content":[]}` {
@@ -108,7 +108,7 @@ func TestTheCheckOfSignatures(t *testing.T) {
 	}
 
 	b := upstreamtest.NewBedrock(t, "us-east-1", testKeys, &model{})
-	d := &bedrockDialect{entry: bedrockEntry(b), credentials: credentials{entry: bedrockEntry(b), secret: awsSecrets.get, hide: func(string) {}}.aws, now: time.Now}
+	d := &bedrockDialect{entry: bedrockEntry(b), credentials: credentials{entry: bedrockEntry(b), secret: awsSecrets.get, hide: func(string) {}}.aws, now: time.Now, dropped: dropLog{log: testLogger(&strings.Builder{})}}
 	signed := func() (*http.Request, []byte) {
 		c := call(testBody)
 		c.Model = bedrockName

@@ -32,5 +32,8 @@ func post(ctx context.Context, target string, body []byte, from http.Header) (*h
 func errorText(resp *http.Response) (text []byte, ok bool) {
 	text, _ = io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(text))
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")) {
+		return text, false // a page of something in front of the cloud: seen as what it is
+	}
 	return text, !bytes.Contains(text, []byte(`"type":"error"`)) && !bytes.Contains(text, []byte(`"type": "error"`))
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/secret"
 )
 
 // Names of the parts of AWS credentials in a sealed secret; those in a file of
@@ -41,6 +42,19 @@ func (c credentials) value(ref string) (string, error) {
 		c.hide(strings.TrimSpace(v))
 	}
 	return v, err
+}
+
+// key returns the API key that a reference stands for.
+func (c credentials) key(ref string) (string, error) {
+	v, err := c.value(ref)
+	if err != nil {
+		return "", err
+	}
+	name, _, _ := strings.Cut(ref, "/")
+	if why := secret.Miswritten(strings.TrimSpace(v)); why != "" {
+		return "", setupError("the secret "+name+" has no usable key: "+why, c.entry.mend(), nil)
+	}
+	return v, nil
 }
 
 func (c credentials) open(ref string) (string, error) {
@@ -87,7 +101,10 @@ func (c credentials) aws() (aws.Credentials, error) {
 		if v == "" && !part.needed {
 			continue
 		}
-		if *part.into, err = gateway.CheckCredential(v); err != nil {
+		if *part.into, err = gateway.CheckCredential(v); err == nil && secret.Miswritten(*part.into) != "" {
+			err = errors.New(secret.Miswritten(*part.into))
+		}
+		if err != nil {
 			return aws.Credentials{}, setupError(where+" has no usable "+part.key, c.entry.mend(), err)
 		}
 		if part.into != &out.AccessKeyID {
@@ -109,7 +126,7 @@ func (e Entry) Check(secret func(name string) (map[string]string, error)) error 
 		_, err = c.account()
 	case e.APIKey != NoKey:
 		var v string
-		if v, err = c.value(cmp.Or(e.APIKey, e.Bearer)); err == nil {
+		if v, err = c.key(cmp.Or(e.APIKey, e.Bearer)); err == nil {
 			_, err = gateway.CheckCredential(v)
 		}
 	}

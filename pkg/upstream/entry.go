@@ -182,6 +182,38 @@ func (e Entry) model(asked string) (name string, mapped bool) {
 	return name, true
 }
 
+// aliases are names that the agent turns into others before it asks.
+var aliases = []string{"default", "best", "sonnet", "opus", "haiku", "opusplan", "sonnet[1m]", "opus[1m]"}
+
+// CheckModel returns an error where the upstream has no name for the model that
+// the agent asks for: "" is the agent's own choice, which its version decides.
+// An upstream that maps no models is asked for the agent's names, as the
+// vendor's API is; Bedrock has others for all.
+func (e Entry) CheckModel(model string) error {
+	if len(e.Models) == 0 && (e.Kind != Bedrock || strings.Contains(model, ".")) || e.Models[AnyModel] != "" {
+		return nil
+	}
+	field := "upstreams." + e.Name + ".models"
+	unmapped := func(what, hint string) error {
+		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: field + " has no line for " + what, Hint: hint}
+	}
+	const anyLine = `give it a line "*": NAME for every other model`
+	switch {
+	case model == "" && len(e.Models) > 0:
+		return unmapped("the model that the agent chooses itself", "set model to one of its lines ("+strings.Join(sortedKeys(e.Models), ", ")+"), or "+anyLine)
+	case model == "":
+		return unmapped("the model that the agent chooses itself", anyLine)
+	case slices.Contains(aliases, model):
+		return unmapped("the name that the agent makes of "+model, "set model to a full name that has a line, or "+anyLine)
+	case e.Models[model] == "":
+		return unmapped("the model "+model, "add "+model+": NAME to it, or "+anyLine)
+	}
+	return nil
+}
+
+// Cloud reports whether the upstream takes less than the vendor's newest API.
+func (e Entry) Cloud() bool { return e.Kind == Bedrock || e.Kind == Vertex }
+
 // mend is the command that replaces the upstream's credential.
 func (e Entry) mend() string {
 	create := func(ref, key string) string {

@@ -1,10 +1,12 @@
 package upstream
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 )
 
@@ -67,5 +69,53 @@ func TestNamesOfModels(t *testing.T) {
 	}
 	if s := r.send(gateway.Call{Path: messagesPath, Body: []byte(`{}`), Header: http.Header{}}); s.err != nil || m.last() != `{}` {
 		t.Errorf("no model: %v %s", s, m.last())
+	}
+}
+
+func TestAnUpstreamNeedsANameForTheAgentsModel(t *testing.T) {
+	mapped := map[string]string{"m-1": "x"}
+	for name, tc := range map[string]struct {
+		entry Entry
+		model string
+		want  string // "" is no fault
+	}{
+		"a line":                   {Entry{Kind: Bedrock, Models: mapped}, "m-1", ""},
+		"another model":            {Entry{Kind: Bedrock, Models: mapped}, "m-2", "the model m-2"},
+		"the agent's choice":       {Entry{Kind: Vertex, Models: mapped}, "", "chooses itself"},
+		"an alias":                 {Entry{Kind: Vertex, Models: mapped}, "sonnet", "makes of sonnet"},
+		"a line for all":           {Entry{Kind: Bedrock, Models: map[string]string{"m-1": "x", AnyModel: "y"}}, "", ""},
+		"a proxy":                  {Entry{Kind: Anthropic, Models: mapped}, "m-2", "the model m-2"},
+		"a proxy that maps none":   {Entry{Kind: Anthropic}, "", ""},
+		"Vertex that maps none":    {Entry{Kind: Vertex}, "", ""},
+		"Bedrock that maps none":   {Entry{Kind: Bedrock}, "", "chooses itself"},
+		"Bedrock, the vendor's":    {Entry{Kind: Bedrock}, "claude-x", "the model claude-x"},
+		"Bedrock, a name of there": {Entry{Kind: Bedrock}, "us.anthropic.claude-x-v1:0", ""},
+	} {
+		tc.entry.Name = "u"
+		err := tc.entry.CheckModel(tc.model)
+		if (err == nil) != (tc.want == "") {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err != nil && (!strings.Contains(err.Error(), "upstreams.u.models has no line for ") || !strings.Contains(err.Error(), tc.want) || dreamcore.HintOf(err) == "") {
+			t.Errorf("%s: %v (%s)", name, err, dreamcore.HintOf(err))
+		}
+	}
+}
+
+func TestAKeyThatIsNotWrittenAsItIsIsNotUsed(t *testing.T) {
+	for _, key := range []string{`"sk-needle-0123456789"`, "ANTHROPIC_API_KEY=sk-needle-0123456789", "Bearer:sk-needle-0123456789"} {
+		e := plainEntry("a", "http://127.0.0.1:1")
+		s := secrets{"key-a": {"KEY": key}, "aws": {awsKeyID: "AKIDEXAMPLE", awsSecret: key}}
+		r := newRig(t, s, e)
+		if got := r.send(call(testBody)); !errors.Is(got.err, gateway.ErrNoCredential) {
+			t.Errorf("%v", got)
+		}
+		for _, e := range []Entry{e, {Name: "b", Kind: Bedrock, Region: "us-east-1", AWSCredentials: "aws"}} {
+			err := e.Check(s.get)
+			if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "dreamcore secret create") || strings.Contains(err.Error(), "needle") {
+				t.Errorf("%v (%s)", err, dreamcore.HintOf(err))
+			}
+		}
 	}
 }

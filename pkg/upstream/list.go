@@ -100,13 +100,13 @@ func newMember(e Entry, o Options) (*member, error) {
 	var vertex *vertexDialect
 	switch e.Kind {
 	case Vertex:
-		vertex = &vertexDialect{entry: e, tokens: newTokens(c, o.Unhide)}
+		vertex = &vertexDialect{entry: e, tokens: newTokens(c, o.Unhide), dropped: dropLog{log: o.Logger, entry: e.Name}}
 		cfg.Dialect = vertex
 	case Bedrock:
-		cfg.Dialect = &bedrockDialect{entry: e, credentials: c.aws, now: time.Now}
+		cfg.Dialect = &bedrockDialect{entry: e, credentials: c.aws, now: time.Now, dropped: dropLog{log: o.Logger, entry: e.Name}}
 	default:
 		cfg.Keyless, cfg.Bearer = e.APIKey == NoKey, e.Bearer != ""
-		cfg.Key = func() (string, error) { return c.value(cmp.Or(e.APIKey, e.Bearer)) }
+		cfg.Key = func() (string, error) { return c.key(cmp.Or(e.APIKey, e.Bearer)) }
 	}
 	api, err := gateway.NewAPIUpstream(cfg)
 	if err != nil {

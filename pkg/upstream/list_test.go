@@ -149,7 +149,7 @@ func TestAnUpstreamThatFailsRestsAndIsTriedAgain(t *testing.T) {
 	down := true
 	a, b := &model{fails: func(int) int {
 		if down {
-			return 503
+			return 500
 		}
 		return 0
 	}}, &model{}
@@ -163,7 +163,7 @@ func TestAnUpstreamThatFailsRestsAndIsTriedAgain(t *testing.T) {
 			t.Fatalf("%v, the first was asked %d times, want %d", s, a.count(), asked)
 		}
 	}
-	// The 503 comes with retry-after: 7, which is for one that says it is busy.
+	// The 500 comes with retry-after: 7, which is for one that says it is busy.
 	ask("b", 1)
 	ask("b", 1)
 	clock = clock.Add(2 * time.Second)
@@ -234,10 +234,61 @@ func TestABusyUpstreamRestsAsLongAsItSays(t *testing.T) {
 		}
 		clock = clock.Add(6 * time.Second)
 	}
-	for text, want := range map[string]time.Duration{"7": 7 * time.Second, "0.5": time.Second / 2, "999999": maxRest, "-1": 0, "NaN": 0, "": 0, "Wed, 21 Oct 2026 07:28:00 GMT": 0} {
-		if got := retryAfter(http.Header{"Retry-After": {text}}); got != want {
-			t.Errorf("retry-after %q: %v", text, got)
+}
+
+func TestABusyUpstreamMaySayWhenAsADate(t *testing.T) {
+	for _, status := range []int{429, 503, 529} {
+		busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", time.Now().Add(40*time.Second).UTC().Format(http.TimeFormat))
+			w.WriteHeader(status)
+		}))
+		r := newRig(t, testSecrets, plainEntry("a", busy.URL), plainEntry("b", (&model{}).serve(t)))
+		if s := r.send(call(testBody)); s.err != nil || s.Upstream != "b" {
+			t.Errorf("%d: %v", status, s)
 		}
+		if rest := &r.members[0].rest; rest.over(time.Now().Add(30*time.Second)) || !rest.over(time.Now().Add(41*time.Second)) {
+			t.Errorf("%d: not left out as long as it says", status)
+		}
+		busy.Close()
+	}
+}
+
+func TestAnErrorWithStatus200MovesOn(t *testing.T) {
+	for body, moves := range map[string]bool{
+		`{"type":"error","error":{"type":"overloaded_error","message":"x"}}`: true, `{"error":"Overloaded"}`: true, `{"type":"error","error":{"type":"invalid_request_error","message":"x"}}`: false,
+		`{"type":"message","content":[],"error":null}`: false, `{"input_tokens":7}`: false, "": true, "<html>": true,
+	} {
+		odd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if body == "<html>" {
+				w.Header().Set("Content-Type", "text/HTML; charset=utf-8")
+			}
+			_, _ = io.WriteString(w, body)
+		}))
+		b := &model{}
+		r := newRig(t, testSecrets, plainEntry("a", odd.URL), plainEntry("b", b.serve(t)))
+		if s := r.send(call(testBody)); s.err != nil || moves != (s.Upstream == "b") || !moves && s.body != body {
+			t.Errorf("%s: %v", body, s)
+		}
+		odd.Close()
+	}
+}
+
+func TestAnAccountWithoutCreditMovesOn(t *testing.T) {
+	for status, body := range map[int]string{
+		400: `{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}`,
+		200: `{"error":{"type":"billing_error","message":"x"}}`,
+		429: `{"error":{"type":"insufficient_quota","message":"x"}}`,
+	} {
+		dry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}))
+		r := newRig(t, testSecrets, plainEntry("a", dry.URL), plainEntry("b", (&model{}).serve(t)))
+		if s := r.send(call(testBody)); s.err != nil || s.Upstream != "b" || !strings.Contains(r.logged(), "level=ERROR") {
+			t.Errorf("%d: %v\n%s", status, s, r.logged())
+		}
+		dry.Close()
 	}
 }
 
@@ -280,7 +331,7 @@ func TestCredentialsOfTheMessagesAPI(t *testing.T) {
 		if s := r.send(call(testBody)); s.err != nil || s.body != wholeStream || m.last() != testBody || m.paths[0] != "/v1/messages?beta=true" {
 			t.Errorf("%s: %v %s", name, s, m.last())
 		}
-		if m.header.Get(tc.header) != tc.want || m.header.Get(tc.absent) != "" || strings.Join(m.header.Values("Anthropic-Beta"), ",") != "one,two,three" {
+		if m.header.Get(tc.header) != tc.want || m.header.Get(tc.absent) != "" || strings.Join(m.header.Values("Anthropic-Beta"), ",") != "one, interleaved-thinking-2025-05-14,,context-1m-2025-08-07" {
 			t.Errorf("%s: %v", name, m.header)
 		}
 	}

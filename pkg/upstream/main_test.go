@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const testBody = `{"messages":[{"role":"user","content":"hi"}], "model" : "m-1","max_tokens":9,"stream":true,"x":1.50}`
+const testBody = `{"messages":[{"role":"user","content":"hi"}], "model" : "m-1","max_tokens":9,"stream":true,"metadata":{"x":1.50}}`
 
 const wholeStream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":11}}}\n\n" +
 	"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\\nb 氷\"}}\n\n" +
@@ -123,7 +123,7 @@ func call(body string) gateway.Call {
 	}
 	return gateway.Call{
 		Path: messagesPath, Query: "beta=true", Body: []byte(body), Model: v.Model, Stream: v.Stream,
-		Header: http.Header{"Anthropic-Beta": {"one,two", "three"}, "Anthropic-Version": {"2023-06-01"}, "User-Agent": {"cli"}, "Content-Type": {"application/json"}},
+		Header: http.Header{"Anthropic-Beta": {"one, interleaved-thinking-2025-05-14,", "context-1m-2025-08-07"}, "Anthropic-Version": {"2023-06-01"}, "User-Agent": {"cli"}, "Content-Type": {"application/json"}},
 	}
 }
 

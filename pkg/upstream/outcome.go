@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -40,10 +38,13 @@ func judge(answer *gateway.Answer, err error) *outcome {
 	case answer.Own:
 		o.worth = 5
 	case answer.StatusCode == http.StatusTooManyRequests:
-		o.wait = retryAfter(answer.Header)
+		if o.down, o.alarm, o.worth = noCredit(answer), true, 6; o.down {
+			break
+		}
+		o.wait, o.alarm = gateway.RetryAfter(answer.Header, time.Now()), false
 		o.down, o.worth = o.wait > 0, 1
-	case answer.StatusCode == statusOverloaded:
-		o.wait = retryAfter(answer.Header)
+	case answer.StatusCode == statusOverloaded || answer.StatusCode == http.StatusServiceUnavailable:
+		o.wait = gateway.RetryAfter(answer.Header, time.Now())
 		o.down, o.worth = true, 1
 	case answer.StatusCode == http.StatusForbidden:
 		o.alarm, o.worth = true, 6 // perhaps of this model only
@@ -63,14 +64,14 @@ func judge(answer *gateway.Answer, err error) *outcome {
 }
 
 // noCredit tells whether the account has run dry, which the vendor reports as
-// a bad request.
+// a bad request, and others as too many.
 func noCredit(answer *gateway.Answer) bool {
 	text, err := io.ReadAll(answer.Body) // in memory, see gateway.APIUpstream
 	if err != nil {
 		return false
 	}
 	answer.Body = io.NopCloser(bytes.NewReader(text))
-	return strings.Contains(string(text), "credit balance is too low")
+	return gateway.NoCredit(answer.StatusCode, text)
 }
 
 // better returns the outcome that stands, and closes the other.
@@ -105,15 +106,6 @@ const (
 	// alarmEvery keeps a sandbox that asks on and on from filling the log.
 	alarmEvery = time.Minute
 )
-
-// retryAfter reads the header of that name in its form in seconds.
-func retryAfter(h http.Header) time.Duration {
-	n, err := strconv.ParseFloat(h.Get("Retry-After"), 64)
-	if err != nil || !(n > 0) {
-		return 0
-	}
-	return time.Duration(min(n, maxRest.Seconds()) * float64(time.Second))
-}
 
 // rest is the time in which an upstream that failed is left out.
 type rest struct {

@@ -25,8 +25,9 @@ var vertexModel = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._@-]*$`)
 // vertexDialect is the Messages API as Google Vertex AI has it: the model and
 // the kind of answer are in the path, the version is in the body.
 type vertexDialect struct {
-	entry  Entry
-	tokens *tokens
+	entry   Entry
+	tokens  *tokens
+	dropped dropLog
 }
 
 func (d *vertexDialect) Request(ctx context.Context, base string, call gateway.Call) (*http.Request, []string, error) {
@@ -37,6 +38,8 @@ func (d *vertexDialect) Request(ctx context.Context, base string, call gateway.C
 	if err != nil {
 		return nil, nil, err
 	}
+	call, dropped := vertexKnows.filter(call)
+	d.dropped.tell(dropped)
 	models := base + "/v1/projects/" + url.PathEscape(d.entry.Project) + "/locations/" + d.entry.Region + "/publishers/anthropic/models/"
 	set := map[string][]byte{versionMember: []byte(vertexVersion)}
 	drop := []string{"model"}

@@ -1,0 +1,236 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// upstreamError is what an error of the API says, in whatever form.
+type upstreamError struct {
+	kind    string // the API's error type; "" where the body is not in its form
+	message string
+	status  int  // that the body itself says, 0 for none
+	page    bool // the body is HTML: something in front of the API made it
+}
+
+// Bounds of what is passed on or logged of an error.
+const (
+	maxErrorMessage = 4 << 10
+	maxErrorKind    = 64
+)
+
+// isError reports whether a JSON object with status 200 is an error.
+func isError(body []byte) bool {
+	v := members(body)
+	if _, ok := v["content"]; ok {
+		return false
+	}
+	e := v["error"]
+	return textOf(v["type"]) == "error" || len(e) > 0 && (e[0] == '{' || e[0] == '"')
+}
+
+// parseUpstreamError reads the API's form, and those of the clouds and of
+// common proxies: error may be a text, or be missing.
+func parseUpstreamError(body []byte) (e upstreamError) {
+	body = bytes.TrimSpace(body)
+	if bytes.HasPrefix(body, []byte("<")) {
+		e.page = true
+		return e
+	}
+	var list []json.RawMessage
+	if bytes.HasPrefix(body, []byte("[")) && json.Unmarshal(body, &list) == nil && len(list) > 0 {
+		body = list[0] // as Google sends them in a stream
+	}
+	top := members(body)
+	inner := members(top["error"])
+	first := func(texts ...string) string {
+		for _, t := range texts {
+			if t != "" {
+				return t
+			}
+		}
+		return ""
+	}
+	e.kind = first(textOf(inner["type"]), textOf(inner["status"]), textOf(inner["code"]), textOf(top["__type"]))
+	if inner == nil && e.kind == "" && textOf(top["type"]) != "error" {
+		e.kind = textOf(top["type"])
+	}
+	if len(e.kind) > maxErrorKind {
+		e.kind = ""
+	}
+	e.message = bounded(first(textOf(inner["message"]), textOf(top["error"]), textOf(top["message"]), textOf(top["Message"]), textOf(top["detail"])), maxErrorMessage)
+	for _, raw := range []json.RawMessage{inner["code"], inner["status"], top["code"], top["status"], top["statusCode"]} {
+		if n := numberOf(raw); e.status == 0 && n >= 400 && n < 600 {
+			e.status = int(n)
+		}
+	}
+	return e
+}
+
+// kinds are the statuses of types of errors: the API's, Google's, Amazon's and
+// those that proxies use. In lower case.
+var kinds = map[string]int{
+	"invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
+	"not_found_error": 404, "request_too_large": 413, "rate_limit_error": 429, "api_error": 500, "timeout_error": 504,
+	"overloaded_error": statusOverloaded,
+
+	"invalid_argument": 400, "failed_precondition": 400, "unauthenticated": 401, "permission_denied": 403, "not_found": 404,
+	"resource_exhausted": 429, "internal": 500, "unavailable": 503, "deadline_exceeded": 504,
+
+	"validationexception": 400, "accessdeniedexception": 403, "resourcenotfoundexception": 404, "throttlingexception": 429,
+	"servicequotaexceededexception": 429, "modelnotreadyexception": 429, "serviceunavailableexception": 503,
+	"internalserverexception": 500, "modeltimeoutexception": 504,
+
+	"rate_limit_exceeded": 429, "too_many_requests": 429, "insufficient_quota": 402, "server_error": 500, "overloaded": statusOverloaded,
+}
+
+var busy = regexp.MustCompile(`(?i)overload|too many requests|rate.?limit|over capacity|at capacity|throttl|resource.?exhausted|temporarily unavailable`)
+
+// statusOr is the status that an error stands for which came without one, such
+// as an event of a stream.
+func (e upstreamError) statusOr(status int) int {
+	if s, ok := kinds[strings.ToLower(e.kind)]; ok && s != http.StatusInternalServerError {
+		return s
+	}
+	if e.status == 0 && busy.MatchString(e.message) {
+		return statusOverloaded
+	}
+	if e.status != 0 {
+		return e.status
+	}
+	return status
+}
+
+// fault is whose it is that an answer failed, and what is told to whom.
+type fault struct {
+	code    dreamcore.FailureCode // "": the request's own
+	message string                // for the sandbox
+	tooLong bool                  // the request is longer than the model takes
+	alarm   string                // for the operator, who alone can end it: the setting and what to do
+	attrs   []any
+	noModel bool // of an alarm: another model may work
+}
+
+// Texts by which an error is told from others of the same status. Matched
+// against what the vendor, the clouds and common proxies say.
+var (
+	saysNoCredit = regexp.MustCompile(`(?i)credit balance is too low|insufficient.(quota|credit|funds|balance)|billing|reached your specified (workspace )?(api )?usage limit|organization has been disabled|payment required`)
+	saysNoModel  = regexp.MustCompile(`(?i)^model: |\bmodel.?(identifier|id|name)s?\b.{0,200}\b(is )?(invalid|not valid|not found|unknown)` +
+		`|\b(invalid|unknown|unrecognized|unsupported|no such) model\b|on-demand throughput isn|access to the model` +
+		`|\bmodel\b.{0,200}\b(was not found|is not found|not found|does not exist|doesn't exist|end of its life|is not available|(is|has been) (deprecated|retired))`)
+	saysTooLong = regexp.MustCompile(`(?i)(prompt|input|request|context) (is|are) too (long|large)|exceeds? (the )?(model's )?(context|maximum)|too many (input )?tokens|context (length|window|limit)`)
+	saysBeta    = regexp.MustCompile(`(?i)invalid beta flag|anthropic-beta|extra inputs are not permitted|extraneous key`)
+)
+
+// noCredit reports whether the account behind the key has nothing left to spend.
+func noCredit(status int, said upstreamError) bool {
+	return status == http.StatusPaymentRequired || said.kind == "billing_error" || strings.EqualFold(said.kind, "insufficient_quota") ||
+		(status == 400 || status == 403 || status == 429) && saysNoCredit.MatchString(said.message)
+}
+
+// NoCredit reports whether an error answer says that the account behind the
+// key has nothing left to spend.
+func NoCredit(status int, body []byte) bool { return noCredit(status, parseUpstreamError(body)) }
+
+// faultOf judges an error of the API. answer may be nil: it came in a stream.
+func (x *exchange) faultOf(answer *Answer, status int, said upstreamError) *fault {
+	key := "run `" + defaultMend + "`"
+	own := false
+	if answer != nil {
+		key, own = mend(answer.Mend), answer.Own
+	}
+	is := func(code dreamcore.FailureCode, message string) *fault { return &fault{code: code, message: message} }
+	switch {
+	case noCredit(status, said):
+		return &fault{alarm: "the model API refuses to work for this account: see to its credit and billing, or replace its key: " + key}
+	case said.page && status != 408 && status != 413 && status != 429 && status < 500:
+		return &fault{alarm: "something in front of the model API (a firewall, a proxy, a login) refuses requests with a page of HTML: check the address in the setting upstream (or base_url in upstreams) and HTTPS_PROXY"}
+	case status == 407:
+		return &fault{alarm: "the outgoing proxy wants a login: check HTTPS_PROXY"}
+	case !x.counts && (status == 404 || status == 405 || status == 501):
+		return is("", "The model API does not count tokens.") // many proxies do not, and the CLI goes on without
+	case own || status == 404 || status == 400 && saysNoModel.MatchString(said.message) || status == 403 && strings.Contains(said.message, "access to the model"):
+		return x.noModel(status, said, own)
+	case status == 401 || status == 403:
+		return &fault{alarm: "the model API refuses the key: " + key}
+	case status == 405:
+		return &fault{alarm: "the address of the model API does not take messages: check the setting upstream (or base_url in upstreams)"}
+	case status == 400 && saysBeta.MatchString(said.message) && !strings.HasPrefix(said.message, "messages."): // those are of the conversation
+		return &fault{alarm: "the model API does not know a beta flag or a field that the agent sends: use an upstream that speaks the agent's version of the Messages API, or kind bedrock or vertex for those clouds (setting upstreams)"}
+	case status == 429 || status == statusOverloaded || status == 503 || status >= 500 && said.statusOr(status) == statusOverloaded:
+		return is(dreamcore.FailRateLimit, "The model API is busy.")
+	case status == 408 || status == 504 || status == 524:
+		return is(dreamcore.FailAPITimeout, "The model API took too long to answer.")
+	case status >= 500:
+		return is(dreamcore.FailNetwork, "The model API has a problem.")
+	}
+	f := is("", said.message)
+	if f.message == "" {
+		f.message = "The model API refused the request."
+	}
+	f.tooLong = status == 413 || status == 400 && saysTooLong.MatchString(said.message)
+	return f
+}
+
+// noModel is the fault of a setting that names no model of the upstream.
+func (x *exchange) noModel(status int, said upstreamError, own bool) *fault {
+	asked, answered, up := x.model, x.use.spent.Model, x.use.spent.Upstream
+	f := &fault{noModel: true, attrs: []any{"model", bounded(asked, 128)}}
+	switch {
+	case answered != "":
+		f.attrs = append(f.attrs, "asked_as", bounded(answered, 256), "setting", "upstreams."+up+".models")
+		f.alarm = "the upstream does not have the model that its models name: correct the line for " + bounded(asked, 128) + " in the setting upstreams." + up + ".models"
+	case own || status != 404:
+		f.attrs = append(f.attrs, "setting", "model, upstreams."+up+".models")
+		f.alarm = "the upstream does not have the model that the agent asks for: set model to one that it has, or give its models a line for it (settings model and upstreams." + up + ".models)"
+	case saysNoModel.MatchString(said.message) || strings.Contains(strings.ToLower(said.message), "model"):
+		f.attrs = append(f.attrs, "setting", "model")
+		f.alarm = "the model API does not have the model that the agent asks for: set model to one that it has (setting model; for an upstream with names of its own, its models in upstreams)"
+	default:
+		f.attrs = append(f.attrs, "setting", "upstream, model")
+		f.alarm = "the model API does not have this address or model: check the settings upstream (or base_url in upstreams) and model"
+	}
+	return f
+}
+
+// maxRetryAfter bounds how long an upstream may ask to be left alone.
+const maxRetryAfter = time.Minute
+
+// RetryAfter is how long an answer asks to wait, in any form of the header: a
+// number of seconds or a date. It is 0 where the answer does not say, and a
+// minute at most.
+func RetryAfter(h http.Header, now time.Time) time.Duration {
+	bound := func(d time.Duration) time.Duration { return min(max(d, 0), maxRetryAfter) }
+	text := strings.TrimSpace(h.Get("Retry-After"))
+	if n, err := strconv.ParseFloat(text, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		if !(n > 0) {
+			return 0
+		}
+		return bound(time.Duration(min(n, maxRetryAfter.Seconds()) * float64(time.Second)))
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	if sent, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = sent // its clock may differ from ours
+	}
+	return bound(at.Sub(now))
+}
+
+// seconds writes d as the only form of Retry-After that the CLI reads, "" for 0.
+func seconds(d time.Duration) string {
+	if d <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(math.Ceil(d.Seconds())), 10)
+}

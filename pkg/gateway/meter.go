@@ -1,0 +1,230 @@
+package gateway
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// maxMeterLine bounds a line that the meter keeps, and the data of one event.
+// Those that it looks for have less than 2 KB; longer ones are not looked at.
+const maxMeterLine = 64 << 10
+
+// meter reads along in a stream of events: how many tokens, whether the
+// message is complete. It never holds or changes a byte of the stream. It
+// takes what the standard of server-sent events allows: lines that end with
+// LF, CR or both, data in several lines, comments, a byte order mark.
+type meter struct {
+	tokens   tokens
+	stopped  bool          // a stop_reason was seen: the content is complete
+	complete bool          // message_stop was seen
+	failure  upstreamError // of the error event
+	failed   bool          // there was one before the end
+	// failedFirst: before it there was nothing.
+	failedFirst bool
+	boundary    bool  // the bytes so far end with a whole event
+	told        bool  // the final number of output tokens was seen
+	text        int64 // bytes of the answer's content so far
+	events      int   // so far, without pings
+	open        int   // bytes of the unfinished event
+	rest        int   // bytes after message_stop in the piece that ended it
+
+	line    []byte // the unfinished line
+	tooLong bool   // the unfinished line is over the bound
+	afterCR bool   // the last byte was CR: an LF that follows belongs to it
+	begun   bool   // the first line is over
+
+	name []byte // of the unfinished event
+	data []byte // of the unfinished event
+	skip bool   // its data is not kept: it is content, or too long
+}
+
+// feed reads the next bytes of the stream.
+func (m *meter) feed(p []byte) {
+	if m.afterCR && len(p) > 0 {
+		m.afterCR = false
+		p = bytes.TrimPrefix(p, []byte("\n"))
+	}
+	m.open += len(p)
+	done, lf := m.complete, -1
+	for i := 0; i < len(p); {
+		if lf < i {
+			if lf = bytes.IndexByte(p[i:], '\n'); lf < 0 {
+				lf = len(p)
+			} else {
+				lf += i
+			}
+		}
+		end, next := lf, lf+1
+		if cr := bytes.IndexByte(p[i:lf], '\r'); cr >= 0 {
+			end, next = i+cr, i+cr+1
+			if m.afterCR = next == len(p); next == lf && lf < len(p) {
+				next++
+			}
+		}
+		if end == len(p) {
+			m.keep(p[i:])
+			m.boundary = false
+			return
+		}
+		m.endLine(p[i:end])
+		if i = next; m.boundary {
+			m.open = len(p) - i
+		}
+		if m.complete && !done {
+			done, m.rest = true, len(p)-i
+		}
+	}
+}
+
+func (m *meter) keep(p []byte) {
+	if m.tooLong || len(m.line)+len(p) > maxMeterLine {
+		m.text += int64(len(m.line) + len(p)) // so long is content only
+		m.line, m.tooLong = m.line[:0], true
+		return
+	}
+	m.line = append(m.line, p...)
+}
+
+// endLine looks at the unfinished line, of which p is the end.
+func (m *meter) endLine(p []byte) {
+	line := p
+	if len(m.line) > 0 || m.tooLong || len(p) > maxMeterLine {
+		m.keep(p)
+		line = m.line
+	}
+	tooLong := m.tooLong
+	m.line, m.tooLong = m.line[:0], false
+	if !m.begun {
+		m.begun = true
+		line = bytes.TrimPrefix(line, []byte(byteOrderMark))
+	}
+	switch {
+	case tooLong:
+		m.boundary, m.skip = false, true
+	case len(line) == 0:
+		m.endEvent()
+	default:
+		m.boundary = false
+		m.field(line)
+	}
+}
+
+const byteOrderMark = "\xef\xbb\xbf"
+
+// field looks at one line of an event. Nearly all are data of
+// content_block_delta: those are told apart without decoding, by their type
+// standing first.
+func (m *meter) field(line []byte) {
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.TrimPrefix(value, []byte(" "))
+	switch string(name) {
+	case "event":
+		m.name = append(m.name[:0], value[:min(len(value), maxErrorKind)]...)
+	case "data":
+		switch {
+		case m.skip:
+			m.text += int64(len(value))
+		case len(m.data) == 0 && isContent(value):
+			m.skip = true
+			m.content(value)
+		case len(m.data)+len(value) >= maxMeterLine:
+			m.text += int64(len(m.data) + len(value))
+			m.skip, m.data = true, m.data[:0]
+		default:
+			m.data = append(append(m.data, value...), '\n')
+		}
+	}
+}
+
+// isContent reports whether data begins as an event of content does.
+func isContent(data []byte) bool {
+	for _, part := range []string{"{", `"type"`, ":"} {
+		if data = bytes.TrimLeft(data, " "); !bytes.HasPrefix(data, []byte(part)) {
+			return false
+		}
+		data = data[len(part):]
+	}
+	return bytes.HasPrefix(bytes.TrimLeft(data, " "), []byte(`"content_block_`))
+}
+
+// content counts an event of the answer's content.
+func (m *meter) content(data []byte) { m.text += max(int64(len(data))-deltaFrame, bytesPerToken) }
+
+// How much of an answer its bytes are: of an event of content about so many are
+// not content, and a token is about so many of the rest.
+const (
+	deltaFrame    = 90
+	bytesPerToken = 4
+)
+
+// endEvent looks at the event that a blank line has ended.
+func (m *meter) endEvent() {
+	name, data, skipped := m.name, bytes.TrimSuffix(m.data, []byte("\n")), m.skip
+	m.name, m.data, m.skip, m.boundary = m.name[:0], m.data[:0], false, true
+	switch {
+	case skipped:
+		m.events++
+	case len(data) > 0:
+		m.event(string(name), data)
+	}
+}
+
+// event reads an event: its type first, every other member for itself. Usage
+// counts wherever it is reported.
+func (m *meter) event(name string, data []byte) {
+	v := members(data)
+	kind := textOf(v["type"])
+	if kind == "" && (v != nil || name == "error") {
+		kind = name
+	}
+	if kind != "ping" {
+		m.events++
+	}
+	if strings.HasPrefix(kind, "content_block_") { // as another encoder writes it
+		m.content(data)
+		return
+	}
+	delta := members(v["delta"])
+	for _, raw := range [][]byte{v["usage"], members(v["message"])["usage"], delta["usage"]} {
+		u := usageOf(raw)
+		m.tokens.merge(u)
+		// Of the beginning it is no total; proxies may say 0 for what they do not know.
+		m.told = m.told || kind != "message_start" && u.Output > 0
+	}
+	switch kind {
+	case "message_delta":
+		m.stopped = m.stopped || textOf(delta["stop_reason"]) != ""
+	case "message_stop":
+		metrics := metricsOf(v["amazon-bedrock-invocationMetrics"])
+		m.tokens.fill(metrics)
+		m.told = m.told || metrics.Output > 0
+		m.complete = !m.failed
+	case "error":
+		if !m.complete && !m.failed {
+			m.failed, m.failure = true, parseUpstreamError(data)
+			m.failedFirst = m.events == 1 && m.tokens == tokens{}
+		}
+	}
+}
+
+// finish reads what the end of the stream has ended: the last event may have
+// no blank line behind it.
+func (m *meter) finish() {
+	if len(m.line) > 0 || m.tooLong {
+		m.endLine(nil)
+	}
+	m.endEvent()
+}
+
+// guess is what the answer has used where the model did not come to say it:
+// output is told at its end only, and a sandbox that hangs up before it must
+// not have it for nothing.
+func (m *meter) guess() (t dreamcore.Tokens, estimated bool) {
+	t = m.tokens.spent()
+	if g := (m.text + int64(len(m.data))) / bytesPerToken; !m.told && g > t.Output {
+		t.Output, estimated = g, true
+	}
+	return t, estimated
+}
