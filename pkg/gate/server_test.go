@@ -71,8 +71,8 @@ func streamOf(pause time.Duration, n int, done bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		startStream(w)
 		for i := range n {
-			if i > 0 {
-				wait(r, pause)
+			if i > 0 && !wait(r, pause) {
+				return // the client is gone, and must not see what it never asked for
 			}
 			if _, err := fmt.Fprintf(w, "id: %d\ndata: {\"count\":%d,\"timestamp\":1}\n\n", i+1, i+1); err != nil {
 				return
@@ -85,10 +85,13 @@ func streamOf(pause time.Duration, n int, done bool) http.HandlerFunc {
 	}
 }
 
-func wait(r *http.Request, d time.Duration) {
+// wait reports whether the client has stayed so long.
+func wait(r *http.Request, d time.Duration) bool {
 	select {
 	case <-time.After(d):
+		return true
 	case <-r.Context().Done():
+		return false
 	}
 }
 
