@@ -91,6 +91,9 @@ type Config struct {
 	UsageDays             int      `koanf:"usage_days"`       // the books of how many days are kept
 	AuditMiB              int      `koanf:"audit_mib"`        // that the audit log may take
 
+	PromptModels map[string]string `koanf:"prompt_models"` // models of prompt endpoints by alias
+	MaxPrompts   int               `koanf:"max_prompts"`   // calls of prompt endpoints at once
+
 	AllowHosts        []string `koanf:"allow_hosts"`         // that sandboxes reach: HOST[:PORT]
 	AllowPrivateHosts []string `koanf:"allow_private_hosts"` // the same where they lead to private networks: HOST:PORT
 	Inject            []string `koanf:"inject"`              // secrets for hosts: HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]
@@ -162,6 +165,8 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"user_requests":            600,
 		"prices":                   []string{},
 		"usage_days":               usage.DefaultDays,
+		"prompt_models":            promptModels(),
+		"max_prompts":              64,
 		"audit_mib":                512,
 		"language":                 "en",
 		"log_level":                "info",
@@ -300,6 +305,7 @@ func (c Config) Validate() error {
 	check(c.ServerTools || !slices.Contains(c.Tools, "WebSearch"), "tools: WebSearch makes the model's API search the web for the sandbox, which server_tools: true allows")
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
 	c.checkSpending(check)
+	c.checkPrompts(check)
 	if _, err := egress.ParsePolicy(c.AllowHosts, c.AllowPrivateHosts, c.Inject); err != nil {
 		check(false, "%v", err)
 	}

@@ -24,6 +24,8 @@ func TestEverySettingIsTakenUpOrNamed(t *testing.T) {
 			f.SetFloat(1)
 		case reflect.Slice:
 			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+		case reflect.Map:
+			f.Set(reflect.MakeMap(f.Type()))
 		default:
 			f.SetInt(1)
 		}
