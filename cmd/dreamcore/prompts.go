@@ -168,7 +168,10 @@ func checkPrompts(a *app, set *prompt.Set) error {
 			if e, ok := errors.AsType[*dreamcore.Error](problem.Err); ok {
 				message = e.Message
 			}
-			p.Failure(problem.File, strings.Split(message, "; ")...)
+			p.Failure(problem.File)
+			for _, fault := range strings.Split(message, "; ") {
+				p.Print("  " + fault)
+			}
 		}
 		if len(problems) == 0 {
 			p.Success(fmt.Sprintf("%d prompt endpoints, no faults", len(names)))

@@ -72,7 +72,8 @@ func (d *decoder) fault(at *yaml.Node, path, format string, args ...any) {
 	if len(d.faults) >= most {
 		return
 	}
-	text := fmt.Sprintf(format, args...)
+	// The faults are joined by semicolons, so none has one of its own.
+	text := strings.NewReplacer("; ", ", ", "\n", ", ").Replace(fmt.Sprintf(format, args...))
 	switch {
 	case at != nil && path != "":
 		text = fmt.Sprintf("%s (line %d): %s", path, at.Line, text)
@@ -154,7 +155,7 @@ func (d *decoder) items(n node) (all []node) {
 
 func (d *decoder) text(n node) string {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
-		d.wrong(n, "must be text; put it into quotes")
+		d.wrong(n, "must be text: put it into quotes")
 		return ""
 	}
 	return n.Value
@@ -574,7 +575,7 @@ func (d *decoder) templates(n node, scope map[string]bool) any {
 func (d *decoder) guess(n node, e *Endpoint) *guess {
 	g := &guess{}
 	if e.Answer.Kind != KindWords {
-		d.wrong(n, "is for answers of the kind words; use body")
+		d.wrong(n, "is for answers of the kind words: use body")
 	}
 	m := d.members(n, "field", "rules", "otherwise")
 	word := func(v node) string {
