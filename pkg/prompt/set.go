@@ -33,8 +33,10 @@ const lookAge = time.Second
 //go:embed shipped/*.yaml
 var shippedFiles embed.FS
 
-// shipped returns the embedded endpoints.
-func shipped() map[string]*Endpoint {
+// shipped returns the embedded endpoints, by name. The map is not changed.
+var shipped = sync.OnceValue(parseShipped)
+
+func parseShipped() map[string]*Endpoint {
 	entries, err := shippedFiles.ReadDir("shipped")
 	if err != nil {
 		panic("prompt: embedded endpoints: " + err.Error())
