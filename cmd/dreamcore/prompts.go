@@ -269,7 +269,7 @@ func showPrompt(a *app, name, model string, result prompt.Result, took time.Dura
 			cause = a.redactor.Redact(result.Cause.Error())
 		}
 		if err := a.io.WriteJSON(map[string]any{
-			"endpoint": name, "model": model, "status": result.Status, "answer": result.Body, "seconds": took.Seconds(), "error": cause,
+			"endpoint": name, "model": model, "status": result.Status, "answer": result.Body, "seconds": took.Seconds(), "error": cause, "said": a.redactor.Redact(result.Said),
 		}); err != nil {
 			return err
 		}
@@ -294,6 +294,9 @@ func printAnswer(a *app, name, model string, result prompt.Result, took time.Dur
 	p := a.io.Stderr()
 	if result.Cause != nil {
 		p.Failure(fmt.Sprintf("%s: status %d, not answered by the model", name, result.Status), a.redactor.Redact(result.Cause.Error()))
+		if result.Said != "" {
+			p.Hint("the model said: " + term.Truncate(term.Clean(a.redactor.Redact(result.Said)), 500))
+		}
 		return nil
 	}
 	p.Success(fmt.Sprintf("%s: answered by %s in %s", name, model, term.Duration(took)))

@@ -48,7 +48,8 @@ func (s shape) member(name string) (shape, bool) {
 	return shape{}, false
 }
 
-// misfit is an error about the value at a path.
+// misfit is an error about the value at a path. It quotes nothing of the value:
+// errors go to the log, which holds nothing that players or models have said.
 func misfit(at, format string, args ...any) error {
 	return fmt.Errorf("the model's answer: %s %s", at, fmt.Sprintf(format, args...))
 }
@@ -84,11 +85,11 @@ func (s shape) checkString(at, v string, skill func(string) bool) error {
 	case s.required && strings.TrimSpace(v) == "":
 		return misfit(at, "is empty")
 	case len(s.oneOf) > 0 && !slices.Contains(s.oneOf, v):
-		return misfit(at, "%.100q is not allowed", v)
+		return misfit(at, "is not one of the allowed texts")
 	case s.skills && !skill(v):
-		return misfit(at, "%.100q is not a skill of the global volume", v)
+		return misfit(at, "is not a skill of the global volume")
 	case len(s.fileNames) > 0 && !allowedFile(v, s.fileNames):
-		return misfit(at, "%.100q is not an allowed file name", v)
+		return misfit(at, "is not an allowed file name")
 	}
 	return nil
 }
@@ -106,7 +107,7 @@ func (s shape) checkList(at string, list []any, skill func(string) bool) (any, e
 		if err == nil && s.unique != "" {
 			key, _ := item.(map[string]any)[s.unique].(string)
 			if seen[key] {
-				err = misfit(at, "has %.100q twice", key)
+				err = misfit(at, "has two items with the same %s", s.unique)
 			}
 			seen[key] = true
 		}
@@ -262,12 +263,12 @@ func (a Answer) word(said string) (string, error) {
 			continue
 		}
 		if found != "" {
-			return "", fmt.Errorf("the model's answer has more than one of the words: %.100q", said)
+			return "", errors.New("the model's answer has more than one of the words")
 		}
 		found = w
 	}
 	if found == "" {
-		return "", fmt.Errorf("the model's answer has none of the words: %.100q", said)
+		return "", errors.New("the model's answer has none of the words")
 	}
 	return found, nil
 }

@@ -23,15 +23,6 @@ answer: {kind: text, key: result}
 failure: {status: 502, body: {error: "{{sentence}}"}}
 `
 
-func mustParse(t *testing.T, file string) *Endpoint {
-	t.Helper()
-	e, err := Parse("test_it", []byte(file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
-}
-
 func TestTheShippedEndpointsAreThoseOfTheContract(t *testing.T) {
 	want := "chat_haiku chat_sonnet detect_intent detect_skills generate_publish_info v2_chat_haiku v2_detect_intent v2_generate_code"
 	if got := strings.Join(Shipped(), " "); got != want {

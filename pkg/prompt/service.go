@@ -100,6 +100,7 @@ type Result struct {
 	Body       map[string]any
 	RetryAfter time.Duration // with status 429
 	Cause      error         // why it is not the model's answer; for the log
+	Said       string        // what the model has said, where Cause is about that; not for the log
 }
 
 // Answer answers a request. Errors are those of the request itself: CodeInvalid
@@ -170,6 +171,7 @@ type call struct {
 	request  request
 	view     *view
 	listed   *[]Skill // nil until they are asked for
+	said     string   // by the model
 }
 
 // errAnswer marks an answer of the model that is not what the file asks for.
@@ -198,6 +200,7 @@ func (c *call) ask(ctx context.Context) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.said = said.Text
 	first := make([]string, 0, len(e.Answer.first))
 	for _, t := range e.Answer.first {
 		item, err := t.run(c.request.values, c.view)
@@ -234,7 +237,7 @@ func (c *call) failed(cause error) (Result, error) {
 	if errors.Is(cause, errAnswer) {
 		f = e.invalid
 	}
-	result := Result{Status: f.status, Cause: fmt.Errorf("prompt endpoint %s: %w", e.Name, cause)}
+	result := Result{Status: f.status, Cause: fmt.Errorf("prompt endpoint %s: %w", e.Name, cause), Said: c.said}
 	if host, ok := errors.AsType[*gateway.HostError](cause); ok {
 		said.Code = host.Code
 		if host.Over != nil {

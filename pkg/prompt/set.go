@@ -172,12 +172,12 @@ func (s *Set) look() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("open the global volume: %w", err)
+		return unreadable("open the global volume", err)
 	}
 	defer root.Close()
 	names, err := readNames(root, Dir, maxFiles)
 	if err != nil {
-		return fmt.Errorf("read the directory %s of the global volume: %w", Dir, err)
+		return unreadable("read the directory "+Dir+" of the global volume", err)
 	}
 	changed := false
 	there := map[string]bool{}
@@ -199,6 +199,13 @@ func (s *Set) look() error {
 		s.publish()
 	}
 	return nil
+}
+
+func unreadable(action string, err error) error {
+	return &dreamcore.Error{
+		Code: dreamcore.CodeSetup, Message: "cannot " + action, Err: err,
+		Hint: "see what is there with: dreamcore volume ls dreamcore-global",
+	}
 }
 
 // lookAt takes up a file and reports whether it has changed. s.mu is held.
