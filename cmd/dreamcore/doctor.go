@@ -48,6 +48,7 @@ func runDoctor(ctx context.Context, a *app) error {
 		doctor.Check{Name: "disk bound", Needs: []string{doctor.NameRoot, "disk"}, Run: d.diskBound},
 		doctor.Check{Name: "secrets", Needs: []string{doctor.NameRoot}, Run: d.secrets},
 		doctor.Check{Name: "model", Needs: []string{"secrets"}, Run: d.model},
+		doctor.Check{Name: "prompts", Needs: []string{doctor.NameRoot}, Run: d.prompts},
 		doctor.Check{Name: "sandbox", Needs: []string{doctor.NameRoot, doctor.NameCgroups, "disk"}, Run: d.sandbox},
 		doctor.Check{Name: "isolation", Needs: []string{"sandbox"}, Run: d.isolation},
 		doctor.Check{Name: "agent", Needs: []string{doctor.NameRoot}, Run: d.agent},

@@ -194,7 +194,7 @@ func newRootCmd(a *app) *cobra.Command {
 	addGroup(root, "serve", "Serve", newServeCmd(a), newDeployCmd(a), newGateCmd(a))
 	addGroup(root, "projects", "Projects", newPreviewCmd(a), newImportCmd(a), newExportCmd(a), newVolumeCmd(a))
 	addGroup(root, "operate", "Operate", newPsCmd(a), newSandboxCmd(a), newUsageCmd(a), newAuditCmd(a),
-		newSecretCmd(a), newImageCmd(a), newBackupCmd(a), newRestoreCmd(a))
+		newSecretCmd(a), newPromptsCmd(a), newImageCmd(a), newBackupCmd(a), newRestoreCmd(a))
 	root.AddCommand(newVersionCmd(a))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

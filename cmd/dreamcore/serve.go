@@ -23,6 +23,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/edit"
 	"github.com/notef-neighbor/dreamcore/pkg/generate"
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
+	"github.com/notef-neighbor/dreamcore/pkg/prompt"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/server"
 )
@@ -180,6 +181,7 @@ type service struct {
 	pruned   sync.WaitGroup
 	control  *control.Server // nil for a server that is started only to be checked
 	previews *previews       // nil: none
+	prompts  *prompt.Service
 	cancel   context.CancelFunc
 	failed   chan struct{} // closed when serving has ended
 	err      error         // of serving; read after failed
@@ -216,9 +218,13 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 			shown.close()
 		}
 	}()
+	prompts, err := m.promptService()
+	if err != nil {
+		return nil, err
+	}
 	srv, err := server.New(server.Config{
 		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes, Audit: m.audit,
-		Editor: edit.New(s.volumes, m.history), Skills: s.volumes, Previews: shown.onService(),
+		Editor: edit.New(s.volumes, m.history), Skills: s.volumes, Previews: shown.onService(), Prompts: prompts,
 		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log,
 		Limits: server.Limits{GraceLimit: s.cfg.Grace + streamGrace},
@@ -236,7 +242,7 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 		}
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	svc := &service{control: commands, previews: shown, machine: m, bin: bin, listener: ln, secret: values[0], cancel: cancel, failed: make(chan struct{})}
+	svc := &service{prompts: prompts, control: commands, previews: shown, machine: m, bin: bin, listener: ln, secret: values[0], cancel: cancel, failed: make(chan struct{})}
 	svc.keepDays.Store(int64(s.cfg.JournalDays))
 	if sole {
 		svc.pruned.Go(func() { svc.prune(run, log) })

@@ -60,7 +60,7 @@ type Config struct {
 	Spares        int           `koanf:"spare_sandboxes"` // started ahead, for checks
 	MinFreeMiB    int           `koanf:"min_free_mib"`    // of memory; below it unused sandboxes are ended
 
-	SandboxEnv map[string]string `koanf:"sandbox_env"` // variables for the programs in sandboxes, by name
+	SandboxEnv Variables `koanf:"sandbox_env"` // variables for the programs in sandboxes, by name
 
 	Tools    []string      `koanf:"tools"`        // of the agent
 	Model    string        `koanf:"model"`        // "" is the agent's own choice
@@ -96,6 +96,9 @@ type Config struct {
 	Prices                []string `koanf:"prices"`           // as usage.ParsePrice reads them
 	UsageDays             int      `koanf:"usage_days"`       // the books of how many days are kept
 	AuditMiB              int      `koanf:"audit_mib"`        // that the audit log may take
+
+	PromptModels map[string]string `koanf:"prompt_models"` // models of prompt endpoints by alias
+	MaxPrompts   int               `koanf:"max_prompts"`   // calls of prompt endpoints at once
 
 	AllowHosts        []string `koanf:"allow_hosts"`         // that sandboxes reach: HOST[:PORT]
 	AllowPrivateHosts []string `koanf:"allow_private_hosts"` // the same where they lead to private networks: HOST:PORT
@@ -180,6 +183,8 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"user_requests":            600,
 		"prices":                   []string{},
 		"usage_days":               usage.DefaultDays,
+		"prompt_models":            promptModels(),
+		"max_prompts":              64,
 		"audit_mib":                512,
 		"commit_message":           "",
 		"language":                 "en",
@@ -323,6 +328,7 @@ func (c Config) Validate() error {
 	check(c.ServerTools || !slices.Contains(c.Tools, "WebSearch"), "tools: WebSearch makes the model's API search the web for the sandbox, which server_tools: true allows")
 	check(c.ModelIdle >= time.Second, "model_idle: %v must be at least 1s", c.ModelIdle)
 	c.checkSpending(check)
+	c.checkPrompts(check)
 	if _, err := egress.ParsePolicy(c.AllowHosts, c.AllowPrivateHosts, c.Inject); err != nil {
 		check(false, "%v", err)
 	}

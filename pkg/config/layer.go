@@ -73,8 +73,10 @@ func convert(v any, t reflect.Type) (any, error) {
 		return list(v)
 	case t == reflect.TypeFor[[]upstream.Entry]():
 		return upstreams(v)
-	case t == reflect.TypeFor[map[string]string]():
+	case t == reflect.TypeFor[Variables]():
 		return variables(v)
+	case t == reflect.TypeFor[map[string]string]():
+		return words(v)
 	case t.Kind() == reflect.String:
 		if !isText {
 			return nil, fmt.Errorf("%v is no text; put it into quotes", v)

@@ -15,7 +15,7 @@ var live = []string{
 	"upstream", "upstreams", "model_script",
 	"budget_job_usd", "budget_job_tokens", "budget_user_day_usd", "budget_user_day_tokens",
 	"budget_user_month_usd", "budget_user_month_tokens", "budget_day_usd", "budget_month_usd",
-	"user_requests", "prices",
+	"user_requests", "prices", "prompt_models",
 	"commit_message",
 }
 

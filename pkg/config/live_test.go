@@ -25,7 +25,7 @@ func TestEverySettingIsTakenUpOrNamed(t *testing.T) {
 		case reflect.Slice:
 			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
 		case reflect.Map:
-			f.Set(reflect.ValueOf(map[string]string{"A": "b"}))
+			f.Set(reflect.ValueOf(map[string]string{"A": "b"}).Convert(f.Type()))
 		default:
 			f.SetInt(1)
 		}

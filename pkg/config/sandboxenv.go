@@ -19,6 +19,9 @@ const (
 	maxVariableBytes = 16 << 10
 )
 
+// Variables is an environment: values by name.
+type Variables map[string]string
+
 // variables reads the environment of sandboxes: as YAML has it, or as text from
 // the environment, which is the same as JSON. Values are not in the errors:
 // they may be secrets by mistake.
@@ -34,11 +37,11 @@ func variables(v any) (any, error) {
 	m, ok := v.(map[string]any)
 	if !ok {
 		if set, ok := v.(map[string]string); ok {
-			return set, nil
+			return Variables(set), nil
 		}
 		return nil, errors.New("it is no map: " + form)
 	}
-	set := make(map[string]string, len(m))
+	set := make(Variables, len(m))
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		if set[name], ok = m[name].(string); !ok {
 			return nil, fmt.Errorf("the value of %q is no text; put it into quotes", name)

@@ -20,7 +20,7 @@ func TestVariablesForSandboxes(t *testing.T) {
 	}
 	// The later source wins as a whole, as with lists.
 	c, err = load(t, file, []string{`DREAMCORE_SANDBOX_ENV={"B": "2"}`}, nil)
-	if err != nil || !reflect.DeepEqual(c.SandboxEnv, map[string]string{"B": "2"}) {
+	if err != nil || !reflect.DeepEqual(c.SandboxEnv, Variables{"B": "2"}) {
 		t.Errorf("%v, %v", c.SandboxEnv, err)
 	}
 	if c, err = load(t, "", nil, nil); err != nil || len(c.SandboxEnviron()) != 0 {

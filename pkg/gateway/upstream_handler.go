@@ -8,11 +8,13 @@ import (
 	"io"
 	"net/http"
 	"sync"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // HandlerUpstream lets h, a model in this process such as the replay model,
 // answer the calls. The handler sees the path, query, headers and body of the
-// Call; it must return when its request's context ends. Panicking with
+// Call, and dreamcore.PromptHeader where a prompt endpoint makes it; it must return when its request's context ends. Panicking with
 // http.ErrAbortHandler cuts the answer; any other panic is a failed call and
 // does not harm the process.
 func HandlerUpstream(h http.Handler) Upstream { return handlerUpstream{h} }
@@ -25,6 +27,9 @@ func (u handlerUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 		return nil, err
 	}
 	req.RequestURI = req.URL.RequestURI()
+	if name := promptOf(ctx); name != "" {
+		req.Header.Set(dreamcore.PromptHeader, name)
+	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	reader, pipe := io.Pipe()

@@ -30,7 +30,7 @@ type node struct {
 }
 
 func decodeScript(n node) (*Script, error) {
-	fields, err := n.fields("conversations")
+	fields, err := n.fields("conversations", "prompts")
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +57,11 @@ func decodeScript(n node) (*Script, error) {
 			conversation = append(conversation, t)
 		}
 		s.conversations = append(s.conversations, conversation)
+	}
+	if prompts, ok := fields["prompts"]; ok {
+		if s.prompts, err = decodePrompts(prompts); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }

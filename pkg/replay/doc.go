@@ -10,7 +10,9 @@
 //	     "tools": [{"name": "Write", "input": {"file_path": "{{cwd}}/a.js", "content": "…"}}],
 //	     "fail": {"status": 429, "headers": {"retry-after": "1"}, "times": 1}},
 //	    …turns ],
-//	  …conversations ]}
+//	  …conversations ],
+//	 "prompts": {"detect_intent": [
+//	  {"contains": ["undo"], "text": "restore"}, {"text": "edit"} ]}}
 //
 // The model keeps no talk in memory. The conversation is chosen by the number
 // of human messages in the request, the turn by the number of assistant

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // ModelID is the model that /v1/models lists and that answers a request which
@@ -30,8 +32,11 @@ type Model struct {
 	failed map[spot]int // how often each turn has failed; guarded by mu
 }
 
-// spot names a turn of the script.
-type spot struct{ conversation, turn int }
+// spot names a turn of the script, of a conversation or of a prompt endpoint.
+type spot struct {
+	conversation, turn int
+	prompt             string
+}
 
 // Option changes a Model that New makes.
 type Option func(*Model)
@@ -54,9 +59,10 @@ func New(s *Script, opts ...Option) *Model {
 // exchange is one request and the writer of its response.
 type exchange struct {
 	*request
-	id  string
-	ctx context.Context
-	w   http.ResponseWriter
+	id     string
+	prompt string // the prompt endpoint that asks; "" for the agent
+	ctx    context.Context
+	w      http.ResponseWriter
 }
 
 // ServeHTTP answers POST /v1/messages and /v1/messages/count_tokens, GET
@@ -76,7 +82,10 @@ func (m *Model) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			writeJSON(w, http.StatusOK, map[string]int{"input_tokens": tokens(req.bytes)})
 			return
 		}
-		m.answer(&exchange{request: req, id: fmt.Sprintf("msg_replay_%06d", number), ctx: r.Context(), w: w})
+		m.answer(&exchange{
+			request: req, id: fmt.Sprintf("msg_replay_%06d", number), prompt: r.Header.Get(dreamcore.PromptHeader),
+			ctx: r.Context(), w: w,
+		})
 	case route == "GET /v1/models":
 		writeJSON(w, http.StatusOK, map[string]any{"data": []any{modelForm}, "has_more": false, "first_id": ModelID, "last_id": ModelID})
 	default:
@@ -113,6 +122,10 @@ func readRequest(w http.ResponseWriter, r *http.Request) (*request, bool) {
 
 // answer plays the turn of the script that x asks for, or its failure.
 func (m *Model) answer(x *exchange) {
+	if x.prompt != "" {
+		m.answerPrompt(x)
+		return
+	}
 	if x.isSide() {
 		x.say(textAnswer(x.id, x.request, sideText), nil)
 		return
@@ -124,10 +137,15 @@ func (m *Model) answer(x *exchange) {
 		x.say(textAnswer(x.id, x.request, endText), nil)
 		return
 	}
+	m.play(x, log, t, spot{conversation: p.conversation, turn: p.turn}, func() *answer { return turnAnswer(x.id, x.request, p, t) })
+}
+
+// play plays a turn, or its failure.
+func (m *Model) play(x *exchange, log *slog.Logger, t *turn, at spot, good func() *answer) {
 	if !wait(x.ctx, t.delay) {
 		return
 	}
-	fail := m.failNow(spot{p.conversation, p.turn}, t)
+	fail := m.failNow(at, t)
 	log.Debug("replay model: answer", "fails", fail != nil)
 	if fail != nil && fail.Status != 0 {
 		for name, value := range fail.Headers {
@@ -136,7 +154,7 @@ func (m *Model) answer(x *exchange) {
 		writeError(x.w, fail.Status, fail.Type, fail.Message)
 		return
 	}
-	x.say(turnAnswer(x.id, x.request, p, t), fail)
+	x.say(good(), fail)
 }
 
 // failNow counts the failures of a turn and returns the one to play, if any.

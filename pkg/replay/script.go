@@ -22,6 +22,7 @@ const DemoName = "demo"
 // number of models may share it.
 type Script struct {
 	conversations [][]turn
+	prompts       map[string][]promptTurn // by the name of the endpoint
 }
 
 // turn is one answer of the model.

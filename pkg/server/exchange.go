@@ -65,7 +65,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x.extendWrite()
 	x.Header().Set("X-Request-Id", x.id)
 	x.Header().Set("X-Content-Type-Options", "nosniff")
-	found, ok := s.routes.find(r.Host, r.URL.Path)
+	found, ok := s.currentRoutes().find(r.Host, r.URL.Path)
 	defer s.account(x, r, found)
 	defer x.recover(r)
 	switch {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/prompt"
 )
 
 func TestTheREADMEHasEveryEndpointAndNoOther(t *testing.T) {
@@ -22,6 +24,11 @@ func TestTheREADMEHasEveryEndpointAndNoOther(t *testing.T) {
 	for _, e := range (&Server{}).endpoints() {
 		if !strings.Contains(e.name, "/") { // see TestOPERATIONSHasEveryEndpointOfJobs
 			there = append(there, e.methods[0]+" "+e.name)
+		}
+	}
+	for _, name := range prompt.Shipped() { // told of where they are described, or left out
+		if slices.Contains(told, "POST "+name) {
+			there = append(there, "POST "+name)
 		}
 	}
 	slices.Sort(told)

@@ -97,6 +97,7 @@ type Config struct {
 	Editor          Editor
 	Skills          Skills
 	Previews        Previews           // nil: none
+	Prompts         Prompts            // nil: there are no prompt endpoints
 	DefaultLanguage dreamcore.Language // of clients that name none; default English
 	Logger          *slog.Logger       // nil: no log
 	Audit           *audit.Log         // takes wrong secrets; nil: none are written down
@@ -144,7 +145,9 @@ type Server struct {
 	cfg    Config
 	limits Limits
 	log    *slog.Logger
-	routes routes
+	routes routes // of the table alone; see currentRoutes
+
+	prompts routing
 
 	checks  chan struct{} // has a value for each check that runs
 	waiting atomic.Int64  // checks that run or wait

@@ -30,7 +30,7 @@ var floors = map[string]int{
 	"pkg/pool": 3, "pkg/upstream/upstreamtest": 3, "pkg/usage": 3,
 
 	"pkg/sandbox/gvisor": 4, "pkg/sandbox/runc": 4,
-	"pkg/generate": 4, "pkg/edit": 4, "pkg/probe": 4, "pkg/client": 4, "pkg/upstream": 4, "pkg/crash": 4, "pkg/content": 4, "pkg/archive": 4,
+	"pkg/generate": 4, "pkg/prompt": 4, "pkg/edit": 4, "pkg/probe": 4, "pkg/client": 4, "pkg/upstream": 4, "pkg/crash": 4, "pkg/content": 4, "pkg/archive": 4,
 
 	"pkg/server": 5, "pkg/gate": 5, "pkg/setup": 5, "pkg/deploy": 5, "pkg/config": 5, "pkg/doctor": 5, "pkg/control": 5, "pkg/preview": 5,
 	"pkg/sandbox/gvisor/runsc": 5, // the engine itself, for main only

@@ -1,0 +1,304 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/prompt"
+	"github.com/notef-neighbor/dreamcore/pkg/term"
+)
+
+func newPromptsCmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use: "prompts", Short: "List, check and try prompt endpoints",
+		Long: "A prompt endpoint is one short call of a model, written as a YAML file. Some are\n" +
+			"embedded; prompts/NAME.yaml in the volume dreamcore-global replaces one or adds another.",
+		Example: "  dreamcore prompts show detect_intent > detect_intent.yaml\n" +
+			"  dreamcore volume put dreamcore-global detect_intent.yaml prompts/detect_intent.yaml",
+		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newPromptsListCmd(a), newPromptsShowCmd(a), newPromptsCheckCmd(a), newPromptsRunCmd(a))
+	return c
+}
+
+// withPrompts opens the prompt endpoints for a command.
+func withPrompts(a *app, use func(s state, set *prompt.Set) error) error {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	set, err := s.promptSet(nil)
+	if err != nil {
+		return err
+	}
+	return use(s, set)
+}
+
+func newPromptsListCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the prompt endpoints", Args: usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			return withPrompts(a, func(s state, set *prompt.Set) error { return listPrompts(a, s, set) })
+		},
+	}
+}
+
+type promptRow struct {
+	Name        string   `json:"name"`
+	Source      string   `json:"source"`
+	Model       string   `json:"model"`
+	Answer      string   `json:"answer"`
+	Fields      []string `json:"fields"`
+	Description string   `json:"description"`
+}
+
+func newPromptRow(e *prompt.Endpoint, models map[string]string) promptRow {
+	r := promptRow{
+		Name: e.Name, Source: "volume", Model: prompt.ModelName(e.Model, models), Answer: string(e.Answer.Kind),
+		Fields: []string{}, Description: e.Description,
+	}
+	if e.Shipped {
+		r.Source = "embedded"
+	}
+	for _, f := range e.Fields {
+		r.Fields = append(r.Fields, f.Name)
+	}
+	return r
+}
+
+func listPrompts(a *app, s state, set *prompt.Set) error {
+	names, _ := set.Names()
+	rows := []promptRow{}
+	table := term.Table{Columns: []term.Column{{Title: "NAME"}, {Title: "SOURCE"}, {Title: "MODEL"}, {Title: "ANSWER"}, {Title: "DESCRIPTION"}}}
+	for _, name := range names {
+		r := newPromptRow(set.Get(name), s.cfg.PromptModels)
+		rows = append(rows, r)
+		table.Rows = append(table.Rows, term.Row(r.Name, r.Source, r.Model, r.Answer, r.Description))
+	}
+	if a.io.JSON {
+		return a.io.WriteJSON(map[string]any{"prompts": rows, "problems": problemRows(set)})
+	}
+	a.io.Stdout().Table(table)
+	if n := len(set.Problems()); n > 0 {
+		p := a.io.Stderr()
+		p.Warning(fmt.Sprintf("%d files cannot be used as they are", n))
+		p.Hint("run: dreamcore prompts check")
+	}
+	return nil
+}
+
+type problemRow struct {
+	File  string `json:"file"`
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+func problemRows(set *prompt.Set) []problemRow {
+	rows := []problemRow{}
+	for _, p := range set.Problems() {
+		rows = append(rows, problemRow{p.File, p.Err.Error(), dreamcore.HintOf(p.Err)})
+	}
+	return rows
+}
+
+// findPrompt returns an endpoint by name, in either form of it.
+func findPrompt(set *prompt.Set, name string) (*prompt.Endpoint, error) {
+	if e := set.Get(strings.ReplaceAll(name, "-", "_")); e != nil {
+		return e, nil
+	}
+	return nil, &dreamcore.Error{
+		Code: dreamcore.CodeNotFound, Message: fmt.Sprintf("there is no prompt endpoint %q", name), Hint: "see them with: dreamcore prompts list",
+	}
+}
+
+func newPromptsShowCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Print the file of a prompt endpoint as it is used", Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return withPrompts(a, func(s state, set *prompt.Set) error {
+				e, err := findPrompt(set, args[0])
+				if err != nil {
+					return err
+				}
+				if a.io.JSON {
+					return a.io.WriteJSON(struct {
+						promptRow
+						File string `json:"file"`
+					}{newPromptRow(e, s.cfg.PromptModels), string(e.Text)})
+				}
+				a.io.Stdout().Print(strings.TrimSuffix(string(e.Text), "\n"))
+				return nil
+			})
+		},
+	}
+}
+
+func newPromptsCheckCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Check the files of prompt endpoints in the global volume", Args: usageArgs(cobra.NoArgs),
+		Long: "Reads every file below prompts in the volume dreamcore-global and names each fault\n" +
+			"with its field and line. Exit code 1 when one has a fault.",
+		RunE: func(*cobra.Command, []string) error {
+			return withPrompts(a, func(_ state, set *prompt.Set) error { return checkPrompts(a, set) })
+		},
+	}
+}
+
+func checkPrompts(a *app, set *prompt.Set) error {
+	names, _ := set.Names()
+	problems := set.Problems()
+	if a.io.JSON {
+		if err := a.io.WriteJSON(map[string]any{"ok": len(problems) == 0, "prompts": len(names), "problems": problemRows(set)}); err != nil {
+			return err
+		}
+	} else {
+		p := a.io.Stdout()
+		for _, problem := range problems {
+			message := problem.Err.Error()
+			if e, ok := errors.AsType[*dreamcore.Error](problem.Err); ok {
+				message = e.Message
+			}
+			p.Failure(problem.File)
+			for _, fault := range strings.Split(message, "; ") {
+				p.Print("  " + fault)
+			}
+		}
+		if len(problems) == 0 {
+			p.Success(fmt.Sprintf("%d prompt endpoints, no faults", len(names)))
+		}
+	}
+	if len(problems) > 0 {
+		return exitCode(exitFailed)
+	}
+	return nil
+}
+
+func newPromptsRunCmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use: "run NAME [FIELD=VALUE…]", Short: "Call a prompt endpoint and print its answer", Args: usageArgs(cobra.MinimumNArgs(1)),
+		Long: "Makes the real call, through the configured upstream or a model script, and charges\n" +
+			"it as a request to the service would be. Fields of the types string and any are taken\n" +
+			"as text, others as JSON. Exit code 1 when the answer is not the model's.",
+		Example: "  dreamcore prompts run detect_intent message=\"make it faster\"\n" +
+			"  dreamcore prompts run chat_haiku --model-script demo message=\"how do I play?\" raw_output=true",
+		RunE: func(c *cobra.Command, args []string) error { return runPrompt(c.Context(), a, args[0], args[1:]) },
+	}
+	a.addSettings(c, modelScriptSetting, languageSetting)
+	return c
+}
+
+func runPrompt(ctx context.Context, a *app, name string, fields []string) (err error) {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	m, err := openModel(ctx, s, a.logger("error"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close(context.WithoutCancel(ctx))) }()
+	service, err := m.promptService()
+	if err != nil {
+		return err
+	}
+	set, err := s.promptSet(nil)
+	if err != nil {
+		return err
+	}
+	e, err := findPrompt(set, name)
+	if err != nil {
+		return err
+	}
+	body, err := promptBody(e, fields)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	result, err := service.Answer(ctx, e.Name, body, dreamcore.Language(s.cfg.Language))
+	if err != nil {
+		return err
+	}
+	return showPrompt(a, e.Name, service.ModelOf(e), result, time.Since(began))
+}
+
+// promptBody makes the body of a request from FIELD=VALUE.
+func promptBody(e *prompt.Endpoint, fields []string) ([]byte, error) {
+	body := map[string]any{}
+	for _, arg := range fields {
+		name, value, ok := strings.Cut(arg, "=")
+		if !ok {
+			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("%q is not FIELD=VALUE", arg), Hint: "write it like message=\"make it faster\""}
+		}
+		i := slices.IndexFunc(e.Fields, func(f prompt.Field) bool { return f.Name == name })
+		switch {
+		case i < 0 && name != "user_id" && name != "project_id":
+			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("%s has no field %q", e.Name, name), Hint: "its fields: " + fieldNames(e)}
+		case i < 0 || e.Fields[i].Type == prompt.TypeString || e.Fields[i].Type == prompt.TypeAny:
+			body[name] = value
+		case !json.Valid([]byte(value)):
+			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("%s=%s is not JSON", name, value), Hint: fmt.Sprintf("the field has the type %s", e.Fields[i].Type)}
+		default:
+			body[name] = json.RawMessage(value)
+		}
+	}
+	return json.Marshal(body)
+}
+
+func fieldNames(e *prompt.Endpoint) string {
+	names := make([]string, len(e.Fields))
+	for i, f := range e.Fields {
+		names[i] = f.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+func showPrompt(a *app, name, model string, result prompt.Result, took time.Duration) error {
+	if a.io.JSON {
+		cause := ""
+		if result.Cause != nil {
+			cause = a.redactor.Redact(result.Cause.Error())
+		}
+		if err := a.io.WriteJSON(map[string]any{
+			"endpoint": name, "model": model, "status": result.Status, "answer": result.Body, "seconds": took.Seconds(), "error": cause, "said": a.redactor.Redact(result.Said),
+		}); err != nil {
+			return err
+		}
+	} else if err := printAnswer(a, name, model, result, took); err != nil {
+		return err
+	}
+	if result.Cause != nil {
+		return exitCode(exitFailed)
+	}
+	return nil
+}
+
+func printAnswer(a *app, name, model string, result prompt.Result, took time.Duration) error {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(result.Body); err != nil {
+		return err
+	}
+	a.io.Stdout().Print(strings.TrimSuffix(body.String(), "\n"))
+	p := a.io.Stderr()
+	if result.Cause != nil {
+		p.Failure(fmt.Sprintf("%s: status %d, not answered by the model", name, result.Status), a.redactor.Redact(result.Cause.Error()))
+		if result.Said != "" {
+			p.Hint("the model said: " + term.Truncate(term.Clean(a.redactor.Redact(result.Said)), 500))
+		}
+		return nil
+	}
+	p.Success(fmt.Sprintf("%s: answered by %s in %s", name, model, term.Duration(took)))
+	return nil
+}

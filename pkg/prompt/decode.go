@@ -1,0 +1,628 @@
+package prompt
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Parse reads the file of an endpoint. The error has dreamcore.CodeInvalid and
+// names every fault of the file with its field and line.
+func Parse(name string, file []byte) (*Endpoint, error) {
+	d := &decoder{}
+	e := &Endpoint{Name: name, Text: file}
+	if !isName(name) {
+		d.fault(nil, "", "the name %q must be lower-case words with single underscores, at most %d bytes", name, maxName)
+	}
+	if root, err := document(file); err != nil {
+		d.fault(nil, "", "%v", err)
+	} else {
+		d.endpoint(e, node{root, ""})
+	}
+	if len(d.faults) > 0 {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Message: strings.Join(d.faults, "; "),
+			Hint: "see a file that works with: dreamcore prompts show detect_intent",
+		}
+	}
+	return e, nil
+}
+
+// document returns the mapping that a file is.
+func document(file []byte) (*yaml.Node, error) {
+	if len(file) > MaxFileBytes {
+		return nil, fmt.Errorf("the file is larger than %d bytes", MaxFileBytes)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(file))
+	var doc, more yaml.Node
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, errors.New("the file is empty")
+	} else if err != nil {
+		return nil, fmt.Errorf("the file is not YAML: %w", err)
+	}
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the file has more than one document")
+	}
+	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
+		return nil, errors.New("the file is not a mapping: write one key on each line, such as model: haiku")
+	}
+	return doc.Content[0], nil
+}
+
+// decoder collects the faults of a file.
+type decoder struct{ faults []string }
+
+// node is a value of the file and its path, which names it in faults.
+type node struct {
+	*yaml.Node
+	path string
+}
+
+func (d *decoder) fault(at *yaml.Node, path, format string, args ...any) {
+	const most = 50
+	if len(d.faults) >= most {
+		return
+	}
+	// The faults are joined by semicolons, so none has one of its own.
+	text := strings.NewReplacer("; ", ", ", "\n", ", ").Replace(fmt.Sprintf(format, args...))
+	switch {
+	case at != nil && path != "":
+		text = fmt.Sprintf("%s (line %d): %s", path, at.Line, text)
+	case path != "":
+		text = path + ": " + text
+	}
+	d.faults = append(d.faults, text)
+}
+
+func (d *decoder) wrong(n node, format string, args ...any) { d.fault(n.Node, n.path, format, args...) }
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// pair is a member of a mapping.
+type pair struct {
+	key   string
+	value node
+}
+
+// pairs returns the members of a mapping in the order of the file.
+func (d *decoder) pairs(n node) (all []pair) {
+	if n.Kind != yaml.MappingNode {
+		d.wrong(n, "must be a mapping")
+		return nil
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		path := join(n.path, k.Value)
+		switch {
+		case k.Kind != yaml.ScalarNode || k.Tag == "!!merge":
+			d.fault(k, n.path, "has a key that is not a plain name")
+		case v.Kind == yaml.AliasNode:
+			d.fault(v, path, "must not be an alias: write the value out")
+		case seen[k.Value]:
+			d.fault(k, path, "occurs twice")
+		default:
+			all = append(all, pair{k.Value, node{v, path}})
+		}
+		seen[k.Value] = true
+	}
+	return all
+}
+
+// members returns the members of a mapping that has no others than the known
+// ones.
+func (d *decoder) members(n node, known ...string) map[string]node {
+	m := map[string]node{}
+	for _, p := range d.pairs(n) {
+		if !slices.Contains(known, p.key) {
+			d.wrong(p.value, "is unknown here: use %s", strings.Join(known, ", "))
+			continue
+		}
+		m[p.key] = p.value
+	}
+	return m
+}
+
+func (d *decoder) items(n node) (all []node) {
+	if n.Kind != yaml.SequenceNode {
+		d.wrong(n, "must be a list: write [a, b]")
+		return nil
+	}
+	for i, item := range n.Content {
+		one := node{item, fmt.Sprintf("%s[%d]", n.path, i)}
+		if item.Kind == yaml.AliasNode {
+			d.wrong(one, "must not be an alias: write the value out")
+			continue
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func (d *decoder) text(n node) string {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+		d.wrong(n, "must be text: put it into quotes")
+		return ""
+	}
+	return n.Value
+}
+
+func (d *decoder) texts(n node) (all []string) {
+	for _, item := range d.items(n) {
+		s := d.text(item)
+		if s == "" {
+			d.wrong(item, "must not be empty")
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func (d *decoder) truth(n node) (v bool) {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&v) != nil {
+		d.wrong(n, "must be true or false")
+	}
+	return v
+}
+
+func (d *decoder) whole(n node, least, most int) (v int) {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&v) != nil || v < least || v > most {
+		d.wrong(n, "must be a whole number between %d and %d", least, most)
+		return least
+	}
+	return v
+}
+
+func (d *decoder) duration(n node, least, most time.Duration) time.Duration {
+	v, err := time.ParseDuration(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
+		d.wrong(n, "must be a duration between %v and %v with its unit, such as 10s", least, most)
+		return least
+	}
+	return v
+}
+
+// value returns a value as JSON would have it.
+func (d *decoder) value(n node) any {
+	switch n.Kind {
+	case yaml.MappingNode:
+		m := map[string]any{}
+		for _, p := range d.pairs(n) {
+			m[p.key] = d.value(p.value)
+		}
+		return m
+	case yaml.SequenceNode:
+		list := []any{}
+		for _, item := range d.items(n) {
+			list = append(list, d.value(item))
+		}
+		return list
+	}
+	switch n.Tag {
+	case "!!str":
+		return n.Value
+	case "!!bool":
+		return d.truth(n)
+	case "!!int", "!!float":
+		var f float64
+		if n.Decode(&f) == nil && f-f == 0 {
+			return f
+		}
+	}
+	d.wrong(n, "must be text, a number, true, false, a list or a mapping")
+	return ""
+}
+
+// endpoint reads the whole file.
+func (d *decoder) endpoint(e *Endpoint, n node) {
+	m := d.members(n, "description", "fields", "model", "max_tokens", "timeout", "system", "prompt", "answer", "failure", "invalid")
+	for _, need := range []string{"prompt", "model", "answer", "failure"} {
+		if _, ok := m[need]; !ok {
+			d.fault(nil, need, "is missing")
+		}
+	}
+	e.MaxTokens, e.Timeout = defaultMaxTokens, defaultTimeout
+	if v, ok := m["description"]; ok {
+		e.Description = d.text(v)
+	}
+	if v, ok := m["fields"]; ok {
+		e.Fields = d.fields(v)
+	}
+	if v, ok := m["model"]; ok {
+		if e.Model = d.text(v); e.Model == "" || strings.ContainsAny(e.Model, " \t\r\n") {
+			d.wrong(v, "must be the name of a model or an alias of prompt_models")
+		}
+	}
+	if v, ok := m["max_tokens"]; ok {
+		e.MaxTokens = d.whole(v, 1, maxTokensLimit)
+	}
+	if v, ok := m["timeout"]; ok {
+		e.Timeout = d.duration(v, time.Second, maxTimeout)
+	}
+	scope := scopeOf(e.Fields)
+	if v, ok := m["system"]; ok {
+		e.system = d.template(v, scope)
+	}
+	if v, ok := m["prompt"]; ok {
+		if e.prompt = d.template(v, scope); e.prompt != nil && strings.TrimSpace(v.Value) == "" {
+			d.wrong(v, "must not be empty")
+		}
+	}
+	if v, ok := m["answer"]; ok {
+		e.Answer = d.answer(v, e.Fields, scope)
+	}
+	if v, ok := m["failure"]; ok {
+		e.failure = d.failure(v, e, scope)
+		e.invalid = e.failure
+	}
+	if v, ok := m["invalid"]; ok {
+		e.invalid = d.failure(v, e, scope)
+	}
+}
+
+func (d *decoder) template(n node, scope map[string]bool) *template {
+	t, err := parseTemplate(n.path, d.text(n), scope)
+	if err != nil {
+		d.wrong(n, "%v", err)
+		return nil
+	}
+	return t
+}
+
+func (d *decoder) fields(n node) (all []Field) {
+	for _, p := range d.pairs(n) {
+		if !fieldForm.MatchString(p.key) {
+			d.wrong(p.value, "must be a name of letters, digits and underscores")
+			continue
+		}
+		all = append(all, d.field(p.key, p.value))
+	}
+	return all
+}
+
+func (d *decoder) field(name string, n node) Field {
+	f := Field{Name: name, Type: TypeString, MaxBytes: defaultFieldBytes, MaxItems: defaultFieldItems}
+	m := d.members(n, "type", "required", "default", "max_bytes", "max_items")
+	if v, ok := m["type"]; ok {
+		f.Type = Type(d.text(v))
+		if !slices.Contains(types, f.Type) {
+			d.wrong(v, "%q is not a type: use %s", f.Type, joinTypes())
+		}
+	}
+	if v, ok := m["required"]; ok {
+		f.Required = d.truth(v)
+	}
+	if v, ok := m["max_bytes"]; ok {
+		f.MaxBytes = d.whole(v, 1, maxFieldBytes)
+	}
+	if v, ok := m["max_items"]; ok {
+		f.MaxItems = d.whole(v, 1, maxListItems)
+		if f.Type != TypeList {
+			d.wrong(v, "is for lists")
+		}
+	}
+	v, ok := m["default"]
+	if !ok {
+		f.Default = f.Type.zero()
+		return f
+	}
+	f.Default = d.value(v)
+	if f.Required {
+		d.wrong(v, "is never used: the field is required")
+	}
+	if slices.Contains(types, f.Type) && !f.Type.fits(f.Default) {
+		d.wrong(v, "must be %s, which is the field's type", f.Type.name())
+	}
+	return f
+}
+
+func (d *decoder) answer(n node, fields []Field, scope map[string]bool) (a Answer) {
+	m := d.members(n, "kind", "key", "words", "max_bytes", "members", "items", "max_items", "drop", "first", "raw", "plain", "add")
+	a.MaxBytes = defaultAnswerBytes
+	if v, ok := m["kind"]; ok {
+		a.Kind = Kind(d.text(v))
+	}
+	own := map[Kind][]string{
+		KindWords: {"key", "words"}, KindText: {"key"}, KindObject: {"members", "raw", "plain"},
+		KindArray: {"key", "items", "max_items", "drop", "first", "raw"},
+	}
+	if _, ok := own[a.Kind]; !ok {
+		d.fault(n.Node, join(n.path, "kind"), "must be words, object, array or text")
+		return a
+	}
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		if !slices.Contains(own[a.Kind], key) && !slices.Contains([]string{"kind", "max_bytes", "add"}, key) {
+			d.wrong(m[key], "is not for answers of the kind %s", a.Kind)
+		}
+	}
+	if v, ok := m["max_bytes"]; ok {
+		a.MaxBytes = d.whole(v, 1, maxAnswerBytes)
+	}
+	if v, ok := m["key"]; ok {
+		a.Key = d.text(v)
+	}
+	if a.Key == "" && a.Kind != KindObject {
+		d.fault(n.Node, join(n.path, "key"), "is missing: name the member of the client's answer")
+	}
+	if v, ok := m["words"]; ok {
+		a.Words = d.texts(v)
+	}
+	if len(a.Words) == 0 && a.Kind == KindWords {
+		d.fault(n.Node, join(n.path, "words"), "is missing: name the words that the model may answer")
+	}
+	d.answerValue(&a, n, m)
+	d.answerExtras(&a, m, fields, scope)
+	return a
+}
+
+// answerValue reads the shape of an object or an array.
+func (d *decoder) answerValue(a *Answer, n node, m map[string]node) {
+	switch a.Kind {
+	case KindObject:
+		a.value = shape{typ: TypeObject}
+		v, ok := m["members"]
+		if !ok {
+			d.fault(n.Node, join(n.path, "members"), "is missing: name the members of the object")
+			return
+		}
+		a.value.members = d.shapes(v, 0)
+	case KindArray:
+		a.value = shape{typ: TypeList, maxItems: defaultFieldItems}
+		if v, ok := m["max_items"]; ok {
+			a.value.maxItems = d.whole(v, 1, maxListItems)
+		}
+		if v, ok := m["drop"]; ok {
+			a.value.drop = d.truth(v)
+		}
+		v, ok := m["items"]
+		if !ok {
+			d.fault(n.Node, join(n.path, "items"), "is missing: describe an item")
+			return
+		}
+		items := d.shape(v, 0)
+		a.value.items = &items
+	}
+}
+
+func (d *decoder) answerExtras(a *Answer, m map[string]node, fields []Field, scope map[string]bool) {
+	if v, ok := m["first"]; ok {
+		for _, item := range d.items(v) {
+			a.first = append(a.first, d.template(item, scope))
+		}
+	}
+	if v, ok := m["raw"]; ok {
+		a.raw = d.text(v)
+		if !slices.ContainsFunc(fields, func(f Field) bool { return f.Name == a.raw && f.Type == TypeBool }) {
+			d.wrong(v, "%q is not a field of the type bool", a.raw)
+		}
+	}
+	if v, ok := m["plain"]; ok {
+		a.plain = d.text(v)
+		if s, ok := a.value.member(a.plain); !ok || s.typ != TypeString {
+			d.wrong(v, "%q is not a member of the type string", a.plain)
+		}
+	}
+	if v, ok := m["add"]; ok {
+		if a.add, ok = d.value(v).(map[string]any); !ok {
+			d.wrong(v, "must be a mapping")
+		}
+	}
+}
+
+// maxShapeDepth bounds how deep an answer may be.
+const maxShapeDepth = 5
+
+func (d *decoder) shapes(n node, depth int) (all []memberShape) {
+	for _, p := range d.pairs(n) {
+		all = append(all, memberShape{p.key, d.shape(p.value, depth+1)})
+	}
+	return all
+}
+
+func (d *decoder) shape(n node, depth int) (s shape) {
+	s = shape{typ: TypeString, maxBytes: defaultFieldBytes, maxItems: defaultFieldItems}
+	if depth > maxShapeDepth {
+		d.wrong(n, "is more than %d levels deep", maxShapeDepth)
+		return s
+	}
+	m := d.members(n, "type", "required", "max_bytes", "max_items", "one_of", "file_names", "skills", "drop", "items", "members", "contains", "unique")
+	if v, ok := m["type"]; ok {
+		s.typ = Type(d.text(v))
+		if !slices.Contains(types, s.typ) {
+			d.wrong(v, "%q is not a type: use %s", s.typ, joinTypes())
+		}
+	}
+	if v, ok := m["required"]; ok {
+		s.required = d.truth(v)
+	}
+	if v, ok := m["max_bytes"]; ok {
+		s.maxBytes = d.whole(v, 1, maxAnswerBytes)
+	}
+	if v, ok := m["max_items"]; ok {
+		s.maxItems = d.whole(v, 1, maxListItems)
+	}
+	if v, ok := m["drop"]; ok {
+		s.drop = d.truth(v)
+	}
+	d.allowLists(&s, m)
+	if v, ok := m["items"]; ok {
+		items := d.shape(v, depth+1)
+		s.items = &items
+	}
+	if v, ok := m["members"]; ok {
+		s.members = d.shapes(v, depth)
+	}
+	d.checkShape(n, &s, m)
+	return s
+}
+
+func (d *decoder) allowLists(s *shape, m map[string]node) {
+	if v, ok := m["one_of"]; ok {
+		s.oneOf = d.texts(v)
+	}
+	if v, ok := m["skills"]; ok {
+		s.skills = d.truth(v)
+	}
+	if v, ok := m["file_names"]; ok {
+		s.fileNames = d.texts(v)
+		for _, pattern := range s.fileNames {
+			if !isFilePattern(pattern) {
+				d.wrong(v, "%q is not the pattern of a file inside the project, such as *.js", pattern)
+			}
+		}
+	}
+	if v, ok := m["unique"]; ok {
+		s.unique = d.text(v)
+	}
+	if v, ok := m["contains"]; ok {
+		s.contains = map[string]string{}
+		for _, p := range d.pairs(v) {
+			s.contains[p.key] = d.text(p.value)
+		}
+	}
+}
+
+// checkShape refuses keys that do nothing for the type.
+func (d *decoder) checkShape(n node, s *shape, m map[string]node) {
+	only := map[string]Type{
+		"max_bytes": TypeString, "one_of": TypeString, "file_names": TypeString, "skills": TypeString,
+		"max_items": TypeList, "drop": TypeList, "items": TypeList, "contains": TypeList, "unique": TypeList,
+		"members": TypeObject,
+	}
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		if t, ok := only[key]; ok && t != s.typ {
+			d.wrong(m[key], "is for the type %s, and this is %s", t, s.typ.name())
+		}
+	}
+	if s.typ == TypeList && s.items == nil {
+		d.fault(n.Node, join(n.path, "items"), "is missing: describe an item")
+	}
+	if s.typ == TypeObject && len(s.members) == 0 {
+		d.fault(n.Node, join(n.path, "members"), "is missing: name the members of the object")
+	}
+	if (s.unique != "" || len(s.contains) > 0) && s.items != nil {
+		for _, key := range append(slices.Sorted(maps.Keys(s.contains)), s.unique) {
+			if member, ok := s.items.member(key); key != "" && (!ok || member.typ != TypeString) {
+				d.wrong(n, "contains and unique: %q is not a member of the items with the type string", key)
+			}
+		}
+	}
+}
+
+func (d *decoder) failure(n node, e *Endpoint, scope map[string]bool) (f failure) {
+	m := d.members(n, "status", "guess", "body")
+	if v, ok := m["status"]; ok {
+		f.status = d.whole(v, 200, 599)
+		if f.status != 200 && f.status < 400 {
+			d.wrong(v, "must be 200, or between 400 and 599")
+		}
+	} else {
+		d.fault(n.Node, join(n.path, "status"), "is missing: 200, or 400 to 599")
+	}
+	guess, guesses := m["guess"]
+	body, fixed := m["body"]
+	switch {
+	case guesses == fixed:
+		d.wrong(n, "needs either guess or body")
+	case fixed:
+		if body.Kind != yaml.MappingNode {
+			d.wrong(body, "must be a mapping")
+			return f
+		}
+		f.body = d.templates(body, scope)
+	default:
+		f.guess = d.guess(guess, e)
+	}
+	return f
+}
+
+// templates returns a value in which every text is a template.
+func (d *decoder) templates(n node, scope map[string]bool) any {
+	switch n.Kind {
+	case yaml.MappingNode:
+		m := map[string]any{}
+		for _, p := range d.pairs(n) {
+			m[p.key] = d.templates(p.value, scope)
+		}
+		return m
+	case yaml.SequenceNode:
+		list := []any{}
+		for _, item := range d.items(n) {
+			list = append(list, d.templates(item, scope))
+		}
+		return list
+	}
+	if n.Tag == "!!str" {
+		return d.template(n, scope)
+	}
+	return d.value(n)
+}
+
+func (d *decoder) guess(n node, e *Endpoint) *guess {
+	g := &guess{}
+	if e.Answer.Kind != KindWords {
+		d.wrong(n, "is for answers of the kind words: use body")
+	}
+	m := d.members(n, "field", "rules", "otherwise")
+	word := func(v node) string {
+		w := d.text(v)
+		if !slices.Contains(e.Answer.Words, w) {
+			d.wrong(v, "%q is not one of the answer's words", w)
+		}
+		return w
+	}
+	for _, need := range []string{"field", "otherwise"} {
+		if _, ok := m[need]; !ok {
+			d.fault(n.Node, join(n.path, need), "is missing")
+		}
+	}
+	if v, ok := m["field"]; ok {
+		g.field = d.text(v)
+		if !slices.ContainsFunc(e.Fields, func(f Field) bool { return f.Name == g.field && f.Type == TypeString }) {
+			d.wrong(v, "%q is not a field of the type string", g.field)
+		}
+	}
+	if v, ok := m["otherwise"]; ok {
+		g.otherwise = word(v)
+	}
+	if v, ok := m["rules"]; ok {
+		for _, item := range d.items(v) {
+			g.rules = append(g.rules, d.rule(item, word))
+		}
+	}
+	return g
+}
+
+func (d *decoder) rule(n node, word func(node) string) (r rule) {
+	m := d.members(n, "answer", "starts", "contains", "ends")
+	if v, ok := m["answer"]; ok {
+		r.answer = word(v)
+	} else {
+		d.fault(n.Node, join(n.path, "answer"), "is missing")
+	}
+	for key, into := range map[string]*[]string{"starts": &r.starts, "contains": &r.contains, "ends": &r.ends} {
+		if v, ok := m[key]; ok {
+			for _, s := range d.texts(v) {
+				*into = append(*into, strings.ToLower(s))
+			}
+		}
+	}
+	if len(r.starts)+len(r.contains)+len(r.ends) == 0 {
+		d.wrong(n, "needs starts, contains or ends")
+	}
+	return r
+}

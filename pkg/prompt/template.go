@@ -1,0 +1,262 @@
+package prompt
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	text "text/template"
+	"text/template/parse"
+	"time"
+	"unicode/utf8"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Bounds of one execution of a template.
+const (
+	maxOutput    = 1 << 20
+	maxSteps     = 100_000 // turns of all loops together
+	templateTime = 2 * time.Second
+)
+
+// template is a checked template of text/template. Its data are maps, lists,
+// texts, numbers and booleans: there is no method that it could call.
+type template struct{ tree *text.Template }
+
+// view is what templates see beside the fields of the request.
+type view struct {
+	lang     dreamcore.Language
+	sentence func() string // for the player, of the failure; nil before one
+	skills   func() ([]Skill, error)
+	files    func() ([]any, error)
+}
+
+// tick is called in each turn of a loop. It is added while parsing and is not
+// for files.
+const tick = "dreamcore_tick"
+
+// forbidden are functions of text/template that take a format or a function.
+var forbidden = map[string]string{
+	"printf": "use print", "call": "there is nothing to call", tick: "it is internal",
+}
+
+// scopeOf returns the names that a template may use.
+func scopeOf(fields []Field) map[string]bool {
+	scope := map[string]bool{}
+	for _, f := range fields {
+		scope[f.Name] = true
+	}
+	return scope
+}
+
+// functions returns the functions of templates for one execution; v is nil
+// while parsing.
+func functions(v *view, step func() (string, error)) text.FuncMap {
+	if v == nil {
+		v = &view{}
+	}
+	return text.FuncMap{
+		tick:         step,
+		"firstBytes": firstBytes,
+		"lastItems":  lastItems,
+		"text":       asText,
+		"trim":       strings.TrimSpace,
+		"lang": func(english, japanese string) string {
+			if v.lang == dreamcore.Japanese {
+				return japanese
+			}
+			return english
+		},
+		"sentence": func() (string, error) {
+			if v.sentence == nil {
+				return "", errors.New("sentence is for failure and invalid")
+			}
+			return v.sentence(), nil
+		},
+		"skills": func() ([]any, error) {
+			if v.skills == nil {
+				return nil, errors.New("there are no skills here")
+			}
+			all, err := v.skills()
+			return skillItems(all), err
+		},
+		"files": func() ([]any, error) {
+			if v.files == nil {
+				return nil, errors.New("there are no files here")
+			}
+			return v.files()
+		},
+	}
+}
+
+func parseTemplate(name, source string, scope map[string]bool) (*template, error) {
+	none := func() (string, error) { return "", nil }
+	t, err := text.New(name).Option("missingkey=error").Funcs(functions(nil, none)).Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("is not a template: %w", err)
+	}
+	if len(t.Templates()) > 1 {
+		return nil, errors.New("must not define templates of its own")
+	}
+	if t.Tree == nil || t.Root == nil {
+		return &template{t}, nil
+	}
+	counter := text.Must(text.New(tick).Funcs(text.FuncMap{tick: none}).Parse("{{" + tick + "}}"))
+	c := &checker{scope: scope, tick: counter.Root.Nodes[0]}
+	c.list(t.Root, true)
+	return &template{t}, errors.Join(c.faults...)
+}
+
+// checker walks through a template, finds what no file may use, and makes every
+// loop count its turns.
+type checker struct {
+	scope  map[string]bool
+	tick   parse.Node
+	faults []error
+}
+
+// list checks the nodes of a list; top reports that the dot is still the
+// request.
+func (c *checker) list(l *parse.ListNode, top bool) {
+	if l == nil {
+		return
+	}
+	for _, n := range l.Nodes {
+		c.node(n, top)
+	}
+}
+
+func (c *checker) node(n parse.Node, top bool) {
+	switch n := n.(type) {
+	case *parse.ActionNode:
+		c.pipe(n.Pipe, top)
+	case *parse.IfNode:
+		c.pipe(n.Pipe, top)
+		c.list(n.List, top)
+		c.list(n.ElseList, top)
+	case *parse.WithNode:
+		c.pipe(n.Pipe, top)
+		c.list(n.List, false)
+		c.list(n.ElseList, top)
+	case *parse.RangeNode:
+		c.pipe(n.Pipe, top)
+		c.list(n.List, false)
+		c.list(n.ElseList, top)
+		n.List.Nodes = append([]parse.Node{c.tick.Copy()}, n.List.Nodes...)
+	case *parse.TemplateNode:
+		c.fault("{{template}} is not available")
+	}
+}
+
+func (c *checker) pipe(p *parse.PipeNode, top bool) {
+	if p == nil {
+		return
+	}
+	for _, cmd := range p.Cmds {
+		for _, arg := range cmd.Args {
+			c.argument(arg, top)
+		}
+	}
+}
+
+func (c *checker) argument(n parse.Node, top bool) {
+	switch n := n.(type) {
+	case *parse.FieldNode:
+		if top && !c.scope[n.Ident[0]] {
+			c.fault("%q is not a field of the request", n.Ident[0])
+		}
+	case *parse.VariableNode:
+		if n.Ident[0] == "$" && len(n.Ident) > 1 && !c.scope[n.Ident[1]] {
+			c.fault("%q is not a field of the request", n.Ident[1])
+		}
+	case *parse.ChainNode:
+		c.argument(n.Node, top)
+	case *parse.IdentifierNode:
+		if instead, ok := forbidden[n.Ident]; ok {
+			c.fault("the function %s is not available: %s", n.Ident, instead)
+		}
+	case *parse.PipeNode:
+		c.pipe(n, top)
+	}
+}
+
+func (c *checker) fault(format string, args ...any) {
+	c.faults = append(c.faults, fmt.Errorf(format, args...))
+}
+
+// errors of templates that go on for too long.
+var (
+	errOutput = errors.New("the template makes more text than is allowed")
+	errSteps  = errors.New("the template goes on for too long")
+)
+
+// run executes the template for a request. A nil template makes no text.
+func (t *template) run(values map[string]any, v *view) (string, error) {
+	if t == nil {
+		return "", nil
+	}
+	until, steps := time.Now().Add(templateTime), 0
+	step := func() (string, error) {
+		if steps++; steps > maxSteps || time.Now().After(until) {
+			return "", errSteps
+		}
+		return "", nil
+	}
+	clone, err := t.tree.Clone()
+	if err != nil {
+		return "", err
+	}
+	var out bounded
+	if err := clone.Funcs(functions(v, step)).Execute(&out, values); err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// bounded is a buffer that takes maxOutput bytes.
+type bounded struct{ bytes.Buffer }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxOutput {
+		return 0, errOutput
+	}
+	return b.Buffer.Write(p)
+}
+
+// firstBytes returns the first n bytes of a value's text, without half a
+// character at the end.
+func firstBytes(n int, v any) (string, error) {
+	s, err := asText(v)
+	if err != nil || len(s) <= n {
+		return s, err
+	}
+	for n = max(n, 0); n > 0 && !utf8.RuneStart(s[n]); n-- {
+	}
+	return s[:n], nil
+}
+
+// lastItems returns the last n items of a list.
+func lastItems(n int, list []any) []any { return list[max(len(list)-max(n, 0), 0):] }
+
+// asText returns text as it is, nothing for null, and JSON for other values.
+func asText(v any) (string, error) {
+	switch v := v.(type) {
+	case nil:
+		return "", nil
+	case string:
+		return v, nil
+	}
+	raw, err := encode(v)
+	return string(raw), err
+}
+
+// encode is json.Marshal without escapes for HTML.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimRight(b.Bytes(), "\n"), err
+}
