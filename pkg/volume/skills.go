@@ -43,7 +43,13 @@ func (s *Store) ShowSkills(p *Project) (hide func() error, err error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return hide, errors.Join(diskError("link the skills", err), hideSkills(p.root, kept))
 	}
-	return func() error { return hideSkills(p.root, kept) }, nil
+	return func() error {
+		err := hideSkills(p.root, kept)
+		if !kept { // the agent may have removed the link alone
+			err = errors.Join(err, removeEmpty(p.root, dreamcore.ConfigDir))
+		}
+		return err
+	}, nil
 }
 
 // hasSkills reports whether the global volume has a directory for skills.
@@ -79,11 +85,20 @@ func hideSkills(root *os.Root, kept bool) error {
 	if kept {
 		return nil
 	}
-	err = root.Remove(dreamcore.ConfigDir)
+	return removeEmpty(root, dreamcore.ConfigDir)
+}
+
+// removeEmpty removes a directory, unless something is in it or in its place.
+func removeEmpty(root *os.Root, name string) error {
+	info, err := root.Lstat(name)
+	if err != nil || !info.IsDir() {
+		return nil
+	}
+	err = root.Remove(name)
 	if err == nil || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return diskError("remove the directory of the skills", err)
+	return diskError("remove the directory "+name, err)
 }
 
 // isJobs reports whether name in dir is no part of a project: the link that

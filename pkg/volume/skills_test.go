@@ -85,6 +85,7 @@ func TestSkillsAreShownOnlyUntilTheyAreHidden(t *testing.T) {
 			return errors.Join(os.Mkdir(at(p, ".claude"), 0o755), os.Symlink(dreamcore.SkillsTarget, at(p, ".claude/skills")))
 		}},
 		{name: "removed by the agent", shown: true, work: func(p *Project) error { return os.RemoveAll(at(p, ".claude")) }},
+		{name: "the link is removed by the agent", shown: true, work: func(p *Project) error { return os.Remove(at(p, ".claude/skills")) }},
 		{name: "replaced by the agent", shown: true, work: func(p *Project) error {
 			return errors.Join(os.RemoveAll(at(p, ".claude")), os.WriteFile(at(p, ".claude"), []byte("mine"), 0o644))
 		}, added: []string{`.claude -rw-r--r-- "mine"`}},

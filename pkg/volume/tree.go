@@ -43,7 +43,8 @@ type Skip func(path, reason string)
 
 // Walk goes through everything in root that can be copied: a directory comes
 // before what is in it, names in order. .git at the top is left out without a
-// word, and so is the link to the skills that a running job has in a project. FIFOs, devices, sockets, what cannot be read and what lies deeper than
+// word, and so is the link to the skills that a running job has in a project.
+// FIFOs, devices, sockets, what cannot be read and what lies deeper than
 // MaxDepth is left out, and skip is told. Links are not followed. The walk
 // ends after an error: ctx's, one of the disk, or CodeTooLarge for more than
 // MaxEntries names.
