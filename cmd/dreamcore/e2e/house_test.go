@@ -29,9 +29,7 @@ func TestTheAgentsHouse(t *testing.T) {
 	done := map[string]any{"text": "Done."}
 	breaks := []string{
 		": > ~/.claude.json",
-		"rm -f ~/.claude.json; mkdir -p ~/.claude.json/x",
-		"rm -rf ~/.claude.json; mkfifo ~/.claude.json",
-		"rm -rf ~/.claude.json; ln -s .claude.json ~/.claude.json",
+		"rm -f ~/.claude.json; mkfifo ~/.claude.json", // the host does not see it
 		"chmod 000 ~/.claude.json ~/.claude",
 		"rm -rf ~/.claude; echo x > ~/.claude",
 	}
