@@ -108,9 +108,9 @@ func (c *causes) show(p *term.Printer) (hint string) {
 func nextCommand(o client.Outcome) string {
 	switch o.Code {
 	case dreamcore.FailAuth:
-		return "run: dreamcore doctor (it tries the key); a new key goes in with: dreamcore setup --rotate anthropic-api-key"
+		return "put a valid key in with: dreamcore setup --rotate anthropic-api-key"
 	case dreamcore.FailNetwork, dreamcore.FailAPITimeout:
-		return "run: dreamcore doctor (it says whether the model can be reached), then the same command again"
+		return "check the way to the model API (dreamcore doctor names it), then run the same command again"
 	case dreamcore.FailRateLimit:
 		return "wait a minute and run the same command again; what is spent is shown by: dreamcore usage"
 	case dreamcore.FailDisk:

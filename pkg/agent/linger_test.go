@@ -64,6 +64,7 @@ func TestTheResultIsTheEndOfARun(t *testing.T) {
 		{"another turn begins and is not cut", []step{{0, good}, {time.Second, taskLine + initLine}, {5 * time.Second, good}}, false, 0, 6 * time.Second},
 		{"the result of the other turn counts", []step{{0, good}, {time.Second, initLine}, {5 * time.Second, badLine}}, true, 1, 6*time.Second + resultGrace},
 		{"the other turn goes on without a word", []step{{0, good}, {time.Second, userLine}}, true, 124, interval},
+		{"the time limit comes while it hangs", []step{{interval - time.Second, good}}, true, 0, interval},
 		{"no result", []step{{0, initLine + userLine}}, true, 124, interval},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -164,7 +164,7 @@ func execute(ctx context.Context, sb sandbox.Sandbox, cmd sandbox.Command, turns
 // running waits for the end of a run and returns nil, or why it has to be
 // stopped.
 func running(ctx context.Context, done <-chan struct{}, turns <-chan bool) error {
-	linger := time.NewTimer(resultGrace)
+	linger, lingers := time.NewTimer(resultGrace), false
 	linger.Stop()
 	defer linger.Stop()
 	for {
@@ -172,11 +172,16 @@ func running(ctx context.Context, done <-chan struct{}, turns <-chan bool) error
 		case <-done:
 			return nil
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			why := context.Cause(ctx)
+			if lingers && errors.Is(why, errTimeLimit) {
+				return errLingers // it had its result in time
+			}
+			return why
 		case <-linger.C:
 			return errLingers
 		case works := <-turns:
-			if linger.Stop(); !works {
+			linger.Stop()
+			if lingers = !works; lingers {
 				linger.Reset(resultGrace)
 			}
 		}

@@ -169,14 +169,14 @@ func (d *desk) Probe(ctx context.Context) error { return d.EndAll(ctx) }
 var leftovers = []string{"/tmp", "/dev/shm"}
 
 // Clean ends every process and removes what they left outside of the projects
-// and homes.
+// and homes, and in homes what is no file, directory or link.
 func (d *desk) Clean(ctx context.Context) error {
 	if err := d.EndAll(ctx); err != nil {
 		return err
 	}
 	var said strings.Builder
 	p, err := d.Start(ctx, sandbox.Command{
-		Args: append([]string{oci.InitPath, pid1.CleanRole}, leftovers...),
+		Args: append([]string{oci.InitPath, pid1.CleanRole, pid1.SpecialPrefix + d.made.Home}, leftovers...),
 		UID:  d.made.UID, GID: d.made.GID, Stderr: &said,
 	})
 	if err != nil {

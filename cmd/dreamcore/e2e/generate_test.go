@@ -208,7 +208,7 @@ func TestSkillsOfTheOperatorReachTheAgent(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(skill, "SKILL.md"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Skill","input":{"skill":".claude:threejs-setup"}}]},{"text":"done"}]]}`)
+	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Skill","input":{"skill":".claude:threejs-setup"}}]},{"tools":[{"name":"Write","input":{"file_path":"{{cwd}}/index.html","content":"<p>ok"}}]},{"text":"done"}]]}`)
 	out := h.must("generate", "a 3D game", "--project", project, "--model-script", script, "--json")
 	if !strings.Contains(out, `{"type":"status","message":"Skills loaded: threejs-setup"}`) {
 		t.Error("the stream does not tell of the skill")

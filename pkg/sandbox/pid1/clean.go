@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -14,10 +15,51 @@ import (
 // process runs; what they are called, how deep they lie and which modes they
 // have is that user's doing. Nothing outside is touched: links are removed,
 // not followed.
+//
+// Of a directory after SpecialPrefix only FIFOs, sockets and devices are
+// removed. An engine may keep them inside, where the host does not see them, and
+// a program of the next job that opens one waits for ever.
 func Clean(dirs []string) error {
 	var errs []error
 	for _, dir := range dirs {
+		if dir, ok := strings.CutPrefix(dir, SpecialPrefix); ok {
+			names := specialNames
+			errs = append(errs, removeSpecial(dir, specialDepth, &names))
+			continue
+		}
 		errs = append(errs, empty(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// Bounds of the search for special files.
+const (
+	specialDepth = 6 // directories inside each other
+	specialNames = 20_000
+)
+
+func removeSpecial(dir string, depth int, names *int) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrPermission) && os.Chmod(dir, 0o700) == nil {
+		entries, err = os.ReadDir(dir)
+	}
+	if err != nil {
+		return nil // gone, or not of this user
+	}
+	var errs []error
+	for _, e := range entries {
+		if *names--; *names < 0 {
+			break
+		}
+		name := filepath.Join(dir, e.Name())
+		switch {
+		case e.IsDir() && depth > 1:
+			errs = append(errs, removeSpecial(name, depth-1, names))
+		case e.Type()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) != 0:
+			if err := os.Remove(name); err != nil {
+				errs = append(errs, fmt.Errorf("clean: %w", err))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }

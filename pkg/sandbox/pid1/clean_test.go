@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -35,5 +36,27 @@ func TestCleanRemovesAllAndFollowsNothing(t *testing.T) {
 	}
 	if err := Clean([]string{outside}); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file: %v", err)
+	}
+}
+
+func TestCleanRemovesSpecialFilesOnly(t *testing.T) {
+	dir := t.TempDir()
+	path := func(names ...string) string { return filepath.Join(append([]string{dir}, names...)...) }
+	for _, err := range []error{
+		os.MkdirAll(path("p/.claude/projects"), 0o700), os.MkdirAll(path("closed"), 0o700),
+		syscall.Mkfifo(path("p/.claude.json"), 0o600), syscall.Mkfifo(path("p/.claude/projects/f"), 0o600), syscall.Mkfifo(path("closed/f"), 0o600),
+		os.WriteFile(path("p/file"), nil, 0o600), os.Symlink("/dev/null", path("p/link")), os.Chmod(path("closed"), 0),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Clean([]string{SpecialPrefix + dir, SpecialPrefix + path("not-there")}); err != nil {
+		t.Error(err)
+	}
+	for name, kept := range map[string]bool{"p/.claude.json": false, "p/.claude/projects/f": false, "closed/f": false, "p/file": true, "p/link": true} {
+		if _, err := os.Lstat(path(name)); (err == nil) != kept {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -11,6 +11,10 @@ import (
 // what is in the directories that follow, as the user that it runs as.
 const CleanRole = "clean"
 
+// SpecialPrefix stands before a directory of CleanRole that keeps its files and
+// directories, but nothing else.
+const SpecialPrefix = "--special="
+
 // Main is the program inside a sandbox: the supervisor, which talks over its
 // standard input and output, or the removal of what an ended job has left, or the
 // attempts of a check.
