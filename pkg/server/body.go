@@ -70,11 +70,10 @@ func invalidJSON(cause error) error {
 // field's format accepts it.
 const notText = "(not a string)"
 
-// decodeRequest reads the request for a game. The errors are that body is no
-// JSON object and that detach is no boolean: other fields are for
-// Request.Validate. Unknown fields are left
-// out, null is as good as missing, and of a name that occurs twice the last
-// one counts, as in the old backend.
+// decodeRequest reads the request for a game. It fails if body is no JSON
+// object or detach is no boolean: other fields are for Request.Validate.
+// Unknown fields are left out, null is as good as missing, and of a name that
+// occurs twice the last one counts, as in the old backend.
 func decodeRequest(body []byte) (dreamcore.Request, error) {
 	fields := map[string]json.RawMessage{"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil, "detach": nil}
 	if err := decodeObject(body, fields); err != nil {
