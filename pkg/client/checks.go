@@ -144,7 +144,7 @@ var errEnded = errors.New("the stream has ended")
 // terminal one too. The error tells that there is no outcome: no answer, a
 // refusal before the stream, a cut, or fn's own error. A stream that breaks is
 // taken up again where the server names its job (see follow). When ctx ends, or
-// fn fails, the job is cancelled.
+// fn fails, the job is cancelled, unless it was asked for with Detach.
 func (c *Client) Generate(ctx context.Context, req dreamcore.Request, fn func(dreamcore.Event) error) (Outcome, error) {
 	body, err := marshal(req)
 	if err != nil {

@@ -58,7 +58,7 @@ func TestAGrantEndsWithItsJob(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	within(t, "begin", begun)
-	cancel() // and nobody revokes it
+	cancel() // without a call of Revoke
 	within(t, "the upstream's request", ended)
 	if a := r.do(r.request(testBody)); a.status != http.StatusUnauthorized {
 		t.Errorf("the token of a cancelled job: %+v", a)

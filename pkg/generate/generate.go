@@ -67,10 +67,10 @@ type Settings struct {
 	Running     int           // generations at once
 	Waiting     int           // generations in the queue
 	PerUser     int           // generations of one user that wait behind the user's first
+	Pool        pool.Limits   // of the sandboxes that are kept
 
 	DisconnectGrace time.Duration // how long a job runs on after its last listener has gone
 	RunOn           bool          // jobs run on without listeners
-	Pool            pool.Limits   // of the sandboxes that are kept
 }
 
 // Service makes games. Its methods are safe for concurrent use.

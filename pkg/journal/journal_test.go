@@ -381,3 +381,36 @@ func TestClosingTheStoreEndsItsReaders(t *testing.T) {
 		t.Fatal("a closed store makes readers")
 	}
 }
+
+func TestTheLastEventOfAJob(t *testing.T) {
+	s, dir := openStore(t, Options{})
+	last := func(want string) {
+		t.Helper()
+		if e, err := s.Last(jobA); err != nil || string(e) != want {
+			t.Errorf("the last event is %q, %v, want %q", e, err, want)
+		}
+	}
+	if _, err := s.Last(jobA); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		t.Errorf("an unknown job: %v", err)
+	}
+	l := create(t, s, jobA)
+	last("")
+	appendAll(t, l, number(1))
+	last(`{"n":1}`)
+	long := dreamcore.LogEvent(strings.Repeat("x", 3*readBuffer), "")
+	appendAll(t, l, long)
+	last(string(long))
+	appendAll(t, l, dreamcore.DoneEvent())
+	last(string(dreamcore.DoneEvent()))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	last(string(dreamcore.DoneEvent()))
+	// A torn last line is no event.
+	if err := os.WriteFile(filepath.Join(dir, jobB+extension), []byte("{\"n\":1}\n{\"type\":\"do"), fileMode); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := s.Last(jobB); err != nil || string(e) != `{"n":1}` {
+		t.Errorf("after a crash: %q, %v", e, err)
+	}
+}

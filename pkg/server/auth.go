@@ -31,9 +31,9 @@ func authorized(h http.Header, valid []string) bool {
 	return match == 1
 }
 
-// givenSecret returns the secret that a request carries. Of two different ones
-// a proxy before us and we might believe different ones, so that is none.
-// Authorization in a scheme other than Bearer is not meant for us.
+// givenSecret returns the secret that a request carries. A request with two
+// different ones is refused: a proxy before us and we might believe different
+// ones. Authorization in a scheme other than Bearer is not meant for us.
 func givenSecret(h http.Header) (secret string, ok bool) {
 	given := slices.Clone(h.Values(SecretHeader))
 	if len(given) > 1 {

@@ -189,3 +189,27 @@ func FuzzFindHost(f *testing.F) {
 		}
 	})
 }
+
+func FuzzFindPath(f *testing.F) {
+	for _, path := range []string{"/jobs/1", "/jobs/1/events", "/jobs//cancel", "//jobs/1", "/jobs/../x", "/jobs/{id}", "*", "", "/jobs/\x00/events", strings.Repeat("/", 1000)} {
+		f.Add(path)
+	}
+	r := newRoutes((&Server{}).endpoints())
+	f.Fuzz(func(t *testing.T, path string) {
+		got, ok := r.findPattern(path)
+		if !ok {
+			return
+		}
+		// What was found is the path again.
+		again := "/" + got.name
+		for name, value := range got.values {
+			if value == "" || strings.Contains(value, "/") {
+				t.Errorf("%q: %s is %q", path, name, value)
+			}
+			again = strings.Replace(again, "{"+name+"}", value, 1)
+		}
+		if strings.TrimPrefix(again, "/") != strings.TrimPrefix(path, "/") {
+			t.Errorf("%q is taken for %s %v", path, got.name, got.values)
+		}
+	})
+}

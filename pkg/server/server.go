@@ -193,6 +193,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	srv := &http.Server{
 		Handler:                      open.track(s.Handler()),
 		BaseContext:                  func(net.Listener) context.Context { return base },
+		ConnContext:                  s.dropVanished,
 		ReadHeaderTimeout:            s.limits.ReadHeaderTimeout,
 		ReadTimeout:                  s.limits.ReadTimeout,
 		IdleTimeout:                  s.limits.IdleTimeout,
