@@ -117,8 +117,13 @@ const byteOrderMark = "\xef\xbb\xbf"
 // content_block_delta: those are told apart without decoding, by their type
 // standing first.
 func (m *meter) field(line []byte) {
-	name, value, _ := bytes.Cut(line, []byte(":"))
-	value = bytes.TrimPrefix(value, []byte(" "))
+	name, value := line, []byte(nil)
+	if i := bytes.IndexByte(line, ':'); i >= 0 {
+		name, value = line[:i], line[i+1:]
+	}
+	if len(value) > 0 && value[0] == ' ' {
+		value = value[1:]
+	}
 	switch string(name) {
 	case "event":
 		m.name = append(m.name[:0], value[:min(len(value), maxErrorKind)]...)
@@ -140,6 +145,9 @@ func (m *meter) field(line []byte) {
 
 // isContent reports whether data begins as an event of content does.
 func isContent(data []byte) bool {
+	if bytes.HasPrefix(data, []byte(`{"type":"content_block_`)) {
+		return true
+	}
 	for _, part := range []string{"{", `"type"`, ":"} {
 		if data = bytes.TrimLeft(data, " "); !bytes.HasPrefix(data, []byte(part)) {
 			return false

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -186,6 +187,20 @@ func TestProfilesOfAWS(t *testing.T) {
 		err := e.Check(secrets{}.get)
 		if dreamcore.CodeOf(err) != dreamcore.CodeSetup || dreamcore.HintOf(err) == "" || strings.Contains(err.Error(), testKeys.Secret) {
 			t.Errorf("%s: %v", profile, err)
+		}
+	}
+}
+
+func TestACountOfTokensInAnySpelling(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"inputTokens":42}`: `{"input_tokens":42}`, `{"inputTokens":42.0,"x":[]}`: `{"input_tokens":42}`, `{"inputTokens":"42"}`: `{"input_tokens":42}`, `{"inputTokens":4e5}`: `{"input_tokens":400000}`,
+		`{"inputTokens":-1}`: "", `{"inputTokens":null}`: "", `{"inputTokens":{}}`: "", `{}`: "", `[]`: "", "": "", `{"inputTokens":"NaN"}`: "", `{"inputTokens":1e99}`: "",
+	} {
+		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
+		bedrockCount(resp)
+		got, _ := io.ReadAll(resp.Body)
+		if want != "" && (resp.StatusCode != 200 || string(got) != want) || want == "" && resp.StatusCode != 502 {
+			t.Errorf("%s: %d %s", body, resp.StatusCode, got)
 		}
 	}
 }

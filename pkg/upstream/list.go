@@ -225,7 +225,11 @@ func (l *List) note(m *member, o *outcome) {
 	now := l.now()
 	attrs := append([]any{"upstream", m.entry.Name}, o.attrs()...)
 	if o.alarm && m.rest.speak(now) {
-		l.log.Error("an upstream refuses its credential or account: run `"+m.entry.mend()+"`", attrs...)
+		text := "an upstream refuses its credential or account: run `" + m.entry.mend() + "`"
+		if o.page {
+			text = "something in front of an upstream (a firewall, a proxy, a login) refuses requests with a page of HTML: check its base_url in the setting upstreams, and HTTPS_PROXY"
+		}
+		l.log.Error(text, attrs...)
 	}
 	switch {
 	case o.answer != nil && o.answer.Own:

@@ -253,6 +253,27 @@ func TestABusyUpstreamMaySayWhenAsADate(t *testing.T) {
 	}
 }
 
+func TestAFirewallInFrontOfAnUpstreamIsNamed(t *testing.T) {
+	wall := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(403)
+		_, _ = io.WriteString(w, "\n<!doctype html><title>Attention</title>")
+	}))
+	defer wall.Close()
+	r := newRig(t, testSecrets, plainEntry("a", wall.URL), plainEntry("b", (&model{}).serve(t)))
+	if s := r.send(call(testBody)); s.err != nil || s.Upstream != "b" || !strings.Contains(r.logged(), "page of HTML") || strings.Contains(r.logged(), "secret create") {
+		t.Errorf("%v\n%s", s, r.logged())
+	}
+	// One in front of a cloud is seen as one, too.
+	for _, answer := range []func(*http.Response){bedrockError, func(resp *http.Response) { (&vertexDialect{}).Answer(gateway.Call{}, resp) }} {
+		resp := &http.Response{StatusCode: 403, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("<html>"))}
+		answer(resp)
+		if text, _ := io.ReadAll(resp.Body); string(text) != "<html>" {
+			t.Errorf("the page became %s", text)
+		}
+	}
+}
+
 func TestAnErrorWithStatus200MovesOn(t *testing.T) {
 	for body, moves := range map[string]bool{
 		`{"type":"error","error":{"type":"overloaded_error","message":"x"}}`: true, `{"error":"Overloaded"}`: true, `{"type":"error","error":{"type":"invalid_request_error","message":"x"}}`: false,

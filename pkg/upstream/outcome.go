@@ -22,6 +22,7 @@ type outcome struct {
 	down  bool          // this one is left out for a while
 	wait  time.Duration // for how long at least, as it says itself
 	alarm bool          // only the operator can end it
+	page  bool          // of an alarm: HTML, of something in front of the upstream
 	worth int           // which answer stands when all have failed: the lowest
 }
 
@@ -37,20 +38,18 @@ func judge(answer *gateway.Answer, err error) *outcome {
 		o.down, o.worth = true, 3
 	case answer.Own:
 		o.worth = 5
+	case (answer.StatusCode == http.StatusBadRequest || answer.StatusCode == http.StatusTooManyRequests) && noCredit(answer):
+		o.down, o.alarm, o.worth = true, true, 6
 	case answer.StatusCode == http.StatusTooManyRequests:
-		if o.down, o.alarm, o.worth = noCredit(answer), true, 6; o.down {
-			break
-		}
-		o.wait, o.alarm = gateway.RetryAfter(answer.Header, time.Now()), false
+		o.wait = gateway.RetryAfter(answer.Header, time.Now())
 		o.down, o.worth = o.wait > 0, 1
 	case answer.StatusCode == statusOverloaded || answer.StatusCode == http.StatusServiceUnavailable:
 		o.wait = gateway.RetryAfter(answer.Header, time.Now())
 		o.down, o.worth = true, 1
 	case answer.StatusCode == http.StatusForbidden:
 		o.alarm, o.worth = true, 6 // perhaps of this model only
+		o.page = bytes.HasPrefix(bytes.TrimSpace(bodyOf(answer)), []byte("<"))
 	case answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusPaymentRequired:
-		o.down, o.alarm, o.worth = true, true, 6
-	case answer.StatusCode == http.StatusBadRequest && noCredit(answer):
 		o.down, o.alarm, o.worth = true, true, 6
 	case answer.StatusCode >= 500 || answer.StatusCode == http.StatusRequestTimeout || answer.StatusCode < 400 && !answer.Good():
 		o.down, o.worth = true, 2
@@ -66,12 +65,18 @@ func judge(answer *gateway.Answer, err error) *outcome {
 // noCredit tells whether the account has run dry, which the vendor reports as
 // a bad request, and others as too many.
 func noCredit(answer *gateway.Answer) bool {
-	text, err := io.ReadAll(answer.Body) // in memory, see gateway.APIUpstream
+	return gateway.NoCredit(answer.StatusCode, bodyOf(answer))
+}
+
+// bodyOf returns the body of an error answer, which is in memory (see
+// gateway.APIUpstream), and puts it back.
+func bodyOf(answer *gateway.Answer) []byte {
+	text, err := io.ReadAll(answer.Body)
 	if err != nil {
-		return false
+		return nil // the status says enough
 	}
 	answer.Body = io.NopCloser(bytes.NewReader(text))
-	return gateway.NoCredit(answer.StatusCode, text)
+	return text
 }
 
 // better returns the outcome that stands, and closes the other.
