@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net/http"
 	"strings"
 	"time"
@@ -29,10 +28,11 @@ type HostCall struct {
 	Prompt    string
 
 	TimeLimit time.Duration // of the whole call
-	MaxAnswer int64         // bytes of the upstream's answer, events included
+	MaxText   int           // bytes of the answer's text; the call ends where there are more
 }
 
-// HostAnswer is the text of a complete answer.
+// HostAnswer is the text of a complete answer, or of one that was ended because
+// it is longer than HostCall.MaxText.
 type HostAnswer struct {
 	Text string
 	Stop string // the API's stop_reason; "" where the upstream names none
@@ -77,7 +77,6 @@ func (g *Gateway) Ask(ctx context.Context, call HostCall) (HostAnswer, error) {
 	own.upstream.Store(g.upstream.Load())
 	own.cfg.HeaderLimit, own.cfg.AnswerLimit = call.TimeLimit, call.TimeLimit
 	own.cfg.IdleLimit = min(own.cfg.IdleLimit, call.TimeLimit)
-	own.cfg.MaxResponse = call.MaxAnswer
 	own.cfg.Models = nil // which models a job may use is the sandbox's bound
 	s := &Socket{gw: own, path: "prompt " + call.Name, grants: make(map[*Grant]struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(limited)
@@ -88,7 +87,7 @@ func (g *Gateway) Ask(ctx context.Context, call HostCall) (HostAnswer, error) {
 		meter.Meter = freeMeter{}
 	}
 	gr := s.Grant(GrantOptions{Job: "prompt:" + call.Name, Meter: meter, User: call.User, Project: call.Project})
-	out := &hostWriter{header: make(http.Header)}
+	out := &hostWriter{header: make(http.Header), limit: call.MaxText}
 	whole := s.ask(limited, gr, out, body)
 	gr.Revoke()
 	if ctx.Err() != nil {
@@ -155,29 +154,62 @@ func (m *hostMeter) Reserve(model string, input, output int64) (func(dreamcore.S
 	return settle, err
 }
 
-// hostWriter keeps an answer in memory; the exchange bounds its size.
+// hostWriter keeps the text of an answer in memory, and no more of it than the
+// line of an event or a message with that text may have.
 type hostWriter struct {
 	header http.Header
 	status int
-	body   bytes.Buffer
+	limit  int          // of the text
+	kept   bytes.Buffer // of a stream the unfinished line, else the whole answer
+	text   hostText
+	full   bool // there is more text than the limit
 }
+
+var errHostFull = errors.New("the answer has more text than its limit")
 
 func (w *hostWriter) Header() http.Header { return w.header }
 
 func (w *hostWriter) WriteHeader(status int) { w.status = cmp.Or(w.status, status) }
 
-func (w *hostWriter) Write(p []byte) (int, error) {
+// maxKept is the longest line or message with text of the limit: JSON writes a
+// byte as six at most, and around it are names, numbers and a signature.
+func (w *hostWriter) maxKept() int { return 6*w.limit + 256<<10 }
+
+// Write ends the exchange, by an error, where it has enough.
+func (w *hostWriter) Write(p []byte) (n int, err error) {
 	w.WriteHeader(http.StatusOK)
-	return w.body.Write(p)
+	stream := mediaType(w.header) == "text/event-stream"
+	for n = len(p); len(p) > 0; {
+		line, rest, ended := bytes.Cut(p, []byte("\n"))
+		if !stream {
+			line, rest, ended = p, nil, false
+		}
+		if w.kept.Len()+len(line) > w.maxKept() {
+			w.full = true
+			return 0, errHostFull
+		}
+		w.kept.Write(line)
+		if ended {
+			w.text.see(w.kept.Bytes())
+			w.kept.Reset()
+		}
+		if w.text.Len() > w.limit || len(w.text.data) > w.maxKept() {
+			w.full = true
+			return 0, errHostFull
+		}
+		p = rest
+	}
+	return n, nil
 }
 
 // FlushError lets http.ResponseController flush: there is nothing to do.
 func (w *hostWriter) FlushError() error { return nil }
 
-// answer reads the text out of what the exchange wrote.
+// answer returns the text of what the exchange wrote.
 func (w *hostWriter) answer(whole bool, ctx context.Context, gr *Grant, m *hostMeter) (HostAnswer, error) {
 	fault := &HostError{Code: cmp.Or(gr.Failure(), dreamcore.FailUnknown), Status: w.status, Over: m.over}
 	switch {
+	case w.full:
 	case ctx.Err() != nil:
 		fault.Code, fault.Status = dreamcore.FailAPITimeout, 0
 		return HostAnswer{}, fault
@@ -189,63 +221,56 @@ func (w *hostWriter) answer(whole bool, ctx context.Context, gr *Grant, m *hostM
 	}
 	var a HostAnswer
 	if mediaType(w.header) == "text/event-stream" {
-		a = textOfStream(w.body.Bytes())
+		w.text.see(w.kept.Bytes()) // a last line, and event, without an end
+		w.text.end()
+		a = HostAnswer{Text: w.text.String(), Stop: w.text.stop}
 	} else {
-		a = textOfMessage(w.body.Bytes())
+		a = textOfMessage(w.kept.Bytes())
+	}
+	if w.full && len(a.Text) <= w.limit {
+		return HostAnswer{}, fault // a line without text
 	}
 	a.Text = strings.ToValidUTF8(a.Text, "\uFFFD")
 	return a, nil
 }
 
-// textOfStream joins the text of a stream of events. Each member of an event is
+// hostText joins the text of a stream of events. Each member of an event is
 // read for itself: one of an unexpected type takes no other with it.
-func textOfStream(stream []byte) (a HostAnswer) {
-	var text strings.Builder
-	for data := range eventData(stream) {
-		event := members(data)
-		switch textOf(event["type"]) {
-		case "content_block_start":
-			block := members(event["content_block"])
-			if textOf(block["type"]) == "text" {
-				text.WriteString(textOf(block["text"]))
-			}
-		case "content_block_delta":
-			delta := members(event["delta"])
-			if textOf(delta["type"]) == "text_delta" {
-				text.WriteString(textOf(delta["text"]))
-			}
-		case "message_delta":
-			a.Stop = cmp.Or(textOf(members(event["delta"])["stop_reason"]), a.Stop)
-		case "message_stop":
-			a.Text = text.String()
-			return a
-		}
-	}
-	a.Text = text.String()
-	return a
+type hostText struct {
+	strings.Builder
+	stop string
+	data []byte // of the unfinished event
 }
 
-// eventData yields the data of each event of a stream, in the forms that the
-// standard of server-sent events allows and the meter reads too.
-func eventData(stream []byte) iter.Seq[[]byte] {
-	stream = bytes.TrimPrefix(stream, []byte(byteOrderMark))
-	stream = bytes.ReplaceAll(stream, []byte("\r\n"), []byte("\n"))
-	stream = bytes.ReplaceAll(stream, []byte("\r"), []byte("\n"))
-	return func(yield func([]byte) bool) {
-		var data []byte
-		for line := range bytes.Lines(append(stream, "\n\n"...)) {
-			line = bytes.TrimSuffix(line, []byte("\n"))
-			if len(line) == 0 {
-				if len(data) > 0 && !yield(data) {
-					return
-				}
-				data = nil
-				continue
-			}
-			if value, ok := bytes.CutPrefix(line, []byte("data:")); ok {
-				data = append(append(data, bytes.TrimPrefix(value, []byte(" "))...), '\n')
-			}
+// see reads a line of the stream, without its LF. It takes what the standard of
+// server-sent events allows, as the meter does: data in several lines, and CR
+// as the end of a line.
+func (t *hostText) see(line []byte) {
+	line = bytes.TrimSuffix(bytes.TrimPrefix(line, []byte(byteOrderMark)), []byte("\r"))
+	for part := range bytes.SplitSeq(line, []byte("\r")) {
+		if len(part) == 0 {
+			t.end()
+		} else if value, ok := bytes.CutPrefix(part, []byte("data:")); ok {
+			t.data = append(append(t.data, bytes.TrimPrefix(value, []byte(" "))...), '\n')
 		}
+	}
+}
+
+// end reads the event whose lines have been seen.
+func (t *hostText) end() {
+	event := members(t.data)
+	t.data = t.data[:0]
+	switch textOf(event["type"]) {
+	case "content_block_start":
+		if block := members(event["content_block"]); textOf(block["type"]) == "text" {
+			t.WriteString(textOf(block["text"]))
+		}
+	case "content_block_delta":
+		if delta := members(event["delta"]); textOf(delta["type"]) == "text_delta" {
+			t.WriteString(textOf(delta["text"]))
+		}
+	case "message_delta":
+		t.stop = cmp.Or(textOf(members(event["delta"])["stop_reason"]), t.stop)
 	}
 }
 

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -89,13 +88,14 @@ func answerWith(media, body string) http.HandlerFunc {
 func hostCall() HostCall {
 	return HostCall{
 		Name: "detect_intent", User: "u-1", Project: "p-1", Model: "m-1", MaxTokens: 9, System: "sort it", Prompt: "faster",
-		TimeLimit: patience, MaxAnswer: 1 << 20,
+		TimeLimit: patience, MaxText: 1 << 10,
 	}
 }
 
 func TestAskReturnsTheTextOfEveryFormOfAnswer(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
-		"stream": answerWith("text/event-stream", hostStream), "message": answerWith("application/json", hostMessage),
+		"stream": answerWith("text/event-stream", hostStream), "stream with CRLF": answerWith("text/event-stream", strings.ReplaceAll(hostStream, "\n", "\r\n")),
+		"message": answerWith("application/json", hostMessage),
 	} {
 		t.Run(name, func(t *testing.T) {
 			gw, log, dir := hostGateway(t, h)
@@ -179,7 +179,7 @@ func TestAskReportsWhyThereIsNoAnswer(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}, nil, dreamcore.FailNetwork},
 		{"an error event", answerWith("text/event-stream", half+`data: {"type":"error","error":{"type":"overloaded_error"}}`+"\n\n"), nil, dreamcore.FailRateLimit},
-		{"too long", answerWith("text/event-stream", strings.Repeat(": filler\n", 1<<15)), func(c *HostCall) { c.MaxAnswer = 1 << 10 }, dreamcore.FailNetwork},
+		{"a line without an end", answerWith("text/event-stream", strings.Repeat(": filler", 1<<17)), nil, dreamcore.FailUnknown},
 		{"silent", silent, func(c *HostCall) { c.TimeLimit = 50 * time.Millisecond }, dreamcore.FailAPITimeout},
 		{"over the limit", answerWith("text/event-stream", hostStream), func(c *HostCall) {
 			c.Meter = &fakeMeter{refuse: &dreamcore.OverBudget{Limit: "user_requests", After: time.Second}}
@@ -268,16 +268,48 @@ func TestAskEndsWithItsCaller(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatIsTooLongIsEnded(t *testing.T) {
+	event := `data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"0123456789abcdef"}}` + "\n\n"
+	gw, _, _ := hostGateway(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/event-stream")
+		for r.Context().Err() == nil { // without an end of its own
+			if _, err := io.WriteString(w, event); err != nil {
+				return
+			}
+		}
+	})
+	m := &fakeMeter{}
+	call := hostCall()
+	call.Meter = m
+	got, err := gw.Ask(t.Context(), call)
+	if err != nil || len(got.Text) <= call.MaxText || len(got.Text) > call.MaxText+16 {
+		t.Errorf("%d bytes, %v", len(got.Text), err)
+	}
+	if m.settled != 1 || m.spent.Tokens.Output == 0 {
+		t.Errorf("settled %d times, %+v", m.settled, m.spent)
+	}
+}
+
 func FuzzHostText(f *testing.F) {
-	f.Add([]byte(hostStream))
-	f.Add([]byte(hostMessage))
-	f.Add([]byte(`data: {"type":"message_delta","delta":"x"}` + "\n" + `data: {"type":5}`))
-	f.Add([]byte(`{"content":{"type":"text"}}`))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, a := range []HostAnswer{textOfStream(raw), textOfMessage(raw)} {
-			// A character of three bytes may stand in for one byte that is no text.
-			if len(a.Text) > 3*len(raw) {
-				t.Errorf("%s", fmt.Sprint(len(a.Text)))
+	f.Add([]byte(hostStream), 10)
+	f.Add([]byte(hostMessage), 3)
+	f.Add([]byte(`data: {"type":"message_delta","delta":"x"}`+"\n"+`data: {"type":5}`), 100)
+	f.Add([]byte(`{"content":{"type":"text"}}`), 0)
+	f.Fuzz(func(t *testing.T, raw []byte, cut int) {
+		const limit = 16
+		for _, media := range []string{"text/event-stream", "application/json"} {
+			whole, pieces := &hostWriter{header: http.Header{"Content-Type": {media}}, limit: limit}, &hostWriter{header: http.Header{"Content-Type": {media}}, limit: limit}
+			_, err := whole.Write(raw)
+			cut := min(max(cut, 0), len(raw))
+			if _, err := pieces.Write(raw[:cut]); err == nil {
+				_, _ = pieces.Write(raw[cut:])
+			}
+			if whole.text.String() != pieces.text.String() || whole.text.stop != pieces.text.stop || (err != nil) != whole.full || whole.full != pieces.full {
+				t.Errorf("in pieces: %q, whole: %q", pieces.text.String(), whole.text.String())
+			}
+			if a := textOfMessage(raw); len(a.Text) > 3*len(raw) { // a character of three bytes may stand for one that is no text
+				t.Errorf("%d bytes", len(a.Text))
 			}
 		}
 	})

@@ -14,9 +14,10 @@ import (
 
 // HandlerUpstream lets h, a model in this process such as the replay model,
 // answer the calls. The handler sees the path, query, headers and body of the
-// Call, and dreamcore.PromptHeader where a prompt endpoint makes it; it must return when its request's context ends. Panicking with
-// http.ErrAbortHandler cuts the answer; any other panic is a failed call and
-// does not harm the process.
+// Call, and dreamcore.PromptHeader where a prompt endpoint makes it; it must
+// return when its request's context ends. Panicking with http.ErrAbortHandler
+// cuts the answer; any other panic is a failed call and does not harm the
+// process.
 func HandlerUpstream(h http.Handler) Upstream { return handlerUpstream{h} }
 
 type handlerUpstream struct{ handler http.Handler }

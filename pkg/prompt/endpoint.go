@@ -8,8 +8,8 @@
 //	service := prompt.New(prompt.Config{Set: set, Model: gateway, …})
 //	result, err := service.Answer(ctx, "detect_intent", body, dreamcore.English)
 //
-// The files of the package: endpoint.go and decode.go are the format, template.go
-// and skill.go what templates can see, field.go reads requests, answer.go and
+// The files of the package: endpoint.go, decode.go and yaml.go are the format,
+// template.go and skill.go what templates can see, field.go reads requests, answer.go and
 // find.go read what the model said, failure.go stands in for it, set.go keeps
 // the endpoints up to date, and service.go makes the call.
 //

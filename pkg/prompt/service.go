@@ -191,7 +191,7 @@ func (c *call) ask(ctx context.Context) (map[string]any, error) {
 	ask := gateway.HostCall{
 		Name: e.Name, User: c.account(), Project: string(c.request.project),
 		Model: s.ModelOf(e), MaxTokens: e.MaxTokens, System: system, Prompt: prompt,
-		TimeLimit: e.Timeout, MaxAnswer: answerBound(e),
+		TimeLimit: e.Timeout, MaxText: e.Answer.MaxBytes,
 	}
 	if s.cfg.Meter != nil {
 		ask.Meter = s.cfg.Meter(ask.User, ask.Project, "prompt:"+e.Name)
@@ -218,13 +218,6 @@ func (c *call) ask(ctx context.Context) (map[string]any, error) {
 		return nil, fmt.Errorf("%w: %w", errAnswer, err)
 	}
 	return answer, nil
-}
-
-// answerBound is how much an upstream may send for an answer: each event of a
-// stream may carry one byte of text and a frame around it.
-func answerBound(e *Endpoint) int64 {
-	const frame = 256
-	return int64(min(e.Answer.MaxBytes, e.MaxTokens*64))*frame + 256<<10
 }
 
 // account returns who is charged.

@@ -278,6 +278,21 @@ func TestTooManyPromptsAre429(t *testing.T) {
 	done.Wait()
 }
 
+func TestASlowModelDoesNotMeetTheLimitsOfTheConnection(t *testing.T) {
+	const limit = 50 * time.Millisecond
+	add := withPrompts(t, t.TempDir(), func(context.Context, gateway.HostCall) (gateway.HostAnswer, error) {
+		time.Sleep(8 * limit) // a model that thinks
+		return gateway.HostAnswer{Text: "edit"}, nil
+	})
+	sv := start(t, options{config: func(c *Config) {
+		add(c)
+		c.Limits.WriteTimeout, c.Limits.ReadTimeout, c.Limits.IdleTimeout = limit, limit, limit
+	}})
+	if status, _, body := sv.post("/detect_intent", promptBody); status != http.StatusOK || body["intent"] != "edit" {
+		t.Errorf("status %d, %v", status, body)
+	}
+}
+
 func TestAPromptEndsWithItsClient(t *testing.T) {
 	began, ended := make(chan struct{}), make(chan struct{})
 	sv := start(t, options{config: withPrompts(t, t.TempDir(), func(ctx context.Context, _ gateway.HostCall) (gateway.HostAnswer, error) {
