@@ -173,6 +173,11 @@ func running(ctx context.Context, done <-chan struct{}, turns <-chan bool) error
 			return nil
 		case <-ctx.Done():
 			why := context.Cause(ctx)
+			select {
+			case works := <-turns:
+				lingers = !works
+			default:
+			}
 			if lingers && errors.Is(why, errTimeLimit) {
 				return errLingers // it had its result in time
 			}
