@@ -37,8 +37,8 @@ func newOutput(emit func(dreamcore.Event) error) *output {
 	return &output{emit: emit, turns: make(chan bool, 1)}
 }
 
-// turn tells whether the CLI works on a turn. There is one writer, so after it
-// has taken out what nobody has read yet, there is room.
+// turn reports whether the CLI works on a turn. There is one writer, so after
+// it has taken out a report that is not read yet, there is room.
 func (o *output) turn(works bool) {
 	select {
 	case <-o.turns:

@@ -72,10 +72,10 @@ const (
 
 // Run runs the CLI to its end and ends every process it leaves behind. A CLI
 // that has printed its result and does not exit is stopped, and judged by the
-// result. When ctx ends, the CLI is stopped and the exit code is 143. An error means that
-// the outcome is not known: the CLI could not be started, the sandbox was lost
-// (sandbox.ErrLost), or Emit failed. A sandbox that does not end the CLI in
-// time is closed.
+// result. When ctx ends, the CLI is stopped and the exit code is 143. An error
+// means that the outcome is not known: the CLI could not be started, the
+// sandbox was lost (sandbox.ErrLost), or Emit failed. A sandbox that does not
+// end the CLI in time is closed.
 func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 	out := newOutput(r.Emit)
 	stderr := &tail{}
@@ -173,6 +173,11 @@ func running(ctx context.Context, done <-chan struct{}, turns <-chan bool) error
 			return nil
 		case <-ctx.Done():
 			why := context.Cause(ctx)
+			select {
+			case works := <-turns:
+				lingers = !works
+			default:
+			}
 			if lingers && errors.Is(why, errTimeLimit) {
 				return errLingers // it had its result in time
 			}

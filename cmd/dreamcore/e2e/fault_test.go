@@ -43,7 +43,7 @@ func badAgent(t *testing.T, h *host) {
 func TestAnAgentThatMisbehavesEndsWithTheRightEvent(t *testing.T) {
 	h := newHost(t)
 	badAgent(t, h)
-	config := "timeout: 5s\nmemory_mib: 256\n"
+	config := "timeout: 10s\nmemory_mib: 256\n"
 	if err := os.WriteFile(filepath.Join(h.state, "config.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
