@@ -62,7 +62,11 @@ var everySetting = map[string]struct {
 func byKey(c Config) map[string]any {
 	m, v := map[string]any{}, reflect.ValueOf(c)
 	for i := range v.NumField() {
-		m[v.Type().Field(i).Tag.Get(tag)] = v.Field(i).Interface()
+		f := v.Field(i)
+		if t := reflect.TypeFor[map[string]string](); f.Type().ConvertibleTo(t) {
+			f = f.Convert(t)
+		}
+		m[v.Type().Field(i).Tag.Get(tag)] = f.Interface()
 	}
 	return m
 }

@@ -39,6 +39,7 @@ type Failure struct {
 	Code     FailureCode
 	ExitCode int
 	HasExit  bool
+	Refused  bool // of FailCLIGeneral: the model refused the prompt itself
 	Spent    bool // of FailRateLimit: what the player may use is used up, which no moment's wait ends
 }
 
@@ -80,7 +81,7 @@ const (
 // sentences[code] is English, then Japanese: what the person who plays with
 // the product reads. They never tell a cause.
 var sentences = map[FailureCode][2]string{
-	FailCLIGeneral:    {"Something went wrong while making your game. Please change your wish a little and try again.", "ゲームの作成中に問題が起きました。内容を少し変えて、もう一度お試しください。"},
+	FailCLIGeneral:    {"Something went wrong while making your game. Please try again.", "ゲームの作成中に問題が起きました。もう一度お試しください。"},
 	FailCLITimeout:    {"Making your game took too long. Try a simpler wish, or try again.", "ゲームの作成に時間がかかりすぎました。もう少しシンプルな内容にするか、もう一度お試しください。"},
 	FailCLIKilled:     {"Making your game was stopped because it needed too much memory. Please try again.", "メモリが足りなくなり、ゲームの作成が中断されました。もう一度お試しください。"},
 	FailCLITerminated: {"Making your game was interrupted. Please try again.", "ゲームの作成が中断されました。もう一度お試しください。"},
@@ -103,6 +104,12 @@ var spentSentence = [2]string{
 	"現在、ゲーム作成の利用上限に達しています。時間をおいてから、もう一度お試しください。",
 }
 
+// refusedSentence is the one of a FailCLIGeneral that Refused tells more of.
+var refusedSentence = [2]string{
+	"The AI did not accept this request. Please change your wish a little and try again.",
+	"AIがこの内容を受け付けませんでした。内容を少し変えて、もう一度お試しください。",
+}
+
 // UserMessage returns the sentence for the player.
 func (f Failure) UserMessage(lang Language) string {
 	s, ok := sentences[f.Code]
@@ -111,6 +118,9 @@ func (f Failure) UserMessage(lang Language) string {
 	}
 	if f.Code == FailRateLimit && f.Spent {
 		s = spentSentence
+	}
+	if f.Code == FailCLIGeneral && f.Refused {
+		s = refusedSentence
 	}
 	if lang == Japanese {
 		return s[1]

@@ -170,7 +170,7 @@ func TestAskReportsWhyThereIsNoAnswer(t *testing.T) {
 	}{
 		{"overloaded", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(529) }, nil, dreamcore.FailRateLimit},
 		{"refused key", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, nil, dreamcore.FailAuth},
-		{"unknown model", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, nil, dreamcore.FailUnknown},
+		{"unknown model", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, nil, dreamcore.FailAuth},
 		{"a login page", answerWith("text/html", "<html>"), nil, dreamcore.FailNetwork},
 		{"cut", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")

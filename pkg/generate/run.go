@@ -23,6 +23,8 @@ type run struct {
 	requests   int64                 // that were sent to the model
 	seen       dreamcore.FailureCode // what the gateway saw of the model's failures
 	overBudget bool
+	refused    bool // the model API refused a request for what was in it
+	tooLong    bool // because it was longer than the model takes
 }
 
 // asked reports whether the run got so far as to ask the model.
@@ -78,6 +80,9 @@ func (j *job) runOnce(ctx context.Context, d *desk, home *volume.Home, deadline 
 	grant.Revoke() // what the gateway saw is final only after it
 	used := grant.Usage()
 	r.requests, r.seen, r.overBudget = used.Requests, grant.Failure(), grant.OverBudget()
+	if refused, ok := grant.Refused(); ok {
+		r.refused, r.tooLong = true, refused.TooLong
+	}
 	s := &j.summary
 	s.Metered, s.Tokens, s.Cost = true, s.Tokens.Plus(used.Tokens), s.Cost+used.Cost
 	s.ExitCode, s.OutputLines, s.TimeoutReached = r.outcome.ExitCode, s.OutputLines+r.outcome.Lines, r.outcome.TimedOut
@@ -147,6 +152,9 @@ func (j *job) renew(home *volume.Home, resumed agent.Session) (undo func()) {
 // to resume, it broke on what it found, or the model refused all of it. A fault
 // of the network or the model is no such sign.
 func (r run) unusable() bool {
+	if r.tooLong {
+		return true
+	}
 	if r.outcome.Talked || r.seen != "" {
 		return false
 	}
@@ -160,6 +168,7 @@ func (j *job) judge(ctx context.Context, r run) error {
 	}
 	f := verdict(r.outcome, r.seen)
 	f.Spent = f.Code == dreamcore.FailRateLimit && r.overBudget
+	f.Refused = f.Code == dreamcore.FailCLIGeneral && r.refused
 	if ctx.Err() != nil {
 		f = dreamcore.ExitFailure(dreamcore.ExitTerminated)
 	}
