@@ -63,6 +63,7 @@ func retireNow(s *Store) error {
 	_, err := s.retire(d)
 	return err
 }
+
 // BenchmarkReserve reserves and gives back the space of a file system that
 // stays mounted, as for each job of a user whose sandbox is kept.
 func BenchmarkReserve(b *testing.B) {

@@ -62,6 +62,7 @@ type Options struct {
 	UID, GID int           // who owns the top directory of each
 	Idle     time.Duration // default: DefaultIdle
 	Logger   *slog.Logger  // default: none
+	Ballast  *Ballast      // of the disk that the images are on; optional
 
 	// Plain returns the directories whose content belongs into a file system
 	// that is made now, because it is from a time before the bound. nil: none.

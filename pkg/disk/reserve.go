@@ -29,6 +29,9 @@ import (
 // Where the host's file system cannot allocate ahead (no fallocate), only the
 // free space is compared, as CheckRoom does.
 func (s *Store) Reserve(ctx context.Context, key string, spare int64) (release func(), err error) {
+	if err := s.CheckRoom(key, spare); err != nil {
+		return nil, err // before a file system is made for nothing
+	}
 	dir, unuse, err := s.Acquire(ctx, key)
 	if err != nil {
 		return nil, err
@@ -89,14 +92,14 @@ func (s *Store) allocate(d *disk, spare int64) error {
 	if err != nil {
 		return machineError("reserve the space of the disk", err)
 	}
-	return machineErrorOrNil("reserve the space of the disk", fallocate(f, info.Size()))
+	return machineErrorOrNil("reserve the space of the disk", fallocate(f, unix.FALLOC_FL_KEEP_SIZE, info.Size()))
 }
 
 // fallocate allocates the first size bytes of a file without changing what it
 // holds. A file system that has no such call is no error.
-func fallocate(f *os.File, size int64) error {
+func fallocate(f *os.File, mode uint32, size int64) error {
 	for {
-		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+		err := unix.Fallocate(int(f.Fd()), mode, 0, size)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
@@ -228,20 +231,26 @@ var ErrFailed = errors.New("the file system does not take writes")
 // Probe writes to the file system that dir is on. ErrFailed is in the chain
 // when it does not take writes. A file system that is full does.
 func Probe(dir string) error {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, fileMode)
+	d, err := os.Open(dir)
+	if err != nil {
+		return machineError("try the disk", err)
+	}
+	return errors.Join(ProbeAt(d), d.Close())
+}
+
+// ProbeAt is Probe of an open directory.
+func ProbeAt(dir *os.File) error {
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, fileMode)
 	if err == nil {
 		f := os.NewFile(uintptr(fd), "probe")
 		_, err = f.Write([]byte{1})
-		if err == nil {
-			err = f.Sync()
-		}
-		_ = f.Close()
+		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	switch {
 	case err == nil, errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return nil
 	case IsFailure(err):
-		return failedError(dir, err)
+		return failedError(dir.Name(), err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EISDIR):
 		return nil // a file system without nameless files, so none of ours
 	}

@@ -141,9 +141,11 @@ func (j *job) attempt(ctx context.Context) error {
 	if err := j.checkBudget(); err != nil {
 		return err
 	}
-	if err := j.service.parts.Volumes.CheckRoom(j.wish.User); err != nil {
-		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
+	room, err := j.service.parts.Volumes.Reserve(ctx, j.wish.User)
+	if err != nil {
+		return diskFailure(err)
 	}
+	defer room.Close()
 	j.status("Opening the project")
 	unlock, err := j.service.parts.Volumes.Lock(ctx, j.wish.User, j.wish.Project)
 	if err != nil {
