@@ -139,3 +139,8 @@ func (j *job) tellLeftOut(reasons []string) {
 // maxReason bounds what a client is told of one; a path of a sandbox can be
 // longer than anybody wants to read.
 const maxReason = 500
+
+// diskFailure is the failure of a job that the disk has no room for.
+func diskFailure(err error) error {
+	return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
+}

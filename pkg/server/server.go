@@ -87,6 +87,7 @@ type Config struct {
 	Editor          Editor
 	Skills          Skills
 	Previews        Previews           // nil: none
+	Health          func() error       // the reason why no game can be made now; nil: never one
 	DefaultLanguage dreamcore.Language // of clients that name none; default English
 	Logger          *slog.Logger       // nil: no log
 	Audit           *audit.Log         // takes wrong secrets; nil: none are written down

@@ -33,7 +33,7 @@ func TestTheReserveOfTheDiskIsKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Create(Data); err != nil {
+		if _, err := s.Create(Data); err != nil {
 			t.Fatal(err)
 		}
 		room, err := s.Reserve(t.Context(), "a11ce000-0000-4000-8000-000000000001")
