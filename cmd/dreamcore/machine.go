@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -281,6 +282,7 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 			Socket: filepath.Join(rootfs.GatewayDir, gateway.SocketName),
 			UID:    uint32(c.UID), GID: uint32(c.GID),
 			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns,
+			Hosts: slices.Concat(c.AllowHosts, c.AllowPrivateHosts),
 		},
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
 		Pool: pool.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},

@@ -33,6 +33,7 @@ type Config struct {
 	Turns  int      // at most so many turns of the model; 0: no bound but time
 	Env    []string // "KEY=value" that programs see beside what the CLI needs
 	Skills string   // directory inside whose skills/NAME/SKILL.md the agent may use; "": none
+	Hosts  []string // that programs may reach; none: there is no network
 }
 
 // Session is the conversation that a run belongs to.
@@ -79,6 +80,7 @@ func (c Config) args(s Session) []string {
 	if c.Model != "" {
 		args = append(args, "--model", c.Model)
 	}
+	args = append(args, "--append-system-prompt", c.network())
 	if c.Turns > 0 {
 		args = append(args, "--max-turns", strconv.Itoa(c.Turns))
 	}
@@ -88,10 +90,44 @@ func (c Config) args(s Session) []string {
 	return append(args, "--session-id", s.ID)
 }
 
+// shownHosts is how many hosts the agent is told of by name.
+const shownHosts = 50
+
+// network tells the agent where the commands that it runs can go. Without it,
+// the agent tries to install packages and loses the time of the run.
+func (c Config) network() string {
+	if len(c.Hosts) == 0 {
+		return "The commands that you run here have no network: downloads, npm, npx, pip and git clone fail. Work with the programs and files that are here."
+	}
+	hosts := strings.Join(c.Hosts[:min(len(c.Hosts), shownHosts)], ", ")
+	if more := len(c.Hosts) - shownHosts; more > 0 {
+		hosts += " and " + strconv.Itoa(more) + " more"
+	}
+	return "The commands that you run here reach these hosts of the network and no others: " + hosts + "."
+}
+
+// offline makes programs that would wait for a network say at once that there
+// is none: by default npm tries again for more than a minute.
+var offline = []string{
+	"npm_config_offline=true",
+	"npm_config_fetch_retries=0",
+	"npm_config_audit=false",
+	"npm_config_fund=false",
+	"npm_config_update_notifier=false",
+	"YARN_ENABLE_NETWORK=0",
+	"PIP_NO_INDEX=1",
+	"PIP_RETRIES=0",
+	"PIP_DISABLE_PIP_VERSION_CHECK=1",
+	"UV_OFFLINE=1",
+	"CARGO_NET_OFFLINE=true",
+	"GOPROXY=off",
+	"GIT_TERMINAL_PROMPT=0",
+}
+
 // env is all that the CLI sees of an environment; its sources are in the
 // design notes of the agent: each entry was measured.
 func (c Config) env(token string) []string {
-	return append([]string{
+	env := []string{
 		"PATH=/usr/local/bin:/usr/bin:/bin",
 		"HOME=" + c.Home,
 		"USER=agent",
@@ -112,7 +148,19 @@ func (c Config) env(token string) []string {
 		"CLAUDE_CODE_DISABLE_1M_CONTEXT=1",
 		"CLAUDE_CODE_DISABLE_BUNDLED_SKILLS=1",
 		"CLAUDE_CODE_DISABLE_AUTO_MEMORY=1",
-	}, c.Env...)
+		// What would run on after the result is ended with the run, so the agent
+		// must not rely on hearing of its end.
+		"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS=1",
+	}
+	if len(c.Hosts) == 0 {
+		for _, setting := range offline {
+			name, _, _ := strings.Cut(setting, "=")
+			if !slices.ContainsFunc(c.Env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+				env = append(env, setting)
+			}
+		}
+	}
+	return append(env, c.Env...)
 }
 
 // SessionFile is where the CLI keeps a conversation, relative to HOME. It is

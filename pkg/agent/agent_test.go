@@ -24,6 +24,8 @@ func TestTheCommandOfARun(t *testing.T) {
 	skills.Skills = "/global/.claude"
 	narrowSkills := narrow
 	narrowSkills.Skills = "/global/.claude"
+	hosts := base
+	hosts.Hosts = []string{"api.example.com", ".example.org"}
 	for _, tt := range []struct {
 		name    string
 		config  Config
@@ -34,6 +36,7 @@ func TestTheCommandOfARun(t *testing.T) {
 		{"narrowed", narrow, Session{ID: session}},
 		{"skills", skills, Session{ID: session}},
 		{"narrowed-skills", narrowSkills, Session{ID: session}},
+		{"hosts", hosts, Session{ID: session}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := tt.config.Command("/data/p", "sk-token", tt.session)
@@ -74,6 +77,34 @@ func TestSkillsDoNotChangeTheToolsOfOthers(t *testing.T) {
 	}
 	if slices.Contains(DefaultTools, "Skill") || len(DefaultTools) != 6 {
 		t.Errorf("the default tools are now %v", DefaultTools)
+	}
+}
+
+func TestTheAgentIsToldOfItsNetwork(t *testing.T) {
+	var many []string
+	for i := range shownHosts + 7 {
+		many = append(many, fmt.Sprintf("h%d.example.com", i))
+	}
+	for _, tt := range []struct {
+		hosts   []string
+		says    string
+		offline bool
+	}{
+		{nil, "no network", true},
+		{[]string{"a.example.com", "b.example.com"}, "a.example.com, b.example.com.", false},
+		{many, fmt.Sprintf("h%d.example.com and 7 more.", shownHosts-1), false},
+	} {
+		c := Config{Hosts: tt.hosts, Env: []string{"PIP_RETRIES=9"}}.Command("/p", "t", Session{ID: session})
+		i := slices.Index(c.Args, "--append-system-prompt")
+		if i < 0 || !strings.Contains(c.Args[i+1], tt.says) {
+			t.Errorf("%d hosts: %q", len(tt.hosts), c.Args)
+		}
+		if slices.Contains(c.Env, "npm_config_offline=true") != tt.offline || slices.Contains(c.Env, "PIP_NO_INDEX=1") != tt.offline {
+			t.Errorf("%d hosts: %q", len(tt.hosts), c.Env)
+		}
+		if slices.Contains(c.Env, "PIP_RETRIES=0") || !slices.Contains(c.Env, "PIP_RETRIES=9") {
+			t.Errorf("what the operator sets does not replace what we set: %q", c.Env)
+		}
 	}
 }
 

@@ -29,7 +29,22 @@ type output struct {
 	dropped int    // bytes left out of the line that is being read
 	lines   int
 	result  *Result
-	talked  bool // the model has answered something
+	talked  bool      // the model has answered something
+	turns   chan bool // gets whether the CLI works on a turn: false after a result; holds the newest
+}
+
+func newOutput(emit func(dreamcore.Event) error) *output {
+	return &output{emit: emit, turns: make(chan bool, 1)}
+}
+
+// turn tells whether the CLI works on a turn. There is one writer, so after it
+// has taken out what nobody has read yet, there is room.
+func (o *output) turn(works bool) {
+	select {
+	case <-o.turns:
+	default:
+	}
+	o.turns <- works
 }
 
 // Write takes bytes as they come; lines may be of any length, but of one over
@@ -96,7 +111,19 @@ const syntheticModel = "<synthetic>"
 // forged result can only spoil the run that forged it.
 func (o *output) look(e dreamcore.Event) {
 	switch dreamcore.EventType(e) {
+	case "system":
+		// A turn begins so, also one that the end of a background task brings
+		// about after a result; lines about tasks begin none.
+		var s struct {
+			Subtype string `json:"subtype"`
+		}
+		if json.Unmarshal(e, &s) == nil && s.Subtype == "init" {
+			o.turn(true)
+		}
+	case "user":
+		o.turn(true)
 	case "assistant":
+		o.turn(true)
 		var a struct {
 			Message struct {
 				Model string `json:"model"`
@@ -111,6 +138,7 @@ func (o *output) look(e dreamcore.Event) {
 			r.IsError = true
 		}
 		o.result = &r
+		o.turn(false)
 	}
 }
 

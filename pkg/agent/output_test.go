@@ -19,10 +19,10 @@ import (
 func split(t testing.TB, text []byte, next func(left int) int) ([]string, *output) {
 	t.Helper()
 	var events []string
-	o := &output{emit: func(e dreamcore.Event) error {
+	o := newOutput(func(e dreamcore.Event) error {
 		events = append(events, string(e))
 		return nil
-	}}
+	})
 	for len(text) > 0 {
 		n := min(max(next(len(text)), 1), len(text))
 		piece := bytes.Clone(text[:n])
@@ -174,12 +174,12 @@ func TestOnlyTheModelsOwnMessagesAreAnAnswer(t *testing.T) {
 func TestOutputStopsAtTheFirstErrorOfEmit(t *testing.T) {
 	full := errors.New("disk full")
 	calls := 0
-	o := &output{emit: func(dreamcore.Event) error {
+	o := newOutput(func(dreamcore.Event) error {
 		if calls++; calls == 2 {
 			return full
 		}
 		return nil
-	}}
+	})
 	if _, err := o.Write([]byte("a\nb\nc\n")); !errors.Is(err, full) || calls != 2 {
 		t.Errorf("%v after %d events", err, calls)
 	}

@@ -117,6 +117,12 @@ func untilKilled(r sandboxtest.Run) (sandbox.Exit, error) {
 	return sandbox.Exit{Code: 137, Signal: syscall.SIGKILL}, nil
 }
 
+// deaf works on a turn and ignores SIGTERM.
+func deaf(r sandboxtest.Run) (sandbox.Exit, error) {
+	<-r.Killed
+	return sandbox.Exit{Code: 137, Signal: syscall.SIGKILL}, nil
+}
+
 // untilTerm ends at SIGTERM, as the CLI does.
 func untilTerm(r sandboxtest.Run) (sandbox.Exit, error) {
 	select {
@@ -134,7 +140,7 @@ func TestTheTimeLimitStopsGentlyThenByForce(t *testing.T) {
 		takes   time.Duration
 	}{
 		{"a CLI that heeds SIGTERM", untilTerm, interval},
-		{"a CLI that does not", untilKilled, interval + termGrace},
+		{"a CLI that does not", deaf, interval + termGrace},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

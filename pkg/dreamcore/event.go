@@ -44,6 +44,7 @@ type Summary struct {
 	SandboxReused  bool
 	GitCommit      string
 	TimeoutReached bool
+	FilesChanged   int // created, changed and removed
 
 	Metered bool // what follows is known
 	Tokens  Tokens
@@ -66,11 +67,12 @@ func DebugEvent(s Summary) Event {
 		Reused   bool    `json:"sandbox_reused"`
 		Commit   string  `json:"git_commit,omitempty"`
 		Timeout  bool    `json:"timeout_reached,omitempty"`
+		Files    int     `json:"files_changed"`
 
 		Cost   json.Number `json:"cost_usd,omitempty"`
 		Input  *int64      `json:"input_tokens,omitempty"` // from and to the cache too
 		Output *int64      `json:"output_tokens,omitempty"`
-	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.GitCommit, s.TimeoutReached, cost, input, output})
+	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.GitCommit, s.TimeoutReached, s.FilesChanged, cost, input, output})
 }
 
 // DoneEvent is the last event of a generation that made its game.
@@ -102,16 +104,16 @@ func ErrorEvent(f Failure, lang Language) Event {
 const MaxEventBytes = 16 << 20
 
 // LineEvent turns one line of the CLI's output, without its newline, into an
-// event: a JSON object as it is, anything else as a log event, and so an object
-// that poses as one of our own last events. It reports false for a blank line,
-// which is no event.
+// event: a JSON object as it is but for what is no valid Unicode, anything else
+// as a log event, and so an object that poses as one of our own last events. It
+// reports false for a blank line, which is no event.
 func LineEvent(line []byte) (Event, bool) {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
 		return nil, false
 	}
 	if line[0] == '{' && json.Valid(line) && !bytes.ContainsAny(line, "\r\n") && !reserved[EventType(line)] {
-		return Event(line), true
+		return Event(cleanUnicode(line)), true
 	}
 	return LogEvent(string(line), ""), true
 }

@@ -21,12 +21,12 @@ func TestEventsAreWrittenAsTheContractHasThem(t *testing.T) {
 		{"warning", dreamcore.WarningEvent("w"), `{"type":"warning","message":"w"}`},
 		{"done", dreamcore.DoneEvent(), `{"type":"done","exit_code":0}`},
 		{
-			"debug", dreamcore.DebugEvent(dreamcore.Summary{Elapsed: 12339 * time.Millisecond, OutputLines: 57, SandboxReused: true, GitCommit: "1a2b3c4"}),
-			`{"type":"debug","exit_code":0,"elapsed_seconds":12.34,"output_line_count":57,"sandbox_reused":true,"git_commit":"1a2b3c4"}`,
+			"debug", dreamcore.DebugEvent(dreamcore.Summary{Elapsed: 12339 * time.Millisecond, OutputLines: 57, SandboxReused: true, GitCommit: "1a2b3c4", FilesChanged: 3}),
+			`{"type":"debug","exit_code":0,"elapsed_seconds":12.34,"output_line_count":57,"sandbox_reused":true,"git_commit":"1a2b3c4","files_changed":3}`,
 		},
 		{
 			"debug after a timeout", dreamcore.DebugEvent(dreamcore.Summary{ExitCode: 124, TimeoutReached: true}),
-			`{"type":"debug","exit_code":124,"elapsed_seconds":0,"output_line_count":0,"sandbox_reused":false,"timeout_reached":true}`,
+			`{"type":"debug","exit_code":124,"elapsed_seconds":0,"output_line_count":0,"sandbox_reused":false,"timeout_reached":true,"files_changed":0}`,
 		},
 		{
 			"the CLI ended badly", dreamcore.ErrorEvent(dreamcore.ExitFailure(124), dreamcore.English),
@@ -59,6 +59,7 @@ func TestFailureCodesFollowFromExitCodes(t *testing.T) {
 	for code, recoverable := range map[dreamcore.FailureCode]bool{
 		dreamcore.FailNetwork: true, dreamcore.FailAuth: false, dreamcore.FailRateLimit: true,
 		dreamcore.FailAPITimeout: true, dreamcore.FailSandbox: false, dreamcore.FailUnknown: false,
+		dreamcore.FailNoGame: true, dreamcore.FailDisk: true, dreamcore.FailQuota: false, dreamcore.FailSandboxLost: true,
 	} {
 		f := dreamcore.Failure{Code: code}
 		if f.Recoverable() != recoverable {
@@ -68,9 +69,8 @@ func TestFailureCodesFollowFromExitCodes(t *testing.T) {
 		if en == "" || ja == "" || en == ja {
 			t.Errorf("%s has the sentences %q and %q", code, en, ja)
 		}
-		f.Full = true
-		if f.UserMessage(dreamcore.English) == en || f.UserMessage(dreamcore.Japanese) == ja || f.UserMessage(dreamcore.Japanese) == f.UserMessage(dreamcore.English) {
-			t.Errorf("%s: the player is not told that the project is full", code)
+		if unknown := (dreamcore.Failure{Code: dreamcore.FailUnknown}).UserMessage(dreamcore.English); en == unknown && code != dreamcore.FailUnknown {
+			t.Errorf("%s has no sentence of its own", code)
 		}
 	}
 }

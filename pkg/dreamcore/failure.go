@@ -1,7 +1,8 @@
 package dreamcore
 
 // FailureCode names why a generation ended without a game; the codes and
-// whether they are worth a retry are fixed by the HTTP contract.
+// whether they are worth a retry are fixed by the HTTP contract, apart from
+// those that were added later.
 type FailureCode string
 
 // Failure codes. The first five follow from the exit code of the CLI.
@@ -17,6 +18,12 @@ const (
 	FailAPITimeout    FailureCode = "API_TIMEOUT"
 	FailSandbox       FailureCode = "SANDBOX_ERROR"
 	FailUnknown       FailureCode = "UNKNOWN_ERROR"
+
+	// Codes that the first contract does not have.
+	FailNoGame      FailureCode = "NO_GAME"        // the agent ended well and the project has no file
+	FailDisk        FailureCode = "DISK_FULL"      // of the machine, or it cannot be written to
+	FailQuota       FailureCode = "QUOTA_EXCEEDED" // the space of the player's own
+	FailSandboxLost FailureCode = "SANDBOX_LOST"   // it ended while the agent worked in it
 )
 
 // Exit codes of the CLI with a meaning of their own.
@@ -33,7 +40,6 @@ type Failure struct {
 	ExitCode int
 	HasExit  bool
 	Spent    bool // of FailRateLimit: what the player may use is used up, which no moment's wait ends
-	Full     bool // because the project has no more space
 }
 
 // ExitFailure returns the failure of a CLI that ended with exitCode.
@@ -55,7 +61,8 @@ func ExitFailure(exitCode int) Failure {
 // Recoverable tells whether the same request may well succeed later.
 func (f Failure) Recoverable() bool {
 	switch f.Code {
-	case FailCLITimeout, FailCLIKilled, FailCLITerminated, FailNetwork, FailRateLimit, FailAPITimeout:
+	case FailCLITimeout, FailCLIKilled, FailCLITerminated, FailNetwork, FailRateLimit, FailAPITimeout,
+		FailNoGame, FailDisk, FailSandboxLost:
 		return true
 	}
 	return false
@@ -83,6 +90,10 @@ var sentences = map[FailureCode][2]string{
 	FailRateLimit:     {"Many games are being made right now. Please wait a moment and try again.", "ただいま混み合っています。少し待ってから、もう一度お試しください。"},
 	FailAPITimeout:    {"The AI took too long to answer. Please try again.", "AIの応答に時間がかかりすぎました。もう一度お試しください。"},
 	FailSandbox:       {"The workshop for your game could not be opened. Please contact support if it happens again.", "ゲームの作業環境を準備できませんでした。繰り返す場合はサポートへご連絡ください。"},
+	FailNoGame:        {"No game was made this time. Please describe your game in other words and try again.", "今回はゲームが作成されませんでした。別の言葉で内容を伝えて、もう一度お試しください。"},
+	FailDisk:          {"The service has no storage left at the moment, so your game could not be made or saved. Please try again later.", "サービスの保存領域がいっぱいのため、ゲームを作成または保存できませんでした。時間をおいてから、もう一度お試しください。"},
+	FailQuota:         {"Your game has used up its space. Remove what it does not need, or make it smaller, and try again.", "ゲームの保存容量がいっぱいになりました。不要なものを減らしてから、もう一度お試しください。"},
+	FailSandboxLost:   {"The workshop for your game closed before the work was done. Please try again.", "ゲームの作業環境が途中で終了しました。もう一度お試しください。"},
 	FailUnknown:       {"Something unexpected happened. Please contact support if it happens again.", "予期しない問題が起きました。繰り返す場合はサポートへご連絡ください。"},
 }
 
@@ -90,12 +101,6 @@ var sentences = map[FailureCode][2]string{
 var spentSentence = [2]string{
 	"The limit for making games is reached for now. Please try again later.",
 	"現在、ゲーム作成の利用上限に達しています。時間をおいてから、もう一度お試しください。",
-}
-
-// fullSentences are in place of the code's, where the project is full.
-var fullSentences = [2]string{
-	"Your game has used up its space. Remove what it does not need, or make it smaller, and try again.",
-	"ゲームの保存容量がいっぱいになりました。不要なものを減らしてから、もう一度お試しください。",
 }
 
 // UserMessage returns the sentence for the player.
@@ -106,9 +111,6 @@ func (f Failure) UserMessage(lang Language) string {
 	}
 	if f.Code == FailRateLimit && f.Spent {
 		s = spentSentence
-	}
-	if f.Full {
-		s = fullSentences
 	}
 	if lang == Japanese {
 		return s[1]

@@ -81,10 +81,10 @@ func TestTheWayOutBelongsToTheJob(t *testing.T) {
 
 	none := newRig(t, options{play: func(g guest) (int, error) {
 		g.say(good)
-		if slices.ContainsFunc(g.Env, func(e string) bool { return strings.Contains(strings.ToUpper(e), "PROXY") }) {
+		if slices.ContainsFunc(g.Env, func(e string) bool { return strings.Contains(strings.ToUpper(e), "_PROXY=") }) {
 			return 0, errors.New("a proxy in the environment")
 		}
-		return 0, nil
+		return 0, g.write("index.html", "made")
 	}})
 	if last, _ := none.ends(none.run(wish(alice, "x"))); last.Type != "done" || none.specs[0].Relay != (sandbox.Relay{}) {
 		t.Errorf("%+v %+v\n%s", last, none.specs[0].Relay, none.log)

@@ -10,12 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/gateway"
-	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -121,16 +116,16 @@ func failureOf(ctx context.Context, err error) dreamcore.Failure {
 	case errors.Is(err, sandbox.ErrOutOfMemory):
 		return dreamcore.ExitFailure(dreamcore.ExitKilled)
 	case errors.Is(err, sandbox.ErrLost):
-		return dreamcore.Failure{Code: dreamcore.FailSandbox}
+		return dreamcore.Failure{Code: dreamcore.FailSandboxLost}
 	}
-	return dreamcore.Failure{Code: dreamcore.FailUnknown}
+	return failureOr(err, dreamcore.FailUnknown)
 }
 
 // attempt is the path of one game, in the order that matters: the lock before
 // the sandbox that sees the project, the token after the sandbox that is bound
 // to it, the version after every process has ended. What was made is undone in
 // reverse.
-func (j *job) attempt(ctx context.Context) error {
+func (j *job) attempt(ctx context.Context) (err error) {
 	if err := j.ticket.wait(ctx, func(place int) { j.status(fmt.Sprintf("Waiting in the queue: place %d", place)) }); err != nil {
 		return err
 	}
@@ -141,9 +136,9 @@ func (j *job) attempt(ctx context.Context) error {
 	if err := j.checkBudget(); err != nil {
 		return err
 	}
-	room, err := j.service.parts.Volumes.Reserve(ctx, j.wish.User)
+	room, err := j.reserve(ctx)
 	if err != nil {
-		return diskFailure(err)
+		return &failed{failure: failureOr(err, dreamcore.FailDisk), err: err}
 	}
 	defer room.Close()
 	j.status("Opening the project")
@@ -157,7 +152,7 @@ func (j *job) attempt(ctx context.Context) error {
 		return fmt.Errorf("open project: %w", err)
 	}
 	defer project.Close()
-	defer j.save(ctx, project) // also after a panic
+	defer func() { err = j.save(ctx, project, room, err) }() // also after a panic
 	return j.inSandbox(ctx, project)
 }
 
@@ -175,7 +170,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 		if context.Cause(ctx) != nil {
 			return err
 		}
-		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
+		return &failed{failure: failureOr(err, dreamcore.FailSandbox), err: err}
 	}
 	defer lease.Release(context.WithoutCancel(ctx))
 	d := lease.Member()
@@ -187,22 +182,22 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 		j.settings.Agent.Skills = path.Join(globalDir, skillsDir)
 		j.status("Skills loaded: " + strings.Join(names, ", "))
 	}
-	grant := d.socket.Grant(gateway.GrantOptions{
-		Job: j.id, Expires: time.Now().Add(j.settings.TimeLimit + cleanupLimit),
-		Meter: j.meter(), User: string(j.wish.User), Project: string(j.wish.Project), Sandbox: d.ID(),
-	})
-	defer grant.Revoke()
 	env, shut := d.letOut(j.id)
 	defer shut()
 	j.settings.Agent.Env = env
+	if d.egress == nil {
+		j.settings.Agent.Hosts = nil
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	space, err := j.watchSpace(ctx, project, cancel)
 	if err != nil {
-		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
+		return &failed{failure: failureOr(err, dreamcore.FailSandbox), err: err}
 	}
 	// In a panic, too: what is set aside is the user's.
-	defer func() { err = ofSpace(err, context.Cause(ctx), space.end(ctx)) }()
+	defer func() {
+		err = ofSpace(err, context.Cause(ctx), space.end(ctx), j.service.parts.Volumes.CheckFree)
+	}()
 	j.status("Starting the agent")
 	// Somebody who stops the sandbox stops the job. One that is lost says so
 	// itself, and better: by what was lost.
@@ -211,109 +206,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 			cancel(why)
 		}
 	})()
-	return j.runAgent(ctx, d, grant, home, path.Join(fmt.Sprintf(projectsDir, j.wish.User), string(j.wish.Project)))
-}
-
-// runAgent runs the CLI, in the project's own conversation.
-func (j *job) runAgent(ctx context.Context, sb sandbox.Sandbox, grant *gateway.Grant, home *volume.Home, inside string) error {
-	session := j.session(home, inside)
-	cfg := j.settings.Agent
-	cfg.Home = path.Join(cfg.Home, string(j.wish.Project))
-	outcome, err := cfg.Run(ctx, agent.Job{
-		Sandbox: sb, Dir: inside, Wish: j.wish.Prompt, Token: grant.Token(), Session: session,
-		Limit: j.settings.TimeLimit, Emit: j.forward,
-	})
-	grant.Revoke() // what the gateway saw is final only after it
-	used := grant.Usage()
-	j.summary.Metered, j.summary.Tokens, j.summary.Cost = true, used.Tokens, used.Cost
-	j.summary.ExitCode, j.summary.OutputLines, j.summary.TimeoutReached = outcome.ExitCode, outcome.Lines, outcome.TimedOut
-	if err != nil {
-		return err
-	}
-	if outcome.Success() {
-		return nil
-	}
-	if session.Resume && ctx.Err() == nil && unusable(outcome, grant) {
-		j.log.Warn("the conversation cannot be continued and is forgotten", "session", session.ID)
-		if err := home.SetSession(""); err != nil {
-			j.log.Error("forget the conversation", "error", err)
-		}
-	}
-	f := verdict(outcome, grant.Failure())
-	f.Spent = f.Code == dreamcore.FailRateLimit && grant.OverBudget()
-	if ctx.Err() != nil {
-		f = dreamcore.ExitFailure(dreamcore.ExitTerminated)
-	}
-	return &failed{failure: f, err: fmt.Errorf("the agent ended with exit code %d%s", outcome.ExitCode, cause(outcome))}
-}
-
-// unusable tells whether a failed run shows that its conversation cannot be
-// continued, which must not block the project for good: the CLI found nothing
-// to resume, it broke on what it found, or the model refused all of it. A fault
-// of the network or the model is no such sign.
-func unusable(o agent.Outcome, grant *gateway.Grant) bool {
-	if o.Talked || grant.Failure() != "" {
-		return false
-	}
-	return o.ExitCode == 1 || grant.Usage().Requests == 0
-}
-
-// verdict prefers what the gateway saw of the model API over the CLI's exit
-// code, which is 1 for everything.
-func verdict(o agent.Outcome, seen dreamcore.FailureCode) dreamcore.Failure {
-	if o.ExitCode == 1 && seen != "" {
-		return dreamcore.Failure{Code: seen}
-	}
-	return dreamcore.ExitFailure(o.ExitCode)
-}
-
-func cause(o agent.Outcome) string {
-	s := ""
-	if o.Result != nil && o.Result.IsError {
-		s += fmt.Sprintf(", result %s: %.500s", o.Result.Subtype, o.Result.Text)
-	}
-	if o.Stderr != "" {
-		s += ", standard error: " + o.Stderr
-	}
-	return s
-}
-
-// session continues the project's conversation where there is one, else it
-// begins one.
-func (j *job) session(home *volume.Home, inside string) agent.Session {
-	id := home.Session()
-	if id != "" {
-		if home.Has(agent.SessionFile(inside, id)) {
-			return agent.Session{ID: id, Resume: true}
-		}
-	}
-	id = uuid.NewString()
-	if err := home.SetSession(id); err != nil {
-		j.log.Error("note the conversation", "error", err)
-	}
-	return agent.Session{ID: id}
-}
-
-// save makes a version of what the project is now, also after a failure:
-// nothing that was made is lost, and everything can be undone.
-func (j *job) save(ctx context.Context, project *volume.Project) {
-	j.status("Saving the version")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
-	defer cancel()
-	made, err := j.service.parts.History.Record(ctx, j.wish.User, j.wish.Project, project.Root(), commitMessage(j.wish.Prompt), time.Now())
-	if err != nil {
-		j.log.Error("save the version", "error", err)
-		j.tell(dreamcore.LogEvent("The version could not be saved", "error"))
-		return
-	}
-	j.tellLeftOut(made.LeftOut)
-	if made.Hash == "" {
-		return // an empty project
-	}
-	j.summary.GitCommit = history.Short(made.Hash)
-	if made.Changed {
-		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(made.Hash), "info"))
-	}
+	return j.runAgent(ctx, d, project, home)
 }
 
 // forward puts a line of the agent into the journal, up to the limit.

@@ -29,7 +29,7 @@ func TestAJobThatSucceeds(t *testing.T) {
 	if len(versions) != 1 || versions[0] != "a snake game with ice" {
 		t.Errorf("versions %q", versions)
 	}
-	if len(debug.Commit) != 7 || count(events, says("Git commit created: "+debug.Commit)) != 1 || debug.Lines != 3 {
+	if len(debug.Commit) != 7 || count(events, says("Git commit created: "+debug.Commit)) != 1 || debug.Lines != 3 || debug.Files == nil || *debug.Files != 1 {
 		t.Errorf("debug event %+v", debug)
 	}
 	var order []string
@@ -43,8 +43,12 @@ func TestAJobThatSucceeds(t *testing.T) {
 	// Where nothing changes there is no new version, but the old one is named.
 	r.playing(func(g guest) (int, error) { g.say(good); return 0, nil })
 	events = r.run(wish(alice, "nothing"))
-	if _, again := r.ends(events); again.Commit != debug.Commit || count(events, says("Git commit")) != 0 {
-		t.Errorf("without a change: %+v", again)
+	last, again := r.ends(events)
+	if last.Type != "done" || again.Commit != debug.Commit || count(events, says("Git commit")) != 0 || *again.Files != 0 {
+		t.Errorf("without a change: %+v, %+v", last, again)
+	}
+	if n := count(events, func(e event) bool { return e.Type == "warning" && e.Message == unchanged }); n != 1 {
+		t.Errorf("%d warnings that nothing was changed", n)
 	}
 }
 
@@ -108,7 +112,7 @@ func TestFailuresEndWithTheirEvent(t *testing.T) {
 		{name: "exit 0 without a result", play: exits(0), code: dreamcore.FailCLIGeneral, exit: 1, saved: true},
 		{name: "no sandbox", create: func(*sandboxtest.Fake) error { return errFake }, code: dreamcore.FailSandbox},
 		{name: "the agent cannot be started", create: func(f *sandboxtest.Fake) error { f.StartErr = errFake; return nil }, code: dreamcore.FailUnknown},
-		{name: "a sandbox that is lost", play: breaks(sandbox.ErrLost), code: dreamcore.FailSandbox},
+		{name: "a sandbox that is lost", play: breaks(sandbox.ErrLost), code: dreamcore.FailSandboxLost},
 		{name: "out of memory", play: breaks(oom), code: dreamcore.FailCLIKilled, exit: 137},
 		{name: "processes that do not end", create: func(f *sandboxtest.Fake) error { f.EndAllErr = errFake; return nil }, code: dreamcore.FailUnknown, saved: true},
 		{name: "a panic while it is made", create: func(*sandboxtest.Fake) error { panic("boom") }, code: dreamcore.FailUnknown},
@@ -255,7 +259,7 @@ func TestAFullDiskUnderTheJournalDoesNotHangAJob(t *testing.T) {
 	}})
 	events := r.events(r.submit(wish(alice, "x")))
 	last := events[len(events)-1]
-	if last.Type != "error" || last.Code != string(dreamcore.FailUnknown) || count(events, isType("error")) != 1 {
+	if last.Type != "error" || last.Code != string(dreamcore.FailDisk) || count(events, isType("error")) != 1 {
 		t.Errorf("last event %+v\n%s", last, r.log)
 	}
 	if len(r.versions(alice)) != 1 {

@@ -66,7 +66,7 @@ const proofDir = "/data/proof"
 
 func (s *Service) proofRun(ctx context.Context, settings Settings, dir string, socket *gateway.Socket) (version string, o agent.Outcome, err error) {
 	cfg := settings.Agent
-	cfg.Tools, cfg.Model, cfg.Turns = agent.DefaultTools, "", 0
+	cfg.Tools, cfg.Model, cfg.Turns, cfg.Hosts = agent.DefaultTools, "", 0, nil
 	sb, err := s.parts.Sandboxes.Create(ctx, sandbox.Spec{
 		Root: settings.Root, Limits: settings.Limits,
 		Mounts: []sandbox.Mount{

@@ -312,6 +312,7 @@ type event struct {
 	Cost    float64 `json:"cost_usd"`
 	Input   int64   `json:"input_tokens"`
 	Output  int64   `json:"output_tokens"`
+	Files   *int    `json:"files_changed"`
 }
 
 // limit ends a test that waits for an event in vain.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
@@ -108,22 +110,37 @@ func (s *space) end(ctx context.Context) bool {
 	return s.full.Any()
 }
 
-// ofSpace is the error of a job that may have failed because its project was
-// full.
-func ofSpace(err, cause error, full bool) error {
+// ofSpace is the error of a job that may have failed because its project, or
+// the disk of the machine, was full.
+func ofSpace(err, cause error, full bool, free func() error) error {
 	if err == nil {
 		return nil // it was done before it could be stopped
 	}
 	if errors.Is(cause, errFull) {
-		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailCLIGeneral, ExitCode: 1, HasExit: true, Full: true}, err: fmt.Errorf("%w: %w", errFull, err)}
+		return &failed{failure: dreamcore.Failure{Code: dreamcore.FailQuota}, err: fmt.Errorf("%w: %w", errFull, err)}
 	}
-	if f, ok := errors.AsType[*failed](err); ok && full {
-		switch f.failure.Code {
-		case dreamcore.FailCLIGeneral, dreamcore.FailCLIUnknown:
-			f.failure.Full = true
-		}
+	f, ok := errors.AsType[*failed](err)
+	if !ok || f.failure.Code != dreamcore.FailCLIGeneral && f.failure.Code != dreamcore.FailCLIUnknown {
+		return err
+	}
+	if full {
+		f.failure = dreamcore.Failure{Code: dreamcore.FailQuota}
+	} else if derr := free(); derr != nil {
+		return &failed{failure: failureOr(derr, dreamcore.FailDisk), err: fmt.Errorf("%w: %w", derr, err)}
 	}
 	return err
+}
+
+// failureOr is what a client is told of err where the space is used up, the
+// user's own or the machine's, or the disk cannot be written to; else other.
+func failureOr(err error, other dreamcore.FailureCode) dreamcore.Failure {
+	switch {
+	case dreamcore.CodeOf(err) == dreamcore.CodeTooLarge:
+		return dreamcore.Failure{Code: dreamcore.FailQuota}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), disk.IsFailure(err):
+		return dreamcore.Failure{Code: dreamcore.FailDisk}
+	}
+	return dreamcore.Failure{Code: other}
 }
 
 // tellLeftOut says what is not in a version.
@@ -140,7 +157,13 @@ func (j *job) tellLeftOut(reasons []string) {
 // longer than anybody wants to read.
 const maxReason = 500
 
-// diskFailure is the failure of a job that the disk has no room for.
-func diskFailure(err error) error {
-	return &failed{failure: dreamcore.Failure{Code: dreamcore.FailSandbox}, err: err}
+// reserve sets aside the space that the job may take of the disk, where the
+// service can run jobs at all.
+func (j *job) reserve(ctx context.Context) (*volume.Room, error) {
+	if ready := j.service.parts.Ready; ready != nil {
+		if err := ready(); err != nil {
+			return nil, err
+		}
+	}
+	return j.service.parts.Volumes.Reserve(ctx, j.wish.User)
 }

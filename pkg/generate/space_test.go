@@ -21,8 +21,7 @@ func TestAJobThatOutgrowsItsProjectIsStopped(t *testing.T) {
 	}})
 	events := r.run(wish(alice, "x"))
 	last, _ := r.ends(events)
-	want := dreamcore.Failure{Code: dreamcore.FailCLIGeneral, Full: true}.UserMessage(dreamcore.English)
-	if last.Type != "error" || last.Code != string(dreamcore.FailCLIGeneral) || last.User != want {
+	if last.Type != "error" || last.Code != string(dreamcore.FailQuota) || last.Exit != nil {
 		t.Errorf("%+v\n%s", last, r.log)
 	}
 	if n := count(events, func(e event) bool { return e.Type == "warning" && e.Message == filesFull }); n != 1 {

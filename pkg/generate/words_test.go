@@ -63,7 +63,7 @@ func TestFailureOfAnError(t *testing.T) {
 		want dreamcore.Failure
 	}{
 		{"a failure with its own code", fmt.Errorf("x: %w", &failed{dreamcore.Failure{Code: dreamcore.FailNetwork}, lost}), dreamcore.Failure{Code: dreamcore.FailNetwork}},
-		{"a lost sandbox", lost, dreamcore.Failure{Code: dreamcore.FailSandbox}},
+		{"a lost sandbox", lost, dreamcore.Failure{Code: dreamcore.FailSandboxLost}},
 		{"out of memory", fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, lost), dreamcore.ExitFailure(137)},
 		{"anything else", errors.New("x"), dreamcore.Failure{Code: dreamcore.FailUnknown}},
 	} {

@@ -19,6 +19,8 @@ const author = "dreamcore <dreamcore@localhost>"
 type Made struct {
 	Hash    string   // 40 hexadecimal digits; "" of an empty project without versions
 	Changed bool     // it is a new version
+	Files   int      // that are created, changed or removed relative to the version before
+	Empty   bool     // it has no file
 	LeftOut []string // why something is not in it, how much, and one of it: a sentence each
 }
 
@@ -45,7 +47,7 @@ func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dream
 		return made, diskError("lock the history", err)
 	}
 	defer unlock()
-	head, snap, changed, err := r.commit(ctx, root, message, when)
+	head, snap, changed, err := r.commit(ctx, root, message, when, &made)
 	if snap != nil {
 		for _, n := range snap.notes {
 			s.log.WarnContext(ctx, "left out of the version", "user", string(user), "project", string(project), "reason", n.String())
@@ -61,8 +63,9 @@ func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dream
 	return made, nil
 }
 
-// commit is Commit in a repository that is locked.
-func (r *repo) commit(ctx context.Context, root *os.Root, message string, when time.Time) (head plumbing.Hash, snap *snapshot, changed bool, err error) {
+// commit is Commit in a repository that is locked. It fills in of made what it
+// knows of the files.
+func (r *repo) commit(ctx context.Context, root *os.Root, message string, when time.Time, made *Made) (head plumbing.Hash, snap *snapshot, changed bool, err error) {
 	if err := r.sweep(); err != nil {
 		return head, nil, false, err
 	}
@@ -89,6 +92,7 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 	if err != nil {
 		return head, snap, false, err
 	}
+	made.Empty = !files
 	switch {
 	case head.IsZero() && !files:
 		return head, snap, false, nil
@@ -103,11 +107,20 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 			return head, snap, false, err
 		}
 		changed = true
+		made.Files = r.differing(ctx, before, tree)
 	}
 	snap.next.head = head
 	// Only a cache: the version is saved, whatever becomes of it.
 	_ = snap.next.write(r.dir)
 	return head, snap, changed, nil
+}
+
+// differing counts the files that differ between two trees, which are not the
+// same. The version is saved by then, so where a tree of a history from outside
+// cannot be read, what was counted up to there is good enough.
+func (r *repo) differing(ctx context.Context, from, to plumbing.Hash) (n int) {
+	_ = r.compare(ctx, from, to, "", 1, func(pair) { n++ })
+	return max(n, 1)
 }
 
 // encodeCommit is the content of a Git commit.

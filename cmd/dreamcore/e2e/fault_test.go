@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -51,11 +52,14 @@ func TestAnAgentThatMisbehavesEndsWithTheRightEvent(t *testing.T) {
 		prompt, code string // code "": done
 		exit         any
 	}{
+		{"empty", "NO_GAME", nil},
 		{"garbage", "", nil},
 		{"longline", "", nil},
 		{"hugeline", "", nil},
 		{"many", "", nil},
 		{"leave", "", nil},
+		{"linger", "", nil},
+		{"crash-once", "", nil},
 		{"nothing", "CLI_GENERAL_ERROR", 1.0},
 		{"liar", "CLI_GENERAL_ERROR", 1.0},
 		{"forge", "CLI_GENERAL_ERROR", 1.0},
@@ -119,6 +123,14 @@ func checkForwarded(t *testing.T, prompt string, events []map[string]any) {
 	case "hugeline":
 		if count["log"] < 1 {
 			t.Errorf("a line of 40 MB became %v", count)
+		}
+	case "linger":
+		if count["warning"] > 0 {
+			t.Errorf("a game was made: %v", count)
+		}
+	case "crash-once":
+		if !strings.Contains(fmt.Sprint(events), "The agent could not start; it is started once more") {
+			t.Errorf("the client is not told of the crash: %v", events)
 		}
 	case "many":
 		if count["user"] != 1000 || count["warning"] != 1 {
@@ -301,13 +313,13 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	state := filepath.Join(disk, "state")
 	// Some must stay free.
 	r := h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
-	if r.code != 1 || !strings.Contains(r.stdout, "SANDBOX_ERROR") || !strings.Contains(r.stderr, "nearly full") {
+	if r.code != 1 || !strings.Contains(r.stdout, "DISK_FULL") || !strings.Contains(r.stderr, "nearly full") {
 		t.Errorf("under the reserve: exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
 	}
 	// A user may write more than there is: nobody is let near it.
 	h.env = append(h.env, "DREAMCORE_MIN_FREE_DISK_MIB=0")
 	r = h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
-	if r.code != 1 || !strings.Contains(r.stdout, "SANDBOX_ERROR") || !strings.Contains(r.stderr, "no space left") {
+	if r.code != 1 || !strings.Contains(r.stdout, "DISK_FULL") || !strings.Contains(r.stderr, "no space left") {
 		t.Errorf("over the bound: exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
 	}
 	h.unbounded()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor/boot"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 )
 
@@ -74,6 +75,9 @@ func (g gvisor) Prepare(dir string) error {
 }
 
 func (g gvisor) Bundle(box engine.Box, spec sandbox.Spec) error {
+	if err := boot.WriteMemory(box.Dir, spec.Limits.WithDefaults().MemoryBytes); err != nil {
+		return err
+	}
 	if len(engine.Unlimited()) > 0 {
 		return oci.WriteBundle(box.Dir, box.Init, spec, oci.Rootless{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
 	}

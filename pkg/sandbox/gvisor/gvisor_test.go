@@ -3,6 +3,7 @@ package gvisor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,4 +119,23 @@ func sentry(t *testing.T, dir string) int {
 	}
 	t.Fatal("no sentry runs")
 	return 0
+}
+
+func TestProgramsSeeTheLimitAsTheirMemory(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
+	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
+	for _, mib := range []int64{0, 300} {
+		spec := sandbox.Spec{Root: root, Limits: sandbox.Limits{MemoryBytes: mib << 20}}
+		sb, err := p.Create(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("%d kB\n", spec.Limits.WithDefaults().MemoryBytes>>10)
+		if got := sandboxtest.Output(t, sb, "awk '/MemTotal/ { print $2, $3 }' /proc/meminfo"); got != want {
+			t.Errorf("with a limit of %d MiB, MemTotal is %q, want %q", mib, got, want)
+		}
+		if err := sb.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -25,9 +25,10 @@ const InitPath = "/.dreamcore/" + InitRole
 // InitRole is the name in argv[0] that tells our program to be the supervisor.
 const InitRole = "dreamcore-init"
 
-// supervisorCaps are what PID 1 needs: to start programs as another user and
-// to kill them. Programs of ordinary users have none.
-var supervisorCaps = []string{"CAP_KILL", "CAP_SETGID", "CAP_SETUID"}
+// supervisorCaps are what PID 1 needs: to start programs as another user, to
+// give them their standard streams and to kill them. Programs of ordinary users
+// have none.
+var supervisorCaps = []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"}
 
 // Way is how the sandbox runs on the host: *Kernel or Rootless.
 type Way interface {

@@ -168,6 +168,17 @@ func newPipes() (*pipes, error) {
 	return p, nil
 }
 
+// giveTo makes the child's ends belong to its user, so that it can open them
+// once more by their names, such as /dev/stdout.
+func (p *pipes) giveTo(uid, gid uint32) error {
+	for _, f := range p.child {
+		if err := f.Chown(int(uid), int(gid)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p *pipes) theirs() []uintptr {
 	return []uintptr{p.child[0].Fd(), p.child[1].Fd(), p.child[2].Fd()}
 }

@@ -193,6 +193,9 @@ func (s *supervisor) start(fr *frames, o order) error {
 		return err
 	}
 	defer pipes.close()
+	if err := pipes.giveTo(o.UID, o.GID); err != nil {
+		return err
+	}
 	child, err := s.family.start(path, o, pipes.theirs())
 	if err != nil {
 		return explain(path, o.Dir, err)

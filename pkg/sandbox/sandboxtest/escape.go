@@ -12,8 +12,8 @@ import (
 )
 
 // guestCaps are the capabilities that the supervisor has, and with it what is
-// started as root: CAP_KILL, CAP_SETGID and CAP_SETUID.
-const guestCaps = "00000000000000e0"
+// started as root: CAP_CHOWN, CAP_KILL, CAP_SETGID and CAP_SETUID.
+const guestCaps = "00000000000000e1"
 
 // testEscapes goes through what lists of ways out of containers have, as the
 // ordinary user and as root inside.

@@ -45,6 +45,19 @@ func testStreams(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("sha256sum: %q", r.out)
 		}
 	})
+	t.Run("streams can be opened by their names", func(t *testing.T) {
+		for _, dir := range []string{"/proc/self/fd/%d", "/dev/std%d"} {
+			name := func(fd int) string {
+				return strings.NewReplacer("%d", fmt.Sprint(fd), "std0", "stdin", "std1", "stdout", "std2", "stderr").Replace(
+					strings.ReplaceAll(dir, "%d", fmt.Sprint(fd)))
+			}
+			cmd := script(fmt.Sprintf("cat %s; echo by name >%s; echo err | tee %s >/dev/null", name(0), name(1), name(2)))
+			cmd.Stdin = strings.NewReader("in\n")
+			if r := run(t, sb, cmd); r.out != "in\nby name\n" || r.err != "err\n" {
+				t.Errorf("%s: output %q, errors %q", dir, r.out, r.err)
+			}
+		}
+	})
 	t.Run("output and errors are separate and may be one writer", func(t *testing.T) {
 		r := run(t, sb, script("echo out; echo err >&2; echo out"))
 		if r.out != "out\nout\n" || r.err != "err\n" {

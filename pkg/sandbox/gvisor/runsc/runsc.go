@@ -50,6 +50,7 @@ func Dispatch(args []string) {
 		if path, ok := boot.Umounter(args, gvisor.RootPrefix, engine.SupervisorName); ok {
 			specutils.ExePath = path // of all that a sentry starts, there is only this
 		}
+		args = boot.LimitMemory(args)
 		fallthrough
 	case "runsc-gofer":
 		boot.Hurry()

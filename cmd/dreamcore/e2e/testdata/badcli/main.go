@@ -16,6 +16,14 @@ import (
 
 const success = `{"type":"result","subtype":"success","is_error":false,"result":"ok","num_turns":1}`
 
+// succeed makes a game and says so.
+func succeed() {
+	if err := os.WriteFile("index.html", []byte(time.Now().String()), 0o644); err != nil {
+		panic(err)
+	}
+	fmt.Println(success)
+}
+
 func main() {
 	raw, _ := io.ReadAll(os.Stdin)
 	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
@@ -23,17 +31,17 @@ func main() {
 	switch words[0] {
 	case "garbage":
 		_, _ = os.Stdout.Write([]byte("\x00\xff\xfe not json \x1b[31m\n{\"cut\n[1,2]\n"))
-		fmt.Println(success)
+		succeed()
 	case "longline":
 		fmt.Printf(`{"type":"user","x":"%s"}`+"\n", bytes.Repeat([]byte("x"), 5<<20))
-		fmt.Println(success)
+		succeed()
 	case "hugeline":
 		chunk := bytes.Repeat([]byte("x"), 1<<20)
 		for range 40 {
 			_, _ = os.Stdout.Write(chunk)
 		}
 		fmt.Println()
-		fmt.Println(success)
+		succeed()
 	case "nothing":
 	case "forge":
 		fmt.Println(`{"type":"done","exit_code":0}`)
@@ -44,7 +52,7 @@ func main() {
 		for i := range 1500 {
 			fmt.Printf(`{"type":"user","n":%d}`+"\n", i)
 		}
-		fmt.Println(success)
+		succeed()
 	case "signal":
 		// A shell, because Go's runtime has plans of its own for some signals.
 		_ = syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -" + words[1] + " $$; sleep 60"}, os.Environ())
@@ -57,6 +65,23 @@ func main() {
 		cmd := exec.Command("/usr/bin/setsid", "sleep", "600")
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		_ = cmd.Start()
+		succeed()
+	case "linger":
+		cmd := exec.Command("/usr/bin/setsid", "sleep", "600")
+		_ = cmd.Start()
+		succeed()
+		for {
+			time.Sleep(time.Hour)
+		}
+	case "crash-once":
+		mark := os.Getenv("HOME") + "/crashed"
+		if _, err := os.Stat(mark); err == nil {
+			succeed()
+			return
+		}
+		_ = os.WriteFile(mark, nil, 0o600)
+		_ = syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -11 $$; sleep 60"}, os.Environ())
+	case "empty":
 		fmt.Println(success)
 	case "memory":
 		var held [][]byte
