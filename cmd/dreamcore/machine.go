@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
@@ -47,6 +49,8 @@ const (
 	agentDir   = "agent"
 	usageDir   = "usage"
 	auditDir   = "audit"
+
+	ballastFile = "reserve" // keeps min_free_disk_mib of the disk for this program
 )
 
 // state is the state directory with what needs no sandbox.
@@ -55,6 +59,7 @@ type state struct {
 	env      config.Environment
 	redactor *secret.Redactor // of what this process prints
 	volumes  *volume.Store
+	ballast  *disk.Ballast
 	pull     puller // brings an image that is not here; nil: none is brought
 }
 
@@ -114,6 +119,7 @@ func openState(cfg config.Config, env config.Environment, r *secret.Redactor) (s
 		cfg.DiskMiB = 0 // nor mount; said with what else is not limited
 	}
 	s := state{cfg: cfg, env: env, redactor: r}
+	s.ballast = disk.NewBallast(s.path(ballastFile), int64(cfg.MinFreeDiskMiB)<<20)
 	if err := s.checkIdentity(); err != nil {
 		return s, err
 	}
@@ -123,7 +129,7 @@ func openState(cfg config.Config, env config.Environment, r *secret.Redactor) (s
 	var err error
 	s.volumes, err = volume.Open(s.path(volumesDir), volume.Options{
 		HomesDir: s.path(homesDir), UID: cfg.UID, GID: cfg.GID, DiskBytes: int64(cfg.DiskMiB) << 20,
-		MinFreeBytes: int64(cfg.MinFreeDiskMiB) << 20,
+		MinFreeBytes: int64(cfg.MinFreeDiskMiB) << 20, Ballast: s.ballast,
 		ProjectBytes: int64(cfg.ProjectMiB) << 20, ProjectFiles: cfg.ProjectFiles,
 	})
 	return s, err
@@ -182,7 +188,16 @@ type machine struct {
 	service  *generate.Service
 	spares   *pool.Spares // none until a service is ready
 	prober   *probe.Prober
-	upstream *upstream.List // nil with a model script
+	upstream *upstream.List        // nil with a model script
+	unready  atomic.Pointer[error] // why no game can be made; nil: they can
+}
+
+// able returns the reason why no game can be made, or nil.
+func (m *machine) able() error {
+	if err := m.unready.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // openMachine prepares sandboxes and the model. The agent must have been
@@ -195,6 +210,9 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 			_ = m.close(context.WithoutCancel(ctx))
 		}
 	}()
+	if err = s.ballast.Adjust(); err != nil {
+		return nil, err
+	}
 	if err = s.checkDisk(); err != nil {
 		return nil, err
 	}
@@ -233,7 +251,7 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	}
 	m.service, err = generate.New(generate.Parts{
 		Sandboxes: m.provider, Gateway: m.gateway, Volumes: s.volumes, History: m.history,
-		Journal: m.journal, SocketDir: sockets, Egress: m.egress, Logger: log, Books: m.books, Audit: m.audit,
+		Journal: m.journal, SocketDir: sockets, Egress: m.egress, Logger: log, Books: m.books, Audit: m.audit, Ready: m.able,
 	}, m.settings(s.cfg, bin))
 	if err != nil {
 		return nil, err

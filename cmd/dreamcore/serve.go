@@ -206,7 +206,13 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 		}
 	}()
 	if err = m.ready(ctx, sole); err != nil {
-		return nil, err
+		if !sole || s.volumes.CheckFree() == nil {
+			return nil, err
+		}
+		// A disk that is full is no reason to show nobody their games.
+		log.Error("no game can be made until there is space on the disk of the state directory", "error", err, "hint", dreamcore.HintOf(err))
+		m.unready.Store(&err)
+		err = nil
 	}
 	ln, shown, err := s.openListeners(sole, log)
 	if err != nil {
@@ -226,7 +232,7 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes, Audit: m.audit,
 		Editor: edit.New(s.volumes, m.history), Skills: s.volumes, Previews: shown.onService(), Prompts: prompts,
 		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
-		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log,
+		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log, Health: m.health,
 		Limits: server.Limits{GraceLimit: s.cfg.Grace + streamGrace},
 	})
 	if err != nil {
@@ -246,6 +252,7 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 	svc.keepDays.Store(int64(s.cfg.JournalDays))
 	if sole {
 		svc.pruned.Go(func() { svc.prune(run, log) })
+		svc.pruned.Go(func() { m.watchDisk(run) })
 	}
 	shown.start(run, log)
 	go func() {

@@ -161,9 +161,11 @@ func (in *importer) take(r ref, root *os.Root, result *Result) error {
 		result.State = Present
 		return nil
 	}
-	if err := d.volumes.CheckRoom(r.user); err != nil {
+	room, err := d.volumes.Reserve(in.ctx, r.user)
+	if err != nil {
 		return err
 	}
+	defer room.Close()
 	if used {
 		if err := d.keep(in.ctx, r); err != nil {
 			return err

@@ -22,12 +22,14 @@ type disk struct {
 	dir   string
 	own   chan struct{} // who has put something in has the fields below
 
-	users   int
-	lock    lockFile // while there are users
-	plain   bool     // the users look at the plain directory, for there is no image
-	told    bool     // that it is larger than it should be
-	watched bool     // a goroutine unmounts it when it was idle for long enough
-	idle    time.Time
+	users    int
+	reserved int      // reservations of its space, each of which is a use
+	lock     lockFile // while there are users
+	plain    bool     // the users look at the plain directory, for there is no image
+	told     bool     // that it is larger than it should be
+	failed   bool     // the kernel has stopped it: e2fsck looks at it before it is mounted
+	watched  bool     // a goroutine unmounts it when it was idle for long enough
+	idle     time.Time
 }
 
 func (d *disk) enter() { d.own <- struct{}{} }
@@ -282,10 +284,11 @@ func (s *Store) openSized(ctx context.Context, d *disk, l lockFile) (*os.File, e
 			return nil, err
 		}
 	}
-	larger, err := grow(d.image, s.opts.Bytes, l)
+	larger, err := grow(d.image, s.opts.Bytes, l, d.failed)
 	if err != nil {
 		return nil, err
 	}
+	d.failed = false
 	if larger && !d.told {
 		s.opts.Logger.Warn("a disk is larger than disk_mib says and stays so: disks grow, but do not shrink", "disk", d.key, "image", d.image)
 		d.told = true
@@ -336,6 +339,9 @@ func (s *Store) retire(d *disk) (busy bool, err error) {
 	}
 	if err := errors.Join(unmount(d.image, d.dir), s.dropPart(d.key), remove(d.image+tempExtension)); err != nil {
 		return false, machineError(action, err)
+	}
+	if err := thin(context.Background(), d.image); err != nil {
+		s.opts.Logger.Warn("the unused space of a disk stays allocated", "disk", d.key, "error", err)
 	}
 	return false, nil
 }

@@ -63,3 +63,18 @@ func retireNow(s *Store) error {
 	_, err := s.retire(d)
 	return err
 }
+
+// BenchmarkReserve reserves and gives back the space of a file system that
+// stays mounted, as for each job of a user whose sandbox is kept.
+func BenchmarkReserve(b *testing.B) {
+	s := newStore(b, sized(1<<30))
+	_, unuse := acquire(b, s, key)
+	defer unuse()
+	for b.Loop() {
+		release, err := s.Reserve(b.Context(), key, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		release()
+	}
+}

@@ -62,6 +62,7 @@ type Options struct {
 	UID, GID int           // who owns the top directory of each
 	Idle     time.Duration // default: DefaultIdle
 	Logger   *slog.Logger  // default: none
+	Ballast  *Ballast      // of the disk that the images are on; optional
 
 	// Plain returns the directories whose content belongs into a file system
 	// that is made now, because it is from a time before the bound. nil: none.
@@ -80,8 +81,9 @@ type Tree struct {
 type Store struct {
 	opts Options
 
-	done chan struct{} // closed by Close
-	wg   sync.WaitGroup
+	done       chan struct{} // closed by Close
+	wg         sync.WaitGroup
+	allocating chan struct{} // a mutex with a deadline: one Reserve at a time compares and allocates
 
 	mu      sync.Mutex
 	closed  bool             // guarded by mu
@@ -113,7 +115,7 @@ func New(opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Store{opts: opts, done: make(chan struct{}), volumes: map[string]*disk{}}, nil
+	return &Store{opts: opts, done: make(chan struct{}), allocating: make(chan struct{}, 1), volumes: map[string]*disk{}}, nil
 }
 
 // Exists tells whether there is an image of a key in the directory of images.

@@ -15,11 +15,12 @@ import (
 )
 
 // grow makes the file system in an image as large as size, in bytes, and
-// repairs one that the kernel or a resize that was cut off has marked. It
+// repairs one that the kernel or a resize that was cut off has marked, or that
+// suspect says has failed. It
 // never shrinks one: larger tells that it is larger already. Nothing of it may
 // be mounted: to grow a mounted ext4 needs CAP_SYS_RESOURCE, which services
 // and containers often do not have.
-func grow(image string, size int64, l lockFile) (larger bool, err error) {
+func grow(image string, size int64, l lockFile, suspect bool) (larger bool, err error) {
 	size = size / blockSize * blockSize
 	f, err := os.OpenFile(image, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -30,6 +31,7 @@ func grow(image string, size int64, l lockFile) (larger bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	broken = broken || suspect
 	small := blocks*blockSize < size
 	if !broken && !small {
 		return blocks*blockSize > size, nil

@@ -12,13 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The two locks of a file system are bytes of its lock file. Turn: one process
-// at a time makes, mounts, grows, fills or unmounts it. Use: shared by all who
+// The locks of a file system are bytes of its lock file. Turn: one process at
+// a time makes, mounts, grows, fills or unmounts it. Use: shared by all who
 // use it, exclusive for what would pull it away from under them; it is only
-// taken by who has the turn, and given back at any time.
+// taken by who has the turn, and given back at any time. Held: shared by the
+// processes that have reserved its space, exclusive to give the space back.
 const (
 	turn = 0
 	use  = 1
+	held = 2
 )
 
 // maxLockPause bounds the pause between two tries for a lock.
@@ -77,6 +79,7 @@ func (l lockFile) wait(ctx context.Context, which int64, kind int16) error {
 func (l lockFile) close() {
 	_ = l.try(turn, unix.F_UNLCK)
 	_ = l.try(use, unix.F_UNLCK)
+	_ = l.try(held, unix.F_UNLCK)
 	_ = l.f.Close()
 }
 

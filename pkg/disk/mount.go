@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,18 +105,4 @@ func unmount(image, dir string) error {
 			return &os.PathError{Op: "unmount", Path: dir, Err: err}
 		}
 	}
-}
-
-// trim is fstrim, which finds the space of removed files only after they are
-// gone from the journal. A disk of the host that cannot punch holes keeps the space;
-// that is no reason to fail.
-func trim(dir string) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return
-	}
-	defer d.Close()
-	_ = unix.Syncfs(int(d.Fd()))
-	all := struct{ start, length, least uint64 }{length: ^uint64(0)}
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, d.Fd(), fitrim, uintptr(unsafe.Pointer(&all)))
 }

@@ -33,6 +33,7 @@ func (s *Store) CheckRoom(key string, spare int64) error {
 	if err != nil {
 		return machineError("look at the disk", err)
 	}
+	free += s.opts.Ballast.Bytes()
 	if free >= need+spare {
 		return nil
 	}
@@ -43,13 +44,14 @@ func (s *Store) CheckRoom(key string, spare int64) error {
 	}
 }
 
-// CheckFree tells whether the disk that dir is on, or will be, has this much
-// left. CodeSetup: it has not.
-func CheckFree(dir string, want int64) error {
+// CheckFree reports, with CodeSetup, a disk that has less than want bytes free
+// where dir is, or will be; b, which may be nil, counts as free.
+func CheckFree(dir string, want int64, b *Ballast) error {
 	free, err := freeBelow(dir)
 	if err != nil {
 		return machineError("look at the disk", err)
 	}
+	free += b.Bytes()
 	if free >= want {
 		return nil
 	}

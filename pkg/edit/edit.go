@@ -57,9 +57,11 @@ func (d *Desk) Apply(ctx context.Context, user dreamcore.UserID, project dreamco
 			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid file path: Git reserves the name", Hint: "give the file another name: it could not be saved in a version"}
 		}
 	}
-	if err := d.volumes.CheckRoom(user); err != nil {
+	room, err := d.volumes.Reserve(ctx, user)
+	if err != nil {
 		return nil, err
 	}
+	defer room.Close()
 	if err := d.keep(ctx, user, project); err != nil {
 		return nil, err
 	}

@@ -50,6 +50,7 @@ type Parts struct {
 	SocketDir string        // where the gateway's sockets of sandboxes are made
 	Egress    *egress.Proxy // the way out of sandboxes; nil: there is none
 	Logger    *slog.Logger
+	Ready     func() error // the reason why no job can run now; nil: never one
 }
 
 // Settings may change while the service runs; a job keeps those it began with.
@@ -123,8 +124,17 @@ func New(parts Parts, s Settings) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	parts.Volumes.OnRepair(svc.evict)
 	svc.run, svc.cancel = context.WithCancelCause(context.Background())
 	return svc, nil
+}
+
+// evict ends the sandbox of a user whose disk is to be repaired.
+func (s *Service) evict(ctx context.Context, user dreamcore.UserID) error {
+	if err := s.pool.Stop(ctx, pool.Name(user)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		return err
+	}
+	return nil
 }
 
 // Apply changes the settings for jobs that begin after it. Sandboxes that were

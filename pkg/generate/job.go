@@ -137,9 +137,11 @@ func (j *job) attempt(ctx context.Context) (err error) {
 	if err := j.checkBudget(); err != nil {
 		return err
 	}
-	if err := j.service.parts.Volumes.CheckRoom(j.wish.User); err != nil {
+	room, err := j.reserve(ctx)
+	if err != nil {
 		return &failed{failure: failureOr(err, dreamcore.FailDisk), err: err}
 	}
+	defer room.Close()
 	j.status("Opening the project")
 	unlock, err := j.service.parts.Volumes.Lock(ctx, j.wish.User, j.wish.Project)
 	if err != nil {
@@ -151,7 +153,7 @@ func (j *job) attempt(ctx context.Context) (err error) {
 		return fmt.Errorf("open project: %w", err)
 	}
 	defer project.Close()
-	defer func() { err = j.save(ctx, project, err) }() // also after a panic
+	defer func() { err = j.save(ctx, project, room, err) }() // also after a panic
 	defer j.showSkills(project)()
 	return j.inSandbox(ctx, project)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
@@ -17,7 +18,9 @@ const unchanged = "No file of the project was changed"
 // nothing that was made is lost, and everything can be undone. It returns the
 // error of the job, which so far is err: what is not saved, or is no game, is
 // not done.
-func (j *job) save(ctx context.Context, project *volume.Project, err error) error {
+func (j *job) save(ctx context.Context, project *volume.Project, room *volume.Room, err error) error {
+	err = j.checkWritten(project, err)
+	room.FreeForHost()
 	j.status("Saving the version")
 	made, serr := j.record(ctx, project)
 	switch {
@@ -39,6 +42,17 @@ func (j *job) save(ctx context.Context, project *volume.Project, err error) erro
 	}
 	j.tellLeftOut(made.LeftOut)
 	return err
+}
+
+// checkWritten reports a disk of the user that has failed while the agent
+// worked: its programs may have been told that something is written which is
+// lost, so the job is no success, and no failure of the agent's either.
+func (j *job) checkWritten(project *volume.Project, err error) error {
+	werr := j.service.parts.Volumes.CheckWritable(project)
+	if !errors.Is(werr, disk.ErrFailed) {
+		return err
+	}
+	return &failed{failure: dreamcore.Failure{Code: dreamcore.FailDisk}, err: errors.Join(werr, err)}
 }
 
 // record makes a version where something has changed since the newest one.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
@@ -111,7 +112,7 @@ func (s *space) end(ctx context.Context) bool {
 
 // ofSpace is the error of a job that may have failed because its project, or
 // the disk of the machine, was full.
-func ofSpace(err, cause error, full bool, disk func() error) error {
+func ofSpace(err, cause error, full bool, free func() error) error {
 	if err == nil {
 		return nil // it was done before it could be stopped
 	}
@@ -124,7 +125,7 @@ func ofSpace(err, cause error, full bool, disk func() error) error {
 	}
 	if full {
 		f.failure = dreamcore.Failure{Code: dreamcore.FailQuota}
-	} else if derr := disk(); derr != nil {
+	} else if derr := free(); derr != nil {
 		return &failed{failure: failureOr(derr, dreamcore.FailDisk), err: fmt.Errorf("%w: %w", derr, err)}
 	}
 	return err
@@ -136,7 +137,7 @@ func failureOr(err error, other dreamcore.FailureCode) dreamcore.Failure {
 	switch {
 	case dreamcore.CodeOf(err) == dreamcore.CodeTooLarge:
 		return dreamcore.Failure{Code: dreamcore.FailQuota}
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EIO):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), disk.IsFailure(err):
 		return dreamcore.Failure{Code: dreamcore.FailDisk}
 	}
 	return dreamcore.Failure{Code: other}
@@ -155,3 +156,14 @@ func (j *job) tellLeftOut(reasons []string) {
 // maxReason bounds what a client is told of one; a path of a sandbox can be
 // longer than anybody wants to read.
 const maxReason = 500
+
+// reserve sets aside the space that the job may take of the disk, where the
+// service can run jobs at all.
+func (j *job) reserve(ctx context.Context) (*volume.Room, error) {
+	if ready := j.service.parts.Ready; ready != nil {
+		if err := ready(); err != nil {
+			return nil, err
+		}
+	}
+	return j.service.parts.Volumes.Reserve(ctx, j.wish.User)
+}

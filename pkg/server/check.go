@@ -10,11 +10,28 @@ import (
 
 func (s *Server) health(x *exchange, r *http.Request) {
 	x.leaveBody(r)
-	x.answer(http.StatusOK, struct {
+	answer := struct {
 		Status  string `json:"status"`
 		App     string `json:"app"`
 		Version string `json:"version"`
-	}{"healthy", dreamcore.AppName, s.cfg.Version})
+		Reason  string `json:"reason,omitempty"`
+	}{"healthy", dreamcore.AppName, s.cfg.Version, ""}
+	status := http.StatusOK
+	if s.cfg.Health != nil {
+		if err := s.cfg.Health(); err != nil {
+			// The log has the cause: anyone may ask for the health.
+			status, answer.Status, answer.Reason = http.StatusServiceUnavailable, "unhealthy", reasonOf(err)
+		}
+	}
+	x.answer(status, answer)
+}
+
+// reasonOf returns the message of an error that is made for clients.
+func reasonOf(err error) string {
+	if e, ok := errors.AsType[*dreamcore.Error](err); ok {
+		return e.Message
+	}
+	return internalMessage
 }
 
 func (s *Server) testAuth(x *exchange, r *http.Request) {

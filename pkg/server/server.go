@@ -98,6 +98,7 @@ type Config struct {
 	Skills          Skills
 	Previews        Previews           // nil: none
 	Prompts         Prompts            // nil: there are no prompt endpoints
+	Health          func() error       // the reason why no game can be made now; nil: never one
 	DefaultLanguage dreamcore.Language // of clients that name none; default English
 	Logger          *slog.Logger       // nil: no log
 	Audit           *audit.Log         // takes wrong secrets; nil: none are written down

@@ -33,7 +33,13 @@ func TestTheReserveOfTheDiskIsKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = s.CheckRoom("a11ce000-0000-4000-8000-000000000001")
+		if _, err := s.Create(Data); err != nil {
+			t.Fatal(err)
+		}
+		room, err := s.Reserve(t.Context(), "a11ce000-0000-4000-8000-000000000001")
+		if err == nil {
+			room.Close()
+		}
 		if (err == nil) != (tt.says == "") || err != nil && (dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(err.Error(), tt.says) || dreamcore.HintOf(err) == "") {
 			t.Errorf("%s: %v", tt.name, err)
 		}

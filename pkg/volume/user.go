@@ -103,21 +103,10 @@ func (u *User) Close() error {
 	return nil
 }
 
-// spareBytes are kept for what the host itself writes: versions and logs.
-const spareBytes = 64 << 20
-
-// CheckRoom tells whether the disk has room for all that the user may still
-// write, and above that for what is kept free. CodeSetup: it has not. Without
-// a bound of the user there is only the second to ask.
-func (s *Store) CheckRoom(user dreamcore.UserID) error {
-	if err := s.CheckFree(); err != nil || s.disks == nil {
-		return err
-	}
-	return s.disks.CheckRoom(string(user), max(spareBytes, s.opts.MinFreeBytes))
+// CheckFree reports, with CodeSetup, a disk that has less than what is kept free.
+func (s *Store) CheckFree() error {
+	return disk.CheckFree(s.volumes.Name(), s.opts.MinFreeBytes, s.opts.Ballast)
 }
-
-// CheckFree tells whether the disk has what is kept free. CodeSetup: it has not.
-func (s *Store) CheckFree() error { return disk.CheckFree(s.volumes.Name(), s.opts.MinFreeBytes) }
 
 // SweepDisks unmounts what processes that died have left mounted; it is for
 // the start of a service. Without a bound it does nothing.
@@ -136,7 +125,7 @@ func (s *Store) diskOptions() disk.Options {
 	return disk.Options{
 		Images: filepath.Join(data, disksDir), Mounts: users,
 		Bytes: s.opts.DiskBytes, UID: os.Geteuid(), GID: os.Getegid(),
-		Idle: s.opts.DiskIdle, Logger: s.opts.Logger,
+		Idle: s.opts.DiskIdle, Logger: s.opts.Logger, Ballast: s.opts.Ballast,
 		Plain: func(user string) []disk.Tree {
 			return []disk.Tree{
 				{Path: filepath.Join(users, user)},

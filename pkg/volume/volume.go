@@ -27,6 +27,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,6 +66,7 @@ type Options struct {
 	DiskBytes int64
 	// MinFreeBytes are kept free on the disk: no work begins that could take them.
 	MinFreeBytes int64
+	Ballast      *disk.Ballast // holds MinFreeBytes of the disk for this program; optional
 
 	DiskIdle time.Duration // how long it stays mounted when it is not used; default: disk.DefaultIdle
 	Logger   *slog.Logger  // default: none
@@ -85,6 +87,7 @@ type Store struct {
 	guards  guards      // of this process
 	opts    Options
 	log     *slog.Logger
+	evict   func(context.Context, dreamcore.UserID) error // ends a user's sandbox; may be nil
 }
 
 // Info describes a volume.

@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// roundsEnv sets how often the disk is filled and freed again.
+const roundsEnv = "DREAMCORE_TEST_DISK_ROUNDS"
+
+// smallDisk returns an installation whose state directory is a disk of its own.
+func smallDisk(t *testing.T, mib int) *host {
+	t.Helper()
+	h := emptyHost(t)
+	image := filepath.Join(filepath.Dir(h.state), "disk.ext4")
+	if err := os.Mkdir(h.state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"truncate", "-s", fmt.Sprintf("%dM", mib), image},
+		{"mkfs.ext4", "-q", "-F", "-m", "0", image},
+		{"mount", "-o", "loop", image, h.state},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", h.state).CombinedOutput(); err != nil {
+			t.Errorf("unmount the disk: %v\n%s", err, out)
+		}
+	})
+	h.must("setup", "--yes", "--claude", claude(t))
+	return h
+}
+
+// fill takes all that is left of the disk of the state directory.
+func (h *host) fill(name string) {
+	h.t.Helper()
+	f, err := os.Create(filepath.Join(h.state, name))
+	if err != nil {
+		h.t.Error(err)
+		return
+	}
+	defer f.Close()
+	for chunk := make([]byte, 1<<20); len(chunk) > 0; {
+		if _, err := f.Write(chunk); err != nil {
+			chunk = chunk[:len(chunk)/2]
+		}
+	}
+}
+
+func (h *host) health(s *service) (status int, answer map[string]any) {
+	h.t.Helper()
+	resp, err := http.Get(s.url + "/health")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		h.t.Fatal(err)
+	}
+	return resp.StatusCode, answer
+}
+
+// waitHealth waits until the health has a status.
+func (h *host) waitHealth(s *service, want int) map[string]any {
+	h.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		status, answer := h.health(s)
+		if status == want {
+			return answer
+		}
+		if time.Now().After(end) {
+			h.t.Fatalf("the health is %d %v, want %d\n%s", status, answer, want, s.log)
+		}
+	}
+}
+
+// versions returns how many versions a project has.
+func (s *service) versions(user, project string) int {
+	s.h.t.Helper()
+	_, log := s.object("/apply_files", fmt.Sprintf(`{"user_id":%q,"project_id":%q,"action":"git_log"}`, user, project))
+	commits, _ := log["commits"].([]any)
+	return len(commits)
+}
+
+// The users fill their own disks, and another program fills the disk of the
+// machine: each job is done and has its version, or says that it is not, and
+// nothing stays broken.
+func TestAFullDiskHarmsNothing(t *testing.T) {
+	rounds := 2
+	if n, err := strconv.Atoi(os.Getenv(roundsEnv)); err == nil {
+		rounds = n
+	}
+	h := smallDisk(t, 1000)
+	h.env = append(h.env, "DREAMCORE_DISK_MIB=96", "DREAMCORE_PROJECT_MIB=64", "DREAMCORE_MIN_FREE_DISK_MIB=256", "DREAMCORE_MAX_GENERATIONS=3")
+	var talk []string
+	for i := range 2 * rounds {
+		talk = append(talk, fmt.Sprintf(`[{"tools":[{"name":"Bash","input":{"command":"rm -f big; echo %d >index.html; (head -c %d /dev/urandom >big) 2>&1; true","description":"fill"}}]},{"text":"done"}]`, i, 8<<20+(i%2)*(100<<20)))
+	}
+	s := h.serve("--model-script", writeScript(t, `{"conversations":[`+strings.Join(talk, ",")+`]}`))
+	users := []string{alice, bob, "ca401000-0000-4000-8000-000000000003"}
+	var done atomic.Int64
+	for round := range rounds {
+		for half := range 2 {
+			var wg sync.WaitGroup
+			for _, user := range users {
+				wg.Go(func() {
+					before := s.versions(user, project)
+					events := s.events("/generate_game", wish(user, project, fmt.Sprintf("round %d.%d", round, half)))
+					last := events[len(events)-1]
+					switch code, _ := last["code"].(string); {
+					case last["type"] == "done":
+						if got := s.versions(user, project); got <= before {
+							t.Errorf("a job is done and has no version: %d before, %d after\n%v", before, got, events)
+						}
+						done.Add(1)
+					case code != "DISK_FULL" && code != "QUOTA_EXCEEDED":
+						t.Errorf("%v", last)
+					}
+				})
+				if half == 0 {
+					wg.Wait() // one after the other, on a disk that has space
+				}
+			}
+			if half == 1 {
+				time.Sleep(500 * time.Millisecond)
+				h.fill("other")
+				h.fill("other2")
+			}
+			wg.Wait()
+		}
+		if answer := h.waitHealth(s, http.StatusServiceUnavailable); !strings.Contains(fmt.Sprint(answer["reason"]), "disk") {
+			t.Errorf("the health of a service without space: %v", answer)
+		}
+		if got := s.file(alice, project, "index.html"); !strings.HasSuffix(got, "\n") {
+			t.Errorf("a game cannot be seen: %q", got)
+		}
+		for _, name := range []string{"other", "other2"} {
+			if err := os.Remove(filepath.Join(h.state, name)); err != nil {
+				t.Error(err)
+			}
+		}
+		h.waitHealth(s, http.StatusOK)
+		h.noneReadOnly()
+	}
+	if done.Load() < int64(rounds*len(users)) {
+		t.Errorf("only %d jobs were done\n%s", done.Load(), s.log)
+	}
+	h.filledStart(s)
+	h.checkDisks()
+}
+
+// noneReadOnly looks at the file systems of the users.
+func (h *host) noneReadOnly() {
+	h.t.Helper()
+	raw, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if strings.HasPrefix(f[1], h.state+"/") && (strings.HasPrefix(f[3], "ro,") || strings.Contains(f[3], "emergency_ro")) {
+			h.t.Errorf("read-only: %s", line)
+		}
+	}
+}
+
+// filledStart ends the service and starts it on a full disk: it shows games,
+// makes none, and makes them again when there is space.
+func (h *host) filledStart(s *service) {
+	h.t.Helper()
+	s.stop()
+	h.fill("other")
+	s = h.serve("--model-script", "demo")
+	if status, _ := h.health(s); status != http.StatusServiceUnavailable {
+		h.t.Errorf("a service on a full disk has the health %d", status)
+	}
+	if got := s.file(alice, project, "index.html"); !strings.HasSuffix(got, "\n") {
+		h.t.Errorf("a game cannot be seen: %q", got)
+	}
+	events := s.events("/generate_game", wish(alice, project, "a game"))
+	if last := events[len(events)-1]; last["code"] != "DISK_FULL" {
+		h.t.Errorf("a job on a full disk: %v", last)
+	}
+	if r := h.run("doctor"); r.code == 0 || !strings.Contains(r.stdout+r.stderr, "disk") {
+		h.t.Errorf("doctor is content with a full disk: %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if err := os.Remove(filepath.Join(h.state, "other")); err != nil {
+		h.t.Fatal(err)
+	}
+	h.waitHealth(s, http.StatusOK)
+	events = s.events("/generate_game", wish(bob, "123e4567-e89b-42d3-a456-426614174999", "a game"))
+	if last := events[len(events)-1]; last["type"] != "done" {
+		h.t.Errorf("a job after that: %v\n%s", last, s.log)
+	}
+	s.stop()
+}
+
+// checkDisks checks every file system and every history.
+func (h *host) checkDisks() {
+	h.t.Helper()
+	images, _ := filepath.Glob(filepath.Join(h.state, "volumes/dreamcore-data/.disks/*.ext4"))
+	if len(images) == 0 {
+		h.t.Error("there is no disk of a user")
+	}
+	for _, image := range images {
+		if out, err := exec.Command("e2fsck", "-f", "-n", image).CombinedOutput(); err != nil {
+			h.t.Errorf("%s: %v\n%s", image, err, out)
+		}
+	}
+	repositories, _ := filepath.Glob(filepath.Join(h.state, "history/*/*.git"))
+	if len(repositories) == 0 {
+		h.t.Error("there is no history")
+	}
+	for _, dir := range repositories {
+		var errOut bytes.Buffer
+		cmd := exec.Command("git", "-c", "safe.directory=*", "-C", dir, "fsck", "--strict")
+		cmd.Stderr = &errOut
+		if err := cmd.Run(); err != nil {
+			h.t.Errorf("%s: %v\n%s", dir, err, &errOut)
+		}
+	}
+}
