@@ -290,6 +290,9 @@ func (b *box) Close(ctx context.Context) error {
 		return fmt.Errorf("close sandbox: %w", err)
 	}
 	b.closed = true
+	if ended := b.provider.marks.Ended; ended != nil {
+		ended(b.Box)
+	}
 	b.provider.forget(b.Box.ID)
 	return nil
 }

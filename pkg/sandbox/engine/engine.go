@@ -79,6 +79,10 @@ type Marks struct {
 	// Run runs what Command made to its end, where that takes more than Cmd.Run.
 	// Nil is Cmd.Run.
 	Run func(box Box, cmd *exec.Cmd) error
+	// Ended frees what the engine holds for a box, whose processes have ended.
+	// It is called at least once for every box that Bundle was called with. Nil
+	// is nothing.
+	Ended func(box Box)
 	// Argument is one that all processes of an instance's sandboxes have on
 	// their command lines, beside the id of the sandbox. Nil: the engine does
 	// not run without root.

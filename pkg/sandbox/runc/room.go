@@ -27,7 +27,7 @@ import (
 //   - Of cgroup v1 there are only the hierarchies that our groups live in: runc
 //     would make groups in all of them, for somebody to remove.
 type room struct {
-	root string   // of the sandbox, on the host
+	root string   // of the sandbox, on the host; "": none is needed
 	at   string   // where it is in the room
 	hide []string // mount points
 }
@@ -102,6 +102,9 @@ func (r room) furnish() error {
 	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if r.root == "" {
+		return nil
 	}
 	if err := unix.Mount(r.root, r.at, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount the root at %s: %w", r.at, err)
