@@ -214,6 +214,10 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 
 // runAgent runs the CLI, in the project's own conversation.
 func (j *job) runAgent(ctx context.Context, sb sandbox.Sandbox, grant *gateway.Grant, home *volume.Home, inside string) error {
+	// Nothing of the user runs now: what an earlier job left would run in this one.
+	if err := home.Clean(ctx, keptOfHome(home, inside)); err != nil {
+		return err
+	}
 	session := j.session(home, inside)
 	cfg := j.settings.Agent
 	cfg.Home = path.Join(cfg.Home, string(j.wish.Project))
@@ -274,6 +278,15 @@ func cause(o agent.Outcome) string {
 		s += ", standard error: " + o.Stderr
 	}
 	return s
+}
+
+// keptOfHome returns the only file that stays in the agent's home from one job
+// to the next: what the CLI needs to continue the conversation.
+func keptOfHome(home *volume.Home, inside string) string {
+	if id := home.Session(); id != "" {
+		return agent.SessionFile(inside, id)
+	}
+	return ""
 }
 
 // session continues the project's conversation where there is one, else it
