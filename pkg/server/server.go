@@ -136,6 +136,8 @@ type Server struct {
 	log    *slog.Logger
 	routes routes
 
+	refusals *refusals
+
 	checks  chan struct{} // has a value for each check that runs
 	waiting atomic.Int64  // checks that run or wait
 }
@@ -158,7 +160,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger}
+	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger, refusals: newRefusals()}
 	s.routes = newRoutes(s.endpoints())
 	s.checks = make(chan struct{}, s.limits.MaxChecks)
 	return s, nil
@@ -183,7 +185,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ReadHeaderTimeout:            s.limits.ReadHeaderTimeout,
 		ReadTimeout:                  s.limits.ReadTimeout,
 		IdleTimeout:                  s.limits.IdleTimeout,
-		MaxHeaderBytes:               s.limits.MaxHeaderBytes,
+		MaxHeaderBytes:               s.maxHeaderBytes(),
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
@@ -201,6 +203,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		<-ended // http.ErrServerClosed
 	}
 	open.wait()
+	s.tellSuppressed(s.refusals.rest())
 	return failed
 }
 
