@@ -80,6 +80,7 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 		return err
 	}
 	spec.Root.Path = b.Root
+	b.Paths = Paths(b.Box, b.provider.exe, spec)
 	if err := b.provider.engine.Bundle(b.Box, spec); err != nil {
 		return err
 	}

@@ -60,6 +60,9 @@ type Box struct {
 	Init     string   // the program on the host that becomes PID 1
 	PIDFile  string   // where Command writes
 	Cgroup   []string // directories of the group that its processes are in; none without root
+	// Paths are all that the engine needs of the machine: see Paths. They are set
+	// before Bundle is called.
+	Paths []string
 	// CgroupPath is the same group from the mount points of the hierarchies on.
 	CgroupPath string
 }

@@ -8,6 +8,7 @@ package gvisor
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -118,7 +119,22 @@ func (g gvisor) Marks() engine.Marks {
 		Orphans:       []string{"exe", SentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:engine.MaxComm]},
 		Children:      gofers,
 		Argument:      rootFlag,
+		Run:           run,
 	}
+}
+
+// run runs a command that sees no disk of another user: see engine.HideDisks.
+// Without root there are no such disks, and mounts are not ours to change.
+func run(box engine.Box, cmd *exec.Cmd) error {
+	if os.Geteuid() != 0 || len(box.Cgroup) == 0 {
+		return cmd.Run()
+	}
+	return engine.InMounts(func() error {
+		if err := engine.HideDisks(box.Paths); err != nil {
+			return fmt.Errorf("hide the disks of other users: %w", err)
+		}
+		return nil
+	}, cmd.Run)
 }
 
 // gofers are the gofers of a sandbox.
