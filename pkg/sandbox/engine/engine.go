@@ -86,6 +86,9 @@ type Marks struct {
 	// It is called at least once for every box that Bundle was called with. Nil
 	// is nothing.
 	Ended func(box Box)
+	// Command is the name of the process of Command until it takes another one;
+	// "" is that of the program.
+	Command string
 	// Argument is one that all processes of an instance's sandboxes have on
 	// their command lines, beside the id of the sandbox. Nil: the engine does
 	// not run without root.
