@@ -132,7 +132,7 @@ func TestSandboxesStartWithoutTheProgramsFile(t *testing.T) {
 	}
 	p, root := sandboxtest.Opener(exe, start)(t, t.TempDir())
 	for what, change := range map[string]func() error{
-		"removed":  func() error { return os.RemoveAll(exe) },
+		"removed": func() error { return os.RemoveAll(exe) },
 		"replaced": func() error { // as installers do it, not by writing into the file
 			return errors.Join(os.RemoveAll(exe), os.WriteFile(exe, []byte("#!/bin/sh\nexit 1\n"), 0o755))
 		},
