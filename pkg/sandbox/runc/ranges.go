@@ -26,6 +26,7 @@ const rangesFile = "ids.lock"
 type ranges struct {
 	file  *os.File
 	first uint32 // where the search begins
+	count uint32 // oci.Ranges; tests have fewer
 
 	mu    sync.Mutex
 	taken map[string]oci.Range // by the sandbox's id; guarded by mu
@@ -42,7 +43,7 @@ func openRanges(dir string) (*ranges, error) {
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(filepath.Clean(dir))) // never fails
-	r := &ranges{first: h.Sum32() % oci.Ranges, taken: map[string]oci.Range{}}
+	r := &ranges{first: h.Sum32() % oci.Ranges, count: oci.Ranges, taken: map[string]oci.Range{}}
 	const tries = 100 // another instance may remove the file as its last act
 	for try := 1; ; try++ {
 		err := r.open(filepath.Join(dir, rangesFile))
@@ -92,7 +93,7 @@ func (r *ranges) take(id string) (oci.Range, error) {
 	for _, t := range r.taken {
 		used[t] = true
 	}
-	for i := range uint32(oci.Ranges) {
+	for i := range r.count {
 		n := oci.Range((r.first + i) % oci.Ranges)
 		if used[n] {
 			continue
