@@ -78,9 +78,9 @@ func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
 // gvisor starts the engine from a descriptor of our program.
 type gvisor struct{ exe *os.File }
 
-// program is the path of our program for a child of ours, before it becomes
-// that: the descriptor is still open there.
-func (g gvisor) program() string { return fmt.Sprintf("/proc/self/fd/%d", g.exe.Fd()) }
+// program is the path of our program for a child of ours that is given the
+// descriptor, before it becomes the program.
+const program = "/proc/self/fd/3"
 
 // self is our program for a process that runs it, and for a child of that.
 const self = "/proc/self/exe"
@@ -133,7 +133,8 @@ func (g gvisor) Command(ctx context.Context, box engine.Box) *exec.Cmd {
 		// Without these a failed boot shows as EOF.
 		"--log="+logPath, "--log-format=json", "--debug-log="+logPath,
 		"run", "--detach", "--bundle", box.Dir, "--pid-file", box.PIDFile, box.ID)
-	cmd := exec.CommandContext(ctx, g.program(), args...)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.ExtraFiles = []*os.File{g.exe}
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", sidecarEnv + "=" + filepath.Join(box.Instance, sidecarDir)}
 	return cmd
 }
@@ -141,7 +142,7 @@ func (g gvisor) Command(ctx context.Context, box engine.Box) *exec.Cmd {
 func (g gvisor) Marks() engine.Marks {
 	return engine.Marks{
 		Title: "gVisor", State: stateDir,
-		Command:       filepath.Base(g.program()),
+		Command:       filepath.Base(program),
 		HostProcesses: func(inside int) int { return hostProcesses + hostPerGuest*inside },
 		Orphans:       []string{"exe", SentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:engine.MaxComm]},
 		Children:      gofers,
