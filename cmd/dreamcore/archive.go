@@ -25,7 +25,7 @@ func (a *app) withArchive(patience time.Duration, text string, f func(*archive.D
 	line := a.io.Stderr().Progress(text)
 	defer line.Stop()
 	terminal := a.io.Stderr().Terminal()
-	depot := archive.New(s.volumes, versions, archive.Options{StateDir: s.cfg.State, Patience: patience, Progress: func(p archive.Progress) {
+	depot := archive.New(s.volumes, versions, archive.Options{StateDir: s.cfg.State, Patience: patience, Owner: a.owner(), Progress: func(p archive.Progress) {
 		switch {
 		case !terminal:
 		case p.Total > 0:

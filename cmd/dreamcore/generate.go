@@ -287,6 +287,11 @@ func deliver(ctx context.Context, a *app, o generateOptions, req dreamcore.Reque
 		if err != nil {
 			return fmt.Errorf("copy the game: %w", err)
 		}
+		if !o.force && o.output != "" { // else files of others may be there
+			if err := a.giveAway(dir); err != nil {
+				return fmt.Errorf("copy the game: %w", err)
+			}
+		}
 		if o.output != "" && !a.io.JSON {
 			p.Success(fmt.Sprintf("%d files copied to %s", n, dir))
 		}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/archive"
+	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/edit"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
@@ -132,6 +134,47 @@ func newVolumeGetCmd(a *app) *cobra.Command {
 	return c
 }
 
+// owner owns what is copied out of the stores: the user who runs this command,
+// also by sudo.
+func (a *app) owner() *archive.Owner {
+	if uid, gid, ok := config.Invoker(a.environ); ok {
+		return &archive.Owner{UID: uid, GID: gid}
+	}
+	return &archive.Owner{UID: os.Geteuid(), GID: os.Getegid()}
+}
+
+// giveAway gives a directory that was made now, and all in it, to the owner.
+func (a *app) giveAway(dir string) error {
+	o := a.owner()
+	if o.UID == os.Geteuid() {
+		return nil
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return localError(dir, err)
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil {
+			err = root.Lchown(path, o.UID, o.GID)
+		}
+		return err
+	})
+}
+
+// makeLocal makes a directory of the operator's, where it is missing.
+func (a *app) makeLocal(local string) error {
+	_, before := os.Stat(local)
+	if err := os.MkdirAll(local, 0o755); err != nil {
+		return err
+	}
+	if !errors.Is(before, fs.ErrNotExist) {
+		return nil
+	}
+	o := a.owner()
+	return os.Chown(local, o.UID, o.GID)
+}
+
 type getter struct {
 	a     *app
 	place *volume.Place
@@ -157,7 +200,7 @@ func (g getter) run(ctx context.Context, local string) error {
 		return err
 	}
 	defer src.Close()
-	if err := os.MkdirAll(local, 0o755); err != nil {
+	if err := g.a.makeLocal(local); err != nil {
 		return localError(local, err)
 	}
 	dest, err := os.OpenRoot(local)
@@ -175,6 +218,12 @@ func (g getter) tree(ctx context.Context, src, dest *os.Root, local string) erro
 		if err != nil {
 			return err
 		}
+		if reason, out := archive.LeftOut(e.Path); out {
+			if reason != "" {
+				t.skip(e.Path, reason)
+			}
+			continue
+		}
 		if e.Mode&fs.ModeSymlink != 0 {
 			t.skip(e.Path, "links are not followed")
 			continue
@@ -188,7 +237,7 @@ func (g getter) tree(ctx context.Context, src, dest *os.Root, local string) erro
 			}
 			content = f
 		}
-		err = volume.PutFile(ctx, dest, e, content, g.force)
+		err = g.put(ctx, dest, e, content)
 		if err = errors.Join(err, content.Close()); err != nil {
 			return err
 		}
@@ -218,11 +267,25 @@ func (g getter) file(ctx context.Context, local string) error {
 	e := volume.Entry{Path: filepath.Base(local), Mode: info.Mode().Perm(), Size: info.Size()}
 	t := newTally(g.a, "Copying to "+local)
 	defer t.stop()
-	if err := volume.PutFile(ctx, dir, e, f, g.force); err != nil {
+	if err := g.put(ctx, dir, e, f); err != nil {
 		return err
 	}
 	t.add(e)
 	return t.end(g.a)
+}
+
+// put writes an entry below dest, for the user who runs this. A directory that
+// is there keeps its owner.
+func (g getter) put(ctx context.Context, dest *os.Root, e volume.Entry, content io.Reader) error {
+	_, before := dest.Lstat(e.Path)
+	if err := volume.PutFile(ctx, dest, e, content, g.force); err != nil || e.Mode.IsDir() && before == nil {
+		return err
+	}
+	o := g.a.owner()
+	if err := dest.Lchown(e.Path, o.UID, o.GID); err != nil {
+		return localError(e.Path, err)
+	}
+	return nil
 }
 
 func localError(name string, err error) error {

@@ -40,6 +40,8 @@ type Options struct {
 	StateDir string        // whose secrets, jobs and configuration a backup has
 	Patience time.Duration // for a project in use; 0: DefaultPatience
 	Progress func(Progress)
+	// Owner owns what Export writes. nil: the user of this process.
+	Owner *Owner
 }
 
 // Progress says how far a long copy is.
@@ -62,6 +64,9 @@ func New(volumes *volume.Store, versions *history.Store, opts Options) *Depot {
 	}
 	if opts.Progress == nil {
 		opts.Progress = func(Progress) {}
+	}
+	if opts.Owner == nil {
+		opts.Owner = &Owner{UID: os.Geteuid(), GID: os.Getegid()}
 	}
 	return &Depot{volumes: volumes, versions: versions, opts: opts}
 }

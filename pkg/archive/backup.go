@@ -77,7 +77,7 @@ func (d *Depot) Backup(ctx context.Context, dest string, opts BackupOptions) (re
 	if err != nil {
 		return report, err
 	}
-	file, err := openSink(dest, opts.Force)
+	file, err := openSink(dest, opts.Force, Owner{UID: os.Geteuid(), GID: os.Getegid()})
 	if err != nil {
 		return report, err
 	}

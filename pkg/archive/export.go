@@ -21,7 +21,7 @@ func (d *Depot) Export(ctx context.Context, scope Scope, dest string, force bool
 	if err != nil {
 		return report, err
 	}
-	out, err := openSink(dest, force)
+	out, err := openSink(dest, force, *d.opts.Owner)
 	if err != nil {
 		return report, err
 	}
@@ -79,8 +79,18 @@ type exporter struct {
 	broken error // of writing: nothing more can be written
 }
 
+// leftOut reports whether a file does not leave with the project, and notes it.
+func (w *exporter) leftOut(path string) bool {
+	reason, out := LeftOut(path)
+	if reason != "" {
+		w.result.skip(path, reason)
+	}
+	return out
+}
+
 // put writes an entry of the project.
 func (w *exporter) put(e volume.Entry, src io.Reader) error {
+	e = harmless(e)
 	e.Path = w.ref.path() + "/" + e.Path
 	_, err := w.out.put(w.ctx, e, src)
 	if errors.Is(err, errChanged) {
@@ -116,6 +126,9 @@ func (d *Depot) exportFiles(w *exporter) error {
 	for e, err := range volume.Walk(w.ctx, p.Root(), w.result.skip) {
 		if err != nil {
 			return err
+		}
+		if w.leftOut(e.Path) {
+			continue
 		}
 		if !e.Mode.IsRegular() {
 			if err := w.put(e, nil); err != nil {
@@ -156,6 +169,9 @@ func (d *Depot) exportVersion(w *exporter) error {
 	}
 	const maxLink = 4096 // bytes, as the kernel has it
 	for _, i := range items {
+		if w.leftOut(i.Path) {
+			continue
+		}
 		r, err := i.Open()
 		if err != nil {
 			return err

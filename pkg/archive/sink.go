@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	slashpath "path"
 	"path/filepath"
 	"strings"
 
@@ -55,10 +56,10 @@ func formatOf(name string) format {
 	return notTar
 }
 
-// openSink makes what becomes dest: a tar by its name, else a directory. One
+// openSink makes what becomes dest, and belongs to owner: a tar by its name, else a directory. One
 // that is there is CodeConflict, unless it is a tar that force replaces or an
 // empty directory.
-func openSink(dest string, force bool) (sink, error) {
+func openSink(dest string, force bool, owner Owner) (sink, error) {
 	dest, err := filepath.Abs(dest)
 	if err != nil {
 		return nil, fileError("write", dest, err)
@@ -82,14 +83,14 @@ func openSink(dest string, force bool) (sink, error) {
 		return nil, fileError("write", dest, err)
 	}
 	if formatOf(dest) != notTar {
-		s, err := newTarSink(dest, part, lock)
+		s, err := newTarSink(dest, part, lock, owner)
 		if err != nil {
 			lock.Close()
 			return nil, fileError("write", dest, err)
 		}
 		return s, nil
 	}
-	s, err := newDirSink(dest, part, lock)
+	s, err := newDirSink(dest, part, lock, owner)
 	if err != nil {
 		lock.Close()
 		return nil, fileError("write", dest, err)
@@ -137,6 +138,7 @@ func settle(part, dest string, lock *os.File) error {
 }
 
 type tarSink struct {
+	owner      Owner
 	dest, part string
 	lock, file *os.File
 	buf        *bufio.Writer
@@ -144,12 +146,15 @@ type tarSink struct {
 	tar        *tar.Writer
 }
 
-func newTarSink(dest, part string, lock *os.File) (*tarSink, error) {
+func newTarSink(dest, part string, lock *os.File, owner Owner) (*tarSink, error) {
 	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return nil, err
 	}
-	s := &tarSink{dest: dest, part: part, lock: lock, file: f, buf: bufio.NewWriterSize(f, 1<<20)}
+	if err := f.Chown(owner.UID, owner.GID); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(part))
+	}
+	s := &tarSink{owner: owner, dest: dest, part: part, lock: lock, file: f, buf: bufio.NewWriterSize(f, 1<<20)}
 	var w io.Writer = s.buf
 	switch formatOf(dest) {
 	case gzipTar:
@@ -171,7 +176,7 @@ func newTarSink(dest, part string, lock *os.File) (*tarSink, error) {
 const spoolBytes = 1 << 20
 
 func (s *tarSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error) {
-	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm()), ModTime: e.Modified, Format: tar.FormatPAX}
+	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm()), Uid: s.owner.UID, Gid: s.owner.GID, ModTime: e.Modified, Format: tar.FormatPAX}
 	switch {
 	case e.Mode.IsDir():
 		h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
@@ -255,6 +260,7 @@ func (s *tarSink) close() error {
 
 // dirSink is a directory.
 type dirSink struct {
+	owner      Owner
 	dest, part string
 	lock       *os.File
 	root       *os.Root
@@ -272,7 +278,7 @@ const (
 	maxRepoBytes = 8 << 30
 )
 
-func newDirSink(dest, part string, lock *os.File) (*dirSink, error) {
+func newDirSink(dest, part string, lock *os.File, owner Owner) (*dirSink, error) {
 	if err := os.Mkdir(part, dirMode); err != nil {
 		return nil, err
 	}
@@ -280,7 +286,10 @@ func newDirSink(dest, part string, lock *os.File) (*dirSink, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(part))
 	}
-	return &dirSink{dest: dest, part: part, lock: lock, root: root}, nil
+	if err := owner.give(root, "."); err != nil {
+		return nil, errors.Join(err, root.Close(), os.Remove(part))
+	}
+	return &dirSink{owner: owner, dest: dest, part: part, lock: lock, root: root}, nil
 }
 
 func (s *dirSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error) {
@@ -311,11 +320,16 @@ func (s *dirSink) filler(top string) (*volume.Filler, error) {
 	if err := s.root.MkdirAll(top, dirMode); err != nil {
 		return nil, err
 	}
+	for name := top; name != "."; name = slashpath.Dir(name) {
+		if err := s.owner.give(s.root, name); err != nil {
+			return nil, err
+		}
+	}
 	dir, err := volume.OpenDir(s.root, top)
 	if err != nil {
 		return nil, err
 	}
-	f := volume.NewFiller(dir, os.Geteuid(), os.Getegid())
+	f := volume.NewFiller(dir, s.owner.UID, s.owner.GID)
 	if top != s.project {
 		f.Bound(maxRepoNames, maxRepoBytes)
 	}

@@ -80,7 +80,12 @@ type Log struct {
 type limiter struct {
 	rate       *rate.Limiter
 	suppressed int64
+	like       Entry // what the suppressed refusals have in common
 }
+
+// summaryInterval is how long refusals that were held back may be missing from
+// the log when none of their kind follows.
+const summaryInterval = time.Minute
 
 // Open opens the log in dir, and makes it where it is missing. The caller must
 // Close it.
@@ -168,7 +173,10 @@ func (l *Log) admit(e *Entry) bool {
 		if len(l.limiters) >= maxLimiters {
 			l.forget(e.Time)
 		}
-		lim = &limiter{rate: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce)}
+		lim = &limiter{
+			rate: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce),
+			like: Entry{Event: e.Event, Verdict: Refused, User: e.User, Sandbox: e.Sandbox},
+		}
 		l.limiters[key] = lim
 	}
 	if !lim.rate.AllowN(e.Time, 1) {
@@ -187,7 +195,25 @@ func (l *Log) forget(now time.Time) {
 		}
 	}
 	if len(l.limiters) >= maxLimiters {
+		l.summarise(now)
 		clear(l.limiters)
+	}
+}
+
+// summarise writes down how many refusals were held back, of each kind, so that
+// no count is lost with its limiter. l.mu is held.
+func (l *Log) summarise(now time.Time) {
+	for _, lim := range l.limiters {
+		if lim.suppressed == 0 {
+			continue
+		}
+		e := lim.like
+		e.Time, e.Suppressed, e.Reason = now, lim.suppressed, "more of the same, not written down one by one"
+		if err := l.write(e); err != nil {
+			l.log.Error("the audit log cannot be written: refusals are not in it", "error", err, "suppressed", lim.suppressed)
+			return
+		}
+		lim.suppressed = 0
 	}
 }
 
@@ -341,10 +367,16 @@ func (l *Log) syncTo(n uint64) {
 // keep brings records to the disk until Close.
 func (l *Log) keep() {
 	defer close(l.done)
+	summary := time.NewTicker(summaryInterval)
+	defer summary.Stop()
 	for {
 		select {
 		case <-l.stop:
 			return
+		case <-summary.C:
+			l.mu.Lock()
+			l.summarise(l.opts.Now())
+			l.mu.Unlock()
 		case <-l.kick:
 		}
 		select {
@@ -366,6 +398,7 @@ func (l *Log) Close() error {
 		l.mu.Unlock()
 		return nil
 	}
+	l.summarise(l.opts.Now())
 	l.closed = true
 	l.mu.Unlock()
 	close(l.stop)

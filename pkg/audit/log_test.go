@@ -345,3 +345,39 @@ func BenchmarkRecord(b *testing.B) {
 		l.Record(Entry{Event: EventModel, User: "u", Job: "j", Model: "m", Method: "POST", Target: "/v1/messages", Verdict: Allowed})
 	}
 }
+
+func TestRefusalsThatAreNotWrittenAreCounted(t *testing.T) {
+	dir := t.TempDir()
+	at := time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC)
+	l, err := Open(dir, Options{Now: func() time.Time { return at }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = refusalsAtOnce + 3
+	for _, user := range []string{"first", "last"} {
+		for range each {
+			l.Record(Entry{Time: at, Event: EventToken, User: user, Verdict: Refused})
+		}
+		for u := range maxLimiters / 2 { // in the end, more are there than are remembered
+			l.Record(Entry{Time: at, Event: EventToken, User: user + strconv.Itoa(u), Verdict: Refused})
+		}
+	}
+	if n := len(l.limiters); n >= maxLimiters/2 {
+		t.Fatalf("%d limiters: none was forgotten", n)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int64{}
+	for _, e := range all(t, dir, Filter{}) {
+		if e.Reason == "" {
+			counts[e.User]++
+		}
+		counts[e.User] += e.Suppressed
+	}
+	for _, user := range []string{"first", "last"} {
+		if got := counts[user]; got != each {
+			t.Errorf("user %s: %d refusals are known, not %d", user, got, each)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -148,4 +149,17 @@ func environmentSettings(env map[string]string, known map[string]any) (l layer, 
 func Lookup(environ []string) func(string) string {
 	env := environment(environ)
 	return func(name string) string { return env[name] }
+}
+
+// Invoker returns the user who runs this process by sudo, and their group. ok
+// is false when it was not started so; only root is believed to be somebody
+// else.
+func Invoker(environ []string) (uid, gid int, ok bool) {
+	if os.Geteuid() != 0 {
+		return 0, 0, false
+	}
+	look := Lookup(environ)
+	u, uerr := strconv.ParseUint(look("SUDO_UID"), 10, 31)
+	g, gerr := strconv.ParseUint(look("SUDO_GID"), 10, 31)
+	return int(u), int(g), uerr == nil && gerr == nil
 }

@@ -76,3 +76,24 @@ func TestLookup(t *testing.T) {
 		t.Errorf("%q %q %q %q", get("A"), get("B"), get("C"), get("broken"))
 	}
 }
+
+func TestOnlyRootIsBelievedToBeAnother(t *testing.T) {
+	root := os.Geteuid() == 0
+	for name, tt := range map[string]struct {
+		environ  []string
+		uid, gid int
+		ok       bool
+	}{
+		"sudo":      {[]string{"SUDO_UID=1000", "SUDO_GID=1001"}, 1000, 1001, root},
+		"no sudo":   {nil, 0, 0, false},
+		"no group":  {[]string{"SUDO_UID=1000"}, 0, 0, false},
+		"no number": {[]string{"SUDO_UID=x", "SUDO_GID=1"}, 0, 0, false},
+		"below":     {[]string{"SUDO_UID=-1", "SUDO_GID=1"}, 0, 0, false},
+		"too large": {[]string{"SUDO_UID=4294967295", "SUDO_GID=1"}, 0, 0, false},
+	} {
+		uid, gid, ok := Invoker(tt.environ)
+		if ok != tt.ok || ok && (uid != tt.uid || gid != tt.gid) {
+			t.Errorf("%s: %d %d %t", name, uid, gid, ok)
+		}
+	}
+}

@@ -37,6 +37,10 @@ const retryShare = 10
 // before it has changed anything is done once more in the same job, where
 // another may well go better: see second.
 func (j *job) runAgent(ctx context.Context, d *desk, project *volume.Project, home *volume.Home) error {
+	// Nothing of the user runs now: what an earlier job left would run in this one.
+	if err := home.Clean(ctx, keptOfHome(home, j.inside())); err != nil {
+		return err
+	}
 	deadline := time.Now().Add(j.settings.TimeLimit)
 	if mended, err := agent.MendHome(home.Root(), j.settings.Agent.UID); err != nil {
 		j.log.Error("mend the agent's home", "error", err)
@@ -63,7 +67,7 @@ func (j *job) runAgent(ctx context.Context, d *desk, project *volume.Project, ho
 // runOnce runs the CLI until the deadline at most. It adds what the run used to
 // the summary.
 func (j *job) runOnce(ctx context.Context, d *desk, home *volume.Home, deadline time.Time) (r run, err error) {
-	inside := path.Join(fmt.Sprintf(projectsDir, j.wish.User), string(j.wish.Project))
+	inside := j.inside()
 	r.session = j.session(home, inside)
 	grant := d.socket.Grant(gateway.GrantOptions{
 		Job: j.id, Expires: deadline.Add(cleanupLimit),
@@ -193,6 +197,20 @@ func cause(o agent.Outcome) string {
 		s += ", standard error: " + o.Stderr
 	}
 	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// inside is the directory of the project in the sandbox.
+func (j *job) inside() string {
+	return path.Join(fmt.Sprintf(projectsDir, j.wish.User), string(j.wish.Project))
+}
+
+// keptOfHome returns the only file that stays in the agent's home from one job
+// to the next: what the CLI needs to continue the conversation.
+func keptOfHome(home *volume.Home, inside string) string {
+	if id := home.Session(); id != "" {
+		return agent.SessionFile(inside, id)
+	}
+	return ""
 }
 
 // session continues the project's conversation where there is one, else it

@@ -34,6 +34,7 @@ func browser(t *testing.T) context.Context {
 	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("ignore-certificate-errors", true), // of the tests' own servers
 		chromedp.Flag("host-resolver-rules", "MAP *.games.test 127.0.0.1, MAP games.test 127.0.0.1, MAP cdn.test 127.0.0.1, MAP evil.test 127.0.0.1"))...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)

@@ -40,7 +40,9 @@ const (
 )
 
 const (
-	maxHeaderBytes = 64 << 10
+	// MaxHeaderBytes is how large the header of a request for a game may be: a
+	// browser keeps up to 180 cookies of 4 KiB for a site, and sends all.
+	MaxHeaderBytes = 768 << 10
 	headerTimeout  = 10 * time.Second
 	readTimeout    = 30 * time.Second
 	writeTimeout   = 30 * time.Second // without progress
@@ -203,7 +205,7 @@ func (e Elsewhere) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 	var conns sync.WaitGroup // http.Server.Close does not wait for handlers
 	srv := &http.Server{
-		Handler: s, MaxHeaderBytes: maxHeaderBytes,
+		Handler: s, MaxHeaderBytes: MaxHeaderBytes,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

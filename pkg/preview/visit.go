@@ -120,7 +120,13 @@ func (v *visit) own() {
 	if !v.allowed() {
 		return
 	}
-	if query := v.r.URL.Query(); query.Has(tokenParameter) {
+	v.expireForeign()
+	query := v.r.URL.Query()
+	if query.Has(clearParameter) {
+		v.clear()
+		return
+	}
+	if query.Has(tokenParameter) {
 		v.enter(label, query)
 		return
 	}

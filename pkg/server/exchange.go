@@ -26,6 +26,7 @@ type exchange struct {
 	began   time.Time
 	status  int   // 0 until the header is written
 	err     error // what was refused or failed, for the log
+	early   bool  // refused before the secret was found to be right
 	cut     error // why the answer has no proper end: the connection is to be closed
 }
 
@@ -70,11 +71,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer x.recover(r)
 	switch {
 	case !ok:
+		x.early = true
 		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Not found", Hint: "GET /health tells whether the service is up"})
 	case !slices.Contains(found.methods, r.Method):
+		x.early = true
 		x.Header().Set("Allow", strings.Join(found.methods, ", "))
 		x.refuse(r, &dreamcore.Error{Code: codeMethod, Message: "Method not allowed", Hint: "use " + found.methods[0]})
 	case !found.open && !authorized(r.Header, s.cfg.Secrets()):
+		x.early = true
 		s.auditRefusal(r)
 		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Unauthorized"})
 	default:
@@ -126,6 +130,13 @@ func (x *exchange) recover(r *http.Request) {
 // account writes the access log. It names no secret, no prompt and no query.
 func (s *Server) account(x *exchange, r *http.Request, found route) {
 	level := slog.LevelInfo
+	if x.early {
+		ok, suppressed := s.refusals.admit(r.RemoteAddr, time.Now())
+		s.tellSuppressed(suppressed)
+		if !ok {
+			return
+		}
+	}
 	attrs := []slog.Attr{
 		slog.String("method", clip(r.Method)), slog.Int("status", x.status),
 		slog.Duration("duration", time.Since(x.began)),
@@ -150,6 +161,13 @@ func (s *Server) account(x *exchange, r *http.Request, found route) {
 		}
 	}
 	x.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+// tellSuppressed logs that refused requests were not logged.
+func (s *Server) tellSuppressed(n int64) {
+	if n > 0 {
+		s.log.Warn(refusalsSummaryMessage, refusalsSuppressedMember, n)
+	}
 }
 
 // clip shortens foreign text for the log.

@@ -132,14 +132,15 @@ func rename(err error, code dreamcore.Code, text string) error {
 	return &dreamcore.Error{Code: code, Message: text, Err: err}
 }
 
-// cacheControl: pages are always asked for anew, what they load may be kept.
+// cacheControl: pages are always asked for anew, what they load may be kept, by
+// the client alone: it is answered to whoever has the secret.
 func cacheControl(kind string) string {
 	switch {
 	case strings.HasPrefix(kind, "text/html"):
 		return "no-store"
 	case strings.HasPrefix(kind, "image/"), strings.HasPrefix(kind, "audio/"), strings.HasPrefix(kind, "font/"),
 		strings.HasPrefix(kind, "text/css"), strings.HasPrefix(kind, "text/javascript"):
-		return "public, max-age=3600"
+		return "private, max-age=3600"
 	}
 	return "no-cache"
 }

@@ -124,7 +124,7 @@ func TestGetFileAnswersAsTheContractSays(t *testing.T) {
 	for _, tt := range []struct{ path, body, kind, cache string }{
 		{"index.html", "<p>other", "text/html; charset=utf-8", "no-store"},
 		{"", "<p>other", "text/html; charset=utf-8", "no-store"},
-		{"game.js", "let a", "text/javascript; charset=utf-8", "public, max-age=3600"},
+		{"game.js", "let a", "text/javascript; charset=utf-8", "private, max-age=3600"},
 		{"notes.txt", "n", "text/plain; charset=utf-8", "no-cache"},
 	} {
 		resp, body := get("/get_file", "path", tt.path)

@@ -33,8 +33,41 @@ func (s *Server) previewsFirst(next http.Handler) http.Handler {
 			previews.ServeHTTP(w, r)
 			return
 		}
+		if headerBytes(r) > s.limits.MaxHeaderBytes+headerSlop {
+			w.Header().Set("Connection", "close")
+			http.Error(w, "431 Request Header Fields Too Large", http.StatusRequestHeaderFieldsTooLarge)
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// previewHeaderBytes is how large headers of requests for games may be: a
+// browser sends up to 180 cookies of 4 KiB, which any game of the domain can
+// have set.
+const previewHeaderBytes = 768 << 10
+
+// headerSlop is what net/http lets through beyond MaxHeaderBytes.
+const headerSlop = 4096
+
+// maxHeaderBytes is the limit of the listener, which is read before the host is
+// known. previewsFirst holds all other hosts to theirs.
+func (s *Server) maxHeaderBytes() int {
+	if s.cfg.Previews == nil {
+		return s.limits.MaxHeaderBytes
+	}
+	return max(s.limits.MaxHeaderBytes, previewHeaderBytes)
+}
+
+// headerBytes is about how large the header of a request was.
+func headerBytes(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Host)
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
 }
 
 // previewLink answers with an address of a game for browsers.

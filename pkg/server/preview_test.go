@@ -90,3 +90,25 @@ func TestWithoutPreviewsThereAreNoLinks(t *testing.T) {
 		t.Errorf("%d %v", status, o)
 	}
 }
+
+func TestCookiesOfGamesFitAndOtherHostsKeepTheirLimit(t *testing.T) {
+	sv := start(t, options{config: func(c *Config) { c.Limits.MaxHeaderBytes = 8 << 10 }})
+	status, _, o := sv.post("/preview_link", `{"user_id":"`+user+`","project_id":"`+project+`"}`)
+	address, err := url.Parse(o["url"].(string))
+	if status != 200 || err != nil {
+		t.Fatalf("%d %v", status, o)
+	}
+	sv.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for host, want := range map[string]int{address.Host: http.StatusSeeOther, "": http.StatusRequestHeaderFieldsTooLarge} {
+		req := sv.request(http.MethodGet, address.RequestURI(), "")
+		if host != "" {
+			req.Host = host
+		}
+		for i := range 180 {
+			req.AddCookie(&http.Cookie{Name: "c" + strings.Repeat("n", i), Value: strings.Repeat("x", 3900)})
+		}
+		if res := sv.do(req); res.StatusCode != want {
+			t.Errorf("host %q: status %d, not %d", host, res.StatusCode, want)
+		}
+	}
+}

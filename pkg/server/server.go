@@ -150,6 +150,8 @@ type Server struct {
 
 	prompts routing
 
+	refusals *refusals
+
 	checks  chan struct{} // has a value for each check that runs
 	waiting atomic.Int64  // checks that run or wait
 }
@@ -172,7 +174,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger}
+	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger, refusals: newRefusals()}
 	s.routes = newRoutes(s.endpoints())
 	s.checks = make(chan struct{}, s.limits.MaxChecks)
 	return s, nil
@@ -198,7 +200,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ReadHeaderTimeout:            s.limits.ReadHeaderTimeout,
 		ReadTimeout:                  s.limits.ReadTimeout,
 		IdleTimeout:                  s.limits.IdleTimeout,
-		MaxHeaderBytes:               s.limits.MaxHeaderBytes,
+		MaxHeaderBytes:               s.maxHeaderBytes(),
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
@@ -216,6 +218,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		<-ended // http.ErrServerClosed
 	}
 	open.wait()
+	s.tellSuppressed(s.refusals.rest())
 	return failed
 }
 

@@ -21,7 +21,8 @@ import (
 const MaxCopyBytes = 4 << 30
 
 // CopyOut copies the files that Files lists into the directory dest, makes it
-// where it is missing, and returns the copied files. A destination that is
+// where it is missing, and returns the copied files. What stock git could take
+// for a repository is left out too. A destination that is
 // not empty is CodeConflict unless force is set; then files of the same name
 // are replaced and others stay. Links in the destination are replaced where a
 // file goes, and refused where a directory should be: nothing is ever written
@@ -45,6 +46,9 @@ func (p *Project) CopyOut(ctx context.Context, dest string, force bool) (copied 
 	for f, err := range p.Files(ctx) {
 		if err != nil {
 			return copied, fmt.Errorf("copy the project: %w", err)
+		}
+		if gitName(f.Path) || strings.EqualFold(path.Base(f.Path), "HEAD") {
+			continue // stock git would take a directory for a repository, and run what that says
 		}
 		n, err := p.copyFile(ctx, root, f, left)
 		if errors.Is(err, errTooLarge) {

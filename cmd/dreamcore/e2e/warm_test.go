@@ -10,11 +10,11 @@ import (
 
 // marksScript leaves something everywhere, and then looks for it.
 const marksScript = `{"conversations":[
-	[{"tools":[{"name":"Bash","input":{"command":"mkdir -p /tmp/a/b; echo x >/tmp/a/b/c; chmod 0 /tmp/a/b; echo x >/dev/shm/y; echo x >$HOME/kept; (setsid sleep 1000 >/dev/null 2>&1 &); echo x >game.txt","description":"leave marks"}}]},{"text":"done"}],
-	[{"tools":[{"name":"Bash","input":{"command":"ls -A /tmp | grep -v -e claude -e cc-socks >seen.txt; ls -A /dev/shm >>seen.txt; ps -e -o comm= 2>/dev/null | grep sleep >>seen.txt; ls $HOME/kept >>seen.txt; cat game.txt >>seen.txt; true","description":"look for marks"}}]},{"text":"done"}]
+	[{"tools":[{"name":"Bash","input":{"command":"mkdir -p /tmp/a/b; echo x >/tmp/a/b/c; chmod 0 /tmp/a/b; echo x >/dev/shm/y; echo x >$HOME/left; for f in .bashrc .bash_profile .profile; do echo \"touch $PWD/owned\" >$HOME/$f; done; (setsid sleep 1000 >/dev/null 2>&1 &); echo x >game.txt","description":"leave marks"}}]},{"text":"done"}],
+	[{"tools":[{"name":"Bash","input":{"command":"ls -A /tmp | grep -v -e claude -e cc-socks >seen.txt; ls -A /dev/shm >>seen.txt; ps -e -o comm= 2>/dev/null | grep sleep >>seen.txt; ls $HOME >>seen.txt; bash -lic true 2>/dev/null; ls owned 2>/dev/null >>seen.txt; grep -q 'leave [m]arks' $HOME/.claude/projects/*/*.jsonl && echo resumed >>seen.txt; cat game.txt >>seen.txt; true","description":"look for marks"}}]},{"text":"done"}]
 ]}`
 
-func TestBetweenTwoJobsOfAUserNothingStaysButTheProject(t *testing.T) {
+func TestBetweenTwoJobsOfAUserNothingStaysButProjectAndConversation(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", writeScript(t, marksScript))
 	for i := range 2 {
@@ -25,7 +25,7 @@ func TestBetweenTwoJobsOfAUserNothingStaysButTheProject(t *testing.T) {
 		}
 	}
 	seen := h.must("sandbox", "exec", "user-"+alice, "--", "cat", project+"/seen.txt")
-	if want := "/kept\nx\n"; !strings.HasSuffix(seen, want) || strings.Count(seen, "\n") != 2 {
+	if seen != "resumed\nx\n" {
 		t.Errorf("the second job sees %q", seen)
 	}
 }

@@ -80,6 +80,7 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 		return err
 	}
 	spec.Root.Path = b.Root
+	b.Paths = Paths(b.Box, b.provider.exe, spec)
 	if err := b.provider.engine.Bundle(b.Box, spec); err != nil {
 		return err
 	}
@@ -290,6 +291,9 @@ func (b *box) Close(ctx context.Context) error {
 		return fmt.Errorf("close sandbox: %w", err)
 	}
 	b.closed = true
+	if ended := b.provider.marks.Ended; ended != nil {
+		ended(b.Box)
+	}
 	b.provider.forget(b.Box.ID)
 	return nil
 }

@@ -60,6 +60,9 @@ type Box struct {
 	Init     string   // the program on the host that becomes PID 1
 	PIDFile  string   // where Command writes
 	Cgroup   []string // directories of the group that its processes are in; none without root
+	// Paths are all that the engine needs of the machine: see Paths. They are set
+	// before Bundle is called.
+	Paths []string
 	// CgroupPath is the same group from the mount points of the hierarchies on.
 	CgroupPath string
 }
@@ -79,6 +82,13 @@ type Marks struct {
 	// Run runs what Command made to its end, where that takes more than Cmd.Run.
 	// Nil is Cmd.Run.
 	Run func(box Box, cmd *exec.Cmd) error
+	// Ended frees what the engine holds for a box, whose processes have ended.
+	// It is called at least once for every box that Bundle was called with. Nil
+	// is nothing.
+	Ended func(box Box)
+	// Command is the name of the process of Command until it takes another one;
+	// "" is that of the program.
+	Command string
 	// Argument is one that all processes of an instance's sandboxes have on
 	// their command lines, beside the id of the sandbox. Nil: the engine does
 	// not run without root.

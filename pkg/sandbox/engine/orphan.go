@@ -25,7 +25,10 @@ func (p *Provider) reapOrphans() error {
 	if err != nil {
 		return err
 	}
-	own := filepath.Base(p.exe)
+	own := p.marks.Command
+	if own == "" {
+		own = filepath.Base(p.exe)
+	}
 	own = own[:min(len(own), MaxComm)]
 	for _, name := range names {
 		raw, err := os.ReadFile(name)

@@ -8,6 +8,8 @@ package gvisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -53,11 +55,36 @@ type Config struct {
 
 // New makes a provider and removes what dead instances have left in the same
 // directory. The caller must Close it.
+//
+// Sandboxes are started from the program as it is now: that it is replaced or
+// removed while a service runs keeps no sandbox from starting, and starts none
+// with a program that is not the service's own.
 func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
-	return engine.New(ctx, engine.Config{Engine: gvisor{cfg.Exe}, Exe: cfg.Exe, Dir: cfg.Dir, Logger: cfg.Logger})
+	if !filepath.IsAbs(cfg.Exe) {
+		return nil, fmt.Errorf("prepare sandboxes: the program %q is not an absolute path", cfg.Exe)
+	}
+	exe, err := os.Open(cfg.Exe)
+	if err != nil {
+		return nil, fmt.Errorf("prepare sandboxes: %w", err)
+	}
+	p, err := engine.New(ctx, engine.Config{
+		Engine: gvisor{exe}, Exe: cfg.Exe, Dir: cfg.Dir, Logger: cfg.Logger, Closed: exe.Close,
+	})
+	if err != nil {
+		return nil, errors.Join(err, exe.Close())
+	}
+	return p, nil
 }
 
-type gvisor struct{ exe string }
+// gvisor starts the engine from a descriptor of our program.
+type gvisor struct{ exe *os.File }
+
+// program is the path of our program for a child of ours that is given the
+// descriptor, before it becomes the program.
+const program = "/proc/self/fd/3"
+
+// self is our program for a process that runs it, and for a child of that.
+const self = "/proc/self/exe"
 
 func (g gvisor) Name() string { return Name }
 
@@ -67,7 +94,7 @@ func (g gvisor) Prepare(dir string) error {
 		return err
 	}
 	for _, name := range []string{SentryName, PrewarmerName} {
-		if err := os.Symlink(g.exe, filepath.Join(dir, sidecarDir, name)); err != nil {
+		if err := os.Symlink(self, filepath.Join(dir, sidecarDir, name)); err != nil {
 			return err
 		}
 	}
@@ -110,7 +137,8 @@ func (g gvisor) Command(ctx context.Context, box engine.Box) *exec.Cmd {
 		// Without these a failed boot shows as EOF.
 		"--log="+logPath, "--log-format=json", "--debug-log="+logPath,
 		"run", "--detach", "--bundle", box.Dir, "--pid-file", box.PIDFile, box.ID)
-	cmd := exec.CommandContext(ctx, g.exe, args...)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.ExtraFiles = []*os.File{g.exe}
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", sidecarEnv + "=" + filepath.Join(box.Instance, sidecarDir)}
 	return cmd
 }
@@ -118,11 +146,27 @@ func (g gvisor) Command(ctx context.Context, box engine.Box) *exec.Cmd {
 func (g gvisor) Marks() engine.Marks {
 	return engine.Marks{
 		Title: "gVisor", State: stateDir,
+		Command:       filepath.Base(program),
 		HostProcesses: func(inside int) int { return hostProcesses + hostPerGuest*inside },
 		Orphans:       []string{"exe", SentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:engine.MaxComm]},
 		Children:      gofers,
 		Argument:      rootFlag,
+		Run:           run,
 	}
+}
+
+// run runs a command that sees no disk of another user: see engine.HideDisks.
+// Without root there are no such disks, and mounts are not ours to change.
+func run(box engine.Box, cmd *exec.Cmd) error {
+	if os.Geteuid() != 0 || len(box.Cgroup) == 0 {
+		return cmd.Run()
+	}
+	return engine.InMounts(func() error {
+		if err := engine.HideDisks(box.Paths); err != nil {
+			return fmt.Errorf("hide the disks of other users: %w", err)
+		}
+		return nil
+	}, cmd.Run)
 }
 
 // gofers are the gofers of a sandbox.

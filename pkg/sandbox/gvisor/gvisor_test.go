@@ -139,3 +139,39 @@ func TestProgramsSeeTheLimitAsTheirMemory(t *testing.T) {
 		}
 	}
 }
+
+func TestSandboxesStartWithoutTheProgramsFile(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
+	raw, err := os.ReadFile(sandboxtest.Binary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(t.TempDir(), "dreamcore")
+	if err := os.WriteFile(exe, raw, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p, root := sandboxtest.Opener(exe, start)(t, t.TempDir())
+	for what, change := range map[string]func() error{
+		"removed": func() error { return os.RemoveAll(exe) },
+		"replaced": func() error { // as installers do it, not by writing into the file
+			return errors.Join(os.RemoveAll(exe), os.WriteFile(exe, []byte("#!/bin/sh\nexit 1\n"), 0o755))
+		},
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		sb, err := p.Create(t.Context(), sandbox.Spec{Root: root})
+		if err != nil {
+			t.Fatalf("with the program %s: %v", what, err)
+		}
+		if got := sandboxtest.Output(t, sb, "echo alive"); got != "alive\n" {
+			t.Errorf("with the program %s: %q", what, got)
+		}
+		if err := sb.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := os.RemoveAll(exe); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -11,10 +11,11 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 )
 
-var kernel = oci.Kernel{UID: 10000, GID: 10001, Cgroup: "/dreamcore/i-1/s-1"}
+var kernel = oci.Kernel{UID: 10000, GID: 10001, Range: 7, Userns: "/state/userns", Cgroup: "/dreamcore/i-1/s-1"}
 
 // bundle writes a bundle and reads its configuration.
 func bundle(t *testing.T, k *oci.Kernel) specs.Spec {
@@ -50,38 +51,69 @@ func outside(t *testing.T, m []specs.LinuxIDMapping, id uint32) uint32 {
 	return 0
 }
 
-func TestSharedKernelMapsOneUserToItself(t *testing.T) {
+func TestSharedKernelHasIdsOfItsOwn(t *testing.T) {
 	for _, user := range []uint32{1, 998, 10000, 65533, 65535, 65536, 1_000_000} {
-		k := kernel
-		k.UID, k.GID = user, user+1
-		if user+1 == 65534 {
-			k.GID = 7
-		}
-		c := bundle(t, &k)
-		if got := outside(t, c.Linux.UIDMappings, k.UID); got != k.UID {
-			t.Errorf("user %d is %d outside", k.UID, got)
-		}
-		if got := outside(t, c.Linux.GIDMappings, k.GID); got != k.GID {
-			t.Errorf("group %d is %d outside", k.GID, got)
-		}
-		hosts := map[uint32]bool{}
-		for id := range uint32(1 << 16) {
-			got := outside(t, c.Linux.UIDMappings, id)
-			if id != k.UID && (got < oci.FirstID || got >= oci.FirstID+1<<16) || hosts[got] {
-				t.Fatalf("with the user %d, %d is %d outside", user, id, got)
+		for _, number := range []oci.Range{0, 1, oci.Ranges - 1} {
+			k := kernel
+			k.UID, k.GID, k.Range = user, user+1, number
+			if user+1 == 65534 {
+				k.GID = 7
 			}
-			hosts[got] = true
+			users, err := k.UIDMappings()
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, last := uint64(oci.FirstID)+uint64(number)<<16, uint64(oci.FirstID)+uint64(number+1)<<16-1
+			if last > 1<<31-2 {
+				t.Fatalf("the range %d ends at %d", number, last)
+			}
+			hosts := map[uint32]bool{}
+			for _, id := range append(slices.Collect(seq(0, 65535)), user) {
+				got := outside(t, users, id)
+				if uint64(got) < first || uint64(got) > last || hosts[got] && id != user {
+					t.Fatalf("with the user %d in range %d, %d is %d outside", user, number, id, got)
+				}
+				hosts[got] = true
+			}
+			checkOwned(t, bundle(t, &k), k)
 		}
 	}
 }
 
-func TestSharedKernelRefusesUsersThatCannotBeMapped(t *testing.T) {
-	for _, id := range []uint32{0, 65534, oci.FirstID, oci.FirstID + 5, 1<<32 - 1} {
-		for _, k := range []oci.Kernel{{UID: id, GID: 1}, {UID: 1, GID: id}} {
-			if err := oci.WriteBundle(t.TempDir(), "/opt/dreamcore", spec, &k); err == nil {
-				t.Errorf("%+v was taken", k)
+// seq counts.
+func seq(from, to uint32) func(yield func(uint32) bool) {
+	return func(yield func(uint32) bool) {
+		for i := from; i < to && yield(i); i++ {
+		}
+	}
+}
+
+// checkOwned checks that what can be written belongs to the sandbox's user on
+// the disk, and that what cannot is as it is.
+func checkOwned(t *testing.T, c specs.Spec, k oci.Kernel) {
+	t.Helper()
+	users, _ := k.UIDMappings()
+	groups, _ := k.GIDMappings()
+	writable := 0
+	for _, m := range c.Mounts {
+		if m.Type != "bind" || !slices.Contains(m.Options, "rw") {
+			if m.UIDMappings != nil || m.GIDMappings != nil {
+				t.Errorf("%s is mapped", m.Destination)
+			}
+			continue
+		}
+		writable++
+		for id, want := range map[uint32]uint32{0: 0, k.UID: outside(t, users, k.UID), k.UID + 1: k.UID + 1, 65534: 65534, oci.FirstID - 1: oci.FirstID - 1} {
+			if got := outside(t, m.UIDMappings, id); got != want {
+				t.Errorf("files of the user %d in %s belong to %d, not to %d", id, m.Destination, got, want)
 			}
 		}
+		if got, want := outside(t, m.GIDMappings, k.GID), outside(t, groups, k.GID); got != want {
+			t.Errorf("files of the group in %s belong to %d, not to %d", m.Destination, got, want)
+		}
+	}
+	if writable == 0 {
+		t.Error("nothing can be written")
 	}
 }
 
@@ -120,7 +152,7 @@ func TestSystemCallsOfASharedKernel(t *testing.T) {
 		kexec_load kexec_file_load init_module finit_module delete_module open_by_handle_at name_to_handle_at
 		reboot swapon swapoff syslog acct quotactl quotactl_fd settimeofday clock_settime adjtimex iopl ioperm
 		sethostname setdomainname mknod_at lookup_dcookie nfsservctl vhangup fanotify_init fanotify_mark mbind
-		move_pages migrate_pages set_mempolicy modify_ldt uselib ustat sysfs vm86 mq_open socketcall vmsplice no_such_call`)
+		move_pages migrate_pages set_mempolicy modify_ldt uselib ustat sysfs vm86 mq_open socketcall vmsplice io_setup io_submit no_such_call`)
 	for _, call := range refused {
 		if allows(s, call, 0) {
 			t.Errorf("%s is allowed", call)
@@ -160,7 +192,11 @@ func TestSharedKernelAddsAndTakesNothingElseAway(t *testing.T) {
 		}
 	}
 	for _, n := range []specs.LinuxNamespaceType{specs.UserNamespace, specs.CgroupNamespace, specs.NetworkNamespace} {
-		if !slices.Contains(hard.Linux.Namespaces, specs.LinuxNamespace{Type: n}) {
+		own := specs.LinuxNamespace{Type: n}
+		if n == specs.UserNamespace {
+			own.Path = kernel.Userns
+		}
+		if !slices.Contains(hard.Linux.Namespaces, own) {
 			t.Errorf("there is no %s namespace of its own", n)
 		}
 	}
@@ -169,8 +205,12 @@ func TestSharedKernelAddsAndTakesNothingElseAway(t *testing.T) {
 			t.Errorf("%s is not masked", p)
 		}
 	}
+	set, _, err := sandbox.ParseRlimits(hard.Process.Args[1:])
+	if err != nil || len(hard.Process.Rlimits) > 0 {
+		t.Errorf("limits of PID 1: %v, of the engine: %+v", err, hard.Process.Rlimits)
+	}
 	for _, l := range plain.Process.Rlimits {
-		if !slices.Contains(hard.Process.Rlimits, l) {
+		if l.Hard != l.Soft || !slices.Contains(set, sandbox.Rlimit{Name: l.Type, Value: l.Hard}) {
 			t.Errorf("the limit %+v is gone", l)
 		}
 	}

@@ -19,6 +19,9 @@ var refusedCalls = []string{
 	"adjtimex", "clock_adjtime", "clock_adjtime64", // the clock
 	"mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedreceive_time64", "mq_timedsend", "mq_timedsend_time64", "mq_unlink",
 	"epoll_ctl_old", "epoll_wait_old", "socketcall",
+	// Requests for asynchronous input and output are counted for the whole
+	// machine (fs.aio-max-nr), so that one guest could take all of them.
+	"io_setup", "io_submit", "io_getevents", "io_pgetevents", "io_pgetevents_time64", "io_cancel", "io_destroy",
 }
 
 // families are the kinds of sockets that guests may make. Without a network

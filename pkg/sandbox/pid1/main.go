@@ -2,6 +2,7 @@ package pid1
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -15,6 +16,10 @@ const CleanRole = "clean"
 // directories, but nothing else.
 const SpecialPrefix = "--special="
 
+// PauseRole is the argument that tells the program on the host to do nothing
+// until the end of its input: it holds a namespace that it was started in.
+const PauseRole = "pause"
+
 // Main is the program inside a sandbox: the supervisor, which talks over its
 // standard input and output, or the removal of what an ended job has left, or the
 // attempts of a check.
@@ -24,6 +29,17 @@ func Main(args []string) error {
 	}
 	if len(args) > 1 && args[0] == TryRole {
 		return Try(args[1:], os.Stdout)
+	}
+	if len(args) == 1 && args[0] == PauseRole {
+		_, err := io.Copy(io.Discard, os.Stdin)
+		return err
+	}
+	limits, args, err := sandbox.ParseRlimits(args)
+	if err == nil {
+		err = setRlimits(limits)
+	}
+	if err != nil {
+		return fmt.Errorf("PID 1: %w", err)
 	}
 	r, err := sandbox.ParseRelay(args)
 	if err != nil {

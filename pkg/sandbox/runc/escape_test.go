@@ -67,6 +67,7 @@ var calls = []struct {
 	{"socket to packets", unix.SYS_SOCKET, fmt.Sprintf("%d, 3, 0", unix.AF_PACKET)},
 	{"socket to the kernel's ciphers", unix.SYS_SOCKET, fmt.Sprintf("%d, 5, 0", unix.AF_ALG)},
 	{"socket to the hypervisor", unix.SYS_SOCKET, fmt.Sprintf("%d, 1, 0", unix.AF_VSOCK)},
+	{"io_setup", unix.SYS_IO_SETUP, `1, 0`},
 	{"mq_open", unix.SYS_MQ_OPEN, `"x", 66, 384, 0`},
 	{"fanotify_init", unix.SYS_FANOTIFY_INIT, `0, 0`},
 	{"quotactl", unix.SYS_QUOTACTL, `0, 0, 0, 0`},
@@ -121,16 +122,12 @@ func TestGuestsAreNobodyOutside(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"uid_map", "gid_map"} {
-		same := uint32(sandboxtest.UID)
-		if name == "gid_map" {
-			same = sandboxtest.GID
-		}
 		for _, line := range strings.Split(strings.TrimSpace(sandboxtest.Output(t, sb, "cat /proc/self/"+name)), "\n") {
 			var inside, outside, size uint32
 			if _, err := fmt.Sscan(line, &inside, &outside, &size); err != nil {
 				t.Fatal(err)
 			}
-			if outside < oci.FirstID && (inside != same || outside != same || size != 1) {
+			if outside < oci.FirstID {
 				t.Errorf("%s: %s", name, line)
 			}
 		}

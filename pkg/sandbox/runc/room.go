@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 )
 
 // room is what a command of runc sees of the machine's mounts. It has a mount
@@ -27,7 +27,7 @@ import (
 //   - Of cgroup v1 there are only the hierarchies that our groups live in: runc
 //     would make groups in all of them, for somebody to remove.
 type room struct {
-	root string   // of the sandbox, on the host
+	root string   // of the sandbox, on the host; "": none is needed
 	at   string   // where it is in the room
 	hide []string // mount points
 }
@@ -63,38 +63,15 @@ func place(paths []string) (string, error) {
 // do runs f in the room, and waits for it. Whatever process f starts is in the
 // room too. f must not start goroutines that need it.
 func (r room) do(f func() error) error {
-	done := make(chan error, 1)
-	go r.occupy(done, f)
-	return <-done
-}
-
-// occupy gives a thread the room's view. The thread is never used for anything
-// else: it ends with this goroutine, which stays locked to it.
-func (r room) occupy(done chan<- error, f func() error) {
-	runtime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() {
-		// The first thread cannot end, and is what /proc/self shows. Another
-		// goroutine is certain to run on another thread while we hold this.
-		other := make(chan error, 1)
-		go r.occupy(other, f)
-		done <- <-other
-		runtime.UnlockOSThread()
-		return
-	}
-	if err := r.furnish(); err != nil {
-		done <- fmt.Errorf("prepare the mounts of runc: %w", err)
-		return
-	}
-	done <- f()
+	return engine.InMounts(func() error {
+		if err := r.furnish(); err != nil {
+			return fmt.Errorf("prepare the mounts of runc: %w", err)
+		}
+		return nil
+	}, f)
 }
 
 func (r room) furnish() error {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-		return os.NewSyscallError("unshare", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return os.NewSyscallError("make mounts private", err)
-	}
 	for _, dir := range r.hide {
 		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("hide %s: %w", dir, err)
@@ -102,6 +79,9 @@ func (r room) furnish() error {
 	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if r.root == "" {
+		return nil
 	}
 	if err := unix.Mount(r.root, r.at, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount the root at %s: %w", r.at, err)

@@ -40,7 +40,7 @@ const initProcesses = 64
 type Config struct {
 	Exe    string // absolute path of our program, which everybody may execute
 	Dir    string // where bundles and engine state live; shared by instances
-	UID    uint32 // the sandbox's user, whose files have the same owner outside
+	UID    uint32 // the sandbox's user, who owns the files of projects on the disk
 	GID    uint32 // the sandbox's group
 	Logger *slog.Logger
 }
@@ -66,12 +66,26 @@ func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := engine.New(ctx, engine.Config{
-		Engine: runc{cfg: cfg, program: program, hide: hide},
-		Exe:    cfg.Exe, Dir: cfg.Dir, Logger: cfg.Logger, Closed: shared.close,
-	})
+	p, err := start(ctx, cfg, runc{cfg: cfg, program: program, hide: hide})
 	if err != nil {
 		return nil, errors.Join(err, shared.close())
+	}
+	return p, nil
+}
+
+func start(ctx context.Context, cfg Config, r runc) (p *engine.Provider, err error) {
+	if !filepath.IsAbs(cfg.Exe) || !filepath.IsAbs(cfg.Dir) {
+		return nil, fmt.Errorf("prepare sandboxes: %q and %q must be absolute paths", cfg.Exe, cfg.Dir)
+	}
+	if r.ranges, err = openRanges(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("prepare the user ids of sandboxes: %w", err)
+	}
+	p, err = engine.New(ctx, engine.Config{
+		Engine: r, Exe: cfg.Exe, Dir: cfg.Dir, Logger: cfg.Logger,
+		Closed: func() error { return errors.Join(r.ranges.close(), shared.close()) },
+	})
+	if err != nil {
+		return nil, errors.Join(err, r.ranges.close())
 	}
 	return p, nil
 }
@@ -122,16 +136,28 @@ type runc struct {
 	cfg     Config
 	program *os.File
 	hide    []string
+	ranges  *ranges
 }
 
 func (r runc) Name() string { return Name }
 
-// Prepare has nothing to make: runc makes the directory of its records.
-func (r runc) Prepare(string) error { return nil }
+// Prepare makes nothing, for runc makes the directory of its records: it tries
+// what the kernel and the file system must be able to do.
+func (r runc) Prepare(dir string) error {
+	init := filepath.Join(dir, engine.SupervisorName)
+	if _, err := os.Lstat(init); err != nil {
+		init = r.cfg.Exe
+	}
+	return checkMappable(init, dir, oci.Kernel{UID: r.cfg.UID, GID: r.cfg.GID})
+}
 
 // Bundle writes the bundle for a root that is where the room has it.
 func (r runc) Bundle(box engine.Box, spec sandbox.Spec) error {
-	if err := give(box.Root); err != nil {
+	ids, err := r.ranges.take(box.ID)
+	if err != nil {
+		return err
+	}
+	if err := give(box.Root, ids); err != nil {
 		return fmt.Errorf("give the root to the sandbox: %w", err)
 	}
 	at, err := place(r.paths(box, spec))
@@ -141,8 +167,12 @@ func (r runc) Bundle(box engine.Box, spec sandbox.Spec) error {
 	if err := os.Symlink(at, placeLink(box)); err != nil {
 		return err
 	}
+	k := r.kernel(box, ids)
+	if err := os.WriteFile(k.Userns, nil, 0o600); err != nil { // to mount the namespace over
+		return err
+	}
 	spec.Root.Path = at
-	return oci.WriteBundle(box.Dir, box.Init, spec, &oci.Kernel{UID: r.cfg.UID, GID: r.cfg.GID, Cgroup: box.CgroupPath})
+	return oci.WriteBundle(box.Dir, box.Init, spec, &k)
 }
 
 // placeLink is a link in the bundle that tells where its root is in the room.
@@ -161,12 +191,12 @@ func (r runc) paths(box engine.Box, spec sandbox.Spec) []string {
 
 // give makes the directories of a root belong to root inside, who makes the
 // mount points that are missing. Files may be other sandboxes' too.
-func give(root string) error {
+func give(root string, ids oci.Range) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		return os.Lchown(path, oci.RootID, oci.RootID)
+		return os.Lchown(path, int(ids.Root()), int(ids.Root()))
 	})
 }
 
@@ -188,7 +218,17 @@ func (r runc) run(box engine.Box, cmd *exec.Cmd) error {
 	if err != nil {
 		return err
 	}
-	return room{root: box.Root, at: at, hide: r.hide}.do(cmd.Run)
+	ids, ok := r.ranges.of(box.ID)
+	if !ok {
+		return fmt.Errorf("the sandbox %s has no user ids", box.ID)
+	}
+	k := r.kernel(box, ids)
+	return room{root: box.Root, at: at, hide: r.hide}.do(func() error {
+		if err := bindUserns(box.Init, k, k.Userns); err != nil {
+			return err
+		}
+		return cmd.Run()
+	})
 }
 
 func (r runc) Marks() engine.Marks {
@@ -199,5 +239,6 @@ func (r runc) Marks() engine.Marks {
 		// somebody waits, is called by its descriptor.
 		Orphans: []string{"exe", "runc:[0:PARENT]", "runc:[1:CHILD]", "runc:[2:INIT]", oci.InitRole},
 		Run:     r.run,
+		Ended:   func(box engine.Box) { r.ranges.give(box.ID) },
 	}
 }

@@ -26,6 +26,7 @@ func testSandboxes(t *testing.T, open Open) {
 	t.Run("interrupted creation leaves nothing", func(t *testing.T) { testInterruptedCreate(t, r) })
 	t.Run("limits", func(t *testing.T) { testLimits(t, r) })
 	t.Run("attacks on limits", func(t *testing.T) { testAttacks(t, r) })
+	t.Run("limits of the kernel by user", func(t *testing.T) { testKernelLimits(t, r) })
 	t.Run("several at once", func(t *testing.T) { testSeveral(t, r) })
 	t.Run("lost", func(t *testing.T) { testLost(t, r) })
 	t.Run("close", func(t *testing.T) { testClose(t, r) })

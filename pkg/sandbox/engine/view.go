@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// InMounts runs f on a thread with a mount namespace of its own, after prepare
+// has changed the mounts there, and waits for it. Whatever process f starts
+// sees these mounts; nothing of them is there for others, or stays when f has
+// ended. f must not start goroutines that need them.
+func InMounts(prepare, f func() error) error {
+	done := make(chan error, 1)
+	go inMounts(done, prepare, f)
+	return <-done
+}
+
+// inMounts gives a thread the view. The thread is never used for anything else:
+// it ends with this goroutine, which stays locked to it.
+func inMounts(done chan<- error, prepare, f func() error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The first thread cannot end, and is what /proc/self shows. Another
+		// goroutine is certain to run on another thread while we hold this.
+		other := make(chan error, 1)
+		go inMounts(other, prepare, f)
+		done <- <-other
+		runtime.UnlockOSThread()
+		return
+	}
+	err := os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS))
+	if err == nil {
+		err = os.NewSyscallError("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	}
+	if err == nil {
+		err = prepare()
+	}
+	if err == nil {
+		err = f()
+	}
+	done <- err
+}
+
+// HideDisks unmounts, in the mount namespace of this thread, the file systems on
+// loop devices that none of paths is on, nor has in it: those of other users. A
+// sandbox that started with them in its copy of the mounts would keep their
+// devices attached for as long as it lives.
+func HideDisks(paths []string) error {
+	table, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	mounts, err := mountinfo.GetMountsFromReader(table, nil)
+	if err != nil {
+		return err
+	}
+	for _, name := range strangeDisks(mounts, paths) {
+		// One that is gone has taken its reason with it.
+		if err := unix.Unmount(name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return &os.PathError{Op: "unmount", Path: name, Err: err}
+		}
+	}
+	return nil
+}
+
+// strangeDisks are the mount points of loop devices that have nothing to do with
+// paths, the last one first.
+func strangeDisks(mounts []*mountinfo.Info, paths []string) (names []string) {
+	for _, m := range slices.Backward(mounts) {
+		if !strings.HasPrefix(m.Source, "/dev/loop") || m.Mountpoint == "/" {
+			continue
+		}
+		if !slices.ContainsFunc(paths, func(p string) bool { return within(p, m.Mountpoint) || within(m.Mountpoint, p) }) {
+			names = append(names, m.Mountpoint)
+		}
+	}
+	return names
+}
+
+// within reports whether path is dir or below it.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// Paths are all that an engine needs of the machine for a sandbox, as they are
+// named and with their links followed.
+func Paths(box Box, exe string, spec sandbox.Spec) (paths []string) {
+	all := []string{box.Instance, box.Init, exe}
+	for _, m := range slices.Concat(spec.Root.Mounts, spec.Mounts) {
+		if m.Source != "" {
+			all = append(all, m.Source)
+		}
+	}
+	for _, p := range all {
+		paths = append(paths, p)
+		if real, err := filepath.EvalSymlinks(p); err == nil && real != p { // a missing one is the engine's to report
+			paths = append(paths, real)
+		}
+	}
+	return paths
+}

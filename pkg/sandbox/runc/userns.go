@@ -1,0 +1,179 @@
+package runc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
+)
+
+// usernsFile, in a bundle, is where the room has the sandbox's user namespace.
+const usernsFile = "userns"
+
+// A user namespace that runc makes itself belongs to root, and the kernel
+// counts what a guest takes (inotify instances, pending signals, locked memory)
+// to the guest and to the owner of its namespace: a few sandboxes would leave
+// root of the machine without. So each namespace is made here, and belongs to
+// root of the sandbox's own range.
+
+// bindUserns makes a user namespace and mounts it at a path. It must be called
+// on a thread that is locked, has mounts of its own and is thrown away if this
+// fails. init is a program that waits under the role of pid1.PauseRole.
+func bindUserns(init string, k oci.Kernel, at string) error {
+	program, err := os.Open(init)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	hold, end, err := startPaused(program, k)
+	if err != nil {
+		return fmt.Errorf("make a user namespace: %w", err)
+	}
+	err = unix.Mount(fmt.Sprintf("/proc/%d/ns/user", hold.Process.Pid), at, "", unix.MS_BIND, "")
+	if err != nil {
+		err = fmt.Errorf("mount the user namespace at %s: %w", at, err)
+	}
+	_ = end.Close()
+	return errors.Join(err, hold.Wait())
+}
+
+// startPaused starts a program that holds a new user namespace, until its input
+// is closed. The caller must do that and then wait for it.
+func startPaused(program *os.File, k oci.Kernel) (hold *exec.Cmd, end io.Closer, err error) {
+	users, err := k.UIDMappings()
+	if err != nil {
+		return nil, nil, err
+	}
+	groups, err := k.GIDMappings()
+	if err != nil {
+		return nil, nil, err
+	}
+	hold = exec.Command("/proc/self/fd/3", pid1.PauseRole)
+	hold.Args[0] = oci.InitRole
+	hold.Env = []string{}
+	hold.Dir = "/"
+	hold.ExtraFiles = []*os.File{program}
+	hold.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:    true, // as every command that somebody waits for
+		Cloneflags: syscall.CLONE_NEWUSER, UidMappings: sysMappings(users), GidMappings: sysMappings(groups),
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{Uid: 0, Gid: 0},
+	}
+	end, err = hold.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	err = as(k.Range.Root(), hold.Start)
+	if err != nil {
+		return nil, nil, errors.Join(err, end.Close())
+	}
+	return hold, end, nil
+}
+
+func sysMappings(list []specs.LinuxIDMapping) (m []syscall.SysProcIDMap) {
+	for _, r := range list {
+		m = append(m, syscall.SysProcIDMap{ContainerID: int(r.ContainerID), HostID: int(r.HostID), Size: int(r.Size)})
+	}
+	return m
+}
+
+// as runs f with another effective user and all capabilities. The thread must
+// be locked, and thrown away after an error.
+func as(uid uint32, f func() error) error {
+	const same = ^uintptr(0)
+	// The package unix would change all threads.
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); e != 0 {
+		return os.NewSyscallError("setresuid", e)
+	}
+	err := raise()
+	if err == nil {
+		err = f()
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same); e != 0 {
+		return errors.Join(err, os.NewSyscallError("setresuid", e))
+	}
+	return errors.Join(err, raise())
+}
+
+// raise makes the thread's capabilities effective: they sleep when the
+// effective user is not root any more.
+func raise() error {
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&h, &data[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	for i := range data {
+		data[i].Effective = data[i].Permitted
+	}
+	if err := unix.Capset(&h, &data[0]); err != nil {
+		return os.NewSyscallError("capset", err)
+	}
+	return nil
+}
+
+// checkMappable makes sure that files in dir can be mounted with other owners:
+// that is how files of projects belong to one user on the disk, and to another
+// one in every sandbox.
+func checkMappable(init, dir string, k oci.Kernel) error {
+	err := room{}.do(func() error {
+		program, err := os.Open(init)
+		if err != nil {
+			return err
+		}
+		defer program.Close()
+		hold, end, err := startPaused(program, k)
+		if err != nil {
+			return err
+		}
+		err = mapTree(dir, fmt.Sprintf("/proc/%d/ns/user", hold.Process.Pid))
+		_ = end.Close()
+		return errors.Join(err, hold.Wait())
+	})
+	if err == nil {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code: dreamcore.CodeSetup, Message: "the user ids of runc's sandboxes cannot be mapped in " + dir, Err: err,
+		Hint: "runc needs Linux 5.12 or newer and a state directory on ext4, xfs, btrfs or another file system that takes id-mapped mounts; or use gVisor",
+	}
+}
+
+// mapTree makes a mount of dir with the mapping of a user namespace, which no
+// other process sees and which goes away at once.
+func mapTree(dir, userns string) error {
+	ns, err := os.Open(userns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return &os.PathError{Op: "open_tree", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return &os.PathError{Op: "mount_setattr", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// kernel is what the sandbox of a box needs of the machine's kernel.
+func (r runc) kernel(box engine.Box, n oci.Range) oci.Kernel {
+	return oci.Kernel{
+		UID: r.cfg.UID, GID: r.cfg.GID, Range: n,
+		Userns: filepath.Join(box.Dir, usernsFile), Cgroup: box.CgroupPath,
+	}
+}
