@@ -40,13 +40,13 @@ import (
 
 // Bounds of one version. What goes beyond is left out and logged.
 const (
-	MaxFiles      = 100_000   // names of any kind
-	MaxDepth      = 64        // directories inside each other
-	MaxFileBytes  = 256 << 20 // of one file
-	MaxTotalBytes = 4 << 30   // of all files
-	maxMessage    = 64 << 10  // bytes
-	maxLog        = 1000      // commits that Log returns
-	maxShown      = 4 << 10   // bytes of a message that Log returns
+	MaxFiles      = dreamcore.MaxTreeNames // names of any kind
+	MaxDepth      = dreamcore.MaxTreeDepth // directories inside each other
+	MaxFileBytes  = 256 << 20              // of one file
+	MaxTotalBytes = 4 << 30                // of all files
+	maxMessage    = 64 << 10               // bytes
+	maxLog        = 1000                   // commits that Log returns
+	maxShown      = 4 << 10                // bytes of a message that Log returns
 )
 
 const (
@@ -103,24 +103,13 @@ func (s *Store) Log(ctx context.Context, user dreamcore.UserID, project dreamcor
 	if err != nil {
 		return nil, diskError("open the history", err)
 	}
-	next, err := r.head()
-	if err != nil {
-		return nil, r.damaged(err)
-	}
 	var versions []Version
-	for !next.IsZero() && len(versions) < limit {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("read the history: %w", err)
-		}
-		c, err := object.GetCommit(r.store, next)
-		if err != nil {
-			return nil, r.damaged(err)
-		}
-		versions = append(versions, Version{Hash: next.String(), Message: shown(c.Message), When: c.Committer.When})
-		next = plumbing.ZeroHash
-		if len(c.ParentHashes) > 0 {
-			next = c.ParentHashes[0]
-		}
+	err = r.walk(ctx, func(hash plumbing.Hash, c *object.Commit) bool {
+		versions = append(versions, Version{Hash: hash.String(), Message: shown(c.Message), When: c.Committer.When})
+		return len(versions) < limit
+	})
+	if err != nil {
+		return nil, r.unreadable(ctx, err)
 	}
 	return versions, nil
 }

@@ -34,7 +34,8 @@ type writer struct {
 	zip     *zlib.Writer
 	buf     bytes.Buffer // of what is written
 	content []byte       // of what is read
-	dirty   []string     // paths of objects that may not be on the disk yet
+	dirty   []string     // paths of objects that may not be on the disk yet, as many as are synced one by one
+	added   int64        // bytes on disk of what was written
 }
 
 func newWriter(repo string) *writer {
@@ -54,7 +55,7 @@ func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash)
 		return hash, nil
 	}
 	path := w.path(hash)
-	w.dirty = append(w.dirty, path) // one that is there, too: its writer may have failed before he could be sure
+	w.touch(path) // one that is there, too: its writer may have failed before he could be sure
 	if _, err := os.Lstat(path); err == nil {
 		return hash, nil
 	}
@@ -72,7 +73,30 @@ func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash)
 	if err != nil {
 		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
 	}
+	w.added += onDisk(int64(w.buf.Len()))
 	return hash, nil
+}
+
+// touch notes an object that sync is to put on the disk.
+func (w *writer) touch(path string) {
+	if len(w.dirty) <= syncEach {
+		w.dirty = append(w.dirty, path)
+	}
+}
+
+// onDisk is what a file of n bytes takes, in whole blocks.
+func onDisk(n int64) int64 { return (n + objectCost - 1) / objectCost * objectCost }
+
+// counting counts what is written.
+type counting struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counting) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // putBlob stores the next size bytes of src as a blob; errShort says that
@@ -99,7 +123,8 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 		return hash, err
 	}
 	hasher := plumbing.NewHasher(plumbing.BlobObject, size)
-	w.zip.Reset(f)
+	zipped := &counting{w: f}
+	w.zip.Reset(zipped)
 	_, err = fmt.Fprintf(w.zip, "%s %d\x00", plumbing.BlobObject, size)
 	if err == nil {
 		_, err = io.CopyN(io.MultiWriter(w.zip, hasher), src, size)
@@ -109,7 +134,8 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 	}
 	if err = errors.Join(short(err), f.Close()); err == nil {
 		hash = hasher.Sum()
-		w.dirty = append(w.dirty, w.path(hash))
+		w.touch(w.path(hash))
+		w.added += onDisk(zipped.n)
 		err = place(temp, w.path(hash))
 	}
 	if err != nil {
