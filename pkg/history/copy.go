@@ -156,6 +156,7 @@ func (s *Store) Items(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err := r.compare(ctx, plumbing.ZeroHash, tree, func(p pair) { leaves = append(leaves, p.to) }); err != nil {
 		return nil, "", r.unreadable(ctx, err)
 	}
+	sizes := r.sizes()
 	for _, l := range leaves {
 		mode := fs.FileMode(0o644)
 		switch l.mode {
@@ -166,7 +167,7 @@ func (s *Store) Items(ctx context.Context, user dreamcore.UserID, project dreamc
 		case filemode.Executable:
 			mode = 0o755
 		}
-		size, err := r.store.EncodedObjectSize(l.hash)
+		size, err := sizes.of(l.hash)
 		if err != nil {
 			return nil, "", r.damaged(err)
 		}

@@ -113,12 +113,13 @@ func (r *repo) changes(ctx context.Context, c *object.Commit) (all changes, err 
 	}
 	// Looking for renames reads every file that is new and every one that is
 	// gone: only where all are small are they compared by content.
+	sizes := r.sizes()
 	opts := &object.DiffTreeOptions{DetectRenames: true, RenameScore: renameScore, RenameLimit: renameLimit}
 	entry := func(l *leaf) object.ChangeEntry {
 		if l == nil {
 			return object.ChangeEntry{}
 		}
-		if size, err := r.store.EncodedObjectSize(l.hash); err != nil || size > maxDiffFile {
+		if size, err := sizes.of(l.hash); err != nil || size > maxDiffFile {
 			opts.OnlyExactRenames = true
 		}
 		// The name of the entry is not used, and one that go-git refuses would

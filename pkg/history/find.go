@@ -129,8 +129,9 @@ func (s *Store) Files(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err != nil {
 		return nil, "", r.missing(ctx, c.Hash, err)
 	}
+	sizes := r.sizes()
 	for _, l := range leaves {
-		size, err := r.store.EncodedObjectSize(l.hash)
+		size, err := sizes.of(l.hash)
 		if err != nil {
 			return nil, "", r.missing(ctx, c.Hash, err)
 		}

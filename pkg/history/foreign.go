@@ -372,23 +372,32 @@ func (f *foreign) loose(hash plumbing.Hash) (*loose, error) {
 		return nil, errors.Join(faultf("object %s is damaged", Short(hex)), file.Close())
 	}
 	o := &loose{r: zip, zip: zip, file: file}
-	const longest = 32 // bytes: a type and a size
-	var header []byte
-	for b := make([]byte, 1); ; header = append(header, b[0]) {
-		if _, err = io.ReadFull(zip, b); err != nil || b[0] == 0 || len(header) > longest {
-			break
-		}
-	}
-	kind, size, ok := strings.Cut(string(header), " ")
-	if err == nil && ok {
-		o.kind, err = plumbing.ParseObjectType(kind)
-	}
-	if err == nil {
-		o.size, err = strconv.ParseInt(size, 10, 64)
-	}
-	if err != nil || o.size < 0 {
+	if o.kind, o.size, err = readHeader(zip); err != nil {
 		o.close()
 		return nil, faultf("object %s is damaged", Short(hex))
 	}
 	return o, nil
+}
+
+// readHeader reads the type and the size of an object that is a file of its own,
+// up to its content.
+func readHeader(r io.Reader) (t plumbing.ObjectType, size int64, err error) {
+	const longest = 32 // bytes: a type and a size
+	var header []byte
+	for b := make([]byte, 1); ; header = append(header, b[0]) {
+		if _, err = io.ReadFull(r, b); err != nil || b[0] == 0 || len(header) > longest {
+			break
+		}
+	}
+	kind, number, ok := strings.Cut(string(header), " ")
+	if err == nil && ok {
+		t, err = plumbing.ParseObjectType(kind)
+	}
+	if err == nil {
+		size, err = strconv.ParseInt(number, 10, 64)
+	}
+	if err == nil && size < 0 {
+		err = errors.New("a negative size")
+	}
+	return t, size, err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -432,4 +433,36 @@ func openRoot(t testing.TB, dir string) *os.Root {
 	}
 	t.Cleanup(func() { root.Close() })
 	return root
+}
+
+// TestManyFilesTakeFewDescriptors: nothing may be left open for the garbage
+// collector, which does not know how many descriptors there are.
+func TestManyFilesTakeFewDescriptors(t *testing.T) {
+	f := newFixture(t)
+	files := map[string]string{}
+	for i := range 500 {
+		files[fmt.Sprint(i)] = fmt.Sprint(i)
+	}
+	f.write(t, files)
+	hash, _ := f.commit(t, "many")
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	before := descriptors(t)
+	f.diff(t, hash)
+	_, _, err := f.store.Items(t.Context(), user, project)
+	_, _, err2 := f.store.Files(t.Context(), user, project, hash, func(string) bool { return true })
+	if err != nil || err2 != nil {
+		t.Fatal(err, err2)
+	}
+	if after := descriptors(t); after > before+20 {
+		t.Errorf("%d descriptors are open, %d before", after, before)
+	}
+}
+
+func descriptors(t testing.TB) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(open)
 }

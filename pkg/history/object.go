@@ -185,9 +185,12 @@ func syncPath(path string) error {
 
 func (w *writer) temp() string { return filepath.Join(w.dir, tempPrefix+uuid.NewString()) }
 
-func (w *writer) path(hash plumbing.Hash) string {
+func (w *writer) path(hash plumbing.Hash) string { return loosePath(w.dir, hash) }
+
+// loosePath returns where an object lies in the directory of objects.
+func loosePath(objects string, hash plumbing.Hash) string {
 	hex := hash.String()
-	return filepath.Join(w.dir, hex[:2], hex[2:])
+	return filepath.Join(objects, hex[:2], hex[2:])
 }
 
 // place moves a finished object to where it belongs.

@@ -1,9 +1,15 @@
 package history
 
 import (
+	"bufio"
 	"bytes"
+	"compress/zlib"
 	"context"
 	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -183,4 +189,37 @@ func nextEntry(raw []byte) (e object.TreeEntry, rest []byte, err error) {
 		return e, nil, errTree
 	}
 	return e, rest[len(e.Hash):], nil
+}
+
+// sizes finds out how large objects are. It is for one goroutine.
+type sizes struct {
+	repo *repo
+	buf  *bufio.Reader
+	zip  io.ReadCloser
+}
+
+func (r *repo) sizes() *sizes { return &sizes{repo: r, buf: bufio.NewReaderSize(nil, 512)} }
+
+// of returns the size of an object in bytes. The library's EncodedObjectSize
+// leaves the file of the object open for the garbage collector: a version with
+// many files would take all descriptors of the process.
+func (s *sizes) of(hash plumbing.Hash) (size int64, err error) {
+	f, err := os.Open(loosePath(filepath.Join(s.repo.dir, objectsDir), hash))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.repo.store.EncodedObjectSize(hash) // in a pack
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	s.buf.Reset(f)
+	if s.zip == nil {
+		s.zip, err = zlib.NewReader(s.buf)
+	} else {
+		err = s.zip.(zlib.Resetter).Reset(s.buf, nil)
+	}
+	if err == nil {
+		_, size, err = readHeader(s.zip)
+	}
+	return size, err
 }
