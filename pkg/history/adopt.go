@@ -70,6 +70,9 @@ func (s *Store) Adopt(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err != nil {
 		return Adopted{}, r.damaged(err)
 	}
+	if err := r.forgetSize(); err != nil {
+		return Adopted{}, diskError("take over the history", err)
+	}
 	a, err := r.adopt(ctx, git, head, maxAdoptBytes)
 	if err != nil {
 		return a, diskError("take over the history", err)

@@ -78,8 +78,17 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 	if err != nil {
 		return head, nil, false, err
 	}
+	size, sized := r.knownSize(head)
+	if err := r.forgetSize(); err != nil {
+		return head, nil, false, err
+	}
 	objects := newWriter(r.dir)
 	snap = newSnapshot(ctx, objects, old)
+	defer func() {
+		if sized && err == nil && !head.IsZero() {
+			_ = r.noteSize(head, size+objects.added) // only a cache, too
+		}
+	}()
 	if head.IsZero() {
 		if head, before, err = r.begin(ctx, root, snap); err != nil {
 			return head, snap, false, err

@@ -29,6 +29,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,14 +58,16 @@ const (
 // Options tunes a Store. The zero value is ready for use.
 type Options struct {
 	Logger *slog.Logger // where it is said what was left out of a version
+	Bounds Bounds       // for Prune
 }
 
 // Store is the directory of all histories. It holds no descriptors, so it
 // need not be closed. Its methods are safe for concurrent use, also by several
 // processes.
 type Store struct {
-	dir string
-	log *slog.Logger
+	dir    string
+	log    *slog.Logger
+	bounds atomic.Pointer[Bounds]
 }
 
 // Version is one commit.
@@ -86,7 +89,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Store{dir: dir, log: opts.Logger}, nil
+	s := &Store{dir: dir, log: opts.Logger}
+	s.SetBounds(opts.Bounds)
+	return s, nil
 }
 
 // Log returns the versions of a project, the newest first: limit of them, or

@@ -68,7 +68,7 @@ func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash)
 	temp := w.temp()
 	err := os.WriteFile(temp, w.buf.Bytes(), fileMode)
 	if err == nil {
-		err = place(temp, path)
+		err = w.place(temp, path)
 	}
 	if err != nil {
 		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
@@ -136,7 +136,7 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 		hash = hasher.Sum()
 		w.touch(w.path(hash))
 		w.added += onDisk(zipped.n)
-		err = place(temp, w.path(hash))
+		err = w.place(temp, w.path(hash))
 	}
 	if err != nil {
 		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
@@ -194,12 +194,13 @@ func loosePath(objects string, hash plumbing.Hash) string {
 }
 
 // place moves a finished object to where it belongs.
-func place(temp, path string) error {
+func (w *writer) place(temp, path string) error {
 	err := os.Rename(temp, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.Mkdir(filepath.Dir(path), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
+		w.added += objectCost // of the directory
 		err = os.Rename(temp, path)
 	}
 	return err
