@@ -28,7 +28,7 @@ func (a *app) openDepot() (state, *history.Store, error) {
 	if err != nil {
 		return s, nil, err
 	}
-	versions, err := history.Open(s.path(historyDir), history.Options{Logger: a.logger(s.cfg.LogLevel)})
+	versions, err := history.Open(s.path(historyDir), history.Options{Logger: a.logger(s.cfg.LogLevel), Bounds: historyBounds(s.cfg)})
 	if err != nil {
 		return s, nil, errors.Join(err, s.close())
 	}

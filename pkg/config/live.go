@@ -11,7 +11,7 @@ var live = []string{
 	"memory_mib", "cpus", "processes",
 	"max_sandboxes", "sandbox_idle", "sandbox_max_age", "spare_sandboxes", "min_free_mib",
 	"tools", "model", "max_turns", "timeout", "output_lines",
-	"max_generations", "max_waiting", "journal_days",
+	"max_generations", "max_waiting", "journal_days", "jobs_mib", "history_mib", "history_user_mib",
 	"upstream", "upstreams", "model_script",
 	"budget_job_usd", "budget_job_tokens", "budget_user_day_usd", "budget_user_day_tokens",
 	"budget_user_month_usd", "budget_user_month_tokens", "budget_day_usd", "budget_month_usd",

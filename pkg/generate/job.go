@@ -311,6 +311,9 @@ func (j *job) save(ctx context.Context, project *volume.Project) {
 	j.summary.GitCommit = history.Short(made.Hash)
 	if made.Changed {
 		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(made.Hash), "info"))
+		if _, err := j.service.parts.History.Prune(ctx, j.wish.User, j.wish.Project); err != nil {
+			j.log.Error("remove old versions", "error", err)
+		}
 	}
 }
 

@@ -58,6 +58,11 @@ func (s *Store) Adopt(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err != nil {
 		return Adopted{}, diskError("prepare the history", err)
 	}
+	leave, err := s.heavy.Wait(ctx, user)
+	if err != nil {
+		return Adopted{}, diskError("take over the history", err)
+	}
+	defer leave()
 	unlock, err := lock(ctx, r.dir)
 	if err != nil {
 		return Adopted{}, diskError("lock the history", err)

@@ -38,12 +38,17 @@ const (
 // new in the first one. hash is 7 to 40 hexadecimal digits. Files that are no
 // text, or that are larger than 1 MiB, are said to differ. What is left out of
 // a long diff is said in its last line. CodeInvalid: hash is no hash;
-// CodeNotFound: there is no such version.
+// CodeNotFound: there is no such version; CodeBusy: too many diffs are being made.
 func (s *Store) Diff(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (string, error) {
 	r, c, err := s.find(ctx, user, project, hash)
 	if err != nil {
 		return "", err
 	}
+	leave, err := s.heavy.Enter(ctx, user)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
 	limited, cancel := context.WithTimeout(ctx, diffLimit)
 	defer cancel()
 	changes, err := r.changes(limited, c)

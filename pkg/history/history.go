@@ -36,6 +36,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
+	"github.com/notef-neighbor/dreamcore/pkg/admission"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -59,6 +60,9 @@ const (
 type Options struct {
 	Logger *slog.Logger // where it is said what was left out of a version
 	Bounds Bounds       // for Prune
+	// Heavy admits diffs and first versions, whose memory depends on what a
+	// sandbox has written. nil: any number at once.
+	Heavy *admission.Limiter
 }
 
 // Store is the directory of all histories. It holds no descriptors, so it
@@ -67,6 +71,7 @@ type Options struct {
 type Store struct {
 	dir    string
 	log    *slog.Logger
+	heavy  *admission.Limiter
 	bounds atomic.Pointer[Bounds]
 }
 
@@ -89,7 +94,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{dir: dir, log: opts.Logger}
+	s := &Store{dir: dir, log: opts.Logger, heavy: opts.Heavy}
 	s.SetBounds(opts.Bounds)
 	return s, nil
 }

@@ -59,24 +59,29 @@ type Pruned struct {
 // projects that are in use are left for the next time. The errors are those of
 // Record.
 func (s *Store) Prune(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (Pruned, error) {
-	b := *s.bounds.Load()
-	var all Pruned
-	if b.ProjectBytes > 0 {
-		p, err := s.pruneOne(ctx, s.path(user, project), b.ProjectBytes, lock)
-		if all = p; err != nil {
-			return all, diskError("remove old versions", err)
-		}
+	all, err := s.pruneProject(ctx, s.path(user, project))
+	if err == nil {
+		var p Pruned
+		p, err = s.pruneUser(ctx, filepath.Join(s.dir, string(user)))
+		all.add(p)
 	}
-	if b.UserBytes <= 0 {
-		return all, nil
-	}
-	p, err := s.pruneUser(ctx, filepath.Join(s.dir, string(user)), b.UserBytes)
-	all.Versions += p.Versions
-	all.Bytes += p.Bytes
 	if err != nil {
 		return all, diskError("remove old versions", err)
 	}
 	return all, nil
+}
+
+func (p *Pruned) add(more Pruned) {
+	p.Versions += more.Versions
+	p.Bytes += more.Bytes
+}
+
+func (s *Store) pruneProject(ctx context.Context, dir string) (Pruned, error) {
+	bound := s.bounds.Load().ProjectBytes
+	if bound <= 0 {
+		return Pruned{}, nil
+	}
+	return s.pruneOne(ctx, dir, bound, lock)
 }
 
 // PruneAll is Prune for everything, such as what an import has made.
@@ -87,32 +92,36 @@ func (s *Store) PruneAll(ctx context.Context) (all Pruned, err error) {
 	}
 	var errs []error
 	for _, u := range users {
-		user, err := dreamcore.ParseUserID(u.Name())
-		if err != nil {
+		if _, err := dreamcore.ParseUserID(u.Name()); err != nil {
 			continue
 		}
-		repos, err := os.ReadDir(filepath.Join(s.dir, u.Name()))
+		dir := filepath.Join(s.dir, u.Name())
+		repos, err := os.ReadDir(dir)
 		errs = append(errs, err)
 		for _, r := range repos {
-			name, _ := strings.CutSuffix(r.Name(), ".git")
-			project, err := dreamcore.ParseProjectID(name)
-			if err != nil {
+			if !strings.HasSuffix(r.Name(), ".git") {
 				continue
 			}
 			if err := ctx.Err(); err != nil {
 				return all, errors.Join(append(errs, err)...)
 			}
-			p, err := s.Prune(ctx, user, project)
-			all.Versions += p.Versions
-			all.Bytes += p.Bytes
+			p, err := s.pruneProject(ctx, filepath.Join(dir, r.Name()))
+			all.add(p)
 			errs = append(errs, err)
 		}
+		p, err := s.pruneUser(ctx, dir)
+		all.add(p)
+		errs = append(errs, err)
 	}
 	return all, errors.Join(errs...)
 }
 
 // pruneUser shortens the largest histories first.
-func (s *Store) pruneUser(ctx context.Context, dir string, bound int64) (all Pruned, err error) {
+func (s *Store) pruneUser(ctx context.Context, dir string) (all Pruned, err error) {
+	bound := s.bounds.Load().UserBytes
+	if bound <= 0 {
+		return all, nil
+	}
 	type history struct {
 		dir  string
 		size int64
@@ -147,8 +156,7 @@ func (s *Store) pruneUser(ctx context.Context, dir string, bound int64) (all Pru
 			break
 		}
 		p, err := s.pruneOne(ctx, h.dir, max(1, h.size-excess), tryLock)
-		all.Versions += p.Versions
-		all.Bytes += p.Bytes
+		all.add(p)
 		excess -= p.Bytes
 		if err != nil {
 			return all, err

@@ -1,7 +1,11 @@
 package server
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,8 +21,9 @@ type Projects interface {
 	Find(user dreamcore.UserID, project dreamcore.ProjectID) (*volume.Project, error)
 }
 
-// listFiles answers with the paths of a project's files. It is exact: a
-// project that cannot be walked to its end is an error, not a shorter list.
+// listFiles answers with the paths of a project's files, and with how many are
+// beyond the limits on depth and paths. It is exact else: a project that cannot be
+// walked to its end is an error, not a shorter list.
 func (s *Server) listFiles(x *exchange, r *http.Request) {
 	x.leaveBody(r)
 	project, err := s.project(r)
@@ -34,17 +39,48 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 		return
 	}
 	defer project.Close()
-	files := []string{}
-	for f, err := range project.Files(r.Context()) {
+	var files []string
+	leftOut := 0
+	for f, err := range project.FilesLeftOut(r.Context(), &leftOut) {
 		if err != nil {
 			x.fail(err)
 			return
 		}
-		files = append(files, strings.ToValidUTF8(f.Path, "\uFFFD"))
+		files = append(files, f.Path)
 	}
-	x.answer(http.StatusOK, struct {
-		Files []string `json:"files"`
-	}{files})
+	x.answerList(files, leftOut)
+}
+
+// answerList writes {"files":[…],"left_out":N} without holding it in memory: in
+// JSON a name may take six times its bytes.
+func (x *exchange) answerList(files []string, leftOut int) {
+	h := x.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	x.WriteHeader(http.StatusOK)
+	w := bufio.NewWriterSize(x, 32<<10) // which keeps its first error until Flush
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	w.WriteString(`{"files":[`)
+	for i, name := range files {
+		if i > 0 {
+			w.WriteByte(',')
+		}
+		text.Reset()
+		_ = enc.Encode(strings.ToValidUTF8(name, "\uFFFD")) // a string into memory
+		if _, err := w.Write(bytes.TrimSuffix(text.Bytes(), []byte("\n"))); err != nil {
+			break
+		}
+	}
+	w.WriteByte(']')
+	if leftOut > 0 {
+		fmt.Fprintf(w, `,"left_out":%d`, leftOut)
+	}
+	w.WriteString("}\n")
+	if err := w.Flush(); err != nil {
+		x.log.Debug("the answer could not be sent", "error", err)
+	}
 }
 
 // getFile answers with the bytes of one file.
