@@ -11,9 +11,11 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/notef-neighbor/dreamcore/pkg/admission"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -338,8 +340,8 @@ func TestLongPathsCostLittleMemory(t *testing.T) {
 		depth, files int
 		reason       string
 	}{
-		"62 directories": {62, 5000, "path is too long: more than 4096 bytes: 1"},
-		"15 directories": {15, 5000, "paths of the project are too long: more than 8 MiB together: 2"},
+		"62 directories": {62, 2500, "path is too long: more than 4096 bytes: 1"},
+		"15 directories": {15, 2500, "paths of the project are too long: more than 8 MiB together: 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -465,4 +467,26 @@ func descriptors(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(open)
+}
+
+// TestDiffsOfAUserAreMadeOneAfterTheOther: while one is made, another one waits,
+// and is refused in the end.
+func TestDiffsOfAUserAreMadeOneAfterTheOther(t *testing.T) {
+	f := newFixture(t)
+	f.write(t, map[string]string{"a": "x"})
+	hash, _ := f.commit(t, "one")
+	f.store.heavy = admission.New(admission.Limits{Running: 2, Patience: 10 * time.Millisecond})
+	leave, err := f.store.heavy.Enter(t.Context(), user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.store.Diff(t.Context(), user, project, hash); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+		t.Error(err)
+	}
+	f.write(t, map[string]string{"a": "y"})
+	f.commit(t, "a version that is not the first does not wait")
+	leave()
+	if text := f.diff(t, hash); !strings.Contains(text, "+x") {
+		t.Error(text)
+	}
 }
