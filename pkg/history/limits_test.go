@@ -341,7 +341,7 @@ func TestLongPathsCostLittleMemory(t *testing.T) {
 		reason       string
 	}{
 		"62 directories": {62, 2500, "path is too long: more than 4096 bytes: 1"},
-		"15 directories": {15, 2500, "paths of the project are too long: more than 8 MiB together: 2"},
+		"15 directories": {15, 2500, "paths of the project are too long: more than 8 MiB together: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
