@@ -93,6 +93,11 @@ func (s *Server) reserveApply(x *exchange, r *http.Request) (n int64, ok bool) {
 		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many changes are being made", Hint: "send it again in a few seconds", Err: err})
 		return 0, false
 	}
+	if r.ContentLength != 0 {
+		// The time for the body begins now, not when the request came; its end
+		// lifts this bound. There is none in tests without a connection.
+		_ = x.control.SetReadDeadline(time.Now().Add(s.limits.ReadTimeout))
+	}
 	return n, true
 }
 

@@ -38,7 +38,7 @@ const (
 	DefaultMaxBody           = 6*dreamcore.MaxPromptBytes + 64<<10
 	DefaultMaxApplyBody      = 32 << 20
 	DefaultMaxApplyBytes     = 48 << 20
-	DefaultApplyPatience     = 15 * time.Second
+	DefaultApplyPatience     = 30 * time.Second
 	DefaultMaxHeaderBytes    = 64 << 10
 	DefaultMaxChecks         = 4
 	DefaultMaxWaitingChecks  = 256
