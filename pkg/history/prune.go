@@ -81,7 +81,7 @@ func (s *Store) pruneProject(ctx context.Context, dir string) (Pruned, error) {
 	if bound <= 0 {
 		return Pruned{}, nil
 	}
-	return s.pruneOne(ctx, dir, bound, lock)
+	return s.pruneOne(ctx, dir, bound, int64(lowWater*float64(bound)), lock)
 }
 
 // PruneAll is Prune for everything, such as what an import has made.
@@ -155,7 +155,8 @@ func (s *Store) pruneUser(ctx context.Context, dir string) (all Pruned, err erro
 		if excess <= 0 {
 			break
 		}
-		p, err := s.pruneOne(ctx, h.dir, max(1, h.size-excess), tryLock)
+		bound := max(1, h.size-excess)
+		p, err := s.pruneOne(ctx, h.dir, bound, bound, tryLock)
 		all.add(p)
 		excess -= p.Bytes
 		if err != nil {
@@ -178,8 +179,9 @@ func tryLock(ctx context.Context, dir string) (func(), error) {
 
 var errInUse = errors.New("the history is in use")
 
-// pruneOne brings one repository below a bound.
-func (s *Store) pruneOne(ctx context.Context, dir string, bound int64, lock func(context.Context, string) (func(), error)) (p Pruned, err error) {
+// pruneOne brings one repository that takes more than bound down to target, both
+// in bytes.
+func (s *Store) pruneOne(ctx context.Context, dir string, bound, target int64, lock func(context.Context, string) (func(), error)) (p Pruned, err error) {
 	if size, err := sizeOf(ctx, dir); err != nil || size <= bound {
 		return p, err
 	}
@@ -195,7 +197,7 @@ func (s *Store) pruneOne(ctx context.Context, dir string, bound int64, lock func
 		return p, err
 	}
 	defer unlock()
-	if p, err = r.prune(ctx, bound); p.Bytes > 0 {
+	if p, err = r.prune(ctx, bound, target); p.Bytes > 0 {
 		s.log.InfoContext(ctx, "old versions were removed", "repository", filepath.Base(dir), "user", filepath.Base(filepath.Dir(dir)), "versions", p.Versions, "bytes", p.Bytes)
 	}
 	if err != nil && ctx.Err() == nil {
@@ -205,8 +207,8 @@ func (s *Store) pruneOne(ctx context.Context, dir string, bound int64, lock func
 }
 
 // prune removes what is not needed for as many of the newest versions as fit
-// below a bound. The repository is locked.
-func (r *repo) prune(ctx context.Context, bound int64) (p Pruned, err error) {
+// into target, unless all of them fit into bound. The repository is locked.
+func (r *repo) prune(ctx context.Context, bound, target int64) (p Pruned, err error) {
 	if err := r.sweep(); err != nil {
 		return p, err
 	}
@@ -234,7 +236,7 @@ func (r *repo) prune(ctx context.Context, bound int64) (p Pruned, err error) {
 		return p, err
 	}
 	// What is no object of its own, such as the index, stays.
-	if err := k.choose(head, int64(lowWater*float64(bound))-(before-loose)); err != nil {
+	if err := k.choose(head, target-(before-loose)); err != nil {
 		return p, err // nothing is removed unless everything that stays was read
 	}
 	versions := 0
