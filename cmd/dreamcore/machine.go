@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/notef-neighbor/dreamcore/pkg/admission"
 	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
@@ -229,10 +230,10 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if m.root, err = s.openRoot(ctx, m.provider.Dir(), log); err != nil {
 		return nil, err
 	}
-	if m.journal, err = journal.Open(s.path(jobsDir), journal.Options{}); err != nil {
+	if m.journal, err = journal.Open(s.path(jobsDir), journal.Options{MaxBytes: int64(s.cfg.JobsMiB) << 20}); err != nil {
 		return nil, err
 	}
-	if m.history, err = history.Open(s.path(historyDir), history.Options{Logger: log}); err != nil {
+	if m.history, err = history.Open(s.path(historyDir), history.Options{Logger: log, Bounds: historyBounds(s.cfg), Heavy: admission.New(admission.Limits{})}); err != nil {
 		return nil, err
 	}
 	if err = m.openBooks(); err != nil {
@@ -270,6 +271,10 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 		return nil, err
 	}
 	return m, nil
+}
+
+func historyBounds(c config.Config) history.Bounds {
+	return history.Bounds{ProjectBytes: int64(c.HistoryMiB) << 20, UserBytes: int64(c.HistoryUserMiB) << 20}
 }
 
 func limits(c config.Config) sandbox.Limits {

@@ -70,6 +70,7 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 		return errors.Join(err, s.close())
 	}
 	log := a.logger(s.cfg.LogLevel)
+	limitMemory(s, log)
 	unlock, err := lockState(s)
 	if err != nil {
 		return errors.Join(err, s.close())
@@ -353,11 +354,15 @@ func (s state) needed(sole bool) (secrets []string, bin agent.Binary, err error)
 // runs. At its start they are, too.
 const pruneInterval = time.Hour
 
-// prune removes old logs of jobs until ctx ends.
+// prune removes old logs of jobs, and old versions that others than jobs have
+// left beyond their bounds, until ctx ends.
 func (s *service) prune(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(pruneInterval)
 	defer tick.Stop()
 	for {
+		if _, err := s.machine.history.PruneAll(ctx); err != nil && ctx.Err() == nil {
+			log.Error("remove old versions", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return

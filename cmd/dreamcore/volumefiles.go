@@ -30,7 +30,7 @@ func (a *app) openDepot() (state, *history.Store, error) {
 	if err != nil {
 		return s, nil, err
 	}
-	versions, err := history.Open(s.path(historyDir), history.Options{Logger: a.logger(s.cfg.LogLevel)})
+	versions, err := history.Open(s.path(historyDir), history.Options{Logger: a.logger(s.cfg.LogLevel), Bounds: historyBounds(s.cfg)})
 	if err != nil {
 		return s, nil, errors.Join(err, s.close())
 	}
@@ -512,7 +512,8 @@ type tally struct {
 	text  string
 	files int
 	bytes int64
-	left  []string
+	left  []string // as many as are named
+	more  int      // that are left out and not named
 }
 
 func newTally(a *app, text string) *tally {
@@ -534,11 +535,19 @@ func (t *tally) add(e volume.Entry) {
 }
 
 func (t *tally) skip(name, reason string) {
+	const enough = 1000 // names that a sandbox has chosen
+	if len(t.left) == enough {
+		t.more++
+		return
+	}
 	t.left = append(t.left, fmt.Sprintf("%q left out: %s", name, reason))
 }
 
 func (t *tally) end(a *app) error {
 	t.stop()
+	if t.more > 0 {
+		t.left = append(t.left, fmt.Sprintf("%d more left out", t.more))
+	}
 	if a.io.JSON {
 		return a.io.WriteJSON(map[string]any{"files": t.files, "bytes": t.bytes, "left_out": append([]string{}, t.left...)})
 	}

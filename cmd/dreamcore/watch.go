@@ -134,6 +134,8 @@ func (s *service) reload(a *app) (written config.Config, err error) {
 	}
 	s.machine.cfg = cfg
 	s.keepDays.Store(int64(cfg.JournalDays))
+	s.machine.journal.SetMaxBytes(int64(cfg.JobsMiB) << 20)
+	s.machine.history.SetBounds(historyBounds(cfg))
 	s.machine.books.Apply(prices, cfg.Limits())
 	s.prompts.Apply(cfg.PromptModels)
 	if err := s.machine.spares.Apply(spareLimits(cfg)); err != nil {

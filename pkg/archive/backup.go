@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,8 +79,12 @@ func (d *Depot) Backup(ctx context.Context, dest string, opts BackupOptions) (re
 	if err != nil {
 		return report, err
 	}
-	out := &listed{sink: file}
-	defer func() { err = errors.Join(err, out.close()) }()
+	defer func() { err = errors.Join(err, file.close()) }()
+	out, err := newListed(file, d.opts.StateDir)
+	if err != nil {
+		return report, fileError("write", d.opts.StateDir, err)
+	}
+	defer func() { err = errors.Join(err, out.closeList()) }()
 	b := &backup{depot: d, ctx: ctx, out: out, report: &report}
 	text, err := json.Marshal(label{labelFormat, dreamcore.AppName, time.Now().UTC(), opts.Secrets, opts.Identity, opts.Journals})
 	if err != nil {
@@ -123,6 +125,13 @@ type backup struct {
 func (b *backup) skip(prefix string) volume.Skip {
 	r := Result{}
 	return func(path, reason string) {
+		const enough = 1000
+		if len(b.report.Notes) >= enough {
+			if len(b.report.Notes) == enough {
+				b.report.Notes = append(b.report.Notes, "and more")
+			}
+			return
+		}
 		r.Notes = nil
 		r.skip(prefix+path, reason)
 		b.report.Notes = append(b.report.Notes, r.Notes...)
@@ -258,45 +267,6 @@ func (b *backup) files(dir string, wanted func(string) bool) error {
 	return nil
 }
 
-// listed keeps a manifest of what is written.
-type listed struct {
-	sink
-	lines bytes.Buffer
-}
-
-func (l *listed) put(ctx context.Context, e volume.Entry, src io.Reader) ([]byte, error) {
-	c := &counter{r: src}
-	var r io.Reader
-	if src != nil {
-		r = c
-	}
-	sum, err := l.sink.put(ctx, e, r)
-	if err == nil || errors.Is(err, errChanged) {
-		size := e.Size
-		if err != nil && e.Size <= spoolBytes {
-			size = min(c.n, spoolBytes)
-		}
-		l.lines.WriteString(line(e, size, sum))
-	}
-	return sum, err
-}
-
-type counter struct {
-	r io.Reader
-	n int64
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
-}
-
-// list writes the manifest.
-func (l *listed) list() error {
-	return putText(context.Background(), l.sink, manifestName, fileMode, bytes.Clone(l.lines.Bytes()))
-}
-
 // Contents is what a backup that was checked holds.
 type Contents struct {
 	Created  time.Time `json:"created"`
@@ -316,7 +286,7 @@ func Check(ctx context.Context, src string) (c Contents, err error) {
 		return c, err
 	}
 	defer t.close()
-	var found bytes.Buffer
+	found := newFound()
 	projects := map[ref]bool{}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -330,7 +300,7 @@ func Check(ctx context.Context, src string) (c Contents, err error) {
 			return c, err
 		}
 		if c.Entries == 0 {
-			if err := c.read(e, t, &found); err != nil {
+			if err := c.read(e, t, found); err != nil {
 				return c, notBackup(src, err)
 			}
 			c.Entries++
@@ -338,13 +308,13 @@ func Check(ctx context.Context, src string) (c Contents, err error) {
 		}
 		if e.Path == manifestName {
 			c.Projects = len(projects)
-			return c, compareManifest(src, t, found.Bytes())
+			return c, found.compare(src, t)
 		}
 		size, sum, err := hashOf(t)
 		if err != nil {
 			return c, damaged(src, err)
 		}
-		found.WriteString(line(e, size, sum))
+		found.add(line(e, size, sum))
 		c.Entries++
 		c.Bytes += size
 		if r, _, ok := parseProject(e.Path); ok {
@@ -353,7 +323,7 @@ func Check(ctx context.Context, src string) (c Contents, err error) {
 	}
 }
 
-func (c *Contents) read(e volume.Entry, r io.Reader, found *bytes.Buffer) error {
+func (c *Contents) read(e volume.Entry, r io.Reader, found *found) error {
 	if e.Path != labelName {
 		return errors.New("it does not begin with " + labelName)
 	}
@@ -370,7 +340,7 @@ func (c *Contents) read(e volume.Entry, r io.Reader, found *bytes.Buffer) error 
 		return errors.New("it is of another program or a later version")
 	}
 	size, sum, err := hashOf(bytes.NewReader(raw))
-	found.WriteString(line(e, size, sum))
+	found.add(line(e, size, sum))
 	c.Created, c.Secrets, c.Identity, c.Journals = l.Created, l.Secrets, l.Identity, l.Journals
 	return err
 }
@@ -380,22 +350,4 @@ func notBackup(src string, err error) error {
 		return err
 	}
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: src + " is no backup", Hint: "projects alone are taken in with: dreamcore import " + src, Err: err}
-}
-
-func compareManifest(src string, r io.Reader, found []byte) error {
-	manifest, err := io.ReadAll(io.LimitReader(r, int64(len(found))+1))
-	if err != nil {
-		return damaged(src, err)
-	}
-	if bytes.Equal(manifest, found) {
-		return nil
-	}
-	want := strings.Split(string(manifest), "\n")
-	for i, l := range strings.Split(string(found), "\n") {
-		if i >= len(want) || l != want[i] {
-			fields := strings.SplitN(l, " ", 5)
-			return damaged(src, errors.New("it differs from its manifest at "+fields[slices.Max([]int{0, len(fields) - 1})]))
-		}
-	}
-	return damaged(src, errors.New("it holds less than its manifest"))
 }

@@ -167,18 +167,23 @@ func (d *Depot) exportVersion(w *exporter) error {
 		w.broken = err
 		return err
 	}
-	const maxLink = 4096 // bytes, as the kernel has it
+	left := int64(volume.MaxCopyBytes)
 	for _, i := range items {
 		if w.leftOut(i.Path) {
 			continue
 		}
+		if i.Size > left {
+			w.result.skip(i.Path, "the project is larger than 4 GiB")
+			continue
+		}
+		left -= i.Size
 		r, err := i.Open()
 		if err != nil {
 			return err
 		}
 		e := volume.Entry{Path: i.Path, Mode: i.Mode, Size: i.Size, Modified: now}
 		if i.Mode&fs.ModeSymlink != 0 {
-			target, err := io.ReadAll(io.LimitReader(r, maxLink))
+			target, err := io.ReadAll(io.LimitReader(r, dreamcore.MaxPathBytes))
 			if err != nil {
 				return errors.Join(err, r.Close())
 			}

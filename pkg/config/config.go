@@ -75,6 +75,12 @@ type Config struct {
 	DisconnectGrace time.Duration `koanf:"disconnect_grace"`     // before a job that has lost its last client is cancelled
 	Grace           time.Duration `koanf:"grace"`                // for running work when the service stops
 	JournalDays     int           `koanf:"journal_days"`         // event logs are kept so long
+	JobsMiB         int           `koanf:"jobs_mib"`             // that all event logs may take; 0 is no bound
+
+	HistoryMiB     int `koanf:"history_mib"`      // that the versions of one project may take; 0 is no bound
+	HistoryUserMiB int `koanf:"history_user_mib"` // the same of all projects of one user
+
+	MemoryLimitMiB int `koanf:"memory_limit_mib"` // of the service itself; 0: from its cgroup or the machine
 
 	Upstream  string           `koanf:"upstream"`  // base address of the model API
 	Upstreams []upstream.Entry `koanf:"upstreams"` // instead of Upstream: tried in order
@@ -167,6 +173,10 @@ func defaults(env map[string]string, root bool) map[string]any {
 		"disconnect_grace":         10 * time.Second,
 		"grace":                    30 * time.Second,
 		"journal_days":             7,
+		"jobs_mib":                 1024,
+		"history_mib":              512,
+		"history_user_mib":         1024,
+		"memory_limit_mib":         0,
 		"upstream":                 DefaultUpstream,
 		"upstreams":                []upstream.Entry{},
 		"server_tools":             false,
@@ -321,6 +331,13 @@ func (c Config) Validate() error {
 	check(c.DisconnectGrace >= 0 && c.DisconnectGrace <= time.Hour, "disconnect_grace: %v must be between 0s and 1h", c.DisconnectGrace)
 	check(c.Grace >= 0, "grace: %v must not be negative", c.Grace)
 	check(c.JournalDays >= 1 && c.JournalDays <= 36500, "journal_days: %d must be between 1 and 36500", c.JournalDays)
+	for _, b := range []struct {
+		name  string
+		value int
+	}{{"jobs_mib", c.JobsMiB}, {"history_mib", c.HistoryMiB}, {"history_user_mib", c.HistoryUserMiB}} {
+		check(b.value >= 0 && b.value <= 1<<24, "%s: %d must be between 1 and 16777216, or 0 for no bound", b.name, b.value)
+	}
+	check(c.MemoryLimitMiB == 0 || c.MemoryLimitMiB >= 128 && c.MemoryLimitMiB <= 1<<24, "memory_limit_mib: %d must be between 128 and 16777216, or 0 for what the machine gives", c.MemoryLimitMiB)
 	// Not quoted: it may hold a password.
 	check(isWebAddress(c.Upstream), "upstream: it must be an http or https address")
 	check(len(c.Upstreams) == 0 || c.Upstream == DefaultUpstream, "upstream (%s) and upstreams: both say where the model is, name one of them", envBaseURL)

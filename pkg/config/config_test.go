@@ -43,7 +43,7 @@ var everySetting = map[string]struct {
 	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
 	"max_waiting_per_user": {"0", 0}, "on_disconnect": {"continue", "continue"}, "disconnect_grace": {"0s", time.Duration(0)},
-	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
+	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "jobs_mib": {"10", 10}, "history_mib": {"20", 20}, "history_user_mib": {"30", 30}, "memory_limit_mib": {"700", 700}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
 	"upstreams":   {`[{"name":"local","kind":"anthropic","api_key":"none"}]`, []upstream.Entry{{Name: "local", Kind: "anthropic", APIKey: "none"}}},
 	"sandbox_env": {`{"A":"b","lower_1":"with = and\nlines"}`, map[string]string{"A": "b", "lower_1": "with = and\nlines"}},
 	"allow_hosts": {"api.example.com, *.example.org:8443", []string{"api.example.com", "*.example.org:8443"}}, "allow_private_hosts": {"db.internal:8443", []string{"db.internal:8443"}},
@@ -251,7 +251,7 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"disk_mib": {15, -1, 1 << 30}, "min_free_disk_mib": {-1, 1 << 40}, "project_mib": {-1, 1 << 30}, "project_files": {-1, 100_001}, "max_sandboxes": {0, 1 << 20}, "sandbox_idle": {time.Duration(0)}, "sandbox_max_age": {-time.Hour}, "spare_sandboxes": {-1, 101}, "min_free_mib": {-1, 1 << 40},
 		"tools": {[]string{}, []string{""}, []string{"Read", "--x"}, []string{"a b"}, []string{"a,b"}}, "model": {"--model", "a b"}, "max_turns": {-1},
 		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {0, 1 << 20}, "max_waiting": {-1, 1 << 20}, "max_waiting_per_user": {-1, 1001}, "on_disconnect": {"", "stop"}, "disconnect_grace": {-time.Second, 2 * time.Hour},
-		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
+		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "jobs_mib": {-1, 1 << 40}, "history_mib": {-1, 1 << 40}, "history_user_mib": {-1, 1 << 40}, "memory_limit_mib": {-1, 127, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
 		"upstreams": {[]upstream.Entry{{Name: "a", Kind: "anthropic", APIKey: "none", Region: "x"}}, []upstream.Entry{{Name: "a", Kind: "x"}}},
 		"sandbox_env": {
 			map[string]string{"A=B": "x"}, map[string]string{"": "x"}, map[string]string{"1A": "x"}, map[string]string{"A.B": "x"}, map[string]string{"É": "x"},

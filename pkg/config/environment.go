@@ -48,6 +48,7 @@ type Environment struct {
 	IdentityFile   string // from systemd's credentials; "" means the one of the state directory
 	Display        bool   // a browser can be opened
 	ConfigFile     string // instead of --config
+	GoMemoryLimit  bool   // GOMEMLIMIT is set: the runtime keeps it, and the service does not change it
 	CAFile         string // authorities that this process trusts, and sandboxes with it; "" means the machine's
 }
 
@@ -63,6 +64,7 @@ func ReadEnvironment(environ []string) Environment {
 		NoColor:        env["NO_COLOR"] != "",
 		Term:           env["TERM"],
 		ConfigFile:     env[envConfig],
+		GoMemoryLimit:  env["GOMEMLIMIT"] != "",
 		CAFile:         env["SSL_CERT_FILE"],
 		Display:        env["DISPLAY"] != "" || env["WAYLAND_DISPLAY"] != "",
 	}

@@ -12,6 +12,7 @@ var live = []string{
 	"max_sandboxes", "sandbox_idle", "sandbox_max_age", "spare_sandboxes", "min_free_mib",
 	"sandbox_env", "tools", "model", "max_turns", "timeout", "output_lines",
 	"max_generations", "max_waiting", "max_waiting_per_user", "on_disconnect", "disconnect_grace", "journal_days",
+	"jobs_mib", "history_mib", "history_user_mib",
 	"upstream", "upstreams", "model_script",
 	"budget_job_usd", "budget_job_tokens", "budget_user_day_usd", "budget_user_day_tokens",
 	"budget_user_month_usd", "budget_user_month_tokens", "budget_day_usd", "budget_month_usd",

@@ -71,6 +71,8 @@ RestartSec=2
 RestartPreventExitStatus=2
 # A sandbox that runs out of memory is no reason to stop the service.
 OOMPolicy=continue
+# Where the machine runs out of memory, the kernel takes a sandbox (500) first.
+OOMScoreAdjust=-500
 TasksMax=infinity
 LimitNOFILE=1048576
 LimitCORE=0

@@ -69,6 +69,9 @@ func (d *Desk) Apply(ctx context.Context, user dreamcore.UserID, project dreamco
 	if err != nil {
 		return nil, err
 	}
+	// Not before: what is changed may come from a version that would go. The
+	// change is made, whatever becomes of old versions; the service tries again.
+	_, _ = d.versions.Prune(ctx, user, project)
 	applied := make([]Applied, len(sizes))
 	for i, size := range sizes {
 		applied[i] = Applied{Path: path.Clean(changes[i].Path), Size: size}

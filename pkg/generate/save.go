@@ -67,6 +67,9 @@ func (j *job) record(ctx context.Context, project *volume.Project) (history.Made
 	j.summary.FilesChanged += made.Files
 	if made.Changed {
 		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(made.Hash), "info"))
+		if _, err := j.service.parts.History.Prune(ctx, j.wish.User, j.wish.Project); err != nil {
+			j.log.Error("remove old versions", "error", err)
+		}
 	}
 	return made, nil
 }

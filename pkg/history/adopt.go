@@ -29,9 +29,11 @@ const (
 	maxSymbolicRefs  = 5
 	maxPackedRefs    = 8 << 20
 	maxCommitBytes   = 1 << 20
-	maxTreeBytes     = 16 << 20
-	maxInMemoryBytes = 64 << 20 // of an object that is made from a delta
-	objectCost       = 4 << 10  // that an object takes on the host's disk, however small it is
+	maxTreeBytes     = dreamcore.MaxTreePaths + 28*MaxFiles // the mode and the hash of each entry
+	maxInMemoryBytes = 32 << 20                             // of an object that is made from a delta
+	maxParents       = 100                                  // of a commit; the largest merge of Linux has 66
+	maxHeldBytes     = 4 << 20                              // of commits whose parents are looked at first
+	objectCost       = 4 << 10                              // that an object takes on the host's disk, however small it is
 )
 
 // Adopted says what has become of a history from outside.
@@ -56,6 +58,11 @@ func (s *Store) Adopt(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err != nil {
 		return Adopted{}, diskError("prepare the history", err)
 	}
+	leave, err := s.heavy.Wait(ctx, user)
+	if err != nil {
+		return Adopted{}, diskError("take over the history", err)
+	}
+	defer leave()
 	unlock, err := lock(ctx, r.dir)
 	if err != nil {
 		return Adopted{}, diskError("lock the history", err)
@@ -67,6 +74,9 @@ func (s *Store) Adopt(ctx context.Context, user dreamcore.UserID, project dreamc
 	head, err := r.head()
 	if err != nil {
 		return Adopted{}, r.damaged(err)
+	}
+	if err := r.forgetSize(); err != nil {
+		return Adopted{}, diskError("take over the history", err)
 	}
 	a, err := r.adopt(ctx, git, head, maxAdoptBytes)
 	if err != nil {
@@ -110,7 +120,7 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 	if newest.IsZero() {
 		return Adopted{}, nil // a repository without a commit
 	}
-	v := &verifier{ctx: ctx, src: src, objects: newWriter(r.dir), commits: map[plumbing.Hash]*foreignCommit{}, trees: map[plumbing.Hash]extent{}, blobs: map[plumbing.Hash]error{}}
+	v := &verifier{ctx: ctx, src: src, objects: newWriter(r.dir), commits: map[plumbing.Hash]*foreignCommit{}, trees: map[plumbing.Hash]extent{}, blobs: map[plumbing.Hash]stored{}}
 	if err := v.walk(newest); err != nil {
 		return Adopted{}, err
 	}
@@ -128,12 +138,15 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 		}
 		found = c.parents[0]
 	}
-	if r.contains(head, found) {
+	if r.contains(ctx, found) {
 		a.Head = head.String()
 		return a, nil
 	}
 	if !head.IsZero() && !v.leads(found, head) {
 		return Adopted{LeftOut: a.LeftOut, Reason: "the project has other versions here"}, nil
+	}
+	if err := r.cutAt(v.cut(found)); err != nil {
+		return Adopted{}, err
 	}
 	if err := r.advance(found, v.objects); err != nil {
 		return Adopted{}, err
@@ -142,22 +155,39 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 	return a, nil
 }
 
-// contains tells whether old is a version that led to newest, or that itself.
-func (r *repo) contains(newest, old plumbing.Hash) bool {
-	for !newest.IsZero() && newest != old {
-		c, err := object.GetCommit(r.store, newest)
-		if err != nil || len(c.ParentHashes) == 0 {
-			return false
-		}
-		newest = c.ParentHashes[0]
+// cutAt adds commits to those whose parents are not in the repository.
+func (r *repo) cutAt(more []plumbing.Hash) error {
+	if len(more) == 0 {
+		return nil
 	}
-	return newest == old
+	cut, err := r.shallow()
+	if err != nil {
+		return err
+	}
+	if cut == nil {
+		cut = map[plumbing.Hash]bool{}
+	}
+	for _, hash := range more {
+		cut[hash] = true
+	}
+	return r.setShallow(cut)
+}
+
+// contains reports whether old is a version that led to newest, or that itself.
+func (r *repo) contains(ctx context.Context, old plumbing.Hash) bool {
+	found := false
+	err := r.walk(ctx, func(hash plumbing.Hash, _ *object.Commit) bool {
+		found = hash == old
+		return !found
+	})
+	return err == nil && found
 }
 
 // foreignCommit is what is known of a commit that was looked at.
 type foreignCommit struct {
 	tree    plumbing.Hash
 	parents []plumbing.Hash
+	cut     bool  // its parents are not in the repository
 	fault   error // nil: it and all before it are sound and stored
 }
 
@@ -169,7 +199,7 @@ type verifier struct {
 	objects *writer
 	commits map[plumbing.Hash]*foreignCommit
 	trees   map[plumbing.Hash]extent
-	blobs   map[plumbing.Hash]error
+	blobs   map[plumbing.Hash]stored
 }
 
 // fault is a reason not to take something over; any other error is ours.
@@ -187,10 +217,12 @@ func isFault(err error) bool {
 // walk looks at a commit after all that it comes from.
 func (v *verifier) walk(newest plumbing.Hash) error {
 	type step struct {
-		hash plumbing.Hash
-		raw  []byte // nil: not looked at yet
+		hash   plumbing.Hash
+		parsed bool
+		raw    []byte // nil: not read yet, or too much was held
 	}
 	stack := []step{{hash: newest}}
+	held := 0 // bytes of all raw
 	for len(stack) > 0 {
 		top := &stack[len(stack)-1]
 		c := v.commits[top.hash]
@@ -205,6 +237,9 @@ func (v *verifier) walk(newest plumbing.Hash) error {
 			if err == nil {
 				err = c.parse(raw)
 			}
+			if c.cut = err == nil && v.src.shallow[top.hash] && len(c.parents) > 0; c.cut {
+				c.parents = nil
+			}
 			if err != nil {
 				if !isFault(err) {
 					return err
@@ -214,14 +249,19 @@ func (v *verifier) walk(newest plumbing.Hash) error {
 				stack = stack[:len(stack)-1]
 				continue
 			}
-			top.raw = raw
+			top.parsed = true
+			if held+len(raw) <= maxHeldBytes {
+				top.raw = raw
+				held += len(raw)
+			}
 			for _, p := range c.parents {
 				if v.commits[p] == nil {
 					stack = append(stack, step{hash: p})
 				}
 			}
 		default:
-			if top.raw != nil {
+			if top.parsed {
+				held -= len(top.raw)
 				if err := v.settle(top.hash, c, top.raw); err != nil {
 					return err
 				}
@@ -232,7 +272,8 @@ func (v *verifier) walk(newest plumbing.Hash) error {
 	return nil
 }
 
-// settle decides about a commit whose parents are decided.
+// settle decides about a commit whose parents are decided. raw is nil where it
+// has to be read again.
 func (v *verifier) settle(hash plumbing.Hash, c *foreignCommit, raw []byte) error {
 	for _, p := range c.parents {
 		if before := v.commits[p]; before == nil || before.fault != nil {
@@ -243,14 +284,21 @@ func (v *verifier) settle(hash plumbing.Hash, c *foreignCommit, raw []byte) erro
 			return nil
 		}
 	}
-	if _, err := v.tree(c.tree, 1); err != nil {
+	if _, err := v.tree(c.tree, 1, above{}); err != nil {
 		if !isFault(err) {
 			return err
 		}
 		c.fault = faultf("commit %s: %v", Short(hash.String()), err)
 		return nil
 	}
-	if err := v.put(plumbing.CommitObject, raw); err != nil {
+	var err error
+	if raw == nil {
+		raw, err = v.src.read(hash, plumbing.CommitObject, maxCommitBytes)
+	}
+	if err == nil {
+		err = v.put(plumbing.CommitObject, raw)
+	}
+	if err != nil {
 		if !isFault(err) {
 			return err
 		}
@@ -287,7 +335,21 @@ func (v *verifier) leads(newest, old plumbing.Hash) bool {
 }
 
 // reach counts the commits that lead to one, itself included.
-func (v *verifier) reach(newest plumbing.Hash) int {
+func (v *verifier) reach(newest plumbing.Hash) int { return len(v.before(newest)) }
+
+// cut returns those of the commits that lead to newest, or it, whose parents
+// were not in the repository.
+func (v *verifier) cut(newest plumbing.Hash) (cut []plumbing.Hash) {
+	for hash := range v.before(newest) {
+		if v.commits[hash].cut {
+			cut = append(cut, hash)
+		}
+	}
+	return cut
+}
+
+// before returns the commits that lead to one, itself included.
+func (v *verifier) before(newest plumbing.Hash) map[plumbing.Hash]bool {
 	seen := map[plumbing.Hash]bool{newest: true}
 	for todo := []plumbing.Hash{newest}; len(todo) > 0; {
 		c := v.commits[todo[len(todo)-1]]
@@ -299,17 +361,25 @@ func (v *verifier) reach(newest plumbing.Hash) int {
 			}
 		}
 	}
-	return len(seen)
+	return seen
 }
 
-// extent is how much a sound tree holds; a fault says that it is none.
+// extent is how much a sound tree holds, each tree and file as often as it is
+// named: a few trees that name one another can stand for more files than there
+// are atoms. A fault says that it is none.
 type extent struct {
 	names, height int
+	paths         int   // bytes of all paths below it, from it
+	longest       int   // path below it
+	bytes         int64 // of all files
 	fault         error
 }
 
+// above is what is held in memory of the trees that lead to another.
+type above struct{ names, bytes int }
+
 // tree stores a tree and all below it.
-func (v *verifier) tree(hash plumbing.Hash, depth int) (extent, error) {
+func (v *verifier) tree(hash plumbing.Hash, depth int, up above) (extent, error) {
 	if known, ok := v.trees[hash]; ok {
 		if known.fault == nil && depth+known.height-1 > MaxDepth {
 			return known, faultf("too many directories inside each other")
@@ -322,7 +392,7 @@ func (v *verifier) tree(hash plumbing.Hash, depth int) (extent, error) {
 	if err := v.ctx.Err(); err != nil {
 		return extent{}, err
 	}
-	e, err := v.newTree(hash, depth)
+	e, err := v.newTree(hash, depth, up)
 	if err != nil && !isFault(err) {
 		return e, err
 	}
@@ -331,61 +401,95 @@ func (v *verifier) tree(hash plumbing.Hash, depth int) (extent, error) {
 	return e, err
 }
 
-func (v *verifier) newTree(hash plumbing.Hash, depth int) (extent, error) {
+func (v *verifier) newTree(hash plumbing.Hash, depth int, up above) (extent, error) {
 	e := extent{height: 1}
-	raw, err := v.src.read(hash, plumbing.TreeObject, maxTreeBytes)
+	raw, err := v.src.read(hash, plumbing.TreeObject, int64(maxTreeBytes-up.bytes))
 	if err != nil {
 		return e, err
 	}
-	items, err := parseTree(raw)
+	items, err := parseTree(raw, MaxFiles-up.names)
 	if err != nil {
 		return e, faultf("tree %s: %v", Short(hash.String()), err)
 	}
+	up = above{up.names + len(items), up.bytes + len(raw)}
 	for _, i := range items {
-		e.names++
+		var sub extent
 		switch i.kind {
 		case aDir:
-			sub, err := v.tree(i.hash, depth+1)
-			if err != nil {
+			if sub, err = v.tree(i.hash, depth+1, up); err != nil {
 				return e, err
 			}
-			e.names += sub.names
-			e.height = max(e.height, sub.height+1)
-		case aFile:
-			if err := v.blob(i); err != nil {
+		case aFile, aLink:
+			if sub.bytes, err = v.blob(i); err != nil {
 				return e, err
 			}
 		}
-		if e.names > MaxFiles {
-			return e, faultf("it has more than %d files", MaxFiles)
+		if err := e.add(len(i.name), sub); err != nil {
+			return e, err
 		}
 	}
 	return e, v.put(plumbing.TreeObject, raw)
 }
 
+// add counts an entry with a name of so many bytes. A fault: it is too much.
+func (e *extent) add(name int, sub extent) error {
+	below := 0 // a slash and the path in it
+	if sub.names > 0 {
+		below = 1 + sub.longest
+	}
+	e.names += 1 + sub.names
+	e.height = max(e.height, sub.height+1)
+	e.paths += name + sub.names*(name+1) + sub.paths
+	e.longest = max(e.longest, name+below)
+	e.bytes += sub.bytes
+	switch {
+	case e.names > MaxFiles:
+		return faultf("it has more than %d files", MaxFiles)
+	case e.longest > dreamcore.MaxPathBytes:
+		return faultf("it has a path of more than %d bytes", dreamcore.MaxPathBytes)
+	case e.paths > dreamcore.MaxTreePaths:
+		return faultf("its paths are longer than %d MiB together", dreamcore.MaxTreePaths>>20)
+	case e.bytes > MaxTotalBytes:
+		return faultf("its files are larger than %d GiB together", int64(MaxTotalBytes)>>30)
+	}
+	return nil
+}
+
+// stored is a file that was looked at.
+type stored struct {
+	size  int64
+	fault error
+}
+
 // blob stores the content of a file.
-func (v *verifier) blob(i foreignItem) error {
-	err, known := v.blobs[i.hash]
-	if !known {
+func (v *verifier) blob(i foreignItem) (size int64, err error) {
+	known, ok := v.blobs[i.hash]
+	if !ok {
 		if err = v.src.spend(objectCost); err == nil {
-			err = v.src.copyBlob(i.hash, v.objects)
+			known.size, err = v.src.copyBlob(i.hash, v.objects)
 		}
 		if err != nil && !isFault(err) {
-			return err
+			return 0, err
 		}
-		v.blobs[i.hash] = err
+		known.fault = err
+		v.blobs[i.hash] = known
 	}
-	if err != nil || !isAttributes(i.name) {
-		return err
+	switch {
+	case known.fault != nil:
+		return 0, known.fault
+	case i.kind == aLink && known.size > dreamcore.MaxPathBytes:
+		return 0, faultf("it has a link to more than %d bytes", dreamcore.MaxPathBytes)
+	case i.kind == aLink || !isAttributes(i.name):
+		return known.size, nil
 	}
 	raw, err := v.src.read(i.hash, plumbing.BlobObject, smallBytes)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if !saneAttributes(raw) {
-		return faultf("%q has lines that are too long for Git", i.name)
+		return 0, faultf("%q has lines that are too long for Git", i.name)
 	}
-	return nil
+	return known.size, nil
 }
 
 func saneAttributes(content []byte) bool {

@@ -296,7 +296,7 @@ func FuzzForeign(f *testing.F) {
 		if err := c.parse(raw); err == nil && c.tree == plumbing.ZeroHash {
 			t.Error("a commit without a tree")
 		}
-		items, err := parseTree(raw)
+		items, err := parseTree(raw, MaxFiles)
 		for _, i := range items {
 			if err == nil && (i.name == "" || strings.ContainsAny(i.name, "/\x00")) {
 				t.Errorf("%q", i.name)

@@ -42,6 +42,15 @@ func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dream
 	if err != nil {
 		return made, diskError("prepare the history", err)
 	}
+	// The first version reads everything, and perhaps a history that the project
+	// brings along. It is not given up because others do the same.
+	if head, err := r.head(); err == nil && head.IsZero() {
+		leave, err := s.heavy.Wait(ctx, user)
+		if err != nil {
+			return made, diskError("save the version", err)
+		}
+		defer leave()
+	}
 	unlock, err := lock(ctx, r.dir)
 	if err != nil {
 		return made, diskError("lock the history", err)
@@ -81,8 +90,17 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 	if err != nil {
 		return head, nil, false, err
 	}
+	size, sized := r.knownSize(head)
+	if err := r.forgetSize(); err != nil {
+		return head, nil, false, err
+	}
 	objects := newWriter(r.dir)
 	snap = newSnapshot(ctx, objects, old)
+	defer func() {
+		if sized && err == nil && !head.IsZero() {
+			_ = r.noteSize(head, size+objects.added) // only a cache, too
+		}
+	}()
 	if head.IsZero() {
 		if head, before, err = r.begin(ctx, root, snap); err != nil {
 			return head, snap, false, err
@@ -119,7 +137,7 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 // same. The version is saved by then, so where a tree of a history from outside
 // cannot be read, what was counted up to there is good enough.
 func (r *repo) differing(ctx context.Context, from, to plumbing.Hash) (n int) {
-	_ = r.compare(ctx, from, to, "", 1, func(pair) { n++ })
+	_ = r.compare(ctx, from, to, func(pair) { n++ })
 	return max(n, 1)
 }
 

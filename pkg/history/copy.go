@@ -3,7 +3,6 @@ package history
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -50,22 +49,12 @@ func (s *Store) Count(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err != nil {
 		return 0, diskError("open the history", err)
 	}
-	next, err := r.head()
-	for ; err == nil && !next.IsZero(); n++ {
-		if err := ctx.Err(); err != nil {
-			return n, fmt.Errorf("count the versions: %w", err)
-		}
-		var c *object.Commit
-		if c, err = object.GetCommit(r.store, next); err != nil {
-			break
-		}
-		next = plumbing.ZeroHash
-		if len(c.ParentHashes) > 0 {
-			next = c.ParentHashes[0]
-		}
-	}
+	err = r.walk(ctx, func(plumbing.Hash, *object.Commit) bool {
+		n++
+		return true
+	})
 	if err != nil {
-		return n, r.damaged(err)
+		return n, r.unreadable(ctx, err)
 	}
 	return n, nil
 }
@@ -94,7 +83,15 @@ func (s *Store) Copy(ctx context.Context, user dreamcore.UserID, project dreamco
 	if head.IsZero() {
 		return nil
 	}
-	for _, f := range [][2]string{{headFile, "ref: " + branch + "\n"}, {"config", copyConfig}} {
+	files := [][2]string{{headFile, "ref: " + branch + "\n"}, {"config", copyConfig}}
+	cut, err := r.shallow()
+	if err != nil {
+		return r.damaged(err)
+	}
+	if len(cut) > 0 {
+		files = append(files, [2]string{shallowFile, encodeShallow(cut)})
+	}
+	for _, f := range files {
 		if err := visit(f[0], int64(len(f[1])), strings.NewReader(f[1])); err != nil {
 			return err
 		}
@@ -156,9 +153,10 @@ func (s *Store) Items(ctx context.Context, user dreamcore.UserID, project dreamc
 		return nil, "", r.damaged(err)
 	}
 	var leaves []*leaf
-	if err := r.compare(ctx, plumbing.ZeroHash, tree, "", 1, func(p pair) { leaves = append(leaves, p.to) }); err != nil {
+	if err := r.compare(ctx, plumbing.ZeroHash, tree, func(p pair) { leaves = append(leaves, p.to) }); err != nil {
 		return nil, "", r.unreadable(ctx, err)
 	}
+	sizes := r.sizes()
 	for _, l := range leaves {
 		mode := fs.FileMode(0o644)
 		switch l.mode {
@@ -169,7 +167,7 @@ func (s *Store) Items(ctx context.Context, user dreamcore.UserID, project dreamc
 		case filemode.Executable:
 			mode = 0o755
 		}
-		size, err := r.store.EncodedObjectSize(l.hash)
+		size, err := sizes.of(l.hash)
 		if err != nil {
 			return nil, "", r.damaged(err)
 		}

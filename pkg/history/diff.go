@@ -24,9 +24,9 @@ import (
 // Bounds of a diff. What was written in a sandbox can be made to be compared
 // for hours.
 const (
-	maxDiffFile  = 1 << 20 // bytes of a file that is compared line by line
-	maxDiffBytes = 8 << 20 // of the whole text
-	maxDiffFiles = 2000
+	maxDiffFile  = 1 << 20          // bytes of a file that is compared line by line
+	maxDiffBytes = 4 << 20          // of the whole text
+	maxDiffFiles = 2000             // that are shown; of more only the number is
 	fileLimit    = 2 * time.Second  // for one file; beyond it the comparison becomes coarse
 	diffLimit    = 20 * time.Second // for all
 	renameLimit  = 100              // files that are new, and files that are gone
@@ -38,71 +38,113 @@ const (
 // new in the first one. hash is 7 to 40 hexadecimal digits. Files that are no
 // text, or that are larger than 1 MiB, are said to differ. What is left out of
 // a long diff is said in its last line. CodeInvalid: hash is no hash;
-// CodeNotFound: there is no such version.
+// CodeNotFound: there is no such version; CodeBusy: too many diffs are being made.
 func (s *Store) Diff(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (string, error) {
 	r, c, err := s.find(ctx, user, project, hash)
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, diffLimit)
-	defer cancel()
-	changes, err := r.changes(ctx, c)
+	leave, err := s.heavy.Enter(ctx, user)
 	if err != nil {
-		return "", r.unreadable(ctx, err)
+		return "", err
+	}
+	defer leave()
+	limited, cancel := context.WithTimeout(ctx, diffLimit)
+	defer cancel()
+	changes, err := r.changes(limited, c)
+	if err != nil {
+		return "", r.missing(ctx, c.Hash, err)
 	}
 	var text strings.Builder
 	enc := format.NewUnifiedEncoder(&text, diffContext)
-	for i, change := range changes {
-		if i == maxDiffFiles || text.Len() > maxDiffBytes || ctx.Err() != nil {
-			fmt.Fprintf(&text, "(%d more files changed and are not shown)\n", len(changes)-i)
+	for i, change := range changes.shown {
+		if text.Len() > maxDiffBytes || limited.Err() != nil {
+			changes.more += len(changes.shown) - i
 			break
 		}
 		p, err := comparison(change)
 		if err != nil {
-			return "", r.damaged(err)
+			return "", r.missing(ctx, c.Hash, err)
 		}
 		if err := enc.Encode(p); err != nil {
 			return "", fmt.Errorf("write a diff: %w", err)
 		}
 	}
+	text.WriteString(changes.note())
 	return strings.ToValidUTF8(text.String(), "\uFFFD"), nil
 }
 
+// changes are the files that differ between two versions.
+type changes struct {
+	shown  object.Changes
+	more   int  // files that are not shown
+	beyond bool // there are even more, which were not counted
+	first  bool // of the versions that are kept: there is none to compare it with
+}
+
+// note says what the text of a diff leaves out, a line each.
+func (c changes) note() string {
+	var b strings.Builder
+	switch {
+	case c.beyond:
+		fmt.Fprintf(&b, "(more than %d more files changed and are not shown)\n", c.more)
+	case c.more > 0:
+		fmt.Fprintf(&b, "(%d more files changed and are not shown)\n", c.more)
+	}
+	if c.first {
+		b.WriteString("(the versions before this one are not kept: all of its files are shown as new)\n")
+	}
+	return b.String()
+}
+
 // changes compares a commit with the one before it.
-func (r *repo) changes(ctx context.Context, c *object.Commit) (object.Changes, error) {
+func (r *repo) changes(ctx context.Context, c *object.Commit) (all changes, err error) {
+	cut, err := r.shallow()
+	if err != nil {
+		return all, err
+	}
+	all.first = cut[c.Hash]
 	var before plumbing.Hash
-	if len(c.ParentHashes) > 0 {
-		var err error
-		if before, err = r.treeOf(c.ParentHashes[0]); err != nil {
-			return nil, err
+	if parent := firstParent(c, cut); !parent.IsZero() {
+		if before, err = r.treeOf(parent); err != nil {
+			return all, err
 		}
 	}
-	tree, err := object.GetTree(r.store, c.TreeHash) // only to reach the store
+	none := &plumbing.MemoryObject{}
+	none.SetType(plumbing.TreeObject)
+	tree, err := object.DecodeTree(r.store, none) // only to reach the store
 	if err != nil {
-		return nil, err
+		return all, err
 	}
-	var all object.Changes
 	// Looking for renames reads every file that is new and every one that is
 	// gone: only where all are small are they compared by content.
+	sizes := r.sizes()
 	opts := &object.DiffTreeOptions{DetectRenames: true, RenameScore: renameScore, RenameLimit: renameLimit}
 	entry := func(l *leaf) object.ChangeEntry {
 		if l == nil {
 			return object.ChangeEntry{}
 		}
-		if size, err := r.store.EncodedObjectSize(l.hash); err != nil || size > maxDiffFile {
+		if size, err := sizes.of(l.hash); err != nil || size > maxDiffFile {
 			opts.OnlyExactRenames = true
 		}
 		// The name of the entry is not used, and one that go-git refuses would
 		// make the file unreadable.
 		return object.ChangeEntry{Name: l.path, Tree: tree, TreeEntry: object.TreeEntry{Name: "file", Mode: l.mode, Hash: l.hash}}
 	}
-	err = r.compare(ctx, before, c.TreeHash, "", 1, func(p pair) {
-		all = append(all, &object.Change{From: entry(p.from), To: entry(p.to)})
+	err = r.compare(ctx, before, c.TreeHash, func(p pair) {
+		if len(all.shown) == maxDiffFiles {
+			all.more++
+			return
+		}
+		all.shown = append(all.shown, &object.Change{From: entry(p.from), To: entry(p.to)})
 	})
-	if err != nil {
-		return nil, err
+	if all.beyond = errors.Is(err, errBeyond) || errors.Is(err, context.DeadlineExceeded); all.beyond {
+		err = nil
 	}
-	return object.DetectRenames(all, opts)
+	if err == nil && ctx.Err() == nil {
+		all.shown, err = object.DetectRenames(all.shown, opts)
+	}
+	return all, err
 }
 
 // comparison is one changed file as the encoder wants it.

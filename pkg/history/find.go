@@ -49,27 +49,24 @@ func (s *Store) find(ctx context.Context, user dreamcore.UserID, project dreamco
 	if err != nil {
 		return nil, nil, err
 	}
-	next, err := r.head()
-	for err == nil && !next.IsZero() {
-		if err := ctx.Err(); err != nil {
-			return nil, nil, fmt.Errorf("look for the version: %w", err)
+	var found *object.Commit
+	err = r.walk(ctx, func(hash plumbing.Hash, c *object.Commit) bool {
+		if hasPrefix(hash, wanted, odd) {
+			found = c
 		}
-		var c *object.Commit
-		if c, err = object.GetCommit(r.store, next); err != nil {
-			break
-		}
-		if hasPrefix(next, wanted, odd) {
-			return r, c, nil
-		}
-		next = plumbing.ZeroHash
-		if len(c.ParentHashes) > 0 {
-			next = c.ParentHashes[0]
-		}
+		return found == nil
+	})
+	switch {
+	case err != nil:
+		return nil, nil, r.unreadable(ctx, err)
+	case found == nil:
+		return nil, nil, errNoCommit(nil)
 	}
-	if err != nil {
-		return nil, nil, r.damaged(err)
-	}
-	return nil, nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: NoSuchCommit, Hint: "take a hash that the log shows"}
+	return r, found, nil
+}
+
+func errNoCommit(cause error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: NoSuchCommit, Hint: "take a hash that the log shows", Err: cause}
 }
 
 // decodePrefix turns hexadecimal digits into bytes; of an odd number, the last
@@ -96,6 +93,8 @@ type Saved struct {
 	Size int64  // bytes
 	repo *repo
 	hash plumbing.Hash
+
+	commit plumbing.Hash // the version
 }
 
 // Write writes the content of the file. It is read only now: together the
@@ -103,7 +102,7 @@ type Saved struct {
 func (f Saved) Write(w io.Writer) error {
 	blob, err := object.GetBlob(f.repo.store, f.hash)
 	if err != nil {
-		return f.repo.damaged(err)
+		return f.repo.missing(context.Background(), f.commit, err)
 	}
 	r, err := blob.Reader()
 	if err != nil {
@@ -122,20 +121,21 @@ func (s *Store) Files(ctx context.Context, user dreamcore.UserID, project dreamc
 		return nil, "", err
 	}
 	var leaves []*leaf
-	err = r.compare(ctx, plumbing.ZeroHash, c.TreeHash, "", 1, func(p pair) {
+	err = r.compare(ctx, plumbing.ZeroHash, c.TreeHash, func(p pair) {
 		if (p.to.mode == filemode.Regular || p.to.mode == filemode.Executable) && wanted(p.to.path) {
 			leaves = append(leaves, p.to)
 		}
 	})
 	if err != nil {
-		return nil, "", r.unreadable(ctx, err)
+		return nil, "", r.missing(ctx, c.Hash, err)
 	}
+	sizes := r.sizes()
 	for _, l := range leaves {
-		size, err := r.store.EncodedObjectSize(l.hash)
+		size, err := sizes.of(l.hash)
 		if err != nil {
-			return nil, "", r.damaged(err)
+			return nil, "", r.missing(ctx, c.Hash, err)
 		}
-		files = append(files, Saved{Path: l.path, Size: size, repo: r, hash: l.hash})
+		files = append(files, Saved{Path: l.path, Size: size, repo: r, hash: l.hash, commit: c.Hash})
 	}
 	return files, c.Hash.String(), nil
 }
@@ -144,6 +144,9 @@ func (s *Store) Files(ctx context.Context, user dreamcore.UserID, project dreamc
 func (r *repo) unreadable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("read the history: %w", context.Cause(ctx))
+	}
+	if errors.Is(err, errBeyond) {
+		return &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the version is larger than a project may be", Hint: "take another version", Err: err}
 	}
 	return r.damaged(err)
 }

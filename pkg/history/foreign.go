@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bytes"
 	"compress/zlib"
 	"context"
 	"errors"
@@ -26,12 +25,17 @@ type foreign struct {
 	packs   []*pack
 	left    int64 // bytes that may still be read or made
 	cached  int   // bytes that the packs remember, all together
+
+	shallow map[plumbing.Hash]bool // commits whose parents are not there
 }
 
 // openForeign opens a repository. What is not as it should be is found when it
 // is read. The caller must close it; git stays open.
 func openForeign(ctx context.Context, git *os.Root, left int64) (*foreign, error) {
 	f := &foreign{ctx: ctx, root: git, left: left}
+	if text, err := f.text(shallowFile, maxShallowBytes); err == nil {
+		f.shallow, _ = decodeShallow(text) // one with a fault counts for nothing
+	}
 	objects, err := openDirs(git, objectsDir)
 	if err != nil {
 		return f, nil // then no object is found
@@ -236,32 +240,55 @@ func (f *foreign) all(o *loose, hash plumbing.Hash, limit int64) ([]byte, error)
 	return content, nil
 }
 
-// readExactly allocates as it reads: a size that is a lie costs nothing.
+// readExactly allocates as it reads, and never more than size: one that is a lie
+// costs nothing.
 func readExactly(r io.Reader, size int64) ([]byte, error) {
-	var b bytes.Buffer
-	b.Grow(int(min(size, 64<<10)))
-	n, err := io.Copy(&b, io.LimitReader(r, size+1))
-	if err == nil && n != size {
-		err = fmt.Errorf("%d bytes instead of %d", n, size)
+	const first = 1 << 20 // bytes
+	b := make([]byte, 0, min(size, first))
+	for int64(len(b)) < size {
+		if len(b) == cap(b) {
+			larger := make([]byte, len(b), min(size, 2*int64(cap(b))))
+			copy(larger, b)
+			b = larger
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err == io.EOF && int64(len(b)) < size {
+			return nil, fmt.Errorf("%d bytes instead of %d: %w", len(b), size, io.ErrUnexpectedEOF)
+		}
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
 	}
-	return b.Bytes(), err
+	if n, err := io.ReadFull(r, make([]byte, 1)); n != 0 || err != io.EOF {
+		return nil, fmt.Errorf("more than %d bytes: %w", size, err)
+	}
+	return b, nil
 }
 
 // copyBlob stores a blob; a large one is never in memory as a whole unless it
 // is made from a delta.
-func (f *foreign) copyBlob(hash plumbing.Hash, w *writer) error {
+func (f *foreign) copyBlob(hash plumbing.Hash, w *writer) (size int64, err error) {
 	o, err := f.loose(hash)
+	if isGone(err) {
+		o, err = f.plain(hash)
+	}
 	if err != nil && !isGone(err) {
-		return f.broken(hash, err)
+		return 0, f.broken(hash, err)
 	}
 	if err != nil {
 		content, err := f.read(hash, plumbing.BlobObject, maxInMemoryBytes)
 		if err == nil {
 			_, err = w.put(plumbing.BlobObject, content, plumbing.ZeroHash)
 		}
-		return err
+		return int64(len(content)), err
 	}
 	defer o.close()
+	return o.size, f.copyPlain(o, hash, w)
+}
+
+// copyPlain is copyBlob of an object that is not made from another one.
+func (f *foreign) copyPlain(o *loose, hash plumbing.Hash, w *writer) error {
 	if o.kind != plumbing.BlobObject || o.size > MaxFileBytes {
 		return faultf("object %s is no file, or too large", Short(hash.String()))
 	}
@@ -296,12 +323,38 @@ type loose struct {
 	size int64
 	r    io.Reader
 	zip  io.Closer
-	file *os.File
+	file *os.File // nil for one in a pack
 }
 
 func (o *loose) close() {
 	o.zip.Close()
-	o.file.Close()
+	if o.file != nil {
+		o.file.Close()
+	}
+}
+
+// plain opens a large object of a pack that is not made from another one;
+// fs.ErrNotExist: there is none that can be read like this.
+func (f *foreign) plain(hash plumbing.Hash) (*loose, error) {
+	for _, p := range f.packs {
+		offset, ok := p.find(hash)
+		if !ok {
+			continue
+		}
+		h, err := p.scanner.SeekObjectHeader(offset)
+		if err != nil {
+			return nil, err
+		}
+		if h.Type != plumbing.BlobObject || h.Length <= smallBytes {
+			break
+		}
+		r, err := p.scanner.ReadObject()
+		if err != nil {
+			return nil, err
+		}
+		return &loose{kind: h.Type, size: h.Length, r: r, zip: r}, nil
+	}
+	return nil, fs.ErrNotExist
 }
 
 // loose opens an object that is a file of its own, up to its content.
@@ -319,23 +372,32 @@ func (f *foreign) loose(hash plumbing.Hash) (*loose, error) {
 		return nil, errors.Join(faultf("object %s is damaged", Short(hex)), file.Close())
 	}
 	o := &loose{r: zip, zip: zip, file: file}
-	const longest = 32 // bytes: a type and a size
-	var header []byte
-	for b := make([]byte, 1); ; header = append(header, b[0]) {
-		if _, err = io.ReadFull(zip, b); err != nil || b[0] == 0 || len(header) > longest {
-			break
-		}
-	}
-	kind, size, ok := strings.Cut(string(header), " ")
-	if err == nil && ok {
-		o.kind, err = plumbing.ParseObjectType(kind)
-	}
-	if err == nil {
-		o.size, err = strconv.ParseInt(size, 10, 64)
-	}
-	if err != nil || o.size < 0 {
+	if o.kind, o.size, err = readHeader(zip); err != nil {
 		o.close()
 		return nil, faultf("object %s is damaged", Short(hex))
 	}
 	return o, nil
+}
+
+// readHeader reads the type and the size of an object that is a file of its own,
+// up to its content.
+func readHeader(r io.Reader) (t plumbing.ObjectType, size int64, err error) {
+	const longest = 32 // bytes: a type and a size
+	var header []byte
+	for b := make([]byte, 1); ; header = append(header, b[0]) {
+		if _, err = io.ReadFull(r, b); err != nil || b[0] == 0 || len(header) > longest {
+			break
+		}
+	}
+	kind, number, ok := strings.Cut(string(header), " ")
+	if err == nil && ok {
+		t, err = plumbing.ParseObjectType(kind)
+	}
+	if err == nil {
+		size, err = strconv.ParseInt(number, 10, 64)
+	}
+	if err == nil && size < 0 {
+		err = errors.New("a negative size")
+	}
+	return t, size, err
 }

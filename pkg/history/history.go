@@ -29,24 +29,26 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
+	"github.com/notef-neighbor/dreamcore/pkg/admission"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // Bounds of one version. What goes beyond is left out and logged.
 const (
-	MaxFiles      = 100_000   // names of any kind
-	MaxDepth      = 64        // directories inside each other
-	MaxFileBytes  = 256 << 20 // of one file
-	MaxTotalBytes = 4 << 30   // of all files
-	maxMessage    = 64 << 10  // bytes
-	maxLog        = 1000      // commits that Log returns
-	maxShown      = 4 << 10   // bytes of a message that Log returns
+	MaxFiles      = dreamcore.MaxTreeNames // names of any kind
+	MaxDepth      = dreamcore.MaxTreeDepth // directories inside each other
+	MaxFileBytes  = 256 << 20              // of one file
+	MaxTotalBytes = 4 << 30                // of all files
+	maxMessage    = 64 << 10               // bytes
+	maxLog        = 1000                   // commits that Log returns
+	maxShown      = 4 << 10                // bytes of a message that Log returns
 )
 
 const (
@@ -57,14 +59,20 @@ const (
 // Options tunes a Store. The zero value is ready for use.
 type Options struct {
 	Logger *slog.Logger // where it is said what was left out of a version
+	Bounds Bounds       // for Prune
+	// Heavy admits diffs and first versions, whose memory depends on what a
+	// sandbox has written. nil: any number at once.
+	Heavy *admission.Limiter
 }
 
 // Store is the directory of all histories. It holds no descriptors, so it
 // need not be closed. Its methods are safe for concurrent use, also by several
 // processes.
 type Store struct {
-	dir string
-	log *slog.Logger
+	dir    string
+	log    *slog.Logger
+	heavy  *admission.Limiter
+	bounds atomic.Pointer[Bounds]
 }
 
 // Version is one commit.
@@ -86,7 +94,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Store{dir: dir, log: opts.Logger}, nil
+	s := &Store{dir: dir, log: opts.Logger, heavy: opts.Heavy}
+	s.SetBounds(opts.Bounds)
+	return s, nil
 }
 
 // Log returns the versions of a project, the newest first: limit of them, or
@@ -103,24 +113,13 @@ func (s *Store) Log(ctx context.Context, user dreamcore.UserID, project dreamcor
 	if err != nil {
 		return nil, diskError("open the history", err)
 	}
-	next, err := r.head()
-	if err != nil {
-		return nil, r.damaged(err)
-	}
 	var versions []Version
-	for !next.IsZero() && len(versions) < limit {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("read the history: %w", err)
-		}
-		c, err := object.GetCommit(r.store, next)
-		if err != nil {
-			return nil, r.damaged(err)
-		}
-		versions = append(versions, Version{Hash: next.String(), Message: shown(c.Message), When: c.Committer.When})
-		next = plumbing.ZeroHash
-		if len(c.ParentHashes) > 0 {
-			next = c.ParentHashes[0]
-		}
+	err = r.walk(ctx, func(hash plumbing.Hash, c *object.Commit) bool {
+		versions = append(versions, Version{Hash: hash.String(), Message: shown(c.Message), When: c.Committer.When})
+		return len(versions) < limit
+	})
+	if err != nil {
+		return nil, r.unreadable(ctx, err)
 	}
 	return versions, nil
 }

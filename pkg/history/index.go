@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/uuid"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 const (
@@ -22,6 +24,9 @@ const (
 	// read: within one tick of a file system's clock, one second at most, a
 	// second change leaves the same time stamp.
 	racyMargin = time.Second
+	// maxIndexBytes is more than the index of the largest project has: the
+	// paths, and at most 80 bytes for each of the names.
+	maxIndexBytes = dreamcore.MaxTreePaths + 80*dreamcore.MaxTreeNames + 1<<10
 )
 
 // index remembers the files of the newest commit, so that those that did not
@@ -70,7 +75,11 @@ func newIndex() *index {
 
 // readIndex returns the index of the commit head, or an empty one.
 func readIndex(repo string, head plumbing.Hash) *index {
-	data, err := os.ReadFile(filepath.Join(repo, indexName))
+	name := filepath.Join(repo, indexName)
+	if info, err := os.Stat(name); err != nil || info.Size() > maxIndexBytes {
+		return newIndex() // the largest one is older than the limits on trees
+	}
+	data, err := os.ReadFile(name)
 	if err != nil {
 		return newIndex()
 	}
@@ -98,7 +107,15 @@ func (x *index) write(repo string) error {
 // encode writes: magic, head, number of files, files, number of trees, trees,
 // SHA-256 of all that. Numbers are varints.
 func (x *index) encode() []byte {
-	b := append([]byte(indexMagic), x.head[:]...)
+	size := len(indexMagic) + len(x.head) + 2*binary.MaxVarintLen64 + sha256.Size
+	for path := range x.files {
+		size += len(path) + maxEntryBytes
+	}
+	for path, hash := range x.trees {
+		size += binary.MaxVarintLen64 + len(path) + len(hash)
+	}
+	b := make([]byte, 0, size) // growing it would take the memory twice
+	b = append(append(b, indexMagic...), x.head[:]...)
 	b = binary.AppendUvarint(b, uint64(len(x.files)))
 	for path, e := range x.files {
 		b = appendString(b, path)
@@ -120,6 +137,10 @@ func (x *index) encode() []byte {
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
 }
+
+// maxEntryBytes is what an entry takes at most beside its path: the length of
+// that, five numbers, a byte and the hash.
+const maxEntryBytes = 6*binary.MaxVarintLen64 + 1 + len(plumbing.ZeroHash)
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)

@@ -34,7 +34,8 @@ type writer struct {
 	zip     *zlib.Writer
 	buf     bytes.Buffer // of what is written
 	content []byte       // of what is read
-	dirty   []string     // paths of objects that may not be on the disk yet
+	dirty   []string     // paths of objects that may not be on the disk yet, as many as are synced one by one
+	added   int64        // bytes on disk of what was written
 }
 
 func newWriter(repo string) *writer {
@@ -54,7 +55,7 @@ func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash)
 		return hash, nil
 	}
 	path := w.path(hash)
-	w.dirty = append(w.dirty, path) // one that is there, too: its writer may have failed before he could be sure
+	w.touch(path) // one that is there, too: its writer may have failed before he could be sure
 	if _, err := os.Lstat(path); err == nil {
 		return hash, nil
 	}
@@ -67,12 +68,35 @@ func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash)
 	temp := w.temp()
 	err := os.WriteFile(temp, w.buf.Bytes(), fileMode)
 	if err == nil {
-		err = place(temp, path)
+		err = w.place(temp, path)
 	}
 	if err != nil {
 		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
 	}
+	w.added += onDisk(int64(w.buf.Len()))
 	return hash, nil
+}
+
+// touch notes an object that sync is to put on the disk.
+func (w *writer) touch(path string) {
+	if len(w.dirty) <= syncEach {
+		w.dirty = append(w.dirty, path)
+	}
+}
+
+// onDisk is what a file of n bytes takes, in whole blocks.
+func onDisk(n int64) int64 { return (n + objectCost - 1) / objectCost * objectCost }
+
+// counting counts what is written.
+type counting struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counting) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // putBlob stores the next size bytes of src as a blob; errShort says that
@@ -99,7 +123,8 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 		return hash, err
 	}
 	hasher := plumbing.NewHasher(plumbing.BlobObject, size)
-	w.zip.Reset(f)
+	zipped := &counting{w: f}
+	w.zip.Reset(zipped)
 	_, err = fmt.Fprintf(w.zip, "%s %d\x00", plumbing.BlobObject, size)
 	if err == nil {
 		_, err = io.CopyN(io.MultiWriter(w.zip, hasher), src, size)
@@ -109,8 +134,9 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 	}
 	if err = errors.Join(short(err), f.Close()); err == nil {
 		hash = hasher.Sum()
-		w.dirty = append(w.dirty, w.path(hash))
-		err = place(temp, w.path(hash))
+		w.touch(w.path(hash))
+		w.added += onDisk(zipped.n)
+		err = w.place(temp, w.path(hash))
 	}
 	if err != nil {
 		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
@@ -159,18 +185,22 @@ func syncPath(path string) error {
 
 func (w *writer) temp() string { return filepath.Join(w.dir, tempPrefix+uuid.NewString()) }
 
-func (w *writer) path(hash plumbing.Hash) string {
+func (w *writer) path(hash plumbing.Hash) string { return loosePath(w.dir, hash) }
+
+// loosePath returns where an object lies in the directory of objects.
+func loosePath(objects string, hash plumbing.Hash) string {
 	hex := hash.String()
-	return filepath.Join(w.dir, hex[:2], hex[2:])
+	return filepath.Join(objects, hex[:2], hex[2:])
 }
 
 // place moves a finished object to where it belongs.
-func place(temp, path string) error {
+func (w *writer) place(temp, path string) error {
 	err := os.Rename(temp, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.Mkdir(filepath.Dir(path), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
+		w.added += objectCost // of the directory
 		err = os.Rename(temp, path)
 	}
 	return err

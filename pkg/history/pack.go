@@ -3,7 +3,6 @@ package history
 import (
 	"bytes"
 	"encoding/binary"
-	"io/fs"
 	"os"
 	"sort"
 	"strings"
@@ -13,7 +12,7 @@ import (
 )
 
 const (
-	maxPacks      = 1000
+	maxPacks      = 200      // each takes two descriptors
 	maxDeltaDepth = 4095     // as stock git has it
 	packCache     = 32 << 20 // bytes that all packs of a repository remember
 	cachedCost    = 128      // bytes for each of them, however small it is
@@ -37,17 +36,29 @@ type packObject struct {
 
 // openPacks opens the packs that have an index that can be one.
 func openPacks(dir *os.Root) (packs []*pack) {
-	entries, err := fs.ReadDir(dir.FS(), ".")
+	d, err := dir.Open(".")
 	if err != nil {
 		return nil
 	}
-	for _, e := range entries {
-		base, ok := strings.CutSuffix(e.Name(), ".idx")
-		if !ok || len(packs) == maxPacks {
-			continue
+	defer d.Close()
+	const batch, most = 1024, MaxFiles // names
+	for seen := 0; seen < most; {
+		names, err := d.Readdirnames(batch)
+		seen += len(names)
+		for _, name := range names {
+			base, ok := strings.CutSuffix(name, ".idx")
+			if !ok {
+				continue
+			}
+			if len(packs) == maxPacks {
+				return packs
+			}
+			if p := openPack(dir, base); p != nil {
+				packs = append(packs, p)
+			}
 		}
-		if p := openPack(dir, base); p != nil {
-			packs = append(packs, p)
+		if err != nil { // io.EOF, or what cannot be read
+			break
 		}
 	}
 	return packs
@@ -233,6 +244,9 @@ func (f *foreign) patch(base, delta []byte, hash plumbing.Hash) ([]byte, error) 
 	made, err := packfile.PatchDelta(base, delta)
 	if err != nil {
 		return nil, f.broken(hash, err)
+	}
+	if cap(made) > len(made)+len(made)/4 {
+		made = bytes.Clone(made) // its room counts as long as it is remembered
 	}
 	return made, nil
 }

@@ -26,6 +26,9 @@ const (
 	repoConfig = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 	// maxLockPause bounds the pause between two tries for the lock.
 	maxLockPause = 25 * time.Millisecond
+	// readCache is how many bytes of objects are remembered while a history is
+	// read; the library's default is 96 MiB for each one that is open.
+	readCache = 4 * cache.MiByte
 )
 
 // repo is the Git directory of one project.
@@ -41,7 +44,7 @@ func openRepo(dir string) (*repo, error) {
 	}
 	// A file of a project may be larger than what we want to hold in memory.
 	opts := filesystem.Options{LargeObjectThreshold: smallBytes}
-	return &repo{dir: dir, store: filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRUDefault(), opts)}, nil
+	return &repo{dir: dir, store: filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(readCache), opts)}, nil
 }
 
 // makeRepo opens a repository and makes it where it is missing, all at once:

@@ -37,8 +37,9 @@ type snapshot struct {
 	started time.Time // before anything was read
 	left    int       // names
 	bytes   int64     // left
-	stale   bool      // next knows more than old
-	notes   []note    // one for each reason
+	meter   dreamcore.TreeMeter
+	stale   bool   // next knows more than old
+	notes   []note // one for each reason
 }
 
 func newSnapshot(ctx context.Context, objects *writer, old *index) *snapshot {
@@ -68,9 +69,18 @@ func (s *snapshot) skip(path, reason string) {
 	i := slices.IndexFunc(s.notes, func(n note) bool { return n.reason == reason })
 	if i < 0 {
 		i = len(s.notes)
-		s.notes = append(s.notes, note{reason: reason, first: path})
+		s.notes = append(s.notes, note{reason: reason, first: clip(path)})
 	}
 	s.notes[i].count++
+}
+
+// clip shortens a path for a note.
+func clip(path string) string {
+	const most = 200 // bytes
+	if len(path) <= most {
+		return path
+	}
+	return path[:most] + "…"
 }
 
 // dir stores a directory and closes it. files is false when there is nothing
@@ -86,7 +96,7 @@ func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Has
 		if err := s.ctx.Err(); err != nil {
 			return tree, false, err
 		}
-		i, ok, err := s.item(root, name, join(path, name), depth)
+		i, ok, err := s.item(root, path, name, depth)
 		if err != nil {
 			return tree, false, err
 		}
@@ -108,7 +118,14 @@ func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Has
 
 // item stores one entry of a directory. ok is false when it is left out:
 // because of what it is, or because it vanished or changed in kind meanwhile.
-func (s *snapshot) item(root *os.Root, name, path string, depth int) (i item, ok bool, err error) {
+func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i item, ok bool, err error) {
+	if name != gitDir {
+		if reason := s.meter.Add(len(dir), name); reason != "" {
+			s.skip(join(clip(dir), clip(name)), reason)
+			return i, false, nil
+		}
+	}
+	path := join(dir, name)
 	info, err := root.Lstat(name)
 	if err != nil {
 		return i, false, s.tolerate(path, err)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // What follows is what git fsck --strict asks of commits and trees.
@@ -52,6 +54,9 @@ func (c *foreignCommit) parse(raw []byte) error {
 		if !isHash(p) {
 			return faultf("a commit names a parent that is none")
 		}
+		if len(c.parents) == maxParents {
+			return faultf("a commit has more than %d parents", maxParents)
+		}
 		c.parents = append(c.parents, plumbing.NewHash(p))
 	}
 	for _, who := range []string{"author", "committer"} {
@@ -74,7 +79,8 @@ func isHash(text string) bool {
 
 // Kinds of entries of a tree.
 const (
-	aFile = iota // or a link
+	aFile = iota
+	aLink
 	aDir
 	aCommit // of another repository, which is not there
 )
@@ -85,8 +91,12 @@ type foreignItem struct {
 	hash plumbing.Hash
 }
 
-// parseTree reads a tree, and refuses what must not be checked out anywhere.
-func parseTree(raw []byte) ([]foreignItem, error) {
+// maxEntryHead is the longest mode, a space and the longest name.
+const maxEntryHead = len("100644 ") + dreamcore.MaxNameBytes
+
+// parseTree reads a tree, and refuses what must not be checked out anywhere, and
+// more than limit entries.
+func parseTree(raw []byte, limit int) ([]foreignItem, error) {
 	var items []foreignItem
 	names := map[string]bool{}
 	before := ""
@@ -95,12 +105,20 @@ func parseTree(raw []byte) ([]foreignItem, error) {
 		if !ok || len(rest) < len(plumbing.ZeroHash) {
 			return nil, errors.New("it ends too early")
 		}
+		if len(head) > maxEntryHead {
+			return nil, faultf("it has a name of more than %d bytes", dreamcore.MaxNameBytes)
+		}
+		if len(items) == limit {
+			return nil, faultf("it has more than %d files", MaxFiles)
+		}
 		mode, name, ok := strings.Cut(string(head), " ")
 		i := foreignItem{name: name}
 		copy(i.hash[:], rest)
 		raw = rest[len(i.hash):]
 		switch mode {
-		case "100644", "100755", "100664", "120000":
+		case "100644", "100755", "100664":
+		case "120000":
+			i.kind = aLink
 		case "40000":
 			i.kind = aDir
 		case "160000":

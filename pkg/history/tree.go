@@ -1,12 +1,21 @@
 package history
 
 import (
+	"bufio"
+	"bytes"
+	"compress/zlib"
 	"context"
 	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // The walks of go-git refuse a whole tree for one name with a line break in
@@ -23,26 +32,43 @@ type leaf struct {
 // pair is a path in two versions; the side where there is no file is nil.
 type pair struct{ from, to *leaf }
 
-// errDepth says that a tree is deeper than any that we write.
-var errDepth = errors.New("too many directories inside each other")
+// errBeyond says that a version is beyond the limits on trees. Versions that are
+// made or taken over now are within them, but a repository may be older than the
+// limits.
+var errBeyond = errors.New("beyond the limits on the files of a project")
+
+// treeWalk walks through two trees at once.
+type treeWalk struct {
+	ctx   context.Context
+	repo  *repo
+	visit func(pair)
+	names int // entries that were read, of both trees
+	meter dreamcore.TreeMeter
+}
 
 // compare calls visit for each file that differs between two trees, of which
-// each may be the zero hash for none.
-func (r *repo) compare(ctx context.Context, from, to plumbing.Hash, dir string, depth int, visit func(pair)) error {
+// each may be the zero hash for none. The error is errBeyond when there is more
+// than a project may have; visit was called for all before that.
+func (r *repo) compare(ctx context.Context, from, to plumbing.Hash, visit func(pair)) error {
+	c := &treeWalk{ctx: ctx, repo: r, visit: visit}
+	return c.trees(from, to, "", 1)
+}
+
+func (c *treeWalk) trees(from, to plumbing.Hash, dir string, depth int) error {
 	if from == to {
 		return nil
 	}
-	if err := ctx.Err(); err != nil {
+	if err := c.ctx.Err(); err != nil {
 		return err
 	}
 	if depth > MaxDepth+1 {
-		return errDepth
+		return errBeyond
 	}
-	before, err := r.entries(from)
+	before, err := c.entries(from)
 	if err != nil {
 		return err
 	}
-	after, err := r.entries(to)
+	after, err := c.entries(to)
 	if err != nil {
 		return err
 	}
@@ -56,7 +82,7 @@ func (r *repo) compare(ctx context.Context, from, to plumbing.Hash, dir string, 
 		if was && b.Hash == e.Hash && b.Mode == e.Mode {
 			continue
 		}
-		if err := r.compareEntry(ctx, b, e, join(dir, e.Name), depth, visit); err != nil {
+		if err := c.entry(b, e, dir, e.Name, depth); err != nil {
 			return err
 		}
 	}
@@ -64,15 +90,19 @@ func (r *repo) compare(ctx context.Context, from, to plumbing.Hash, dir string, 
 		if _, gone := old[e.Name]; !gone {
 			continue
 		}
-		if err := r.compareEntry(ctx, e, object.TreeEntry{}, join(dir, e.Name), depth, visit); err != nil {
+		if err := c.entry(e, object.TreeEntry{}, dir, e.Name, depth); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// compareEntry compares two entries of one name; the zero entry is none.
-func (r *repo) compareEntry(ctx context.Context, b, e object.TreeEntry, path string, depth int, visit func(pair)) error {
+// entry compares two entries of one name; the zero entry is none.
+func (c *treeWalk) entry(b, e object.TreeEntry, dir, name string, depth int) error {
+	if c.meter.Add(len(dir), name) != "" {
+		return errBeyond
+	}
+	path := join(dir, name)
 	var p pair
 	var from, to plumbing.Hash
 	switch b.Mode {
@@ -90,19 +120,106 @@ func (r *repo) compareEntry(ctx context.Context, b, e object.TreeEntry, path str
 		p.to = &leaf{path, e.Mode, e.Hash}
 	}
 	if p.from != nil || p.to != nil {
-		visit(p)
+		c.visit(p)
 	}
-	return r.compare(ctx, from, to, path, depth+1, visit)
+	return c.trees(from, to, path, depth+1)
 }
 
 // entries returns what is in a tree; nothing for the zero hash.
-func (r *repo) entries(tree plumbing.Hash) ([]object.TreeEntry, error) {
+func (c *treeWalk) entries(tree plumbing.Hash) ([]object.TreeEntry, error) {
 	if tree.IsZero() {
 		return nil, nil
 	}
-	t, err := object.GetTree(r.store, tree)
+	entries, err := c.repo.entries(tree)
+	if c.names += len(entries); err == nil && c.names > 2*MaxFiles {
+		err = errBeyond
+	}
+	return entries, err
+}
+
+// entries returns what is in a tree.
+func (r *repo) entries(tree plumbing.Hash) (entries []object.TreeEntry, err error) {
+	raw, err := r.readTree(tree)
 	if err != nil {
 		return nil, err
 	}
-	return t.Entries, nil
+	for rest := raw; len(rest) > 0; {
+		e := object.TreeEntry{}
+		if e, rest, err = nextEntry(rest); err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// readTree returns the content of a tree of ours. Its size is known before it
+// is read.
+func (r *repo) readTree(tree plumbing.Hash) ([]byte, error) {
+	o, err := r.store.EncodedObject(plumbing.TreeObject, tree)
+	if err != nil {
+		return nil, err
+	}
+	if o.Size() > maxTreeBytes {
+		return nil, errBeyond
+	}
+	src, err := o.Reader()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := readExactly(src, o.Size())
+	return raw, errors.Join(err, src.Close())
+}
+
+var errTree = errors.New("a tree is damaged")
+
+// nextEntry takes the first entry of a tree of ours.
+func nextEntry(raw []byte) (e object.TreeEntry, rest []byte, err error) {
+	head, rest, ok := bytes.Cut(raw, []byte{0})
+	mode, name, ok2 := bytes.Cut(head, []byte{' '})
+	if !ok || !ok2 || len(rest) < len(e.Hash) {
+		return e, nil, errTree
+	}
+	if len(name) > dreamcore.MaxNameBytes {
+		return e, nil, errBeyond
+	}
+	e.Name = string(name)
+	copy(e.Hash[:], rest)
+	if e.Mode, err = filemode.New(string(mode)); err != nil {
+		return e, nil, errTree
+	}
+	return e, rest[len(e.Hash):], nil
+}
+
+// sizes finds out how large objects are. It is for one goroutine.
+type sizes struct {
+	repo *repo
+	buf  *bufio.Reader
+	zip  io.ReadCloser
+}
+
+func (r *repo) sizes() *sizes { return &sizes{repo: r, buf: bufio.NewReaderSize(nil, 512)} }
+
+// of returns the size of an object in bytes. The library's EncodedObjectSize
+// leaves the file of the object open for the garbage collector: a version with
+// many files would take all descriptors of the process.
+func (s *sizes) of(hash plumbing.Hash) (size int64, err error) {
+	f, err := os.Open(loosePath(filepath.Join(s.repo.dir, objectsDir), hash))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.repo.store.EncodedObjectSize(hash) // in a pack
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	s.buf.Reset(f)
+	if s.zip == nil {
+		s.zip, err = zlib.NewReader(s.buf)
+	} else {
+		err = s.zip.(zlib.Resetter).Reset(s.buf, nil)
+	}
+	if err == nil {
+		_, size, err = readHeader(s.zip)
+	}
+	return size, err
 }

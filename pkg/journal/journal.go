@@ -56,6 +56,9 @@ type Options struct {
 	// MaxLogBytes bounds one log, without its terminal event. Zero means
 	// DefaultMaxLogBytes.
 	MaxLogBytes int64
+	// MaxBytes bounds what all logs take on disk. Beyond it the oldest ones go,
+	// but none that is being written or read. Zero is no bound.
+	MaxBytes int64
 }
 
 // Store is a directory of logs. Its methods are safe for concurrent use.
@@ -66,7 +69,10 @@ type Store struct {
 
 	mu     sync.Mutex
 	live   map[string]*Log // guarded by mu; logs that this process has open for writing
+	read   map[string]int  // guarded by mu; how many Readers a log has
 	closed bool            // guarded by mu
+
+	room room
 }
 
 const (
@@ -91,7 +97,10 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, diskError("open the directory of job logs", err)
 	}
-	return &Store{root: root, opts: opts, sync: (*os.File).Sync, live: map[string]*Log{}}, nil
+	s := &Store{root: root, opts: opts, sync: (*os.File).Sync, live: map[string]*Log{}, read: map[string]int{}}
+	s.room.most = opts.MaxBytes
+	s.room.total.Store(uncounted)
+	return s, nil
 }
 
 // Create starts the log of a new job. job is a UUID in its canonical form;
@@ -102,6 +111,7 @@ func (s *Store) Create(job string) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.makeRoom()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -79,6 +79,7 @@ func (l *Log) Append(e dreamcore.Event) (id uint64, err error) {
 	if l.size+int64(len(e))+1 > limit {
 		return 0, &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the log of the job is full", Hint: "the job wrote more than a log may hold: split the work into smaller prompts"}
 	}
+	l.store.makeRoom()
 	if err := l.write(e, terminal); err != nil {
 		return 0, diskError("append to the log of job "+l.job, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
@@ -26,7 +27,8 @@ type Entry struct {
 // time.
 type Reader struct {
 	f     *os.File
-	live  *Log // nil: no one in this process writes the log
+	done  func() // the log may be removed
+	live  *Log   // nil: no one in this process writes the log
 	size  int64
 	after uint64
 	id    uint64 // of the last line that was taken out of buf
@@ -47,7 +49,15 @@ func (s *Store) Reader(job string, after uint64) (*Reader, error) {
 	if err != nil {
 		return nil, errNotFound(job, err)
 	}
+	job = strings.TrimSuffix(name, extension)
+	done, err := s.reading(job)
+	if err != nil {
+		return nil, err
+	}
 	f, err := s.root.Open(name)
+	if err != nil {
+		done()
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNotFound(job, err)
 	}
@@ -57,16 +67,32 @@ func (s *Store) Reader(job string, after uint64) (*Reader, error) {
 	// In this order: the file is there, so a log that is not among the live
 	// ones now has ended, and the size after that is its final one.
 	s.mu.Lock()
-	live, closed := s.live[strings.TrimSuffix(name, extension)], s.closed
+	live := s.live[job]
 	s.mu.Unlock()
-	if closed {
-		return nil, errors.Join(errStoreClosed(), f.Close())
-	}
 	info, err := f.Stat()
 	if err != nil {
+		done()
 		return nil, errors.Join(diskError("open the log of job "+job, err), f.Close())
 	}
-	return &Reader{f: f, live: live, size: info.Size(), after: after, maxLine: dreamcore.MaxEventBytes + 1}, nil
+	return &Reader{f: f, done: done, live: live, size: info.Size(), after: after, maxLine: dreamcore.MaxEventBytes + 1}, nil
+}
+
+// reading keeps a log from being removed until done is called, which may be more
+// than once.
+func (s *Store) reading(job string) (done func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errStoreClosed()
+	}
+	s.read[job]++
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.read[job]--; s.read[job] == 0 {
+			delete(s.read, job)
+		}
+	}), nil
 }
 
 // Next returns the next event and waits for it while the job runs. After the
@@ -93,7 +119,10 @@ func (r *Reader) Next(ctx context.Context) (Entry, error) {
 }
 
 // Close closes the Reader's descriptor. Next must not be running.
-func (r *Reader) Close() error { return r.f.Close() }
+func (r *Reader) Close() error {
+	r.done()
+	return r.f.Close()
+}
 
 // take removes the first whole line from the buffer, without its newline. The
 // line is valid until the next fill.

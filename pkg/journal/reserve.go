@@ -33,6 +33,7 @@ func (l *Log) reserve(n int) error {
 	case err != nil:
 		return err
 	}
+	l.store.room.grow(l.size + length - max(l.reserved, l.size))
 	l.reserved = l.size + length
 	return nil
 }

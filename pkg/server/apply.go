@@ -40,10 +40,19 @@ type applyRequest struct {
 // applyFiles changes the files of a project, or looks into its versions. The
 // action decides; without one, files are changed.
 func (s *Server) applyFiles(x *exchange, r *http.Request) {
+	reserved, ok := s.reserveApply(x, r)
+	if !ok {
+		return
+	}
+	defer func() { s.applied.Release(reserved) }()
 	var b bytes.Buffer
+	b.Grow(int(min(max(r.ContentLength, 0), s.limits.MaxApplyBody)) + bytes.MinRead)
 	if !x.copyBody(&b, r, s.limits.MaxApplyBody) {
 		return
 	}
+	surplus := reserved - int64(b.Len())
+	s.applied.Release(surplus)
+	reserved -= surplus
 	q, err := decodeApply(b.Bytes())
 	if err != nil {
 		x.fail(err)
@@ -69,6 +78,33 @@ func (s *Server) applyFiles(x *exchange, r *http.Request) {
 			Hint: "use git_log, git_diff or git_restore, or leave it out to change files",
 		})
 	}
+}
+
+// reserveApply takes the part of a request of all bodies that may be in memory at
+// once, in the order in which they come. One whose length is not known takes the
+// most that it may have until it was read. Where there is no room in time, it has
+// answered and returns false. The caller must release what was reserved.
+func (s *Server) reserveApply(x *exchange, r *http.Request) (n int64, ok bool) {
+	n = s.limits.MaxApplyBody
+	if r.ContentLength > n {
+		x.refuse(r, tooLarge(n))
+		return 0, false
+	}
+	if r.ContentLength >= 0 {
+		n = r.ContentLength
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.ApplyPatience)
+	defer cancel()
+	if err := s.applied.Acquire(ctx, n); err != nil {
+		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many changes are being made", Hint: "send it again in a few seconds", Err: err})
+		return 0, false
+	}
+	if r.ContentLength != 0 {
+		// The time for the body begins now, not when the request came; its end
+		// lifts this bound. There is none in tests without a connection.
+		_ = x.control.SetReadDeadline(time.Now().Add(s.limits.ReadTimeout))
+	}
+	return n, true
 }
 
 func decodeApply(body []byte) (applyRequest, error) {

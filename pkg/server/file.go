@@ -1,7 +1,11 @@
 package server
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -19,8 +23,9 @@ type Projects interface {
 }
 
 // listFiles answers with the paths of a project's files, each as get_file takes
-// it. It is exact: a project that cannot be walked to its end is an error, not
-// a shorter list, and files whose names are not UTF-8 are counted as left out.
+// it, and with how many are left out: names that are not UTF-8, and what is
+// beyond the limits on depth and paths. Apart from that it is exact: a project
+// that cannot be walked to its end is an error, not a shorter list.
 func (s *Server) listFiles(x *exchange, r *http.Request) {
 	x.leaveBody(r)
 	project, err := s.project(r)
@@ -36,19 +41,16 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 		return
 	}
 	defer project.Close()
-	var paths []string
-	for f, err := range project.Files(r.Context()) {
+	files, leftOut := []string(nil), 0
+	for f, err := range project.FilesLeftOut(r.Context(), &leftOut) {
 		if err != nil {
 			x.fail(err)
 			return
 		}
-		paths = append(paths, f.Path)
+		files = append(files, f.Path)
 	}
-	files, leftOut := listed(paths)
-	x.answer(http.StatusOK, struct {
-		Files   []string `json:"files"`
-		LeftOut int      `json:"left_out,omitempty"`
-	}{files, leftOut})
+	files, unlisted := listed(files)
+	x.answerList(files, leftOut+unlisted)
 }
 
 // listed returns those of paths that JSON can hold, which is UTF-8 only, and
@@ -64,6 +66,38 @@ func listed(paths []string) (files []string, leftOut int) {
 		}
 	}
 	return files, leftOut
+}
+
+// answerList writes {"files":[…],"left_out":N} without holding it in memory: in
+// JSON a name may take six times its bytes.
+func (x *exchange) answerList(files []string, leftOut int) {
+	h := x.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	x.WriteHeader(http.StatusOK)
+	w := bufio.NewWriterSize(x, 32<<10) // which keeps its first error until Flush
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	w.WriteString(`{"files":[`)
+	for i, name := range files {
+		if i > 0 {
+			w.WriteByte(',')
+		}
+		text.Reset()
+		_ = enc.Encode(name) // a string into memory
+		if _, err := w.Write(bytes.TrimSuffix(text.Bytes(), []byte("\n"))); err != nil {
+			break
+		}
+	}
+	w.WriteByte(']')
+	if leftOut > 0 {
+		fmt.Fprintf(w, `,"left_out":%d`, leftOut)
+	}
+	w.WriteString("}\n")
+	if err := w.Flush(); err != nil {
+		x.log.Debug("the answer could not be sent", "error", err)
+	}
 }
 
 // getFile answers with the bytes of one file.

@@ -23,6 +23,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
@@ -35,6 +37,8 @@ const (
 	// written as \u00XX, which is the longest way to write it.
 	DefaultMaxBody           = 6*dreamcore.MaxPromptBytes + 64<<10
 	DefaultMaxApplyBody      = 32 << 20
+	DefaultMaxApplyBytes     = 48 << 20
+	DefaultApplyPatience     = 30 * time.Second
 	DefaultMaxHeaderBytes    = 64 << 10
 	DefaultMaxChecks         = 4
 	DefaultMaxWaitingChecks  = 256
@@ -109,6 +113,8 @@ type Config struct {
 type Limits struct {
 	MaxBody           int64         // bytes of a request body
 	MaxApplyBody      int64         // the same of apply_files, which brings whole files
+	MaxApplyBytes     int64         // of all bodies of apply_files that are worked on at once
+	ApplyPatience     time.Duration // how long one waits for its part of them
 	MaxHeaderBytes    int           // bytes of a request's header
 	MaxChecks         int           // checks (test_*) that run at once
 	MaxWaitingChecks  int           // checks that wait for their turn
@@ -123,6 +129,9 @@ type Limits struct {
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxBody, DefaultMaxBody)
 	setDefault(&l.MaxApplyBody, DefaultMaxApplyBody)
+	setDefault(&l.MaxApplyBytes, DefaultMaxApplyBytes)
+	setDefault(&l.ApplyPatience, DefaultApplyPatience)
+	l.MaxApplyBytes = max(l.MaxApplyBytes, l.MaxApplyBody)
 	setDefault(&l.MaxHeaderBytes, DefaultMaxHeaderBytes)
 	setDefault(&l.MaxChecks, DefaultMaxChecks)
 	setDefault(&l.MaxWaitingChecks, DefaultMaxWaitingChecks)
@@ -154,6 +163,8 @@ type Server struct {
 
 	checks  chan struct{} // has a value for each check that runs
 	waiting atomic.Int64  // checks that run or wait
+
+	applied *semaphore.Weighted // bytes of the bodies of apply_files
 }
 
 // New returns a Server. It refuses, with CodeSetup, to be one that lets
@@ -177,6 +188,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger, refusals: newRefusals()}
 	s.routes = newRoutes(s.endpoints())
 	s.checks = make(chan struct{}, s.limits.MaxChecks)
+	s.applied = semaphore.NewWeighted(s.limits.MaxApplyBytes)
 	return s, nil
 }
 

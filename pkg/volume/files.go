@@ -19,9 +19,9 @@ import (
 
 // Bounds of a walk through a project.
 const (
-	MaxEntries = 100_000 // names that are looked at, of any kind
-	MaxDepth   = 64      // directories inside each other; deeper ones are left out
-	maxPath    = 4096    // bytes of a path from outside
+	MaxEntries = dreamcore.MaxTreeNames // names that are looked at, of any kind
+	MaxDepth   = dreamcore.MaxTreeDepth // directories inside each other; deeper ones are left out
+	maxPath    = dreamcore.MaxPathBytes // of a path from outside
 )
 
 // File is a regular file of a project.
@@ -36,10 +36,17 @@ type File struct {
 // directory, names in order. It leaves out everything that starts with a dot,
 // links, FIFOs, devices, sockets, and what cannot be opened. The walk ends
 // after an error: ctx's, or CodeTooLarge for a project of more than MaxEntries
-// names.
+// names. What is beyond the limits on depth and paths is left out.
 func (p *Project) Files(ctx context.Context) iter.Seq2[File, error] {
+	return p.FilesLeftOut(ctx, new(int))
+}
+
+// FilesLeftOut is Files that also counts in leftOut, by the end of the walk, what
+// is beyond the limits on depth and paths. A directory counts once, for all that
+// is in it.
+func (p *Project) FilesLeftOut(ctx context.Context, leftOut *int) iter.Seq2[File, error] {
 	if p.swaps {
-		return p.whole(ctx)
+		return p.whole(ctx, leftOut)
 	}
 	return func(yield func(File, error) bool) {
 		root, err := p.root.OpenRoot(".")
@@ -47,7 +54,7 @@ func (p *Project) Files(ctx context.Context) iter.Seq2[File, error] {
 			yield(File{}, diskError("open the project", err))
 			return
 		}
-		w := &walk{ctx: ctx, yield: yield, left: MaxEntries}
+		w := &walk{ctx: ctx, yield: yield, left: MaxEntries, leftOut: leftOut}
 		w.dir(root, "", 1)
 	}
 }
@@ -55,7 +62,7 @@ func (p *Project) Files(ctx context.Context) iter.Seq2[File, error] {
 // whole is Files of a project whose directory may be replaced while it is
 // walked through: then some of its files are gone, and the walk begins anew in
 // the one that took its place.
-func (p *Project) whole(ctx context.Context) iter.Seq2[File, error] {
+func (p *Project) whole(ctx context.Context, leftOut *int) iter.Seq2[File, error] {
 	return func(yield func(File, error) bool) {
 		var all []File
 		var failed error
@@ -69,8 +76,8 @@ func (p *Project) whole(ctx context.Context) iter.Seq2[File, error] {
 				}
 			}
 			walked := &Project{closer: closer{root: root}, path: p.path, swaps: true}
-			all, failed = nil, nil
-			w := &walk{ctx: ctx, left: MaxEntries, yield: func(f File, err error) bool {
+			all, failed, *leftOut = nil, nil, 0
+			w := &walk{ctx: ctx, left: MaxEntries, leftOut: leftOut, yield: func(f File, err error) bool {
 				if err != nil {
 					failed = err
 					return false
@@ -108,6 +115,9 @@ type walk struct {
 	ctx   context.Context
 	yield func(File, error) bool
 	left  int // entries
+	meter dreamcore.TreeMeter
+
+	leftOut *int // counts what is beyond the limits
 }
 
 // dir walks through one directory and closes it. It returns false when the
@@ -125,14 +135,18 @@ func (w *walk) dir(root *os.Root, prefix string, depth int) bool {
 			return false
 		}
 		info, err := root.Lstat(name)
+		if err != nil || !info.Mode().IsRegular() && !info.IsDir() {
+			continue // removed meanwhile, or neither a file nor a directory
+		}
 		switch {
-		case err != nil: // removed meanwhile
+		case w.meter.Add(max(len(prefix)-1, 0), name) != "", info.IsDir() && depth == MaxDepth:
+			*w.leftOut++
 		case info.Mode().IsRegular():
 			f := File{Path: prefix + name, Size: info.Size(), Modified: info.ModTime(), Mode: info.Mode().Perm()}
 			if !w.yield(f, nil) {
 				return false
 			}
-		case info.IsDir() && depth < MaxDepth:
+		default:
 			sub, err := openDir(root, name)
 			if err == nil && !w.dir(sub, prefix+name+"/", depth+1) {
 				return false

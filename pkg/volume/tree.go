@@ -41,11 +41,13 @@ func (e Entry) Open() (*os.File, error) {
 // Skip is told what is left out of a tree, and why.
 type Skip func(path, reason string)
 
+const tooDeep = "too many directories inside each other"
+
 // Walk goes through everything in root that can be copied: a directory comes
 // before what is in it, names in order. .git at the top is left out without a
 // word, and so is the link to the skills that a running job has in a project.
-// FIFOs, devices, sockets, what cannot be read and what lies deeper than
-// MaxDepth is left out, and skip is told. Links are not followed. The walk
+// FIFOs, devices, sockets, what cannot be read and what is beyond the limits on
+// depth and paths is left out, and skip is told. Links are not followed. The walk
 // ends after an error: ctx's, one of the disk, or CodeTooLarge for more than
 // MaxEntries names.
 func Walk(ctx context.Context, root *os.Root, skip Skip) iter.Seq2[Entry, error] {
@@ -65,6 +67,7 @@ type treeWalk struct {
 	skip  Skip
 	yield func(Entry, error) bool
 	left  int
+	meter dreamcore.TreeMeter
 }
 
 func (w *treeWalk) dir(root *os.Root, prefix string, depth int) bool {
@@ -82,11 +85,28 @@ func (w *treeWalk) dir(root *os.Root, prefix string, depth int) bool {
 		if prefix == "" && name == ".git" {
 			continue
 		}
+		if reason := w.meter.Add(max(len(prefix)-1, 0), name); reason != "" {
+			w.skip(clipPath(prefix, name), reason)
+			continue
+		}
 		if !w.entry(root, name, prefix+name, depth) {
 			return false
 		}
 	}
 	return true
+}
+
+// clipPath is a path for a note. A walk may leave out very many of them, so it
+// is short.
+func clipPath(prefix, name string) string {
+	const most = 100 // bytes of either
+	if len(prefix) > most {
+		prefix = prefix[:most] + "…/"
+	}
+	if len(name) > most {
+		name = name[:most] + "…"
+	}
+	return prefix + name
 }
 
 func (w *treeWalk) entry(root *os.Root, name, full string, depth int) bool {
@@ -114,7 +134,7 @@ func (w *treeWalk) entry(root *os.Root, name, full string, depth int) bool {
 	case isJobs(root, name, full):
 		return true
 	case depth >= MaxDepth:
-		w.skip(full, "too many directories inside each other")
+		w.skip(full, tooDeep)
 		return true
 	}
 	sub, err := openDir(root, name)
@@ -219,6 +239,7 @@ type Filler struct {
 	left     int64
 	names    int
 	dirs     []Entry // their modes come last
+	meter    dreamcore.TreeMeter
 }
 
 // NewFiller fills root for a user. Finish must be called at the end.
@@ -241,7 +262,7 @@ func (f *Filler) Put(ctx context.Context, e Entry, src io.Reader) (size int64, s
 	if f.names--; f.names < 0 {
 		return 0, nil, errTooManyNames
 	}
-	if strings.Count(clean, "/") >= MaxDepth {
+	if dir, name := path.Split(clean); strings.Count(clean, "/") >= MaxDepth || f.meter.Add(max(len(dir)-1, 0), name) != "" {
 		return 0, nil, badPath(e.Path)
 	}
 	dir, err := f.parent(path.Dir(clean))

@@ -19,7 +19,7 @@ var floors = map[string]int{
 	"pkg/dreamcore": 0,
 
 	"pkg/sandbox": 1, "pkg/term": 1, "pkg/cgroup": 1, "pkg/socket": 1, "pkg/disk": 1, "pkg/audit": 1,
-	"pkg/prefault": 1, "pkg/sandbox/gvisor/boot": 1,
+	"pkg/prefault": 1, "pkg/admission": 1, "pkg/sandbox/gvisor/boot": 1,
 
 	// What the engines share.
 	"pkg/sandbox/pid1": 2, "pkg/sandbox/oci": 2,

@@ -169,6 +169,20 @@ func hostProcesses(t *testing.T, id string) []int {
 	return pids
 }
 
+// checkGivesWay reports a process of a sandbox that the kernel would keep in place
+// of the service where the memory of the machine runs out.
+func checkGivesWay(t *testing.T, pid int) {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return // it has ended
+	}
+	if score, err2 := strconv.Atoi(strings.TrimSpace(string(raw))); err != nil || err2 != nil || score < 500 {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		t.Errorf("the OOM score of %q is adjusted by %q, want 500: %v", comm, raw, err)
+	}
+}
+
 func testLost(t *testing.T, r *rig) {
 	sb := r.create(t, r.spec())
 	out := newLine()
@@ -182,6 +196,7 @@ func testLost(t *testing.T, r *rig) {
 	default:
 	}
 	for _, pid := range hostProcesses(t, sb.ID()) {
+		checkGivesWay(t, pid)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.Fatal(err)
 		}

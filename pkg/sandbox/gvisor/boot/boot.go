@@ -28,6 +28,15 @@ func Hurry() {
 	debug.SetMemoryLimit(Heap)
 }
 
+// GiveWay makes the kernel end this process, and those that it starts, before the
+// service where the memory of the machine runs out. The service may run with a
+// negative score, which its children have too. A process may always raise its
+// own: from outside it would need rights that the service does not have.
+func GiveWay() {
+	// Where it cannot be set, the sandbox is as good as before.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
+}
+
 // Settle ends the hurry of a process that lives as long as its sandbox, after
 // its start, and gives back what that took: an idle one would keep it for good,
 // as it allocates too little to ever collect.

@@ -73,6 +73,7 @@ func Dispatch(args []string) {
 			}
 			args = args[1:]
 		}
+		boot.GiveWay()
 		boot.Hurry()
 		run(append([]string{"runsc"}, args...))
 	}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
+)
+
+// memoryShare is how much of the memory that there is the heap of the service
+// may take before the garbage collector works harder: a peak of a heavy
+// operation, and what is not in the heap, must fit beside it.
+const memoryShare = 0.6
+
+// memoryLimit returns the limit that the runtime is given, in bytes; 0 if it is
+// left as it is. configured is in MiB; available is what the machine gives.
+func memoryLimit(inEnvironment bool, configured int, available int64) int64 {
+	switch {
+	case inEnvironment:
+		return 0
+	case configured > 0:
+		return int64(configured) << 20
+	}
+	return int64(memoryShare * float64(available))
+}
+
+// limitMemory makes the garbage collector keep the memory of this process within
+// its budget.
+func limitMemory(s state, log *slog.Logger) {
+	limit := memoryLimit(s.env.GoMemoryLimit, s.cfg.MemoryLimitMiB, cgroup.MemoryLimit())
+	if limit <= 0 {
+		return
+	}
+	debug.SetMemoryLimit(limit)
+	log.Debug("the memory of the service is limited", "mib", limit>>20)
+}

@@ -1,0 +1,417 @@
+package history
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// random is content that cannot be compressed.
+func random(size int) string {
+	b := make([]byte, size)
+	rand.Read(b)
+	return string(b)
+}
+
+func (f *fixture) prune(t testing.TB, b Bounds) Pruned {
+	t.Helper()
+	f.store.SetBounds(b)
+	p, err := f.store.Prune(t.Context(), user, project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// onDiskBytes is what du says of the repository.
+func onDiskBytes(t testing.TB, dir string) (total int64) {
+	t.Helper()
+	err := filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
+		if err == nil {
+			total += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return total
+}
+
+func TestPruneKeepsTheNewestVersionsWhole(t *testing.T) {
+	f := newFixture(t)
+	var hashes []string
+	for i := range 20 {
+		f.write(t, map[string]string{"large.bin": random(200 << 10), "index.html": fmt.Sprint(i), "assets/same.png": "same", fmt.Sprintf("d/%d", i): "x"})
+		hash, _ := f.commit(t, fmt.Sprint(i))
+		hashes = append(hashes, hash)
+	}
+	const bound = 2 << 20
+	p := f.prune(t, Bounds{ProjectBytes: bound})
+	versions, err := f.store.Log(t.Context(), user, project, 0)
+	if err != nil || len(versions) < 4 || len(versions) > 10 || p.Versions != 20-len(versions) || p.Bytes < 2<<20 {
+		t.Fatal(p, len(versions), err)
+	}
+	if size := onDiskBytes(t, f.git); size > bound {
+		t.Errorf("%d bytes, the bound is %d", size, bound)
+	}
+	f.fsck(t)
+	for i, v := range versions {
+		if v.Hash != hashes[19-i] {
+			t.Errorf("version %d has the hash %s", i, v.Hash)
+		}
+		if got := f.command(t, "show", v.Hash+":index.html"); got != fmt.Sprint(19-i) {
+			t.Errorf("version %d: %q", i, got)
+		}
+		f.command(t, "archive", v.Hash) // every file of it is there
+	}
+	oldest, gone := versions[len(versions)-1], hashes[0]
+	if text := f.diff(t, oldest.Hash); !strings.Contains(text, "versions before this one are not kept") || !strings.Contains(text, "new file mode") {
+		t.Errorf("%.200s … %s", text, text[max(0, len(text)-200):])
+	}
+	if text := f.diff(t, versions[0].Hash); strings.Contains(text, "not kept") || strings.Contains(text, "same.png") {
+		t.Errorf("%.300s", text)
+	}
+	_, err = f.store.Diff(t.Context(), user, project, gone)
+	_, _, err2 := f.store.Files(t.Context(), user, project, gone, func(string) bool { return true })
+	if dreamcore.CodeOf(err) != dreamcore.CodeNotFound || dreamcore.CodeOf(err2) != dreamcore.CodeNotFound {
+		t.Error(err, err2)
+	}
+	if n, err := f.store.Count(t.Context(), user, project); n != len(versions) || err != nil {
+		t.Error(n, err)
+	}
+	f.write(t, map[string]string{"index.html": "next"})
+	f.commit(t, "next")
+	f.fsck(t)
+	if again := f.prune(t, Bounds{ProjectBytes: bound}); again != (Pruned{}) {
+		t.Errorf("below the bound: %+v", again)
+	}
+}
+
+func TestPruneKeepsTheNewestVersionHoweverLargeItIs(t *testing.T) {
+	f := newFixture(t)
+	for i := range 3 {
+		f.write(t, map[string]string{"large.bin": random(1 << 20), "index.html": fmt.Sprint(i)})
+		f.commit(t, fmt.Sprint(i))
+	}
+	f.prune(t, Bounds{ProjectBytes: 100 << 10})
+	if n, err := f.store.Count(t.Context(), user, project); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	f.fsck(t)
+	if text := f.diff(t, f.head(t)); !strings.Contains(text, "index.html") {
+		t.Error(text)
+	}
+}
+
+// TestPruneOfAHistoryWithMerges has one whose oldest versions are on two
+// branches.
+func TestPruneOfAHistoryWithMerges(t *testing.T) {
+	f := newFixture(t)
+	git(t, f.dir, "init", "-q", "-b", "master")
+	for i := range 8 {
+		f.write(t, map[string]string{"m.bin": random(100 << 10)})
+		git(t, f.dir, "add", "-A")
+		git(t, f.dir, "commit", "-qm", fmt.Sprint("main ", i))
+		if i%3 != 2 {
+			continue
+		}
+		git(t, f.dir, "checkout", "-qb", fmt.Sprint("side", i), "HEAD~2")
+		for j := range 4 {
+			f.write(t, map[string]string{fmt.Sprintf("side%d/%d.bin", i, j): random(50 << 10)})
+			git(t, f.dir, "add", "-A")
+			git(t, f.dir, "commit", "-qm", fmt.Sprint("side ", i, j))
+		}
+		git(t, f.dir, "checkout", "-q", "master")
+		git(t, f.dir, "merge", "-q", "--no-edit", fmt.Sprint("side", i))
+	}
+	f.commit(t, "first")
+	all, err := f.store.Count(t.Context(), user, project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bound := range []int64{1200 << 10, 900 << 10, 600 << 10, 1} {
+		f.prune(t, Bounds{ProjectBytes: bound})
+		n, err := f.store.Count(t.Context(), user, project)
+		if err != nil || n >= all || n < 1 {
+			t.Errorf("%d versions of %d: %v", n, all, err)
+		}
+		all = n + 1
+		f.fsck(t)
+	}
+}
+
+// TestPruneOfAUserTakesTheLargestHistory has a small project whose versions all
+// stay, and one that another process is writing to.
+func TestPruneOfAUserTakesTheLargestHistory(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "history")
+	var fixtures []*fixture
+	const other = dreamcore.ProjectID("33333333-3333-4333-8333-333333333333")
+	for _, p := range []dreamcore.ProjectID{project, other} {
+		f := newFixtureIn(t, t.TempDir(), state)
+		fixtures = append(fixtures, f)
+		size := 20 << 10
+		if p == other {
+			size = 300 << 10
+		}
+		for i := range 10 {
+			f.write(t, map[string]string{"a": random(size)})
+			if _, _, err := f.store.Commit(t.Context(), user, p, f.root, fmt.Sprint(i), when); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	store := fixtures[0].store
+	store.SetBounds(Bounds{UserBytes: 2 << 20})
+	dir := filepath.Join(state, string(user), string(other)+".git")
+	unlock, err := lock(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Prune(t.Context(), user, project); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := store.Count(t.Context(), user, other); n != 10 || err != nil {
+		t.Error("pruned while it was in use:", n, err)
+	}
+	unlock()
+	if _, err := store.PruneAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if size := onDiskBytes(t, filepath.Join(state, string(user))); size > 2<<20 {
+		t.Errorf("%d bytes", size)
+	}
+	if n, err := store.Count(t.Context(), user, other); n >= 10 || n < 2 || err != nil {
+		t.Error(n, err)
+	}
+	if out, err := exec.Command("git", "--git-dir", dir, "fsck", "--strict", "--full").CombinedOutput(); err != nil {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+// TestPruneThatIsKilledLeavesASoundHistory ends it at every step.
+func TestPruneThatIsKilledLeavesASoundHistory(t *testing.T) {
+	for step, damage := range map[string]func(f *fixture, r *repo, kept map[plumbing.Hash]bool, boundary map[plumbing.Hash]bool) error{
+		"before anything": func(f *fixture, r *repo, _, _ map[plumbing.Hash]bool) error { return r.forgetSize() },
+		"the list is half written": func(f *fixture, r *repo, _, _ map[plumbing.Hash]bool) error {
+			return os.WriteFile(filepath.Join(f.git, tempPrefix+"x"), []byte("0123"), 0o600)
+		},
+		"after the list": func(f *fixture, r *repo, _, boundary map[plumbing.Hash]bool) error { return r.setShallow(boundary) },
+		"while objects are removed": func(f *fixture, r *repo, kept, boundary map[plumbing.Hash]bool) error {
+			if err := r.setShallow(boundary); err != nil {
+				return err
+			}
+			removed := 0
+			return r.looseObjects(t.Context(), func(path string, hash plumbing.Hash, _ os.FileInfo) error {
+				if removed++; kept[hash] || removed%2 == 0 {
+					return nil
+				}
+				return os.Remove(path)
+			})
+		},
+	} {
+		t.Run(step, func(t *testing.T) {
+			f := newFixture(t)
+			for i := range 8 {
+				f.write(t, map[string]string{"large.bin": random(100 << 10), "index.html": fmt.Sprint(i)})
+				f.commit(t, fmt.Sprint(i))
+			}
+			r, err := openRepo(f.git)
+			if err != nil {
+				t.Fatal(err)
+			}
+			head, err := r.head()
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := &keeper{ctx: t.Context(), repo: r, kept: map[plumbing.Hash]bool{}}
+			if err := k.choose(head, 350<<10); err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(f, r, k.kept, k.boundary); err != nil {
+				t.Fatal(err)
+			}
+			f.command(t, "fsck", "--full", "--strict")
+			f.write(t, map[string]string{"index.html": "after"})
+			f.commit(t, "after")
+			f.prune(t, Bounds{ProjectBytes: 500 << 10})
+			if size := onDiskBytes(t, f.git); size > 500<<10 {
+				t.Errorf("%d bytes", size)
+			}
+			f.fsck(t)
+			if n, err := f.store.Count(t.Context(), user, project); n < 2 || err != nil {
+				t.Error(n, err)
+			}
+		})
+	}
+}
+
+// TestAPrunedHistoryMovesToAnotherMachine takes over a copy of it, as an export
+// and an import do, and a clone with --depth.
+func TestAPrunedHistoryMovesToAnotherMachine(t *testing.T) {
+	f := newFixture(t)
+	for i := range 8 {
+		f.write(t, map[string]string{"large.bin": random(100 << 10), "index.html": fmt.Sprint(i)})
+		f.commit(t, fmt.Sprint(i))
+	}
+	f.prune(t, Bounds{ProjectBytes: 600 << 10})
+	want, err := f.store.Log(t.Context(), user, project, 0)
+	if err != nil || len(want) >= 8 {
+		t.Fatal(len(want), err)
+	}
+	to := newFixture(t)
+	if out, err := exec.Command("cp", "-r", f.git, filepath.Join(to.dir, gitDir)).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	to.write(t, map[string]string{"index.html": "new"})
+	if a := adopt(t, to); a.Versions != len(want) || a.LeftOut != 0 || a.Reason != "" {
+		t.Errorf("%+v, want %d versions", a, len(want))
+	}
+	to.fsck(t)
+	got, err := to.store.Log(t.Context(), user, project, 0)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v: %v", got, want, err)
+	}
+	to.commit(t, "goes on")
+	to.fsck(t)
+	if a := adopt(t, to); a.Reason != "" {
+		t.Errorf("again: %+v", a)
+	}
+}
+
+func TestALieInTheListOfShallowCommitsDoesNoHarm(t *testing.T) {
+	f := newFixture(t)
+	oldProject(t, f)
+	head := git(t, f.dir, "rev-parse", "HEAD~2")
+	if err := os.WriteFile(filepath.Join(f.dir, gitDir, shallowFile), []byte(strings.Repeat("1", 40)+"\n"+head+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if a := adopt(t, f); a.Head == "" || a.Reason != "" {
+		t.Errorf("%+v", a)
+	}
+	f.fsck(t)
+}
+
+// TestTheSizeOfAHistoryIsKnownWithoutCounting: versions keep it up to date, and
+// one that was interrupted makes it be counted again.
+func TestTheSizeOfAHistoryIsKnownWithoutCounting(t *testing.T) {
+	f := newFixture(t)
+	known := func() (int64, bool) {
+		r, err := openRepo(f.git)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.knownSize(plumbing.NewHash(f.head(t)))
+	}
+	for i := range 5 {
+		f.write(t, map[string]string{"a": random(100<<10 + i)})
+		f.commit(t, fmt.Sprint(i))
+		if _, err := sizeOf(t.Context(), f.git); err != nil {
+			t.Fatal(err)
+		}
+		if size, ok := known(); !ok || size < onDiskBytes(t, f.git)*8/10 || size > onDiskBytes(t, f.git)*12/10 {
+			t.Errorf("%d %v, on disk %d", size, ok, onDiskBytes(t, f.git))
+		}
+	}
+	r, err := openRepo(f.git)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.forgetSize(); err != nil { // as a killed commit leaves it
+		t.Fatal(err)
+	}
+	f.write(t, map[string]string{"a": "x"})
+	f.commit(t, "after")
+	if _, ok := known(); ok {
+		t.Error("a size that nobody has counted")
+	}
+	if size, err := sizeOf(t.Context(), f.git); err != nil || size < onDiskBytes(t, f.git)*9/10 {
+		t.Error(size, err)
+	}
+}
+
+// TestReadersOfVersionsThatArePrunedMeanwhile: a version is there, or it is not
+// found; the history is never said to be damaged.
+func TestReadersOfVersionsThatArePrunedMeanwhile(t *testing.T) {
+	f := newFixture(t)
+	var hashes []string
+	for i := range 12 {
+		f.write(t, map[string]string{"a.js": random(50 << 10), "b.js": fmt.Sprint(i)})
+		hash, _ := f.commit(t, fmt.Sprint(i))
+		hashes = append(hashes, hash)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for bound := int64(900 << 10); bound > 100<<10; bound -= 100 << 10 {
+			f.store.SetBounds(Bounds{ProjectBytes: bound})
+			if _, err := f.store.Prune(t.Context(), user, project); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		for _, hash := range hashes {
+			if _, err := f.store.Diff(t.Context(), user, project, hash); err != nil && dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+				t.Error(err)
+			}
+		}
+		if _, err := f.store.Log(t.Context(), user, project, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	f.fsck(t)
+}
+
+// TestManyVersionsStayWithinTheirBound: a thousand by hand with
+// DREAMCORE_TEST_VERSIONS=1000.
+func TestManyVersionsStayWithinTheirBound(t *testing.T) {
+	count := 60
+	if text := os.Getenv("DREAMCORE_TEST_VERSIONS"); text != "" {
+		if _, err := fmt.Sscan(text, &count); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const bound = 3 << 20
+	f := newFixture(t)
+	f.store.SetBounds(Bounds{ProjectBytes: bound, UserBytes: 2 * bound})
+	var most int64
+	var slowest time.Duration
+	for i := range count {
+		f.write(t, map[string]string{"index.html": fmt.Sprint(i), "game.js": strings.Repeat(fmt.Sprint("line ", i, "\n"), 500), "sprite.png": random(100 << 10)})
+		f.commit(t, fmt.Sprint(i))
+		began := time.Now()
+		if _, err := f.store.Prune(t.Context(), user, project); err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, time.Since(began))
+		most = max(most, onDiskBytes(t, f.git))
+	}
+	if most > bound+16<<10 { // the index and the list are counted when everything is
+		t.Errorf("%d bytes, the bound is %d", most, bound)
+	}
+	f.fsck(t)
+	versions, err := f.store.Log(t.Context(), user, project, 0)
+	if err != nil || len(versions) < 5 || versions[0].Message != fmt.Sprint(count-1) {
+		t.Fatal(len(versions), err)
+	}
+	for _, v := range versions {
+		f.command(t, "archive", v.Hash)
+	}
+	t.Logf("%d versions: at most %d KiB on disk (bound %d), %d versions are left, the slowest pruning took %v", count, most>>10, bound>>10, len(versions), slowest)
+}

@@ -1,0 +1,140 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/google/uuid"
+)
+
+// shallowFile lists the commits whose parents are not in the repository, one
+// hash on each line: Git takes them for commits without parents. So the oldest
+// versions can go while the hashes of the others stay.
+const (
+	shallowFile     = "shallow"
+	maxShallowBytes = 8 << 20 // more than every commit that can be adopted
+)
+
+// shallow returns the commits whose parents were pruned, or were not in the
+// history that was taken over.
+func (r *repo) shallow() (map[plumbing.Hash]bool, error) {
+	raw, err := os.ReadFile(filepath.Join(r.dir, shallowFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeShallow(string(raw))
+}
+
+func decodeShallow(text string) (map[plumbing.Hash]bool, error) {
+	cut := map[plumbing.Hash]bool{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		if !isHash(line) {
+			return nil, errors.New(shallowFile + " has a line that is not a hash")
+		}
+		cut[plumbing.NewHash(line)] = true
+	}
+	return cut, nil
+}
+
+func encodeShallow(cut map[plumbing.Hash]bool) string {
+	lines := make([]string, 0, len(cut))
+	for hash := range cut {
+		lines = append(lines, hash.String()+"\n")
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
+// setShallow replaces the list. It is on disk when setShallow returns: no object
+// may be removed before that. The lock is held.
+func (r *repo) setShallow(cut map[plumbing.Hash]bool) error {
+	path := filepath.Join(r.dir, shallowFile)
+	if len(cut) == 0 {
+		return ignoreMissing(os.Remove(path))
+	}
+	temp := filepath.Join(r.dir, tempPrefix+uuid.NewString())
+	err := os.WriteFile(temp, []byte(encodeShallow(cut)), fileMode)
+	if err == nil {
+		err = syncPath(temp)
+	}
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return errors.Join(err, ignoreMissing(os.Remove(temp)))
+	}
+	return syncPath(r.dir)
+}
+
+// walk calls visit for the versions of the project, the newest first, until
+// visit returns false. It needs no lock: a version that is pruned meanwhile ends
+// the walk as if it had been gone before.
+func (r *repo) walk(ctx context.Context, visit func(plumbing.Hash, *object.Commit) (more bool)) error {
+	cut, err := r.shallow()
+	if err != nil {
+		return err
+	}
+	next, err := r.head()
+	if err != nil {
+		return err
+	}
+	for !next.IsZero() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c, err := object.GetCommit(r.store, next)
+		if errors.Is(err, plumbing.ErrObjectNotFound) && r.prunedSince(cut) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !visit(next, c) {
+			return nil
+		}
+		next = firstParent(c, cut)
+	}
+	return nil
+}
+
+// firstParent returns the version before c; zero if there is none, or none any
+// more.
+func firstParent(c *object.Commit, cut map[plumbing.Hash]bool) plumbing.Hash {
+	if len(c.ParentHashes) == 0 || cut[c.Hash] {
+		return plumbing.ZeroHash
+	}
+	return c.ParentHashes[0]
+}
+
+// prunedSince reports whether versions were pruned since the list was read.
+func (r *repo) prunedSince(cut map[plumbing.Hash]bool) bool {
+	now, err := r.shallow()
+	return err == nil && encodeShallow(now) != encodeShallow(cut)
+}
+
+// missing is the error of reading a version: there is no such version if it was
+// pruned meanwhile.
+func (r *repo) missing(ctx context.Context, commit plumbing.Hash, err error) error {
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		here := false
+		walkErr := r.walk(ctx, func(hash plumbing.Hash, _ *object.Commit) bool {
+			here = hash == commit
+			return !here
+		})
+		if walkErr == nil && !here {
+			return errNoCommit(err)
+		}
+	}
+	return r.unreadable(ctx, err)
+}

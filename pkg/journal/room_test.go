@@ -1,0 +1,183 @@
+package journal
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// onDiskOf is what du says of a directory.
+func onDiskOf(t testing.TB, dir string) (total int64) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += onDisk(info)
+	}
+	return total
+}
+
+func has(t testing.TB, dir, job string) bool {
+	t.Helper()
+	_, err := os.Lstat(filepath.Join(dir, job+extension))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// event is one of about so many bytes.
+func event(size int) dreamcore.Event {
+	return dreamcore.LogEvent(strings.Repeat("x", size), "info")
+}
+
+func TestLogsStayWithinTheirBound(t *testing.T) {
+	const bound = 4 << 20
+	s, dir := openStore(t, Options{MaxBytes: bound})
+	var jobs []string
+	var read *Reader
+	old := time.Now().Add(-time.Hour)
+	for i := range 60 {
+		job := uuid.NewString()
+		jobs = append(jobs, job)
+		l := create(t, s, job)
+		for range 5 {
+			appendAll(t, l, event(50<<10))
+			if size := onDiskOf(t, dir); size > bound+1<<20 {
+				t.Fatalf("%d bytes while job %d is running", size, i)
+			}
+		}
+		appendAll(t, l, dreamcore.DoneEvent())
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		when := old.Add(time.Duration(i) * time.Second)
+		if err := os.Chtimes(filepath.Join(dir, job+extension), when, when); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			read = follow(t, s, job, 0)
+		}
+	}
+	if size := onDiskOf(t, dir); size > bound {
+		t.Errorf("%d bytes", size)
+	}
+	if !has(t, dir, jobs[0]) || has(t, dir, jobs[1]) || !has(t, dir, jobs[59]) || !has(t, dir, jobs[50]) {
+		t.Error("the log that is read must stay, and the newest ones")
+	}
+	if got := drain(t, read); len(got) != 6 {
+		t.Errorf("%d events", len(got))
+	}
+	if err := read.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.SetMaxBytes(1 << 20)
+	create(t, s, uuid.NewString()).Close()
+	if size := onDiskOf(t, dir); size > 1<<20+256<<10 || has(t, dir, jobs[0]) {
+		t.Errorf("%d bytes after the bound was lowered", size)
+	}
+}
+
+// TestRunningLogsAreNotRemovedForRoom: where all logs are being written, the
+// bound is passed, and old logs are not looked for at every line.
+func TestRunningLogsAreNotRemovedForRoom(t *testing.T) {
+	s, dir := openStore(t, Options{MaxBytes: 256 << 10})
+	var logs []*Log
+	for range 5 {
+		logs = append(logs, create(t, s, uuid.NewString()))
+	}
+	for i := range 20 {
+		for _, l := range logs {
+			appendAll(t, l, event(10<<10+i))
+		}
+	}
+	names, err := s.names()
+	if err != nil || len(names) != 5 {
+		t.Fatal(names, err)
+	}
+	if r := &s.room; r.retry <= r.most {
+		t.Error("old logs are looked for at every line")
+	}
+	for _, l := range logs {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.SetMaxBytes(256 << 10)
+	create(t, s, uuid.NewString()).Close()
+	if size := onDiskOf(t, dir); size > 256<<10+256<<10 {
+		t.Errorf("%d bytes", size)
+	}
+}
+
+// TestALogThatAnotherProcessWritesIsNotRemoved has a second store in place of
+// that process: the lock of a file belongs to the descriptor.
+func TestALogThatAnotherProcessWritesIsNotRemoved(t *testing.T) {
+	s, dir := openStore(t, Options{})
+	other, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	job := uuid.NewString()
+	l := create(t, other, job)
+	if n, err := s.Prune(t.Context(), time.Now().Add(time.Hour), 0); n != 0 || err != nil || !has(t, dir, job) {
+		t.Error(n, err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Prune(t.Context(), time.Now().Add(time.Hour), 0); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+}
+
+// TestManyLogsStayWithinTheirBound: more of them by hand with
+// DREAMCORE_TEST_JOBS=1000.
+func TestManyLogsStayWithinTheirBound(t *testing.T) {
+	count := 100
+	if text := os.Getenv("DREAMCORE_TEST_JOBS"); text != "" {
+		if _, err := fmt.Sscan(text, &count); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const bound = 8 << 20
+	s, dir := openStore(t, Options{MaxBytes: bound})
+	var most int64
+	for range count {
+		l := create(t, s, uuid.NewString())
+		for range 10 {
+			appendAll(t, l, event(40<<10))
+		}
+		appendAll(t, l, dreamcore.DoneEvent())
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, onDiskOf(t, dir))
+	}
+	began := time.Now()
+	left, err := s.Unfinished()
+	took := time.Since(began)
+	if err != nil || len(left) != 0 || most > bound+256<<10 {
+		t.Errorf("%v %v, at most %d bytes", left, err, most)
+	}
+	names, err := fs.ReadDir(os.DirFS(dir), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d jobs: at most %d KiB on disk (bound %d), %d logs are left, a start looks at them in %v", count, most>>10, bound>>10, len(names), took)
+}
