@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -46,6 +47,7 @@ type job struct {
 	forwarded int  // lines of the agent in the journal
 	muted     bool // no more of them are put there
 	summary   dreamcore.Summary
+	account   gateway.Meter // nil before the first run, and without books: see meter
 }
 
 // failed is an error with the failure that the client is told.
