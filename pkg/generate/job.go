@@ -140,6 +140,9 @@ func (j *job) attempt(ctx context.Context) (err error) {
 		return err
 	}
 	room, err := j.reserve(ctx)
+	if err != nil && context.Cause(ctx) != nil {
+		return err // it waited for the disk when it was cancelled
+	}
 	if err != nil {
 		return &failed{failure: failureOr(err, dreamcore.FailDisk), err: err}
 	}
@@ -195,6 +198,9 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	space, err := j.watchSpace(ctx, project, cancel)
+	if err != nil && context.Cause(ctx) != nil {
+		return err
+	}
 	if err != nil {
 		return &failed{failure: failureOr(err, dreamcore.FailSandbox), err: err}
 	}
