@@ -19,7 +19,7 @@ const maxCodings = 4
 // which some proxies put on in spite of Accept-Encoding: identity. Others stay,
 // and relay refuses them. What comes out is bounded by who reads it, as
 // everything of an answer is. More than maxCodings stay too: each takes memory,
-// and a header has room for hundreds of thousands.
+// and a header has room for thousands of them.
 func decode(resp *http.Response) {
 	codings := strings.Split(strings.Join(resp.Header.Values("Content-Encoding"), ","), ",")
 	if len(codings) > maxCodings {

@@ -395,7 +395,7 @@ func FuzzMessageEvents(f *testing.F) {
 }
 
 func TestAnAnswerInTooManyEncodingsIsNotUnpacked(t *testing.T) {
-	for _, n := range []int{maxCodings, maxCodings + 1, 100_000} {
+	for _, n := range []int{maxCodings, maxCodings + 1, 10_000} {
 		resp := &http.Response{
 			Header: http.Header{"Content-Encoding": {"", strings.Repeat("gzip,", n-2) + "gzip"}}, // the empty value counts
 			Body:   io.NopCloser(strings.NewReader(gzipped(t, gzipped(t, gzipped(t, "x"))))),
