@@ -51,13 +51,6 @@ func (s *Store) reserve(ctx context.Context, d *disk, dir string, spare int64) e
 	if err := Probe(dir); err != nil {
 		return err
 	}
-	// One at a time: the check and the allocation are one step for this process.
-	select {
-	case s.allocating <- struct{}{}:
-		defer func() { <-s.allocating }()
-	case <-ctx.Done():
-		return fmt.Errorf("wait for space of the disk: %w", context.Cause(ctx))
-	}
 	if err := d.enterBefore(ctx); err != nil {
 		return err
 	}
@@ -68,7 +61,7 @@ func (s *Store) reserve(ctx context.Context, d *disk, dir string, spare int64) e
 			return fmt.Errorf("reserve the space of the disk: %w", err)
 		}
 	}
-	if err := s.allocate(d, spare); err != nil {
+	if err := s.allocateInTurn(ctx, d, spare); err != nil {
 		if d.reserved == 0 {
 			s.unreserve(d)
 		}
@@ -76,6 +69,19 @@ func (s *Store) reserve(ctx context.Context, d *disk, dir string, spare int64) e
 	}
 	d.reserved++
 	return nil
+}
+
+// allocateInTurn is allocate, one at a time: its check and its allocation are
+// one step for this process. Whoever has the turn waits for nothing, least of
+// all for the disk of one user, which may be trimmed for long.
+func (s *Store) allocateInTurn(ctx context.Context, d *disk, spare int64) error {
+	select {
+	case s.allocating <- struct{}{}:
+		defer func() { <-s.allocating }()
+		return s.allocate(d, spare)
+	case <-ctx.Done():
+		return fmt.Errorf("wait for space of the disk: %w", context.Cause(ctx))
+	}
 }
 
 // allocate fills the holes of the image. The caller has entered d.

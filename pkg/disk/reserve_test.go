@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -176,6 +177,37 @@ func TestUnmountedImageIsSparseAgain(t *testing.T) {
 	}
 }
 
+// TestReservationOfOneUserDoesNotWaitForAnother: a disk may be trimmed for long.
+func TestReservationOfOneUserDoesNotWaitForAnother(t *testing.T) {
+	s := newStore(t)
+	dir, release := acquire(t, s, "a")
+	defer release()
+	d := s.disk("a")
+	d.enter() // as while its space is given back
+	ctx, cancel := context.WithCancel(t.Context())
+	waits := make(chan error)
+	go func() { waits <- s.reserve(ctx, d, dir, 0) }()
+	for range 50 { // it would have the turn soon
+		if len(s.allocating) > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	limited, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	giveBack, err := s.Reserve(limited, "b", 0)
+	if err != nil {
+		t.Error(err)
+	} else {
+		giveBack()
+	}
+	cancel()
+	if err := <-waits; !errors.Is(err, context.Canceled) {
+		t.Errorf("the one that waits: %v", err)
+	}
+	d.leave()
+}
+
 func TestReservationOfAnotherProcessStays(t *testing.T) {
 	dir, s := hostDisk(t, "size=96m", 32<<20)
 	other := openStore(t, dir, sized(32<<20)) // its locks are as those of a process
@@ -217,8 +249,8 @@ func TestFailedDiskIsFoundAndRepaired(t *testing.T) {
 	if err := Probe(path); !errors.Is(err, ErrFailed) {
 		t.Fatalf("Probe: %v", err)
 	}
-	if _, err := s.Reserve(t.Context(), key, 0); !errors.Is(err, ErrFailed) {
-		t.Errorf("Reserve: %v", err)
+	if _, err := s.Reserve(t.Context(), key, 0); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
+		t.Errorf("Reserve on a host that is full: %v", err)
 	}
 	soon, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -227,6 +259,9 @@ func TestFailedDiskIsFoundAndRepaired(t *testing.T) {
 	}
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := s.Reserve(t.Context(), key, 0); !errors.Is(err, ErrFailed) {
+		t.Errorf("Reserve: %v", err)
 	}
 	unuse()
 	if err := s.Repair(t.Context(), key); err != nil {

@@ -65,7 +65,11 @@ func (d *Desk) Apply(ctx context.Context, user dreamcore.UserID, project dreamco
 	if err := d.keep(ctx, user, project); err != nil {
 		return nil, err
 	}
-	sizes, err := d.volumes.Apply(ctx, user, project, changes, nil, d.record(ctx, user, project, message))
+	record := d.record(ctx, user, project, message)
+	sizes, err := d.volumes.Apply(ctx, user, project, changes, nil, func(root *os.Root) error {
+		room.FreeForHost()
+		return record(root)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,17 +1,20 @@
 package edit
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/history"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/volume"
 )
 
@@ -24,11 +27,18 @@ const (
 func newDesk(t *testing.T) (d *Desk, project, state string) {
 	t.Helper()
 	state = t.TempDir()
+	d = newDeskIn(t, state)
+	t.Cleanup(func() { _ = d.volumes.Close() })
+	return d, filepath.Join(state, "volumes", volume.Data, "users", string(testUser), "projects", string(testProject)), state
+}
+
+// newDeskIn returns a desk whose volumes the caller closes.
+func newDeskIn(t *testing.T, state string) *Desk {
+	t.Helper()
 	volumes, err := volume.Open(filepath.Join(state, "volumes"), volume.Options{UID: os.Geteuid(), GID: os.Getegid()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = volumes.Close() })
 	if _, err := volumes.Create(volume.Data); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +46,49 @@ func newDesk(t *testing.T) (d *Desk, project, state string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(volumes, versions), filepath.Join(state, "volumes", volume.Data, "users", string(testUser), "projects", string(testProject)), state
+	return New(volumes, versions)
+}
+
+// TestAChangeUsesTheSpaceThatIsSetAsideForItsVersion has another program that
+// fills the disk once the change has begun.
+func TestAChangeUsesTheSpaceThatIsSetAsideForItsVersion(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root")
+	state := t.TempDir()
+	if err := syscall.Mount("tmpfs", state, "tmpfs", 0, "size=96m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(state, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	d := newDeskIn(t, state)
+	defer d.volumes.Close()
+	text := make([]byte, 1<<20)
+	_, _ = rand.Read(text) // its version is as large
+	other, err := os.Create(filepath.Join(state, "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	full := func(w io.Writer) error {
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(state, &st); err != nil {
+			return err
+		}
+		return syscall.Fallocate(int(other.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-256<<10)
+	}
+	unlock, err := d.Lock(t.Context(), testUser, testProject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if _, err := d.Apply(t.Context(), testUser, testProject, []volume.Change{{Path: "a.bin", Write: full}}, "x"); err != nil {
+		t.Error(err)
+	}
 }
 
 func (d *Desk) put(t *testing.T, files ...string) error {

@@ -11,12 +11,21 @@ import (
 	"strings"
 )
 
+// maxCodings bounds the encodings of an answer, one inside the other. Proxies
+// put on one; two happen by mistake.
+const maxCodings = 4
+
 // decode takes off the encodings of an answer that it knows (gzip, deflate),
 // which some proxies put on in spite of Accept-Encoding: identity. Others stay,
 // and relay refuses them. What comes out is bounded by who reads it, as
-// everything of an answer is.
+// everything of an answer is. More than maxCodings stay too: each takes memory,
+// and a header has room for thousands of them.
 func decode(resp *http.Response) {
 	codings := strings.Split(strings.Join(resp.Header.Values("Content-Encoding"), ","), ",")
+	if len(codings) > maxCodings {
+		resp.Header.Set("Content-Encoding", strings.Join(codings, ","))
+		return
+	}
 	for len(codings) > 0 {
 		last := strings.ToLower(strings.TrimSpace(codings[len(codings)-1]))
 		switch last {

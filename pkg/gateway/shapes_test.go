@@ -394,6 +394,23 @@ func FuzzMessageEvents(f *testing.F) {
 	})
 }
 
+func TestAnAnswerInTooManyEncodingsIsNotUnpacked(t *testing.T) {
+	for _, n := range []int{maxCodings, maxCodings + 1, 10_000} {
+		resp := &http.Response{
+			Header: http.Header{"Content-Encoding": {"", strings.Repeat("gzip,", n-2) + "gzip"}}, // the empty value counts
+			Body:   io.NopCloser(strings.NewReader(gzipped(t, gzipped(t, gzipped(t, "x"))))),
+		}
+		decode(resp)
+		_, done := resp.Body.(*decoder)
+		if left := resp.Header.Get("Content-Encoding"); done != (n == maxCodings) || (left == "") != done {
+			t.Errorf("%d encodings: unpacked %v, %d bytes of header left", n, done, len(left))
+		}
+		if text, err := io.ReadAll(resp.Body); done && (err != nil || string(text) != "x") {
+			t.Errorf("%d encodings: %q, %v", n, text, err)
+		}
+	}
+}
+
 // FuzzDecode: no packed answer gives anything but bytes or an error.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\x1f\x8b\x08"), "gzip")

@@ -8,12 +8,18 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 )
 
-// meter is the job's account in the books; nil without books.
+// meter returns the job's account in the books; nil without books. It is the
+// same one for all runs: an account knows only what was spent through itself,
+// so a second one would have the limits of a job once more.
 func (j *job) meter() gateway.Meter {
-	if j.service.parts.Books == nil {
+	books := j.service.parts.Books
+	if books == nil {
 		return nil
 	}
-	return j.service.parts.Books.Job(string(j.wish.User), string(j.wish.Project), j.id)
+	if j.account == nil {
+		j.account = books.Job(string(j.wish.User), string(j.wish.Project), j.id)
+	}
+	return j.account
 }
 
 // checkBudget refuses a job that could not ask the model for anything, before

@@ -342,3 +342,28 @@ func TestAJobThatSpendsAllEndsWithRateLimit(t *testing.T) {
 		t.Errorf("%+v", debug)
 	}
 }
+
+// TestTheBudgetOfAJobIsOfAllItsRunsTogether has an agent that spends what a job
+// may, crashes, and is started once more.
+func TestTheBudgetOfAJobIsOfAllItsRunsTogether(t *testing.T) {
+	books := openBooks(t, t.TempDir(), usage.Limits{JobTokens: 1500})
+	asked, runs := 0, 0
+	asks := func(g guest) error {
+		_, _, err := g.ask(question)
+		g.say(answered)
+		return err
+	}
+	r := newRig(t, options{
+		parts: func(p *Parts) { p.Books = books },
+		upstream: gateway.HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			asked++
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"usage":{"input_tokens":1000,"output_tokens":500}}`)
+		})),
+		play: inTurn(&runs, after(asks, 139), after(asks, 1)),
+	})
+	last, debug := r.ends(r.run(wish(alice, "a game")))
+	if runs != 2 || asked != 1 || last.Code != string(dreamcore.FailRateLimit) || debug.Input+debug.Output != 1500 {
+		t.Errorf("%d runs, the model was asked %d times: %+v, %+v", runs, asked, last, debug)
+	}
+}

@@ -162,7 +162,6 @@ func (s *Service) Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcor
 	if s.closed {
 		return "", &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "the service is stopping", Hint: "try again in a moment"}
 	}
-	s.replace(wish.User)
 	t, err := s.admission.enter(wish.User)
 	if err != nil {
 		return "", err
@@ -173,6 +172,7 @@ func (s *Service) Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcor
 		t.leave()
 		return "", fmt.Errorf("begin job: %w", err)
 	}
+	s.replace(wish.User) // not for a job that is refused
 	j := &job{
 		id: id, wish: wish, lang: lang, journal: log, ticket: t, service: s,
 		settings: *s.settings.Load(), began: time.Now(),

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/pool"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -46,6 +47,7 @@ type job struct {
 	forwarded int  // lines of the agent in the journal
 	muted     bool // no more of them are put there
 	summary   dreamcore.Summary
+	account   gateway.Meter // nil before the first run, and without books: see meter
 }
 
 // failed is an error with the failure that the client is told.
@@ -138,6 +140,9 @@ func (j *job) attempt(ctx context.Context) (err error) {
 		return err
 	}
 	room, err := j.reserve(ctx)
+	if err != nil && context.Cause(ctx) != nil {
+		return err // it waited for the disk when it was cancelled
+	}
 	if err != nil {
 		return &failed{failure: failureOr(err, dreamcore.FailDisk), err: err}
 	}
@@ -193,6 +198,9 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	space, err := j.watchSpace(ctx, project, cancel)
+	if err != nil && context.Cause(ctx) != nil {
+		return err
+	}
 	if err != nil {
 		return &failed{failure: failureOr(err, dreamcore.FailSandbox), err: err}
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -35,9 +36,10 @@ func (o office) begin(listener context.Context, id string, user dreamcore.UserID
 	o.t.Helper()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	t := must(o.admission.enter(user))(o.t)
 	o.replace(user)
 	run, stop := context.WithCancelCause(context.Background())
-	l := &liveJob{id: id, user: user, ticket: must(o.admission.enter(user))(o.t), stop: stop, grace: 10 * time.Second}
+	l := &liveJob{id: id, user: user, ticket: t, stop: stop, grace: 10 * time.Second}
 	for _, f := range change {
 		f(l)
 	}
@@ -153,6 +155,29 @@ func TestAJobWithAListenerIsNotReplaced(t *testing.T) {
 		o.wants(next, errAlone)
 		o.wants(old, nil)
 	})
+}
+
+func TestARefusedGameReplacesNone(t *testing.T) {
+	r := newRig(t, options{play: untilStopped, settings: func(s *Settings) { s.Running, s.Waiting = 1, 0 }})
+	client, leave := context.WithCancel(t.Context())
+	id := must(r.service.Submit(client, wish(alice, "x"), dreamcore.English))(t)
+	leave()
+	abandoned := func() bool {
+		r.service.mu.Lock()
+		defer r.service.mu.Unlock()
+		return r.service.jobs[id].listeners == 0
+	}
+	for !abandoned() {
+		runtime.Gosched()
+	}
+	if _, err := r.service.Submit(t.Context(), wish(alice, "y"), dreamcore.English); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+		t.Errorf("with a full queue: %v", err)
+	}
+	if _, cancelled, ok := r.service.State(id); cancelled || !ok {
+		t.Error("the game that runs was cancelled for one that was refused")
+	}
+	r.service.Cancel(id)
+	r.events(id)
 }
 
 func TestJobsThatRunOnWithoutListeners(t *testing.T) {

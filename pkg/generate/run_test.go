@@ -119,7 +119,7 @@ func breaks(name string) program {
 
 func TestAHomeThatTheAgentCannotStartWithIsSetAside(t *testing.T) {
 	r := newRig(t, options{})
-	spoil := func(name, text string) program {
+	spoil := func(name, text string, then program) program {
 		return func(g guest) (int, error) {
 			path := filepath.Join(g.home(), name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -128,23 +128,25 @@ func TestAHomeThatTheAgentCannotStartWithIsSetAside(t *testing.T) {
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				return 0, err
 			}
-			return makesGame(g)
+			return then(g)
 		}
 	}
-	for _, tt := range []struct {
-		name, text string
-		again      bool // it is seen only by running the agent
-	}{
-		{".claude.json", "", false},
-		{".claude.json", `{"a":1}`, true},
-		{".claude/odd", "x", true},
-	} {
-		r.playing(spoil(tt.name, tt.text))
+	fails := func(guest) (int, error) { return 1, nil }
+	for _, tt := range []struct{ name, text string }{{".claude.json", ""}, {".claude.json", `{"a":1}`}, {".claude/odd", "x"}} {
+		// What an earlier job has left is gone before the agent is started.
+		r.playing(spoil(tt.name, tt.text, makesGame))
 		r.run(wish(alice, "spoil"))
 		r.playing(breaks(tt.name))
 		events := r.run(wish(alice, "x"))
-		if last, _ := r.ends(events); last.Type != "done" || (count(events, says("The agent could not start")) == 1) != tt.again {
-			t.Errorf("%s: %+v\n%s", tt.name, events, r.log)
+		if last, _ := r.ends(events); last.Type != "done" || count(events, says("The agent could not start")) != 0 {
+			t.Errorf("%s of an earlier job: %+v\n%s", tt.name, events, r.log)
+		}
+		// What the agent leaves itself is seen only by running it once more.
+		runs := 0
+		r.playing(inTurn(&runs, spoil(tt.name, tt.text, fails), breaks(tt.name)))
+		events = r.run(wish(alice, "x"))
+		if last, _ := r.ends(events); last.Type != "done" || count(events, says("The agent could not start")) != 1 {
+			t.Errorf("%s of the first run: %+v\n%s", tt.name, events, r.log)
 		}
 	}
 }

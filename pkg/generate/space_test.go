@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -47,5 +48,23 @@ func TestTheStreamSaysWhatAVersionLeftOut(t *testing.T) {
 		return e.Type == "warning" && strings.HasPrefix(e.Message, `Left out of the version: it is no file, directory or link: 1, such as "pipe\nxxx`)
 	}); n != 1 {
 		t.Errorf("%d warnings: %+v", n, events)
+	}
+}
+
+// TestAJobThatIsCancelledWhileItWaitsForTheDiskIsInterrupted: it has not failed
+// because of the disk.
+func TestAJobThatIsCancelledWhileItWaitsForTheDiskIsInterrupted(t *testing.T) {
+	ids := make(chan string, 1)
+	var r *rig
+	r = newRig(t, options{parts: func(p *Parts) {
+		p.Ready = func() error { // stands for all that a reservation waits for
+			r.service.Cancel(<-ids)
+			return fmt.Errorf("wait for the disk: %w", context.Canceled)
+		}
+	}})
+	id := r.submit(wish(alice, "x"))
+	ids <- id
+	if last, _ := r.ends(r.events(id)); last.Code != string(dreamcore.FailCLITerminated) {
+		t.Errorf("%+v", last)
 	}
 }

@@ -286,6 +286,9 @@ func (k *keeper) choose(head plumbing.Hash, bound int64) error {
 		if k.ctx.Err() != nil {
 			return k.ctx.Err()
 		}
+		if ofMachine(err) {
+			return err
+		}
 		if err != nil || k.bytes > bound { // what cannot be read is not worth keeping
 			for _, hash := range k.fresh {
 				delete(k.kept, hash)
@@ -295,6 +298,13 @@ func (k *keeper) choose(head plumbing.Hash, bound int64) error {
 		level, parents = parents, next
 	}
 	return k.bound(level, len(parents) > 0)
+}
+
+// ofMachine reports whether err says nothing about a version that could not be
+// read: the process had no file left to open it with, or the machine no memory.
+func ofMachine(err error) bool {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	return ok && !slices.Contains([]syscall.Errno{syscall.ENOENT, syscall.EIO, syscall.EUCLEAN, syscall.EBADMSG}, errno)
 }
 
 // bound collects the commits that are kept without their parents.

@@ -2,6 +2,7 @@ package history
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -112,6 +113,39 @@ func TestPruneKeepsTheNewestVersionHoweverLargeItIs(t *testing.T) {
 	if text := f.diff(t, f.head(t)); !strings.Contains(text, "index.html") {
 		t.Error(text)
 	}
+}
+
+// TestPruneTakesNoShortageForADamage: a version that could not be opened for
+// want of something else is not removed, nor is any version before it.
+func TestPruneTakesNoShortageForADamage(t *testing.T) {
+	f := newFixture(t)
+	var hashes []string
+	for i := range 8 {
+		f.write(t, map[string]string{"large.bin": random(100 << 10), "index.html": fmt.Sprint(i)})
+		hash, _ := f.commit(t, fmt.Sprint(i))
+		hashes = append(hashes, hash)
+	}
+	object := loosePath(filepath.Join(f.git, objectsDir), plumbing.NewHash(strings.TrimSpace(f.command(t, "rev-parse", hashes[6]+"^{tree}"))))
+	// What open says of a link to itself stands for what it says of a process
+	// with too many files.
+	if err := errors.Join(os.Rename(object, object+"-aside"), os.Symlink(filepath.Base(object), object)); err != nil {
+		t.Fatal(err)
+	}
+	f.store.SetBounds(Bounds{ProjectBytes: 600 << 10})
+	if p, err := f.store.Prune(t.Context(), user, project); err == nil || p != (Pruned{}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if err := os.Rename(object+"-aside", object); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.store.Count(t.Context(), user, project); n != 8 || err != nil {
+		t.Error(n, err)
+	}
+	f.prune(t, Bounds{ProjectBytes: 600 << 10})
+	if n, err := f.store.Count(t.Context(), user, project); n < 2 || n > 6 || err != nil {
+		t.Error(n, err)
+	}
+	f.fsck(t)
 }
 
 // TestPruneOfAHistoryWithMerges has one whose oldest versions are on two
