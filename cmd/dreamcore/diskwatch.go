@@ -36,11 +36,12 @@ func (m *machine) watchDisk(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := m.ballast.Adjust(); (err == nil) != adjusts {
-			adjusts = err == nil
-			m.log.Warn("the reserve of the disk", "error", err)
+		err := m.ballast.Adjust()
+		if adjusts && err != nil {
+			m.log.Warn("the reserve of the disk cannot be adjusted", "error", err)
 		}
-		err := m.volumes.CheckFree()
+		adjusts = err == nil
+		err = m.volumes.CheckFree()
 		if was := full; err == nil && was {
 			m.log.Info("the disk has space again: games are made")
 		} else if err != nil && !was {
