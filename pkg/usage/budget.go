@@ -198,7 +198,8 @@ func (j *Job) Reserve(model string, input, output int64) (settle func(s dreamcor
 	r := &request{job: j, model: model, price: b.priceOf(model)}
 	// Nearly all is written to the cache, and the sandbox says for how long.
 	short, long := dreamcore.Tokens{CacheWrite: input, Output: output}, dreamcore.Tokens{CacheWrite1h: input, Output: output}
-	r.most = sum{max(r.price.Cost(short), r.price.Cost(long)), short.Total()}
+	// A workspace can bind inference to a region: only the answer tells.
+	r.most = sum{regional(max(r.price.Cost(short), r.price.Cost(long))), short.Total()}
 	r.hold(r.most)
 	return r.settle, nil
 }
@@ -245,10 +246,10 @@ func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
 	// Records only ever add. A model that says later that tokens are of another
 	// kind has them counted as both.
 	s.Tokens = s.Tokens.Max(r.tokens)
-	delta, cost := s.Tokens.Minus(r.tokens), r.price.Cost(s.Tokens)
+	delta, cost := s.Tokens.Minus(r.tokens), b.prices.withModels(r.price, s.Terms.Models).costOf(s.Tokens, s.Terms)
 	// What used nothing, as refused requests and counts of tokens, is not in the
 	// books: a sandbox could fill them at no cost.
-	if delta != (dreamcore.Tokens{}) {
+	if delta != (dreamcore.Tokens{}) || cost > r.cost {
 		rec := Record{
 			Time: now.UTC().Truncate(time.Millisecond), User: r.job.user, Project: r.job.project, Job: r.job.job, Model: r.model, Upstream: s.Upstream,
 			Input: delta.Input, Output: delta.Output, CacheWrite: delta.CacheWrite, CacheWrite1h: delta.CacheWrite1h, CacheRead: delta.CacheRead,
