@@ -101,7 +101,7 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	}
 	resp := answer.Response
 	defer resp.Body.Close()
-	x.use.spent.Upstream = answer.Upstream
+	x.use.spent.Upstream, x.use.spent.Terms.Regional = answer.Upstream, answer.Regional
 	if answer.Model != call.Model {
 		x.use.spent.Model = answer.Model
 	}

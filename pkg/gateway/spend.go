@@ -73,7 +73,9 @@ func (x *exchange) reserve(call *Call, p peek) *apiError {
 
 // used tells the books what the answer is known to have used so far.
 func (x *exchange) used(t tokens, estimated bool) {
+	regional := x.use.spent.Terms.Regional // by the upstream
 	x.use.spent.Tokens, x.use.spent.Terms = t.spent(x.use.hour), t.terms()
+	x.use.spent.Terms.Regional = x.use.spent.Terms.Regional || regional
 	x.use.spent.Estimated = x.use.spent.Estimated || estimated
 	x.tell(false)
 }

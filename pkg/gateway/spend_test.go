@@ -39,7 +39,7 @@ type renaming struct{ Upstream }
 func (r renaming) Send(ctx context.Context, call Call) (*Answer, error) {
 	a, err := r.Upstream.Send(ctx, call)
 	if a != nil {
-		a.Model = "dear-1"
+		a.Model, a.Regional = "dear-1", true
 	}
 	return a, err
 }
@@ -57,7 +57,7 @@ func TestTheBooksAreToldWhichModelAnswered(t *testing.T) {
 			t.Fatalf("%v", a)
 		}
 		gr.Revoke()
-		if n.spent.Model != want || n.spent.Upstream != "anthropic" || n.spent.Tokens.Output != 42 {
+		if n.spent.Model != want || n.spent.Upstream != "anthropic" || n.spent.Tokens.Output != 42 || n.spent.Terms.Regional != (want != "") {
 			t.Errorf("%+v", n.spent)
 		}
 	}

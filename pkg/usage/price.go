@@ -153,7 +153,7 @@ func higher(a, b Price) Price {
 	return Price{
 		Pattern: "*", Input: max(a.Input, b.Input*dreamcore.Nano(times)), Output: max(a.Output, b.Output*dreamcore.Nano(times)),
 		CacheWrite: max(a.CacheWrite, b.CacheWrite*dreamcore.Nano(times)), CacheWrite1h: max(a.CacheWrite1h, b.CacheWrite1h*dreamcore.Nano(times)),
-		CacheRead: max(a.CacheRead, b.CacheRead*dreamcore.Nano(times)),
+		CacheRead: max(a.CacheRead, b.CacheRead*dreamcore.Nano(times)), FastTimes: max(a.FastTimes, b.FastTimes, fastTimes),
 	}
 }
 

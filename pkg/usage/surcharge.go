@@ -11,6 +11,8 @@ import "github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 //     model without one has the highest, fastTimes.
 //   - Inference in one region (usage.inference_geo "us") multiplies every price by
 //     1.1. A workspace can have it as its default, without a word in the request.
+//     So do the regional endpoints of the clouds from Sonnet 4.5 and Haiku 4.5 on;
+//     it is counted for older models too.
 //   - A prompt of more than 200,000 tokens (beta context-1m) costs twice the price
 //     of input and 1.5 times that of output on Sonnet 4 and 4.5. Newer models have
 //     one price for the whole window. See long_over= in the table.
