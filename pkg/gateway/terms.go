@@ -146,12 +146,13 @@ type attached struct {
 func (a *attached) see(source []byte) {
 	encoded, image, other := false, false, false
 	for m := range Members(source) {
-		value := textOf(source[m.Value:m.End])
+		value := source[m.Value:min(m.End, m.Value+256)] // a longer one is no string then
 		switch m.Name {
 		case "type":
-			encoded = encoded || value != "text" && value != "content"
+			kind := textOf(value)
+			encoded = encoded || kind != "text" && kind != "content"
 		case "media_type":
-			isImage := strings.HasPrefix(value, "image/")
+			isImage := strings.HasPrefix(textOf(value), "image/")
 			image, other = image || isImage, other || !isImage
 		}
 	}

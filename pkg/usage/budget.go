@@ -54,7 +54,8 @@ func (b *budget) add(s sum, today bool) {
 // customer is a user.
 type customer struct {
 	budget
-	rate *rate.Limiter // of requests; nil until it is asked
+	rate    *rate.Limiter // of requests; nil until it is asked
+	dearest sum           // of the requests that cost more than was held for them
 }
 
 // customer returns the user's. b.mu is held.
@@ -200,6 +201,9 @@ func (j *Job) Reserve(model string, input, output int64) (settle func(s dreamcor
 	short, long := dreamcore.Tokens{CacheWrite: input, Output: output}, dreamcore.Tokens{CacheWrite1h: input, Output: output}
 	// A workspace can bind inference to a region: only the answer tells.
 	r.most = sum{regional(max(r.price.Cost(short), r.price.Cost(long))), short.Total()}
+	// A model that tells more than a request can have does so again.
+	dearest := b.customer(j.user).dearest
+	r.most = sum{max(r.most.cost, dearest.cost), max(r.most.tokens, dearest.tokens)}
 	r.hold(r.most)
 	return r.settle, nil
 }
@@ -263,6 +267,9 @@ func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
 		r.written, r.tokens, r.cost = true, s.Tokens, cost
 	}
 	r.ended = last
+	if u := b.customer(r.job.user); r.cost > r.most.cost || r.tokens.Total() > r.most.tokens {
+		u.dearest = sum{max(u.dearest.cost, r.cost), max(u.dearest.tokens, r.tokens.Total())}
+	}
 	left := r.most.minus(sum{r.cost, r.tokens.Total()})
 	if last {
 		left = sum{}
