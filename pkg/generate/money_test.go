@@ -177,7 +177,7 @@ func TestDearRequestsAtOncePassABudgetByOneAtMost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			model := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				time.Sleep(2 * time.Millisecond) // so that they overlap
+				time.Sleep(25 * time.Millisecond) // the work of the model: requests overlap
 				answerWithUsage(w, r, tc.usage)
 			})
 			free := openBooks(t, t.TempDir(), usage.Limits{})
