@@ -187,7 +187,7 @@ func TestDearRequestsAtOncePassABudgetByOneAtMost(t *testing.T) {
 			gr.Revoke()
 			each := gr.Usage().Cost
 
-			limit := 10*each + 1
+			limit := 12 * each
 			books := openBooks(t, t.TempDir(), usage.Limits{JobCost: limit})
 			s, ask = gatewayTo(t, model, nil)
 			gr = s.Grant(gateway.GrantOptions{Meter: books.Job("u", "p", "j")})
