@@ -87,7 +87,18 @@ type Spent struct {
 	Upstream  string // that answered; "" where none did
 	Model     string // its name for the model; "" where that is the one that was asked for
 	Tokens    Tokens
+	Terms     Terms
 	Estimated bool // the model did not say all of it
+}
+
+// Terms are what an answer says that changes its price beside the number of its
+// tokens.
+type Terms struct {
+	Fast       bool     // served in fast mode
+	Regional   bool     // inference was bound to one region
+	Searches   int64    // of the web, by the API
+	Executions int64    // of code, by the API
+	Models     []string // that worked on it beside the one that was asked for
 }
 
 // OverBudget refuses a request for the model, or a whole job.

@@ -101,7 +101,7 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	}
 	resp := answer.Response
 	defer resp.Body.Close()
-	x.use.spent.Upstream = answer.Upstream
+	x.use.spent.Upstream, x.use.spent.Terms.Regional = answer.Upstream, answer.Regional
 	if answer.Model != call.Model {
 		x.use.spent.Model = answer.Model
 	}
@@ -130,13 +130,13 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 func (x *exchange) sendFailed(err error) {
 	switch {
 	case x.gone():
-		x.unheard() // the model may have begun
+		x.use.answering = true // the model may have begun
 		x.abort()
 	case errors.Is(err, ErrNoCredential):
 		x.alarm("the model API cannot be used without its key: "+mend(dreamcore.HintOf(err)), "err", err)
 	case errors.Is(context.Cause(x.ctx), errNoHeader):
 		if x.use.whole { // a stream that has not begun has cost nothing
-			x.unheard()
+			x.use.answering = true
 		}
 		x.failed(dreamcore.FailAPITimeout, 504, "The model API took too long to answer.", "reason", errNoHeader)
 	default:

@@ -134,7 +134,7 @@ func TestWhatWasMadeBeforeAnErrorCounts(t *testing.T) {
 		a := r.post(testBody)
 		r.grant.Revoke()
 		u := r.grant.Usage().Tokens
-		if (u.Input > 0) != tc.input || (u.Output > 0) != tc.output || a.status != 200 {
+		if (u.Prompt() > 0) != tc.input || (u.Output > 0) != tc.output || a.status != 200 {
 			t.Errorf("%s: %+v, %v", name, u, a)
 		}
 	}

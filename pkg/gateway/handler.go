@@ -143,9 +143,15 @@ func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), r
 		return p, free, never(400, "Invalid request: "+err.Error()+".")
 	}
 	call.Model, call.Stream = p.model, p.stream
-	if !x.gw.cfg.ServerTools && reaches(call.Body) {
+	far, parts := look(call.Body)
+	if far && !x.gw.cfg.ServerTools {
 		return p, free, never(403, reachMessage)
 	}
+	if name := dearMember(call.Body); name != "" {
+		return p, free, never(403, fmt.Sprintf(dearMessage, name))
+	}
+	parts.documents = parts.documents || far // what the API fetches is not known
+	x.use.input, x.use.hour = promptBound(call.Body, parts), asksForHour(call.Body)
 	if len(x.grant.models) > 0 && !slices.Contains(x.grant.models, p.model) {
 		return p, free, never(403, "This model is not allowed here.")
 	}

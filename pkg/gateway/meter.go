@@ -3,8 +3,6 @@ package gateway
 import (
 	"bytes"
 	"strings"
-
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // maxMeterLine bounds a line that the meter keeps, and the data of one event.
@@ -229,8 +227,8 @@ func (m *meter) finish() {
 // guess is what the answer has used where the model did not come to say it:
 // output is told at its end only, and a sandbox that hangs up before it must
 // not have it for nothing.
-func (m *meter) guess() (t dreamcore.Tokens, estimated bool) {
-	t = m.tokens.spent()
+func (m *meter) guess() (t tokens, estimated bool) {
+	t = m.tokens
 	if g := (m.text + int64(len(m.data))) / bytesPerToken; !m.told && g > t.Output {
 		t.Output, estimated = g, true
 	}

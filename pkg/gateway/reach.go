@@ -31,24 +31,31 @@ const maxReachDepth = 64
 // reaches tells whether a body, which is valid JSON, asks for more than the
 // model.
 func reaches(body []byte) bool {
+	far, _ := look(body)
+	return far
+}
+
+// look is reaches, and what the body has beside text, up to where it reaches
+// beyond the model.
+func look(body []byte) (far bool, a attached) {
 	for m := range Members(body) {
 		value := body[m.Value:m.End]
 		switch m.Name {
 		case "mcp_servers", "container":
 			if !isEmpty(value) {
-				return true
+				return true, a
 			}
 		case "tools":
 			if foreignTool(value) {
-				return true
+				return true, a
 			}
 		default:
-			if w := (walk{scanner: scanner{b: body, i: m.Value}}); w.foreign() {
-				return true
+			if w := (walk{scanner: scanner{b: body, i: m.Value}, attached: &a}); w.foreign() {
+				return true, a
 			}
 		}
 	}
-	return false
+	return false, a
 }
 
 // isEmpty tells whether a value says nothing: null, or a list or object without
@@ -94,6 +101,7 @@ func foreignTool(list []byte) bool {
 type walk struct {
 	scanner
 	depth, sources int // of what is open
+	attached       *attached
 }
 
 // maxSources bounds sources inside each other: a document made of blocks has
@@ -146,9 +154,11 @@ func (w *walk) member() bool {
 		w.sources++
 		defer func() { w.sources-- }()
 		at := w.i
-		if w.sources > maxSources || !isOwn(w.value()) {
+		source := w.value()
+		if w.sources > maxSources || !isOwn(source) {
 			return true
 		}
+		w.attached.see(source)
 		w.i = at
 	}
 	return w.foreign()

@@ -98,7 +98,7 @@ func FuzzReaches(f *testing.F) {
 
 // foreignAnywhere leaves out what is foreign at the top of a body only.
 func foreignAnywhere(body []byte) bool {
-	w := walk{scanner: scanner{b: body}}
+	w := walk{scanner: scanner{b: body}, attached: &attached{}}
 	return w.foreign()
 }
 

@@ -106,7 +106,10 @@ func (x *exchange) noAnswer(answer *Answer, in *intake, kind content, first *met
 // supplied. What comes or does not come after that is no failure.
 func (x *exchange) relayStream(in *intake) {
 	m := &meter{boundary: true}
-	defer func() { x.used(m.guess()) }()
+	defer func() {
+		x.use.final = m.told || m.complete || m.stopped || m.failed
+		x.used(m.guess())
+	}()
 	done, known := false, tokens{}
 	var held []byte // of an event behind the stop_reason that is not whole
 	err := x.copy(in, func(p []byte) []byte {
@@ -118,7 +121,7 @@ func (x *exchange) relayStream(in *intake) {
 		if m.tokens != known {
 			// As soon as it is known: who kills us now must not have it for nothing.
 			known = m.tokens
-			x.used(known.spent(), false)
+			x.used(known, false)
 		}
 		switch {
 		case m.failed:
@@ -192,7 +195,7 @@ func (x *exchange) relayBody(in *intake) {
 		m.feed(p)
 		return p
 	})
-	x.usedBody(&m)
+	x.usedBody(&m, err)
 	if err != nil {
 		x.bodyFailed(err)
 		return
@@ -200,12 +203,14 @@ func (x *exchange) relayBody(in *intake) {
 	x.complete()
 }
 
-// usedBody counts an answer in one piece.
-func (x *exchange) usedBody(m *bodyMeter) {
-	if t, known := m.tokens(); known {
+// usedBody counts an answer in one piece, which ended with err.
+func (x *exchange) usedBody(m *bodyMeter, err error) {
+	t, known := m.tokens()
+	x.use.final = known || err == nil
+	if known {
 		x.used(t, false)
 	} else if x.counts { // cut, too long to be looked at, or without usage
-		x.used(dreamcore.Tokens{Output: x.received / bytesPerToken}, true)
+		x.used(tokens{Output: x.received / bytesPerToken}, true)
 	}
 }
 
@@ -235,7 +240,7 @@ func (x *exchange) relayMessage(in *intake, h http.Header) {
 		}
 		return nil
 	})
-	x.usedBody(&m)
+	x.usedBody(&m, err)
 	if err != nil {
 		x.begin(h, eventsType)
 		x.bodyFailed(err)

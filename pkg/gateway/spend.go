@@ -22,7 +22,8 @@ func (freeMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, bool) drea
 // spending is what one exchange uses, told to the books and the grant.
 type spending struct {
 	settle    func(dreamcore.Spent, bool) dreamcore.Nano // nil until reserved
-	input     int64                                      // guess from the size of the request
+	input     int64                                      // the most tokens that the prompt may have
+	hour      bool                                       // a part of it may be cached for an hour
 	spent     dreamcore.Spent
 	cost      dreamcore.Nano
 	output    int64     // the most that the answer may have
@@ -30,11 +31,8 @@ type spending struct {
 	whole     bool      // the answer comes in one piece
 	answering bool      // with status 200, or nobody waited to see
 	free      bool      // the answer was only an error: nothing was made
+	final     bool      // the answer said all that it used, or came to its end
 }
-
-// inputBytesPerToken bounds from above how many tokens a request has: text in
-// scripts with three bytes a letter has about one for each.
-const inputBytesPerToken = 3
 
 // maxOutput is taken for the longest answer where a request does not say: more
 // than any model gives.
@@ -44,9 +42,8 @@ const maxOutput = 128_000
 func (x *exchange) reserve(call *Call, p peek) *apiError {
 	x.model = p.model
 	if call.Path != messagesPath {
-		p.output = 0 // counting tokens is free
+		x.use.input, p.output = 0, 0 // counting tokens is free
 	} else {
-		x.use.input = int64(len(call.Body)/inputBytesPerToken) + 1
 		p.output = cmp.Or(p.output, maxOutput)
 	}
 	x.use.output, x.use.whole = p.output, !p.stream
@@ -75,8 +72,11 @@ func (x *exchange) reserve(call *Call, p peek) *apiError {
 }
 
 // used tells the books what the answer is known to have used so far.
-func (x *exchange) used(t dreamcore.Tokens, estimated bool) {
-	x.use.spent.Tokens, x.use.spent.Estimated = t, x.use.spent.Estimated || estimated
+func (x *exchange) used(t tokens, estimated bool) {
+	regional := x.use.spent.Terms.Regional // by the upstream
+	x.use.spent.Tokens, x.use.spent.Terms = t.spent(x.use.hour), t.terms()
+	x.use.spent.Terms.Regional = x.use.spent.Terms.Regional || regional
+	x.use.spent.Estimated = x.use.spent.Estimated || estimated
 	x.tell(false)
 }
 
@@ -91,31 +91,46 @@ func (x *exchange) tell(last bool) {
 	x.grant.ledger.count(func(u *Usage) { u.Cost = u.Cost.Add(delta) })
 }
 
-// outputPerSecond is how many tokens of an answer a fast model makes in a second.
-const outputPerSecond = 100
+// outputPerSecond is how many tokens of an answer a model makes in a second, at
+// most: the vendor's fastest models make 200 to 300, fast mode included.
+const outputPerSecond = 500
 
-// unheard counts an answer that nobody waited for. One in one piece was under
-// way all the time, and is paid for, though not a byte of it came.
-func (x *exchange) unheard() {
-	x.use.answering = true
-	if made := int64(time.Since(x.use.asked).Seconds() * outputPerSecond); x.counts && x.use.whole {
-		x.used(dreamcore.Tokens{Output: min(made, x.use.output)}, true)
-	}
+// made is how many tokens of output the model may have made by now.
+func (x *exchange) made() int64 {
+	return min(int64(time.Since(x.use.asked).Seconds()*outputPerSecond), x.use.output)
 }
 
-// endSpending ends the reservation, at the end of the exchange in any case. An
-// answer that did not say what went in, because it has not come so far or its
-// server does not tell, has used about what was sent.
+// endSpending ends the reservation, at the end of the exchange in any case.
 func (x *exchange) endSpending() {
 	if x.use.settle == nil {
 		return
 	}
-	if x.use.answering && !x.use.free && x.counts && x.use.spent.Tokens.Prompt() == 0 {
-		x.use.spent.Tokens.Input, x.use.spent.Estimated = x.use.input*inputBytesPerToken/bytesPerToken, true
+	if x.use.answering && !x.use.free && x.counts {
+		x.estimate()
 	}
 	x.tell(true)
 	t := x.use.spent.Tokens
 	x.grant.ledger.count(func(u *Usage) { u.Tokens = u.Tokens.Plus(t) })
+}
+
+// estimate fills in what an answer did not say. The prompt of one that did not
+// come so far, or whose server does not tell, has the most that was sent, all of
+// it written to the cache. The output of one that was cut off, by the client or
+// on its way, has what the model may have made since it was asked: thinking may
+// be hidden, so the bytes that came are no bound.
+func (x *exchange) estimate() {
+	s := &x.use.spent
+	if s.Tokens.Prompt() == 0 {
+		s.Estimated = true
+		if x.use.hour {
+			s.Tokens.CacheWrite1h = x.use.input
+		} else {
+			s.Tokens.CacheWrite = x.use.input
+		}
+	}
+	if made := x.made(); !x.use.final && made > s.Tokens.Output {
+		s.Tokens.Output, s.Estimated = made, true
+	}
 }
 
 // record writes the exchange into the audit log, at its end in any case.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -26,13 +27,19 @@ func (n *noting) Reserve(string, int64, int64) (func(dreamcore.Spent, bool) drea
 	}, nil
 }
 
+func (n *noting) last() dreamcore.Spent {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.spent
+}
+
 // renaming is an upstream with another name for the model.
 type renaming struct{ Upstream }
 
 func (r renaming) Send(ctx context.Context, call Call) (*Answer, error) {
 	a, err := r.Upstream.Send(ctx, call)
 	if a != nil {
-		a.Model = "dear-1"
+		a.Model, a.Regional = "dear-1", true
 	}
 	return a, err
 }
@@ -50,7 +57,7 @@ func TestTheBooksAreToldWhichModelAnswered(t *testing.T) {
 			t.Fatalf("%v", a)
 		}
 		gr.Revoke()
-		if n.spent.Model != want || n.spent.Upstream != "anthropic" || n.spent.Tokens.Output != 42 {
+		if n.spent.Model != want || n.spent.Upstream != "anthropic" || n.spent.Tokens.Output != 42 || n.spent.Terms.Regional != (want != "") {
 			t.Errorf("%+v", n.spent)
 		}
 	}
@@ -69,8 +76,85 @@ func TestAnAnswerInOnePieceThatTookTooLongIsPaidFor(t *testing.T) {
 			t.Fatalf("%v", a)
 		}
 		gr.Revoke()
-		if got := n.spent; paid != (got.Tokens.Output >= 20 && got.Tokens.Input > 0 && got.Estimated) || !paid && got.Tokens != (dreamcore.Tokens{}) {
+		if got := n.spent; paid != (got.Tokens.Output >= 20 && got.Tokens.Prompt() > 0 && got.Estimated) || !paid && got.Tokens != (dreamcore.Tokens{}) {
 			t.Errorf("%s: %+v", body, got)
 		}
+	}
+}
+
+// hidden is a stream whose model thinks and says nothing of it.
+const hidden = eventStart + "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\"}}\n\n"
+
+// A model that thinks sends nothing but pings, and is paid for what it thinks.
+func TestHiddenThinkingThatIsCutOffIsPaidForByItsTime(t *testing.T) {
+	const pings, ping = 20, "event: ping\ndata: {\"type\":\"ping\"}\n\n"
+	const took = pings * 10 * time.Millisecond
+	for name, tc := range map[string]struct {
+		before, after string // of the thinking
+		how           string
+		maxTokens     int
+		atLeast, most int64
+	}{
+		"hung up on":             {hidden, "", "hang up", 64_000, 80, 64_000},
+		"cut":                    {hidden, "", "cut", 64_000, 80, 64_000},
+		"ended too early":        {hidden, "", "end", 64_000, 80, 64_000},
+		"stalled":                {hidden, "", "stall", 64_000, 80, 64_000},
+		"bounded by max_tokens":  {hidden, "", "hang up", 7, 7, 7},
+		"the usage was seen":     {hidden, eventDelta, "hang up", 64_000, 42, 42},
+		"and then it was cut":    {hidden, eventDelta, "cut", 64_000, 42, 42},
+		"complete":               {hidden, eventDelta + eventStop, "end", 64_000, 42, 42},
+		"complete without usage": {hidden, "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n" + eventStop, "end", 64_000, 1, 60},
+		"one piece, cut":         {`{"type":"message","content":[`, "", "cut", 64_000, 80, 64_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n noting
+			r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
+				_, _ = io.Copy(io.Discard, req.Body)
+				whole := tc.before[0] == '{'
+				if !whole {
+					beginStream(w)
+				}
+				send(w, tc.before)
+				tick := time.NewTicker(took / pings)
+				defer tick.Stop()
+				for range pings {
+					if <-tick.C; !whole {
+						send(w, ping)
+					}
+				}
+				send(w, tc.after)
+				switch tc.how {
+				case "cut":
+					panic(http.ErrAbortHandler)
+				case "hang up", "stall":
+					<-req.Context().Done()
+				}
+			}, func(c *Config) {
+				if tc.how == "stall" {
+					c.IdleLimit = 300 * time.Millisecond
+				}
+			})
+			gr := r.socket.Grant(GrantOptions{Meter: &n})
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			req := r.request(`{"model":"m-1","stream":true,"max_tokens":`+strconv.Itoa(tc.maxTokens)+`}`, func(req *http.Request) { req.Header.Set("X-Api-Key", gr.Token()) })
+			resp, err := r.client.Do(req.WithContext(ctx))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.how == "hang up" {
+				_, err = io.ReadFull(resp.Body, make([]byte, len(tc.before)+pings*len(ping)+len(tc.after)))
+			} else {
+				_, _ = io.ReadAll(resp.Body)
+			}
+			_ = resp.Body.Close()
+			if gr.Revoke(); err != nil {
+				t.Fatal(err)
+			}
+			got := n.last()
+			if out := got.Tokens.Output; out < tc.atLeast || out > tc.most || got.Estimated != (tc.atLeast != 42 && tc.atLeast != 1) {
+				t.Errorf("%+v, want %d to %d tokens", got, tc.atLeast, tc.most)
+			}
+		})
 	}
 }

@@ -25,6 +25,9 @@ type Answer struct {
 	// the operator. "" is that of the vendor's key.
 	Mend string
 	Own  bool // it was made here, without asking the upstream
+	// Regional reports that the model was asked at an endpoint of one region,
+	// which costs more than the global one.
+	Regional bool
 }
 
 // Good tells whether the answer may be one that the Messages API gives to a

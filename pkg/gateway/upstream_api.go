@@ -30,6 +30,13 @@ type Dialect interface {
 	Answer(call Call, resp *http.Response)
 }
 
+// RegionalDialect is a Dialect whose upstream has endpoints of one region, at a
+// higher price, beside a global one.
+type RegionalDialect interface {
+	// Regional reports whether call goes to the endpoint of one region.
+	Regional(call Call) bool
+}
+
 // Refusal is an answer that is known without asking the upstream, in the API's
 // error form. It is no fault of the upstream.
 type Refusal struct {
@@ -144,6 +151,9 @@ func (u *APIUpstream) Close() error {
 // at most 64 KiB. No Body holds the key, whatever the API wrote.
 func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 	answer := &Answer{Upstream: u.name, Model: call.Model, Mend: u.mend}
+	if d, ok := u.dialect.(RegionalDialect); ok {
+		answer.Regional = d.Regional(call)
+	}
 	req, secrets, err := u.dialect.Request(ctx, u.base, call)
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
 		answer.Response, answer.Own = &http.Response{}, true

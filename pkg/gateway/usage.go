@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,12 @@ type tokens struct {
 	CacheCreation int64 // for any time
 	CacheRead     int64
 	CacheHour     int64 // of CacheCreation: kept for an hour
+	CacheShort    int64 // of CacheCreation: kept for five minutes
+	Searches      int64 // of the web
+	Executions    int64 // of code
+	Fast          bool
+	Regional      bool
+	Models        string // that worked on the answer, as the iterations name them; a list with newlines
 }
 
 // maxTokens bounds one number, so that sums cannot overflow.
@@ -48,11 +55,65 @@ func (t *tokens) merge(later tokens) {
 	t.CacheCreation = max(t.CacheCreation, later.CacheCreation)
 	t.CacheRead = max(t.CacheRead, later.CacheRead)
 	t.CacheHour = max(t.CacheHour, later.CacheHour)
+	t.CacheShort = max(t.CacheShort, later.CacheShort)
+	t.Searches = max(t.Searches, later.Searches)
+	t.Executions = max(t.Executions, later.Executions)
+	t.Fast, t.Regional = t.Fast || later.Fast, t.Regional || later.Regional
+	t.addModels(later.Models)
 }
 
-// spent tells the tokens apart by their price.
-func (t tokens) spent() dreamcore.Tokens {
+// add adds the numbers of another pass over the prompt.
+func (t *tokens) add(pass tokens) {
+	sum := *t
+	sum.merge(pass)
+	for _, n := range []struct {
+		sum  *int64
+		a, b int64
+	}{
+		{&sum.Input, t.Input, pass.Input}, {&sum.Output, t.Output, pass.Output},
+		{&sum.CacheCreation, t.CacheCreation, pass.CacheCreation}, {&sum.CacheRead, t.CacheRead, pass.CacheRead},
+		{&sum.CacheHour, t.CacheHour, pass.CacheHour}, {&sum.CacheShort, t.CacheShort, pass.CacheShort},
+		{&sum.Searches, t.Searches, pass.Searches}, {&sum.Executions, t.Executions, pass.Executions},
+	} {
+		*n.sum = min(n.a+n.b, maxTokens)
+	}
+	*t = sum
+}
+
+const (
+	// maxPasses bounds the passes of one answer that are looked at.
+	maxPasses = 1000
+	// maxModels bounds how many models worked on one answer.
+	maxModels = 8
+)
+
+// addModels adds names of models that are not there yet.
+func (t *tokens) addModels(names string) {
+	for name := range strings.SplitSeq(names, "\n") {
+		have := strings.Split(t.Models, "\n")
+		if name == "" || len(name) > maxModel || len(have) >= maxModels || slices.Contains(have, name) {
+			continue
+		}
+		t.Models = strings.TrimPrefix(t.Models+"\n"+name, "\n")
+	}
+}
+
+// terms is what changes the price of the tokens.
+func (t tokens) terms() dreamcore.Terms {
+	terms := dreamcore.Terms{Fast: t.Fast, Regional: t.Regional, Searches: t.Searches, Executions: t.Executions}
+	if t.Models != "" {
+		terms.Models = strings.Split(t.Models, "\n")
+	}
+	return terms
+}
+
+// spent tells the tokens apart by their price. What was written to the cache
+// for a time that is not said was so for an hour if the request has any such.
+func (t tokens) spent(asksForHour bool) dreamcore.Tokens {
 	hour := min(t.CacheHour, t.CacheCreation)
+	if rest := t.CacheCreation - hour - t.CacheShort; (asksForHour || hour > 0) && rest > 0 {
+		hour += rest
+	}
 	return dreamcore.Tokens{Input: t.Input, Output: t.Output, CacheWrite: t.CacheCreation - hour, CacheWrite1h: hour, CacheRead: t.CacheRead}
 }
 
@@ -96,12 +157,33 @@ func numberOf(raw json.RawMessage) int64 {
 	return int64(math.Ceil(min(f, maxTokens)))
 }
 
-// usageOf reads a usage member.
+// usageOf reads a usage member. Where the answer took several passes, such as a
+// summary of the conversation or another model in place of one that refused, the
+// iterations list each of them, and the numbers at the top may leave some out:
+// the larger of both counts, of each kind.
 func usageOf(raw json.RawMessage) (t tokens) {
 	u := members(raw)
 	if u == nil {
 		return t
 	}
+	t = countsOf(u)
+	var passes []json.RawMessage
+	if json.Unmarshal(u["iterations"], &passes) != nil {
+		return t
+	}
+	var sum tokens
+	for _, pass := range passes[:min(len(passes), maxPasses)] {
+		p := members(pass)
+		c := countsOf(p)
+		c.addModels(strings.ReplaceAll(textOf(p["model"]), "\n", " "))
+		sum.add(c)
+	}
+	t.merge(sum)
+	return t
+}
+
+// countsOf reads the numbers of one usage object, and what changes their price.
+func countsOf(u map[string]json.RawMessage) (t tokens) {
 	t = tokens{
 		Input: numberOf(u["input_tokens"]), Output: numberOf(u["output_tokens"]),
 		CacheCreation: numberOf(u["cache_creation_input_tokens"]), CacheRead: numberOf(u["cache_read_input_tokens"]),
@@ -109,9 +191,21 @@ func usageOf(raw json.RawMessage) (t tokens) {
 	byTime := members(u["cache_creation"])
 	t.CacheHour = numberOf(byTime["ephemeral_1h_input_tokens"])
 	// The parts and the whole should agree; where one is left out the other counts.
-	parts := min(t.CacheHour+numberOf(byTime["ephemeral_5m_input_tokens"]), maxTokens)
+	t.CacheShort = numberOf(byTime["ephemeral_5m_input_tokens"])
+	parts := min(t.CacheHour+t.CacheShort, maxTokens)
 	t.CacheCreation = max(t.CacheCreation, parts, numberOf(u["cache_creation"]))
+	// Details are parts of the whole, which could be left out.
+	t.Output = max(t.Output, numberOf(members(u["output_tokens_details"])["thinking_tokens"]))
+	tools := members(u["server_tool_use"])
+	t.Searches, t.Executions = numberOf(tools["web_search_requests"]), numberOf(tools["code_execution_requests"])
+	t.Fast = isUnusual(u["speed"], "standard")
+	t.Regional = isUnusual(u["inference_geo"], "global", "not_available")
 	return t
+}
+
+// isUnusual reports whether a member says anything but what is usual.
+func isUnusual(raw json.RawMessage, usual ...string) bool {
+	return !isUsual(raw, append(usual, ""))
 }
 
 // metricsOf reads what Bedrock adds to the end of a stream.
@@ -150,7 +244,7 @@ func (m *bodyMeter) feed(p []byte) {
 
 // tokens returns what the whole answer says. Half of one says nothing, and some
 // servers do not tell: known is false.
-func (m *bodyMeter) tokens() (t dreamcore.Tokens, known bool) {
-	t = usageOf(members(m.kept)["usage"]).spent()
-	return t, t.Total() > 0
+func (m *bodyMeter) tokens() (t tokens, known bool) {
+	t = usageOf(members(m.kept)["usage"])
+	return t, t.spent(false).Total() > 0
 }

@@ -111,6 +111,12 @@ func countBody(body []byte) []byte {
 	return []byte(`{"input":{"invokeModel":{"body":"` + base64.StdEncoding.EncodeToString(body) + `"}}}`)
 }
 
+// Regional reports whether the model is any but a profile for the whole world.
+// An ARN does not say.
+func (d *bedrockDialect) Regional(call gateway.Call) bool {
+	return !strings.HasPrefix(call.Model, "global.")
+}
+
 // Answer makes Bedrock's answer the API's.
 func (d *bedrockDialect) Answer(call gateway.Call, resp *http.Response) {
 	if id := resp.Header.Get("X-Amzn-Requestid"); id != "" && resp.Header.Get("Request-Id") == "" {

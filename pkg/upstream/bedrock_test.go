@@ -32,7 +32,7 @@ func TestBedrockLooksLikeTheMessagesAPI(t *testing.T) {
 	r := newRig(t, awsSecrets, bedrockEntry(b))
 
 	s := r.send(call(testBody))
-	if s.err != nil || s.StatusCode != 200 || s.body != wholeStream || s.Model != bedrockName || !s.Good() || s.Header.Get("Request-Id") == "" {
+	if s.err != nil || s.StatusCode != 200 || s.body != wholeStream || s.Model != bedrockName || !s.Regional || !s.Good() || s.Header.Get("Request-Id") == "" {
 		t.Fatalf("%v\n%v", s, b.Refused())
 	}
 	var got struct {

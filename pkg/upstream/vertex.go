@@ -63,6 +63,9 @@ func (d *vertexDialect) Request(ctx context.Context, base string, call gateway.C
 	return req, []string{token}, nil
 }
 
+// Regional reports whether the location is any but the global one.
+func (d *vertexDialect) Regional(gateway.Call) bool { return d.entry.Region != "global" }
+
 // Answer turns Google's own errors into the API's. What the model's vendor
 // answers passes through Vertex as it is.
 func (d *vertexDialect) Answer(_ gateway.Call, resp *http.Response) {

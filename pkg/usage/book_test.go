@@ -211,6 +211,31 @@ func TestRequestsAtOnceCannotAllSlipUnderALimit(t *testing.T) {
 	}
 }
 
+// A model that tells more than a request may use is believed the next time: not
+// all that run at once pass the limit.
+func TestWhatARequestCostBeforeIsHeldForTheNext(t *testing.T) {
+	b := open(t, t.TempDir(), nil, Limits{UserDayTokens: 10_000})
+	reserve := func(user string) (func(dreamcore.Spent, bool) dreamcore.Nano, error) {
+		return b.Job(user, "p", "j").Reserve("m", 1, 1)
+	}
+	settle, err := reserve("u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 5000}}, true)
+	for user, want := range map[string]int{"u": 1, "another": 20} {
+		running := 0
+		for range 20 {
+			if _, err := reserve(user); err == nil {
+				running++
+			}
+		}
+		if running != want {
+			t.Errorf("%d requests of %s run at once, want %d", running, user, want)
+		}
+	}
+}
+
 func TestRequestsOfAUserAreSlowedDown(t *testing.T) {
 	c := newClock("2026-11-05T12:00:00Z")
 	b := open(t, t.TempDir(), c, Limits{UserRequests: 60})

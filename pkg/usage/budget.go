@@ -54,7 +54,8 @@ func (b *budget) add(s sum, today bool) {
 // customer is a user.
 type customer struct {
 	budget
-	rate *rate.Limiter // of requests; nil until it is asked
+	rate    *rate.Limiter // of requests; nil until it is asked
+	dearest sum           // of the requests that cost more than was held for them
 }
 
 // customer returns the user's. b.mu is held.
@@ -198,7 +199,11 @@ func (j *Job) Reserve(model string, input, output int64) (settle func(s dreamcor
 	r := &request{job: j, model: model, price: b.priceOf(model)}
 	// Nearly all is written to the cache, and the sandbox says for how long.
 	short, long := dreamcore.Tokens{CacheWrite: input, Output: output}, dreamcore.Tokens{CacheWrite1h: input, Output: output}
-	r.most = sum{max(r.price.Cost(short), r.price.Cost(long)), short.Total()}
+	// A workspace can bind inference to a region: only the answer tells.
+	r.most = sum{regional(max(r.price.Cost(short), r.price.Cost(long))), short.Total()}
+	// A model that tells more than a request can have does so again.
+	dearest := b.customer(j.user).dearest
+	r.most = sum{max(r.most.cost, dearest.cost), max(r.most.tokens, dearest.tokens)}
 	r.hold(r.most)
 	return r.settle, nil
 }
@@ -245,10 +250,10 @@ func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
 	// Records only ever add. A model that says later that tokens are of another
 	// kind has them counted as both.
 	s.Tokens = s.Tokens.Max(r.tokens)
-	delta, cost := s.Tokens.Minus(r.tokens), r.price.Cost(s.Tokens)
+	delta, cost := s.Tokens.Minus(r.tokens), b.prices.withModels(r.price, s.Terms.Models).costOf(s.Tokens, s.Terms)
 	// What used nothing, as refused requests and counts of tokens, is not in the
 	// books: a sandbox could fill them at no cost.
-	if delta != (dreamcore.Tokens{}) {
+	if delta != (dreamcore.Tokens{}) || cost > r.cost {
 		rec := Record{
 			Time: now.UTC().Truncate(time.Millisecond), User: r.job.user, Project: r.job.project, Job: r.job.job, Model: r.model, Upstream: s.Upstream,
 			Input: delta.Input, Output: delta.Output, CacheWrite: delta.CacheWrite, CacheWrite1h: delta.CacheWrite1h, CacheRead: delta.CacheRead,
@@ -262,6 +267,9 @@ func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
 		r.written, r.tokens, r.cost = true, s.Tokens, cost
 	}
 	r.ended = last
+	if u := b.customer(r.job.user); r.cost > r.most.cost || r.tokens.Total() > r.most.tokens {
+		u.dearest = sum{max(u.dearest.cost, r.cost), max(u.dearest.tokens, r.tokens.Total())}
+	}
 	left := r.most.minus(sum{r.cost, r.tokens.Total()})
 	if last {
 		left = sum{}

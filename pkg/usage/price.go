@@ -20,6 +20,7 @@ type Price struct {
 	CacheRead    dreamcore.Nano
 	LongOver     int64 // a prompt of more tokens costs LongTimes as much, its answer too; 0: never
 	LongTimes    int64
+	FastTimes    int64 // fast mode costs so many times as much; 0: not known, the highest
 }
 
 // standard are the vendor's public prices as they stood in October 2026, in
@@ -31,15 +32,18 @@ var standard = []string{
 	"*claude-mythos-* in=10 out=50",
 	"*claude-fable-5-1* in=10 out=50 read=0.25",
 	"*claude-mythos-5-1* in=10 out=50 read=0.25",
+	"*claude-fable-5-2* in=8 out=40 read=0.20 fast_times=2",
+	"*claude-mythos-5-2* in=8 out=40 read=0.20 fast_times=2",
 	"*claude-opus-* in=15 out=75",
 	"*claude-opus-4-5* in=5 out=25",
 	"*claude-opus-4-6* in=5 out=25",
 	"*claude-opus-4-7* in=5 out=25",
-	"*claude-opus-4-8* in=5 out=25",
-	"*claude-opus-5* in=5 out=25",
-	"*claude-opus-5-5* in=4 out=20 read=0.20",
+	"*claude-opus-4-8* in=5 out=25 fast_times=2",
+	"*claude-opus-5* in=5 out=25 fast_times=2",
+	"*claude-opus-5-5* in=4 out=20 read=0.20 fast_times=2",
 	"*claude-3-opus-* in=15 out=75",
-	"*claude-sonnet-* in=3 out=15",
+	"*claude-sonnet-* in=3 out=15 long_over=200000 long_times=2",
+	"*claude-sonnet-4-6* in=3 out=15",
 	"*claude-sonnet-5* in=2 out=10",
 	"*claude-sonnet-5-5* in=2 out=10 read=0.10",
 	"*claude-3-*-sonnet* in=3 out=15",
@@ -52,7 +56,8 @@ var standard = []string{
 // ParsePrice reads one price as the setting `prices` has it: a pattern, then
 // in= and out= in dollars per million tokens. write= (1.25 times in), write1h=
 // (twice) and read= (a tenth) may be left out; long_over= and long_times= say
-// from which length of a prompt on everything costs how many times as much.
+// from which length of a prompt on everything costs how many times as much, and
+// fast_times= how many times as much fast mode costs (6).
 func ParsePrice(s string) (Price, error) {
 	words := strings.Fields(s)
 	if len(words) == 0 || strings.Contains(words[0], "=") {
@@ -60,7 +65,7 @@ func ParsePrice(s string) (Price, error) {
 	}
 	p := Price{Pattern: words[0], CacheWrite: -1, CacheWrite1h: -1, CacheRead: -1, Input: -1, Output: -1}
 	amounts := map[string]*dreamcore.Nano{"in": &p.Input, "out": &p.Output, "write": &p.CacheWrite, "write1h": &p.CacheWrite1h, "read": &p.CacheRead}
-	counts := map[string]*int64{"long_over": &p.LongOver, "long_times": &p.LongTimes}
+	counts := map[string]*int64{"long_over": &p.LongOver, "long_times": &p.LongTimes, "fast_times": &p.FastTimes}
 	for _, w := range words[1:] {
 		name, value, _ := strings.Cut(w, "=")
 		var err error
@@ -73,7 +78,7 @@ func ParsePrice(s string) (Price, error) {
 				err = fmt.Errorf("%s must be more than 0", name)
 			}
 		default:
-			err = fmt.Errorf("%q is none of in=, out=, write=, write1h=, read=, long_over=, long_times=", name)
+			err = fmt.Errorf("%q is none of in=, out=, write=, write1h=, read=, long_over=, long_times=, fast_times=", name)
 		}
 		if err != nil {
 			return Price{}, fmt.Errorf("price of %s: %w", p.Pattern, err)
@@ -84,6 +89,9 @@ func ParsePrice(s string) (Price, error) {
 	}
 	if (p.LongOver == 0) != (p.LongTimes == 0) || p.LongTimes > 1000 {
 		return Price{}, fmt.Errorf("price of %s: long_over= and long_times= (at most 1000) belong together", p.Pattern)
+	}
+	if p.FastTimes > 1000 {
+		return Price{}, fmt.Errorf("price of %s: fast_times= must be at most 1000", p.Pattern)
 	}
 	for amount, usual := range map[*dreamcore.Nano]dreamcore.Nano{
 		&p.CacheWrite: up(p.Input*5, 4), &p.CacheWrite1h: p.Input * 2, &p.CacheRead: up(p.Input, 10),
@@ -145,7 +153,7 @@ func higher(a, b Price) Price {
 	return Price{
 		Pattern: "*", Input: max(a.Input, b.Input*dreamcore.Nano(times)), Output: max(a.Output, b.Output*dreamcore.Nano(times)),
 		CacheWrite: max(a.CacheWrite, b.CacheWrite*dreamcore.Nano(times)), CacheWrite1h: max(a.CacheWrite1h, b.CacheWrite1h*dreamcore.Nano(times)),
-		CacheRead: max(a.CacheRead, b.CacheRead*dreamcore.Nano(times)),
+		CacheRead: max(a.CacheRead, b.CacheRead*dreamcore.Nano(times)), FastTimes: max(a.FastTimes, b.FastTimes, fastTimes),
 	}
 }
 

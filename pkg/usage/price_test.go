@@ -37,6 +37,8 @@ func TestStandardPrices(t *testing.T) {
 		"claude-3-5-haiku-20241022":                    {0.80, 4, 1, 1.60, 0.08},
 		"claude-3-haiku-20240307":                      {0.25, 1.25, 0.30, 0.50, 0.03},
 		"claude-fable-5-1":                             {10, 50, 12.50, 20, 0.25},
+		"claude-fable-5-2":                             {8, 40, 10, 16, 0.20},
+		"claude-fable-5":                               {10, 50, 12.50, 20, 1},
 	} {
 		p, known := table.Of(model)
 		got := [5]float64{}
@@ -98,6 +100,8 @@ func TestWrongPricesAreRefused(t *testing.T) {
 		"m in=1 out=2 reed=3":                   "none of in=",
 		"m in=1 out=2 long_over=5":              "belong together",
 		"m in=1 out=2 long_over=0 long_times=2": "more than 0",
+		"m in=1 out=2 fast_times=0":             "more than 0",
+		"m in=1 out=2 fast_times=1001":          "at most 1000",
 	} {
 		if _, err := ParsePrices([]string{text}); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)

@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// A request can ask for more than tokens at the usual price: a faster or a
+// reserved service, a region, other models, several passes over the prompt. A
+// sandbox has no use for any of them, and a budget could not hold them, since
+// what they cost is known at the end only. So each is refused. What an answer
+// says of them all the same, as a workspace may have a region of its own, is
+// priced: see tokens.terms.
+
+// dearMessage is the refusal of a request whose price is not the usual one.
+const dearMessage = "This request asks for a service at another price (%s), which is not available here."
+
+// usualTerms are the values that a member of a request may have without a
+// change of the price.
+var usualTerms = map[string][]string{
+	"speed":         {"standard"},
+	"service_tier":  {"auto", "standard_only"},
+	"inference_geo": {"global"},
+}
+
+// dearBetas are the beginnings of the betas that only change the price.
+var dearBetas = []string{"fast-mode-", "compact-", "server-side-fallback-", "fallback-credit-"}
+
+// dearMember returns the member of a body, which is valid JSON, that changes its
+// price; "" if none does.
+func dearMember(body []byte) string {
+	for m := range Members(body) {
+		value := body[m.Value:m.End]
+		plain, isTerm := usualTerms[m.Name]
+		switch {
+		case isTerm && !isUsual(value, plain),
+			(m.Name == "fallbacks" || m.Name == "compaction") && !isEmpty(value):
+			return m.Name
+		case m.Name == "context_management" && summarizes(value):
+			return "context_management.edits"
+		}
+	}
+	return ""
+}
+
+// isUsual reports whether a value is left out, null, or one of plain.
+func isUsual(value []byte, plain []string) bool {
+	if s := string(value); s == "" || s == "null" {
+		return true
+	}
+	var s string
+	return len(value) <= 256 && json.Unmarshal(value, &s) == nil && slices.Contains(plain, s)
+}
+
+// summarizes reports whether an edit of the context does more than to clear
+// parts of it: a summary is another pass over the prompt.
+func summarizes(management []byte) bool {
+	if management[0] != '{' {
+		return management[0] != 'n'
+	}
+	for m := range Members(management) {
+		edits := management[m.Value:m.End]
+		if m.Name != "edits" || edits[0] == 'n' {
+			continue
+		}
+		if edits[0] != '[' {
+			return true
+		}
+		for _, edit := range Elements(edits) {
+			if !clears(edit) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// clears reports whether every type that an edit names is one that clears.
+func clears(edit []byte) bool {
+	said := false
+	for m := range Members(edit) {
+		if m.Name != "type" {
+			continue
+		}
+		var kind string
+		if m.End-m.Value > 256 || json.Unmarshal(edit[m.Value:m.End], &kind) != nil || !strings.HasPrefix(kind, "clear_") {
+			return false
+		}
+		said = true
+	}
+	return said
+}
+
+// usualBetas removes the betas that only change the price.
+func usualBetas(h http.Header) {
+	var kept []string
+	for _, line := range h.Values("Anthropic-Beta") {
+		flags := strings.Split(line, ",")
+		left := slices.DeleteFunc(flags, func(flag string) bool {
+			flag = strings.ToLower(strings.TrimSpace(flag))
+			return slices.ContainsFunc(dearBetas, func(b string) bool { return strings.HasPrefix(flag, b) })
+		})
+		if len(left) > 0 {
+			kept = append(kept, strings.Join(left, ","))
+		}
+	}
+	delete(h, "Anthropic-Beta")
+	if len(kept) > 0 {
+		h["Anthropic-Beta"] = kept
+	}
+}
+
+// Upper bounds of the tokens in a prompt.
+const (
+	// inputBytesPerToken: text in scripts with three bytes a letter has about one
+	// token for each.
+	inputBytesPerToken = 3
+	// promptOverhead is what the API adds to a prompt for the use of tools.
+	promptOverhead = 2048
+	// imageTokens is more than an image of the largest size has.
+	imageTokens = 5000
+	// maxPrompt is the longest context of any model. A document of a few
+	// kilobytes can have hundreds of pages of that.
+	maxPrompt = 1_000_000
+)
+
+// promptBound is how many tokens a body may have as a prompt.
+func promptBound(body []byte, a attached) int64 {
+	n := int64(len(body)/inputBytesPerToken) + promptOverhead + imageTokens*a.images
+	if a.documents {
+		n = max(n, maxPrompt)
+	}
+	return n
+}
+
+// attached is what a body has beside text.
+type attached struct {
+	images    int64
+	documents bool // or what is not known
+}
+
+// see counts a source of content in a body.
+func (a *attached) see(source []byte) {
+	encoded, image, other := false, false, false
+	for m := range Members(source) {
+		value := source[m.Value:min(m.End, m.Value+256)] // a longer one is no string then
+		switch m.Name {
+		case "type":
+			kind := textOf(value)
+			encoded = encoded || kind != "text" && kind != "content"
+		case "media_type":
+			isImage := strings.HasPrefix(textOf(value), "image/")
+			image, other = image || isImage, other || !isImage
+		}
+	}
+	switch {
+	case encoded && image && !other:
+		a.images++
+	case encoded:
+		a.documents = true
+	}
+}
+
+// asksForHour reports whether a body may ask the API to keep a part of it for an
+// hour. The escapes are of the two characters.
+func asksForHour(body []byte) bool {
+	for _, s := range []string{`"1h"`, `\u0031`, `\u0068`} {
+		if bytes.Contains(body, []byte(s)) {
+			return true
+		}
+	}
+	return false
+}
