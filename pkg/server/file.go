@@ -104,7 +104,12 @@ func (x *exchange) answerList(files []string, leftOut int) {
 func (s *Server) getFile(x *exchange, r *http.Request) {
 	x.leaveBody(r)
 	x.Header().Set("Access-Control-Allow-Origin", "*")
-	name := strings.TrimLeft(last(r.URL.Query(), "path"), "/") // as the old backend took it
+	name, err := parameter(r.URL.Query(), "path")
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	name = strings.TrimLeft(name, "/") // as the old backend took it
 	if name == "" {
 		name = content.IndexName
 	}
@@ -136,25 +141,41 @@ func (s *Server) project(r *http.Request) (*volume.Project, error) {
 	if err != nil {
 		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid query", Err: err}
 	}
-	user, err := dreamcore.ParseUserID(last(q, "user_id"))
+	text, err := parameter(q, "user_id")
 	if err != nil {
 		return nil, err
 	}
-	id, err := dreamcore.ParseProjectID(last(q, "project_id"))
+	user, err := dreamcore.ParseUserID(text)
+	if err != nil {
+		return nil, err
+	}
+	if text, err = parameter(q, "project_id"); err != nil {
+		return nil, err
+	}
+	id, err := dreamcore.ParseProjectID(text)
 	if err != nil {
 		return nil, err
 	}
 	return s.cfg.Projects.Find(user, id)
 }
 
-// last is the value of a parameter. Of several the last one counts, as of the
-// members of a body.
-func last(q url.Values, name string) string {
+// parameter returns the value of a parameter, "" without one. Several different
+// values are refused: a client that puts a file's name into the address without
+// escaping it must not be led to another user's project by "&user_id=".
+func parameter(q url.Values, name string) (string, error) {
 	values := q[name]
-	if len(values) == 0 {
-		return ""
+	for _, v := range values {
+		if v != values[0] {
+			return "", &dreamcore.Error{
+				Code: dreamcore.CodeInvalid, Message: name + " is given more than once",
+				Hint: "send it once, and escape what stands in the other parameters",
+			}
+		}
 	}
-	return values[len(values)-1]
+	if len(values) == 0 {
+		return "", nil
+	}
+	return values[0], nil
 }
 
 // rename gives errors of one code the text of the contract. An error that has

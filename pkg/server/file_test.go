@@ -169,16 +169,17 @@ func TestGetFileTakesPathsAsTheOldBackendDid(t *testing.T) {
 	}
 }
 
-func TestOfAParameterThatIsGivenTwiceTheLastCounts(t *testing.T) {
+func TestAParameterIsGivenOnce(t *testing.T) {
 	store := aGame(t)
 	h := start(t, options{config: func(c *Config) { c.Projects = store }})
 	for query, status := range map[string]int{
-		"user_id=x&user_id=" + user + "&project_id=" + project:                            200,
+		"user_id=x&user_id=" + user + "&project_id=" + project:                            400,
+		"user_id=" + user + "&user_id=" + user + "&project_id=" + project:                 200,
 		"user_id=" + user + "&user_id=x&project_id=" + project:                            400,
 		"user_id=" + strings.ToUpper(user) + "&project_id=" + strings.ToUpper(project):    200,
 		"user_id=" + strings.ReplaceAll(user, "-", "%2D") + "&project_id=" + project:      200,
-		"user_id=" + user + "&project_id=" + project + "&path=missing.js&path=index.html": 200,
-		"user_id=" + user + "&project_id=" + project + "&path=index.html&path=missing.js": 404,
+		"user_id=" + user + "&project_id=" + project + "&path=missing.js&path=index.html": 400,
+		"user_id=" + user + "&project_id=" + project + "&path=index.html&path=missing.js": 400,
 		"user_id=" + user + "&project_id=" + project + "&path=%zz":                        400,
 		"user_id=" + user + "%20&project_id=" + project:                                   400,
 		"user_id=&project_id=" + project:                                                  400,

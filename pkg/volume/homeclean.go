@@ -71,6 +71,32 @@ func (h *Home) clean(parent *os.Root, keep string) error {
 	if err := removeTree(parent, h.project); err != nil {
 		return err
 	}
+	return h.rebuild(parent, kept, keep)
+}
+
+// rebuild makes the home anew, with the kept file in it. On a disk that is full
+// what the old home had is free again only when the file system has written its
+// journal; where even that is not enough, the file is given up, because a user
+// without a home could not free any space.
+func (h *Home) rebuild(parent *os.Root, kept, keep string) error {
+	err := h.tryRebuild(parent, kept, keep)
+	if errors.Is(err, syscall.ENOSPC) {
+		if serr := syncFS(parent); serr != nil {
+			return errors.Join(err, serr)
+		}
+		err = h.tryRebuild(parent, kept, keep)
+	}
+	if errors.Is(err, syscall.ENOSPC) && kept != "" {
+		h.store.log.Warn("the disk of a user is so full that the conversation of a project is given up", "user", h.user, "project", h.project)
+		if err := errors.Join(removeTree(parent, kept), syncFS(parent)); err != nil {
+			return err
+		}
+		err = h.tryRebuild(parent, "", "")
+	}
+	return err
+}
+
+func (h *Home) tryRebuild(parent *os.Root, kept, keep string) error {
 	fresh, err := h.store.makeOwned(parent, h.project, privateMode)
 	if err != nil {
 		return err
@@ -84,6 +110,15 @@ func (h *Home) clean(parent *os.Root, keep string) error {
 		return nil
 	}
 	return h.takeBack(parent, kept, keep)
+}
+
+// syncFS writes everything of the file system that dir is on.
+func syncFS(dir *os.Root) error {
+	d, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd()))), d.Close())
 }
 
 // removeAside removes what a process that was killed has put aside.

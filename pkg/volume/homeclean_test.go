@@ -157,6 +157,46 @@ func TestAHomeKeepsNoFileThatIsNotItsOwn(t *testing.T) {
 	}
 }
 
+// The space is not in the home: cleaning it frees next to nothing.
+func TestAHomeIsCleanedOnADiskThatIsFullElsewhere(t *testing.T) {
+	s, _ := newBounded(t)
+	h, err := s.Home(user, project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	p, err := s.Project(user, project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := os.MkdirAll(filepath.Join(h.Path(), keptDir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, h.Path(), map[string]string{keptFile: "the conversation", ".bashrc": "echo"})
+	f, err := os.Create(filepath.Join(p.Path(), "big"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for chunk := bytes.Repeat([]byte("x"), 64<<10); len(chunk) > 0; {
+		if _, err := f.Write(chunk); err != nil {
+			chunk = chunk[:len(chunk)/2]
+		}
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := h.Clean(t.Context(), keptFile); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := inHome(t, h.Path()); slices.Contains(got, ".bashrc") {
+		t.Errorf("in the home: %q", got)
+	}
+}
+
 func TestAFullDiskIsNoReasonToKeepAHome(t *testing.T) {
 	s, _ := newBounded(t)
 	h, err := s.Home(user, project)

@@ -126,7 +126,7 @@ func TestSandboxesReachWhatIsAllowed(t *testing.T) {
 
 			// Without a rule nothing of it is there.
 			h.must("generate", "fetch", "--runtime", engine, "--model-script", writeScript(t, string(raw)), "-o", out, "--force")
-			if got := read("tunnel.txt") + read("env.txt"); strings.Contains(got, "PROXY") || strings.Contains(got, "SSL_CERT") || strings.Contains(got, "through") {
+			if got := read("tunnel.txt") + read("env.txt"); strings.Contains(got, "_PROXY=") || strings.Contains(got, "SSL_CERT") || strings.Contains(got, "through") {
 				t.Errorf("without a rule: %s", got)
 			}
 		})

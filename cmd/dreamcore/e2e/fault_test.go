@@ -306,6 +306,9 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	if err := os.Remove(filepath.Join(h.state, "reserve")); err != nil { // it is larger than the disk
+		t.Fatal(err)
+	}
 	if out, err := exec.Command("cp", "-a", h.state, filepath.Join(disk, "state")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

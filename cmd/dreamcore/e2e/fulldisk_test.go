@@ -142,13 +142,14 @@ func TestAFullDiskHarmsNothing(t *testing.T) {
 			}
 			wg.Wait()
 		}
+		h.fill("other3") // what the jobs have given back
 		if answer := h.waitHealth(s, http.StatusServiceUnavailable); !strings.Contains(fmt.Sprint(answer["reason"]), "disk") {
 			t.Errorf("the health of a service without space: %v", answer)
 		}
 		if got := s.file(alice, project, "index.html"); !strings.HasSuffix(got, "\n") {
 			t.Errorf("a game cannot be seen: %q", got)
 		}
-		for _, name := range []string{"other", "other2"} {
+		for _, name := range []string{"other", "other2", "other3"} {
 			if err := os.Remove(filepath.Join(h.state, name)); err != nil {
 				t.Error(err)
 			}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -15,6 +16,11 @@ import (
 const endlessScript = `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"touch began; sleep 300","description":"wait"}}]},{"text":"done"}]]}`
 
 func TestATerminalThatIsClosedEndsAGenerationCleanly(t *testing.T) {
+	// Where the tests ignore SIGHUP, as under nohup, programs that they start would
+	// too. A signal that is handled here has its default there.
+	handled := make(chan os.Signal, 1)
+	signal.Notify(handled, syscall.SIGHUP)
+	defer signal.Stop(handled)
 	h := newHost(t)
 	cmd := h.command(context.Background(), "generate", "wait for ever", "--user", alice, "--project", project, "--model-script", writeScript(t, endlessScript), "--json")
 	var out strings.Builder

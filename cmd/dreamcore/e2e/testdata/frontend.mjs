@@ -559,8 +559,8 @@ await check('git_log, git_diff, git_restore', async () => {
 await check('get_file: types and caching', async () => {
   const of = (path) => call('/get_file?' + query({ user_id: alice, project_id: files, path }), { method: 'GET' });
   const wanted = {
-    'page.html': [/^text\/html/, 'no-store'], 'index.html': [/^text\/html/, 'no-store'], 'assets/a.svg': [/^image\/svg\+xml/, 'public, max-age=3600'],
-    'style.css': [/^text\/css/, 'public, max-age=3600'], 'notes.txt': [/^text\/plain/, 'no-cache'], '/page.html': [/^text\/html/, 'no-store'],
+    'page.html': [/^text\/html/, 'no-store'], 'index.html': [/^text\/html/, 'no-store'], 'assets/a.svg': [/^image\/svg\+xml/, 'private, max-age=3600'],
+    'style.css': [/^text\/css/, 'private, max-age=3600'], 'notes.txt': [/^text\/plain/, 'no-cache'], '/page.html': [/^text\/html/, 'no-store'],
   };
   for (const [path, [type, cache]] of Object.entries(wanted)) {
     const res = await of(path);
@@ -572,7 +572,7 @@ await check('get_file: types and caching', async () => {
   }
   const js = await call('/get_file?' + query({ user_id: alice, project_id: game, path: 'game.js' }), { method: 'GET' });
   assert.match(js.headers.get('content-type'), /^(text|application)\/javascript/);
-  assert.equal(js.headers.get('cache-control'), 'public, max-age=3600');
+  assert.equal(js.headers.get('cache-control'), 'private, max-age=3600');
 });
 
 await check('get_file and list_files: what is not there', async () => {
