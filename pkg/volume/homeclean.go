@@ -3,9 +3,9 @@ package volume
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
 	"syscall"
 
@@ -19,10 +19,10 @@ import (
 // the conversation; keep is its path relative to the home, "" keeps nothing.
 // What a job leaves in its home (~/.bashrc, settings, programs) would run in
 // later jobs, also in those of another project: a sandbox sees all homes of its
-// user. No process may run in the user's sandbox meanwhile. The kept file
-// belongs to the sandbox's user alone afterwards; a link, or a file with several
-// names, is not kept. If this process is killed on the way, nothing may be kept.
-// It needs no free space. CodeInternal: the disk failed.
+// user. No process may run in the user's sandbox meanwhile. The kept file and
+// the directories above it stay where they are, so it is never lost, and no free
+// space is needed; they belong to the sandbox's user alone afterwards. A link,
+// or a file with several names, is not kept. CodeInternal: the disk failed.
 func (h *Home) Clean(ctx context.Context, keep string) error {
 	parent, release, err := h.openParent(ctx)
 	if err == nil {
@@ -61,64 +61,95 @@ func (h *Home) clean(parent *os.Root, keep string) error {
 	if err := removeAside(parent); err != nil {
 		return err
 	}
-	kept := ""
+	var elements []string
 	if keep != "" {
-		var err error
-		if kept, err = h.putAside(parent, keep); err != nil {
+		clean, err := cleanPath(keep)
+		if err != nil {
 			return err
 		}
+		elements = strings.Split(clean, "/")
 	}
-	if err := removeTree(parent, h.project); err != nil {
-		return err
-	}
-	return h.rebuild(parent, kept, keep)
-}
-
-// rebuild makes the home anew, with the kept file in it. On a disk that is full
-// what the old home had is free again only when the file system has written its
-// journal; where even that is not enough, the file is given up, because a user
-// without a home could not free any space.
-func (h *Home) rebuild(parent *os.Root, kept, keep string) error {
-	err := h.tryRebuild(parent, kept, keep)
-	if errors.Is(err, syscall.ENOSPC) {
-		if serr := syncFS(parent); serr != nil {
-			return errors.Join(err, serr)
-		}
-		err = h.tryRebuild(parent, kept, keep)
-	}
-	if errors.Is(err, syscall.ENOSPC) && kept != "" {
-		h.store.log.Warn("the disk of a user is so full that the conversation of a project is given up", "user", h.user, "project", h.project)
-		if err := errors.Join(removeTree(parent, kept), syncFS(parent)); err != nil {
-			return err
-		}
-		err = h.tryRebuild(parent, "", "")
-	}
-	return err
-}
-
-func (h *Home) tryRebuild(parent *os.Root, kept, keep string) error {
-	fresh, err := h.store.makeOwned(parent, h.project, privateMode)
+	dir, err := h.store.makeOwned(parent, h.project, privateMode)
 	if err != nil {
 		return err
 	}
-	old := h.root
-	h.root = fresh
-	if err := old.Close(); err != nil {
-		return err
-	}
-	if kept == "" {
-		return nil
-	}
-	return h.takeBack(parent, kept, keep)
+	_, err = h.keepOnly(parent, dir, elements)
+	return errors.Join(err, dir.Close())
 }
 
-// syncFS writes everything of the file system that dir is on.
-func syncFS(dir *os.Root) error {
+// keepOnly removes everything from dir but the file at the path keep, and
+// reports whether that is there.
+func (h *Home) keepOnly(parent, dir *os.Root, keep []string) (kept bool, err error) {
+	// First: what is removed may be another name of the file.
+	if len(keep) > 0 {
+		if kept, err = h.keepEntry(parent, dir, keep); err != nil {
+			return false, err
+		}
+	}
 	d, err := dir.Open(".")
 	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	for {
+		names, err := d.Readdirnames(1024)
+		for _, name := range names {
+			if kept && name == keep[0] {
+				continue
+			}
+			if err := removeFrom(dir, name, parent); err != nil {
+				return false, err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return kept, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
+// keepEntry keeps the first element of a path: the file itself, or a directory
+// with nothing in it but the rest of the path. kept is false where there is no
+// such file, or none that may be kept.
+func (h *Home) keepEntry(parent, dir *os.Root, keep []string) (kept bool, err error) {
+	name := keep[0]
+	info, err := dir.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if len(keep) > 1 {
+		if !info.IsDir() {
+			return false, nil
+		}
+		sub, err := h.store.makeOwned(dir, name, privateMode)
+		if err != nil {
+			return false, err
+		}
+		kept, err = h.keepOnly(parent, sub, keep[1:])
+		return kept, errors.Join(err, sub.Close())
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || st.Nlink != 1 {
+		return false, nil
+	}
+	if err := dir.Lchown(name, h.store.opts.UID, h.store.opts.GID); err != nil {
+		return false, err
+	}
+	return true, dir.Chmod(name, fileMode)
+}
+
+// removeFrom removes an entry of a directory that a sandbox can write to: it is
+// moved into parent, which only we can write to, and removed there.
+func removeFrom(dir *os.Root, name string, parent *os.Root) error {
+	aside := removedPrefix + uuid.NewString()
+	if err := moveBetween(dir, name, parent, aside); err != nil {
 		return err
 	}
-	return errors.Join(os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd()))), d.Close())
+	return removeTree(parent, aside)
 }
 
 // removeAside removes what a process that was killed has put aside.
@@ -141,43 +172,6 @@ func removeAside(parent *os.Root) error {
 	return nil
 }
 
-// putAside moves the file to keep into parent, and returns its name there. It
-// is "" where there is no such file, or none that may be kept.
-func (h *Home) putAside(parent *os.Root, keep string) (kept string, err error) {
-	clean, err := cleanPath(keep)
-	if err != nil {
-		return "", err
-	}
-	dir, err := openDirs(h.root, path.Dir(clean))
-	if isNoFile(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer dir.Close()
-	kept = removedPrefix + uuid.NewString()
-	err = moveBetween(dir, path.Base(clean), parent, kept)
-	if isNoFile(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	// Only here nothing else can exchange it.
-	info, err := parent.Lstat(kept)
-	if err != nil {
-		return "", err
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || st.Nlink != 1 {
-		return "", removeTree(parent, kept)
-	}
-	if err := parent.Chmod(kept, fileMode); err != nil {
-		return "", err
-	}
-	return kept, parent.Lchown(kept, h.store.opts.UID, h.store.opts.GID)
-}
-
 // moveBetween moves an entry of one directory into another.
 func moveBetween(from *os.Root, name string, to *os.Root, as string) error {
 	f, err := from.Open(".")
@@ -194,36 +188,4 @@ func moveBetween(from *os.Root, name string, to *os.Root, as string) error {
 		return &os.PathError{Op: "rename", Path: name, Err: err}
 	}
 	return nil
-}
-
-// isNoFile reports whether a path leads to nothing that could be kept: it is
-// missing, or goes through a file or a link.
-func isNoFile(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotPlain) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP)
-}
-
-// takeBack moves the kept file to its place in the new home.
-func (h *Home) takeBack(parent *os.Root, kept, keep string) error {
-	clean, err := cleanPath(keep)
-	if err != nil {
-		return err
-	}
-	dir, err := h.root.OpenRoot(".")
-	for element := range strings.SplitSeq(path.Dir(clean), "/") {
-		if err != nil {
-			return err
-		}
-		if element == "." {
-			break
-		}
-		var next *os.Root
-		next, err = h.store.makeOwned(dir, element, privateMode)
-		err = errors.Join(err, dir.Close())
-		dir = next
-	}
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return moveBetween(parent, kept, dir, path.Base(clean))
 }

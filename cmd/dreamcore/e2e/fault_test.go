@@ -298,7 +298,7 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	h := newHost(t)
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"); err != nil {
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -312,7 +312,7 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	if out, err := exec.Command("cp", "-a", h.state, filepath.Join(disk, "state")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"dd if=/dev/zero of=big bs=1M count=200; echo status $?","description":"fill"}}]},{"text":"done"}]]}`)
+	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"dd if=/dev/zero of=big bs=1M count=400; echo status $?","description":"fill"}}]},{"text":"done"}]]}`)
 	state := filepath.Join(disk, "state")
 	// Some must stay free.
 	r := h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
@@ -334,6 +334,7 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	if !strings.Contains(r.stdout, "No space left") {
 		t.Errorf("the agent was not told:\n%s", r.stdout)
 	}
+	fillDisk(t, filepath.Join(disk, "rest")) // what the job has given back
 	r = h.run("setup", "--yes", "--state", filepath.Join(state, "new"), "--claude", claude(t))
 	if r.code != 1 || !strings.Contains(r.stderr, "no space left") || !strings.Contains(r.stderr, "→") {
 		t.Errorf("setup on a full disk: exit code %d\n%s", r.code, r.stderr)

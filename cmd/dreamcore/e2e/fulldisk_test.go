@@ -48,9 +48,15 @@ func smallDisk(t *testing.T, mib int) *host {
 // fill takes all that is left of the disk of the state directory.
 func (h *host) fill(name string) {
 	h.t.Helper()
-	f, err := os.Create(filepath.Join(h.state, name))
+	fillDisk(h.t, filepath.Join(h.state, name))
+}
+
+// fillDisk writes a file until there is no space left.
+func fillDisk(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
 	if err != nil {
-		h.t.Error(err)
+		t.Error(err)
 		return
 	}
 	defer f.Close()
