@@ -160,7 +160,7 @@ func TestAfterAKillTheNextProcessGoesOn(t *testing.T) {
 	most := 0
 	for range 12 {
 		v := startVictim(t, dir, "churn")
-		time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond)
+		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
 		v.kill()
 		next := openStore(t, dir)
 		if err := next.Sweep(t.Context()); err != nil {
