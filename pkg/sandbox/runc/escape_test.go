@@ -116,7 +116,7 @@ func TestGuestsAreNobodyOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 	status := sandboxtest.Output(t, sb, "cat /proc/self/status")
-	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "Seccomp_filters:\t1", "CapBnd:\t00000000000000e0"} {
+	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "Seccomp_filters:\t1", "CapBnd:\t00000000000000e1"} {
 		if !strings.Contains(status, want+"\n") {
 			t.Errorf("there is no %q in\n%s", want, status)
 		}
