@@ -40,6 +40,7 @@ const (
 	DefaultMaxApplyBytes     = 48 << 20
 	DefaultApplyPatience     = 30 * time.Second
 	DefaultMaxHeaderBytes    = 64 << 10
+	DefaultMaxHeaders        = 48 << 20
 	DefaultMaxChecks         = 4
 	DefaultMaxWaitingChecks  = 256
 	DefaultKeepAlive         = 15 * time.Second
@@ -116,6 +117,7 @@ type Limits struct {
 	MaxApplyBytes     int64         // of all bodies of apply_files that are worked on at once
 	ApplyPatience     time.Duration // how long one waits for its part of them
 	MaxHeaderBytes    int           // bytes of a request's header
+	MaxHeaders        int64         // bytes of the headers of all requests, beyond the first 16 KiB of each
 	MaxChecks         int           // checks (test_*) that run at once
 	MaxWaitingChecks  int           // checks that wait for their turn
 	KeepAlive         time.Duration // silence in a stream before a comment is sent
@@ -133,6 +135,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.ApplyPatience, DefaultApplyPatience)
 	l.MaxApplyBytes = max(l.MaxApplyBytes, l.MaxApplyBody)
 	setDefault(&l.MaxHeaderBytes, DefaultMaxHeaderBytes)
+	setDefault(&l.MaxHeaders, DefaultMaxHeaders)
 	setDefault(&l.MaxChecks, DefaultMaxChecks)
 	setDefault(&l.MaxWaitingChecks, DefaultMaxWaitingChecks)
 	setDefault(&l.KeepAlive, DefaultKeepAlive)
@@ -206,9 +209,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer cut(nil)
 	open := &inFlight{}
 	srv := &http.Server{
-		Handler:                      open.track(s.Handler()),
+		Handler:                      trackHeaders(open.track(s.Handler())),
 		BaseContext:                  func(net.Listener) context.Context { return base },
-		ConnContext:                  s.dropVanished,
+		ConnContext:                  s.prepare,
+		ConnState:                    followHeaders,
 		ReadHeaderTimeout:            s.limits.ReadHeaderTimeout,
 		ReadTimeout:                  s.limits.ReadTimeout,
 		IdleTimeout:                  s.limits.IdleTimeout,
@@ -217,7 +221,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(ln) }()
+	go func() { ended <- srv.Serve(s.boundHeaders(ln)) }()
 	var failed error
 	select {
 	case failed = <-ended:

@@ -58,7 +58,7 @@ func newSiege(t *testing.T) *siege {
 		t.Fatal(r.stderr)
 	}
 	g.h.env = append(g.h.env, "ANTHROPIC_BASE_URL="+api.URL, "DREAMCORE_DISK_MIB=512", "DREAMCORE_PROJECT_MIB=400",
-		"DREAMCORE_MEMORY_MIB=512", "DREAMCORE_TIMEOUT=40m", "DREAMCORE_MAX_SANDBOXES=16", "DREAMCORE_MAX_GENERATIONS=13", "DREAMCORE_MIN_FREE_MIB=0", "DREAMCORE_SPARE_SANDBOXES=0")
+		"DREAMCORE_MEMORY_MIB=512", "DREAMCORE_TIMEOUT=40m", "DREAMCORE_MAX_SANDBOXES=16", "DREAMCORE_MAX_GENERATIONS=13", "DREAMCORE_MIN_FREE_MIB=0", "DREAMCORE_LOG_LEVEL=warn", "DREAMCORE_SPARE_SANDBOXES=0")
 	g.confine()
 	g.pid = g.s.cmd.Process.Pid
 	g.sample()
@@ -221,8 +221,8 @@ func (g *siege) game(ctx context.Context, user, project, script string) (last st
 	if resp.StatusCode != http.StatusOK {
 		return resp.Status
 	}
-	text := string(end.kept)
-	return strings.TrimSpace(text[strings.LastIndex(text, "data: ")+1:])
+	text := "data: " + string(end.kept)
+	return strings.TrimSpace(text[strings.LastIndex(text, "data: ")+len("data: "):])
 }
 
 const smallGame = "# small\necho \"<h1>$RANDOM</h1>\" >index.html; echo x >game.js"
