@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/notef-neighbor/dreamcore/pkg/admission"
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
@@ -168,6 +169,9 @@ type Server struct {
 	waiting atomic.Int64  // checks that run or wait
 
 	applied *semaphore.Weighted // bytes of the bodies of apply_files
+
+	walks      *admission.Limiter  // of list_files
+	largeLists *semaphore.Weighted // lists that are sent
 }
 
 // New returns a Server. It refuses, with CodeSetup, to be one that lets
@@ -191,6 +195,8 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger, refusals: newRefusals()}
 	s.routes = newRoutes(s.endpoints())
 	s.checks = make(chan struct{}, s.limits.MaxChecks)
+	s.walks = admission.New(admission.Limits{Running: maxWalks, Waiting: maxWaiting})
+	s.largeLists = semaphore.NewWeighted(maxLargeLists)
 	s.applied = semaphore.NewWeighted(s.limits.MaxApplyBytes)
 	return s, nil
 }
