@@ -132,7 +132,7 @@ var hostileRequests = []input{
 	{"requests: prompts with long fields", func(g *siege, user string) {
 		message := strings.Repeat("戻", 340_000)
 		g.atOnce(64, func(n int) (int, []byte) {
-			return g.post([]string{"/detect_intent", "/chat_sonnet", "/v2_detect_intent"}[n%3], `{"message":"`+message+`"}`)
+			return g.post([]string{"/detect_intent", "/v2_chat_haiku", "/v2_detect_intent"}[n%3], `{"message":"`+message+`"}`)
 		})
 	}},
 	prompts("answer-long"), prompts("answer-deep"), prompts("answer-fences"), prompts("answer-files"),
@@ -144,15 +144,19 @@ func prompts(shape string) input {
 	return input{"prompts: " + shape, func(g *siege, user string) {
 		text := "SHAPE-" + shape
 		g.atOnce(24, func(n int) (int, []byte) {
+			path, body := "/v2_generate_code", fmt.Sprintf(`{"user_id":%q,"project_id":%q,"prompt":%q}`, user, fresh(), text)
 			switch n % 4 {
 			case 0:
-				return g.post("/detect_intent", fmt.Sprintf(`{"message":%q}`, text))
+				path, body = "/detect_intent", fmt.Sprintf(`{"message":%q}`, text)
 			case 1:
-				return g.post("/chat_haiku", fmt.Sprintf(`{"message":%q,"game_spec":"s","conversation_history":[{"role":"user","content":%q}]}`, text, text))
+				path, body = "/chat_haiku", fmt.Sprintf(`{"message":%q,"game_spec":"s","conversation_history":[{"role":"user","content":%q}]}`, text, text)
 			case 2:
-				return g.post("/detect_skills", fmt.Sprintf(`{"message":%q,"dimension":"3d","existing_code":""}`, text))
+				path, body = "/detect_skills", fmt.Sprintf(`{"message":%q,"dimension":"3d","existing_code":""}`, text)
 			}
-			return g.post("/v2_generate_code", fmt.Sprintf(`{"user_id":%q,"project_id":%q,"prompt":%q}`, user, fresh(), text))
+			if status, answer := g.post(path, body); status == 0 {
+				g.fault("prompts: %s: %s: %s", shape, path, answer)
+			}
+			return http.StatusOK, nil // an endpoint's answer to a failure may have the status 500
 		})
 	}}
 }

@@ -21,7 +21,7 @@ var worst = []string{
 	"trees: long names in deep directories", "trees: paths just within the limits",
 	"histories: names of megabytes", "histories: a deep bomb of trees", "histories: large trees in every version",
 	"events: lines of megabytes", "events: deep JSON",
-	"model: large requests at once", "model: an answer that is compressed",
+	"model: large requests at once", "model: long errors",
 	"requests: changes of megabytes", "requests: lists at once", "requests: headers without an end",
 }
 
