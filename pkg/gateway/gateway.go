@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/socket"
@@ -47,6 +49,9 @@ type Config struct {
 	// MaxBody bounds a request body (32 MiB, the API's own limit). The bodies
 	// of one grant that are in memory at one time are bounded by twice that.
 	MaxBody int64
+	// MaxBodies bounds the bodies of all grants that are in memory at one time,
+	// beyond the first 4 MiB of each grant (96 MiB).
+	MaxBodies int64
 	// MaxResponse bounds an answer (256 MiB).
 	MaxResponse int64
 	// MaxConcurrent bounds the requests of one grant at one time (16),
@@ -69,6 +74,7 @@ func (c Config) withDefaults() Config {
 	c.BodyReadLimit = cmp.Or(c.BodyReadLimit, 30*time.Second)
 	c.WriteLimit = cmp.Or(c.WriteLimit, 60*time.Second)
 	c.MaxBody = cmp.Or(c.MaxBody, 32<<20)
+	c.MaxBodies = cmp.Or(c.MaxBodies, 96<<20)
 	c.MaxResponse = cmp.Or(c.MaxResponse, 256<<20)
 	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 16)
 	c.MaxConns = cmp.Or(c.MaxConns, 64)
@@ -81,11 +87,13 @@ type Gateway struct {
 	cfg      Config
 	upstream atomic.Pointer[Upstream]
 	sockets  socket.Set[*Socket]
+	bodies   *semaphore.Weighted // bytes of Config.MaxBodies
 }
 
 // New returns a Gateway without sockets. The caller calls Close at the end.
 func New(cfg Config) *Gateway {
 	g := &Gateway{cfg: cfg.withDefaults()}
+	g.bodies = semaphore.NewWeighted(g.cfg.MaxBodies)
 	g.SetUpstream(cfg.Upstream)
 	return g
 }

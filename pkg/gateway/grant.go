@@ -156,16 +156,23 @@ func (gr *Grant) end() {
 	}
 }
 
+// grantFree is how much of the bodies of one grant is no part of what all grants
+// share: the requests of an ordinary job fit, whatever the other jobs hold.
+const grantFree = 4 << 20
+
 // hold reserves n bytes of memory for a body; free gives them back.
 func (gr *Grant) hold(n int64) bool {
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
-	if gr.held+n > gr.maxHeld() {
+	if gr.held+n > gr.maxHeld() || !gr.socket.gw.bodies.TryAcquire(shared(gr.held+n)-shared(gr.held)) {
 		return false
 	}
 	gr.held += n
 	return true
 }
+
+// shared is how much of the bytes that a grant holds is of what all share.
+func shared(held int64) int64 { return max(0, held-grantFree) }
 
 // maxHeld leaves room for one step of each request beside two full bodies.
 func (gr *Grant) maxHeld() int64 {
@@ -176,6 +183,7 @@ func (gr *Grant) maxHeld() int64 {
 func (gr *Grant) free(n int64) {
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
+	gr.socket.gw.bodies.Release(shared(gr.held) - shared(gr.held-n))
 	gr.held -= n
 }
 

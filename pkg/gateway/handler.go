@@ -133,7 +133,7 @@ func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), r
 		return p, free, never(413, "The request is too large.")
 	case errors.Is(err, errBodyMemory):
 		x.drain(r)
-		return p, free, &apiError{status: 429, message: "Too many large requests of this job at one time.", retry: retryYes, after: "1"}
+		return p, free, &apiError{status: 429, message: "Too many large requests at one time.", retry: retryYes, after: "1"}
 	case err != nil:
 		return p, free, never(400, "The body could not be read.")
 	}
@@ -178,8 +178,12 @@ type heldBody struct {
 }
 
 // bodyStep is how much is reserved and read at a time. What the sandbox says
-// about the length is no reason to allocate more than two of them.
-const bodyStep = 64 << 10
+// about the length is no reason to allocate more than two of them, until it has
+// sent bodyGrow: a buffer that only doubles takes twice its body.
+const (
+	bodyStep = 64 << 10
+	bodyGrow = 1 << 20
+)
 
 func (b *heldBody) read(r *http.Request) error {
 	if r.ContentLength > b.limit {
@@ -187,10 +191,15 @@ func (b *heldBody) read(r *http.Request) error {
 	}
 	b.buf.Grow(int(min(max(r.ContentLength, 0), 2*bodyStep)) + bytes.MinRead)
 	for {
-		if !b.grant.hold(bodyStep) {
+		if !b.reserve(int64(b.buf.Len()) + bodyStep) {
 			return errBodyMemory
 		}
-		b.held += bodyStep
+		if rest := r.ContentLength - int64(b.buf.Len()); b.buf.Len() == bodyGrow && rest > 0 {
+			if !b.reserve(r.ContentLength + bytes.MinRead) {
+				return errBodyMemory
+			}
+			b.buf.Grow(int(rest) + bytes.MinRead)
+		}
 		n, err := io.CopyN(&b.buf, r.Body, bodyStep)
 		if int64(b.buf.Len()) > b.limit {
 			return errBodySize
@@ -202,6 +211,18 @@ func (b *heldBody) read(r *http.Request) error {
 			return fmt.Errorf("read body after %d bytes: %w", n, err)
 		}
 	}
+}
+
+// reserve reserves the memory of a body of n bytes.
+func (b *heldBody) reserve(n int64) bool {
+	if n <= b.held {
+		return true
+	}
+	if !b.grant.hold(n - b.held) {
+		return false
+	}
+	b.held = n
+	return true
 }
 
 func (b *heldBody) free() {

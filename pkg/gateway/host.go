@@ -73,7 +73,7 @@ func (g *Gateway) Ask(ctx context.Context, call HostCall) (HostAnswer, error) {
 
 	// A gateway of the same upstream with the limits of this call, and a
 	// socket without a listener: a grant belongs to one.
-	own := &Gateway{cfg: g.cfg}
+	own := &Gateway{cfg: g.cfg, bodies: g.bodies}
 	own.upstream.Store(g.upstream.Load())
 	own.cfg.HeaderLimit, own.cfg.AnswerLimit = call.TimeLimit, call.TimeLimit
 	own.cfg.IdleLimit = min(own.cfg.IdleLimit, call.TimeLimit)

@@ -400,6 +400,32 @@ func TestBodiesOfOneGrantInMemoryAreBounded(t *testing.T) {
 	}
 }
 
+// The bodies of all grants are bounded together, but a grant with small ones does
+// not see that.
+func TestBodiesOfAllGrantsInMemoryAreBounded(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(goodStream))
+	defer s.Close()
+	r := newRigAt(t, s.URL, func(c *Config) { c.MaxBodies = 1 << 20 })
+	other := r.socket.Grant(GrantOptions{Job: "other"})
+	defer other.Revoke()
+	if !other.hold(grantFree + 1<<20) {
+		t.Fatal("no room in a fresh gateway")
+	}
+	large := `{"x":"` + strings.Repeat("x", grantFree+bodyStep) + `"}`
+	if a := r.post(large); a.status != 429 || a.header.Get("X-Should-Retry") != "true" {
+		t.Errorf("a large body with no room: %v", a)
+	}
+	if a := r.post(`{"x":"` + strings.Repeat("x", grantFree/2) + `"}`); a.status != 200 {
+		t.Errorf("a small body with no room: %v", a)
+	}
+	other.free(grantFree + 1<<20)
+	for range 3 {
+		if a := r.post(large); a.status != 200 {
+			t.Errorf("a large body with room: %v", a)
+		}
+	}
+}
+
 func TestKeepAliveServesManyRequestsOnOneConnection(t *testing.T) {
 	r := newRig(t, goodStream)
 	c, err := dialUnix(r.socket.Path())

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,8 +133,15 @@ type fileChange struct {
 // decodeChanges reads "files". A path and an encoding are judged only when they
 // are used: one that is wrong is an event of the stream.
 func decodeChanges(raw json.RawMessage) ([]fileChange, error) {
-	var list []json.RawMessage
-	if json.Unmarshal(raw, &list) != nil || len(list) == 0 {
+	// An array of Go takes no more elements than it has: a list of millions of
+	// empty ones would cost many times its text.
+	var all [maxApplied + 1]json.RawMessage
+	err := json.Unmarshal(raw, &all)
+	list := all[:]
+	if end := slices.IndexFunc(list, func(item json.RawMessage) bool { return item == nil }); end >= 0 {
+		list = list[:end]
+	}
+	if err != nil || len(list) == 0 {
 		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "files array is required", Hint: `send "files":[{"path":"index.html","content":"…","action":"update"}]`}
 	}
 	if len(list) > maxApplied {

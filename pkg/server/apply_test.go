@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -438,5 +439,21 @@ func TestFilesWhoseNamesAreNotUTF8AreCounted(t *testing.T) {
 	}
 	if got := list(); len(got.Files) != 6 || got.LeftOut != 3 {
 		t.Errorf("afterwards %q, %d left out", got.Files, got.LeftOut)
+	}
+}
+
+// TestTooManyFilesCostNoMemory has a list that is short as text and would be long
+// in memory.
+func TestTooManyFilesCostNoMemory(t *testing.T) {
+	raw := json.RawMessage("[" + strings.Repeat("0,", 1<<20) + "0]")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := decodeChanges(raw)
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "Too many files") {
+		t.Error(err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
+		t.Errorf("it took %d bytes", took)
 	}
 }

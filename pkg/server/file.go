@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,16 +42,50 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 		return
 	}
 	defer project.Close()
-	files, leftOut := []string(nil), 0
-	for f, err := range project.FilesLeftOut(r.Context(), &leftOut) {
+	user, _ := dreamcore.ParseUserID(last(r.URL.Query(), "user_id")) // project has read it
+	files, leftOut, done, err := s.walk(r.Context(), user, project)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	defer done()
+	x.answerList(files, leftOut)
+}
+
+const (
+	maxWalks      = 4         // walks through projects at once; one of a user
+	maxWaiting    = 64        // walks of one user that wait
+	largeList     = 256 << 10 // bytes of paths; lists with more are large
+	maxLargeLists = 6         // that are in memory until their clients have read them
+)
+
+// walk returns the files of a project that JSON can hold and the number of the
+// others. A list is as long as a sandbox makes it, so walks take turns, and few
+// large lists are in memory at once. The caller must call done when it needs
+// the list no more.
+func (s *Server) walk(ctx context.Context, user dreamcore.UserID, project *volume.Project) (files []string, leftOut int, done func(), err error) {
+	leave, err := s.walks.Enter(ctx, user)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	defer leave()
+	length := 0
+	for f, err := range project.FilesLeftOut(ctx, &leftOut) {
 		if err != nil {
-			x.fail(err)
-			return
+			return nil, 0, nil, err
 		}
 		files = append(files, f.Path)
+		length += len(f.Path)
+	}
+	done = func() {}
+	if length > largeList {
+		if !s.largeLists.TryAcquire(1) {
+			return nil, 0, nil, &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many long lists are being sent", Hint: "send it again in a few seconds"}
+		}
+		done = func() { s.largeLists.Release(1) }
 	}
 	files, unlisted := listed(files)
-	x.answerList(files, leftOut+unlisted)
+	return files, leftOut + unlisted, done, nil
 }
 
 // listed returns those of paths that JSON can hold, which is UTF-8 only, and

@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/notef-neighbor/dreamcore/pkg/admission"
 	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/journal"
@@ -40,6 +41,7 @@ const (
 	DefaultMaxApplyBytes     = 48 << 20
 	DefaultApplyPatience     = 30 * time.Second
 	DefaultMaxHeaderBytes    = 64 << 10
+	DefaultMaxHeaders        = 48 << 20
 	DefaultMaxChecks         = 4
 	DefaultMaxWaitingChecks  = 256
 	DefaultKeepAlive         = 15 * time.Second
@@ -116,6 +118,7 @@ type Limits struct {
 	MaxApplyBytes     int64         // of all bodies of apply_files that are worked on at once
 	ApplyPatience     time.Duration // how long one waits for its part of them
 	MaxHeaderBytes    int           // bytes of a request's header
+	MaxHeaders        int64         // bytes of the headers of all requests, beyond the first 16 KiB of each
 	MaxChecks         int           // checks (test_*) that run at once
 	MaxWaitingChecks  int           // checks that wait for their turn
 	KeepAlive         time.Duration // silence in a stream before a comment is sent
@@ -133,6 +136,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.ApplyPatience, DefaultApplyPatience)
 	l.MaxApplyBytes = max(l.MaxApplyBytes, l.MaxApplyBody)
 	setDefault(&l.MaxHeaderBytes, DefaultMaxHeaderBytes)
+	setDefault(&l.MaxHeaders, DefaultMaxHeaders)
 	setDefault(&l.MaxChecks, DefaultMaxChecks)
 	setDefault(&l.MaxWaitingChecks, DefaultMaxWaitingChecks)
 	setDefault(&l.KeepAlive, DefaultKeepAlive)
@@ -165,6 +169,9 @@ type Server struct {
 	waiting atomic.Int64  // checks that run or wait
 
 	applied *semaphore.Weighted // bytes of the bodies of apply_files
+
+	walks      *admission.Limiter  // of list_files
+	largeLists *semaphore.Weighted // lists that are sent
 }
 
 // New returns a Server. It refuses, with CodeSetup, to be one that lets
@@ -188,6 +195,8 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: cfg.Logger, refusals: newRefusals()}
 	s.routes = newRoutes(s.endpoints())
 	s.checks = make(chan struct{}, s.limits.MaxChecks)
+	s.walks = admission.New(admission.Limits{Running: maxWalks, Waiting: maxWaiting})
+	s.largeLists = semaphore.NewWeighted(maxLargeLists)
 	s.applied = semaphore.NewWeighted(s.limits.MaxApplyBytes)
 	return s, nil
 }
@@ -206,9 +215,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer cut(nil)
 	open := &inFlight{}
 	srv := &http.Server{
-		Handler:                      open.track(s.Handler()),
+		Handler:                      trackHeaders(open.track(s.Handler())),
 		BaseContext:                  func(net.Listener) context.Context { return base },
-		ConnContext:                  s.dropVanished,
+		ConnContext:                  s.prepare,
+		ConnState:                    followHeaders,
 		ReadHeaderTimeout:            s.limits.ReadHeaderTimeout,
 		ReadTimeout:                  s.limits.ReadTimeout,
 		IdleTimeout:                  s.limits.IdleTimeout,
@@ -217,7 +227,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(ln) }()
+	go func() { ended <- srv.Serve(s.boundHeaders(ln)) }()
 	var failed error
 	select {
 	case failed = <-ended:

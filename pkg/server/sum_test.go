@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -142,4 +143,54 @@ func TestListFilesSaysWhatItLeavesOut(t *testing.T) {
 	if !strings.HasPrefix(body, `{"files":["a\"b<&>","index.html","odd/`) {
 		t.Errorf("%.100s", body)
 	}
+}
+
+// TestLongListsAreBoundedTogether has more long lists than may be in memory, whose
+// clients do not read them.
+func TestLongListsAreBoundedTogether(t *testing.T) {
+	store := openVolumes(t)
+	sv := start(t, options{config: func(c *Config) { c.Projects, c.Skills = store, store }})
+	files := map[string]string{}
+	for i := range 2 * largeList / 250 {
+		files[fmt.Sprintf("%05d%s", i, strings.Repeat("n", 245))] = ""
+	}
+	withFiles(t, store, files)
+	open := func() (done func(), err error) {
+		p, err := store.Find(user, project)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		list, _, done, err := sv.server.walk(t.Context(), user, p)
+		if err == nil && len(list) != len(files) {
+			t.Errorf("%d files of %d", len(list), len(files))
+		}
+		return done, err
+	}
+	var last func()
+	for range maxLargeLists {
+		done, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = done
+	}
+	if _, err := open(); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+		t.Errorf("one more long list: %v", err)
+	}
+	last()
+	done, err := open()
+	if err != nil {
+		t.Fatalf("when one was read: %v", err)
+	}
+	for name := range files {
+		delete(files, name)
+		if err := os.Remove(filepath.Join(withFiles(t, store, nil), name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := open(); err != nil {
+		t.Errorf("a short list: %v", err)
+	}
+	done()
 }

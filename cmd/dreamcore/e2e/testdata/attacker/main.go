@@ -19,12 +19,15 @@ import (
 )
 
 const (
-	firstLine   = "The wish of the user:\n\n" // what stands before a prompt
-	scriptLimit = 25 * time.Second
-	victimLimit = 30 * time.Minute // of a script that begins with victim
-	victim      = "# victim\n"
-	maxOutput   = 1 << 20
-	success     = `{"type":"result","subtype":"success","is_error":false,"result":"ok","num_turns":1}`
+	firstLine    = "The wish of the user:\n\n" // what stands before a prompt
+	scriptLimit  = 25 * time.Second
+	victimLimit  = 30 * time.Minute // of a script that begins with victim
+	victim       = "# victim\n"
+	hostileLimit = 100 * time.Second // of a script that begins with one of these
+	hostile      = "# hostile\n"
+	flood        = "# flood\n" // its output goes to the agent's own output as it is
+	maxOutput    = 1 << 20
+	success      = `{"type":"result","subtype":"success","is_error":false,"result":"ok","num_turns":1}`
 )
 
 // prelude has what every script may use. breach PATTERN WHAT passes its input
@@ -33,6 +36,7 @@ const prelude = `PROBE=` + "/.dreamcore/bin/claude" + ` TOKEN=$ANTHROPIC_API_KEY
 gw() { "$PROBE" gw "$@"; }
 post() { "$PROBE" post "$@"; }
 sys() { "$PROBE" sys "$@"; }
+many() { "$PROBE" many "$@"; }
 H=$'Host: x\nX-Api-Key: %TOKEN%\nAnthropic-Version: 2023-06-01\nContent-Type: application/json'
 B='{"model":"m","max_tokens":16,"messages":[{"role":"user","content":"hello"}]}' N=${#B}
 breach() { local all; all=$(cat | tr -d '\0'); printf '%s\n' "$all"; ! grep -aqE -- "$1" <<<"$all" || printf '\nBREACH %s\n' "$2"; }
@@ -53,6 +57,9 @@ func main() {
 				call(name)
 			}
 			return
+		case "many":
+			many(os.Args[2:])
+			return
 		}
 	}
 	raw, _ := io.ReadAll(os.Stdin)
@@ -69,14 +76,20 @@ func main() {
 // need not be text, in base64.
 func run(script string) {
 	limit := scriptLimit
-	if strings.HasPrefix(script, victim) {
+	switch {
+	case strings.HasPrefix(script, victim):
 		limit = victimLimit
+	case strings.HasPrefix(script, hostile), strings.HasPrefix(script, flood):
+		limit = hostileLimit
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/bash", "-c", prelude+script)
 	out := &bounded{}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, out, time.Second
+	if strings.HasPrefix(script, flood) {
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	}
 	err := cmd.Run()
 	event, _ := json.Marshal(map[string]string{
 		"type": "user", "output": out.String(), "raw": base64.StdEncoding.EncodeToString(out.Bytes()), "ended": fmt.Sprint(err),

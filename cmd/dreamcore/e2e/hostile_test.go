@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// hostileEnv says which hostile inputs are played: "all", or a regular expression
+// for their names. Without it, it is those that have cost the most.
+const hostileEnv = "DREAMCORE_TEST_HOSTILE"
+
+// worst are the inputs that are always played.
+var worst = []string{
+	"trees: long names in deep directories", "trees: paths just within the limits",
+	"histories: names of megabytes", "histories: a deep bomb of trees", "histories: large trees in every version",
+	"events: lines of megabytes", "events: deep JSON",
+	"model: large requests at once", "model: long errors",
+	"requests: changes of megabytes", "requests: lists at once", "requests: headers without an end",
+}
+
+// Hostile users cost the service less memory than it has, and other users
+// neither a job nor a request.
+func TestHostileUsersCannotExhaustTheService(t *testing.T) {
+	g := newSiege(t)
+	inputs := append(g.scripts(strings.NewReplacer()), hostileRequests...)
+	if len(inputs) < 60 {
+		t.Errorf("only %d inputs", len(inputs))
+	}
+	chosen, users := g.choose(inputs)
+	other, third := otherProject, "123e4567-e89b-42d3-a456-426614174999"
+	if last := g.game(t.Context(), bob, other, smallGame); !strings.Contains(last, `"type":"done"`) {
+		t.Fatal(last)
+	}
+	var o honest
+	usual, games := g.usual(&o, other)
+
+	ended := make(chan string, 1)
+	const carol = "ca401000-0000-4000-8000-000000000004"
+	go func() {
+		ended <- g.game(context.Background(), carol, third, "# victim\necho '<h1>x</h1>' >index.html; while [ ! -e end.txt ]; do sleep 0.2; done")
+	}()
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { g.browse(ctx, &o, bob, other) })
+	all.Go(func() { g.work(ctx, &o, alice, project) })
+	begun := time.Now()
+	g.attack(chosen, users)
+	took := time.Since(begun)
+	cancel()
+	all.Wait()
+	select {
+	case last := <-ended:
+		t.Errorf("a job that was to last has ended: %.300s", last)
+	default:
+		g.h.must("sandbox", "exec", "user-"+carol, "--", "touch", third+"/end.txt")
+		if last := <-ended; !strings.Contains(last, `"type":"done"`) {
+			t.Errorf("the job that lasted as long as the attack: %.300s", last)
+		}
+	}
+	under, gamesUnder := o.take()
+	g.report(chosen, took)
+	g.compare("requests", usual, under, 3, 100*time.Millisecond)
+	g.compare("games", games, gamesUnder, 10, time.Minute)
+}
+
+// choose returns the inputs that are to be played, and by how many users at once.
+func (g *siege) choose(inputs []input) (chosen []input, users int) {
+	want := os.Getenv(hostileEnv)
+	switch want {
+	case "all":
+		return inputs, 10
+	case "":
+		for _, name := range worst {
+			i := slices.IndexFunc(inputs, func(in input) bool { return in.name == name })
+			if i < 0 {
+				g.t.Fatalf("there is no input %q", name)
+			}
+			chosen = append(chosen, inputs[i])
+		}
+		return chosen, 6
+	}
+	names, err := regexp.Compile(want)
+	if err != nil {
+		g.t.Fatalf("%s: %v", hostileEnv, err)
+	}
+	for _, in := range inputs {
+		if names.MatchString(in.name) {
+			chosen = append(chosen, in)
+		}
+	}
+	return chosen, min(10, max(1, len(chosen)))
+}
+
+// usual measures what other users see without an attack.
+func (g *siege) usual(o *honest, project string) (requests, games []time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	all.Go(func() { g.browse(ctx, o, bob, project) })
+	all.Go(func() { g.work(ctx, o, alice, "123e4567-e89b-42d3-a456-426614174998") })
+	all.Wait()
+	return o.take()
+}
+
+// report checks what must hold after an attack.
+func (g *siege) report(played []input, took time.Duration) {
+	t := g.t
+	t.Helper()
+	peak := processMemory(g.pid, "VmHWM") >> 20
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.Logf("%d inputs in %s: the service took at most %d MiB of %d MiB, during %s", len(played), took.Round(time.Second), peak, siegeMemory>>20, g.during)
+	if peak == 0 || peak >= siegePeak {
+		t.Errorf("the service took %d MiB, more than %d, during %s", peak, siegePeak, g.during)
+	}
+	select {
+	case <-g.s.done:
+		t.Errorf("the service has ended: %v\n%s", g.s.err, g.s.log)
+	default:
+	}
+	resp, err := http.Get(g.s.url + "/health")
+	if err != nil {
+		t.Fatalf("the service does not answer: %v", err)
+	}
+	_ = resp.Body.Close()
+	if text := g.s.log.String(); strings.Contains(text, "panic") {
+		t.Errorf("a panic:\n%.3000s", text[strings.Index(text, "panic"):])
+	}
+	for _, f := range g.faults {
+		t.Error(f)
+	}
+}
+
+// compare reports how long something took before and during the attack. The
+// median may be times as long, or less than slack: machines of CI are noisy.
+func (g *siege) compare(what string, before, under []time.Duration, times int, slack time.Duration) {
+	t := g.t
+	t.Helper()
+	if len(before) == 0 || len(under) == 0 {
+		t.Errorf("no %s of other users: %d before, %d under attack", what, len(before), len(under))
+		return
+	}
+	at := func(all []time.Duration, percent int) time.Duration {
+		return all[(len(all)-1)*percent/100].Round(10 * time.Microsecond)
+	}
+	t.Logf("%s of other users: usually %d, median %s, 95%% %s, longest %s; under attack %d, median %s, 95%% %s, longest %s", what,
+		len(before), at(before, 50), at(before, 95), at(before, 100), len(under), at(under, 50), at(under, 95), at(under, 100))
+	if got, most := at(under, 50), max(time.Duration(times)*at(before, 50), slack); got > most {
+		t.Errorf("%s of other users take %s, more than %s", what, got, most)
+	}
+}
