@@ -42,7 +42,8 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 		return
 	}
 	defer project.Close()
-	user, _ := dreamcore.ParseUserID(last(r.URL.Query(), "user_id")) // project has read it
+	text, _ := parameter(r.URL.Query(), "user_id")
+	user, _ := dreamcore.ParseUserID(text) // project has read it
 	files, leftOut, done, err := s.walk(r.Context(), user, project)
 	if err != nil {
 		x.fail(err)
