@@ -215,7 +215,9 @@ var hostileAnswers = map[string]hostileAnswer{
 		repeat(w, 16)
 	},
 	// Answers that are well formed, for prompt endpoints, which look into them.
-	"answer-long": func(w http.ResponseWriter, _ *http.Request, stream bool) { speak(w, stream, strings.Repeat("{", 3<<20)) },
+	"answer-long": func(w http.ResponseWriter, _ *http.Request, stream bool) {
+		speak(w, stream, strings.Repeat("{", 3<<20))
+	},
 	"answer-deep": func(w http.ResponseWriter, _ *http.Request, stream bool) {
 		speak(w, stream, `{\"files\":`+strings.Repeat("[", 1<<20)+strings.Repeat("]", 1<<20)+"}")
 	},
