@@ -11,7 +11,7 @@ import (
 // memoryShare is how much of the memory that there is the heap of the service
 // may take before the garbage collector works harder: a peak of a heavy
 // operation, and what is not in the heap, must fit beside it.
-const memoryShare = 0.6
+const memoryShare = 0.5
 
 // memoryLimit returns the limit that the runtime is given, in bytes; 0 if it is
 // left as it is. configured is in MiB; available is what the machine gives.
