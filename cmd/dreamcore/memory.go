@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
@@ -10,7 +11,7 @@ import (
 // memoryShare is how much of the memory that there is the heap of the service
 // may take before the garbage collector works harder: a peak of a heavy
 // operation, and what is not in the heap, must fit beside it.
-const memoryShare = 0.6
+const memoryShare = 0.5
 
 // memoryLimit returns the limit that the runtime is given, in bytes; 0 if it is
 // left as it is. configured is in MiB; available is what the machine gives.
@@ -33,4 +34,18 @@ func limitMemory(s state, log *slog.Logger) {
 	}
 	debug.SetMemoryLimit(limit)
 	log.Debug("the memory of the service is limited", "mib", limit>>20)
+}
+
+// fewestThreads is how many threads compute at once at least, also on a machine
+// with fewer processors. Go lets a goroutine compute for 10 ms before another one
+// has its turn on the same thread: where two threads read large bodies, every
+// small request waits that long at each of its steps. Between threads the kernel
+// decides, and it prefers those that have slept.
+const fewestThreads = 8
+
+// shareProcessors lets small requests go on beside large ones.
+func shareProcessors(s state) {
+	if !s.env.GoProcessors && runtime.GOMAXPROCS(0) < fewestThreads {
+		runtime.GOMAXPROCS(fewestThreads)
+	}
 }

@@ -71,6 +71,7 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 	}
 	log := a.logger(s.cfg.LogLevel)
 	limitMemory(s, log)
+	shareProcessors(s)
 	unlock, err := lockState(s)
 	if err != nil {
 		return errors.Join(err, s.close())

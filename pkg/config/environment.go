@@ -49,6 +49,7 @@ type Environment struct {
 	Display        bool   // a browser can be opened
 	ConfigFile     string // instead of --config
 	GoMemoryLimit  bool   // GOMEMLIMIT is set: the runtime keeps it, and the service does not change it
+	GoProcessors   bool   // GOMAXPROCS is set: the same
 	CAFile         string // authorities that this process trusts, and sandboxes with it; "" means the machine's
 }
 
@@ -65,6 +66,7 @@ func ReadEnvironment(environ []string) Environment {
 		Term:           env["TERM"],
 		ConfigFile:     env[envConfig],
 		GoMemoryLimit:  env["GOMEMLIMIT"] != "",
+		GoProcessors:   env["GOMAXPROCS"] != "",
 		CAFile:         env["SSL_CERT_FILE"],
 		Display:        env["DISPLAY"] != "" || env["WAYLAND_DISPLAY"] != "",
 	}

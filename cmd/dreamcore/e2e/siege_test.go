@@ -344,7 +344,10 @@ func (g *siege) inspect(name, user, project string) {
 		all.Go(func() {
 			begun := time.Now()
 			status, answer := f()
-			if status == 0 || status == http.StatusInternalServerError {
+			switch {
+			case status == 0: // a hostile user waits for a hostile project, which is theirs alone
+				g.t.Logf("%s: %s: no answer after %s: %.200s", name, what, time.Since(begun).Round(time.Millisecond), answer)
+			case status == http.StatusInternalServerError:
 				g.fault("%s: %s: status %d after %s: %.300s", name, what, status, time.Since(begun).Round(time.Millisecond), answer)
 			}
 		})
