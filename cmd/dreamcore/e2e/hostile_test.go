@@ -143,8 +143,9 @@ func (g *siege) report(played []input, took time.Duration) {
 	}
 }
 
-// compare reports how long something took before and during the attack. The
-// median may be times as long, or less than slack: machines of CI are noisy.
+// compare reports how long something took before and during the attack. Where
+// hostileEnv asks for a measurement, the median may be times as long, or less
+// than slack.
 func (g *siege) compare(what string, before, under []time.Duration, times int, slack time.Duration) {
 	t := g.t
 	t.Helper()
@@ -153,6 +154,9 @@ func (g *siege) compare(what string, before, under []time.Duration, times int, s
 		return
 	}
 	t.Logf("%s of other users: usually %s; under attack %s", what, spread(before), spread(under))
+	if os.Getenv(hostileEnv) == "" {
+		return // a machine of CI may do other work meanwhile
+	}
 	if got, most := percentile(under, 50), max(time.Duration(times)*percentile(before, 50), slack); got > most {
 		t.Errorf("%s of other users take %s, more than %s", what, got, most)
 	}
