@@ -11,7 +11,7 @@ func TestMemoryLimit(t *testing.T) {
 	}{
 		{true, 700, 1 << 30, 0},
 		{false, 700, 1 << 30, 700 << 20},
-		{false, 0, 1000 << 20, 600 << 20},
+		{false, 0, 1000 << 20, 500 << 20},
 		{false, 0, 0, 0},
 	} {
 		if got := memoryLimit(c.environment, c.configured, c.available); got != c.want {
