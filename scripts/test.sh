@@ -60,6 +60,6 @@ if ! go test -race -count=1 -p 1 -timeout 40m "$@" $packages 2>&1 | tee "$log"; 
   grep -nE -A8 '^ *--- FAIL|^panic: |^fatal error: |^runtime: |WARNING: DATA RACE|^# |^goleak: ' "$log" | cut -c1-300 | head -150
   exit 1
 fi
-say "fuzz, 10 s each"
-scripts/fuzz.sh 10s
+say "fuzz, 5 s each"
+scripts/fuzz.sh 5s
 say "all tests passed"
