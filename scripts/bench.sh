@@ -27,11 +27,11 @@ awk '{split($1, n, "-"); v[n[1], ++c[n[1]]] = $3}
   END {a = median("BenchmarkCold"); b = median("BenchmarkBare"); printf "first output: ours %.0f ms, bare %.0f ms, ratio %.2f (medians)\n", a, b, a / b}' "$turns"
 rm -f "$turns"
 go test -run '^$' -bench Idle -benchtime 1x ./pkg/sandbox/gvisor
-go test -run '^$' -bench . ./pkg/pool ./pkg/disk
-go test -run '^$' -bench . ./pkg/gateway ./pkg/journal
-go test -run '^$' -bench CommitChanged ./pkg/history
-go test -run '^$' -bench 'GetFile' -benchtime 500x ./pkg/server
-go test -run '^$' -bench 'Apply' ./pkg/volume
+go test -run '^$' -bench . ./pkg/work/workspace ./pkg/store/disk
+go test -run '^$' -bench . ./pkg/model/gateway ./pkg/store/journal
+go test -run '^$' -bench CommitChanged ./pkg/store/history
+go test -run '^$' -bench 'GetFile' -benchtime 500x ./pkg/api/server
+go test -run '^$' -bench 'Apply' ./pkg/store/volume
 
 state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT

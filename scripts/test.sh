@@ -21,7 +21,7 @@ export DREAMCORE_TEST_BINARY=$PWD/bin/dreamcore DREAMCORE_TEST_NO_SKIP=1
 
 say "the agent"
 agent=$PWD/bin/agent
-wanted=$(sed -n 's/^const Version = "\(.*\)"/\1/p' pkg/agent/install.go)
+wanted=$(sed -n 's/^const Version = "\(.*\)"/\1/p' pkg/work/agent/install.go)
 case $(uname -m) in x86_64) arch=x64 ;; aarch64) arch=arm64 ;; *) die "no agent for $(uname -m)" ;; esac
 package=@anthropic-ai/claude-code-linux-$arch
 if [ "$(cat "$agent/version" 2>/dev/null)" != "$wanted" ]; then

@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/notef-neighbor/dreamcore/pkg/audit"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 type auditOptions struct {

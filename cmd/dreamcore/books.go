@@ -3,8 +3,8 @@ package main
 import (
 	"log/slog"
 
-	"github.com/notef-neighbor/dreamcore/pkg/audit"
-	"github.com/notef-neighbor/dreamcore/pkg/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
 )
 
 // auditFiles is over how many files the audit log is spread.

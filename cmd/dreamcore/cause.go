@@ -8,9 +8,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/notef-neighbor/dreamcore/pkg/client"
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 // keptCauses is how many warnings and errors of a run are kept: the last ones,

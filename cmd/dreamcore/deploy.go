@@ -10,13 +10,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/notef-neighbor/dreamcore/pkg/client"
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/deploy"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/gate"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 type deployOptions struct {

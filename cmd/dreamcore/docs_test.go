@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 // pages are what people read of the project, by their path from here.

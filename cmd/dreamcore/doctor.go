@@ -11,14 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
-	"github.com/notef-neighbor/dreamcore/pkg/disk"
-	"github.com/notef-neighbor/dreamcore/pkg/doctor"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/doctor"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 func newDoctorCmd(a *app) *cobra.Command {

@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/egress"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
+	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 // addEgress gives a command the flags that let sandboxes out. They add up

@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/notef-neighbor/dreamcore/pkg/client"
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
 // endpointOptions say which service a client command talks to.

@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/notef-neighbor/dreamcore/pkg/image"
-	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/store/image"
 )
 
 // setting is a flag that overrides a setting of the configuration.

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/client"
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 // gameView shows a generation as it happens: events as they are for programs,

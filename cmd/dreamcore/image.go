@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/notef-neighbor/dreamcore/pkg/image"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/store/image"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 const imagesDir = "images" // of the state directory

@@ -15,28 +15,28 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/notef-neighbor/dreamcore/pkg/admission"
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
-	"github.com/notef-neighbor/dreamcore/pkg/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/egress"
-	"github.com/notef-neighbor/dreamcore/pkg/gateway"
-	"github.com/notef-neighbor/dreamcore/pkg/generate"
-	"github.com/notef-neighbor/dreamcore/pkg/history"
-	"github.com/notef-neighbor/dreamcore/pkg/journal"
-	"github.com/notef-neighbor/dreamcore/pkg/pool"
-	"github.com/notef-neighbor/dreamcore/pkg/probe"
-	"github.com/notef-neighbor/dreamcore/pkg/replay"
-	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
-	"github.com/notef-neighbor/dreamcore/pkg/upstream"
-	"github.com/notef-neighbor/dreamcore/pkg/usage"
-	"github.com/notef-neighbor/dreamcore/pkg/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
+	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/admission"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/job"
+	"github.com/notef-neighbor/dreamcore/pkg/work/probe"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 // Directories of the state directory.
@@ -186,8 +186,8 @@ type machine struct {
 	gateway  *gateway.Gateway
 	egress   *egress.Proxy // nil: no host is allowed
 	history  *history.Store
-	service  *generate.Service
-	spares   *pool.Spares // none until a service is ready
+	service  *job.Service
+	spares   *workspace.Spares // none until a service is ready
 	prober   *probe.Prober
 	upstream *upstream.List        // nil with a model script
 	unready  atomic.Pointer[error] // why no game can be made; nil: they can
@@ -250,14 +250,14 @@ func openMachine(ctx context.Context, s state, bin agent.Binary, log *slog.Logge
 	if err = os.Mkdir(sockets, 0o711); err != nil {
 		return nil, err
 	}
-	m.service, err = generate.New(generate.Parts{
+	m.service, err = job.New(job.Parts{
 		Sandboxes: m.provider, Gateway: m.gateway, Volumes: s.volumes, History: m.history,
 		Journal: m.journal, SocketDir: sockets, Egress: m.egress, Logger: log, Books: m.books, Audit: m.audit, Ready: m.able,
 	}, m.settings(s.cfg, bin))
 	if err != nil {
 		return nil, err
 	}
-	m.spares, err = pool.NewSpares(pool.SpareConfig{
+	m.spares, err = workspace.NewSpares(workspace.SpareConfig{
 		Create: m.provider.Create, Spec: sandbox.Spec{Root: m.root.Root, Limits: limits(s.cfg)}, Logger: log,
 	})
 	if err != nil {
@@ -282,8 +282,8 @@ func limits(c config.Config) sandbox.Limits {
 }
 
 // settings are those of the configuration that a running service can take up.
-func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings {
-	return generate.Settings{
+func (m *machine) settings(c config.Config, bin agent.Binary) job.Settings {
+	return job.Settings{
 		Root: m.root.Root, Limits: limits(c), AgentFile: bin.Path,
 		Agent: agent.Config{
 			Path: rootfs.AgentPath, Home: rootfs.HomeDir,
@@ -295,7 +295,7 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 		},
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
 		PerUser: c.MaxPerUser, DisconnectGrace: c.DisconnectGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue,
-		Pool: pool.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},
+		Pool: workspace.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},
 
 		CommitMessage: c.CommitMessage,
 	}
@@ -305,8 +305,8 @@ func (m *machine) settings(c config.Config, bin agent.Binary) generate.Settings 
 // noticed by then.
 const spareAge = 15 * time.Minute
 
-func spareLimits(c config.Config) pool.SpareLimits {
-	return pool.SpareLimits{Count: c.Spares, MaxAge: spareAge, MinFree: int64(c.MinFreeMiB) << 20}
+func spareLimits(c config.Config) workspace.SpareLimits {
+	return workspace.SpareLimits{Count: c.Spares, MaxAge: spareAge, MinFree: int64(c.MinFreeMiB) << 20}
 }
 
 // setModel makes the gateway answer from the script of the configuration or

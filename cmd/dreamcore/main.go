@@ -6,11 +6,11 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/notef-neighbor/dreamcore/pkg/crash"
-	_ "github.com/notef-neighbor/dreamcore/pkg/prefault"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor/runsc"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
+	_ "github.com/notef-neighbor/dreamcore/pkg/system/prefault"
 )
 
 // main finds out which of our roles this process has. The command line of

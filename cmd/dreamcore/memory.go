@@ -5,7 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
+	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
 // memoryShare is how much of the memory that there is the heap of the service

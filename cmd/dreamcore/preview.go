@@ -10,13 +10,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/api/control"
+	"github.com/notef-neighbor/dreamcore/pkg/api/preview"
+	"github.com/notef-neighbor/dreamcore/pkg/api/server"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/control"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/preview"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
-	"github.com/notef-neighbor/dreamcore/pkg/server"
-	"github.com/notef-neighbor/dreamcore/pkg/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
 type previewOptions struct {

@@ -6,11 +6,11 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/notef-neighbor/dreamcore/pkg/doctor"
-	"github.com/notef-neighbor/dreamcore/pkg/gateway"
-	"github.com/notef-neighbor/dreamcore/pkg/prompt"
-	"github.com/notef-neighbor/dreamcore/pkg/server"
-	"github.com/notef-neighbor/dreamcore/pkg/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/api/server"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/doctor"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
 )
 
 // openGlobal opens the global volume.

@@ -6,11 +6,11 @@ import (
 	"log/slog"
 	"path/filepath"
 
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/image"
-	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/store/image"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 // root is what sandboxes start from.

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/crash"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 // Exit codes that scripts rely on.

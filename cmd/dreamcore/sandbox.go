@@ -8,10 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/notef-neighbor/dreamcore/pkg/control"
+	"github.com/notef-neighbor/dreamcore/pkg/api/control"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/pool"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 // running is a client of the service that runs on the state directory.
@@ -48,7 +48,7 @@ func newPsCmd(a *app) *cobra.Command {
 	}
 }
 
-func showSandboxes(p *term.Printer, list []pool.Info, now time.Time) {
+func showSandboxes(p *term.Printer, list []workspace.Info, now time.Time) {
 	if len(list) == 0 {
 		p.Info("no sandboxes")
 		return

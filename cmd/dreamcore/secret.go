@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 func newSecretCmd(a *app) *cobra.Command {

@@ -15,17 +15,17 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
-	"github.com/notef-neighbor/dreamcore/pkg/control"
-	"github.com/notef-neighbor/dreamcore/pkg/crash"
-	"github.com/notef-neighbor/dreamcore/pkg/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/api/control"
+	"github.com/notef-neighbor/dreamcore/pkg/api/server"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/edit"
-	"github.com/notef-neighbor/dreamcore/pkg/generate"
-	"github.com/notef-neighbor/dreamcore/pkg/pool"
-	"github.com/notef-neighbor/dreamcore/pkg/prompt"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
-	"github.com/notef-neighbor/dreamcore/pkg/server"
+	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/job"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
+	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 func newServeCmd(a *app) *cobra.Command {
@@ -232,7 +232,7 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 	}
 	srv, err := server.New(server.Config{
 		Version: version, Generator: m.service, Journal: m.journal, Prober: m.prober, Projects: s.volumes, Audit: m.audit,
-		Editor: edit.New(s.volumes, m.history), Skills: s.volumes, Previews: shown.onService(), Prompts: prompts,
+		Editor: project.New(s.volumes, m.history), Skills: s.volumes, Previews: shown.onService(), Prompts: prompts,
 		Secrets:         (&internalSecrets{state: s, log: log, values: values, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(s.cfg.Language), Logger: log, Health: m.health,
 		Limits: server.Limits{GraceLimit: s.cfg.Grace + streamGrace},
@@ -266,12 +266,12 @@ func startService(ctx context.Context, a *app, s state, log *slog.Logger, sole b
 
 // kept are all sandboxes that the service keeps.
 type kept struct {
-	*generate.Service
-	spares *pool.Spares
+	*job.Service
+	spares *workspace.Spares
 }
 
 // Sandboxes implements control.Sandboxes.
-func (k kept) Sandboxes() []pool.Info { return append(k.Service.Sandboxes(), k.spares.List()...) }
+func (k kept) Sandboxes() []workspace.Info { return append(k.Service.Sandboxes(), k.spares.List()...) }
 
 // StopSandbox implements control.Sandboxes.
 func (k kept) StopSandbox(ctx context.Context, name string) error {
@@ -299,7 +299,7 @@ func (k kept) SandboxJobs(name string) ([]string, error) {
 
 // notSpare refuses the name that spare sandboxes have in lists.
 func notSpare(name string) error {
-	if name != pool.SpareName {
+	if name != workspace.SpareName {
 		return nil
 	}
 	return &dreamcore.Error{
@@ -443,7 +443,7 @@ func (m *machine) ready(ctx context.Context, sole bool) error {
 	if err := m.volumes.SweepDisks(ctx); err != nil {
 		return err
 	}
-	if err := edit.New(m.volumes, m.history).Recover(ctx); err != nil {
+	if err := project.New(m.volumes, m.history).Recover(ctx); err != nil {
 		m.log.Warn("what an earlier run left of changes could not be put right", "error", err)
 	}
 	if m.cfg.DiskMiB > 0 {

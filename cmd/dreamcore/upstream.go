@@ -5,8 +5,8 @@ import (
 	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
-	"github.com/notef-neighbor/dreamcore/pkg/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
 // upstreams are those of the configuration; without a list, the one address

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
-	"github.com/notef-neighbor/dreamcore/pkg/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 type usageOptions struct {

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
 // checkVariables refuses variables for sandboxes in which a secret of this

@@ -8,7 +8,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
 func TestVariablesForSandboxesHoldNoSecret(t *testing.T) {

@@ -15,13 +15,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/notef-neighbor/dreamcore/pkg/archive"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/edit"
-	"github.com/notef-neighbor/dreamcore/pkg/history"
-	"github.com/notef-neighbor/dreamcore/pkg/term"
-	"github.com/notef-neighbor/dreamcore/pkg/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // openDepot opens what commands about projects work on, without a sandbox.
@@ -433,7 +433,7 @@ func (p putter) put(ctx context.Context, files []local1, t *tally) error {
 
 // apply puts files into a project, and makes a version.
 func (p putter) apply(ctx context.Context, files []local1, t *tally) error {
-	desk := edit.New(p.volumes, p.versions)
+	desk := project.New(p.volumes, p.versions)
 	unlock, err := desk.Lock(ctx, p.place.User, p.place.Project)
 	if err != nil {
 		return err
@@ -496,7 +496,7 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 }
 
 func removeFromProject(ctx context.Context, volumes *volume.Store, versions *history.Store, p *volume.Place, all bool) error {
-	desk := edit.New(volumes, versions)
+	desk := project.New(volumes, versions)
 	unlock, err := desk.Lock(ctx, p.User, p.Project)
 	if err != nil {
 		return err

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/replay"
-	"github.com/notef-neighbor/dreamcore/pkg/usage"
-	"github.com/notef-neighbor/dreamcore/pkg/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
 // watchInterval is how soon a change is noticed. Looking at a handful of files

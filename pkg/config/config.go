@@ -20,11 +20,11 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/egress"
-	"github.com/notef-neighbor/dreamcore/pkg/history"
-	"github.com/notef-neighbor/dreamcore/pkg/image"
-	"github.com/notef-neighbor/dreamcore/pkg/upstream"
-	"github.com/notef-neighbor/dreamcore/pkg/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
+	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/store/image"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
 )
 
 // Config is every setting of the service and of commands that work on this
@@ -38,7 +38,7 @@ type Config struct {
 
 	Runtime string `koanf:"runtime"` // engine of sandboxes: gvisor or runc
 	Rootfs  string `koanf:"rootfs"`  // root file system for sandboxes; "" is the host's programs
-	Image   string `koanf:"image"`   // the same from an image, as pkg/image refers to it, with absolute paths; "" is none
+	Image   string `koanf:"image"`   // the same from an image, as pkg/store/image refers to it, with absolute paths; "" is none
 	UID     int    `koanf:"sandbox_uid"`
 	GID     int    `koanf:"sandbox_gid"`
 

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 )
 
 // load loads from a file with this text, the environment and flags.

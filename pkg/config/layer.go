@@ -17,7 +17,7 @@ import (
 
 	"github.com/knadh/koanf/parsers/yaml"
 
-	"github.com/notef-neighbor/dreamcore/pkg/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 )
 
 // tag names the setting of a field of Config.

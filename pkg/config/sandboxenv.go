@@ -9,7 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 // Bounds of sandbox_env. The kernel takes 128 KiB in one variable.

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/egress"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 func TestVariablesForSandboxes(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"math"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
 )
 
 // maxUSD bounds an amount of money in the settings.

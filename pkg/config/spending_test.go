@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/notef-neighbor/dreamcore/pkg/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
 )
 
 func TestBudgetsAreReadExactly(t *testing.T) {

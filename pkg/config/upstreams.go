@@ -8,7 +8,7 @@ import (
 
 	"github.com/go-viper/mapstructure/v2"
 
-	"github.com/notef-neighbor/dreamcore/pkg/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 )
 
 // upstreams reads the list of upstreams: as YAML has it, or as text from the

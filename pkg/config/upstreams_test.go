@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/notef-neighbor/dreamcore/pkg/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 )
 
 func TestUpstreamsAreRead(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 // arena is a service with a victim, an upstream that takes down what it gets,

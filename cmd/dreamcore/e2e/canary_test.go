@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/notef-neighbor/dreamcore/pkg/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
 // Every test of this package is also a search: whatever the program prints,

@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
-	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 // badAgent puts the misbehaving program in the agent's place.

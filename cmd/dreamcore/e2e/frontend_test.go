@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 

@@ -22,8 +22,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 // claudeEnv names the agent's program for tests; without it, PATH is searched.

@@ -27,7 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/notef-neighbor/dreamcore/pkg/image"
+	"github.com/notef-neighbor/dreamcore/pkg/store/image"
 )
 
 // imagePrograms are all that an image for the agent needs, and for the checks

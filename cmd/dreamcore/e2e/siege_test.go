@@ -22,7 +22,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
+	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
 const (

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/notef-neighbor/dreamcore/pkg/replay"
-	"github.com/notef-neighbor/dreamcore/pkg/upstream/upstreamtest"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream/upstreamtest"
 )
 
 // configure writes the configuration of the installation.

@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
+	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
 // box is one sandbox. It implements sandbox.Sandbox.

@@ -15,8 +15,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
 // newLimit is how old a directory that never got its final name may be before

@@ -10,10 +10,10 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 

@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/runc"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )

@@ -19,10 +19,10 @@ import (
 	"gvisor.dev/gvisor/runsc/cmd/util"
 	"gvisor.dev/gvisor/runsc/specutils"
 
-	"github.com/notef-neighbor/dreamcore/pkg/cgroup"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor/boot"
+	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
 // settleAfter is how long a sentry and a gofer may take for their start: at a

@@ -1,0 +1,180 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"syscall"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+// Client asks the service of a state directory.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient is a client of the service whose socket is in dir. Nothing is
+// connected before the first call; Close ends idle connections.
+func NewClient(dir string) *Client {
+	c := &Client{path: filepath.Join(dir, SocketName)}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return socket.Dial(ctx, c.path) },
+	}}
+	return c
+}
+
+// Close ends the client's connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// List returns the sandboxes. CodeUnreachable: no service runs there.
+func (c *Client) List(ctx context.Context) ([]workspace.Info, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/sandboxes", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var list struct {
+		Sandboxes []workspace.Info `json:"sandboxes"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		return nil, fmt.Errorf("read the list of sandboxes: %w", err)
+	}
+	return list.Sandboxes, nil
+}
+
+// Stop ends a sandbox.
+func (c *Client) Stop(ctx context.Context, name string) error {
+	resp, err := c.do(ctx, http.MethodPost, "/sandboxes/"+url.PathEscape(name)+"/stop", nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Logs gives fn the events of the last job in a sandbox; with follow, to the
+// end of the job.
+func (c *Client) Logs(ctx context.Context, name string, follow bool, fn func(dreamcore.Event) error) error {
+	path := "/sandboxes/" + url.PathEscape(name) + "/logs"
+	if follow {
+		path += "?follow=1"
+	}
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return lines(resp.Body, func(line []byte) error { return fn(dreamcore.Event(line)) })
+}
+
+// Exec runs a program in a sandbox and returns its exit code. stdin may be nil.
+func (c *Client) Exec(ctx context.Context, name string, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int, err error) {
+	path := "/sandboxes/" + url.PathEscape(name) + "/exec?" + url.Values{"arg": args}.Encode()
+	if stdin != nil {
+		stdin = io.NopCloser(stdin) // with a length it would not be streamed
+	}
+	resp, err := c.do(ctx, http.MethodPost, path, stdin)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	ended := false
+	err = lines(resp.Body, func(line []byte) error {
+		var f frame
+		if err := json.Unmarshal(line, &f); err != nil {
+			return fmt.Errorf("read the output: %w", err)
+		}
+		var err error
+		switch {
+		case len(f.Stdout) > 0:
+			_, err = stdout.Write(f.Stdout)
+		case len(f.Stderr) > 0:
+			_, err = stderr.Write(f.Stderr)
+		case f.Error != "":
+			err = errors.New(f.Error)
+		case f.Exit != nil:
+			code, ended = *f.Exit, true
+		}
+		return err
+	})
+	if err == nil && !ended {
+		err = context.Cause(ctx)
+		if err == nil {
+			err = &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the service has ended before the program did", Hint: "see the log of the service"}
+		}
+	}
+	return code, err
+}
+
+// lines gives fn each line, however long.
+func lines(r io.Reader, fn func([]byte) error) error {
+	br := bufio.NewReader(r)
+	for {
+		line, err := br.ReadBytes('\n')
+		if len(bytes.TrimSpace(line)) > 0 {
+			if err := fn(bytes.TrimRight(line, "\n")); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// do sends a request and turns an answer that is an error into one. Without an
+// error the caller closes the body.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://dreamcore"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var f fault
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if json.Unmarshal(raw, &f) != nil || f.Error == "" {
+		return nil, fmt.Errorf("the service answered %s", resp.Status)
+	}
+	return nil, &dreamcore.Error{Code: f.Code, Message: f.Error, Hint: f.Hint}
+}
+
+func (c *Client) unreachable(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeUnreachable, Message: "only the owner of the state directory may do this", Err: err,
+			Hint: "run the command with sudo",
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeUnreachable, Message: "no service runs on this state directory",
+			Hint: "start it with: dreamcore serve (or name the directory of one that runs with --state DIR)",
+		}
+	}
+	return &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the service does not answer", Err: err, Hint: "see its log"}
+}

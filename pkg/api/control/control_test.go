@@ -1,0 +1,246 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const name = "user-a11ce000-0000-4000-8000-000000000001"
+
+// fakeSandboxes has one sandbox, in which programs are functions.
+type fakeSandboxes struct {
+	mu      sync.Mutex
+	stopped []string
+	jobs    []string
+	play    func(ctx context.Context, cmd sandbox.Command) (sandbox.Exit, error)
+}
+
+func (f *fakeSandboxes) find(n string) error {
+	if n == name {
+		return nil
+	}
+	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no sandbox " + n, Hint: "see: dreamcore ps"}
+}
+
+func (f *fakeSandboxes) Sandboxes() []workspace.Info {
+	return []workspace.Info{{Name: name, Sandbox: "s-1", User: "a11ce000-0000-4000-8000-000000000001", State: "idle", Jobs: 3, Created: time.Unix(1, 0).UTC(), LastUsed: time.Unix(2, 0).UTC()}}
+}
+
+func (f *fakeSandboxes) StopSandbox(_ context.Context, n string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = append(f.stopped, n)
+	return f.find(n)
+}
+
+func (f *fakeSandboxes) Exec(ctx context.Context, n string, cmd sandbox.Command) (sandbox.Exit, error) {
+	if err := f.find(n); err != nil {
+		return sandbox.Exit{}, err
+	}
+	return f.play(ctx, cmd)
+}
+
+func (f *fakeSandboxes) SandboxJobs(n string) ([]string, error) { return f.jobs, f.find(n) }
+
+func open(t *testing.T, f *fakeSandboxes) (*Client, *journal.Store) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), strings.Repeat("deep/", 30))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(filepath.Join(dir, "jobs"), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Listen(dir, f, j, aPreview(t), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewClient(dir)
+	t.Cleanup(func() {
+		c.Close()
+		if err := errors.Join(s.Close(), j.Close()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, SocketName)); !os.IsNotExist(err) {
+			t.Errorf("the socket is left: %v", err)
+		}
+	})
+	if fi, err := os.Lstat(filepath.Join(dir, SocketName)); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", fi.Mode(), err)
+	}
+	return c, j
+}
+
+func TestListAndStop(t *testing.T) {
+	f := &fakeSandboxes{}
+	c, _ := open(t, f)
+	got, err := c.List(t.Context())
+	if err != nil || len(got) != 1 || got[0] != f.Sandboxes()[0] {
+		t.Errorf("List: %+v, %v", got, err)
+	}
+	if err := c.Stop(t.Context(), name); err != nil || len(f.stopped) != 1 || f.stopped[0] != name {
+		t.Errorf("Stop: %v, %q", err, f.stopped)
+	}
+	for _, n := range []string{"x/../y", "user-2", " ", "?"} {
+		err := c.Stop(t.Context(), n)
+		if dreamcore.CodeOf(err) != dreamcore.CodeNotFound || dreamcore.HintOf(err) == "" {
+			t.Errorf("Stop(%q): %v", n, err)
+		}
+		if last := f.stopped[len(f.stopped)-1]; last != n {
+			t.Errorf("the service was asked for %q, not %q", last, n)
+		}
+	}
+}
+
+func TestNoServiceIsTold(t *testing.T) {
+	c := NewClient(t.TempDir())
+	if _, err := c.List(t.Context()); dreamcore.CodeOf(err) != dreamcore.CodeUnreachable || !strings.Contains(dreamcore.HintOf(err), "dreamcore serve") {
+		t.Errorf("List: %v", err)
+	}
+}
+
+func TestExecMovesBytesBothWays(t *testing.T) {
+	f := &fakeSandboxes{play: func(_ context.Context, cmd sandbox.Command) (sandbox.Exit, error) {
+		// An answer to each line before the input has ended.
+		buf := make([]byte, 1)
+		for {
+			if _, err := cmd.Stdin.Read(buf); err != nil {
+				break
+			}
+			_, _ = cmd.Stdout.Write(bytes.ToUpper(buf))
+		}
+		_, _ = io.WriteString(cmd.Stderr, strings.Join(cmd.Args, "|"))
+		return sandbox.Exit{Code: 7}, nil
+	}}
+	c, _ := open(t, f)
+	in, feed := io.Pipe()
+	answers, out := io.Pipe()
+	var errs bytes.Buffer
+	done := make(chan error, 1)
+	go func() {
+		code, err := c.Exec(t.Context(), name, []string{"a b", "", "c&d"}, in, out, &errs)
+		if code != 7 {
+			err = errors.Join(err, errors.New("not the exit code"))
+		}
+		done <- err
+		out.Close()
+	}()
+	for _, letter := range "xyz" {
+		if _, err := feed.Write([]byte(string(letter))); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 1)
+		if _, err := io.ReadFull(answers, got); err != nil || got[0] != byte(letter-'a'+'A') {
+			t.Fatalf("answer %q, %v", got, err)
+		}
+	}
+	feed.Close()
+	if err := <-done; err != nil || errs.String() != "a b||c&d" {
+		t.Errorf("%v, %q", err, errs.String())
+	}
+}
+
+func TestExecEndsWithTheCommand(t *testing.T) {
+	ended := make(chan struct{})
+	f := &fakeSandboxes{play: func(ctx context.Context, cmd sandbox.Command) (sandbox.Exit, error) {
+		_, _ = cmd.Stdout.Write([]byte("began"))
+		<-ctx.Done()
+		close(ended)
+		return sandbox.Exit{}, context.Cause(ctx)
+	}}
+	c, _ := open(t, f)
+	ctx, cancel := context.WithCancel(t.Context())
+	var out cancelWriter
+	out.cancel = cancel
+	if _, err := c.Exec(ctx, name, []string{"x"}, nil, &out, io.Discard); !errors.Is(err, context.Canceled) {
+		t.Errorf("Exec: %v", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the program goes on")
+	}
+}
+
+type cancelWriter struct{ cancel func() }
+
+func (c *cancelWriter) Write(p []byte) (int, error) {
+	if len(p) > 0 {
+		c.cancel()
+	}
+	return len(p), nil
+}
+
+func TestExecTellsFailures(t *testing.T) {
+	f := &fakeSandboxes{play: func(_ context.Context, cmd sandbox.Command) (sandbox.Exit, error) {
+		if cmd.Args[0] == "late" {
+			_, _ = cmd.Stdout.Write([]byte("half"))
+		}
+		return sandbox.Exit{}, sandbox.ErrLost
+	}}
+	c, _ := open(t, f)
+	for _, arg := range []string{"early", "late"} {
+		if _, err := c.Exec(t.Context(), name, []string{arg}, nil, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), sandbox.ErrLost.Error()) {
+			t.Errorf("%s: %v", arg, err)
+		}
+	}
+	if _, err := c.Exec(t.Context(), name, nil, nil, io.Discard, io.Discard); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+		t.Errorf("no program: %v", err)
+	}
+}
+
+func TestLogsShowTheLastJob(t *testing.T) {
+	f := &fakeSandboxes{jobs: []string{"11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"}}
+	c, j := open(t, f)
+	log, err := j.Create(f.jobs[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := log.Append(dreamcore.StatusEvent("one")); err != nil {
+		t.Fatal(err)
+	}
+	read := func(follow bool) (got []string) {
+		t.Helper()
+		err := c.Logs(t.Context(), name, follow, func(e dreamcore.Event) error {
+			got = append(got, string(e))
+			if follow && len(got) == 1 {
+				_, err := log.Append(dreamcore.DoneEvent())
+				return errors.Join(err, log.Close())
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("Logs: %v", err)
+		}
+		return got
+	}
+	if got := read(false); len(got) != 1 || !strings.Contains(got[0], "one") {
+		t.Errorf("what there is: %q", got)
+	}
+	if got := read(true); len(got) != 2 || !strings.Contains(got[1], "done") {
+		t.Errorf("followed: %q", got)
+	}
+	f.jobs = nil
+	if got := read(false); len(got) != 0 {
+		t.Errorf("without a job: %q", got)
+	}
+}

@@ -1,0 +1,392 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
+)
+
+// Editor changes projects; *project.Desk is one, and says which errors there are.
+type Editor interface {
+	Lock(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (unlock func(), err error)
+	Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []volume.Change, message string) ([]project.Applied, error)
+	Log(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, limit int) (versions []history.Version, made bool, err error)
+	Diff(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (string, error)
+	Restore(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (restored []string, err error)
+}
+
+const (
+	maxApplied     = 1000 // files of one request
+	defaultMessage = "Update files"
+)
+
+// applyRequest is what apply_files is asked to do.
+type applyRequest struct {
+	user    dreamcore.UserID
+	project dreamcore.ProjectID
+	fields  map[string]json.RawMessage
+}
+
+// applyFiles changes the files of a project, or looks into its versions. The
+// action decides; without one, files are changed.
+func (s *Server) applyFiles(x *exchange, r *http.Request) {
+	reserved, ok := s.reserveApply(x, r)
+	if !ok {
+		return
+	}
+	defer func() { s.applied.Release(reserved) }()
+	var b bytes.Buffer
+	b.Grow(int(min(max(r.ContentLength, 0), s.limits.MaxApplyBody)) + bytes.MinRead)
+	if !x.copyBody(&b, r, s.limits.MaxApplyBody) {
+		return
+	}
+	surplus := reserved - int64(b.Len())
+	s.applied.Release(surplus)
+	reserved -= surplus
+	q, err := decodeApply(b.Bytes())
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	x.log = x.log.With("user", string(q.user), "project", string(q.project))
+	action, ok := textOf(q.fields["action"])
+	if !ok {
+		action = string(q.fields["action"]) // no action is written like another JSON value
+	}
+	switch action {
+	case "":
+		s.changeFiles(x, r, q)
+	case "git_log":
+		s.gitLog(x, r, q)
+	case "git_diff":
+		s.gitDiff(x, r, q)
+	case "git_restore":
+		s.gitRestore(x, r, q)
+	default:
+		x.fail(&dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Message: "Unknown action: " + clip(action),
+			Hint: "use git_log, git_diff or git_restore, or leave it out to change files",
+		})
+	}
+}
+
+// reserveApply takes the part of a request of all bodies that may be in memory at
+// once, in the order in which they come. One whose length is not known takes the
+// most that it may have until it was read. Where there is no room in time, it has
+// answered and returns false. The caller must release what was reserved.
+func (s *Server) reserveApply(x *exchange, r *http.Request) (n int64, ok bool) {
+	n = s.limits.MaxApplyBody
+	if r.ContentLength > n {
+		x.refuse(r, tooLarge(n))
+		return 0, false
+	}
+	if r.ContentLength >= 0 {
+		n = r.ContentLength
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.ApplyPatience)
+	defer cancel()
+	if err := s.applied.Acquire(ctx, n); err != nil {
+		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many changes are being made", Hint: "send it again in a few seconds", Err: err})
+		return 0, false
+	}
+	if r.ContentLength != 0 {
+		// The time for the body begins now, not when the request came; its end
+		// lifts this bound. There is none in tests without a connection.
+		_ = x.control.SetReadDeadline(time.Now().Add(s.limits.ReadTimeout))
+	}
+	return n, true
+}
+
+func decodeApply(body []byte) (applyRequest, error) {
+	q := applyRequest{fields: map[string]json.RawMessage{
+		"user_id": nil, "project_id": nil, "files": nil, "commit_message": nil, "action": nil, "commit": nil, "limit": nil,
+	}}
+	if err := decodeObject(body, q.fields); err != nil {
+		return q, invalidJSON(err)
+	}
+	var err error
+	if q.user, err = userField(q.fields["user_id"]); err != nil {
+		return q, err
+	}
+	q.project, err = projectField(q.fields["project_id"])
+	return q, err
+}
+
+// fileChange is one element of "files".
+type fileChange struct {
+	Path, Action string
+	change       volume.Change
+	fault        error // of its encoding; nothing is changed then
+}
+
+// decodeChanges reads "files". A path and an encoding are judged only when they
+// are used: one that is wrong is an event of the stream.
+func decodeChanges(raw json.RawMessage) ([]fileChange, error) {
+	// An array of Go takes no more elements than it has: a list of millions of
+	// empty ones would cost many times its text.
+	var all [maxApplied + 1]json.RawMessage
+	err := json.Unmarshal(raw, &all)
+	list := all[:]
+	if end := slices.IndexFunc(list, func(item json.RawMessage) bool { return item == nil }); end >= 0 {
+		list = list[:end]
+	}
+	if err != nil || len(list) == 0 {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "files array is required", Hint: `send "files":[{"path":"index.html","content":"…","action":"update"}]`}
+	}
+	if len(list) > maxApplied {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("Too many files: at most %d", maxApplied), Hint: "send them in several requests"}
+	}
+	changes := make([]fileChange, len(list))
+	for i, item := range list {
+		fields := map[string]json.RawMessage{"path": nil, "content": nil, "action": nil, "encoding": nil}
+		if decodeObject(item, fields) != nil {
+			return nil, badFile(i, "must be an object")
+		}
+		c := fileChange{Path: text(fields["path"], "")}
+		action, known := textOf(fields["action"])
+		content, isText := textOf(fields["content"])
+		c.Action = action
+		switch {
+		case c.Path == "":
+			return nil, badFile(i, "path is required")
+		case known && c.Action == "delete":
+		case !known || c.Action != "" && c.Action != "create" && c.Action != "update":
+			return nil, badFile(i, "action must be create, update or delete")
+		case !isText:
+			return nil, badFile(i, "content must be text")
+		default:
+			content, c.fault = decodeContent(i, content, fields["encoding"])
+			c.change.Write = volume.Content(content)
+		}
+		if c.Action == "" {
+			c.Action = "update"
+		}
+		c.change.Path = c.Path
+		changes[i] = c
+	}
+	return changes, nil
+}
+
+// decodeContent returns the bytes of files[i]: its text, or what the text
+// encodes.
+func decodeContent(i int, content string, encoding json.RawMessage) (string, error) {
+	switch name, ok := textOf(encoding); {
+	case !ok || name != "" && name != "utf-8" && name != "base64":
+		return "", badMember(i, "encoding", `must be "utf-8" or "base64"`)
+	case name != "base64":
+		return content, nil
+	}
+	// The decoder skips line breaks, Strict or not.
+	decoded, err := base64.StdEncoding.Strict().DecodeString(content)
+	if err != nil || strings.ContainsAny(content, "\r\n") {
+		return "", badMember(i, "content", "must be base64 in the standard alphabet with padding, on one line")
+	}
+	return string(decoded), nil
+}
+
+func badMember(i int, name, why string) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("Invalid files[%d].%s: %s", i, name, why)}
+}
+
+func badFile(i int, why string) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("Invalid files[%d]: %s", i, why)}
+}
+
+// changeFiles makes the changes and streams what becomes of them. A client
+// that goes away does not stop them half-way.
+func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
+	changes, err := decodeChanges(q.fields["files"])
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	why, err := textField(q.fields, "commit_message")
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	if why == "" {
+		why = defaultMessage
+	}
+	began := time.Now()
+	whole := context.WithoutCancel(r.Context())
+	unlock, err := s.cfg.Editor.Lock(r.Context(), q.user, q.project)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	done := make(chan struct{})
+	defer func() { <-done }() // also of a client that is gone
+	f := startFeed(r.Context(), func(_ context.Context, send func(message) error) error {
+		defer close(done)
+		defer unlock()
+		_ = send(status(fmt.Sprintf("Applying %d files", len(changes))))
+		list := make([]volume.Change, len(changes))
+		for i, c := range changes {
+			if c.fault != nil {
+				x.err = c.fault
+				return send(encodeMessage(applyFailure(c.fault)))
+			}
+			list[i] = c.change
+		}
+		applied, err := s.cfg.Editor.Apply(whole, q.user, q.project, list, why)
+		if err != nil {
+			x.err = err
+			return send(encodeMessage(applyFailure(err)))
+		}
+		if err := send(encodeMessage(applyResult(changes, applied))); err != nil {
+			return err
+		}
+		return send(encodeMessage(struct {
+			Type     string `json:"type"`
+			ExitCode int    `json:"exit_code"`
+			Millis   int64  `json:"duration_ms"`
+		}{"done", 0, time.Since(began).Milliseconds()}))
+	})
+	defer f.stop()
+	if err = x.beginStream(); err == nil {
+		err = x.forward(r.Context(), f)
+	}
+	switch {
+	case err != nil:
+		x.cut = err
+	case f.err != nil:
+		x.err = f.err
+		x.lastWords(encodeMessage(applyFailure(f.err)).event)
+	}
+}
+
+func status(text string) message { return message{event: dreamcore.StatusEvent(text)} }
+
+// encodeMessage is v as an event. A value is one of ours: it never fails.
+func encodeMessage(v any) message {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err)
+	}
+	return message{event: bytes.TrimSuffix(b.Bytes(), []byte("\n"))}
+}
+
+func applyResult(changes []fileChange, applied []project.Applied) any {
+	type file struct {
+		Path   string `json:"path"`
+		Action string `json:"action"`
+		Size   int64  `json:"size"`
+	}
+	result := struct {
+		Type  string `json:"type"`
+		Files []file `json:"files"`
+	}{"result", make([]file, len(applied))}
+	for i, a := range applied {
+		result.Files[i] = file{a.Path, changes[i].Action, a.Size}
+	}
+	return result
+}
+
+// applyFailure is the error event of a change that was not made.
+func applyFailure(err error) any {
+	code, message := "INTERNAL", internalMessage
+	switch dreamcore.CodeOf(err) {
+	case dreamcore.CodeInvalid:
+		_, body := describe(err)
+		code, message = "PERMISSION_ERROR", body.Error
+	case dreamcore.CodeTooLarge:
+		_, body := describe(err)
+		code, message = "QUOTA_EXCEEDED", body.Error
+	case dreamcore.CodeSetup:
+		code, message = "OS_ERROR", "The files could not be written"
+	}
+	return struct {
+		Type    string `json:"type"`
+		Message string `json:"message"`
+		Code    string `json:"code"`
+	}{"error", message, code}
+}
+
+// gitLog answers with the versions of a project.
+func (s *Server) gitLog(x *exchange, r *http.Request, q applyRequest) {
+	limit := 0
+	if raw := q.fields["limit"]; len(raw) > 0 && string(raw) != "null" {
+		if json.Unmarshal(raw, &limit) != nil || limit < 1 {
+			x.fail(&dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid limit: must be a positive number"})
+			return
+		}
+	}
+	versions, made, err := s.cfg.Editor.Log(r.Context(), q.user, q.project, limit)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	type commit struct {
+		Hash    string `json:"hash"`
+		Message string `json:"message"`
+		Date    string `json:"date"`
+	}
+	commits := make([]commit, len(versions))
+	for i, v := range versions {
+		commits[i] = commit{history.Short(v.Hash), v.Message, v.When.Format(time.RFC3339)}
+	}
+	x.answer(http.StatusOK, struct {
+		Commits []commit `json:"commits"`
+		Made    bool     `json:"autoInitialized,omitempty"`
+	}{commits, made})
+}
+
+// gitDiff answers with what a version changed.
+func (s *Server) gitDiff(x *exchange, r *http.Request, q applyRequest) {
+	hash, err := commitOf(q)
+	if err == nil {
+		var diff string
+		if diff, err = s.cfg.Editor.Diff(r.Context(), q.user, q.project, hash); err == nil {
+			x.answer(http.StatusOK, struct {
+				Diff string `json:"diff"`
+			}{diff})
+			return
+		}
+	}
+	x.fail(err)
+}
+
+// gitRestore puts the code of a project back to a version. A client that goes
+// away does not stop it.
+func (s *Server) gitRestore(x *exchange, r *http.Request, q applyRequest) {
+	hash, err := commitOf(q)
+	if err == nil {
+		var files []string
+		if files, err = s.cfg.Editor.Restore(context.WithoutCancel(r.Context()), q.user, q.project, hash); err == nil {
+			named, leftOut := listed(files)
+			x.answer(http.StatusOK, struct {
+				Success bool     `json:"success"`
+				Files   []string `json:"restored_files"`
+				LeftOut int      `json:"left_out,omitempty"`
+			}{true, named, leftOut})
+			return
+		}
+	}
+	x.fail(err)
+}
+
+func commitOf(q applyRequest) (string, error) {
+	const hint = "give 7 to 40 hexadecimal digits, as git_log shows them"
+	hash, ok := textOf(q.fields["commit"])
+	if !ok {
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid commit hash", Hint: hint}
+	}
+	if hash == "" {
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "commit is required", Hint: hint}
+	}
+	return hash, history.CheckHash(hash)
+}

@@ -1,0 +1,414 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/work/probe"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	secret    = "right-secret"
+	secret2   = "second-secret"
+	user      = "0b9e2c2e-93c5-4b0c-8a08-9d3c1a5b6f10"
+	projectID = "5c0fbe1c-7f0b-4a3d-b0cb-0f0d5a9d3c11"
+)
+
+// wishBody is a good body of generate_game.
+const wishBody = `{"user_id":"` + user + `","project_id":"` + projectID + `","prompt":"a snake game"}`
+
+// generation is what a fake job does; the log is closed after it.
+type generation func(log *journal.Log)
+
+// fakeGenerator writes real logs.
+type fakeGenerator struct {
+	t     testing.TB
+	store *journal.Store
+	run   generation
+	jobs  sync.WaitGroup
+
+	mu       sync.Mutex
+	err      error // of Submit
+	wishes   []dreamcore.Wish
+	langs    []dreamcore.Language
+	contexts []context.Context // of listeners
+	ids      []string
+	live     map[string]bool
+	stopped  []string
+	warm     []dreamcore.UserID
+}
+
+func (g *fakeGenerator) Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err != nil {
+		return "", g.err
+	}
+	job := uuid.NewString()
+	log, err := g.store.Create(job)
+	if err != nil {
+		return "", err
+	}
+	g.wishes, g.langs, g.contexts = append(g.wishes, wish), append(g.langs, lang), append(g.contexts, ctx)
+	g.ids = append(g.ids, job)
+	if g.live == nil {
+		g.live = map[string]bool{}
+	}
+	g.live[job] = true
+	g.jobs.Go(func() {
+		g.run(log)
+		g.mu.Lock()
+		delete(g.live, job)
+		g.mu.Unlock()
+		if err := log.Close(); err != nil {
+			g.t.Error(err)
+		}
+	})
+	return job, nil
+}
+
+func (g *fakeGenerator) Attach(ctx context.Context, _ string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.contexts = append(g.contexts, ctx)
+}
+
+func (g *fakeGenerator) Cancel(job string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stopped = append(g.stopped, job)
+}
+
+func (g *fakeGenerator) State(job string) (state dreamcore.JobState, cancelled, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return dreamcore.JobRunning, slices.Contains(g.stopped, job), g.live[job]
+}
+
+// listener returns the context of the n-th listener, counted from 0.
+func (g *fakeGenerator) listener(n int) context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.contexts[n]
+}
+
+// Prewarm is told a second time that the sandbox is there.
+func (g *fakeGenerator) Prewarm(_ context.Context, user dreamcore.UserID) (already bool, name string, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	already = slices.Contains(g.warm, user)
+	g.warm = append(g.warm, user)
+	return already, "user-" + string(user), g.err
+}
+
+func (g *fakeGenerator) lastWish() dreamcore.Wish {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.wishes) == 0 {
+		return dreamcore.Wish{}
+	}
+	return g.wishes[len(g.wishes)-1]
+}
+
+// events is a generation that appends the given events.
+func events(all ...dreamcore.Event) generation {
+	return func(log *journal.Log) {
+		for _, e := range all {
+			_, _ = log.Append(e)
+		}
+	}
+}
+
+// fakeProber answers with what its fields say; nil ones answer well.
+type fakeProber struct {
+	io     func(context.Context) (probe.IOResult, error)
+	gvisor func(context.Context) (probe.Kernel, error)
+	stream func(context.Context, func(dreamcore.Event) error) error
+	volume func(context.Context) (probe.VolumeResult, error)
+	deep   func(ctx context.Context, check, nonce string) (probe.Report, error)
+}
+
+func (p *fakeProber) Deep(ctx context.Context, check, nonce string) (probe.Report, error) {
+	if p.deep != nil {
+		return p.deep(ctx, check, nonce)
+	}
+	return probe.Report{Check: check, Evidence: []probe.Evidence{{Tried: "tcp=x", Seen: "refused " + nonce}}}, nil
+}
+
+func (p *fakeProber) SandboxIO(ctx context.Context) (probe.IOResult, error) {
+	if p.io != nil {
+		return p.io(ctx)
+	}
+	return probe.IOResult{Input: "hello", Output: "hello", Match: true}, nil
+}
+
+func (p *fakeProber) GVisor(ctx context.Context) (probe.Kernel, error) {
+	if p.gvisor != nil {
+		return p.gvisor(ctx)
+	}
+	return probe.Kernel{ProcVersion: "Linux version 4.19.0-gvisor", IsGVisor: true}, nil
+}
+
+func (p *fakeProber) Stream(ctx context.Context, emit func(dreamcore.Event) error) error {
+	if p.stream != nil {
+		return p.stream(ctx, emit)
+	}
+	for n := 1; n <= probe.Ticks; n++ {
+		if err := emit(fmt.Appendf(nil, `{"count":%d,"timestamp":%d.5}`, n, n)); err != nil {
+			return err
+		}
+	}
+	return emit(dreamcore.Event(`{"type":"done"}`))
+}
+
+func (p *fakeProber) Volume(ctx context.Context) (probe.VolumeResult, error) {
+	if p.volume != nil {
+		return p.volume(ctx)
+	}
+	return probe.VolumeResult{TestID: projectID, Written: "text", Read: "text", Match: true}, nil
+}
+
+// service is a server on a real listener.
+type service struct {
+	t         testing.TB
+	server    *Server
+	addr      string
+	url       string
+	generator *fakeGenerator
+	store     *journal.Store
+	client    *http.Client
+	stop      context.CancelFunc
+	stopped   chan error // has what Serve returned
+}
+
+type options struct {
+	run    generation
+	prober fakeProber
+	config func(*Config)
+}
+
+func start(t testing.TB, o options) *service {
+	t.Helper()
+	store, err := journal.Open(t.TempDir(), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.run == nil {
+		o.run = events(dreamcore.StatusEvent("ready"), dreamcore.DoneEvent())
+	}
+	g := &fakeGenerator{t: t, store: store, run: o.run}
+	game := aGame(t)
+	cfg := Config{
+		Version: "1.2.3", Secrets: func() []string { return []string{secret, "", secret2} },
+		Generator: g, Journal: store, Prober: &o.prober, Projects: game, Editor: aDesk(t, game), Skills: game,
+		Previews: aPreview(t, game),
+	}
+	if o.config != nil {
+		o.config(&cfg)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	sv := &service{
+		server: s,
+		t:      t, addr: ln.Addr().String(), url: "http://" + ln.Addr().String(), generator: g, store: store,
+		client: &http.Client{Transport: &http.Transport{DisableCompression: true}}, stop: stop, stopped: make(chan error, 1),
+	}
+	go func() { sv.stopped <- s.Serve(ctx, ln); close(sv.stopped) }()
+	t.Cleanup(func() {
+		sv.client.CloseIdleConnections()
+		stop()
+		if err := <-sv.stopped; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		g.jobs.Wait()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return sv
+}
+
+// request makes a request with the right secret; host and secret may be
+// changed before it is sent.
+func (sv *service) request(method, path, body string) *http.Request {
+	sv.t.Helper()
+	req, err := http.NewRequestWithContext(sv.t.Context(), method, sv.url+path, strings.NewReader(body))
+	if err != nil {
+		sv.t.Fatal(err)
+	}
+	req.Header.Set(SecretHeader, secret)
+	return req
+}
+
+// requestFor makes a request that e answers with 200.
+func (sv *service) requestFor(e endpoint, path string) *http.Request {
+	sv.t.Helper()
+	body := wishBody
+	switch e.name {
+	case "apply_files":
+		body = applyBody(`"action":"git_log"`)
+	case "get_skill_content":
+		body = `{"skill_names":[]}`
+	case "preview_link":
+		body = `{"user_id":"` + user + `","project_id":"` + projectID + `"}`
+	case "test_deep":
+		body = `{"check":"dns"}`
+	}
+	if strings.Contains(path, "{id}") {
+		res := sv.do(sv.request(http.MethodPost, "/generate_game", wishBody))
+		path = strings.Replace(path, "{id}", res.Header.Get(JobHeader), 1)
+	}
+	req := sv.request(e.methods[0], path, body)
+	if e.methods[0] == http.MethodGet {
+		req.Body, req.ContentLength = nil, 0
+		q := req.URL.Query()
+		q.Set("user_id", user)
+		q.Set("project_id", projectID)
+		req.URL.RawQuery = q.Encode()
+	}
+	return req
+}
+
+func (sv *service) do(req *http.Request) *http.Response {
+	sv.t.Helper()
+	res, err := sv.client.Do(req)
+	if err != nil {
+		sv.t.Fatal(err)
+	}
+	sv.t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
+// post returns the status, the header and the JSON object of an answer.
+func (sv *service) post(path, body string) (int, http.Header, map[string]any) {
+	sv.t.Helper()
+	return object(sv.t, sv.do(sv.request(http.MethodPost, path, body)))
+}
+
+func object(t testing.TB, res *http.Response) (int, http.Header, map[string]any) {
+	t.Helper()
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v map[string]any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		t.Fatalf("status %d, no JSON object: %.200q", res.StatusCode, raw)
+	}
+	if got := res.Header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type is %q", got)
+	}
+	return res.StatusCode, res.Header, v
+}
+
+// frame is one block of an event stream: an event, or a comment.
+type frame struct {
+	id, data, comment string
+}
+
+// stream reads frames.
+type stream struct {
+	t testing.TB
+	r *bufio.Reader
+}
+
+func readStream(t testing.TB, r io.Reader) *stream {
+	return &stream{t: t, r: bufio.NewReaderSize(r, 64<<10)}
+}
+
+// next returns the next frame, or io.EOF (io.ErrUnexpectedEOF and the like
+// where the stream was cut).
+func (s *stream) next() (frame, error) {
+	s.t.Helper()
+	var f frame
+	for {
+		line, err := s.r.ReadString('\n')
+		if err != nil {
+			if err == io.EOF && (line != "" || f != frame{}) {
+				err = io.ErrUnexpectedEOF
+			}
+			return frame{}, err
+		}
+		switch line = strings.TrimSuffix(line, "\n"); {
+		case line == "":
+			return f, nil
+		case strings.HasPrefix(line, "id: "):
+			f.id = line[len("id: "):]
+		case strings.HasPrefix(line, "data: ") && f.data == "":
+			f.data = line[len("data: "):]
+		case strings.HasPrefix(line, ": "):
+			f.comment = line[len(": "):]
+		default:
+			return frame{}, fmt.Errorf("line %.100q is none of the contract's", line)
+		}
+	}
+}
+
+// all reads the events to the end and checks that they are numbered.
+func (s *stream) all() (data []string) {
+	s.t.Helper()
+	for {
+		f, err := s.next()
+		if errors.Is(err, io.EOF) {
+			return data
+		}
+		if err != nil {
+			s.t.Errorf("after %d events: %v", len(data), err)
+			return data
+		}
+		if f.comment != "" {
+			continue
+		}
+		data = append(data, f.data)
+		if want := fmt.Sprint(len(data)); f.id != want {
+			s.t.Errorf("event %s has id %q", want, f.id)
+		}
+	}
+}
+
+// raw opens a connection of its own and writes text to it.
+func (sv *service) raw(text string) net.Conn {
+	sv.t.Helper()
+	conn, err := net.Dial("tcp", sv.addr)
+	if err != nil {
+		sv.t.Fatal(err)
+	}
+	sv.t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+	if _, err := io.WriteString(conn, text); err != nil {
+		sv.t.Fatal(err)
+	}
+	return conn
+}
+
+// head is the start of a raw POST.
+func head(path, secret string, more ...string) string {
+	lines := append([]string{"POST " + path + " HTTP/1.1", "Host: x", SecretHeader + ": " + secret}, more...)
+	return strings.Join(lines, "\r\n") + "\r\n\r\n"
+}

@@ -1,0 +1,231 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
+)
+
+const (
+	messagesPath    = "/v1/messages"
+	countTokensPath = "/v1/messages/count_tokens"
+)
+
+// serve answers one request of the sandbox.
+func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
+	defer s.logPanic()
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(s.gw.cfg.BodyReadLimit))
+	_ = rc.SetWriteDeadline(time.Now().Add(s.gw.cfg.WriteLimit))
+	if r.Method == http.MethodHead && r.RequestURI == "/" {
+		return // the CLI asks at its start whether anybody is there: 200
+	}
+	gr := s.authenticate(r.Header)
+	if gr == nil {
+		s.gw.cfg.Logger.Log(r.Context(), s.wrongTokens.level(slog.LevelWarn), "a sandbox used a wrong token", "path", s.path)
+		s.record(audit.Entry{Event: audit.EventToken, Method: r.Method, Target: r.RequestURI, Verdict: audit.Refused, Status: 401, Reason: "wrong token"})
+		never(401, "Invalid token.").write(w)
+		return
+	}
+	call, refusal := route(r)
+	if refusal == nil {
+		refusal = gr.begin()
+	}
+	if refusal != nil {
+		gr.warn("request of a sandbox refused", "status", refusal.status, "reason", refusal.message)
+		gr.record(audit.Entry{Event: audit.EventModel, Method: r.Method, Target: r.RequestURI, Verdict: audit.Refused, Status: refusal.status, Reason: refusal.message})
+		refusal.write(w)
+		return
+	}
+	defer gr.end()
+	x := &exchange{gw: s.gw, grant: gr, w: w, rc: rc, client: r.Context()}
+	x.serve(r, call)
+}
+
+// logPanic cuts the answer of a request that panicked. The value itself is not
+// logged: it could quote what passed through.
+func (s *Socket) logPanic() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		kind := fmt.Sprintf("%T", v)
+		if e, ok := v.(runtime.Error); ok {
+			kind = e.Error()
+		}
+		s.gw.cfg.Logger.Error("the model gateway panicked", "kind", kind, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// authenticate returns the grant of this socket whose token every credential
+// of the request is, or nil.
+func (s *Socket) authenticate(h http.Header) *Grant {
+	given := slices.Clone(h.Values("X-Api-Key"))
+	for _, v := range h.Values("Authorization") {
+		token, ok := strings.CutPrefix(v, "Bearer ")
+		if !ok {
+			return nil
+		}
+		given = append(given, token)
+	}
+	if len(given) == 0 {
+		return nil
+	}
+	for _, v := range given[1:] {
+		if v != given[0] {
+			return nil
+		}
+	}
+	digest := sha256.Sum256([]byte(given[0]))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found *Grant
+	for gr := range s.grants {
+		if subtle.ConstantTimeCompare(gr.digest[:], digest[:]) == 1 {
+			found = gr
+		}
+	}
+	return found
+}
+
+// route allows two requests. It compares what was sent, before anything has
+// cleaned, decoded or resolved it.
+func route(r *http.Request) (*Call, *apiError) {
+	path, query, _ := strings.Cut(r.RequestURI, "?")
+	switch {
+	case path != messagesPath && path != countTokensPath:
+		return nil, never(404, "Not found.")
+	case r.Method != http.MethodPost:
+		return nil, never(405, "Method not allowed.")
+	case query != "" && query != "beta=true":
+		return nil, never(400, "Unknown query.")
+	case len(r.Header["Upgrade"]) > 0:
+		return nil, never(400, "No upgrades.")
+	case !slices.Contains([]string{"", "identity"}, r.Header.Get("Content-Encoding")):
+		return nil, never(415, "The body must not be encoded.")
+	}
+	return &Call{Path: path, Query: query, Header: requestHeader(r.Header)}, nil
+}
+
+// readBody reads the request's body into call, within limits of size, memory
+// and time, and checks what it asks for. The caller calls free in any case.
+func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), refusal *apiError) {
+	body := &heldBody{grant: x.grant, limit: x.gw.cfg.MaxBody}
+	free = body.free
+	err := body.read(r)
+	switch {
+	case errors.Is(err, errBodySize):
+		x.drain(r)
+		return p, free, never(413, "The request is too large.")
+	case errors.Is(err, errBodyMemory):
+		x.drain(r)
+		return p, free, &apiError{status: 429, message: "Too many large requests at one time.", retry: retryYes, after: "1"}
+	case err != nil:
+		return p, free, never(400, "The body could not be read.")
+	}
+	call.Body = body.buf.Bytes()
+	p, err = peekBody(call.Body)
+	if err != nil {
+		return p, free, never(400, "Invalid request: "+err.Error()+".")
+	}
+	call.Model, call.Stream = p.model, p.stream
+	far, parts := look(call.Body)
+	if far && !x.gw.cfg.ServerTools {
+		return p, free, never(403, reachMessage)
+	}
+	if name := dearMember(call.Body); name != "" {
+		return p, free, never(403, fmt.Sprintf(dearMessage, name))
+	}
+	parts.documents = parts.documents || far // what the API fetches is not known
+	x.use.input, x.use.hour = promptBound(call.Body, parts), asksForHour(call.Body)
+	if len(x.grant.models) > 0 && !slices.Contains(x.grant.models, p.model) {
+		return p, free, never(403, "This model is not allowed here.")
+	}
+	return p, free, nil
+}
+
+// drain reads on for a while, within the time limit of the body: a client sees
+// an answer only when it has written its request.
+func (x *exchange) drain(r *http.Request) {
+	_, _ = io.CopyN(io.Discard, r.Body, 2*x.gw.cfg.MaxBody)
+}
+
+var (
+	errBodySize   = errors.New("body over its limit")
+	errBodyMemory = errors.New("bodies of the grant over their limit")
+)
+
+// heldBody is a body in memory that counts against its grant.
+type heldBody struct {
+	grant *Grant
+	limit int64
+	buf   bytes.Buffer
+	held  int64
+}
+
+// bodyStep is how much is reserved and read at a time. What the sandbox says
+// about the length is no reason to allocate more than two of them, until it has
+// sent bodyGrow: a buffer that only doubles takes twice its body.
+const (
+	bodyStep = 64 << 10
+	bodyGrow = 1 << 20
+)
+
+func (b *heldBody) read(r *http.Request) error {
+	if r.ContentLength > b.limit {
+		return errBodySize
+	}
+	b.buf.Grow(int(min(max(r.ContentLength, 0), 2*bodyStep)) + bytes.MinRead)
+	for {
+		if !b.reserve(int64(b.buf.Len()) + bodyStep) {
+			return errBodyMemory
+		}
+		if rest := r.ContentLength - int64(b.buf.Len()); b.buf.Len() == bodyGrow && rest > 0 {
+			if !b.reserve(r.ContentLength + bytes.MinRead) {
+				return errBodyMemory
+			}
+			b.buf.Grow(int(rest) + bytes.MinRead)
+		}
+		n, err := io.CopyN(&b.buf, r.Body, bodyStep)
+		if int64(b.buf.Len()) > b.limit {
+			return errBodySize
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read body after %d bytes: %w", n, err)
+		}
+	}
+}
+
+// reserve reserves the memory of a body of n bytes.
+func (b *heldBody) reserve(n int64) bool {
+	if n <= b.held {
+		return true
+	}
+	if !b.grant.hold(n - b.held) {
+		return false
+	}
+	b.held = n
+	return true
+}
+
+func (b *heldBody) free() {
+	b.grant.free(b.held)
+	b.held = 0
+}

@@ -1,0 +1,337 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+)
+
+// The state directory's places that pkg/store/secret documents.
+const (
+	secretsDir    = "secrets"
+	identityName  = "identity"
+	sealedSuffix  = ".age"
+	modelSecret   = secret.AnthropicSecret
+	maxCredential = 64 << 10
+)
+
+// credentialsVar names the directory in which systemd, and here we, hand a
+// process its credentials.
+const credentialsVar = "CREDENTIALS_DIRECTORY"
+
+// identity is the key of the sealed secrets, as a credential of the service:
+// away from the secrets that it opens, so that a copy of the state directory
+// tells nothing. Where systemd-creds can, it is encrypted for this machine
+// (with its TPM, where it has one). Where the state directory had the identity
+// there is a link, for commands at the terminal: to the credential, or to
+// where systemd puts the decrypted one while the service runs.
+type identity struct{ plan *Plan }
+
+func (i *identity) name() string { return identityStep }
+
+const encryptedSuffix = ".cred"
+
+// credentialPath is the file that the unit names.
+func (p *Plan) credentialPath() string {
+	path := filepath.Join(ConfigDir, p.o.Credential)
+	if p.sealed {
+		path += encryptedSuffix
+	}
+	return path
+}
+
+// linkTarget is where commands at the terminal find the identity.
+func (p *Plan) linkTarget() string {
+	if p.sealed {
+		return filepath.Join("/run/credentials", UnitName, p.o.Credential)
+	}
+	return p.credentialPath()
+}
+
+func (p *Plan) linkPath() string {
+	return filepath.Join(p.o.Settings.State, secretsDir, identityName)
+}
+
+// chooseSealed tells whether the identity is, or will be, encrypted. What is
+// installed already stays as it is.
+func (p *Plan) chooseSealed(ctx context.Context) bool {
+	if p.offline {
+		return false
+	}
+	for _, sealed := range []bool{true, false} {
+		p.sealed = sealed
+		if _, fi, err := p.lstat(p.credentialPath()); err == nil && fi != nil {
+			return sealed
+		}
+	}
+	_, err := p.o.Runner(ctx, p.command("systemd-creds", "--version"))
+	return err == nil
+}
+
+func (i *identity) item() Item {
+	p := i.plan
+	it := Item{
+		Kind: "credential", Path: p.credentialPath(), Mode: octal(0o600),
+		Note: "the identity of the sealed secrets; " + p.linkPath() + " becomes a link to " + p.linkTarget(),
+	}
+	if p.sealed {
+		it.Commands = []string{p.encryption().String()}
+	}
+	return it
+}
+
+func (p *Plan) encryption() Command {
+	return p.command("systemd-creds", "encrypt", "--name="+p.o.Credential, "-", "-")
+}
+
+func (i *identity) check(context.Context) (Status, error) {
+	p := i.plan
+	_, fi, err := p.lstat(p.credentialPath())
+	if err != nil || fi == nil {
+		return Created, err
+	}
+	host, _, err := p.lstat(p.linkPath())
+	if err != nil {
+		return "", err
+	}
+	if to, err := os.Readlink(host); err != nil || to != p.linkTarget() {
+		return Changed, nil
+	}
+	if !p.proper(fi, 0o600) {
+		return Changed, nil
+	}
+	return Unchanged, nil
+}
+
+func (i *identity) apply(ctx context.Context) (string, error) {
+	p := i.plan
+	own, err := p.ownIdentity()
+	if err != nil {
+		return "", err
+	}
+	_, fi, err := p.lstat(p.credentialPath())
+	if err != nil {
+		return "", err
+	}
+	detail := ""
+	switch {
+	case fi != nil:
+		err = p.keepCredential(ctx, own)
+	case own != nil:
+		detail, err = p.writeCredential(ctx, own)
+	default:
+		if own, err = p.newIdentity(); err == nil {
+			detail, err = p.writeCredential(ctx, own)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	host, err := p.at(filepath.Dir(p.linkPath()))
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(host, 0o700); err != nil {
+		return "", fileFault("make the directory", host, err)
+	}
+	return detail, p.relink(p.linkPath(), p.linkTarget())
+}
+
+// ownIdentity is the one that lies in the state directory, nil where there is
+// none or only our link.
+func (p *Plan) ownIdentity() ([]byte, error) {
+	host, fi, err := p.lstat(p.linkPath())
+	if err != nil || fi == nil || fi.Mode()&fs.ModeSymlink != 0 {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() || fi.Size() > maxCredential {
+		return nil, occupied(host, "the identity of the secrets")
+	}
+	raw, err := os.ReadFile(host)
+	if err != nil {
+		return nil, fileFault("read", host, err)
+	}
+	if recipients(raw) == nil {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the identity " + host + " is damaged: it holds no age X25519 key",
+			Hint: "put it back from a backup, then run: dreamcore deploy",
+		}
+	}
+	return raw, nil
+}
+
+// recipients are the public keys of an identity file, sorted; nil when it is
+// none. Errors of the parser may quote the key, so they go nowhere.
+func recipients(raw []byte) []string {
+	parsed, err := age.ParseIdentities(bytes.NewReader(raw))
+	if err != nil {
+		return nil
+	}
+	var keys []string
+	for _, id := range parsed {
+		if x, ok := id.(*age.X25519Identity); ok {
+			keys = append(keys, x.Recipient().String())
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// newIdentity makes an identity, unless there are secrets that it could not
+// open.
+func (p *Plan) newIdentity() ([]byte, error) {
+	dir, err := p.at(filepath.Dir(p.linkPath()))
+	if err != nil {
+		return nil, err
+	}
+	orphans, _ := filepath.Glob(filepath.Join(dir, "*"+sealedSuffix))
+	if len(orphans) > 0 {
+		return nil, &dreamcore.Error{
+			Code:    dreamcore.CodeSetup,
+			Message: fmt.Sprintf("there are %d sealed secrets in %s, but not the identity that opens them", len(orphans), dir),
+			Hint:    "put the identity back as " + p.linkPath() + ", or move the secrets away (mv " + dir + " " + dir + ".old); then run: dreamcore deploy",
+		}
+	}
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return nil, fmt.Errorf("make an identity: %w", err)
+	}
+	return fmt.Appendf(nil, "# The key of the sealed secrets of dreamcore.\n# created: %s\n# public key: %s\n%s\n",
+		time.Now().UTC().Format(time.RFC3339), id.Recipient(), id), nil
+}
+
+// keepCredential checks that the credential, which is there, is the identity
+// that the state directory has: two cannot be merged.
+func (p *Plan) keepCredential(ctx context.Context, own []byte) error {
+	host, err := p.at(p.credentialPath())
+	if err != nil {
+		return err
+	}
+	have, err := p.openIdentity(ctx)
+	if err != nil {
+		return err
+	}
+	if recipients(have) == nil || own != nil && !slices.Equal(recipients(have), recipients(own)) {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeConflict, Message: "the credential " + host + " is not the identity of " + p.linkPath(),
+			Hint: "move the one that opens nothing away, then run: dreamcore deploy",
+		}
+	}
+	if err := os.Chmod(host, 0o600); err != nil {
+		return fileFault("protect", host, err)
+	}
+	if p.owned {
+		if err := os.Chown(host, 0, 0); err != nil {
+			return fileFault("protect", host, err)
+		}
+	}
+	return nil
+}
+
+// writeCredential installs the identity. An encrypted one is opened again
+// before the plain one is given up. Where this machine has the tool but cannot
+// encrypt, the credential is a plain file, which the operator is told.
+func (p *Plan) writeCredential(ctx context.Context, raw []byte) (string, error) {
+	if !p.sealed {
+		return "a file for root only", p.install(p.credentialPath(), 0o600, bytes.NewReader(raw))
+	}
+	cmd := p.encryption()
+	cmd.Stdin = bytes.NewReader(raw)
+	encrypted, err := p.o.Runner(ctx, cmd)
+	if err != nil {
+		var failed *CommandError
+		if !errors.As(err, &failed) {
+			return "", err
+		}
+		p.sealed = false
+		reason, _, _ := strings.Cut(strings.TrimSpace(failed.Stderr), "\n")
+		return "a file for root only: systemd-creds cannot encrypt here (" + reason + ")",
+			p.install(p.credentialPath(), 0o600, bytes.NewReader(raw))
+	}
+	if err := p.install(p.credentialPath(), 0o600, bytes.NewReader(encrypted)); err != nil {
+		return "", err
+	}
+	again, err := p.openIdentity(ctx)
+	if err == nil && !bytes.Equal(again, raw) {
+		err = errors.New("decrypting gives something else")
+	}
+	if err != nil {
+		if host, aerr := p.at(p.credentialPath()); aerr == nil {
+			_ = os.Remove(host)
+		}
+		return "", fmt.Errorf("check the encrypted identity: %w", err)
+	}
+	return "encrypted for this machine", nil
+}
+
+// openIdentity reads the installed identity.
+func (p *Plan) openIdentity(ctx context.Context) ([]byte, error) {
+	host, err := p.at(p.credentialPath())
+	if err != nil {
+		return nil, err
+	}
+	if !p.sealed {
+		raw, err := os.ReadFile(host)
+		if err != nil {
+			return nil, fileFault("read", host, err)
+		}
+		return raw, nil
+	}
+	raw, err := p.o.Runner(ctx, p.command("systemd-creds", "decrypt", "--name="+p.o.Credential, host, "-"))
+	if err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return nil, commandFault("decrypt "+host, err)
+		}
+		var failed *CommandError
+		if !errors.As(err, &failed) {
+			return nil, err
+		}
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the credential " + host + " cannot be decrypted", Err: err,
+			Hint: "it opens only on the machine that made it; with a copy of the identity, put it at " + p.linkPath() +
+				" and move the credential away, then run: dreamcore deploy",
+		}
+	}
+	return raw, nil
+}
+
+// withIdentity calls do with an environment in which our own program finds the
+// identity as it would as a service. The plain identity is in memory only.
+func (p *Plan) withIdentity(ctx context.Context, do func(env []string) error) (err error) {
+	raw, err := p.openIdentity(ctx)
+	if err != nil {
+		return err
+	}
+	run, err := p.at("/run")
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(run, "dreamcore-deploy-")
+	if err != nil {
+		return fileFault("make a directory in", run, err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.WriteFile(filepath.Join(dir, p.o.Credential), raw, 0o600); err != nil {
+		return fileFault("write to", dir, err)
+	}
+	return do(append(p.environ(), credentialsVar+"="+dir))
+}
+
+// hasSecret tells whether the state directory has a sealed secret.
+func (p *Plan) hasSecret(name string) bool {
+	_, fi, err := p.lstat(filepath.Join(p.o.Settings.State, secretsDir, name+sealedSuffix))
+	return err == nil && fi != nil
+}

@@ -1,0 +1,186 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
+)
+
+// agentDir and volumesDir are where the service keeps these in its state
+// directory.
+const (
+	agentDir   = "agent"
+	volumesDir = "volumes"
+)
+
+// modelKeyVar is where setup looks for the key of the model API.
+const modelKeyVar = secret.AnthropicKey
+
+// chooseAgent finds out which agent setup should take, and returns the program
+// that must be copied first because the unit hides its place from the service:
+// the vendor's installer puts it into a home directory.
+func (p *Plan) chooseAgent() (copied string, err error) {
+	if p.offline {
+		return "", nil
+	}
+	found, err := p.findAgent()
+	if err != nil || found == "" {
+		return "", err
+	}
+	if hidden(found) {
+		p.claude = AgentFile
+		return found, nil
+	}
+	if p.o.Claude != "" {
+		p.claude = found
+	}
+	return "", nil
+}
+
+// findAgent is the agent that setup would take, "" where it installs one.
+func (p *Plan) findAgent() (string, error) {
+	if p.o.Claude != "" {
+		bin, err := agent.Locate(p.o.Claude)
+		return bin.Path, err
+	}
+	if bin, err := p.recorded(); err == nil {
+		return bin.Path, nil
+	}
+	bin, err := agent.Locate("")
+	if err != nil {
+		return "", nil // setup installs one
+	}
+	return bin.Path, nil
+}
+
+func (p *Plan) recorded() (agent.Binary, error) {
+	dir, err := p.at(filepath.Join(p.o.Settings.State, agentDir))
+	if err != nil {
+		return agent.Binary{}, err
+	}
+	return agent.Recorded(dir)
+}
+
+// setup runs the installed program's own setup: secrets, volumes, agent.
+type setup struct{ plan *Plan }
+
+func (s *setup) name() string { return setupStep }
+
+func (s *setup) command() Command {
+	p := s.plan
+	args := []string{ProgramFile, "setup", "--yes", "--json", "--config", ConfigFile}
+	if p.o.KeyFile != "" {
+		args = append(args, "--anthropic-key-file", p.o.KeyFile)
+	}
+	if p.claude != "" {
+		args = append(args, "--claude", p.claude)
+	}
+	c := p.command(args...)
+	if p.o.KeyFile == "-" {
+		c.Stdin = p.o.Stdin
+	}
+	return c
+}
+
+func (s *setup) item() Item {
+	return Item{Kind: "command", Note: "with the identity in " + credentialsVar, Commands: []string{s.command().String()}}
+}
+
+func (s *setup) check(context.Context) (Status, error) {
+	p := s.plan
+	ready := p.hasSecret(secret.InternalSecret) && (p.hasSecret(modelSecret) || p.o.KeyFile == "" && p.o.Key == "")
+	for _, v := range []string{volume.Data, volume.Global} {
+		host, err := p.at(filepath.Join(p.o.Settings.State, volumesDir, v))
+		if err != nil {
+			return "", err
+		}
+		_, err = os.Stat(host)
+		ready = ready && err == nil
+	}
+	bin, err := p.recorded()
+	if err != nil || !ready || p.claude != "" && bin.Path != p.claude {
+		return Ran, nil
+	}
+	return Unchanged, nil
+}
+
+func (s *setup) apply(ctx context.Context) (detail string, err error) {
+	err = s.plan.withIdentity(ctx, func(env []string) error {
+		cmd := s.command()
+		cmd.Env = env
+		if s.plan.o.Key != "" { // nobody else gets it
+			cmd.Env = append(slices.Clone(env), modelKeyVar+"="+s.plan.o.Key)
+		}
+		out, err := s.plan.o.Runner(ctx, cmd)
+		if err != nil {
+			return setupFault(err)
+		}
+		detail = describeSetup(out)
+		return nil
+	})
+	return detail, err
+}
+
+// setupFault is what setup itself said, where it did.
+func setupFault(err error) error {
+	var failed *CommandError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	var fault error
+	for line := range strings.Lines(failed.Stderr) { // lines of the log among them
+		var said struct {
+			Error string         `json:"error"`
+			Code  dreamcore.Code `json:"code"`
+			Hint  string         `json:"hint"`
+		}
+		if json.Unmarshal([]byte(line), &said) == nil && said.Code != "" {
+			fault = &dreamcore.Error{Code: said.Code, Message: said.Error, Hint: said.Hint}
+		}
+	}
+	if fault != nil {
+		return fault
+	}
+	return commandFault("set the service up", err)
+}
+
+// describeSetup tells what setup made.
+func describeSetup(out []byte) string {
+	var result struct {
+		Steps []struct{ Name, Status string } `json:"steps"`
+	}
+	if json.Unmarshal(out, &result) != nil {
+		return ""
+	}
+	var made []string
+	for _, s := range result.Steps {
+		if s.Status != "exists" {
+			made = append(made, s.Name+" "+s.Status)
+		}
+	}
+	return strings.Join(made, ", ")
+}
+
+// InternalSecret is the secret that clients of the installed service send.
+func (p *Plan) InternalSecret(ctx context.Context) (value string, err error) {
+	err = p.withIdentity(ctx, func(env []string) error {
+		cmd := p.command(ProgramFile, "secret", "show", secret.InternalSecret, secret.InternalKey, "--config", ConfigFile)
+		cmd.Env = env
+		out, err := p.o.Runner(ctx, cmd)
+		value = strings.TrimSpace(string(out))
+		if err != nil {
+			return setupFault(err)
+		}
+		return nil
+	})
+	return value, err
+}

@@ -1,0 +1,194 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
+)
+
+// Names of the checks that others need.
+const (
+	NameRoot    = "root"
+	NameCgroups = "cgroups"
+)
+
+// Machine are the checks that need nothing but the machine. state is the state
+// directory, listen the address of the service, unlimited what cannot be limited
+// without root.
+func Machine(state, listen string, unlimited []string) []Check {
+	return []Check{
+		{Name: "kernel", Run: func(context.Context) (string, error) { return kernel() }},
+		{Name: NameRoot, Run: func(context.Context) (string, error) { return root(os.Geteuid(), unlimited) }},
+		{Name: NameCgroups, Run: func(context.Context) (string, error) { return cgroups(os.Geteuid()) }},
+		{Name: "namespaces", Run: func(context.Context) (string, error) { return namespaces("/proc/self/ns") }},
+		{Name: "memory", Run: func(context.Context) (string, error) { return memory() }},
+		{Name: "disk", Run: func(context.Context) (string, error) { return disk(state) }},
+		{Name: "clock", Run: func(context.Context) (string, error) { return clock(time.Now()) }},
+		{Name: "port", Run: func(ctx context.Context) (string, error) { return port(ctx, listen) }},
+	}
+}
+
+// Kernel releases: gVisor's oldest, and those whose cgroup v2 device rules
+// corrupt memory.
+var (
+	oldestKernel = [2]int{4, 14}
+	badFrom      = [2]int{6, 17}
+	badBefore    = [2]int{7, 2}
+)
+
+func kernel() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	return judgeKernel(unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:]))
+}
+
+func judgeKernel(release, machine string) (string, error) {
+	detail := "Linux " + release + ", " + machine
+	v, ok := parseKernel(release)
+	switch {
+	case !ok:
+		return "", &Concern{Message: detail + ": a release of unknown form", Fix: "use Linux 4.14 or later"}
+	case less(v, oldestKernel):
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: detail + " is too old for gVisor", Hint: "use Linux 4.14 or later"}
+	case !less(v, badFrom) && less(v, badBefore):
+		return detail + " (its cgroup v2 device rules are faulty; gVisor does not use them)", nil
+	}
+	return detail, nil
+}
+
+func parseKernel(release string) (v [2]int, ok bool) {
+	parts := strings.SplitN(release, ".", 3)
+	if len(parts) < 2 {
+		return v, false
+	}
+	minor := strings.TrimRightFunc(parts[1], func(r rune) bool { return r < '0' || r > '9' })
+	var err1, err2 error
+	v[0], err1 = strconv.Atoi(parts[0])
+	v[1], err2 = strconv.Atoi(minor)
+	return v, err1 == nil && err2 == nil
+}
+
+func less(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
+
+func root(euid int, unlimited []string) (string, error) {
+	if euid != 0 {
+		return "", &Concern{
+			Message: fmt.Sprintf("this is user %d; without root, these limits of sandboxes cannot be enforced: %s", euid, strings.Join(unlimited, ", ")),
+			Fix:     "run: sudo dreamcore doctor (serve then does without --allow-unlimited)",
+		}
+	}
+	return "this is root", nil
+}
+
+func cgroups(euid int) (string, error) {
+	if euid != 0 {
+		return "only root uses them", nil
+	}
+	h, err := cgroup.Detect()
+	if err != nil {
+		return "", &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "sandboxes cannot be bounded", Err: err,
+			Hint: "mount cgroup v2 (or v1 with memory, pids and cpu) at /sys/fs/cgroup",
+		}
+	}
+	return h.String(), nil
+}
+
+func namespaces(dir string) (string, error) {
+	var missing []string
+	for _, n := range []string{"ipc", "mnt", "net", "pid", "user", "uts"} {
+		if _, err := os.Lstat(filepath.Join(dir, n)); err != nil {
+			missing = append(missing, n)
+		}
+	}
+	if len(missing) > 0 {
+		return "", &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the kernel has no namespaces of the kinds " + strings.Join(missing, ", "),
+			Hint: "use a kernel with CONFIG_NAMESPACES and what is below it",
+		}
+	}
+	return "ipc, mnt, net, pid, user, uts", nil
+}
+
+// leastMemory is what the service and one sandbox with the agent take.
+const leastMemory = 1 << 30
+
+func memory() (string, error) {
+	var i unix.Sysinfo_t
+	if err := unix.Sysinfo(&i); err != nil {
+		return "", err
+	}
+	total := uint64(i.Totalram) * uint64(i.Unit)
+	detail := fmt.Sprintf("%.1f GiB", float64(total)/(1<<30))
+	if total < leastMemory {
+		return "", &Concern{Message: detail + ": little for an agent, which takes some 0.3 GiB at work", Fix: "use a machine with 2 GiB or more"}
+	}
+	return detail, nil
+}
+
+// Free disk that a check wants: below the first nothing works, below the
+// second not for long.
+const (
+	diskFail = 32 << 20
+	diskWarn = 2 << 30
+)
+
+func disk(state string) (string, error) {
+	dir := state
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == "/" || dir == "." {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot look at the disk of " + state, Err: err, Hint: "name another directory with --state DIR"}
+	}
+	free := fs.Bavail * uint64(fs.Bsize)
+	detail := fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), state)
+	switch {
+	case free < diskFail:
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: detail, Hint: "free some space, or name a directory on another disk with --state DIR"}
+	case free < diskWarn || fs.Files > 0 && fs.Ffree < 10_000:
+		return "", &Concern{Message: fmt.Sprintf("%s, %d files", detail, fs.Ffree), Fix: "free some space: the agent alone takes 0.4 GiB, and projects grow"}
+	}
+	return detail, nil
+}
+
+// earliest is a time that has passed for certain: certificates of the model
+// API are not valid for a clock before it.
+var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func clock(now time.Time) (string, error) {
+	if now.Before(earliest) {
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the clock says " + now.UTC().Format(time.RFC3339), Hint: "set the clock, for instance with: timedatectl set-ntp true"}
+	}
+	return now.UTC().Format(time.RFC3339), nil
+}
+
+func port(ctx context.Context, listen string) (string, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return "", &Concern{Message: listen + " is in use, perhaps by the service itself", Fix: "if not: name another address with serve --listen HOST:PORT"}
+	}
+	if err != nil {
+		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot listen on " + listen, Err: err, Hint: "name another address with --listen HOST:PORT"}
+	}
+	return listen + " is free", ln.Close()
+}

@@ -1,0 +1,180 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testSecret = "4f9d1c2b7a6e5d3c8b9a0f1e2d3c4b5a"
+
+// server answers the contract as it should, except where lies has a handler
+// for a path.
+type server struct {
+	lies map[string]http.HandlerFunc
+}
+
+func (s server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if lie, ok := s.lies[r.URL.Path]; ok {
+		lie(w, r)
+		return
+	}
+	if r.URL.Path != "/health" && (r.Method != http.MethodPost || r.Header.Get(client.SecretHeader) != testSecret) {
+		reply(401, `{"error":"Unauthorized"}`)(w, r)
+		return
+	}
+	id := uuid.NewString()
+	switch r.URL.Path {
+	case "/health":
+		reply(200, `{"status":"healthy","app":"dreamcore","version":"1.0.0"}`)(w, r)
+	case "/test_sandbox_io":
+		reply(200, `{"success":true,"input":"hello","output":"hello","match":true}`)(w, r)
+	case "/test_gvisor":
+		reply(200, `{"success":true,"proc_version":"Linux version 4.19.0-gvisor\n","is_gvisor":true}`)(w, r)
+	case "/test_stream":
+		streamOf(time.Second, 5, true)(w, r)
+	case "/test_volume":
+		reply(200, fmt.Sprintf(`{"success":true,"test_id":%q,"written":"w-%s","read":"w-%[2]s","match":true}`, id, id))(w, r)
+	case "/test_auth":
+		reply(200, `{"success":true,"message":"hello"}`)(w, r)
+	}
+}
+
+func reply(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	}
+}
+
+// hang never answers.
+func hang(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+func startStream(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.WriteHeader(200)
+	w.(http.Flusher).Flush()
+}
+
+// streamOf sends n chunks with a pause before each but the first.
+func streamOf(pause time.Duration, n int, done bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		startStream(w)
+		for i := range n {
+			if i > 0 && !wait(r, pause) {
+				return // the client is gone, and must not see what it never asked for
+			}
+			if _, err := fmt.Fprintf(w, "id: %d\ndata: {\"count\":%d,\"timestamp\":1}\n\n", i+1, i+1); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+		}
+		if done {
+			io.WriteString(w, "data: {\"type\":\"done\"}\n\n")
+		}
+	}
+}
+
+// wait reports whether the client has stayed so long.
+func wait(r *http.Request, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+// script sends text as a stream.
+func script(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		startStream(w)
+		io.WriteString(w, text)
+	}
+}
+
+// inMemory is a transport that runs a handler over a pipe, so that a run takes
+// no time in a synctest bubble, where a socket would stop the clock.
+type inMemory struct{ handler http.Handler }
+
+func (m inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
+	pr, pw := io.Pipe()
+	w := &pipeWriter{header: http.Header{}, body: pw, head: make(chan int, 1)}
+	stop := context.AfterFunc(r.Context(), func() { pw.CloseWithError(context.Cause(r.Context())) })
+	go func() {
+		defer stop()
+		m.handler.ServeHTTP(w, r)
+		w.WriteHeader(http.StatusOK)
+		// A handler that returns because its client has gone ends no answer.
+		pw.CloseWithError(context.Cause(r.Context()))
+	}()
+	select {
+	case status := <-w.head:
+		return &http.Response{StatusCode: status, Header: w.sent, Body: pr, Request: r, ProtoMajor: 1, ProtoMinor: 1}, nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
+
+type pipeWriter struct {
+	header http.Header
+	sent   http.Header
+	body   *io.PipeWriter
+	head   chan int
+}
+
+func (w *pipeWriter) Header() http.Header { return w.header }
+func (w *pipeWriter) Flush()              {}
+func (w *pipeWriter) WriteHeader(status int) {
+	if w.sent == nil {
+		w.sent = w.header.Clone()
+		w.head <- status
+	}
+}
+func (w *pipeWriter) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(b)
+}
+
+func connect(t *testing.T, address, secret string, transport http.RoundTripper) *client.Client {
+	t.Helper()
+	e, err := client.ParseEndpoint(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(client.Options{Endpoint: e, Secret: secret, HTTP: &http.Client{Transport: transport}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// find returns the result of the gate called name.
+func find(t *testing.T, r Report, name string) Result {
+	t.Helper()
+	for _, g := range r.Gates {
+		if g.Name == name {
+			return g
+		}
+	}
+	t.Fatalf("no gate %s in %+v", name, r)
+	return Result{}
+}
+
+func contains(t *testing.T, what, text, want string) {
+	t.Helper()
+	if !strings.Contains(text, want) {
+		t.Errorf("%s is %q, want %q in it", what, text, want)
+	}
+}

@@ -1,0 +1,113 @@
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+)
+
+const (
+	leastChunks = 5
+	mostChunks  = 60
+	shortestGap = 500 * time.Millisecond
+	longestGap  = 2 * time.Second
+	// grace is how long the answer may take to end after its last event.
+	grace = 5 * time.Second
+)
+
+// errNoEnd ends a stream that goes on after its last event.
+var errNoEnd = errors.New("the answer does not end after its last event")
+
+// chunks judges the events of the test stream as they arrive.
+type chunks struct {
+	arrived []time.Time
+	done    bool
+	onDone  func() // called once, at the done event
+}
+
+// fault is what is wrong with a stream, as a sentence.
+type fault string
+
+func (f fault) Error() string { return string(f) }
+
+func checkStreaming(ctx context.Context, c Config) verdict {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	end := time.AfterFunc(time.Hour, func() { cancel(errNoEnd) })
+	end.Stop()
+	defer end.Stop()
+	s := chunks{onDone: func() { end.Reset(grace) }}
+	err := c.Client.TestStream(ctx, s.take)
+	var f fault
+	switch {
+	case errors.As(err, &f):
+		return failed(string(f))
+	case errors.Is(err, errNoEnd):
+		return failed(errNoEnd.Error())
+	case err != nil && len(s.arrived) > 0:
+		after := fmt.Sprintf("after %d chunks", len(s.arrived))
+		v := failedBy(fmt.Errorf("%s: %w", after, err))
+		v.until = ", " + after
+		return v
+	case err != nil:
+		return failedBy(err)
+	case !s.done:
+		return failed("the stream has no done event")
+	}
+	return s.verdict()
+}
+
+// take checks one event: counts from 1 without gaps, then done, then nothing.
+func (s *chunks) take(a client.Arrival) error {
+	var event map[string]json.RawMessage
+	if err := json.Unmarshal(a.Event, &event); err != nil {
+		return fault("an event is no JSON object: " + quote(string(a.Event)))
+	}
+	count, isChunk := event["count"]
+	kind := string(event["type"])
+	switch {
+	case s.done:
+		return fault("an event after done: " + quote(string(a.Event)))
+	case kind == `"done"`:
+		s.done = true
+		s.onDone()
+		return nil
+	case kind == `"error"` || !isChunk:
+		return fault("neither a chunk nor done: " + quote(string(a.Event)))
+	}
+	want := len(s.arrived) + 1
+	if string(count) != strconv.Itoa(want) {
+		return fault(fmt.Sprintf("chunk %d has the count %s", want, quote(string(count))))
+	}
+	if want > mostChunks {
+		return fault(fmt.Sprintf("more than %d chunks", mostChunks))
+	}
+	s.arrived = append(s.arrived, a.At)
+	return nil
+}
+
+// verdict judges the times between chunks.
+func (s *chunks) verdict() verdict {
+	n := len(s.arrived)
+	if n < leastChunks {
+		return failed(fmt.Sprintf("%d chunks, not %d", n, leastChunks))
+	}
+	if s.arrived[n-1].Sub(s.arrived[0]) < shortestGap {
+		return failed(fmt.Sprintf("all %d chunks came at once: something holds the stream back", n))
+	}
+	low, high := time.Duration(1<<62), time.Duration(0)
+	for i := 1; i < n; i++ {
+		gap := s.arrived[i].Sub(s.arrived[i-1])
+		if gap < shortestGap || gap > longestGap {
+			return failed(fmt.Sprintf("chunk %d came %s after the one before, not 0.5 to 2 s", i+1, term.Duration(gap)))
+		}
+		low, high = min(low, gap), max(high, gap)
+	}
+	return passed(fmt.Sprintf("%d chunks, %.2f to %.2f s apart", n, low.Seconds(), high.Seconds()))
+}

@@ -1,0 +1,353 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// A backup is a tar:
+//
+//	dreamcore-backup.json    what it is
+//	config.yaml              of the state directory, where there is one
+//	volumes/NAME/…           every volume but that of the projects
+//	users/U/projects/P/…     each project, followed by
+//	homes/U/P.session        the conversation that the agent has there, and
+//	homes/U/P/…              its home
+//	jobs/JOB.ndjson          event logs, when they are asked for
+//	secrets/…                sealed secrets, when they are asked for
+//	MANIFEST                 a line for each entry, with its hash
+const (
+	labelName    = "dreamcore-backup.json"
+	manifestName = "MANIFEST"
+	configName   = "config.yaml"
+	homesDir     = "homes"
+	volumesDir   = "volumes"
+	jobsDir      = "jobs"
+	secretsDir   = "secrets"
+	identityFile = "identity"
+	sealed       = ".age"
+
+	labelFormat = 1
+)
+
+// label is the first entry of a backup.
+type label struct {
+	Format   int       `json:"format"`
+	App      string    `json:"app"`
+	Created  time.Time `json:"created"`
+	Secrets  bool      `json:"secrets"`
+	Identity bool      `json:"identity"`
+	Journals bool      `json:"journals"`
+}
+
+// BackupOptions say what else than projects and volumes a backup has.
+type BackupOptions struct {
+	Secrets  bool // sealed
+	Identity bool // what opens them
+	Journals bool
+	Force    bool // replace a file of that name
+}
+
+// Backup writes everything of an installation to dest, a .tar, .tar.gz or
+// .tar.zst, while it is in use: each project is as it was between two changes,
+// or, when it stays in use, as its newest version has it, and the report says
+// so. dest is there when it is whole.
+func (d *Depot) Backup(ctx context.Context, dest string, opts BackupOptions) (report Report, err error) {
+	if formatOf(dest) == notTar {
+		return report, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "a backup is one file", Hint: "name it .tar, .tar.gz or .tar.zst, such as backup.tar.zst"}
+	}
+	if opts.Identity && !opts.Secrets {
+		return report, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the identity without the secrets opens nothing", Hint: "run: dreamcore backup --with-secrets --with-identity " + dest}
+	}
+	refs, err := d.refs(ctx, Scope{})
+	if err != nil {
+		return report, err
+	}
+	file, err := openSink(dest, opts.Force, Owner{UID: os.Geteuid(), GID: os.Getegid()})
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, file.close()) }()
+	out, err := newListed(file, d.opts.StateDir)
+	if err != nil {
+		return report, fileError("write", d.opts.StateDir, err)
+	}
+	defer func() { err = errors.Join(err, out.closeList()) }()
+	b := &backup{depot: d, ctx: ctx, out: out, report: &report}
+	text, err := json.Marshal(label{labelFormat, dreamcore.AppName, time.Now().UTC(), opts.Secrets, opts.Identity, opts.Journals})
+	if err != nil {
+		return report, err
+	}
+	if err := putText(ctx, out, labelName, fileMode, text); err != nil {
+		return report, fileError("write", dest, err)
+	}
+	steps := []func() error{b.config, b.volumes, func() error { return b.projects(refs) }}
+	if opts.Journals {
+		steps = append(steps, func() error {
+			return b.files(jobsDir, func(name string) bool { return filepath.Ext(name) == ".ndjson" })
+		})
+	}
+	if opts.Secrets {
+		steps = append(steps, func() error {
+			return b.files(secretsDir, func(name string) bool {
+				return filepath.Ext(name) == sealed || name == identityFile && opts.Identity
+			})
+		})
+	}
+	for _, step := range append(steps, out.list) {
+		if err := step(); err != nil {
+			return report, fileError("write", dest, err)
+		}
+	}
+	return report, out.finish()
+}
+
+type backup struct {
+	depot  *Depot
+	ctx    context.Context
+	out    sink
+	report *Report
+}
+
+// skip notes what is left out of something that is no project.
+func (b *backup) skip(prefix string) volume.Skip {
+	r := Result{}
+	return func(path, reason string) {
+		const enough = 1000
+		if len(b.report.Notes) >= enough {
+			if len(b.report.Notes) == enough {
+				b.report.Notes = append(b.report.Notes, "and more")
+			}
+			return
+		}
+		r.Notes = nil
+		r.skip(prefix+path, reason)
+		b.report.Notes = append(b.report.Notes, r.Notes...)
+	}
+}
+
+func (b *backup) config() error {
+	raw, err := os.ReadFile(filepath.Join(b.depot.opts.StateDir, configName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return putText(b.ctx, b.out, configName, fileMode, raw)
+}
+
+func (b *backup) volumes() error {
+	infos, err := b.depot.volumes.List()
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if i.Name == volume.Data {
+			continue
+		}
+		root, err := b.depot.volumes.OpenVolume(i.Name)
+		if err != nil {
+			return err
+		}
+		prefix := volumesDir + "/" + i.Name
+		err = b.tree(root, prefix)
+		if err = errors.Join(err, root.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tree writes all of a directory.
+func (b *backup) tree(root *os.Root, prefix string) error {
+	if _, err := b.out.put(b.ctx, volume.Entry{Path: prefix, Mode: fs.ModeDir | 0o755, Modified: time.Now()}, nil); err != nil {
+		return err
+	}
+	skip := b.skip(prefix + "/")
+	for e, err := range volume.Walk(b.ctx, root, skip) {
+		if err != nil {
+			return err
+		}
+		src := io.NopCloser(bytes.NewReader(nil))
+		if e.Mode.IsRegular() {
+			f, err := e.Open()
+			if err != nil {
+				skip(e.Path, "it cannot be read")
+				continue
+			}
+			src = f
+		}
+		path := e.Path
+		e.Path = prefix + "/" + path
+		_, err := b.out.put(b.ctx, e, src)
+		src.Close()
+		if errors.Is(err, errChanged) {
+			skip(path, err.Error())
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *backup) projects(refs []ref) error {
+	for i, r := range refs {
+		b.depot.opts.Progress(Progress{Done: i, Total: len(refs), Project: r.project})
+		result, err := b.depot.exportProject(b.ctx, r, b.out)
+		if err != nil {
+			return err
+		}
+		b.report.Projects = append(b.report.Projects, result)
+		if err := b.home(r); err != nil {
+			return err
+		}
+	}
+	b.depot.opts.Progress(Progress{Done: len(refs), Total: len(refs)})
+	return nil
+}
+
+func (b *backup) home(r ref) error {
+	home, err := b.depot.volumes.FindHome(b.ctx, r.user, r.project)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	prefix := homesDir + "/" + string(r.user) + "/" + string(r.project)
+	if id := home.Session(); id != "" {
+		if err := putText(b.ctx, b.out, prefix+".session", fileMode, []byte(id+"\n")); err != nil {
+			return err
+		}
+	}
+	return b.tree(home.Root(), prefix)
+}
+
+// files writes files of ours that lie in a directory of the state.
+func (b *backup) files(dir string, wanted func(string) bool) error {
+	entries, err := os.ReadDir(filepath.Join(b.depot.opts.StateDir, dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !wanted(e.Name()) {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(b.depot.opts.StateDir, dir, e.Name()), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err == nil {
+			_, err = b.out.put(b.ctx, volume.Entry{Path: dir + "/" + e.Name(), Mode: fileMode, Size: info.Size(), Modified: info.ModTime()}, io.LimitReader(f, info.Size()))
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Contents is what a backup that was checked holds.
+type Contents struct {
+	Created  time.Time `json:"created"`
+	Entries  int       `json:"entries"`
+	Bytes    int64     `json:"bytes"`
+	Projects int       `json:"projects"`
+	Secrets  bool      `json:"secrets"`
+	Identity bool      `json:"identity"`
+	Journals bool      `json:"journals"`
+}
+
+// Check reads a whole backup and compares everything in it with its manifest.
+// CodeInvalid: it is damaged, not complete, or no backup.
+func Check(ctx context.Context, src string) (c Contents, err error) {
+	t, err := openTar(src)
+	if err != nil {
+		return c, err
+	}
+	defer t.close()
+	found := newFound()
+	projects := map[ref]bool{}
+	for {
+		if err := ctx.Err(); err != nil {
+			return c, err
+		}
+		e, err := t.next()
+		if err == io.EOF {
+			return c, damaged(src, errors.New("it has no manifest at its end"))
+		}
+		if err != nil {
+			return c, err
+		}
+		if c.Entries == 0 {
+			if err := c.read(e, t, found); err != nil {
+				return c, notBackup(src, err)
+			}
+			c.Entries++
+			continue
+		}
+		if e.Path == manifestName {
+			c.Projects = len(projects)
+			return c, found.compare(src, t)
+		}
+		size, sum, err := hashOf(t)
+		if err != nil {
+			return c, damaged(src, err)
+		}
+		found.add(line(e, size, sum))
+		c.Entries++
+		c.Bytes += size
+		if r, _, ok := parseProject(e.Path); ok {
+			projects[r] = true
+		}
+	}
+}
+
+func (c *Contents) read(e volume.Entry, r io.Reader, found *found) error {
+	if e.Path != labelName {
+		return errors.New("it does not begin with " + labelName)
+	}
+	const longest = 4096 // bytes
+	raw, err := io.ReadAll(io.LimitReader(r, longest))
+	if err != nil {
+		return err
+	}
+	var l label
+	if err := json.Unmarshal(raw, &l); err != nil {
+		return err
+	}
+	if l.App != dreamcore.AppName || l.Format != labelFormat {
+		return errors.New("it is of another program or a later version")
+	}
+	size, sum, err := hashOf(bytes.NewReader(raw))
+	found.add(line(e, size, sum))
+	c.Created, c.Secrets, c.Identity, c.Journals = l.Created, l.Secrets, l.Identity, l.Journals
+	return err
+}
+
+func notBackup(src string, err error) error {
+	if _, ok := errors.AsType[*dreamcore.Error](err); ok {
+		return err
+	}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: src + " is no backup", Hint: "projects alone are taken in with: dreamcore import " + src, Err: err}
+}

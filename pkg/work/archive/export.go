@@ -1,0 +1,228 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// Export writes projects with their versions to dest: a tar when it is named
+// .tar, .tar.gz or .tar.zst, else a directory. CodeConflict: dest is there;
+// force replaces a tar.
+func (d *Depot) Export(ctx context.Context, scope Scope, dest string, force bool) (report Report, err error) {
+	refs, err := d.refs(ctx, scope)
+	if err != nil {
+		return report, err
+	}
+	out, err := openSink(dest, force, *d.opts.Owner)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, out.close()) }()
+	if report.Projects, err = d.exportAll(ctx, refs, out); err != nil {
+		return report, err
+	}
+	return report, out.finish()
+}
+
+func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink) (results []Result, err error) {
+	for i, r := range refs {
+		d.opts.Progress(Progress{Done: i, Total: len(refs), Project: r.project})
+		result, err := d.exportProject(ctx, r, out)
+		if err != nil {
+			return results, err
+		}
+		results = append(results, result)
+	}
+	d.opts.Progress(Progress{Done: len(refs), Total: len(refs)})
+	return results, nil
+}
+
+// exportProject writes one project, as it is between two changes, or, when it
+// stays in use, as its newest version has it.
+func (d *Depot) exportProject(ctx context.Context, r ref, out sink) (result Result, err error) {
+	result = Result{User: r.user, Project: r.project, State: Copied}
+	w := &exporter{ctx: ctx, out: out, ref: r, result: &result}
+	unlock, err := d.lock(ctx, r)
+	switch {
+	case dreamcore.CodeOf(err) == dreamcore.CodeConflict && ctx.Err() == nil:
+		result.note("in use: taken from its newest version")
+		err = d.exportVersion(w)
+	case err != nil:
+	default:
+		defer unlock()
+		err = d.exportFiles(w)
+	}
+	if err == nil {
+		err = d.exportHistory(w)
+	}
+	if err != nil && w.broken == nil {
+		// It cannot be read. What is in the archive of it is sound, and said
+		// to be not all.
+		err = result.fail(ctx, err)
+	}
+	return result, err
+}
+
+type exporter struct {
+	ctx    context.Context
+	out    sink
+	ref    ref
+	result *Result
+	broken error // of writing: nothing more can be written
+}
+
+// leftOut reports whether a file does not leave with the project, and notes it.
+func (w *exporter) leftOut(path string) bool {
+	reason, out := LeftOut(path)
+	if reason != "" {
+		w.result.skip(path, reason)
+	}
+	return out
+}
+
+// put writes an entry of the project.
+func (w *exporter) put(e volume.Entry, src io.Reader) error {
+	e = harmless(e)
+	e.Path = w.ref.path() + "/" + e.Path
+	_, err := w.out.put(w.ctx, e, src)
+	if errors.Is(err, errChanged) {
+		w.result.note(err.Error() + ": " + e.Path)
+		return nil
+	}
+	switch dreamcore.CodeOf(err) {
+	case dreamcore.CodeInvalid: // a directory does not take what a tar does
+		w.result.skip(e.Path, "its path is not one of a project, or too long")
+		return nil
+	case dreamcore.CodeTooLarge: // one project; the others have room of their own
+		return err
+	}
+	w.broken = err
+	return err
+}
+
+func (d *Depot) exportFiles(w *exporter) error {
+	p, err := d.volumes.Find(w.ref.user, w.ref.project)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	info, err := p.Root().Stat(".")
+	if err != nil {
+		return err
+	}
+	if _, err := w.out.put(w.ctx, volume.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: info.ModTime()}, nil); err != nil {
+		w.broken = err
+		return err
+	}
+	left := int64(volume.MaxCopyBytes)
+	for e, err := range volume.Walk(w.ctx, p.Root(), w.result.skip) {
+		if err != nil {
+			return err
+		}
+		if w.leftOut(e.Path) {
+			continue
+		}
+		if !e.Mode.IsRegular() {
+			if err := w.put(e, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		if e.Size > left {
+			w.result.skip(e.Path, "the project is larger than 4 GiB")
+			continue
+		}
+		f, err := e.Open()
+		if err != nil {
+			w.result.skip(e.Path, "it cannot be read")
+			continue
+		}
+		err = w.put(e, f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+		left -= e.Size
+		w.result.Files++
+		w.result.Bytes += e.Size
+	}
+	return nil
+}
+
+func (d *Depot) exportVersion(w *exporter) error {
+	items, _, err := d.versions.Items(w.ctx, w.ref.user, w.ref.project)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if _, err := w.out.put(w.ctx, volume.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: now}, nil); err != nil {
+		w.broken = err
+		return err
+	}
+	left := int64(volume.MaxCopyBytes)
+	for _, i := range items {
+		if w.leftOut(i.Path) {
+			continue
+		}
+		if i.Size > left {
+			w.result.skip(i.Path, "the project is larger than 4 GiB")
+			continue
+		}
+		left -= i.Size
+		r, err := i.Open()
+		if err != nil {
+			return err
+		}
+		e := volume.Entry{Path: i.Path, Mode: i.Mode, Size: i.Size, Modified: now}
+		if i.Mode&fs.ModeSymlink != 0 {
+			target, err := io.ReadAll(io.LimitReader(r, dreamcore.MaxPathBytes))
+			if err != nil {
+				return errors.Join(err, r.Close())
+			}
+			e.Link, e.Size = string(target), 0
+		} else {
+			w.result.Files++
+			w.result.Bytes += i.Size
+		}
+		if err := errors.Join(w.put(e, r), r.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Depot) exportHistory(w *exporter) error {
+	count, err := d.versions.Count(w.ctx, w.ref.user, w.ref.project)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	first := true
+	return d.versions.Copy(w.ctx, w.ref.user, w.ref.project, func(name string, size int64, r io.Reader) error {
+		if first {
+			first = false
+			// Without this directory Git takes none for a repository.
+			for _, dir := range []string{gitDir, gitDir + "/objects", gitDir + "/refs"} {
+				if err := w.put(volume.Entry{Path: dir, Mode: fs.ModeDir | 0o755, Modified: now}, nil); err != nil {
+					return err
+				}
+			}
+			w.result.Versions = count
+		}
+		return w.put(volume.Entry{Path: gitDir + "/" + name, Mode: 0o644, Size: size, Modified: now}, r)
+	})
+}
+
+// putText writes a file that is in memory.
+func putText(ctx context.Context, out sink, path string, mode os.FileMode, text []byte) error {
+	_, err := out.put(ctx, volume.Entry{Path: path, Mode: mode, Size: int64(len(text)), Modified: time.Now()}, bytes.NewReader(text))
+	return err
+}

@@ -1,0 +1,132 @@
+package archive
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"hash"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// The manifest of a backup has a line for each entry, with its path: names that
+// sandboxes have chosen, of every project. So it is never in memory as a whole.
+
+// listed keeps a manifest of what is written, in a file without a name.
+type listed struct {
+	sink
+	file *os.File
+	buf  *bufio.Writer
+	size int64
+}
+
+// newListed makes a sink keep a manifest, in a file in dir until then. closeList
+// must be called.
+func newListed(s sink, dir string) (*listed, error) {
+	f, err := os.CreateTemp(dir, ".manifest-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &listed{sink: s, file: f, buf: bufio.NewWriterSize(f, 64<<10)}, nil
+}
+
+func (l *listed) put(ctx context.Context, e volume.Entry, src io.Reader) ([]byte, error) {
+	c := &counter{r: src}
+	var r io.Reader
+	if src != nil {
+		r = c
+	}
+	sum, err := l.sink.put(ctx, e, r)
+	if err == nil || errors.Is(err, errChanged) {
+		size := e.Size
+		if err != nil && e.Size <= spoolBytes {
+			size = min(c.n, spoolBytes)
+		}
+		n, writeErr := l.buf.WriteString(line(e, size, sum))
+		l.size += int64(n)
+		if writeErr != nil {
+			return sum, errors.Join(err, writeErr)
+		}
+	}
+	return sum, err
+}
+
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// list writes the manifest.
+func (l *listed) list() error {
+	if err := l.buf.Flush(); err != nil {
+		return err
+	}
+	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	_, err := l.sink.put(context.Background(), volume.Entry{Path: manifestName, Mode: fileMode, Size: l.size, Modified: time.Now()}, io.LimitReader(l.file, l.size))
+	return err
+}
+
+func (l *listed) closeList() error { return l.file.Close() }
+
+// found is what a backup holds, to be compared with its manifest: of each line a
+// few bytes of its hash, which name the first that differs, and the hash of all.
+type found struct {
+	all   hash.Hash
+	lines []uint64
+}
+
+func newFound() *found { return &found{all: sha256.New()} }
+
+func (f *found) add(line string) {
+	_, _ = io.WriteString(f.all, line)
+	f.lines = append(f.lines, shortSum(line))
+}
+
+func shortSum(line string) uint64 {
+	sum := sha256.Sum256([]byte(line))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// maxLine bounds a line of a manifest: a path and a link, both quoted.
+const maxLine = 1 << 20
+
+// compare reads the manifest of a backup.
+func (f *found) compare(src string, manifest io.Reader) error {
+	want := sha256.New()
+	lines := bufio.NewScanner(io.TeeReader(manifest, want))
+	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	n := 0
+	for ; lines.Scan(); n++ {
+		if n == len(f.lines) {
+			return damaged(src, errors.New("it holds less than its manifest"))
+		}
+		if shortSum(lines.Text()+"\n") != f.lines[n] {
+			fields := strings.SplitN(lines.Text(), " ", 5)
+			return damaged(src, errors.New("it differs from its manifest at "+fields[len(fields)-1]))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return damaged(src, err)
+	}
+	if n < len(f.lines) || string(want.Sum(nil)) != string(f.all.Sum(nil)) {
+		return damaged(src, errors.New("it differs from its manifest"))
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// discard is a sink that keeps only the manifest.
+type discard struct{ manifest bytes.Buffer }
+
+func (d *discard) put(_ context.Context, e volume.Entry, src io.Reader) ([]byte, error) {
+	if e.Path != manifestName {
+		return make([]byte, 32), nil
+	}
+	_, err := io.Copy(&d.manifest, src)
+	return nil, err
+}
+func (d *discard) finish() error { return nil }
+func (d *discard) close() error  { return nil }
+
+// held returns what is in use of the heap.
+func held() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestManifestsTakeLittleMemory has 100 MB of paths.
+func TestManifestsTakeLittleMemory(t *testing.T) {
+	out := &discard{}
+	dir := t.TempDir()
+	l, err := newListed(out, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("p", dreamcore.MaxPathBytes-10)
+	f := newFound()
+	const entries = 25_000
+	before := held()
+	for i := range entries {
+		e := volume.Entry{Path: fmt.Sprint(long, i), Mode: 0o644}
+		sum, err := l.put(t.Context(), e, strings.NewReader(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.add(line(e, 0, sum))
+	}
+	if grown := held() - before; grown > 4<<20 {
+		t.Errorf("%d MiB are held", grown>>20)
+	}
+	runtime.KeepAlive(f)
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Error("the manifest has a name:", left, err)
+	}
+	if err := l.list(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.closeList(); err != nil {
+		t.Fatal(err)
+	}
+	text := out.manifest.Bytes()
+	if err := f.compare("backup", bytes.NewReader(text)); err != nil {
+		t.Error(err)
+	}
+	for name, bad := range map[string]string{
+		"differs from its manifest at": strings.Replace(string(text), "ppp", "pqp", 1),
+		"less than its manifest":       string(text) + "file 644 0  \"x\" \"\"\n",
+		"differs from its manifest":    string(text[:len(text)-len(long)-200]),
+		"token too long":               strings.Repeat("x", 2*maxLine),
+	} {
+		if err := f.compare("backup", strings.NewReader(bad)); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %.200v", name, err)
+		}
+	}
+}

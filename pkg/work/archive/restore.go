@@ -1,0 +1,240 @@
+package archive
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+func hashOf(r io.Reader) (size int64, sum []byte, err error) {
+	h := sha256.New()
+	size, err = io.Copy(h, r)
+	return size, h.Sum(nil), err
+}
+
+// Restore puts everything of a backup in place, after it was checked. Projects
+// are made as by Import. CodeConflict: there are projects, or secrets of which
+// the backup has some; force replaces their files, and keeps their versions.
+func (d *Depot) Restore(ctx context.Context, src string, force bool) (report Report, err error) {
+	contents, err := Check(ctx, src)
+	if err != nil {
+		return report, err
+	}
+	spool, unlock, err := d.openImports()
+	if err != nil {
+		return report, err
+	}
+	defer unlock()
+	if !force {
+		if err := d.checkEmpty(ctx, contents); err != nil {
+			return report, err
+		}
+	}
+	in := &importer{depot: d, ctx: ctx, opts: ImportOptions{Force: force}, message: restoreMessage, report: &report}
+	o := &restorer{importer: in, force: force}
+	defer o.closeHome()
+	return report, errors.Join(readTar(ctx, src, spool, in, o.other), o.closeHome())
+}
+
+// checkEmpty refuses to mix a backup with what is here. What a restore that was
+// ended has made does not count.
+func (d *Depot) checkEmpty(ctx context.Context, c Contents) error {
+	refs, err := d.refs(ctx, Scope{})
+	if err != nil {
+		return err
+	}
+	hint := "restore into an empty state directory with --state DIR, or replace what is here with --force"
+	for _, r := range refs {
+		if d.status(r).By != restoreMessage {
+			return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "there are projects here already", Hint: hint}
+		}
+	}
+	if !c.Secrets {
+		return nil
+	}
+	found, _ := filepath.Glob(filepath.Join(d.opts.StateDir, secretsDir, "*"+sealed))
+	if len(found) > 0 {
+		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "there are secrets here already", Hint: hint}
+	}
+	return nil
+}
+
+// restorer takes what is no project.
+type restorer struct {
+	*importer
+	force  bool
+	home   *volume.Home // that is being filled
+	homeOf ref
+	filler *volume.Filler
+	unlock func()
+}
+
+func (o *restorer) other(e volume.Entry, src io.Reader) error {
+	parts := strings.SplitN(e.Path, "/", 4)
+	switch {
+	case parts[0] == homesDir && len(parts) >= 3:
+		return o.homeEntry(e, parts, src)
+	case parts[0] == volumesDir && len(parts) >= 2:
+		return o.volumeEntry(e, src)
+	case len(parts) == 2 && e.Mode.IsRegular() && parts[0] == jobsDir && filepath.Ext(e.Path) == ".ndjson",
+		len(parts) == 2 && e.Mode.IsRegular() && parts[0] == secretsDir && (filepath.Ext(e.Path) == sealed || parts[1] == identityFile),
+		e.Path == configName && e.Mode.IsRegular():
+		return o.ownFile(e, src)
+	case e.Path == labelName, e.Path == manifestName:
+		return nil
+	}
+	return o.importer.other(e, src)
+}
+
+// ownFile writes a file of the state directory, whole or not at all. One that
+// is there is kept without force.
+func (o *restorer) ownFile(e volume.Entry, src io.Reader) error {
+	dest := filepath.Join(o.depot.opts.StateDir, filepath.FromSlash(e.Path))
+	if _, err := os.Lstat(dest); err == nil && !o.force {
+		if e.Path == configName || strings.HasPrefix(e.Path, secretsDir+"/") {
+			o.note(fmt.Sprintf("%q is here already and was kept", e.Path))
+		}
+		return nil
+	}
+	err := os.MkdirAll(filepath.Dir(dest), dirMode)
+	if err == nil {
+		err = writeFile(dest, src)
+	}
+	if err != nil {
+		return fileError("write", dest, err)
+	}
+	return nil
+}
+
+func writeFile(dest string, src io.Reader) error {
+	f, err := os.CreateTemp(filepath.Dir(dest), ".restore-*")
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, src)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), dest)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(f.Name()))
+	}
+	return err
+}
+
+// homeEntry fills the homes of projects; each is locked while that goes on.
+func (o *restorer) homeEntry(e volume.Entry, parts []string, src io.Reader) error {
+	user, err := dreamcore.ParseUserID(parts[1])
+	name, isSession := strings.CutSuffix(parts[2], ".session")
+	project, err2 := dreamcore.ParseProjectID(name)
+	if err != nil || err2 != nil {
+		return o.importer.other(e, src)
+	}
+	if err := o.openHome(ref{user, project}); err != nil {
+		return err
+	}
+	if o.home == nil {
+		return nil // of a project that was not taken in
+	}
+	if isSession && len(parts) == 3 {
+		const longest = 64 // bytes
+		raw, err := io.ReadAll(io.LimitReader(src, longest))
+		if err != nil {
+			return err
+		}
+		return o.home.SetSession(strings.TrimSpace(string(raw)))
+	}
+	if len(parts) < 4 {
+		return nil
+	}
+	e.Path = parts[3]
+	if _, _, err := o.filler.Put(o.ctx, e, src); err != nil {
+		if code := dreamcore.CodeOf(err); code != dreamcore.CodeInvalid && code != dreamcore.CodeTooLarge {
+			return err
+		}
+		o.note(fmt.Sprintf("%q left out: %v", e.Path, err))
+	}
+	return nil
+}
+
+func (o *restorer) openHome(r ref) error {
+	if o.filler != nil && r == o.homeOf {
+		return nil
+	}
+	if err := o.closeHome(); err != nil {
+		return err
+	}
+	o.homeOf = r
+	results := o.report.Projects
+	if len(results) == 0 || (ref{results[len(results)-1].User, results[len(results)-1].Project}) != r || results[len(results)-1].State != Copied {
+		return nil // its conversation goes on as it is
+	}
+	unlock, err := o.depot.lock(o.ctx, r)
+	if err != nil {
+		return err
+	}
+	home, err := o.depot.volumes.Home(r.user, r.project)
+	if err != nil {
+		unlock()
+		return err
+	}
+	o.home, o.unlock = home, unlock
+	return home.Fill(func(f *volume.Filler) error {
+		o.filler = f
+		return nil
+	})
+}
+
+func (o *restorer) closeHome() error {
+	if o.home == nil {
+		return nil
+	}
+	var err error
+	if o.filler != nil { // else it could not even be emptied
+		err = o.filler.Finish()
+	}
+	err = errors.Join(err, o.home.Close())
+	o.unlock()
+	o.home, o.filler, o.homeOf = nil, nil, ref{}
+	return err
+}
+
+// volumeEntry puts a file into a volume; one that is there is kept without
+// force.
+func (o *restorer) volumeEntry(e volume.Entry, src io.Reader) error {
+	_, rest, _ := strings.Cut(e.Path, "/")
+	name, path, _ := strings.Cut(rest, "/")
+	if name == volume.Data {
+		return o.importer.other(e, src)
+	}
+	if _, err := o.depot.volumes.Create(name); err != nil {
+		return err
+	}
+	if path == "" {
+		return nil
+	}
+	root, err := o.depot.volumes.OpenVolume(name)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	e.Path = path
+	err = volume.PutFile(o.ctx, root, e, src, o.force)
+	if code := dreamcore.CodeOf(err); code == dreamcore.CodeConflict {
+		return nil
+	} else if err != nil && code == dreamcore.CodeInvalid {
+		o.note(fmt.Sprintf("%q left out: %v", "volumes/"+rest, err))
+		return nil
+	}
+	return err
+}

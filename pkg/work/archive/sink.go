@@ -1,0 +1,398 @@
+package archive
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	slashpath "path"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// sink takes a tree, and is under its name only when it is whole.
+type sink interface {
+	// put writes an entry. src gives what a file holds; where that is not what
+	// its size says, errChanged is returned, and the tree stays sound.
+	put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error)
+	// finish writes everything to disk and gives it its name.
+	finish() error
+	// close ends the attempt; after finish it does nothing.
+	close() error
+}
+
+var errChanged = errors.New("it changed while it was read")
+
+// format is how a tar is compressed.
+type format int
+
+const (
+	notTar format = iota
+	plainTar
+	gzipTar
+	zstdTar
+)
+
+func formatOf(name string) format {
+	for suffix, f := range map[string]format{".tar": plainTar, ".tar.gz": gzipTar, ".tgz": gzipTar, ".tar.zst": zstdTar, ".tzst": zstdTar} {
+		if strings.HasSuffix(strings.ToLower(name), suffix) {
+			return f
+		}
+	}
+	return notTar
+}
+
+// openSink makes what becomes dest, and belongs to owner: a tar by its name, else a directory. One
+// that is there is CodeConflict, unless it is a tar that force replaces or an
+// empty directory.
+func openSink(dest string, force bool, owner Owner) (sink, error) {
+	dest, err := filepath.Abs(dest)
+	if err != nil {
+		return nil, fileError("write", dest, err)
+	}
+	info, err := os.Lstat(dest)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fileError("write", dest, err)
+	case formatOf(dest) != notTar && info.Mode().IsRegular() && force:
+	case formatOf(dest) == notTar && info.IsDir() && isEmpty(dest):
+	default:
+		hint := "name another, or remove it first"
+		if formatOf(dest) != notTar {
+			hint = "name another, or replace it with --force"
+		}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " exists already", Hint: hint}
+	}
+	part, lock, err := claim(dest)
+	if err != nil {
+		return nil, fileError("write", dest, err)
+	}
+	if formatOf(dest) != notTar {
+		s, err := newTarSink(dest, part, lock, owner)
+		if err != nil {
+			lock.Close()
+			return nil, fileError("write", dest, err)
+		}
+		return s, nil
+	}
+	s, err := newDirSink(dest, part, lock, owner)
+	if err != nil {
+		lock.Close()
+		return nil, fileError("write", dest, err)
+	}
+	return s, nil
+}
+
+func isEmpty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) == 0
+}
+
+// claim keeps others from writing the same. What a process that was killed has
+// left beside dest is taken away.
+func claim(dest string) (part string, lock *os.File, err error) {
+	base := filepath.Join(filepath.Dir(dest), "."+filepath.Base(dest))
+	part = base + ".part"
+	lock, err = os.OpenFile(base+".lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return "", nil, err
+	}
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " is being written by another", Hint: "wait until that has ended"}
+	}
+	if err == nil {
+		err = os.RemoveAll(part)
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, lock.Close())
+	}
+	return part, lock, nil
+}
+
+// settle gives what was written its name.
+func settle(part, dest string, lock *os.File) error {
+	if err := os.Rename(part, dest); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(dest))
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
+	return errors.Join(err, os.Remove(lock.Name()))
+}
+
+type tarSink struct {
+	owner      Owner
+	dest, part string
+	lock, file *os.File
+	buf        *bufio.Writer
+	zip        io.WriteCloser // nil: not compressed
+	tar        *tar.Writer
+}
+
+func newTarSink(dest, part string, lock *os.File, owner Owner) (*tarSink, error) {
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chown(owner.UID, owner.GID); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(part))
+	}
+	s := &tarSink{owner: owner, dest: dest, part: part, lock: lock, file: f, buf: bufio.NewWriterSize(f, 1<<20)}
+	var w io.Writer = s.buf
+	switch formatOf(dest) {
+	case gzipTar:
+		s.zip = gzip.NewWriter(w)
+	case zstdTar:
+		if s.zip, err = zstd.NewWriter(w, zstd.WithEncoderConcurrency(1)); err != nil {
+			return nil, errors.Join(err, f.Close(), os.Remove(part))
+		}
+	}
+	if s.zip != nil {
+		w = s.zip
+	}
+	s.tar = tar.NewWriter(w)
+	return s, nil
+}
+
+// spoolBytes is up to where a file is read before its header is written, so
+// that one that became shorter is written as it is.
+const spoolBytes = 1 << 20
+
+func (s *tarSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error) {
+	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm()), Uid: s.owner.UID, Gid: s.owner.GID, ModTime: e.Modified, Format: tar.FormatPAX}
+	switch {
+	case e.Mode.IsDir():
+		h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
+		return nil, s.tar.WriteHeader(h)
+	case e.Mode&fs.ModeSymlink != 0:
+		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Link
+		return nil, s.tar.WriteHeader(h)
+	}
+	h.Typeflag, h.Size = tar.TypeReg, e.Size
+	changed := false
+	if e.Size <= spoolBytes {
+		content, err := io.ReadAll(io.LimitReader(src, spoolBytes))
+		if err != nil {
+			return nil, err
+		}
+		changed = int64(len(content)) != e.Size
+		h.Size, src = int64(len(content)), bytes.NewReader(content)
+	}
+	if err := s.tar.WriteHeader(h); err != nil {
+		return nil, err
+	}
+	digest := sha256.New()
+	left := h.Size
+	for left > 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		n, err := io.CopyN(io.MultiWriter(s.tar, digest), src, min(left, 1<<20))
+		left -= n
+		if err == io.EOF { // shorter than it was: zeros make it as long as it was said to be
+			changed = true
+			src = zeros{}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if changed {
+		return digest.Sum(nil), errChanged
+	}
+	return digest.Sum(nil), nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func (s *tarSink) finish() error {
+	err := s.tar.Close()
+	if s.zip != nil {
+		err = errors.Join(err, s.zip.Close())
+	}
+	if err = errors.Join(err, s.buf.Flush()); err == nil {
+		err = s.file.Sync()
+	}
+	if err == nil {
+		err = settle(s.part, s.dest, s.lock)
+	}
+	if err != nil {
+		return fileError("write", s.dest, err)
+	}
+	s.part = ""
+	return nil
+}
+
+func (s *tarSink) close() error {
+	defer s.lock.Close()
+	err := s.file.Close()
+	if s.part != "" {
+		if z, ok := s.zip.(*zstd.Encoder); ok {
+			z.Reset(nil) // ends what it has begun
+		}
+		err = errors.Join(err, os.Remove(s.part), os.Remove(s.lock.Name()))
+	}
+	return err
+}
+
+// dirSink is a directory.
+type dirSink struct {
+	owner      Owner
+	dest, part string
+	lock       *os.File
+	root       *os.Root
+
+	// Of one project at a time: its files and its repository have bounds of
+	// their own, in whatever order their entries come.
+	project string
+	fillers map[string]*volume.Filler // by their top
+}
+
+// What a repository may have: its objects are files of their own, and a project
+// has many versions.
+const (
+	maxRepoNames = 1_000_000
+	maxRepoBytes = 8 << 30
+)
+
+func newDirSink(dest, part string, lock *os.File, owner Owner) (*dirSink, error) {
+	if err := os.Mkdir(part, dirMode); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(part)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(part))
+	}
+	if err := owner.give(root, "."); err != nil {
+		return nil, errors.Join(err, root.Close(), os.Remove(part))
+	}
+	return &dirSink{owner: owner, dest: dest, part: part, lock: lock, root: root}, nil
+}
+
+func (s *dirSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error) {
+	top, path := split(e.Path)
+	f, err := s.filler(top)
+	if err != nil || path == "" {
+		return nil, err
+	}
+	e.Path = path
+	size, sum, err := f.Put(ctx, e, src)
+	if err == nil && e.Mode.IsRegular() && size != e.Size {
+		err = errChanged
+	}
+	return sum, err
+}
+
+// filler writes below top.
+func (s *dirSink) filler(top string) (*volume.Filler, error) {
+	if project := strings.TrimSuffix(top, "/"+gitDir); project != s.project {
+		if err := s.settle(); err != nil {
+			return nil, err
+		}
+		s.project, s.fillers = project, map[string]*volume.Filler{}
+	}
+	if f := s.fillers[top]; f != nil {
+		return f, nil
+	}
+	if err := s.root.MkdirAll(top, dirMode); err != nil {
+		return nil, err
+	}
+	for name := top; name != "."; name = slashpath.Dir(name) {
+		if err := s.owner.give(s.root, name); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := volume.OpenDir(s.root, top)
+	if err != nil {
+		return nil, err
+	}
+	f := volume.NewFiller(dir, s.owner.UID, s.owner.GID)
+	if top != s.project {
+		f.Bound(maxRepoNames, maxRepoBytes)
+	}
+	s.fillers[top] = f
+	return f, nil
+}
+
+// settle ends the project that is being written.
+func (s *dirSink) settle() (err error) {
+	for _, f := range s.fillers {
+		err = errors.Join(err, f.Finish())
+	}
+	s.fillers = nil
+	return err
+}
+
+// split parts the path of a file of a project: users/U/projects/P, and the
+// rest. Its repository is a tree by itself, with bounds of its own.
+func split(path string) (top, rest string) {
+	parts := strings.SplitN(path, "/", 6)
+	switch {
+	case len(parts) < 5:
+		return path, ""
+	case len(parts) == 6 && parts[4] == gitDir:
+		return strings.Join(parts[:5], "/"), parts[5]
+	}
+	return strings.Join(parts[:4], "/"), strings.Join(parts[4:], "/")
+}
+
+func (s *dirSink) finish() error {
+	err := s.settle()
+	d, openErr := os.Open(s.part)
+	if err = errors.Join(err, openErr); err == nil {
+		err = errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+	}
+	if err == nil {
+		err = settle(s.part, s.dest, s.lock)
+	}
+	if err != nil {
+		return fileError("write", s.dest, err)
+	}
+	s.part = ""
+	return nil
+}
+
+func (s *dirSink) close() error {
+	defer s.lock.Close()
+	err := s.root.Close()
+	if s.part != "" {
+		err = errors.Join(err, os.RemoveAll(s.part), os.Remove(s.lock.Name()))
+	}
+	return err
+}
+
+// line is an entry in a manifest.
+func line(e volume.Entry, size int64, sum []byte) string {
+	kind := "file"
+	switch {
+	case e.Mode.IsDir():
+		kind, size, sum = "dir", 0, nil
+	case e.Mode&fs.ModeSymlink != 0:
+		kind, size, sum = "link", 0, nil
+		e.Mode &^= fs.ModePerm
+	}
+	return fmt.Sprintf("%s %o %d %s %q %q\n", kind, e.Mode.Perm(), size, hex.EncodeToString(sum), e.Path, e.Link)
+}

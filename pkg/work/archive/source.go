@@ -1,0 +1,349 @@
+package archive
+
+import (
+	"archive/tar"
+	"bufio"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// visitor is what goes through a source calls for each project. root is the
+// project's directory, hostile, and only open for the call. An error ends it.
+type visitor func(r ref, root *os.Root) error
+
+// readDir goes through the projects in a directory: an old volume's tree, its
+// users directory, or what holds one of them.
+func readDir(ctx context.Context, dir string, note func(string), visit visitor) error {
+	top, err := os.OpenRoot(dir)
+	if err != nil {
+		return fileError("read", dir, err)
+	}
+	defer top.Close()
+	users, err := findUsers(top)
+	if err != nil {
+		return fileError("read", dir, err)
+	}
+	if users == nil {
+		return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: dir + " holds no projects", Hint: "name the directory in which users/UUID/projects/UUID lies, as the old volume has it"}
+	}
+	defer users.Close()
+	return eachDir(users, "users/", note, func(name string, user *os.Root) error {
+		id, err := dreamcore.ParseUserID(name)
+		if err != nil {
+			note(fmt.Sprintf("%q is no user: left out", "users/"+name))
+			return nil
+		}
+		return eachDir(user, "users/"+name+"/", note, func(kind string, projects *os.Root) error {
+			if kind != projectsDir {
+				note(fmt.Sprintf("%q is no project: left out", "users/"+name+"/"+kind))
+				return nil
+			}
+			prefix := "users/" + name + "/projects/"
+			return eachDir(projects, prefix, note, func(name string, root *os.Root) error {
+				project, err := dreamcore.ParseProjectID(name)
+				if err != nil {
+					note(fmt.Sprintf("%q is no project: left out", prefix+name))
+					return nil
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				return visit(ref{id, project}, root)
+			})
+		})
+	})
+}
+
+// findUsers opens the directory of users; nil: there is none.
+func findUsers(top *os.Root) (*os.Root, error) {
+	for _, name := range []string{usersDir, "data/" + usersDir, volume.Data + "/" + usersDir} {
+		if dir, err := volume.OpenDir(top, name); err == nil {
+			return dir, nil
+		}
+	}
+	entries, err := fs.ReadDir(top.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if _, err := dreamcore.ParseUserID(e.Name()); err == nil {
+			return volume.OpenDir(top, ".")
+		}
+	}
+	return nil, nil
+}
+
+// eachDir opens the directories in dir, in order; everything else is noted.
+func eachDir(dir *os.Root, prefix string, note func(string), visit func(name string, sub *os.Root) error) error {
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		note(fmt.Sprintf("%q cannot be read: left out", prefix))
+		return nil
+	}
+	for _, e := range entries {
+		sub, err := volume.OpenDir(dir, e.Name())
+		if err != nil {
+			note(fmt.Sprintf("%q is no directory, or cannot be opened: left out", prefix+e.Name()))
+			continue
+		}
+		err = errors.Join(visit(e.Name(), sub), sub.Close())
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tarFile is a tar that is being read.
+type tarFile struct {
+	file *os.File
+	zip  io.Closer
+	read *counter // what it reads from
+	*tar.Reader
+}
+
+// maxWindow bounds the memory of unpacking.
+const maxWindow = 128 << 20
+
+func openTar(name string) (*tarFile, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fileError("read", name, err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: name + " is not a regular file", Hint: "name a directory, or a .tar, .tar.gz or .tar.zst", Err: err}
+	}
+	t := &tarFile{file: f}
+	r := io.Reader(bufio.NewReaderSize(f, 1<<20))
+	switch formatOf(name) {
+	case gzipTar:
+		z, e := gzip.NewReader(r)
+		if err = e; err == nil {
+			r, t.zip = z, z
+		}
+	case zstdTar:
+		z, e := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+		if err = e; err == nil {
+			r, t.zip = z, z.IOReadCloser()
+		}
+	case notTar:
+		err = errors.New("its name does not end in .tar, .tar.gz or .tar.zst")
+	}
+	if err != nil {
+		f.Close()
+		return nil, fileError("read", name, err)
+	}
+	t.read = &counter{r: r}
+	t.Reader = tar.NewReader(t.read)
+	return t, nil
+}
+
+func (t *tarFile) close() {
+	if t.zip != nil {
+		t.zip.Close()
+	}
+	t.file.Close()
+}
+
+// next returns the next entry. One with a path that leaves the archive, or of
+// a kind that is none of ours, has no Path, and the reason in Link.
+func (t *tarFile) next() (e volume.Entry, err error) {
+	if _, err := io.Copy(io.Discard, t); err != nil {
+		return e, damaged(t.file.Name(), err)
+	}
+	before := t.read.n
+	h, err := t.Next()
+	// A tar ends with two empty blocks. One that was cut between two entries
+	// ends too, for the library.
+	const end = 2 * 512
+	if err == io.EOF && t.read.n-before < end {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == io.EOF {
+		return e, err
+	}
+	if err != nil {
+		return e, damaged(t.file.Name(), err)
+	}
+	name := strings.TrimSuffix(path.Clean(h.Name), "/")
+	if name == "." {
+		return e, nil
+	}
+	if !filepath.IsLocal(name) || strings.ContainsRune(name, 0) {
+		return volume.Entry{Link: fmt.Sprintf("%q left out: it leaves the archive", h.Name)}, nil
+	}
+	e = volume.Entry{Path: name, Mode: fs.FileMode(h.Mode) & fs.ModePerm, Size: h.Size, Modified: h.ModTime}
+	switch h.Typeflag {
+	case tar.TypeReg:
+	case tar.TypeDir:
+		e.Mode |= fs.ModeDir
+	case tar.TypeSymlink:
+		e.Mode, e.Link, e.Size = e.Mode|fs.ModeSymlink, h.Linkname, 0
+	default:
+		return volume.Entry{Link: fmt.Sprintf("%q left out: it is neither a file, a link nor a directory", h.Name)}, nil
+	}
+	return e, nil
+}
+
+func damaged(name string, err error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: name + " is damaged or not complete", Hint: "use another copy of it", Err: err}
+}
+
+// readTar goes through the projects in a tar. Each is unpacked below spool
+// first: a repository is not read from its beginning to its end. Everything
+// that belongs to no project goes to other.
+func readTar(ctx context.Context, name, spool string, in *importer, other func(volume.Entry, io.Reader) error) error {
+	t, err := openTar(name)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	u := &unpacker{ctx: ctx, spool: spool, note: in.note, visit: in.visit, failed: in.failed, seen: map[ref]bool{}}
+	defer u.drop()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e, err := t.next()
+		if err == io.EOF {
+			return u.flush()
+		}
+		if err != nil {
+			return err
+		}
+		if e.Path == "" {
+			if e.Link != "" {
+				u.note(e.Link)
+			}
+			continue
+		}
+		r, rest, ok := parseProject(e.Path)
+		if !ok {
+			if err := errors.Join(u.flush(), other(e, t)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := u.put(r, rest, e, t); err != nil {
+			return err
+		}
+	}
+}
+
+// parseProject parts the path of something in a project.
+func parseProject(name string) (r ref, rest string, ok bool) {
+	name = strings.TrimPrefix(name, "data/")
+	parts := strings.SplitN(name, "/", 5)
+	if len(parts) < 4 || parts[0] != usersDir || parts[2] != projectsDir {
+		return r, "", false
+	}
+	user, err := dreamcore.ParseUserID(parts[1])
+	project, err2 := dreamcore.ParseProjectID(parts[3])
+	if len(parts) == 5 {
+		rest = parts[4]
+	}
+	return ref{user, project}, rest, err == nil && err2 == nil
+}
+
+// unpacker collects the entries of one project after the other.
+type unpacker struct {
+	ctx   context.Context
+	spool string
+	note  func(string)
+	visit visitor
+	seen  map[ref]bool
+
+	failed func(ref, error) // is told of a project that is not unpacked
+
+	at    ref // the project that is being unpacked
+	dir   string
+	out   *dirSink
+	fault error // why it is not unpacked
+}
+
+func (u *unpacker) put(r ref, rest string, e volume.Entry, src io.Reader) error {
+	if u.out == nil || r != u.at {
+		if err := u.flush(); err != nil {
+			return err
+		}
+		if u.seen[r] {
+			return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the files of project " + string(r.project) + " are not together in the archive", Hint: "unpack it, and import the directory"}
+		}
+		u.seen[r] = true
+		dir, err := os.MkdirTemp(u.spool, spoolPrefix)
+		if err != nil {
+			return fileError("unpack into", u.spool, err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return errors.Join(err, os.RemoveAll(dir))
+		}
+		u.at, u.dir, u.fault, u.out = r, dir, nil, &dirSink{part: dir, root: root}
+	}
+	if rest == "" || u.fault != nil {
+		return nil
+	}
+	e.Path = r.path() + "/" + rest
+	if e.Mode.IsDir() {
+		e.Mode |= dirMode // we must get into it, and remove it again
+	}
+	_, err := u.out.put(u.ctx, e, src)
+	switch code := dreamcore.CodeOf(err); {
+	case err == nil:
+	case errors.Is(err, unix.ENOSPC):
+		return fileError("unpack into", u.spool, err)
+	case code == dreamcore.CodeInvalid:
+		u.note(fmt.Sprintf("%q left out: %v", e.Path, err))
+	case code == dreamcore.CodeTooLarge:
+		u.fault = err
+	default:
+		return damaged("the archive", err)
+	}
+	return nil
+}
+
+// flush hands over the project that is unpacked.
+func (u *unpacker) flush() error {
+	if u.out == nil {
+		return nil
+	}
+	defer u.drop()
+	if u.fault != nil {
+		u.failed(u.at, u.fault)
+		return nil
+	}
+	if err := u.out.settle(); err != nil {
+		return err
+	}
+	if err := u.out.root.MkdirAll(u.at.path(), dirMode); err != nil {
+		return err
+	}
+	root, err := volume.OpenDir(u.out.root, u.at.path())
+	if err != nil {
+		return err
+	}
+	return errors.Join(u.visit(u.at, root), root.Close())
+}
+
+func (u *unpacker) drop() {
+	if u.out != nil {
+		_ = u.out.root.Close()
+		_ = os.RemoveAll(u.dir)
+		u.out = nil
+	}
+}

@@ -1,0 +1,386 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+func user(n int) dreamcore.UserID {
+	return dreamcore.UserID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n))
+}
+
+func queueOf(running, waiting, perUser int) *admission {
+	return newAdmission(admissionLimits{running: running, waiting: waiting, perUser: perUser})
+}
+
+func enter(t *testing.T, a *admission, n int) *ticket {
+	t.Helper()
+	tk, err := a.enter(user(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tk
+}
+
+// isIn reports whether a ticket may run, without waiting.
+func isIn(tk *ticket) bool {
+	tk.adm.mu.Lock()
+	defer tk.adm.mu.Unlock()
+	return tk.in
+}
+
+func placeOf(tk *ticket) int {
+	tk.adm.mu.Lock()
+	defer tk.adm.mu.Unlock()
+	return tk.place
+}
+
+func TestWaitingUsersAreAdmittedInOrder(t *testing.T) {
+	a := queueOf(2, 10, 0)
+	tickets := make([]*ticket, 6)
+	for i := range tickets {
+		tickets[i] = enter(t, a, i)
+	}
+	in := func() (n []int) {
+		for i, tk := range tickets {
+			if isIn(tk) {
+				n = append(n, i)
+			}
+		}
+		return n
+	}
+	if got := in(); !slices.Equal(got, []int{0, 1}) {
+		t.Fatalf("in at first: %v", got)
+	}
+	for _, step := range []struct {
+		leaves int
+		in     []int
+	}{{1, []int{0, 1, 2}}, {4, []int{0, 1, 2}}, {0, []int{0, 1, 2, 3}}, {2, []int{0, 1, 2, 3, 5}}} {
+		tickets[step.leaves].leave()
+		if got := in(); !slices.Equal(got, step.in) {
+			t.Errorf("after %d left: %v, want %v", step.leaves, got, step.in)
+		}
+	}
+}
+
+func TestBoundsOfTheQueue(t *testing.T) {
+	refused := func(a *admission, n int) {
+		t.Helper()
+		tk, err := a.enter(user(n))
+		if dreamcore.CodeOf(err) != dreamcore.CodeBusy || dreamcore.HintOf(err) == "" {
+			t.Errorf("user %d: %v, %v", n, tk, err)
+		}
+	}
+	a := queueOf(1, 2, 1)
+	first := enter(t, a, 1)
+	again := enter(t, a, 1)
+	refused(a, 1) // over the bound of the user
+	second := enter(t, a, 2)
+	refused(a, 3) // over that of the queue
+	first.leave()
+	first.leave() // a second call does nothing
+	if !isIn(again) || isIn(second) {
+		t.Fatal("the slot did not go to the next, and to it only")
+	}
+	third := enter(t, a, 3)
+	if isIn(third) {
+		t.Error("leaving twice made two slots")
+	}
+	refused(a, 1)
+	// A bound of 0 is one generation at a time, also while slots are free.
+	b := queueOf(5, 5, 0)
+	enter(t, b, 1)
+	refused(b, 1)
+}
+
+func TestPlacesAreToldWhenTheyChange(t *testing.T) {
+	a := queueOf(1, 10, 0)
+	first, second, third, last := enter(t, a, 1), enter(t, a, 2), enter(t, a, 3), enter(t, a, 4)
+	places := make(chan int, 10)
+	done := make(chan error, 1)
+	go func() { done <- third.wait(t.Context(), func(p int) { places <- p }) }()
+	if p := <-places; p != 2 {
+		t.Fatalf("place %d", p)
+	}
+	last.leave() // behind: nothing changes
+	first.leave()
+	if p := <-places; p != 1 {
+		t.Errorf("place %d, want 1", p)
+	}
+	second.leave()
+	if err := <-done; err != nil || len(places) != 0 {
+		t.Errorf("%v, %d more places", err, len(places))
+	}
+}
+
+func TestAUserWithManyGenerationsGoesBehindTheOthers(t *testing.T) {
+	a := queueOf(1, 10, 5)
+	running := enter(t, a, 1)
+	mine := []*ticket{enter(t, a, 1), enter(t, a, 1), enter(t, a, 1)}
+	b, c := enter(t, a, 2), enter(t, a, 3)
+	if got := []int{placeOf(mine[0]), placeOf(b), placeOf(c), placeOf(mine[1]), placeOf(mine[2])}; !slices.Equal(got, []int{1, 2, 3, 4, 5}) {
+		t.Errorf("places %v", got)
+	}
+	for _, next := range []*ticket{mine[0], b, c, mine[1], mine[2]} {
+		running.leave()
+		if !isIn(next) {
+			t.Fatal("users do not take turns")
+		}
+		running = next
+	}
+}
+
+func TestAUserWhoseGenerationRunsIsPassedOver(t *testing.T) {
+	a := queueOf(2, 10, 5)
+	running := enter(t, a, 1)
+	mine, other := enter(t, a, 1), enter(t, a, 2)
+	if isIn(mine) || !isIn(other) {
+		t.Fatal("the free slot is for the user who has none")
+	}
+	third := enter(t, a, 3)
+	other.leave()
+	if isIn(mine) || !isIn(third) {
+		t.Fatal("a user who cannot run yet holds up the others")
+	}
+	running.leave()
+	if !isIn(mine) {
+		t.Error("the user lost the turn")
+	}
+}
+
+func TestATicketThatLeavesTheQueueMakesRoomBehind(t *testing.T) {
+	a := queueOf(1, 2, 0)
+	first, second, third := enter(t, a, 1), enter(t, a, 2), enter(t, a, 3)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("gone")
+	cancel(gone)
+	if err := second.wait(ctx, func(int) {}); !errors.Is(err, gone) {
+		t.Errorf("wait ended with %v", err)
+	}
+	second.leave()
+	enter(t, a, 4)
+	first.leave()
+	if !isIn(third) {
+		t.Error("the slot was lost")
+	}
+}
+
+func TestWithdrawnTicketsNeverRun(t *testing.T) {
+	a := queueOf(1, 2, 1)
+	running, waiting := enter(t, a, 1), enter(t, a, 2)
+	waiting.withdraw()
+	running.withdraw() // runs: it keeps its slot
+	if !isIn(running) || isIn(enter(t, a, 3)) {
+		t.Error("a running generation was taken out of its slot")
+	}
+	running.leave()
+	if isIn(waiting) || waiting.isWaiting() {
+		t.Error("a withdrawn ticket was admitted")
+	}
+	// A ticket that is in when its context ends does not run either.
+	ctx, cancel := context.WithCancel(t.Context())
+	in := enter(t, a, 4)
+	cancel()
+	if err := in.wait(ctx, func(int) {}); err == nil {
+		t.Error("a generation that was cancelled may run")
+	}
+}
+
+func TestResize(t *testing.T) {
+	a := queueOf(2, 10, 0)
+	tickets := make([]*ticket, 5)
+	for i := range tickets {
+		tickets[i] = enter(t, a, i)
+	}
+	a.resize(admissionLimits{running: 4})
+	if !isIn(tickets[2]) || !isIn(tickets[3]) || isIn(tickets[4]) {
+		t.Error("more slots did not admit the next two")
+	}
+	a.resize(admissionLimits{running: 1})
+	for i := range 3 {
+		tickets[i].leave()
+		if isIn(tickets[4]) {
+			t.Fatalf("admitted with %d running of 1", 3-i)
+		}
+	}
+	if _, err := a.enter(user(9)); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+		t.Errorf("a queue of length 0: %v", err)
+	}
+	tickets[3].leave()
+	if !isIn(tickets[4]) {
+		t.Error("a ticket that waited before the queue shrank was forgotten")
+	}
+}
+
+// queueModel plays random steps on an admission and checks its rules.
+type queueModel struct {
+	t       *testing.T
+	a       *admission
+	tickets []*ticket
+	seen    map[*ticket]bool // admitted
+	// overtaken counts, for each waiting ticket that is the first of a user
+	// without a running generation, the admissions of every other user since.
+	overtaken map[*ticket]map[dreamcore.UserID]int
+}
+
+func TestTheRulesOfAdmissionHoldAfterRandomSteps(t *testing.T) {
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		m := &queueModel{t: t, a: queueOf(1+rng.IntN(4), rng.IntN(20), rng.IntN(4)), seen: map[*ticket]bool{}, overtaken: map[*ticket]map[dreamcore.UserID]int{}}
+		for range 400 {
+			switch n := rng.IntN(100); {
+			case n < 55:
+				if tk, err := m.a.enter(user(rng.IntN(8))); err == nil {
+					m.tickets = append(m.tickets, tk)
+				}
+			case n < 97 && len(m.tickets) > 0:
+				i := rng.IntN(len(m.tickets))
+				if n%2 == 0 {
+					m.tickets[i].withdraw()
+				} else {
+					m.tickets[i].leave()
+				}
+			case n >= 97:
+				m.a.resize(admissionLimits{1 + rng.IntN(4), rng.IntN(20), rng.IntN(4)})
+			}
+			m.check()
+			if t.Failed() {
+				t.Fatalf("seed %d", seed)
+			}
+		}
+		for _, tk := range m.tickets {
+			tk.leave()
+		}
+		if a := m.a; a.running != 0 || a.waiting != 0 || len(a.line) != 0 || len(a.users) != 0 {
+			t.Errorf("left: %d running, %d waiting, %d in line, %d users", a.running, a.waiting, len(a.line), len(a.users))
+		}
+	}
+}
+
+func (m *queueModel) check() {
+	m.tickets = slices.DeleteFunc(m.tickets, func(tk *ticket) bool { return tk.left })
+	running, first := map[dreamcore.UserID]int{}, map[dreamcore.UserID]*ticket{}
+	var admitted []*ticket
+	var places []int
+	total := 0
+	for _, tk := range m.tickets { // in the order in which they came
+		switch {
+		case tk.in:
+			total++
+			running[tk.user]++
+			if first[tk.user] != nil {
+				m.t.Error("a user's generations do not run in order")
+			}
+			if !m.seen[tk] {
+				m.seen[tk] = true
+				admitted = append(admitted, tk)
+			}
+		default:
+			places = append(places, tk.place)
+			if first[tk.user] == nil {
+				first[tk.user] = tk
+			}
+		}
+	}
+	for u, n := range running {
+		if n > 1 {
+			m.t.Errorf("%d generations of user %s run", n, u)
+		}
+	}
+	slices.Sort(places)
+	for i, p := range places {
+		if p != i+1 {
+			m.t.Errorf("places %v", places)
+			break
+		}
+	}
+	if total != m.a.running || len(places) != m.a.waiting {
+		m.t.Errorf("%d run and %d wait, counted as %d and %d", total, len(places), m.a.running, m.a.waiting)
+	}
+	m.checkTurns(first, running, admitted, total)
+}
+
+func (m *queueModel) checkTurns(first map[dreamcore.UserID]*ticket, running map[dreamcore.UserID]int, admitted []*ticket, total int) {
+	eligible := map[*ticket]map[dreamcore.UserID]int{}
+	for u, tk := range first {
+		if running[u] > 0 {
+			continue
+		}
+		if total < m.a.limits.running {
+			m.t.Error("a slot is free while a user waits")
+		}
+		counts := m.overtaken[tk]
+		if counts == nil {
+			counts = map[dreamcore.UserID]int{}
+		} else {
+			for _, other := range admitted {
+				if counts[other.user]++; counts[other.user] > 1 {
+					m.t.Error("a user was admitted twice before another one that could run")
+				}
+			}
+		}
+		eligible[tk] = counts
+	}
+	m.overtaken = eligible
+}
+
+func TestNoSlotIsLost(t *testing.T) {
+	const limit, users, rounds = 3, 12, 200
+	all := admissionLimits{running: limit, waiting: 2 * users, perUser: 1}
+	a := newAdmission(all)
+	var running, most atomic.Int64
+	var wg sync.WaitGroup
+	for u := range 2 * users {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(u), 1))
+			for range rounds {
+				tk, err := a.enter(user(u / 2)) // two at a time of each user
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				switch rng.IntN(6) {
+				case 0:
+					cancel()
+				case 1:
+					go func() { cancel(); tk.withdraw() }()
+				}
+				if tk.wait(ctx, func(int) {}) == nil {
+					n := running.Add(1)
+					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+					}
+					if rng.IntN(2) == 0 {
+						l := all
+						l.running = 1 + rng.IntN(limit)
+						a.resize(l)
+					}
+					running.Add(-1)
+				}
+				cancel()
+				tk.leave()
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > limit {
+		t.Errorf("%d ran at once, the limit was never over %d", most.Load(), limit)
+	}
+	if a.running != 0 || a.waiting != 0 || len(a.line) != 0 || len(a.users) != 0 {
+		t.Errorf("left: %d running, %d waiting, %d in line, %d users", a.running, a.waiting, len(a.line), len(a.users))
+	}
+	a.resize(admissionLimits{running: limit})
+	for u := range limit {
+		if !isIn(enter(t, a, u)) {
+			t.Errorf("slot %d of %d is lost", u+1, limit)
+		}
+	}
+}

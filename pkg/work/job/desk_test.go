@@ -1,0 +1,187 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+func TestTheNextJobOfAUserGetsTheSameSandbox(t *testing.T) {
+	r := newRig(t, options{})
+	reused := func(user dreamcore.UserID) bool {
+		t.Helper()
+		last, debug := r.ends(r.run(wish(user, "x")))
+		if last.Type != "done" {
+			t.Fatalf("%+v\n%s", last, r.log)
+		}
+		return debug.Reused
+	}
+	if reused(alice) || !reused(alice) || reused(bob) || !reused(alice) {
+		t.Errorf("each user's first job makes a sandbox, the next ones use it\n%s", r.log)
+	}
+	if len(r.specs) != 2 {
+		t.Errorf("%d sandboxes were made", len(r.specs))
+	}
+	list := r.service.Sandboxes()
+	if len(list) != 2 || list[0].Name != "user-"+string(alice) || list[0].Jobs != 3 || list[0].State != workspace.StateIdle {
+		t.Errorf("the list: %+v", list)
+	}
+	if jobs, err := r.service.SandboxJobs(list[0].Name); err != nil || len(jobs) != 3 {
+		t.Errorf("jobs: %q, %v", jobs, err)
+	}
+	// Sandboxes that were made with other settings are not used again.
+	s := *r.service.settings.Load()
+	s.Limits.Processes = 99
+	if err := r.service.Apply(s); err != nil {
+		t.Fatal(err)
+	}
+	if reused(alice) || !reused(alice) {
+		t.Error("a sandbox with old settings was used")
+	}
+}
+
+func TestASandboxThatCannotBeCleanedIsNotUsedAgain(t *testing.T) {
+	r := newRig(t, options{})
+	r.wrap = func(sb sandbox.Sandbox) sandbox.Sandbox { return dirty{sb} }
+	for range 2 {
+		if last, debug := r.ends(r.run(wish(alice, "x"))); last.Type != "done" || debug.Reused {
+			t.Errorf("%+v %+v", last, debug)
+		}
+	}
+	if !strings.Contains(r.log.String(), "not everything") {
+		t.Errorf("the log: %s", r.log)
+	}
+}
+
+// dirty is a sandbox in which the cleaning fails.
+type dirty struct{ sandbox.Sandbox }
+
+func (d dirty) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, error) {
+	if cmd.Args[0] == oci.InitPath {
+		fake := &sandboxtest.Fake{Program: func(run sandboxtest.Run) (sandbox.Exit, error) {
+			_, _ = run.Stderr.Write([]byte("not everything"))
+			return sandbox.Exit{Code: 1}, nil
+		}}
+		return fake.Start(ctx, cmd)
+	}
+	return d.Sandbox.Start(ctx, cmd)
+}
+
+func TestPrewarmedSandboxesAreUsed(t *testing.T) {
+	r := newRig(t, options{})
+	for i, want := range []bool{false, true} {
+		already, name, err := r.service.Prewarm(t.Context(), alice)
+		if err != nil || already != want || name != "user-"+string(alice) {
+			t.Errorf("time %d: %v %q %v", i, already, name, err)
+		}
+	}
+	if last, debug := r.ends(r.run(wish(alice, "x"))); last.Type != "done" || !debug.Reused {
+		t.Errorf("%+v %+v", last, debug)
+	}
+}
+
+func TestStoppingASandboxStopsItsJob(t *testing.T) {
+	r := newRig(t, options{play: untilStopped})
+	id := r.submit(wish(alice, "x"))
+	r.until(id, isType("began"))
+	if err := r.service.StopSandbox(t.Context(), "user-"+string(alice)); err != nil {
+		t.Fatal(err)
+	}
+	if last, _ := r.ends(r.events(id)); last.Code != string(dreamcore.FailCLITerminated) && last.Code != string(dreamcore.FailSandbox) {
+		t.Errorf("%+v", last)
+	}
+	if len(r.versions(alice)) != 1 {
+		t.Error("what the job had made is not saved")
+	}
+	if err := r.service.StopSandbox(t.Context(), "user-"+string(bob)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		t.Errorf("of a sandbox that is not there: %v", err)
+	}
+}
+
+func TestExec(t *testing.T) {
+	r := newRig(t, options{play: func(g guest) (int, error) {
+		if filepath.Base(g.Args[0]) != "echo" {
+			return makesGame(g)
+		}
+		g.say(strings.Join(g.Args[1:], " ") + " in " + g.Dir)
+		return 3, nil
+	}})
+	var out strings.Builder
+	cmd := sandbox.Command{Args: []string{"/bin/echo", "hello"}, Stdout: &out}
+	name := "user-" + string(alice)
+	if _, err := r.service.Exec(t.Context(), name, cmd); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		t.Errorf("without a sandbox: %v", err)
+	}
+	r.run(wish(alice, "x"))
+	exit, err := r.service.Exec(t.Context(), name, cmd)
+	if err != nil || exit.Code != 3 || out.String() != "hello in /data/users/"+string(alice)+"/projects" {
+		t.Errorf("%+v, %v, %q", exit, err, out.String())
+	}
+	if list := r.service.Sandboxes(); list[0].State != workspace.StateIdle {
+		t.Errorf("after it: %+v", list)
+	}
+}
+
+func TestTheOperatorsVariablesReachProgramsAndFollowTheSettings(t *testing.T) {
+	var seen []string
+	var settings Settings
+	r := newRig(t, options{
+		settings: func(s *Settings) {
+			s.Agent.Given = []string{"IMAGE_API=one"}
+			settings = *s
+		},
+		play: func(g guest) (int, error) {
+			i := slices.IndexFunc(g.Env, func(kv string) bool { return strings.HasPrefix(kv, "IMAGE_API=") })
+			if i < 0 {
+				seen = append(seen, "none")
+			} else {
+				seen = append(seen, filepath.Base(g.Args[0])+" "+g.Env[i])
+			}
+			if filepath.Base(g.Args[0]) == "env" {
+				return 0, nil
+			}
+			return makesGame(g)
+		},
+	})
+	exec := func() {
+		if _, err := r.service.Exec(t.Context(), "user-"+string(alice), sandbox.Command{Args: []string{"/usr/bin/env"}}); err != nil {
+			t.Error(err)
+		}
+	}
+	r.run(wish(alice, "x"))
+	exec()
+	settings.Agent.Given = []string{"IMAGE_API=two"}
+	if err := r.service.Apply(settings); err != nil {
+		t.Fatal(err)
+	}
+	r.run(wish(alice, "y")) // in the same sandbox
+	exec()
+	want := []string{"claude IMAGE_API=one", "env IMAGE_API=one", "claude IMAGE_API=two", "env IMAGE_API=two"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("%q, not %q", seen, want)
+	}
+}
+
+func TestADeskThatCannotBeMadeLeavesNothing(t *testing.T) {
+	r := newRig(t, options{})
+	r.create = func(*sandboxtest.Fake) error { return errFake }
+	if _, _, err := r.service.Prewarm(t.Context(), alice); !errors.Is(err, errFake) {
+		t.Errorf("Prewarm: %v", err)
+	}
+	if left, err := os.ReadDir(r.parts.SocketDir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if list := r.service.Sandboxes(); len(list) != 0 {
+		t.Errorf("listed: %+v", list)
+	}
+}

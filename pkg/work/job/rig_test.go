@@ -1,0 +1,433 @@
+package job
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+const (
+	alice   = dreamcore.UserID("a11ce000-0000-4000-8000-000000000001")
+	bob     = dreamcore.UserID("b0b00000-0000-4000-8000-000000000002")
+	project = dreamcore.ProjectID("123e4567-e89b-42d3-a456-426614174000")
+
+	good   = `{"type":"assistant","message":{"model":"m"}}` + "\n" + `{"type":"result","subtype":"success","is_error":false}` + "\n"
+	agentU = 10000
+)
+
+// guest is the agent's program in a fake sandbox, with what it can reach.
+type guest struct {
+	sandboxtest.Run
+	spec sandbox.Spec
+}
+
+func (g guest) project() string { return g.at(0) }
+func (g guest) home() string    { return g.at(1) }
+func (g guest) sockets() string { return g.spec.Mounts[3].Source }
+
+// at is what of a mount belongs to the one project, which the proof mounts
+// alone.
+func (g guest) at(mount int) string {
+	if path.Base(g.spec.Mounts[0].Target) == "projects" {
+		return filepath.Join(g.spec.Mounts[mount].Source, string(project))
+	}
+	return g.spec.Mounts[mount].Source
+}
+
+// arg is the argument after a flag, "" without it.
+func (g guest) arg(flag string) string {
+	for i, a := range g.Args[:len(g.Args)-1] {
+		if a == flag {
+			return g.Args[i+1]
+		}
+	}
+	return ""
+}
+
+func (g guest) say(text string) { _, _ = io.WriteString(g.Stdout, text) }
+
+// write puts a file into the project.
+func (g guest) write(name, content string) error {
+	return os.WriteFile(filepath.Join(g.project(), name), []byte(content), 0o644)
+}
+
+// ask asks the model through the gateway and returns the status and the body.
+func (g guest) ask(body string) (int, string, error) {
+	var token string
+	for _, e := range g.Env {
+		if v, ok := strings.CutPrefix(e, "ANTHROPIC_API_KEY="); ok {
+			token = v
+		}
+	}
+	dir, err := os.Open(g.sockets())
+	if err != nil {
+		return 0, "", err
+	}
+	defer dir.Close()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		// The path of a test's directory is too long for an address.
+		return (&net.Dialer{}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), gateway.SocketName))
+	}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequest(http.MethodPost, "http://model.invalid/v1/messages?beta=true", strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Api-Key", token)
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(raw), err
+}
+
+// program is the whole run of the agent; 0 and no error end it well.
+type program func(guest) (exit int, err error)
+
+// makesGame writes a file and says that all is well.
+func makesGame(g guest) (int, error) {
+	g.say(`{"type":"system","subtype":"init"}` + "\n")
+	if err := g.write("index.html", "<p>"+time.Now().String()); err != nil {
+		return 0, err
+	}
+	g.say(good)
+	return 0, nil
+}
+
+// untilStopped ends at SIGTERM, after it has made something.
+func untilStopped(g guest) (int, error) {
+	if err := g.write("half.js", "half"); err != nil {
+		return 0, err
+	}
+	g.say("{\"type\":\"began\"}\n")
+	select {
+	case sig := <-g.Signals:
+		return 128 + int(sig), nil
+	case <-g.Killed:
+		return 137, nil
+	}
+}
+
+// rig is a service with real stores and fake sandboxes.
+type rig struct {
+	t       *testing.T
+	service *Service
+	parts   Parts
+	dir     string
+	log     *logBuffer
+
+	mu     sync.Mutex
+	play   program                               // of the next run
+	create func(*sandboxtest.Fake) error         // nil: it works
+	wrap   func(sandbox.Sandbox) sandbox.Sandbox // nil: as it is
+	made   []*sandboxtest.Fake
+	specs  []sandbox.Spec
+}
+
+// Create implements Sandboxes.
+func (r *rig) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	if err := errors.Join(ctx.Err(), spec.Validate()); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := &sandboxtest.Fake{Program: func(run sandboxtest.Run) (sandbox.Exit, error) {
+		if run.Args[0] == oci.InitPath {
+			return sandbox.Exit{}, nil // the cleaning between jobs
+		}
+		r.mu.Lock()
+		play := r.play
+		r.mu.Unlock()
+		code, err := play(guest{run, spec})
+		return sandbox.Exit{Code: code}, err
+	}}
+	r.specs = append(r.specs, spec)
+	if r.create != nil {
+		if err := r.create(f); err != nil {
+			return nil, err
+		}
+	}
+	r.made = append(r.made, f)
+	if r.wrap != nil {
+		return r.wrap(f), nil
+	}
+	return f, nil
+}
+
+type options struct {
+	play     program
+	settings func(*Settings)
+	journal  journal.Options
+	jobs     string // directory of the journal; "": one of its own
+	upstream gateway.Upstream
+	parts    func(*Parts)
+	egress   *egress.Proxy
+	files    int // that a project may have
+}
+
+func newRig(t *testing.T, o options) *rig {
+	t.Helper()
+	sandboxtest.Need(t, os.Geteuid() == 0, "root") // projects belong to the user of sandboxes
+	r := &rig{t: t, dir: t.TempDir(), play: o.play, log: &logBuffer{}}
+	if r.play == nil {
+		r.play = makesGame
+	}
+	if o.jobs == "" {
+		o.jobs = filepath.Join(r.dir, "jobs")
+	}
+	logger := slog.New(slog.NewTextHandler(r.log, nil))
+	volumes := must(volume.Open(filepath.Join(r.dir, "volumes"), volume.Options{UID: agentU, GID: agentU, ProjectFiles: o.files}))(t)
+	for _, name := range []string{volume.Data, volume.Global} {
+		must(volumes.Create(name))(t)
+	}
+	sockets := filepath.Join(r.dir, "sockets")
+	if err := os.Mkdir(sockets, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.parts = Parts{
+		Sandboxes: r, Volumes: volumes, SocketDir: sockets, Egress: o.egress, Logger: logger,
+		Gateway: gateway.New(gateway.Config{Logger: logger, Upstream: o.upstream}),
+		History: must(history.Open(filepath.Join(r.dir, "history"), history.Options{}))(t),
+		Journal: must(journal.Open(o.jobs, o.journal))(t),
+	}
+	if o.parts != nil {
+		o.parts(&r.parts)
+	}
+	settings := Settings{
+		Root:  sandbox.Root{Path: r.dir},
+		Agent: agent.Config{Path: "/opt/claude", Home: "/home/agent", Socket: "/run/gw/" + gateway.SocketName, UID: agentU, GID: agentU},
+		// Nothing runs it; it is only mounted.
+		AgentFile: filepath.Join(r.dir, "claude"), TimeLimit: time.Minute, OutputLines: 1000, Running: 2, Waiting: 4, PerUser: 3,
+		DisconnectGrace: 10 * time.Second,
+		Pool:            workspace.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour},
+	}
+	if o.settings != nil {
+		o.settings(&settings)
+	}
+	r.service = must(New(r.parts, settings))(t)
+	t.Cleanup(r.close)
+	return r
+}
+
+// close ends the service and looks at what it has left.
+func (r *rig) close() {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	err := errors.Join(r.service.Close(now), r.parts.Gateway.Close(context.Background()), r.parts.Journal.Close(), r.parts.Volumes.Close())
+	if err != nil {
+		r.t.Error(err)
+	}
+	if left, err := os.ReadDir(r.parts.SocketDir); err != nil || len(left) > 0 {
+		r.t.Errorf("sockets that are left: %v, %v", left, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, f := range r.made {
+		if f.Closes() == 0 {
+			r.t.Errorf("sandbox %d is not closed", i)
+		}
+	}
+	a := r.service.admission
+	if a.running != 0 || a.waiting != 0 || len(a.line) != 0 || len(a.users) != 0 {
+		r.t.Errorf("admission is left with %d running, %d waiting, %d in line, %d users", a.running, a.waiting, len(a.line), len(a.users))
+	}
+	if len(r.service.jobs) != 0 {
+		r.t.Errorf("%d jobs are left", len(r.service.jobs))
+	}
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func wish(user dreamcore.UserID, prompt string) dreamcore.Wish {
+	return dreamcore.Wish{User: user, Project: project, Prompt: prompt}
+}
+
+func (r *rig) submit(w dreamcore.Wish) string {
+	r.t.Helper()
+	return must(r.service.Submit(r.t.Context(), w, dreamcore.English))(r.t)
+}
+
+// run submits a wish and returns its events.
+func (r *rig) run(w dreamcore.Wish) []event {
+	r.t.Helper()
+	return r.events(r.submit(w))
+}
+
+// playing changes the program of the runs to come.
+func (r *rig) playing(p program) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.play = p
+}
+
+// event is what tests look at in an event.
+type event struct {
+	Type    string  `json:"type"`
+	Message string  `json:"message"`
+	Content string  `json:"content"`
+	Code    string  `json:"code"`
+	Exit    *int    `json:"exitCode"`
+	Debug   int     `json:"exit_code"`
+	Lines   int     `json:"output_line_count"`
+	Commit  string  `json:"git_commit"`
+	Timeout bool    `json:"timeout_reached"`
+	Reused  bool    `json:"sandbox_reused"`
+	User    string  `json:"userMessage"`
+	Took    float64 `json:"elapsed_seconds"`
+	Cost    float64 `json:"cost_usd"`
+	Input   int64   `json:"input_tokens"`
+	Output  int64   `json:"output_tokens"`
+	Files   *int    `json:"files_changed"`
+}
+
+// limit ends a test that waits for an event in vain.
+const limit = 30 * time.Second
+
+// events reads a job to its end.
+func (r *rig) events(id string) []event {
+	r.t.Helper()
+	return r.until(id, func(event) bool { return false })
+}
+
+// until reads a job up to the first event that is the one.
+func (r *rig) until(id string, is func(event) bool) []event {
+	r.t.Helper()
+	reader := must(r.parts.Journal.Reader(id, 0))(r.t)
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(r.t.Context(), limit)
+	defer cancel()
+	var all []event
+	for {
+		entry, err := reader.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			r.t.Fatalf("after %+v: %v\n%s", all, err, r.log)
+		}
+		var e event
+		if json.Unmarshal(entry.Event, &e) != nil {
+			e = event{Type: dreamcore.EventType(entry.Event)} // a line of the agent in a form of its own
+		}
+		all = append(all, e)
+		if is(e) {
+			return all
+		}
+	}
+}
+
+// ends checks the rules that the events of every job keep, and returns the
+// last one and the debug event.
+func (r *rig) ends(events []event) (last, debug event) {
+	r.t.Helper()
+	if len(events) < 2 {
+		r.t.Fatalf("events: %+v\n%s", events, r.log)
+	}
+	var order []string
+	for i, e := range events {
+		order = append(order, e.Type)
+		if (e.Type == "done" || e.Type == "error") != (i == len(events)-1) {
+			r.t.Errorf("event %d of %d is %+v", i+1, len(events), e)
+		}
+		if strings.HasPrefix(e.Content, "Git commit created") && i >= len(events)-2 {
+			r.t.Errorf("the version is event %d of %d", i+1, len(events))
+		}
+	}
+	last, debug = events[len(events)-1], events[len(events)-2]
+	if debug.Type != "debug" {
+		r.t.Errorf("no debug event before the last: %v", order)
+	}
+	if (last.Type == "done") != (debug.Debug == 0) {
+		r.t.Errorf("%s after exit code %d", last.Type, debug.Debug)
+	}
+	return last, debug
+}
+
+// versions are the messages of the project's versions, the newest first.
+func (r *rig) versions(user dreamcore.UserID) []string {
+	r.t.Helper()
+	var messages []string
+	for _, v := range must(r.parts.History.Log(r.t.Context(), user, project, 0))(r.t) {
+		messages = append(messages, v.Message)
+	}
+	return messages
+}
+
+func count(events []event, is func(event) bool) (n int) {
+	for _, e := range events {
+		if is(e) {
+			n++
+		}
+	}
+	return n
+}
+
+func says(text string) func(event) bool {
+	return func(e event) bool { return strings.Contains(e.Message+e.Content, text) }
+}
+
+func isType(t string) func(event) bool { return func(e event) bool { return e.Type == t } }
+
+// logBuffer is a log that tests read.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+var errFake = errors.New("the fake fails")
+
+func lines(n int, format string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format+"\n", i)
+	}
+	return b.String()
+}

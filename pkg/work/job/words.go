@@ -1,0 +1,56 @@
+package job
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// versionName returns the name of the version that the job makes: what the
+// request says, else what the operator's template makes of the job, else the
+// player's own words.
+func (j *job) versionName() string {
+	if name := history.Subject(j.wish.CommitMessage); name != "" {
+		return name
+	}
+	return history.Name(j.settings.CommitMessage, history.About{
+		Prompt: j.wish.Prompt, User: string(j.wish.User), Project: string(j.wish.Project), Job: j.id,
+	})
+}
+
+// skillsDir is where the operator's skills are in the global volume.
+const skillsDir = dreamcore.ConfigDir
+
+// showSkills makes the operator's skills visible in the project until hide is
+// called, after the last process of the job has ended.
+func (j *job) showSkills(project *volume.Project) (hide func()) {
+	remove, err := j.service.parts.Volumes.ShowSkills(project)
+	if err != nil {
+		j.log.Warn("the skills are not visible in the project", "error", err)
+	}
+	return func() {
+		if err := remove(); err != nil {
+			j.log.Warn("hide the skills in the project", "error", err)
+		}
+	}
+}
+
+// skills returns the names of the operator's skills, sorted.
+func (j *job) skills() []string {
+	dir, err := j.service.parts.Volumes.Path(volume.Global)
+	if err != nil {
+		return nil
+	}
+	root := filepath.Join(dir, skillsDir, "skills")
+	entries, _ := os.ReadDir(root) // sorted; none where there is no such directory
+	var names []string
+	for _, e := range entries {
+		if fi, err := os.Lstat(filepath.Join(root, e.Name(), "SKILL.md")); err == nil && fi.Mode().IsRegular() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}

@@ -1,0 +1,240 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// checkMaxAge is how long a deep check can last at most; what is older in its
+// directory was left by a crash.
+const checkMaxAge = time.Hour
+
+// fillBytes is the disk of a user who is thrown away, where users have a bound:
+// enough to show that it holds.
+const fillBytes = 32 << 20
+
+// withDir runs use with a directory for the users of one check, and notes
+// whether anything was left when they are gone.
+func (p *Prober) withDir(ctx context.Context, n *notes, use func() error) (err error) {
+	if err := os.MkdirAll(p.cfg.Deep.Dir, 0o700); err != nil {
+		return err
+	}
+	p.sweepChecks(ctx)
+	n.dir = filepath.Join(p.cfg.Deep.Dir, uuid.NewString())
+	if err := os.Mkdir(n.dir, 0o700); err != nil {
+		return err
+	}
+	err = use()
+	began, left := time.Now(), "nothing"
+	if rerr := os.RemoveAll(n.dir); rerr != nil {
+		left = "files of the check could not be removed"
+		p.log.Error("remove the users of a check", "error", rerr)
+	}
+	if mounts, merr := os.ReadFile("/proc/self/mountinfo"); merr != nil || strings.Contains(string(mounts), n.dir) {
+		left = "a mount of the check is still there"
+	}
+	n.see(began, "left behind", left)
+	return err
+}
+
+// sweepChecks removes what an earlier process left when it died in a check.
+func (p *Prober) sweepChecks(ctx context.Context) {
+	entries, _ := os.ReadDir(p.cfg.Deep.Dir)
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < checkMaxAge {
+			continue
+		}
+		dir := filepath.Join(p.cfg.Deep.Dir, e.Name())
+		if s, err := p.openUsers(dir); err == nil {
+			err = errors.Join(s.SweepDisks(ctx), s.Close())
+			if err != nil {
+				p.log.Error("unmount what an earlier check left", "error", err)
+				continue
+			}
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			p.log.Error("remove what an earlier check left", "error", err)
+		}
+	}
+}
+
+// openUsers opens the volumes of throw-away users in dir.
+func (p *Prober) openUsers(dir string) (*volume.Store, error) {
+	opts := p.cfg.Deep.Volumes
+	opts.HomesDir, opts.LocksDir = "", "" // beside the volumes
+	if opts.DiskBytes > 0 {
+		opts.DiskBytes = min(opts.DiskBytes, fillBytes)
+	}
+	s, err := volume.Open(filepath.Join(dir, "volumes"), opts)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Create(volume.Data); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// guest is a throw-away user in a sandbox that is made as one for a job: his
+// projects, a home, a socket of the model gateway and a token that works on it.
+type guest struct {
+	sandbox.Sandbox
+	p       *Prober
+	id      dreamcore.UserID
+	inside  string // his project, inside
+	project *volume.Project
+	home    *volume.Home
+	user    *volume.User
+	socket  *gateway.Socket
+	grant   *gateway.Grant
+	dir     string // of the socket
+}
+
+// withGuests runs use with count users in sandboxes of their own.
+func (p *Prober) withGuests(ctx context.Context, n *notes, count int, use func([]*guest) error) (err error) {
+	users, err := p.openUsers(n.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, users.Close()) }()
+	var guests []*guest
+	defer func() {
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+		defer cancel()
+		for _, g := range guests {
+			if cerr := g.close(limit); cerr != nil {
+				err = errors.Join(err, failed("the sandbox could not be removed", cerr))
+			}
+		}
+	}()
+	for range count {
+		g := &guest{p: p, id: dreamcore.UserID(uuid.NewString())}
+		guests = append(guests, g)
+		if err := g.enter(ctx, users, n); err != nil {
+			return &dreamcore.Error{
+				Code: dreamcore.CodeSetup, Message: "a sandbox could not be started", Err: ended(ctx, err),
+				Hint: hint(err, "the log of the service names the cause"),
+			}
+		}
+	}
+	return use(guests)
+}
+
+// enter makes all that a guest has. What was made when it fails is closed by close.
+func (g *guest) enter(ctx context.Context, users *volume.Store, n *notes) (err error) {
+	project := dreamcore.ProjectID(uuid.NewString())
+	if g.user, err = users.User(ctx, g.id); err != nil {
+		return err
+	}
+	if g.project, err = users.Project(g.id, project); err != nil {
+		return err
+	}
+	if g.home, err = users.Home(g.id, project); err != nil {
+		return err
+	}
+	g.dir = filepath.Join(n.dir, string(g.id)+".socket")
+	if err = os.Mkdir(g.dir, 0o755); err != nil {
+		return err
+	}
+	if err = os.Chmod(g.dir, 0o755); err != nil { // whatever the umask
+		return err
+	}
+	if g.socket, err = g.p.cfg.Deep.Gateway.Listen(g.dir); err != nil {
+		return err
+	}
+	g.grant = g.socket.Grant(gateway.GrantOptions{Job: "check", Expires: time.Now().Add(DeepTimeLimit)})
+	g.inside = path.Join(g.projects(), string(project))
+	return g.boot(ctx)
+}
+
+// projects is where a guest's projects lie, inside.
+func (g *guest) projects() string {
+	return path.Join(rootfs.DataDir, "users", string(g.id), "projects")
+}
+
+// boot starts the sandbox of a guest who has all that it sees.
+func (g *guest) boot(ctx context.Context) (err error) {
+	g.Sandbox, err = g.p.cfg.Sandboxes.Create(ctx, sandbox.Spec{Root: g.p.cfg.Root, Limits: g.p.cfg.Limits, Mounts: []sandbox.Mount{
+		{Source: g.user.ProjectsPath(), Target: g.projects(), Writable: true},
+		{Source: g.user.HomesPath(), Target: rootfs.HomeDir, Writable: true},
+		{Source: g.dir, Target: rootfs.GatewayDir},
+	}})
+	return err
+}
+
+func (g *guest) close(ctx context.Context) error {
+	var errs []error
+	if g.Sandbox != nil {
+		if err := g.Sandbox.Close(ctx); err != nil {
+			return err // what it sees stays for as long as it does
+		}
+	}
+	if g.grant != nil {
+		g.grant.Revoke()
+	}
+	if g.socket != nil {
+		errs = append(errs, g.socket.Close())
+	}
+	if g.home != nil {
+		errs = append(errs, g.home.Close())
+	}
+	if g.project != nil {
+		errs = append(errs, g.project.Close())
+	}
+	if g.user != nil {
+		errs = append(errs, g.user.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// start starts a program as the agent is started.
+func (g *guest) start(ctx context.Context, out io.Writer, args ...string) (sandbox.Process, error) {
+	return g.Start(ctx, sandbox.Command{
+		Args: args, Dir: g.inside, UID: g.p.cfg.UID, GID: g.p.cfg.GID,
+		Env: []string{
+			"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "TMPDIR=/tmp",
+			"HOME=" + path.Join(rootfs.HomeDir, path.Base(g.inside)),
+			"ANTHROPIC_API_KEY=" + g.grant.Token(),
+			"ANTHROPIC_UNIX_SOCKET=" + path.Join(rootfs.GatewayDir, gateway.SocketName),
+		},
+		Stdout: out, Stderr: out,
+	})
+}
+
+// shell runs a script and returns the beginning of what it says. How it ends
+// does not matter: most of them try what must fail.
+func (g *guest) shell(ctx context.Context, text string, args ...string) (string, error) {
+	out := &output{limit: maxOutput, cut: true}
+	if err := g.run(ctx, out, append([]string{"/bin/sh", "-c", text, "sh"}, args...)...); err != nil {
+		return "", err
+	}
+	return out.text(), nil
+}
+
+func (g *guest) run(ctx context.Context, out io.Writer, args ...string) error {
+	proc, err := g.start(ctx, out, args...)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", args[0], ended(ctx, err))
+	}
+	_, err = proc.Wait()
+	if ctx.Err() != nil || err != nil {
+		return fmt.Errorf("run %s: %w", args[0], ended(ctx, err))
+	}
+	return nil
+}

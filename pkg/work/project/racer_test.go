@@ -1,0 +1,274 @@
+package project
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// racer swaps files, directories, links and FIFOs for each other as fast as
+// the kernel of a sandbox lets it, each in a place that the host reads. It is
+// in Perl, which every Debian has and which needs no process for each step. The
+// host puts another directory in the place of the project now and then, so
+// everybody goes into it anew, and makes what got lost on the way. At the end
+// of each round a dot says that it races.
+const racer = `use strict; use POSIX qw(mkfifo);
+my ($top, $outside) = @ARGV;
+$| = 1;
+sub put { my ($name, $text) = @_; open(my $f, ">", $name) or return; print $f $text; close $f }
+sub racing { my ($work) = @_; return if fork; while (1) { chdir "/"; chdir $top or next; $work->(); print "." } }
+sub swap {
+	my ($name, $isdir, @targets) = @_;
+	racing(sub {
+		(my $dir = $name) =~ s{/?[^/]*$}{};
+		mkdir $dir if $dir;
+		if ($isdir) { mkdir $name; put("$name/canary.txt", "fine") } else { put($name, "fine") }
+		for (1 .. 50) {
+			rename $name, "$name-aside";
+			for my $t (@targets, "loop", "/proc/self/cwd") { symlink $t, $name; unlink $name }
+			mkfifo($name, 0644); unlink $name; mkdir $name; rmdir $name;
+			rename "$name-aside", $name;
+		}
+		unlink "$name-aside";
+	});
+}
+swap("d", 1, $outside, "real", "../..");
+swap("d/e", 1, $outside, "..");
+swap("canary.txt", 0, "$outside/canary.txt", "../canary.txt");
+swap("real/canary.txt", 0, "../../../canary.txt", "../growing");
+swap("game", 1, "../..", $outside);
+racing(sub { put("growing", "g" x 300000); put("growing", ""); link "growing", "hard"; unlink "hard" });
+racing(sub { mkdir ".git"; put(".git/config", "[core]\n\tfsmonitor = touch /pwned\n"); unlink ".git/config"; rmdir ".git"; symlink $outside, ".git"; unlink ".git" });
+racing(sub { my $p = "deep"; for (1 .. 100) { mkdir $p; $p .= "/x" } rename "deep/x/x/x", "deeper"; rename "deeper", "deep/x/x/x"; system("rm", "-rf", "deep") if rand() < 0.1 });
+chdir $top; put("new\nline", "x"); chmod 0, "new\nline";
+print "ready";
+1 while wait() > 0`
+
+// raceTime is how long the host works against the racer; DREAMCORE_TEST_RACE
+// sets another, such as 60s.
+func raceTime(t *testing.T) time.Duration {
+	if v := os.Getenv("DREAMCORE_TEST_RACE"); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	return 8 * time.Second
+}
+
+// TestARacingSandboxNeverLeaksOrHangs lists, reads, copies, commits, changes
+// and restores a project that a real sandbox turns over meanwhile. What lies
+// outside of it never shows, nothing hangs, and the history is whole.
+func TestARacingSandboxNeverLeaksOrHangs(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root")
+	_, err := exec.LookPath("git")
+	sandboxtest.Need(t, err == nil, "git")
+	const uid = 12345
+	exe, state := sandboxtest.Binary(t), t.TempDir()
+	token := "canary-" + string(dreamcore.NewUserID())
+	volumes := must(volume.Open(filepath.Join(state, "volumes"), volume.Options{UID: uid, GID: uid}))(t)
+	defer volumes.Close()
+	must(volumes.Create(volume.Data))(t)
+	versions := must(history.Open(filepath.Join(state, "history"), history.Options{}))(t)
+	desk := New(volumes, versions)
+	user, project := dreamcore.NewUserID(), dreamcore.NewProjectID()
+	u := must(volumes.User(t.Context(), user))(t)
+	defer u.Close()
+	p := must(volumes.Project(user, project))(t)
+	p.Close()
+	// A place that both sides know by one name, so that a link that is followed
+	// on the host leads there.
+	outside := t.TempDir()
+	for _, dir := range []string{outside, state, filepath.Dir(u.ProjectsPath()), u.ProjectsPath()} {
+		if err := os.WriteFile(filepath.Join(dir, "canary.txt"), []byte(token), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := startRacer(t, exe, state, uid, u, user, project, outside)
+	defer stop()
+
+	began := time.Now()
+	counts := hammer(t, volumes, desk, versions, user, project, token, raceTime(t))
+	if took := time.Since(began); took > raceTime(t)+30*time.Second {
+		t.Errorf("it hung for %v", took)
+	}
+	stop()
+	t.Logf("in %v: %v", raceTime(t), counts)
+	for _, what := range []string{"list", "read", "commit", "apply", "copy"} {
+		if counts[what] == 0 {
+			t.Errorf("nothing was ever done: %s", what)
+		}
+	}
+	for _, dir := range []string{outside, state} {
+		if raw, err := os.ReadFile(filepath.Join(dir, "canary.txt")); err != nil || string(raw) != token {
+			t.Errorf("a canary was touched: %q %v", raw, err)
+		}
+	}
+	// What the racer still wrote into while it was to be removed, the next
+	// change removes, whatever becomes of itself.
+	if _, err := desk.Apply(t.Context(), user, project, []volume.Change{{Path: "last.js", Write: volume.Content("x")}}, "The last one"); err != nil {
+		t.Logf("the last change: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(u.ProjectsPath(), "..", "staging")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+	git := filepath.Join(state, "history", string(user), string(project)+".git")
+	if out, err := exec.Command("git", "--git-dir", git, "fsck", "--full", "--strict").CombinedOutput(); err != nil {
+		t.Errorf("git fsck: %v\n%s", err, out)
+	}
+	all, err := exec.Command("git", "--git-dir", git, "cat-file", "--batch-all-objects", "--batch", "--buffer").Output()
+	if err != nil || bytes.Contains(all, []byte(token)) {
+		t.Errorf("the history holds a canary, or cannot be read: %v", err)
+	}
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func startRacer(t *testing.T, exe, state string, uid uint32, u *volume.User, user dreamcore.UserID, project dreamcore.ProjectID, outside string) (stop func()) {
+	t.Helper()
+	root := must(rootfs.Host(filepath.Join(state, "rootfs"), uid, uid))(t)
+	ctx := context.WithoutCancel(t.Context())
+	provider := must(gvisor.New(ctx, gvisor.Config{Exe: exe, Dir: filepath.Join(state, "run")}))(t)
+	projects := "/data/users/" + string(user) + "/projects"
+	sb := must(provider.Create(ctx, sandbox.Spec{Root: root, Mounts: []sandbox.Mount{{Source: u.ProjectsPath(), Target: projects, Writable: true}}}))(t)
+	r, w := io.Pipe()
+	proc := must(sb.Start(ctx, sandbox.Command{
+		Args: []string{"/usr/bin/perl", "-e", racer, projects + "/" + string(project), outside}, Env: []string{"PATH=/usr/bin:/bin"},
+		UID: uid, GID: uid, Stdout: w,
+	}))(t)
+	ready := make([]byte, 1)
+	if _, err := io.ReadFull(r, ready); err != nil {
+		t.Fatal(err)
+	}
+	drained := make(chan int64)
+	go func() {
+		n, _ := io.Copy(io.Discard, r)
+		drained <- n
+	}()
+	stopped := false
+	return func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		if err := sb.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		_, _ = proc.Wait()
+		w.Close()
+		if n := <-drained; n < 100 {
+			t.Errorf("the racer made %d rounds", n)
+		} else {
+			t.Logf("the racer made %d rounds", n)
+		}
+		if err := provider.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// hammer does everything that the service does with a project, over and over.
+func hammer(t *testing.T, volumes *volume.Store, desk *Desk, versions *history.Store, user dreamcore.UserID, project dreamcore.ProjectID, token string, long time.Duration) map[string]int {
+	ctx, cancel := context.WithTimeout(t.Context(), long+20*time.Second)
+	defer cancel()
+	counts, failures := map[string]int{}, map[string]int{}
+	note := func(what string, err error) {
+		if err == nil {
+			counts[what]++
+			return
+		}
+		failures[what]++
+		// Only what the racer can arrange: never a fault of ours, never a wait.
+		switch code := dreamcore.CodeOf(err); {
+		case ctx.Err() != nil:
+			t.Errorf("%s hangs: %v", what, err)
+		case code == dreamcore.CodeInternal || code == dreamcore.CodeSetup:
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	leak := func(what, text string) {
+		if strings.Contains(text, token) {
+			t.Errorf("%s shows a canary", what)
+		}
+	}
+	for i, end := 0, time.Now().Add(long); time.Now().Before(end) && !t.Failed(); i++ {
+		p, err := volumes.Find(user, project)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"canary.txt", "d/canary.txt", "d/e/canary.txt", "real/canary.txt", "growing", "game/canary.txt", "game/users/canary.txt", "hard"} {
+			f, info, err := p.Open(name)
+			note("read", err)
+			if err == nil {
+				raw, err := io.ReadAll(io.NewSectionReader(f, 0, info.Size()))
+				if err == nil {
+					leak("read "+name, string(raw))
+				}
+				f.Close()
+			}
+		}
+		for f, err := range p.Files(ctx) {
+			note("list", err)
+			leak("list", f.Path)
+		}
+		if i%5 == 0 {
+			dest := filepath.Join(t.TempDir(), strconv.Itoa(i))
+			_, err := p.CopyOut(ctx, dest, false)
+			note("copy", err)
+			out, _ := exec.Command("grep", "-rl", token, dest).Output()
+			if len(out) > 0 {
+				t.Errorf("copied a canary: %s", out)
+			}
+		}
+		_, _, err = versions.Commit(ctx, user, project, p.Root(), "moving", time.Now())
+		note("commit", err)
+		p.Close()
+		unlock, err := desk.Lock(ctx, user, project)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"index.html", "game/index.js", "d/e/canary.txt", "canary.txt"} {
+			_, err = desk.Apply(ctx, user, project, []volume.Change{{Path: path, Write: volume.Content(fmt.Sprint("applied ", i))}}, "applied")
+			note("apply", err)
+		}
+		unlock()
+		log, _, err := desk.Log(ctx, user, project, 3)
+		note("log", err)
+		if err == nil && len(log) > 0 {
+			diff, err := desk.Diff(ctx, user, project, log[0].Hash)
+			note("diff", err)
+			leak("diff", diff)
+			_, err = desk.Restore(ctx, user, project, log[len(log)-1].Hash)
+			note("restore", err)
+		}
+	}
+	for what, n := range failures {
+		counts["no "+what] = n
+	}
+	return counts
+}

@@ -1,0 +1,334 @@
+package prompt
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// Account is charged for the requests that name no user. Limits of a user
+// hold for it as for any other.
+const Account = "prompts"
+
+// Model answers calls; *gateway.Gateway is one.
+type Model interface {
+	// Ask returns a *gateway.HostError where the model has not answered.
+	Ask(ctx context.Context, call gateway.HostCall) (gateway.HostAnswer, error)
+}
+
+// Projects is where files of projects are read; *volume.Store is one.
+type Projects interface {
+	// Find opens a project; CodeNotFound: there is none. The service closes it.
+	Find(user dreamcore.UserID, project dreamcore.ProjectID) (*volume.Project, error)
+}
+
+// Config of a Service.
+type Config struct {
+	Set      *Set
+	Model    Model
+	Projects Projects
+	Global   func() (*os.Root, error) // opens the global volume, where the skills are
+	// Meter opens the ledger of one call; nil: there is none.
+	Meter  func(user, project, job string) gateway.Meter
+	Models map[string]string // names of models by alias; Apply replaces them
+	// MaxRunning bounds the calls that run at once (64). As many wait for up to
+	// WaitLimit (5 s).
+	MaxRunning int
+	WaitLimit  time.Duration
+	Logger     *slog.Logger // nil: no log
+}
+
+// Service answers prompt endpoints. It is safe for concurrent use and needs no
+// Close: a call ends with its context.
+type Service struct {
+	cfg     Config
+	log     *slog.Logger
+	skills  *skills
+	models  atomic.Pointer[map[string]string]
+	running chan struct{} // has a value for each call that runs
+	waiting atomic.Int64  // calls that run or wait
+}
+
+// New returns a Service.
+func New(cfg Config) *Service {
+	cfg.MaxRunning = cmp.Or(cfg.MaxRunning, 64)
+	cfg.WaitLimit = cmp.Or(cfg.WaitLimit, 5*time.Second)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{cfg: cfg, log: cfg.Logger, running: make(chan struct{}, cfg.MaxRunning)}
+	s.skills = &skills{open: cfg.Global, now: time.Now}
+	s.Apply(cfg.Models)
+	return s
+}
+
+// Apply changes the aliases of models for calls that begin after it.
+func (s *Service) Apply(models map[string]string) { s.models.Store(&models) }
+
+// ModelOf returns the API's name of an endpoint's model.
+func (s *Service) ModelOf(e *Endpoint) string { return ModelName(e.Model, *s.models.Load()) }
+
+// ModelName returns the API's name of a model that may be an alias.
+func ModelName(model string, aliases map[string]string) string {
+	return cmp.Or(aliases[model], model)
+}
+
+// Names returns the names of the endpoints and the version of the list.
+func (s *Service) Names() ([]string, uint64) { return s.cfg.Set.Names() }
+
+// Version returns the version of the list of endpoints.
+func (s *Service) Version() uint64 { return s.cfg.Set.Version() }
+
+// Result is the answer of an endpoint.
+type Result struct {
+	Status     int
+	Body       map[string]any
+	RetryAfter time.Duration // with status 429
+	Cause      error         // why it is not the model's answer; for the log
+	Said       string        // what the model has said, where Cause is about that; not for the log
+}
+
+// Answer answers a request. Errors are those of the request itself: CodeInvalid
+// and CodeTooLarge by its fields, CodeNotFound, CodeBusy where too many calls
+// run, and ctx's.
+func (s *Service) Answer(ctx context.Context, name string, body []byte, lang dreamcore.Language) (Result, error) {
+	e := s.cfg.Set.Get(name)
+	if e == nil {
+		return Result{}, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Not found"}
+	}
+	r, err := e.read(body)
+	if err != nil {
+		return Result{}, err
+	}
+	end, err := s.begin(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
+	c := &call{service: s, endpoint: e, request: r, view: &view{lang: lang}}
+	c.view.skills = func() ([]Skill, error) { return c.skills(), nil }
+	c.view.files = func() ([]any, error) { return c.files(ctx) }
+	answer, err := c.ask(ctx)
+	if err == nil {
+		return Result{Status: http.StatusOK, Body: answer}, nil
+	}
+	if ctx.Err() != nil {
+		return Result{}, context.Cause(ctx)
+	}
+	return c.failed(err)
+}
+
+// begin waits for a slot. Prompt calls have slots of their own: they neither
+// wait for generations nor take anything from them.
+func (s *Service) begin(ctx context.Context) (end func(), err error) {
+	busy := func(cause error) error {
+		return &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many prompt requests are running", Hint: "try again in some seconds", Err: cause}
+	}
+	if s.waiting.Add(1) > int64(2*s.cfg.MaxRunning) {
+		s.waiting.Add(-1)
+		return nil, busy(nil)
+	}
+	select {
+	case s.running <- struct{}{}:
+	default:
+		timer := time.NewTimer(s.cfg.WaitLimit)
+		defer timer.Stop()
+		select {
+		case s.running <- struct{}{}:
+		case <-timer.C:
+			s.waiting.Add(-1)
+			return nil, busy(nil)
+		case <-ctx.Done():
+			s.waiting.Add(-1)
+			return nil, busy(context.Cause(ctx))
+		}
+	}
+	return func() {
+		<-s.running
+		s.waiting.Add(-1)
+	}, nil
+}
+
+// call is one request that is being answered.
+type call struct {
+	service  *Service
+	endpoint *Endpoint
+	request  request
+	view     *view
+	listed   *[]Skill // nil until they are asked for
+	said     string   // by the model
+}
+
+// errAnswer marks an answer of the model that is not what the file asks for.
+var errAnswer = errors.New("the answer is not usable")
+
+// ask makes the call and returns the client's answer.
+func (c *call) ask(ctx context.Context) (map[string]any, error) {
+	e, s := c.endpoint, c.service
+	system, err := e.system.run(c.request.values, c.view)
+	if err != nil {
+		return nil, fmt.Errorf("make the system prompt: %w", err)
+	}
+	prompt, err := e.prompt.run(c.request.values, c.view)
+	if err != nil {
+		return nil, fmt.Errorf("make the prompt: %w", err)
+	}
+	ask := gateway.HostCall{
+		Name: e.Name, User: c.account(), Project: string(c.request.project),
+		Model: s.ModelOf(e), MaxTokens: e.MaxTokens, System: system, Prompt: prompt,
+		TimeLimit: e.Timeout, MaxText: e.Answer.MaxBytes,
+	}
+	if s.cfg.Meter != nil {
+		ask.Meter = s.cfg.Meter(ask.User, ask.Project, "prompt:"+e.Name)
+	}
+	said, err := s.cfg.Model.Ask(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	c.said = said.Text
+	first := make([]string, 0, len(e.Answer.first))
+	for _, t := range e.Answer.first {
+		item, err := t.run(c.request.values, c.view)
+		if err != nil {
+			return nil, fmt.Errorf("make the first items: %w", err)
+		}
+		first = append(first, item)
+	}
+	skill := func(name string) bool { return hasSkill(c.skills(), name) }
+	answer, err := e.Answer.read(said.Text, c.request, first, skill)
+	if err != nil && said.Stop != "" {
+		err = fmt.Errorf("%w (the model stopped with %.40q)", err, said.Stop)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	return answer, nil
+}
+
+// account returns who is charged.
+func (c *call) account() string { return cmp.Or(string(c.request.user), Account) }
+
+// failed returns what the file says for a call without an answer.
+func (c *call) failed(cause error) (Result, error) {
+	e := c.endpoint
+	f, said := e.failure, dreamcore.Failure{Code: dreamcore.FailUnknown}
+	if errors.Is(cause, errAnswer) {
+		f = e.invalid
+	}
+	result := Result{Status: f.status, Cause: fmt.Errorf("prompt endpoint %s: %w", e.Name, cause), Said: c.said}
+	if host, ok := errors.AsType[*gateway.HostError](cause); ok {
+		said.Code = host.Code
+		if host.Over != nil {
+			said.Code, said.Spent = dreamcore.FailRateLimit, host.Over.After == 0
+			if f.status != http.StatusOK && host.Over.After > 0 {
+				result.Status, result.RetryAfter = http.StatusTooManyRequests, host.Over.After
+			}
+		}
+	}
+	c.view.sentence = func() string { return said.UserMessage(c.view.lang) }
+	body, err := f.answer(e.Answer.Key, c.request, c.view)
+	if err != nil {
+		return Result{}, fmt.Errorf("%w; and the answer for it cannot be made: %w", result.Cause, err)
+	}
+	result.Body = body
+	return result, nil
+}
+
+// skills returns the skills, the same ones for the whole call.
+func (c *call) skills() []Skill {
+	if c.listed == nil {
+		list, err := c.service.skills.all()
+		if err != nil {
+			c.service.log.Error("the skills of the global volume cannot be read", "error", err)
+		}
+		c.listed = &list
+	}
+	return *c.listed
+}
+
+// Bounds of the files of a project that a template sees.
+const (
+	maxProjectBytes = 100_000
+	maxProjectFiles = 100
+)
+
+// textFiles are the names of the files that a template sees.
+var textFiles = []string{".html", ".htm", ".js", ".mjs", ".css", ".json", ".md", ".txt", ".svg", ".glsl", ".vert", ".frag", ".ts", ".xml", ".csv"}
+
+// files returns the text files of the request's project: index.html first,
+// then the others by name, as far as they fit.
+func (c *call) files(ctx context.Context) ([]any, error) {
+	if c.request.user == "" || c.request.project == "" {
+		return nil, nil
+	}
+	p, err := c.service.cfg.Projects.Find(c.request.user, c.request.project)
+	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
+		return nil, nil // a new one
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	var names []string
+	for f, err := range p.Files(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if len(f.Path) <= 512 && utf8.ValidString(f.Path) && slices.Contains(textFiles, strings.ToLower(path.Ext(f.Path))) {
+			names = append(names, f.Path)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
+	})
+	return readFiles(p, names[:min(len(names), maxProjectFiles)]), nil
+}
+
+func rank(name string) int {
+	if name == "index.html" {
+		return 0
+	}
+	return 1 + strings.Count(name, "/")
+}
+
+// readFiles reads files up to the bound of all together; the last one may be
+// cut. One that is gone meanwhile, or is not text, is left out.
+func readFiles(p *volume.Project, names []string) []any {
+	left, out := maxProjectBytes, []any{}
+	for _, name := range names {
+		if left -= len(name); left <= 0 {
+			break
+		}
+		f, _, err := p.Open(name)
+		if err != nil {
+			continue
+		}
+		content, err := io.ReadAll(io.LimitReader(f, int64(left)+utf8.UTFMax))
+		f.Close()
+		if err != nil {
+			continue
+		}
+		text, _ := firstBytes(left, string(content))
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			continue
+		}
+		left -= len(text)
+		out = append(out, map[string]any{"path": name, "content": text})
+	}
+	return out
+}

@@ -1,0 +1,39 @@
+package workspace_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+// BenchmarkWarmLease is the pool's own part of a warm lease and its release,
+// among as many members as a large machine holds.
+func BenchmarkWarmLease(b *testing.B) {
+	const members = 200
+	m := newMachine(members)
+	p, err := workspace.New(workspace.Config[*box]{Limits: workspace.Limits{Max: members, Idle: time.Hour, MaxAge: time.Hour, MinFree: 1}, Make: m.make})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close(b.Context())
+	for n := range members {
+		if _, err := p.Prewarm(b.Context(), user(n)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var took []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		l, err := p.Lease(b.Context(), user(7))
+		if err != nil || !l.Reused() {
+			b.Fatal("no warm lease: ", err)
+		}
+		took = append(took, time.Since(began))
+		l.Release(b.Context())
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "ns/lease-median")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "ns/lease-p99")
+}

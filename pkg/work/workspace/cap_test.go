@@ -1,0 +1,297 @@
+package workspace_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+func TestTheIdleMemberThatWasNotUsedForLongestMakesRoom(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.closing.set(takes(time.Second)) // which counts until it is over
+		for range 10 {                    // against luck
+			a := r.warm(1)
+			time.Sleep(time.Second)
+			b := r.warm(2)
+			time.Sleep(time.Second)
+			r.warm(1) // now 2 is the older one
+			r.warm(3)
+			r.want("1 idle, 3 idle")
+			time.Sleep(time.Second)
+			r.warm(1)
+			r.warm(4)
+			r.want("1 idle, 4 idle")
+			if a.isClosed() || !b.isClosed() {
+				r.Fatal("the wrong one made room")
+			}
+			for _, n := range []int{1, 4} {
+				if err := r.Stop(r.Context(), workspace.Name(user(n))); err != nil {
+					r.Fatal(err)
+				}
+			}
+		}
+	})
+}
+
+func TestWhoseMemberIsReplacedKeepsTheTurn(t *testing.T) {
+	inBubble(t, workspace.Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
+		r.warm(1)
+		r.probing.set(func(context.Context, *box) error { time.Sleep(time.Second); return errBroken })
+		first := r.leaseLater(r.Context(), 1)
+		second := r.leaseLater(r.Context(), 2)
+		time.Sleep(time.Second)
+		r.want("1 leased")
+		r.probing.set(nil)
+		(<-first).Release(r.Context())
+		(<-second).Release(r.Context())
+	})
+}
+
+func TestAReplacementTakesThePlaceOfItsOwn(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.warm(2)
+		time.Sleep(time.Second)
+		r.warm(1)
+		time.Sleep(time.Second)
+		r.boxes[1].setStale()
+		r.closing.set(takes(time.Second))
+		r.lease(1).Release(r.Context())
+		r.want("1 idle, 2 idle")
+		if r.boxes[0].isClosed() {
+			r.Error("the member of another user went for it")
+		}
+	})
+}
+
+func TestAHolderThatTakesItsTimeBlocksNobodyElse(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		stopped := r.lease(1)
+		if err := r.Stop(r.Context(), workspace.Name(user(1))); err != nil {
+			r.Fatal(err)
+		}
+		r.warm(2)
+		began := time.Now()
+		r.lease(3).Release(r.Context())
+		r.want("1 closing, 3 idle")
+		if time.Since(began) != 0 {
+			r.Error("it waited for the holder of a member that was stopped")
+		}
+		stopped.Release(r.Context())
+	})
+}
+
+func TestStopInTheProbe(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.warm(1)
+		r.probing.set(func(context.Context, *box) error { time.Sleep(time.Second); return nil })
+		first := r.leaseLater(r.Context(), 1)
+		if err := r.Stop(r.Context(), workspace.Name(user(1))); err != nil {
+			r.Fatal(err)
+		}
+		second := r.leaseLater(r.Context(), 1) // must not get there before who holds the place
+		l := <-first
+		if l == nil || l.Reused() || l.Context().Err() != nil {
+			r.Fatalf("what was stopped in its probe was handed out: %+v", l)
+		}
+		r.want("1 leased")
+		l.Release(r.Context())
+		(<-second).Release(r.Context())
+	})
+}
+
+func TestAtTheCapLeasesWaitInOrder(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		first, second := r.lease(1), r.lease(2)
+		third := r.leaseLater(r.Context(), 3)
+		ctx, giveUp := context.WithCancel(r.Context())
+		fourth := r.leaseLater(ctx, 4)
+		fifth := r.leaseLater(r.Context(), 5)
+		again := r.leaseLater(r.Context(), 1) // comes last, though its member is there
+		r.want("1 leased, 2 leased")
+
+		giveUp()
+		if l := <-fourth; l != nil {
+			r.Fatal("who gave up got a lease")
+		}
+		second.Release(r.Context())
+		l3 := <-third
+		r.want("1 leased, 3 leased")
+		first.Release(r.Context())
+		l5 := <-fifth
+		r.want("3 leased, 5 leased")
+		l3.Release(r.Context())
+		l1 := <-again
+		if l1.Reused() {
+			r.Error("who came last kept its place before the others")
+		}
+		l1.Release(r.Context())
+		l5.Release(r.Context())
+	})
+}
+
+func TestOneIdleMemberMakesRoomForOneOnly(t *testing.T) {
+	inBubble(t, workspace.Limits{Max: 3, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
+		r.closing.set(takes(time.Second))
+		for n := range 3 {
+			r.warm(n)
+			time.Sleep(time.Second)
+		}
+		a := r.leaseLater(r.Context(), 7)
+		r.want("0 closing, 1 idle, 2 idle")
+		b := r.leaseLater(r.Context(), 7) // of a user who waits for a place already
+		r.want("0 closing, 1 idle, 2 idle")
+		c := r.leaseLater(r.Context(), 0) // whose own is closing for the other
+		r.want("0 closing, 1 closing, 2 idle")
+		(<-a).Release(r.Context())
+		(<-b).Release(r.Context())
+		(<-c).Release(r.Context())
+		r.want("0 idle, 2 idle, 7 idle")
+	})
+}
+
+func TestAMemberThatCannotBeClosedCountsAndBlocksNobodyElse(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		broken := r.warm(1)
+		time.Sleep(time.Second)
+		r.warm(2)
+		r.closing.set(func(_ context.Context, b *box) error {
+			if b == broken {
+				return errBroken
+			}
+			return nil
+		})
+		began := time.Now()
+		l := r.lease(3) // 1 cannot make room: 2 does
+		if time.Since(began) != 0 {
+			r.Error("it waited for the one that cannot be closed")
+		}
+		r.want("1 closing, 3 leased")
+		own := r.leaseLater(r.Context(), 1) // which must not run beside the old one
+		if _, err := r.Prewarm(r.Context(), user(1)); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+			r.Errorf("prewarm beside a member that cannot be closed: %v", err)
+		}
+		err := r.Stop(r.Context(), workspace.Name(user(1)))
+		if !errors.Is(err, errBroken) || dreamcore.CodeOf(err) != dreamcore.CodeInternal || dreamcore.HintOf(err) == "" {
+			r.Errorf("stop of one that cannot be closed: %v", err)
+		}
+		l.Release(r.Context())
+		r.want("1 closing, 3 idle") // another's place is of no use to 1
+		l = r.lease(3)
+		time.Sleep(time.Hour)
+		r.want("1 closing, 3 leased")
+		r.machine.mu.Lock()
+		if broken.tries < 30 || broken.tries > 100 {
+			r.Errorf("tried to close it %d times in an hour", broken.tries)
+		}
+		r.machine.mu.Unlock()
+		r.closing.set(nil)
+		(<-own).Release(r.Context())
+		l.Release(r.Context())
+		r.want("1 idle, 3 idle")
+	})
+}
+
+func TestPrewarm(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		prewarm := func(n int, already bool, code dreamcore.Code) {
+			r.Helper()
+			got, err := r.Prewarm(r.Context(), user(n))
+			if got != already || (code == "") != (err == nil) || (err != nil && (dreamcore.CodeOf(err) != code || dreamcore.HintOf(err) == "")) {
+				r.Fatalf("prewarm of %d: %v, %v", n, got, err)
+			}
+		}
+		r.closing.set(takes(time.Second))
+		r.making.set(takes(time.Second))
+		prewarm(1, false, "")
+		prewarm(1, true, "")
+		r.want("1 idle")
+		if jobs := r.List()[0].Jobs; jobs != 0 {
+			r.Errorf("%d jobs before the first", jobs)
+		}
+		r.boxes[0].lose()
+		prewarm(1, false, "")
+		time.Sleep(usual.Idle - time.Second)
+		prewarm(1, true, "") // begins its idle time anew
+		time.Sleep(usual.Idle - time.Second)
+		first := r.lease(1)
+		if !first.Reused() || first.Member().cleans != 0 {
+			r.Error("a prewarmed member is not the one that is leased")
+		}
+		prewarm(1, true, "") // in use
+		second := r.leaseLater(r.Context(), 2)
+		r.want("1 leased, 2 starting")
+		prewarm(2, true, "")
+		l2 := <-second
+		began := time.Now()
+		prewarm(3, false, dreamcore.CodeBusy)
+		waits := r.leaseLater(r.Context(), 3)
+		prewarm(3, false, dreamcore.CodeBusy)
+		prewarm(4, false, dreamcore.CodeBusy)
+		if time.Since(began) != 0 {
+			r.Error("prewarm waited for a lease to end")
+		}
+		first.Release(r.Context())
+		(<-waits).Release(r.Context())
+		prewarm(4, false, "") // in the place of 3
+		r.want("2 leased, 4 idle")
+		l2.Release(r.Context())
+	})
+}
+
+func TestWhoWaitsGetsThePlaceOfAPrewarmThatFails(t *testing.T) {
+	inBubble(t, workspace.Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
+		r.making.set(takes(time.Minute))
+		ctx, giveUp := context.WithCancelCause(r.Context())
+		failed := make(chan error, 1)
+		go func() {
+			_, err := r.Prewarm(ctx, user(1))
+			failed <- err
+		}()
+		synctest.Wait()
+		own, other := r.leaseLater(r.Context(), 1), r.leaseLater(r.Context(), 2)
+		giveUp(errBroken)
+		if err := <-failed; !errors.Is(err, errBroken) {
+			r.Errorf("%v", err)
+		}
+		(<-own).Release(r.Context())
+		(<-other).Release(r.Context())
+	})
+}
+
+func TestApply(t *testing.T) {
+	inBubble(t, workspace.Limits{Max: 3, Idle: time.Hour, MaxAge: 2 * time.Hour}, func(r *rig) {
+		apply := func(l workspace.Limits) {
+			r.Helper()
+			if err := r.Apply(l); err != nil {
+				r.Fatal(err)
+			}
+		}
+		r.warm(1)
+		leased := r.lease(2)
+		leased3 := r.lease(3)
+		apply(workspace.Limits{Max: 1, Idle: time.Hour, MaxAge: 2 * time.Hour})
+		r.want("2 leased, 3 leased")
+		leased.Release(r.Context())
+		r.want("3 leased") // 2 was over the limit, 3 is not
+		waits := r.leaseLater(r.Context(), 4)
+		r.want("3 leased")
+		apply(workspace.Limits{Max: 2, Idle: time.Minute, MaxAge: 2 * time.Hour})
+		l4 := <-waits
+		l4.Release(r.Context())
+		r.want("3 leased, 4 idle")
+		time.Sleep(59 * time.Second)
+		r.want("3 leased, 4 idle")
+		time.Sleep(time.Second)
+		r.want("3 leased")
+		leased3.Release(r.Context())
+		time.Sleep(time.Second)
+		r.want("3 idle")
+		apply(workspace.Limits{Max: 2, Idle: time.Hour, MaxAge: time.Minute})
+		r.want("") // it is older, and goes at once
+	})
+}

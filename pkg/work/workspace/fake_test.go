@@ -1,0 +1,335 @@
+package workspace_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func user(n int) dreamcore.UserID {
+	return dreamcore.UserID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n))
+}
+
+// machine makes boxes, and notes whatever a pool must not do to one.
+type machine struct {
+	mu       sync.Mutex
+	max      int // boxes at once that are no fault
+	boxes    []*box
+	there    map[dreamcore.UserID]int // boxes that are there or being made
+	most     int                      // of them at once
+	inMaking int
+	faults   []string
+
+	free  int64 // bytes of memory
+	blind error // in place of them
+
+	// What the steps take and how they fail. Called without the lock.
+	making, closing, cleaning, probing step
+}
+
+// box is a member that takes notes.
+type box struct {
+	machine *machine
+	id      string
+	user    dreamcore.UserID
+	lost    chan struct{}
+
+	// Guarded by machine.mu.
+	ended  bool
+	stale  bool
+	dirty  bool // a job was in it
+	held   bool
+	cleans int
+	probes int
+	tries  int // calls of Close
+	closed int // of them that succeeded
+}
+
+func newMachine(max int) *machine {
+	return &machine{max: max, there: map[dreamcore.UserID]int{}, free: 1 << 40}
+}
+
+func (m *machine) fault(format string, args ...any) {
+	m.faults = append(m.faults, fmt.Sprintf(format, args...))
+}
+
+func (m *machine) make(ctx context.Context, u dreamcore.UserID) (*box, error) {
+	m.mu.Lock()
+	b := &box{machine: m, id: fmt.Sprintf("box-%d", len(m.boxes)), user: u, lost: make(chan struct{})}
+	m.there[u]++
+	m.inMaking++
+	if m.there[u] > 1 {
+		m.fault("%d boxes of %s at once", m.there[u], u)
+	}
+	n := 0
+	for _, of := range m.there {
+		n += of
+	}
+	m.most = max(m.most, n)
+	if m.max > 0 && n > m.max {
+		m.fault("%d boxes at once, %d are the limit", n, m.max)
+	}
+	m.mu.Unlock()
+	err := m.making.run(ctx, b)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inMaking--
+	if err != nil {
+		m.there[u]--
+		return nil, err
+	}
+	m.boxes = append(m.boxes, b)
+	return b, nil
+}
+
+// step is what a method of a box does; a test may change it at any time.
+type step struct {
+	f atomic.Pointer[func(context.Context, *box) error]
+}
+
+func (s *step) set(f func(context.Context, *box) error) { s.f.Store(&f) }
+
+func (s *step) run(ctx context.Context, b *box) error {
+	if f := s.f.Load(); f != nil && *f != nil {
+		return (*f)(ctx, b)
+	}
+	return ctx.Err()
+}
+
+func (m *machine) memory() (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free, m.blind
+}
+
+func (m *machine) setFree(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free = n
+}
+
+// end is the check at the end: every box was closed, once.
+func (m *machine) end(t *testing.T) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.boxes {
+		if b.closed != 1 {
+			t.Errorf("%s of %s was closed %d times", b.id, b.user, b.closed)
+		}
+	}
+	if m.inMaking != 0 {
+		t.Errorf("%d boxes are being made", m.inMaking)
+	}
+	for _, f := range m.faults {
+		t.Error(f)
+	}
+}
+
+func (b *box) ID() string            { return b.id }
+func (b *box) Lost() <-chan struct{} { return b.lost }
+
+func (b *box) Stale() bool {
+	b.machine.mu.Lock()
+	defer b.machine.mu.Unlock()
+	return b.stale
+}
+
+func (b *box) Probe(ctx context.Context) error {
+	b.machine.mu.Lock()
+	b.probes++
+	b.machine.mu.Unlock()
+	return b.machine.probing.run(ctx, b)
+}
+
+func (b *box) Clean(ctx context.Context) error {
+	if err := b.machine.cleaning.run(ctx, b); err != nil {
+		return err
+	}
+	b.machine.mu.Lock()
+	defer b.machine.mu.Unlock()
+	b.cleans++
+	b.dirty = false
+	return nil
+}
+
+func (b *box) Close(ctx context.Context) error {
+	b.machine.mu.Lock()
+	b.tries++
+	if b.closed > 0 {
+		b.machine.fault("%s is closed again", b.id)
+	}
+	b.machine.mu.Unlock()
+	if err := b.machine.closing.run(ctx, b); err != nil {
+		return err
+	}
+	b.machine.mu.Lock()
+	defer b.machine.mu.Unlock()
+	b.closed++
+	b.machine.there[b.user]--
+	b.endLocked()
+	return nil
+}
+
+// lose ends the box by itself.
+func (b *box) lose() {
+	b.machine.mu.Lock()
+	defer b.machine.mu.Unlock()
+	b.endLocked()
+}
+
+func (b *box) endLocked() {
+	if !b.ended {
+		b.ended = true
+		close(b.lost)
+	}
+}
+
+func (b *box) isClosed() bool {
+	b.machine.mu.Lock()
+	defer b.machine.mu.Unlock()
+	return b.closed > 0
+}
+
+func (b *box) setStale() {
+	b.machine.mu.Lock()
+	defer b.machine.mu.Unlock()
+	b.stale = true
+}
+
+// takes is a step that lasts d, or until its context ends.
+func takes(d time.Duration) func(context.Context, *box) error {
+	return func(ctx context.Context, _ *box) error {
+		select {
+		case <-time.After(d):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+var errBroken = errors.New("it is broken")
+
+func fails(context.Context, *box) error { return errBroken }
+
+// usual has times that no regular look of the janitor falls on.
+var usual = workspace.Limits{Max: 2, Idle: 20*time.Minute + time.Second, MaxAge: 5*time.Hour + 2*time.Second}
+
+// rig is a pool on a machine, in a bubble of its own time.
+type rig struct {
+	*testing.T
+	*machine
+	*workspace.Pool[*box]
+}
+
+// inBubble runs a test with a pool and checks that the pool leaves nothing.
+func inBubble(t *testing.T, limits workspace.Limits, test func(r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(limits.Max)
+		p, err := workspace.New(workspace.Config[*box]{Limits: limits, Make: m.make, Free: m.memory})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { // also when the test fails, or a bubble that does not end hides why
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			if err := p.Close(ctx); err != nil {
+				t.Error(err)
+			}
+			m.end(t)
+		}()
+		test(&rig{T: t, machine: m, Pool: p})
+	})
+}
+
+func (r *rig) lease(n int) *workspace.Lease[*box] {
+	r.Helper()
+	l, err := r.Lease(r.Context(), user(n))
+	if err != nil {
+		r.Fatal(err)
+	}
+	if l.Member().user != user(n) {
+		r.Fatalf("user %d got the box of %s", n, l.Member().user)
+	}
+	return l
+}
+
+// warm leaves an idle box for the user.
+func (r *rig) warm(n int) *box {
+	r.Helper()
+	l := r.lease(n)
+	l.Release(r.Context())
+	return l.Member()
+}
+
+// leaseLater asks for a lease in the background and returns once it waits, or
+// has it.
+func (r *rig) leaseLater(ctx context.Context, n int) <-chan *workspace.Lease[*box] {
+	c := make(chan *workspace.Lease[*box], 1)
+	go func() {
+		defer close(c)
+		if l, err := r.Lease(ctx, user(n)); err == nil {
+			c <- l
+		}
+	}()
+	synctest.Wait()
+	return c
+}
+
+// states is the list in short: "1 idle, 2 leased".
+func (r *rig) states() string {
+	s := ""
+	for _, i := range r.List() {
+		if s != "" {
+			s += ", "
+		}
+		s += fmt.Sprintf("%c %s", i.Name[len(i.Name)-1], i.State)
+	}
+	return s
+}
+
+func (r *rig) want(states string) {
+	r.Helper()
+	synctest.Wait()
+	if got := r.states(); got != states {
+		r.Fatalf("members: %q, want %q", got, states)
+	}
+}
+
+// lines is a log that is looked at.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lines) count(s string) int { return strings.Count(l.String(), s) }

@@ -1,0 +1,329 @@
+package workspace_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+func TestIdleMembersGoWhenTheirTimeHasCome(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.warm(1)
+		time.Sleep(usual.Idle - time.Nanosecond)
+		r.want("1 idle")
+		time.Sleep(time.Nanosecond)
+		r.want("")
+
+		began := time.Now()
+		for time.Since(began) < usual.MaxAge-time.Minute {
+			r.warm(1)
+			time.Sleep(time.Minute)
+		}
+		r.warm(1)
+		time.Sleep(time.Until(began.Add(usual.MaxAge)) - time.Nanosecond)
+		r.want("1 idle")
+		time.Sleep(time.Nanosecond)
+		r.want("")
+		if n := len(r.boxes); n != 2 {
+			r.Errorf("%d members were made, not 2", n)
+		}
+	})
+}
+
+func TestAnIdleMemberThatIsLostGoesAtOnce(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		b := r.warm(1)
+		time.Sleep(time.Second) // the janitor has looked, and will not for a while
+		began := time.Now()
+		b.lose()
+		r.want("")
+		if d := time.Since(began); d != 0 || !b.isClosed() {
+			r.Errorf("closed %v after %v", b.isClosed(), d)
+		}
+	})
+}
+
+func TestAnIdleMemberThatIsStaleGoesSoon(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.warm(1).setStale()
+		time.Sleep(10 * time.Second)
+		r.want("")
+	})
+}
+
+func TestShortMemoryEndsIdleMembersOneByOne(t *testing.T) {
+	limits := workspace.Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
+	inBubble(t, limits, func(r *rig) {
+		r.closing.set(func(context.Context, *box) error {
+			time.Sleep(time.Second)
+			free, _ := r.memory()
+			r.setFree(min(120, free+30))
+			return nil
+		})
+		for n := range 4 {
+			r.warm(n)
+			time.Sleep(time.Second)
+		}
+		l := r.lease(4)
+		r.setFree(100)
+		time.Sleep(time.Minute)
+		r.want("0 idle, 1 idle, 2 idle, 3 idle, 4 leased")
+		r.setFree(50) // two must go
+		time.Sleep(pressureLatest)
+		r.want("0 closing, 1 idle, 2 idle, 3 idle, 4 leased")
+		time.Sleep(time.Second)
+		r.want("1 closing, 2 idle, 3 idle, 4 leased")
+		time.Sleep(time.Minute)
+		r.want("2 idle, 3 idle, 4 leased")
+		r.closing.set(nil) // and nothing helps
+		r.setFree(0)
+		time.Sleep(time.Minute)
+		r.want("4 leased") // a job is never what goes
+		l.Release(r.Context())
+		time.Sleep(time.Minute)
+		r.want("")
+	})
+}
+
+// pressureLatest is when short memory is noticed at the latest.
+const pressureLatest = 3 * time.Second
+
+func TestANewMemberMakesTheJanitorLookAtTheMemory(t *testing.T) {
+	limits := workspace.Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
+	inBubble(t, limits, func(r *rig) {
+		r.warm(1)
+		time.Sleep(time.Minute)
+		r.making.set(takes(time.Second))
+		r.setFree(10)
+		began := time.Now()
+		l := r.leaseLater(r.Context(), 2)
+		r.want("2 starting")
+		if time.Since(began) != 0 {
+			r.Error("it waited for the timer")
+		}
+		(<-l).Release(r.Context())
+	})
+}
+
+func TestMemoryThatCannotBeReadIsLoggedOnceAndEndsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, log := newMachine(5), &lines{}
+		limits := workspace.Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
+		p, err := workspace.New(workspace.Config[*box]{Limits: limits, Make: m.make, Free: m.memory, Logger: log.logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close(t.Context())
+		if _, err := p.Prewarm(t.Context(), user(1)); err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		m.blind, m.free = errBroken, 0
+		m.mu.Unlock()
+		time.Sleep(time.Minute)
+		if len(p.List()) != 1 || log.count("free memory") != 1 {
+			t.Errorf("%d members, log:\n%s", len(p.List()), log)
+		}
+	})
+}
+
+func TestEndsAreLoggedAsWhatTheyAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, log := newMachine(5), &lines{}
+		p, err := workspace.New(workspace.Config[*box]{Limits: usual, Make: m.make, Logger: log.logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close(t.Context())
+		for _, tt := range []struct {
+			want string
+			end  func(b *box)
+		}{
+			{"level=INFO msg=\"closing a sandbox\" sandbox=box-0 user=" + string(user(1)), func(*box) { time.Sleep(usual.Idle) }},
+			{"level=WARN msg=\"closing a sandbox\" sandbox=box-1", (*box).lose},
+			{"level=ERROR msg=\"close a sandbox; it is tried again\" sandbox=box-2", func(b *box) {
+				m.closing.set(fails)
+				b.lose()
+				time.Sleep(time.Second / 2)
+				m.closing.set(nil)
+				time.Sleep(time.Second)
+			}},
+		} {
+			l, err := p.Lease(t.Context(), user(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Release(t.Context())
+			tt.end(l.Member())
+			synctest.Wait()
+			if !strings.Contains(log.String(), tt.want) {
+				t.Errorf("no %q in\n%s", tt.want, log)
+			}
+		}
+	})
+}
+
+func TestStop(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.closing.set(takes(time.Second))
+		stop := func(n int) {
+			r.Helper()
+			if err := r.Stop(r.Context(), workspace.Name(user(n))); err != nil {
+				r.Fatal(err)
+			}
+		}
+		for _, name := range []string{"", "user-", string(user(1)), workspace.Name(user(1)), "user-../x"} {
+			if err := r.Stop(r.Context(), name); dreamcore.CodeOf(err) != dreamcore.CodeNotFound || dreamcore.HintOf(err) == "" {
+				r.Errorf("stop of %q: %v", name, err)
+			}
+		}
+		idle := r.warm(1)
+		stop(1)
+		if !idle.isClosed() {
+			r.Error("stop returned before it was closed")
+		}
+		r.want("")
+
+		leased := r.lease(1)
+		stop(1)
+		if !errors.Is(context.Cause(leased.Context()), workspace.ErrStopped) || !leased.Member().isClosed() {
+			r.Errorf("a job in it: %v, closed %v", context.Cause(leased.Context()), leased.Member().isClosed())
+		}
+		waits := r.leaseLater(r.Context(), 1)
+		r.want("1 closing") // who holds it may be at work on the user's files
+		leased.Release(r.Context())
+		l := <-waits
+		r.cleaning.set(takes(5 * time.Second))
+		go l.Release(r.Context())
+		synctest.Wait()
+		stop(1) // in the middle of its cleaning
+		r.want("")
+
+		r.making.set(takes(time.Hour))
+		failed := make(chan error, 1)
+		go func() {
+			_, err := r.Lease(r.Context(), user(1))
+			failed <- err
+		}()
+		r.want("1 starting")
+		stop(1)
+		if err := <-failed; !errors.Is(err, workspace.ErrStopped) {
+			r.Errorf("a lease whose member was stopped at its start: %v", err)
+		}
+		r.making.set(func(context.Context, *box) error { time.Sleep(time.Minute); return nil }) // hears nothing
+		go func() {
+			_, err := r.Lease(r.Context(), user(1))
+			failed <- err
+		}()
+		r.want("1 starting")
+		stop(1)
+		if err := <-failed; !errors.Is(err, workspace.ErrStopped) {
+			r.Errorf("a lease whose member was stopped and started all the same: %v", err)
+		}
+		r.want("")
+	})
+}
+
+func TestStopWaitsNoLongerThanItsContext(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.warm(1)
+		r.closing.set(takes(time.Second))
+		ctx, cancel := context.WithTimeoutCause(r.Context(), time.Millisecond, errBroken)
+		defer cancel()
+		if err := r.Stop(ctx, workspace.Name(user(1))); !errors.Is(err, errBroken) {
+			r.Errorf("%v", err)
+		}
+	})
+}
+
+func TestCloseWaitsForLeasesAndRefusesNewOnes(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		leased := r.lease(1)
+		idle := r.warm(2)
+		waits := make(chan error, 1)
+		go func() {
+			_, err := r.Lease(r.Context(), user(1))
+			waits <- err
+		}()
+		synctest.Wait()
+		done := make(chan error, 1)
+		go func() { done <- r.Close(context.Background()) }()
+		if err := <-waits; !errors.Is(err, workspace.ErrClosed) || dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+			r.Errorf("who waited is told: %v", err)
+		}
+		r.want("1 leased")
+		if !idle.isClosed() || leased.Context().Err() != nil || len(done) != 0 {
+			r.Error("Close did not end the idle one, or did not wait for the leased one")
+		}
+		_, err := r.Prewarm(r.Context(), user(3))
+		if _, err2 := r.Lease(r.Context(), user(2)); !errors.Is(err, workspace.ErrClosed) || !errors.Is(err2, workspace.ErrClosed) {
+			r.Errorf("after Close: %v, %v", err, err2)
+		}
+		leased.Release(r.Context())
+		if err := <-done; err != nil || !leased.Member().isClosed() || leased.Member().cleans != 0 {
+			r.Errorf("%v, closed %v, cleaned %d times", err, leased.Member().isClosed(), leased.Member().cleans)
+		}
+		if err := r.Close(r.Context()); err != nil {
+			r.Error(err)
+		}
+	})
+}
+
+func TestCloseCutsLeasesWhenItsContextEnds(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		leased := r.lease(1)
+		r.making.set(takes(time.Hour))
+		starting := r.leaseLater(r.Context(), 2)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		if err := r.Close(ctx); err != nil {
+			r.Error(err)
+		}
+		if time.Since(began) != time.Minute || !leased.Member().isClosed() {
+			r.Errorf("after %v, closed %v", time.Since(began), leased.Member().isClosed())
+		}
+		if !errors.Is(context.Cause(leased.Context()), workspace.ErrClosed) {
+			r.Errorf("the cause is %v", context.Cause(leased.Context()))
+		}
+		if l := <-starting; l != nil {
+			r.Error("a lease began after Close")
+		}
+		leased.Release(r.Context())
+		r.want("")
+	})
+}
+
+func TestCloseTellsWhatItCouldNotClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(2)
+		p, err := workspace.New(workspace.Config[*box]{Limits: usual, Make: m.make})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 2 {
+			if _, err := p.Prewarm(t.Context(), user(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.closing.set(fails)
+		m.boxes[0].lose()                      // has been tried for long
+		time.Sleep(time.Hour + 10*time.Second) // the next try is far
+		began := time.Now()
+		for range 2 {
+			err := p.Close(t.Context())
+			if !errors.Is(err, errBroken) || dreamcore.HintOf(err) == "" || !strings.Contains(err.Error(), "box-1") {
+				t.Errorf("%v", err)
+			}
+		}
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("it took %v to give up", d)
+		}
+	})
+}

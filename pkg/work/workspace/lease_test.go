@@ -1,0 +1,275 @@
+package workspace_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+func TestAUserGetsTheSameMemberAgainAndNobodyElseDoes(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		first := r.lease(1)
+		if first.Reused() || first.Member().probes != 0 {
+			r.Errorf("a new one: reused %v, %d probes", first.Reused(), first.Member().probes)
+		}
+		first.Release(r.Context())
+		first.Release(r.Context()) // more than once is once
+		if first.Member().cleans != 1 {
+			r.Errorf("cleaned %d times between two jobs", first.Member().cleans)
+		}
+		if !errors.Is(context.Cause(first.Context()), context.Canceled) {
+			r.Errorf("the context of a lease that is over: %v", context.Cause(first.Context()))
+		}
+		second := r.lease(1)
+		if !second.Reused() || second.Member() != first.Member() || second.Member().probes != 1 {
+			r.Errorf("the second lease: reused %v, %s, %d probes", second.Reused(), second.Member().id, second.Member().probes)
+		}
+		other := r.lease(2)
+		if other.Reused() || other.Member() == first.Member() {
+			r.Error("another user got it")
+		}
+		first.Release(r.Context()) // an old lease has no say in a later one
+		if l := r.List(); l[0].State != workspace.StateLeased || l[0].Jobs != 2 || l[0].Sandbox != "box-0" || l[0].Name != "user-"+string(user(1)) {
+			r.Errorf("listed as %+v", l[0])
+		}
+		second.Release(r.Context())
+		other.Release(r.Context())
+		r.want("1 idle, 2 idle")
+	})
+}
+
+func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
+	for name, spoil := range map[string]func(r *rig, b *box){
+		"the probe fails":       func(r *rig, b *box) { r.probing.set(fails) },
+		"the probe hangs":       func(r *rig, b *box) { r.probing.set(takes(time.Hour)) },
+		"the probe sees a loss": func(r *rig, b *box) { r.probing.set(func(context.Context, *box) error { b.lose(); return nil }) },
+		"lost":                  func(r *rig, b *box) { b.lose() },
+		"stale":                 func(r *rig, b *box) { b.setStale() },
+		"too old":               func(r *rig, b *box) { time.Sleep(usual.MaxAge) },
+		"idle for too long":     func(r *rig, b *box) { time.Sleep(usual.Idle) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, usual, func(r *rig) {
+				r.closing.set(takes(time.Second)) // the new one waits for it
+				old := r.warm(1)
+				spoil(r, old)
+				l := r.lease(1)
+				if l.Reused() || l.Member() == old {
+					r.Error("the old one was handed out")
+				}
+				if !old.isClosed() {
+					r.Error("the old one is still there")
+				}
+				if l.Context().Err() != nil {
+					r.Error("the new lease has ended: ", context.Cause(l.Context()))
+				}
+				r.probing.set(nil)
+				l.Release(r.Context())
+				r.want("1 idle")
+			})
+		})
+	}
+}
+
+func TestAMemberThatIsNotFitIsNotKept(t *testing.T) {
+	for name, spoil := range map[string]func(r *rig, b *box){
+		"lost":                func(r *rig, b *box) { b.lose() },
+		"stale":               func(r *rig, b *box) { b.setStale() },
+		"too old":             func(r *rig, b *box) { time.Sleep(usual.MaxAge) },
+		"not clean":           func(r *rig, b *box) { r.cleaning.set(fails) },
+		"not clean in time":   func(r *rig, b *box) { r.cleaning.set(takes(time.Hour)) },
+		"lost in the cleanup": func(r *rig, b *box) { r.cleaning.set(func(context.Context, *box) error { b.lose(); return nil }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, usual, func(r *rig) {
+				l := r.lease(1)
+				spoil(r, l.Member())
+				l.Release(r.Context())
+				r.want("")
+				if !l.Member().isClosed() {
+					r.Error("it is still there")
+				}
+			})
+		})
+	}
+}
+
+func TestAJobMayBeLongerThanTheAgeLimit(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		l := r.lease(1)
+		time.Sleep(2 * usual.MaxAge)
+		if l.Context().Err() != nil || l.Member().isClosed() {
+			r.Error("a lease was cut for its age")
+		}
+		l.Release(r.Context())
+		r.want("")
+	})
+}
+
+func TestReleaseCleansThoughItsContextHasEnded(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.cleaning.set(takes(time.Second))
+		ctx, cancel := context.WithCancel(r.Context())
+		l, err := r.Lease(ctx, user(1))
+		if err != nil {
+			r.Fatal(err)
+		}
+		cancel()
+		if l.Context().Err() == nil {
+			r.Error("the lease's context outlives the one it was asked for with")
+		}
+		l.Release(ctx)
+		r.want("1 idle")
+	})
+}
+
+func TestALostMemberEndsTheLeasesContext(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		l := r.lease(1)
+		l.Member().lose()
+		<-l.Context().Done()
+		if err := context.Cause(l.Context()); !errors.Is(err, sandbox.ErrLost) {
+			r.Errorf("the cause is %v", err)
+		}
+		synctest.Wait()
+		if l.Member().isClosed() {
+			r.Error("closed while its holder may still ask what happened")
+		}
+		l.Release(r.Context())
+		r.want("")
+	})
+}
+
+func TestTheSecondLeaseOfAUserWaitsForTheFirst(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.cleaning.set(takes(time.Second))
+		first := r.lease(1)
+		waits := r.leaseLater(r.Context(), 1)
+		short, cancel := context.WithTimeoutCause(r.Context(), time.Minute, errBroken)
+		defer cancel()
+		if _, err := r.Lease(short, user(1)); !errors.Is(err, errBroken) {
+			r.Errorf("a lease while the first one lasts: %v", err)
+		}
+		other := r.lease(2) // whom it does not concern
+		select {
+		case <-waits:
+			r.Fatal("two leases of one user")
+		default:
+		}
+		go first.Release(r.Context())
+		second := <-waits
+		if second.Member() != first.Member() || second.Member().cleans != 1 {
+			r.Error("the second lease began before the cleaning ended")
+		}
+		second.Release(r.Context())
+		other.Release(r.Context())
+	})
+}
+
+func TestAFailedMakeLeavesNoPlaceTaken(t *testing.T) {
+	inBubble(t, workspace.Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
+		r.making.set(fails)
+		if _, err := r.Lease(r.Context(), user(1)); !errors.Is(err, errBroken) {
+			r.Errorf("%v", err)
+		}
+		if _, err := r.Prewarm(r.Context(), user(1)); !errors.Is(err, errBroken) {
+			r.Errorf("%v", err)
+		}
+		r.making.set(func(context.Context, *box) error { panic("broken") })
+		func() {
+			defer func() { _ = recover() }()
+			_, _ = r.Lease(r.Context(), user(1))
+		}()
+		r.machine.mu.Lock()
+		r.there[user(1)], r.inMaking = 0, 0 // the panic passed them by
+		r.machine.mu.Unlock()
+		r.want("")
+		r.making.set(nil)
+		r.lease(2).Release(r.Context())
+	})
+}
+
+func TestWhoGivesUpWhileItIsMadeTakesNothing(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		r.making.set(takes(time.Hour))
+		ctx, cancel := context.WithTimeoutCause(r.Context(), time.Second, errBroken)
+		defer cancel()
+		if _, err := r.Lease(ctx, user(1)); !errors.Is(err, errBroken) {
+			r.Errorf("%v", err)
+		}
+		if _, err := r.Lease(ctx, user(1)); !errors.Is(err, errBroken) {
+			r.Errorf("with a context that has ended: %v", err)
+		}
+		r.want("")
+	})
+}
+
+func TestWhoGivesUpInTheProbeLeavesTheMember(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		old := r.warm(1)
+		r.probing.set(takes(time.Second))
+		ctx, cancel := context.WithTimeout(r.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := r.Lease(ctx, user(1)); !errors.Is(err, context.DeadlineExceeded) {
+			r.Errorf("%v", err)
+		}
+		r.want("1 idle")
+		if l := r.lease(1); l.Member() != old {
+			r.Error("a healthy member was replaced")
+		}
+	})
+}
+
+func TestAPanicOfAMemberLeavesNoPlaceHeld(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		bad := func(context.Context, *box) error { panic("broken") }
+		quietly := func(f func()) {
+			defer func() { _ = recover() }()
+			f()
+		}
+		l := r.lease(1)
+		r.cleaning.set(bad)
+		quietly(func() { l.Release(r.Context()) })
+		r.want("")
+		r.cleaning.set(nil)
+		r.warm(1)
+		r.probing.set(bad)
+		quietly(func() { _, _ = r.Lease(r.Context(), user(1)) })
+		r.want("")
+	})
+}
+
+func TestLimitsThatMakeNoSense(t *testing.T) {
+	good := workspace.Limits{Max: 1, Idle: 1, MaxAge: 1}
+	m := newMachine(1)
+	p, err := workspace.New(workspace.Config[*box]{Limits: good, Make: m.make})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(t.Context())
+	for name, l := range map[string]workspace.Limits{
+		"none": {Idle: 1, MaxAge: 1}, "no idle": {Max: 1, MaxAge: 1}, "no age": {Max: 1, Idle: 1},
+		"negative": {Max: 1, Idle: 1, MaxAge: 1, MinFree: -1},
+	} {
+		_, err := workspace.New(workspace.Config[*box]{Limits: l, Make: m.make})
+		for _, err := range []error{err, p.Apply(l)} {
+			if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	good.MinFree = 1
+	m.blind = errBroken
+	if _, err := workspace.New(workspace.Config[*box]{Limits: good, Make: m.make, Free: m.memory}); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
+		t.Errorf("a limit of memory that cannot be read: %v", err)
+	}
+	if _, err := workspace.New(workspace.Config[*box]{Limits: good}); err == nil {
+		t.Error("a pool that cannot make anything")
+	}
+}

@@ -1,0 +1,275 @@
+package workspace_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+// TestWhateverHappensThePromisesHold lets many callers do anything at any time
+// over few users and places, on a machine where every step is slow and may
+// fail. The machine notes broken promises: more members than places, two of
+// one user, one closed twice. The callers note the others. The bubble ends the
+// test if the pool ever blocks for good.
+func TestWhateverHappensThePromisesHold(t *testing.T) {
+	rounds := 300
+	if testing.Short() {
+		rounds = 30
+	}
+	var totals tally
+	for seed := range rounds {
+		if t.Failed() {
+			t.Fatalf("with seed %d", seed-1)
+		}
+		synctest.Test(t, func(t *testing.T) { chaos(t, uint64(seed), &totals) })
+	}
+	t.Logf("%+v", totals.of)
+	for _, name := range []string{"lease", "reused", "cut", "gave up", "stopped", "prewarm", "prewarm busy", "make failed"} {
+		if totals.of[name] == 0 {
+			t.Errorf("the test never saw %q", name)
+		}
+	}
+}
+
+// tally counts what happened: a test of nothing must not pass.
+type tally struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (c *tally) add(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == nil {
+		c.of = map[string]int{}
+	}
+	c.of[name]++
+}
+
+// caller is one of many who use the pool at once.
+type caller struct {
+	*testing.T
+	m   *machine
+	p   *workspace.Pool[*box]
+	rnd *rand.Rand
+	sum *tally
+}
+
+const callers, acts, users = 12, 25, 5
+
+func chaos(t *testing.T, seed uint64, sum *tally) {
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	limits := workspace.Limits{
+		Max: 1 + rnd.IntN(4), Idle: time.Duration(1+rnd.IntN(60)) * time.Second,
+		MaxAge: time.Duration(1+rnd.IntN(5)) * time.Minute, MinFree: 50,
+	}
+	m := newMachine(limits.Max)
+	m.unruly(seed)
+	p, err := workspace.New(workspace.Config[*box]{Limits: limits, Make: m.make, Free: m.memory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for n := range callers {
+		c := &caller{T: t, m: m, p: p, rnd: rand.New(rand.NewPCG(seed, uint64(n+1))), sum: sum}
+		wg.Go(func() {
+			for range acts {
+				c.act()
+			}
+		})
+	}
+	if seed%3 == 0 { // while they are at it
+		time.Sleep(time.Duration(rnd.IntN(120)) * time.Second)
+	} else {
+		wg.Wait()
+	}
+	m.closing.set(takes(time.Second)) // what cannot be closed has a test of its own
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(60))*time.Second)
+	defer cancel()
+	if err := p.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	if l := p.List(); len(l) != 0 {
+		t.Errorf("after all that there is %+v", l)
+	}
+	m.end(t)
+}
+
+// unruly makes every step slow and unreliable.
+func (m *machine) unruly(seed uint64) {
+	var mu sync.Mutex
+	rnd := rand.New(rand.NewPCG(seed, 1<<32))
+	roll := func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return rnd.IntN(n)
+	}
+	unruly := func(longest time.Duration, failures int) func(context.Context, *box) error {
+		return func(ctx context.Context, b *box) error {
+			d := time.Duration(roll(int(longest/time.Millisecond)+1)) * time.Millisecond
+			fate := roll(100)
+			switch {
+			case fate >= failures:
+				return takes(d)(ctx, b)
+			case fate%2 == 0:
+				time.Sleep(d) // and hears nothing of its context
+				return errBroken
+			}
+			<-ctx.Done() // it hangs
+			return ctx.Err()
+		}
+	}
+	m.making.set(func(ctx context.Context, b *box) error {
+		time.Sleep(time.Duration(roll(1000)) * time.Millisecond)
+		if roll(10) == 0 {
+			return errBroken
+		}
+		if roll(4) == 0 {
+			return nil // though its context may have ended
+		}
+		return ctx.Err()
+	})
+	m.closing.set(unruly(time.Second, 20))
+	m.cleaning.set(unruly(time.Second, 10))
+	m.probing.set(unruly(10*time.Millisecond, 10))
+}
+
+func (c *caller) act() {
+	u := user(c.rnd.IntN(users))
+	time.Sleep(time.Duration(c.rnd.IntN(3)*c.rnd.IntN(3000)) * time.Millisecond)
+	switch c.rnd.IntN(10) {
+	case 0:
+		err := c.p.Stop(c.shortly(), workspace.Name(u))
+		switch {
+		case err == nil:
+			c.sum.add("stopped")
+		case dreamcore.CodeOf(err) != dreamcore.CodeNotFound && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errBroken):
+			c.Errorf("stop: %v", err)
+		}
+	case 1:
+		_, err := c.p.Prewarm(c.shortly(), u)
+		switch {
+		case err == nil:
+			c.sum.add("prewarm")
+		case dreamcore.CodeOf(err) == dreamcore.CodeBusy && !errors.Is(err, workspace.ErrClosed):
+			c.sum.add("prewarm busy")
+		}
+	case 2:
+		c.m.upset(c.rnd)
+	case 3:
+		c.m.setFree(int64(c.rnd.IntN(300)))
+		for _, i := range c.p.List() {
+			if i.Name != workspace.Name(i.User) {
+				c.Errorf("listed as %+v", i)
+			}
+		}
+	default:
+		c.job(u)
+	}
+}
+
+// shortly is a context that ends within a minute.
+func (c *caller) shortly() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.rnd.IntN(60_000))*time.Millisecond)
+	time.AfterFunc(time.Minute, cancel)
+	return ctx
+}
+
+// upset loses or outdates any box that is there.
+func (m *machine) upset(rnd *rand.Rand) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.boxes {
+		if b.closed == 0 && rnd.IntN(3) == 0 {
+			if rnd.IntN(2) == 0 {
+				b.endLocked()
+			} else {
+				b.stale = true
+			}
+		}
+	}
+}
+
+// job leases, works for a while, and releases.
+func (c *caller) job(u dreamcore.UserID) {
+	ctx := context.Background()
+	if c.rnd.IntN(3) == 0 {
+		ctx = c.shortly()
+	}
+	l, err := c.p.Lease(ctx, u)
+	switch {
+	case err == nil:
+	case errors.Is(err, context.DeadlineExceeded):
+		c.sum.add("gave up")
+		return
+	case errors.Is(err, errBroken):
+		c.sum.add("make failed")
+		return
+	case errors.Is(err, workspace.ErrClosed), errors.Is(err, workspace.ErrStopped):
+		return
+	default:
+		c.Errorf("lease: %v", err)
+		return
+	}
+	c.sum.add("lease")
+	if l.Reused() {
+		c.sum.add("reused")
+	}
+	b := l.Member()
+	if fault := c.m.enter(b, u); fault != "" {
+		c.Error(fault)
+	}
+	select {
+	case <-time.After(time.Duration(c.rnd.IntN(30_000)) * time.Millisecond):
+	case <-l.Context().Done():
+		c.sum.add("cut")
+		err := context.Cause(l.Context())
+		if !errors.Is(err, sandbox.ErrLost) && !errors.Is(err, workspace.ErrStopped) && !errors.Is(err, workspace.ErrClosed) && ctx.Err() == nil {
+			c.Errorf("a lease was cut: %v", err)
+		}
+	}
+	if c.m.leave(b) {
+		time.Sleep(time.Nanosecond) // passes when all that can happen now has happened
+		if l.Context().Err() == nil {
+			c.Errorf("%s has ended, and nobody told its holder", b.id)
+		}
+	}
+	l.Release(ctx)
+}
+
+// enter notes that a job of u begins in the box.
+func (m *machine) enter(b *box, u dreamcore.UserID) (fault string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case b.user != u:
+		fault = fmt.Sprintf("%s got the box of %s", u, b.user)
+	case b.dirty:
+		fault = fmt.Sprintf("%s was handed out dirty", b.id)
+	}
+	for _, o := range m.boxes {
+		if o.held && o.user == u {
+			fault = fmt.Sprintf("two holders of %s", u)
+		}
+	}
+	b.held, b.dirty = true, true
+	return fault
+}
+
+// leave notes that the job is over, and tells whether the box is.
+func (m *machine) leave(b *box) (ended bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b.held = false
+	return b.ended
+}

@@ -1,0 +1,601 @@
+package workspace_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+// bench makes sandboxes for spares, and takes notes.
+type bench struct {
+	t      *testing.T
+	took   time.Duration // to start one
+	mu     sync.Mutex
+	free   int64
+	each   int64 // that each one takes of free
+	fail   error // of the next start
+	made   []*item
+	starts int
+	spares *workspace.Spares
+}
+
+type item struct {
+	*sandboxtest.Fake
+	id     string
+	bench  *bench
+	lost   chan struct{}
+	once   sync.Once
+	mute   bool // guarded by bench.mu, as are closed and stuck
+	stuck  int  // tries to close it that fail
+	closed int
+}
+
+func (i *item) Lost() <-chan struct{} { return i.lost }
+
+// EndAll fails once the item is mute.
+func (i *item) EndAll(ctx context.Context) error {
+	i.bench.mu.Lock()
+	defer i.bench.mu.Unlock()
+	if i.mute {
+		return errors.New("no answer")
+	}
+	return i.Fake.EndAll(ctx)
+}
+
+func (i *item) lose() { i.once.Do(func() { close(i.lost) }) }
+
+func (i *item) ID() string { return i.id }
+
+func (i *item) Close(ctx context.Context) error {
+	i.bench.mu.Lock()
+	i.stuck--
+	stuck := i.stuck >= 0
+	if !stuck {
+		i.closed++
+	}
+	i.bench.mu.Unlock()
+	if stuck {
+		return errors.New("it does not end")
+	}
+	i.lose()
+	return i.Fake.Close(ctx)
+}
+
+var spareSpec = sandbox.Spec{Root: sandbox.Root{Path: "/root"}}
+
+func newBench(t *testing.T, l workspace.SpareLimits) *bench {
+	t.Helper()
+	b := &bench{t: t, took: 300 * time.Millisecond, free: 1 << 40}
+	var err error
+	b.spares, err = workspace.NewSpares(workspace.SpareConfig{SpareLimits: l, Create: b.create, Spec: spareSpec, Free: func() (int64, error) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		free := b.free
+		for _, i := range b.made {
+			if i.closed == 0 {
+				free -= b.each
+			}
+		}
+		return free, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *bench) create(ctx context.Context, _ sandbox.Spec) (sandbox.Sandbox, error) {
+	b.mu.Lock()
+	b.starts++
+	err, took := b.fail, b.took
+	b.mu.Unlock()
+	select {
+	case <-time.After(took):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := &item{Fake: &sandboxtest.Fake{}, lost: make(chan struct{}), id: fmt.Sprintf("s-%d", len(b.made)), bench: b}
+	b.made = append(b.made, i)
+	return i, nil
+}
+
+// get takes a sandbox and tells how long that took.
+func (b *bench) get(spec sandbox.Spec) (sandbox.Sandbox, time.Duration) {
+	b.t.Helper()
+	start := time.Now()
+	sb, err := b.spares.Create(b.t.Context(), spec)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return sb, time.Since(start)
+}
+
+func (b *bench) close(sb sandbox.Sandbox) {
+	b.t.Helper()
+	if err := sb.Close(b.t.Context()); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// end closes the spares and checks that every sandbox was closed once.
+func (b *bench) end() {
+	b.t.Helper()
+	for range 2 {
+		if err := b.spares.Close(); err != nil {
+			b.t.Error(err)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, i := range b.made {
+		if i.closed != 1 {
+			b.t.Errorf("%s was closed %d times", i.id, i.closed)
+		}
+	}
+}
+
+func (b *bench) ready() int { return len(b.spares.List()) }
+
+func (b *bench) item(n int) *item {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.made[n]
+}
+
+func (b *bench) tries() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.starts
+}
+
+var twoSpares = workspace.SpareLimits{Count: 2, MaxAge: time.Hour, MinFree: 1 << 20}
+
+func TestASpareIsThereAtOnceAndReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, twoSpares)
+		time.Sleep(time.Second)
+		list := b.spares.List()
+		if len(list) != 2 || list[0].Name != workspace.SpareName || list[0].State != workspace.StateSpare || list[0].Sandbox != "s-0" {
+			t.Fatalf("spares: %+v", list)
+		}
+		first, took := b.get(spareSpec)
+		if first.ID() != "s-0" || took != 0 {
+			t.Errorf("got %s after %v", first.ID(), took)
+		}
+		time.Sleep(time.Second)
+		if b.ready() != 1 {
+			t.Error("the next one was started beside who has taken one")
+		}
+		b.close(first)
+		time.Sleep(time.Second)
+		if b.ready() != 2 {
+			t.Errorf("%d spares after one was used", b.ready())
+		}
+		second, _ := b.get(spareSpec)
+		time.Sleep(3 * time.Second)
+		if b.ready() != 2 {
+			t.Error("who keeps one for long keeps the next one from being started")
+		}
+		if second.ID() == first.ID() {
+			t.Error("a spare was given twice")
+		}
+		b.close(second)
+		b.end()
+	})
+}
+
+func TestWhoComesFirstWaitsForTheOneThatIsBeingMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(100 * time.Millisecond)
+		var wg sync.WaitGroup
+		times := make([]time.Duration, 3)
+		for n := range times {
+			wg.Go(func() {
+				sb, took := b.get(spareSpec)
+				times[n] = took
+				b.close(sb)
+			})
+		}
+		wg.Wait()
+		waited, cold := 0, 0
+		for _, took := range times {
+			switch took {
+			case 200 * time.Millisecond:
+				waited++
+			case 300 * time.Millisecond:
+				cold++
+			}
+		}
+		if waited != 1 || cold != 2 {
+			t.Errorf("they took %v", times)
+		}
+		b.end()
+	})
+}
+
+func TestOthersGetNoSpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, twoSpares)
+		time.Sleep(time.Second)
+		for _, spec := range []sandbox.Spec{
+			{Root: spareSpec.Root, Mounts: []sandbox.Mount{{Source: "/x", Target: "/y"}}},
+			{Root: sandbox.Root{Path: "/other"}},
+			{Root: spareSpec.Root, Limits: sandbox.Limits{Processes: 1}},
+		} {
+			sb, took := b.get(spec)
+			if took != b.took {
+				t.Errorf("%+v took %v", spec, took)
+			}
+			b.close(sb)
+		}
+		if b.ready() != 2 {
+			t.Errorf("%d spares", b.ready())
+		}
+		b.end()
+	})
+}
+
+// TestASpareThatIsHurt is never given to anybody.
+func TestASpareThatIsHurt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(time.Second)
+		b.item(0).lose()
+		time.Sleep(time.Second)
+		if l := b.spares.List(); len(l) != 1 || l[0].Sandbox != "s-1" {
+			t.Fatalf("after one was lost: %+v", l)
+		}
+		mute := b.item(1)
+		b.mu.Lock()
+		mute.mute = true
+		b.mu.Unlock()
+		sb, took := b.get(spareSpec)
+		if sb.ID() == "s-1" || took > b.took {
+			t.Errorf("got %s after %v", sb.ID(), took)
+		}
+		b.close(sb)
+		time.Sleep(5 * time.Second)
+		if b.ready() != 1 {
+			t.Errorf("%d spares after one did not answer", b.ready())
+		}
+		sb, _ = b.get(spareSpec)
+		b.close(sb)
+		time.Sleep(time.Second)
+		if b.ready() != 1 {
+			t.Error("the one that did not answer counts as taken")
+		}
+		b.end()
+	})
+}
+
+func TestOldSparesAreReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Minute})
+		time.Sleep(10*time.Minute + time.Second)
+		if l := b.spares.List(); len(l) != 1 || time.Since(l[0].Created) > time.Minute || b.tries() < 9 || b.tries() > 11 {
+			t.Errorf("after ten minutes, %d starts: %+v", b.tries(), l)
+		}
+		b.end()
+	})
+}
+
+func TestNoSparesWhenMemoryIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, twoSpares)
+		time.Sleep(time.Second)
+		b.setFree(1)
+		time.Sleep(5 * time.Second)
+		if b.ready() != 0 {
+			t.Errorf("%d spares", b.ready())
+		}
+		sb, took := b.get(spareSpec)
+		if took != b.took {
+			t.Errorf("took %v", took)
+		}
+		b.close(sb)
+		b.setFree(twoSpares.MinFree + 1) // not enough to start one
+		time.Sleep(5 * time.Minute)
+		if b.ready() != 0 {
+			t.Errorf("%d spares with hardly any memory", b.ready())
+		}
+		b.setFree(1 << 40)
+		time.Sleep(5 * time.Second)
+		if b.ready() != 2 {
+			t.Errorf("%d spares with memory again", b.ready())
+		}
+		b.end()
+	})
+}
+
+func (b *bench) setFree(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.free = n
+}
+
+func TestSparesThatDoNotStartAreTriedMoreSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, took: time.Millisecond, free: 1 << 40, fail: errors.New("no cgroup")}
+		var err error
+		if b.spares, err = workspace.NewSpares(workspace.SpareConfig{SpareLimits: twoSpares, Create: b.create, Spec: spareSpec}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if n := b.tries(); n < 8 || n > 20 {
+			t.Errorf("%d tries in ten minutes", n)
+		}
+		if _, err := b.spares.Create(t.Context(), spareSpec); err == nil || err.Error() != "no cgroup" {
+			t.Errorf("who needs one is told %v", err)
+		}
+		b.mu.Lock()
+		b.fail = nil
+		b.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		if b.ready() != 2 {
+			t.Errorf("%d spares when they start again", b.ready())
+		}
+		b.mu.Lock()
+		b.fail = errors.New("no cgroup")
+		b.mu.Unlock()
+		tries := b.tries()
+		sb, _ := b.get(spareSpec)
+		b.close(sb)
+		time.Sleep(5 * time.Second)
+		if n := b.tries() - tries; n < 2 {
+			t.Errorf("%d tries in the first seconds of another fault", n)
+		}
+		b.end()
+	})
+}
+
+func TestSpareLimitsChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{})
+		time.Sleep(time.Minute)
+		for _, n := range []int{0, 3, 1, 2, 0} {
+			if err := b.spares.Apply(workspace.SpareLimits{Count: n, MaxAge: time.Hour}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+			if b.ready() != n {
+				t.Errorf("%d spares, %d are wanted", b.ready(), n)
+			}
+		}
+		if b.tries() != 4 {
+			t.Errorf("%d starts; fewer spares need none", b.tries())
+		}
+		b.end()
+	})
+}
+
+func TestSpareLimitsThatMakeNoSense(t *testing.T) {
+	for _, l := range []workspace.SpareLimits{{Count: -1}, {Count: 1}, {Count: 1, MaxAge: -1}, {MinFree: -1}} {
+		_, err := workspace.NewSpares(workspace.SpareConfig{SpareLimits: l, Create: (&bench{}).create})
+		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
+			t.Errorf("%+v: %v", l, err)
+		}
+	}
+	if _, err := workspace.NewSpares(workspace.SpareConfig{}); err == nil {
+		t.Error("spares that nobody makes")
+	}
+}
+
+// TestSparesEndWhileOneIsMade, and while one is somewhere else.
+func TestSparesEndWhileOneIsMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, twoSpares)
+		time.Sleep(400 * time.Millisecond) // the first is there, the second on its way
+		sb, _ := b.get(spareSpec)
+		start := time.Now()
+		if err := b.spares.Close(); err != nil {
+			t.Error(err)
+		}
+		if time.Since(start) > time.Second {
+			t.Errorf("closing took %v", time.Since(start))
+		}
+		tries := b.tries()
+		time.Sleep(time.Minute)
+		if b.tries() != tries {
+			t.Error("a spare was started after the end")
+		}
+		if late, err := b.spares.Create(t.Context(), spareSpec); err != nil {
+			t.Error(err)
+		} else {
+			b.close(late)
+		}
+		b.close(sb)
+		b.end()
+	})
+}
+
+// TestManyAtOnce hands no sandbox to two.
+func TestManyAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, twoSpares)
+		time.Sleep(time.Second)
+		seen := map[string]bool{}
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for n := range 200 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(n%50) * 20 * time.Millisecond)
+				sb, _ := b.get(spareSpec)
+				mu.Lock()
+				if seen[sb.ID()] {
+					t.Errorf("%s was given twice", sb.ID())
+				}
+				seen[sb.ID()] = true
+				mu.Unlock()
+				time.Sleep(50 * time.Millisecond)
+				b.close(sb)
+			})
+		}
+		wg.Wait()
+		time.Sleep(3 * time.Second)
+		if b.ready() != 2 {
+			t.Errorf("%d spares afterwards", b.ready())
+		}
+		b.end()
+	})
+}
+
+// TestSparesThatTakeTheMemoryThatIsShort are not started and ended all the time.
+func TestSparesThatTakeTheMemoryThatIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour, MinFree: 100 << 20})
+		time.Sleep(time.Second)
+		b.mu.Lock()
+		b.free, b.each = 230<<20, 140<<20 // enough to start one, not to keep it
+		b.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		if n := b.tries(); n > 12 {
+			t.Errorf("%d starts in ten minutes", n)
+		}
+		b.end()
+	})
+}
+
+// TestWhoFindsNoSpare has the next one started beside those that are held.
+func TestWhoFindsNoSpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(time.Second)
+		first, _ := b.get(spareSpec)
+		time.Sleep(100 * time.Millisecond)
+		second, took := b.get(spareSpec)
+		if took != b.took {
+			t.Errorf("the second took %v", took)
+		}
+		time.Sleep(time.Second)
+		if b.ready() != 1 {
+			t.Errorf("%d spares a second after one was missed", b.ready())
+		}
+		b.close(first)
+		b.close(first)
+		b.close(second)
+		// Whoever closes twice is one who has closed.
+		third, _ := b.get(spareSpec)
+		time.Sleep(time.Second)
+		if b.ready() != 0 {
+			t.Error("the next one was started beside who has taken one")
+		}
+		b.close(third)
+		b.spares.Close()
+	})
+}
+
+// TestASpareGoesToWhoWaitsForIt whoever else comes when it is ready.
+func TestASpareGoesToWhoWaitsForIt(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+			time.Sleep(100 * time.Millisecond)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				sb, took := b.get(spareSpec)
+				if took != 200*time.Millisecond {
+					t.Errorf("who waited took %v", took)
+				}
+				b.close(sb)
+			})
+			time.Sleep(time.Millisecond)
+			for range 20 {
+				wg.Go(func() {
+					time.Sleep(199 * time.Millisecond)
+					sb, _ := b.get(spareSpec)
+					b.close(sb)
+				})
+			}
+			wg.Wait()
+			b.end()
+		})
+	}
+}
+
+func TestWhoGivesUpWaitingLeavesTheSpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(100 * time.Millisecond)
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			start := time.Now()
+			if sb, err := b.spares.Create(ctx, spareSpec); err == nil || time.Since(start) != 20*time.Millisecond {
+				t.Errorf("%v, %v after %v", sb, err, time.Since(start))
+			}
+			cancel()
+		}
+		sb, took := b.get(spareSpec) // who comes next waits in their place
+		if sb.ID() != "s-0" || took != 160*time.Millisecond {
+			t.Errorf("%s after %v", sb.ID(), took)
+		}
+		b.close(sb)
+		b.end()
+	})
+}
+
+func TestASpareThatCannotBeClosedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(time.Second)
+		stuck := b.item(0)
+		b.mu.Lock()
+		stuck.mute, stuck.stuck = true, 5
+		b.mu.Unlock()
+		sb, _ := b.get(spareSpec)
+		b.close(sb)
+		time.Sleep(time.Second)
+		if b.ready() != 1 {
+			t.Errorf("%d spares beside one that cannot be closed", b.ready())
+		}
+		time.Sleep(2 * time.Minute)
+		b.end()
+	})
+}
+
+func TestSparesThatCannotBeClosedAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, twoSpares)
+		time.Sleep(time.Second)
+		b.mu.Lock()
+		b.made[0].stuck, b.made[1].stuck = 1, 100
+		b.mu.Unlock()
+		start := time.Now()
+		err := b.spares.Close()
+		if err == nil || dreamcore.CodeOf(err) != dreamcore.CodeInternal || time.Since(start) > 5*time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if b.item(0).closed != 1 {
+			t.Error("the other one was not closed")
+		}
+	})
+}
+
+// TestWhoWaitedHasTheNextOneStartedBeside: they come faster than sandboxes start.
+func TestWhoWaitedHasTheNextOneStartedBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		time.Sleep(100 * time.Millisecond)
+		sb, _ := b.get(spareSpec)
+		time.Sleep(400 * time.Millisecond)
+		if b.ready() != 1 {
+			t.Errorf("%d spares beside who has waited for one", b.ready())
+		}
+		b.close(sb)
+		b.end()
+	})
+}
