@@ -22,11 +22,18 @@ const (
 	CodeInternal     Code = "INTERNAL"     // everything else: HTTP 500
 )
 
+// Reason names what failed for programs, more closely than a Code does:
+// "deploy.occupied". The package that returns it declares it; the command line
+// has a table from reasons to its own commands and flags, and adds them to the
+// hint.
+type Reason string
+
 // Error is an error that an operator or a client may see. Message is the
-// sentence for them, Hint names what to do next (a command where there is
-// one), Err is the cause, which goes to the log only.
+// sentence for them, Hint names what to do next, Err is the cause, which goes
+// to the log only. Reason is optional.
 type Error struct {
 	Code    Code
+	Reason  Reason
 	Message string
 	Hint    string
 	Err     error
@@ -47,6 +54,21 @@ func CodeOf(err error) Code {
 		return e.Code
 	}
 	return CodeInternal
+}
+
+// ReasonOf returns the first reason in err's chain, or "".
+func ReasonOf(err error) Reason {
+	for err != nil {
+		e, ok := errors.AsType[*Error](err)
+		if !ok {
+			return ""
+		}
+		if e.Reason != "" {
+			return e.Reason
+		}
+		err = e.Err
+	}
+	return ""
 }
 
 // HintOf returns the first hint in err's chain, or "".
