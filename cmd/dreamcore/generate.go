@@ -37,8 +37,8 @@ func newGenerateCmd(a *app) *cobra.Command {
 	var o generateOptions
 	c := &cobra.Command{
 		Use:   "generate PROMPT",
-		Short: "Make a game from a wish",
-		Long: "Makes a game from a wish, on this machine or, with --endpoint, through a service.\n" +
+		Short: "Make a game from a prompt",
+		Long: "Makes a game from a prompt, on this machine or, with --endpoint, through a service.\n" +
 			"The same --project continues a game. PROMPT - is read from standard input.",
 		Example: "  dreamcore generate \"a snake game with ice physics\" -o game --open\n" +
 			"  dreamcore generate --project UUID \"make the snake faster\"",
@@ -103,7 +103,7 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 	return deliver(ctx, a, o, req, out)
 }
 
-// request is the wish as a request, checked before anything is started.
+// request is the request for a game, checked before anything is started.
 func request(ctx context.Context, a *app, o generateOptions, prompt string) (dreamcore.Request, error) {
 	if prompt == "-" {
 		raw, err := io.ReadAll(io.LimitReader(input{ctx, a.io.In}, dreamcore.MaxPromptBytes+1))
@@ -204,16 +204,16 @@ func (m *machine) game(ctx context.Context, req dreamcore.Request, view *gameVie
 	return out, nil
 }
 
-// generate submits a wish and follows its events to the last one. When ctx
+// generate submits a request and follows its events to the last one. When ctx
 // ends, the job is cancelled and still followed to its end, so that it leaves
 // nothing behind.
 func (m *machine) generate(ctx context.Context, req dreamcore.Request, lang dreamcore.Language, fn func(dreamcore.Event) error) (client.Outcome, error) {
 	var end client.Outcome
-	wish, err := req.Validate()
+	valid, err := req.Validate()
 	if err != nil {
 		return end, err
 	}
-	job, err := m.service.Submit(context.WithoutCancel(ctx), wish, lang)
+	job, err := m.service.Submit(context.WithoutCancel(ctx), valid, lang)
 	if err != nil {
 		return end, err
 	}

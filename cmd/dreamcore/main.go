@@ -1,4 +1,4 @@
-// Command dreamcore makes browser games from wishes: it runs an AI agent in
+// Command dreamcore makes browser games from prompts: it runs an AI agent in
 // gVisor sandboxes, behind an HTTP service and a command line.
 package main
 

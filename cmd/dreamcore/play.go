@@ -51,7 +51,7 @@ func download(ctx context.Context, a *app, c *client.Client, req dreamcore.Reque
 	return len(files), nil
 }
 
-func downloadFile(ctx context.Context, c *client.Client, w dreamcore.Wish, root *os.Root, name string) error {
+func downloadFile(ctx context.Context, c *client.Client, req dreamcore.GenerateRequest, root *os.Root, name string) error {
 	if !filepath.IsLocal(name) {
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the service named a file outside of the project"}
 	}
@@ -66,7 +66,7 @@ func downloadFile(ctx context.Context, c *client.Client, w dreamcore.Wish, root 
 	if err != nil {
 		return err
 	}
-	_, err = c.GetFile(ctx, w.User, w.Project, name, f, maxDownload)
+	_, err = c.GetFile(ctx, req.User, req.Project, name, f, maxDownload)
 	return errors.Join(err, f.Close())
 }
 
@@ -74,11 +74,11 @@ func downloadFile(ctx context.Context, c *client.Client, w dreamcore.Wish, root 
 // interrupted, as the service would: what the agent wrote is no friend of the
 // operator's browser either.
 func serveGame(ctx context.Context, a *app, req dreamcore.Request, dir string) error {
-	wish, err := req.Validate()
+	valid, err := req.Validate()
 	if err != nil {
 		return err
 	}
-	service, ln, address, err := playPreview(dir, wish, a.logger("error"))
+	service, ln, address, err := playPreview(dir, valid, a.logger("error"))
 	if err != nil {
 		return err
 	}

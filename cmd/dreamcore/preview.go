@@ -250,7 +250,7 @@ func (g oneGame) Find(dreamcore.UserID, dreamcore.ProjectID) (*volume.Project, e
 
 // playPreview shows the game in a directory on a free port of loopback, and
 // returns a link to it.
-func playPreview(dir string, wish dreamcore.Wish, log *slog.Logger) (*preview.Service, net.Listener, string, error) {
+func playPreview(dir string, req dreamcore.GenerateRequest, log *slog.Logger) (*preview.Service, net.Listener, string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, "", err
@@ -263,7 +263,7 @@ func playPreview(dir string, wish dreamcore.Wish, log *slog.Logger) (*preview.Se
 	if err != nil {
 		return nil, nil, "", errors.Join(err, ln.Close())
 	}
-	address, _, err := s.Link(wish.User, wish.Project, preview.MaxLifetime)
+	address, _, err := s.Link(req.User, req.Project, preview.MaxLifetime)
 	if err != nil {
 		return nil, nil, "", errors.Join(err, ln.Close())
 	}

@@ -165,7 +165,7 @@ func (e redacted) Unwrap() error { return e.err }
 func newRootCmd(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dreamcore",
-		Short: "Turn wishes into browser games, safely, on machines of your own",
+		Short: "Turn prompts into browser games, safely, on machines of your own",
 		Long: "dreamcore runs an AI agent (Claude Code) in gVisor sandboxes and serves the\n" +
 			"games it writes: one static program.\n\n" +
 			"Settings come from config.yaml in the state directory, then from DREAMCORE_… in\n" +

@@ -95,7 +95,7 @@ func runServe(ctx context.Context, a *app, dev bool) error {
 		p.Info("Games are shown at "+srv.previews.service.Place().String(), "links: dreamcore preview PROJECT")
 	}
 	if s.cfg.ModelScript != "" {
-		p.Warning("A script stands in for the model: every wish gets its games")
+		p.Warning("A script stands in for the model: it answers every prompt with its own games")
 	}
 	p.Hint("run: dreamcore gate --all --endpoint " + url)
 	var watcher func()

@@ -30,7 +30,7 @@ func TestEventsAreWrittenAsTheContractHasThem(t *testing.T) {
 		},
 		{
 			"the CLI ended badly", dreamcore.ErrorEvent(dreamcore.ExitFailure(124), dreamcore.English),
-			`{"type":"error","exitCode":124,"code":"CLI_TIMEOUT","userMessage":"Making your game took too long. Try a simpler wish, or try again.","recoverable":true}`,
+			`{"type":"error","exitCode":124,"code":"CLI_TIMEOUT","userMessage":"Making your game took too long. Try a simpler request, or try again.","recoverable":true}`,
 		},
 		{
 			"something around it failed", dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailSandbox}, dreamcore.English),

@@ -82,7 +82,7 @@ const (
 // the product reads. They never tell a cause.
 var sentences = map[FailureCode][2]string{
 	FailCLIGeneral:    {"Something went wrong while making your game. Please try again.", "ゲームの作成中に問題が起きました。もう一度お試しください。"},
-	FailCLITimeout:    {"Making your game took too long. Try a simpler wish, or try again.", "ゲームの作成に時間がかかりすぎました。もう少しシンプルな内容にするか、もう一度お試しください。"},
+	FailCLITimeout:    {"Making your game took too long. Try a simpler request, or try again.", "ゲームの作成に時間がかかりすぎました。もう少しシンプルな内容にするか、もう一度お試しください。"},
 	FailCLIKilled:     {"Making your game was stopped because it needed too much memory. Please try again.", "メモリが足りなくなり、ゲームの作成が中断されました。もう一度お試しください。"},
 	FailCLITerminated: {"Making your game was interrupted. Please try again.", "ゲームの作成が中断されました。もう一度お試しください。"},
 	FailCLIUnknown:    {"An unexpected problem stopped your game. Please contact support if it happens again.", "予期しない問題でゲームを作成できませんでした。繰り返す場合はサポートへご連絡ください。"},
@@ -106,7 +106,7 @@ var spentSentence = [2]string{
 
 // refusedSentence is the one of a FailCLIGeneral that Refused tells more of.
 var refusedSentence = [2]string{
-	"The AI did not accept this request. Please change your wish a little and try again.",
+	"The AI did not accept this request. Please change your request a little and try again.",
 	"AIがこの内容を受け付けませんでした。内容を少し変えて、もう一度お試しください。",
 }
 

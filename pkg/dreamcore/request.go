@@ -18,7 +18,7 @@ const MaxPromptBytes = 400_000
 // a line of 72 characters it is cut; this long it is a mistake.
 const MaxCommitMessageBytes = 4096
 
-// Request is the wish for a game, as POST /generate_game carries it.
+// Request is the JSON body of POST /generate_game, not yet checked.
 type Request struct {
 	// CommitMessage is the name of the version that the job makes; optional.
 	CommitMessage string `json:"commit_message,omitempty"`
@@ -30,8 +30,8 @@ type Request struct {
 	Detach    bool   `json:"detach,omitempty"` // the job runs on when its client has gone
 }
 
-// Wish is a validated Request.
-type Wish struct {
+// GenerateRequest is a checked Request.
+type GenerateRequest struct {
 	CommitMessage string // "" if unset
 
 	User      UserID
@@ -43,22 +43,22 @@ type Wish struct {
 
 // Validate checks the fields in the order of the contract and returns the
 // first fault as an Error with CodeInvalid (CodeTooLarge for a long prompt).
-func (r Request) Validate() (Wish, error) {
+func (r Request) Validate() (GenerateRequest, error) {
 	user, err := ParseUserID(r.UserID)
 	if err != nil {
-		return Wish{}, err
+		return GenerateRequest{}, err
 	}
 	project, err := ParseProjectID(r.ProjectID)
 	if err != nil {
-		return Wish{}, err
+		return GenerateRequest{}, err
 	}
 	if err := ValidatePrompt(r.Prompt); err != nil {
-		return Wish{}, err
+		return GenerateRequest{}, err
 	}
 	if len(r.CommitMessage) > MaxCommitMessageBytes || strings.ContainsRune(r.CommitMessage, 0) {
-		return Wish{}, ErrCommitMessage()
+		return GenerateRequest{}, ErrCommitMessage()
 	}
-	return Wish{
+	return GenerateRequest{
 		User: user, Project: project, Prompt: r.Prompt, TestError: parseTestError(r.TestError),
 		Detach: r.Detach, CommitMessage: r.CommitMessage,
 	}, nil

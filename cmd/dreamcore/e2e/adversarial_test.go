@@ -224,7 +224,7 @@ func (a *arena) startVictim() {
 
 // generate runs a job and returns its whole stream.
 func (a *arena) generate(ctx context.Context, user, project, prompt string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.s.url+"/generate_game", strings.NewReader(wish(user, project, prompt)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.s.url+"/generate_game", strings.NewReader(generateBody(user, project, prompt)))
 	if err != nil {
 		return nil, err
 	}

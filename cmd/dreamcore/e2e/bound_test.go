@@ -18,7 +18,7 @@ func TestAUserCannotFillTheDisk(t *testing.T) {
 	h := newHost(t)
 	h.env = append(h.env, "DREAMCORE_DISK_MIB=32")
 	s := h.serve("--model-script", writeScript(t, fillScript))
-	events := s.events("/generate_game", wish(alice, project, "fill"))
+	events := s.events("/generate_game", generateBody(alice, project, "fill"))
 	raw, _ := json.Marshal(events)
 	if last := events[len(events)-1]; last["type"] != "done" && last["type"] != "error" || !strings.Contains(string(raw), "No space left on device") {
 		t.Errorf("%s\n%s", raw, s.log)
@@ -28,10 +28,10 @@ func TestAUserCannotFillTheDisk(t *testing.T) {
 		t.Errorf("the file has %q bytes", out)
 	}
 	// Another user is not touched, and what is full can be put right.
-	if events := s.events("/generate_game", wish(bob, project, "fill")); len(events) < 3 {
+	if events := s.events("/generate_game", generateBody(bob, project, "fill")); len(events) < 3 {
 		t.Errorf("%v", events)
 	}
-	events = s.events("/generate_game", wish(alice, project, "go on"))
+	events = s.events("/generate_game", generateBody(alice, project, "go on"))
 	if last := events[len(events)-1]; last["type"] != "done" {
 		t.Errorf("%v\n%s", events, s.log)
 	}

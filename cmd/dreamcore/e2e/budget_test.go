@@ -16,7 +16,7 @@ func TestAJobOverItsBudgetEndsWithinSecondsAndTheBooksSurvive(t *testing.T) {
 	h.env = append(h.env, "DREAMCORE_BUDGET_USER_DAY_TOKENS=20000")
 	s := h.serve("--model-script", writeScript(t, spendingScript))
 	begun := time.Now()
-	events := s.events("/generate_game", wish(alice, project, "a snake game"))
+	events := s.events("/generate_game", generateBody(alice, project, "a snake game"))
 	last, debug := events[len(events)-1], events[len(events)-2]
 	if last["code"] != "RATE_LIMIT" || !strings.HasPrefix(last["userMessage"].(string), "The limit for making games") || last["recoverable"] != true {
 		t.Errorf("the job ended with %v", last)
@@ -48,14 +48,14 @@ func TestAJobOverItsBudgetEndsWithinSecondsAndTheBooksSurvive(t *testing.T) {
 	}
 	// The next job is refused at once, in the language of its player.
 	begun = time.Now()
-	resp := s.post("/generate_game", wish(alice, project, "a snake game"), "Accept-Language", "ja")
+	resp := s.post("/generate_game", generateBody(alice, project, "a snake game"), "Accept-Language", "ja")
 	body, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	raw := string(body)
 	if took := time.Since(begun); err != nil || took > 5*time.Second || !strings.Contains(raw, `"code":"RATE_LIMIT"`) || !strings.Contains(raw, "利用上限") || strings.Contains(raw, "Starting a sandbox") {
 		t.Errorf("after %v: %s", took, raw)
 	}
-	if events := s.events("/generate_game", wish(bob, otherProject, "a snake game")); events[len(events)-1]["type"] != "error" && events[len(events)-1]["type"] != "done" {
+	if events := s.events("/generate_game", generateBody(bob, otherProject, "a snake game")); events[len(events)-1]["type"] != "error" && events[len(events)-1]["type"] != "done" {
 		t.Errorf("another user: %v", events[len(events)-1])
 	}
 	if resp := s.post("/test_auth", "", "X-Modal-Secret", "wrong"); resp.Body.Close() != nil || resp.StatusCode != 401 {

@@ -92,7 +92,7 @@ func (c *crasher) work(s *service) {
 		var ok bool
 		switch c.kind {
 		case "generate":
-			ok = c.request(s, "/generate_game", wish(c.user, project, "go on"))
+			ok = c.request(s, "/generate_game", generateBody(c.user, project, "go on"))
 		case "apply":
 			ok = c.apply(s)
 		case "restore":

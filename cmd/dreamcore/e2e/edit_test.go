@@ -24,7 +24,7 @@ func TestAWarmSandboxSeesWhatAPersonChanged(t *testing.T) {
 				return s.events("/apply_files", fmt.Sprintf(`{"user_id":%q,"project_id":%q,%s}`, alice, project, members))
 			}
 			generate := func(reused bool) {
-				events := s.events("/generate_game", wish(alice, project, "go on"))
+				events := s.events("/generate_game", generateBody(alice, project, "go on"))
 				last, debug := events[len(events)-1], events[len(events)-2]
 				if last["type"] != "done" || debug["sandbox_reused"] != reused {
 					t.Fatalf("%v %v\n%s", last, debug, s.log)

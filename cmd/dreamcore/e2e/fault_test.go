@@ -77,7 +77,7 @@ func TestAnAgentThatMisbehavesEndsWithTheRightEvent(t *testing.T) {
 	} {
 		t.Run(tt.prompt, func(t *testing.T) {
 			h.t = t
-			events := s.events("/generate_game", wish(alice, project, tt.prompt))
+			events := s.events("/generate_game", generateBody(alice, project, tt.prompt))
 			last, debug := events[len(events)-1], events[len(events)-2]
 			terminal := 0
 			for _, e := range events {
@@ -277,8 +277,8 @@ func TestOtherUsersAreOutOfSight(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(h.state, "volumes/dreamcore-global/shared"), []byte("for all\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.events("/generate_game", wish(alice, project, "look"))
-	s.events("/generate_game", wish(bob, otherProject, "look"))
+	s.events("/generate_game", generateBody(alice, project, "look"))
+	s.events("/generate_game", generateBody(bob, otherProject, "look"))
 	raw, err := os.ReadFile(projectFile(h, bob, otherProject, "seen"))
 	if err != nil {
 		t.Fatal(err)

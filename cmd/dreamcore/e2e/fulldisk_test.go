@@ -125,7 +125,7 @@ func TestAFullDiskHarmsNothing(t *testing.T) {
 			for _, user := range users {
 				wg.Go(func() {
 					before := s.versions(user, project)
-					events := s.events("/generate_game", wish(user, project, fmt.Sprintf("round %d.%d", round, half)))
+					events := s.events("/generate_game", generateBody(user, project, fmt.Sprintf("round %d.%d", round, half)))
 					last := events[len(events)-1]
 					switch code, _ := last["code"].(string); {
 					case last["type"] == "done":
@@ -198,7 +198,7 @@ func (h *host) filledStart(s *service) {
 	if got := s.file(alice, project, "index.html"); !strings.HasSuffix(got, "\n") {
 		h.t.Errorf("a game cannot be seen: %q", got)
 	}
-	events := s.events("/generate_game", wish(alice, project, "a game"))
+	events := s.events("/generate_game", generateBody(alice, project, "a game"))
 	if last := events[len(events)-1]; last["code"] != "DISK_FULL" {
 		h.t.Errorf("a job on a full disk: %v", last)
 	}
@@ -209,7 +209,7 @@ func (h *host) filledStart(s *service) {
 		h.t.Fatal(err)
 	}
 	h.waitHealth(s, http.StatusOK)
-	events = s.events("/generate_game", wish(bob, "123e4567-e89b-42d3-a456-426614174999", "a game"))
+	events = s.events("/generate_game", generateBody(bob, "123e4567-e89b-42d3-a456-426614174999", "a game"))
 	if last := events[len(events)-1]; last["type"] != "done" {
 		h.t.Errorf("a job after that: %v\n%s", last, s.log)
 	}

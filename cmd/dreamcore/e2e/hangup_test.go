@@ -21,7 +21,7 @@ func TestNobodyWhoHangsUpEndsTheService(t *testing.T) {
 		_ = conn.Close()
 	}
 	// The model gateway, from a sandbox: a request, and gone.
-	events := s.events("/generate_game", wish(alice, project, "a snake game"))
+	events := s.events("/generate_game", generateBody(alice, project, "a snake game"))
 	if last := events[len(events)-1]; last["type"] != "done" {
 		t.Errorf("%v", last)
 	}

@@ -424,8 +424,8 @@ func parseEvents(t *testing.T, stream string) []map[string]any {
 	return events
 }
 
-// wish is a request body for generate_game.
-func wish(user, project, prompt string, more ...string) string {
+// generateBody returns a request body for generate_game.
+func generateBody(user, project, prompt string, more ...string) string {
 	m := map[string]string{"user_id": user, "project_id": project, "prompt": prompt}
 	for i := 0; i+1 < len(more); i += 2 {
 		m[more[i]] = more[i+1]

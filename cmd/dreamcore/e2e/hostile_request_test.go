@@ -112,7 +112,7 @@ var hostileRequests = []input{
 	{"requests: wrong secrets", func(g *siege, user string) {
 		g.atOnce(20, func(int) (int, []byte) {
 			for range 200 {
-				resp, err := g.client.Post(g.s.url+"/generate_game?"+strings.Repeat("q", 5000), "application/json", strings.NewReader(wish(user, fresh(), "x")))
+				resp, err := g.client.Post(g.s.url+"/generate_game?"+strings.Repeat("q", 5000), "application/json", strings.NewReader(generateBody(user, fresh(), "x")))
 				if err == nil {
 					_ = resp.Body.Close()
 				}
@@ -219,7 +219,7 @@ func (g *siege) connections(count int, do func(c net.Conn, n int)) {
 // followers makes a game, and has clients follow its events, half of which do
 // not read them.
 func (g *siege) followers(user, script string) {
-	req, _ := http.NewRequest(http.MethodPost, g.s.url+"/generate_game", strings.NewReader(wish(user, fresh(), script)))
+	req, _ := http.NewRequest(http.MethodPost, g.s.url+"/generate_game", strings.NewReader(generateBody(user, fresh(), script)))
 	req.Header.Set("X-Modal-Secret", g.s.secret)
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {

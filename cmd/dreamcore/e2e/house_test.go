@@ -50,7 +50,7 @@ func TestTheAgentsHouse(t *testing.T) {
 	h := newHost(t)
 	h.env = append(h.env, "DREAMCORE_TIMEOUT=90s")
 	s := h.serve("--model-script", writeScript(t, string(script)))
-	all := fmt.Sprint(s.events("/generate_game", wish(alice, project, "a game")))
+	all := fmt.Sprint(s.events("/generate_game", generateBody(alice, project, "a game")))
 	if !strings.Contains(all, "type:done") || !strings.Contains(all, "content:by-name") {
 		t.Errorf("%s\n%s", all, s.log)
 	}
@@ -69,13 +69,13 @@ func TestTheAgentsHouse(t *testing.T) {
 		t.Errorf("without a network, npm, git and curl took %d s, %v", took, err)
 	}
 	for _, b := range breaks {
-		events := s.events("/generate_game", wish(alice, project, "more"))
+		events := s.events("/generate_game", generateBody(alice, project, "more"))
 		if last := events[len(events)-1]; last["type"] != "done" {
 			t.Fatalf("before %q: %v\n%s", b, events, s.log)
 		}
 	}
 	// The last one took the conversation with it, and the game goes on.
-	events := s.events("/generate_game", wish(alice, project, "still more"))
+	events := s.events("/generate_game", generateBody(alice, project, "still more"))
 	if last := events[len(events)-1]; last["type"] != "done" {
 		t.Errorf("%v\n%s", events, s.log)
 	}

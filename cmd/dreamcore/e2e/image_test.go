@@ -216,7 +216,7 @@ func TestTheImageOfAServiceIsNotPruned(t *testing.T) {
 	if code, o := s.object("/test_sandbox_io", ""); code != 200 || o["match"] != true {
 		t.Errorf("test_sandbox_io: %d %v", code, o)
 	}
-	events := s.events("/generate_game", wish(alice, project, "a snake game"))
+	events := s.events("/generate_game", generateBody(alice, project, "a snake game"))
 	if last := events[len(events)-1]; last["type"] != "done" {
 		t.Errorf("the last event: %v", last)
 	}

@@ -75,11 +75,11 @@ func TestStopMeansStop(t *testing.T) {
 	t.Run("and the next game begins at once", func(t *testing.T) {
 		var toFirst, toAgent []time.Duration
 		for _, user := range []string{"00000000-0000-4000-9000-000000000001", "00000000-0000-4000-9000-000000000002", "00000000-0000-4000-9000-000000000003"} {
-			old := s.watch("POST", "/generate_game", wish(user, project, "wait"))
+			old := s.watch("POST", "/generate_game", generateBody(user, project, "wait"))
 			waitFor(t, "the agent's command", began(user))
 			begun := time.Now()
 			old.leave()
-			young := s.watch("POST", "/generate_game", wish(user, project, "go on"))
+			young := s.watch("POST", "/generate_game", generateBody(user, project, "go on"))
 			young.until(func(map[string]any) bool { return true })
 			toFirst = append(toFirst, time.Since(begun))
 			young.until(func(e map[string]any) bool { return e["type"] == "system" })
@@ -106,7 +106,7 @@ func TestStopMeansStop(t *testing.T) {
 		}
 	})
 	t.Run("but not for a client that comes back", func(t *testing.T) {
-		w := s.watch("POST", "/generate_game", wish(alice, project, "wait"))
+		w := s.watch("POST", "/generate_game", generateBody(alice, project, "wait"))
 		waitFor(t, "the agent's command", began(alice))
 		w.leave()
 		back := s.watch("GET", "/jobs/"+w.job+"/events?after=2", "")
@@ -116,11 +116,11 @@ func TestStopMeansStop(t *testing.T) {
 		}
 	})
 	t.Run("nor for a detached game", func(t *testing.T) {
-		w := s.watch("POST", "/generate_game", strings.TrimSuffix(wish(bob, project, "wait"), "}")+`,"detach":true}`)
+		w := s.watch("POST", "/generate_game", strings.TrimSuffix(generateBody(bob, project, "wait"), "}")+`,"detach":true}`)
 		waitFor(t, "the agent's command", began(bob))
 		w.leave()
 		// Another game of the same user waits for it.
-		second := s.watch("POST", "/generate_game", wish(bob, project, "go on"))
+		second := s.watch("POST", "/generate_game", generateBody(bob, project, "go on"))
 		if e := second.until(func(map[string]any) bool { return true }); e["message"] != "Waiting in the queue: place 1" {
 			t.Errorf("the second game's first event is %v", e)
 		}
@@ -142,7 +142,7 @@ func TestStopMeansStop(t *testing.T) {
 		if code := cmd.ProcessState.ExitCode(); code != 130 {
 			t.Errorf("exit code %d", code)
 		}
-		second := s.watch("POST", "/generate_game", wish(carol, project, "x", "_test_error", "general"))
+		second := s.watch("POST", "/generate_game", generateBody(carol, project, "x", "_test_error", "general"))
 		second.until(never)
 		if took := time.Since(begun); took > 8*time.Second { // the grace is 10 s
 			t.Errorf("the user's next game had to wait for %v", took)

@@ -72,7 +72,7 @@ func (h *host) previewLink(args ...string) string {
 func TestAGameIsShownUnderANameOfItsOwn(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", "demo")
-	if events := s.events("/generate_game", wish(alice, project, "a snake game")); events[len(events)-1]["type"] != "done" {
+	if events := s.events("/generate_game", generateBody(alice, project, "a snake game")); events[len(events)-1]["type"] != "done" {
 		t.Fatalf("%v", events)
 	}
 	link := h.previewLink(project, "--user", alice, "--for", "1h")
@@ -91,7 +91,7 @@ func TestAGameIsShownUnderANameOfItsOwn(t *testing.T) {
 		}
 	}
 	// The front end gets the same from the service.
-	status, o := s.object("/preview_link", wish(alice, project, ""))
+	status, o := s.object("/preview_link", generateBody(alice, project, ""))
 	if u, err := url.Parse(o["url"].(string)); status != 200 || err != nil || !strings.HasPrefix(at, "http://"+u.Host+"/") {
 		t.Errorf("%d %v", status, o)
 	}
@@ -138,7 +138,7 @@ func TestPreviewsCanBeTurnedOff(t *testing.T) {
 	if r := h.run("preview", project); r.code != 1 || !strings.Contains(r.stderr, "preview_domain") {
 		t.Errorf("%d %s", r.code, r.stderr)
 	}
-	if status, o := s.object("/preview_link", wish(alice, project, "")); status != 404 || !strings.Contains(o["error"].(string), "off") {
+	if status, o := s.object("/preview_link", generateBody(alice, project, "")); status != 404 || !strings.Contains(o["error"].(string), "off") {
 		t.Errorf("%d %v", status, o)
 	}
 }

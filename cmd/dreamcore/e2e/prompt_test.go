@@ -77,7 +77,7 @@ func (s *service) promptsBesideAGame() {
 			}
 		})
 	}
-	events := s.events("/generate_game", wish(alice, project, "a snake game"))
+	events := s.events("/generate_game", generateBody(alice, project, "a snake game"))
 	if last := events[len(events)-1]; last["type"] != "done" {
 		s.h.t.Errorf("the game ended with %v", last)
 	}
@@ -121,7 +121,7 @@ func (s *service) promptFiles() {
 	if !answers("/v2_chat_haiku", "own") {
 		t.Error("the last good version is gone")
 	}
-	if events := s.events("/generate_game", wish(alice, project, "faster")); events[len(events)-1]["type"] != "done" {
+	if events := s.events("/generate_game", generateBody(alice, project, "faster")); events[len(events)-1]["type"] != "done" {
 		t.Errorf("generate_game is hidden: %v", events[len(events)-1])
 	}
 	if r := h.run("prompts", "run", "name_ideas", "--model-script", "demo", "--json"); r.code != 0 || !strings.Contains(r.stdout, `"own"`) {

@@ -25,7 +25,7 @@ func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 	h.env = append(h.env, "DREAMCORE_DISK_MIB=96", "DREAMCORE_PROJECT_MIB=24", "DREAMCORE_PROJECT_FILES=500")
 	s := h.serve("--model-script", writeScript(t, quotaScript))
 	run := func() (last map[string]any, all string) {
-		events := s.events("/generate_game", wish(alice, project, "go on"))
+		events := s.events("/generate_game", generateBody(alice, project, "go on"))
 		raw, _ := json.Marshal(events)
 		return events[len(events)-1], string(raw)
 	}

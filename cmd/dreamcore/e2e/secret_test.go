@@ -149,7 +149,7 @@ func TestSecretsOfTheEnvironmentAreWiped(t *testing.T) {
 	key := string(raw[strings.Index(string(raw), "AGE-SECRET-KEY-"):])
 	h.env = append(h.env, "DREAMCORE_IDENTITY="+key, "ANTHROPIC_API_KEY="+canary, "MODAL_INTERNAL_SECRET="+strings.Repeat(canary, 2), "LAST=one")
 	s := h.serve("--model-script", "demo")
-	if got := s.events("/generate_game", wish(alice, project, "a snake game")); got[len(got)-1]["type"] != "done" {
+	if got := s.events("/generate_game", generateBody(alice, project, "a snake game")); got[len(got)-1]["type"] != "done" {
 		t.Fatalf("%v", got[len(got)-1])
 	}
 	own, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", s.cmd.Process.Pid))

@@ -57,7 +57,7 @@ func TestServiceAnswersEveryEndpointInEveryForm(t *testing.T) {
 func TestGenerateStreamIsTheContracts(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", "demo")
-	resp := s.post("/generate_game", wish(alice, project, "a snake game"))
+	resp := s.post("/generate_game", generateBody(alice, project, "a snake game"))
 	defer resp.Body.Close()
 	for k, want := range map[string]string{
 		"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no",
@@ -107,7 +107,7 @@ func TestTestErrorsArePlayed(t *testing.T) {
 		"timeout": "CLI_TIMEOUT", "general": "CLI_GENERAL_ERROR", "sandbox": "SANDBOX_ERROR",
 		"network": "NETWORK_ERROR", "rate_limit": "RATE_LIMIT",
 	} {
-		events := s.events("/generate_game", wish(alice, project, "x", "_test_error", name), "Accept-Language", "ja")
+		events := s.events("/generate_game", generateBody(alice, project, "x", "_test_error", name), "Accept-Language", "ja")
 		last := events[len(events)-1]
 		if len(events) != 2 || events[0]["type"] != "status" || last["type"] != "error" || last["code"] != want {
 			t.Errorf("%s: %v", name, events)
@@ -132,7 +132,7 @@ func exists(name string) bool {
 func TestAStoppingServiceLetsGenerationsEnd(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", writeScript(t, waitScript))
-	resp := s.post("/generate_game", wish(alice, project, "wait"))
+	resp := s.post("/generate_game", generateBody(alice, project, "wait"))
 	defer resp.Body.Close()
 	waitFor(t, "the agent's command", func() bool { return exists(projectFile(h, alice, project, "began")) })
 	stopped := make(chan struct{})
@@ -158,7 +158,7 @@ func TestAStoppingServiceLetsGenerationsEnd(t *testing.T) {
 func TestAfterACrashTheNextStartCleansUp(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", writeScript(t, waitScript))
-	resp := s.post("/generate_game", wish(alice, project, "wait"))
+	resp := s.post("/generate_game", generateBody(alice, project, "wait"))
 	defer resp.Body.Close()
 	job := resp.Header.Get("X-Job-Id")
 	waitFor(t, "the agent's command", func() bool { return exists(projectFile(h, alice, project, "began")) })
@@ -179,7 +179,7 @@ func TestAfterACrashTheNextStartCleansUp(t *testing.T) {
 	if entries, _ := filepath.Glob(filepath.Join(h.state, "run", "*-*")); len(entries) != 1 {
 		t.Errorf("run/ holds %v", entries) // the living one's directory, and its socket for commands
 	}
-	if events := s2.events("/generate_game", wish(alice, project, "again")); events[len(events)-1]["type"] != "done" {
+	if events := s2.events("/generate_game", generateBody(alice, project, "again")); events[len(events)-1]["type"] != "done" {
 		t.Errorf("the project cannot be used after the crash: %v", events[len(events)-1])
 	}
 }
@@ -191,7 +191,7 @@ func TestManyUsersAtOnce(t *testing.T) {
 	for i := range 6 {
 		wg.Go(func() {
 			user := fmt.Sprintf("00000000-0000-4000-9000-%012d", i)
-			events := s.events("/generate_game", wish(user, project, "a game"))
+			events := s.events("/generate_game", generateBody(user, project, "a game"))
 			if last := events[len(events)-1]; last["type"] != "done" {
 				t.Errorf("user %d: %v", i, last)
 			}
@@ -204,7 +204,7 @@ func TestDevReloadsWithoutDroppingAStream(t *testing.T) {
 	h := newHost(t)
 	script := writeScript(t, waitScript)
 	s := h.serve("--dev", "--model-script", script)
-	resp := s.post("/generate_game", wish(alice, project, "wait"))
+	resp := s.post("/generate_game", generateBody(alice, project, "wait"))
 	defer resp.Body.Close()
 	waitFor(t, "the agent's command", func() bool { return exists(projectFile(h, alice, project, "began")) })
 	next := `{"conversations":[[{"tools":[{"name":"Write","input":{"file_path":"index.html","content":"reloaded"}}]},{"text":"done"}]]}`
@@ -216,7 +216,7 @@ func TestDevReloadsWithoutDroppingAStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "a bad script to be refused", func() bool { return strings.Contains(s.log.String(), "the old settings stay") })
-	if events := s.events("/generate_game", wish(bob, project, "x")); events[len(events)-1]["type"] != "done" {
+	if events := s.events("/generate_game", generateBody(bob, project, "x")); events[len(events)-1]["type"] != "done" {
 		t.Errorf("after the reload: %v", events[len(events)-1])
 	}
 	if b, err := os.ReadFile(projectFile(h, bob, project, "index.html")); err != nil || string(b) != "reloaded" {

@@ -204,7 +204,7 @@ func (g *siege) apply(user, project, members string) (status int, answer []byte)
 // game makes a game with a script in the agent's place, and returns the last
 // event.
 func (g *siege) game(ctx context.Context, user, project, script string) (last string) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.s.url+"/generate_game", strings.NewReader(wish(user, project, script)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.s.url+"/generate_game", strings.NewReader(generateBody(user, project, script)))
 	if err != nil {
 		return err.Error()
 	}

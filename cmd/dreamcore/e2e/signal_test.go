@@ -72,7 +72,7 @@ func TestWhoWatchesAJobThatIsStoppedSeesItsLastEvent(t *testing.T) {
 	h := newHost(t)
 	h.env = append(h.env, "DREAMCORE_GRACE=1s")
 	s := h.serve("--model-script", writeScript(t, endlessScript))
-	resp := s.post("/generate_game", wish(alice, project, "wait"))
+	resp := s.post("/generate_game", generateBody(alice, project, "wait"))
 	defer resp.Body.Close()
 	waitFor(t, "the agent's command", func() bool { return exists(projectFile(h, alice, project, "began")) })
 	began := time.Now()

@@ -51,7 +51,7 @@ func TestSkillsAreInTheProjectAndNoPartOfIt(t *testing.T) {
 			args := []string{"--model-script", writeScript(t, skillsScript), "--runtime", runtime}
 			s := h.serve(args...)
 			results := func() (all []string) {
-				for _, e := range s.events("/generate_game", wish(alice, project, "a game")) {
+				for _, e := range s.events("/generate_game", generateBody(alice, project, "a game")) {
 					if e["type"] == "user" {
 						raw, _ := json.Marshal(e["message"])
 						all = append(all, string(raw))
@@ -86,7 +86,7 @@ func TestSkillsAreInTheProjectAndNoPartOfIt(t *testing.T) {
 			}
 			h.noSkillsIn(s, 2)
 
-			resp := s.post("/generate_game", wish(alice, project, "a game"))
+			resp := s.post("/generate_game", generateBody(alice, project, "a game"))
 			defer resp.Body.Close()
 			inside := filepath.Join(h.state, "volumes/dreamcore-data/users", alice, "projects", project)
 			waitFor(t, "the agent's command", func() bool {

@@ -153,7 +153,7 @@ type jobStream struct {
 
 func startJob(t *testing.T, s *service) *jobStream {
 	t.Helper()
-	resp := s.post("/generate_game", wish(alice, project, "go on"))
+	resp := s.post("/generate_game", generateBody(alice, project, "go on"))
 	j := &jobStream{id: resp.Header.Get("X-Job-Id"), body: resp.Body, read: bufio.NewScanner(resp.Body)}
 	j.read.Buffer(nil, 32<<20)
 	if j.id == "" {

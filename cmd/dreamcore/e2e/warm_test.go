@@ -18,7 +18,7 @@ func TestBetweenTwoJobsOfAUserNothingStaysButProjectAndConversation(t *testing.T
 	h := newHost(t)
 	s := h.serve("--model-script", writeScript(t, marksScript))
 	for i := range 2 {
-		events := s.events("/generate_game", wish(alice, project, "go on"))
+		events := s.events("/generate_game", generateBody(alice, project, "go on"))
 		last, debug := events[len(events)-1], events[len(events)-2]
 		if last["type"] != "done" || debug["sandbox_reused"] != (i == 1) {
 			t.Fatalf("job %d: %v %v\n%s", i, last, debug, s.log)
@@ -56,7 +56,7 @@ func TestSandboxesCanBeListedEnteredAndStopped(t *testing.T) {
 	if r.code != 7 || r.stdout != "what I say10000\n" || r.stderr != "bad\n" {
 		t.Errorf("exec: %+v", r)
 	}
-	if events := s.events("/generate_game", wish(alice, project, "a snake game")); events[len(events)-2]["sandbox_reused"] != true {
+	if events := s.events("/generate_game", generateBody(alice, project, "a snake game")); events[len(events)-2]["sandbox_reused"] != true {
 		t.Errorf("the prewarmed sandbox was not used: %v", events[len(events)-2])
 	}
 	if out := h.must("sandbox", "logs", name); !strings.HasSuffix(out, "{\"type\":\"done\",\"exit_code\":0}\n") {
@@ -91,7 +91,7 @@ func TestASpareSandboxAnswersChecks(t *testing.T) {
 	}
 	// Who makes a game never gets it.
 	before := h.spare(second)
-	if events := s.events("/generate_game", wish(alice, project, "a snake game")); events[len(events)-1]["type"] != "done" || events[len(events)-2]["sandbox_reused"] != false {
+	if events := s.events("/generate_game", generateBody(alice, project, "a snake game")); events[len(events)-1]["type"] != "done" || events[len(events)-2]["sandbox_reused"] != false {
 		t.Errorf("%v", events[len(events)-2:])
 	}
 	if after := h.spare(second); after != before {

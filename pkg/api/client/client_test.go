@@ -368,8 +368,8 @@ func TestRequestsSayWhatTheyAre(t *testing.T) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		io.WriteString(w, "data: {\"type\":\"done\"}\n\n")
 	}, func(o *Options) { o.UserAgent, o.Language = "dreamcore/1", "ja" })
-	wish := dreamcore.Request{UserID: "u", ProjectID: "p", Prompt: "<b>蛇&"}
-	if _, err := c.Generate(t.Context(), wish, func(dreamcore.Event) error { return nil }); err != nil {
+	request := dreamcore.Request{UserID: "u", ProjectID: "p", Prompt: "<b>蛇&"}
+	if _, err := c.Generate(t.Context(), request, func(dreamcore.Event) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{

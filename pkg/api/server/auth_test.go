@@ -216,7 +216,7 @@ func TestABodyThatSaysItIsTooLargeIsNotRead(t *testing.T) {
 
 func TestAClientThatExpectsToContinueIsToldBeforeItSends(t *testing.T) {
 	sv := start(t, options{})
-	expect := []string{"Expect: 100-continue", "Content-Length: " + itoa(len(wishBody))}
+	expect := []string{"Expect: 100-continue", "Content-Length: " + itoa(len(generateBody))}
 
 	refused := bufio.NewReader(sv.raw(head("/generate_game", "wrong", expect...)))
 	if res, err := http.ReadResponse(refused, nil); err != nil || res.StatusCode != http.StatusUnauthorized {
@@ -231,7 +231,7 @@ func TestAClientThatExpectsToContinueIsToldBeforeItSends(t *testing.T) {
 	if _, err := r.ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(conn, wishBody); err != nil {
+	if _, err := io.WriteString(conn, generateBody); err != nil {
 		t.Fatal(err)
 	}
 	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != http.StatusOK {

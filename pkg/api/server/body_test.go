@@ -54,14 +54,14 @@ func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
 	}{
 		{"empty body", "", 400, badJSON},
 		{"no JSON", "user_id=1", 400, badJSON},
-		{"array", "[" + wishBody + "]", 400, badJSON},
-		{"string", quoted(wishBody), 400, badJSON},
+		{"array", "[" + generateBody + "]", 400, badJSON},
+		{"string", quoted(generateBody), 400, badJSON},
 		{"number", "7", 400, badJSON},
 		{"null", "null", 400, badJSON},
-		{"cut", wishBody[:len(wishBody)-1], 400, badJSON},
-		{"trailing garbage", wishBody + "x", 400, badJSON},
-		{"two objects", wishBody + wishBody, 400, badJSON},
-		{"no UTF-8", strings.Replace(wishBody, "snake", "sn\xffke", 1), 400, badJSON},
+		{"cut", generateBody[:len(generateBody)-1], 400, badJSON},
+		{"trailing garbage", generateBody + "x", 400, badJSON},
+		{"two objects", generateBody + generateBody, 400, badJSON},
+		{"no UTF-8", strings.Replace(generateBody, "snake", "sn\xffke", 1), 400, badJSON},
 		{"deep nesting", `{"x":` + strings.Repeat("[", 1<<20), 400, badJSON},
 		{"deep and whole", `{"x":` + strings.Repeat("[", 50000) + strings.Repeat("]", 50000) + "}", 400, badJSON},
 
@@ -80,7 +80,7 @@ func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
 		{"user and white space", body(quoted(user+"\n"), p, w), 400, badUser},
 		{"user of 200 KB", body(quoted(strings.Repeat("a", 200<<10)), p, w), 400, badUser},
 		{"user of 10 MB", body(quoted(strings.Repeat("a", 10<<20)), p, w), 413, "Request body too large"},
-		{"name in another case", strings.Replace(wishBody, "user_id", "USER_ID", 1), 400, "user_id is required"},
+		{"name in another case", strings.Replace(generateBody, "user_id", "USER_ID", 1), 400, "user_id is required"},
 
 		{"no project", body(u, "", w), 400, "project_id is required"},
 		{"project wrong", body(u, quoted("p"), w), 400, badProject},
@@ -95,9 +95,9 @@ func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
 		{"prompt a number", body(u, p, "7"), 400, noPrompt},
 		{"prompt a list", body(u, p, `["a game"]`), 400, noPrompt},
 		{"prompt with NUL", body(u, p, quoted("a\x00b")), 400, "Invalid prompt: must be UTF-8 text without NUL"},
-		{"commit_message a number", strings.Replace(wishBody, "{", `{"commit_message":7,`, 1), 400, badMessage},
-		{"commit_message with NUL", strings.Replace(wishBody, "{", `{"commit_message":"a\u0000",`, 1), 400, badMessage},
-		{"commit_message too long", strings.Replace(wishBody, "{", `{"commit_message":"`+strings.Repeat("a", 4097)+`",`, 1), 400, badMessage},
+		{"commit_message a number", strings.Replace(generateBody, "{", `{"commit_message":7,`, 1), 400, badMessage},
+		{"commit_message with NUL", strings.Replace(generateBody, "{", `{"commit_message":"a\u0000",`, 1), 400, badMessage},
+		{"commit_message too long", strings.Replace(generateBody, "{", `{"commit_message":"`+strings.Repeat("a", 4097)+`",`, 1), 400, badMessage},
 		{"a prompt over the bound", body(u, p, quoted(strings.Repeat("a", dreamcore.MaxPromptBytes+1))), 413, "prompt is too long: at most 400000 bytes"},
 		{"a prompt of a MiB", body(u, p, quoted(strings.Repeat("word ", 1<<20/5))), 413, "prompt is too long: at most 400000 bytes"},
 		{"user a number like an id", body("1e36", p, w), 400, badUser},
@@ -106,7 +106,7 @@ func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
 		{"UTF-16", "\xff\xfe{\x00}\x00", 400, badJSON},
 		{"UTF-16 without a mark", "{\x00}\x00", 400, badJSON},
 		{"gzip without saying so", "\x1f\x8b\x08\x00\x00\x00\x00\x00", 400, badJSON},
-		{"the last of two counts", strings.Replace(wishBody, "}", `,"prompt":""}`, 1), 400, noPrompt},
+		{"the last of two counts", strings.Replace(generateBody, "}", `,"prompt":""}`, 1), 400, noPrompt},
 	}
 	sv := start(t, options{})
 	for _, tt := range tests {
@@ -125,7 +125,7 @@ func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
 	}
 }
 
-func TestGoodWishesArriveUnchanged(t *testing.T) {
+func TestValidRequestsArriveUnchanged(t *testing.T) {
 	japanese, emoji, largest := "ブロック崩しを作って", "🐍👩‍🚀 in 🌌", strings.Repeat("\x01", dreamcore.MaxPromptBytes)
 	tests := []struct{ name, prompt, text string }{
 		{"slash", "/help me make a game", ""},
@@ -150,8 +150,8 @@ func TestGoodWishesArriveUnchanged(t *testing.T) {
 			if res.StatusCode != http.StatusOK {
 				t.Fatalf("status %d", res.StatusCode)
 			}
-			want := dreamcore.Wish{User: user, Project: projectID, Prompt: tt.prompt}
-			if got := sv.generator.lastWish(); got != want {
+			want := dreamcore.GenerateRequest{User: user, Project: projectID, Prompt: tt.prompt}
+			if got := sv.generator.lastRequest(); got != want {
 				t.Errorf("got %.100v", got)
 			}
 		})
@@ -178,11 +178,11 @@ func escaped(s string) string {
 func TestCommitMessageReachesTheGenerator(t *testing.T) {
 	sv := start(t, options{})
 	for sent, want := range map[string]string{`"Add snow"`: "Add snow", "null": "", `""`: ""} {
-		request := strings.Replace(wishBody, "{", `{"commit_message":`+sent+`,`, 1)
+		request := strings.Replace(generateBody, "{", `{"commit_message":`+sent+`,`, 1)
 		if res := sv.do(sv.request(http.MethodPost, "/generate_game", request)); res.StatusCode != http.StatusOK {
 			t.Errorf("%s: status %d", sent, res.StatusCode)
 		}
-		if got := sv.generator.lastWish().CommitMessage; got != want {
+		if got := sv.generator.lastRequest().CommitMessage; got != want {
 			t.Errorf("%s: got %q", sent, got)
 		}
 	}
@@ -190,18 +190,18 @@ func TestCommitMessageReachesTheGenerator(t *testing.T) {
 
 func TestTestErrorReachesTheGenerator(t *testing.T) {
 	sv := start(t, options{})
-	with := func(v string) string { return strings.Replace(wishBody, "{", `{"_test_error":`+v+`,`, 1) }
+	with := func(v string) string { return strings.Replace(generateBody, "{", `{"_test_error":`+v+`,`, 1) }
 	if res := sv.do(sv.request(http.MethodPost, "/generate_game", with(`"rate_limit"`))); res.StatusCode != http.StatusOK {
 		t.Errorf("status %d", res.StatusCode)
 	}
-	if got := sv.generator.lastWish().TestError; got != dreamcore.TestErrorRateLimit {
+	if got := sv.generator.lastRequest().TestError; got != dreamcore.TestErrorRateLimit {
 		t.Errorf("got %q", got)
 	}
 	for _, v := range []string{`"nonsense"`, "1", "{}", "null", `"(not a string)"`} {
 		if res := sv.do(sv.request(http.MethodPost, "/generate_game", with(v))); res.StatusCode != http.StatusOK {
 			t.Errorf("%s: status %d", v, res.StatusCode)
 		}
-		if got := sv.generator.lastWish().TestError; got != dreamcore.TestErrorNone {
+		if got := sv.generator.lastRequest().TestError; got != dreamcore.TestErrorNone {
 			t.Errorf("%s: got %q", v, got)
 		}
 	}
@@ -209,7 +209,7 @@ func TestTestErrorReachesTheGenerator(t *testing.T) {
 
 func FuzzDecodeRequest(f *testing.F) {
 	for _, s := range []string{
-		wishBody, "", "[]", `{"user_id":1}`, `{"user_id":null,"prompt":"\ud800"}`, "\xef\xbb\xbf{}", `{"a":{"prompt":1}}`,
+		generateBody, "", "[]", `{"user_id":1}`, `{"user_id":null,"prompt":"\ud800"}`, "\xef\xbb\xbf{}", `{"a":{"prompt":1}}`,
 		`{"prompt":"a","prompt":2}`, strings.Repeat(`{"a":`, 100), `{"_test_error":"timeout"}`, "{}{}", "{} ",
 	} {
 		f.Add([]byte(s))
@@ -249,7 +249,7 @@ func TestCompressedBodiesAreRefusedEverywhere(t *testing.T) {
 	}})
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)
-	if _, err := z.Write([]byte(wishBody)); err != nil || z.Close() != nil {
+	if _, err := z.Write([]byte(generateBody)); err != nil || z.Close() != nil {
 		t.Fatal(err)
 	}
 	for _, e := range (&Server{}).endpoints() {
@@ -266,7 +266,7 @@ func TestCompressedBodiesAreRefusedEverywhere(t *testing.T) {
 		t.Errorf("%d generations were started", n)
 	}
 	for _, encoding := range []string{"identity", "", "Identity, identity"} {
-		req := sv.request(http.MethodPost, "/generate_game", wishBody)
+		req := sv.request(http.MethodPost, "/generate_game", generateBody)
 		req.Header["Content-Encoding"] = []string{encoding}
 		if res := sv.do(req); res.StatusCode != http.StatusOK {
 			t.Errorf("%q: status %d", encoding, res.StatusCode)

@@ -34,7 +34,7 @@ func TestAMachineThatVanishesIsNoticed(t *testing.T) {
 		},
 	})
 	defer close(end)
-	conn := sv.raw(head("/generate_game", secret, "Content-Length: "+itoa(len(wishBody))) + wishBody)
+	conn := sv.raw(head("/generate_game", secret, "Content-Length: "+itoa(len(generateBody))) + generateBody)
 	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}

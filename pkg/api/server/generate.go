@@ -27,18 +27,18 @@ func (s *Server) generateGame(x *exchange, r *http.Request) {
 		x.fail(err)
 		return
 	}
-	wish, err := request.Validate()
+	valid, err := request.Validate()
 	if err != nil {
 		x.fail(err)
 		return
 	}
 	lang := s.language(r)
-	job, err := s.cfg.Generator.Submit(presence(r), wish, lang)
+	job, err := s.cfg.Generator.Submit(presence(r), valid, lang)
 	if err != nil {
 		x.fail(fmt.Errorf("start a generation: %w", err))
 		return
 	}
-	x.log = x.log.With("job", job, "user", string(wish.User), "project", string(wish.Project))
+	x.log = x.log.With("job", job, "user", string(valid.User), "project", string(valid.Project))
 	reader, err := s.cfg.Journal.Reader(job, 0)
 	if err != nil {
 		// A job that we cannot find is our fault, whatever the code says.

@@ -32,8 +32,8 @@ const (
 	projectID = "5c0fbe1c-7f0b-4a3d-b0cb-0f0d5a9d3c11"
 )
 
-// wishBody is a good body of generate_game.
-const wishBody = `{"user_id":"` + user + `","project_id":"` + projectID + `","prompt":"a snake game"}`
+// generateBody is a good body of generate_game.
+const generateBody = `{"user_id":"` + user + `","project_id":"` + projectID + `","prompt":"a snake game"}`
 
 // generation is what a fake job does; the log is closed after it.
 type generation func(log *journal.Log)
@@ -47,7 +47,7 @@ type fakeGenerator struct {
 
 	mu       sync.Mutex
 	err      error // of Submit
-	wishes   []dreamcore.Wish
+	requests []dreamcore.GenerateRequest
 	langs    []dreamcore.Language
 	contexts []context.Context // of listeners
 	ids      []string
@@ -56,7 +56,7 @@ type fakeGenerator struct {
 	warm     []dreamcore.UserID
 }
 
-func (g *fakeGenerator) Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (string, error) {
+func (g *fakeGenerator) Submit(ctx context.Context, request dreamcore.GenerateRequest, lang dreamcore.Language) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.err != nil {
@@ -67,7 +67,7 @@ func (g *fakeGenerator) Submit(ctx context.Context, wish dreamcore.Wish, lang dr
 	if err != nil {
 		return "", err
 	}
-	g.wishes, g.langs, g.contexts = append(g.wishes, wish), append(g.langs, lang), append(g.contexts, ctx)
+	g.requests, g.langs, g.contexts = append(g.requests, request), append(g.langs, lang), append(g.contexts, ctx)
 	g.ids = append(g.ids, job)
 	if g.live == nil {
 		g.live = map[string]bool{}
@@ -119,13 +119,13 @@ func (g *fakeGenerator) Prewarm(_ context.Context, user dreamcore.UserID) (alrea
 	return already, "user-" + string(user), g.err
 }
 
-func (g *fakeGenerator) lastWish() dreamcore.Wish {
+func (g *fakeGenerator) lastRequest() dreamcore.GenerateRequest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.wishes) == 0 {
-		return dreamcore.Wish{}
+	if len(g.requests) == 0 {
+		return dreamcore.GenerateRequest{}
 	}
-	return g.wishes[len(g.wishes)-1]
+	return g.requests[len(g.requests)-1]
 }
 
 // events is a generation that appends the given events.
@@ -268,7 +268,7 @@ func (sv *service) request(method, path, body string) *http.Request {
 // requestFor makes a request that e answers with 200.
 func (sv *service) requestFor(e endpoint, path string) *http.Request {
 	sv.t.Helper()
-	body := wishBody
+	body := generateBody
 	switch e.name {
 	case "apply_files":
 		body = applyBody(`"action":"git_log"`)
@@ -280,7 +280,7 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		body = `{"check":"dns"}`
 	}
 	if strings.Contains(path, "{id}") {
-		res := sv.do(sv.request(http.MethodPost, "/generate_game", wishBody))
+		res := sv.do(sv.request(http.MethodPost, "/generate_game", generateBody))
 		path = strings.Replace(path, "{id}", res.Header.Get(JobHeader), 1)
 	}
 	req := sv.request(e.methods[0], path, body)

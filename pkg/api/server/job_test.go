@@ -212,13 +212,13 @@ func TestDetachIsABoolean(t *testing.T) {
 		status int
 		detach bool
 	}{"true": {200, true}, "false": {200, false}, "null": {200, false}, `"true"`: {400, false}, "1": {400, false}, "[]": {400, false}} {
-		res := sv.do(sv.request(http.MethodPost, "/generate_game", strings.TrimSuffix(wishBody, "}")+`,"detach": `+value+`}`))
+		res := sv.do(sv.request(http.MethodPost, "/generate_game", strings.TrimSuffix(generateBody, "}")+`,"detach": `+value+`}`))
 		raw, _ := io.ReadAll(res.Body)
 		if res.StatusCode != want.status || want.status == 400 && !strings.Contains(string(raw), "Invalid detach") {
 			t.Errorf("%s: %d %s", value, res.StatusCode, raw)
 		}
-		if want.status == 200 && sv.generator.lastWish().Detach != want.detach {
-			t.Errorf("%s: %+v", value, sv.generator.lastWish())
+		if want.status == 200 && sv.generator.lastRequest().Detach != want.detach {
+			t.Errorf("%s: %+v", value, sv.generator.lastRequest())
 		}
 	}
 }

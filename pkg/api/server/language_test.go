@@ -45,7 +45,7 @@ func TestPreferredLanguage(t *testing.T) {
 func TestTheClientsLanguageReachesTheGenerator(t *testing.T) {
 	sv := start(t, options{config: func(c *Config) { c.DefaultLanguage = dreamcore.Japanese }})
 	for _, header := range [][]string{nil, {"en"}, {"fr", "en;q=0.5"}} {
-		req := sv.request(http.MethodPost, "/generate_game", wishBody)
+		req := sv.request(http.MethodPost, "/generate_game", generateBody)
 		req.Header["Accept-Language"] = header
 		sv.do(req)
 	}

@@ -244,7 +244,7 @@ func TestSlowPromptsDoNotDelayGenerations(t *testing.T) {
 	for range calls {
 		<-began
 	}
-	res := sv.do(sv.request(http.MethodPost, "/generate_game", wishBody))
+	res := sv.do(sv.request(http.MethodPost, "/generate_game", generateBody))
 	if events := readStream(t, res.Body).all(); len(events) != 2 {
 		t.Errorf("the game's events: %v", events)
 	}

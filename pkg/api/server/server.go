@@ -54,10 +54,10 @@ const (
 
 // Generator runs generations.
 type Generator interface {
-	// Submit accepts a wish and returns the job, whose log is then in the
+	// Submit accepts a request and returns the job, whose log is then in the
 	// journal. The client is a listener of the job until ctx ends. CodeBusy:
 	// the queue is full, or the user has too many jobs.
-	Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (job string, err error)
+	Submit(ctx context.Context, request dreamcore.GenerateRequest, lang dreamcore.Language) (job string, err error)
 	// Attach adds a listener to a job until ctx ends. A job that has ended, or
 	// never was, has none.
 	Attach(ctx context.Context, job string)

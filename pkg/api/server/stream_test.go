@@ -20,7 +20,7 @@ import (
 // open starts a generation and returns its stream.
 func (sv *service) open() (*http.Response, *stream) {
 	sv.t.Helper()
-	res := sv.do(sv.request(http.MethodPost, "/generate_game", wishBody))
+	res := sv.do(sv.request(http.MethodPost, "/generate_game", generateBody))
 	if res.StatusCode != http.StatusOK {
 		sv.t.Fatalf("status %d", res.StatusCode)
 	}
@@ -53,7 +53,7 @@ func TestGenerateGameStreamsTheJournal(t *testing.T) {
 func TestStreamsHaveTheHeadersOfTheContract(t *testing.T) {
 	sv := start(t, options{})
 	for _, path := range []string{"/generate_game", "/test_stream"} {
-		conn := sv.raw(head(path, secret, "Content-Length: "+itoa(len(wishBody))) + wishBody)
+		conn := sv.raw(head(path, secret, "Content-Length: "+itoa(len(generateBody))) + generateBody)
 		r := bufio.NewReader(conn)
 		got := map[string]string{}
 		for {
@@ -80,7 +80,7 @@ func TestStreamsHaveTheHeadersOfTheContract(t *testing.T) {
 
 func TestAConnectionServesOneStreamAfterTheOther(t *testing.T) {
 	sv := start(t, options{})
-	r := bufio.NewReader(sv.raw(strings.Repeat(head("/generate_game", secret, "Content-Length: "+itoa(len(wishBody)))+wishBody, 3)))
+	r := bufio.NewReader(sv.raw(strings.Repeat(head("/generate_game", secret, "Content-Length: "+itoa(len(generateBody)))+generateBody, 3)))
 	for range 3 {
 		res, err := http.ReadResponse(r, nil)
 		if err != nil {
@@ -134,7 +134,7 @@ func TestSilenceIsFilledWithComments(t *testing.T) {
 		<-silent
 		return emit(dreamcore.DoneEvent())
 	}}})
-	for path, body := range map[string]string{"/generate_game": wishBody, "/test_stream": "", "/test-stream": "{}"} {
+	for path, body := range map[string]string{"/generate_game": generateBody, "/test_stream": "", "/test-stream": "{}"} {
 		s := readStream(t, sv.do(sv.request(http.MethodPost, path, body)).Body)
 		for comments := 0; comments < 5; {
 			f, err := s.next()
@@ -171,7 +171,7 @@ func TestTheGeneratorIsToldThatAClientHasGone(t *testing.T) {
 	}
 	job := res.Header.Get(JobHeader)
 	paths := []string{
-		head("/generate_game", secret, "Content-Length: "+itoa(len(wishBody))) + wishBody,
+		head("/generate_game", secret, "Content-Length: "+itoa(len(generateBody))) + generateBody,
 		strings.Replace(head("/jobs/"+job+"/events", secret), "POST", "GET", 1),
 	}
 	for i, request := range paths {
@@ -226,7 +226,7 @@ func TestAStalledClientIsDroppedAndSlowsNobody(t *testing.T) {
 			_, _ = log.Append(dreamcore.DoneEvent())
 		},
 	})
-	stalled := sv.raw(head("/generate_game", secret, "Content-Length: "+itoa(len(wishBody))) + wishBody)
+	stalled := sv.raw(head("/generate_game", secret, "Content-Length: "+itoa(len(generateBody))) + generateBody)
 	_, s := sv.open()
 	if got := s.all(); len(got) != count+1 {
 		t.Errorf("the fast client got %d events", len(got))
@@ -250,7 +250,7 @@ func TestAStalledClientIsDroppedAndSlowsNobody(t *testing.T) {
 
 func TestAStreamWithoutATerminalEventEndsWithAnError(t *testing.T) {
 	sv := start(t, options{run: events(dreamcore.StatusEvent("ready"))})
-	req := sv.request(http.MethodPost, "/generate_game", wishBody)
+	req := sv.request(http.MethodPost, "/generate_game", generateBody)
 	req.Header.Set("Accept-Language", "ja")
 	s := readStream(t, sv.do(req).Body)
 	_, _ = s.next()
@@ -282,7 +282,7 @@ func TestRefusalsOfTheGeneratorTellWhenToComeBack(t *testing.T) {
 	sv := start(t, options{})
 	for _, tt := range tests {
 		sv.generator.err = tt.err
-		status, header, body := sv.post("/generate_game", wishBody)
+		status, header, body := sv.post("/generate_game", generateBody)
 		if status != tt.status || body["error"] != tt.message || header.Get("Retry-After") != tt.retry ||
 			body["hint"] != tt.hint || body["code"] != tt.code {
 			t.Errorf("%v: status %d, Retry-After %q, %v", tt.err, status, header.Get("Retry-After"), body)

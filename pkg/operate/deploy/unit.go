@@ -42,7 +42,7 @@ const unitTemplate = `# Made by: dreamcore deploy
 # Changes belong into a drop-in: systemctl edit {{.Name}}
 
 [Unit]
-Description=dreamcore: browser games from wishes, made in {{if .Runc}}runc{{else}}gVisor{{end}} sandboxes
+Description=dreamcore: browser games from prompts, made in {{if .Runc}}runc{{else}}gVisor{{end}} sandboxes
 Documentation=https://github.com/notef-neighbor/dreamcore
 Wants=network-online.target
 After=network-online.target

@@ -48,8 +48,8 @@ type Session struct {
 // asking the model anything.
 const firstLine = "Work in the current directory. The wish of the user:\n\n"
 
-// Prompt returns what the CLI gets on standard input for a wish.
-func Prompt(wish string) string { return firstLine + wish }
+// Prompt returns what the CLI gets on standard input for a prompt of the user.
+func Prompt(prompt string) string { return firstLine + prompt }
 
 // Command returns the run of the CLI in dir with token as its only credential.
 func (c Config) Command(dir, token string, s Session) sandbox.Command {

@@ -132,10 +132,10 @@ func TestWhatEveryCommandNeeds(t *testing.T) {
 }
 
 func TestAPromptIsNeverACommandOfTheCLI(t *testing.T) {
-	for _, wish := range []string{"/clear everything", "/", "//x", " /help", "\n/help", "a snake", "", "日本語", "# memory", "!ls", "@file"} {
-		got := Prompt(wish)
-		if strings.ContainsAny(got[:1], "/#!@ \n") || !strings.HasSuffix(got, "\n"+wish) {
-			t.Errorf("the prompt for %q is %q", wish, got)
+	for _, prompt := range []string{"/clear everything", "/", "//x", " /help", "\n/help", "a snake", "", "日本語", "# memory", "!ls", "@file"} {
+		got := Prompt(prompt)
+		if strings.ContainsAny(got[:1], "/#!@ \n") || !strings.HasSuffix(got, "\n"+prompt) {
+			t.Errorf("the prompt for %q is %q", prompt, got)
 		}
 	}
 }

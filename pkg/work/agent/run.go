@@ -16,7 +16,7 @@ import (
 type Job struct {
 	Sandbox sandbox.Sandbox
 	Dir     string // the project inside
-	Wish    string // what the user asked for
+	Prompt  string // what the user asked for
 	Token   string // the credential for the gateway
 	Session Session
 	Limit   time.Duration               // of wall time
@@ -81,7 +81,7 @@ func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 	stderr := &tail{}
 	cmd := c.Command(r.Dir, r.Token, r.Session)
 	cmd.Env = append(cmd.Env, shellLimits(r.Limit)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(Prompt(r.Wish)), out, stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(Prompt(r.Prompt)), out, stderr
 
 	limited, cancel := context.WithTimeoutCause(ctx, r.Limit, errTimeLimit)
 	defer cancel()

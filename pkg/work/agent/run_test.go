@@ -47,7 +47,7 @@ func (e *events) emit(ev dreamcore.Event) error {
 }
 
 func job(sb sandbox.Sandbox) Job {
-	return Job{Sandbox: sb, Dir: "/p", Wish: "a game", Token: "sk", Session: Session{ID: session}, Limit: interval, Emit: new(events).emit}
+	return Job{Sandbox: sb, Dir: "/p", Prompt: "a game", Token: "sk", Session: Session{ID: session}, Limit: interval, Emit: new(events).emit}
 }
 
 func TestASuccessNeedsAllThreeOfItsSigns(t *testing.T) {
@@ -100,7 +100,7 @@ func TestARunGetsItsPromptAndGivesItsLines(t *testing.T) {
 	}}
 	var got events
 	j := job(fake)
-	j.Wish, j.Emit = "/clear", got.emit
+	j.Prompt, j.Emit = "/clear", got.emit
 	o, err := Config{Path: "/claude", UID: 10000}.Run(t.Context(), j)
 	if err != nil || !o.Success() || o.Lines != 3 || !o.Talked || o.Stderr != "a warning" {
 		t.Errorf("%+v, %v", o, err)

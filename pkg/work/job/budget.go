@@ -17,7 +17,7 @@ func (j *job) meter() gateway.Meter {
 		return nil
 	}
 	if j.account == nil {
-		j.account = books.Job(string(j.wish.User), string(j.wish.Project), j.id)
+		j.account = books.Job(string(j.request.User), string(j.request.Project), j.id)
 	}
 	return j.account
 }
@@ -28,13 +28,13 @@ func (j *job) checkBudget() error {
 	if j.service.parts.Books == nil {
 		return nil
 	}
-	err := j.service.parts.Books.Job(string(j.wish.User), string(j.wish.Project), j.id).Check()
+	err := j.service.parts.Books.Job(string(j.request.User), string(j.request.Project), j.id).Check()
 	over, ok := errors.AsType[*dreamcore.OverBudget](err)
 	if !ok {
 		return err // the books cannot be kept, or nothing
 	}
 	j.service.parts.Audit.Record(audit.Entry{
-		Event: audit.EventJob, Job: j.id, User: string(j.wish.User), Project: string(j.wish.Project),
+		Event: audit.EventJob, Job: j.id, User: string(j.request.User), Project: string(j.request.Project),
 		Verdict: audit.Refused, Reason: over.Error(),
 	})
 	return &failed{failure: dreamcore.Failure{Code: dreamcore.FailRateLimit, Spent: true}, err: over}

@@ -291,7 +291,7 @@ func TestAJobOfWhoHasSpentAllIsRefusedBeforeASandbox(t *testing.T) {
 	}
 	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Output: 10}}, true)
 	r := newRig(t, options{parts: func(p *Parts) { p.Books, p.Audit = books, log }})
-	last, _ := r.ends(r.run(wish(alice, "a game")))
+	last, _ := r.ends(r.run(request(alice, "a game")))
 	if want := (dreamcore.Failure{Code: dreamcore.FailRateLimit, Spent: true}).UserMessage(dreamcore.English); last.Code != "RATE_LIMIT" || last.User != want {
 		t.Errorf("%+v", last)
 	}
@@ -299,7 +299,7 @@ func TestAJobOfWhoHasSpentAllIsRefusedBeforeASandbox(t *testing.T) {
 		t.Errorf("%d sandboxes, versions %v", len(r.made), r.versions(alice))
 	}
 	// Another user is not held back, and what he starts is in the audit log.
-	if last, _ := r.ends(r.run(wish(bob, "a game"))); last.Type != "done" {
+	if last, _ := r.ends(r.run(request(bob, "a game"))); last.Type != "done" {
 		t.Errorf("%+v", last)
 	}
 	var seen []string
@@ -334,7 +334,7 @@ func TestAJobThatSpendsAllEndsWithRateLimit(t *testing.T) {
 			return 0, nil
 		},
 	})
-	events := r.run(wish(alice, "a game"))
+	events := r.run(request(alice, "a game"))
 	last, debug := r.ends(events)
 	if last.Code != "RATE_LIMIT" || !strings.HasPrefix(last.User, "The limit for making games is reached") || strings.Contains(said, "budget") {
 		t.Errorf("%+v, the model said %s", last, said)
@@ -363,7 +363,7 @@ func TestTheBudgetOfAJobIsOfAllItsRunsTogether(t *testing.T) {
 		})),
 		play: inTurn(&runs, after(asks, 139), after(asks, 1)),
 	})
-	last, debug := r.ends(r.run(wish(alice, "a game")))
+	last, debug := r.ends(r.run(request(alice, "a game")))
 	if runs != 2 || asked != 1 || last.Code != string(dreamcore.FailRateLimit) || debug.Input+debug.Output != 1500 {
 		t.Errorf("%d runs, the model was asked %d times: %+v, %+v", runs, asked, last, debug)
 	}

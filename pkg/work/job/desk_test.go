@@ -20,7 +20,7 @@ func TestTheNextJobOfAUserGetsTheSameSandbox(t *testing.T) {
 	r := newRig(t, options{})
 	reused := func(user dreamcore.UserID) bool {
 		t.Helper()
-		last, debug := r.ends(r.run(wish(user, "x")))
+		last, debug := r.ends(r.run(request(user, "x")))
 		if last.Type != "done" {
 			t.Fatalf("%+v\n%s", last, r.log)
 		}
@@ -54,7 +54,7 @@ func TestASandboxThatCannotBeCleanedIsNotUsedAgain(t *testing.T) {
 	r := newRig(t, options{})
 	r.wrap = func(sb sandbox.Sandbox) sandbox.Sandbox { return dirty{sb} }
 	for range 2 {
-		if last, debug := r.ends(r.run(wish(alice, "x"))); last.Type != "done" || debug.Reused {
+		if last, debug := r.ends(r.run(request(alice, "x"))); last.Type != "done" || debug.Reused {
 			t.Errorf("%+v %+v", last, debug)
 		}
 	}
@@ -85,14 +85,14 @@ func TestPrewarmedSandboxesAreUsed(t *testing.T) {
 			t.Errorf("time %d: %v %q %v", i, already, name, err)
 		}
 	}
-	if last, debug := r.ends(r.run(wish(alice, "x"))); last.Type != "done" || !debug.Reused {
+	if last, debug := r.ends(r.run(request(alice, "x"))); last.Type != "done" || !debug.Reused {
 		t.Errorf("%+v %+v", last, debug)
 	}
 }
 
 func TestStoppingASandboxStopsItsJob(t *testing.T) {
 	r := newRig(t, options{play: untilStopped})
-	id := r.submit(wish(alice, "x"))
+	id := r.submit(request(alice, "x"))
 	r.until(id, isType("began"))
 	if err := r.service.StopSandbox(t.Context(), "user-"+string(alice)); err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func TestExec(t *testing.T) {
 	if _, err := r.service.Exec(t.Context(), name, cmd); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
 		t.Errorf("without a sandbox: %v", err)
 	}
-	r.run(wish(alice, "x"))
+	r.run(request(alice, "x"))
 	exit, err := r.service.Exec(t.Context(), name, cmd)
 	if err != nil || exit.Code != 3 || out.String() != "hello in /data/users/"+string(alice)+"/projects" {
 		t.Errorf("%+v, %v, %q", exit, err, out.String())
@@ -158,13 +158,13 @@ func TestTheOperatorsVariablesReachProgramsAndFollowTheSettings(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	r.run(wish(alice, "x"))
+	r.run(request(alice, "x"))
 	exec()
 	settings.Agent.Given = []string{"IMAGE_API=two"}
 	if err := r.service.Apply(settings); err != nil {
 		t.Fatal(err)
 	}
-	r.run(wish(alice, "y")) // in the same sandbox
+	r.run(request(alice, "y")) // in the same sandbox
 	exec()
 	want := []string{"claude IMAGE_API=one", "env IMAGE_API=one", "claude IMAGE_API=two", "env IMAGE_API=two"}
 	if !slices.Equal(seen, want) {

@@ -63,7 +63,7 @@ func TestTheWayOutBelongsToTheJob(t *testing.T) {
 		g.say(good)
 		return 0, g.write("answer", ask(dir))
 	}})
-	id := r.submit(wish(alice, "x"))
+	id := r.submit(request(alice, "x"))
 	if last, _ := r.ends(r.events(id)); last.Type != "done" {
 		t.Fatalf("%+v\n%s", last, r.log)
 	}
@@ -86,7 +86,7 @@ func TestTheWayOutBelongsToTheJob(t *testing.T) {
 		}
 		return 0, g.write("index.html", "made")
 	}})
-	if last, _ := none.ends(none.run(wish(alice, "x"))); last.Type != "done" || none.specs[0].Relay != (sandbox.Relay{}) {
+	if last, _ := none.ends(none.run(request(alice, "x"))); last.Type != "done" || none.specs[0].Relay != (sandbox.Relay{}) {
 		t.Errorf("%+v %+v\n%s", last, none.specs[0].Relay, none.log)
 	}
 }

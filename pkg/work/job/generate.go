@@ -1,4 +1,4 @@
-// Package job is the use case: a wish becomes a game. It admits the
+// Package job is the use case: a request becomes a game. It admits the
 // request, runs the agent in a sandbox on the user's project, writes every
 // event into the job's journal, saves the version, and ends with exactly one
 // terminal event.
@@ -156,13 +156,13 @@ func (s Settings) admission() admissionLimits {
 // journal. The caller is the job's first listener, until ctx ends. Jobs of the
 // same user without a listener are cancelled, unless they run on without one.
 // It fails with CodeBusy when too many jobs wait.
-func (s *Service) Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcore.Language) (string, error) {
+func (s *Service) Submit(ctx context.Context, request dreamcore.GenerateRequest, lang dreamcore.Language) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return "", &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "the service is stopping", Hint: "try again in a moment"}
 	}
-	t, err := s.admission.enter(wish.User)
+	t, err := s.admission.enter(request.User)
 	if err != nil {
 		return "", err
 	}
@@ -172,16 +172,16 @@ func (s *Service) Submit(ctx context.Context, wish dreamcore.Wish, lang dreamcor
 		t.leave()
 		return "", fmt.Errorf("begin job: %w", err)
 	}
-	s.replace(wish.User) // not for a job that is refused
+	s.replace(request.User) // not for a job that is refused
 	j := &job{
-		id: id, wish: wish, lang: lang, journal: log, ticket: t, service: s,
+		id: id, request: request, lang: lang, journal: log, ticket: t, service: s,
 		settings: *s.settings.Load(), began: time.Now(),
-		log: s.log.With("job", id, "user", string(wish.User), "project", string(wish.Project)),
+		log: s.log.With("job", id, "user", string(request.User), "project", string(request.Project)),
 	}
 	run, stop := context.WithCancelCause(s.run)
 	l := &liveJob{
-		id: id, user: wish.User, ticket: t, stop: stop,
-		grace: j.settings.DisconnectGrace, runOn: j.settings.RunOn || wish.Detach,
+		id: id, user: request.User, ticket: t, stop: stop,
+		grace: j.settings.DisconnectGrace, runOn: j.settings.RunOn || request.Detach,
 	}
 	s.jobs[id] = l
 	s.listen(ctx, l)

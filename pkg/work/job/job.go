@@ -35,7 +35,7 @@ const saveLimit = 2 * time.Minute
 // job is one generation.
 type job struct {
 	id       string
-	wish     dreamcore.Wish
+	request  dreamcore.GenerateRequest
 	lang     dreamcore.Language
 	journal  *journal.Log
 	ticket   *ticket
@@ -91,7 +91,7 @@ func (j *job) work(ctx context.Context) {
 	} else {
 		j.log.Info("generation done", "elapsed", j.summary.Elapsed, "lines", j.summary.OutputLines, "commit", j.summary.GitCommit)
 	}
-	if j.wish.TestError == dreamcore.TestErrorNone {
+	if j.request.TestError == dreamcore.TestErrorNone {
 		j.tell(dreamcore.DebugEvent(j.summary))
 	}
 	j.ticket.leave()
@@ -132,8 +132,8 @@ func (j *job) attempt(ctx context.Context) (err error) {
 	if err := j.ticket.wait(ctx, func(place int) { j.status(fmt.Sprintf("Waiting in the queue: place %d", place)) }); err != nil {
 		return err
 	}
-	if f, ok := j.wish.TestError.Failure(); ok {
-		j.status("Playing the failure that was asked for: " + string(j.wish.TestError))
+	if f, ok := j.request.TestError.Failure(); ok {
+		j.status("Playing the failure that was asked for: " + string(j.request.TestError))
 		return &failed{failure: f, err: errors.New("asked for by _test_error")}
 	}
 	if err := j.checkBudget(); err != nil {
@@ -148,12 +148,12 @@ func (j *job) attempt(ctx context.Context) (err error) {
 	}
 	defer room.Close()
 	j.status("Opening the project")
-	unlock, err := j.service.parts.Volumes.Lock(ctx, j.wish.User, j.wish.Project)
+	unlock, err := j.service.parts.Volumes.Lock(ctx, j.request.User, j.request.Project)
 	if err != nil {
 		return fmt.Errorf("lock project: %w", err)
 	}
 	defer unlock()
-	project, err := j.service.parts.Volumes.Project(j.wish.User, j.wish.Project)
+	project, err := j.service.parts.Volumes.Project(j.request.User, j.request.Project)
 	if err != nil {
 		return fmt.Errorf("open project: %w", err)
 	}
@@ -166,13 +166,13 @@ func (j *job) attempt(ctx context.Context) (err error) {
 // inSandbox runs the agent on the project. When it returns, no process of the
 // job runs any more.
 func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error) {
-	home, err := j.service.parts.Volumes.Home(j.wish.User, j.wish.Project)
+	home, err := j.service.parts.Volumes.Home(j.request.User, j.request.Project)
 	if err != nil {
 		return fmt.Errorf("open the agent's home: %w", err)
 	}
 	defer home.Close()
 	j.status("Starting a sandbox")
-	lease, err := j.service.pool.Lease(ctx, j.wish.User)
+	lease, err := j.service.pool.Lease(ctx, j.request.User)
 	if err != nil {
 		if context.Cause(ctx) != nil {
 			return err

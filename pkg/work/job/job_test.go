@@ -21,7 +21,7 @@ import (
 
 func TestAJobThatSucceeds(t *testing.T) {
 	r := newRig(t, options{})
-	events := r.run(wish(alice, "a snake game\nwith ice"))
+	events := r.run(request(alice, "a snake game\nwith ice"))
 	last, debug := r.ends(events)
 	if last.Type != "done" || last.Debug != 0 {
 		t.Errorf("last event %+v\n%s", last, r.log)
@@ -43,7 +43,7 @@ func TestAJobThatSucceeds(t *testing.T) {
 	}
 	// Where nothing changes there is no new version, but the old one is named.
 	r.playing(func(g guest) (int, error) { g.say(good); return 0, nil })
-	events = r.run(wish(alice, "nothing"))
+	events = r.run(request(alice, "nothing"))
 	last, again := r.ends(events)
 	if last.Type != "done" || again.Commit != debug.Commit || count(events, says("Git commit")) != 0 || *again.Files != 0 {
 		t.Errorf("without a change: %+v, %+v", last, again)
@@ -67,7 +67,7 @@ func TestWhatASandboxSeesOfTheHost(t *testing.T) {
 		}
 		return makesGame(g)
 	}})
-	events := r.run(wish(alice, "x"))
+	events := r.run(request(alice, "x"))
 	if last, _ := r.ends(events); last.Type != "done" || count(events, says("locked out")) > 0 {
 		t.Errorf("%+v", events)
 	}
@@ -122,7 +122,7 @@ func TestFailuresEndWithTheirEvent(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, options{play: tt.play})
 			r.create, r.wrap = tt.create, tt.wrap
-			last, debug := r.ends(r.run(wish(alice, "x")))
+			last, debug := r.ends(r.run(request(alice, "x")))
 			if last.Type != "error" || last.Code != string(tt.code) || last.User == "" {
 				t.Errorf("last event %+v, want %s\n%s", last, tt.code, r.log)
 			}
@@ -140,7 +140,7 @@ func TestFailuresEndWithTheirEvent(t *testing.T) {
 			// The project and the user's place are free again.
 			r.create, r.wrap = nil, nil
 			r.playing(makesGame)
-			if last, _ := r.ends(r.run(wish(alice, "again"))); last.Type != "done" {
+			if last, _ := r.ends(r.run(request(alice, "again"))); last.Type != "done" {
 				t.Errorf("afterwards: %+v\n%s", last, r.log)
 			}
 		})
@@ -164,7 +164,7 @@ func TestTheModelsFailureIsTheJobs(t *testing.T) {
 		g.say(fmt.Sprintf("status %d, %v\n", status, err))
 		return 1, nil
 	}})
-	events := r.run(wish(alice, "x"))
+	events := r.run(request(alice, "x"))
 	if last, debug := r.ends(events); last.Code != string(dreamcore.FailRateLimit) || last.Exit != nil || debug.Debug != 1 {
 		t.Errorf("%+v\n%s", events, r.log)
 	}
@@ -172,7 +172,7 @@ func TestTheModelsFailureIsTheJobs(t *testing.T) {
 
 func TestTheTimeLimit(t *testing.T) {
 	r := newRig(t, options{play: untilStopped, settings: func(s *Settings) { s.TimeLimit = 50 * time.Millisecond }})
-	last, debug := r.ends(r.run(wish(alice, "x")))
+	last, debug := r.ends(r.run(request(alice, "x")))
 	if last.Code != string(dreamcore.FailCLITimeout) || *last.Exit != 124 || !debug.Timeout || debug.Commit == "" {
 		t.Errorf("%+v %+v\n%s", last, debug, r.log)
 	}
@@ -183,7 +183,7 @@ func TestTestErrorsTouchNothing(t *testing.T) {
 		dreamcore.TestErrorTimeout, dreamcore.TestErrorGeneral, dreamcore.TestErrorSandbox, dreamcore.TestErrorNetwork, dreamcore.TestErrorRateLimit,
 	} {
 		r := newRig(t, options{})
-		w := wish(alice, "x")
+		w := request(alice, "x")
 		w.TestError = te
 		events := r.run(w)
 		want, _ := te.Failure()
@@ -208,7 +208,7 @@ func TestOutputOverTheLimitIsNotForwardedAndTheRunGoesOn(t *testing.T) {
 	}
 	for _, tt := range []struct{ lines, warnings, shown int }{{10, 1, 5}, {3, 1, 5}, {2, 0, 5}} {
 		r := newRig(t, options{play: play(tt.lines), settings: func(s *Settings) { s.OutputLines = 5 }})
-		events := r.run(wish(alice, "x"))
+		events := r.run(request(alice, "x"))
 		last, debug := r.ends(events)
 		ofAgent := count(events, func(e event) bool {
 			return slices.Contains([]string{"user", "system", "assistant", "result"}, e.Type)
@@ -224,7 +224,7 @@ func TestALogThatIsFullDoesNotEndTheRun(t *testing.T) {
 		g.say(lines(50, `{"type":"user","n":%d,"x":"`+strings.Repeat("x", 1000)+`"}`))
 		return makesGame(g)
 	}})
-	events := r.run(wish(alice, "x"))
+	events := r.run(request(alice, "x"))
 	last, debug := r.ends(events)
 	if last.Type != "done" || debug.Lines != 53 || count(events, isType("warning")) != 1 || count(events, isType("user")) != 7 {
 		t.Errorf("%+v\n%s", events, r.log)
@@ -258,7 +258,7 @@ func TestAFullDiskUnderTheJournalDoesNotHangAJob(t *testing.T) {
 		g.say(good)
 		return 0, nil
 	}})
-	events := r.events(r.submit(wish(alice, "x")))
+	events := r.events(r.submit(request(alice, "x")))
 	last := events[len(events)-1]
 	if last.Type != "error" || last.Code != string(dreamcore.FailDisk) || count(events, isType("error")) != 1 {
 		t.Errorf("last event %+v\n%s", last, r.log)
@@ -273,7 +273,7 @@ func TestSkillsAreTold(t *testing.T) {
 		g.say(fmt.Sprintf("plugins %q\n", g.arg("--plugin-dir")))
 		return makesGame(g)
 	}})
-	if events := r.run(wish(alice, "x")); count(events, says("Skills")) != 0 || count(events, says(`plugins ""`)) != 1 {
+	if events := r.run(request(alice, "x")); count(events, says("Skills")) != 0 || count(events, says(`plugins ""`)) != 1 {
 		t.Errorf("without skills: %+v", events)
 	}
 	dir := filepath.Join(must(r.parts.Volumes.Path(volume.Global))(t), ".claude/skills")
@@ -290,7 +290,7 @@ func TestSkillsAreTold(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "linked/SKILL.md")); err != nil {
 		t.Fatal(err)
 	}
-	events := r.run(wish(alice, "x"))
+	events := r.run(request(alice, "x"))
 	if count(events, func(e event) bool { return e.Message == "Skills loaded: [odd] name, threejs" }) != 1 || count(events, says(`plugins "/global/.claude"`)) != 1 {
 		t.Errorf("with skills: %+v", events)
 	}
@@ -298,7 +298,7 @@ func TestSkillsAreTold(t *testing.T) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if events := r.run(wish(alice, "x")); count(events, says(`plugins ""`)) != 1 {
+	if events := r.run(request(alice, "x")); count(events, says(`plugins ""`)) != 1 {
 		t.Errorf("after they are gone: %+v", events)
 	}
 }
@@ -324,7 +324,7 @@ func TestSkillsAreInTheProjectOfARunningJob(t *testing.T) {
 		return names
 	}
 	for range 2 {
-		if events := r.run(wish(alice, "x")); count(events, says(`skills "/global/.claude/skills" <nil>`)) != 1 {
+		if events := r.run(request(alice, "x")); count(events, says(`skills "/global/.claude/skills" <nil>`)) != 1 {
 			t.Errorf("%+v", events)
 		}
 		if got := inProject(); !slices.Equal(got, []string{"index.html"}) {
@@ -333,7 +333,7 @@ func TestSkillsAreInTheProjectOfARunningJob(t *testing.T) {
 	}
 	// A job that is cancelled hides them, too.
 	r.playing(untilStopped)
-	id := r.submit(wish(alice, "x"))
+	id := r.submit(request(alice, "x"))
 	r.until(id, isType("began"))
 	r.service.Cancel(id)
 	r.events(id)

@@ -160,7 +160,7 @@ func TestAJobWithAListenerIsNotReplaced(t *testing.T) {
 func TestARefusedGameReplacesNone(t *testing.T) {
 	r := newRig(t, options{play: untilStopped, settings: func(s *Settings) { s.Running, s.Waiting = 1, 0 }})
 	client, leave := context.WithCancel(t.Context())
-	id := must(r.service.Submit(client, wish(alice, "x"), dreamcore.English))(t)
+	id := must(r.service.Submit(client, request(alice, "x"), dreamcore.English))(t)
 	leave()
 	abandoned := func() bool {
 		r.service.mu.Lock()
@@ -170,7 +170,7 @@ func TestARefusedGameReplacesNone(t *testing.T) {
 	for !abandoned() {
 		runtime.Gosched()
 	}
-	if _, err := r.service.Submit(t.Context(), wish(alice, "y"), dreamcore.English); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+	if _, err := r.service.Submit(t.Context(), request(alice, "y"), dreamcore.English); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
 		t.Errorf("with a full queue: %v", err)
 	}
 	if _, cancelled, ok := r.service.State(id); cancelled || !ok {
@@ -239,7 +239,7 @@ func TestDetachAndTheSettingReachTheJob(t *testing.T) {
 				}
 				return makesGame(g)
 			}})
-			w := wish(alice, "x")
+			w := request(alice, "x")
 			w.Detach = tt.detach
 			client, leave := context.WithCancel(t.Context())
 			id := must(r.service.Submit(client, w, dreamcore.English))(t)
@@ -284,7 +284,7 @@ func TestACancelledJobSpendsNothingMore(t *testing.T) {
 		<-g.Signals
 		return 143, nil
 	}})
-	id := r.submit(wish(alice, "x"))
+	id := r.submit(request(alice, "x"))
 	<-asked
 	r.service.Cancel(id)
 	<-cut
@@ -333,10 +333,10 @@ func TestAHundredAborts(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(u), 3))
 			for range aborts {
 				client, leave := context.WithCancel(t.Context())
-				id, err := r.service.Submit(client, wish(user(u), "x"), dreamcore.English)
+				id, err := r.service.Submit(client, request(user(u), "x"), dreamcore.English)
 				for err != nil && dreamcore.CodeOf(err) == dreamcore.CodeBusy { // that a client has gone is seen a moment later
 					time.Sleep(time.Millisecond)
-					id, err = r.service.Submit(client, wish(user(u), "x"), dreamcore.English)
+					id, err = r.service.Submit(client, request(user(u), "x"), dreamcore.English)
 				}
 				if err != nil {
 					t.Error(err)

@@ -87,7 +87,7 @@ func (s *Service) proofRun(ctx context.Context, settings Settings, dir string, s
 	grant := socket.Grant(gateway.GrantOptions{Job: "proof"})
 	defer grant.Revoke()
 	o, err = cfg.Run(ctx, agent.Job{
-		Sandbox: sb, Dir: proofDir, Wish: "Prove that your tools work.", Token: grant.Token(),
+		Sandbox: sb, Dir: proofDir, Prompt: "Prove that your tools work.", Token: grant.Token(),
 		Session: agent.Session{ID: uuid.NewString()}, Limit: proofLimit,
 		Emit: func(e dreamcore.Event) error {
 			var init struct {

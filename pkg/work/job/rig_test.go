@@ -274,17 +274,17 @@ func must[T any](v T, err error) func(*testing.T) T {
 	}
 }
 
-func wish(user dreamcore.UserID, prompt string) dreamcore.Wish {
-	return dreamcore.Wish{User: user, Project: project, Prompt: prompt}
+func request(user dreamcore.UserID, prompt string) dreamcore.GenerateRequest {
+	return dreamcore.GenerateRequest{User: user, Project: project, Prompt: prompt}
 }
 
-func (r *rig) submit(w dreamcore.Wish) string {
+func (r *rig) submit(w dreamcore.GenerateRequest) string {
 	r.t.Helper()
 	return must(r.service.Submit(r.t.Context(), w, dreamcore.English))(r.t)
 }
 
-// run submits a wish and returns its events.
-func (r *rig) run(w dreamcore.Wish) []event {
+// run submits a request and returns its events.
+func (r *rig) run(w dreamcore.GenerateRequest) []event {
 	r.t.Helper()
 	return r.events(r.submit(w))
 }

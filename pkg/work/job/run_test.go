@@ -66,7 +66,7 @@ func TestARunIsDoneOnceMoreOnlyBeforeItHasChangedAnything(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			runs := 0
 			r := newRig(t, options{play: inTurn(&runs, tt.first, makesGame), upstream: failingModel(t, tt.model)})
-			events := r.run(wish(alice, "x"))
+			events := r.run(request(alice, "x"))
 			last, debug := r.ends(events)
 			if runs != tt.runs || last.Code != string(tt.code) {
 				t.Errorf("%d runs, last event %+v\n%s", runs, last, r.log)
@@ -84,7 +84,7 @@ func TestARunIsDoneOnceMoreOnlyBeforeItHasChangedAnything(t *testing.T) {
 func TestARunIsDoneOnceMoreOnceOnly(t *testing.T) {
 	runs := 0
 	r := newRig(t, options{play: inTurn(&runs, after(func(guest) error { return nil }, 139))})
-	if last, _ := r.ends(r.run(wish(alice, "x"))); runs != 2 || last.Code != string(dreamcore.FailCLIUnknown) || *last.Exit != 139 {
+	if last, _ := r.ends(r.run(request(alice, "x"))); runs != 2 || last.Code != string(dreamcore.FailCLIUnknown) || *last.Exit != 139 {
 		t.Errorf("%d runs, %+v\n%s", runs, last, r.log)
 	}
 }
@@ -94,14 +94,14 @@ func TestTheTimeLimitIsOfAllRunsTogether(t *testing.T) {
 	began := time.Now()
 	slow := after(func(guest) error { time.Sleep(300 * time.Millisecond); return nil }, 139)
 	r := newRig(t, options{play: inTurn(&runs, slow, untilStopped), settings: func(s *Settings) { s.TimeLimit = time.Second }})
-	last, debug := r.ends(r.run(wish(alice, "x")))
+	last, debug := r.ends(r.run(request(alice, "x")))
 	if runs != 2 || last.Code != string(dreamcore.FailCLITimeout) || !debug.Timeout || debug.Took > 1.9 && time.Since(began) < 3*time.Second {
 		t.Errorf("%d runs, %+v, %+v", runs, last, debug)
 	}
 	runs = 0
 	late := after(func(guest) error { time.Sleep(950 * time.Millisecond); return nil }, 139)
 	r.playing(inTurn(&runs, late, makesGame))
-	if last, _ := r.ends(r.run(wish(bob, "x"))); runs != 1 || last.Type != "error" {
+	if last, _ := r.ends(r.run(request(bob, "x"))); runs != 1 || last.Type != "error" {
 		t.Errorf("with no time left: %d runs, %+v", runs, last)
 	}
 }
@@ -135,16 +135,16 @@ func TestAHomeThatTheAgentCannotStartWithIsSetAside(t *testing.T) {
 	for _, tt := range []struct{ name, text string }{{".claude.json", ""}, {".claude.json", `{"a":1}`}, {".claude/odd", "x"}} {
 		// What an earlier job has left is gone before the agent is started.
 		r.playing(spoil(tt.name, tt.text, makesGame))
-		r.run(wish(alice, "spoil"))
+		r.run(request(alice, "spoil"))
 		r.playing(breaks(tt.name))
-		events := r.run(wish(alice, "x"))
+		events := r.run(request(alice, "x"))
 		if last, _ := r.ends(events); last.Type != "done" || count(events, says("The agent could not start")) != 0 {
 			t.Errorf("%s of an earlier job: %+v\n%s", tt.name, events, r.log)
 		}
 		// What the agent leaves itself is seen only by running it once more.
 		runs := 0
 		r.playing(inTurn(&runs, spoil(tt.name, tt.text, fails), breaks(tt.name)))
-		events = r.run(wish(alice, "x"))
+		events = r.run(request(alice, "x"))
 		if last, _ := r.ends(events); last.Type != "done" || count(events, says("The agent could not start")) != 1 {
 			t.Errorf("%s of the first run: %+v\n%s", tt.name, events, r.log)
 		}
@@ -154,13 +154,13 @@ func TestAHomeThatTheAgentCannotStartWithIsSetAside(t *testing.T) {
 func TestAHomeThatIsNotToBlameIsKept(t *testing.T) {
 	var seen []string
 	r := newRig(t, options{play: talks(&seen)})
-	r.run(wish(alice, "first"))
+	r.run(request(alice, "first"))
 	r.playing(func(guest) (int, error) { return 1, nil }) // the program itself is broken
-	if last, _ := r.ends(r.run(wish(alice, "second"))); last.Code != string(dreamcore.FailCLIGeneral) {
+	if last, _ := r.ends(r.run(request(alice, "second"))); last.Code != string(dreamcore.FailCLIGeneral) {
 		t.Errorf("%+v", last)
 	}
 	r.playing(talks(&seen))
-	r.run(wish(alice, "third"))
+	r.run(request(alice, "third"))
 	if len(seen) != 2 || seen[1] != "resume "+seen[0][len("new "):] {
 		t.Errorf("sessions %q\n%s", seen, r.log)
 	}
@@ -168,7 +168,7 @@ func TestAHomeThatIsNotToBlameIsKept(t *testing.T) {
 
 func TestAProjectWithoutAFileIsNoGame(t *testing.T) {
 	r := newRig(t, options{play: func(g guest) (int, error) { g.say(good); return 0, nil }})
-	last, debug := r.ends(r.run(wish(alice, "x")))
+	last, debug := r.ends(r.run(request(alice, "x")))
 	if last.Code != string(dreamcore.FailNoGame) || last.Exit != nil || debug.Files == nil || *debug.Files != 0 || debug.Commit != "" {
 		t.Errorf("%+v %+v", last, debug)
 	}
@@ -177,12 +177,12 @@ func TestAProjectWithoutAFileIsNoGame(t *testing.T) {
 	}
 	// Nor is one whose files the agent has removed.
 	r.playing(makesGame)
-	r.run(wish(alice, "x"))
+	r.run(request(alice, "x"))
 	r.playing(func(g guest) (int, error) {
 		g.say(good)
 		return 0, os.Remove(filepath.Join(g.project(), "index.html"))
 	})
-	last, debug = r.ends(r.run(wish(alice, "x")))
+	last, debug = r.ends(r.run(request(alice, "x")))
 	if last.Code != string(dreamcore.FailNoGame) || *debug.Files != 1 || debug.Commit == "" {
 		t.Errorf("%+v %+v", last, debug)
 	}

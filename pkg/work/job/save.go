@@ -59,7 +59,7 @@ func (j *job) checkWritten(project *volume.Project, err error) error {
 func (j *job) record(ctx context.Context, project *volume.Project) (history.Made, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
 	defer cancel()
-	made, err := j.service.parts.History.Record(ctx, j.wish.User, j.wish.Project, project.Root(), j.versionName(), time.Now())
+	made, err := j.service.parts.History.Record(ctx, j.request.User, j.request.Project, project.Root(), j.versionName(), time.Now())
 	if err != nil || made.Hash == "" {
 		return made, err
 	}
@@ -67,7 +67,7 @@ func (j *job) record(ctx context.Context, project *volume.Project) (history.Made
 	j.summary.FilesChanged += made.Files
 	if made.Changed {
 		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(made.Hash), "info"))
-		if _, err := j.service.parts.History.Prune(ctx, j.wish.User, j.wish.Project); err != nil {
+		if _, err := j.service.parts.History.Prune(ctx, j.request.User, j.request.Project); err != nil {
 			j.log.Error("remove old versions", "error", err)
 		}
 	}

@@ -18,7 +18,7 @@ func one(s *Settings) { s.Running = 1 }
 
 func TestAClientIsNotBusyOnceItHasReadTheLastEvent(t *testing.T) {
 	r := newRig(t, options{})
-	w := wish(alice, "x")
+	w := request(alice, "x")
 	w.TestError = dreamcore.TestErrorGeneral // the shortest job there is
 	for i := range 100 {
 		id, err := r.service.Submit(t.Context(), w, dreamcore.English)
@@ -31,18 +31,18 @@ func TestAClientIsNotBusyOnceItHasReadTheLastEvent(t *testing.T) {
 
 func TestAnotherJobOfAUserWaitsItsTurn(t *testing.T) {
 	r := newRig(t, options{play: untilStopped, settings: func(s *Settings) { s.Running, s.Waiting, s.PerUser = 5, 10, 3 }})
-	first := r.submit(wish(alice, "1"))
+	first := r.submit(request(alice, "1"))
 	r.until(first, isType("began"))
 	ids := []string{first}
 	for range 3 {
-		ids = append(ids, r.submit(wish(alice, "x")))
+		ids = append(ids, r.submit(request(alice, "x")))
 	}
 	r.until(ids[3], says("place 3"))
-	_, err := r.service.Submit(t.Context(), wish(alice, "one too many"), dreamcore.English)
+	_, err := r.service.Submit(t.Context(), request(alice, "one too many"), dreamcore.English)
 	if dreamcore.CodeOf(err) != dreamcore.CodeBusy || dreamcore.HintOf(err) == "" {
 		t.Errorf("a fifth job: %v", err)
 	}
-	other := r.submit(wish(bob, "x"))
+	other := r.submit(request(bob, "x"))
 	r.until(other, isType("began")) // not behind those of Alice
 	// In order, one after the other.
 	for i, id := range ids {
@@ -70,9 +70,9 @@ func TestPlacesInTheQueueAreTold(t *testing.T) {
 		}
 		return makesGame(g)
 	}})
-	first := r.submit(wish(user(1), "x"))
+	first := r.submit(request(user(1), "x"))
 	r.until(first, isType("began"))
-	second, third := r.submit(wish(user(2), "x")), r.submit(wish(user(3), "x"))
+	second, third := r.submit(request(user(2), "x")), r.submit(request(user(3), "x"))
 	r.until(third, says("place 2"))
 	close(release)
 	for i, id := range []string{first, second, third} {
@@ -95,9 +95,9 @@ func TestPlacesInTheQueueAreTold(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	r := newRig(t, options{settings: one, play: untilStopped})
-	running := r.submit(wish(alice, "x"))
+	running := r.submit(request(alice, "x"))
 	r.until(running, isType("began"))
-	waiting := r.submit(wish(bob, "x"))
+	waiting := r.submit(request(bob, "x"))
 	r.until(waiting, says("place 1"))
 
 	r.service.Cancel(waiting)
@@ -118,7 +118,7 @@ func TestACancelledJobThatWaitsForItsProject(t *testing.T) {
 	r := newRig(t, options{})
 	unlock := must(r.parts.Volumes.TryLock(alice, project))(t)
 	defer unlock()
-	id := r.submit(wish(alice, "x"))
+	id := r.submit(request(alice, "x"))
 	r.until(id, says("Opening the project"))
 	r.service.Cancel(id)
 	if last, _ := r.ends(r.events(id)); last.Code != string(dreamcore.FailCLITerminated) {
@@ -133,13 +133,13 @@ func TestCloseGivesRunningJobsTheirGrace(t *testing.T) {
 		<-release
 		return makesGame(g)
 	}})
-	id := r.submit(wish(alice, "x"))
+	id := r.submit(request(alice, "x"))
 	r.until(id, isType("began"))
 	closed := make(chan error, 1)
 	go func() { closed <- r.service.Close(t.Context()) }()
 	// No more jobs are taken as soon as it is closing.
 	for {
-		_, err := r.service.Submit(t.Context(), wish(bob, "x"), dreamcore.English)
+		_, err := r.service.Submit(t.Context(), request(bob, "x"), dreamcore.English)
 		if err != nil && strings.Contains(err.Error(), "stopping") {
 			break // before that, Bob's jobs have their grace too
 		}
@@ -163,9 +163,9 @@ func TestCloseGivesRunningJobsTheirGrace(t *testing.T) {
 
 func TestCloseStopsJobsWhenTheGraceIsOver(t *testing.T) {
 	r := newRig(t, options{settings: one, play: untilStopped})
-	running := r.submit(wish(alice, "x"))
+	running := r.submit(request(alice, "x"))
 	r.until(running, isType("began"))
-	waiting := r.submit(wish(bob, "x"))
+	waiting := r.submit(request(bob, "x"))
 	grace, over := context.WithCancel(t.Context())
 	over()
 	if err := r.service.Close(grace); err != nil {
@@ -197,12 +197,12 @@ func TestApplyIsForJobsThatBeginAfterIt(t *testing.T) {
 		g.say(lines(9, `{"type":"user","n":%d}`))
 		return makesGame(g)
 	}})
-	old := r.submit(wish(alice, "x"))
+	old := r.submit(request(alice, "x"))
 	r.until(old, isType("began"))
 	settings := *r.service.settings.Load()
 	settings.OutputLines, settings.Running = 2, 2
 	r.service.Apply(settings)
-	young := r.submit(wish(bob, "x"))
+	young := r.submit(request(bob, "x"))
 	r.until(young, isType("began")) // there is a second place now
 	close(release)
 	if events := r.events(old); count(events, isType("warning")) != 0 {
@@ -226,7 +226,7 @@ func TestManyJobsAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for n := range 12 {
 		wg.Go(func() {
-			w := wish(user(n), "x")
+			w := request(user(n), "x")
 			w.Project = dreamcore.ProjectID(fmt.Sprintf("00000000-0000-4000-8000-00000000000%x", n))
 			id, err := r.service.Submit(t.Context(), w, dreamcore.English)
 			if err != nil {
@@ -300,7 +300,7 @@ func TestARecoveryThatFailsSaysWhichJob(t *testing.T) {
 
 func TestALanguageIsKeptToTheEnd(t *testing.T) {
 	r := newRig(t, options{play: func(guest) (int, error) { return 1, nil }})
-	id := must(r.service.Submit(t.Context(), wish(alice, "x"), dreamcore.Japanese))(t)
+	id := must(r.service.Submit(t.Context(), request(alice, "x"), dreamcore.Japanese))(t)
 	if last, _ := r.ends(r.events(id)); !strings.Contains(last.User, "。") {
 		t.Errorf("the Japanese player is told %q", last.User)
 	}
@@ -312,7 +312,7 @@ func TestAJournalThatCannotBeginAJobGivesThePlaceBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := r.service.Submit(t.Context(), wish(alice, "x"), dreamcore.English); err == nil || dreamcore.CodeOf(err) == dreamcore.CodeBusy {
+		if _, err := r.service.Submit(t.Context(), request(alice, "x"), dreamcore.English); err == nil || dreamcore.CodeOf(err) == dreamcore.CodeBusy {
 			t.Errorf("%v", err)
 		}
 	}

@@ -62,9 +62,9 @@ func TestAConversationIsContinuedInItsProject(t *testing.T) {
 	var seen []string
 	r := newRig(t, options{play: talks(&seen)})
 	for range 3 {
-		r.run(wish(alice, "x"))
+		r.run(request(alice, "x"))
 	}
-	r.run(wish(bob, "x")) // the same project id of another user is another project
+	r.run(request(bob, "x")) // the same project id of another user is another project
 	if len(seen) != 4 || seen[0] == "new " {
 		t.Fatalf("sessions %q", seen)
 	}
@@ -81,8 +81,8 @@ func TestAConversationThatTheAgentNeverWroteIsNotResumed(t *testing.T) {
 		return 1, nil
 	}
 	r := newRig(t, options{play: note})
-	r.run(wish(alice, "x"))
-	r.run(wish(alice, "x"))
+	r.run(request(alice, "x"))
+	r.run(request(alice, "x"))
 	// Each job tries it twice.
 	slices.Sort(seen)
 	if distinct := slices.Compact(slices.Clone(seen)); len(distinct) != 4 || seen[0] == "" {
@@ -129,13 +129,13 @@ func TestAConversationIsForgottenOnlyWhenItCannotBeContinued(t *testing.T) {
 				play: talks(&seen), upstream: failingModel(t, tt.model),
 				settings: func(s *Settings) { s.TimeLimit = time.Second },
 			})
-			r.run(wish(alice, "first"))
+			r.run(request(alice, "first"))
 			runs := 0
 			r.playing(func(g guest) (int, error) {
 				runs++
 				return ifResumed(tt.play, talks(&seen))(g)
 			})
-			events := r.run(wish(alice, "second"))
+			events := r.run(request(alice, "second"))
 			if runs != tt.runs || count(events, says("started once more")) != runs-1 {
 				t.Errorf("the agent ran %d times, want %d: %+v", runs, tt.runs, events)
 			}
@@ -143,7 +143,7 @@ func TestAConversationIsForgottenOnlyWhenItCannotBeContinued(t *testing.T) {
 				t.Errorf("%+v\n%s", last, r.log)
 			}
 			r.playing(talks(&seen))
-			r.run(wish(alice, "third"))
+			r.run(request(alice, "third"))
 			if len(seen) < 2 || strings.Contains(r.log.String(), "UNKNOWN_ERROR") {
 				t.Fatalf("sessions %q\n%s", seen, r.log)
 			}
@@ -157,14 +157,14 @@ func TestAConversationIsForgottenOnlyWhenItCannotBeContinued(t *testing.T) {
 func TestACancelledRunKeepsItsConversation(t *testing.T) {
 	var seen []string
 	r := newRig(t, options{play: talks(&seen)})
-	r.run(wish(alice, "first"))
+	r.run(request(alice, "first"))
 	r.playing(untilStopped)
-	id := r.submit(wish(alice, "second"))
+	id := r.submit(request(alice, "second"))
 	r.until(id, isType("began"))
 	r.service.Cancel(id)
 	r.events(id)
 	r.playing(talks(&seen))
-	r.run(wish(alice, "third"))
+	r.run(request(alice, "third"))
 	if len(seen) != 2 || seen[1] != "resume "+seen[0][len("new "):] {
 		t.Errorf("sessions %q", seen)
 	}

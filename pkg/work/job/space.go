@@ -45,7 +45,7 @@ type space struct {
 // watchSpace keeps the project within its bounds until end is called, and
 // calls cancel when the job must be stopped for it.
 func (j *job) watchSpace(ctx context.Context, project *volume.Project, cancel context.CancelCauseFunc) (*space, error) {
-	guard, err := j.service.parts.Volumes.Guard(ctx, j.wish.User, project)
+	guard, err := j.service.parts.Volumes.Guard(ctx, j.request.User, project)
 	if err != nil {
 		return nil, fmt.Errorf("keep the project within its bounds: %w", err)
 	}
@@ -165,5 +165,5 @@ func (j *job) reserve(ctx context.Context) (*volume.Room, error) {
 			return nil, err
 		}
 	}
-	return j.service.parts.Volumes.Reserve(ctx, j.wish.User)
+	return j.service.parts.Volumes.Reserve(ctx, j.request.User)
 }

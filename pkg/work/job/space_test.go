@@ -20,7 +20,7 @@ func TestAJobThatOutgrowsItsProjectIsStopped(t *testing.T) {
 		}
 		return untilStopped(g)
 	}})
-	events := r.run(wish(alice, "x"))
+	events := r.run(request(alice, "x"))
 	last, _ := r.ends(events)
 	if last.Type != "error" || last.Code != string(dreamcore.FailQuota) || last.Exit != nil {
 		t.Errorf("%+v\n%s", last, r.log)
@@ -40,7 +40,7 @@ func TestTheStreamSaysWhatAVersionLeftOut(t *testing.T) {
 		}
 		return makesGame(g)
 	}})
-	events := r.run(wish(alice, "x"))
+	events := r.run(request(alice, "x"))
 	if last, _ := r.ends(events); last.Type != "done" {
 		t.Errorf("%+v", last)
 	}
@@ -62,7 +62,7 @@ func TestAJobThatIsCancelledWhileItWaitsForTheDiskIsInterrupted(t *testing.T) {
 			return fmt.Errorf("wait for the disk: %w", context.Canceled)
 		}
 	}})
-	id := r.submit(wish(alice, "x"))
+	id := r.submit(request(alice, "x"))
 	ids <- id
 	if last, _ := r.ends(r.events(id)); last.Code != string(dreamcore.FailCLITerminated) {
 		t.Errorf("%+v", last)

@@ -13,11 +13,11 @@ import (
 // request says, else what the operator's template makes of the job, else the
 // player's own words.
 func (j *job) versionName() string {
-	if name := history.Subject(j.wish.CommitMessage); name != "" {
+	if name := history.Subject(j.request.CommitMessage); name != "" {
 		return name
 	}
 	return history.Name(j.settings.CommitMessage, history.About{
-		Prompt: j.wish.Prompt, User: string(j.wish.User), Project: string(j.wish.Project), Job: j.id,
+		Prompt: j.request.Prompt, User: string(j.request.User), Project: string(j.request.Project), Job: j.id,
 	})
 }
 

@@ -21,7 +21,7 @@ func TestVersionName(t *testing.T) {
 		{"a long request", strings.Repeat("x", 100), "", strings.Repeat("x", 71) + "…"},
 		{"a setting that cannot be executed", "", "{{slice .Prompt 0 100}}", "a snake game"},
 	} {
-		j := &job{id: "j", wish: dreamcore.Wish{Prompt: prompt, CommitMessage: tt.request}, settings: Settings{CommitMessage: tt.setting}}
+		j := &job{id: "j", request: dreamcore.GenerateRequest{Prompt: prompt, CommitMessage: tt.request}, settings: Settings{CommitMessage: tt.setting}}
 		if got := j.versionName(); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
