@@ -199,6 +199,11 @@ func (g *Group) make(h *Hierarchy, path string, l Limits) error {
 			return err
 		}
 	}
+	if top, _, ok := strings.Cut(path, "/"); ok {
+		if err := h.Open(top).yield(); err != nil {
+			return err
+		}
+	}
 	for _, s := range g.settings(l) {
 		if err := g.set(s.file, s.value); err != nil && !(s.optional && errors.Is(err, errNoFile)) {
 			return err
@@ -212,8 +217,19 @@ type setting struct {
 	optional    bool // a kernel without the file has nothing to bound
 }
 
-// errNoFile says that the kernel does not have a file of a setting.
-var errNoFile = errors.New("the kernel does not have it")
+// errNoFile is returned for a setting whose file does not exist: the kernel does
+// not have it, or the group was removed meanwhile.
+var errNoFile = fmt.Errorf("the kernel does not have it: %w", fs.ErrNotExist)
+
+// yield gives the group that holds all sandboxes a fifth of the kernel's default
+// weight: while the machine is busy, the service answers requests before
+// sandboxes compute. Sandboxes keep equal shares among themselves.
+func (g *Group) yield() error {
+	if g.unified {
+		return g.set("cpu.weight", "20")
+	}
+	return g.set("cpu.shares", "204")
+}
 
 const cpuPeriod = 100_000 // microseconds
 

@@ -174,6 +174,14 @@ func TestCreateAndRemove(t *testing.T) {
 			t.Errorf("%s is %q, not %q", s.file, got, s.value)
 		}
 	}
+	for file, low := range map[string]string{"cpu.shares": "204", "cpu.weight": "20"} {
+		if got, ok := readSetting(h.Open(base), file); ok && got != low {
+			t.Errorf("the group of all sandboxes has %s %q, not %q", file, got, low)
+		}
+		if got, ok := readSetting(g, file); ok && got == low {
+			t.Errorf("a sandbox has %s %q: its share among sandboxes is not the default", file, got)
+		}
+	}
 	cmd := sleeper(t, g)
 	if pids, err := g.Processes(); err != nil || !slices.Equal(pids, []int{cmd.Process.Pid}) {
 		t.Errorf("processes %v, %v", pids, err)
