@@ -21,11 +21,11 @@ func (a *app) withArchive(patience time.Duration, text string, f func(*archive.D
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.Close()
 	line := a.io.Stderr().Progress(text)
 	defer line.Stop()
 	terminal := a.io.Stderr().Terminal()
-	depot := archive.New(s.volumes, versions, archive.Options{StateDir: s.cfg.State, Patience: patience, Owner: a.owner(), Progress: func(p archive.Progress) {
+	depot := archive.New(s.Volumes, versions, archive.Options{StateDir: s.Config.State, Patience: patience, Owner: a.owner(), Progress: func(p archive.Progress) {
 		switch {
 		case !terminal:
 		case p.Total > 0:

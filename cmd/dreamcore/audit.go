@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
@@ -49,7 +51,7 @@ func runAudit(ctx context.Context, a *app, o auditOptions, now time.Time) error 
 	}
 	filter := audit.Filter{Since: since, User: o.user, Job: o.job}
 	p := a.io.Stdout()
-	err = audit.Read(ctx, state{cfg: cfg}.path(auditDir), filter, o.follow, func(e audit.Entry, raw []byte) error {
+	err = audit.Read(ctx, filepath.Join(cfg.State, daemon.AuditDir), filter, o.follow, func(e audit.Entry, raw []byte) error {
 		if a.io.JSON {
 			return a.io.WriteLine(raw)
 		}

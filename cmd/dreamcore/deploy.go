@@ -12,6 +12,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
@@ -232,7 +233,7 @@ func (a *app) newSettings(opts *deploy.Options, state string) error {
 			s.More[key] = value // Load has checked it
 		}
 	}
-	_, err = os.Lstat(filepath.Join(opts.Root, state, volumesDir))
+	_, err = os.Lstat(filepath.Join(opts.Root, state, daemon.VolumesDir))
 	opts.FreeIDs = err != nil && !chosen
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -195,40 +194,5 @@ func TestTheTestsThatSecurityNamesExist(t *testing.T) {
 		if !strings.Contains(sources.String(), "\nfunc "+m[1]+"(") {
 			t.Errorf("there is no %s", m[1])
 		}
-	}
-}
-
-// The examples of upstreams work as they stand: no fault, and each upstream has
-// a name for the model that the agent asks for.
-func TestTheExamplesOfUpstreamsWork(t *testing.T) {
-	found := 0
-	for _, page := range pages {
-		for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(readPage(t, page), -1) {
-			if !strings.Contains(block[1], "upstreams:") {
-				continue
-			}
-			found++
-			file := filepath.Join(t.TempDir(), "config.yaml")
-			if err := os.WriteFile(file, []byte(block[1]), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			c, err := config.Load(config.Sources{File: file})
-			if err != nil {
-				t.Fatalf("%s: %v", page, err)
-			}
-			if faults := unmapped(c); len(faults) > 0 {
-				t.Errorf("%s: %v", page, faults)
-			}
-			if len(agentEnv(c)) == 0 {
-				t.Errorf("%s: the agent is not told that there are clouds", page)
-			}
-			c.Model = ""
-			if faults := unmapped(c); len(faults) == 0 {
-				t.Errorf("%s: nobody is told that the agent's own choice has no line", page)
-			}
-		}
-	}
-	if found == 0 {
-		t.Error("no example was found")
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/doctor"
@@ -18,7 +19,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
-	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 func newDoctorCmd(a *app) *cobra.Command {
@@ -43,7 +43,7 @@ func runDoctor(ctx context.Context, a *app) error {
 	}
 	checks := doctor.Machine(cfg.State, cfg.Listen, engine.Unlimited())
 	d := &doctorMachine{app: a}
-	defer d.close(ctx)
+	defer d.close()
 	checks = append(checks,
 		doctor.Check{Name: "disk bound", Needs: []string{doctor.NameRoot, "disk"}, Run: d.diskBound},
 		doctor.Check{Name: "secrets", Needs: []string{doctor.NameRoot}, Run: d.secrets},
@@ -101,31 +101,32 @@ func showFinding(p *term.Printer, f doctor.Finding) {
 // doctorMachine opens what the checks need, once, and says so where it cannot.
 type doctorMachine struct {
 	app     *app
-	state   state
-	opened  bool
-	machine *machine
-	bin     agent.Binary
+	state   *daemon.State // nil until open
+	machine *daemon.Machine
 }
 
 func (d *doctorMachine) open() error {
-	if d.opened {
+	if d.state != nil {
 		return nil
 	}
 	s, err := d.app.open()
 	if err != nil {
 		return err
 	}
-	d.state, d.opened = s, true
+	d.state = s
 	return nil
 }
 
-func (d *doctorMachine) close(ctx context.Context) {
+func (d *doctorMachine) close() {
+	var err error
 	if d.machine != nil {
-		if err := d.machine.close(context.WithoutCancel(ctx)); err != nil {
-			d.app.io.RenderError(err)
-		}
-	} else if d.opened {
-		_ = d.state.close()
+		err = d.machine.Close()
+	}
+	if d.state != nil {
+		err = errors.Join(err, d.state.Close())
+	}
+	if err != nil {
+		d.app.io.RenderError(err)
 	}
 }
 
@@ -133,17 +134,17 @@ func (d *doctorMachine) diskBound(ctx context.Context) (string, error) {
 	if err := d.open(); err != nil {
 		return "", err
 	}
-	if err := d.state.volumes.CheckFree(); err != nil {
+	if err := d.state.Volumes.CheckFree(); err != nil {
 		return "", err
 	}
-	mib := d.state.cfg.DiskMiB
+	mib := d.state.Config.DiskMiB
 	if mib == 0 {
 		return "", &doctor.Concern{Message: "what a user writes is bounded by nothing but the disk", Fix: "set disk_mib to the MiB that each user may have"}
 	}
-	if err := disk.Check(ctx, d.state.cfg.State); err != nil {
+	if err := disk.Check(ctx, d.state.Config.State); err != nil {
 		return "", err
 	}
-	kept := term.Size(int64(d.state.cfg.MinFreeDiskMiB) << 20)
+	kept := term.Size(int64(d.state.Config.MinFreeDiskMiB) << 20)
 	return fmt.Sprintf("%s for each user, tried; %s are kept free", term.Size(int64(mib)<<20), kept), nil
 }
 
@@ -151,7 +152,7 @@ func (d *doctorMachine) secrets(context.Context) (string, error) {
 	if err := d.open(); err != nil {
 		return "", err
 	}
-	store, err := d.state.secrets()
+	store, err := d.state.OpenSecrets()
 	if err != nil {
 		return "", err
 	}
@@ -166,7 +167,7 @@ func (d *doctorMachine) secrets(context.Context) (string, error) {
 }
 
 func (d *doctorMachine) model(context.Context) (string, error) {
-	cfg := d.state.cfg
+	cfg := d.state.Config
 	if cfg.ModelScript != "" {
 		if _, err := replay.Load(cfg.ModelScript); err != nil {
 			return "", err
@@ -176,7 +177,7 @@ func (d *doctorMachine) model(context.Context) (string, error) {
 	if len(cfg.Upstreams) > 0 {
 		return d.upstreams()
 	}
-	if d.state.checkModel() != nil {
+	if d.state.CheckModel() != nil {
 		return "", &doctor.Concern{
 			Message: "there is no " + secret.AnthropicSecret + ": games are made by the demo script",
 			Fix:     "run: dreamcore setup --anthropic-key-file FILE",
@@ -190,19 +191,18 @@ func (d *doctorMachine) model(context.Context) (string, error) {
 func (d *doctorMachine) upstreams() (string, error) {
 	var faults, hints []string
 	note := func(err error) { faults, hints = append(faults, err.Error()), append(hints, dreamcore.HintOf(err)) }
-	for _, e := range d.state.cfg.Upstreams {
-		if err := e.Check(d.state.sealed); err != nil {
-			note(err)
-		}
+	credentials, models := d.state.UpstreamFaults()
+	for _, err := range credentials {
+		note(err)
 	}
-	if len(faults) == len(d.state.cfg.Upstreams) {
+	if len(faults) == len(d.state.Config.Upstreams) {
 		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: strings.Join(faults, "; "), Hint: hints[0]}
 	}
-	for _, err := range unmapped(d.state.cfg) {
+	for _, err := range models {
 		note(err)
 	}
 	if len(faults) == 0 {
-		return modelName(d.state.cfg), nil
+		return daemon.ModelTitle(d.state.Config), nil
 	}
 	return "", &doctor.Concern{Message: strings.Join(faults, "; "), Fix: strings.Join(slices.Compact(hints), "; ")}
 }
@@ -211,31 +211,28 @@ func (d *doctorMachine) sandbox(ctx context.Context) (string, error) {
 	if err := d.open(); err != nil {
 		return "", err
 	}
-	s := d.state
-	s.cfg.ModelScript = replay.DemoName // no check asks the model
-	s.pull = nil                        // one that is missing is a finding
-	bin, err := agent.Recorded(s.path(agentDir))
-	if err == nil {
-		d.bin = bin
-	}
-	m, err := openMachine(ctx, s, bin, d.app.logger("error"))
+	s := *d.state
+	s.Config.ModelScript = replay.DemoName // no check asks the model
+	s.Pull = nil                           // one that is missing is a finding
+	bin, _ := s.Agent()                    // has a check of its own
+	m, err := daemon.OpenMachine(ctx, &s, bin, d.app.logger("error"))
 	if err != nil {
 		return "", err
 	}
 	d.machine = m
 	began := time.Now()
-	io, err := m.prober.SandboxIO(ctx)
+	io, err := m.Prober.SandboxIO(ctx)
 	if err != nil {
 		return "", err
 	}
 	if !io.Match {
 		return "", fmt.Errorf("a program in a sandbox answered %q to %q", io.Output, io.Input)
 	}
-	return fmt.Sprintf("%s: started, ran a program, ended in %s", m.sandboxes(), term.Duration(time.Since(began))), nil
+	return fmt.Sprintf("%s: started, ran a program, ended in %s", m.Sandboxes(), term.Duration(time.Since(began))), nil
 }
 
 func (d *doctorMachine) isolation(ctx context.Context) (string, error) {
-	k, err := d.machine.prober.GVisor(ctx)
+	k, err := d.machine.Prober.GVisor(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -249,7 +246,7 @@ func (d *doctorMachine) agent(context.Context) (string, error) {
 	if err := d.open(); err != nil {
 		return "", err
 	}
-	bin, err := agent.Recorded(d.state.path(agentDir))
+	bin, err := d.state.Agent()
 	if err != nil {
 		return "", err
 	}
@@ -258,9 +255,30 @@ func (d *doctorMachine) agent(context.Context) (string, error) {
 
 func (d *doctorMachine) agentInSandbox(ctx context.Context) (string, error) {
 	began := time.Now()
-	version, err := d.machine.service.Prove(ctx)
+	version, err := d.machine.Jobs.Prove(ctx)
 	if err != nil {
 		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox", Err: err, Hint: cmp.Or(dreamcore.HintOf(err), "run: dreamcore setup")}
 	}
 	return fmt.Sprintf("Claude Code %s wrote a file and ran a command in %s", version, term.Duration(time.Since(began))), nil
+}
+
+// prompts is the doctor's check of the files of prompt endpoints.
+func (d *doctorMachine) prompts(context.Context) (string, error) {
+	if err := d.open(); err != nil {
+		return "", err
+	}
+	set, err := d.state.OpenPrompts(nil)
+	if err != nil {
+		return "", err
+	}
+	names, _ := set.Names()
+	problems := set.Problems()
+	if len(problems) == 0 {
+		return fmt.Sprintf("%d endpoints", len(names)), nil
+	}
+	message := fmt.Sprintf("%s: %v", problems[0].File, problems[0].Err)
+	if more := len(problems) - 1; more > 0 {
+		message += fmt.Sprintf(" (and %d more files)", more)
+	}
+	return "", &doctor.Concern{Message: message, Fix: "run: dreamcore prompts check"}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
@@ -53,7 +54,7 @@ func (v *gameView) demo() {
 }
 
 // engine tells which sandboxes these are.
-func (v *gameView) engine(runtime string) { v.sandbox = engineTitle(runtime) + " sandbox" }
+func (v *gameView) engine(runtime string) { v.sandbox = daemon.EngineTitle(runtime) + " sandbox" }
 
 // root tells what the sandbox starts from, where that is not this machine.
 func (v *gameView) root(name string) {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
@@ -133,34 +134,43 @@ func gateClient(ctx context.Context, a *app, o gateOptions) (*client.Client, fun
 		c, err := o.endpoint.client(a, o.timeout)
 		return c, func() error { return nil }, err
 	}
+	srv, stop, err := ownServer(ctx, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	ep, err := client.ParseEndpoint(srv.URL())
+	if err == nil {
+		a.redactor.Add(srv.Secret())
+		var c *client.Client
+		if c, err = client.New(client.Options{Endpoint: ep, Secret: srv.Secret(), Timeout: o.timeout}); err == nil {
+			return c, stop, nil
+		}
+	}
+	return nil, nil, errors.Join(err, stop())
+}
+
+// ownServer starts a server on this machine to check it.
+func ownServer(ctx context.Context, a *app) (_ *daemon.Service, stop func() error, err error) {
 	s, err := a.open()
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.cfg.ModelScript == "" {
-		s.cfg.ModelScript = replay.DemoName // no gate asks the model
+	if s.Config.ModelScript == "" {
+		s.Config.ModelScript = replay.DemoName // no gate asks the model
 	}
-	s.cfg.Listen = "127.0.0.1:0"
+	s.Config.Listen = "127.0.0.1:0"
 	a.warnUnlimited()
 	if !a.io.JSON {
 		a.io.Stderr().Info("Starting a server of our own to check")
 	}
-	srv, err := startService(ctx, a, s, a.logger("error"), false)
+	srv, err := daemon.Start(ctx, s, daemon.Options{Version: version, Logger: a.logger("error"), Trial: true})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, s.Close())
 	}
-	if srv.machine.root.name != "" && !a.io.JSON {
-		a.io.Stderr().Info("Sandboxes: " + srv.machine.sandboxes())
+	if srv.Root() != "" && !a.io.JSON {
+		a.io.Stderr().Info("Sandboxes: " + srv.Sandboxes())
 	}
-	ep, err := client.ParseEndpoint("http://" + srv.address())
-	if err == nil {
-		a.redactor.Add(srv.secret)
-		var c *client.Client
-		if c, err = client.New(client.Options{Endpoint: ep, Secret: srv.secret, Timeout: o.timeout}); err == nil {
-			return c, srv.stop, nil
-		}
-	}
-	return nil, nil, errors.Join(err, srv.stop())
+	return srv, func() error { return errors.Join(srv.Close(), s.Close()) }, nil
 }
 
 func writeJUnit(name string, report gate.Report) error {

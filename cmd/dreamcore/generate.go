@@ -14,10 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
-	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
 // localUser owns the projects that are made from this terminal.
@@ -54,7 +54,7 @@ func newGenerateCmd(a *app) *cobra.Command {
 	f.BoolVar(&o.open, "open", false, "serve the game on loopback and open the browser")
 	f.DurationVar(&o.timeout, "timeout", 0, "end the run after so long (default: the agent's own limit of 5m)")
 	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
-	a.addEgress(c)
+	a.addSettings(c, egressSettings...)
 	return c
 }
 
@@ -134,29 +134,30 @@ func checkOutput(dir string) error {
 }
 
 // generateHere runs the use case in this process.
-func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.Request, view *gameView) (outcome, error) {
+func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.Request, view *gameView) (_ outcome, err error) {
 	s, err := a.open()
 	if err != nil {
 		return outcome{}, err
 	}
-	bin, err := agent.Recorded(s.path(agentDir))
+	defer func() { err = errors.Join(err, s.Close()) }()
+	bin, err := s.Agent()
 	if err != nil {
-		return outcome{}, errors.Join(err, s.close())
+		return outcome{}, err
 	}
 	a.warnUnlimited()
-	if s.cfg.ModelScript == "" {
-		err := s.checkModel()
-		if err != nil && len(s.cfg.Upstreams) > 0 {
-			return outcome{}, errors.Join(err, s.close()) // what was asked for is no demo
+	if s.Config.ModelScript == "" {
+		err := s.CheckModel()
+		if err != nil && len(s.Config.Upstreams) > 0 {
+			return outcome{}, err // what was asked for is no demo
 		}
 		if err != nil {
-			s.cfg.ModelScript = replay.DemoName
+			s.Config.ModelScript = replay.DemoName
 		}
 	}
-	if s.cfg.ModelScript == replay.DemoName {
+	if s.Config.ModelScript == replay.DemoName {
 		view.demo()
 	}
-	level := s.cfg.LogLevel
+	level := s.Config.LogLevel
 	if _, given := a.flags["log_level"]; !given {
 		level = "error" // the view says what goes on
 	}
@@ -164,14 +165,14 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 	if !a.io.JSON { // programs read the log itself
 		log = slog.New(a.redactor.Handler(view.causes.over(log.Handler())))
 	}
-	m, err := openMachine(ctx, s, bin, log)
+	m, err := daemon.OpenMachine(ctx, s, bin, log)
 	if err != nil {
 		return outcome{}, err
 	}
-	view.engine(s.cfg.Runtime)
-	view.root(m.root.name)
-	out, err := m.game(ctx, req, view)
-	if closeErr := m.close(context.WithoutCancel(ctx)); err == nil && closeErr != nil {
+	view.engine(s.Config.Runtime)
+	view.root(m.Root())
+	out, err := game(ctx, s, m, req, view)
+	if closeErr := m.Close(); err == nil && closeErr != nil {
 		return outcome{}, errors.Join(closeErr, out.close())
 	}
 	return out, err
@@ -179,8 +180,12 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 
 // game makes a game and opens its project, which stays open after the machine
 // is closed.
-func (m *machine) game(ctx context.Context, req dreamcore.Request, view *gameView) (outcome, error) {
-	end, err := m.generate(ctx, req, dreamcore.Language(m.cfg.Language), view.event)
+func game(ctx context.Context, s *daemon.State, m *daemon.Machine, req dreamcore.Request, view *gameView) (outcome, error) {
+	w, err := req.Validate()
+	if err != nil {
+		return outcome{}, err
+	}
+	end, err := m.Generate(ctx, w, dreamcore.Language(s.Config.Language), view.event)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -188,11 +193,7 @@ func (m *machine) game(ctx context.Context, req dreamcore.Request, view *gameVie
 	if !end.Done {
 		return out, nil
 	}
-	w, err := req.Validate()
-	if err != nil {
-		return outcome{}, err
-	}
-	p, err := m.volumes.Find(w.User, w.Project)
+	p, err := s.Volumes.Find(w.User, w.Project)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -202,51 +203,6 @@ func (m *machine) game(ctx context.Context, req dreamcore.Request, view *gameVie
 		return len(files), err
 	}
 	return out, nil
-}
-
-// generate submits a request and follows its events to the last one. When ctx
-// ends, the job is cancelled and still followed to its end, so that it leaves
-// nothing behind.
-func (m *machine) generate(ctx context.Context, req dreamcore.Request, lang dreamcore.Language, fn func(dreamcore.Event) error) (client.Outcome, error) {
-	var end client.Outcome
-	valid, err := req.Validate()
-	if err != nil {
-		return end, err
-	}
-	job, err := m.service.Submit(context.WithoutCancel(ctx), valid, lang)
-	if err != nil {
-		return end, err
-	}
-	stop := context.AfterFunc(ctx, func() { m.service.Cancel(job) })
-	defer stop()
-	r, err := m.journal.Reader(job, 0)
-	if err != nil {
-		return end, err
-	}
-	defer r.Close()
-	for {
-		e, err := r.Next(context.WithoutCancel(ctx))
-		if errors.Is(err, io.EOF) {
-			if end == (client.Outcome{}) {
-				err = &dreamcore.Error{
-					Code: dreamcore.CodeInternal, Message: "the job's log ends without its last event",
-					Hint: "see the log above; most often the disk is full",
-				}
-				return end, err
-			}
-			return end, nil
-		}
-		if err != nil {
-			return end, err
-		}
-		if o, ok := client.Terminal(e.Event); ok {
-			end = o
-		}
-		if err := fn(e.Event); err != nil {
-			m.service.Cancel(job)
-			return end, err
-		}
-	}
 }
 
 // generateThere is a client of a service.

@@ -4,18 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/store/image"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
-
-const imagesDir = "images" // of the state directory
 
 func newImageCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
@@ -29,18 +26,14 @@ func newImageCmd(a *app) *cobra.Command {
 	return c
 }
 
-// images opens the store of images. The caller must Close it.
-func (s state) images(log *slog.Logger) (*image.Store, error) {
-	return image.Open(s.path(imagesDir), image.Options{Proxy: http.ProxyFromEnvironment, Logger: log})
-}
-
 // withImages opens the state directory and the store of images for one call.
-func (a *app) withImages(do func(s state, images *image.Store) error) (err error) {
+func (a *app) withImages(do func(s *daemon.State, images *image.Store) error) (err error) {
 	s, err := a.open()
 	if err != nil {
 		return err
 	}
-	images, err := s.images(a.logger(s.cfg.LogLevel))
+	defer func() { err = errors.Join(err, s.Close()) }()
+	images, err := s.OpenImages(a.logger(s.Config.LogLevel))
 	if err != nil {
 		return err
 	}
@@ -77,8 +70,8 @@ func newImagePullCmd(a *app) *cobra.Command {
 			"  docker save my-image > my-image.tar && dreamcore image pull docker-archive:my-image.tar",
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.withImages(func(s state, images *image.Store) error {
-				if err := s.checkDisk(); err != nil {
+			return a.withImages(func(s *daemon.State, images *image.Store) error {
+				if err := s.CheckDisk(); err != nil {
 					return err
 				}
 				return pullImage(c.Context(), a, images, args[0])
@@ -182,7 +175,7 @@ func newImageListCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the images that are here", Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return a.withImages(func(_ state, images *image.Store) error {
+			return a.withImages(func(_ *daemon.State, images *image.Store) error {
 				list, err := images.List()
 				if err != nil {
 					return err
@@ -246,7 +239,7 @@ func newImagePruneCmd(a *app) *cobra.Command {
 			if !o.all && o.unusedFor <= 0 {
 				return misuse(c, errors.New("--unused-for must be more than nothing"))
 			}
-			return a.withImages(func(_ state, images *image.Store) error { return pruneImages(c.Context(), a, images, o) })
+			return a.withImages(func(_ *daemon.State, images *image.Store) error { return pruneImages(c.Context(), a, images, o) })
 		},
 	}
 	c.Flags().DurationVar(&o.unusedFor, "unused-for", 0, "those that were last used so long ago, such as 720h")

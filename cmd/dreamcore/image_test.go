@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/image"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
@@ -92,7 +93,7 @@ func TestImagesArePulledListedAndPruned(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 
-	store, err := image.Open(filepath.Join(state, imagesDir), image.Options{})
+	store, err := image.Open(filepath.Join(state, daemon.ImagesDir), image.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
@@ -31,13 +32,13 @@ func newPromptsCmd(a *app) *cobra.Command {
 }
 
 // withPrompts opens the prompt endpoints for a command.
-func withPrompts(a *app, use func(s state, set *prompt.Set) error) error {
+func withPrompts(a *app, use func(s *daemon.State, set *prompt.Set) error) error {
 	s, err := a.open()
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	set, err := s.promptSet(nil)
+	defer s.Close()
+	set, err := s.OpenPrompts(nil)
 	if err != nil {
 		return err
 	}
@@ -48,7 +49,7 @@ func newPromptsListCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the prompt endpoints", Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return withPrompts(a, func(s state, set *prompt.Set) error { return listPrompts(a, s, set) })
+			return withPrompts(a, func(s *daemon.State, set *prompt.Set) error { return listPrompts(a, s, set) })
 		},
 	}
 }
@@ -76,12 +77,12 @@ func newPromptRow(e *prompt.Endpoint, models map[string]string) promptRow {
 	return r
 }
 
-func listPrompts(a *app, s state, set *prompt.Set) error {
+func listPrompts(a *app, s *daemon.State, set *prompt.Set) error {
 	names, _ := set.Names()
 	rows := []promptRow{}
 	table := term.Table{Columns: []term.Column{{Title: "NAME"}, {Title: "SOURCE"}, {Title: "MODEL"}, {Title: "ANSWER"}, {Title: "DESCRIPTION"}}}
 	for _, name := range names {
-		r := newPromptRow(set.Get(name), s.cfg.PromptModels)
+		r := newPromptRow(set.Get(name), s.Config.PromptModels)
 		rows = append(rows, r)
 		table.Rows = append(table.Rows, term.Row(r.Name, r.Source, r.Model, r.Answer, r.Description))
 	}
@@ -125,7 +126,7 @@ func newPromptsShowCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME", Short: "Print the file of a prompt endpoint as it is used", Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return withPrompts(a, func(s state, set *prompt.Set) error {
+			return withPrompts(a, func(s *daemon.State, set *prompt.Set) error {
 				e, err := findPrompt(set, args[0])
 				if err != nil {
 					return err
@@ -134,7 +135,7 @@ func newPromptsShowCmd(a *app) *cobra.Command {
 					return a.io.WriteJSON(struct {
 						promptRow
 						File string `json:"file"`
-					}{newPromptRow(e, s.cfg.PromptModels), string(e.Text)})
+					}{newPromptRow(e, s.Config.PromptModels), string(e.Text)})
 				}
 				a.io.Stdout().Print(strings.TrimSuffix(string(e.Text), "\n"))
 				return nil
@@ -149,7 +150,7 @@ func newPromptsCheckCmd(a *app) *cobra.Command {
 		Long: "Reads every file below prompts in the volume dreamcore-global and names each fault\n" +
 			"with its field and line. Exit code 1 when one has a fault.",
 		RunE: func(*cobra.Command, []string) error {
-			return withPrompts(a, func(_ state, set *prompt.Set) error { return checkPrompts(a, set) })
+			return withPrompts(a, func(_ *daemon.State, set *prompt.Set) error { return checkPrompts(a, set) })
 		},
 	}
 }
@@ -202,16 +203,22 @@ func runPrompt(ctx context.Context, a *app, name string, fields []string) (err e
 	if err != nil {
 		return err
 	}
-	m, err := openModel(ctx, s, a.logger("error"))
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if s.Config.ModelScript == "" {
+		if err := s.CheckModel(); err != nil {
+			return err
+		}
+	}
+	m, err := daemon.OpenModel(s, a.logger("error"))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.close(context.WithoutCancel(ctx))) }()
-	service, err := m.promptService()
+	defer func() { err = errors.Join(err, m.Close()) }()
+	service, err := m.Prompts()
 	if err != nil {
 		return err
 	}
-	set, err := s.promptSet(nil)
+	set, err := s.OpenPrompts(nil)
 	if err != nil {
 		return err
 	}
@@ -224,7 +231,7 @@ func runPrompt(ctx context.Context, a *app, name string, fields []string) (err e
 		return err
 	}
 	began := time.Now()
-	result, err := service.Answer(ctx, e.Name, body, dreamcore.Language(s.cfg.Language))
+	result, err := service.Answer(ctx, e.Name, body, dreamcore.Language(s.Config.Language))
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
@@ -253,22 +256,27 @@ func (a *app) config() (config.Config, error) {
 		}
 		flags["state"] = abs
 	}
-	file := a.configFlag
-	if file == "" {
-		file = a.env.ConfigFile
-	}
-	return config.Load(config.Sources{File: file, Environ: a.environ, Flags: flags})
+	return config.Load(config.Sources{File: cmp.Or(a.configFlag, a.env.ConfigFile), Environ: a.environ, Flags: flags})
 }
 
-// open loads the settings and opens the state directory.
-func (a *app) open() (state, error) {
+// configFile returns the path of the configuration.
+func (a *app) configFile(c config.Config) string {
+	return cmp.Or(a.configFlag, a.env.ConfigFile, filepath.Join(c.State, config.FileName))
+}
+
+// open loads the settings and opens the state directory. The caller must close
+// the state.
+func (a *app) open() (*daemon.State, error) {
 	cfg, err := a.config()
 	if err != nil {
-		return state{}, err
+		return nil, err
 	}
-	s, err := openState(cfg, a.env, a.redactor)
-	s.pull = a.pull
-	return s, err
+	s, err := daemon.OpenState(cfg, a.env, a.redactor)
+	if err != nil {
+		return nil, err
+	}
+	s.Pull = a.pull
+	return s, nil
 }
 
 // logger writes for operators: to standard error, without secrets.

@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/control"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
@@ -20,7 +22,7 @@ func (a *app) running() (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return control.NewClient(state{cfg: cfg}.path(runDir)), nil
+	return control.NewClient(filepath.Join(cfg.State, daemon.RunDir)), nil
 }
 
 func newPsCmd(a *app) *cobra.Command {

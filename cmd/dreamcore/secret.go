@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
@@ -235,14 +236,5 @@ func (a *app) secrets(create bool) (*secret.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := state{cfg: cfg, env: a.env}
-	if err := s.checkIdentity(); err != nil {
-		return nil, err
-	}
-	if create {
-		if _, err := s.initSecrets(); err != nil {
-			return nil, err
-		}
-	}
-	return s.secrets()
+	return daemon.Secrets(cfg, a.env, create)
 }

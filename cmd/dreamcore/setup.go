@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/setup"
@@ -51,21 +52,21 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	if err := s.checkDisk(); err != nil {
+	defer s.Close()
+	if err := s.CheckDisk(); err != nil {
 		return err
 	}
 	out := a.io.Human()
 	if !a.io.JSON {
-		out.Heading("dreamcore setup", s.cfg.State)
+		out.Heading("dreamcore setup", s.Config.State)
 	}
 	a.warnUnlimited()
 	progress := out.Progress("Looking at what is there")
 	defer progress.Stop()
 	result, err := setup.Run(ctx, setup.Options{
-		State: s.cfg.State, SecretsDir: s.path(secretsDir), OpenSecrets: s.openSecrets, Engine: engineTitle(s.cfg.Runtime),
-		AgentDir: s.path(agentDir), Claude: o.claude, Volumes: s.volumes, Rotate: o.rotate,
-		Keyless: len(s.cfg.Upstreams) > 0,
+		State: s.Config.State, SecretsDir: s.Path(daemon.SecretsDir), OpenSecrets: s.CreateSecrets, Engine: daemon.EngineTitle(s.Config.Runtime),
+		AgentDir: s.Path(daemon.AgentDir), Claude: o.claude, Volumes: s.Volumes, Rotate: o.rotate,
+		Keyless: len(s.Config.Upstreams) > 0,
 		Key: func(ctx context.Context) (string, string, error) {
 			progress.Stop() // the prompt needs the line
 			key, source, err := modelKey(ctx, a, o)
@@ -88,7 +89,7 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.auditRotation(o.rotate); err != nil {
+	if err := s.AuditRotation(o.rotate); err != nil {
 		return err
 	}
 	if a.io.JSON {
@@ -119,13 +120,14 @@ func prove(ctx context.Context, a *app, bin agent.Binary) (version string, err e
 	if err != nil {
 		return "", err
 	}
-	s.cfg.ModelScript = replay.DemoName // the proof has a script of its own; no key is needed
-	m, err := openMachine(ctx, s, bin, a.logger("error"))
+	defer func() { err = errors.Join(err, s.Close()) }()
+	s.Config.ModelScript = replay.DemoName // the proof has a script of its own; no key is needed
+	m, err := daemon.OpenMachine(ctx, s, bin, a.logger("error"))
 	if err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, m.close(context.WithoutCancel(ctx))) }()
-	return m.service.Prove(ctx)
+	defer func() { err = errors.Join(err, m.Close()) }()
+	return m.Jobs.Prove(ctx)
 }
 
 // maxKeyBytes bounds a file with a key.

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
@@ -57,7 +59,7 @@ func runUsage(a *app, o usageOptions, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := usage.Read(state{cfg: cfg}.path(usageDir), since, func(r usage.Record) {
+	if err := usage.Read(filepath.Join(cfg.State, daemon.UsageDir), since, func(r usage.Record) {
 		if o.user == "" || o.user == r.User {
 			report.Add(r)
 		}

@@ -23,8 +23,8 @@ func newVolumeCreateCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer s.close()
-			created, err := s.volumes.Create(args[0])
+			defer s.Close()
+			created, err := s.Volumes.Create(args[0])
 			if err != nil {
 				return err
 			}
@@ -49,8 +49,8 @@ func newVolumeListCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer s.close()
-			infos, err := s.volumes.List()
+			defer s.Close()
+			infos, err := s.Volumes.List()
 			if err != nil {
 				return err
 			}

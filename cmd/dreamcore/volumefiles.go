@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
@@ -25,14 +26,14 @@ import (
 )
 
 // openDepot opens what commands about projects work on, without a sandbox.
-func (a *app) openDepot() (state, *history.Store, error) {
+func (a *app) openDepot() (*daemon.State, *history.Store, error) {
 	s, err := a.open()
 	if err != nil {
 		return s, nil, err
 	}
-	versions, err := history.Open(s.path(historyDir), history.Options{Logger: a.logger(s.cfg.LogLevel), Bounds: historyBounds(s.cfg)})
+	versions, err := s.OpenHistory(a.logger(s.Config.LogLevel))
 	if err != nil {
-		return s, nil, errors.Join(err, s.close())
+		return s, nil, errors.Join(err, s.Close())
 	}
 	return s, versions, nil
 }
@@ -46,8 +47,8 @@ func newVolumeLsCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer s.close()
-			p, err := s.volumes.Locate(c.Context(), args[0], argument(args, 1, "/"), false)
+			defer s.Close()
+			p, err := s.Volumes.Locate(c.Context(), args[0], argument(args, 1, "/"), false)
 			if err != nil {
 				return err
 			}
@@ -120,8 +121,8 @@ func newVolumeGetCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer s.close()
-			p, err := s.volumes.Locate(c.Context(), args[0], args[1], false)
+			defer s.Close()
+			p, err := s.Volumes.Locate(c.Context(), args[0], args[1], false)
 			if err != nil {
 				return err
 			}
@@ -306,7 +307,7 @@ func newVolumePutCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer s.close()
+			defer s.Close()
 			remote := argument(args, 2, "/")
 			if args[1] == "-" && strings.HasSuffix(remote, "/") {
 				return misuse(c, errors.New("standard input has no name: say what REMOTE is called"))
@@ -318,12 +319,12 @@ func newVolumePutCmd(a *app) *cobra.Command {
 				}
 				remote += filepath.Base(abs)
 			}
-			place, err := s.volumes.Locate(c.Context(), args[0], remote, true)
+			place, err := s.Volumes.Locate(c.Context(), args[0], remote, true)
 			if err != nil {
 				return err
 			}
 			defer place.Close()
-			p := putter{a: a, volumes: s.volumes, versions: versions, place: place, force: force}
+			p := putter{a: a, volumes: s.Volumes, versions: versions, place: place, force: force}
 			return p.run(c.Context(), args[1])
 		},
 	}
@@ -467,8 +468,8 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer s.close()
-			p, err := s.volumes.Locate(c.Context(), args[0], args[1], false)
+			defer s.Close()
+			p, err := s.Volumes.Locate(c.Context(), args[0], args[1], false)
 			if err != nil {
 				return err
 			}
@@ -479,7 +480,7 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 			case p.Project == "":
 				err = volume.Remove(p.Root, p.Path, all)
 			default:
-				err = removeFromProject(c.Context(), s.volumes, versions, p, all)
+				err = removeFromProject(c.Context(), s.Volumes, versions, p, all)
 			}
 			if err != nil {
 				return err

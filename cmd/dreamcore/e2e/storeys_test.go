@@ -48,6 +48,8 @@ var alongside = map[string][]string{
 
 	"pkg/operate/deploy": {"pkg/api/client"},
 	"pkg/operate/gate":   {"pkg/api/client"},
+
+	"pkg/daemon": {"pkg/config", "pkg/daemon/crash"},
 }
 
 // mainOnly are packages that only the named packages may import.

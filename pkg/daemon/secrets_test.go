@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"encoding/base64"
@@ -12,11 +12,11 @@ import (
 )
 
 func TestVariablesForSandboxesHoldNoSecret(t *testing.T) {
-	s := state{
-		cfg: config.Config{State: t.TempDir()}, redactor: &secret.Redactor{},
+	s := &State{
+		Config: config.Config{State: t.TempDir()}, Redactor: &secret.Redactor{},
 		env: config.Environment{APIKey: "sk-ant-of-the-environment"},
 	}
-	store, _, err := s.openSecrets()
+	store, _, err := s.CreateSecrets()
 	if err != nil {
 		t.Fatal(err)
 	}

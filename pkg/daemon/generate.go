@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Generate submits a job and calls fn with each of its events, up to the last
+// one, whose outcome it returns. When ctx ends or fn fails, the job is
+// cancelled; after ctx has ended it is still followed to its end, so that it
+// leaves nothing behind.
+func (m *Machine) Generate(ctx context.Context, req dreamcore.GenerateRequest, lang dreamcore.Language, fn func(dreamcore.Event) error) (client.Outcome, error) {
+	var end client.Outcome
+	id, err := m.Jobs.Submit(context.WithoutCancel(ctx), req, lang)
+	if err != nil {
+		return end, err
+	}
+	stop := context.AfterFunc(ctx, func() { m.Jobs.Cancel(id) })
+	defer stop()
+	r, err := m.Journal.Reader(id, 0)
+	if err != nil {
+		return end, err
+	}
+	defer r.Close()
+	for {
+		e, err := r.Next(context.WithoutCancel(ctx))
+		if errors.Is(err, io.EOF) {
+			if end == (client.Outcome{}) {
+				return end, &dreamcore.Error{
+					Code: dreamcore.CodeInternal, Message: "the job's log ends without its last event",
+					Hint: "see the log above; most often the disk is full",
+				}
+			}
+			return end, nil
+		}
+		if err != nil {
+			return end, err
+		}
+		if o, ok := client.Terminal(e.Event); ok {
+			end = o
+		}
+		if err := fn(e.Event); err != nil {
+			m.Jobs.Cancel(id)
+			return end, err
+		}
+	}
+}

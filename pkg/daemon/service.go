@@ -1,0 +1,397 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/api/server"
+	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
+	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
+)
+
+// Options are how a Service is started.
+type Options struct {
+	Version string // reported by /health
+	Logger  *slog.Logger
+	// Trial starts a server only to check it: it leaves everything alone that
+	// belongs to the one service of a state directory, has no control socket, no
+	// previews and no standby sandboxes, and does not need the agent.
+	Trial bool
+	// Reload reads the settings again. If it is set, changes of ConfigFile, the
+	// model script and the skills are applied while the service runs.
+	Reload     func() (config.Config, error)
+	ConfigFile string
+}
+
+// Service is a running HTTP service.
+type Service struct {
+	*Machine
+	listener net.Listener
+	secret   string    // the current internal secret
+	previews *previews // nil if there are none
+	prompts  *prompt.Service
+	failed   chan struct{} // closed when serving has ended
+	err      error         // of serving; read after failed
+	undo     teardown
+
+	closeControl func() error // nil in a trial
+	cancel       context.CancelFunc
+	background   sync.WaitGroup // pruning, watching the disk, previews
+	stopWatching func()         // ends and awaits the watcher of settings
+}
+
+// streamGrace is how much longer than jobs the streams may take, so that those
+// who follow a job that is stopped receive its last event.
+const streamGrace = 10 * time.Second
+
+// Start starts a service on the state directory. The steps are ordered so that
+// whatever can be refused is refused before the work that it would waste:
+// the lock, secrets, the agent, sandboxes, the port. The caller must close the
+// service before the state.
+func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
+	svc := &Service{failed: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, svc.undo.run(context.WithoutCancel(ctx)))
+		}
+	}()
+	if !o.Trial {
+		limitMemory(s, o.Logger)
+		shareProcessors(s)
+		if err = svc.lock(s); err != nil {
+			return nil, err
+		}
+	}
+	values, bin, err := s.needed(o.Trial)
+	if err != nil {
+		return nil, err
+	}
+	svc.secret = values[0]
+	if svc.Machine, err = OpenMachine(ctx, s, bin, o.Logger); err != nil {
+		return nil, err
+	}
+	svc.undo.addClose(svc.Machine.Close)
+	if err = svc.prepare(ctx, o.Trial); err != nil {
+		return nil, err
+	}
+	if err = svc.listen(s, o); err != nil {
+		return nil, err
+	}
+	srv, err := svc.server(s, o, values)
+	if err != nil {
+		return nil, err
+	}
+	if !o.Trial {
+		if err = svc.startControl(s, o.Logger); err != nil {
+			return nil, err
+		}
+		if err = svc.spares.Apply(spareLimits(s.Config)); err != nil {
+			return nil, err
+		}
+		// After the sandboxes were tried: without root, the kernel refuses user
+		// namespaces to the children of a process that is hardened.
+		if err = crash.Harden(); err != nil {
+			return nil, err
+		}
+		if err := svc.noteAddress(s); err != nil {
+			o.Logger.Warn("note the address of the service", "error", err)
+		}
+	}
+	svc.run(ctx, srv, o)
+	return svc, nil
+}
+
+// run starts everything that goes on until Close.
+func (s *Service) run(ctx context.Context, srv *server.Server, o Options) {
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if !o.Trial {
+		s.background.Go(func() { s.prune(ctx) })
+		s.background.Go(func() { s.watchDisk(ctx) })
+	}
+	s.stopWatching = s.watch(o)
+	if s.previews != nil && s.previews.listener != nil {
+		s.background.Go(func() { s.previews.serve(ctx, o.Logger) })
+	}
+	go func() {
+		defer close(s.failed)
+		s.err = srv.Serve(ctx, s.listener)
+	}()
+}
+
+// watch applies changed settings, if o says so, until stop is called.
+func (s *Service) watch(o Options) (stop func()) {
+	if o.Reload == nil {
+		return func() {}
+	}
+	w := &watcher{service: s, file: o.ConfigFile, load: o.Reload, cfg: s.state.Config}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// Failed returns a channel that is closed when the service no longer serves.
+// Close returns the reason.
+func (s *Service) Failed() <-chan struct{} { return s.failed }
+
+// Close stops serving gracefully, then closes the machine. The grace of jobs and
+// that of streams run at the same time.
+func (s *Service) Close() error {
+	s.stopWatching() // a reload would open what is being closed
+	var err error
+	if s.closeControl != nil { // before the jobs: a program of an operator holds its sandbox
+		err = s.closeControl()
+	}
+	jobs := make(chan error, 1)
+	go func() { jobs <- s.endJobs() }()
+	s.cancel()
+	<-s.failed
+	s.background.Wait()
+	return errors.Join(err, s.err, <-jobs, s.undo.run(context.Background()))
+}
+
+// URL returns the address of the service.
+func (s *Service) URL() string { return "http://" + s.listener.Addr().String() }
+
+// Secret returns the internal secret that the service accepts.
+func (s *Service) Secret() string { return s.secret }
+
+// PreviewsAt returns where browsers find games, or "" if there are no previews.
+func (s *Service) PreviewsAt() string {
+	if s.previews == nil {
+		return ""
+	}
+	return s.previews.service.Place().String()
+}
+
+// lock keeps a second service off the state directory.
+func (s *Service) lock(state *State) error {
+	f, err := os.OpenFile(state.Path(lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return notWritable(state.Config.State, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("lock the state directory: %w", err)
+		}
+		holder := ""
+		if note, _ := os.ReadFile(f.Name()); len(note) > 0 {
+			holder = " (" + strings.TrimSpace(string(note)) + ")"
+		}
+		return &dreamcore.Error{
+			Code: dreamcore.CodeConflict, Message: "another server uses the state directory " + state.Config.State + holder,
+			Hint: "stop that server, or name another directory with --state DIR",
+		}
+	}
+	s.undo.addClose(func() error {
+		_ = f.Truncate(0)
+		_ = f.Close()
+		return nil
+	})
+	return nil
+}
+
+// noteAddress writes into the lock file which process holds it, for the error
+// of a second service.
+func (s *Service) noteAddress(state *State) error {
+	return os.WriteFile(state.Path(lockFile), fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), s.URL()), 0o600)
+}
+
+// needed returns what setup has made and the service cannot start without: the
+// internal secrets and the agent, and a key unless a script replaces the model.
+// A trial does without the agent: setup checks sandboxes before it installs one.
+func (s *State) needed(trial bool) (secrets []string, bin agent.Binary, err error) {
+	store, err := s.OpenSecrets()
+	if err != nil {
+		return nil, bin, err
+	}
+	if secrets, err = store.InternalValues(); err != nil {
+		return nil, bin, err
+	}
+	s.Redactor.Add(secrets...)
+	if s.Config.ModelScript == "" {
+		if err := s.CheckModel(); err != nil && len(s.Config.Upstreams) > 0 {
+			return nil, bin, err
+		} else if err != nil {
+			return nil, bin, &dreamcore.Error{
+				Code: dreamcore.CodeSetup, Message: "there is no key for the model API", Err: err,
+				Hint: "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
+			}
+		}
+	}
+	if bin, err = s.Agent(); err != nil && !trial {
+		return nil, bin, err
+	}
+	return secrets, bin, nil
+}
+
+// prepare makes the machine ready. A service starts on a full disk all the
+// same: it can still show games and lists.
+func (s *Service) prepare(ctx context.Context, trial bool) error {
+	err := s.ready(ctx, trial)
+	if err == nil || trial || s.state.Volumes.CheckFree() == nil {
+		return err
+	}
+	s.log.Error("no game can be made until there is space on the disk of the state directory", "error", err, "hint", dreamcore.HintOf(err))
+	s.unready.Store(&err)
+	return nil
+}
+
+// ready checks that sandboxes work and, unless in a trial, cleans up what an
+// earlier process left.
+func (m *Machine) ready(ctx context.Context, trial bool) error {
+	if err := m.checkSandboxes(ctx); err != nil || trial {
+		return err
+	}
+	if err := m.state.Volumes.SweepDisks(ctx); err != nil {
+		return err
+	}
+	if err := project.New(m.state.Volumes, m.history).Recover(ctx); err != nil {
+		m.log.Warn("changes that an earlier process has not finished could not be undone", "error", err)
+	}
+	if m.state.Config.DiskMiB > 0 {
+		if err := disk.Check(ctx, m.state.Config.State); err != nil {
+			return err
+		}
+	}
+	if err := m.Jobs.Recover(); err != nil {
+		return err
+	}
+	_, err := m.Journal.Prune(ctx, m.oldestLog(), 0)
+	return err
+}
+
+func (m *Machine) checkSandboxes(ctx context.Context) error {
+	io, err := m.Prober.SandboxIO(ctx)
+	if err == nil && !io.Match {
+		err = fmt.Errorf("a sandbox answered %q to %q", io.Output, io.Input)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case m.root.name != "": // a sandbox has worked with it already
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "the service's checks cannot run in the " + m.root.name, Err: err,
+			Hint: "use one with /bin/cat and /bin/sh, such as debian:12",
+		}
+	}
+	return &dreamcore.Error{
+		Code: dreamcore.CodeSetup, Message: "sandboxes do not work on this machine", Err: err,
+		Hint: engineNeeds(m.state.Config.Runtime),
+	}
+}
+
+// listen opens the listener of the service and its previews.
+func (s *Service) listen(state *State, o Options) (err error) {
+	if s.listener, err = listen(state.Config.Listen, "name another address with --listen HOST:PORT"); err != nil {
+		return err
+	}
+	s.undo.addClose(func() error { _ = s.listener.Close(); return nil }) // usually closed already
+	if o.Trial {
+		return nil
+	}
+	if s.previews, err = state.openPreviews(s.listener.Addr(), o.Logger); err != nil {
+		return err
+	}
+	s.undo.addClose(s.previews.close)
+	return nil
+}
+
+// server returns the HTTP server.
+func (s *Service) server(state *State, o Options, secrets []string) (_ *server.Server, err error) {
+	if s.prompts, err = s.Prompts(); err != nil {
+		return nil, err
+	}
+	return server.New(server.Config{
+		Version: o.Version, Generator: s.Jobs, Journal: s.Journal, Prober: s.Prober, Projects: state.Volumes, Audit: s.audit,
+		Editor: project.New(state.Volumes, s.history), Skills: state.Volumes, Previews: s.previews.onService(), Prompts: s.prompts,
+		Secrets:         (&internalSecrets{state: state, log: o.Logger, values: secrets, read: time.Now()}).current,
+		DefaultLanguage: dreamcore.Language(state.Config.Language), Logger: o.Logger, Health: s.health,
+		Limits: server.Limits{GraceLimit: state.Config.Grace + streamGrace},
+	})
+}
+
+// internalSecrets returns the internal secrets that are valid at the moment, so
+// that a rotation needs no restart. They are read again after secretAge at the
+// latest; while they cannot be read, the last ones stay valid.
+type internalSecrets struct {
+	state *State
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	values []string  // guarded by mu
+	read   time.Time // guarded by mu
+}
+
+const secretAge = 2 * time.Second
+
+func (i *internalSecrets) current() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if time.Since(i.read) < secretAge {
+		return i.values
+	}
+	i.read = time.Now()
+	store, err := i.state.OpenSecrets()
+	if err == nil {
+		var values []string
+		if values, err = store.InternalValues(); err == nil {
+			for _, v := range values {
+				i.state.hide(v)
+			}
+			i.values = values
+			return values
+		}
+	}
+	i.log.Error("read the internal secret", "error", err)
+	return i.values
+}
+
+// pruneInterval is how often old logs of jobs are removed while the service
+// runs. They are also removed when it starts.
+const pruneInterval = time.Hour
+
+// prune removes old logs of jobs, and old versions that other processes have
+// left beyond their bounds, until ctx ends.
+func (m *Machine) prune(ctx context.Context) {
+	tick := time.NewTicker(pruneInterval)
+	defer tick.Stop()
+	for {
+		if _, err := m.history.PruneAll(ctx); err != nil && ctx.Err() == nil {
+			m.log.Error("remove old versions", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		removed, err := m.Journal.Prune(ctx, m.oldestLog(), 0)
+		if err != nil && ctx.Err() == nil {
+			m.log.Error("remove old logs of jobs", "error", err)
+		}
+		if removed > 0 {
+			m.log.Info("removed old logs of jobs", "count", removed)
+		}
+	}
+}
+
+// oldestLog returns the time before which logs of jobs are removed.
+func (m *Machine) oldestLog() time.Time { return time.Now().AddDate(0, 0, -int(m.keepDays.Load())) }
