@@ -328,23 +328,57 @@ func TestTheSampleHasEverySettingWithItsDefault(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the sample differs from the defaults (-default +sample):\n%s", diff)
 	}
-	raw, err := os.ReadFile(sample)
+}
+
+// UPDATE=1 go test -run Generated ./pkg/config writes the sample file and the page
+// of the documentation.
+func TestGeneratedFilesAreCurrent(t *testing.T) {
+	page := filepath.Join("..", "docs", "configure.md")
+	raw, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(string(raw), "\n")
-	for key := range settingTypes() {
-		at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, key+":") })
-		if at < 0 {
-			t.Errorf("the sample has no %s", key)
-			continue
+	const mark = "<!-- generated from the table of settings -->\n"
+	written, _, ok := strings.Cut(string(raw), mark)
+	if !ok {
+		t.Fatalf("%s has no line %q", page, mark)
+	}
+	for file, want := range map[string]string{
+		filepath.Join("..", "..", "testdata", "config.yaml"): Sample(),
+		page: written + mark + Reference(),
+	} {
+		if os.Getenv("UPDATE") != "" {
+			if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
-		for at > 0 && lines[at] != "" && lines[at][0] != '#' {
-			at-- // settings that belong together share their comment
+		got, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !strings.HasPrefix(lines[at], "# ") {
-			t.Errorf("the sample says nothing about %s", key)
+		if diff := cmp.Diff(want, string(got)); diff != "" {
+			t.Errorf("%s differs from the table of settings; run UPDATE=1 go test -run Generated ./pkg/config (-table +file):\n%s", file, diff)
 		}
+	}
+}
+
+// The table and the struct describe the same settings, each with a help text.
+func TestEverySettingIsInTheTable(t *testing.T) {
+	fields := settingTypes()
+	for _, s := range Settings() {
+		if _, ok := fields[s.Key]; !ok {
+			t.Errorf("%s is in the table twice or not in Config", s.Key)
+		}
+		delete(fields, s.Key)
+		if len(s.Help) < 20 || !strings.HasSuffix(s.Help, ".") {
+			t.Errorf("%s: the help is not a sentence: %q", s.Key, s.Help)
+		}
+		if strings.ContainsAny(s.Help, "\n\t") {
+			t.Errorf("%s: the help is not one line", s.Key)
+		}
+	}
+	for key := range fields {
+		t.Errorf("%s is not in the table", key)
 	}
 }
 

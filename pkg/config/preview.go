@@ -57,9 +57,7 @@ func (c Config) previewFaults() (faults []string) {
 	if !ok && c.PreviewDomain != "" && c.PreviewDomain != PreviewOff {
 		faults = append(faults, fmt.Sprintf("preview_domain: %q must be [http[s]://]DOMAIN[:PORT] in lower case, or off", c.PreviewDomain))
 	}
-	if c.PreviewListen != "" && !isAddress(c.PreviewListen) {
-		faults = append(faults, fmt.Sprintf("preview_listen: %q must be HOST:PORT", c.PreviewListen))
-	} else if c.PreviewListen != "" && c.PreviewDomain == PreviewOff {
+	if c.PreviewListen != "" && c.PreviewDomain == PreviewOff {
 		faults = append(faults, "preview_listen and preview_domain: one says where previews are, the other that there are none")
 	}
 	for _, h := range c.PreviewHosts {

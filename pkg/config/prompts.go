@@ -3,27 +3,17 @@ package config
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 )
 
-// promptModels are the models of prompt endpoints by alias, unless told
-// otherwise. An alias that a source leaves out keeps its model.
+// promptModels returns the default of prompt_models. An alias that a source leaves
+// out keeps its model.
 func promptModels() map[string]any {
 	return map[string]any{"haiku": "claude-haiku-4-5-20251001", "sonnet": "claude-sonnet-4-5-20250929"}
 }
 
 var aliasForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
-
-func (c Config) checkPrompts(check func(ok bool, format string, args ...any)) {
-	for _, alias := range slices.Sorted(maps.Keys(c.PromptModels)) {
-		model := c.PromptModels[alias]
-		check(model != "" && !strings.HasPrefix(model, "-") && !strings.ContainsAny(model, " \t\n"), "prompt_models.%s: %q is not the name of a model", alias, model)
-	}
-	check(c.MaxPrompts >= 1 && c.MaxPrompts <= 10000, "max_prompts: %d must be between 1 and 10000", c.MaxPrompts)
-}
 
 // words reads a mapping of text to text: as YAML has it, or from the
 // environment as KEY=VALUE, separated by commas.

@@ -1,0 +1,191 @@
+package config
+
+import (
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
+)
+
+const maxMiB = 1 << 24
+
+// sections are all settings, grouped and ordered as the documentation shows them.
+var sections = []section{
+	{"The service", []Setting{
+		{Key: "state", Default: "", check: absolutePath, Flag: "state",
+			Help: "The state directory: secrets, volumes, versions and logs. An absolute path. Users other than root: $XDG_STATE_HOME/dreamcore, or ~/.local/state/dreamcore."},
+		{Key: "listen", Default: DefaultListen, check: address, Flag: "listen",
+			FlagHelp: "address to listen on, HOST:PORT (DREAMCORE_LISTEN; default 127.0.0.1:8080)",
+			Help:     "The address of the service, HOST:PORT. Put a proxy with TLS in front of it before you open it to a network. Port 0 picks a free port."},
+		{Key: "identity_file", Default: "", check: optional(absolutePath),
+			Help: "The file with the identity that opens the sealed secrets: an age key, mode 0600, with an absolute path. Empty: the systemd credential dreamcore-identity if there is one, else secrets/identity in the state directory. The environment variable DREAMCORE_IDENTITY holds the identity itself."},
+		{Key: "memory_limit_mib", Default: 0, check: between(128, maxMiB, "the limit of its cgroup or machine"),
+			Help: "The memory in MiB that the service itself aims to stay below; sandboxes do not count. 0: half of the memory of its cgroup or of the machine. GOMEMLIMIT in the environment takes precedence."},
+		{Key: "grace", Default: 30 * time.Second, check: atLeast(0),
+			Help: "How long running jobs may take to end when the service stops."},
+		{Key: "language", Default: "en", check: oneOf("en", "ja"), Flag: "language",
+			FlagHelp: "language of messages for players: en, ja",
+			Help:     "The language of messages for players if a client does not name one: en or ja."},
+		{Key: "log_level", Default: "info", check: oneOf("debug", "info", "warn", "error"), Flag: "log-level",
+			FlagHelp: "debug, info, warn or error",
+			Help:     "The least severe log level that is written: debug, info, warn or error."},
+	}},
+	{"Sandboxes", []Setting{
+		{Key: "runtime", Default: "gvisor", check: oneOf("gvisor", "runc"), Flag: "runtime",
+			FlagHelp: "engine of sandboxes: gvisor, or runc, which shares the kernel of this machine (default gvisor)",
+			Help:     "The engine of sandboxes: gvisor, or runc, which is faster and shares the kernel of this machine with them."},
+		{Key: "rootfs", Default: "", check: optional(absolutePath), Flag: "rootfs",
+			FlagHelp: "root file system of sandboxes: a directory (default: this machine's programs)",
+			Help:     "The root file system of sandboxes: a directory with an absolute path. Empty: the programs of this machine, read-only."},
+		{Key: "image", Default: "", Flag: "image",
+			FlagHelp: "root file system of sandboxes from an image: NAME[:TAG][@sha256:…], oci-layout:DIR, docker-archive:FILE.tar or a directory",
+			Help:     "The root file system of sandboxes from an image, instead of rootfs: a name in a registry (debian:12, HOST/NAME@sha256:…), oci-layout:DIR, docker-archive:FILE.tar, or a directory; paths are absolute. A missing image is pulled. A tag keeps the meaning it had when it was last pulled; \"dreamcore image pull\" updates it. The agent needs glibc and bash in the image."},
+		{Key: "sandbox_uid", Default: 10000, check: id,
+			Help: "The user inside sandboxes, who also owns the projects on disk. Not root."},
+		{Key: "sandbox_gid", Default: 10000, check: id,
+			Help: "The group inside sandboxes, which also owns the projects on disk. Not root."},
+		{Key: "memory_mib", Default: 2048, Live: true, check: between(256, maxMiB, ""),
+			Help: "The memory of one sandbox in MiB, at least 256, which the agent needs."},
+		{Key: "cpus", Default: 0.0, Live: true, check: fractions(0, 1024),
+			Help: "The processors of one sandbox, such as 1.5. 0: all of them."},
+		{Key: "processes", Default: 512, Live: true, check: between(16, 1<<16, ""),
+			Help: "The processes and threads of one sandbox."},
+		{Key: "allow_unlimited", Default: false,
+			Help: "Serve without root, which cannot limit the memory, processors, processes and disk of sandboxes: one of them can take the whole machine."},
+		{Key: "max_sandboxes", Default: 32, Live: true, check: between(1, 10000, ""),
+			Help: "Sandboxes at once on this machine. Each user keeps one between jobs; the one that was unused for longest is ended to make room."},
+		{Key: "sandbox_idle", Default: 20 * time.Minute, Live: true, check: atLeast(time.Second),
+			Help: "A sandbox that was unused for this long is ended."},
+		{Key: "sandbox_max_age", Default: 5 * time.Hour, Live: true, check: atLeast(time.Second),
+			Help: "A sandbox older than this is ended after its job."},
+		{Key: "min_free_mib", Default: 512, Live: true, check: between(0, maxMiB, ""),
+			Help: "Free memory of the machine in MiB below which unused sandboxes are ended. 0: never."},
+		{Key: "spare_sandboxes", Default: 1, Live: true, check: between(0, 100, ""),
+			Help: "Sandboxes started ahead for the checks test_sandbox_io, test_gvisor and test_stream, which then answer at once. Each is used once, takes about 15 MiB and does not count for max_sandboxes; none are kept while memory is short. 0: every check starts its own."},
+		{Key: "sandbox_env", Default: map[string]string{}, Live: true,
+			Help: "Variables for the programs in sandboxes, such as {IMAGE_API: \"https://images.example.com/v1\"}: for the tools and skills of the agent and for \"dreamcore sandbox exec\". Everything in a sandbox can read them, so a value that contains a secret is refused; use inject for secrets. Names that the agent's own environment uses (PATH, HOME, ANTHROPIC_…) are refused. In the environment it is the same map as JSON."},
+	}},
+	{"Disk", []Setting{
+		{Key: "disk_mib", Default: 1024, check: between(16, maxMiB, "no limit"),
+			Help: "Disk space in MiB for the projects and agent homes of one user: the size of a file system of their own, in a file that grows with use. It can be raised later; for users whose file system exists it cannot be lowered. No job begins if the disk cannot hold the rest of its user's limit. It needs loop devices and mkfs.ext4. 0: no limit except the disk, and only for users who never had one. Without root there is no limit."},
+		{Key: "project_mib", Default: 512, check: between(1, maxMiB, "no limit except the user's"),
+			Help: "Disk space of one project in MiB. At the limit programs in the sandbox see \"No space left on device\"; without disk_mib the job is stopped shortly after. 0: no limit except the user's."},
+		{Key: "project_files", Default: 50_000, check: between(1, volumeFiles, "no limit except the user's"),
+			Help: "Files of any kind in one project. A job that exceeds the limit is stopped. 0: no limit except the user's."},
+		{Key: "min_free_disk_mib", Default: 512, check: between(0, maxMiB, ""),
+			Help: "Space in MiB that stays free on the disk of the state directory: no job begins that could take it."},
+	}},
+	{"The agent and its jobs", []Setting{
+		{Key: "tools", Default: []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"}, Live: true, Flag: "tools",
+			FlagHelp: "tools of the agent, by commas (default Read,Write,Edit,Glob,Grep,Bash)",
+			Help:     "The tools of the agent. The sandbox is the border; use fewer for agents that must not run commands, such as [Read, Write, Edit]."},
+		{Key: "model", Default: "", Live: true, check: modelName, Flag: "model",
+			FlagHelp: "model for the agent (default: the agent's own choice)",
+			Help:     "The model of the agent. Empty: the agent's own choice."},
+		{Key: "max_turns", Default: 0, Live: true, check: between(0, 1<<31-1, ""),
+			Help: "Turns of the model in one run of the agent. 0: no limit except the time."},
+		{Key: "timeout", Default: 300 * time.Second, Live: true, check: lasting(time.Second, 24*time.Hour),
+			Help: "The time limit of one run of the agent, with its unit: 300s, 5m."},
+		{Key: "commit_message", Default: "", Live: true,
+			Help: "The name of a version that a job makes if the request has no commit_message: a template with {{.Prompt}} (the player's own words), {{.User}}, {{.Project}} and {{.Job}}. Empty: the player's own words. One line of at most 72 characters is kept."},
+		{Key: "output_lines", Default: 1000, Live: true, check: between(1, 1<<31-1, ""),
+			Help: "Lines of the agent's output that one run forwards. The run continues after them."},
+		{Key: "max_generations", Default: 4, Live: true, check: between(1, 10000, ""),
+			Help: "Jobs that run at once on this machine, one of each user. Users take turns."},
+		{Key: "max_waiting", Default: 64, Live: true, check: between(0, 100_000, ""),
+			Help: "Jobs that wait on this machine. More are refused with status 429."},
+		{Key: "max_waiting_per_user", Default: 3, Live: true, check: between(0, 1000, ""),
+			Help: "Jobs of one user that wait behind the user's first. More are refused with status 429."},
+		{Key: "on_disconnect", Default: OnDisconnectCancel, Live: true, check: oneOf(OnDisconnectCancel, OnDisconnectContinue),
+			Help: "What happens to a job when the last client that follows it closes its connection: cancel or continue. A queued job is cancelled at once, a running one after disconnect_grace unless a client returns with the job's id (GET /jobs/ID/events); at once if the user requests another game. \"detach\": true in a request means continue for that job."},
+		{Key: "disconnect_grace", Default: 10 * time.Second, Live: true, check: lasting(0, time.Hour),
+			Help: "How long a running job waits for a client to return before it is cancelled; see on_disconnect."},
+	}},
+	{"The model", []Setting{
+		{Key: "upstream", Default: DefaultUpstream, Live: true,
+			Help: "The address of the model API, without /v1 at its end. ANTHROPIC_BASE_URL in the environment sets it too."},
+		{Key: "upstreams", Default: []upstream.Entry{}, Live: true, Example: upstreamsExample,
+			Help: "Model APIs to use instead of upstream: a list that is tried in order if one is down, overloaded or refuses its credential. kind is anthropic (the Messages API of the vendor or of a proxy), vertex or bedrock. Credentials are names of sealed secrets, NAME, or NAME/KEY for a secret with several values; see \"dreamcore secret create\". models maps the names that the agent requests to the upstream's names (\"*\" matches all others). In the environment it is the same list as JSON."},
+		{Key: "model_script", Default: "", Live: true, Flag: "model-script",
+			FlagHelp: "answer from a model script instead of the model API: a file, or \"demo\"",
+			Help:     "A script that answers instead of the model API: a file, or \"demo\" for the embedded one. Empty: the model API."},
+		{Key: "server_tools", Default: false,
+			Help: "Whether requests may make the model API reach other machines: by its own tools (web search and fetch, code execution), MCP servers, or documents by address. Everything the agent knows can be sent away like this, whatever allow_hosts says. The tool WebSearch needs it."},
+		{Key: "model_idle", Default: 60 * time.Second, check: atLeast(time.Second),
+			Help: "A streamed answer of the model that is silent for this long is given up."},
+	}},
+	{"Prompt endpoints", []Setting{
+		{Key: "prompt_models", Default: promptModels(), Live: true,
+			Help: "The models behind the aliases that prompt endpoint files use; an alias that is left out keeps its model. In the environment: haiku=MODEL,sonnet=MODEL."},
+		{Key: "max_prompts", Default: 64, check: between(1, 10000, ""),
+			Help: "Prompt endpoint calls that run at once. As many wait for up to 5 seconds; more are refused with status 429. Jobs do not count."},
+	}},
+	{"Spending", []Setting{
+		{Key: "budget_job_usd", Default: 0.0, Live: true, check: dollars, Help: "US dollars that one job may spend on the model. 0: no limit. Every limit is exceeded by at most the cost of one request."},
+		{Key: "budget_job_tokens", Default: 0, Live: true, check: notNegative, Help: "Tokens that one job may use, of all kinds together, cached ones included. 0: no limit."},
+		{Key: "budget_user_day_usd", Default: 0.0, Live: true, check: dollars, Help: "US dollars of one user in a day (UTC). 0: no limit."},
+		{Key: "budget_user_day_tokens", Default: 0, Live: true, check: notNegative, Help: "Tokens of one user in a day (UTC). 0: no limit."},
+		{Key: "budget_user_month_usd", Default: 0.0, Live: true, check: dollars, Help: "US dollars of one user in a month (UTC). 0: no limit."},
+		{Key: "budget_user_month_tokens", Default: 0, Live: true, check: notNegative, Help: "Tokens of one user in a month (UTC). 0: no limit."},
+		{Key: "budget_day_usd", Default: 0.0, Live: true, check: dollars, Help: "US dollars of all users together in a day (UTC). 0: no limit."},
+		{Key: "budget_month_usd", Default: 0.0, Live: true, check: dollars, Help: "US dollars of all users together in a month (UTC). 0: no limit."},
+		{Key: "user_requests", Default: 600, Live: true, check: between(0, 1_000_000, ""),
+			Help: "Requests for the model that one user may send in a minute; a quarter of them at once. 0: no limit."},
+		{Key: "prices", Default: []string{}, Live: true,
+			Help: "Prices of models in US dollars per million tokens, consulted before the built-in public prices of the vendor: [\"my-model* in=3 out=15 read=0.30\"]. * matches any text. Unless given, write=, write1h= and read= (cache) are 1.25, 2 and 0.1 times in=; long_over=200000 long_times=2 doubles the price of a request with a longer prompt; fast_times=2 sets the factor of fast mode (6 unless given). The vendor's surcharge of a tenth for regional inference is added, for Bedrock and Vertex too. A model without a price is charged at the highest one."},
+	}},
+	{"Retention", []Setting{
+		{Key: "journal_days", Default: 7, Live: true, check: between(1, 36500, ""), Help: "Days that the event logs of jobs are kept."},
+		{Key: "jobs_mib", Default: 1024, Live: true, check: between(1, maxMiB, "no limit"),
+			Help: "Disk space of all event logs in MiB: beyond it the oldest are removed, except those being written or read. 0: no limit."},
+		{Key: "history_mib", Default: 512, Live: true, check: between(1, maxMiB, "no limit"),
+			Help: "Disk space of the versions of one project in MiB, not part of disk_mib. Beyond it the oldest versions are removed; the newest of each project always stays. 0: no limit."},
+		{Key: "history_user_mib", Default: 1024, Live: true, check: between(1, maxMiB, "no limit"),
+			Help: "The same for all projects of one user. 0: no limit."},
+		{Key: "usage_days", Default: usage.DefaultDays, check: between(1, 36500, ""), Help: "Days that the ledger of model usage is kept."},
+		{Key: "audit_mib", Default: 512, check: between(1, 1<<20, ""), Help: "Disk space of the audit log in MiB; the oldest part is removed first."},
+	}},
+	{"Egress from sandboxes", []Setting{
+		{Key: "allow_hosts", Default: []string{},
+			Help: "Hosts that sandboxes can reach: HOST or HOST:PORT (443 unless given). None by default: then a sandbox has no network. \"*.example.com\" matches every host below that name. A host must not resolve to a private network or this machine. Everything the agent knows can be sent to an allowed host."},
+		{Key: "allow_private_hosts", Default: []string{}, Help: "The same for hosts on a private network or this machine: HOST:PORT."},
+		{Key: "inject", Default: []string{},
+			Help: "Secrets added to requests for a host: HOST[:PORT]=SECRET[/KEY]:HEADER or …:HEADER:SCHEME, such as api.example.com=openai:Authorization:Bearer. The host must be allowed by its own name. \"dreamcore secret create\" seals the secret; sandboxes never see it."},
+		{Key: "egress_mib", Default: 1024, check: between(1, maxMiB, ""), Help: "What one job may send to these hosts and receive from them, together, in MiB."},
+	}},
+	{"Previews", []Setting{
+		{Key: "preview_domain", Default: "",
+			Help: "The domain of game previews: each game gets a host name of its own below it, so that no game reaches another one. [http[s]://]DOMAIN[:PORT] as browsers see it; https unless given. Point *.DOMAIN at this machine or at the proxy in front of it, and use a domain that serves nothing else. Empty: localhost if the service listens on loopback, else none. \"off\": no previews."},
+		{Key: "preview_listen", Default: "", check: optional(address),
+			Help: "A separate address for previews, HOST:PORT. Without a domain all games share one origin there: they are still isolated from each other, but have no storage."},
+		{Key: "preview_hosts", Default: []string{},
+			Help: "Origins that games may load from and connect to besides their own files, such as [https://cdn.jsdelivr.net]: games can also send what players type there."},
+		{Key: "preview_frame_ancestors", Default: []string{}, Help: "Origins whose pages may show games in frames, such as [https://app.example.com]."},
+	}},
+}
+
+const upstreamsExample = `upstreams:
+  - name: vendor
+    kind: anthropic
+    base_url: https://api.anthropic.com   # the default
+    api_key: anthropic-api-key            # or bearer: SECRET; none: no key
+    header_timeout: 30s                   # then the next one is asked
+  - name: vertex
+    kind: vertex
+    project: my-project
+    region: us-east5                      # or global, us, eu
+    service_account: vertex               # secret create vertex JSON=- < key.json
+    models: {claude-sonnet-4-5-20250929: claude-sonnet-4-5@20250929}
+  - name: bedrock
+    kind: bedrock
+    region: us-east-1
+    aws_credentials: aws                  # a secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+                                          # and optionally AWS_SESSION_TOKEN; or
+                                          # aws_credentials_file: /path and aws_profile: default
+    models: {claude-sonnet-4-5-20250929: us.anthropic.claude-sonnet-4-5-20250929-v1:0}
+  - name: local
+    kind: anthropic
+    base_url: http://10.0.0.5:4000        # http elsewhere needs allow_http: true
+    api_key: none
+    ca_file: ""                           # certificates besides the machine's, PEM
+    models: {"*": qwen3-coder}`
