@@ -2,8 +2,8 @@
 // then flags, where later sources take precedence. It is the only package that
 // reads the environment.
 //
-// table.go has every setting with its default, check and documentation,
-// settings.go what is made of the table, config.go the struct and Load, layer.go
+// table.go lists every setting with its default, check and documentation;
+// settings.go generates from the table; config.go has the struct and Load, layer.go
 // the conversion of values, environment.go and wipe.go the environment. The other
 // files hold the settings that need more than one line to check.
 package config

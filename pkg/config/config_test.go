@@ -30,7 +30,7 @@ func load(t testing.TB, file string, environ []string, flags map[string]any) (Co
 	return Load(Sources{File: name, Environ: append([]string{"HOME=/home/someone"}, environ...), Flags: flags})
 }
 
-// everySetting has a value for each setting that is not its default, as text.
+// everySetting has a text value for each setting that differs from its default.
 var everySetting = map[string]struct {
 	text string
 	want any
@@ -58,7 +58,7 @@ var everySetting = map[string]struct {
 	"preview_frame_ancestors": {"https://app.example.com", []string{"https://app.example.com"}},
 }
 
-// byKey is a configuration as its settings.
+// byKey returns a configuration as a map of settings.
 func byKey(c Config) map[string]any {
 	m, v := map[string]any{}, reflect.ValueOf(c)
 	for i := range v.NumField() {
@@ -112,7 +112,7 @@ func TestEverySettingCanComeFromEverySource(t *testing.T) {
 	}
 }
 
-func TestARootIsADirectoryOrAnImage(t *testing.T) {
+func TestRootfsAndImageExcludeEachOther(t *testing.T) {
 	_, err := load(t, "rootfs: /srv/root\n", []string{"DREAMCORE_IMAGE=debian:12"}, nil)
 	if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), "--image and --rootfs") || dreamcore.HintOf(err) == "" {
 		t.Errorf("%v", err)
@@ -131,7 +131,7 @@ func TestTheLaterSourceWins(t *testing.T) {
 	if err != nil || c.Model != "of-the-flag" || c.MaxTurns != 6 || c.Language != "ja" || c.LogLevel != "info" {
 		t.Errorf("%+v, %v", c, err)
 	}
-	// An empty variable is none; an empty flag is a value.
+	// An empty variable counts as unset; an empty flag is a value.
 	c, err = load(t, file, []string{"DREAMCORE_MODEL="}, nil)
 	if err != nil || c.Model != "of-the-file" {
 		t.Errorf("an empty variable: %q, %v", c.Model, err)
@@ -142,7 +142,7 @@ func TestTheLaterSourceWins(t *testing.T) {
 	}
 }
 
-func TestTheUpstreamOfOtherPrograms(t *testing.T) {
+func TestUpstreamFromAnthropicBaseURL(t *testing.T) {
 	for _, tt := range []struct {
 		environ []string
 		want    string
@@ -158,7 +158,7 @@ func TestTheUpstreamOfOtherPrograms(t *testing.T) {
 	}
 }
 
-func TestSettingsInFormsOfTheirOwn(t *testing.T) {
+func TestSettingsWithSpecialForms(t *testing.T) {
 	for _, tt := range []struct {
 		file string
 		get  func(Config) any
@@ -180,7 +180,7 @@ func TestSettingsInFormsOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongIsNamedWithItsSource(t *testing.T) {
+func TestFaultsNameSettingAndSource(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		file    string
@@ -193,12 +193,12 @@ func TestWhatIsWrongIsNamedWithItsSource(t *testing.T) {
 		{name: "unknown in the environment", environ: []string{"DREAMCORE_TIMEUOT=5m"}, says: []string{"DREAMCORE_TIMEUOT"}, hint: "timeout"},
 		{name: "another case in the environment", environ: []string{"DREAMCORE_Timeout=5m"}, says: []string{"DREAMCORE_Timeout"}, hint: "timeout"},
 		{name: "unknown among the flags", flags: map[string]any{"x": "1"}, says: []string{`"x"`, "flag"}},
-		{name: "nested", file: "tools:\n  shell: true\n", says: []string{"tools", "no list"}},
+		{name: "nested", file: "tools:\n  shell: true\n", says: []string{"tools", "not a list"}},
 		{name: "a dot in a name", file: "\"tools.0\": Read\n", says: []string{`"tools.0"`}},
 		{name: "a bare number as a duration", file: "timeout: 300\n", says: []string{"timeout", "unit", "some.yaml"}},
 		{name: "the same in the environment", environ: []string{"DREAMCORE_TIMEOUT=300"}, says: []string{"timeout", "unit", "DREAMCORE_TIMEOUT"}},
 		{name: "the same in a flag", flags: map[string]any{"timeout": "300"}, says: []string{"timeout", "unit", "flag"}},
-		{name: "no duration", file: "grace: soon\n", says: []string{"grace", `"soon"`}},
+		{name: "not a duration", file: "grace: soon\n", says: []string{"grace", `"soon"`}},
 		{name: "a broken number", file: "memory_mib: 512.5\n", says: []string{"memory_mib", "512.5", "whole"}},
 		{name: "octal by accident", environ: []string{"DREAMCORE_MEMORY_MIB=0x200"}, says: []string{"memory_mib", "0x200"}},
 		{name: "a number that is too large", file: "processes: 99999999999999999999\n", says: []string{"processes"}},
@@ -208,13 +208,13 @@ func TestWhatIsWrongIsNamedWithItsSource(t *testing.T) {
 		{name: "true is no text", file: "language: true\n", says: []string{"language"}},
 		{name: "a list is no number", file: "cpus: [1]\n", says: []string{"cpus"}},
 		{name: "numbers in a list of text", file: "tools: [1, 2]\n", says: []string{"tools", "quotes"}},
-		{name: "a number is no list", file: "tools: 1\n", says: []string{"tools", "no list"}},
+		{name: "a number is no list", file: "tools: 1\n", says: []string{"tools", "not a list"}},
 		{name: "neither true nor false", file: "allow_unlimited: 1\n", says: []string{"allow_unlimited", "neither true nor false"}},
 		{name: "yes is not true", environ: []string{"DREAMCORE_ALLOW_UNLIMITED=yes"}, says: []string{"allow_unlimited", "neither true nor false"}},
 		{name: "no value", file: "max_waiting:\n", says: []string{"max_waiting", "no value"}},
-		{name: "a list at the top", file: "- a\n", says: []string{"no YAML", "some.yaml"}},
-		{name: "text at the top", file: "hello\n", says: []string{"no YAML"}},
-		{name: "a tab", file: "a:\n\tb: 1\n", says: []string{"no YAML"}},
+		{name: "a list at the top", file: "- a\n", says: []string{"not YAML", "some.yaml"}},
+		{name: "text at the top", file: "hello\n", says: []string{"not YAML"}},
+		{name: "a tab", file: "a:\n\tb: 1\n", says: []string{"not YAML"}},
 		{name: "the same setting twice", file: "listen: :1\nlisten: :2\n", says: []string{"listen"}},
 		{name: "a second document", file: "model: a\n---\nlanguage: ja\n", says: []string{"more than one document"}},
 		{name: "after the end", file: "model: a\n...\nlanguage: ja\n", says: []string{"more than one document"}},
@@ -308,14 +308,14 @@ func set(c *Config, key string, value any) {
 	}
 }
 
-func TestAnAddressWithAPasswordIsNotShown(t *testing.T) {
+func TestUpstreamWithPasswordIsNotPrinted(t *testing.T) {
 	_, err := load(t, "", []string{"ANTHROPIC_BASE_URL=htps://user:hunter2@host"}, nil)
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestTheSampleHasEverySettingWithItsDefault(t *testing.T) {
+func TestSampleHasTheDefaults(t *testing.T) {
 	sample := filepath.Join("..", "..", "testdata", "config.yaml")
 	got, err := Load(Sources{File: sample, Environ: []string{"HOME=/home/someone"}})
 	if err != nil {
@@ -401,7 +401,7 @@ func TestTheStateDirectory(t *testing.T) {
 	}
 }
 
-func TestTheFileIsLookedForInTheStateDirectory(t *testing.T) {
+func TestFileIsReadFromTheStateDirectory(t *testing.T) {
 	byFlag, byEnv := t.TempDir(), t.TempDir()
 	for dir, model := range map[string]string{byFlag: "flag", byEnv: "env"} {
 		if err := os.WriteFile(filepath.Join(dir, FileName), []byte("model: "+model+"\n"), 0o600); err != nil {
@@ -416,7 +416,7 @@ func TestTheFileIsLookedForInTheStateDirectory(t *testing.T) {
 		{Sources{Environ: environ}, "env"},
 		{Sources{Environ: environ, Flags: map[string]any{"state": byFlag}}, "flag"},
 		{Sources{Flags: map[string]any{"state": t.TempDir()}}, ""},
-		{Sources{Flags: map[string]any{"state": filepath.Join(byFlag, FileName)}}, ""}, // a file: whoever opens it says so
+		{Sources{Flags: map[string]any{"state": filepath.Join(byFlag, FileName)}}, ""}, // a file: the code that opens it reports that
 		{Sources{File: filepath.Join(byEnv, FileName), Flags: map[string]any{"state": byFlag}}, "env"},
 	} {
 		if c, err := Load(tt.src); err != nil || c.Model != tt.want {
@@ -460,7 +460,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-func TestAllowUnlimitedIsReadFromEverywhere(t *testing.T) {
+func TestAllowUnlimitedIsReadFromEverySource(t *testing.T) {
 	for name, load := range map[string]func() (Config, error){
 		"file":        func() (Config, error) { return load(t, "allow_unlimited: true\n", nil, nil) },
 		"environment": func() (Config, error) { return load(t, "", []string{"DREAMCORE_ALLOW_UNLIMITED=true"}, nil) },

@@ -10,15 +10,15 @@ import (
 	"strings"
 )
 
-// prefix of the settings in the environment. Names with testPrefix steer the
-// project's own tests.
+// prefix begins the names of settings in the environment. Names with testPrefix
+// control the tests of this project.
 const (
 	prefix     = "DREAMCORE_"
 	testPrefix = "DREAMCORE_TEST_"
 	envConfig  = "DREAMCORE_CONFIG"
 )
 
-// Names in the environment that other programs of this field share with us.
+// Variables that other programs of this field use too.
 const (
 	envBaseURL        = "ANTHROPIC_BASE_URL"
 	envAPIKey         = "ANTHROPIC_API_KEY"
@@ -29,31 +29,31 @@ const (
 	envIdentity       = "DREAMCORE_IDENTITY"
 )
 
-// secretNames are the variables with secrets, which Environ wipes.
+// secretNames are the variables that hold secrets; Environ wipes them.
 var secretNames = []string{envAPIKey, envInternalSecret, envIdentity}
 
 // IdentityCredential is the name of the systemd credential that holds the
 // identity that opens the sealed secrets.
 const IdentityCredential = "dreamcore-identity"
 
-// Environment is what commands take from the environment beside settings.
+// Environment holds what commands read from the environment besides settings.
 type Environment struct {
 	APIKey         string // the vendor's key, for setup
 	Endpoint       string // of a service, for clients
 	InternalSecret string // for clients
-	NonGVisor      string // what ALLOW_NON_GVISOR says; see NonGVisorAllowed
+	NonGVisor      string // value of ALLOW_NON_GVISOR; see NonGVisorAllowed
 	NoColor        bool
 	Term           string
-	Identity       string // that opens the sealed secrets, itself; "": it is a file
-	IdentityFile   string // from systemd's credentials; "" means the one of the state directory
+	Identity       string // the identity itself; empty if it is in a file
+	IdentityFile   string // a systemd credential; empty for the file in the state directory
 	Display        bool   // a browser can be opened
-	ConfigFile     string // instead of --config
-	GoMemoryLimit  bool   // GOMEMLIMIT is set: the runtime keeps it, and the service does not change it
-	GoProcessors   bool   // GOMAXPROCS is set: the same
-	CAFile         string // authorities that this process trusts, and sandboxes with it; "" means the machine's
+	ConfigFile     string // default of --config
+	GoMemoryLimit  bool   // GOMEMLIMIT is set: the service does not change the limit of the runtime
+	GoProcessors   bool   // GOMAXPROCS is set: the service does not change it
+	CAFile         string // certificate authorities of this process and of sandboxes; empty for the machine's
 }
 
-// ReadEnvironment picks out what it knows.
+// ReadEnvironment reads the variables that Environment describes.
 func ReadEnvironment(environ []string) Environment {
 	env := environment(environ)
 	e := Environment{
@@ -91,18 +91,18 @@ func (e Environment) NonGVisorAllowed() (bool, error) {
 	return false, invalid(nil, "set it to true, or leave it out", "%s: %q is neither true nor false", envAllowNonGVisor, e.NonGVisor)
 }
 
-// Environ is the environment of this process, for Load and ReadEnvironment.
-// Secrets in it are there for the first caller only: children do not inherit
-// them, and they are overwritten in the memory that /proc/PID/environ shows.
-// The caller keeps what it was given from others with WithoutSecrets. An error
-// says that some could not be overwritten.
+// Environ returns the environment of this process, for Load and ReadEnvironment.
+// Only the first call returns secrets: it removes them from the environment that
+// children inherit and overwrites them in the memory that /proc/PID/environ shows.
+// Callers must use WithoutSecrets before they pass the result on. It returns an
+// error if some secrets could not be overwritten.
 func Environ() (environ []string, err error) {
 	environ = os.Environ()
 	if len(WithoutSecrets(environ)) == len(environ) {
 		return environ, nil
 	}
 	for _, name := range secretNames {
-		_ = os.Unsetenv(name) // it fails for impossible names only
+		_ = os.Unsetenv(name) // fails only for invalid names
 	}
 	return environ, wipeEnvironment()
 }
@@ -125,9 +125,9 @@ func environment(environ []string) map[string]string {
 	return m
 }
 
-// environmentSettings are the settings in env. An empty value is no value. A
-// name with our prefix that is no setting is a fault: it is a slip of the pen
-// that would otherwise go unnoticed.
+// environmentSettings returns the settings in env. An empty value counts as unset.
+// A name with our prefix that is not a setting is a fault: a typing error would
+// otherwise go unnoticed.
 func environmentSettings(env map[string]string, known map[string]any) (l layer, faults []string) {
 	m, names := map[string]any{}, map[string]string{}
 	if v := env[envBaseURL]; v != "" {
@@ -149,15 +149,14 @@ func environmentSettings(env map[string]string, known map[string]any) (l layer, 
 	return layer{values: m, source: func(key string) string { return names[key] + " in the environment" }}, faults
 }
 
-// Lookup returns a function that looks up one variable, as os.Getenv does.
+// Lookup returns a function like os.Getenv for environ.
 func Lookup(environ []string) func(string) string {
 	env := environment(environ)
 	return func(name string) string { return env[name] }
 }
 
-// Invoker returns the user who runs this process by sudo, and their group. ok
-// is false when it was not started so; only root is believed to be somebody
-// else.
+// Invoker returns the user and the group that started this process through sudo.
+// ok is false if it was not started through sudo, or does not run as root.
 func Invoker(environ []string) (uid, gid int, ok bool) {
 	if os.Geteuid() != 0 {
 		return 0, 0, false

@@ -47,7 +47,7 @@ func TestReadEnvironment(t *testing.T) {
 	}
 }
 
-func TestAnotherEngineIsAllowedInAnyWordForYes(t *testing.T) {
+func TestAllowNonGVisorAcceptsWordsForYesAndNo(t *testing.T) {
 	for word, want := range map[string]bool{
 		"1": true, "true": true, "TRUE": true, "True": true, "yes": true, "on": true, " true\n": true, "y": true, "t": true,
 		"": false, "0": false, "false": false, "No": false, "off": false, " ": false,
@@ -64,7 +64,7 @@ func TestAnotherEngineIsAllowedInAnyWordForYes(t *testing.T) {
 	}
 }
 
-func TestVariablesOfOthersAreNoSettings(t *testing.T) {
+func TestOtherVariablesAreIgnored(t *testing.T) {
 	if _, err := load(t, "", []string{"DREAMCORE_TEST_BINARY=/x", "DREAMCORE_CONFIG=/c", "XDREAMCORE_Y=1", "PATH=/bin"}, nil); err != nil {
 		t.Error(err)
 	}
@@ -77,7 +77,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-func TestOnlyRootIsBelievedToBeAnother(t *testing.T) {
+func TestInvokerNeedsRoot(t *testing.T) {
 	root := os.Geteuid() == 0
 	for name, tt := range map[string]struct {
 		environ  []string

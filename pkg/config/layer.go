@@ -23,14 +23,14 @@ import (
 // tag names the setting of a field of Config.
 const tag = "koanf"
 
-// layer is one place that settings come from.
+// layer is one source of settings.
 type layer struct {
 	values map[string]any          // by key
 	source func(key string) string // "in FILE", for errors
 }
 
-// typed returns the values as Config has them, without those that are not
-// settings or have no value of the right type: these are told as faults.
+// typed returns the values with the types of Config. Unknown settings and values
+// of a wrong type are left out and returned as faults.
 func (l layer) typed() (values map[string]any, faults []string) {
 	types := settingTypes()
 	values = map[string]any{}
@@ -50,7 +50,7 @@ func (l layer) typed() (values map[string]any, faults []string) {
 	return values, faults
 }
 
-// settingTypes are the types of all settings by key.
+// settingTypes returns the type of each setting by key.
 func settingTypes() map[string]reflect.Type {
 	types := map[string]reflect.Type{}
 	for f := range reflect.TypeFor[Config]().Fields() {
@@ -59,9 +59,8 @@ func settingTypes() map[string]reflect.Type {
 	return types
 }
 
-// convert makes v a value of type t, if that is what its writer meant. The
-// environment and flags have text only, so text may be any type; nothing else
-// is bent: 2.5 is no 2, and true is no 1.
+// convert converts v to type t. The environment and flags have text only, so text
+// converts to every type. Nothing else is coerced: 2.5 is not 2, and true is not 1.
 func convert(v any, t reflect.Type) (any, error) {
 	text, isText := v.(string)
 	switch {
@@ -79,7 +78,7 @@ func convert(v any, t reflect.Type) (any, error) {
 		return words(v)
 	case t.Kind() == reflect.String:
 		if !isText {
-			return nil, fmt.Errorf("%v is no text; put it into quotes", v)
+			return nil, fmt.Errorf("%v is not text; put it into quotes", v)
 		}
 		return text, nil
 	case t.Kind() == reflect.Bool:
@@ -92,8 +91,7 @@ func convert(v any, t reflect.Type) (any, error) {
 	return nil, fmt.Errorf("a setting of type %v cannot be read", t)
 }
 
-// duration takes durations with a unit only: a bare number could mean seconds
-// to one and nanoseconds to another.
+// duration requires a unit: a bare number could mean seconds or nanoseconds.
 func duration(v any) (any, error) {
 	if d, ok := v.(time.Duration); ok {
 		return d, nil
@@ -103,7 +101,7 @@ func duration(v any) (any, error) {
 			return d, nil
 		}
 	}
-	return nil, fmt.Errorf("%q is no duration: write it with its unit, like 90s", fmt.Sprint(v))
+	return nil, fmt.Errorf("%q is not a duration: write it with its unit, like 90s", fmt.Sprint(v))
 }
 
 func list(v any) (any, error) {
@@ -121,12 +119,12 @@ func list(v any) (any, error) {
 		for _, item := range v {
 			s, ok := item.(string)
 			if !ok {
-				return nil, fmt.Errorf("%v is no text; put it into quotes", item)
+				return nil, fmt.Errorf("%v is not text; put it into quotes", item)
 			}
 			items = append(items, s)
 		}
 	default:
-		return nil, fmt.Errorf("%v is no list: write [a, b]", v)
+		return nil, fmt.Errorf("%v is not a list: write [a, b]", v)
 	}
 	return items, nil
 }
@@ -150,7 +148,7 @@ func integer(v any) (any, error) {
 			return n, nil
 		}
 	}
-	return nil, fmt.Errorf("%q is no whole number", fmt.Sprint(v))
+	return nil, fmt.Errorf("%q is not a whole number", fmt.Sprint(v))
 }
 
 func number(v any) (any, error) {
@@ -164,11 +162,10 @@ func number(v any) (any, error) {
 			return f, nil
 		}
 	}
-	return nil, fmt.Errorf("%q is no number", fmt.Sprint(v))
+	return nil, fmt.Errorf("%q is not a number", fmt.Sprint(v))
 }
 
-// readFile reads the file that is named, or else the one in the state
-// directory, where there is one.
+// readFile reads the named file, or the one in the state directory if it exists.
 func readFile(named, state string) (layer, error) {
 	file := named
 	if file == "" {
@@ -181,7 +178,7 @@ func readFile(named, state string) (layer, error) {
 	case named == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)):
 		return l, nil
 	case named == "" && errors.Is(err, fs.ErrPermission):
-		return l, nil // a state directory of root's; commands for it say so themselves
+		return l, nil // a state directory of root: commands that need it report that
 	default:
 		return l, invalid(err, "name a readable YAML file with --config", "the configuration %s cannot be read", file)
 	}
@@ -189,13 +186,13 @@ func readFile(named, state string) (layer, error) {
 		return l, invalid(nil, "remove the line --- and what follows it", "the configuration %s has more than one document", file)
 	}
 	if l.values, err = yaml.Parser().Unmarshal(raw); err != nil {
-		return l, invalid(err, "write one setting on each line, like timeout: 5m", "the configuration %s is no YAML", file)
+		return l, invalid(err, "write one setting on each line, like timeout: 5m", "the configuration %s is not YAML", file)
 	}
 	return l, nil
 }
 
-// severalDocuments tells whether something stands before and after the mark
-// between two documents: the parser would silently leave out the second.
+// severalDocuments reports whether raw has content before and after a document
+// marker: the parser would silently ignore the second document.
 func severalDocuments(raw []byte) bool {
 	content, ended := false, false
 	for line := range bytes.Lines(raw) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestEverySettingIsTakenUpOrNamed changes each setting alone.
-func TestEverySettingIsTakenUpOrNamed(t *testing.T) {
+// TestEverySettingIsLiveOrNeedsRestart changes each setting alone.
+func TestEverySettingIsLiveOrNeedsRestart(t *testing.T) {
 	var old Config
 	fields := reflect.TypeFor[Config]()
 	live := liveSettings()
@@ -32,7 +32,7 @@ func TestEverySettingIsTakenUpOrNamed(t *testing.T) {
 		taken := reflect.DeepEqual(old.TakeUp(next), next)
 		named := slices.Equal(old.NeedRestart(next), []string{name})
 		if taken == named || taken != live[name] {
-			t.Errorf("%s: taken up %t, named %q", name, taken, old.NeedRestart(next))
+			t.Errorf("%s: taken up %t, needs restart: %q", name, taken, old.NeedRestart(next))
 		}
 	}
 	if got := old.NeedRestart(old); got != nil {

@@ -11,18 +11,17 @@ import (
 // PreviewOff is the value of preview_domain that turns previews off.
 const PreviewOff = "off"
 
-// PreviewDomain is the setting preview_domain in its parts.
+// PreviewDomain is preview_domain, split into its parts.
 type PreviewDomain struct {
 	Scheme string // http or https
 	Name   string
-	Port   string // "" is none given
+	Port   string // empty if unset
 }
 
-// localhost is the one domain that is served without TLS unless told otherwise.
+// localhost is the only domain whose default scheme is http.
 const localhost = "localhost"
 
-// Domain returns the parts of preview_domain; ok is false where it names no
-// domain.
+// Domain returns the parts of preview_domain; ok is false if it names no domain.
 func (c Config) Domain() (d PreviewDomain, ok bool) {
 	if c.PreviewDomain == "" || c.PreviewDomain == PreviewOff {
 		return d, false
@@ -51,14 +50,14 @@ func parseDomain(s string) (d PreviewDomain, ok bool) {
 	return d, (d.Scheme == "http" || d.Scheme == "https") && isDomain(d.Name)
 }
 
-// previewFaults are those of the settings of previews.
+// previewFaults returns the faults of the settings of previews.
 func (c Config) previewFaults() (faults []string) {
 	_, ok := c.Domain()
 	if !ok && c.PreviewDomain != "" && c.PreviewDomain != PreviewOff {
 		faults = append(faults, fmt.Sprintf("preview_domain: %q must be [http[s]://]DOMAIN[:PORT] in lower case, or off", c.PreviewDomain))
 	}
 	if c.PreviewListen != "" && c.PreviewDomain == PreviewOff {
-		faults = append(faults, "preview_listen and preview_domain: one says where previews are, the other that there are none")
+		faults = append(faults, "preview_listen sets an address for previews, but preview_domain turns them off")
 	}
 	for _, h := range c.PreviewHosts {
 		if !isSource(h, "https", "http", "wss", "ws") {
@@ -76,7 +75,7 @@ func (c Config) previewFaults() (faults []string) {
 // maxDomain leaves room for the label of a game in a host name of 253 bytes.
 const maxDomain = 253 - 27
 
-// isDomain tells whether s is a name of the DNS in lower case, and no address.
+// isDomain reports whether s is a lower-case DNS name and not an IP address.
 func isDomain(s string) bool {
 	if s == "" || len(s) > maxDomain || net.ParseIP(s) != nil {
 		return false
@@ -87,13 +86,13 @@ func isDomain(s string) bool {
 			return false
 		}
 	}
-	// Browsers take a name whose last label is a number for an address.
+	// Browsers treat a name whose last label is a number as an address.
 	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
 }
 
-// isSource tells whether s is a host or an origin as a content security policy
-// names it: [SCHEME://][*.]HOST[:PORT]. It ends up in a header, so nothing
-// else is let through.
+// isSource reports whether s is a source of a content security policy:
+// [SCHEME://][*.]HOST[:PORT]. It becomes part of a header, so nothing else is
+// accepted.
 func isSource(s string, schemes ...string) bool {
 	scheme, rest, given := strings.Cut(s, "://")
 	if !given {

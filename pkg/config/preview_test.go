@@ -2,7 +2,7 @@ package config
 
 import "testing"
 
-func TestASourceCannotAddToTheHeaderThatItEndsUpIn(t *testing.T) {
+func TestPreviewSourcesCannotInjectHeaders(t *testing.T) {
 	for s, want := range map[string]bool{
 		"cdn.example.com": true, "https://cdn.example.com": true, "*.example.com": true, "wss://a.b:8443": true, "http://127.0.0.1:8080": true, "localhost:3000": true,
 		"a.b; script-src *": false, "a.b;": false, "a.b, *": false, "a.b\r\nX: y": false, "a.b 'self'": false, "*": false, "*.": false, "a.b/x": false, "a.b?x": false,
@@ -14,7 +14,7 @@ func TestASourceCannotAddToTheHeaderThatItEndsUpIn(t *testing.T) {
 	}
 }
 
-func TestTheDomainOfPreviewsHasItsParts(t *testing.T) {
+func TestPreviewDomainIsParsed(t *testing.T) {
 	for s, want := range map[string]PreviewDomain{
 		"games.example.com":           {"https", "games.example.com", ""},
 		"games.example.com:8443":      {"https", "games.example.com", "8443"},

@@ -12,7 +12,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// Bounds of sandbox_env. The kernel takes 128 KiB in one variable.
+// Limits of sandbox_env. The kernel allows 128 KiB for one variable.
 const (
 	maxVariables     = 64
 	maxVariableName  = 128
@@ -22,15 +22,14 @@ const (
 // Variables is an environment: values by name.
 type Variables map[string]string
 
-// variables reads the environment of sandboxes: as YAML has it, or as text from
-// the environment, which is the same as JSON. Values are not in the errors:
-// they may be secrets by mistake.
+// variables reads sandbox_env: a YAML mapping, or JSON text from the environment.
+// Errors do not contain values: they may be secrets by mistake.
 func variables(v any) (any, error) {
 	const form = `write {NAME: "value"}`
 	if text, ok := v.(string); ok {
 		var m map[string]any
 		if strings.TrimSpace(text) != "" && json.Unmarshal([]byte(text), &m) != nil {
-			return nil, errors.New(`it is no object in JSON form: write {"NAME": "value"}`)
+			return nil, errors.New(`it is not a JSON object: write {"NAME": "value"}`)
 		}
 		v = m
 	}
@@ -39,18 +38,18 @@ func variables(v any) (any, error) {
 		if set, ok := v.(map[string]string); ok {
 			return Variables(set), nil
 		}
-		return nil, errors.New("it is no map: " + form)
+		return nil, errors.New("it is not a map: " + form)
 	}
 	set := make(Variables, len(m))
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		if set[name], ok = m[name].(string); !ok {
-			return nil, fmt.Errorf("the value of %q is no text; put it into quotes", name)
+			return nil, fmt.Errorf("the value of %q is not text; put it into quotes", name)
 		}
 	}
 	return set, nil
 }
 
-// variableFaults are what is wrong with sandbox_env.
+// variableFaults returns the faults of sandbox_env.
 func (c Config) variableFaults() (faults []string) {
 	if len(c.SandboxEnv) > maxVariables {
 		return []string{fmt.Sprintf("sandbox_env: at most %d variables", maxVariables)}
@@ -59,9 +58,9 @@ func (c Config) variableFaults() (faults []string) {
 		value := c.SandboxEnv[name]
 		switch {
 		case !isVariable(name):
-			faults = append(faults, fmt.Sprintf("sandbox_env: %.140q is no name of a variable: write letters, digits and _, at most %d, no digit first", name, maxVariableName))
+			faults = append(faults, fmt.Sprintf("sandbox_env: %.140q is not a variable name: use letters, digits and _, at most %d, no digit first", name, maxVariableName))
 		case agent.Owns(name):
-			faults = append(faults, fmt.Sprintf("sandbox_env: %s belongs to the agent's own environment, take another name", name))
+			faults = append(faults, fmt.Sprintf("sandbox_env: %s belongs to the agent's own environment, use another name", name))
 		case len(value) > maxVariableBytes || !utf8.ValidString(value) || strings.ContainsRune(value, 0):
 			faults = append(faults, fmt.Sprintf("sandbox_env: the value of %s must be UTF-8 text without NUL of at most %d bytes", name, maxVariableBytes))
 		}
@@ -76,7 +75,7 @@ func isVariable(name string) bool {
 	return strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == ""
 }
 
-// SandboxEnviron is sandbox_env as programs get it, "NAME=value", in order.
+// SandboxEnviron returns sandbox_env as "NAME=value", sorted by name.
 func (c Config) SandboxEnviron() []string {
 	var environ []string
 	for _, name := range slices.Sorted(maps.Keys(c.SandboxEnv)) {

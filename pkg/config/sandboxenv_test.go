@@ -35,14 +35,14 @@ func TestFaultsOfVariablesNameThemAndNoValue(t *testing.T) {
 		many += fmt.Sprintf("  A%d: x\n", i)
 	}
 	for file, want := range map[string]string{
-		"sandbox_env: {A: 7}":                             `the value of "A" is no text`,
-		"sandbox_env: {A: [" + value + "]}":               `the value of "A" is no text`,
-		"sandbox_env: {A: }":                              `the value of "A" is no text`,
-		"sandbox_env: {A: {B: c}}":                        `the value of "A" is no text`,
-		"sandbox_env: [A=" + value + "]":                  "it is no map",
-		"sandbox_env: A=" + value:                         "it is no object in JSON form",
-		"sandbox_env: 7":                                  "it is no map",
-		"sandbox_env: {A-B: " + value + "}":               "is no name of a variable",
+		"sandbox_env: {A: 7}":                             `the value of "A" is not text`,
+		"sandbox_env: {A: [" + value + "]}":               `the value of "A" is not text`,
+		"sandbox_env: {A: }":                              `the value of "A" is not text`,
+		"sandbox_env: {A: {B: c}}":                        `the value of "A" is not text`,
+		"sandbox_env: [A=" + value + "]":                  "it is not a map",
+		"sandbox_env: A=" + value:                         "it is not a JSON object",
+		"sandbox_env: 7":                                  "it is not a map",
+		"sandbox_env: {A-B: " + value + "}":               "is not a variable name",
 		"sandbox_env: {HOME: " + value + "}":              "HOME belongs to the agent's own environment",
 		"sandbox_env: {ANTHROPIC_API_KEY: " + value + "}": "ANTHROPIC_API_KEY belongs",
 		"sandbox_env: {CLAUDE_CODE_MAX_RETRIES: '9'}":     "CLAUDE_CODE_MAX_RETRIES belongs",
@@ -56,7 +56,7 @@ func TestFaultsOfVariablesNameThemAndNoValue(t *testing.T) {
 	}
 }
 
-func TestNoVariableOfTheAgentIsTheOperators(t *testing.T) {
+func TestSandboxEnvCannotSetTheAgentsOwnVariables(t *testing.T) {
 	own := agent.Config{Home: "/home/agent", Socket: "/run/api.sock"}.Command("/data", "token", agent.Session{}).Env
 	own = append(own, (&egress.Socket{}).Environment("/run")...)
 	own = append(own, "LD_PRELOAD=", "BASH_ENV=", "ENV=", "NODE_OPTIONS=", "SSL_CERT_FILE=", "all_proxy=", "DREAMCORE_STATE=", "MODAL_INTERNAL_SECRET=", "TERM=", "LC_ALL=")

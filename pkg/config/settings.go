@@ -43,7 +43,7 @@ func Settings() []Setting {
 	return all
 }
 
-// LookupSetting returns the setting with this key. It panics if there is none.
+// LookupSetting returns the setting with this key. It panics for an unknown key.
 func LookupSetting(key string) Setting {
 	for _, s := range Settings() {
 		if s.Key == key {
@@ -64,7 +64,7 @@ func (c Config) value(key string) any {
 	panic("no setting " + key)
 }
 
-// checks returns what is wrong with single settings.
+// checks returns the faults of single settings.
 func (c Config) checks() (faults []string) {
 	for _, s := range Settings() {
 		if s.check == nil {

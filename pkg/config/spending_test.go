@@ -23,7 +23,7 @@ func TestBudgetsAreReadExactly(t *testing.T) {
 	}
 }
 
-func TestBudgetsThatCannotBeMeantAreRefused(t *testing.T) {
+func TestInvalidBudgetsAreRefused(t *testing.T) {
 	for _, bad := range []string{"BUDGET_JOB_USD=-1", "BUDGET_DAY_USD=NaN", "BUDGET_DAY_USD=1e12", "BUDGET_DAY_USD=0.0000001", "BUDGET_JOB_TOKENS=-1", "USER_REQUESTS=-1", "PRICES=m in=1", "USAGE_DAYS=0", "AUDIT_MIB=0"} {
 		_, err := Load(Sources{Environ: []string{"HOME=" + t.TempDir(), "DREAMCORE_STATE=" + t.TempDir(), "DREAMCORE_" + bad}})
 		key, _, _ := strings.Cut(strings.ToLower(bad), "=")

@@ -11,9 +11,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 )
 
-// upstreams reads the list of upstreams: as YAML has it, or as text from the
-// environment, which is the same as JSON. Each field has the type that its
-// writer meant, and no field is unknown.
+// upstreams reads the list of upstreams: a YAML list, or JSON text from the
+// environment. Unknown fields and fields of a wrong type are errors.
 func upstreams(v any) (any, error) {
 	if text, ok := v.(string); ok {
 		if strings.TrimSpace(text) == "" {
@@ -21,13 +20,13 @@ func upstreams(v any) (any, error) {
 		}
 		var list []any
 		if json.Unmarshal([]byte(text), &list) != nil {
-			return nil, errors.New(`it is no list in JSON form: write [{"name": "vertex", "kind": "vertex", …}]`)
+			return nil, errors.New(`it is not a JSON list: write [{"name": "vertex", "kind": "vertex", …}]`)
 		}
 		v = list
 	}
 	items, ok := v.([]any)
 	if !ok {
-		return nil, errors.New("it is no list: begin each upstream with a line \"- name: …\"")
+		return nil, errors.New("it is not a list: begin each upstream with a line \"- name: …\"")
 	}
 	entries, faults := make([]upstream.Entry, len(items)), []string(nil)
 	for i, item := range items {
@@ -49,7 +48,7 @@ func upstreams(v any) (any, error) {
 	return entries, nil
 }
 
-// decodeFault is what a decoder found, on one line.
+// decodeFault returns the findings of a decoder on one line.
 func decodeFault(err error) string {
 	var lines []string
 	for line := range strings.Lines(err.Error()) {

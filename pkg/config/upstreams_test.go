@@ -43,8 +43,8 @@ upstreams:
 
 func TestUpstreamsWithFaultsAreRefused(t *testing.T) {
 	for file, want := range map[string][]string{
-		"upstreams: x":                                              {"it is no list"},
-		"upstreams: {name: x}":                                      {"it is no list"},
+		"upstreams: x":                                              {"list"},
+		"upstreams: {name: x}":                                      {"list"},
 		"upstreams: [x]":                                            {"number 1:"},
 		"upstreams: [{nme: x, api_key: 7}]":                         {"number 1:", "nme", "api_key"},
 		"upstreams: [{name: x, KIND: vertex}]":                      {"KIND"},

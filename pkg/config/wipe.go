@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// maxEnvironment is more than the kernel lets an environment be.
+// maxEnvironment exceeds what the kernel allows for an environment, in bytes.
 const maxEnvironment = 64 << 20
 
-// wipeEnvironment overwrites the values of secrets in the block of variables
-// that the kernel has put onto the stack. The runtime works on a copy of it,
-// so that Unsetenv changes nothing there, and other processes read it.
+// wipeEnvironment overwrites the values of secrets in the block of variables that
+// the kernel put on the stack. The runtime works on a copy, so Unsetenv changes
+// nothing there, and other processes can read the block.
 func wipeEnvironment() (err error) {
 	start, end, err := environmentBlock()
 	if err != nil {
@@ -44,7 +44,7 @@ func wipeEnvironment() (err error) {
 	return nil
 }
 
-// environmentBlock is where the variables begin and end: proc_pid_stat(5).
+// environmentBlock returns the bounds of the variables in memory: proc_pid_stat(5).
 func environmentBlock() (start, end int64, err error) {
 	raw, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
@@ -61,7 +61,7 @@ func environmentBlock() (start, end int64, err error) {
 		end, err = strconv.ParseInt(fields[envEnd-afterName], 10, 64)
 	}
 	if err == nil && (start <= 0 || end < start || end-start > maxEnvironment) {
-		err = errors.New("/proc/self/stat does not tell where the environment is")
+		err = errors.New("/proc/self/stat has no valid bounds of the environment")
 	}
 	return start, end, err
 }

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestSecretsAreTakenOutOfTheEnvironment(t *testing.T) {
+func TestEnvironBlockIsWiped(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = []string{
 		"FIRST=1", "ANTHROPIC_API_KEY=sk-canary", "DREAMCORE_TEST_WIPE=1", "MODAL_INTERNAL_SECRET=canary = internal",
