@@ -199,6 +199,7 @@ func newRootCmd(a *app) *cobra.Command {
 	addGroup(root, "operate", "Operate", newPsCmd(a), newSandboxCmd(a), newUsageCmd(a), newAuditCmd(a),
 		newSecretCmd(a), newPromptsCmd(a), newImageCmd(a), newBackupCmd(a), newRestoreCmd(a))
 	root.AddCommand(newVersionCmd(a))
+	root.SetHelpCommand(newHelpCmd(a))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

@@ -164,7 +164,8 @@ var sections = []section{
 	}},
 }
 
-const upstreamsExample = `upstreams:
+const upstreamsExample = `model: claude-sonnet-4-5-20250929       # what the agent requests
+upstreams:
   - name: vendor
     kind: anthropic
     base_url: https://api.anthropic.com   # the default

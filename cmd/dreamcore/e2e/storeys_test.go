@@ -17,7 +17,7 @@ const module = "github.com/notef-neighbor/dreamcore/"
 // imports packages of lower storeys, and those of its own storey that alongside
 // lists. CONTRIBUTING.md draws the same picture.
 var storeys = [][]string{
-	{"pkg/dreamcore", "pkg/system"},
+	{"pkg/dreamcore", "pkg/system", "pkg/docs"},
 	{"pkg/store"},
 	{"pkg/sandbox", "pkg/model"},
 	{"pkg/work"},

@@ -12,8 +12,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
 )
 
-func TestTheREADMEHasEveryEndpointAndNoOther(t *testing.T) {
-	raw, err := os.ReadFile("../../../README.md")
+func TestDocumentationHasEveryEndpointAndNoOther(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func TestTheREADMEHasEveryEndpointAndNoOther(t *testing.T) {
 		told = append(told, m[1]+" "+m[2])
 	}
 	for _, e := range (&Server{}).endpoints() {
-		if !strings.Contains(e.name, "/") { // see TestOPERATIONSHasEveryEndpointOfJobs
+		if !strings.Contains(e.name, "/") { // see TestDocumentationHasEveryEndpointOfJobs
 			there = append(there, e.methods[0]+" "+e.name)
 		}
 	}
@@ -34,7 +34,7 @@ func TestTheREADMEHasEveryEndpointAndNoOther(t *testing.T) {
 	slices.Sort(told)
 	slices.Sort(there)
 	if !slices.Equal(slices.Compact(told), there) {
-		t.Errorf("the README tells of %v, there are %v", told, there)
+		t.Errorf("api.md documents %v, the server has %v", told, there)
 	}
 }
 
@@ -69,8 +69,8 @@ func TestEndpointsAnswerInAllAddressForms(t *testing.T) {
 	}
 }
 
-func TestOPERATIONSHasEveryEndpointOfJobs(t *testing.T) {
-	raw, err := os.ReadFile("../../../.github/OPERATIONS.md")
+func TestDocumentationHasEveryEndpointOfJobs(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}

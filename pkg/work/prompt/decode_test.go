@@ -121,9 +121,9 @@ func TestNamesOfEndpoints(t *testing.T) {
 	}
 }
 
-// TestTheExampleOfThePagesParses reads the file that OPERATIONS.md shows.
+// TestTheExampleOfThePagesParses parses the file that api.md shows.
 func TestTheExampleOfThePagesParses(t *testing.T) {
-	page, err := os.ReadFile("../../../.github/OPERATIONS.md")
+	page, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
