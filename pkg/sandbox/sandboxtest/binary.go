@@ -36,10 +36,14 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// Need skips the test for want of something on the machine, or fails it where
-// skips are forbidden.
+// Need skips the test if the machine lacks something, or fails it where skips are
+// forbidden. A test that needs anything of the machine is not a unit test, so
+// -short skips it too.
 func Need(t testing.TB, ok bool, what string) {
 	t.Helper()
+	if testing.Short() {
+		t.Skipf("needs %s, and -short is set", what)
+	}
 	if ok {
 		return
 	}
