@@ -14,7 +14,7 @@ import (
 // each upstream has a name for the model that the agent asks for.
 func TestDocumentedUpstreamsAreValid(t *testing.T) {
 	found := 0
-	for _, page := range []string{"../../README.md", "../../.github/OPERATIONS.md", "../../.github/SECURITY.md"} {
+	for _, page := range []string{"../docs/model.md", "../docs/configure.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
