@@ -24,8 +24,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// arena is a service with a victim, an upstream that takes down what it gets,
-// and baits where nothing of a sandbox may reach.
+// arena is a service with a running job of another user as the target, an upstream
+// that records its requests, and canaries where no sandbox may reach.
 type arena struct {
 	t    *testing.T
 	h    *host
@@ -33,21 +33,21 @@ type arena struct {
 	api  *recorder
 	told *strings.Replacer
 
-	secret  []bait // must never be found
-	control string // is within reach of everybody
-	answer  string // what the model says when it is asked for a control
+	secret  []canaryText // must never be found
+	control string       // is within reach of everybody
+	answer  string       // what the model says when it is asked for a control
 	victim  chan struct{}
 }
 
-// random is a text that is nowhere else.
+// random returns a text that occurs nowhere else.
 func random() string {
 	raw := make([]byte, 24)
 	_, _ = rand.Read(raw)
 	return hex.EncodeToString(raw)
 }
 
-// recorder is the model API: a real server that wants the key, keeps all
-// else of what it is asked, and is itself as careless as can be with the key.
+// recorder is the model API: a real server that requires the key, records the
+// rest of each request, and repeats the key in its answers.
 type recorder struct {
 	*httptest.Server
 	t       *testing.T
@@ -58,7 +58,7 @@ type recorder struct {
 	seen bytes.Buffer
 }
 
-// sendable are the headers that a request of the gateway may have.
+// sendable lists the headers that a request of the gateway may have.
 var sendable = []string{"Accept", "Accept-Encoding", "Anthropic-Beta", "Anthropic-Version", "Content-Length", "Content-Type", "User-Agent", "X-Api-Key"}
 
 func (r *recorder) ServeHTTP(w http.ResponseWriter, q *http.Request) {
@@ -108,7 +108,7 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	fmt.Fprintf(w, `{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":%q}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}`, text)
 }
 
-// take returns what has been asked since the last time.
+// take returns the requests since the last call.
 func (r *recorder) take() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,8 +116,8 @@ func (r *recorder) take() []byte {
 	return bytes.Clone(r.seen.Bytes())
 }
 
-// newArena sets everything up. What of it is on the host outside of the test's
-// own directory goes with the test.
+// newArena sets everything up. The end of the test removes its files outside of
+// the test's own directory.
 func newArena(t *testing.T) *arena {
 	t.Helper()
 	a := &arena{t: t, h: newHost(t), control: "control-" + random(), answer: "answer-" + random(), victim: make(chan struct{})}
@@ -133,8 +133,8 @@ func newArena(t *testing.T) *arena {
 	environment := "env-" + random()
 	h.env = append(h.env, "ANTHROPIC_BASE_URL="+a.api.URL, "OPERATORS_OWN="+environment,
 		"DREAMCORE_DISK_MIB=48", "DREAMCORE_MEMORY_MIB=384", "DREAMCORE_TIMEOUT=40m", "DREAMCORE_LOG_LEVEL=debug", "DREAMCORE_MAX_SANDBOXES=4", "DREAMCORE_MIN_FREE_MIB=0")
-	a.bait("the API key", key)
-	a.bait("the environment of the service", environment)
+	a.canaryText("the API key", key)
+	a.canaryText("the environment of the service", environment)
 	told := []string{"%STATE%", h.state, "%BOB%", bob, "%BOBPROJECT%", otherProject}
 	for name, parent := range map[string]string{"%HOST%": "/var/tmp", "%ROOT%": "/root"} {
 		dir, err := os.MkdirTemp(parent, "host-")
@@ -149,7 +149,7 @@ func newArena(t *testing.T) *arena {
 			}
 		}
 		told = append(told, name, dir)
-		a.bait("a file in "+parent, text)
+		a.canaryText("a file in "+parent, text)
 	}
 	if err := os.WriteFile(filepath.Join(h.state, "volumes/dreamcore-global/control"), []byte(a.control), 0o644); err != nil {
 		t.Fatal(err)
@@ -161,24 +161,24 @@ func newArena(t *testing.T) *arena {
 		if err != nil || !found {
 			t.Fatalf("the identity in %s: %v", name, err)
 		}
-		a.bait("the identity", strings.TrimSpace(secret))
+		a.canaryText("the identity", strings.TrimSpace(secret))
 	}
 	if len(identities) == 0 {
 		t.Fatal("there is no identity")
 	}
 	a.s = h.serve()
-	a.bait("the internal secret", a.s.secret)
+	a.canaryText("the internal secret", a.s.secret)
 	here, _ := url.Parse(a.s.url)
 	there, _ := url.Parse(a.api.URL)
 	told = append(told, "%PID%", strconv.Itoa(a.s.cmd.Process.Pid), "%PORT%", here.Port(), "%UPSTREAM%", there.Port())
 	a.told = strings.NewReplacer(told...)
-	a.startVictim()
+	a.startTarget()
 	return a
 }
 
-func (a *arena) bait(name, text string) { a.secret = append(a.secret, newBait(name, text)) }
+func (a *arena) canaryText(name, text string) { a.secret = append(a.secret, newCanary(name, text)) }
 
-// install puts a program of ours in the agent's place.
+// install replaces the agent by a program of the tests.
 func (a *arena) install(source string) {
 	a.t.Helper()
 	exe := filepath.Join(a.t.TempDir(), "agent")
@@ -196,9 +196,9 @@ func (a *arena) install(source string) {
 	}
 }
 
-// startVictim begins the other user's job, which lasts until the arena ends,
-// with a file, a token and an environment of its own to steal.
-func (a *arena) startVictim() {
+// startTarget starts the other user's job, which runs until the arena ends, with
+// a file, a token and an environment to steal.
+func (a *arena) startTarget() {
 	a.t.Helper()
 	file, ready := "bob-"+random(), projectFile(a.h, bob, otherProject, "token.txt")
 	script := fmt.Sprintf("# victim\nprintf %s >secret.txt; cp secret.txt ~/secret.txt; cp secret.txt /tmp/secret.txt; printf %%s \"$TOKEN\" >token.new; mv token.new token.txt; exec sleep 1700", file)
@@ -218,8 +218,8 @@ func (a *arena) startVictim() {
 			a.t.Fatalf("the victim does not start\n%s", a.s.log)
 		}
 	}
-	a.bait("a file of the other user", file)
-	a.bait("the token of the other job", strings.TrimPrefix(string(token), "sk-dreamcore-"))
+	a.canaryText("a file of the other user", file)
+	a.canaryText("the token of the other job", strings.TrimPrefix(string(token), "sk-dreamcore-"))
 }
 
 // generate runs a job and returns its whole stream.
@@ -240,8 +240,8 @@ func (a *arena) generate(ctx context.Context, user, project, prompt string) ([]b
 	return io.ReadAll(resp.Body)
 }
 
-// run runs a script as a job of a user and returns what came out, by where it
-// came out.
+// run runs a script as a job of a user and returns its outputs by where they came
+// from.
 func (a *arena) run(user, text string) map[string][]byte {
 	a.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
@@ -258,7 +258,7 @@ func (a *arena) run(user, text string) map[string][]byte {
 	return out
 }
 
-// outputs are the outputs of scripts in a stream, decoded.
+// outputs returns the decoded outputs of scripts in a stream.
 func outputs(stream []byte) (all []byte) {
 	for line := range bytes.Lines(stream) {
 		data, _ := bytes.CutPrefix(line, []byte("data: "))
@@ -270,8 +270,8 @@ func outputs(stream []byte) (all []byte) {
 	return all
 }
 
-// leaves is what stays of a user on the host: events, versions, and the
-// answers of the service about his files.
+// leaves returns the user's data that the host keeps: events, versions, and the
+// answers of the service about the files.
 func (a *arena) leaves(user string) map[string][]byte {
 	a.t.Helper()
 	out := map[string][]byte{"journal": readTree(a.t, filepath.Join(a.h.state, "jobs"))}
@@ -310,7 +310,7 @@ func names(list []os.DirEntry) (all []string) {
 	return all
 }
 
-// judge reports every bait and every breach in what came out.
+// judge reports every canary and every breach in the outputs.
 func (a *arena) judge(t *testing.T, out map[string][]byte) (found int) {
 	for where, text := range out {
 		for _, b := range a.secret {
@@ -329,10 +329,10 @@ func (a *arena) judge(t *testing.T, out map[string][]byte) (found int) {
 	return found
 }
 
-// themeUser is the user whose sandbox a theme has.
+// themeUser returns the user whose sandbox runs a theme.
 func themeUser(n int) string { return fmt.Sprintf("a77ac4e0-0000-4000-8000-%012d", n) }
 
-func TestNothingComesOutOfASandboxThatMustNot(t *testing.T) {
+func TestSandboxesLeakNothing(t *testing.T) {
 	a := newArena(t)
 	global := readTree(t, filepath.Join(a.h.state, "volumes/dreamcore-global"))
 	t.Run("control", a.controls)
@@ -371,7 +371,7 @@ func (a *arena) theme(t *testing.T, user string, scripts []adversary) (found int
 			a.t, a.h.t = t, t
 			out := a.run(user, script.text)
 			found += a.judge(t, out)
-			// Some end their own sandbox; the others must have said something.
+			// Some scripts end their own sandbox; the others must print something.
 			if !strings.Contains(string(out["events"]), `"ended"`) && !slices.Contains([]string{"exhaust", "kernel", "pid1"}, script.theme) {
 				t.Errorf("the script did not run:\n%.1500s", out["events"])
 			}
@@ -388,7 +388,7 @@ func (a *arena) theme(t *testing.T, user string, scripts []adversary) (found int
 	return found
 }
 
-// alive checks that a script has hurt nobody but itself.
+// alive checks that the service and the other user's job still work.
 func (a *arena) alive(t *testing.T) {
 	t.Helper()
 	c := http.Client{Timeout: 5 * time.Second}
@@ -404,7 +404,7 @@ func (a *arena) alive(t *testing.T) {
 	}
 }
 
-// controls are scripts that must be found, each where its kind comes out.
+// controls are scripts whose canary must be found, one for each kind of output.
 func (a *arena) controls(t *testing.T) {
 	a.t, a.h.t = t, t
 	user := themeUser(0)
@@ -412,7 +412,7 @@ func (a *arena) controls(t *testing.T) {
 	if err := os.WriteFile(projectFile(a.h, user, project, "own.txt"), []byte(a.control), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	own, answer := newBait("control", a.control), newBait("answer", a.answer)
+	own, answer := newCanary("control", a.control), newCanary("answer", a.answer)
 	where := map[string]string{
 		"environment plain": "output", "environment base64": "output", "proc hexadecimal": "output",
 		"file reversed": "output", "file percent": "output", "file written": "project", "home written": "home",
@@ -424,7 +424,7 @@ func (a *arena) controls(t *testing.T) {
 		want := own
 		switch kind, _, _ := strings.Cut(script.name, " "); {
 		case kind == "environment" || kind == "proc":
-			want = newBait("token", strings.TrimPrefix(string(token), "sk-dreamcore-"))
+			want = newCanary("token", strings.TrimPrefix(string(token), "sk-dreamcore-"))
 		case script.name == "gateway answer" || kind == "log":
 			want = answer
 		}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// fillScript writes until it may not, and then goes on in what is left.
+// fillScript writes until the disk is full, then continues in the remaining space.
 const fillScript = `{"conversations":[
 	[{"tools":[{"name":"Bash","input":{"command":"(head -c 100000000 /dev/zero >big) 2>&1; true","description":"fill"}}]},{"text":"done"}],
 	[{"tools":[{"name":"Bash","input":{"command":"rm big; echo fine >small.txt","description":"go on"}}]},{"text":"done"}]
@@ -27,7 +27,7 @@ func TestAUserCannotFillTheDisk(t *testing.T) {
 	if size, err := strconv.Atoi(strings.TrimSpace(out)); err != nil || size < 8<<20 || size > 32<<20 {
 		t.Errorf("the file has %q bytes", out)
 	}
-	// Another user is not touched, and what is full can be put right.
+	// Another user is not affected, and removing files helps.
 	if events := s.events("/generate_game", generateBody(bob, project, "fill")); len(events) < 3 {
 		t.Errorf("%v", events)
 	}
@@ -50,7 +50,7 @@ func TestEverythingWorksUnderRunc(t *testing.T) {
 	if r := h.run("generate", "a snake game", "--runtime", "runc", "--model-script", "demo", "-o", out); r.code != 0 || len(readGame(t, out)) < 3 {
 		t.Fatalf("%+v", r)
 	}
-	// It is no gVisor, and nobody says it is.
+	// It is not gVisor, and no check claims that.
 	r := h.run("gate", "--all", "--json", "--runtime", "runc", "--model-script", "demo")
 	var report struct {
 		Gates []struct{ Name, Status string }

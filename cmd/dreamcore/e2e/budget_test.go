@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// spendingScript is a job of many requests for the model.
+// spendingScript is a job with many requests for the model.
 var spendingScript = `{"conversations":[[` + strings.Repeat(`{"text":"`+strings.Repeat("words ", 300)+`","tools":[{"name":"Bash","input":{"command":"true","description":"wait"}}]},`, 20) + `{"text":"done"}]]}`
 
-func TestAJobOverItsBudgetEndsWithinSecondsAndTheBooksSurvive(t *testing.T) {
+func TestAJobOverItsBudgetEndsWithinSecondsAndTheLedgerSurvives(t *testing.T) {
 	h := newHost(t)
 	h.env = append(h.env, "DREAMCORE_BUDGET_USER_DAY_TOKENS=20000")
 	s := h.serve("--model-script", writeScript(t, spendingScript))

@@ -19,18 +19,18 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-// Every test of this package is also a search: whatever the program prints,
-// answers or leaves in its state directory is searched for every secret of the
-// installation, in clear, in hexadecimal digits and in base64.
+// Every test of this package is also a search: all output of the program, its
+// answers and its state directory are searched for every secret of the
+// installation, in plain text, hexadecimal and base64.
 
-// minCanary is how long a value must be to be searched for. Tests have shorter
-// ones that are words.
+// minCanary is the shortest value that is searched for: shorter ones in tests are
+// ordinary words.
 const minCanary = 16
 
-// needles are the forms of secrets that are searched for.
+// needles are the encodings of secrets that are searched for.
 type needles [][]byte
 
-// needlesOf are the forms of these values.
+// needlesOf returns the encodings of values.
 func needlesOf(values ...string) (n needles) {
 	for _, v := range values {
 		if len(v) < minCanary {
@@ -38,8 +38,8 @@ func needlesOf(values ...string) (n needles) {
 		}
 		plain := []byte(v)
 		n = append(n, plain, []byte(hex.EncodeToString(plain)), []byte(strings.ToUpper(hex.EncodeToString(plain))))
-		// In base64 a value looks different after one, two and three other
-		// bytes; its first and last letters may have a part of these in them.
+		// Base64 of a value depends on its offset modulo three; its first and last
+		// letters may contain bits of its neighbours.
 		for before := range 3 {
 			for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 				text := enc.EncodeToString(append(make([]byte, before), plain...))
@@ -67,8 +67,8 @@ func (n needles) longest() int {
 	return most
 }
 
-// inFile searches a file. What was never written is skipped: the file systems
-// of users are large and nearly empty.
+// inFile searches a file and skips holes: the file systems of users are large and
+// nearly empty.
 func (n needles) inFile(name string) (bool, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -96,8 +96,8 @@ func (n needles) inFile(name string) (bool, error) {
 	}
 }
 
-// inTree searches all files at and below dir but in those directories, and
-// returns where it found something.
+// inTree searches all files at and below dir, except in the given directories, and
+// returns the places of the findings.
 func (n needles) inTree(dir string, but ...string) (found []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG) {
@@ -129,7 +129,7 @@ func (n needles) inTree(dir string, but ...string) (found []string, err error) {
 	return found, err
 }
 
-// record is what a host's programs have printed and answered.
+// record holds all output and answers of a host's programs.
 type record struct {
 	mu      sync.Mutex
 	texts   []*recorded
@@ -148,7 +148,7 @@ func (r *recorded) Write(p []byte) (int, error) {
 	return r.text.Write(p)
 }
 
-// output returns a writer that keeps what is said there.
+// output returns a writer whose content is searched.
 func (r *record) output(format string, args ...any) *recorded {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -157,15 +157,14 @@ func (r *record) output(format string, args ...any) *recorded {
 	return o
 }
 
-// knows adds a secret that is not sealed in the installation, or not for long.
+// knows adds a secret that is not, or not always, sealed in the installation.
 func (r *record) knows(values ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.secrets = append(r.secrets, values...)
 }
 
-// tells says whether showing a secret on standard output is what a command is
-// for.
+// tells reports whether a command prints a secret on purpose.
 func tells(args []string) bool {
 	line := strings.Join(args, " ") + " "
 	for _, c := range []string{"secret show ", "secret rotate ", "setup "} {
@@ -176,7 +175,7 @@ func tells(args []string) bool {
 	return false
 }
 
-// search returns where a secret is that should not be there.
+// search returns the places of leaked secrets.
 func (r *record) search(state string) (found []string, err error) {
 	values, err := sealedValues(filepath.Join(state, "secrets"))
 	if err != nil {
@@ -197,8 +196,8 @@ func (r *record) search(state string) (found []string, err error) {
 	return append(found, files...), err
 }
 
-// sealedValues are all values of the sealed secrets in dir, and the identity.
-// What cannot be opened is a test's own doing.
+// sealedValues returns all values of the sealed secrets in dir and the identity.
+// Secrets that cannot be opened were damaged by the test.
 func sealedValues(dir string) (values []string, err error) {
 	raw, err := os.ReadFile(filepath.Join(dir, "identity"))
 	if err != nil {
@@ -244,7 +243,7 @@ func (h *host) keepsSecrets() {
 	})
 }
 
-// A search that finds nothing must be able to find something.
+// A search that never finds anything proves nothing.
 func TestTheSearchFindsSecrets(t *testing.T) {
 	h := sealedHost(t)
 	raw, err := os.ReadFile(filepath.Join(h.state, "secrets/identity"))
@@ -263,7 +262,7 @@ func TestTheSearchFindsSecrets(t *testing.T) {
 			if found, err := said.search(h.state); err != nil || len(found) != 1 {
 				t.Errorf("%q in the output: found %q, %v", text, found, err)
 			}
-			// Across two pieces of a file with a hole.
+			// Across two extents of a sparse file.
 			file := filepath.Join(h.state, "a file")
 			f, err := os.Create(file)
 			if err != nil {

@@ -18,22 +18,22 @@ import (
 	"time"
 )
 
-// crashScript makes what a checkpoint has work with: 30 files of one generation
-// each time. Every one names it, so that a mixture shows.
+// crashScript writes 30 files for each generation. Each file names the generation,
+// so a mix is visible.
 const crashScript = `{"conversations":[
 	[{"tools":[{"name":"Bash","input":{"command":"n=$(date +%s%N); for i in $(seq 30); do echo $n >f$i.txt; done","description":"make"}}]},{"text":"done"}]
 ]}`
 
-// crashers are who has what running when the service is killed: each kill meets
-// all of them.
+// crashers are the requests that run when the service is killed; each kill hits all
+// of them.
 var crashers = []struct{ kind, user string }{
 	{"generate", alice}, {"apply", bob}, {"restore", "ca501000-0000-4000-8000-000000000003"},
 }
 
 // TestAKilledServiceTearsNothing kills the service at random moments of a
-// generation, a change and a restore, as many times as DREAMCORE_TEST_CRASHES
-// says. Afterwards every project can be read, no change is half there, every
-// version is whole, and nothing is left of the attempt.
+// generation, a change and a restore, DREAMCORE_TEST_CRASHES times. Afterwards
+// every project can be read, no change is partial, every version is complete, and
+// nothing remains of the attempt.
 func TestAKilledServiceTearsNothing(t *testing.T) {
 	rounds := 5
 	if n, err := strconv.Atoi(os.Getenv("DREAMCORE_TEST_CRASHES")); err == nil {
@@ -76,7 +76,7 @@ func TestAKilledServiceTearsNothing(t *testing.T) {
 	t.Logf("%d kills, of which met a request in the middle: %v", rounds, met)
 }
 
-// crasher sends requests to a service that may die meanwhile.
+// crasher sends requests to a service that is killed meanwhile.
 type crasher struct {
 	t          *testing.T
 	h          *host
@@ -85,7 +85,7 @@ type crasher struct {
 	busy       atomic.Bool // a request has begun and not ended
 }
 
-// work sends requests until one is cut off.
+// work sends requests until one is interrupted.
 func (c *crasher) work(s *service) {
 	for {
 		c.busy.Store(true)
@@ -109,7 +109,7 @@ func (c *crasher) body(members string) string {
 	return fmt.Sprintf(`{"user_id":%q,"project_id":%q,%s}`, c.user, project, members)
 }
 
-// apply writes one number into 40 files, of which a restore puts back half.
+// apply writes one number to 40 files, half of which a restore resets.
 func (c *crasher) apply(s *service) bool {
 	n := rand.Int()
 	var files []string
@@ -119,7 +119,7 @@ func (c *crasher) apply(s *service) bool {
 	return c.request(s, "/apply_files", c.body(`"files":[`+strings.Join(files, ",")+`]`))
 }
 
-// request tells whether the answer came to its end.
+// request reports whether the answer was complete.
 func (c *crasher) request(s *service, path, body string) bool {
 	req, err := http.NewRequest(http.MethodPost, s.url+path, strings.NewReader(body))
 	if err != nil {
@@ -136,7 +136,7 @@ func (c *crasher) request(s *service, path, body string) bool {
 	return err == nil && resp.StatusCode == http.StatusOK && (bytes.Contains(raw, []byte(`"done"`)) || bytes.Contains(raw, []byte(`"success":true`)))
 }
 
-// check reads everything that a crash could have torn.
+// check reads everything that a crash could have damaged.
 func (c *crasher) check(s *service, round string) {
 	c.t.Helper()
 	one := func(dir, ext string) {
@@ -155,7 +155,7 @@ func (c *crasher) check(s *service, round string) {
 		c.t.Errorf("%s: the log: %d %v", round, status, o)
 	}
 	gitHistory(c.t, c.h, c.user, "fsck", "--full", "--strict")
-	// Every version holds one change whole.
+	// Every version holds exactly one complete change.
 	for _, version := range strings.Fields(gitHistory(c.t, c.h, c.user, "rev-list", "-5", "main")) {
 		for _, dir := range []string{"code", "text"} {
 			blobs := map[string]bool{}
@@ -167,7 +167,7 @@ func (c *crasher) check(s *service, round string) {
 			}
 		}
 	}
-	// The next change leaves nothing of the one that was cut off.
+	// The next change removes the rest of the interrupted one.
 	if !c.apply(s) {
 		c.t.Errorf("%s: no change can be made any more\n%s", round, s.log)
 	}

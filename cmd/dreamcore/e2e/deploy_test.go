@@ -10,8 +10,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// unitCapabilities are those that the unit for an engine leaves to the service,
-// as setpriv takes them.
+// unitCapabilities returns the capabilities of the service in the unit for an
+// engine, in the form of setpriv.
 func unitCapabilities(t *testing.T, h *host, engine string) string {
 	t.Helper()
 	var plan struct {
@@ -42,8 +42,8 @@ func unitCapabilities(t *testing.T, h *host, engine string) string {
 	return strings.Join(caps, ",")
 }
 
-// What the unit leaves of root's capabilities is enough for the engine that it
-// is made for, and what it leaves for gVisor is not enough for runc.
+// The capabilities of the unit suffice for its engine, and those for gVisor do not
+// suffice for runc.
 func TestTheUnitLeavesWhatTheEngineNeeds(t *testing.T) {
 	setpriv, err := exec.LookPath("setpriv")
 	sandboxtest.Need(t, err == nil, "setpriv")

@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// editScript writes a game, and goes on with what somebody made of it.
+// editScript writes a game and continues with a file that a person changed.
 const editScript = `{"conversations":[
 	[{"tools":[{"name":"Write","input":{"file_path":"{{cwd}}/index.html","content":"by the agent\n"}}]},{"text":"done"}],
 	[{"tools":[{"name":"Bash","input":{"command":"cat index.html new/file.js >seen.txt; test ! -e gone.js; echo agent >>index.html; echo agent >new/more.js","description":"go on"}}]},{"text":"done"}]
 ]}`
 
 // TestAWarmSandboxSeesWhatAPersonChanged applies files between two jobs of a
-// user, while the sandbox stays.
+// user in the same sandbox.
 func TestAWarmSandboxSeesWhatAPersonChanged(t *testing.T) {
 	for _, runtime := range []string{"gvisor", "runc"} {
 		t.Run(runtime, func(t *testing.T) {

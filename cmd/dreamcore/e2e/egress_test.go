@@ -23,8 +23,8 @@ import (
 	"time"
 )
 
-// tlsServer is a real server on an address of loopback; its certificate is
-// added to the file of those that are trusted.
+// tlsServer starts a real server on loopback and adds its certificate to the
+// trusted ones.
 func tlsServer(t *testing.T, ip, roots string, h http.Handler) (address string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -91,7 +91,7 @@ func TestSandboxesReachWhatIsAllowed(t *testing.T) {
 				"generate", "fetch", "--runtime", engine, "--model-script", writeScript(t, string(raw)),
 				"--allow-private-host", injected, "--allow-private-host", tunnel, "--inject", injected + "=vendor:authorization:Bearer",
 			}
-			// Without the secret nothing starts, and the hint says how to make it.
+			// Without the secret nothing starts, and the hint shows how to create it.
 			if r := h.run(args...); r.code != 1 || !strings.Contains(r.stderr, "dreamcore secret create vendor") {
 				t.Fatalf("%+v", r)
 			}
@@ -124,7 +124,7 @@ func TestSandboxesReachWhatIsAllowed(t *testing.T) {
 				t.Errorf("it tells the secret: %s", told)
 			}
 
-			// Without a rule nothing of it is there.
+			// Without a rule there is no proxy.
 			h.must("generate", "fetch", "--runtime", engine, "--model-script", writeScript(t, string(raw)), "-o", out, "--force")
 			if got := read("tunnel.txt") + read("env.txt"); strings.Contains(got, "_PROXY=") || strings.Contains(got, "SSL_CERT") || strings.Contains(got, "through") {
 				t.Errorf("without a rule: %s", got)
@@ -133,8 +133,8 @@ func TestSandboxesReachWhatIsAllowed(t *testing.T) {
 	}
 }
 
-// onlyCommand tells whether the canary is in nothing but the lines of the
-// test's own command.
+// onlyCommand reports whether the canary occurs only in the lines of the test's
+// own command.
 func onlyCommand(text, canary string) bool {
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, canary) && !strings.Contains(line, "grep -rIs") {

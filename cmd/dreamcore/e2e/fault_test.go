@@ -19,7 +19,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// badAgent puts the misbehaving program in the agent's place.
+// badAgent replaces the agent by a misbehaving program.
 func badAgent(t *testing.T, h *host) {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), "badcli")
@@ -104,7 +104,7 @@ func TestAnAgentThatMisbehavesEndsWithTheRightEvent(t *testing.T) {
 	}
 }
 
-// checkForwarded looks at what became of the lines that are special.
+// checkForwarded checks how special lines were forwarded.
 func checkForwarded(t *testing.T, prompt string, events []map[string]any) {
 	t.Helper()
 	count := map[string]int{}
@@ -141,7 +141,7 @@ func checkForwarded(t *testing.T, prompt string, events []map[string]any) {
 
 const canary = "sk-ant-canary-0123456789abcdef0123456789abcdef"
 
-// upstream is a model API on this machine that wants the canary as its key.
+// upstream starts a model API on this machine whose key is the canary.
 func upstream(t *testing.T, script string) *httptest.Server {
 	t.Helper()
 	parsed, err := replay.Parse([]byte(script))
@@ -159,8 +159,7 @@ func upstream(t *testing.T, script string) *httptest.Server {
 	return srv
 }
 
-// withUpstream gives an installation the canary as its key and the address of
-// the upstream.
+// withUpstream configures the canary as the key and the address of the upstream.
 func withUpstream(h *host, url string) {
 	h.t.Helper()
 	if r := h.runIn(canary, "secret", "create", "--force", "anthropic-api-key", "ANTHROPIC_API_KEY=-"); r.code != 0 {
@@ -199,7 +198,7 @@ func TestUpstreamFaultsEndWithTheRightCodeInTime(t *testing.T) {
 	}
 }
 
-func TestNobodyAtTheUpstream(t *testing.T) {
+func TestUpstreamThatDoesNotAnswer(t *testing.T) {
 	h := newHost(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -216,8 +215,8 @@ func TestNobodyAtTheUpstream(t *testing.T) {
 func TestTheKeyIsNowhereInTheSandbox(t *testing.T) {
 	h := newHost(t)
 	needle := canary[10:26]
-	// The hunt takes down everything it can see; the search is done outside,
-	// so that the script itself is no find.
+	// The script records everything it can see; the search runs outside, so that the
+	// script itself is not a finding.
 	const hunt = `{
 for p in /proc/[0-9]*; do for f in environ cmdline maps mountinfo status; do tr '\0' '\n' <$p/$f; done; ls -l $p/fd; done
 cat /proc/mounts /proc/net/unix /proc/version /proc/cmdline; env; set
@@ -252,7 +251,7 @@ cp /tmp/hunt hunt.txt; true`
 	if i := strings.Index(looked, needle); i >= 0 {
 		t.Errorf("the key was found: %q", looked[max(0, i-100):i+100])
 	}
-	// A hunt that saw nothing proves nothing.
+	// A script that saw nothing proves nothing.
 	for _, want := range []string{
 		"ANTHROPIC_API_KEY=sk-dreamcore-", "socket /run/dreamcore/api.sock", "Linux version 4.19.0-gvisor",
 		"agent:x:10000", `"sessionId"`, "authentication_error", "dreamcore-init",
@@ -261,7 +260,7 @@ cp /tmp/hunt hunt.txt; true`
 			t.Errorf("the hunt has not even seen %q", want)
 		}
 	}
-	// Nor is it in anything that stays on disk but the sealed secret.
+	// Nor is it on disk, except in the sealed secret.
 	out, err := exec.Command("grep", "-rl", canary, h.state).Output()
 	if err == nil {
 		t.Errorf("the key is in %s", out)
@@ -314,12 +313,12 @@ func TestAFullDiskIsAnErrorAndNoHang(t *testing.T) {
 	}
 	script := writeScript(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"dd if=/dev/zero of=big bs=1M count=400; echo status $?","description":"fill"}}]},{"text":"done"}]]}`)
 	state := filepath.Join(disk, "state")
-	// Some must stay free.
+	// Some space must stay free.
 	r := h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
 	if r.code != 1 || !strings.Contains(r.stdout, "DISK_FULL") || !strings.Contains(r.stderr, "nearly full") {
 		t.Errorf("under the reserve: exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
 	}
-	// A user may write more than there is: nobody is let near it.
+	// A user's limit exceeds the free space: no job begins.
 	h.env = append(h.env, "DREAMCORE_MIN_FREE_DISK_MIB=0")
 	r = h.run("generate", "fill the disk", "--state", state, "--model-script", script, "--json")
 	if r.code != 1 || !strings.Contains(r.stdout, "DISK_FULL") || !strings.Contains(r.stderr, "no space left") {

@@ -20,8 +20,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// scenes are what the agent's model plays in the session of the front end:
-// SCENE:name in a prompt chooses.
+// scenes are the conversations of the agent's model in the session of the front
+// end; SCENE:name in a prompt selects one.
 var scenes = map[string]string{
 	"create": `[{"tools":[{"name":"Read","input":{"file_path":".claude/skills/p5js-setup/SKILL.md"}}]},
 		{"tools":[{"name":"Write","input":{"file_path":"{{cwd}}/index.html","content":"<script src=game.js></script>"}},
@@ -36,8 +36,8 @@ var (
 	answerMark = regexp.MustCompile(`(?s)ANSWER<<(.*)>>`)
 )
 
-// frontEndModel is a model API that plays what the newest message of a request
-// names: a scene of the agent, or the answer to a prompt endpoint.
+// frontEndModel is a model API that plays the scene, or the answer to a prompt
+// endpoint, that the newest message of a request names.
 func frontEndModel(t *testing.T) *httptest.Server {
 	t.Helper()
 	play := func(conversation string) http.Handler {
@@ -123,8 +123,8 @@ func textOf(body []byte) string {
 	return b.String()
 }
 
-// TestAFrontEndWorksUnchanged runs a client that knows nothing but the HTTP
-// contract: each of its checks is a test.
+// TestAFrontEndWorksUnchanged runs a client that was written for the HTTP contract
+// alone: each of its checks is a test.
 func TestAFrontEndWorksUnchanged(t *testing.T) {
 	node, err := exec.LookPath("node")
 	sandboxtest.Need(t, err == nil, "node")

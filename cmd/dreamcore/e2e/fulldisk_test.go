@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// roundsEnv sets how often the disk is filled and freed again.
+// roundsEnv sets how often the disk is filled and freed.
 const roundsEnv = "DREAMCORE_TEST_DISK_ROUNDS"
 
 // smallDisk returns an installation whose state directory is a disk of its own.
@@ -45,7 +45,7 @@ func smallDisk(t *testing.T, mib int) *host {
 	return h
 }
 
-// fill takes all that is left of the disk of the state directory.
+// fill uses all remaining space on the disk of the state directory.
 func (h *host) fill(name string) {
 	h.t.Helper()
 	fillDisk(h.t, filepath.Join(h.state, name))
@@ -94,7 +94,7 @@ func (h *host) waitHealth(s *service, want int) map[string]any {
 	}
 }
 
-// versions returns how many versions a project has.
+// versions returns the number of versions of a project.
 func (s *service) versions(user, project string) int {
 	s.h.t.Helper()
 	_, log := s.object("/apply_files", fmt.Sprintf(`{"user_id":%q,"project_id":%q,"action":"git_log"}`, user, project))
@@ -170,7 +170,7 @@ func TestAFullDiskHarmsNothing(t *testing.T) {
 	h.checkDisks()
 }
 
-// noneReadOnly looks at the file systems of the users.
+// noneReadOnly checks that no file system of a user is read-only.
 func (h *host) noneReadOnly() {
 	h.t.Helper()
 	raw, err := os.ReadFile("/proc/self/mounts")
@@ -185,8 +185,8 @@ func (h *host) noneReadOnly() {
 	}
 }
 
-// filledStart ends the service and starts it on a full disk: it shows games,
-// makes none, and makes them again when there is space.
+// filledStart restarts the service on a full disk: it serves games, makes none, and
+// makes them again when there is space.
 func (h *host) filledStart(s *service) {
 	h.t.Helper()
 	s.stop()

@@ -19,7 +19,7 @@ const (
 	project = "123e4567-e89b-42d3-a456-426614174000"
 )
 
-// waitFor waits for something that another process does.
+// waitFor waits until a condition of another process holds.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -74,7 +74,7 @@ func TestGenerateMakesAndEditsAGame(t *testing.T) {
 	if len(sessions) != 1 || !strings.Contains(sessions[0], session) {
 		t.Errorf("three prompts of one project are the conversations %v, the second was %s", sessions, session)
 	}
-	// It refuses to write over what is there, before it makes anything.
+	// It refuses to overwrite files before it makes anything.
 	if r := h.run("generate", "x", "-o", again); r.code != 2 || !strings.Contains(r.stderr, "--force") {
 		t.Errorf("a directory that is not empty: %d %s", r.code, r.stderr)
 	}
@@ -170,7 +170,7 @@ func TestGenerateIsInterruptedCleanly(t *testing.T) {
 	if last := lines[len(lines)-1]; !strings.Contains(last, `"code":"CLI_TERMINATED"`) {
 		t.Errorf("the last event is %s", last)
 	}
-	// What was made until then is a version.
+	// The work until then is a version.
 	if !strings.Contains(out.String(), "Git commit created") {
 		t.Error("the interrupted work was not saved")
 	}
@@ -190,8 +190,8 @@ func TestAKilledGenerateLeavesNothing(t *testing.T) {
 	})
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	// Processes end by themselves; the next command removes the rest, and the
-	// project can be used at once.
+	// Processes end by themselves; the next command removes their files, and the
+	// project is usable at once.
 	h.must("generate", "a game", "--project", project)
 	if entries, err := os.ReadDir(filepath.Join(h.state, "run")); err != nil || len(entries) > 0 {
 		t.Errorf("left in run/: %v, %v", entries, err)

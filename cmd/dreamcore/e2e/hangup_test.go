@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Whoever asks for SIGPIPE gets it for every connection that is closed.
-func TestNobodyWhoHangsUpEndsTheService(t *testing.T) {
+// A Go program that asks for SIGPIPE gets it for every closed connection.
+func TestClosedConnectionsDoNotEndTheService(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", "demo")
 	for range 20 {
@@ -15,12 +15,12 @@ func TestNobodyWhoHangsUpEndsTheService(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, s.log)
 		}
-		// Many answers that nobody reads, into a connection that is reset.
+		// Many unread answers, then the connection is reset.
 		_, _ = conn.Write([]byte(strings.Repeat("GET /health HTTP/1.1\r\nHost: x\r\n\r\n", 200)))
 		_ = conn.(*net.TCPConn).SetLinger(0)
 		_ = conn.Close()
 	}
-	// The model gateway, from a sandbox: a request, and gone.
+	// The model gateway, from a sandbox: a request whose connection closes at once.
 	events := s.events("/generate_game", generateBody(alice, project, "a snake game"))
 	if last := events[len(events)-1]; last["type"] != "done" {
 		t.Errorf("%v", last)

@@ -1,6 +1,6 @@
-// Package e2e tests the built program as its users have it: the command line
-// in a process of its own, the service over HTTP, real sandboxes, the real
-// agent. Only the model behind the agent is scripted.
+// Package e2e tests the built program as users run it: the command line in a
+// process of its own, the service over HTTP, real sandboxes, the real agent. Only
+// the model behind the agent is scripted.
 package e2e
 
 import (
@@ -26,10 +26,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// claudeEnv names the agent's program for tests; without it, PATH is searched.
+// claudeEnv is the variable with the agent's program; unset, PATH is searched.
 const claudeEnv = "DREAMCORE_TEST_CLAUDE"
 
-// golden is a state directory that setup has made, which tests copy.
+// golden is a state directory after setup, which tests copy.
 var golden struct {
 	exe   string
 	state string
@@ -59,8 +59,8 @@ type host struct {
 	user  *syscall.Credential // who runs the program; nil: we
 }
 
-// newHost returns an installation that is set up, without a key of the model
-// API. At the end of the test nothing of it may be left on the machine.
+// newHost returns an installation after setup, without a key of the model API. At
+// the end of the test nothing of it may remain on the machine.
 func newHost(t *testing.T) *host {
 	t.Helper()
 	h := emptyHost(t)
@@ -73,21 +73,21 @@ func newHost(t *testing.T) *host {
 	return h
 }
 
-// unbounded has users without file systems of their own, so that a test sees
-// their files on the host at any time.
+// unbounded turns off the users' file systems, so that a test can read their files
+// on the host at any time.
 func (h *host) unbounded() *host {
 	h.env = append(h.env, "DREAMCORE_DISK_MIB=0")
 	return h
 }
 
-// emptyHost is an installation before setup.
+// emptyHost returns an installation before setup.
 func emptyHost(t *testing.T) *host {
 	t.Helper()
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	if golden.exe == "" {
 		golden.exe = sandboxtest.Binary(t)
 		if os.Getenv(sandboxtest.BinaryEnv) == "" {
-			// Binary's own directory goes with the first test.
+			// The directory of the first Binary is removed with the first test.
 			kept := filepath.Join(filepath.Dir(golden.state), "dreamcore")
 			if err := os.Rename(golden.exe, kept); err != nil {
 				t.Fatal(err)
@@ -103,13 +103,13 @@ func emptyHost(t *testing.T) *host {
 	return h
 }
 
-// leavesNothing checks at the end of the test that the machine is as it is now.
+// leavesNothing checks at the end of the test that the machine is as before.
 func (h *host) leavesNothing(dir string) {
 	t := h.t
 	before := traces(t, h.exe, dir)
 	t.Cleanup(func() {
 		var left []string
-		// What a killed sandbox leaves goes within moments.
+		// The residue of a killed sandbox disappears shortly.
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			left = nil
 			for _, s := range traces(t, h.exe, dir) {
@@ -135,8 +135,8 @@ func claude(t *testing.T) string {
 	return b.Path
 }
 
-// traces lists what sandboxes leave when they leave something: processes of
-// the program, mounts, cgroups, sockets.
+// traces lists the possible residue of sandboxes: processes of the program, mounts,
+// cgroups, sockets.
 func traces(t *testing.T, exe, dir string) []string {
 	t.Helper()
 	var found []string
@@ -166,9 +166,8 @@ func traces(t *testing.T, exe, dir string) []string {
 	return found
 }
 
-// leftGroups lists the control groups at and below group that have nothing below
-// them, but those in which only another program's processes are: somebody else
-// may work on this machine.
+// leftGroups lists the leaf control groups at and below group, except those that
+// contain only processes of other programs, which may run on this machine too.
 func leftGroups(group, exe, dir string) (found []string) {
 	entries, err := os.ReadDir(group)
 	if err != nil {
@@ -186,8 +185,8 @@ func leftGroups(group, exe, dir string) (found []string) {
 	}
 	procs, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
 	pids := strings.Fields(string(procs))
-	// Under runc a guest's programs are processes of the host and none of ours
-	// by name, but with them is the supervisor.
+	// Under runc the programs of a sandbox are processes of the host with other
+	// names, but the supervisor is among them.
 	ours := slices.ContainsFunc(pids, func(pid string) bool {
 		link, err := os.Readlink("/proc/" + pid + "/exe")
 		return err == nil && isOurs(link, exe, dir)
@@ -198,14 +197,14 @@ func leftGroups(group, exe, dir string) (found []string) {
 	return []string{"cgroup " + group}
 }
 
-// isOurs tells whether a process runs the program under test, or the
-// supervisor that it has put below dir.
+// isOurs reports whether a process runs the program under test or its supervisor
+// below dir.
 func isOurs(link, exe, dir string) bool {
 	link = strings.TrimSuffix(link, " (deleted)")
 	return link == exe || strings.HasPrefix(link, dir+"/")
 }
 
-// result is how a command ended.
+// result is the result of a command.
 type result struct {
 	stdout, stderr string
 	code           int
@@ -222,7 +221,7 @@ func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs the program to its end.
+// run runs the program and waits for it.
 func (h *host) run(args ...string) result { return h.runIn("", args...) }
 
 func (h *host) runIn(stdin string, args ...string) result {
@@ -320,13 +319,13 @@ func (s *service) stop() {
 	}
 }
 
-// kill ends the service as a crash does.
+// kill kills the service like a crash.
 func (s *service) kill() {
 	_ = s.cmd.Process.Kill()
 	<-s.done
 }
 
-// post sends a request with the secret. The caller closes the body.
+// post sends a request with the secret. The caller must close the body.
 func (s *service) post(path, body string, header ...string) *http.Response {
 	s.h.t.Helper()
 	req, err := http.NewRequest(http.MethodPost, s.url+path, strings.NewReader(body))
@@ -347,13 +346,13 @@ func (s *service) post(path, body string, header ...string) *http.Response {
 	return resp
 }
 
-// readCloser reads from one and closes the other.
+// readCloser reads from a Reader and closes a Closer.
 type readCloser struct {
 	io.Reader
 	io.Closer
 }
 
-// object is the JSON answer to a request.
+// object returns the JSON answer to a request.
 func (s *service) object(path, body string, header ...string) (int, map[string]any) {
 	s.h.t.Helper()
 	resp := s.post(path, body, header...)
@@ -369,7 +368,7 @@ func (s *service) object(path, body string, header ...string) (int, map[string]a
 	return resp.StatusCode, o
 }
 
-// file is what get_file answers, or its status.
+// file returns the answer of get_file, or its status.
 func (s *service) file(user, project, name string) string {
 	s.h.t.Helper()
 	req, err := http.NewRequest(http.MethodGet, s.url+"/get_file?"+url.Values{"user_id": {user}, "project_id": {project}, "path": {name}}.Encode(), nil)
@@ -392,7 +391,7 @@ func (s *service) file(user, project, name string) string {
 	return string(raw)
 }
 
-// events are all events of a stream, read as an old client does it.
+// events returns all events of a stream, parsed like an old client does.
 func (s *service) events(path, body string, header ...string) []map[string]any {
 	s.h.t.Helper()
 	resp := s.post(path, body, header...)

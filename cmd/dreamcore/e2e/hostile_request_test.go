@@ -14,11 +14,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// hostileRequests are the inputs that come over HTTP: what a front end passes on
-// for users, and what anybody can send to a port that is open.
+// hostileRequests are the inputs over HTTP: what a front end forwards for users,
+// and what any client can send to an open port.
 var hostileRequests = []input{
 	{"requests: changes of megabytes", func(g *siege, user string) {
-		// 20 bodies of 14 MB at once, whose text is longer in JSON than on disk.
+		// 20 bodies of 14 MB at once; their text is longer in JSON than on disk.
 		body := strings.Repeat(`\u0078`, 14_000_000/6)
 		g.atOnce(20, func(int) (int, []byte) {
 			return g.apply(user, fresh(), `"files":[{"path":"index.html","content":"`+body+`"}]`)
@@ -89,7 +89,7 @@ var hostileRequests = []input{
 		g.followers(user, "# flood\necho '<h1>x</h1>' >index.html\nperl -e '$|=1; for(1..600){ print \"{\\\"type\\\":\\\"user\\\",\\\"x\\\":\\\"\",\"x\"x100000,\"\\\"}\\n\" }'; sleep 5")
 	}},
 	{"requests: headers without an end", func(g *siege, _ string) {
-		// 1,000 connections that send 740 KiB of the header of a request for a game.
+		// 1,000 connections, each with 740 KiB of request headers.
 		begun := time.Now()
 		g.connections(1000, func(c net.Conn, _ int) {
 			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x.localhost\r\n")
@@ -163,12 +163,13 @@ func prompts(shape string) input {
 
 func fresh() string { return uuid.NewString() }
 
-// aLetter is a text without an end.
+// aLetter is an endless text.
 type aLetter struct{}
 
 func (aLetter) Read(p []byte) (int, error) { return copy(p, aMebibyte), nil }
 
-// atOnce sends requests at the same time. Any answer but an internal error is one.
+// atOnce sends requests at the same time. Every answer but an internal error is
+// acceptable.
 func (g *siege) atOnce(count int, send func(n int) (status int, answer []byte)) {
 	var all sync.WaitGroup
 	for n := range count {
@@ -181,7 +182,7 @@ func (g *siege) atOnce(count int, send func(n int) (status int, answer []byte)) 
 	all.Wait()
 }
 
-// longPaths makes a project whose paths fill almost all that there may be.
+// longPaths makes a project whose paths are just below the limit.
 func (g *siege) longPaths(user string) (project string) {
 	project = fresh()
 	for part := range 3 {
@@ -216,8 +217,8 @@ func (g *siege) connections(count int, do func(c net.Conn, n int)) {
 	all.Wait()
 }
 
-// followers makes a game, and has clients follow its events, half of which do
-// not read them.
+// followers makes a game whose events many clients follow, half of them without
+// reading.
 func (g *siege) followers(user, script string) {
 	req, _ := http.NewRequest(http.MethodPost, g.s.url+"/generate_game", strings.NewReader(generateBody(user, fresh(), script)))
 	req.Header.Set("X-Modal-Secret", g.s.secret)

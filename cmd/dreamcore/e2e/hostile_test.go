@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// hostileEnv says which hostile inputs are played: "all", or a regular expression
-// for their names. Without it, it is those that have cost the most.
+// hostileEnv selects the hostile inputs: "all", or a regular expression for their
+// names. Unset, the most expensive short ones are played.
 const hostileEnv = "DREAMCORE_TEST_HOSTILE"
 
-// worst are the inputs that are always played: those that have cost the most, and
-// that do not take long.
+// worst are the inputs that are always played: the most expensive ones that do not
+// take long.
 var worst = []string{
 	"requests: lists at once", "requests: headers without an end", "requests: one long header",
 	"requests: deep bodies", "model: large requests at once",
@@ -26,8 +26,8 @@ var worst = []string{
 	"events: deep JSON", "prompts: answer-fences", "trees: paths just within the limits",
 }
 
-// Hostile users cost the service less memory than it has, and other users
-// neither a job nor a request.
+// Hostile users cannot take the memory of the service, nor a job or a request of
+// other users. The whole collection takes ten minutes, the default half a minute.
 func TestHostileUsersCannotExhaustTheService(t *testing.T) {
 	g := newSiege(t)
 	inputs := append(g.scripts(strings.NewReplacer()), hostileRequests...)
@@ -73,7 +73,7 @@ func TestHostileUsersCannotExhaustTheService(t *testing.T) {
 	g.compare("games", games, gamesUnder, 10, time.Minute)
 }
 
-// choose returns the inputs that are to be played, and by how many users at once.
+// choose returns the inputs to play and the number of concurrent users.
 func (g *siege) choose(inputs []input) (chosen []input, users int) {
 	want := os.Getenv(hostileEnv)
 	switch want {
@@ -101,7 +101,7 @@ func (g *siege) choose(inputs []input) (chosen []input, users int) {
 	return chosen, min(10, max(1, len(chosen)))
 }
 
-// usual measures what other users see without an attack, while users make games.
+// usual measures requests and games without an attack, while users make games.
 func (g *siege) usual(o *honest, project string, users int) (requests, games []time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -114,7 +114,7 @@ func (g *siege) usual(o *honest, project string, users int) (requests, games []t
 	return o.take()
 }
 
-// report checks what must hold after an attack.
+// report checks the service after an attack.
 func (g *siege) report(played []input, took time.Duration) {
 	t := g.t
 	t.Helper()
@@ -143,9 +143,8 @@ func (g *siege) report(played []input, took time.Duration) {
 	}
 }
 
-// compare reports how long something took before and during the attack. Where
-// hostileEnv asks for a measurement, the median may be times as long, or less
-// than slack.
+// compare reports durations before and during the attack. If hostileEnv is set, the
+// median may be times as long, or less than slack.
 func (g *siege) compare(what string, before, under []time.Duration, times int, slack time.Duration) {
 	t := g.t
 	t.Helper()

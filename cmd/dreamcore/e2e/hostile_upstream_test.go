@@ -16,8 +16,8 @@ import (
 
 var aShape = regexp.MustCompile(`SHAPE-([a-z0-9-]+)`)
 
-// hostileUpstream is a model API that answers as the first SHAPE-… of a request
-// says: in the name of the model, or in a prompt.
+// hostileUpstream is a model API whose answer is selected by the first SHAPE-… of a
+// request: in the name of the model, or in a prompt.
 func hostileUpstream(w http.ResponseWriter, r *http.Request) {
 	head, _ := io.ReadAll(io.LimitReader(r.Body, 256<<10))
 	shape := "hello"
@@ -71,7 +71,7 @@ func message(w io.Writer, text, usage string) {
 
 var aMebibyte = bytes.Repeat([]byte("x"), 1<<20)
 
-// repeat writes mebibytes until the reader has enough.
+// repeat writes a number of mebibytes, or until the reader stops.
 func repeat(w io.Writer, mib int) {
 	for range mib {
 		if _, err := w.Write(aMebibyte); err != nil {
@@ -214,7 +214,7 @@ var hostileAnswers = map[string]hostileAnswer{
 		w.WriteHeader(799)
 		repeat(w, 16)
 	},
-	// Answers that are well formed, for prompt endpoints, which look into them.
+	// Well-formed answers, for prompt endpoints, which parse them.
 	"answer-long": func(w http.ResponseWriter, _ *http.Request, stream bool) {
 		speak(w, stream, strings.Repeat("{", 3<<20))
 	},

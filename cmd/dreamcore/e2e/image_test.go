@@ -30,13 +30,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/image"
 )
 
-// imagePrograms are all that an image for the agent needs, and for the checks
-// of the service.
+// imagePrograms are the programs that the agent and the checks need in an image.
 var imagePrograms = []string{"bash", "sh", "cat", "cp", "id", "date", "sleep"}
 
-// imageOf makes an image of this machine's programs with their libraries and
-// those of the agent, but nothing whose path contains one of without. It has no
-// users, and one file that this machine does not have: /mark/here.
+// imageOf makes an image of this machine's programs with their libraries and those
+// of the agent, except paths that contain one of without. It has no users, and one
+// file that this machine does not have: /mark/here.
 func imageOf(t *testing.T, mark string, without ...string) v1.Image {
 	t.Helper()
 	sources := map[string]string{} // by the name in the image
@@ -114,7 +113,7 @@ func imageFrom(t *testing.T, layer []byte) v1.Image {
 	return img
 }
 
-// imageRegistry is a registry in this process.
+// imageRegistry starts a registry in this process.
 func imageRegistry(t *testing.T) *httptest.Server {
 	t.Helper()
 	r := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
@@ -172,8 +171,8 @@ func TestGenerateStartsFromAnImage(t *testing.T) {
 	if game["mark"] != "the first" || game["uid"] != "10000\n" || game["copied"] != "10000\n" || game["index.html"] != "<p>ok" {
 		t.Errorf("the agent has made %q", game)
 	}
-	// The tag is another image by now, and its registry is gone: what is here
-	// is used until somebody pulls.
+	// The tag means another image now, and its registry is down: the local image is
+	// used until a pull.
 	push(t, r, "games/base:v1", imageOf(t, "the second"))
 	again := h.run("generate", "a snake game", "--image", ref, "--model-script", "demo", "--json")
 	if again.code != 0 || strings.Contains(again.stderr, "ulling") || !strings.Contains(again.stdout, `{"type":"done","exit_code":0}`) {
@@ -186,7 +185,7 @@ func TestGenerateStartsFromAnImage(t *testing.T) {
 	if got := readGame(t, out)["mark"]; got != "the second" {
 		t.Errorf("after the pull of another image, its mark is %q", got)
 	}
-	// Nobody uses an image any more.
+	// No image is in use any more.
 	if told := h.must("image", "prune", "--all", "--yes"); !strings.Contains(told, "2 removed") {
 		t.Errorf("prune: %s", told)
 	}
@@ -208,7 +207,7 @@ func TestTheImageOfAServiceIsNotPruned(t *testing.T) {
 	if told := h.must("image", "list"); !strings.Contains(told, "in use") {
 		t.Errorf("list under a service: %s", told)
 	}
-	// Commands with another root run beside it: each has a skeleton of its own.
+	// Commands with another root file system run alongside: each has its own skeleton.
 	h.must("generate", "a game", "--image", "", "--model-script", "demo")
 	if _, err := os.Stat(filepath.Join(h.state, "rootfs/mark")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the skeleton of the image is that of this machine's programs: %v", err)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// watched is a stream of a job whose client can go away.
+// watched is a stream of a job whose client can disconnect.
 type watched struct {
 	t     *testing.T
 	job   string
@@ -44,8 +44,8 @@ func (s *service) watch(method, path, body string) *watched {
 	return w
 }
 
-// until reads to the first event that is the one, and returns it; the last one
-// if none is.
+// until reads to the first event that matches and returns it; the last one if no
+// event matches.
 func (w *watched) until(is func(e map[string]any) bool) (last map[string]any) {
 	w.t.Helper()
 	for w.lines.Scan() {

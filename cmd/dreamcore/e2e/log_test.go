@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// logBuffer keeps what a service prints and tells when it serves.
+// logBuffer holds the output of a service and reports when it serves.
 type logBuffer struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer

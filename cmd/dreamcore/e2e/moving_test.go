@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestProjectsMoveInAndOut takes an old volume through every command, while
-// the service runs, with users in file systems of their own.
+// TestProjectsMoveInAndOut moves an old volume through every command, while the
+// service runs, with users in file systems of their own.
 func TestProjectsMoveInAndOut(t *testing.T) {
 	h := newHost(t)
 	dir := t.TempDir()

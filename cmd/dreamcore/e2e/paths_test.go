@@ -21,12 +21,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// minForms is how many forms the corpus must have.
+// minForms is the size that the corpus must have.
 const minForms = 500
 
-// pathForms reads the corpus: ways to write a path that shall lead out of a
-// project, one to a line as a Go string. {{NAME}} stands for what only the test
-// knows.
+// pathForms reads the corpus: forms of a path that tries to leave a project, one Go
+// string per line. {{NAME}} is replaced by a value of the test.
 func pathForms(t *testing.T, names map[string]string) (forms []string) {
 	t.Helper()
 	files, err := filepath.Glob("../../../testdata/paths/*.txt")
@@ -63,8 +62,8 @@ func pathForms(t *testing.T, names map[string]string) (forms []string) {
 	return forms
 }
 
-// jsonBytes is a JSON string of any bytes, also of those that are no UTF-8,
-// which encoding/json would replace.
+// jsonBytes returns a JSON string of any bytes, including invalid UTF-8, which
+// encoding/json would replace.
 func jsonBytes(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -83,8 +82,8 @@ func jsonBytes(s string) string {
 	return b.String()
 }
 
-// rawQuery writes a form into a query as it stands, as far as a request line
-// allows: what is escaped in it is decoded once by the server.
+// rawQuery writes a form into a query unchanged, as far as a request line allows:
+// the server decodes its escapes once.
 func rawQuery(s string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {
@@ -97,8 +96,8 @@ func rawQuery(s string) string {
 	return b.String()
 }
 
-// outside are all files below dir and what is in them, but for those below one
-// of the directories that may change.
+// outside returns all files below dir with their contents, except below the
+// directories that may change.
 func outside(t *testing.T, dir string, except ...string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -129,7 +128,7 @@ func outside(t *testing.T, dir string, except ...string) map[string]string {
 	return found
 }
 
-// prowler sends forms to a service and looks for canaries in the answers.
+// prowler sends forms to a service and searches the answers for canaries.
 type prowler struct {
 	*service
 	token  string
@@ -160,7 +159,7 @@ func (p *prowler) ask(what, method, target, body string) string {
 	p.mu.Lock()
 	p.counts[resp.StatusCode]++
 	p.mu.Unlock()
-	// What we sent may come back, never what is in the canaries.
+	// The request may be echoed, the content of canaries may not.
 	if bytes.Contains(raw, []byte(p.token)) {
 		p.h.t.Errorf("%s shows a canary: %.300q", what, raw)
 	}
@@ -170,9 +169,9 @@ func (p *prowler) ask(what, method, target, body string) string {
 	return string(raw)
 }
 
-// TestNoFormOfAPathLeavesAProject tries the corpus on every endpoint that takes
-// a path, a name or an id. Canaries around the project are not read, written or
-// removed, and nothing appears beside them.
+// TestNoFormOfAPathLeavesAProject tries the corpus on every endpoint that takes a
+// path, a name or an id. Canaries around the project are not read, written or
+// removed, and nothing appears next to them.
 func TestNoFormOfAPathLeavesAProject(t *testing.T) {
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		t.Setenv("TMPDIR", "/dev/shm") // hundreds of versions, each of them flushed to disk
@@ -189,7 +188,7 @@ func TestNoFormOfAPathLeavesAProject(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	// No server of ours runs while they are put down, so nothing is cached.
+	// The service is stopped while they are written, so nothing is cached.
 	data := filepath.Join(h.state, "volumes", "dreamcore-data", "users")
 	elsewhere := t.TempDir()
 	mine := filepath.Join(data, alice, "projects", project)
@@ -246,8 +245,8 @@ func TestNoFormOfAPathLeavesAProject(t *testing.T) {
 	t.Logf("%d forms, answers by status: %v", len(forms), p.counts)
 }
 
-// prowl sends every form to every place of a request: one of it reads while
-// another writes.
+// prowl sends every form in every position of a request, reading and writing at the
+// same time.
 func prowl(p *prowler, forms []string, apply func(user, files string) string) {
 	var all sync.WaitGroup
 	for _, work := range []func(form string, what func(string) string){p.read, p.send, func(form string, what func(string) string) {
@@ -264,7 +263,7 @@ func prowl(p *prowler, forms []string, apply func(user, files string) string) {
 	all.Wait()
 }
 
-// read puts a form into queries and routes.
+// read sends a form in queries and routes.
 func (p *prowler) read(form string, what func(string) string) {
 	ids := "user_id=" + alice + "&project_id=" + project
 	for _, written := range slices.Compact([]string{url.QueryEscape(form), rawQuery(form)}) {
@@ -281,7 +280,7 @@ func (p *prowler) read(form string, what func(string) string) {
 	}
 }
 
-// send puts a form into bodies, in places where it is no path of a file.
+// send sends a form in bodies, where no path of a file is expected.
 func (p *prowler) send(form string, what func(string) string) {
 	name := jsonBytes(form)
 	p.ask(what("skill"), "POST", "/get_skill_content", `{"skill_names":[`+name+`,`+jsonBytes(form+"/../x")+`]}`)

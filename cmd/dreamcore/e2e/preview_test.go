@@ -16,8 +16,7 @@ import (
 	"time"
 )
 
-// player is a browser as far as names and cookies go: every name leads to
-// loopback.
+// player is a client with cookies, for which every host name resolves to loopback.
 func player(t *testing.T) *http.Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
@@ -35,7 +34,7 @@ func player(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar, Transport: tr, Timeout: 20 * time.Second}
 }
 
-// fetch returns what a client gets at last.
+// fetch returns the final answer after redirects.
 func fetch(t *testing.T, c *http.Client, address string, header ...string) (status int, body, at string) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, address, nil)
@@ -84,7 +83,7 @@ func TestAGameIsShownUnderANameOfItsOwn(t *testing.T) {
 	if status, js, _ := fetch(t, c, at+"game.js"); status != 200 || js != s.file(alice, project, "game.js") {
 		t.Errorf("game.js: %d", status)
 	}
-	// Neither is the service there, nor does its secret help.
+	// The service does not answer there, not even with its secret.
 	for _, path := range []string{"health", "list_files?user_id=" + alice + "&project_id=" + project, ""} {
 		if status, body, _ := fetch(t, player(t), at+path, "X-Modal-Secret", s.secret); status != 401 || strings.Contains(body, "healthy") {
 			t.Errorf("/%s: %d %.100s", path, status, body)

@@ -65,7 +65,7 @@ func TestPromptEndpointsOfAService(t *testing.T) {
 	}
 }
 
-// promptsBesideAGame has 50 calls at once while a game is made.
+// promptsBesideAGame makes 50 calls at once while a game is made.
 func (s *service) promptsBesideAGame() {
 	var all sync.WaitGroup
 	for range 50 {
@@ -96,7 +96,7 @@ func (s *service) promptFiles() {
 	}
 	const own = "model: haiku\nprompt: x\nanswer: {kind: text, key: own}\nfailure: {status: 500, body: {error: x}}\n"
 	answers := func(path, member string) bool {
-		// A change is seen within a second.
+		// A change takes effect within a second.
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 			if _, body := s.object(path, `{"message":"m","prompt":"p"}`); body[member] != nil {
 				return true

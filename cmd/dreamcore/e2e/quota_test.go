@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// quotaScript makes a game, then fills its project until the kernel refuses,
-// then makes more files than it may have.
+// quotaScript makes a game, fills its project until the kernel refuses, then makes
+// more files than allowed.
 const quotaScript = `{"conversations":[
 	[{"tools":[{"name":"Write","input":{"file_path":"{{cwd}}/index.html","content":"whole\n"}}]},{"text":"done"}],
 	[{"tools":[{"name":"Bash","input":{"command":"mkdir .Git; echo x >.Git/config; (head -c 60000000 /dev/zero >big) 2>&1; true","description":"fill"}}]},{"text":"done"}],
@@ -18,8 +18,8 @@ const quotaScript = `{"conversations":[
 	[{"tools":[{"name":"Bash","input":{"command":"rm -f f*; echo fine >index.html","description":"go on"}}]},{"text":"done"}]
 ]}`
 
-// TestAProjectCannotOutgrowItsBounds has the real agent meet both bounds of a
-// project in a user's disk that has room for more.
+// TestAProjectCannotOutgrowItsBounds lets the real agent reach both limits of a
+// project on a user's disk with more space.
 func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 	h := newHost(t)
 	h.env = append(h.env, "DREAMCORE_DISK_MIB=96", "DREAMCORE_PROJECT_MIB=24", "DREAMCORE_PROJECT_FILES=500")
@@ -54,7 +54,7 @@ func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 	if last["type"] != "error" || last["code"] != "QUOTA_EXCEEDED" || !strings.Contains(fmt.Sprint(last["userMessage"]), "used up its space") || !strings.Contains(all, "as many files as it may have") {
 		t.Errorf("%s\n%s", all, s.log)
 	}
-	// Nothing is lost, and it can be put right.
+	// Nothing is lost, and removing files helps.
 	if last, all = run(); last["type"] != "done" {
 		t.Errorf("%s\n%s", all, s.log)
 	}
@@ -64,7 +64,7 @@ func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 	gitHistory(t, h, alice, "fsck", "--full", "--strict")
 }
 
-// gitHistory runs the stock git on the history of a user's project.
+// gitHistory runs stock git on the history of a user's project.
 func gitHistory(t *testing.T, h *host, user string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("git", append([]string{"--git-dir", filepath.Join(h.state, "history", user, project+".git")}, args...)...)

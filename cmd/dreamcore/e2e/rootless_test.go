@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// strangerID is an id that nobody on a machine has.
+// strangerID is a user id that does not exist on the machine.
 const strangerID = 23456
 
 const cannotLimit = "these limits of sandboxes cannot be enforced: memory, CPU, processes on the host"
 
-// strangersHost is an installation before setup of somebody who is not root.
+// strangersHost returns an installation of an ordinary user before setup.
 func strangersHost(t *testing.T) (h *host, agent string) {
 	t.Helper()
 	by := emptyHost(t)                                  // for the program
@@ -115,7 +115,7 @@ func TestServeWithoutRootMustBeAllowed(t *testing.T) {
 	}
 }
 
-// processesOf are the processes of a program.
+// processesOf returns the processes of a program.
 func processesOf(t *testing.T, exe string) (found []string) {
 	t.Helper()
 	for _, s := range traces(t, exe, exe) {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// sealedHost is an installation with one sealed secret and nothing else.
+// sealedHost returns an installation with one sealed secret and nothing else.
 func sealedHost(t *testing.T) *host {
 	h := emptyHost(t)
 	if r := h.runIn(canary, "secret", "create", "anthropic-api-key", "ANTHROPIC_API_KEY=-"); r.code != 0 {
@@ -19,7 +19,7 @@ func sealedHost(t *testing.T) *host {
 	return h
 }
 
-func TestEachFaultOfTheSecretsHasItsRemedy(t *testing.T) {
+func TestEachFaultOfTheSecretsHasAHint(t *testing.T) {
 	const sealed, identity = "secrets/anthropic-api-key.age", "secrets/identity"
 	write := func(name, text string) func(*testing.T, *host) {
 		return func(t *testing.T, h *host) {
@@ -134,8 +134,7 @@ func TestTheIdentityFromElsewhere(t *testing.T) {
 	}
 }
 
-// What the environment gives is wiped before anything else is done, and no
-// child has it.
+// Secrets in the environment are wiped first, and no child process inherits them.
 func TestSecretsOfTheEnvironmentAreWiped(t *testing.T) {
 	h := newHost(t)
 	here := filepath.Join(h.state, "secrets/identity")
@@ -206,9 +205,9 @@ func TestRotationHasAnEnd(t *testing.T) {
 	}
 }
 
-// A service that dies prints where it was, and no secret. SIGQUIT is how the
-// runtime can be made to print from outside.
-func TestADyingServiceTellsWhereItWas(t *testing.T) {
+// A dying service prints its stack without secrets. SIGQUIT makes the runtime print
+// it.
+func TestADyingServicePrintsItsStack(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", "demo")
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", s.cmd.Process.Pid))

@@ -54,7 +54,7 @@ func TestServiceAnswersEveryEndpointInEveryForm(t *testing.T) {
 	}
 }
 
-func TestGenerateStreamIsTheContracts(t *testing.T) {
+func TestGenerateStreamFollowsTheContract(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", "demo")
 	resp := s.post("/generate_game", generateBody(alice, project, "a snake game"))
@@ -222,7 +222,7 @@ func TestDevReloadsWithoutDroppingAStream(t *testing.T) {
 	if b, err := os.ReadFile(projectFile(h, bob, project, "index.html")); err != nil || string(b) != "reloaded" {
 		t.Errorf("the new script was not used: %q %v", b, err)
 	}
-	// A setting that cannot be taken up is named, and does no harm.
+	// A setting that needs a restart is named and changes nothing.
 	if err := os.WriteFile(script, []byte(next), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func TestSetupRotatesTheInternalSecretAndKeepsTheOldOneValid(t *testing.T) {
 	}
 }
 
-func TestSecretsInTheOldToolsSpelling(t *testing.T) {
+func TestSecretsInTheFormOfTheOldTool(t *testing.T) {
 	h := newHost(t)
 	h.must("secret", "create", "weather-api", "WEATHER_KEY=abc", "WEATHER_URL=http://x")
 	if r := h.runIn("from standard input\n", "secret", "create", "other", "KEY=-"); r.code != 0 {

@@ -30,8 +30,8 @@ const (
 	siegePeak   = 700     // MiB that the service may take of it
 )
 
-// siege is a service with little memory, users who attack it, and users who only
-// make games.
+// siege is a service with little memory, attacking users, and users who only make
+// games.
 type siege struct {
 	arena
 	pid    int
@@ -45,11 +45,11 @@ type siege struct {
 }
 
 // newSiege starts the service in a control group of its own. Its sandboxes have
-// theirs, as always.
+// their own, as always.
 func newSiege(t *testing.T) *siege {
 	t.Helper()
 	g := &siege{arena: arena{t: t, h: newHost(t)}, running: map[string]bool{}}
-	// Connections are not kept, so that no answer waits for a slow reader's.
+	// No keep-alive, so that no answer waits behind a slow reader's.
 	g.client = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 	api := httptest.NewServer(http.HandlerFunc(hostileUpstream))
 	t.Cleanup(api.Close)
@@ -102,7 +102,7 @@ func (g *siege) confine() {
 	})
 }
 
-// sample looks at the memory of the service until the test ends.
+// sample records the peak memory of the service until the test ends.
 func (g *siege) sample() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -125,7 +125,7 @@ func (g *siege) sample() {
 	g.t.Cleanup(func() { cancel(); <-done })
 }
 
-// inputs are the names of what is played now. mu is held.
+// inputs returns the names of the running inputs. mu must be held.
 func (g *siege) inputs() (names []string) {
 	for name := range g.running {
 		names = append(names, name)
@@ -153,7 +153,7 @@ func (g *siege) fault(format string, args ...any) {
 	g.faults = append(g.faults, fmt.Sprintf(format, args...))
 }
 
-// tail keeps the last bytes of what is written to it.
+// tail is a writer that keeps the last bytes.
 type tail struct{ kept []byte }
 
 func (w *tail) Write(p []byte) (int, error) {
@@ -163,8 +163,8 @@ func (w *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// request sends a request and returns the status and the end of its answer; the
-// status is 0 if there was none, or if it was cut.
+// request sends a request and returns the status and the end of the answer; the
+// status is 0 if there was no complete answer.
 func (g *siege) request(method, path string, body io.Reader) (status int, answer []byte) {
 	req, err := http.NewRequest(method, g.s.url+path, body)
 	if err != nil {
@@ -196,13 +196,12 @@ func (g *siege) get(path, user, project string, more ...string) (status int, ans
 	return g.request(http.MethodGet, path+"?"+q.Encode(), nil)
 }
 
-// apply is a request of apply_files.
+// apply sends a request to apply_files.
 func (g *siege) apply(user, project, members string) (status int, answer []byte) {
 	return g.post("/apply_files", fmt.Sprintf(`{"user_id":%q,"project_id":%q,%s}`, user, project, members))
 }
 
-// game makes a game with a script in the agent's place, and returns the last
-// event.
+// game makes a game with a script instead of the agent and returns the last event.
 func (g *siege) game(ctx context.Context, user, project, script string) (last string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.s.url+"/generate_game", strings.NewReader(generateBody(user, project, script)))
 	if err != nil {
@@ -227,14 +226,14 @@ func (g *siege) game(ctx context.Context, user, project, script string) (last st
 
 const smallGame = "# small\necho \"<h1>$RANDOM</h1>\" >index.html; echo x >game.js"
 
-// honest is what users who do no harm saw.
+// honest holds the durations that harmless users observed.
 type honest struct {
 	mu       sync.Mutex
 	requests []time.Duration // guarded by mu
 	games    []time.Duration // guarded by mu
 }
 
-// take returns what was seen since the last time.
+// take returns the durations since the last call, sorted.
 func (o *honest) take() (requests, games []time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -245,7 +244,7 @@ func (o *honest) take() (requests, games []time.Duration) {
 	return requests, games
 }
 
-// browse looks at a game until ctx ends, and expects what is in it.
+// browse reads a game until ctx ends and checks its content.
 func (g *siege) browse(ctx context.Context, o *honest, user, project string) {
 	for ctx.Err() == nil {
 		for _, q := range []struct{ path, file, want string }{{"/list_files", "", "index.html"}, {"/get_file", "index.html", "<h1>"}} {
@@ -279,7 +278,7 @@ func (g *siege) work(ctx context.Context, o *honest, user, project string) {
 	}
 }
 
-// input is one attack: play makes it, as one user.
+// input is one attack; play runs it as one user.
 type input struct {
 	name string
 	play func(g *siege, user string)
@@ -287,9 +286,9 @@ type input struct {
 
 var anAgain = regexp.MustCompile(` again$`)
 
-// scripts are the inputs that sandboxes make, and what is asked about their
-// projects afterwards. A section whose name ends in "again" has the project of
-// the one before.
+// scripts returns the inputs that run in sandboxes, with the requests about their
+// projects afterwards. A section whose name ends in "again" uses the project of the
+// previous one.
 func (g *siege) scripts(told *strings.Replacer) (all []input) {
 	files, _ := filepath.Glob("../../../testdata/adversarial/hostile/*.txtar")
 	for _, file := range files {
@@ -331,8 +330,7 @@ func (g *siege) script(name, text string) func(*siege, string) {
 	}
 }
 
-// inspect asks for all that the service says about a project, several things at
-// once.
+// inspect calls every endpoint for a project, several at once.
 func (g *siege) inspect(name, user, project string) {
 	_, log := g.apply(user, project, `"action":"git_log"`)
 	var hashes []string

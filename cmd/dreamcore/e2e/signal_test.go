@@ -16,8 +16,8 @@ import (
 const endlessScript = `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"touch began; sleep 300","description":"wait"}}]},{"text":"done"}]]}`
 
 func TestATerminalThatIsClosedEndsAGenerationCleanly(t *testing.T) {
-	// Where the tests ignore SIGHUP, as under nohup, programs that they start would
-	// too. A signal that is handled here has its default there.
+	// If the tests ignore SIGHUP, as under nohup, their children would too. A signal
+	// that is handled here has its default there.
 	handled := make(chan os.Signal, 1)
 	signal.Notify(handled, syscall.SIGHUP)
 	defer signal.Stop(handled)
@@ -57,7 +57,7 @@ func TestAReaderThatGoesAwayEndsAGenerationCleanly(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 130 {
 		t.Errorf("exit code %d, want 130: no clean end", code)
 	}
-	// The log of the job has its end: nothing for the next start to mend.
+	// The log of the job has its end: the next start has nothing to repair.
 	logs, _ := filepath.Glob(filepath.Join(h.state, "jobs", "*"))
 	if len(logs) != 1 {
 		t.Fatalf("logs %v", logs)
@@ -68,7 +68,7 @@ func TestAReaderThatGoesAwayEndsAGenerationCleanly(t *testing.T) {
 	}
 }
 
-func TestWhoWatchesAJobThatIsStoppedSeesItsLastEvent(t *testing.T) {
+func TestFollowersOfAStoppedJobSeeItsLastEvent(t *testing.T) {
 	h := newHost(t)
 	h.env = append(h.env, "DREAMCORE_GRACE=1s")
 	s := h.serve("--model-script", writeScript(t, endlessScript))
@@ -95,7 +95,7 @@ func TestWhoWatchesAJobThatIsStoppedSeesItsLastEvent(t *testing.T) {
 	}
 }
 
-func TestGateNeedsNoAgent(t *testing.T) {
+func TestGateRunsWithoutTheAgent(t *testing.T) {
 	h := newHost(t)
 	if err := os.Remove(filepath.Join(h.state, "agent", "agent.json")); err != nil {
 		t.Fatal(err)

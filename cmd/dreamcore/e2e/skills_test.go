@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// skillsScript reads a skill in every way that prompts ask for, and tries to
-// change the skills. The last conversation is killed.
+// skillsScript reads a skill in every way that prompts use and tries to change the
+// skills. The last conversation is killed.
 const skillsScript = `{"conversations":[
 	[{"tools":[{"name":"Write","input":{"file_path":"{{cwd}}/index.html","content":"<p>one"}}]},
 	 {"tools":[{"name":"Read","input":{"file_path":".claude/skills/p5js/SKILL.md"}}]},
@@ -30,8 +30,8 @@ const skillsScript = `{"conversations":[
 	[{"tools":[{"name":"Bash","input":{"command":"test -r .claude/skills/p5js/SKILL.md && touch began; sleep 300","description":"wait"}}]},{"text":"done"}]
 ]}`
 
-// TestSkillsAreInTheProjectAndNoPartOfIt runs the agent in a warm sandbox
-// with the skills of the global volume in its project.
+// TestSkillsAreInTheProjectAndNoPartOfIt runs the agent in a warm sandbox with the
+// skills of the global volume in its project.
 func TestSkillsAreInTheProjectAndNoPartOfIt(t *testing.T) {
 	for _, runtime := range []string{"gvisor", "runc"} {
 		t.Run(runtime, func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestSkillsAreInTheProjectAndNoPartOfIt(t *testing.T) {
 	}
 }
 
-// noSkillsIn looks at everything that shows alice's project.
+// noSkillsIn checks every view of alice's project.
 func (h *host) noSkillsIn(s *service, versions int) {
 	t := h.t
 	t.Helper()
@@ -158,7 +158,7 @@ func (h *host) noSkillsIn(s *service, versions int) {
 	}
 }
 
-// listed is the answer of list_files.
+// listed returns the answer of list_files.
 func (s *service) listed(user, project string) string {
 	s.h.t.Helper()
 	req, err := http.NewRequest(http.MethodGet, s.url+"/list_files?"+url.Values{"user_id": {user}, "project_id": {project}}.Encode(), nil)

@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// stepScript has a job pass every step slowly enough to be met in it.
+// stepScript makes a job slow enough to be killed in every step.
 const stepScript = `{"conversations":[[
 	{"text":"I write.","delay_ms":100,"tools":[{"name":"Write","input":{"file_path":"{{cwd}}/index.html","content":"<p>one"}}]},
 	{"text":"I run.","delay_ms":100,"tools":[{"name":"Bash","input":{"command":"sleep 0.5; date >> log.txt","description":"run"}}]},
 	{"text":"Done.","delay_ms":100}
 ]]}`
 
-// steps are the moments of a sandbox's life, by what a client sees of them. A
-// kill comes up to lag after the event.
+// steps are the phases of a job as a client sees them. A kill comes up to lag after
+// the event.
 var steps = []struct {
 	name, event string
 	lag         time.Duration
@@ -38,8 +38,8 @@ var steps = []struct {
 	{"the sandbox waits for the next job", `"type":"done"`, 100 * time.Millisecond},
 }
 
-// victims are who is killed; each returns false when there is nobody yet.
-var victims = []struct {
+// targets are the processes to kill; each returns false if it does not run yet.
+var targets = []struct {
 	name string
 	kill func(t *testing.T, s *service) bool
 }{
@@ -86,15 +86,15 @@ func killAgent(t *testing.T, s *service) bool {
 	return strings.Contains(r.stdout, "killed")
 }
 
-// TestKillAtEveryStep kills everybody at every step, in a new order each time,
-// as many times as DREAMCORE_TEST_ROUNDS says, by default each once. Whoever it
-// is: the job gets its one last event, the next job works, and nothing is left.
+// TestKillAtEveryStep kills every process at every step, in random order,
+// DREAMCORE_TEST_ROUNDS times (default 1). Each time the job gets exactly one last
+// event, the next job works, and nothing remains.
 func TestKillAtEveryStep(t *testing.T) {
 	h := newHost(t)
 	type round struct{ step, victim int }
 	var all []round
 	for step := range steps {
-		for victim := range victims {
+		for victim := range targets {
 			all = append(all, round{step, victim})
 		}
 	}
@@ -110,7 +110,7 @@ func TestKillAtEveryStep(t *testing.T) {
 		if len(order) == 0 {
 			order = rand.Perm(len(all))
 		}
-		step, victim := steps[all[order[0]].step], victims[all[order[0]].victim]
+		step, victim := steps[all[order[0]].step], targets[all[order[0]].victim]
 		order = order[1:]
 		name := fmt.Sprintf("round %d: %s is killed when %s", i, victim.name, step.name)
 		job := startJob(t, s)
@@ -128,7 +128,7 @@ func TestKillAtEveryStep(t *testing.T) {
 		if n := lastEvents(t, h, job.id); n != 1 {
 			t.Errorf("%s: the job has %d last events\n%s", name, n, s.log)
 		}
-		// What was hurt is replaced: the next job finds a sandbox that works.
+		// A damaged sandbox is replaced: the next job gets a working one.
 		next := startJob(t, s)
 		if last := next.end(t, name+", the next job"); !strings.Contains(last, `"done"`) {
 			t.Errorf("%s: the next job ends with %s\n%s", name, last, s.log)
@@ -144,7 +144,7 @@ func TestKillAtEveryStep(t *testing.T) {
 	}
 }
 
-// jobStream is a generation that is being watched.
+// jobStream is the event stream of a running job.
 type jobStream struct {
 	id   string
 	body io.Closer
@@ -162,8 +162,8 @@ func startJob(t *testing.T, s *service) *jobStream {
 	return j
 }
 
-// until reads to the event with the text, or to the last one; terminal tells
-// that the last one was read.
+// until reads to the event with the text, or to the last one; terminal reports
+// whether the last one was read.
 func (j *jobStream) until(text string) (terminal bool) {
 	for j.read.Scan() {
 		line := j.read.Text()

@@ -20,7 +20,7 @@ func (h *host) configure(text string) {
 	}
 }
 
-// seal makes a secret of what is in stdin.
+// seal creates a secret from stdin.
 func (h *host) seal(stdin string, args ...string) {
 	h.t.Helper()
 	if r := h.runIn(stdin, append([]string{"secret", "create"}, args...)...); r.code != 0 {
@@ -28,7 +28,7 @@ func (h *host) seal(stdin string, args ...string) {
 	}
 }
 
-// makesAGame makes one, and edits it, as somebody with a model would.
+// makesAGame makes a game and edits it.
 func (h *host) makesAGame() {
 	h.t.Helper()
 	out := filepath.Join(h.t.TempDir(), "game")
@@ -42,7 +42,7 @@ func (h *host) makesAGame() {
 	}
 }
 
-// holds looks for text in what the sandboxes and the logs have left.
+// holds reports whether text occurs in the files of sandboxes and in logs.
 func (h *host) holds(text string) (found []string) {
 	for _, dir := range []string{"jobs", "homes", "history", "volumes", "run"} {
 		_ = filepath.WalkDir(filepath.Join(h.state, dir), func(path string, d os.DirEntry, err error) error {
@@ -72,7 +72,7 @@ upstreams:
     models: {"*": claude-game@20260101}
 `, cloud.URL, cloud.CAFile)
 	h.configure(config)
-	// What is asked for is no demo: without the credential there is no game.
+	// A real model is configured: without the credential there is no game.
 	if r := h.run("generate", "a snake game"); r.code == 0 || !strings.Contains(r.stderr, "dreamcore secret") {
 		t.Errorf("without the service account: %d %s", r.code, r.stderr)
 	}
@@ -89,8 +89,8 @@ upstreams:
 	}
 }
 
-// The first upstream of the list is down, the second one is behind the
-// operator's proxy and trusts nobody but the operator's own certificate.
+// The first upstream of the list is down; the second one is behind the operator's
+// proxy and has a certificate of the operator's own authority.
 func TestAGameIsMadeThroughBedrock(t *testing.T) {
 	h := newHost(t).unbounded()
 	keys := upstreamtest.Keys{ID: "AKIDGAMES", Secret: "bedrock-secret-0123456789abcdef", Session: "bedrock-session-0123456789abcdef"}

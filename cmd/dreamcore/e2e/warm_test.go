@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// marksScript leaves something everywhere, and then looks for it.
+// marksScript leaves marks everywhere, then searches for them.
 const marksScript = `{"conversations":[
 	[{"tools":[{"name":"Bash","input":{"command":"mkdir -p /tmp/a/b; echo x >/tmp/a/b/c; chmod 0 /tmp/a/b; echo x >/dev/shm/y; echo x >$HOME/left; for f in .bashrc .bash_profile .profile; do echo \"touch $PWD/owned\" >$HOME/$f; done; (setsid sleep 1000 >/dev/null 2>&1 &); echo x >game.txt","description":"leave marks"}}]},{"text":"done"}],
 	[{"tools":[{"name":"Bash","input":{"command":"ls -A /tmp | grep -v -e claude -e cc-socks >seen.txt; ls -A /dev/shm >>seen.txt; ps -e -o comm= 2>/dev/null | grep sleep >>seen.txt; ls $HOME >>seen.txt; bash -lic true 2>/dev/null; ls owned 2>/dev/null >>seen.txt; grep -q 'leave [m]arks' $HOME/.claude/projects/*/*.jsonl && echo resumed >>seen.txt; cat game.txt >>seen.txt; true","description":"look for marks"}}]},{"text":"done"}]
@@ -70,9 +70,9 @@ func TestSandboxesCanBeListedEnteredAndStopped(t *testing.T) {
 	}
 }
 
-// TestASpareSandboxAnswersChecks finds each spare sandbox used once, and the
-// next one there without being asked for.
-func TestASpareSandboxAnswersChecks(t *testing.T) {
+// TestStandbySandboxAnswersChecks checks that each standby sandbox is used once and
+// replaced by itself.
+func TestStandbySandboxAnswersChecks(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", "demo")
 	first := h.spare("")
@@ -89,7 +89,7 @@ func TestASpareSandboxAnswersChecks(t *testing.T) {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}
-	// Who makes a game never gets it.
+	// A job never gets it.
 	before := h.spare(second)
 	if events := s.events("/generate_game", generateBody(alice, project, "a snake game")); events[len(events)-1]["type"] != "done" || events[len(events)-2]["sandbox_reused"] != false {
 		t.Errorf("%v", events[len(events)-2:])
@@ -99,8 +99,7 @@ func TestASpareSandboxAnswersChecks(t *testing.T) {
 	}
 }
 
-// spare waits for a spare sandbox that is not the one of an id, and returns its
-// id.
+// standby waits for a standby sandbox with another id and returns its id.
 func (h *host) spare(not string) string {
 	h.t.Helper()
 	var list struct {

@@ -1,7 +1,6 @@
-// Command attacker stands where the agent's program should be: it runs the
-// shell script that its prompt is, as the agent would, and tells what came out
-// of it. To the scripts it is a tool as well, for what a shell cannot do: bytes
-// to the model gateway's socket as they are, and system calls.
+// Command attacker replaces the agent: it runs its prompt as a shell script and
+// reports the output. It is also a tool of the scripts for what a shell cannot do:
+// raw bytes to the model gateway's socket, and system calls.
 package main
 
 import (
@@ -21,7 +20,7 @@ import (
 const (
 	firstLine    = "The wish of the user:\n\n" // what stands before a prompt
 	scriptLimit  = 25 * time.Second
-	victimLimit  = 30 * time.Minute // of a script that begins with victim
+	targetLimit  = 30 * time.Minute // of a script that begins with victim
 	victim       = "# victim\n"
 	hostileLimit = 100 * time.Second // of a script that begins with one of these
 	hostile      = "# hostile\n"
@@ -30,8 +29,8 @@ const (
 	success      = `{"type":"result","subtype":"success","is_error":false,"result":"ok","num_turns":1}`
 )
 
-// prelude has what every script may use. breach PATTERN WHAT passes its input
-// on, and reports a breach where a line matches.
+// prelude has functions for every script. breach PATTERN WHAT copies its input and
+// reports a breach if a line matches.
 const prelude = `PROBE=` + "/.dreamcore/bin/claude" + ` TOKEN=$ANTHROPIC_API_KEY
 gw() { "$PROBE" gw "$@"; }
 post() { "$PROBE" post "$@"; }
@@ -78,7 +77,7 @@ func run(script string) {
 	limit := scriptLimit
 	switch {
 	case strings.HasPrefix(script, victim):
-		limit = victimLimit
+		limit = targetLimit
 	case strings.HasPrefix(script, hostile), strings.HasPrefix(script, flood):
 		limit = hostileLimit
 	}
@@ -107,7 +106,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// lines ends lines as HTTP wants it; \b at the end of a line leaves it alone.
+// lines converts line ends to those of HTTP; \b at the end of a line prevents it.
 func lines(raw []byte) []byte {
 	raw = bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
 	raw = bytes.ReplaceAll(raw, []byte("\n"), []byte("\r\n"))
@@ -115,8 +114,8 @@ func lines(raw []byte) []byte {
 	return bytes.ReplaceAll(raw, []byte("%TOKEN%"), []byte(os.Getenv("ANTHROPIC_API_KEY")))
 }
 
-// talk writes bytes to the gateway and prints what it answers, until it is
-// silent. With "slow" it writes a byte at a time.
+// talk writes bytes to the gateway and prints its answer until it is silent. With
+// "slow" it writes one byte at a time.
 func talk(raw []byte, how []string) {
 	conn, err := net.Dial("unix", os.Getenv("ANTHROPIC_UNIX_SOCKET"))
 	if err != nil {
@@ -154,8 +153,8 @@ func answer(conn net.Conn, silence time.Duration) {
 	}
 }
 
-// post sends a request that the gateway passes, with more headers. A header
-// without a value ("X-Api-Key:") leaves that header out.
+// post sends a valid request with additional headers. A header without a value
+// ("X-Api-Key:") removes that header.
 func post(body string, more []string) {
 	head := []string{"Host: x", "X-Api-Key: " + os.Getenv("ANTHROPIC_API_KEY"), "Anthropic-Version: 2023-06-01", "Content-Type: application/json", "Connection: close"}
 	for _, h := range more {

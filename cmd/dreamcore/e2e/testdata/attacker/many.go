@@ -62,7 +62,7 @@ func send(client *http.Client, model string, length int, stream bool) (status in
 	return resp.StatusCode, n, err
 }
 
-// letters is a text without an end.
+// letters is an endless text.
 type letters struct{}
 
 func (letters) Read(p []byte) (int, error) {

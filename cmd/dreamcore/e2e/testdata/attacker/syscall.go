@@ -24,7 +24,7 @@ func call(name string) {
 	fmt.Println("BREACH", name, "succeeded")
 }
 
-// raw is a call by its number.
+// raw is a system call by its number.
 func raw(trap uintptr, args ...uintptr) attempt {
 	return func() error {
 		var a [6]uintptr
@@ -47,7 +47,7 @@ func socket(domain, typ, proto int) attempt {
 	}
 }
 
-// dial is a connection that must not come about.
+// dial is a connection that must fail.
 func dial(domain, typ int, to unix.Sockaddr) attempt {
 	return func() error {
 		fd, err := unix.Socket(domain, typ, 0)
@@ -179,7 +179,7 @@ var attempts = map[string]attempt{
 		return unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Port: 67, Addr: [4]byte{255, 255, 255, 255}})
 	},
 	"tun": func() error {
-		// gVisor has the device for everybody; an interface is the breach.
+		// gVisor has the device; an interface is the breach.
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
 		if err != nil {
 			return err

@@ -1,5 +1,5 @@
-// Command badcli stands where the agent's program should be and misbehaves as
-// the first word of its prompt says.
+// Command badcli replaces the agent and misbehaves as the first word of its prompt
+// selects.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 
 const success = `{"type":"result","subtype":"success","is_error":false,"result":"ok","num_turns":1}`
 
-// succeed makes a game and says so.
+// succeed makes a game and reports success.
 func succeed() {
 	if err := os.WriteFile("index.html", []byte(time.Now().String()), 0o644); err != nil {
 		panic(err)
@@ -54,7 +54,7 @@ func main() {
 		}
 		succeed()
 	case "signal":
-		// A shell, because Go's runtime has plans of its own for some signals.
+		// A shell, because Go's runtime handles some signals itself.
 		_ = syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -" + words[1] + " $$; sleep 60"}, os.Environ())
 	case "exit":
 		n, _ := strconv.Atoi(words[1])

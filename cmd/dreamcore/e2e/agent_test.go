@@ -11,8 +11,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// shell is a turn of a model script that runs commands, each as a tool call of
-// its own that may take some seconds.
+// shell returns a turn of a model script that runs commands, each as a tool call
+// with a time limit of its own.
 func shell(commands ...string) map[string]any {
 	var tools []map[string]any
 	for _, c := range commands {
@@ -21,10 +21,9 @@ func shell(commands ...string) map[string]any {
 	return map[string]any{"tools": tools}
 }
 
-// TestTheAgentsHouse is what only the real CLI shows: it has a shell whose
-// programs have no network, that leaves servers behind, and that breaks what the
-// CLI itself lives on.
-func TestTheAgentsHouse(t *testing.T) {
+// TestAgentEnvironmentSurvivesItsShell covers what only the real CLI shows: programs
+// of its shell have no network, leave servers running, and break the CLI's files.
+func TestAgentEnvironmentSurvivesItsShell(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	done := map[string]any{"text": "Done."}
 	breaks := []string{
@@ -74,7 +73,7 @@ func TestTheAgentsHouse(t *testing.T) {
 			t.Fatalf("before %q: %v\n%s", b, events, s.log)
 		}
 	}
-	// The last one took the conversation with it, and the game goes on.
+	// The last one removed the conversation, and the game continues.
 	events := s.events("/generate_game", generateBody(alice, project, "still more"))
 	if last := events[len(events)-1]; last["type"] != "done" {
 		t.Errorf("%v\n%s", events, s.log)

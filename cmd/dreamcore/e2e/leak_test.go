@@ -13,35 +13,35 @@ import (
 	"testing"
 )
 
-// bait is a text that must never be where it is searched for.
-type bait struct {
+// canary is a text that must not occur in any output.
+type canaryText struct {
 	name    string
 	needles map[string][]byte // by form
 }
 
-// baitCore is how much of a text is searched for: parts give it away as well.
-const baitCore = 16
+// canaryCore is the number of bytes that are searched for: a part leaks too.
+const canaryCore = 16
 
-// newBait makes the forms of a text in which it is searched for.
-func newBait(name, text string) bait {
-	if len(text) < baitCore {
+// newCanary returns the encodings of a text that are searched for.
+func newCanary(name, text string) canaryText {
+	if len(text) < canaryCore {
 		panic("too short to be told from other text: " + name)
 	}
-	at := (len(text) - baitCore) / 2
-	core := []byte(text[at : at+baitCore])
+	at := (len(text) - canaryCore) / 2
+	core := []byte(text[at : at+canaryCore])
 	reversed := slices.Clone(core)
 	slices.Reverse(reversed)
 	percent := "%" + hex.EncodeToString(core[:1])
 	for _, c := range core[1:] {
 		percent += fmt.Sprintf("%%%02x", c)
 	}
-	b := bait{name, map[string][]byte{
+	b := canaryText{name, map[string][]byte{
 		"plain": core, "reversed": reversed,
 		"hexadecimal": []byte(hex.EncodeToString(core)), "HEXADECIMAL": []byte(strings.ToUpper(hex.EncodeToString(core))),
 		"percent": []byte(percent), "PERCENT": []byte(strings.ToUpper(percent)),
 	}}
-	// What stands before it shifts base64 by 0 to 2 bytes; the characters that
-	// depend on neighbours are left out.
+	// The bytes before it shift base64 by 0 to 2; the characters that depend on
+	// neighbours are left out.
 	for shift := range 3 {
 		for form, enc := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding} {
 			text := enc.EncodeToString(append(make([]byte, shift), core...))
@@ -52,8 +52,8 @@ func newBait(name, text string) bait {
 	return b
 }
 
-// find tells in which form the bait is in what came out; "" is in none.
-func (b bait) find(text []byte) (form string) {
+// find returns the encoding in which the canary occurs in an output, or "".
+func (b canaryText) find(text []byte) (form string) {
 	forms := [][]byte{text, bytes.Map(func(r rune) rune {
 		if strings.ContainsRune(" \t\r\n\\", r) { // dumps are broken into columns and lines
 			return -1
@@ -70,8 +70,8 @@ func (b bait) find(text []byte) (form string) {
 	return ""
 }
 
-// readTree is all that lies below a directory, as a text: names, targets of
-// links, contents. Nothing is followed, and nothing that is no file is opened.
+// readTree returns everything below a directory as one text: names, targets of
+// links, contents. It follows no link and opens regular files only.
 func readTree(t *testing.T, dir string) []byte {
 	t.Helper()
 	const most = 4 << 20
@@ -99,10 +99,10 @@ func readTree(t *testing.T, dir string) []byte {
 	return all.Bytes()
 }
 
-// script is one of testdata/adversarial.
+// adversary is one script of testdata/adversarial.
 type adversary struct{ theme, name, text string }
 
-// adversaries reads the scripts of a theme, with what they are told put in.
+// adversaries reads the scripts of a theme and fills in their parameters.
 func adversaries(t *testing.T, file string, told *strings.Replacer) []adversary {
 	t.Helper()
 	raw, err := os.ReadFile(file)
@@ -127,9 +127,9 @@ func adversaries(t *testing.T, file string, told *strings.Replacer) []adversary 
 	return all
 }
 
-func TestBaitsAreFoundInEveryForm(t *testing.T) {
+func TestCanariesAreFoundInEveryEncoding(t *testing.T) {
 	const text = "sk-ant-0123456789abcdefXYZ-tail"
-	b := newBait("x", text)
+	b := newCanary("x", text)
 	rev := []byte(text)
 	slices.Reverse(rev)
 	percent := ""
