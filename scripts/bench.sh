@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures what the README quotes: Go benchmarks, and whole commands with the
+# Measures the figures of pkg/docs/performance.md: Go benchmarks, and whole commands with the
 # demo model. usage: scripts/bench.sh [RUNS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
