@@ -13,26 +13,26 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// keptCauses is how many warnings and errors of a run are kept: the last ones,
-// which are nearest to its end.
+// keptCauses is how many warnings and errors of a run are kept. They are the last
+// ones, which are the closest to its end.
 const keptCauses = 5
 
-// causes is a log that keeps warnings and errors, so that the operator is shown
-// why a run failed. What the player is told never has the cause.
+// causes keeps warnings and errors of the log to show the operator why a run
+// failed. Messages for players never contain the cause.
 type causes struct {
 	mu   sync.Mutex
-	kept []why // guarded by mu
+	kept []cause // guarded by mu
 }
 
-// why is one record of the log as people read it.
-type why struct {
+// cause is one record of the log, for people.
+type cause struct {
 	message string
 	details []string
 	hint    string
 }
 
-// over returns a handler that keeps what it also gives to next. The end of a
-// job is not given to it: the view shows that.
+// over returns a handler that keeps records and forwards them to next, except
+// the end of a job, which the view shows.
 func (c *causes) over(next slog.Handler) slog.Handler { return causesHandler{c, next} }
 
 type causesHandler struct {
@@ -62,11 +62,11 @@ func (h causesHandler) Handle(ctx context.Context, r slog.Record) error {
 	return h.next.Handle(ctx, r)
 }
 
-// shownAttrs are the attributes of a record that say why.
+// shownAttrs are the attributes of a record that explain it.
 var shownAttrs = []string{"error", "err", "reason", "status", "upstream", "setting", "type", "names"}
 
 func (c *causes) keep(r slog.Record) {
-	w := why{message: r.Message}
+	w := cause{message: r.Message}
 	r.Attrs(func(a slog.Attr) bool {
 		text := fmt.Sprint(a.Value.Resolve().Any())
 		switch {
@@ -80,7 +80,7 @@ func (c *causes) keep(r slog.Record) {
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if slices.ContainsFunc(c.kept, func(k why) bool { return k.message == w.message && slices.Equal(k.details, w.details) }) {
+	if slices.ContainsFunc(c.kept, func(k cause) bool { return k.message == w.message && slices.Equal(k.details, w.details) }) {
 		return
 	}
 	if c.kept = append(c.kept, w); len(c.kept) > keptCauses {
@@ -88,10 +88,10 @@ func (c *causes) keep(r slog.Record) {
 	}
 }
 
-// maxCause bounds what is shown of one, in characters.
+// maxCause bounds the message and the details of one cause, in characters.
 const maxCause = 600
 
-// show prints what was kept, and returns the last hint of it.
+// show prints the causes and returns the last hint among them.
 func (c *causes) show(p *term.Printer) (hint string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,30 +104,30 @@ func (c *causes) show(p *term.Printer) (hint string) {
 	return hint
 }
 
-// nextCommand is what an operator does about a failure.
+// nextCommand returns what an operator can do about a failure.
 func nextCommand(o client.Outcome) string {
 	switch o.Code {
 	case dreamcore.FailAuth:
-		return "put a valid key in with: dreamcore setup --rotate anthropic-api-key"
+		return "set a valid key with: dreamcore setup --rotate anthropic-api-key"
 	case dreamcore.FailNetwork, dreamcore.FailAPITimeout:
-		return "check the way to the model API (dreamcore doctor names it), then run the same command again"
+		return "check the connection to the model API (dreamcore doctor names it), then run the same command again"
 	case dreamcore.FailRateLimit:
-		return "wait a minute and run the same command again; what is spent is shown by: dreamcore usage"
+		return "wait a minute and run the same command again; see what was spent with: dreamcore usage"
 	case dreamcore.FailDisk:
 		return "free space on the disk of the state directory (df -h shows it; dreamcore image prune removes images), or use another one with --state DIR"
 	case dreamcore.FailQuota:
-		return "remove files of the user's projects, or set project_mib, project_files or disk_mib to more"
+		return "remove files of the user's projects, or raise project_mib, project_files or disk_mib"
 	case dreamcore.FailSandbox:
 		return "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or dreamcore doctor"
 	case dreamcore.FailNoGame:
-		return "say what the game should be, and run the command again"
+		return "describe the game in the prompt, and run the command again"
 	case dreamcore.FailCLITimeout:
-		return "give it more time: run the same command with --timeout 10m"
+		return "allow more time: run the same command with --timeout 10m"
 	case dreamcore.FailCLIKilled:
 		return "give the sandbox more memory with the setting memory_mib, then run the same command again"
 	}
 	if o.Recoverable {
 		return "run the same command again"
 	}
-	return "for more of the cause, run it again with --log-level debug, or look at the service's log"
+	return "for more details, run it again with --log-level debug, or see the log of the service"
 }

@@ -12,11 +12,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestCausesAreKeptFromTheLog(t *testing.T) {
+func TestCausesKeepWarningsAndErrorsOfTheLog(t *testing.T) {
 	var raw bytes.Buffer
 	var c causes
 	log := slog.New(c.over(slog.NewTextHandler(&raw, &slog.HandlerOptions{Level: slog.LevelError}))).With("job", "j")
-	log.Info("nothing to see")
+	log.Info("not kept")
 	for range 3 {
 		log.Warn("the model failed", "err", errors.New("connection refused"), "code", "x", "request_id", "")
 	}
@@ -27,7 +27,7 @@ func TestCausesAreKeptFromTheLog(t *testing.T) {
 		t.Errorf("%+v", c.kept)
 	}
 	if got := raw.String(); !strings.Contains(got, "nearly full") || strings.Contains(got, "generation failed") || strings.Contains(got, "model failed") {
-		t.Errorf("the log has %s", got)
+		t.Errorf("the log is %s", got)
 	}
 	for i := range 100 {
 		log.Warn(fmt.Sprint(i))

@@ -12,7 +12,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-// endpointOptions say which service a client command talks to.
+// endpointOptions select the service that a client command talks to.
 type endpointOptions struct {
 	address    string
 	secretFile string
@@ -20,10 +20,10 @@ type endpointOptions struct {
 
 func (o *endpointOptions) add(c *cobra.Command) {
 	c.Flags().StringVar(&o.address, "endpoint", "", "address of a service, in any form (MODAL_ENDPOINT)")
-	c.Flags().StringVar(&o.secretFile, "secret-file", "", "file with the internal secret (MODAL_INTERNAL_SECRET; default: the one of this machine)")
+	c.Flags().StringVar(&o.secretFile, "secret-file", "", "file with the internal secret (MODAL_INTERNAL_SECRET; default: the secret of this machine)")
 }
 
-// endpoint is the address that was given, "" for this machine.
+// endpoint returns the address of the service, or "" for this machine.
 func (o endpointOptions) endpoint(a *app) string {
 	if o.address != "" {
 		return o.address
@@ -31,8 +31,8 @@ func (o endpointOptions) endpoint(a *app) string {
 	return a.env.Endpoint
 }
 
-// shown is the address for reports: without a password that it may hold, and
-// without anything where it cannot be read.
+// shown returns the address for reports, without a password that it may contain.
+// It returns "" if the address is invalid.
 func (o endpointOptions) shown(a *app) string {
 	ep, err := client.ParseEndpoint(o.endpoint(a))
 	if err != nil {
@@ -41,7 +41,7 @@ func (o endpointOptions) shown(a *app) string {
 	return ep.String()
 }
 
-// client makes the client for the address that was given.
+// client returns a client of the service. The caller must close it.
 func (o endpointOptions) client(a *app, timeout time.Duration) (*client.Client, error) {
 	ep, err := client.ParseEndpoint(o.endpoint(a))
 	if err != nil {
@@ -55,10 +55,11 @@ func (o endpointOptions) client(a *app, timeout time.Duration) (*client.Client, 
 	return client.New(client.Options{Endpoint: ep, Secret: value, Timeout: timeout, UserAgent: "dreamcore/" + version})
 }
 
-// maxSecretBytes bounds a file with a secret.
+// maxSecretBytes bounds the size of a secret from a file.
 const maxSecretBytes = 64 << 10
 
-// secret finds the internal secret: file, environment, this machine.
+// secret returns the internal secret from the file, the environment or this
+// machine, in this order.
 func (o endpointOptions) secret(a *app) (string, error) {
 	if o.secretFile != "" {
 		raw, err := os.ReadFile(o.secretFile)
@@ -71,7 +72,7 @@ func (o endpointOptions) secret(a *app) (string, error) {
 		value := strings.TrimSpace(string(raw))
 		if value == "" || len(value) > maxSecretBytes {
 			return "", &dreamcore.Error{
-				Code: dreamcore.CodeInvalid, Message: "the secret file has no secret in it",
+				Code: dreamcore.CodeInvalid, Message: "the secret file contains no secret",
 				Hint: "write it with: dreamcore secret show " + secret.InternalSecret + " > FILE",
 			}
 		}

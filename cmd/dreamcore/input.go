@@ -5,9 +5,9 @@ import (
 	"io"
 )
 
-// input is standard input, which may be a terminal where nobody types: a Read
-// gives up when ctx ends. The read below then goes on by itself, so it is only
-// for commands that end with it.
+// input reads standard input, which may be an idle terminal: Read returns when
+// ctx ends. The read of r then continues in the background, so input is only for
+// commands that end afterwards.
 type input struct {
 	ctx context.Context
 	r   io.Reader
@@ -18,7 +18,7 @@ func (i input) Read(p []byte) (int, error) {
 		n   int
 		err error
 	}
-	own := make([]byte, len(p)) // p is the caller's again when ctx has ended
+	own := make([]byte, len(p)) // p belongs to the caller again when ctx has ended
 	done := make(chan result, 1)
 	go func() {
 		n, err := i.r.Read(own)

@@ -13,24 +13,25 @@ import (
 	_ "github.com/notef-neighbor/dreamcore/pkg/system/prefault"
 )
 
-// main finds out which of our roles this process has. The command line of
-// operators is the last: the roles inside and around a sandbox are started by
-// other names, and must not pay for it.
+// main runs the role that the name of this process selects. The command line
+// comes last: the roles inside and around a sandbox have names of their own, and
+// must start without its cost.
 func main() {
-	if filepath.Base(os.Args[0]) == oci.InitRole {
-		if err := pid1.Main(os.Args[1:]); err != nil {
-			_, _ = os.Stderr.WriteString(err.Error() + "\n")
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	if filepath.Base(os.Args[0]) == crash.Role {
-		if err := crash.Main(); err != nil {
-			_, _ = os.Stderr.WriteString(err.Error() + "\n")
-			os.Exit(1)
-		}
-		os.Exit(0)
+	switch filepath.Base(os.Args[0]) {
+	case oci.InitRole:
+		exit(pid1.Main(os.Args[1:]))
+	case crash.Role:
+		exit(crash.Main())
 	}
 	runsc.Dispatch(os.Args)
 	os.Exit(run())
+}
+
+// exit ends the process of a role.
+func exit(err error) {
+	if err != nil {
+		_, _ = os.Stderr.WriteString(err.Error() + "\n")
+		os.Exit(1)
+	}
+	os.Exit(0)
 }

@@ -35,7 +35,7 @@ const (
 // version is set by the build.
 var version = "0.1.0-dev"
 
-// app is what every command has to work with.
+// app holds what every command works with.
 type app struct {
 	io       *term.IO
 	env      config.Environment
@@ -44,13 +44,13 @@ type app struct {
 
 	stateFlag  string
 	configFlag string
-	flags      map[string]any // settings that were given as flags
+	flags      map[string]any // settings that flags override
 }
 
-// errReported ends a command that has already said what failed.
+// errReported ends a command that has already printed its error.
 var errReported = errors.New("reported")
 
-// errInterrupted is the cause of a context that a signal has ended.
+// errInterrupted is the cause of a context that was ended by a signal.
 var errInterrupted = errors.New("interrupted")
 
 func run() int {
@@ -60,18 +60,18 @@ func run() int {
 	a.io = term.System(os.Stdin, os.Stdout, os.Stderr, config.Lookup(environ))
 	if wipeErr != nil && a.env.Identity != "" {
 		return a.report(&dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the identity cannot be wiped from the environment, where others may read it", Err: wipeErr,
+			Code: dreamcore.CodeSetup, Message: "the identity cannot be erased from the environment, where other processes may read it", Err: wipeErr,
 			Hint: "give it as a file: unset DREAMCORE_IDENTITY and set DREAMCORE_IDENTITY_FILE=FILE",
 		})
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	if os.Geteuid() == 0 { // others: see startGuard
+	if os.Geteuid() == 0 { // without root: see daemon.Start
 		if err := crash.Harden(); err != nil {
 			return a.report(err)
 		}
 	}
-	cobra.EnableCommandSorting = false // the help has them in the order in which they are needed
+	cobra.EnableCommandSorting = false // the help lists them in the order in which they are needed
 	root := newRootCmd(a)
 	err := root.ExecuteContext(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) && !errors.Is(err, errReported) {
@@ -82,9 +82,9 @@ func run() int {
 }
 
 // interruptible returns a context that ends at the first SIGINT, SIGTERM or
-// SIGHUP (a terminal that was closed, unless nohup has it ignored), and when
-// nobody reads our output any more. A second signal ends the process at once,
-// as it would without us.
+// SIGHUP (a terminal that was closed, unless nohup ignores it), and when the
+// output of this process is no longer read. A second signal has its default
+// effect and ends the process at once.
 func interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals, pipe := make(chan os.Signal, 1), make(chan os.Signal, 1)
@@ -92,7 +92,7 @@ func interruptible() (context.Context, func()) {
 	if !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(signals, syscall.SIGHUP)
 	}
-	// To the end: what cleans up may print something, and must not die of it.
+	// Until the end: cleaning up may print something, and must not die of SIGPIPE.
 	signal.Notify(pipe, syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
@@ -102,9 +102,9 @@ func interruptible() (context.Context, func()) {
 			case <-signals:
 				broken = true
 			case <-pipe:
-				// Who asks for SIGPIPE gets it for every connection: somebody who
-				// hangs up on the service, or a sandbox on the model gateway, must
-				// not end it.
+				// Notify delivers SIGPIPE for every connection: a client of the
+				// service, or a sandbox at the model gateway, that hangs up must not
+				// end the process.
 				broken = unread(unix.Stdout) || unread(unix.Stderr)
 			case <-ctx.Done():
 				return
@@ -121,14 +121,15 @@ func interruptible() (context.Context, func()) {
 	}
 }
 
-// unread tells whether nobody can read any more what is written to a descriptor.
+// unread reports whether a descriptor is a pipe or terminal that no process
+// reads any more.
 func unread(fd int) bool {
 	fds := []unix.PollFd{{Fd: int32(fd)}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }
 
-// report shows an error once and returns the exit code for it.
+// report prints an error once and returns its exit code.
 func (a *app) report(err error) int {
 	if err == nil {
 		return exitOK
@@ -156,7 +157,7 @@ type exitCode int
 
 func (e exitCode) Error() string { return "" }
 
-// redacted keeps secrets out of what an error says.
+// redacted is an error without secrets in its text.
 type redacted struct {
 	err error
 	r   *secret.Redactor
@@ -168,16 +169,16 @@ func (e redacted) Unwrap() error { return e.err }
 func newRootCmd(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "dreamcore",
-		Short: "Turn prompts into browser games, safely, on machines of your own",
+		Short: "Turn prompts into browser games, safely, on your own machines",
 		Long: "dreamcore runs an AI agent (Claude Code) in gVisor sandboxes and serves the\n" +
 			"games it writes: one static program.\n\n" +
 			"Settings come from config.yaml in the state directory, then from DREAMCORE_… in\n" +
 			"the environment, then from flags. Exit codes: 0 done, 1 failed, 2 usage,\n" +
-			"3 nobody there, 4 secret refused, 130 interrupted.",
+			"3 unreachable, 4 secret refused, 130 interrupted.",
 		Example: "  dreamcore setup                     make this machine ready\n" +
 			"  dreamcore generate \"a snake game\"   make a game from the terminal\n" +
 			"  dreamcore serve                     the HTTP service\n" +
-			"  dreamcore gate --all                check a service, this one or any other",
+			"  dreamcore gate --all                check this service or any other",
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -213,7 +214,7 @@ func addGroup(root *cobra.Command, id, title string, commands ...*cobra.Command)
 	root.AddCommand(commands...)
 }
 
-// misuse makes an error of the command line one with the right code and hint.
+// misuse gives an error of the command line its code and hint.
 func misuse(c *cobra.Command, err error) error {
 	return &dreamcore.Error{
 		Code: dreamcore.CodeInvalid, Message: strings.TrimSpace(err.Error()),
@@ -221,7 +222,7 @@ func misuse(c *cobra.Command, err error) error {
 	}
 }
 
-// usageArgs is a check of the arguments whose errors have the right code.
+// usageArgs returns check with errors of the code for misuse.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
@@ -244,7 +245,7 @@ func newVersionCmd(a *app) *cobra.Command {
 	}
 }
 
-// config loads the settings with the flags that were given.
+// config loads the settings, with flags applied.
 func (a *app) config() (config.Config, error) {
 	flags := map[string]any{}
 	for k, v := range a.flags {
@@ -280,7 +281,7 @@ func (a *app) open() (*daemon.State, error) {
 	return s, nil
 }
 
-// logger writes for operators: to standard error, without secrets.
+// logger returns the log for operators: on standard error, without secrets.
 func (a *app) logger(level string) *slog.Logger {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -295,7 +296,7 @@ func (a *app) logger(level string) *slog.Logger {
 	return slog.New(a.redactor.Handler(h))
 }
 
-// logWriter writes lines of the log above the line of progress, if there is one.
+// logWriter writes lines of the log above the progress line, if there is one.
 type logWriter struct{ p *term.Printer }
 
 func (w logWriter) Write(line []byte) (int, error) {

@@ -74,8 +74,8 @@ func runServe(ctx context.Context, a *app, o serveOptions) (err error) {
 		a.io.Stderr().Info("Stopping", fmt.Sprintf("running generations have %v to end", s.Config.Grace))
 	case <-srv.Failed():
 	}
-	if err := srv.Close(); err != nil {
-		// Reported here: the signal that began the stop would hide it.
+	if err := errors.Join(srv.Close(), s.Close()); err != nil {
+		// Reported here, since run reports only the signal that began the stop.
 		a.io.RenderError(redacted{err, a.redactor})
 		return errors.Join(errReported, err)
 	}

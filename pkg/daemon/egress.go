@@ -10,9 +10,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 )
 
-// openEgress opens the proxy through which sandboxes reach the configured
-// hosts; it returns nil if there are none. A secret that is missing is an error
-// at the start, not at the first request.
+// openEgress opens the proxy through which sandboxes reach the configured hosts.
+// It returns nil if no host is configured. A missing secret is an error at the
+// start, not at the first request.
 func (m *Machine) openEgress() (*egress.Proxy, error) {
 	c := m.state.Config
 	policy, err := egress.ParsePolicy(c.AllowHosts, c.AllowPrivateHosts, c.Inject)

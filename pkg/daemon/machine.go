@@ -216,8 +216,8 @@ func (m *Machine) deepChecks() *probe.Deep {
 }
 
 // checkRoot makes sure that the agent runs in a root that is not this machine's
-// (there, setup has proven it). Otherwise the agent would end without any
-// message about what is missing.
+// (there, setup has proven it). Otherwise the agent would end without a message
+// that names the missing library or program.
 func (m *Machine) checkRoot(ctx context.Context) error {
 	if m.root.name == "" {
 		return nil

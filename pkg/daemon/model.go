@@ -145,8 +145,9 @@ func (s *State) CheckModel() error {
 	return first
 }
 
-// UpstreamFaults returns what is wrong with the list of upstreams: those whose
-// credentials are missing, and those that have no name for the agent's model.
+// UpstreamFaults checks the list of upstreams. It returns an error for each one
+// whose credentials are missing, and for each one that has no name for the
+// agent's model.
 func (s *State) UpstreamFaults() (credentials, models []error) {
 	for _, e := range s.Config.Upstreams {
 		if err := e.Check(s.sealed); err != nil {

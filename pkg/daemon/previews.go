@@ -19,9 +19,8 @@ type previews struct {
 	listener net.Listener // nil if previews share the listener of the service
 }
 
-// openPreviews opens the previews that are configured; it returns nil if there
-// are none. api is the address of the service itself. The caller must close
-// them.
+// openPreviews opens the previews, or returns nil if the settings disable them.
+// api is the address of the service itself. The caller must close the previews.
 func (s *State) openPreviews(api net.Addr, log *slog.Logger) (_ *previews, err error) {
 	p := &previews{}
 	defer func() {

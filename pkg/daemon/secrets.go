@@ -32,8 +32,8 @@ func Secrets(cfg config.Config, env config.Environment, create bool) (*secret.St
 // OpenSecrets opens the sealed secrets.
 func (s *State) OpenSecrets() (*secret.Store, error) { return openSecrets(s.Config, s.env) }
 
-// CreateSecrets opens the sealed secrets and creates what is missing. It
-// reports whether it created an identity.
+// CreateSecrets opens the sealed secrets, and creates the directory and the
+// identity if they do not exist. It reports whether it created an identity.
 func (s *State) CreateSecrets() (store *secret.Store, created bool, err error) {
 	if created, err = initSecrets(s.Config, s.env); err != nil {
 		return nil, false, err

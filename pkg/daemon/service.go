@@ -58,10 +58,9 @@ type Service struct {
 // who follow a job that is stopped receive its last event.
 const streamGrace = 10 * time.Second
 
-// Start starts a service on the state directory. The steps are ordered so that
-// whatever can be refused is refused before the work that it would waste:
-// the lock, secrets, the agent, sandboxes, the port. The caller must close the
-// service before the state.
+// Start starts a service on the state directory. The steps are ordered so that a
+// fault is found before work is done in vain: the lock, secrets, the agent,
+// sandboxes, the port. The caller must close the service before the state.
 func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 	svc := &Service{failed: make(chan struct{})}
 	defer func() {
@@ -154,7 +153,7 @@ func (s *Service) Failed() <-chan struct{} { return s.failed }
 // Close stops serving gracefully, then closes the machine. The grace of jobs and
 // that of streams run at the same time.
 func (s *Service) Close() error {
-	s.stopWatching() // a reload would open what is being closed
+	s.stopWatching() // first: a reload opens an upstream
 	var err error
 	if s.closeControl != nil { // before the jobs: a program of an operator holds its sandbox
 		err = s.closeControl()

@@ -14,7 +14,7 @@ import (
 )
 
 // watchInterval is how soon a change is noticed. Polling a few files is cheap,
-// and finds changes in whatever way an editor makes them.
+// and finds every change, however an editor writes the file.
 const watchInterval = 500 * time.Millisecond
 
 // watcher applies changes of the configuration and the model script to a

@@ -1,13 +1,13 @@
-// Package crash keeps secrets inside a process, also when it dies. Harden
-// keeps its memory from core dumps and from other processes. A Guard keeps
-// secrets out of what the Go runtime prints at the end: the text of a panic may
-// quote anything, and the runtime writes it to descriptor 2 past every logger.
+// Package crash keeps secrets inside a process, even when it crashes. Harden
+// protects its memory from core dumps and from other processes. A Guard removes
+// secrets from the output of the Go runtime: the message of a panic may quote
+// anything, and the runtime writes it to descriptor 2 past every logger.
 //
-// The guard is a second process, the reader, since a process that dies can
-// clean nothing. Descriptor 2 becomes a pipe to the reader, who writes what
-// comes to where it went before, without secrets. The reader is told of every
-// secret before the one who adds it goes on, so it knows whatever may be
-// printed. Should the reader die, nothing is printed in its place.
+// The guard is a second process, the reader, since a process that crashes can no
+// longer redact anything. Descriptor 2 becomes a pipe to the reader, which
+// writes everything without secrets to where descriptor 2 led before. The reader
+// receives a new secret before Redactor.Add returns, so it knows every secret
+// that can be printed. If the reader dies, nothing is printed.
 package crash
 
 import (
@@ -24,50 +24,51 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-// Role is the name by which the program starts itself as the reader. Main is
-// then what it does.
+// Role is the name under which the program starts itself as the reader, to run
+// Main.
 const Role = "dreamcore-crash"
 
-// answerLimit is how long the reader may take to take note of the secrets. It
-// does nothing else, so it is only ever so slow on a machine that stands still.
+// answerLimit is how long the reader may take to acknowledge the secrets. It
+// does little else, so it is only that slow on a machine that is stalled.
 const answerLimit = 10 * time.Second
 
-// pipeBytes is the most that a pipe may hold for ordinary users.
+// pipeBytes is the largest capacity of a pipe that ordinary users may set.
 const pipeBytes = 1 << 20
 
-// Harden keeps the memory of this process from others: no core dumps, here and
-// in children, and unless the process may trace anyone, no other process of
-// the same user reads its memory or environment. The second is not inherited.
+// Harden protects the memory of this process: it disables core dumps, which
+// children inherit, and stops other processes of the same user that have no
+// CAP_SYS_PTRACE from reading its memory or environment, which they do not
+// inherit.
 func Harden() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("keep the memory of the process from others: %w", err)
+		return fmt.Errorf("protect the memory of the process: %w", err)
 	}
 	return nil
 }
 
-// Guard is the reader of this process. It must be closed.
+// Guard is a running reader. The caller must close it.
 type Guard struct {
-	// Stderr is where descriptor 2 led before: for what is clean already.
+	// Stderr is the original descriptor 2, for output that is already redacted.
 	Stderr *os.File
 
 	redactor *secret.Redactor
 	cmd      *exec.Cmd
-	feed     *os.File // the secrets, to the reader
-	answers  *os.File // a byte from the reader for each list of them
+	feed     *os.File // lists of secrets, to the reader
+	answers  *os.File // one byte from the reader for each list
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
 }
 
-// Start puts a reader behind descriptor 2, which is the program exe in its
-// Role. It knows the secrets of r, as they are and as they change.
+// Start starts the program exe as the reader and leads descriptor 2 to it. The
+// reader knows the secrets of r, also those that are added later.
 func Start(exe string, r *secret.Redactor) (_ *Guard, err error) {
 	fd, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return nil, fmt.Errorf("keep standard error: %w", err)
+		return nil, fmt.Errorf("duplicate standard error: %w", err)
 	}
 	g := &Guard{Stderr: os.NewFile(uintptr(fd), "stderr"), redactor: r}
 	var theirs []*os.File
@@ -77,7 +78,7 @@ func Start(exe string, r *secret.Redactor) (_ *Guard, err error) {
 		}
 		if err != nil {
 			for _, f := range []*os.File{g.Stderr, g.feed, g.answers} {
-				_ = f.Close() // also of nil
+				_ = f.Close() // harmless for nil
 			}
 		}
 	}()
@@ -95,8 +96,8 @@ func Start(exe string, r *secret.Redactor) (_ *Guard, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make pipes for crashes: %w", err)
 	}
-	// The runtime does not go on with a write that a signal has cut, which
-	// could be in the middle of a secret: so that it fits, there is room.
+	// The runtime does not continue a write that a signal has interrupted, which
+	// could be in the middle of a secret. A large pipe takes the whole write.
 	_, _ = unix.FcntlInt(textIn.Fd(), unix.F_SETPIPE_SZ, pipeBytes)
 	g.cmd = exec.Command(exe)
 	g.cmd.Args = []string{Role}
@@ -108,15 +109,15 @@ func Start(exe string, r *secret.Redactor) (_ *Guard, err error) {
 	}
 	if err := unix.Dup3(int(textIn.Fd()), 2, 0); err != nil {
 		_ = g.cmd.Process.Kill()
-		return nil, errors.Join(fmt.Errorf("lead standard error to the reader of crashes: %w", err), g.cmd.Wait())
+		return nil, errors.Join(fmt.Errorf("redirect standard error to the reader of crashes: %w", err), g.cmd.Wait())
 	}
-	r.Follow(g.tell)
+	r.Follow(g.send)
 	return g, nil
 }
 
-// tell makes the reader know the secrets before it returns. When that fails the
-// reader is ended: what it does not know it must not let pass.
-func (g *Guard) tell(values []string) {
+// send returns when the reader knows the secrets. If it cannot be told, it is
+// killed: it must not forward what it does not know.
+func (g *Guard) send(values []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
@@ -124,7 +125,7 @@ func (g *Guard) tell(values []string) {
 	}
 	line, err := json.Marshal(values)
 	if err != nil {
-		return // strings can be encoded
+		return // cannot happen with strings
 	}
 	defer clear(line)
 	end := time.Now().Add(answerLimit)
@@ -138,8 +139,8 @@ func (g *Guard) tell(values []string) {
 	_ = g.cmd.Process.Kill()
 }
 
-// Close lets descriptor 2 be what it was and waits until the reader has
-// written everything. It may be called more than once.
+// Close restores descriptor 2 and waits until the reader has written everything.
+// It may be called more than once.
 func (g *Guard) Close() error {
 	g.redactor.Follow(nil)
 	g.mu.Lock()
@@ -148,11 +149,11 @@ func (g *Guard) Close() error {
 		return nil
 	}
 	g.closed = true
-	// With the pipe's last end the reader ends.
+	// The reader ends when the last writing end of its pipe is closed.
 	err := unix.Dup3(int(g.Stderr.Fd()), 2, 0)
 	err = errors.Join(err, g.feed.Close(), g.answers.Close())
 	if waitErr := g.cmd.Wait(); waitErr != nil {
 		err = errors.Join(err, fmt.Errorf("the reader of crashes: %w", waitErr))
 	}
-	return err // Stderr stays open: somebody may print yet
+	return err // Stderr stays open: it is still printed to
 }

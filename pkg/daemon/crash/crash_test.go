@@ -22,8 +22,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-// The test program is also the reader and the process that dies.
-const victimEnv = "DREAMCORE_TEST_CRASH_VICTIM"
+// The test program is also the reader and the process that crashes.
+const crashEnv = "DREAMCORE_TEST_CRASH"
 
 const (
 	first = "sk-ant-first-0123456789abcdef"
@@ -38,17 +38,17 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if how := os.Getenv(victimEnv); how != "" {
-		victim(how)
+	if how := os.Getenv(crashEnv); how != "" {
+		crash(how)
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// victim dies in the way that is named, with secrets in what it says.
-func victim(how string) {
+// crash ends the process in the given way, with secrets in its output.
+func crash(how string) {
 	if how == "hardened" || how == "plain" {
-		stand(how == "hardened")
+		idle(how == "hardened")
 		return
 	}
 	var r secret.Redactor
@@ -90,8 +90,8 @@ func victim(how string) {
 		panic(first)
 	case "silent reader":
 		_ = g.cmd.Process.Kill()
-		r.Add("another secret that nobody hears of") // must not wait for ever
-		panic("another secret that nobody hears of")
+		r.Add("another secret without a reader") // must not block
+		panic("another secret without a reader")
 	case "close":
 		println("while it is there", first)
 		_ = g.Close()
@@ -102,11 +102,11 @@ func victim(how string) {
 	_ = g.Close()
 }
 
-// die runs a victim and returns what it printed.
-func die(t *testing.T, how string) (text string, code int) {
+// runCrash runs a process that crashes and returns its output.
+func runCrash(t *testing.T, how string) (text string, code int) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = []string{victimEnv + "=" + how}
+	cmd.Env = []string{crashEnv + "=" + how}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -117,11 +117,11 @@ func die(t *testing.T, how string) (text string, code int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-func TestNoSecretInWhatIsPrintedAtTheEnd(t *testing.T) {
+func TestCrashOutputHasNoSecrets(t *testing.T) {
 	for _, tt := range []struct {
 		how  string
 		code int
-		says []string
+		want []string
 	}{
 		{"panic", 2, []string{"past the guard", "panic: a fault with [redacted] and ", "goroutine ", "crash_test.go:"}},
 		{"error", 2, []string{"panic: ", "[redacted]", "goroutine "}},
@@ -133,18 +133,18 @@ func TestNoSecretInWhatIsPrintedAtTheEnd(t *testing.T) {
 		{"silent reader", 2, []string{"past the guard"}},
 	} {
 		t.Run(tt.how, func(t *testing.T) {
-			text, code := die(t, tt.how)
+			text, code := runCrash(t, tt.how)
 			if code != tt.code && !(strings.Contains(tt.how, "reader") && code != 0) {
 				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
-			for _, s := range tt.says {
+			for _, s := range tt.want {
 				if !strings.Contains(text, s) {
-					t.Errorf("it does not say %q", s)
+					t.Errorf("the output lacks %q", s)
 				}
 			}
-			for _, s := range []string{first, "of several lines", "0123456789abcdef", "nobody hears"} {
+			for _, s := range []string{first, "of several lines", "0123456789abcdef", "without a reader"} {
 				if strings.Contains(text, s) {
-					t.Errorf("it says %q", s)
+					t.Errorf("the output has %q", s)
 				}
 			}
 			if t.Failed() {
@@ -154,25 +154,25 @@ func TestNoSecretInWhatIsPrintedAtTheEnd(t *testing.T) {
 	}
 }
 
-// The searches above must be able to fail.
-func TestWhatIsNoSecretIsPrinted(t *testing.T) {
-	if text, code := die(t, "removed"); code != 0 || !strings.Contains(text, first) {
-		t.Errorf("a value that is no secret any more: %d\n%s", code, text)
+// The search of the test above must be able to find a secret.
+func TestValueThatIsNoLongerASecretIsPrinted(t *testing.T) {
+	if text, code := runCrash(t, "removed"); code != 0 || !strings.Contains(text, first) {
+		t.Errorf("exit code %d\n%s", code, text)
 	}
 }
 
-// Here the others are of the same user, who is not root: it may look into its
-// processes, unless they forbid it.
-func TestOthersDoNotReadAHardenedProcess(t *testing.T) {
+// The other process belongs to the same user, which is not root: it may read its
+// own processes unless they forbid it.
+func TestHardenedProcessCannotBeRead(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
-	hardened, plain := standing(t, "hardened"), standing(t, "plain")
+	hardened, plain := idling(t, "hardened"), idling(t, "plain")
 	limits, err := os.ReadFile(hardened + "limits")
 	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), "Max core file size 0 0 bytes") {
 		t.Errorf("core dumps are not forbidden: %v\n%s", err, limits)
 	}
 	for _, file := range []string{"environ", "maps"} {
 		if err := readAsNobody(plain + file); err != nil {
-			t.Errorf("the check cannot succeed: %v", err)
+			t.Errorf("the check cannot fail: %v", err)
 		}
 		if err := readAsNobody(hardened + file); !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("%s can be read: %v", hardened+file, err)
@@ -180,12 +180,12 @@ func TestOthersDoNotReadAHardenedProcess(t *testing.T) {
 	}
 }
 
-// standing starts a victim that stands until the end of the test, and returns
+// idling starts a process that is idle until the end of the test, and returns
 // its directory in /proc.
-func standing(t *testing.T, how string) string {
+func idling(t *testing.T, how string) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = []string{victimEnv + "=" + how}
+	cmd.Env = []string{crashEnv + "=" + how}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -202,10 +202,10 @@ func standing(t *testing.T, how string) string {
 
 const nobody = 65534
 
-// stand becomes an ordinary user's process, hardened or not, and waits.
-func stand(harden bool) {
+// idle makes this the process of an ordinary user, hardened or not, and waits.
+func idle(harden bool) {
 	err := syscall.Setresuid(nobody, nobody, nobody)
-	if os.Geteuid() == nobody { // changing the user has forbidden it
+	if os.Geteuid() == nobody { // changing the user has disabled it
 		err = errors.Join(err, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
 	}
 	if harden {
@@ -221,7 +221,7 @@ func stand(harden bool) {
 func readAsNobody(file string) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the thread ends with this
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
 			done <- errno
 			return

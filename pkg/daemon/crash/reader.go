@@ -13,15 +13,15 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-// maxLine bounds a line. A longer one is left out: cut in two, it could show
-// two halves of a secret.
+// maxLine bounds a line, in bytes. A longer one is left out: cut in two, it could
+// show two halves of a secret.
 const maxLine = 256 << 10
 
-const leftOut = "[a line that is too long to look for secrets in is left out]\n"
+const leftOut = "[a line that is too long to search for secrets was left out]\n"
 
-// Main is the reader. It ends with the process that started it.
+// Main runs the reader. It ends with the process that started it.
 func Main() error {
-	// These are for the other one, whose last words are still to come.
+	// These are for the process that is read, whose last output is still to come.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	if err := Harden(); err != nil {
 		return err
@@ -29,24 +29,24 @@ func Main() error {
 	feed, answers := os.NewFile(3, "feed"), os.NewFile(4, "answers")
 	defer answers.Close()
 	defer feed.Close()
-	debug.FreeOSMemory() // it will sit here for long and do nothing
+	debug.FreeOSMemory() // it is idle for almost all of its life
 	var r secret.Redactor
 	done := make(chan error, 1)
 	go func() { done <- learn(feed, answers, &r) }()
 	err := pass(os.Stdin, os.Stderr, &r)
-	_ = feed.Close() // where the other end is open still
+	_ = feed.Close() // the other end may still be open
 	return errors.Join(err, <-done)
 }
 
-// learn takes note of the secrets, of which each list replaces the one before,
-// and says so.
+// learn receives lists of secrets, each of which replaces the one before, and
+// acknowledges them.
 func learn(feed io.Reader, answers io.Writer, r *secret.Redactor) error {
 	dec := json.NewDecoder(feed)
 	var known []string
 	for {
 		var values []string
 		if err := dec.Decode(&values); err != nil {
-			return nil // it is over there
+			return nil // the other process has ended
 		}
 		r.Add(values...)
 		r.Remove(known...)
@@ -57,7 +57,7 @@ func learn(feed io.Reader, answers io.Writer, r *secret.Redactor) error {
 	}
 }
 
-// pass writes what it reads, line by line, without secrets.
+// pass copies in to out line by line, without secrets.
 func pass(in io.Reader, out io.Writer, r *secret.Redactor) error {
 	lines := bufio.NewReaderSize(in, maxLine)
 	for {
@@ -69,7 +69,7 @@ func pass(in io.Reader, out io.Writer, r *secret.Redactor) error {
 			line = []byte(leftOut)
 		}
 		if _, err := out.Write(r.RedactBytes(line)); err != nil {
-			return nil // nobody reads; the pipe closes with us
+			return nil // out has no reader; the pipe closes with this process
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
