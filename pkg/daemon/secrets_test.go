@@ -11,7 +11,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-func TestVariablesForSandboxesHoldNoSecret(t *testing.T) {
+func TestSandboxVariablesMustNotContainSecrets(t *testing.T) {
 	s := &State{
 		Config: config.Config{State: t.TempDir()}, Redactor: &secret.Redactor{},
 		env: config.Environment{APIKey: "sk-ant-of-the-environment"},

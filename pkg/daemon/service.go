@@ -214,9 +214,10 @@ func (s *Service) noteAddress(state *State) error {
 	return os.WriteFile(state.Path(lockFile), fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), s.URL()), 0o600)
 }
 
-// needed returns what setup has made and the service cannot start without: the
-// internal secrets and the agent, and a key unless a script replaces the model.
-// A trial does without the agent: setup checks sandboxes before it installs one.
+// needed returns what the service needs from setup: the internal secrets and the
+// agent. It also checks the key, unless a script replaces the model. In a trial
+// the agent may be missing, so that sandboxes can be checked before setup has
+// installed it.
 func (s *State) needed(trial bool) (secrets []string, bin agent.Binary, err error) {
 	store, err := s.OpenSecrets()
 	if err != nil {
