@@ -1,104 +1,24 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
-	"slices"
 	"strings"
-	"sync"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// keptCauses is how many warnings and errors of a run are kept. They are the last
-// ones, which are the closest to its end.
-const keptCauses = 5
-
-// causes keeps warnings and errors of the log to show the operator why a run
-// failed. Messages for players never contain the cause.
-type causes struct {
-	mu   sync.Mutex
-	kept []cause // guarded by mu
-}
-
-// cause is one record of the log, for people.
-type cause struct {
-	message string
-	details []string
-	hint    string
-}
-
-// over returns a handler that keeps records and forwards them to next, except
-// the end of a job, which the view shows.
-func (c *causes) over(next slog.Handler) slog.Handler { return causesHandler{c, next} }
-
-type causesHandler struct {
-	causes *causes
-	next   slog.Handler
-}
-
-func (h causesHandler) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn || h.next.Enabled(ctx, l)
-}
-
-func (h causesHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return causesHandler{h.causes, h.next.WithAttrs(attrs)}
-}
-
-func (h causesHandler) WithGroup(name string) slog.Handler {
-	return causesHandler{h.causes, h.next.WithGroup(name)}
-}
-
-func (h causesHandler) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level >= slog.LevelWarn {
-		h.causes.keep(r)
-	}
-	if r.Message == "generation failed" && r.Level >= slog.LevelWarn || !h.next.Enabled(ctx, r.Level) {
-		return nil
-	}
-	return h.next.Handle(ctx, r)
-}
-
-// shownAttrs are the attributes of a record that explain it.
-var shownAttrs = []string{"error", "err", "reason", "status", "upstream", "setting", "type", "names"}
-
-func (c *causes) keep(r slog.Record) {
-	w := cause{message: r.Message}
-	r.Attrs(func(a slog.Attr) bool {
-		text := fmt.Sprint(a.Value.Resolve().Any())
-		switch {
-		case text == "":
-		case a.Key == "hint":
-			w.hint = text
-		case slices.Contains(shownAttrs, a.Key):
-			w.details = append(w.details, text)
-		}
-		return true
-	})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if slices.ContainsFunc(c.kept, func(k cause) bool { return k.message == w.message && slices.Equal(k.details, w.details) }) {
-		return
-	}
-	if c.kept = append(c.kept, w); len(c.kept) > keptCauses {
-		c.kept = c.kept[1:]
-	}
-}
-
 // maxCause bounds the message and the details of one cause, in characters.
 const maxCause = 600
 
-// show prints the causes and returns the last hint among them.
-func (c *causes) show(p *term.Printer) (hint string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, w := range c.kept {
-		p.Warning(term.Truncate(term.Clean(w.message), maxCause), term.Truncate(term.Clean(strings.Join(w.details, " · ")), maxCause))
-		if w.hint != "" {
-			hint = w.hint
+// showCauses prints the causes of a failure and returns the last hint among
+// them.
+func showCauses(p *term.Printer, causes []daemon.Cause) (hint string) {
+	for _, c := range causes {
+		p.Warning(term.Truncate(term.Clean(c.Message), maxCause), term.Truncate(term.Clean(strings.Join(c.Details, " · ")), maxCause))
+		if c.Hint != "" {
+			hint = c.Hint
 		}
 	}
 	return hint

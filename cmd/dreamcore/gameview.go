@@ -23,9 +23,9 @@ type gameView struct {
 	project  string // directory of the project inside, which file names are shown without
 	result   cliResult
 	commit   string
-	free     bool   // no model was paid
-	sandbox  string // what the agent is in: a service does not tell its engine
-	causes   causes // of a failure, where the job runs in this process
+	free     bool          // no model was paid
+	sandbox  string        // what the agent is in: a service does not tell its engine
+	causes   daemon.Causes // of a failure, if the job runs in this process
 }
 
 // cliResult is what the view shows of the CLI's last line.
@@ -211,7 +211,7 @@ func (v *gameView) failed(o client.Outcome) {
 		code += fmt.Sprintf(", exit code %d", o.ExitCode)
 	}
 	v.p.Failure(o.UserMessage, code, term.Duration(time.Since(v.began)))
-	hint := v.causes.show(v.p)
+	hint := showCauses(v.p, v.causes.List())
 	if hint == "" {
 		hint = nextCommand(o)
 	}

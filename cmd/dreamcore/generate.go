@@ -94,7 +94,7 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 	defer func() { _ = out.close() }()
 	if !out.Done {
 		view.failed(out.Outcome)
-		if errors.Is(context.Cause(ctx), errInterrupted) {
+		if errors.Is(context.Cause(ctx), daemon.ErrInterrupted) {
 			return context.Cause(ctx)
 		}
 		return exitCode(exitFailed)
@@ -163,7 +163,7 @@ func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.
 	}
 	log := a.logger(level)
 	if !a.io.JSON { // programs read the log itself
-		log = slog.New(a.redactor.Handler(view.causes.over(log.Handler())))
+		log = slog.New(a.redactor.Handler(view.causes.Handler(log.Handler())))
 	}
 	m, err := daemon.OpenMachine(ctx, s, bin, log)
 	if err != nil {

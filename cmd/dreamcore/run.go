@@ -6,13 +6,10 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
@@ -50,9 +47,6 @@ type app struct {
 // errReported ends a command that has already printed its error.
 var errReported = errors.New("reported")
 
-// errInterrupted is the cause of a context that was ended by a signal.
-var errInterrupted = errors.New("interrupted")
-
 func run() int {
 	environ, wipeErr := config.Environ()
 	a := &app{environ: config.WithoutSecrets(environ), env: config.ReadEnvironment(environ), redactor: &secret.Redactor{}, flags: map[string]any{}}
@@ -64,7 +58,7 @@ func run() int {
 			Hint: "give it as a file: unset DREAMCORE_IDENTITY and set DREAMCORE_IDENTITY_FILE=FILE",
 		})
 	}
-	ctx, stop := interruptible()
+	ctx, stop := daemon.Interruptible()
 	defer stop()
 	if os.Geteuid() == 0 { // without root: see daemon.Start
 		if err := crash.Harden(); err != nil {
@@ -74,59 +68,11 @@ func run() int {
 	cobra.EnableCommandSorting = false // the help lists them in the order in which they are needed
 	root := newRootCmd(a)
 	err := root.ExecuteContext(ctx)
-	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) && !errors.Is(err, errReported) {
+	if err != nil && errors.Is(context.Cause(ctx), daemon.ErrInterrupted) && !errors.Is(err, errReported) {
 		a.io.Human().Warning("interrupted")
 		return exitInterrupted
 	}
 	return a.report(err)
-}
-
-// interruptible returns a context that ends at the first SIGINT, SIGTERM or
-// SIGHUP (a terminal that was closed, unless nohup ignores it), and when the
-// output of this process is no longer read. A second signal has its default
-// effect and ends the process at once.
-func interruptible() (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals, pipe := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	if !signal.Ignored(syscall.SIGHUP) {
-		signal.Notify(signals, syscall.SIGHUP)
-	}
-	// Until the end: cleaning up may print something, and must not die of SIGPIPE.
-	signal.Notify(pipe, syscall.SIGPIPE)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for broken := false; !broken; {
-			select {
-			case <-signals:
-				broken = true
-			case <-pipe:
-				// Notify delivers SIGPIPE for every connection: a client of the
-				// service, or a sandbox at the model gateway, that hangs up must not
-				// end the process.
-				broken = unread(unix.Stdout) || unread(unix.Stderr)
-			case <-ctx.Done():
-				return
-			}
-		}
-		signal.Stop(signals)
-		cancel(errInterrupted)
-	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		signal.Stop(pipe)
-		cancel(nil)
-		<-done
-	}
-}
-
-// unread reports whether a descriptor is a pipe or terminal that no process
-// reads any more.
-func unread(fd int) bool {
-	fds := []unix.PollFd{{Fd: int32(fd)}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }
 
 // report prints an error once and returns its exit code.
