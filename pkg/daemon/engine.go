@@ -26,8 +26,8 @@ func (s *State) newProvider(ctx context.Context, log *slog.Logger) (*engine.Prov
 		return runc.New(ctx, runc.Config{Exe: exe, Dir: s.Path(RunDir), UID: uint32(s.Config.UID), GID: uint32(s.Config.GID), Logger: log})
 	}
 	return nil, &dreamcore.Error{
-		Code: dreamcore.CodeInvalid, Message: "there is no engine called " + s.Config.Runtime,
-		Hint: "use --runtime " + gvisor.Name + " or --runtime " + runc.Name,
+		Code: dreamcore.CodeInvalid, Reason: ReasonEngine, Message: "there is no engine called " + s.Config.Runtime,
+		Hint: "the engines are " + gvisor.Name + " and " + runc.Name,
 	}
 }
 
@@ -45,7 +45,7 @@ func engineNeeds(runtime string) string {
 	if runtime == gvisor.Name {
 		needs = "a kernel of 4.14 or later, and root with cgroups or else user namespaces"
 	}
-	return "see the cause above, and run: dreamcore doctor --runtime " + runtime + "; " + EngineTitle(runtime) + " needs " + needs
+	return "see the cause above; " + EngineTitle(runtime) + " needs " + needs
 }
 
 // Unlimited names the limits of sandboxes that this process cannot enforce, in

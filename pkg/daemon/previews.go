@@ -30,7 +30,7 @@ func (s *State) openPreviews(api net.Addr, log *slog.Logger) (_ *previews, err e
 	}()
 	at := api
 	if s.Config.PreviewListen != "" {
-		if p.listener, err = listen(s.Config.PreviewListen, "set preview_listen to another address"); err != nil {
+		if p.listener, err = listen(s.Config.PreviewListen, "", "set preview_listen to another address"); err != nil {
 			return nil, err
 		}
 		at = p.listener.Addr()
@@ -104,12 +104,12 @@ func outwardAddress() string {
 }
 
 // listen listens on TCP; hint is the alternative to freeing the port.
-func listen(address, hint string) (net.Listener, error) {
+func listen(address string, reason dreamcore.Reason, hint string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "cannot listen on " + address, Err: err,
-			Hint: "stop what listens there, or " + hint,
+			Code: dreamcore.CodeSetup, Reason: reason, Message: "cannot listen on " + address, Err: err,
+			Hint: "stop the program that listens there, or " + hint,
 		}
 	}
 	return ln, nil

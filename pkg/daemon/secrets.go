@@ -103,8 +103,7 @@ func (s *State) injected(i egress.Injection) (string, error) {
 	values, err := s.sealed(i.Secret)
 	if err != nil {
 		return "", &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the secret %s for %s cannot be read", i.Secret, i.Target), Err: err,
-			Hint: fmt.Sprintf("create it: dreamcore secret create %s KEY=value (or leave out --inject for %s)", i.Secret, i.Target),
+			Code: dreamcore.CodeSetup, Reason: ReasonNoInjected, Message: fmt.Sprintf("the secret %s for %s cannot be read", i.Secret, i.Target), Err: err,
 		}
 	}
 	key := i.Key
@@ -115,8 +114,8 @@ func (s *State) injected(i egress.Injection) (string, error) {
 	v, ok := values[key]
 	if !ok {
 		return "", &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the secret %s for %s has several keys, or not the one that is named", i.Secret, i.Target),
-			Hint: fmt.Sprintf("see its keys: dreamcore secret list; then name one: --inject %s=%s/KEY:%s", i.Target, i.Secret, i.Header),
+			Code: dreamcore.CodeSetup, Reason: ReasonInjectKey, Message: fmt.Sprintf("the secret %s for %s has several keys, or not the one that is named", i.Secret, i.Target),
+			Hint: fmt.Sprintf("name one of its keys: %s=%s/KEY:%s", i.Target, i.Secret, i.Header),
 		}
 	}
 	s.hide(v)

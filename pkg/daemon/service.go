@@ -17,7 +17,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
@@ -42,7 +42,7 @@ type Service struct {
 	*Machine
 	listener net.Listener
 	secret   string    // the current internal secret
-	previews *previews // nil if there are none
+	previews *previews // nil if disabled
 	prompts  *prompt.Service
 	failed   chan struct{} // closed when serving has ended
 	err      error         // of serving; read after failed
@@ -59,8 +59,8 @@ type Service struct {
 const streamGrace = 10 * time.Second
 
 // Start starts a service on the state directory. The steps are ordered so that a
-// fault is found before work is done in vain: the lock, secrets, the agent,
-// sandboxes, the port. The caller must close the service before the state.
+// fault is found before work is done in vain. The caller must close the service
+// before the state.
 func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 	svc := &Service{failed: make(chan struct{})}
 	defer func() {
@@ -68,13 +68,16 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 			err = errors.Join(err, svc.undo.run(context.WithoutCancel(ctx)))
 		}
 	}()
+	// The lock comes first: prepare removes what ended processes have left, and
+	// must not meet a service that runs.
 	if !o.Trial {
-		limitMemory(s, o.Logger)
-		shareProcessors(s)
 		if err = svc.lock(s); err != nil {
 			return nil, err
 		}
+		limitMemory(s, o.Logger)
+		shareProcessors(s)
 	}
+	// What setup has to provide is checked before a sandbox is started.
 	values, bin, err := s.needed(o.Trial)
 	if err != nil {
 		return nil, err
@@ -87,6 +90,7 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 	if err = svc.prepare(ctx, o.Trial); err != nil {
 		return nil, err
 	}
+	// The port is opened only now: a client that connects is served.
 	if err = svc.listen(s, o); err != nil {
 		return nil, err
 	}
@@ -95,23 +99,32 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	if !o.Trial {
-		if err = svc.startControl(s, o.Logger); err != nil {
+		if err = svc.claim(s, o.Logger); err != nil {
 			return nil, err
-		}
-		if err = svc.spares.Apply(spareLimits(s.Config)); err != nil {
-			return nil, err
-		}
-		// After the sandboxes were tried: without root, the kernel refuses user
-		// namespaces to the children of a process that is hardened.
-		if err = crash.Harden(); err != nil {
-			return nil, err
-		}
-		if err := svc.noteAddress(s); err != nil {
-			o.Logger.Warn("note the address of the service", "error", err)
 		}
 	}
 	svc.run(ctx, srv, o)
 	return svc, nil
+}
+
+// claim makes this the one service of the state directory, for the commands on
+// this machine.
+func (s *Service) claim(state *State, log *slog.Logger) error {
+	if err := s.startControl(state, log); err != nil {
+		return err
+	}
+	if err := s.spares.Apply(spareLimits(state.Config)); err != nil {
+		return err
+	}
+	// After a sandbox was tried: without root, the kernel refuses user namespaces
+	// to the children of a process that is hardened.
+	if err := crash.Harden(); err != nil {
+		return err
+	}
+	if err := s.noteAddress(state); err != nil {
+		log.Warn("note the address of the service", "error", err)
+	}
+	return nil
 }
 
 // run starts everything that goes on until Close.
@@ -196,8 +209,8 @@ func (s *Service) lock(state *State) error {
 			holder = " (" + strings.TrimSpace(string(note)) + ")"
 		}
 		return &dreamcore.Error{
-			Code: dreamcore.CodeConflict, Message: "another server uses the state directory " + state.Config.State + holder,
-			Hint: "stop that server, or name another directory with --state DIR",
+			Code: dreamcore.CodeConflict, Reason: ReasonState, Message: "another server uses the state directory " + state.Config.State + holder,
+			Hint: "stop that server, or use another directory",
 		}
 	}
 	s.undo.addClose(func() error {
@@ -232,8 +245,8 @@ func (s *State) needed(trial bool) (secrets []string, bin agent.Binary, err erro
 			return nil, bin, err
 		} else if err != nil {
 			return nil, bin, &dreamcore.Error{
-				Code: dreamcore.CodeSetup, Message: "there is no key for the model API", Err: err,
-				Hint: "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
+				Code: dreamcore.CodeSetup, Reason: ReasonNoKey, Message: "there is no key for the model API", Err: err,
+				Hint: "store a key, or use the model script " + replay.DemoName,
 			}
 		}
 	}
@@ -243,65 +256,9 @@ func (s *State) needed(trial bool) (secrets []string, bin agent.Binary, err erro
 	return secrets, bin, nil
 }
 
-// prepare makes the machine ready. A service starts on a full disk all the
-// same: it can still show games and lists.
-func (s *Service) prepare(ctx context.Context, trial bool) error {
-	err := s.ready(ctx, trial)
-	if err == nil || trial || s.state.Volumes.CheckFree() == nil {
-		return err
-	}
-	s.log.Error("no game can be made until there is space on the disk of the state directory", "error", err, "hint", dreamcore.HintOf(err))
-	s.unready.Store(&err)
-	return nil
-}
-
-// ready checks that sandboxes work and, unless in a trial, cleans up what an
-// earlier process left.
-func (m *Machine) ready(ctx context.Context, trial bool) error {
-	if err := m.checkSandboxes(ctx); err != nil || trial {
-		return err
-	}
-	if err := m.state.Volumes.SweepDisks(ctx); err != nil {
-		return err
-	}
-	if err := project.New(m.state.Volumes, m.history).Recover(ctx); err != nil {
-		m.log.Warn("changes that an earlier process has not finished could not be undone", "error", err)
-	}
-	if m.state.Config.DiskMiB > 0 {
-		if err := disk.Check(ctx, m.state.Config.State); err != nil {
-			return err
-		}
-	}
-	if err := m.Jobs.Recover(); err != nil {
-		return err
-	}
-	_, err := m.Journal.Prune(ctx, m.oldestLog(), 0)
-	return err
-}
-
-func (m *Machine) checkSandboxes(ctx context.Context) error {
-	io, err := m.Prober.SandboxIO(ctx)
-	if err == nil && !io.Match {
-		err = fmt.Errorf("a sandbox answered %q to %q", io.Output, io.Input)
-	}
-	switch {
-	case err == nil:
-		return nil
-	case m.root.name != "": // a sandbox has worked with it already
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the service's checks cannot run in the " + m.root.name, Err: err,
-			Hint: "use one with /bin/cat and /bin/sh, such as debian:12",
-		}
-	}
-	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "sandboxes do not work on this machine", Err: err,
-		Hint: engineNeeds(m.state.Config.Runtime),
-	}
-}
-
 // listen opens the listener of the service and its previews.
 func (s *Service) listen(state *State, o Options) (err error) {
-	if s.listener, err = listen(state.Config.Listen, "name another address with --listen HOST:PORT"); err != nil {
+	if s.listener, err = listen(state.Config.Listen, ReasonListen, "use another address"); err != nil {
 		return err
 	}
 	s.undo.addClose(func() error { _ = s.listener.Close(); return nil }) // usually closed already

@@ -113,19 +113,19 @@ func (s *State) CheckDisk() error {
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; free < minFree {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("no space left for the state directory %s: %s free, %s needed", s.Config.State, term.Size(free), term.Size(minFree)),
-			Hint: "free some space on that disk, or name a directory on another one with --state DIR",
+			Code: dreamcore.CodeSetup, Reason: ReasonState, Message: fmt.Sprintf("no space left for the state directory %s: %s free, %s needed", s.Config.State, term.Size(free), term.Size(minFree)),
+			Hint: "free some space on that disk, or use a directory on another one",
 		}
 	}
 	return nil
 }
 
 func notWritable(dir string, err error) error {
-	hint := "name a directory on a disk with free space with --state DIR"
+	hint := "use a directory on a disk with free space"
 	if errors.Is(err, fs.ErrPermission) {
-		hint = "run the command with sudo, or name a directory of yours with --state DIR"
+		hint = "run the command with sudo, or use a directory of your own"
 	}
-	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the state directory " + dir + " cannot be written", Err: err, Hint: hint}
+	return &dreamcore.Error{Code: dreamcore.CodeSetup, Reason: ReasonState, Message: "the state directory " + dir + " cannot be written", Err: err, Hint: hint}
 }
 
 // OpenHistory opens the versions of projects. log may be nil.
