@@ -27,8 +27,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
-// Machine is everything that makes games on this machine. Only the goroutine
-// that has opened it reloads and closes it.
+// Machine is everything that makes games on this machine.
 type Machine struct {
 	*Model
 	Jobs    *job.Service
@@ -56,14 +55,7 @@ func OpenMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logg
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	// What can be refused without starting anything comes first.
-	if err = s.ballast.Adjust(); err != nil {
-		return nil, err
-	}
-	if err = s.CheckDisk(); err != nil {
-		return nil, err
-	}
-	if err = s.checkVariables(s.Config.SandboxEnv); err != nil {
+	if err = s.checkStart(); err != nil {
 		return nil, err
 	}
 	// The root is opened in the provider's directory, and must be there until
@@ -112,6 +104,17 @@ func OpenMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logg
 		return nil, err
 	}
 	return m, nil
+}
+
+// checkStart refuses what can be refused before anything is started.
+func (s *State) checkStart() error {
+	if err := s.ballast.Adjust(); err != nil {
+		return err
+	}
+	if err := s.CheckDisk(); err != nil {
+		return err
+	}
+	return s.checkVariables(s.Config.SandboxEnv)
 }
 
 func (m *Machine) openJobs() (err error) {

@@ -18,7 +18,8 @@ import (
 const watchInterval = 500 * time.Millisecond
 
 // watcher applies changes of the configuration and the model script to a
-// running service. Streams that are open keep the settings they began with.
+// running service. Streams that are open keep the settings they began with. It
+// must not run while the service is being closed.
 type watcher struct {
 	service *Service
 	file    string // the configuration
