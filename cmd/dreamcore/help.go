@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/charmbracelet/x/ansi"
@@ -65,16 +66,27 @@ func showPage(a *app, topic, page string) error {
 // maxColumns is the width at which text is still comfortable to read.
 const maxColumns = 100
 
-// render wraps the paragraphs of a page and marks its headings.
+var markdownLink = regexp.MustCompile(`\[([^\]]+)\]\([^)\s]+\)`)
+
+// render prepares a page for a terminal: it wraps paragraphs, marks headings,
+// shows the rows of tables as entries, and leaves out the addresses of links.
 func render(p *term.Printer, page string) string {
 	width := maxColumns
 	if c := p.Columns(); c > 0 {
 		width = min(width, c)
 	}
 	var b strings.Builder
-	code := false
+	code, row := false, 0 // row counts the lines of a table
 	for line := range strings.Lines(page) {
 		line = strings.TrimSuffix(line, "\n")
+		cells, isRow := strings.CutPrefix(line, "| ")
+		if row++; !isRow && !strings.HasPrefix(line, "|--") {
+			row = 0
+		}
+		if !code {
+			line = markdownLink.ReplaceAllString(strings.TrimSuffix(line, `\`), "$1")
+			cells = markdownLink.ReplaceAllString(cells, "$1")
+		}
 		switch {
 		case strings.HasPrefix(line, "```"):
 			code = !code
@@ -83,12 +95,25 @@ func render(p *term.Printer, page string) string {
 			line = "    " + line
 		case strings.HasPrefix(line, "#"):
 			line = p.Style(term.Strong, strings.TrimLeft(line, "# "))
-		case strings.HasPrefix(line, "<!--"):
+		case strings.HasPrefix(line, "<!--"), row > 0 && row < 3: // a comment, or the head of a table
 			continue
+		case row > 0:
+			line = entry(p, strings.Split(strings.TrimSuffix(cells, " |"), " | "), width)
 		default:
-			line = ansi.Wordwrap(strings.TrimSuffix(line, `\`), width, "")
+			line = ansi.Wordwrap(line, width, "")
 		}
 		b.WriteString(line + "\n")
 	}
 	return b.String()
+}
+
+// entry shows a row of a table: the first cell above the others.
+func entry(p *term.Printer, cells []string, width int) string {
+	const indent = "    "
+	text := p.Style(term.Accent, ansi.Wordwrap(cells[0], width, ""))
+	for _, cell := range cells[1:] {
+		wrapped := ansi.Wordwrap(cell, width-len(indent), "")
+		text += "\n" + indent + strings.ReplaceAll(wrapped, "\n", "\n"+indent)
+	}
+	return text
 }
