@@ -13,40 +13,42 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// setting is a flag that overrides a setting of the configuration.
+// setting is a flag that overrides a setting of the configuration. Its name and its
+// help are in the table of settings.
 type setting struct {
-	flag, key, usage string
-	list             bool                         // the flag may be repeated
-	form             func(string) (string, error) // converts the value of the flag; may be nil
+	key  string
+	list bool                         // the flag may be repeated
+	form func(string) (string, error) // converts the value of the flag; may be nil
 }
 
+func (s setting) flag() string { return config.LookupSetting(s.key).Flag }
+
 var (
-	modelScriptSetting = setting{flag: "model-script", key: "model_script", form: absoluteScript, usage: "answer from a model script instead of the model API: a file, or \"demo\""}
-	listenSetting      = setting{flag: "listen", key: "listen", usage: "address to listen on, HOST:PORT (DREAMCORE_LISTEN; default 127.0.0.1:8080)"}
-	rootfsSetting      = setting{flag: "rootfs", key: "rootfs", form: absolute, usage: "root file system of sandboxes: a directory (default: this machine's programs)"}
-	imageSetting       = setting{flag: "image", key: "image", form: absoluteImage, usage: "root file system of sandboxes from an image: NAME[:TAG][@sha256:…], oci-layout:DIR, docker-archive:FILE.tar or a directory"}
-	runtimeSetting     = setting{flag: "runtime", key: "runtime", usage: "engine of sandboxes: gvisor, or runc, which shares the kernel of this machine (default gvisor)"}
-	toolsSetting       = setting{flag: "tools", key: "tools", usage: "tools of the agent, separated by commas (default Read,Write,Edit,Glob,Grep,Bash)"}
-	modelSetting       = setting{flag: "model", key: "model", usage: "model for the agent (default: the agent's own choice)"}
-	languageSetting    = setting{flag: "language", key: "language", usage: "language of messages for players: en, ja"}
-	logLevelSetting    = setting{flag: "log-level", key: "log_level", usage: "debug, info, warn or error"}
+	modelScriptSetting = setting{key: "model_script", form: absoluteScript}
+	listenSetting      = setting{key: "listen"}
+	rootfsSetting      = setting{key: "rootfs", form: absolute}
+	imageSetting       = setting{key: "image", form: absoluteImage}
+	runtimeSetting     = setting{key: "runtime"}
+	toolsSetting       = setting{key: "tools"}
+	modelSetting       = setting{key: "model"}
+	languageSetting    = setting{key: "language"}
+	logLevelSetting    = setting{key: "log_level"}
 )
 
 // egressSettings open hosts to sandboxes. Together they replace the hosts of the
 // configuration.
 var egressSettings = []setting{
-	{flag: "allow-host", key: "allow_hosts", list: true, usage: "host that sandboxes reach: HOST[:PORT] or *.DOMAIN[:PORT]; may be repeated (default: none)"},
-	{flag: "allow-private-host", key: "allow_private_hosts", list: true, usage: "the same for a host on a private network or this machine: HOST:PORT"},
-	{flag: "inject", key: "inject", list: true, usage: "secret for the requests to an allowed host: HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]; may be repeated"},
+	{key: "allow_hosts", list: true}, {key: "allow_private_hosts", list: true}, {key: "inject", list: true},
 }
 
 // addSettings adds flags that override settings to a command.
 func (a *app) addSettings(c *cobra.Command, settings ...setting) {
 	for _, s := range settings {
+		known := config.LookupSetting(s.key)
 		if s.list {
-			c.Flags().StringArray(s.flag, nil, s.usage)
+			c.Flags().StringArray(known.Flag, nil, known.FlagHelp)
 		} else {
-			c.Flags().String(s.flag, "", s.usage)
+			c.Flags().String(known.Flag, "", known.FlagHelp)
 		}
 	}
 	before := c.PreRunE
@@ -65,14 +67,14 @@ func (a *app) addSettings(c *cobra.Command, settings ...setting) {
 
 // override applies a flag to its setting, if it was given.
 func (a *app) override(c *cobra.Command, s setting) (err error) {
-	if !c.Flags().Changed(s.flag) {
+	if !c.Flags().Changed(s.flag()) {
 		return nil
 	}
 	if s.list {
-		a.flags[s.key], err = c.Flags().GetStringArray(s.flag)
+		a.flags[s.key], err = c.Flags().GetStringArray(s.flag())
 		return err
 	}
-	v, err := c.Flags().GetString(s.flag)
+	v, err := c.Flags().GetString(s.flag())
 	if err == nil && s.form != nil {
 		v, err = s.form(v)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 func TestFlagsOverrideSettings(t *testing.T) {
-	bad := setting{flag: "bad", key: "bad", form: func(string) (string, error) { return "", errors.New("bad value") }}
+	bad := setting{key: "language", form: func(string) (string, error) { return "", errors.New("bad value") }}
 	for _, tt := range []struct {
 		args  []string
 		want  map[string]any
@@ -21,7 +21,7 @@ func TestFlagsOverrideSettings(t *testing.T) {
 		{[]string{"--listen", ":1", "--allow-host", "a.test", "--allow-host", "b.test"}, map[string]any{"listen": ":1", "allow_hosts": []string{"a.test", "b.test"}}, false},
 		{[]string{"--model-script", "demo", "--image", ""}, map[string]any{"model_script": "demo", "image": ""}, false},
 		{[]string{"--rootfs", "/srv/../root"}, map[string]any{"rootfs": "/root"}, false},
-		{[]string{"--bad", "x"}, nil, true},
+		{[]string{"--language", "x"}, nil, true},
 	} {
 		a := &app{flags: map[string]any{}}
 		ran := false

@@ -37,7 +37,7 @@ type section struct {
 // Settings returns every setting in the order of the documentation.
 func Settings() []Setting {
 	var all []Setting
-	for _, s := range sections {
+	for _, s := range sections() {
 		all = append(all, s.settings...)
 	}
 	return all
@@ -144,7 +144,7 @@ func verdict[T any](must string, valid func(T) bool) func(any) string {
 func Sample() string {
 	var b strings.Builder
 	b.WriteString(comment("Every setting of dreamcore with its default. Copy the lines that you change into config.yaml in the state directory, or name the file with --config; a setting that is left out keeps its default. The environment (DREAMCORE_ and the key in upper case, such as DREAMCORE_LISTEN) and flags take precedence over the file. This file is generated from the table in pkg/config."))
-	for _, s := range sections {
+	for _, s := range sections() {
 		fmt.Fprintf(&b, "\n# ---- %s ----\n", s.title)
 		for _, setting := range s.settings {
 			b.WriteString("\n" + comment(setting.Help))
@@ -160,7 +160,7 @@ func Sample() string {
 // Reference returns the page of the documentation about settings, in Markdown.
 func Reference() string {
 	var b strings.Builder
-	for _, s := range sections {
+	for _, s := range sections() {
 		fmt.Fprintf(&b, "\n## %s\n", s.title)
 		for _, setting := range s.settings {
 			fmt.Fprintf(&b, "\n**`%s`** = `%s`", setting.Key, inline(setting.sample()))
