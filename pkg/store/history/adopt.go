@@ -58,7 +58,7 @@ func (s *Store) Adopt(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err != nil {
 		return Adopted{}, diskError("prepare the history", err)
 	}
-	leave, err := s.heavy.Wait(ctx, user)
+	leave, err := s.slot(ctx, user)
 	if err != nil {
 		return Adopted{}, diskError("take over the history", err)
 	}

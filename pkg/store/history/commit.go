@@ -45,12 +45,14 @@ func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dream
 	// The first version reads everything, and perhaps a history that the project
 	// brings along. It is not given up because others do the same.
 	if head, err := r.head(); err == nil && head.IsZero() {
-		leave, err := s.heavy.Wait(ctx, user)
+		leave, err := s.slot(ctx, user)
 		if err != nil {
 			return made, diskError("save the version", err)
 		}
 		defer leave()
 	}
+	ctx, cancel := context.WithTimeout(ctx, saveLimit)
+	defer cancel()
 	unlock, err := lock(ctx, r.dir)
 	if err != nil {
 		return made, diskError("lock the history", err)

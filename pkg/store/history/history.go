@@ -52,6 +52,14 @@ const (
 )
 
 const (
+	// saveLimit bounds the time that a version takes once it has its slot: the
+	// first version of the largest project takes half a minute on a busy machine.
+	saveLimit = 2 * time.Minute
+	// slotPatience bounds the wait for a slot, which is not part of saveLimit.
+	slotPatience = 10 * time.Minute
+)
+
+const (
 	dirMode  = 0o700
 	fileMode = 0o600
 )
@@ -138,6 +146,22 @@ const shortLength = 7
 
 // Short returns the first 7 digits of a hash.
 func Short(hash string) string { return hash[:min(len(hash), shortLength)] }
+
+// slot waits until a large operation of the user may run. The caller must call
+// leave. CodeBusy: no slot became free within slotPatience.
+func (s *Store) slot(ctx context.Context, user dreamcore.UserID) (leave func(), err error) {
+	limited, cancel := context.WithTimeout(ctx, slotPatience)
+	defer cancel()
+	leave, err = s.heavy.Wait(limited, user)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeBusy, Err: err,
+			Message: fmt.Sprintf("the machine is busy: other large operations took all slots for %v", slotPatience),
+			Hint:    "try again later; large projects and imports of other users take the slots",
+		}
+	}
+	return leave, err
+}
 
 func (s *Store) path(user dreamcore.UserID, project dreamcore.ProjectID) string {
 	return filepath.Join(s.dir, string(user), string(project)+".git")

@@ -28,9 +28,8 @@ const (
 // cleanupLimit bounds each step of a job's end.
 const cleanupLimit = 30 * time.Second
 
-// saveLimit bounds a version: the first one of the largest project takes half a
-// minute on a busy machine.
-const saveLimit = 2 * time.Minute
+// pruneLimit bounds the removal of old versions after a version was saved.
+const pruneLimit = 2 * time.Minute
 
 // job is one generation.
 type job struct {

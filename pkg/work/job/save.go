@@ -57,8 +57,7 @@ func (j *job) checkWritten(project *volume.Project, err error) error {
 
 // record makes a version where something has changed since the newest one.
 func (j *job) record(ctx context.Context, project *volume.Project) (history.Made, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx) // Record bounds its own time
 	made, err := j.service.parts.History.Record(ctx, j.request.User, j.request.Project, project.Root(), j.versionName(), time.Now())
 	if err != nil || made.Hash == "" {
 		return made, err
@@ -67,6 +66,8 @@ func (j *job) record(ctx context.Context, project *volume.Project) (history.Made
 	j.summary.FilesChanged += made.Files
 	if made.Changed {
 		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(made.Hash), "info"))
+		ctx, cancel := context.WithTimeout(ctx, pruneLimit)
+		defer cancel()
 		if _, err := j.service.parts.History.Prune(ctx, j.request.User, j.request.Project); err != nil {
 			j.log.Error("remove old versions", "error", err)
 		}
