@@ -12,42 +12,45 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// author is who made every commit.
+// author is the author and committer of every commit.
 const author = "dreamcore <dreamcore@localhost>"
 
-// Made is what became of a version.
-type Made struct {
-	Hash    string   // 40 hexadecimal digits; "" of an empty project without versions
-	Changed bool     // it is a new version
-	Files   int      // that are created, changed or removed relative to the version before
-	Empty   bool     // it has no file
-	LeftOut []string // why something is not in it, how much, and one of it: a sentence each
+// Recorded is the result of Record.
+type Recorded struct {
+	Hash    string   // 40 hexadecimal digits; "" for an empty project without versions
+	Changed bool     // reports whether a new version was created
+	Files   int      // created, changed or removed since the previous version
+	Empty   bool     // the project has no file
+	LeftOut []string // a sentence for each reason to leave files out: the reason, their number, one example
 }
 
-// Commit is Record without what was left out.
+// Commit is Record with fewer results.
 func (s *Store) Commit(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (hash string, changed bool, err error) {
-	made, err := s.Record(ctx, user, project, root, message, when)
-	return made.Hash, made.Changed, err
+	rec, err := s.Record(ctx, user, project, root, message, when)
+	return rec.Hash, rec.Changed, err
 }
 
-// Record makes a version of what is in root, the directory of the project,
-// and tells its hash. When nothing changed since the newest version, that is
-// that one's, and Changed is false. Regular files, whether they are
-// programs, and symbolic links (as links) are stored; FIFOs, sockets, devices,
-// empty directories and names that Git reserves, such as .git, are not. root
-// stays open. An error leaves the newest version as it was: ctx's, or one with
-// CodeSetup (the disk is full or not writable) or CodeInternal.
-func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (made Made, err error) {
+// Record creates a version from the files below root, the directory of the
+// project. If nothing changed since the newest version, it returns the hash of
+// that one. A version holds regular files, their executable bits, and symbolic
+// links (as links). It does not hold FIFOs, sockets, devices, empty directories
+// and names that Git reserves, such as .git. root stays open.
+//
+// A first version may wait up to 10 minutes for a slot; after that, Record takes
+// at most 2 minutes. After an error the newest version is unchanged. The error is
+// ctx's, or has the code CodeBusy (no slot), CodeSetup (the disk is full or not
+// writable) or CodeInternal.
+func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (rec Recorded, err error) {
 	r, err := makeRepo(ctx, s.path(user, project))
 	if err != nil {
-		return made, diskError("prepare the history", err)
+		return rec, diskError("prepare the history", err)
 	}
-	// The first version reads everything, and perhaps a history that the project
-	// brings along. It is not given up because others do the same.
+	// The first version reads everything, possibly also a history inside the
+	// project.
 	if head, err := r.head(); err == nil && head.IsZero() {
 		leave, err := s.slot(ctx, user)
 		if err != nil {
-			return made, diskError("save the version", err)
+			return rec, diskError("save the version", err)
 		}
 		defer leave()
 	}
@@ -55,28 +58,26 @@ func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dream
 	defer cancel()
 	unlock, err := lock(ctx, r.dir)
 	if err != nil {
-		return made, diskError("lock the history", err)
+		return rec, diskError("lock the history", err)
 	}
 	defer unlock()
-	head, snap, changed, err := r.commit(ctx, root, message, when, &made)
+	head, snap, changed, err := r.commit(ctx, root, message, when, &rec)
 	if snap != nil {
 		for _, n := range snap.notes {
 			s.log.WarnContext(ctx, "left out of the version", "user", string(user), "project", string(project), "reason", n.String())
-			made.LeftOut = append(made.LeftOut, n.String())
+			rec.LeftOut = append(rec.LeftOut, n.String())
 		}
 	}
 	if err != nil {
-		return made, diskError("save the version", err)
+		return rec, diskError("save the version", err)
 	}
-	if !head.IsZero() {
-		made.Hash, made.Changed = head.String(), changed
-	}
-	return made, nil
+	rec.Hash, rec.Changed = hashText(head), changed
+	return rec, nil
 }
 
-// commit is Commit in a repository that is locked. It fills in of made what it
-// knows of the files.
-func (r *repo) commit(ctx context.Context, root *os.Root, message string, when time.Time, made *Made) (head plumbing.Hash, snap *snapshot, changed bool, err error) {
+// commit implements Record, and sets Files and Empty in rec. It must be called
+// with the lock held.
+func (r *repo) commit(ctx context.Context, root *os.Root, message string, when time.Time, rec *Recorded) (head plumbing.Hash, snap *snapshot, changed bool, err error) {
 	if err := r.sweep(); err != nil {
 		return head, nil, false, err
 	}
@@ -100,7 +101,7 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 	snap = newSnapshot(ctx, objects, old)
 	defer func() {
 		if sized && err == nil && !head.IsZero() {
-			_ = r.noteSize(head, size+objects.added) // only a cache, too
+			_ = r.noteSize(head, size+objects.added) // only a cache
 		}
 	}()
 	if head.IsZero() {
@@ -112,11 +113,9 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 	if err != nil {
 		return head, snap, false, err
 	}
-	made.Empty = !files
+	rec.Empty = !files
 	switch {
-	case head.IsZero() && !files:
-		return head, snap, false, nil
-	case tree == before && !snap.stale:
+	case head.IsZero() && !files, tree == before && !snap.stale:
 		return head, snap, false, nil
 	case tree != before:
 		content := encodeCommit(tree, head, message, when)
@@ -127,23 +126,22 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 			return head, snap, false, err
 		}
 		changed = true
-		made.Files = r.differing(ctx, before, tree)
+		rec.Files = r.differing(ctx, before, tree)
 	}
 	snap.next.head = head
-	// Only a cache: the version is saved, whatever becomes of it.
-	_ = snap.next.write(r.dir)
+	_ = snap.next.write(r) // only a cache: the version is saved
 	return head, snap, changed, nil
 }
 
-// differing counts the files that differ between two trees, which are not the
-// same. The version is saved by then, so where a tree of a history from outside
-// cannot be read, what was counted up to there is good enough.
+// differing counts the files that differ between two different trees. The
+// version is saved by then, so if a tree of an adopted history cannot be read,
+// the files counted so far are good enough.
 func (r *repo) differing(ctx context.Context, from, to plumbing.Hash) (n int) {
 	_ = r.compare(ctx, from, to, func(pair) { n++ })
 	return max(n, 1)
 }
 
-// encodeCommit is the content of a Git commit.
+// encodeCommit returns the content of a Git commit.
 func encodeCommit(tree, parent plumbing.Hash, message string, when time.Time) []byte {
 	stamp := fmt.Sprintf("%d %s", max(0, when.Unix()), when.Format("-0700"))
 	b := fmt.Appendf(nil, "tree %s\n", tree)
@@ -154,8 +152,8 @@ func encodeCommit(tree, parent plumbing.Hash, message string, when time.Time) []
 	return append(b, cleanMessage(message)...)
 }
 
-// cleanMessage makes any text one that Git takes: UTF-8 without NUL, bounded,
-// not empty, with a line break at its end.
+// cleanMessage returns m as Git accepts it: UTF-8 without NUL, bounded, not
+// empty, with a line break at its end.
 func cleanMessage(m string) string {
 	m = strings.ReplaceAll(m[:min(len(m), maxMessage)], "\x00", "")
 	m = strings.TrimSpace(strings.ToValidUTF8(m, ""))

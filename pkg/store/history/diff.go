@@ -21,24 +21,23 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Bounds of a diff. What was written in a sandbox can be made to be compared
-// for hours.
+// Bounds of a diff. A sandbox can write files whose comparison takes hours.
 const (
 	maxDiffFile  = 1 << 20          // bytes of a file that is compared line by line
 	maxDiffBytes = 4 << 20          // of the whole text
-	maxDiffFiles = 2000             // that are shown; of more only the number is
-	fileLimit    = 2 * time.Second  // for one file; beyond it the comparison becomes coarse
+	maxDiffFiles = 2000             // that are shown; the others are counted
+	fileLimit    = 2 * time.Second  // for one file; then the comparison becomes coarse
 	diffLimit    = 20 * time.Second // for all
-	renameLimit  = 100              // files that are new, and files that are gone
+	renameLimit  = 100              // new files, and removed files
 	renameScore  = 60               // per cent of lines that are the same
 	diffContext  = 3                // lines around a change
 )
 
-// Diff returns what a version changed, in the form of git diff; everything is
-// new in the first one. hash is 7 to 40 hexadecimal digits. Files that are no
-// text, or that are larger than 1 MiB, are said to differ. What is left out of
-// a long diff is said in its last line. CodeInvalid: hash is no hash;
-// CodeNotFound: there is no such version; CodeBusy: too many diffs are being made.
+// Diff returns the changes of a version in the format of git diff; in the first
+// version everything is new. hash is 7 to 40 hexadecimal digits. Files that are
+// not text, or larger than 1 MiB, are only reported to differ. The last line of a
+// long diff counts the files that are not shown. CodeInvalid: hash is not a hash;
+// CodeNotFound: there is no such version; CodeBusy: too many diffs are running.
 func (s *Store) Diff(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (string, error) {
 	r, c, err := s.find(ctx, user, project, hash)
 	if err != nil {
@@ -74,15 +73,15 @@ func (s *Store) Diff(ctx context.Context, user dreamcore.UserID, project dreamco
 	return strings.ToValidUTF8(text.String(), "\uFFFD"), nil
 }
 
-// changes are the files that differ between two versions.
+// changes holds the files that differ between two versions.
 type changes struct {
 	shown  object.Changes
 	more   int  // files that are not shown
-	beyond bool // there are even more, which were not counted
-	first  bool // of the versions that are kept: there is none to compare it with
+	beyond bool // there are even more, which are not counted
+	first  bool // the oldest version that is kept, compared with an empty one
 }
 
-// note says what the text of a diff leaves out, a line each.
+// note returns the lines about files that the diff does not show.
 func (c changes) note() string {
 	var b strings.Builder
 	switch {
@@ -97,7 +96,7 @@ func (c changes) note() string {
 	return b.String()
 }
 
-// changes compares a commit with the one before it.
+// changes compares a commit with its first parent.
 func (r *repo) changes(ctx context.Context, c *object.Commit) (all changes, err error) {
 	cut, err := r.shallow()
 	if err != nil {
@@ -112,12 +111,12 @@ func (r *repo) changes(ctx context.Context, c *object.Commit) (all changes, err 
 	}
 	none := &plumbing.MemoryObject{}
 	none.SetType(plumbing.TreeObject)
-	tree, err := object.DecodeTree(r.store, none) // only to reach the store
+	tree, err := object.DecodeTree(r.store, none) // carries the store to the library
 	if err != nil {
 		return all, err
 	}
-	// Looking for renames reads every file that is new and every one that is
-	// gone: only where all are small are they compared by content.
+	// The search for renames reads every new and every removed file: their
+	// contents are compared only if all of them are small.
 	sizes := r.sizes()
 	opts := &object.DiffTreeOptions{DetectRenames: true, RenameScore: renameScore, RenameLimit: renameLimit}
 	entry := func(l *leaf) object.ChangeEntry {
@@ -127,8 +126,8 @@ func (r *repo) changes(ctx context.Context, c *object.Commit) (all changes, err 
 		if size, err := sizes.of(l.hash); err != nil || size > maxDiffFile {
 			opts.OnlyExactRenames = true
 		}
-		// The name of the entry is not used, and one that go-git refuses would
-		// make the file unreadable.
+		// The name of the entry is not used; go-git would not read a file with
+		// a name that it refuses.
 		return object.ChangeEntry{Name: l.path, Tree: tree, TreeEntry: object.TreeEntry{Name: "file", Mode: l.mode, Hash: l.hash}}
 	}
 	err = r.compare(ctx, before, c.TreeHash, func(p pair) {
@@ -147,7 +146,7 @@ func (r *repo) changes(ctx context.Context, c *object.Commit) (all changes, err 
 	return all, err
 }
 
-// comparison is one changed file as the encoder wants it.
+// comparison returns one changed file for the encoder.
 func comparison(change *object.Change) (format.Patch, error) {
 	from, to, err := change.Files()
 	if err != nil {
@@ -167,8 +166,8 @@ func comparison(change *object.Change) (format.Patch, error) {
 	return p, nil
 }
 
-// lines returns the text of a file; ok is false when it is no text, or too
-// long to be compared. No file is an empty one.
+// lines returns the text of a file, which may be nil. ok is false if it is not
+// text, or too long to be compared.
 func lines(f *object.File) (text string, ok bool, err error) {
 	if f == nil {
 		return "", true, nil
@@ -203,7 +202,7 @@ func (p *filePatch) Chunks() []format.Chunk          { return p.chunks }
 // fileSide is a file before or after a change.
 type fileSide struct{ entry object.ChangeEntry }
 
-// side is nil for a file that is not there: a nil interface, not a nil pointer.
+// side returns a nil interface, not a nil pointer, for a missing file.
 func side(e object.ChangeEntry, f *object.File) format.File {
 	if f == nil {
 		return nil

@@ -2,20 +2,16 @@ package history
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"regexp"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// What is said of a version that is not there, in the words of the contract.
+// Messages for a version that does not exist, in the words of the contract.
 const (
 	NotInitialized = "Git not initialized"
 	NoSuchCommit   = "Commit not found"
@@ -23,8 +19,8 @@ const (
 
 var hashForm = regexp.MustCompile(`^[0-9a-fA-F]+$`)
 
-// CheckHash refuses what is no hash or beginning of one: 7 to 40 hexadecimal
-// digits. CodeInvalid.
+// CheckHash returns an error with CodeInvalid unless hash is 7 to 40 hexadecimal
+// digits.
 func CheckHash(hash string) error {
 	if len(hash) < shortLength || len(hash) > 40 || !hashForm.MatchString(hash) {
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid commit hash", Hint: "give 7 to 40 hexadecimal digits, as the log shows them"}
@@ -32,26 +28,23 @@ func CheckHash(hash string) error {
 	return nil
 }
 
-// find returns the version whose hash begins with prefix: one that the log
-// shows, or could show. Objects that no version leads to are none.
+// find returns the version whose hash begins with prefix. Only versions that the
+// log could show are found, not every object.
 func (s *Store) find(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, prefix string) (*repo, *object.Commit, error) {
 	if err := CheckHash(prefix); err != nil {
 		return nil, nil, err
 	}
-	r, err := openRepo(s.path(user, project))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: NotInitialized, Hint: "the project has no version yet: change a file of it, or make a game"}
-	}
-	if err != nil {
-		return nil, nil, diskError("open the history", err)
-	}
-	wanted, odd, err := decodePrefix(prefix)
+	r, err := s.open(user, project)
 	if err != nil {
 		return nil, nil, err
 	}
+	if r == nil {
+		return nil, nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: NotInitialized, Hint: "the project has no version yet: change one of its files, or generate a game"}
+	}
+	prefix = strings.ToLower(prefix)
 	var found *object.Commit
 	err = r.walk(ctx, func(hash plumbing.Hash, c *object.Commit) bool {
-		if hasPrefix(hash, wanted, odd) {
+		if strings.HasPrefix(hash.String(), prefix) {
 			found = c
 		}
 		return found == nil
@@ -66,87 +59,5 @@ func (s *Store) find(ctx context.Context, user dreamcore.UserID, project dreamco
 }
 
 func errNoCommit(cause error) error {
-	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: NoSuchCommit, Hint: "take a hash that the log shows", Err: cause}
-}
-
-// decodePrefix turns hexadecimal digits into bytes; of an odd number, the last
-// one is returned by itself as the upper half of a byte.
-func decodePrefix(prefix string) (whole []byte, odd int, err error) {
-	odd = -1
-	if len(prefix)%2 == 1 {
-		if _, err := fmt.Sscanf(prefix[len(prefix)-1:], "%1x", &odd); err != nil {
-			return nil, 0, err
-		}
-		prefix = prefix[:len(prefix)-1]
-	}
-	_, err = fmt.Sscanf(prefix, "%x", &whole)
-	return whole, odd, err
-}
-
-func hasPrefix(hash plumbing.Hash, whole []byte, odd int) bool {
-	return string(hash[:len(whole)]) == string(whole) && (odd < 0 || int(hash[len(whole)]>>4) == odd)
-}
-
-// Saved is a regular file as a version has it.
-type Saved struct {
-	Path string // relative to the project, with slashes
-	Size int64  // bytes
-	repo *repo
-	hash plumbing.Hash
-
-	commit plumbing.Hash // the version
-}
-
-// Write writes the content of the file. It is read only now: together the
-// files of a version may be larger than the memory.
-func (f Saved) Write(w io.Writer) error {
-	blob, err := object.GetBlob(f.repo.store, f.hash)
-	if err != nil {
-		return f.repo.missing(context.Background(), f.commit, err)
-	}
-	r, err := blob.Reader()
-	if err != nil {
-		return f.repo.damaged(err)
-	}
-	_, err = io.Copy(w, r)
-	return errors.Join(err, r.Close())
-}
-
-// Files returns the regular files of a version whose path wanted accepts, and
-// the hash of the version. hash is 7 to 40 hexadecimal digits. CodeInvalid: it
-// is not; CodeNotFound: there is no such version.
-func (s *Store) Files(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string, wanted func(path string) bool) (files []Saved, full string, err error) {
-	r, c, err := s.find(ctx, user, project, hash)
-	if err != nil {
-		return nil, "", err
-	}
-	var leaves []*leaf
-	err = r.compare(ctx, plumbing.ZeroHash, c.TreeHash, func(p pair) {
-		if (p.to.mode == filemode.Regular || p.to.mode == filemode.Executable) && wanted(p.to.path) {
-			leaves = append(leaves, p.to)
-		}
-	})
-	if err != nil {
-		return nil, "", r.missing(ctx, c.Hash, err)
-	}
-	sizes := r.sizes()
-	for _, l := range leaves {
-		size, err := sizes.of(l.hash)
-		if err != nil {
-			return nil, "", r.missing(ctx, c.Hash, err)
-		}
-		files = append(files, Saved{Path: l.path, Size: size, repo: r, hash: l.hash, commit: c.Hash})
-	}
-	return files, c.Hash.String(), nil
-}
-
-// unreadable tells a history that cannot be read from somebody who gave up.
-func (r *repo) unreadable(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("read the history: %w", context.Cause(ctx))
-	}
-	if errors.Is(err, errBeyond) {
-		return &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the version is larger than a project may be", Hint: "take another version", Err: err}
-	}
-	return r.damaged(err)
+	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: NoSuchCommit, Hint: "use a hash that the log shows", Err: cause}
 }

@@ -16,38 +16,36 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// foreign is a repository that somebody else has made, and may have made to
-// harm: it is only read, below an os.Root, one path element at a time.
+// foreign is a repository from outside, which may be made to do harm: it is only
+// read, below an os.Root, one path element at a time.
 type foreign struct {
 	ctx     context.Context
 	root    *os.Root
-	objects *os.Root // nil: there are none
+	objects *os.Root // nil if the repository has no objects
 	packs   []*pack
-	left    int64 // bytes that may still be read or made
-	cached  int   // bytes that the packs remember, all together
+	left    int64 // bytes that may still be read or result from deltas
+	cached  int   // bytes in the caches of all packs
 
-	shallow map[plumbing.Hash]bool // commits whose parents are not there
+	shallow map[plumbing.Hash]bool // commits without their parents
 }
 
-// openForeign opens a repository. What is not as it should be is found when it
-// is read. The caller must close it; git stays open.
-func openForeign(ctx context.Context, git *os.Root, left int64) (*foreign, error) {
+// openForeign opens a repository, of which left bytes may be read. Faults are
+// found when it is read. The caller must close it; git stays open.
+func openForeign(ctx context.Context, git *os.Root, left int64) *foreign {
 	f := &foreign{ctx: ctx, root: git, left: left}
 	if text, err := f.text(shallowFile, maxShallowBytes); err == nil {
-		f.shallow, _ = decodeShallow(text) // one with a fault counts for nothing
+		f.shallow, _ = decodeShallow(text) // a list with a fault is ignored
 	}
 	objects, err := openDirs(git, objectsDir)
 	if err != nil {
-		return f, nil // then no object is found
+		return f // then no object is found
 	}
 	f.objects = objects
-	dir, err := openDirs(objects, "pack")
-	if err != nil {
-		return f, nil
+	if dir, err := openDirs(objects, "pack"); err == nil {
+		f.packs = openPacks(dir)
+		dir.Close()
 	}
-	defer dir.Close()
-	f.packs = openPacks(dir)
-	return f, nil
+	return f
 }
 
 func (f *foreign) close() {
@@ -124,8 +122,8 @@ func (f *foreign) text(name string, limit int64) (string, error) {
 	return string(raw), err
 }
 
-// head returns the newest commit of the branch; zero: there is none yet. Every
-// error is a fault of the repository.
+// head returns the newest commit of the branch, or the zero hash if there is
+// none yet. Every error is a fault of the repository.
 func (f *foreign) head() (plumbing.Hash, error) {
 	name := headFile
 	for range maxSymbolicRefs {
@@ -165,7 +163,7 @@ func (f *foreign) packedRef(name string) (plumbing.Hash, error) {
 		return plumbing.ZeroHash, err
 	}
 	if err != nil {
-		return plumbing.ZeroHash, nil // no commit was made yet
+		return plumbing.ZeroHash, nil // there is no commit yet
 	}
 	for line := range strings.Lines(text) {
 		hash, ref, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
@@ -176,7 +174,7 @@ func (f *foreign) packedRef(name string) (plumbing.Hash, error) {
 	return plumbing.ZeroHash, nil
 }
 
-// spend takes bytes from what may still be read.
+// spend subtracts bytes from the number that may still be read.
 func (f *foreign) spend(n int64) error {
 	if err := f.ctx.Err(); err != nil {
 		return err
@@ -187,38 +185,53 @@ func (f *foreign) spend(n int64) error {
 	return nil
 }
 
-// read returns an object, verified by its hash. A fault: it is not there, of
-// another type, larger than limit, or damaged.
-func (f *foreign) read(hash plumbing.Hash, want plumbing.ObjectType, limit int64) ([]byte, error) {
-	t, content, err := f.find(hash, limit)
-	if err != nil {
-		return nil, err
-	}
-	if t != want || plumbing.ComputeHash(t, content) != hash {
-		return nil, faultf("object %s is damaged", Short(hash.String()))
-	}
-	return content, nil
+// foreignObject is an object whose hash is not verified yet: a stream, or content
+// in memory.
+type foreignObject struct {
+	kind    plumbing.ObjectType
+	size    int64
+	stream  io.Reader // nil if the object is in memory
+	content []byte
+	close   func()
 }
 
-func (f *foreign) find(hash plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
+// open opens an object. One that is read from a pack into memory has at most
+// limit bytes. A missing or damaged object is a fault.
+func (f *foreign) open(hash plumbing.Hash, limit int64) (*foreignObject, error) {
 	o, err := f.loose(hash)
 	if err == nil {
-		defer o.close()
-		content, err := f.all(o, hash, limit)
-		return o.kind, content, err
+		return o, nil
 	}
 	if !isGone(err) {
-		return 0, nil, f.broken(hash, err)
+		return nil, f.broken(hash, err)
 	}
 	for _, p := range f.packs {
 		if offset, ok := p.find(hash); ok {
 			return f.packed(p, offset, hash, limit)
 		}
 	}
-	return 0, nil, faultf("object %s is missing", Short(hash.String()))
+	return nil, faultf("object %s is missing", Short(hash.String()))
 }
 
-// broken makes an error that the repository causes a fault.
+// read returns the content of an object, verified by its hash. It returns a fault
+// if the object is missing, of another type, larger than limit, or damaged.
+func (f *foreign) read(hash plumbing.Hash, want plumbing.ObjectType, limit int64) ([]byte, error) {
+	o, err := f.open(hash, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer o.close()
+	content, err := f.all(o, hash, limit)
+	if err != nil {
+		return nil, err
+	}
+	if o.kind != want || plumbing.ComputeHash(o.kind, content) != hash {
+		return nil, faultf("object %s is damaged", Short(hash.String()))
+	}
+	return content, nil
+}
+
+// broken turns an error that the repository causes into a fault.
 func (f *foreign) broken(hash plumbing.Hash, err error) error {
 	if isFault(err) || f.ctx.Err() != nil {
 		return err
@@ -226,21 +239,25 @@ func (f *foreign) broken(hash plumbing.Hash, err error) error {
 	return faultf("object %s cannot be read: %v", Short(hash.String()), err)
 }
 
-func (f *foreign) all(o *loose, hash plumbing.Hash, limit int64) ([]byte, error) {
+// all returns the content of an object, which is not verified.
+func (f *foreign) all(o *foreignObject, hash plumbing.Hash, limit int64) ([]byte, error) {
 	if o.size > limit {
 		return nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
+	}
+	if o.stream == nil {
+		return o.content, nil
 	}
 	if err := f.spend(o.size); err != nil {
 		return nil, err
 	}
-	content, err := readExactly(o.r, o.size)
+	content, err := readExactly(o.stream, o.size)
 	if err != nil {
 		return nil, f.broken(hash, err)
 	}
 	return content, nil
 }
 
-// readExactly allocates as it reads, and never more than size: one that is a lie
+// readExactly allocates while it reads, and never more than size: a false size
 // costs nothing.
 func readExactly(r io.Reader, size int64) ([]byte, error) {
 	const first = 1 << 20 // bytes
@@ -266,99 +283,47 @@ func readExactly(r io.Reader, size int64) ([]byte, error) {
 	return b, nil
 }
 
-// copyBlob stores a blob; a large one is never in memory as a whole unless it
-// is made from a delta.
+// copyBlob stores a blob and returns its size. A large one is held in memory only
+// if it is a delta.
 func (f *foreign) copyBlob(hash plumbing.Hash, w *writer) (size int64, err error) {
-	o, err := f.loose(hash)
-	if isGone(err) {
-		o, err = f.plain(hash)
-	}
-	if err != nil && !isGone(err) {
-		return 0, f.broken(hash, err)
-	}
+	o, err := f.open(hash, maxInMemoryBytes)
 	if err != nil {
-		content, err := f.read(hash, plumbing.BlobObject, maxInMemoryBytes)
-		if err == nil {
-			_, err = w.put(plumbing.BlobObject, content, plumbing.ZeroHash)
-		}
-		return int64(len(content)), err
+		return 0, err
 	}
 	defer o.close()
-	return o.size, f.copyPlain(o, hash, w)
-}
-
-// copyPlain is copyBlob of an object that is not made from another one.
-func (f *foreign) copyPlain(o *loose, hash plumbing.Hash, w *writer) error {
 	if o.kind != plumbing.BlobObject || o.size > MaxFileBytes {
-		return faultf("object %s is no file, or too large", Short(hash.String()))
+		return 0, faultf("object %s is not a file, or too large", Short(hash.String()))
 	}
-	if o.size <= smallBytes {
-		content, err := f.all(o, hash, smallBytes)
-		if err == nil && plumbing.ComputeHash(plumbing.BlobObject, content) != hash {
-			err = faultf("object %s is damaged", Short(hash.String()))
+	var got plumbing.Hash
+	if o.stream != nil && o.size > smallBytes {
+		got, err = f.copyStream(o, hash, w)
+	} else {
+		var content []byte
+		if content, err = f.all(o, hash, maxInMemoryBytes); err == nil {
+			got, err = w.put(plumbing.BlobObject, content, plumbing.ZeroHash)
 		}
-		if err == nil {
-			_, err = w.put(plumbing.BlobObject, content, plumbing.ZeroHash)
-		}
-		return err
-	}
-	if err := f.spend(o.size); err != nil {
-		return err
-	}
-	src := &source{r: o.r, ctx: f.ctx}
-	got, err := w.putBlob(src, o.size, plumbing.ZeroHash)
-	if errors.Is(err, errShort) || src.err != nil {
-		return f.broken(hash, errors.Join(err, src.err))
 	}
 	if err == nil && got != hash {
-		// It lies under its true hash, where nothing leads to it.
+		// It is stored under its true hash, and nothing refers to it.
 		err = faultf("object %s is damaged", Short(hash.String()))
 	}
-	return err
+	return o.size, err
 }
 
-// loose is an object that is a file of its own.
-type loose struct {
-	kind plumbing.ObjectType
-	size int64
-	r    io.Reader
-	zip  io.Closer
-	file *os.File // nil for one in a pack
-}
-
-func (o *loose) close() {
-	o.zip.Close()
-	if o.file != nil {
-		o.file.Close()
+func (f *foreign) copyStream(o *foreignObject, hash plumbing.Hash, w *writer) (plumbing.Hash, error) {
+	if err := f.spend(o.size); err != nil {
+		return plumbing.ZeroHash, err
 	}
-}
-
-// plain opens a large object of a pack that is not made from another one;
-// fs.ErrNotExist: there is none that can be read like this.
-func (f *foreign) plain(hash plumbing.Hash) (*loose, error) {
-	for _, p := range f.packs {
-		offset, ok := p.find(hash)
-		if !ok {
-			continue
-		}
-		h, err := p.scanner.SeekObjectHeader(offset)
-		if err != nil {
-			return nil, err
-		}
-		if h.Type != plumbing.BlobObject || h.Length <= smallBytes {
-			break
-		}
-		r, err := p.scanner.ReadObject()
-		if err != nil {
-			return nil, err
-		}
-		return &loose{kind: h.Type, size: h.Length, r: r, zip: r}, nil
+	src := &source{r: o.stream, ctx: f.ctx}
+	got, err := w.putBlob(src, o.size, plumbing.ZeroHash)
+	if errors.Is(err, errShort) || src.err != nil {
+		err = f.broken(hash, errors.Join(err, src.err))
 	}
-	return nil, fs.ErrNotExist
+	return got, err
 }
 
-// loose opens an object that is a file of its own, up to its content.
-func (f *foreign) loose(hash plumbing.Hash) (*loose, error) {
+// loose opens an object that has a file of its own.
+func (f *foreign) loose(hash plumbing.Hash) (*foreignObject, error) {
 	if f.objects == nil {
 		return nil, fs.ErrNotExist
 	}
@@ -371,7 +336,7 @@ func (f *foreign) loose(hash plumbing.Hash) (*loose, error) {
 	if err != nil {
 		return nil, errors.Join(faultf("object %s is damaged", Short(hex)), file.Close())
 	}
-	o := &loose{r: zip, zip: zip, file: file}
+	o := &foreignObject{stream: zip, close: func() { zip.Close(); file.Close() }}
 	if o.kind, o.size, err = readHeader(zip); err != nil {
 		o.close()
 		return nil, faultf("object %s is damaged", Short(hex))
@@ -379,8 +344,8 @@ func (f *foreign) loose(hash plumbing.Hash) (*loose, error) {
 	return o, nil
 }
 
-// readHeader reads the type and the size of an object that is a file of its own,
-// up to its content.
+// readHeader reads the type and the size at the beginning of a loose object. The
+// library's reader looks for the end of them without a bound.
 func readHeader(r io.Reader) (t plumbing.ObjectType, size int64, err error) {
 	const longest = 32 // bytes: a type and a size
 	var header []byte

@@ -3,20 +3,29 @@
 //
 //	history/U/P.git
 //
-// A commit is made from what the project's directory holds at that moment. No
-// working tree or Git index is used, and no hook, filter or configuration of a
-// project runs. Git data inside the project is read once at most, as far as it
-// is sound: see Adopt. The stock git command can read the repositories:
-// git --git-dir history/U/P.git log
+// A commit is created from the files of the project's directory at that moment.
+// There is no working tree and no Git index, and no hook, filter or
+// configuration of a project is run. Git data inside a project is read at most
+// once, as far as it is sound: see Adopt. The stock git command can read the
+// repositories: git --git-dir history/U/P.git log
 //
-// What is in a project is hostile. It is read below an os.Root, one path
-// element at a time, without following links, and bounded in number, depth
-// and size; what goes beyond is left out of the version and logged.
+// The content of a project is hostile. It is read below an os.Root, one path
+// element at a time, without following links, and bounded in number, depth and
+// size. Files beyond the bounds are left out of the version and logged.
 //
-// Reading goes through go-git. Writing does not: its writer of objects saves
-// a broken object when the disk fills up in the middle, and its writer of
-// references empties the file before it writes, so that a crash in between
-// would lose the history.
+// Only the branch main keeps objects. Prune removes objects that are reachable
+// only from another branch or a tag, such as one that an operator has added:
+// clone the repository to keep them.
+//
+// Objects and references are read with go-git, but not written with it: its
+// object writer stores a broken object if the disk fills up, and its reference
+// writer truncates the file before it writes, so a crash in between would lose
+// the history.
+//
+// The files of this package: commit and snapshot create versions, with object
+// and index below them; find, files, diff and copy read versions; adopt takes
+// over foreign repositories, which verify, foreign, pack and sound read; prune
+// removes old versions, with keeper, size and shallow below it.
 package history
 
 import (
@@ -40,10 +49,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/admission"
 )
 
-// Bounds of one version. What goes beyond is left out and logged.
+// Bounds of one version. Files beyond them are left out and logged.
 const (
 	MaxFiles      = dreamcore.MaxTreeNames // names of any kind
-	MaxDepth      = dreamcore.MaxTreeDepth // directories inside each other
+	MaxDepth      = dreamcore.MaxTreeDepth // nested directories
 	MaxFileBytes  = 256 << 20              // of one file
 	MaxTotalBytes = 4 << 30                // of all files
 	maxMessage    = 64 << 10               // bytes
@@ -64,12 +73,12 @@ const (
 	fileMode = 0o600
 )
 
-// Options tunes a Store. The zero value is ready for use.
+// Options configures a Store. The zero value is ready for use.
 type Options struct {
-	Logger *slog.Logger // where it is said what was left out of a version
+	Logger *slog.Logger // logs files that are left out of a version
 	Bounds Bounds       // for Prune
-	// Heavy admits diffs and first versions, whose memory depends on what a
-	// sandbox has written. nil: any number at once.
+	// Heavy admits diffs and first versions, whose memory depends on files that a
+	// sandbox has written. If nil, any number of them run at once.
 	Heavy *admission.Limiter
 }
 
@@ -87,10 +96,10 @@ type Store struct {
 type Version struct {
 	Hash    string    // 40 hexadecimal digits
 	Message string    // without the line break at its end; a long one is cut
-	When    time.Time // in the time zone it was made in
+	When    time.Time // in the time zone in which it was created
 }
 
-// Open opens the histories in dir and makes the directory where it is missing.
+// Open opens the histories in dir and creates the directory if it is missing.
 func Open(dir string, opts Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err == nil {
@@ -107,41 +116,70 @@ func Open(dir string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// Log returns the versions of a project, the newest first: limit of them, or
-// 1000 when limit is not between 1 and that. A project without a history has
-// none, which is no error.
-func (s *Store) Log(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, limit int) ([]Version, error) {
+// Log returns the versions of a project, the newest first: at most limit, or at
+// most 1000 if limit is not between 1 and 1000. It returns no versions and no
+// error for a project without a history.
+func (s *Store) Log(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, limit int) (versions []Version, err error) {
 	if limit < 1 || limit > maxLog {
 		limit = maxLog
 	}
-	r, err := openRepo(s.path(user, project))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, diskError("open the history", err)
-	}
-	var versions []Version
-	err = r.walk(ctx, func(hash plumbing.Hash, c *object.Commit) bool {
+	err = s.walk(ctx, user, project, func(hash plumbing.Hash, c *object.Commit) bool {
 		versions = append(versions, Version{Hash: hash.String(), Message: shown(c.Message), When: c.Committer.When})
 		return len(versions) < limit
 	})
-	if err != nil {
-		return nil, r.unreadable(ctx, err)
-	}
-	return versions, nil
+	return versions, err
 }
 
-// shown cuts a message: those of a history from outside may be a thousand of
-// a mebibyte each.
+// Count returns the number of versions of a project.
+func (s *Store) Count(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (n int, err error) {
+	err = s.walk(ctx, user, project, func(plumbing.Hash, *object.Commit) bool { n++; return true })
+	return n, err
+}
+
+// walk calls visit for the versions of a project, the newest first, until visit
+// returns false.
+func (s *Store) walk(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, visit func(plumbing.Hash, *object.Commit) (more bool)) error {
+	r, err := s.open(user, project)
+	if r == nil {
+		return err
+	}
+	if err := r.walk(ctx, visit); err != nil {
+		return r.unreadable(ctx, err)
+	}
+	return nil
+}
+
+// Newest returns the hash of the newest version, or "" if there is no version.
+func (s *Store) Newest(user dreamcore.UserID, project dreamcore.ProjectID) (string, error) {
+	r, err := s.open(user, project)
+	if r == nil {
+		return "", err
+	}
+	head, err := r.head()
+	if err != nil {
+		return "", r.damaged(err)
+	}
+	return hashText(head), nil
+}
+
+// hashText returns the digits of a hash, or "" for the zero hash.
+func hashText(hash plumbing.Hash) string {
+	if hash.IsZero() {
+		return ""
+	}
+	return hash.String()
+}
+
+// shown cuts a message: an adopted history may have a thousand messages of a
+// mebibyte each.
 func shown(message string) string {
 	if message = strings.TrimRight(message, "\n"); len(message) > maxShown {
 		return strings.ToValidUTF8(message[:maxShown], "") + "…"
 	}
-	return strings.Clone(message) // of the object, which is not kept
+	return strings.Clone(message) // so that the commit can be freed
 }
 
-// shortLength is how many digits of a hash people are shown.
+// shortLength is the number of digits of a hash that people see.
 const shortLength = 7
 
 // Short returns the first 7 digits of a hash.
@@ -167,7 +205,19 @@ func (s *Store) path(user dreamcore.UserID, project dreamcore.ProjectID) string 
 	return filepath.Join(s.dir, string(user), string(project)+".git")
 }
 
-// diskError gives an error of the file system the hint that fits it.
+// open opens the repository of a project; nil if the project has no history.
+func (s *Store) open(user dreamcore.UserID, project dreamcore.ProjectID) (*repo, error) {
+	r, err := openRepo(s.path(user, project))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, diskError("open the history", err)
+	}
+	return r, nil
+}
+
+// diskError adds the hint that fits an error of the file system.
 func diskError(action string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s: %w", action, err)
@@ -182,7 +232,7 @@ func diskError(action string, err error) error {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		e.Code, e.Hint = dreamcore.CodeSetup, "the state directory must be writable: check its owner with ls -ld, or choose another with --state DIR"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EIO):
-		e.Hint = "check the disk of the state directory (dmesg names its errors)"
+		e.Hint = "check the disk of the state directory (dmesg shows its errors)"
 	default:
 		e.Hint = "check the state directory with ls -ld and df -h"
 	}

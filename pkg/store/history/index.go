@@ -2,6 +2,7 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/google/uuid"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
@@ -20,33 +20,33 @@ import (
 const (
 	indexName  = "dreamcore-index"
 	indexMagic = "dreamcore index 1\n"
-	// racyMargin is how long after its last change a file must have been
-	// read: within one tick of a file system's clock, one second at most, a
-	// second change leaves the same time stamp.
+	// racyMargin is the time that must pass between the last change of a file
+	// and its reading: within one tick of a file system's clock, at most a
+	// second, another change leaves the same time stamp.
 	racyMargin = time.Second
-	// maxIndexBytes is more than the index of the largest project has: the
-	// paths, and at most 80 bytes for each of the names.
+	// maxIndexBytes is more than the index of the largest project takes: the
+	// paths, and at most 80 bytes for each name.
 	maxIndexBytes = dreamcore.MaxTreePaths + 80*dreamcore.MaxTreeNames + 1<<10
 )
 
-// index remembers the files of the newest commit, so that those that did not
-// change since need not be read again. It is a cache: without it, or when it
-// is damaged or of another commit, everything is read.
+// index holds the files of the newest commit, so that files that did not change
+// since need not be read again. It is a cache: if it is missing, damaged or of
+// another commit, everything is read.
 type index struct {
-	head  plumbing.Hash            // the commit it belongs to
+	head  plumbing.Hash            // the commit that it belongs to
 	files map[string]entry         // by path
 	trees map[string]plumbing.Hash // by path of the directory, "" for the project
 }
 
-// entry is one file as it was when it was read.
+// entry is the state of a file when it was read.
 type entry struct {
 	stat stat
-	racy bool // it may have changed since without a new time stamp
+	racy bool // may have changed since without a new time stamp
 	hash plumbing.Hash
 }
 
-// stat is what changes when a file changes. The sandbox can set mtime, but
-// not ctime.
+// stat holds the attributes that change when a file changes. The sandbox can set
+// mtime, but not ctime.
 type stat struct {
 	size  int64
 	mtime int64 // nanoseconds
@@ -63,8 +63,8 @@ func statOf(info fs.FileInfo) (stat, bool) {
 	return stat{size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), inode: st.Ino, mode: st.Mode}, true
 }
 
-// isRacy tells whether a file that is read at the time now may change again
-// without a sign of it.
+// isRacy reports whether a file that is read at the time now may change again
+// without a change of its attributes.
 func (s stat) isRacy(now time.Time) bool {
 	return s.ctime >= now.Add(-racyMargin).UnixNano()
 }
@@ -77,7 +77,7 @@ func newIndex() *index {
 func readIndex(repo string, head plumbing.Hash) *index {
 	name := filepath.Join(repo, indexName)
 	if info, err := os.Stat(name); err != nil || info.Size() > maxIndexBytes {
-		return newIndex() // the largest one is older than the limits on trees
+		return newIndex() // written before there were limits on trees
 	}
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -90,21 +90,11 @@ func readIndex(repo string, head plumbing.Hash) *index {
 	return x
 }
 
-// write replaces the index on disk. It is not synced: a torn one is noticed by
-// its checksum.
-func (x *index) write(repo string) error {
-	temp := filepath.Join(repo, tempPrefix+uuid.NewString())
-	err := os.WriteFile(temp, x.encode(), fileMode)
-	if err == nil {
-		err = os.Rename(temp, filepath.Join(repo, indexName))
-	}
-	if err != nil {
-		return errors.Join(err, ignoreMissing(os.Remove(temp)))
-	}
-	return nil
-}
+// write replaces the index on disk. It is not synced: the checksum reveals a torn
+// index.
+func (x *index) write(r *repo) error { return r.replace(indexName, x.encode(), nil) }
 
-// encode writes: magic, head, number of files, files, number of trees, trees,
+// encode returns: magic, head, number of files, files, number of trees, trees,
 // SHA-256 of all that. Numbers are varints.
 func (x *index) encode() []byte {
 	size := len(indexMagic) + len(x.head) + 2*binary.MaxVarintLen64 + sha256.Size
@@ -114,7 +104,7 @@ func (x *index) encode() []byte {
 	for path, hash := range x.trees {
 		size += binary.MaxVarintLen64 + len(path) + len(hash)
 	}
-	b := make([]byte, 0, size) // growing it would take the memory twice
+	b := make([]byte, 0, size) // growing it would take twice the memory
 	b = append(append(b, indexMagic...), x.head[:]...)
 	b = binary.AppendUvarint(b, uint64(len(x.files)))
 	for path, e := range x.files {
@@ -138,8 +128,8 @@ func (x *index) encode() []byte {
 	return append(b, sum[:]...)
 }
 
-// maxEntryBytes is what an entry takes at most beside its path: the length of
-// that, five numbers, a byte and the hash.
+// maxEntryBytes bounds an entry without its path: the length of the path, five
+// numbers, a byte and the hash.
 const maxEntryBytes = 6*binary.MaxVarintLen64 + 1 + len(plumbing.ZeroHash)
 
 func appendString(b []byte, s string) []byte {
@@ -176,17 +166,16 @@ func decodeIndex(data []byte) (*index, error) {
 	return x, nil
 }
 
-// decoder takes values from the front of rest; failed says that one was not
-// there.
+// decoder reads values from the front of rest; failed is set if one is missing.
 type decoder struct {
 	rest   []byte
 	failed bool
 }
 
-func (d *decoder) take(n uint64) []byte {
-	if n > uint64(len(d.rest)) {
-		d.failed = true
-		d.rest = nil
+// next returns the next n bytes; n is negative if they are invalid.
+func (d *decoder) next(n int) []byte {
+	if n < 0 || n > len(d.rest) {
+		d.failed, d.rest = true, nil
 		return nil
 	}
 	var b []byte
@@ -196,35 +185,25 @@ func (d *decoder) take(n uint64) []byte {
 
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.rest)
-	d.take(width(n))
+	d.next(cmp.Or(n, -1))
 	return v
 }
 
 func (d *decoder) varint() int64 {
 	v, n := binary.Varint(d.rest)
-	d.take(width(n))
+	d.next(cmp.Or(n, -1))
 	return v
 }
 
-// width turns the result of binary.Uvarint into what to take: too much where
-// there was no number.
-func width(n int) uint64 {
-	if n <= 0 {
-		return 1 << 62
-	}
-	return uint64(n)
-}
-
-func (d *decoder) string() string { return string(d.take(d.uvarint())) }
+func (d *decoder) string() string { return string(d.next(int(d.uvarint()))) }
 
 func (d *decoder) byte() byte {
-	if b := d.take(1); len(b) == 1 {
-		return b[0]
-	}
-	return 0
+	var b [1]byte
+	copy(b[:], d.next(1))
+	return b[0]
 }
 
 func (d *decoder) hash() (h plumbing.Hash) {
-	copy(h[:], d.take(uint64(len(h))))
+	copy(h[:], d.next(len(h)))
 	return h
 }

@@ -22,7 +22,7 @@ func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		head, _ := r.head()
-		_, s, _, err := r.commit(t.Context(), f.root, "m", when, new(Made))
+		_, s, _, err := r.commit(t.Context(), f.root, "m", when, new(Recorded))
 		if err != nil || len(s.old.files) == 0 || s.old.head != head {
 			t.Fatalf("the index is not used: %v", err)
 		}

@@ -9,15 +9,14 @@ import (
 	"unicode"
 )
 
-// SubjectRunes bounds the name of a version, which is the subject line of its
-// commit.
+// SubjectRunes bounds the name of a version, the subject line of its commit.
 const SubjectRunes = 72
 
 // Subject returns text as the name of a version: one line of at most
-// SubjectRunes characters, without control characters. It is "" for a text
-// that has nothing to show.
+// SubjectRunes characters, without control characters. It is "" if no character
+// of text can be shown.
 func Subject(text string) string {
-	// What is cut off below is not worth the walk through a long prompt.
+	// The end of a long prompt is cut off anyway.
 	const enough = 16 << 10
 	text = text[:min(len(text), enough)]
 	line := strings.Map(func(r rune) rune {
@@ -33,7 +32,7 @@ func Subject(text string) string {
 	return line
 }
 
-// About is what a template for the names of versions can use.
+// About holds the fields of a template for the names of versions.
 type About struct {
 	Prompt  string // the player's own words, as PlayerWords returns them
 	User    string
@@ -44,8 +43,8 @@ type About struct {
 // maxName bounds the output of a template, in bytes.
 const maxName = 64 << 10
 
-// ParseName checks a template for the names of versions. A field that About
-// does not have is an error.
+// ParseName parses a template for the names of versions. An unknown field is an
+// error.
 func ParseName(text string) (*template.Template, error) {
 	t, err := template.New("commit_message").Option("missingkey=error").Parse(text)
 	if err == nil {
@@ -57,9 +56,9 @@ func ParseName(text string) (*template.Template, error) {
 	return t, nil
 }
 
-// Name returns the name of a version that text, a template, gives to a job. It
-// is the player's own words where the template is empty, cannot be executed
-// for this job, or gives nothing.
+// Name returns the name of the version of a job, according to the template text.
+// It is the player's own words if the template is empty, fails for this job, or
+// has no output.
 func Name(text string, a About) string {
 	prompt := a.Prompt
 	a.Prompt = PlayerWords(prompt)
@@ -87,7 +86,7 @@ func expand(t *template.Template, a About) (string, error) {
 
 var errLong = errors.New("the name is too long")
 
-// bounded keeps the beginning of what is written to it.
+// bounded keeps the beginning of its input.
 type bounded struct {
 	bytes.Buffer
 	left int
@@ -103,13 +102,12 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// PlayerWords returns what the player asked for in a prompt before which a
-// front end has put text of its own. Blocks at the beginning such as
-// <system>…</system> or [CONTEXT]…[/CONTEXT] are left out; where a block names
-// the player, as <user_request> does, its content is what the player asked
-// for. Of a block that is not closed the last paragraph counts. A heading such
-// as "User request:" begins the player's words, too. Where nothing would be
-// left, the prompt is returned as it is.
+// PlayerWords returns the player's own words from a prompt to which a front end
+// has added text. Blocks at the beginning such as <system>…</system> or
+// [CONTEXT]…[/CONTEXT] are left out; a block that names the player, such as
+// <user_request>, contains the player's words. Of a block that is not closed, the
+// last paragraph counts. The player's words also begin after a heading such as
+// "User request:". If nothing would be left, the prompt is returned unchanged.
 func PlayerWords(prompt string) string {
 	rest := strings.TrimSpace(prompt)
 	last := ""
@@ -150,8 +148,8 @@ func lastParagraph(text string) string {
 
 var heading = regexp.MustCompile(`(?im)^[#*\s【\[]*(?:user(?:'s)?[ _-](?:request|prompt|message|instructions?|wish)|ユーザー(?:の|から)?の?(?:要望|リクエスト|指示|依頼|メッセージ))[*\s】\]]*(?:[::][*\s]*|$)`)
 
-// afterHeading returns what follows the last heading that announces the
-// player's words, or all of text.
+// afterHeading returns the text after the last heading of the player's words, or
+// all of text.
 func afterHeading(text string) string {
 	if at := heading.FindAllStringIndex(text, -1); at != nil {
 		if words := strings.TrimSpace(text[at[len(at)-1][1]:]); words != "" {
@@ -169,8 +167,8 @@ type tag struct {
 	player bool   // the block holds the player's words
 }
 
-// closing returns the closing tag as text has it: names of tags are compared
-// without letter case.
+// closing returns the closing tag as it is written in text: the letter case of
+// names does not matter.
 func (t tag) closing(text string) string {
 	want := "</" + t.name + ">"
 	if t.square {
@@ -191,8 +189,8 @@ func (t tag) closing(text string) string {
 
 var tagAtStart = regexp.MustCompile(`^(?:<([A-Za-z][\w:.-]{0,63})(?:\s[^<>]{0,500})?>|\[([A-Za-z][\w:. -]{0,63})\])`)
 
-// The words of which the names of blocks are made. HTML elements are not among
-// them: a player may begin with one.
+// The words in the names of blocks. HTML elements are not among them: a player's
+// prompt may begin with one.
 var (
 	frontEndWords = wordSet("system sys context instruction instructions prompt rules guidelines skill skills spec specification reminder developer assistant history background role persona memory policy configuration settings notes examples tools environment documents files constraints knowledge state")
 	playerWords   = wordSet("user player request wish query message task question")
@@ -206,8 +204,8 @@ func wordSet(words string) map[string]bool {
 	return set
 }
 
-// openingTag returns the tag at the beginning of text where it opens a block
-// of a front end.
+// openingTag returns the tag at the beginning of text if it opens a block of a
+// front end.
 func openingTag(text string) (t tag, ok bool) {
 	m := tagAtStart.FindStringSubmatch(text)
 	if m == nil {
@@ -218,7 +216,7 @@ func openingTag(text string) (t tag, ok bool) {
 		t.name, t.square = m[2], true
 	}
 	words := strings.FieldsFunc(strings.ToLower(t.name), func(r rune) bool { return strings.ContainsRune("_-:. ", r) })
-	several := len(words) > 1 && !t.square // <game-rules> is no element of HTML
+	several := len(words) > 1 && !t.square // <game-rules> is not an element of HTML
 	for _, w := range words {
 		if frontEndWords[w] {
 			t.player = false // <user_context>

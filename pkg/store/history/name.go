@@ -5,9 +5,9 @@ import (
 	"unicode"
 )
 
-// isShortName tells whether Windows could give a name to .git, .gitmodules,
-// .gitattributes, .gitignore or .mailmap in its 8.3 scheme: the beginning of
-// one of these, a tilde and a number.
+// isShortName reports whether Windows could use name for .git, .gitmodules,
+// .gitattributes, .gitignore or .mailmap in its 8.3 scheme: the beginning of one
+// of these, a tilde and a number.
 func isShortName(name string) bool {
 	base, number, ok := strings.Cut(name, "~")
 	if !ok || number == "" || strings.Trim(number, "0123456789") != "" {
@@ -21,10 +21,10 @@ func isShortName(name string) bool {
 	return false
 }
 
-// reserved tells whether Git gives a meaning to a name, on any system: then
-// it must not be in a tree, because whoever checks the tree out would run or
-// write what the project wants, and git fsck refuses it. Links are refused
-// under more names than files are.
+// reserved reports whether a name has a meaning for Git, on any system. Such a
+// name must not be in a tree: the project could make the machine that checks it
+// out run or write anything, and git fsck refuses it. More names are reserved for
+// links than for files.
 func reserved(name string, link bool) bool {
 	for part := range strings.SplitSeq(name, `\`) { // a separator on Windows
 		switch folded := fold(part); {
@@ -37,8 +37,8 @@ func reserved(name string, link bool) bool {
 	return false
 }
 
-// Reserved tells whether a file of this path cannot be in a version, because
-// Git gives a meaning to one of the names in it, on any system.
+// Reserved reports whether a file of this path cannot be in a version because one
+// of its names has a meaning for Git, on any system.
 func Reserved(path string) bool {
 	for name := range strings.SplitSeq(path, "/") {
 		if reserved(name, false) {
@@ -48,12 +48,12 @@ func Reserved(path string) bool {
 	return false
 }
 
-// isAttributes tells whether Git would read a file of this name as attributes.
+// isAttributes reports whether Git would read a file of this name as attributes.
 func isAttributes(name string) bool { return fold(name) == ".gitattributes" }
 
-// fold returns the name that the file systems of macOS and Windows take a name
-// for: without letter case, without code points that are ignored, without
-// what follows a colon, without dots and spaces at the end.
+// fold returns the name as the file systems of macOS and Windows see it: without
+// letter case, without ignored code points, without a colon and the text after
+// it, without dots and spaces at the end.
 func fold(name string) string {
 	name = strings.Map(func(r rune) rune {
 		switch {

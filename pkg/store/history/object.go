@@ -14,32 +14,34 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 const (
 	objectsDir = "objects"
-	// tempPrefix marks files in the making. Git removes such objects too.
+	// tempPrefix marks temporary files. Git removes such objects too.
 	tempPrefix = "tmp_obj_"
-	// smallBytes is up to where an object is kept in memory: then it is known
-	// before anything is written whether it is new.
+	// smallBytes is the size up to which an object is held in memory, so that
+	// it is written only if it is new.
 	smallBytes = 4 << 20
 )
 
-// errShort says that a file had fewer bytes than it said.
+// errShort reports a file with fewer bytes than its size.
 var errShort = errors.New("the file became shorter while it was read")
 
-// writer writes loose objects of one repository. It is for one goroutine.
+// writer writes loose objects of one repository. It must not be used
+// concurrently.
 type writer struct {
 	dir     string // of objects
 	zip     *zlib.Writer
-	buf     bytes.Buffer // of what is written
-	content []byte       // of what is read
-	dirty   []string     // paths of objects that may not be on the disk yet, as many as are synced one by one
-	added   int64        // bytes on disk of what was written
+	buf     bytes.Buffer // output, reused
+	content []byte       // input, reused; the last small blob
+	dirty   []string     // paths of objects that may not be on the disk yet, at most syncEach+1
+	added   int64        // bytes on disk of the new objects
 }
 
 func newWriter(repo string) *writer {
-	// The fastest level: what is large in a game is compressed already.
+	// The fastest level: the large files of a game are compressed already.
 	zip, err := zlib.NewWriterLevel(nil, zlib.BestSpeed)
 	if err != nil {
 		panic("history: " + err.Error()) // the level is a constant
@@ -47,28 +49,28 @@ func newWriter(repo string) *writer {
 	return &writer{dir: filepath.Join(repo, objectsDir), zip: zip}
 }
 
-// put stores an object. One that is there already, or equals known, is not
-// written.
+// put stores an object. An object that exists already, or whose hash is known, is
+// not written.
 func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash) (plumbing.Hash, error) {
 	hash := plumbing.ComputeHash(t, content)
 	if hash == known {
 		return hash, nil
 	}
 	path := w.path(hash)
-	w.touch(path) // one that is there, too: its writer may have failed before he could be sure
+	w.touch(path) // also if it exists: its writer may have failed before it synced
 	if _, err := os.Lstat(path); err == nil {
 		return hash, nil
 	}
 	w.buf.Reset()
 	w.zip.Reset(&w.buf)
-	// Writes into memory do not fail.
+	// Writes to memory do not fail.
 	fmt.Fprintf(w.zip, "%s %d\x00", t, len(content))
 	w.zip.Write(content)
 	w.zip.Close()
 	temp := w.temp()
 	err := os.WriteFile(temp, w.buf.Bytes(), fileMode)
 	if err == nil {
-		err = w.place(temp, path)
+		err = w.install(temp, path)
 	}
 	if err != nil {
 		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
@@ -77,17 +79,17 @@ func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash)
 	return hash, nil
 }
 
-// touch notes an object that sync is to put on the disk.
+// touch notes an object for sync.
 func (w *writer) touch(path string) {
 	if len(w.dirty) <= syncEach {
 		w.dirty = append(w.dirty, path)
 	}
 }
 
-// onDisk is what a file of n bytes takes, in whole blocks.
+// onDisk returns the bytes that a file of n bytes takes, in whole blocks.
 func onDisk(n int64) int64 { return (n + objectCost - 1) / objectCost * objectCost }
 
-// counting counts what is written.
+// counting counts the bytes written to w.
 type counting struct {
 	w io.Writer
 	n int64
@@ -99,8 +101,8 @@ func (c *counting) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// putBlob stores the next size bytes of src as a blob; errShort says that
-// there are fewer.
+// putBlob stores the next size bytes of src as a blob; errShort if there are
+// fewer.
 func (w *writer) putBlob(src io.Reader, size int64, known plumbing.Hash) (plumbing.Hash, error) {
 	if size > smallBytes {
 		return w.stream(src, size)
@@ -136,7 +138,7 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 		hash = hasher.Sum()
 		w.touch(w.path(hash))
 		w.added += onDisk(zipped.n)
-		err = w.place(temp, w.path(hash))
+		err = w.install(temp, w.path(hash))
 	}
 	if err != nil {
 		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
@@ -144,23 +146,27 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 	return hash, nil
 }
 
-// Up to syncEach objects are written to the disk one by one. More are cheaper
-// with the whole file system, but then whatever others have written to it is
-// waited for as well: on a busy disk, half a minute for a commit of one file.
+// Up to syncEach objects are synced one by one. For more, syncing the whole file
+// system is cheaper, but it also waits for the writes of other processes: on a
+// busy disk, half a minute for a commit of one file.
 const (
-	syncEach    = 64
-	syncAtOnce  = 8
-	objectsRoom = 2 // directories above an object that may be new with it
+	syncEach   = 64
+	syncAtOnce = 8
+	parentDirs = 2 // directories above an object that may be new with it
 )
 
-// sync returns when all objects that were written are on the disk.
+// sync returns when all written objects are on the disk.
 func (w *writer) sync() error {
 	if len(w.dirty) > syncEach {
-		return syncFileSystem(w.dir)
+		d, err := os.Open(w.dir)
+		if err != nil {
+			return err
+		}
+		return errors.Join(os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd()))), d.Close())
 	}
 	paths := slices.Clone(w.dirty)
 	for _, p := range w.dirty {
-		for range objectsRoom {
+		for range parentDirs {
 			p = filepath.Dir(p)
 			paths = append(paths, p)
 		}
@@ -187,14 +193,14 @@ func (w *writer) temp() string { return filepath.Join(w.dir, tempPrefix+uuid.New
 
 func (w *writer) path(hash plumbing.Hash) string { return loosePath(w.dir, hash) }
 
-// loosePath returns where an object lies in the directory of objects.
+// loosePath returns the path of an object in the directory of objects.
 func loosePath(objects string, hash plumbing.Hash) string {
 	hex := hash.String()
 	return filepath.Join(objects, hex[:2], hex[2:])
 }
 
-// place moves a finished object to where it belongs.
-func (w *writer) place(temp, path string) error {
+// install gives a finished object its name.
+func (w *writer) install(temp, path string) error {
 	err := os.Rename(temp, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.Mkdir(filepath.Dir(path), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {

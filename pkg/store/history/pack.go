@@ -13,14 +13,15 @@ import (
 
 const (
 	maxPacks      = 200      // each takes two descriptors
-	maxDeltaDepth = 4095     // as stock git has it
-	packCache     = 32 << 20 // bytes that all packs of a repository remember
-	cachedCost    = 128      // bytes for each of them, however small it is
+	maxDeltaDepth = 4095     // the limit of stock git
+	packCache     = 32 << 20 // bytes in the caches of all packs of a repository
+	cachedCost    = 128      // bytes for each cached object, however small it is
 )
 
-// pack is a file with many objects and its index, both as somebody else has
-// made them. Nothing of the index is believed but where to look: an object is
-// verified by its hash when it is read.
+// pack is a foreign file with many objects, and its index. The index is only a
+// hint where to look: an object is verified by its hash when it is read. The
+// library's index would be read into memory as a whole, and its reader of packs
+// has no bound on deltas.
 type pack struct {
 	data    *os.File
 	index   *os.File
@@ -34,7 +35,7 @@ type packObject struct {
 	content []byte
 }
 
-// openPacks opens the packs that have an index that can be one.
+// openPacks opens the packs in dir that have a plausible index.
 func openPacks(dir *os.Root) (packs []*pack) {
 	d, err := dir.Open(".")
 	if err != nil {
@@ -57,7 +58,7 @@ func openPacks(dir *os.Root) (packs []*pack) {
 				packs = append(packs, p)
 			}
 		}
-		if err != nil { // io.EOF, or what cannot be read
+		if err != nil { // io.EOF, or the directory cannot be read
 			break
 		}
 	}
@@ -108,7 +109,7 @@ func (p *pack) number(at int64) (int64, bool) {
 	return int64(binary.BigEndian.Uint32(b[:])), err == nil
 }
 
-// find returns where the index says that an object begins.
+// find returns the offset of an object according to the index.
 func (p *pack) find(hash plumbing.Hash) (offset int64, ok bool) {
 	var got plumbing.Hash
 	i := int64(sort.Search(int(p.count), func(i int) bool {
@@ -134,8 +135,9 @@ func (p *pack) find(hash plumbing.Hash) (offset int64, ok bool) {
 	return offset, offset >= 0
 }
 
-// packed returns an object of a pack: the one at the end of a chain of deltas.
-func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64) (plumbing.ObjectType, []byte, error) {
+// packed opens an object of a pack: the one at the end of a chain of deltas, or
+// a large blob as a stream. The scanner must not be used before that is closed.
+func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64) (*foreignObject, error) {
 	var deltas [][]byte
 	var at []int64
 	held := int64(0) // bytes of deltas
@@ -146,20 +148,27 @@ func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64)
 			break
 		}
 		if len(deltas) > maxDeltaDepth {
-			return 0, nil, faultf("object %s is made of too many others", Short(hash.String()))
+			return nil, faultf("object %s results from too many others", Short(hash.String()))
 		}
 		h, err := p.scanner.SeekObjectHeader(offset)
 		if err != nil {
-			return 0, nil, f.broken(hash, err)
+			return nil, f.broken(hash, err)
 		}
 		isDelta := h.Type == plumbing.OFSDeltaObject || h.Type == plumbing.REFDeltaObject
+		if h.Type == plumbing.BlobObject && h.Length > smallBytes && len(deltas) == 0 {
+			r, err := p.scanner.ReadObject()
+			if err != nil {
+				return nil, f.broken(hash, err)
+			}
+			return &foreignObject{kind: h.Type, size: h.Length, stream: r, close: func() { r.Close() }}, nil
+		}
 		bound := limit
 		if isDelta {
 			bound = maxInMemoryBytes
 		}
 		content, err := f.inflate(p, h.Length, bound, hash)
 		if err != nil {
-			return 0, nil, err
+			return nil, err
 		}
 		if !isDelta {
 			base = packObject{h.Type, content}
@@ -167,32 +176,29 @@ func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64)
 			break
 		}
 		if held += int64(len(content)); held > maxInMemoryBytes {
-			return 0, nil, faultf("object %s is made of too many others", Short(hash.String()))
+			return nil, faultf("object %s results from too many others", Short(hash.String()))
 		}
 		deltas, at = append(deltas, content), append(at, offset)
 		offset = h.OffsetReference
 		if h.Type == plumbing.REFDeltaObject {
 			var ok bool
 			if offset, ok = p.find(h.Reference); !ok {
-				return 0, nil, faultf("object %s is missing", Short(h.Reference.String()))
+				return nil, faultf("object %s is missing", Short(h.Reference.String()))
 			}
 		}
 	}
 	for i := len(deltas) - 1; i >= 0; i-- {
-		made, err := f.patch(base.content, deltas[i], hash)
+		result, err := f.patch(base.content, deltas[i], hash)
 		if err != nil {
-			return 0, nil, err
+			return nil, err
 		}
-		base.content = made
+		base.content = result
 		f.keep(p, at[i], base)
 	}
-	if int64(len(base.content)) > limit {
-		return 0, nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
-	}
-	return base.kind, base.content, nil
+	return &foreignObject{kind: base.kind, size: int64(len(base.content)), content: base.content, close: func() {}}, nil
 }
 
-// keep remembers an object that others may be made from.
+// keep caches an object that may be the base of others.
 func (f *foreign) keep(p *pack, offset int64, o packObject) {
 	if len(o.content) > packCache/4 {
 		return
@@ -206,7 +212,7 @@ func (f *foreign) keep(p *pack, offset int64, o packObject) {
 	p.cache[offset] = o
 }
 
-// inflate returns what begins where the scanner is.
+// inflate returns the content of the object at the scanner's position.
 func (f *foreign) inflate(p *pack, size, limit int64, hash plumbing.Hash) ([]byte, error) {
 	if size < 0 || size > limit {
 		return nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
@@ -226,8 +232,8 @@ func (f *foreign) inflate(p *pack, size, limit int64, hash plumbing.Hash) ([]byt
 	return content, nil
 }
 
-// patch makes an object from another and a delta, whose second number is how
-// large it becomes.
+// patch applies a delta to an object. The second number of a delta is the size of
+// the result.
 func (f *foreign) patch(base, delta []byte, hash plumbing.Hash) ([]byte, error) {
 	r := bytes.NewReader(delta)
 	_, err := binary.ReadUvarint(r)
@@ -236,17 +242,17 @@ func (f *foreign) patch(base, delta []byte, hash plumbing.Hash) ([]byte, error) 
 		size, err = binary.ReadUvarint(r)
 	}
 	if err != nil || size > maxInMemoryBytes {
-		return nil, faultf("object %s is made from a delta that is none, or too large", Short(hash.String()))
+		return nil, faultf("object %s results from a delta that is invalid or too large", Short(hash.String()))
 	}
 	if err := f.spend(int64(size)); err != nil {
 		return nil, err
 	}
-	made, err := packfile.PatchDelta(base, delta)
+	result, err := packfile.PatchDelta(base, delta)
 	if err != nil {
 		return nil, f.broken(hash, err)
 	}
-	if cap(made) > len(made)+len(made)/4 {
-		made = bytes.Clone(made) // its room counts as long as it is remembered
+	if cap(result) > len(result)+len(result)/4 {
+		result = bytes.Clone(result) // its capacity takes memory as long as it is cached
 	}
-	return made, nil
+	return result, nil
 }

@@ -24,31 +24,32 @@ import (
 const (
 	branch     = "refs/heads/main"
 	repoConfig = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
-	// maxLockPause bounds the pause between two tries for the lock.
+	// maxLockPause bounds the pause between two attempts to take the lock.
 	maxLockPause = 25 * time.Millisecond
-	// readCache is how many bytes of objects are remembered while a history is
-	// read; the library's default is 96 MiB for each one that is open.
+	// readCache bounds the bytes of objects that are cached while a history is
+	// read; the library's default is 96 MiB for each open repository.
 	readCache = 4 * cache.MiByte
 )
 
 // repo is the Git directory of one project.
 type repo struct {
 	dir   string
-	store *filesystem.Storage // to read
+	store *filesystem.Storage // for reading
 }
 
-// openRepo opens a repository; fs.ErrNotExist says that there is none.
+// openRepo opens a repository; fs.ErrNotExist if it does not exist.
 func openRepo(dir string) (*repo, error) {
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
 		return nil, err
 	}
-	// A file of a project may be larger than what we want to hold in memory.
+	// A file of a project may be too large to be held in memory.
 	opts := filesystem.Options{LargeObjectThreshold: smallBytes}
 	return &repo{dir: dir, store: filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(readCache), opts)}, nil
 }
 
-// makeRepo opens a repository and makes it where it is missing, all at once:
-// one that was interrupted is never taken for one.
+// makeRepo opens a repository, and creates it if it is missing. It is created
+// under another name and renamed, so an interrupted creation leaves no
+// repository.
 func makeRepo(ctx context.Context, dir string) (*repo, error) {
 	r, err := openRepo(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -64,10 +65,10 @@ func makeRepo(ctx context.Context, dir string) (*repo, error) {
 	}
 	defer unlock()
 	if r, err := openRepo(dir); !errors.Is(err, fs.ErrNotExist) {
-		return r, err // another was faster
+		return r, err // another process was faster
 	}
 	fresh := dir + ".new"
-	if err := os.RemoveAll(fresh); err != nil { // of a crash
+	if err := os.RemoveAll(fresh); err != nil { // left by a crash
 		return nil, err
 	}
 	for _, d := range []string{"objects/info", "objects/pack", "refs/heads", "refs/tags"} {
@@ -88,7 +89,7 @@ func makeRepo(ctx context.Context, dir string) (*repo, error) {
 	return openRepo(dir)
 }
 
-// lock keeps other writers out of a directory, of this process and of others,
+// lock excludes other writers of a directory, in this process and in others,
 // until unlock is called.
 func lock(ctx context.Context, dir string) (unlock func(), err error) {
 	d, err := os.Open(dir)
@@ -113,12 +114,12 @@ func lock(ctx context.Context, dir string) (unlock func(), err error) {
 	}
 }
 
-// head returns the newest commit, or the zero hash when there is none.
+// head returns the newest commit, or the zero hash if there is no commit.
 func (r *repo) head() (plumbing.Hash, error) {
 	ref, err := r.store.Reference(branch)
 	if errors.Is(err, plumbing.ErrReferenceNotFound) {
-		// go-git says the same of an empty file. Beginning anew over that
-		// would lose every version.
+		// go-git returns the same error for an empty file. A new history over
+		// it would lose every version.
 		if _, err := os.Lstat(filepath.Join(r.dir, branch)); err == nil {
 			return plumbing.ZeroHash, fmt.Errorf("%s is empty", branch)
 		}
@@ -142,53 +143,51 @@ func (r *repo) treeOf(commit plumbing.Hash) (plumbing.Hash, error) {
 	return c.TreeHash, nil
 }
 
-// advance makes commit the newest one. All objects are on disk before it is,
-// and a crash leaves the old one or the new one.
-func (r *repo) advance(commit plumbing.Hash, objects *writer) (err error) {
-	// Not below refs, where a leftover would be taken for a branch.
+// replace replaces a file of the repository: it is left with its old content or
+// the new one, also by a crash. ready is called with the path of the new file
+// before that gets its name; it may be nil.
+func (r *repo) replace(name string, content []byte, ready func(temp string) error) error {
+	// Not in refs, where Git would read a residue as a branch.
 	temp := filepath.Join(r.dir, tempPrefix+uuid.NewString())
-	err = os.WriteFile(temp, []byte(commit.String()+"\n"), fileMode)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreMissing(os.Remove(temp)))
-		}
-	}()
-	if err == nil {
-		err = objects.sync()
+	err := os.WriteFile(temp, content, fileMode)
+	if err == nil && ready != nil {
+		err = ready(temp)
 	}
 	if err == nil {
-		err = syncPath(temp)
+		err = os.Rename(temp, filepath.Join(r.dir, name))
 	}
 	if err != nil {
-		return err
+		return errors.Join(err, ignoreMissing(os.Remove(temp)))
 	}
-	ref := filepath.Join(r.dir, branch)
-	if err := os.Rename(temp, ref); err != nil {
-		return err
-	}
-	d, syncErr := os.Open(filepath.Dir(ref))
-	if syncErr != nil {
-		return nil // the commit is made, it may only take longer to reach the disk
-	}
-	_ = d.Sync()
-	return d.Close()
+	return nil
 }
 
-// sweep removes what a writer left that was killed. The lock is held.
+// advance makes commit the newest one, after all objects are on the disk.
+func (r *repo) advance(commit plumbing.Hash, objects *writer) error {
+	err := r.replace(branch, []byte(commit.String()+"\n"), func(temp string) error {
+		if err := objects.sync(); err != nil {
+			return err
+		}
+		return syncPath(temp)
+	})
+	if err == nil {
+		// The commit is there; without this sync it only reaches the disk later.
+		_ = syncPath(filepath.Dir(filepath.Join(r.dir, branch)))
+	}
+	return err
+}
+
+// sweep removes the temporary files of a writer that was killed. It must be
+// called with the lock held.
 func (r *repo) sweep() error {
 	for _, dir := range []string{r.dir, filepath.Join(r.dir, objectsDir)} {
-		d, err := os.Open(dir)
+		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return err
 		}
-		names, err := d.Readdirnames(-1)
-		d.Close()
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			if strings.HasPrefix(name, tempPrefix) {
-				if err := os.Remove(filepath.Join(dir, name)); err != nil {
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), tempPrefix) {
+				if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
 					return err
 				}
 			}
@@ -201,19 +200,34 @@ func (r *repo) damaged(err error) error {
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeInternal,
 		Message: "the history of the project is damaged",
-		Hint:    fmt.Sprintf("look at it with: git --git-dir %s fsck; put it back from a backup, or move it away to begin a new one", r.dir),
+		Hint:    fmt.Sprintf("examine it with: git --git-dir %s fsck; restore it from a backup, or move it away to start a new one", r.dir),
 		Err:     err,
 	}
 }
 
-// syncFileSystem writes everything of dir's file system to disk.
-func syncFileSystem(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+// unreadable returns the error for a history that could not be read.
+func (r *repo) unreadable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("read the history: %w", context.Cause(ctx))
 	}
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
-		return errors.Join(os.NewSyscallError("syncfs", err), d.Close())
+	if errors.Is(err, errBeyond) {
+		return &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the version is larger than a project may be", Hint: "choose another version", Err: err}
 	}
-	return d.Close()
+	return r.damaged(err)
+}
+
+// missing returns the error for a version that could not be read: CodeNotFound
+// if the version was pruned meanwhile.
+func (r *repo) missing(ctx context.Context, commit plumbing.Hash, err error) error {
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		here := false
+		walkErr := r.walk(ctx, func(hash plumbing.Hash, _ *object.Commit) bool {
+			here = hash == commit
+			return !here
+		})
+		if walkErr == nil && !here {
+			return errNoCommit(err)
+		}
+	}
+	return r.unreadable(ctx, err)
 }

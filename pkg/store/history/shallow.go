@@ -3,7 +3,6 @@ package history
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,25 +10,21 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/google/uuid"
 )
 
 // shallowFile lists the commits whose parents are not in the repository, one
-// hash on each line: Git takes them for commits without parents. So the oldest
-// versions can go while the hashes of the others stay.
+// hash on each line: Git reads them as commits without parents. So the oldest
+// versions can be removed while the other ones keep their hashes.
 const (
 	shallowFile     = "shallow"
-	maxShallowBytes = 8 << 20 // more than every commit that can be adopted
+	maxShallowBytes = 8 << 20 // for more than maxAdoptCommits
 )
 
 // shallow returns the commits whose parents were pruned, or were not in the
-// history that was taken over.
+// adopted history. The map is not nil.
 func (r *repo) shallow() (map[plumbing.Hash]bool, error) {
 	raw, err := os.ReadFile(filepath.Join(r.dir, shallowFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	if ignoreMissing(err) != nil {
 		return nil, err
 	}
 	return decodeShallow(string(raw))
@@ -56,30 +51,21 @@ func encodeShallow(cut map[plumbing.Hash]bool) string {
 	return strings.Join(lines, "")
 }
 
-// setShallow replaces the list. It is on disk when setShallow returns: no object
-// may be removed before that. The lock is held.
+// setShallow replaces the list. The list is on the disk when setShallow returns:
+// no object may be removed before that. It must be called with the lock held.
 func (r *repo) setShallow(cut map[plumbing.Hash]bool) error {
-	path := filepath.Join(r.dir, shallowFile)
 	if len(cut) == 0 {
-		return ignoreMissing(os.Remove(path))
+		return ignoreMissing(os.Remove(filepath.Join(r.dir, shallowFile)))
 	}
-	temp := filepath.Join(r.dir, tempPrefix+uuid.NewString())
-	err := os.WriteFile(temp, []byte(encodeShallow(cut)), fileMode)
-	if err == nil {
-		err = syncPath(temp)
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		return errors.Join(err, ignoreMissing(os.Remove(temp)))
+	if err := r.replace(shallowFile, []byte(encodeShallow(cut)), syncPath); err != nil {
+		return err
 	}
 	return syncPath(r.dir)
 }
 
 // walk calls visit for the versions of the project, the newest first, until
 // visit returns false. It needs no lock: a version that is pruned meanwhile ends
-// the walk as if it had been gone before.
+// the walk as if it had been pruned before.
 func (r *repo) walk(ctx context.Context, visit func(plumbing.Hash, *object.Commit) (more bool)) error {
 	cut, err := r.shallow()
 	if err != nil {
@@ -108,8 +94,8 @@ func (r *repo) walk(ctx context.Context, visit func(plumbing.Hash, *object.Commi
 	return nil
 }
 
-// firstParent returns the version before c; zero if there is none, or none any
-// more.
+// firstParent returns the version before c, or the zero hash if there is none or
+// if it was pruned.
 func firstParent(c *object.Commit, cut map[plumbing.Hash]bool) plumbing.Hash {
 	if len(c.ParentHashes) == 0 || cut[c.Hash] {
 		return plumbing.ZeroHash
@@ -121,20 +107,4 @@ func firstParent(c *object.Commit, cut map[plumbing.Hash]bool) plumbing.Hash {
 func (r *repo) prunedSince(cut map[plumbing.Hash]bool) bool {
 	now, err := r.shallow()
 	return err == nil && encodeShallow(now) != encodeShallow(cut)
-}
-
-// missing is the error of reading a version: there is no such version if it was
-// pruned meanwhile.
-func (r *repo) missing(ctx context.Context, commit plumbing.Hash, err error) error {
-	if errors.Is(err, plumbing.ErrObjectNotFound) {
-		here := false
-		walkErr := r.walk(ctx, func(hash plumbing.Hash, _ *object.Commit) bool {
-			here = hash == commit
-			return !here
-		})
-		if walkErr == nil && !here {
-			return errNoCommit(err)
-		}
-	}
-	return r.unreadable(ctx, err)
 }

@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// note says why something was left out of a version.
+// note is a reason to leave files out of a version.
 type note struct {
 	reason string
 	count  int
@@ -28,17 +27,17 @@ type note struct {
 
 func (n note) String() string { return fmt.Sprintf("%s: %d, such as %q", n.reason, n.count, n.first) }
 
-// snapshot stores what is in a project as Git objects.
+// snapshot stores the files of a project as Git objects.
 type snapshot struct {
 	ctx     context.Context
 	objects *writer
 	old     *index    // of the newest commit
 	next    *index    // of this one
 	started time.Time // before anything was read
-	left    int       // names
-	bytes   int64     // left
+	left    int       // names that may still be read
+	bytes   int64     // that may still be stored
 	meter   dreamcore.TreeMeter
-	stale   bool   // next knows more than old
+	stale   bool   // next differs from old
 	notes   []note // one for each reason
 }
 
@@ -53,7 +52,7 @@ type item struct {
 	hash plumbing.Hash
 }
 
-// sortName is what Git sorts by: directories as if they ended in a slash.
+// sortName returns the key that Git sorts by: directories end in a slash.
 func (i item) sortName() string {
 	if i.mode == filemode.Dir {
 		return i.name + "/"
@@ -61,10 +60,10 @@ func (i item) sortName() string {
 	return i.name
 }
 
-// errMoved says that something is not what it was when it was looked at.
+// errMoved reports a name that was replaced since it was examined.
 var errMoved = errors.New("replaced while it was read")
 
-// skip notes that something is left out of the version.
+// skip notes that path is left out of the version.
 func (s *snapshot) skip(path, reason string) {
 	i := slices.IndexFunc(s.notes, func(n note) bool { return n.reason == reason })
 	if i < 0 {
@@ -83,8 +82,7 @@ func clip(path string) string {
 	return path[:most] + "…"
 }
 
-// dir stores a directory and closes it. files is false when there is nothing
-// in it to store.
+// dir stores a directory and closes it. files reports whether it has any file.
 func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Hash, files bool, err error) {
 	defer root.Close()
 	names, err := s.names(root, path)
@@ -116,8 +114,8 @@ func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Has
 	return tree, len(items) > 0, nil
 }
 
-// item stores one entry of a directory. ok is false when it is left out:
-// because of what it is, or because it vanished or changed in kind meanwhile.
+// item stores one entry of a directory. ok is false if the entry is left out:
+// because of its kind, or because it vanished or changed its kind meanwhile.
 func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i item, ok bool, err error) {
 	if name != gitDir {
 		if reason := s.meter.Add(len(dir), name); reason != "" {
@@ -157,7 +155,7 @@ func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i item, ok 
 			i.hash, ok, err = s.dir(sub, path, depth+1)
 		}
 	default:
-		s.skip(path, "it is no file, directory or link")
+		s.skip(path, "it is not a file, directory or link")
 	}
 	if err != nil {
 		return i, false, s.tolerate(path, err)
@@ -165,8 +163,8 @@ func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i item, ok 
 	return i, ok, nil
 }
 
-// tolerate lets a version go on without what the project took away; an error
-// of our own side ends it.
+// tolerate returns nil for an error that the project causes: the version goes on
+// without path. An error of the host ends the version.
 func (s *snapshot) tolerate(path string, err error) error {
 	var own *ownError
 	switch {
@@ -181,14 +179,14 @@ func (s *snapshot) tolerate(path string, err error) error {
 	return err
 }
 
-// ownError is an error of writing the history: it is never the project's
-// doing, whatever its cause looks like.
+// ownError is an error of writing the history. The project never causes it, even
+// if it looks like an error of reading.
 type ownError struct{ err error }
 
 func (e *ownError) Error() string { return e.err.Error() }
 func (e *ownError) Unwrap() error { return e.err }
 
-// file stores a regular file, or takes its hash from the index.
+// file stores a regular file, or uses its hash from the index.
 func (s *snapshot) file(root *os.Root, name, path string, info fs.FileInfo) (hash plumbing.Hash, ok bool, err error) {
 	st, known := statOf(info)
 	if !known {
@@ -227,7 +225,7 @@ func (s *snapshot) file(root *os.Root, name, path string, info fs.FileInfo) (has
 	if err != nil {
 		return hash, false, err
 	}
-	if isAttributes(name) && (st.size > smallBytes || !s.saneAttributes()) {
+	if isAttributes(name) && (st.size > smallBytes || !saneAttributes(s.objects.content)) {
 		s.skip(path, "its lines are too long for Git")
 		return hash, false, nil
 	}
@@ -235,10 +233,10 @@ func (s *snapshot) file(root *os.Root, name, path string, info fs.FileInfo) (has
 	return hash, true, nil
 }
 
-// read stores the content of a file that was looked at before.
+// read stores the content of a file that was examined before.
 func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known plumbing.Hash) (hash plumbing.Hash, st stat, err error) {
-	// O_NONBLOCK: opening must not wait for a FIFO that was put there
-	// meanwhile; the comparison refuses it, and links too.
+	// O_NONBLOCK: opening must not wait for a FIFO that replaced the file
+	// meanwhile. SameFile refuses a FIFO or a link.
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return hash, st, moved(err)
@@ -260,7 +258,7 @@ func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known pl
 	return hash, st, err
 }
 
-// source remembers whether an error came from reading, and ends with ctx.
+// source remembers its read errors, and ends with ctx.
 type source struct {
 	r   io.Reader
 	ctx context.Context
@@ -279,7 +277,7 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// link stores a symbolic link as its target, which nobody follows.
+// link stores a symbolic link as its target. The target is not followed.
 func (s *snapshot) link(root *os.Root, name, path string) (hash plumbing.Hash, ok bool, err error) {
 	target, err := root.Readlink(name)
 	if err != nil || dreamcore.IsSkillsLink(path, target) {
@@ -292,19 +290,7 @@ func (s *snapshot) link(root *os.Root, name, path string) (hash plumbing.Hash, o
 	return hash, true, nil
 }
 
-// saneAttributes tells whether git fsck takes the file that was read last as
-// attributes.
-func (s *snapshot) saneAttributes() bool {
-	const maxLine = 2048
-	for line := range bytes.Lines(s.objects.content) {
-		if len(line) >= maxLine {
-			return false
-		}
-	}
-	return true
-}
-
-// names returns the names in a directory, as many as are left.
+// names returns the names in a directory, at most s.left of them.
 func (s *snapshot) names(root *os.Root, path string) ([]string, error) {
 	d, err := root.Open(".")
 	if err != nil {
@@ -332,11 +318,11 @@ func (s *snapshot) names(root *os.Root, path string) ([]string, error) {
 	}
 }
 
-// openDir opens the directory name, one path element that was looked at
-// before. A link is an error, also one that is put there meanwhile.
+// openDir opens the directory name, one path element that was examined before. A
+// link is an error, also if it replaced the directory meanwhile.
 func openDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error) {
-	// With the dot behind it, name is opened as a directory; OpenRoot of the
-	// name alone would wait on a FIFO that was put there meanwhile.
+	// With the dot, name is opened as a directory; OpenRoot of the name alone
+	// would wait for a FIFO that replaced the directory meanwhile.
 	root, err := parent.OpenRoot(name + "/.")
 	if err != nil {
 		return nil, moved(err)
@@ -351,9 +337,9 @@ func openDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error)
 	return root, nil
 }
 
-// moved turns the error of os.Root about a link that leaves it into errMoved:
-// there was no link when the name was looked at. That error has no name, but
-// unlike all others it is none of the system's.
+// moved turns the error of os.Root for a link out of it into errMoved: there was
+// no link when the name was examined. That error has no exported value, but it is
+// the only one that does not wrap an errno.
 func moved(err error) error {
 	if _, ok := errors.AsType[syscall.Errno](err); ok {
 		return err
@@ -368,8 +354,8 @@ func join(dir, name string) string {
 	return dir + "/" + name
 }
 
-// encodeTree is the content of a Git tree: for each entry the mode in octal, a
-// space, the name, NUL, the 20 bytes of the hash.
+// encodeTree returns the content of a Git tree: for each entry the mode in octal,
+// a space, the name, NUL, the 20 bytes of the hash.
 func encodeTree(items []item) []byte {
 	var b []byte
 	for _, i := range items {

@@ -11,7 +11,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// What follows is what git fsck --strict asks of commits and trees.
+// The checks of git fsck --strict on commits and trees.
 
 var identForm = regexp.MustCompile(`^[^<>\n\x00]* <[^<>\n\x00]*> (0|[1-9][0-9]*) [+-][0-9][0-9][0-9][0-9]$`)
 
@@ -25,14 +25,14 @@ func isIdent(text string) bool {
 	return len(fields[len(fields)-2]) <= maxDateDigits
 }
 
-// parse reads a commit; an error is a fault.
+// parse reads a commit. Every error is a fault.
 func (c *foreignCommit) parse(raw []byte) error {
 	if bytes.IndexByte(raw, 0) >= 0 {
-		return faultf("a commit has a NUL in it")
+		return faultf("a commit contains a NUL")
 	}
 	header, _, ok := bytes.Cut(raw, []byte("\n\n"))
 	if !ok && !bytes.HasSuffix(raw, []byte("\n")) {
-		return faultf("a commit has no end of its header")
+		return faultf("the header of a commit has no end")
 	}
 	lines := strings.Split(strings.TrimSuffix(string(header), "\n"), "\n")
 	take := func(key string) (string, bool) {
@@ -52,16 +52,16 @@ func (c *foreignCommit) parse(raw []byte) error {
 	c.tree = plumbing.NewHash(tree)
 	for p, ok := take("parent"); ok; p, ok = take("parent") {
 		if !isHash(p) {
-			return faultf("a commit names a parent that is none")
+			return faultf("a commit names a parent that is not a hash")
 		}
 		if len(c.parents) == maxParents {
 			return faultf("a commit has more than %d parents", maxParents)
 		}
 		c.parents = append(c.parents, plumbing.NewHash(p))
 	}
-	for _, who := range []string{"author", "committer"} {
-		if ident, ok := take(who); !ok || !isIdent(ident) {
-			return faultf("a commit has no proper %s", who)
+	for _, role := range []string{"author", "committer"} {
+		if ident, ok := take(role); !ok || !isIdent(ident) {
+			return faultf("a commit has no valid %s", role)
 		}
 	}
 	for _, line := range lines {
@@ -72,7 +72,8 @@ func (c *foreignCommit) parse(raw []byte) error {
 	return nil
 }
 
-// isHash is stricter than plumbing.IsHash: Git writes lower case.
+// isHash reports whether text is a hash as Git writes it. It is stricter than
+// plumbing.IsHash: only lower case.
 func isHash(text string) bool {
 	return len(text) == 40 && strings.Trim(text, "0123456789abcdef") == "" && text != plumbing.ZeroHash.String()
 }
@@ -82,7 +83,7 @@ const (
 	aFile = iota
 	aLink
 	aDir
-	aCommit // of another repository, which is not there
+	aCommit // of another repository: a submodule
 )
 
 type foreignItem struct {
@@ -91,11 +92,11 @@ type foreignItem struct {
 	hash plumbing.Hash
 }
 
-// maxEntryHead is the longest mode, a space and the longest name.
+// maxEntryHead is the length of the longest mode, a space and the longest name.
 const maxEntryHead = len("100644 ") + dreamcore.MaxNameBytes
 
-// parseTree reads a tree, and refuses what must not be checked out anywhere, and
-// more than limit entries.
+// parseTree reads a tree. It refuses names that must not be checked out on any
+// system, and more than limit entries.
 func parseTree(raw []byte, limit int) ([]foreignItem, error) {
 	var items []foreignItem
 	names := map[string]bool{}
@@ -132,7 +133,7 @@ func parseTree(raw []byte, limit int) ([]foreignItem, error) {
 		}
 		switch {
 		case !ok || i.hash.IsZero():
-			return nil, errors.New("it has an entry that is none")
+			return nil, errors.New("it has an invalid entry")
 		case name == "" || name == "." || name == ".." || strings.Contains(name, "/") || reserved(name, mode == "120000"):
 			return nil, faultf("it has the reserved name %q", name)
 		case names[name] || sortName <= before:

@@ -18,9 +18,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// The walks of go-git refuse a whole tree for one name with a line break in
-// it, and take a subtree that is missing for an empty one. Names here are those
-// that a sandbox has made, and never become paths of ours.
+// The tree walks of go-git refuse a whole tree for one name with a line break,
+// and treat a missing subtree as an empty one. Names here come from a sandbox and
+// never become paths of the host.
 
 // leaf is a file or a link of a version.
 type leaf struct {
@@ -29,26 +29,25 @@ type leaf struct {
 	hash plumbing.Hash
 }
 
-// pair is a path in two versions; the side where there is no file is nil.
+// pair is a path in two versions; a side is nil if it has no file there.
 type pair struct{ from, to *leaf }
 
-// errBeyond says that a version is beyond the limits on trees. Versions that are
-// made or taken over now are within them, but a repository may be older than the
-// limits.
+// errBeyond reports a version beyond the limits on trees. New and adopted versions
+// are within them, but a repository may be older than the limits.
 var errBeyond = errors.New("beyond the limits on the files of a project")
 
-// treeWalk walks through two trees at once.
+// treeWalk walks two trees at once.
 type treeWalk struct {
 	ctx   context.Context
 	repo  *repo
 	visit func(pair)
-	names int // entries that were read, of both trees
+	names int // entries read so far, of both trees
 	meter dreamcore.TreeMeter
 }
 
-// compare calls visit for each file that differs between two trees, of which
-// each may be the zero hash for none. The error is errBeyond when there is more
-// than a project may have; visit was called for all before that.
+// compare calls visit for each file that differs between two trees. The zero hash
+// stands for an empty tree. The error is errBeyond if the trees exceed the limits
+// of a project; visit was called for all files before that.
 func (r *repo) compare(ctx context.Context, from, to plumbing.Hash, visit func(pair)) error {
 	c := &treeWalk{ctx: ctx, repo: r, visit: visit}
 	return c.trees(from, to, "", 1)
@@ -97,7 +96,7 @@ func (c *treeWalk) trees(from, to plumbing.Hash, dir string, depth int) error {
 	return nil
 }
 
-// entry compares two entries of one name; the zero entry is none.
+// entry compares two entries with the same name; the zero entry is a missing one.
 func (c *treeWalk) entry(b, e object.TreeEntry, dir, name string, depth int) error {
 	if c.meter.Add(len(dir), name) != "" {
 		return errBeyond
@@ -125,7 +124,7 @@ func (c *treeWalk) entry(b, e object.TreeEntry, dir, name string, depth int) err
 	return c.trees(from, to, path, depth+1)
 }
 
-// entries returns what is in a tree; nothing for the zero hash.
+// entries counts and returns the entries of a tree, which may be the zero hash.
 func (c *treeWalk) entries(tree plumbing.Hash) ([]object.TreeEntry, error) {
 	if tree.IsZero() {
 		return nil, nil
@@ -137,7 +136,7 @@ func (c *treeWalk) entries(tree plumbing.Hash) ([]object.TreeEntry, error) {
 	return entries, err
 }
 
-// entries returns what is in a tree.
+// entries returns the entries of a tree.
 func (r *repo) entries(tree plumbing.Hash) (entries []object.TreeEntry, err error) {
 	raw, err := r.readTree(tree)
 	if err != nil {
@@ -153,8 +152,7 @@ func (r *repo) entries(tree plumbing.Hash) (entries []object.TreeEntry, err erro
 	return entries, nil
 }
 
-// readTree returns the content of a tree of ours. Its size is known before it
-// is read.
+// readTree returns the content of a tree. Its size is checked before it is read.
 func (r *repo) readTree(tree plumbing.Hash) ([]byte, error) {
 	o, err := r.store.EncodedObject(plumbing.TreeObject, tree)
 	if err != nil {
@@ -173,7 +171,7 @@ func (r *repo) readTree(tree plumbing.Hash) ([]byte, error) {
 
 var errTree = errors.New("a tree is damaged")
 
-// nextEntry takes the first entry of a tree of ours.
+// nextEntry returns the first entry of a tree, and the rest of the tree.
 func nextEntry(raw []byte) (e object.TreeEntry, rest []byte, err error) {
 	head, rest, ok := bytes.Cut(raw, []byte{0})
 	mode, name, ok2 := bytes.Cut(head, []byte{' '})
@@ -191,7 +189,7 @@ func nextEntry(raw []byte) (e object.TreeEntry, rest []byte, err error) {
 	return e, rest[len(e.Hash):], nil
 }
 
-// sizes finds out how large objects are. It is for one goroutine.
+// sizes looks up the sizes of objects. It must not be used concurrently.
 type sizes struct {
 	repo *repo
 	buf  *bufio.Reader
@@ -201,8 +199,8 @@ type sizes struct {
 func (r *repo) sizes() *sizes { return &sizes{repo: r, buf: bufio.NewReaderSize(nil, 512)} }
 
 // of returns the size of an object in bytes. The library's EncodedObjectSize
-// leaves the file of the object open for the garbage collector: a version with
-// many files would take all descriptors of the process.
+// leaves the file of a loose object open until a garbage collection: a version
+// with many files would use up the descriptors of the process.
 func (s *sizes) of(hash plumbing.Hash) (size int64, err error) {
 	f, err := os.Open(loosePath(filepath.Join(s.repo.dir, objectsDir), hash))
 	if errors.Is(err, fs.ErrNotExist) {

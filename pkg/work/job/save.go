@@ -56,7 +56,7 @@ func (j *job) checkWritten(project *volume.Project, err error) error {
 }
 
 // record makes a version where something has changed since the newest one.
-func (j *job) record(ctx context.Context, project *volume.Project) (history.Made, error) {
+func (j *job) record(ctx context.Context, project *volume.Project) (history.Recorded, error) {
 	ctx = context.WithoutCancel(ctx) // Record bounds its own time
 	made, err := j.service.parts.History.Record(ctx, j.request.User, j.request.Project, project.Root(), j.versionName(), time.Now())
 	if err != nil || made.Hash == "" {

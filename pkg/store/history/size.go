@@ -1,0 +1,125 @@
+package history
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/go-git/go-git/v5/plumbing"
+)
+
+// sizeName is the file that caches the size of a repository on disk: the newest
+// commit and a number of bytes. It is removed while a version is created, so the
+// size is counted again if that process is killed.
+const sizeName = "dreamcore-size"
+
+// sizeOf returns the bytes that a repository takes on disk, usually from the
+// cache. It is 0 for a damaged repository, which is not pruned.
+func sizeOf(ctx context.Context, dir string) (int64, error) {
+	r, err := openRepo(dir)
+	if err != nil {
+		return 0, ignoreMissing(err)
+	}
+	head, err := r.head()
+	if err != nil {
+		return 0, nil
+	}
+	if size, ok := r.knownSize(head); ok {
+		return size, nil
+	}
+	unlock, err := tryLock(ctx, dir)
+	if errors.Is(err, errInUse) {
+		return r.measure(ctx)
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	if head, err = r.head(); err != nil {
+		return 0, nil
+	}
+	size, err := r.measure(ctx)
+	if err == nil && !head.IsZero() {
+		_ = r.noteSize(head, size) // only a cache
+	}
+	return size, err
+}
+
+func (r *repo) knownSize(head plumbing.Hash) (size int64, ok bool) {
+	raw, err := os.ReadFile(filepath.Join(r.dir, sizeName))
+	if err != nil {
+		return 0, false
+	}
+	var of string
+	n, err := fmt.Sscanf(string(raw), "%40s %d\n", &of, &size)
+	return size, err == nil && n == 2 && of == head.String() && size >= 0
+}
+
+// forgetSize must be called with the lock held, before anything is written.
+func (r *repo) forgetSize() error { return ignoreMissing(os.Remove(filepath.Join(r.dir, sizeName))) }
+
+func (r *repo) noteSize(head plumbing.Hash, size int64) error {
+	return r.replace(sizeName, fmt.Appendf(nil, "%s %d\n", head, size), nil)
+}
+
+// measure returns the bytes that the files of the repository take on disk.
+func (r *repo) measure(ctx context.Context) (total int64, err error) {
+	err = filepath.WalkDir(r.dir, func(_ string, d fs.DirEntry, err error) error {
+		var info fs.FileInfo
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			info, err = d.Info()
+		}
+		if err == nil {
+			total += blocks(info)
+		}
+		return ignoreMissing(err)
+	})
+	return total, err
+}
+
+// looseObjects calls visit for each object that has a file of its own.
+func (r *repo) looseObjects(ctx context.Context, visit func(path string, hash plumbing.Hash, info fs.FileInfo) error) error {
+	for i := range 256 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		prefix := hex.EncodeToString([]byte{byte(i)})
+		dir := filepath.Join(r.dir, objectsDir, prefix)
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			if !isHash(prefix + e.Name()) {
+				continue
+			}
+			info, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				err = visit(filepath.Join(dir, e.Name()), plumbing.NewHash(prefix+e.Name()), info)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// blocks returns the bytes that a file takes on disk.
+func blocks(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return onDisk(info.Size())
+}
