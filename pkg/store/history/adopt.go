@@ -83,8 +83,8 @@ func (s *Store) Adopt(ctx context.Context, user dreamcore.UserID, project dreamc
 }
 
 // begin adopts the history inside a project that has no version yet. It returns
-// the newest commit and its tree, zero if there is no history, and notes in snap
-// what was left out. It must be called with the lock held.
+// the newest commit and its tree, zero if there is no history, and notes the
+// commits that were left out in snap. It must be called with the lock held.
 func (r *repo) begin(ctx context.Context, root *os.Root, snap *snapshot) (head, tree plumbing.Hash, err error) {
 	a, err := r.brought(ctx, root)
 	if err != nil {

@@ -28,7 +28,7 @@ func git(t testing.TB, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// oldProject makes a project as the old backend left it: files, and a .git
+// oldProject creates a project as the previous backend left it: files, and a .git
 // with a merge, deltas and a tag.
 func oldProject(t testing.TB, f *fixture) {
 	t.Helper()
@@ -48,7 +48,7 @@ func oldProject(t testing.TB, f *fixture) {
 	}
 }
 
-// One old project is made, and unpacked for each test.
+// One old project is created, and unpacked for each test.
 var (
 	oldOnce sync.Once
 	oldTree []byte
@@ -86,7 +86,7 @@ func adopt(t testing.TB, f *fixture) Adopted {
 	return a
 }
 
-func TestAdoptTakesOverAHistory(t *testing.T) {
+func TestAdoptKeepsHashesAuthorsAndMessages(t *testing.T) {
 	for name, prepare := range map[string][][]string{
 		"loose":        nil,
 		"packed":       {{"gc", "-q", "--prune=now"}, {"pack-refs", "--all"}},
@@ -113,14 +113,14 @@ func TestAdoptTakesOverAHistory(t *testing.T) {
 				t.Errorf("again: %+v", again)
 			}
 			if _, changed := f.commit(t, "on top"); changed && name != "detached" {
-				t.Error("the files are those of the newest version")
+				t.Error("a version was created without a change")
 			}
 			f.fsck(t)
 		})
 	}
 }
 
-func TestTheFirstVersionGoesOnFromAHistoryInside(t *testing.T) {
+func TestFirstVersionContinuesTheHistoryInsideAProject(t *testing.T) {
 	f := newFixture(t)
 	oldProject(t, f)
 	ran := filepath.Join(t.TempDir(), "ran")
@@ -141,9 +141,9 @@ func TestTheFirstVersionGoesOnFromAHistoryInside(t *testing.T) {
 	}
 	f.fsck(t)
 	if _, err := os.Stat(ran); err == nil {
-		t.Error("something of the project was run")
+		t.Error("a hook or the configuration of the project was run")
 	}
-	// Once: what is inside later is nothing to us.
+	// Later changes of .git have no effect.
 	f.write(t, map[string]string{".git/refs/heads/master": strings.Repeat("1", 40) + "\n", "newer.js": "x"})
 	f.commit(t, "later")
 	if versions, _ := f.store.Log(t.Context(), user, project, 2); versions[1].Message != "now" {
@@ -151,7 +151,7 @@ func TestTheFirstVersionGoesOnFromAHistoryInside(t *testing.T) {
 	}
 }
 
-func TestFaultyHistoriesAreTakenAsFarAsTheyAreSound(t *testing.T) {
+func TestAdoptTakesTheSoundPartOfAFaultyHistory(t *testing.T) {
 	object := func(f *fixture, hash string) string {
 		return filepath.Join(f.dir, ".git/objects", hash[:2], hash[2:])
 	}
@@ -173,7 +173,7 @@ func TestFaultyHistoriesAreTakenAsFarAsTheyAreSound(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		harm   func(t *testing.T, f *fixture)
-		left   int // commits that are left out; -1: all
+		left   int // commits that are left out; -1 means all
 		reason string
 	}{
 		"a missing blob": {func(t *testing.T, f *fixture) {
@@ -263,7 +263,7 @@ func TestFaultyHistoriesAreTakenAsFarAsTheyAreSound(t *testing.T) {
 	}
 }
 
-func TestAdoptGoesOnAndKeepsWhatIsHere(t *testing.T) {
+func TestAdoptContinuesButNeverReplacesAHistory(t *testing.T) {
 	f := newFixture(t)
 	oldProject(t, f)
 	adopt(t, f)
@@ -287,7 +287,7 @@ func TestAdoptGoesOnAndKeepsWhatIsHere(t *testing.T) {
 	f.fsck(t)
 }
 
-// FuzzForeign reads what claims to be a commit and a tree.
+// FuzzForeign parses any bytes as a commit and as a tree.
 func FuzzForeign(f *testing.F) {
 	f.Add([]byte("tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\nm\n"))
 	f.Add(append([]byte("100644 a\x00"), make([]byte, 20)...))

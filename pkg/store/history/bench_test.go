@@ -74,8 +74,7 @@ func BenchmarkCommitUnchanged(b *testing.B) {
 	}
 }
 
-// BenchmarkCommitMany saves one changed file of the largest project there is,
-// after a first version of all of it.
+// BenchmarkCommitMany saves one changed file of the largest possible project.
 func BenchmarkCommitMany(b *testing.B) {
 	f := newFixture(b)
 	for dir := range 99 {

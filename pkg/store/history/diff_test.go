@@ -22,8 +22,8 @@ func (f *fixture) diff(t testing.TB, hash string) string {
 	return text
 }
 
-// TestGitCanApplyADiff makes versions of many kinds, and lets stock git make
-// each from the one before it and our diff.
+// TestGitCanApplyADiff creates versions of many kinds, and stock git recreates each
+// from the previous one and its diff.
 func TestGitCanApplyADiff(t *testing.T) {
 	f := newFixture(t)
 	long := func(n int) string {
@@ -78,7 +78,7 @@ func TestGitCanApplyADiff(t *testing.T) {
 	}
 }
 
-func TestADiffOfWhatIsNoTextOrTooLong(t *testing.T) {
+func TestDiffOfBinaryAndLargeFiles(t *testing.T) {
 	f := newFixture(t)
 	f.write(t, map[string]string{"a.png": "\x00\x01", "big.js": strings.Repeat("x\n", maxDiffFile), "in\nject": "x\n", "latin": "\xe4\n"})
 	first, _ := f.commit(t, "one")
@@ -90,8 +90,7 @@ func TestADiffOfWhatIsNoTextOrTooLong(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
-	// What takes a comparison longest: two texts with nothing in common, line
-	// by line.
+	// The slowest comparison: two texts without a common line.
 	var a, b bytes.Buffer
 	for i := range 100_000 {
 		fmt.Fprintln(&a, "a", i)
@@ -114,7 +113,7 @@ func TestADiffOfWhatIsNoTextOrTooLong(t *testing.T) {
 	}
 }
 
-func TestVersionsAreFoundByTheBeginningOfTheirHash(t *testing.T) {
+func TestVersionsAreFoundByHashPrefix(t *testing.T) {
 	f := newFixture(t)
 	if _, err := f.store.Diff(t.Context(), user, project, "1234567"); dreamcore.CodeOf(err) != dreamcore.CodeNotFound || err.Error() != NotInitialized {
 		t.Errorf("no history: %v", err)

@@ -30,7 +30,7 @@ const (
 	project = dreamcore.ProjectID("22222222-2222-4222-8222-222222222222")
 )
 
-// when has a time zone, which versions keep.
+// when has a time zone, which versions preserve.
 var when = time.Date(2026, 1, 30, 12, 0, 0, 0, time.FixedZone("JST", 9*3600))
 
 // fixture is a project and its history.
@@ -85,7 +85,7 @@ func (f *fixture) commit(t testing.TB, message string) (hash string, changed boo
 	return hash, changed
 }
 
-// command runs the stock git on the history.
+// command runs stock git on the history.
 func (f *fixture) command(t testing.TB, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath("git"); err != nil {
@@ -100,7 +100,7 @@ func (f *fixture) command(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-// tree lists what the newest version holds: "mode path", as git sees it.
+// tree lists the files of the newest version as "mode path", according to git.
 func (f *fixture) tree(t testing.TB) (items []string) {
 	t.Helper()
 	f.fsck(t)
@@ -116,7 +116,7 @@ func (f *fixture) fsck(t testing.TB) {
 	t.Helper()
 	out := f.command(t, "fsck", "--strict", "--full", "--no-dangling", "--no-progress")
 	if out != "" {
-		t.Fatalf("git fsck says: %s", out)
+		t.Fatalf("git fsck reports: %s", out)
 	}
 }
 
@@ -152,7 +152,7 @@ func TestVersionsAreCommitsThatStockGitReads(t *testing.T) {
 	}
 }
 
-func TestNothingChangedMakesNoVersion(t *testing.T) {
+func TestNoVersionWithoutAChange(t *testing.T) {
 	f := newFixture(t)
 	if hash, changed := f.commit(t, "empty"); hash != "" || changed {
 		t.Fatalf("an empty project: %q, %v", hash, changed)
@@ -163,7 +163,7 @@ func TestNothingChangedMakesNoVersion(t *testing.T) {
 	f.write(t, map[string]string{"a": "1"})
 	first, changed := f.commit(t, "one")
 	if !changed {
-		t.Fatal("the first version is none")
+		t.Fatal("the first version was not created")
 	}
 	for range 2 {
 		if hash, changed := f.commit(t, "again"); hash != first || changed {
@@ -181,7 +181,7 @@ func TestNothingChangedMakesNoVersion(t *testing.T) {
 	}
 	os.Remove(filepath.Join(f.dir, "a"))
 	if _, changed := f.commit(t, "all gone"); !changed {
-		t.Fatal("removing the last file is no version")
+		t.Fatal("no version was created after the last file was removed")
 	}
 	f.fsck(t)
 	if n := len(strings.Fields(f.command(t, "rev-list", "main"))); n != 3 {
@@ -195,7 +195,7 @@ func TestLogReturnsTheNewestFirst(t *testing.T) {
 		t.Fatalf("no history: %v, %v", versions, err)
 	}
 	if _, err := os.Stat(f.git); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal("looking made a history")
+		t.Fatal("Log created a history")
 	}
 	var hashes []string
 	for i := range 5 {
@@ -222,7 +222,7 @@ func TestLogReturnsTheNewestFirst(t *testing.T) {
 	}
 }
 
-func TestHistoryGoesOnAfterGitPackedIt(t *testing.T) {
+func TestCommitAfterGitGC(t *testing.T) {
 	f := newFixture(t)
 	for i := range 3 {
 		f.write(t, map[string]string{"a": fmt.Sprint(i), "b": "same"})
@@ -238,7 +238,7 @@ func TestHistoryGoesOnAfterGitPackedIt(t *testing.T) {
 	}
 }
 
-func TestAnyMessageIsOneThatGitTakes(t *testing.T) {
+func TestGitAcceptsEveryMessage(t *testing.T) {
 	f := newFixture(t)
 	for i, m := range []string{"", " \n ", "a\x00b", "bad \xff UTF-8", strings.Repeat("語", maxMessage), "tree 0\nparent x\n", "-----BEGIN PGP SIGNATURE-----"} {
 		f.write(t, map[string]string{"a": fmt.Sprint(i)})
@@ -256,7 +256,7 @@ func TestAnyMessageIsOneThatGitTakes(t *testing.T) {
 	}
 }
 
-func TestConcurrentCommitsKeepTheHistoryWhole(t *testing.T) {
+func TestConcurrentCommits(t *testing.T) {
 	f := newFixture(t)
 	var all sync.WaitGroup
 	for w := range 4 {
@@ -301,7 +301,7 @@ func TestCommitWaitsForTheLockUntilItsContextEnds(t *testing.T) {
 	f.commit(t, "three")
 }
 
-func TestWhatAKilledWriterLeftIsRemoved(t *testing.T) {
+func TestResidueOfAKilledWriterIsRemoved(t *testing.T) {
 	f := newFixture(t)
 	f.write(t, map[string]string{"a": "1"})
 	os.MkdirAll(f.git+".new/objects", dirMode)
@@ -318,7 +318,7 @@ func TestWhatAKilledWriterLeftIsRemoved(t *testing.T) {
 	})
 }
 
-func TestADamagedHistoryIsAnErrorAndNotANewOne(t *testing.T) {
+func TestDamagedHistoryIsAnErrorNotANewHistory(t *testing.T) {
 	f := newFixture(t)
 	f.write(t, map[string]string{"a": "1"})
 	hash, _ := f.commit(t, "one")
@@ -345,7 +345,7 @@ func TestADamagedHistoryIsAnErrorAndNotANewOne(t *testing.T) {
 	check("empty commit")
 }
 
-func TestAFullDiskKeepsTheHistoryWhole(t *testing.T) {
+func TestFullDiskLeavesTheHistoryIntact(t *testing.T) {
 	mount := t.TempDir()
 	if err := syscall.Mount("tmpfs", mount, "tmpfs", 0, "size=1m"); err != nil {
 		t.Skipf("cannot mount a small tmpfs here: %v", err)
@@ -383,7 +383,7 @@ func TestAFullDiskKeepsTheHistoryWhole(t *testing.T) {
 	}
 	f.write(t, map[string]string{"big": "small"})
 	if _, changed := f.commit(t, "three"); !changed {
-		t.Fatal("no version with space again")
+		t.Fatal("no version was created with free space again")
 	}
 	f.fsck(t)
 }

@@ -64,7 +64,7 @@ func TestHostileTreesLeaveASoundHistory(t *testing.T) {
 		t.Fatalf("got %q", got)
 	}
 	if all := f.command(t, "cat-file", "--batch-all-objects", "--batch"); strings.Contains(all, "needle") || strings.Contains(all, "fsmonitor") {
-		t.Fatal("the history holds what it must not")
+		t.Fatal("the history contains files from outside or from .git")
 	}
 	for _, reason := range []string{"larger than 256 MiB", "Git reserves the name", "too many directories", "too long for Git", "user=" + string(user), "Git reserves the name: 2"} {
 		if !strings.Contains(f.logs.String(), reason) {
@@ -96,8 +96,7 @@ func TestReservedNames(t *testing.T) {
 	}
 }
 
-// FuzzReserved: a name in any disguise that folds to a reserved one is
-// reserved.
+// FuzzReserved checks that every disguise of a reserved name is reserved.
 func FuzzReserved(f *testing.F) {
 	for _, name := range reservedNames {
 		f.Add(name)
@@ -114,7 +113,7 @@ func FuzzReserved(f *testing.F) {
 	})
 }
 
-func TestTheNumberAndTheSizeOfFilesAreBounded(t *testing.T) {
+func TestNumberAndSizeOfFilesAreBounded(t *testing.T) {
 	f := newFixture(t)
 	for i := range 50 {
 		f.write(t, map[string]string{fmt.Sprintf("d/%02d", i): "12345"})
@@ -156,7 +155,7 @@ func TestFilesThatCannotBeReadAreLeftOut(t *testing.T) {
 	t.Cleanup(func() { os.Chmod(filepath.Join(f.dir, "dir"), 0o755) })
 	done := make(chan error)
 	go func() {
-		// Root can read everything, so this thread becomes someone else for
+		// Root can read everything, so this thread takes another user ID for
 		// the file system. It ends with the goroutine, which keeps it locked.
 		runtime.LockOSThread()
 		if os.Geteuid() == 0 {
@@ -179,7 +178,7 @@ func TestFilesThatCannotBeReadAreLeftOut(t *testing.T) {
 	}
 }
 
-func TestErrorsOfOurOwnAreNeverTakenForTheProjects(t *testing.T) {
+func TestErrorsOfTheHostAreNotTolerated(t *testing.T) {
 	f := newFixture(t)
 	f.write(t, map[string]string{"d/a": "1"})
 	f.commit(t, "one")
@@ -201,7 +200,7 @@ func TestErrorsOfOurOwnAreNeverTakenForTheProjects(t *testing.T) {
 	}
 }
 
-func TestAnEndedContextMakesNoVersion(t *testing.T) {
+func TestNoVersionAfterTheContextEnded(t *testing.T) {
 	f := newFixture(t)
 	f.write(t, map[string]string{"a": "1"})
 	first, _ := f.commit(t, "one")
@@ -216,7 +215,7 @@ func TestAnEndedContextMakesNoVersion(t *testing.T) {
 	}
 }
 
-func TestALinkPutInPlaceOfWhatWasSeenIsNotFollowed(t *testing.T) {
+func TestALinkThatReplacesAnExaminedNameIsNotFollowed(t *testing.T) {
 	f := newFixture(t)
 	f.write(t, map[string]string{"file": "fine", "dir/a": "fine", "other/a": "x", "else": "x"})
 	for _, target := range []string{"/etc", "../..", "missing", "other", "else"} {
@@ -242,7 +241,7 @@ func TestALinkPutInPlaceOfWhatWasSeenIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestATreeThatChangesWhileItIsReadNeverLeaksOrHangs(t *testing.T) {
+func TestConcurrentWritersCauseNoLeakAndNoHang(t *testing.T) {
 	f := newFixture(t)
 	outside := t.TempDir()
 	os.WriteFile(filepath.Join(outside, "secret"), []byte("needle"), 0o644)
@@ -304,9 +303,9 @@ func TestReservedPaths(t *testing.T) {
 	}
 }
 
-// TestTheLinkToTheSkillsIsNoPartOfAVersion: a job removes it before it saves,
-// but a killed service leaves it.
-func TestTheLinkToTheSkillsIsNoPartOfAVersion(t *testing.T) {
+// TestVersionsDoNotContainTheSkillsLink: a job removes it before it saves,
+// but a killed service does not.
+func TestVersionsDoNotContainTheSkillsLink(t *testing.T) {
 	f := newFixture(t)
 	link := func(name, target string) {
 		t.Helper()
@@ -324,7 +323,7 @@ func TestTheLinkToTheSkillsIsNoPartOfAVersion(t *testing.T) {
 	if got := f.tree(t); !slices.Equal(got, []string{"100644 index.html"}) {
 		t.Errorf("%q", got)
 	}
-	// Any other link is the project's.
+	// Any other link is part of the project.
 	link("a/.claude/skills", "/global/.claude/skills")
 	link(".claude/other", "/global/.claude/skills")
 	f.write(t, map[string]string{".claude/notes.md": "mine"})

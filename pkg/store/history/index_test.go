@@ -31,7 +31,7 @@ func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
 	if s := snap(); s.stale || s.objects.content != nil {
 		t.Fatal("unchanged files were read")
 	}
-	// A change that keeps the size and puts the old time back is seen.
+	// A change that keeps the size and restores the old time is detected.
 	path := filepath.Join(f.dir, "d/b")
 	info, _ := os.Stat(path)
 	os.WriteFile(path, []byte("3"), 0o644)
@@ -44,7 +44,7 @@ func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
 	}
 }
 
-func TestAFileChangedRightAfterItsVersionIsSeen(t *testing.T) {
+func TestAChangeRightAfterAVersionIsDetected(t *testing.T) {
 	f := newFixture(t)
 	for i := range 40 { // same size, and often the same time stamp
 		text := fmt.Sprintf("%03d", i)
@@ -86,8 +86,7 @@ func TestADamagedOrForeignIndexIsNotTrusted(t *testing.T) {
 	}
 }
 
-// FuzzIndex: any bytes are an index or an error, and an index survives being
-// written.
+// FuzzIndex decodes any bytes, and encodes and decodes an index again.
 func FuzzIndex(f *testing.F) {
 	x := newIndex()
 	x.files["a\n"] = entry{stat: stat{size: 1, mtime: -2, ctime: 3, inode: 1 << 63, mode: 0o644}, racy: true}

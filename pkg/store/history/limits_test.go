@@ -19,10 +19,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/admission"
 )
 
-// These tests bound what the host allocates for hostile projects and histories,
-// garbage included: unlike a time or a peak it is the same in every run.
+// These tests bound the bytes that the host allocates for hostile projects and
+// histories, garbage included: unlike a time or a peak, that is the same in every
+// run.
 
-// allocated returns how many bytes f allocates.
+// allocated returns the number of bytes that f allocates.
 func allocated(f func()) int64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -31,14 +32,14 @@ func allocated(f func()) int64 {
 	return int64(after.TotalAlloc - before.TotalAlloc)
 }
 
-// forged is a .git directory whose objects no Git would make.
+// forged is a .git directory with objects that Git would not create.
 type forged struct {
 	t   testing.TB
 	dir string
 	w   *writer
 }
 
-// forge makes a .git directory in the project of the fixture.
+// forge creates a .git directory in the project of the fixture.
 func (f *fixture) forge(t testing.TB) *forged {
 	t.Helper()
 	dir := filepath.Join(f.dir, gitDir)
@@ -101,7 +102,7 @@ func TestHostileHistoriesCostLittleMemory(t *testing.T) {
 	long := strings.Repeat("n", 4<<20)
 	for name, c := range map[string]struct {
 		make   func(g *forged) plumbing.Hash
-		reason string // "": it is taken over
+		reason string // "" if the history is adopted
 		most   int64  // MiB
 	}{
 		"names of 4 MB, 40 deep": {func(g *forged) plumbing.Hash {
@@ -221,8 +222,8 @@ func TestHostileHistoriesCostLittleMemory(t *testing.T) {
 	}
 }
 
-// TestPacksThatInflateCostLittleMemory has a chain of deltas of which each makes
-// an object that is larger than may be held.
+// TestPacksThatInflateCostLittleMemory has a chain of deltas that each
+// result in an object larger than maxInMemoryBytes.
 func TestPacksThatInflateCostLittleMemory(t *testing.T) {
 	f := newFixture(t)
 	git(t, f.dir, "init", "-q", "-b", "master")
@@ -241,7 +242,7 @@ func TestPacksThatInflateCostLittleMemory(t *testing.T) {
 	f.fsck(t)
 }
 
-// oldRepo is a repository that was made before the limits.
+// oldRepo creates a repository as it was before the limits.
 func oldRepo(t *testing.T, f *fixture, make func(g *forged) plumbing.Hash) string {
 	t.Helper()
 	if _, err := makeRepo(t.Context(), f.git); err != nil {
@@ -255,7 +256,7 @@ func oldRepo(t *testing.T, f *fixture, make func(g *forged) plumbing.Hash) strin
 	return hash.String()
 }
 
-func TestHistoriesOlderThanTheLimitsAreBoundedWhenTheyAreRead(t *testing.T) {
+func TestHistoriesOlderThanTheLimitsAreReadWithinBounds(t *testing.T) {
 	long := strings.Repeat("n", 4<<20)
 	for name, c := range map[string]struct {
 		make func(g *forged) plumbing.Hash
@@ -312,8 +313,8 @@ func (f *fixture) head(t testing.TB) string {
 	return head
 }
 
-// deepDirs makes directories with names of 255 bytes inside each other in dir,
-// and returns the deepest one. Their path is longer than a system call takes.
+// deepDirs creates nested directories with names of 255 bytes in dir, and returns
+// the deepest one. Its path is longer than a system call accepts.
 func deepDirs(t testing.TB, dir string, depth int) *os.Root {
 	t.Helper()
 	root, err := os.OpenRoot(dir)
@@ -333,7 +334,7 @@ func deepDirs(t testing.TB, dir string, depth int) *os.Root {
 }
 
 // TestLongPathsCostLittleMemory is the attack of 45,000 empty files with long
-// names in deep directories, with fewer files: what is allocated must not grow
+// names in deep directories, with fewer files: the allocated memory must not grow
 // with the length of their paths.
 func TestLongPathsCostLittleMemory(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -376,7 +377,7 @@ func TestLongPathsCostLittleMemory(t *testing.T) {
 	}
 }
 
-func TestAnIndexOlderThanTheLimitsIsNotRead(t *testing.T) {
+func TestOversizedIndexIsNotRead(t *testing.T) {
 	f := newFixture(t)
 	f.write(t, map[string]string{"index.html": "x"})
 	f.commit(t, "one")
@@ -389,9 +390,9 @@ func TestAnIndexOlderThanTheLimitsIsNotRead(t *testing.T) {
 	}
 }
 
-// TestObjectsThatLieAboutTheirSizeCostLittle: 1,000 bytes on disk that say they
-// are 32 MiB, and ones that inflate to more than they say.
-func TestObjectsThatLieAboutTheirSizeCostLittle(t *testing.T) {
+// TestFalseObjectSizesCostLittleMemory reads 1,000 bytes whose header
+// claims 32 MiB, and an object that inflates to more than its header claims.
+func TestFalseObjectSizesCostLittleMemory(t *testing.T) {
 	f := newFixture(t)
 	g := f.forge(t)
 	lie := func(hash string, header string, content []byte) plumbing.Hash {
@@ -434,9 +435,9 @@ func openRoot(t testing.TB, dir string) *os.Root {
 	return root
 }
 
-// TestManyFilesTakeFewDescriptors: nothing may be left open for the garbage
-// collector, which does not know how many descriptors there are.
-func TestManyFilesTakeFewDescriptors(t *testing.T) {
+// TestReadersLeaveNoDescriptorOpen: descriptors must not stay open until a
+// garbage collection.
+func TestReadersLeaveNoDescriptorOpen(t *testing.T) {
 	f := newFixture(t)
 	files := map[string]string{}
 	for i := range 500 {
@@ -466,9 +467,9 @@ func descriptors(t testing.TB) int {
 	return len(open)
 }
 
-// TestDiffsOfAUserAreMadeOneAfterTheOther: while one is made, another one waits,
-// and is refused in the end.
-func TestDiffsOfAUserAreMadeOneAfterTheOther(t *testing.T) {
+// TestAUserRunsOneDiffAtATime: while one runs, another one waits, and is
+// refused in the end.
+func TestAUserRunsOneDiffAtATime(t *testing.T) {
 	f := newFixture(t)
 	f.write(t, map[string]string{"a": "x"})
 	hash, _ := f.commit(t, "one")

@@ -88,7 +88,7 @@ func TestNameOfAVersion(t *testing.T) {
 	}
 }
 
-func TestATemplateOfNamesIsChecked(t *testing.T) {
+func TestParseNameRejectsBadTemplates(t *testing.T) {
 	for _, text := range []string{"{{.Prompt", "{{.Wish}}", "{{nothing}}", "{{.Prompt.More}}"} {
 		if _, err := ParseName(text); err == nil {
 			t.Errorf("%q is taken", text)
@@ -101,9 +101,9 @@ func TestATemplateOfNamesIsChecked(t *testing.T) {
 	}
 }
 
-// TestLongPromptsAreNamedQuickly would take minutes if each block were searched
-// for in the whole prompt.
-func TestLongPromptsAreNamedQuickly(t *testing.T) {
+// TestLongPromptsTakeLinearTime would take minutes if the whole prompt were
+// searched for each block.
+func TestLongPromptsTakeLinearTime(t *testing.T) {
 	for _, prompt := range []string{
 		strings.Repeat("<a_b></a_b>", 90_000) + "a game",
 		strings.Repeat("<system>", 120_000) + "a game",

@@ -34,7 +34,7 @@ func (f *fixture) prune(t testing.TB, b Bounds) Pruned {
 	return p
 }
 
-// onDiskBytes is what du says of the repository.
+// onDiskBytes returns the size of the repository as du counts it.
 func onDiskBytes(t testing.TB, dir string) (total int64) {
 	t.Helper()
 	err := filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
@@ -49,7 +49,7 @@ func onDiskBytes(t testing.TB, dir string) (total int64) {
 	return total
 }
 
-func TestPruneKeepsTheNewestVersionsWhole(t *testing.T) {
+func TestPruneKeepsTheNewestVersionsComplete(t *testing.T) {
 	f := newFixture(t)
 	var hashes []string
 	for i := range 20 {
@@ -115,9 +115,9 @@ func TestPruneKeepsTheNewestVersionHoweverLargeItIs(t *testing.T) {
 	}
 }
 
-// TestPruneTakesNoShortageForADamage: a version that could not be opened for
-// want of something else is not removed, nor is any version before it.
-func TestPruneTakesNoShortageForADamage(t *testing.T) {
+// TestPruneRemovesNothingDuringAShortage: if a version cannot be opened
+// because the machine lacks a resource, neither it nor an older one is removed.
+func TestPruneRemovesNothingDuringAShortage(t *testing.T) {
 	f := newFixture(t)
 	var hashes []string
 	for i := range 8 {
@@ -126,8 +126,8 @@ func TestPruneTakesNoShortageForADamage(t *testing.T) {
 		hashes = append(hashes, hash)
 	}
 	object := loosePath(filepath.Join(f.git, objectsDir), plumbing.NewHash(strings.TrimSpace(f.command(t, "rev-parse", hashes[6]+"^{tree}"))))
-	// What open says of a link to itself stands for what it says of a process
-	// with too many files.
+	// A link to itself (ELOOP) stands for a process with too many open files
+	// (EMFILE).
 	if err := errors.Join(os.Rename(object, object+"-aside"), os.Symlink(filepath.Base(object), object)); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestPruneTakesNoShortageForADamage(t *testing.T) {
 	f.fsck(t)
 }
 
-// TestPruneOfAHistoryWithMerges has one whose oldest versions are on two
+// TestPruneOfAHistoryWithMerges prunes one whose oldest versions are on two
 // branches.
 func TestPruneOfAHistoryWithMerges(t *testing.T) {
 	f := newFixture(t)
@@ -185,9 +185,9 @@ func TestPruneOfAHistoryWithMerges(t *testing.T) {
 	}
 }
 
-// TestPruneOfAUserTakesTheLargestHistory has a small project whose versions all
-// stay, and one that another process is writing to.
-func TestPruneOfAUserTakesTheLargestHistory(t *testing.T) {
+// TestPruneOfAUserStartsWithTheLargestHistory has a small project whose
+// versions all stay, and a large one that another process is writing to.
+func TestPruneOfAUserStartsWithTheLargestHistory(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "history")
 	var fixtures []*fixture
 	const other = dreamcore.ProjectID("33333333-3333-4333-8333-333333333333")
@@ -233,8 +233,8 @@ func TestPruneOfAUserTakesTheLargestHistory(t *testing.T) {
 	}
 }
 
-// TestPruneThatIsKilledLeavesASoundHistory ends it at every step.
-func TestPruneThatIsKilledLeavesASoundHistory(t *testing.T) {
+// TestKilledPruneLeavesASoundHistory kills it at every step.
+func TestKilledPruneLeavesASoundHistory(t *testing.T) {
 	for step, damage := range map[string]func(f *fixture, r *repo, kept map[plumbing.Hash]bool, boundary map[plumbing.Hash]bool) error{
 		"before anything": func(f *fixture, r *repo, _, _ map[plumbing.Hash]bool) error { return r.forgetSize() },
 		"the list is half written": func(f *fixture, r *repo, _, _ map[plumbing.Hash]bool) error {
@@ -290,9 +290,9 @@ func TestPruneThatIsKilledLeavesASoundHistory(t *testing.T) {
 	}
 }
 
-// TestAPrunedHistoryMovesToAnotherMachine takes over a copy of it, as an export
-// and an import do, and a clone with --depth.
-func TestAPrunedHistoryMovesToAnotherMachine(t *testing.T) {
+// TestAdoptOfAPrunedHistory adopts a copy of it, as an import after an export
+// does.
+func TestAdoptOfAPrunedHistory(t *testing.T) {
 	f := newFixture(t)
 	for i := range 8 {
 		f.write(t, map[string]string{"large.bin": random(100 << 10), "index.html": fmt.Sprint(i)})
@@ -323,7 +323,7 @@ func TestAPrunedHistoryMovesToAnotherMachine(t *testing.T) {
 	}
 }
 
-func TestALieInTheListOfShallowCommitsDoesNoHarm(t *testing.T) {
+func TestFalseShallowListIsHarmless(t *testing.T) {
 	f := newFixture(t)
 	oldProject(t, f)
 	head := git(t, f.dir, "rev-parse", "HEAD~2")
@@ -336,9 +336,9 @@ func TestALieInTheListOfShallowCommitsDoesNoHarm(t *testing.T) {
 	f.fsck(t)
 }
 
-// TestTheSizeOfAHistoryIsKnownWithoutCounting: versions keep it up to date, and
-// one that was interrupted makes it be counted again.
-func TestTheSizeOfAHistoryIsKnownWithoutCounting(t *testing.T) {
+// TestSizeIsCachedUntilAnInterruption: versions keep the size up to date, and
+// it is counted again after an interrupted one.
+func TestSizeIsCachedUntilAnInterruption(t *testing.T) {
 	f := newFixture(t)
 	known := func() (int64, bool) {
 		r, err := openRepo(f.git)
@@ -367,16 +367,16 @@ func TestTheSizeOfAHistoryIsKnownWithoutCounting(t *testing.T) {
 	f.write(t, map[string]string{"a": "x"})
 	f.commit(t, "after")
 	if _, ok := known(); ok {
-		t.Error("a size that nobody has counted")
+		t.Error("a size is cached that was not counted")
 	}
 	if size, err := sizeOf(t.Context(), f.git); err != nil || size < onDiskBytes(t, f.git)*9/10 {
 		t.Error(size, err)
 	}
 }
 
-// TestReadersOfVersionsThatArePrunedMeanwhile: a version is there, or it is not
-// found; the history is never said to be damaged.
-func TestReadersOfVersionsThatArePrunedMeanwhile(t *testing.T) {
+// TestReadersDuringAPrune: a version is read or not found; the history is
+// never reported as damaged.
+func TestReadersDuringAPrune(t *testing.T) {
 	f := newFixture(t)
 	var hashes []string
 	for i := range 12 {
@@ -412,7 +412,7 @@ func TestReadersOfVersionsThatArePrunedMeanwhile(t *testing.T) {
 	f.fsck(t)
 }
 
-// TestManyVersionsStayWithinTheirBound: a thousand by hand with
+// TestManyVersionsStayWithinTheirBound creates a thousand versions with
 // DREAMCORE_TEST_VERSIONS=1000.
 func TestManyVersionsStayWithinTheirBound(t *testing.T) {
 	count := 60
@@ -436,7 +436,7 @@ func TestManyVersionsStayWithinTheirBound(t *testing.T) {
 		slowest = max(slowest, time.Since(began))
 		most = max(most, onDiskBytes(t, f.git))
 	}
-	if most > bound+16<<10 { // the index and the list are counted when everything is
+	if most > bound+16<<10 { // the index and the list are counted only by measure
 		t.Errorf("%d bytes, the bound is %d", most, bound)
 	}
 	f.fsck(t)
@@ -448,4 +448,25 @@ func TestManyVersionsStayWithinTheirBound(t *testing.T) {
 		f.command(t, "archive", v.Hash)
 	}
 	t.Logf("%d versions: at most %d KiB on disk (bound %d), %d versions are left, the slowest pruning took %v", count, most>>10, bound>>10, len(versions), slowest)
+}
+
+// TestPruneRemovesObjectsOfOtherBranches: the branches and tags that an
+// operator adds to the repository do not keep old versions.
+func TestPruneRemovesObjectsOfOtherBranches(t *testing.T) {
+	f := newFixture(t)
+	f.write(t, map[string]string{"large.bin": random(300 << 10)})
+	first, _ := f.commit(t, "first")
+	f.command(t, "branch", "operator", first)
+	for range 3 {
+		f.write(t, map[string]string{"large.bin": random(300 << 10)})
+		f.commit(t, "later")
+	}
+	f.prune(t, Bounds{ProjectBytes: 500 << 10})
+	if size := onDiskBytes(t, f.git); size > 500<<10 {
+		t.Errorf("%d bytes: the bound is exceeded because of another branch", size)
+	}
+	if n, err := f.store.Count(t.Context(), user, project); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	f.command(t, "log", "main")
 }

@@ -94,8 +94,8 @@ func (r *repo) walk(ctx context.Context, visit func(plumbing.Hash, *object.Commi
 	return nil
 }
 
-// firstParent returns the version before c, or the zero hash if there is none or
-// if it was pruned.
+// firstParent returns the version before c, or the zero hash if c is the first
+// one or the version before it was pruned.
 func firstParent(c *object.Commit, cut map[plumbing.Hash]bool) plumbing.Hash {
 	if len(c.ParentHashes) == 0 || cut[c.Hash] {
 		return plumbing.ZeroHash

@@ -9,7 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// FuzzShallow: a list that is taken is written as one that means the same.
+// FuzzShallow encodes and decodes every list that is accepted.
 func FuzzShallow(f *testing.F) {
 	f.Add("0123456789012345678901234567890123456789\n")
 	f.Add("0123456789012345678901234567890123456789\r\nabcdefabcdefabcdefabcdefabcdefabcdefabcd")
@@ -32,7 +32,7 @@ func FuzzShallow(f *testing.F) {
 	})
 }
 
-// FuzzTreeEntries: what is taken of a tree fits into it and keeps the limits.
+// FuzzTreeEntries checks that accepted entries lie within the tree and the limits.
 func FuzzTreeEntries(f *testing.F) {
 	f.Add([]byte("100644 a\x0001234567890123456789"))
 	f.Add([]byte("40000 a\x000123456789012345678940000 b\x0001234567890123456789"))

@@ -9,9 +9,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/admission"
 )
 
-// TestWaitingForASlotDoesNotCountAgainstTheTimeOfASave: another user's large
+// TestWaitForASlotIsNotPartOfTheSaveLimit: another user's large
 // operation may delay a first version for longer than saving it may take.
-func TestWaitingForASlotDoesNotCountAgainstTheTimeOfASave(t *testing.T) {
+func TestWaitForASlotIsNotPartOfTheSaveLimit(t *testing.T) {
 	for name, tt := range map[string]struct {
 		busy  time.Duration // how long the slot of the machine is taken
 		saved bool
@@ -40,25 +40,4 @@ func TestWaitingForASlotDoesNotCountAgainstTheTimeOfASave(t *testing.T) {
 			time.Sleep(time.Second) // the slot is free at the end of the bubble
 		})
 	}
-}
-
-// TestPruneRemovesWhatOnlyAnotherBranchLeadsTo: the branches and tags that an
-// operator adds to the repository do not keep old versions.
-func TestPruneRemovesWhatOnlyAnotherBranchLeadsTo(t *testing.T) {
-	f := newFixture(t)
-	f.write(t, map[string]string{"large.bin": random(300 << 10)})
-	first, _ := f.commit(t, "first")
-	f.command(t, "branch", "operator", first)
-	for range 3 {
-		f.write(t, map[string]string{"large.bin": random(300 << 10)})
-		f.commit(t, "later")
-	}
-	f.prune(t, Bounds{ProjectBytes: 500 << 10})
-	if size := onDiskBytes(t, f.git); size > 500<<10 {
-		t.Errorf("%d bytes: the bound is exceeded because of another branch", size)
-	}
-	if n, err := f.store.Count(t.Context(), user, project); n != 1 || err != nil {
-		t.Error(n, err)
-	}
-	f.command(t, "log", "main")
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestAVersionSaysHowManyFilesChanged(t *testing.T) {
+func TestRecordCountsChangedFiles(t *testing.T) {
 	f := newFixture(t)
 	path := func(name string) string { return filepath.Join(f.dir, name) }
 	many := map[string]string{}

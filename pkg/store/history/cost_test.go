@@ -11,12 +11,12 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// What follows is what a history may cost the host that takes it over or shows
-// it, whoever has made it.
+// These tests bound the disk space and memory of the host that adopts or shows a
+// history.
 
-// TestManySmallObjectsAreTooMany: each takes a block and an inode of the host,
-// and next to nothing in a pack.
-func TestManySmallObjectsAreTooMany(t *testing.T) {
+// TestAdoptCountsABlockForEachSmallObject: in a pack such an object takes
+// next to no space.
+func TestAdoptCountsABlockForEachSmallObject(t *testing.T) {
 	f := newFixture(t)
 	git(t, f.dir, "init", "-q", "-b", "master")
 	files := map[string]string{}
@@ -56,7 +56,7 @@ func TestManySmallObjectsAreTooMany(t *testing.T) {
 	}
 }
 
-func TestPacksRememberLittleAllTogether(t *testing.T) {
+func TestPackCachesAreBoundedTogether(t *testing.T) {
 	f := &foreign{}
 	for range 10 {
 		f.packs = append(f.packs, &pack{cache: map[int64]packObject{}})
@@ -114,6 +114,6 @@ func TestItemsHoldNoContent(t *testing.T) {
 	}
 	if r, err := items[0].Open(); err == nil {
 		_ = r.Close()
-		t.Error("the content was in memory")
+		t.Error("the content was held in memory")
 	}
 }
