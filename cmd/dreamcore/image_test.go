@@ -135,7 +135,7 @@ func TestImageCommandsRefuseWhatTheyCannotDo(t *testing.T) {
 		want string
 	}{
 		"no reference":        {[]string{"pull"}, dreamcore.CodeInvalid, "arg"},
-		"a bad reference":     {[]string{"pull", "UPPER"}, dreamcore.CodeInvalid, "no reference of an image"},
+		"a bad reference":     {[]string{"pull", "UPPER"}, dreamcore.CodeInvalid, "not an image reference"},
 		"a directory":         {[]string{"pull", "./root"}, dreamcore.CodeInvalid, "used as it is"},
 		"an archive of evil":  {[]string{"pull", image.ArchivePrefix + archiveOf(t, "../evil", "")}, dreamcore.CodeSetup, `entry "../evil": its name leaves the image`},
 		"no archive":          {[]string{"pull", image.ArchivePrefix + filepath.Join(state, "nothing")}, dreamcore.CodeSetup, "no archive of docker"},

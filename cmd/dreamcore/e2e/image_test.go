@@ -273,7 +273,7 @@ func TestImagesThatSandboxesCannotStartFrom(t *testing.T) {
 		code int
 		want []string
 	}{
-		"no reference":         {append(generate, "UPPER"), 2, []string{"no reference of an image: UPPER", "→ name an image of a registry"}},
+		"no reference":         {append(generate, "UPPER"), 2, []string{"not an image reference: UPPER", "→ give an image of a registry"}},
 		"two roots":            {append(generate, "debian:12", "--rootfs", "/srv/root"), 2, []string{"--image and --rootfs", "→"}},
 		"not in the registry":  {append(generate, host+"/nothing:v1"), 1, []string{"cannot pull " + host + "/nothing:v1", "→ check the name and the tag"}},
 		"no registry":          {append(generate, "127.0.0.1:1/nothing:v1"), 3, []string{"cannot pull 127.0.0.1:1/nothing:v1", "→ check the network"}},

@@ -16,30 +16,31 @@ import (
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Bounds of what an archive lists.
+// Bounds of the contents of an archive.
 const (
 	maxArchiveEntries = 10_000
 	maxArchiveLinks   = 8 // one after another
 )
 
-// archive is a tar file that docker save wrote: manifest.json names the file
-// of the configuration and those of the layers. It is read in place.
+// archive is a tar file in the format of docker save: manifest.json names the
+// files of the configuration and of the layers. It is read in place.
 type archive struct {
 	ref    reference
 	file   *os.File
 	opts   Options
 	parts  map[string]span   // regular files by name
-	links  map[string]string // older versions link equal layers
+	links  map[string]string // targets by name: older versions of docker link equal layers
 	config []byte
-	layers []string // names of the layers' files
+	layers []string // file names
 }
 
-// span is where a file lies in the archive.
+// span is the location of a file in the archive.
 type span struct{ offset, size int64 }
 
 func openArchive(ctx context.Context, r reference, o Options) (source, error) {
@@ -50,7 +51,7 @@ func openArchive(ctx context.Context, r reference, o Options) (source, error) {
 	a := &archive{ref: r, file: f, opts: o, parts: map[string]span{}, links: map[string]string{}}
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
-		err = flaw("it is no regular file")
+		err = flaw("it is not a regular file")
 	}
 	if err == nil {
 		err = a.index(ctx)
@@ -66,16 +67,16 @@ func openArchive(ctx context.Context, r reference, o Options) (source, error) {
 
 func noArchive(r reference, err error) error {
 	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: r.path + " is no archive of docker that can be read", Err: err,
-		Hint: "make one with: docker save IMAGE > FILE.tar",
+		Code: dreamcore.CodeSetup, Message: r.path + " is not a readable docker archive", Err: err,
+		Hint: "create one with: docker save IMAGE > FILE.tar",
 	}
 }
 
-// index notes where the files of the archive are.
+// index notes the locations of the files in the archive.
 func (a *archive) index(ctx context.Context) error {
 	head := make([]byte, 2)
 	if _, err := a.file.ReadAt(head, 0); err == nil && bytes.Equal(head, []byte{0x1f, 0x8b}) {
-		return flaw("it is packed: run gunzip on it first")
+		return flaw("it is compressed: run gunzip on it first")
 	}
 	tr := tar.NewReader(a.file)
 	for n := 0; ; n++ {
@@ -95,8 +96,8 @@ func (a *archive) index(ctx context.Context) error {
 		name := path.Clean("/" + h.Name)[1:]
 		switch h.Typeflag {
 		case tar.TypeReg:
-			// The reader takes headers block by block: it now stands at the
-			// first byte of the file.
+			// The reader reads headers block by block, so the offset is now at
+			// the first byte of the file.
 			offset, err := a.file.Seek(0, io.SeekCurrent)
 			if err != nil {
 				return fmt.Errorf("read the archive: %w", err)
@@ -139,13 +140,9 @@ func (a *archive) resolve(context.Context) (manifest, error) {
 	if err != nil {
 		return manifest{}, err
 	}
-	var images []struct {
-		Config   string
-		RepoTags []string
-		Layers   []string
-	}
+	var images tarball.Manifest
 	if err := json.Unmarshal(raw, &images); err != nil {
-		return manifest{}, flawf("its manifest.json is no JSON of that kind: %v", err)
+		return manifest{}, flawf("its manifest.json is not valid: %v", err)
 	}
 	if len(images) != 1 {
 		var tags []string
@@ -164,9 +161,8 @@ func (a *archive) resolve(context.Context) (manifest, error) {
 	return a.manifest()
 }
 
-// manifest makes up the manifest that the archive does not have. What it says
-// of an unpacked layer comes from the configuration; a packed layer has no
-// digest that anybody knows, only that of what it unpacks to.
+// manifest creates the manifest, which an archive does not have. The digests of
+// its layers are unknown; the configuration has those of the uncompressed layers.
 func (a *archive) manifest() (manifest, error) {
 	if len(a.layers) == 0 {
 		return manifest{}, flaw("it has no layers")

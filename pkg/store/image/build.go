@@ -16,7 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// note is what image.json holds.
+// note is the content of image.json.
 type note struct {
 	Digest  string    `json:"digest"`
 	Size    int64     `json:"size"`
@@ -25,9 +25,8 @@ type note struct {
 	Created time.Time `json:"created"`
 }
 
-// build makes the image in a directory of its own, which gets the image's name
-// only when everything is there and on the disk. The caller has the lock for
-// pulls.
+// build unpacks the image into a temporary directory, which is renamed when it is
+// complete and on the disk. It must be called with the lock of pulls held.
 func (s *Store) build(ctx context.Context, src source, m manifest, report *reporter) (err error) {
 	diffIDs, err := readConfig(ctx, src, m, s.opts.Architecture)
 	if err != nil {
@@ -35,19 +34,19 @@ func (s *Store) build(ctx context.Context, src source, m manifest, report *repor
 	}
 	temp := pullStart + rand.Text()
 	if err := s.root.Mkdir(temp, privateMode); err != nil {
-		return diskError("make a directory for the image", err)
+		return diskError("create a directory for the image", err)
 	}
 	defer func() {
 		if err == nil {
 			return
 		}
 		if e := s.root.RemoveAll(temp); e != nil {
-			s.opts.Logger.Warn("what is left of a pull stays until the next one", "directory", temp, "error", e)
+			s.opts.Logger.Warn("the files of a failed pull stay until the next pull", "directory", temp, "error", e)
 		}
 	}()
 	dir, err := s.root.OpenRoot(temp)
 	if err != nil {
-		return diskError("make a directory for the image", err)
+		return diskError("create a directory for the image", err)
 	}
 	defer dir.Close()
 	n, err := s.unpackAll(ctx, src, m, diffIDs, dir, report)
@@ -57,8 +56,7 @@ func (s *Store) build(ctx context.Context, src source, m manifest, report *repor
 	if err := complete(dir, n); err != nil {
 		return diskError("finish the image", err)
 	}
-	// An image that is not whole can have that name only if somebody has
-	// meddled with it.
+	// An incomplete image has that name only if its files were changed by hand.
 	if err := s.discard(dirName(m.digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("replace the image", err)
 	}
@@ -68,21 +66,21 @@ func (s *Store) build(ctx context.Context, src source, m manifest, report *repor
 	return s.syncDir()
 }
 
-// unpackAll makes rootfs in dir. The files that were downloaded for it are
-// gone when it returns.
+// unpackAll creates rootfs in dir. It removes the downloaded files when it
+// returns.
 func (s *Store) unpackAll(ctx context.Context, src source, m manifest, diffIDs []v1.Hash, dir *os.Root, report *reporter) (n note, err error) {
 	for _, name := range []string{rootDir, blobsDir} {
 		if err := dir.Mkdir(name, privateMode); err != nil {
-			return n, diskError("make a directory for the image", err)
+			return n, diskError("create a directory for the image", err)
 		}
 	}
 	blobs, err := dir.OpenRoot(blobsDir)
 	if err != nil {
-		return n, diskError("make a directory for the image", err)
+		return n, diskError("create a directory for the image", err)
 	}
 	root, err := dir.OpenRoot(rootDir)
 	if err != nil {
-		return n, errors.Join(diskError("make a directory for the image", err), blobs.Close())
+		return n, errors.Join(diskError("create a directory for the image", err), blobs.Close())
 	}
 	u := newUnpacker(root, s.opts.Limits, s.owners)
 	stop := src.prefetch(ctx, m, blobs, report)
@@ -103,7 +101,7 @@ func (s *Store) unpackAll(ctx context.Context, src source, m manifest, diffIDs [
 		}
 	}
 	n = note{Digest: m.digest, Entries: u.entries, Skipped: u.skipped, Created: time.Now().UTC()}
-	n.Size, err = treeSize(ctx, root, map[uint64]bool{})
+	n.Size, err = treeSize(ctx, root)
 	return n, err
 }
 
@@ -118,44 +116,36 @@ func unpackLayer(ctx context.Context, src source, m manifest, i int, diffID v1.H
 
 // treeSize returns the bytes in the files below dir; a file with several names
 // counts once.
-func treeSize(ctx context.Context, dir *os.Root, seen map[uint64]bool) (total int64, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, context.Cause(ctx)
-	}
-	names, err := namesIn(dir)
-	if err != nil {
-		return 0, fmt.Errorf("measure the image: %w", err)
-	}
-	for _, name := range names {
-		fi, err := dir.Lstat(name)
+func treeSize(ctx context.Context, dir *os.Root) (total int64, err error) {
+	seen := map[uint64]bool{}
+	err = fs.WalkDir(dir.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		fi, err := d.Info()
 		if err != nil {
-			return 0, fmt.Errorf("measure the image: %w", err)
+			return err
 		}
-		if fi.IsDir() {
-			sub, err := dir.OpenRoot(name)
-			if err != nil {
-				return 0, fmt.Errorf("measure the image: %w", err)
-			}
-			n, err := treeSize(ctx, sub, seen)
-			if err = errors.Join(err, sub.Close()); err != nil {
-				return 0, err
-			}
-			total += n
-			continue
+		st, ok := fi.Sys().(*syscall.Stat_t)
+		if !ok || st.Nlink == 1 || !seen[st.Ino] {
+			total += fi.Size()
 		}
-		if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
-			if seen[st.Ino] {
-				continue
-			}
+		if ok && st.Nlink > 1 {
 			seen[st.Ino] = true
 		}
-		total += fi.Size()
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("measure the image: %w", err)
 	}
 	return total, nil
 }
 
-// complete writes what stands beside rootfs, and waits until all of it is on
-// the disk.
+// complete writes the files alongside rootfs, and waits until everything is on the
+// disk.
 func complete(dir *os.Root, n note) error {
 	raw, err := json.Marshal(n)
 	if err != nil {
@@ -171,8 +161,8 @@ func complete(dir *os.Root, n note) error {
 	if err != nil {
 		return err
 	}
-	// One call for the whole file system: a call for each of a hundred
-	// thousand files takes minutes.
+	// One call for the whole file system: a call for each of a hundred thousand
+	// files would take minutes.
 	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
 }
 

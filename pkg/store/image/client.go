@@ -17,9 +17,9 @@ const (
 	handshakeLimit = 15 * time.Second
 )
 
-// client is the way to registries. It adds what the library that speaks to
-// them leaves out: a bound for everything that is no layer, an end to
-// redirects and to silence, and no fall from TLS to none.
+// client is the transport to registries. It adds protections that the library
+// lacks: a bound on every answer but a layer, a bound on redirects and on silence,
+// and no fallback from TLS to plain HTTP.
 type client struct {
 	base  *http.Transport
 	stall time.Duration
@@ -33,9 +33,8 @@ func newClient(proxy func(*http.Request) (*url.URL, error), stall time.Duration)
 		TLSHandshakeTimeout: handshakeLimit,
 		MaxIdleConnsPerHost: ahead,
 		IdleConnTimeout:     30 * time.Second,
-		// Sizes and digests are those of the bytes on the wire.
-		DisableCompression: true,
-		// Headers of a registry need no more.
+		// Sizes and digests are those of the transferred bytes.
+		DisableCompression:     true,
 		MaxResponseHeaderBytes: 256 << 10,
 	}}
 }
@@ -44,7 +43,7 @@ func (c *client) close() { c.base.CloseIdleConnections() }
 
 type blobsKey struct{}
 
-// withBlobs marks requests for layers, whose size the caller bounds.
+// withBlobs marks requests for layers: the caller bounds their size.
 func withBlobs(ctx context.Context) context.Context {
 	return context.WithValue(ctx, blobsKey{}, true)
 }
@@ -71,13 +70,13 @@ func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Context().Value(blobsKey{}) != nil {
 		left = -1
 	}
-	// The library looks at who was asked, which must not be our copy's context.
+	// The library uses the request of the response; the copy has another context.
 	resp.Request = req
 	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, silence: silence, stall: c.stall, left: left}
 	return resp, nil
 }
 
-// check refuses to go round in circles, and to go on without TLS.
+// check refuses too many redirects, and requests without TLS.
 func check(req *http.Request) error {
 	n := 0
 	for r := req; r.Response != nil && r.Response.Request != nil; r = r.Response.Request {
@@ -99,7 +98,7 @@ func loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// stalled tells what ended a request that its own clock has ended.
+// stalled returns errStalled if the stall timer ended the request, else err.
 func stalled(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStalled) {
 		return errStalled
@@ -107,25 +106,24 @@ func stalled(ctx context.Context, err error) error {
 	return err
 }
 
-// wireError is an error of the connection, as opposed to one of the bytes that
-// came over it.
+// wireError is an error of the connection, not of the transferred bytes.
 type wireError struct{ error }
 
 func (e wireError) Unwrap() error { return e.error }
 
-// body ends when its bytes stop coming or are too many.
+// body fails if no bytes arrive for some time, or too many bytes.
 type body struct {
 	io.ReadCloser
 	ctx     context.Context // of the request
 	cancel  context.CancelCauseFunc
 	silence *time.Timer
 	stall   time.Duration
-	left    int64 // bytes that may come; negative: any number
+	left    int64 // bytes that may still arrive; negative means unbounded
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	if b.left == 0 {
-		// One more byte decides whether it was too long.
+		// The answer is too long if there is one more byte.
 		if n, err := b.ReadCloser.Read(make([]byte, 1)); n == 0 {
 			return 0, err
 		}
@@ -136,7 +134,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	b.silence.Reset(b.stall)
 	n, err := b.ReadCloser.Read(p)
-	b.silence.Stop() // a reader that takes its time is not the registry's silence
+	b.silence.Stop() // a slow reader is not a silent registry
 	if b.left > 0 {
 		b.left -= int64(n)
 	}

@@ -16,40 +16,39 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// flaw is what is wrong with an image or a reference, as opposed to this
-// machine or the network.
+// flaw is an error that an image or a reference causes, not this machine or the
+// network.
 type flaw string
 
 func (f flaw) Error() string { return string(f) }
 
 func flawf(format string, args ...any) error { return flaw(fmt.Sprintf(format, args...)) }
 
-// excess says that an image is larger than a limit allows.
+// excess is the error for an image that exceeds a limit.
 type excess string
 
 func (e excess) Error() string { return string(e) }
 
-// errNotHere says that an image is not in the Store.
+// errNotHere is the error for an image that is not in the Store.
 var errNotHere = errors.New("the image is not on this machine")
 
-// errStalled ends a request to a registry that has gone silent.
+// errStalled ends a request to a registry that stopped sending.
 var errStalled = errors.New("the registry has stopped answering")
 
-// errPlain refuses to speak to a registry without TLS: what it answers for a
-// tag could come from anybody, and credentials would be readable.
-var errPlain = errors.New("the registry, or a place it points to, has no TLS")
+// errPlain is the error for a registry without TLS: its answers could be forged,
+// and credentials could be read.
+var errPlain = errors.New("the registry, or a server that it redirects to, has no TLS")
 
 const (
-	hintOther   = "the image is broken or made to do harm: use another one"
-	hintSmaller = "use a smaller image, or unpack it yourself into a directory and name that"
-	hintOffline = "check the network and the name of the registry; an image that is here already needs none: dreamcore image list"
+	hintOther   = "the image is damaged or hostile: use another one"
+	hintSmaller = "use a smaller image, or unpack it yourself into a directory and use that"
+	hintOffline = "check the network and the name of the registry; images that are here need no network: dreamcore image list"
 )
 
-// part says which part of an image an error is about.
+// part adds the part of an image that caused an error.
 func part(where string, err error) error { return fmt.Errorf("%s: %w", where, err) }
 
-// entryFailed says which entry of a layer. Names may be as long as the layer:
-// some of it tells enough.
+// entryFailed adds the name of an entry, which may be as long as the layer.
 func entryFailed(name string, err error) error {
 	return part("entry "+strconv.Quote(shorten(name)), err)
 }
@@ -62,7 +61,7 @@ func shorten(s string) string {
 	return s
 }
 
-// pullError is what an operator is told about a pull that failed.
+// pullError returns the error of a failed pull for the operator.
 func pullError(ctx context.Context, r reference, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("pull %s: %w", r, context.Cause(ctx))
@@ -94,25 +93,25 @@ func pullError(ctx context.Context, r reference, err error) error {
 	return e
 }
 
-// registryError fills in what a registry's answer, or its silence, means.
+// registryError sets the code and the hint for a registry's answer or silence.
 func registryError(e *dreamcore.Error, r reference, err error) {
 	host := r.name.Context().RegistryStr()
 	e.Code, e.Hint = dreamcore.CodeUnreachable, hintOffline
 	if errors.Is(err, errPlain) {
 		e.Code = dreamcore.CodeSetup
-		e.Hint = "give the registry a certificate, or carry the image over: docker save IMAGE > FILE.tar, then " + ArchivePrefix + "FILE.tar"
+		e.Hint = "give the registry a certificate, or copy the image as a file: docker save IMAGE > FILE.tar, then " + ArchivePrefix + "FILE.tar"
 		return
 	}
 	answer, ok := errors.AsType[*transport.Error](err)
 	if !ok {
 		if _, ok := errors.AsType[net.Error](err); !ok && !errors.Is(err, errStalled) {
-			e.Hint = "try again; if it stays so, check the registry " + host + " with another client"
+			e.Hint = "try again; if it fails again, check the registry " + host + " with another client"
 		}
 		return
 	}
 	switch {
 	case answer.StatusCode == http.StatusUnauthorized, answer.StatusCode == http.StatusForbidden:
-		// Registries answer so for images that are not there, too.
+		// Registries also answer this for images that do not exist.
 		e.Code = dreamcore.CodeUnauthorized
 		e.Hint = "check the name of the image; for a private one run: docker login " + host
 	case answer.StatusCode == http.StatusNotFound:
@@ -124,14 +123,14 @@ func registryError(e *dreamcore.Error, r reference, err error) {
 	}
 }
 
-// onDisk tells whether err is one of a file and not of the network.
+// onDisk reports whether err comes from a file and not from the network.
 func onDisk(err error) bool {
 	_, file := errors.AsType[*fs.PathError](err)
 	_, link := errors.AsType[*os.LinkError](err)
 	return file || link
 }
 
-// diskError gives an error of the store's own files the hint that fits it.
+// diskError adds the hint that fits an error of the store's files.
 func diskError(action string, err error) error {
 	hint := diskHint(err)
 	if hint == "" {
@@ -140,8 +139,7 @@ func diskError(action string, err error) error {
 	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot " + action, Err: err, Hint: hint}
 }
 
-// diskHint says what to do about an error of the file system, "" where err is
-// none.
+// diskHint returns the hint for an error of the file system, "" for other errors.
 func diskHint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

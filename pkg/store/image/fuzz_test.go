@@ -13,9 +13,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// FuzzUnpack puts two layers of any bytes on one another. Whatever they are,
-// nothing outside changes (which unpackTo checks), and what is inside is
-// nothing but files, directories and links within the bounds.
+// FuzzUnpack unpacks two layers of any bytes. Nothing outside changes (which
+// unpackTo checks), and the tree contains only files, directories and links within
+// the bounds.
 func FuzzUnpack(f *testing.F) {
 	seeds := [][]entry{
 		nil,
@@ -35,7 +35,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, lower, upper []byte) {
 		root, u, err := unpackTo(t, limits, lower, upper)
 		if err != nil && !isFlaw(err) && !isExcess(err) {
-			t.Errorf("the error does not blame the image: %v", err)
+			t.Errorf("the error is not a flaw of the image: %v", err)
 		}
 		if u.bytes > limits.Bytes && err == nil {
 			t.Errorf("%d bytes were written", u.bytes)
@@ -71,8 +71,8 @@ func wantHarmless(t *testing.T, root string, limits Limits) {
 	}
 }
 
-// FuzzManifest reads any bytes as a manifest or an index: what is accepted is
-// within the bounds.
+// FuzzManifest reads any bytes as a manifest or an index: an accepted one is within
+// the bounds.
 func FuzzManifest(f *testing.F) {
 	img := imageOf(f, layerOf(f, tarOf(f, file("a", "1"))))
 	m, err := img.RawManifest()
@@ -88,12 +88,12 @@ func FuzzManifest(f *testing.F) {
 	}
 	o := Options{Architecture: "amd64", Limits: Limits{}.withDefaults()}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		got, err := follow(t.Context(), document{raw}, o, func(_ context.Context, d v1.Descriptor) (document, error) {
-			return document{raw}, asManifest(d)
+		got, err := follow(t.Context(), raw, o, func(_ context.Context, d v1.Descriptor) ([]byte, error) {
+			return raw, asManifest(d)
 		})
 		if err != nil {
 			if !isFlaw(err) && !isExcess(err) {
-				t.Errorf("the error does not blame the image: %v", err)
+				t.Errorf("the error is not a flaw of the image: %v", err)
 			}
 			return
 		}
@@ -109,7 +109,7 @@ func FuzzManifest(f *testing.F) {
 	})
 }
 
-// FuzzArchive reads any file as an archive of docker.
+// FuzzArchive reads any bytes as a docker archive.
 func FuzzArchive(f *testing.F) {
 	good := tarOf(f, file("a", "1"))
 	config, err := imageOf(f, layerOf(f, good)).RawConfigFile()
@@ -135,8 +135,8 @@ func FuzzArchive(f *testing.F) {
 	})
 }
 
-// FuzzReference reads any text as a reference: what is accepted means the same
-// when it is read again as people see it.
+// FuzzReference reads any text as a reference: the short form of an accepted one
+// has the same meaning.
 func FuzzReference(f *testing.F) {
 	for _, s := range []string{"debian:12", "registry.test:5000/a/b@sha256:" + strings.Repeat("a", 64), "oci-layout:x@sha256:" + strings.Repeat("b", 64), "docker-archive:a.tar", "/x", "a//b", "a/../b"} {
 		f.Add(s)

@@ -38,8 +38,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// entry is one entry of a layer. Where it has no header fields but a name, it
-// is a file of mode 0644.
+// entry is one entry of a layer.
 type entry struct {
 	tar.Header
 	body string
@@ -109,7 +108,7 @@ func layerOf(t testing.TB, raw []byte, options ...tarball.LayerOption) v1.Layer 
 	return l
 }
 
-// imageOf makes an image for this machine.
+// imageOf creates an image for this machine.
 func imageOf(t testing.TB, layers ...v1.Layer) v1.Image {
 	t.Helper()
 	return imageFor(t, runtime.GOARCH, layers...)
@@ -133,17 +132,17 @@ func imageFor(t testing.TB, arch string, layers ...v1.Layer) v1.Image {
 	return img
 }
 
-// simple is an image of one layer with one file.
+// simple returns an image of one layer with one file.
 func simple(t testing.TB, body string) v1.Image {
 	return imageOf(t, layerOf(t, tarOf(t, dir("bin/"), file("bin/sh", body))))
 }
 
-// testRegistry is a registry in this process that counts what is asked.
+// testRegistry is a registry in this process that records its requests.
 type testRegistry struct {
 	*httptest.Server
 	mu       sync.Mutex
 	requests []string // guarded by mu
-	// intercept may answer a request itself, which it tells.
+	// intercept may answer a request; it reports whether it did.
 	intercept func(w http.ResponseWriter, r *http.Request) bool // guarded by mu
 }
 
@@ -176,7 +175,7 @@ func (r *testRegistry) hook(f func(w http.ResponseWriter, r *http.Request) bool)
 	r.intercept = f
 }
 
-// asked returns the requests that contain part, since it was called last.
+// asked returns the requests since its last call that contain part.
 func (r *testRegistry) asked(part string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -258,8 +257,8 @@ func use(t testing.TB, s *Store, img Image) string {
 	return path
 }
 
-// treeOf lists what is below root: "path" for directories with a slash at the
-// end, "path -> target" for links, "path=text" for files.
+// treeOf lists the files below root: "path/" for directories, "path -> target" for
+// links, "path=text" for files.
 func treeOf(t testing.TB, root string) []string {
 	t.Helper()
 	var all []string
@@ -296,7 +295,7 @@ func wantTree(t testing.TB, root string, want ...string) {
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
-		t.Fatalf("the tree is\n  %s\nand not\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+		t.Fatalf("the tree is\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 	}
 }
 
@@ -307,7 +306,7 @@ func wantError(t testing.TB, err error, code dreamcore.Code, message string) {
 	}
 }
 
-// wantClean makes sure that nothing but whole images is in the store.
+// wantClean checks that the store contains only complete images.
 func wantClean(t testing.TB, s *Store, images int) {
 	t.Helper()
 	names, err := s.dirs()
@@ -337,8 +336,8 @@ func wantClean(t testing.TB, s *Store, images int) {
 	}
 }
 
-// unpackTo puts layers, as tars, on an empty tree and returns its path. The
-// directory beside it must not change.
+// unpackTo unpacks layers, as tars, to an empty tree and returns its path. The
+// directory alongside it must not change.
 func unpackTo(t testing.TB, limits Limits, layers ...[]byte) (root string, u *unpacker, err error) {
 	t.Helper()
 	return unpackIn(t, t.TempDir(), limits, layers...)
@@ -391,7 +390,7 @@ func wantTreeOf(t testing.TB, dir string, want ...string) {
 	}
 }
 
-// unpackRaw puts a layer of any packing on the tree, with the digests it has.
+// unpackRaw unpacks a layer of any compression, with its true digests.
 func unpackRaw(ctx context.Context, u *unpacker, raw []byte, base bool) error {
 	digest, size, err := v1.SHA256(bytes.NewReader(raw))
 	if err != nil {

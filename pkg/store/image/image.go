@@ -1,23 +1,26 @@
 // Package image keeps root file systems that come as container images. It
-// pulls them from a registry, an OCI layout or an archive of docker, checks
-// every digest, and unpacks them once into a directory that sandboxes start
-// from:
+// pulls them from a registry, an OCI layout or a docker archive, checks every
+// digest, and unpacks them once into a directory that sandboxes start from:
 //
-//	images/                         0700, ours
+//	images/                         0700
 //	images/lock                     held while a pull downloads and unpacks
-//	images/refs/<hash>.json         which image a reference meant when it was pulled last
-//	images/sha256-<hex>/            one image; complete from the moment it has this name
-//	images/sha256-<hex>/image.json  what List tells of it
+//	images/refs/<hash>.json         the image that a reference meant at its last pull
+//	images/sha256-<hex>/            one image; complete as soon as it has this name
+//	images/sha256-<hex>/image.json  what List returns about it
 //	images/sha256-<hex>/lock        held shared while the image is used; its time is the last use
 //	images/sha256-<hex>/rootfs/     the file system
-//	images/.pull-<random>/          an image in the making
+//	images/.pull-<random>/          an image that is being unpacked
 //	images/.gone-<random>/          an image that is being removed
 //
-// Everything in an image is hostile: names, links, sizes, compression, and
-// what a registry answers. Files are written below an os.Root only, links of
-// the image are resolved inside of it, and every number is bounded before
-// anything is allocated or written for it. What begins with a dot is left by a
-// process that was interrupted, never counts, and is removed by the next one.
+// Everything in an image is hostile: names, links, sizes, compression, and the
+// answers of a registry. Files are written only below an os.Root, links of the
+// image are resolved inside it, and every number is bounded before anything is
+// allocated or written for it. A name that begins with a dot was left by an
+// interrupted process; it is ignored, and the next pull removes it.
+//
+// Layouts and archives are not read with the library that speaks to registries:
+// its packages for them read documents of any size, wait for a FIFO, follow links
+// out of the layout, and read an archive from its beginning for every layer.
 package image
 
 import (
@@ -35,46 +38,41 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// Limits bounds what an image may be. Zero values mean the defaults, never
-// "no limit".
+// Limits bounds an image. Zero values mean the defaults, never "no limit".
 type Limits struct {
 	Bytes     int64 // written by all layers together, and downloaded; default 8 GiB
 	FileBytes int64 // of one file; default 4 GiB
-	Entries   int   // of all layers together, with the directories that are made on the way; default 1,000,000
+	Entries   int   // of all layers together, with their parent directories; default 1,000,000
 	Layers    int   // default 200
 	PathBytes int   // of one name; default 4095
-	PathDepth int   // directories above one another; default 128
-	// Ratio is how many bytes one compressed byte of a layer may become,
+	PathDepth int   // nested directories; default 128
+	// Ratio bounds the bytes that one compressed byte of a layer may expand to,
 	// beyond the first 64 MiB of the layer; default 200.
 	Ratio int64
 }
 
 func (l Limits) withDefaults() Limits {
-	def := func(v *int64, d int64) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	defInt := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	def(&l.Bytes, 8<<30)
-	def(&l.FileBytes, 4<<30)
-	def(&l.Ratio, 200)
-	defInt(&l.Entries, 1_000_000)
-	defInt(&l.Layers, 200)
-	defInt(&l.PathBytes, 4095)
-	defInt(&l.PathDepth, 128)
+	orDefault(&l.Bytes, 8<<30)
+	orDefault(&l.FileBytes, 4<<30)
+	orDefault(&l.Ratio, 200)
+	orDefault(&l.Entries, 1_000_000)
+	orDefault(&l.Layers, 200)
+	orDefault(&l.PathBytes, 4095)
+	orDefault(&l.PathDepth, 128)
 	return l
+}
+
+func orDefault[T int | int64](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
 }
 
 // Options of Open. Zero values mean the defaults.
 type Options struct {
 	Limits       Limits
-	Architecture string                                // of images, as Go names it; default: this machine's
-	Proxy        func(*http.Request) (*url.URL, error) // default: none
+	Architecture string                                // of images, as Go names it; default: that of this machine
+	Proxy        func(*http.Request) (*url.URL, error) // default: no proxy
 	// Credentials finds the operator's credentials for a registry; default:
 	// the configuration files of docker and podman.
 	Credentials authn.Keychain
@@ -83,17 +81,17 @@ type Options struct {
 
 // Image is one unpacked image.
 type Image struct {
-	// Digest names the image: "sha256:" and 64 hex digits of its manifest. An
-	// archive of docker has no manifest; its images are named by their
+	// Digest identifies the image: "sha256:" and 64 hex digits of its manifest. A
+	// docker archive has no manifest; its images are identified by their
 	// configuration, which holds the digest of every layer.
 	Digest     string
-	References []string  // what it was pulled as and still stands for, sorted
+	References []string  // that still stand for the image, sorted
 	Size       int64     // bytes in its files
 	Entries    int       // files, directories and links, as its layers list them
-	Skipped    int       // device nodes and FIFOs that were left out
-	Created    time.Time // when it was unpacked here
-	LastUsed   time.Time // the last pull, or begin or end of a use
-	InUse      bool      // by this or another process, at the moment of asking
+	Skipped    int       // device nodes and FIFOs, which are left out
+	Created    time.Time // time of unpacking
+	LastUsed   time.Time // time of the last pull, or of the beginning or end of a use
+	InUse      bool      // by this or another process, when the Image was read
 }
 
 // Store is the directory of images. Its methods are safe for concurrent use,
@@ -102,10 +100,10 @@ type Store struct {
 	dir    string // absolute
 	root   *os.Root
 	opts   Options
-	owners bool // files keep their owners, which only root can give them
+	owners bool // files keep their owners, which needs root
 
-	stall time.Duration // silence after which a registry is given up
-	pause time.Duration // before the second try of a request; three times as long before the third
+	stall time.Duration // silence after which a request to a registry fails
+	pause time.Duration // before the second attempt of a request; three times as long before the third
 }
 
 const (
@@ -125,8 +123,8 @@ const (
 	maxDocument = 4 << 20
 )
 
-// Open opens the directory of images, makes it where it is missing, and
-// removes what interrupted pulls have left. The caller must Close the Store.
+// Open opens the directory of images, creates it if it is missing, and removes
+// the files of interrupted pulls. The caller must Close the Store.
 func Open(dir string, opts Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -150,7 +148,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{dir: dir, root: root, opts: opts, owners: os.Geteuid() == 0, stall: 30 * time.Second, pause: time.Second}
-	// A pull that runs now in another process has the lock: its files stay.
+	// The files of a pull that runs in another process, which holds the lock, stay.
 	if unlock, err := s.tryLockPulls(); err == nil {
 		s.sweep()
 		unlock()
@@ -158,27 +156,27 @@ func Open(dir string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// Close closes the Store. Images that are in use stay so.
+// Close closes the Store. Images in use remain in use.
 func (s *Store) Close() error { return s.root.Close() }
 
-// Pull makes the image that ref names ready and returns it; unpacked tells
-// that it was not there before. A tag is looked up again at every pull; an
-// image that is here by its digest already is neither downloaded nor unpacked
-// again, and a reference with a digest then needs no network at all.
-// Progress, which may be nil, is called from several goroutines, by one at a
-// time. One pull at a time downloads, others wait.
+// Pull makes the image that ref names available and returns it; unpacked reports
+// whether it was missing before. A tag is resolved at every pull. An image that is
+// here is neither downloaded nor unpacked again, and a reference with its digest
+// needs no network at all. progress may be nil; it is called from several
+// goroutines, one at a time. Only one pull at a time downloads, others wait.
 //
-// CodeInvalid: ref is none. CodeNotFound, CodeUnauthorized, CodeBusy,
-// CodeUnreachable: what the registry said, or that it said nothing. CodeSetup:
-// the image is refused, or cannot be written.
+// CodeInvalid: ref is not a reference. CodeNotFound, CodeUnauthorized, CodeBusy,
+// CodeUnreachable: the registry's answer, or its silence. CodeSetup: the image is
+// refused, or cannot be written.
 func (s *Store) Pull(ctx context.Context, ref string, progress func(Progress)) (img Image, unpacked bool, err error) {
 	r, err := parse(ref)
 	if err != nil {
 		return Image{}, false, err
 	}
-	if r.fixed() {
+	if r.digest != "" { // it means the same image forever
 		if img, err = s.lookup(r); err == nil {
-			return s.remember(r, img.Digest)
+			img, err = s.remember(r, img.Digest)
+			return img, false, err
 		} else if r.kind == kindDigest || !errors.Is(err, errNotHere) {
 			return Image{}, false, err
 		}
@@ -195,12 +193,12 @@ func (s *Store) Pull(ctx context.Context, ref string, progress func(Progress)) (
 	if unpacked, err = s.ensure(ctx, src, m, newReporter(progress, len(m.layers))); err != nil {
 		return Image{}, false, pullError(ctx, r, err)
 	}
-	img, _, err = s.remember(r, m.digest)
+	img, err = s.remember(r, m.digest)
 	return img, unpacked, err
 }
 
-// ensure makes the image of m unless it is there.
-func (s *Store) ensure(ctx context.Context, src source, m manifest, report *reporter) (made bool, err error) {
+// ensure unpacks the image of m unless it is here.
+func (s *Store) ensure(ctx context.Context, src source, m manifest, report *reporter) (unpacked bool, err error) {
 	if _, err := s.image(m.digest); !errors.Is(err, errNotHere) {
 		return false, err
 	}
@@ -209,7 +207,7 @@ func (s *Store) ensure(ctx context.Context, src source, m manifest, report *repo
 		return false, err
 	}
 	defer unlock()
-	// Whoever had the lock may have pulled the same image.
+	// The previous holder of the lock may have pulled the same image.
 	if _, err := s.image(m.digest); !errors.Is(err, errNotHere) {
 		return false, err
 	}
@@ -217,25 +215,25 @@ func (s *Store) ensure(ctx context.Context, src source, m manifest, report *repo
 	return true, s.build(ctx, src, m, report)
 }
 
-// remember notes which image a reference stands for, and returns the image.
-func (s *Store) remember(r reference, digest string) (Image, bool, error) {
+// remember notes the image that a reference stands for, and returns the image.
+func (s *Store) remember(r reference, digest string) (img Image, err error) {
 	if r.kind != kindDigest {
 		if err := s.writeRef(r.text, digest); err != nil {
-			return Image{}, false, diskError("note the reference", err)
+			return Image{}, diskError("note the reference", err)
 		}
 	}
 	now := time.Now()
-	err := s.root.Chtimes(filepath.Join(dirName(digest), lockFile), now, now)
+	err = s.root.Chtimes(filepath.Join(dirName(digest), lockFile), now, now)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Image{}, false, diskError("note the use of the image", err)
+		return Image{}, diskError("note the use of the image", err)
 	}
-	img, err := s.image(digest)
+	img, err = s.image(digest)
 	if errors.Is(err, errNotHere) {
-		err = gone(digest) // pruned in this moment
+		err = gone(digest) // it was pruned just now
 	}
 	if err != nil {
-		return Image{}, false, err
+		return Image{}, err
 	}
 	img.References, err = s.referencesOf(digest)
-	return img, false, err
+	return img, err
 }

@@ -16,12 +16,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// layoutVersion is the one version of the format there is.
+// layoutVersion is the only version of the format.
 const layoutVersion = "1.0.0"
 
-// layout is a directory in the format of OCI: oci-layout, index.json, and
-// blobs/sha256/<hex>. It may come from anywhere: links in it that leave it,
-// and files that are none, are refused.
+// layout is a directory in the OCI image layout: oci-layout, index.json, and
+// blobs/sha256/<hex>. It is hostile: links out of it, and anything but regular
+// files, are refused.
 type layout struct {
 	ref  reference
 	root *os.Root
@@ -52,8 +52,8 @@ func openLayout(r reference, o Options) (source, error) {
 
 func noLayout(r reference, err error) error {
 	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: r.path + " is no OCI layout that can be read", Err: err,
-		Hint: "name the directory that holds oci-layout and index.json; a directory with an unpacked root is named without " + LayoutPrefix,
+		Code: dreamcore.CodeSetup, Message: r.path + " is not a readable OCI layout", Err: err,
+		Hint: "give the directory that contains oci-layout and index.json; give an unpacked root file system without " + LayoutPrefix,
 	}
 }
 
@@ -70,7 +70,7 @@ func (l *layout) resolve(ctx context.Context) (manifest, error) {
 		Manifests []v1.Descriptor `json:"manifests"`
 	}
 	if err := json.Unmarshal(raw, &index); err != nil {
-		return manifest{}, flawf("its index.json is no JSON of that kind: %v", err)
+		return manifest{}, flawf("its index.json is not a valid index: %v", err)
 	}
 	d, err := l.pick(index.Manifests)
 	if err != nil {
@@ -83,9 +83,8 @@ func (l *layout) resolve(ctx context.Context) (manifest, error) {
 	return follow(ctx, doc, l.opts, l.get)
 }
 
-// pick finds the image in the layout: the one that the reference names, else
-// the only one there is for this machine. To guess among several could pick
-// another one at every pull.
+// pick returns the image that the reference names, else the only one for this
+// machine. A guess among several could pick another one at every pull.
 func (l *layout) pick(manifests []v1.Descriptor) (v1.Descriptor, error) {
 	fits := map[v1.Hash]v1.Descriptor{}
 	var names []string
@@ -126,20 +125,20 @@ func (l *layout) pick(manifests []v1.Descriptor) (v1.Descriptor, error) {
 	}
 }
 
-func (l *layout) get(_ context.Context, d v1.Descriptor) (document, error) {
+func (l *layout) get(_ context.Context, d v1.Descriptor) ([]byte, error) {
 	if err := asManifest(d); err != nil {
-		return document{}, err
+		return nil, err
 	}
 	f, err := l.blob(d)
 	if err != nil {
-		return document{}, err
+		return nil, err
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(verify(f, d))
 	if err != nil {
-		return document{}, part("manifest "+d.Digest.String(), err)
+		return nil, part("manifest "+d.Digest.String(), err)
 	}
-	return document{raw}, nil
+	return raw, nil
 }
 
 func (l *layout) open(_ context.Context, m manifest, layer int) (io.ReadCloser, error) {
@@ -153,7 +152,7 @@ func (l *layout) blob(d v1.Descriptor) (io.ReadCloser, error) {
 	return l.file(filepath.Join("blobs", d.Digest.Algorithm, d.Digest.Hex))
 }
 
-// file opens a regular file. A FIFO would otherwise hold us for ever.
+// file opens a regular file. Without O_NONBLOCK, a FIFO would block forever.
 func (l *layout) file(name string) (*os.File, error) {
 	f, err := l.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -161,7 +160,7 @@ func (l *layout) file(name string) (*os.File, error) {
 	}
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
-		err = flaw(name + " is no regular file")
+		err = flaw(name + " is not a regular file")
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -178,7 +177,7 @@ func (l *layout) document(name string) ([]byte, error) {
 	return readDocument(f, name)
 }
 
-// readDocument reads all of r, which must be within maxDocument.
+// readDocument reads all of r, at most maxDocument bytes.
 func readDocument(r io.Reader, name string) ([]byte, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
 	if err != nil {

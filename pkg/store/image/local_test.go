@@ -60,7 +60,7 @@ func TestPullFromALayout(t *testing.T) {
 	wantClean(t, s, 1)
 }
 
-func TestALayoutOfSeveralImagesWantsADigest(t *testing.T) {
+func TestLayoutOfSeveralImagesNeedsADigest(t *testing.T) {
 	one, two := simple(t, "1"), simple(t, "2")
 	other := "arm64"
 	if runtime.GOARCH == other {
@@ -78,7 +78,7 @@ func TestALayoutOfSeveralImagesWantsADigest(t *testing.T) {
 	_, _, err = s.Pull(t.Context(), LayoutPrefix+dir+"@sha256:"+strings.Repeat("0", 64), nil)
 	wantError(t, err, dreamcore.CodeSetup, "does not list that digest")
 
-	// One for each kind of machine is no question.
+	// One image for each architecture is not ambiguous.
 	p, err := ocilayout.FromPath(writeLayout(t))
 	if err != nil {
 		t.Fatal(err)
@@ -131,16 +131,16 @@ func TestLayoutsThatAreRefused(t *testing.T) {
 		make func(path string) error
 		want string
 	}{
-		"no marker":              {"oci-layout", gone, "is no OCI layout"},
-		"another version":        {"oci-layout", text(`{"imageLayoutVersion":"2.0.0"}`), "is no OCI layout"},
-		"a marker that waits":    {"oci-layout", fifo, "no regular file"},
-		"an index that waits":    {"index.json", fifo, "no regular file"},
+		"no marker":              {"oci-layout", gone, "is not a readable OCI layout"},
+		"another version":        {"oci-layout", text(`{"imageLayoutVersion":"2.0.0"}`), "is not a readable OCI layout"},
+		"a marker that waits":    {"oci-layout", fifo, "not a regular file"},
+		"an index that waits":    {"index.json", fifo, "not a regular file"},
 		"an index elsewhere":     {"index.json", link, "escapes"},
 		"no index":               {"index.json", gone, "no such file"},
-		"an index of nothing":    {"index.json", text("[]"), "no JSON of that kind"},
+		"an index of nothing":    {"index.json", text("[]"), "not a valid index"},
 		"a huge index":           {"index.json", text(strings.Repeat(" ", maxDocument+1)), "more than"},
 		"a layer elsewhere":      {blob(m.Layers[0].Digest), link, "escapes"},
-		"a layer that waits":     {blob(m.Layers[0].Digest), fifo, "no regular file"},
+		"a layer that waits":     {blob(m.Layers[0].Digest), fifo, "not a regular file"},
 		"a layer of other bytes": {blob(m.Layers[0].Digest), text("other"), "layer 1 of 1"},
 		"no layer":               {blob(m.Layers[0].Digest), gone, "no such file"},
 		"another configuration":  {blob(m.Config.Digest), text("{}"), "configuration sha256:"},
@@ -156,7 +156,7 @@ func TestLayoutsThatAreRefused(t *testing.T) {
 		})
 	}
 	_, _, err = newStore(t, Limits{}).Pull(t.Context(), LayoutPrefix+secret, nil)
-	wantError(t, err, dreamcore.CodeSetup, "is no OCI layout")
+	wantError(t, err, dreamcore.CodeSetup, "is not a readable OCI layout")
 }
 
 func writeArchive(t *testing.T, img v1.Image) string {
@@ -197,8 +197,8 @@ func TestPullFromAnArchive(t *testing.T) {
 		}
 		return path
 	}
-	// The ways in which versions of docker and others write them: packed and
-	// unpacked layers, and equal ones as links.
+	// Versions of docker and other tools write archives in these ways: compressed
+	// and uncompressed layers, and equal layers as links.
 	for name, path := range map[string]string{
 		"packed":   writeArchive(t, img),
 		"unpacked": write(manifest("x/layer.tar", "y/layer.tar"), file("config.json", string(config)), dir("x"), file("x/layer.tar", string(layers[0])), file("./y/layer.tar", string(layers[1]))),
@@ -240,11 +240,11 @@ func TestArchivesThatAreRefused(t *testing.T) {
 		raw  []byte
 		want string
 	}{
-		"no tar":                 {[]byte(strings.Repeat("this is no tar. ", 200)), "is no archive of docker"},
+		"no tar":                 {[]byte(strings.Repeat("this is no tar. ", 200)), "is not a readable docker archive"},
 		"empty":                  {nil, "no file \"manifest.json\""},
 		"packed":                 {gzipped(t, tarOf(t, one)), "run gunzip"},
 		"no list":                {tarOf(t, cfg), "no file \"manifest.json\""},
-		"a list of nothing":      {tarOf(t, list("{}")), "no JSON of that kind"},
+		"a list of nothing":      {tarOf(t, list("{}")), "manifest.json is not valid"},
 		"an empty list":          {tarOf(t, list("[]")), "holds 0 images"},
 		"two images":             {tarOf(t, list(`[{"RepoTags":["x:1"]},{"RepoTags":["y:2"]}]`)), "holds 2 images: x:1, y:2"},
 		"a huge list":            {tarOf(t, list(strings.Repeat(" ", maxDocument+1))), "more than"},
@@ -291,12 +291,12 @@ func TestArchivesThatAreRefused(t *testing.T) {
 	}
 	for _, p := range []string{path, filepath.Dir(path), filepath.Join(filepath.Dir(path), "nothing")} {
 		_, _, err := s.Pull(t.Context(), ArchivePrefix+p, nil)
-		wantError(t, err, dreamcore.CodeSetup, "is no archive of docker")
+		wantError(t, err, dreamcore.CodeSetup, "is not a readable docker archive")
 	}
 }
 
-// The index of an archive must point at the very bytes.
-func TestPartsOfAnArchiveAreFoundByTheirPlace(t *testing.T) {
+// The index of an archive must point exactly at the bytes of its files.
+func TestArchiveIndexHasExactOffsets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.tar")
 	long := strings.Repeat("l", 150) // has a header of its own
 	raw := tarOf(t, file("one", "1"), entry{tar.Header{Name: long, Typeflag: tar.TypeReg, Size: 1000, Format: tar.FormatPAX}, strings.Repeat("2", 1000)}, file("three", "333"))

@@ -15,17 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLockPause bounds the pause between two tries for the lock of pulls.
+// maxLockPause bounds the pause between two attempts to take the lock of pulls.
 const maxLockPause = 250 * time.Millisecond
 
-// errLocked says that another has a lock.
+// errLocked is the error for a lock that is held by another process or Store.
 var errLocked = errors.New("locked")
 
-// lock takes a lock, unix.F_RDLCK or unix.F_WRLCK, of the open file f: it
-// waits with unix.F_OFD_SETLKW, and is errLocked at once with
-// unix.F_OFD_SETLK. Like one of flock, such a lock belongs to the open file and
-// ends with it or with the process; unlike it, it can be asked for without
-// being taken.
+// lock takes a lock, unix.F_RDLCK or unix.F_WRLCK, on the open file f. With
+// unix.F_OFD_SETLKW it waits, with unix.F_OFD_SETLK it returns errLocked at once.
+// Like a lock of flock(2), it belongs to the open file and ends with it or with
+// the process; unlike such a lock, it can be queried without being taken, so
+// libraries for flock do not help here.
 func lock(f *os.File, kind int16, how int) error {
 	for {
 		err := unix.FcntlFlock(f.Fd(), how, &unix.Flock_t{Type: kind, Whence: io.SeekStart})
@@ -41,11 +41,11 @@ func lock(f *os.File, kind int16, how int) error {
 	}
 }
 
-// tryLockPulls takes the lock that one pull at a time has. errLocked: another
-// has it.
+// tryLockPulls takes the lock of pulls, which one pull at a time holds, or returns
+// errLocked.
 func (s *Store) tryLockPulls() (unlock func(), err error) {
-	// The file stays: two could have "the" lock otherwise, one on the removed
-	// file and one on its successor.
+	// The file is never removed: two pulls could hold the lock otherwise, one on
+	// the removed file and one on its successor.
 	f, err := s.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
 		return nil, diskError("open the lock of pulls", err)
@@ -71,12 +71,12 @@ func (s *Store) lockPulls(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// sweep removes what interrupted pulls and prunes have left. The caller has
-// the lock of pulls.
+// sweep removes the files of interrupted pulls and prunes. It must be called with
+// the lock of pulls held.
 func (s *Store) sweep() {
 	dirs, err := s.dirs()
 	if err != nil {
-		s.opts.Logger.Warn("look for what is left of interrupted pulls", "error", err)
+		s.opts.Logger.Warn("look for files of interrupted pulls", "error", err)
 		return
 	}
 	for _, dir := range dirs {
@@ -84,14 +84,13 @@ func (s *Store) sweep() {
 			continue
 		}
 		if err := s.root.RemoveAll(dir); err != nil {
-			s.opts.Logger.Warn("remove what is left of an interrupted pull", "directory", dir, "error", err)
+			s.opts.Logger.Warn("remove the files of an interrupted pull", "directory", dir, "error", err)
 		}
 	}
 }
 
-// lockShared opens the lock of an image and takes it with all others that use
-// the image. It waits for a prune that has begun: then the image is gone, which
-// is errNotHere.
+// lockShared takes the lock of an image, shared with all other uses. It waits for
+// a prune in progress, which removes the image: then the error is errNotHere.
 func (s *Store) lockShared(dir string) (*os.File, error) {
 	f, err := s.root.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -110,9 +109,8 @@ func (s *Store) lockShared(dir string) (*os.File, error) {
 	return nil, errors.Join(err, f.Close())
 }
 
-// lockExclusive takes the lock of an image that nobody uses. The file is nil
-// where somebody does, or the image is gone. An image without the file is
-// broken, and gets one.
+// lockExclusive takes the lock of an image that is not in use. The file is nil if
+// the image is in use or gone. If a broken image lacks the file, it is created.
 func (s *Store) lockExclusive(dir string) (*os.File, error) {
 	f, err := s.root.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, fileMode)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -134,8 +132,8 @@ func (s *Store) lockExclusive(dir string) (*os.File, error) {
 	return nil, errors.Join(err, closed)
 }
 
-// stillThere makes sure that the lock f is that of the image of that name now:
-// it may have been removed, and pulled again, since f was opened.
+// stillThere returns errNotHere unless f is the lock of the current image in dir:
+// the image may have been removed, and pulled again, since f was opened.
 func (s *Store) stillThere(dir string, f *os.File) error {
 	ours, err := f.Stat()
 	if err != nil {
@@ -148,24 +146,24 @@ func (s *Store) stillThere(dir string, f *os.File) error {
 	return err
 }
 
-// inUse tells whether somebody has the lock of an image.
+// inUse reports whether the lock of an image is held.
 func (s *Store) inUse(dir string) (bool, error) {
 	f, err := s.root.Open(filepath.Join(dir, lockFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
-		return false, diskError("look at the image", err)
+		return false, diskError("examine the image", err)
 	}
 	defer f.Close()
-	who := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &who); err != nil {
-		return false, diskError("look at the image", err)
+	holder := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &holder); err != nil {
+		return false, diskError("examine the image", err)
 	}
-	return who.Type != unix.F_UNLCK, nil
+	return holder.Type != unix.F_UNLCK, nil
 }
 
-// releaser returns what ends a use.
+// releaser returns the function that ends a use.
 func (s *Store) releaser(dir string, f *os.File) func() {
 	return sync.OnceFunc(func() {
 		s.touch(dir)
@@ -173,8 +171,7 @@ func (s *Store) releaser(dir string, f *os.File) func() {
 	})
 }
 
-// touch notes that an image was used. That it could not be noted is no reason
-// to stop the use.
+// touch notes that an image was used. A failure does not stop the use.
 func (s *Store) touch(dir string) {
 	now := time.Now()
 	if err := s.root.Chtimes(filepath.Join(dir, lockFile), now, now); err != nil {

@@ -7,29 +7,29 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Step is what a pull does with a layer.
+// Step is the current operation on a layer.
 type Step string
 
-// The steps of a pull. Layers of local images are only unpacked.
+// The steps of a pull. Layers of local images are not downloaded.
 const (
 	Downloading Step = "downloading"
 	Unpacking   Step = "unpacking"
 )
 
-// Progress says how far one layer is.
+// Progress is the progress of one layer.
 type Progress struct {
 	Step   Step
 	Layer  int    // from 1
 	Layers int    // of the image
-	Digest string // of the layer; "" where it is not known
-	Done   int64  // bytes of the layer as it is packed
+	Digest string // of the layer; "" if unknown
+	Done   int64  // bytes of the compressed layer
 	Total  int64
 }
 
-// reportEvery is how many bytes pass between two calls for one layer.
+// reportEvery is the number of bytes between two calls for one layer.
 const reportEvery = 256 << 10
 
-// reporter calls the operator's function, one call at a time.
+// reporter calls the caller's function, one call at a time.
 type reporter struct {
 	layers int
 	mu     sync.Mutex
@@ -40,7 +40,7 @@ func newReporter(call func(Progress), layers int) *reporter {
 	return &reporter{call: call, layers: layers}
 }
 
-// reader reports what is read of a layer from r.
+// reader returns a reader of a layer that reports its progress.
 func (r *reporter) reader(in io.Reader, step Step, layer int, d v1.Descriptor) io.Reader {
 	if r.call == nil {
 		return in

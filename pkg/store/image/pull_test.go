@@ -55,7 +55,7 @@ func TestPullUnpacksAnImageOfARegistry(t *testing.T) {
 	wantClean(t, s, 1)
 }
 
-func TestPullOfWhatIsHereDownloadsNothing(t *testing.T) {
+func TestPullOfAnExistingImageDownloadsNothing(t *testing.T) {
 	reg := newRegistry(t)
 	tagged, digested := reg.push(t, "game", "v1", simple(t, "1"))
 	s := newStore(t, Limits{})
@@ -68,7 +68,7 @@ func TestPullOfWhatIsHereDownloadsNothing(t *testing.T) {
 		t.Errorf("the first pull asked for %q", got)
 	}
 	age(t, s, first, time.Hour)
-	again, unpacked, err := s.Pull(t.Context(), tagged, func(Progress) { t.Error("there is nothing to report") })
+	again, unpacked, err := s.Pull(t.Context(), tagged, func(Progress) { t.Error("progress was reported without a download") })
 	if err != nil || unpacked || again.Digest != first.Digest {
 		t.Fatalf("%+v %v %v", again, unpacked, err)
 	}
@@ -78,7 +78,7 @@ func TestPullOfWhatIsHereDownloadsNothing(t *testing.T) {
 	if got := reg.asked(""); len(got) != 1 || !strings.Contains(got[0], "/manifests/v1") {
 		t.Errorf("the pull of a tag asked for %q", got)
 	}
-	// With the digest nothing is asked at all, even where it was never pulled so.
+	// A reference with the digest needs no request, even if it was never pulled.
 	reg.Close()
 	again, unpacked, err = s.Pull(t.Context(), digested, nil)
 	if err != nil || unpacked || len(again.References) != 2 {
@@ -93,7 +93,7 @@ func TestPullOfWhatIsHereDownloadsNothing(t *testing.T) {
 	wantClean(t, s, 1)
 }
 
-func TestATagIsLookedUpAtEveryPull(t *testing.T) {
+func TestTagIsResolvedAtEveryPull(t *testing.T) {
 	reg := newRegistry(t)
 	tagged, _ := reg.push(t, "game", "latest", simple(t, "1"))
 	s := newStore(t, Limits{})
@@ -105,7 +105,7 @@ func TestATagIsLookedUpAtEveryPull(t *testing.T) {
 	}
 	wantTree(t, use(t, s, second), "bin/", "bin/sh=2")
 	wantTree(t, use(t, s, first), "bin/", "bin/sh=1")
-	// The reference stands for the new one; without a tag it is the same.
+	// The reference stands for the new image, also without the tag.
 	found, err := s.Lookup(strings.TrimSuffix(tagged, ":latest"))
 	if err != nil || found.Digest != second.Digest {
 		t.Errorf("%+v, %v", found, err)
@@ -137,7 +137,7 @@ func TestLookupAndUseNeedNoNetwork(t *testing.T) {
 	}
 }
 
-func TestPullTakesThePartForThisMachine(t *testing.T) {
+func TestPullChoosesTheArchitecture(t *testing.T) {
 	reg := newRegistry(t)
 	other := "arm64"
 	if runtime.GOARCH == other {
@@ -173,7 +173,7 @@ func TestPullTakesThePartForThisMachine(t *testing.T) {
 		t.Errorf("got %s", img.Digest)
 	}
 	wantTree(t, use(t, s, img), "bin/", "bin/sh=mine")
-	// The digest of the index stands for the same image for ever.
+	// The digest of the index stands for the same image forever.
 	reg.asked("")
 	if again := pull(t, s, digested); again.Digest != img.Digest || len(reg.asked("")) != 0 {
 		t.Error("the digest of an index was looked up again")
@@ -195,7 +195,7 @@ func TestPullTakesThePartForThisMachine(t *testing.T) {
 	wantClean(t, s, 1)
 }
 
-func TestPullTakesCredentialsFromTheConfigurationOfDocker(t *testing.T) {
+func TestPullUsesDockerCredentials(t *testing.T) {
 	const user, password = "reader", "s3cret"
 	reg := newRegistry(t)
 	tagged, _ := reg.push(t, "private/game", "v1", simple(t, "1"))
@@ -239,7 +239,7 @@ func TestPullTakesCredentialsFromTheConfigurationOfDocker(t *testing.T) {
 	wantTree(t, use(t, s, pull(t, s, tagged)), "bin/", "bin/sh=1")
 }
 
-func TestPullsOfOneImageAtOnceUnpackItOnce(t *testing.T) {
+func TestConcurrentPullsUnpackOnce(t *testing.T) {
 	reg := newRegistry(t)
 	tagged, _ := reg.push(t, "game", "v1", simple(t, "1"))
 	dir := filepath.Join(t.TempDir(), "images")
@@ -266,13 +266,13 @@ func TestPullsOfOneImageAtOnceUnpackItOnce(t *testing.T) {
 	wantClean(t, storeAt(t, dir, Limits{}), 1)
 }
 
-func TestAPullThatIsInterruptedLeavesNothing(t *testing.T) {
+func TestInterruptedPullLeavesNoFiles(t *testing.T) {
 	reg := newRegistry(t)
 	tagged, _ := reg.push(t, "game", "v1", imageOf(t, layerOf(t, tarOf(t, file("a", "1"))), layerOf(t, tarOf(t, file("b", "2")))))
 	s := newStore(t, Limits{})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
-	enough := errors.New("the operator has had enough")
+	enough := errors.New("the operator cancelled it")
 	// The second layer begins and never ends.
 	reg.hook(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, "/blobs/") {
@@ -301,7 +301,7 @@ func TestAPullThatIsInterruptedLeavesNothing(t *testing.T) {
 	wantTree(t, use(t, s, pull(t, s, tagged)), "a=1", "b=2")
 }
 
-func TestWhatAKilledPullLeftNeverCountsAndIsRemoved(t *testing.T) {
+func TestResidueOfAKilledPullIsIgnoredAndRemoved(t *testing.T) {
 	reg := newRegistry(t)
 	tagged, _ := reg.push(t, "game", "v1", simple(t, "1"))
 	s := newStore(t, Limits{})
@@ -344,7 +344,7 @@ func TestWhatAKilledPullLeftNeverCountsAndIsRemoved(t *testing.T) {
 	wantClean(t, s, 2)
 }
 
-func TestPullTellsItsProgress(t *testing.T) {
+func TestPullReportsProgress(t *testing.T) {
 	reg := newRegistry(t)
 	l := static.NewLayer(tarOf(t, file("a", strings.Repeat("x", 5<<20))), types.OCIUncompressedLayer)
 	tagged, _ := reg.push(t, "game", "v1", imageOf(t, layerOf(t, tarOf(t, file("b", "1"))), l))
@@ -414,7 +414,7 @@ func TestReferences(t *testing.T) {
 		if r, err := parse(ref); err == nil {
 			t.Errorf("%q is read as %q", ref, r)
 		} else {
-			wantError(t, err, dreamcore.CodeInvalid, "no reference of an image")
+			wantError(t, err, dreamcore.CodeInvalid, "not an image reference")
 		}
 	}
 	for ref, want := range map[string]bool{"/x": true, "./x": true, "..": true, "x": false, "x/y": false, ".x": false, "": false, "docker-archive:/x": false} {
@@ -424,13 +424,13 @@ func TestReferences(t *testing.T) {
 	}
 	s := newStore(t, Limits{})
 	if _, _, err := s.Pull(t.Context(), digest, nil); err == nil {
-		t.Error("a digest alone was pulled from somewhere")
+		t.Error("a digest without a name was pulled")
 	} else {
 		wantError(t, err, dreamcore.CodeNotFound, "not on this machine")
 	}
 }
 
-// raw is an image of which every byte is said.
+// raw is an image with a given manifest.
 type raw struct {
 	v1.Image
 	manifest []byte
@@ -445,7 +445,7 @@ func (r raw) Digest() (v1.Hash, error) {
 }
 func (r raw) Size() (int64, error) { return int64(len(r.manifest)), nil }
 
-// edited changes the manifest of an image after it was made.
+// edited changes the manifest of an image.
 func edited(t *testing.T, img v1.Image, edit func(m map[string]any)) raw {
 	t.Helper()
 	b, err := img.RawManifest()
@@ -467,7 +467,7 @@ func layerField(m map[string]any, layer int, key string, value any) {
 	m["layers"].([]any)[layer].(map[string]any)[key] = value
 }
 
-func TestImagesThatAreRefusedBeforeAnythingIsDownloaded(t *testing.T) {
+func TestManifestsThatAreRefusedBeforeADownload(t *testing.T) {
 	good := simple(t, "1")
 	for name, c := range map[string]struct {
 		edit func(m map[string]any)
@@ -492,11 +492,11 @@ func TestImagesThatAreRefusedBeforeAnythingIsDownloaded(t *testing.T) {
 			m["layers"] = append(l, l[0])
 		}, "more than"},
 		"no layers":             {func(m map[string]any) { m["layers"] = []any{} }, "no layers"},
-		"a chart":               {func(m map[string]any) { m["config"].(map[string]any)["mediaType"] = "application/vnd.test.chart+json" }, "no image of a file system"},
+		"a chart":               {func(m map[string]any) { m["config"].(map[string]any)["mediaType"] = "application/vnd.test.chart+json" }, "not an image of a file system"},
 		"a large configuration": {func(m map[string]any) { m["config"].(map[string]any)["size"] = 5 << 20 }, "its configuration has"},
-		"an index as well":      {func(m map[string]any) { m["manifests"] = []any{} }, "an index too"},
+		"an index as well":      {func(m map[string]any) { m["manifests"] = []any{} }, "also an index"},
 		"an old format":         {func(m map[string]any) { m["schemaVersion"] = 1 }, "schema 1"},
-		"a bad digest":          {func(m map[string]any) { layerField(m, 0, "digest", "sha256:../../x") }, "no JSON of that kind"},
+		"a bad digest":          {func(m map[string]any) { layerField(m, 0, "digest", "sha256:../../x") }, "manifest is not valid"},
 		"no digest":             {func(m map[string]any) { delete(m["layers"].([]any)[0].(map[string]any), "digest") }, "no digest"},
 		"a manifest too large":  {func(m map[string]any) { m["annotations"] = map[string]string{"x": strings.Repeat("x", 5<<20)} }, "too long"},
 		"nothing of a manifest": {func(m map[string]any) { clear(m) }, "no configuration or no layers"},
@@ -523,7 +523,7 @@ func TestImagesThatAreRefusedBeforeAnythingIsDownloaded(t *testing.T) {
 	}
 }
 
-func TestAHostileLayerIsNamedAndLeavesNothing(t *testing.T) {
+func TestHostileLayerIsNamedAndLeavesNoFiles(t *testing.T) {
 	reg := newRegistry(t)
 	bad := layerOf(t, tarOf(t, file("good", "1"), file("../evil", "1")))
 	digest, err := bad.Digest()
@@ -536,11 +536,11 @@ func TestAHostileLayerIsNamedAndLeavesNothing(t *testing.T) {
 	wantError(t, err, dreamcore.CodeSetup, fmt.Sprintf(`layer 2 of 2 (sha256:%s): entry "../evil": its name leaves the image`, digest.Hex[:12]))
 	wantClean(t, s, 0)
 	if entries, err := os.ReadDir(filepath.Dir(s.dir)); err != nil || len(entries) != 1 {
-		t.Errorf("beside the store there is %v, %v", entries, err)
+		t.Errorf("alongside the store there is %v, %v", entries, err)
 	}
 }
 
-func TestAConfigurationThatDoesNotFitIsRefused(t *testing.T) {
+func TestMismatchedConfigurationIsRefused(t *testing.T) {
 	l := layerOf(t, tarOf(t, file("a", "1")))
 	img := imageOf(t, l)
 	for name, c := range map[string]struct {

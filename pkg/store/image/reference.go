@@ -12,11 +12,11 @@ import (
 
 // Prefixes of references to images on this machine.
 const (
-	LayoutPrefix  = "oci-layout:"     // and a directory, with @sha256:… where it holds several images
-	ArchivePrefix = "docker-archive:" // and a tar file that docker save wrote
+	LayoutPrefix  = "oci-layout:"     // followed by a directory, and @sha256:… if it holds several images
+	ArchivePrefix = "docker-archive:" // followed by a tar file of docker save
 )
 
-// maxReference bounds a reference: a path, and some.
+// maxReference bounds a reference: a path and its prefix.
 const maxReference = 5000
 
 type kind int
@@ -25,36 +25,32 @@ const (
 	kindRegistry kind = iota
 	kindLayout
 	kindArchive
-	kindDigest // an image that is here
+	kindDigest // an image in the store
 )
 
-// reference says which image is meant.
+// reference is a parsed reference of an image.
 type reference struct {
 	kind   kind
 	text   string         // canonical
 	name   name.Reference // of kindRegistry
 	path   string         // of a layout or an archive, absolute
-	digest string         // "sha256:…"; "" where none is given
+	digest string         // "sha256:…"; may be empty
 }
 
-// String is the reference as people write it.
+// String returns the reference in its short form.
 func (r reference) String() string { return familiar(r.text) }
-
-// fixed tells that the reference means the same image for ever.
-func (r reference) fixed() bool { return r.digest != "" }
 
 var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// IsDirectory tells whether ref is the path of a directory and not the
+// IsDirectory reports whether ref is the path of a directory and not the
 // reference of an image: it begins with "/", "./" or "../", or is "." or "..".
-// Directories are used as they are and not kept here.
+// Directories are used in place, without the store.
 func IsDirectory(ref string) bool {
 	return ref == "." || ref == ".." || strings.HasPrefix(ref, "/") || strings.HasPrefix(ref, "./") || strings.HasPrefix(ref, "../")
 }
 
-// Absolute returns ref with the path in it made absolute, so that it means the
-// same in every directory. The path of a directory is a ref here, too.
-// CodeInvalid: ref is none.
+// Absolute returns ref with its path, if it has one, made absolute. ref may be the
+// path of a directory. CodeInvalid: ref is not a reference.
 func Absolute(ref string) (string, error) {
 	if IsDirectory(ref) && len(ref) <= maxReference && !strings.ContainsRune(ref, 0) {
 		abs, err := filepath.Abs(ref)
@@ -73,8 +69,8 @@ func Absolute(ref string) (string, error) {
 	return ref, nil
 }
 
-// IsAbsolute tells whether ref means the same in every directory: where it has
-// a path, that is absolute.
+// IsAbsolute reports whether ref means the same in every working directory: it has
+// no path, or an absolute one.
 func IsAbsolute(ref string) bool {
 	for _, prefix := range []string{LayoutPrefix, ArchivePrefix} {
 		if path, ok := strings.CutPrefix(ref, prefix); ok {
@@ -84,10 +80,10 @@ func IsAbsolute(ref string) bool {
 	return !IsDirectory(ref) || filepath.IsAbs(ref)
 }
 
-// Pinned names the image that ref stands for by its digest too:
+// Pinned returns ref with the digest of img, for which it stands:
 // NAME:TAG@sha256:….
 func Pinned(ref string, img Image) string {
-	name, _, _ := strings.Cut(ref, "@sha256:") // that of an index, maybe
+	name, _, _ := strings.Cut(ref, "@sha256:") // possibly the digest of an index
 	if digestForm.MatchString(ref) {
 		return img.Digest
 	}
@@ -101,11 +97,11 @@ func parse(ref string) (reference, error) {
 	case len(ref) > maxReference:
 		return reference{}, badReference(ref[:64]+"…", "it is too long")
 	case strings.ContainsRune(ref, 0):
-		return reference{}, badReference(ref, "it has a NUL byte")
+		return reference{}, badReference(ref, "it contains a NUL byte")
 	case IsDirectory(ref):
 		return reference{}, &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Message: "no reference of an image: " + ref, Err: flaw("a directory is used as it is and is not pulled"),
-			Hint: "name it where sandboxes are started from it, with --image " + ref,
+			Code: dreamcore.CodeInvalid, Message: "not an image reference: " + ref, Err: flaw("a directory is used in place and not pulled"),
+			Hint: "start sandboxes from it with --image " + ref,
 		}
 	case digestForm.MatchString(ref):
 		return reference{kind: kindDigest, text: ref, digest: ref}, nil
@@ -127,7 +123,7 @@ func parse(ref string) (reference, error) {
 	if err != nil {
 		return reference{}, badReference(ref, err.Error())
 	}
-	// The name becomes part of an address.
+	// The name becomes part of a URL.
 	for element := range strings.SplitSeq(n.Context().RepositoryStr(), "/") {
 		if strings.Trim(element, ".") == "" {
 			return reference{}, badReference(ref, "an element of its name is empty or only dots")
@@ -136,7 +132,7 @@ func parse(ref string) (reference, error) {
 	r := reference{kind: kindRegistry, text: n.Name(), name: n}
 	if d, ok := n.(name.Digest); ok {
 		if !digestForm.MatchString(d.DigestStr()) {
-			return reference{}, badReference(ref, "its digest is none of SHA-256")
+			return reference{}, badReference(ref, "its digest is not SHA-256")
 		}
 		r.digest = d.DigestStr()
 	}
@@ -171,12 +167,12 @@ func local(k kind, prefix, path, digest string) (reference, error) {
 
 func badReference(ref, why string) error {
 	return &dreamcore.Error{
-		Code: dreamcore.CodeInvalid, Message: "no reference of an image: " + ref, Err: flaw(why),
-		Hint: "name an image of a registry (debian:12, HOST/NAME@sha256:…), " + LayoutPrefix + "DIR or " + ArchivePrefix + "FILE.tar",
+		Code: dreamcore.CodeInvalid, Message: "not an image reference: " + ref, Err: flaw(why),
+		Hint: "give an image of a registry (debian:12, HOST/NAME@sha256:…), " + LayoutPrefix + "DIR or " + ArchivePrefix + "FILE.tar",
 	}
 }
 
-// familiar leaves out what stands for itself in the name of an image.
+// familiar returns the short form of a reference, without the default registry.
 func familiar(text string) string {
 	short, ok := strings.CutPrefix(text, name.DefaultRegistry+"/")
 	if !ok {

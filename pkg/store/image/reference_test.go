@@ -9,7 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestReferencesForEveryDirectory(t *testing.T) {
+func TestAbsoluteAndPinnedReferences(t *testing.T) {
 	digest, other := "sha256:"+strings.Repeat("a", 64), "sha256:"+strings.Repeat("b", 64)
 	wd, err := os.Getwd()
 	if err != nil {

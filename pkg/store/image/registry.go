@@ -24,13 +24,13 @@ import (
 )
 
 const (
-	tries = 3 // of each request
-	ahead = 3 // layers that are downloaded at once
+	tries = 3 // attempts of each request
+	ahead = 3 // concurrent downloads of layers
 )
 
-// registry is an image that comes over the network. Its layers are downloaded
-// into files, a few at a time, while those below them are unpacked: a
-// connection that breaks costs one layer's download and nothing else.
+// registry is an image in a registry. Its layers are downloaded into files, a few
+// at a time, while lower layers are unpacked: a broken connection costs only the
+// download of one layer.
 type registry struct {
 	ref    name.Reference
 	puller *remote.Puller
@@ -42,13 +42,13 @@ type registry struct {
 	downloads []download
 }
 
-// download is one layer on its way. err may be read once done is closed.
+// download is the download of one layer. err may be read once done is closed.
 type download struct {
 	done chan struct{}
 	err  error
 }
 
-// errClosing ends downloads that nobody waits for any more.
+// errClosing ends downloads when the pull has ended.
 var errClosing = errors.New("the pull has ended")
 
 func (s *Store) openRegistry(r reference) (source, error) {
@@ -58,7 +58,8 @@ func (s *Store) openRegistry(r reference) (source, error) {
 		remote.WithAuthFromKeychain(keychain{s.opts.Credentials}),
 		remote.WithUserAgent("dreamcore"),
 		remote.WithJobs(ahead),
-		// We try again ourselves: its pauses do not end with the context.
+		// Requests are repeated by retry: the pauses of the library do not end with
+		// the context.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
 		remote.WithRetryStatusCodes(),
 	)
@@ -68,7 +69,7 @@ func (s *Store) openRegistry(r reference) (source, error) {
 	return &registry{ref: r.name, puller: p, client: c, opts: s.opts, pause: s.pause}, nil
 }
 
-// keychain says what to do when the operator's credentials cannot be read.
+// keychain adds a hint if the operator's credentials cannot be read.
 type keychain struct{ authn.Keychain }
 
 // Resolve implements authn.Keychain.
@@ -77,7 +78,7 @@ func (k keychain) Resolve(of authn.Resource) (authn.Authenticator, error) {
 	if err != nil {
 		err = &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "the credentials for " + of.RegistryStr() + " cannot be read", Err: err,
-			Hint: "mend the configuration of docker, config.json in ~/.docker or $DOCKER_CONFIG, or the helper that it names",
+			Hint: "repair the docker configuration, config.json in ~/.docker or $DOCKER_CONFIG, or the credential helper in it",
 		}
 	}
 	return a, err
@@ -88,18 +89,17 @@ func (r *registry) resolve(ctx context.Context) (manifest, error) {
 	if err != nil {
 		return manifest{}, err
 	}
-	return follow(ctx, doc, r.opts, func(ctx context.Context, d v1.Descriptor) (document, error) {
+	return follow(ctx, doc, r.opts, func(ctx context.Context, d v1.Descriptor) ([]byte, error) {
 		if err := asManifest(d); err != nil {
-			return document{}, err
+			return nil, err
 		}
 		return r.fetch(ctx, r.ref.Context().Digest(d.Digest.String()))
 	})
 }
 
-// fetch returns a document, which the client checks against a digest in ref.
-func (r *registry) fetch(ctx context.Context, ref name.Reference) (document, error) {
-	var doc document
-	err := r.retry(ctx, func() error {
+// fetch returns a document. The library checks it against a digest in ref.
+func (r *registry) fetch(ctx context.Context, ref name.Reference) (doc []byte, err error) {
+	err = r.retry(ctx, func() error {
 		d, err := r.puller.Get(ctx, ref)
 		if err != nil {
 			return err
@@ -107,14 +107,14 @@ func (r *registry) fetch(ctx context.Context, ref name.Reference) (document, err
 		if err := asManifest(d.Descriptor); err != nil {
 			return err
 		}
-		doc = document{d.Manifest}
+		doc = d.Manifest
 		return nil
 	})
 	if err != nil && strings.Contains(err.Error(), "does not match requested digest") {
-		err = flaw(err.Error()) // it has no type of its own
+		err = flaw(err.Error()) // the error has no type of its own
 	}
 	if err != nil {
-		return document{}, fmt.Errorf("get the manifest: %w", err)
+		return nil, fmt.Errorf("get the manifest: %w", err)
 	}
 	return doc, nil
 }
@@ -131,8 +131,8 @@ func (r *registry) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, er
 	return blobReader{rc}, nil
 }
 
-// blobReader tells the library's own complaints about a layer, which have no
-// type, from errors of the connection.
+// blobReader turns the library's own errors about a layer, which have no type, into
+// flaws; errors of the connection are wireErrors.
 type blobReader struct{ io.ReadCloser }
 
 func (b blobReader) Read(p []byte) (int, error) {
@@ -160,7 +160,7 @@ func (r *registry) open(ctx context.Context, m manifest, layer int) (io.ReadClos
 	if err != nil {
 		return nil, fmt.Errorf("open the downloaded layer: %w", err)
 	}
-	// Its space is free once it is closed.
+	// Its space is freed when it is closed.
 	if err := r.dir.Remove(strconv.Itoa(layer)); err != nil {
 		return nil, errors.Join(fmt.Errorf("remove the downloaded layer: %w", err), f.Close())
 	}
@@ -208,7 +208,7 @@ func (r *registry) prefetch(ctx context.Context, m manifest, dir *os.Root, repor
 	}
 }
 
-// download brings one layer into its file, all of it and checked.
+// download downloads one layer into its file and checks it.
 func (r *registry) download(ctx context.Context, m manifest, layer int, report *reporter) error {
 	err := r.retry(ctx, func() error {
 		rc, err := r.blob(ctx, m.layers[layer])
@@ -218,7 +218,7 @@ func (r *registry) download(ctx context.Context, m manifest, layer int, report *
 		defer rc.Close()
 		f, err := r.dir.OpenFile(strconv.Itoa(layer), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, fileMode)
 		if err != nil {
-			return fmt.Errorf("make a file for the download: %w", err)
+			return fmt.Errorf("create a file for the download: %w", err)
 		}
 		_, err = io.Copy(f, report.reader(verify(rc, m.layers[layer]), Downloading, layer, m.layers[layer]))
 		return errors.Join(err, f.Close())
@@ -229,7 +229,7 @@ func (r *registry) download(ctx context.Context, m manifest, layer int, report *
 	return nil
 }
 
-// retry does a request again where another try may well do better.
+// retry repeats a request after errors that may be temporary.
 func (r *registry) retry(ctx context.Context, do func() error) error {
 	pause := r.pause
 	for try := 1; ; try++ {
@@ -237,7 +237,7 @@ func (r *registry) retry(ctx context.Context, do func() error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err == nil || try == tries || !passing(err) {
+		if err == nil || try == tries || !isTemporary(err) {
 			return err
 		}
 		select {
@@ -249,9 +249,9 @@ func (r *registry) retry(ctx context.Context, do func() error) error {
 	}
 }
 
-// passing tells whether an error may pass by itself within seconds. Silence
-// is none: the limit for it is long already.
-func passing(err error) bool {
+// isTemporary reports whether another attempt within seconds may succeed. Silence
+// is not temporary: its limit is long already.
+func isTemporary(err error) bool {
 	if answer, ok := errors.AsType[*transport.Error](err); ok {
 		return answer.StatusCode >= http.StatusInternalServerError ||
 			answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout

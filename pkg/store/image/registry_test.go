@@ -15,7 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// answer is what a registry does to requests whose path has a part.
+// answer handles requests whose path contains part.
 func answer(part string, do http.HandlerFunc) func(w http.ResponseWriter, r *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, part) {
@@ -30,7 +30,7 @@ func status(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }
 
-func TestWhatRegistriesDoWrong(t *testing.T) {
+func TestFaultyRegistries(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	circle := func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, r.URL.Path+"x", http.StatusTemporaryRedirect)
@@ -94,7 +94,7 @@ func TestWhatRegistriesDoWrong(t *testing.T) {
 		{"endless configuration", "/blobs/", endless, dreamcore.CodeSetup, "too long"},
 		{"silent in the configuration", "/blobs/", silent, dreamcore.CodeUnreachable, "stopped answering"},
 		{"another configuration", "/blobs/", text("other"), dreamcore.CodeSetup, "sha256"},
-		{"no JSON", "/manifests/", text("<html>"), dreamcore.CodeSetup, "no JSON"},
+		{"no JSON", "/manifests/", text("<html>"), dreamcore.CodeSetup, "is not valid"},
 		{"other bytes", "LAYER", text("other"), dreamcore.CodeSetup, "sha256"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestWhatRegistriesDoWrong(t *testing.T) {
 	}
 }
 
-func TestADigestIsHeldAgainstWhatComes(t *testing.T) {
+func TestManifestIsCheckedAgainstItsDigest(t *testing.T) {
 	reg := newRegistry(t)
 	_, digested := reg.push(t, "game", "v1", simple(t, "1"))
 	other, err := simple(t, "2").RawManifest()
@@ -132,7 +132,7 @@ func TestADigestIsHeldAgainstWhatComes(t *testing.T) {
 	wantClean(t, s, 0)
 }
 
-func TestAPassingFaultIsTriedAgain(t *testing.T) {
+func TestTemporaryFaultIsRetried(t *testing.T) {
 	for name, do := range map[string]http.HandlerFunc{
 		"unavailable": status(503),
 		"slow down":   status(429),
@@ -162,7 +162,7 @@ func TestAPassingFaultIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestWaitingForARegistryEndsWithTheContext(t *testing.T) {
+func TestRequestsEndWithTheContext(t *testing.T) {
 	for _, path := range []string{"/v2/", "/manifests/", "/blobs/"} {
 		t.Run(path, func(t *testing.T) {
 			reg := newRegistry(t)
@@ -197,7 +197,7 @@ func TestWaitingForARegistryEndsWithTheContext(t *testing.T) {
 	}
 }
 
-func TestASlowReaderIsNotTheRegistrysSilence(t *testing.T) {
+func TestSlowReaderIsNotASilentRegistry(t *testing.T) {
 	const size = 4 << 20 // more than any buffer on the way
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, size)) }))
 	defer server.Close()
@@ -217,11 +217,11 @@ func TestASlowReaderIsNotTheRegistrysSilence(t *testing.T) {
 		if _, err := io.ReadFull(resp.Body, make([]byte, n)); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(3 * limit / 2) // longer than the registry may be silent
+		<-time.After(3 * limit / 2) // longer than the limit of silence
 	}
 }
 
-func TestLayersMayLieOnAnotherServer(t *testing.T) {
+func TestLayersOnAnotherServer(t *testing.T) {
 	reg := newRegistry(t)
 	tagged, _ := reg.push(t, "game", "v1", simple(t, "1"))
 	var leaked atomic.Bool

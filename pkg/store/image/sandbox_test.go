@@ -35,7 +35,7 @@ import (
 
 // A small image of this machine's shell is pulled from a registry, and a real
 // sandbox starts from it.
-func TestASandboxStartsFromAPulledImage(t *testing.T) {
+func TestSandboxStartsFromAPulledImage(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	exe := sandboxtest.Binary(t)
 	ref := pushShell(t)
@@ -99,12 +99,12 @@ exec /bin/later -c 'echo later'`
 	}
 	removed, err := images.Prune(ctx, image.PruneOptions{All: true})
 	if err != nil || len(removed) != 0 {
-		t.Errorf("the image was pruned under the sandbox: %+v, %v", removed, err)
+		t.Errorf("an image in use was pruned: %+v, %v", removed, err)
 	}
 }
 
-// pushShell makes an image of /bin/sh with its libraries, in two layers, and
-// puts it into a registry of this process.
+// pushShell pushes an image of /bin/sh with its libraries, in two layers, to a
+// registry in this process.
 func pushShell(t *testing.T) string {
 	t.Helper()
 	shell, err := filepath.EvalSymlinks("/bin/sh")
@@ -129,7 +129,7 @@ func pushShell(t *testing.T) string {
 		lower = append(lower, tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755})
 		bodies[name] = readFile(t, lib)
 	}
-	// The second goes through the link that the first has made.
+	// The second layer goes through a link of the first one.
 	upper := []tar.Header{
 		{Name: "bin/later", Typeflag: tar.TypeReg, Mode: 0o755},
 		{Name: "etc/.wh.hidden", Typeflag: tar.TypeReg},
@@ -192,8 +192,7 @@ func layer(t *testing.T, headers []tar.Header, bodies map[string][]byte) v1.Laye
 	return l
 }
 
-// libraries returns what the dynamic loader would load for a program, with the
-// loader itself.
+// libraries returns the shared libraries of a program, with the dynamic loader.
 func libraries(t *testing.T, program string) []string {
 	t.Helper()
 	out, err := exec.Command("ldd", program).CombinedOutput()

@@ -14,32 +14,31 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// source gives one image. It is for one goroutine; Close must be called, also
-// after errors.
+// source reads one image. It must not be used concurrently; Close must be called,
+// also after errors.
 type source interface {
-	// resolve finds the manifest of the image, for the store's architecture.
+	// resolve returns the manifest of the image for the store's architecture.
 	resolve(ctx context.Context) (manifest, error)
-	// prefetch may begin to bring layers of m into files in dir, for open. The
-	// caller must call stop, which waits until that has ended.
+	// prefetch may start to download layers of m into files in dir, for open.
+	// The caller must call stop, which waits until the downloads have ended.
 	prefetch(ctx context.Context, m manifest, dir *os.Root, report *reporter) (stop func())
-	// open returns the bytes of the layer with that index, or of the
-	// configuration for configLayer. Nobody has checked them. The caller must
-	// Close the reader.
+	// open returns the bytes of a layer by its index, or of the configuration for
+	// configLayer. They may not be checked yet. The caller must Close the reader.
 	open(ctx context.Context, m manifest, layer int) (io.ReadCloser, error)
 	Close() error
 }
 
-// configLayer is the index that stands for the configuration.
+// configLayer is the index of the configuration.
 const configLayer = -1
 
-// manifest is what an image is made of.
+// manifest lists the parts of an image.
 type manifest struct {
-	digest string // names the image: "sha256:…"
+	digest string // of the image: "sha256:…"
 	config v1.Descriptor
-	layers []v1.Descriptor // the lowest first; a zero digest is not known
+	layers []v1.Descriptor // the lowest first; a zero digest is unknown
 }
 
-// descriptor returns that of a layer, or of the configuration.
+// descriptor returns the descriptor of a layer, or of the configuration.
 func (m manifest) descriptor(layer int) v1.Descriptor {
 	if layer == configLayer {
 		return m.config
@@ -47,7 +46,7 @@ func (m manifest) descriptor(layer int) v1.Descriptor {
 	return m.layers[layer]
 }
 
-// where names a layer to a person.
+// where returns the name of a layer in messages.
 func (m manifest) where(layer int) string {
 	d := m.descriptor(layer).Digest
 	if layer == configLayer {
@@ -70,18 +69,8 @@ func (s *Store) source(ctx context.Context, r reference) (source, error) {
 	return s.openRegistry(r)
 }
 
-// document is a manifest or an index of manifests, at most maxDocument bytes.
-type document struct {
-	raw []byte
-}
-
-func (d document) digest() string {
-	sum := sha256.Sum256(d.raw)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
-
-// content is both kinds of documents: which one it is, is said by what it
-// holds, never by a name that somebody gave it.
+// content is a manifest or an index of manifests. Its fields decide which one it
+// is, never its media type.
 type content struct {
 	SchemaVersion int             `json:"schemaVersion"`
 	Config        *v1.Descriptor  `json:"config"`
@@ -92,21 +81,22 @@ type content struct {
 // maxNesting bounds indexes in indexes.
 const maxNesting = 3
 
-// follow goes from a document down to the manifest for an architecture. get
-// returns the document of a descriptor, checked against its digest.
-func follow(ctx context.Context, doc document, o Options, get func(context.Context, v1.Descriptor) (document, error)) (manifest, error) {
+// follow goes from a document, a manifest or an index, down to the manifest for an
+// architecture. get returns the document of a descriptor, at most maxDocument
+// bytes, checked against its digest.
+func follow(ctx context.Context, doc []byte, o Options, get func(context.Context, v1.Descriptor) ([]byte, error)) (manifest, error) {
 	for range maxNesting {
 		var c content
-		if err := json.Unmarshal(doc.raw, &c); err != nil {
-			return manifest{}, flawf("its manifest is no JSON of that kind: %v", err)
+		if err := json.Unmarshal(doc, &c); err != nil {
+			return manifest{}, flawf("its manifest is not valid: %v", err)
 		}
 		if c.SchemaVersion == 1 {
-			return manifest{}, flaw("it has the format of 2014 (schema 1), which nobody can check")
+			return manifest{}, errSchema1
 		}
-		// One that is both could be read as one by us and as the other by
-		// whoever looked it over before.
+		// A document that is both could be read as one here and as the other by
+		// the program that inspected it.
 		if c.Manifests != nil && (c.Layers != nil || c.Config != nil) {
-			return manifest{}, flaw("its manifest is an index too")
+			return manifest{}, flaw("its manifest is also an index")
 		}
 		if c.Manifests == nil {
 			return readManifest(doc, c, o.Limits)
@@ -122,14 +112,14 @@ func follow(ctx context.Context, doc document, o Options, get func(context.Conte
 	return manifest{}, flaw("its indexes are nested too deeply")
 }
 
-// readManifest refuses what cannot be unpacked before anything of it is
+// readManifest refuses images that cannot be unpacked, before any part of them is
 // downloaded.
-func readManifest(doc document, c content, limits Limits) (manifest, error) {
+func readManifest(doc []byte, c content, limits Limits) (manifest, error) {
 	if c.Config == nil || len(c.Layers) == 0 {
 		return manifest{}, flaw("its manifest has no configuration or no layers")
 	}
 	if !c.Config.MediaType.IsConfig() {
-		return manifest{}, flawf("it is no image of a file system, but %q", shorten(string(c.Config.MediaType)))
+		return manifest{}, flawf("it is not an image of a file system, but %q", shorten(string(c.Config.MediaType)))
 	}
 	if c.Config.Size < 0 || c.Config.Size > maxDocument {
 		return manifest{}, excess(fmt.Sprintf("its configuration has %d bytes, %d are allowed", c.Config.Size, maxDocument))
@@ -137,7 +127,8 @@ func readManifest(doc document, c content, limits Limits) (manifest, error) {
 	if len(c.Layers) > limits.Layers {
 		return manifest{}, excess(fmt.Sprintf("it has %d layers, %d are allowed", len(c.Layers), limits.Layers))
 	}
-	m := manifest{digest: doc.digest(), config: *c.Config, layers: c.Layers}
+	sum := sha256.Sum256(doc)
+	m := manifest{digest: "sha256:" + hex.EncodeToString(sum[:]), config: *c.Config, layers: c.Layers}
 	if m.config.Digest.Hex == "" {
 		return manifest{}, flaw("its configuration has no digest")
 	}
@@ -160,15 +151,15 @@ func readManifest(doc document, c content, limits Limits) (manifest, error) {
 func checkLayerType(l v1.Descriptor) error {
 	switch {
 	case !l.MediaType.IsLayer():
-		return flawf("its kind %q is not known", shorten(string(l.MediaType)))
+		return flawf("its media type %q is not known", shorten(string(l.MediaType)))
 	case !l.MediaType.IsDistributable(), len(l.URLs) > 0:
-		return flaw("it lies somewhere else on the network and must not be passed on (a foreign layer)")
+		return flaw("it is stored on another server (a foreign layer)")
 	}
 	return nil
 }
 
-// choose picks the manifest for Linux on an architecture, the first where
-// there are several, as everybody does.
+// choose returns the manifest for Linux on an architecture, the first one if there
+// are several, as other tools do.
 func choose(manifests []v1.Descriptor, arch string) (v1.Descriptor, error) {
 	var offered []string
 	var plain []v1.Descriptor
@@ -183,12 +174,12 @@ func choose(manifests []v1.Descriptor, arch string) (v1.Descriptor, error) {
 		if runsOn(*d.Platform, arch) {
 			return d, nil
 		}
-		if d.Platform.OS != "unknown" { // notes about the build
+		if d.Platform.OS != "unknown" { // attestations of the build
 			offered = append(offered, shorten(d.Platform.String()))
 		}
 	}
 	if len(plain) == 1 {
-		return plain[0], nil // its configuration will say what it is for
+		return plain[0], nil // its configuration has the platform
 	}
 	const most = 20
 	if len(offered) > most {
@@ -197,8 +188,8 @@ func choose(manifests []v1.Descriptor, arch string) (v1.Descriptor, error) {
 	return v1.Descriptor{}, flawf("it has nothing for linux/%s; it is for: %s", arch, strings.Join(offered, ", "))
 }
 
-// runsOn tells whether an image for p runs on this kind of machine. Variants
-// beyond the least that every machine of the kind has are not chosen.
+// runsOn reports whether an image for p runs on every machine of an architecture.
+// Variants that only newer machines support are not chosen.
 func runsOn(p v1.Platform, arch string) bool {
 	if p.OS != "linux" || p.Architecture != arch {
 		return false
@@ -212,8 +203,7 @@ func runsOn(p v1.Platform, arch string) bool {
 	return false
 }
 
-// readConfig returns the digests of the unpacked layers, which the
-// configuration lists.
+// readConfig returns the digests of the uncompressed layers from the configuration.
 func readConfig(ctx context.Context, src source, m manifest, arch string) ([]v1.Hash, error) {
 	r, err := src.open(ctx, m, configLayer)
 	if err != nil {
@@ -236,7 +226,7 @@ func parseConfig(raw []byte, arch string, layers int) ([]v1.Hash, error) {
 		} `json:"rootfs"`
 	}
 	if err := json.Unmarshal(raw, &c); err != nil {
-		return nil, flawf("its configuration is no JSON of that kind: %v", err)
+		return nil, flawf("its configuration is not valid: %v", err)
 	}
 	if c.OS != "" && c.OS != "linux" || c.Architecture != "" && c.Architecture != arch {
 		return nil, flawf("it is for %s/%s, this machine needs linux/%s", shorten(c.OS), shorten(c.Architecture), arch)
@@ -252,13 +242,16 @@ func parseConfig(raw []byte, arch string, layers int) ([]v1.Hash, error) {
 	return c.RootFS.DiffIDs, nil
 }
 
-// asManifest are the kinds of documents that a descriptor may name.
+// errSchema1 refuses a format that has no digests to check.
+const errSchema1 = flaw("it has the format of 2014 (schema 1), which cannot be verified")
+
+// asManifest returns an error if d cannot be read as a manifest or an index.
 func asManifest(d v1.Descriptor) error {
 	if d.Size < 0 || d.Size > maxDocument {
 		return excess(fmt.Sprintf("a manifest has %d bytes, %d are allowed", d.Size, maxDocument))
 	}
 	if d.MediaType == types.DockerManifestSchema1 || d.MediaType == types.DockerManifestSchema1Signed {
-		return flaw("it has the format of 2014 (schema 1), which nobody can check")
+		return errSchema1
 	}
 	return nil
 }

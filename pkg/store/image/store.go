@@ -20,10 +20,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// dirName is the name of the directory of an image.
+// dirName returns the name of the directory of an image.
 func dirName(digest string) string { return strings.Replace(digest, ":", "-", 1) }
 
-// digestOf is the digest of the image in a directory, "" where it is none.
+// digestOf returns the digest of the image in a directory, or "" if the directory
+// does not hold an image.
 func digestOf(dir string) string {
 	digest := strings.Replace(dir, "-", ":", 1)
 	if !digestForm.MatchString(digest) {
@@ -32,9 +33,9 @@ func digestOf(dir string) string {
 	return digest
 }
 
-// Lookup returns the image that ref stands for here, without any network: the
-// one that was pulled last for it, or the one of that digest. CodeInvalid: ref
-// is none. CodeNotFound: the image is not here.
+// Lookup returns the image that ref stands for, without using the network: the
+// one of its last pull, or the one with that digest. CodeInvalid: ref is not a
+// reference. CodeNotFound: the image is not here.
 func (s *Store) Lookup(ref string) (Image, error) {
 	r, err := parse(ref)
 	if err != nil {
@@ -49,32 +50,29 @@ func (s *Store) Lookup(ref string) (Image, error) {
 }
 
 func (s *Store) lookup(r reference) (Image, error) {
-	// A digest may be that of an index, which stands for another image.
-	digest, err := s.readRef(r.text)
-	if err == nil {
-		var img Image
-		if img, err = s.image(digest); err == nil {
-			return img, nil
-		}
-	}
-	if errors.Is(err, errNotHere) && r.digest != "" {
-		var img Image
-		if img, err = s.image(r.digest); err == nil {
-			return img, nil
-		}
-	}
-	if !errors.Is(err, errNotHere) {
+	// The digest in a reference may be that of an index, which stands for another
+	// image.
+	saved, err := s.readRef(r.text)
+	if err != nil && !errors.Is(err, errNotHere) {
 		return Image{}, err
+	}
+	for _, digest := range []string{saved, r.digest} {
+		if digest == "" {
+			continue
+		}
+		if img, err := s.image(digest); !errors.Is(err, errNotHere) {
+			return img, err
+		}
 	}
 	hint := "run: dreamcore image pull " + r.String()
 	if r.kind == kindDigest {
-		hint = "images that are here: dreamcore image list"
+		hint = "list the images that are here: dreamcore image list"
 	}
-	return Image{}, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "the image " + r.String() + " is not on this machine", Hint: hint, Err: errNotHere}
+	return Image{}, notHere(r.String(), hint)
 }
 
-// image reads what there is to know of one image, except its references.
-// errNotHere: there is none that is whole.
+// image returns one image without its references. errNotHere: there is no
+// complete image.
 func (s *Store) image(digest string) (Image, error) {
 	dir := dirName(digest)
 	raw, err := s.read(filepath.Join(dir, noteFile))
@@ -90,7 +88,7 @@ func (s *Store) image(digest string) (Image, error) {
 		return Image{}, errNotHere
 	}
 	if err != nil {
-		return Image{}, diskError("look at the image", err)
+		return Image{}, diskError("examine the image", err)
 	}
 	inUse, err := s.inUse(dir)
 	if err != nil {
@@ -102,7 +100,8 @@ func (s *Store) image(digest string) (Image, error) {
 	}, nil
 }
 
-// read reads one of our own small files. errNotHere: there is none.
+// read returns the content of a small file of the store. errNotHere: the file
+// does not exist.
 func (s *Store) read(name string) ([]byte, error) {
 	f, err := s.root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -119,7 +118,7 @@ func (s *Store) read(name string) ([]byte, error) {
 	return raw, nil
 }
 
-// List returns the images that are here, the one used last first.
+// List returns the images that are here, the last used first.
 func (s *Store) List() ([]Image, error) {
 	refs, err := s.references()
 	if err != nil {
@@ -137,7 +136,7 @@ func (s *Store) List() ([]Image, error) {
 		}
 		img, err := s.image(digest)
 		if errors.Is(err, errNotHere) {
-			continue // removed meanwhile, or broken: Prune removes those
+			continue // removed meanwhile, or broken: Prune removes it
 		}
 		if err != nil {
 			return nil, err
@@ -160,7 +159,7 @@ func (s *Store) dirs() ([]string, error) {
 	return names, nil
 }
 
-// savedRef is a file in refs.
+// savedRef is the content of a file in refs.
 type savedRef struct {
 	Reference string `json:"reference"`
 	Digest    string `json:"digest"`
@@ -194,11 +193,12 @@ func (s *Store) writeRef(text, digest string) error {
 	return nil
 }
 
-// readRef returns the digest that a reference stands for. errNotHere: none.
+// readRef returns the digest that a reference stands for. errNotHere: it was
+// never pulled.
 func (s *Store) readRef(text string) (string, error) {
 	ref, err := s.readRefFile(refFile(text))
 	if err == nil && ref.Reference != text {
-		err = errNotHere
+		return "", errNotHere
 	}
 	return ref.Digest, err
 }
@@ -215,7 +215,7 @@ func (s *Store) readRefFile(name string) (savedRef, error) {
 	return ref, nil
 }
 
-// references returns the references of each digest, as people write them.
+// references returns the references of each digest, in their short form.
 func (s *Store) references() (map[string][]string, error) {
 	refs := map[string][]string{}
 	err := s.eachRef(func(_ string, r savedRef) error {
@@ -257,12 +257,12 @@ func (s *Store) eachRef(do func(file string, r savedRef) error) error {
 	return nil
 }
 
-// Use returns the root file system of img, and keeps it from being pruned, by
-// this and every other process, until release is called or the process ends.
-// Release may be called more than once. CodeNotFound: the image is gone.
+// Use returns the root file system of img, and protects it from Prune, in this
+// and every other process, until release is called or the process ends. release
+// may be called more than once. CodeNotFound: the image was removed.
 func (s *Store) Use(img Image) (path string, release func(), err error) {
 	if !digestForm.MatchString(img.Digest) {
-		return "", nil, badReference(img.Digest, "it is no digest")
+		return "", nil, badReference(img.Digest, "it is not a digest")
 	}
 	dir := dirName(img.Digest)
 	f, err := s.lockShared(dir)
@@ -276,34 +276,35 @@ func (s *Store) Use(img Image) (path string, release func(), err error) {
 }
 
 func gone(digest string) error {
-	return &dreamcore.Error{
-		Code: dreamcore.CodeNotFound, Message: "the image " + digest + " is not on this machine", Err: errNotHere,
-		Hint: "pull it again: dreamcore image pull REFERENCE",
-	}
+	return notHere(digest, "pull it again: dreamcore image pull REFERENCE")
 }
 
-// PruneOptions says which images go: those that were not used for so long, or
-// all. Images in use stay.
+func notHere(name, hint string) error {
+	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "the image " + name + " is not on this machine", Hint: hint, Err: errNotHere}
+}
+
+// PruneOptions selects the images that are removed: those that were not used for
+// some time, or all. Images in use stay.
 type PruneOptions struct {
 	UnusedFor time.Duration
 	All       bool
 }
 
-// Removed is an image that is gone.
+// Removed is an image that was removed.
 type Removed struct {
 	Digest     string
 	References []string
 	Size       int64 // bytes in its files
 }
 
-// Prune removes images and the references that stand for nothing then. After
-// an error, or when ctx ends, it returns what was removed until then.
-// CodeInvalid: the options say nothing.
+// Prune removes images, and the references that stood for them. After an error,
+// or when ctx ends, it returns the images removed so far. CodeInvalid: the options
+// select nothing.
 func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Removed, error) {
 	if !o.All && o.UnusedFor <= 0 {
 		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Message: "which images to remove was not said",
-			Hint: "name a time, such as --unused-for 720h, or --all",
+			Code: dreamcore.CodeInvalid, Message: "no images were selected",
+			Hint: "give a time, such as --unused-for 720h, or --all",
 		}
 	}
 	refs, err := s.references()
@@ -334,7 +335,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Removed, error) {
 	return removed, s.pruneRefs()
 }
 
-// prune removes one image unless it is in use or was used lately.
+// prune removes one image unless it is in use or was used recently.
 func (s *Store) prune(dir, digest string, o PruneOptions) (size int64, gone bool, err error) {
 	f, err := s.lockExclusive(dir)
 	if f == nil || err != nil {
@@ -348,16 +349,13 @@ func (s *Store) prune(dir, digest string, o PruneOptions) (size int64, gone bool
 	if !o.All && time.Since(fi.ModTime()) < o.UnusedFor {
 		return 0, false, nil
 	}
-	if raw, err := s.read(filepath.Join(dir, noteFile)); err == nil {
-		var n note
-		if json.Unmarshal(raw, &n) == nil && n.Digest == digest {
-			size = n.Size
-		}
+	if img, err := s.image(digest); err == nil {
+		size = img.Size
 	}
 	return size, true, s.discard(dir)
 }
 
-// discard removes a directory in one step, as everybody else sees it.
+// discard removes a directory. For other processes it disappears in one step.
 func (s *Store) discard(dir string) error {
 	gone := goneStart + rand.Text()
 	if err := s.root.Rename(dir, gone); err != nil {
@@ -366,12 +364,18 @@ func (s *Store) discard(dir string) error {
 	return s.root.RemoveAll(gone)
 }
 
-// tempAge is when a file that should have been renamed at once is a leftover.
+// tempAge is the age of a temporary file that its writer did not rename.
 const tempAge = time.Hour
 
-// pruneRefs removes references to images that are gone, and what writers that
-// were interrupted have left.
+// pruneRefs removes references to images that are gone, and the temporary files
+// of interrupted writers.
 func (s *Store) pruneRefs() error {
+	remove := func(file string) error {
+		if err := s.root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return diskError("remove "+file, err)
+		}
+		return nil
+	}
 	entries, err := fs.ReadDir(s.root.FS(), refsDir)
 	if err != nil {
 		return diskError("list the references", err)
@@ -381,8 +385,8 @@ func (s *Store) pruneRefs() error {
 		if err != nil || !strings.HasPrefix(e.Name(), ".") || time.Since(fi.ModTime()) < tempAge {
 			continue
 		}
-		if err := s.root.Remove(filepath.Join(refsDir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return diskError("remove a leftover", err)
+		if err := remove(filepath.Join(refsDir, e.Name())); err != nil {
+			return err
 		}
 	}
 	return s.eachRef(func(file string, r savedRef) error {
@@ -390,9 +394,6 @@ func (s *Store) pruneRefs() error {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := s.root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return diskError("remove a reference", err)
-		}
-		return nil
+		return remove(file)
 	})
 }

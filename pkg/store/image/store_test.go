@@ -15,7 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// TestMain's process becomes one that uses an image when this is set.
+// If this variable is set, TestMain becomes a process that uses an image.
 const useEnv = "DREAMCORE_TEST_IMAGE_USE"
 
 // useForParent uses an image until standard input ends.
@@ -53,7 +53,7 @@ func age(t *testing.T, s *Store, img Image, d time.Duration) {
 	}
 }
 
-func TestListTellsWhatIsHere(t *testing.T) {
+func TestList(t *testing.T) {
 	s, reg, one, two := stored(t)
 	more, _ := reg.push(t, "more", "v1", simple(t, "1"))
 	pull(t, s, more)
@@ -72,7 +72,7 @@ func TestListTellsWhatIsHere(t *testing.T) {
 	}
 }
 
-func TestPruneRemovesWhatIsNotUsed(t *testing.T) {
+func TestPruneRemovesUnusedImages(t *testing.T) {
 	s, _, one, two := stored(t)
 	age(t, s, one, 48*time.Hour)
 	removed, err := s.Prune(t.Context(), PruneOptions{UnusedFor: 24 * time.Hour})
@@ -91,11 +91,11 @@ func TestPruneRemovesWhatIsNotUsed(t *testing.T) {
 		t.Fatalf("%+v, %v", removed, err)
 	}
 	wantClean(t, s, 0)
-	// What is gone can be pulled again.
+	// A removed image can be pulled again.
 	pull(t, s, one.References[0])
 	wantClean(t, s, 1)
 	_, err = s.Prune(t.Context(), PruneOptions{})
-	wantError(t, err, dreamcore.CodeInvalid, "was not said")
+	wantError(t, err, dreamcore.CodeInvalid, "no images were selected")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Prune(ctx, PruneOptions{All: true}); !errors.Is(err, context.Canceled) {
@@ -104,7 +104,7 @@ func TestPruneRemovesWhatIsNotUsed(t *testing.T) {
 	wantClean(t, s, 1)
 }
 
-func TestAnImageInUseIsNotPruned(t *testing.T) {
+func TestImageInUseIsNotPruned(t *testing.T) {
 	s, _, one, two := stored(t)
 	for _, img := range []Image{one, two} {
 		age(t, s, img, time.Hour)
@@ -141,7 +141,7 @@ func TestAnImageInUseIsNotPruned(t *testing.T) {
 	}
 }
 
-func TestUseByAnotherProcessHoldsUntilItIsKilled(t *testing.T) {
+func TestUseByAnotherProcessEndsWithIt(t *testing.T) {
 	s, _, one, _ := stored(t)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), useEnv+"="+s.dir+"|"+one.Digest)
@@ -179,7 +179,7 @@ func TestUseByAnotherProcessHoldsUntilItIsKilled(t *testing.T) {
 	wantClean(t, s, 0)
 }
 
-func TestALockOfARemovedImageIsNone(t *testing.T) {
+func TestLockOfARemovedImageIsInvalid(t *testing.T) {
 	s, _, one, _ := stored(t)
 	f, err := s.root.OpenFile(filepath.Join(dirName(one.Digest), lockFile), os.O_RDWR, 0)
 	if err != nil {
@@ -191,11 +191,11 @@ func TestALockOfARemovedImageIsNone(t *testing.T) {
 	}
 	pull(t, s, one.References[0])
 	if err := s.stillThere(dirName(one.Digest), f); !errors.Is(err, errNotHere) {
-		t.Errorf("the lock of the image before passes for that of its successor: %v", err)
+		t.Errorf("the lock of the removed image is taken for the lock of the new one: %v", err)
 	}
 }
 
-func TestAUseThatWaitsForAPruneFindsNothing(t *testing.T) {
+func TestUseDuringAPruneFindsNoImage(t *testing.T) {
 	s, _, one, _ := stored(t)
 	dir := dirName(one.Digest)
 	f, err := s.lockExclusive(dir)
@@ -210,7 +210,7 @@ func TestAUseThatWaitsForAPruneFindsNothing(t *testing.T) {
 	select {
 	case err := <-failed:
 		t.Fatalf("it did not wait: %v", err)
-	case <-time.After(50 * time.Millisecond): // by now it most likely waits; if not, it finds nothing at once
+	case <-time.After(50 * time.Millisecond): // it most likely waits by now; if not, it finds no image at once
 	}
 	if err := errors.Join(s.discard(dir), f.Close()); err != nil {
 		t.Fatal(err)
@@ -218,7 +218,7 @@ func TestAUseThatWaitsForAPruneFindsNothing(t *testing.T) {
 	wantError(t, <-failed, dreamcore.CodeNotFound, "not on this machine")
 }
 
-func TestABrokenImageDoesNotCount(t *testing.T) {
+func TestBrokenImageIsIgnored(t *testing.T) {
 	for name, broken := range map[string]func(dir string) error{
 		"no note":     func(dir string) error { return os.Remove(filepath.Join(dir, noteFile)) },
 		"no lock":     func(dir string) error { return os.Remove(filepath.Join(dir, lockFile)) },
@@ -257,7 +257,7 @@ func TestABrokenImageDoesNotCount(t *testing.T) {
 	}
 }
 
-func TestReferencesThatAreNoneAreIgnored(t *testing.T) {
+func TestInvalidReferenceFilesAreIgnored(t *testing.T) {
 	s, _, one, _ := stored(t)
 	ref := one.References[0]
 	r, err := parse(ref)
@@ -274,7 +274,7 @@ func TestReferencesThatAreNoneAreIgnored(t *testing.T) {
 	if got := pull(t, s, ref); got.Digest != one.Digest || len(got.References) != 1 {
 		t.Errorf("%+v", got)
 	}
-	// Writers that were interrupted leave files that go after a while.
+	// Temporary files of interrupted writers are removed after a while.
 	for name, d := range map[string]time.Duration{".old": 2 * tempAge, ".new": 0} {
 		file := filepath.Join(refsDir, name)
 		if err := s.root.WriteFile(file, nil, 0o600); err != nil {
@@ -289,14 +289,14 @@ func TestReferencesThatAreNoneAreIgnored(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.root.Stat(filepath.Join(refsDir, ".old")); err == nil {
-		t.Error("a leftover stayed")
+		t.Error("an old temporary file stayed")
 	}
 	if _, err := s.root.Stat(filepath.Join(refsDir, ".new")); err != nil {
-		t.Error("a file that is being written was removed")
+		t.Error("a new temporary file was removed")
 	}
 }
 
-func TestADirectoryThatCannotBeUsedIsSaidWithAHint(t *testing.T) {
+func TestUnusableDirectoryIsAnErrorWithAHint(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -305,5 +305,5 @@ func TestADirectoryThatCannotBeUsedIsSaidWithAHint(t *testing.T) {
 	wantError(t, err, dreamcore.CodeSetup, "cannot open the directory of images")
 	s := newStore(t, Limits{})
 	_, _, err = s.Use(Image{Digest: "../../x"})
-	wantError(t, err, dreamcore.CodeInvalid, "no digest")
+	wantError(t, err, dreamcore.CodeInvalid, "not a digest")
 }

@@ -16,17 +16,17 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// verifier passes bytes on and ends with an error unless they have the size
-// and the digest of a descriptor. It never gives more than that size.
+// verifier forwards bytes, and fails unless they have the size and the digest of a
+// descriptor. It never returns more bytes than that size.
 type verifier struct {
 	r    io.Reader
 	want v1.Descriptor
-	sum  hash.Hash // nil: the digest is not known
+	sum  hash.Hash // nil if the digest is unknown
 	n    int64
 }
 
-// verify returns a reader of what d describes. Only its io.EOF says that the
-// bytes are the right ones.
+// verify returns a reader of the bytes that d describes. They are verified only
+// when it returns io.EOF.
 func verify(r io.Reader, d v1.Descriptor) io.Reader {
 	v := &verifier{r: r, want: d}
 	if d.Digest.Hex != "" {
@@ -42,7 +42,7 @@ func verify(r io.Reader, d v1.Descriptor) io.Reader {
 func (v *verifier) Read(p []byte) (int, error) {
 	n, err := v.r.Read(p)
 	if v.n+int64(n) > v.want.Size {
-		return 0, flawf("it is longer than the %d bytes that its manifest says", v.want.Size)
+		return 0, flawf("it is longer than the %d bytes in its manifest", v.want.Size)
 	}
 	v.n += int64(n)
 	if v.sum != nil {
@@ -67,13 +67,12 @@ type errorReader struct{ err error }
 
 func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
 
-// maxWindow is the most memory that a zstd layer may ask for; the format's
-// own tools refuse more by default.
+// maxWindow bounds the memory that a zstd layer may need; the tools of the format
+// have the same default.
 const maxWindow = 128 << 20
 
-// unpackedStream returns the tar in a layer, whatever packed it. What a layer
-// is called is not looked at: archives of docker name all kinds alike. The
-// caller must call stop.
+// unpackedStream returns the tar in a layer. The compression is detected from the
+// content: docker archives do not declare it. The caller must call stop.
 func unpackedStream(r io.Reader) (tar io.Reader, stop func(), err error) {
 	none := func() {}
 	b := bufio.NewReaderSize(r, 64<<10)
@@ -98,7 +97,7 @@ func unpackedStream(r io.Reader) (tar io.Reader, stop func(), err error) {
 	return b, none, nil
 }
 
-// packed says of a decompressor's errors that they are the image's fault.
+// packed turns the errors of a decompressor into flaws.
 type packed struct{ r io.Reader }
 
 func (p packed) Read(b []byte) (int, error) {
@@ -109,8 +108,8 @@ func (p packed) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// broken makes an error in the bytes of a layer one of the image, unless it
-// is known to be something else.
+// broken turns an error of reading a layer into a flaw, unless the disk or the
+// context caused it.
 func broken(err error) error {
 	if _, ok := errors.AsType[flaw](err); ok || diskHint(err) != "" {
 		return err
@@ -121,21 +120,21 @@ func broken(err error) error {
 	return flaw("it cannot be read: " + err.Error())
 }
 
-// ratioSlack is how many bytes a layer may always have, whatever it was packed
-// to: small layers of zeros are nothing bad.
+// ratioSlack is the size up to which a layer may have any compression ratio: small
+// layers of zeros are harmless.
 const ratioSlack = 64 << 20
 
-// gauge bounds what becomes of a layer: the bytes of its tar, and of the
-// files in it, which can be many more where they have holes.
+// gauge bounds the bytes of the tar in a layer, and of its files, which can be
+// larger if they have holes.
 type gauge struct {
 	ctx     context.Context
 	r       io.Reader
-	packed  int64 // bytes of the layer as it came
+	packed  int64 // bytes of the compressed layer
 	ratio   int64
-	slack   int64 // bytes that the ratio does not count
+	slack   int64 // bytes that the ratio does not bound
 	read    int64 // of the tar
 	written int64 // to files
-	most    int64 // of read, whatever the ratio
+	most    int64 // bound of read for any ratio
 }
 
 func (g *gauge) Read(p []byte) (int, error) {

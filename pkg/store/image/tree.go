@@ -4,31 +4,32 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
 	"syscall"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
 )
 
-// Bounds of the names in an image, as Linux has them.
+// Bounds of the names in an image, those of Linux.
 const (
 	maxElement = 255
 	maxLinks   = 40 // symbolic links on the way to one file
 )
 
-// tree is the root file system that is being made. A symbolic link in it
-// means what it will mean inside a sandbox: an absolute one starts at the
-// tree's root, and ".." ends there. os.Root alone would refuse such links;
-// here they are followed first, by name, and what is opened then is a path
-// without links, through os.Root all the same.
+// tree is the root file system that is being unpacked. A symbolic link in it has
+// the meaning that it will have inside a sandbox: an absolute one starts at the
+// root of the tree, and ".." stops there. os.Root alone would refuse such links.
+// Here they are resolved first, by name; the resulting path without links is
+// opened through os.Root all the same.
 type tree struct {
 	root   *os.Root
 	limits Limits
 
-	// The directory that was asked for last stays open: entries of one
-	// directory follow one another.
+	// The last directory stays open: entries of one directory usually follow one
+	// another.
 	name string   // as entries write it
-	path string   // where it really is; "." is the root
-	dir  *os.Root // nil: none
+	path string   // its real location; "." is the root
+	dir  *os.Root // may be nil
 }
 
 func (t *tree) close() {
@@ -38,8 +39,9 @@ func (t *tree) close() {
 	t.dir = nil
 }
 
-// at opens the directory name, which lies at path, until the next call. What
-// is missing is made with mkdir, or is fs.ErrNotExist where mkdir is nil.
+// at returns the directory name, open until the next call, and its real location.
+// Missing directories are created with mkdir; if mkdir is nil, the error is
+// fs.ErrNotExist.
 func (t *tree) at(name string, mkdir func(path string) error) (dir *os.Root, at string, err error) {
 	if t.dir != nil && t.name == name {
 		return t.dir, t.path, nil
@@ -48,14 +50,14 @@ func (t *tree) at(name string, mkdir func(path string) error) (dir *os.Root, at 
 	if at, err = t.resolve(name); err != nil {
 		return nil, "", err
 	}
-	// The dot makes it an error of the kernel's if at is no directory.
+	// With the dot, the kernel returns an error if at is not a directory.
 	if dir, err = t.root.OpenRoot(at + "/."); errors.Is(err, fs.ErrNotExist) && mkdir != nil {
 		if err = t.makeAll(at, mkdir); err == nil {
 			dir, err = t.root.OpenRoot(at + "/.")
 		}
 	}
 	if errors.Is(err, syscall.ENOTDIR) {
-		err = flaw("what it lies in is no directory")
+		err = flaw("its parent is not a directory")
 	}
 	if err != nil {
 		return nil, "", err
@@ -64,8 +66,8 @@ func (t *tree) at(name string, mkdir func(path string) error) (dir *os.Root, at 
 	return dir, at, nil
 }
 
-// forget must be called when a directory or a link was replaced or removed:
-// the open directory may be elsewhere now.
+// forget must be called when a directory or a link was replaced or removed: the
+// open directory may be another one now.
 func (t *tree) forget() { t.name = "\x00" }
 
 func (t *tree) makeAll(at string, mkdir func(path string) error) error {
@@ -84,60 +86,41 @@ func (t *tree) makeAll(at string, mkdir func(path string) error) error {
 	return nil
 }
 
-// resolve returns where name really is: a path from the root without symbolic
-// links. What does not exist may follow.
+// resolve returns the real location of name: a path from the root without symbolic
+// links. It may end in names that do not exist.
 func (t *tree) resolve(name string) (string, error) {
-	todo := strings.Split(name, "/")
-	var done []string
-	exists := true
-	for links := 0; len(todo) > 0; {
-		element := todo[0]
-		todo = todo[1:]
-		switch element {
-		case "", ".":
-			continue
-		case "..":
-			if len(done) > 0 {
-				done = done[:len(done)-1]
-			}
-			exists = true
-			continue
-		}
-		done = append(done, element)
-		if len(done) > t.limits.PathDepth {
-			return "", excess("links make its path too deep")
-		}
-		if !exists {
-			continue
-		}
-		target, err := t.root.Readlink(strings.Join(done, "/"))
-		switch {
-		case err == nil:
-			if links++; links > maxLinks {
-				return "", flaw("its path goes through too many symbolic links")
-			}
-			done = done[:len(done)-1]
-			if path.IsAbs(target) {
-				done = done[:0]
-			}
-			todo = append(strings.Split(target, "/"), todo...)
-		case errors.Is(err, fs.ErrNotExist):
-			exists = false
-		case errors.Is(err, syscall.EINVAL): // no link
-		case errors.Is(err, syscall.ENOTDIR):
-			return "", flaw("what it lies in is no directory")
-		default:
-			return "", err
-		}
-	}
-	if len(done) == 0 {
+	at, err := securejoin.SecureJoinVFS("", name, &linkReader{tree: t})
+	switch at = strings.Trim(at, "/"); {
+	case err != nil:
+		return "", err
+	case at == "":
 		return ".", nil
-	}
-	at := strings.Join(done, "/")
-	if len(at) > t.limits.PathBytes {
+	case len(at) > t.limits.PathBytes:
 		return "", excess("links make its path too long")
 	}
 	return at, nil
+}
+
+// linkReader is the file system of a tree for securejoin, which has no bound on
+// the depth of a path.
+type linkReader struct {
+	tree  *tree
+	links int // read so far
+}
+
+func (l *linkReader) Lstat(name string) (os.FileInfo, error) {
+	name = strings.Trim(name, "/")
+	if strings.Count(name, "/") >= l.tree.limits.PathDepth {
+		return nil, excess("links make its path too deep")
+	}
+	return l.tree.root.Lstat(name)
+}
+
+func (l *linkReader) Readlink(name string) (string, error) {
+	if l.links++; l.links > maxLinks {
+		return "", flaw("its path goes through too many symbolic links")
+	}
+	return l.tree.root.Readlink(strings.Trim(name, "/"))
 }
 
 func join(dir, base string) string {
@@ -147,11 +130,11 @@ func join(dir, base string) string {
 	return dir + "/" + base
 }
 
-// cleanName checks the name of an entry and returns it without what means
-// nothing: "." is the root itself.
+// cleanName checks the name of an entry and returns it without empty elements and
+// dots; the root itself is ".".
 func cleanName(name string, limits Limits) (string, error) {
 	if strings.ContainsRune(name, 0) {
-		return "", flaw("its name has a NUL byte")
+		return "", flaw("its name contains a NUL byte")
 	}
 	var elements []string
 	for element := range strings.SplitSeq(name, "/") {

@@ -19,7 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// unpacker puts the layers of one image on top of one another.
+// unpacker applies the layers of one image, one after another.
 type unpacker struct {
 	tree    tree
 	limits  Limits
@@ -27,11 +27,11 @@ type unpacker struct {
 	slack   int64 // of the compression ratio
 	buf     []byte
 	bytes   int64 // written so far
-	entries int   // seen and made so far
+	entries int   // read and created so far
 	skipped int   // device nodes and FIFOs
 
-	// left remembers the names of what was left out, because hard links to it
-	// must be left out too.
+	// left has the hashes of the paths that were left out, because hard links to
+	// them must be left out too.
 	left map[uint64]struct{}
 	seed maphash.Seed
 }
@@ -45,32 +45,33 @@ func newUnpacker(root *os.Root, limits Limits, owners bool) *unpacker {
 
 func (u *unpacker) close() { u.tree.close() }
 
-// layer is one of them while it is unpacked.
+// layer is a layer that is being unpacked.
 type layer struct {
 	*unpacker
 	gauge *gauge
-	base  bool // the lowest: there is nothing for whiteouts to hide
+	base  bool // the lowest layer, in which whiteouts hide nothing
 
-	// made holds what this layer has put where, by hash: whiteouts hide only
-	// what lies below it. A set of names could take gigabytes.
-	made  map[uint64]struct{}
-	times []dirTime
-	room  int // bytes of names that times may still take
+	// created has the hashes of the paths that this layer created: whiteouts hide
+	// only files of lower layers. A set of paths could take gigabytes.
+	created map[uint64]struct{}
+	times   []dirTime
+	room    int // bytes of names that times may still take
 }
 
-// dirTime is the time of a directory, which changes until everything is in it.
+// dirTime is the time of a directory. It is set last, because every new entry
+// changes it.
 type dirTime struct {
 	path string
 	time time.Time
 }
 
-// maxTimeNames bounds the memory for the times of directories. Beyond it they
-// keep the time of the unpacking, which harms nothing.
+// maxTimeNames bounds the memory for the times of directories. Directories beyond
+// it keep the time of the unpacking.
 const maxTimeNames = 64 << 20
 
-// unpack puts a layer on the tree: r gives its bytes as they came, of the
-// size that d says, and diffID is the digest of the tar in them. An error
-// names the entry that is at fault.
+// unpack applies a layer to the tree: r returns its compressed bytes, d has their
+// size, and diffID is the digest of the tar in them. An error names the entry that
+// caused it.
 func (u *unpacker) unpack(ctx context.Context, r io.Reader, d v1.Descriptor, diffID v1.Hash, base bool) error {
 	packed := verify(r, d)
 	stream, stop, err := unpackedStream(packed)
@@ -87,7 +88,7 @@ func (u *unpacker) unpack(ctx context.Context, r io.Reader, d v1.Descriptor, dif
 		// Every entry has a header, and padding; long names have more.
 		most: u.limits.Bytes + 4096*int64(u.limits.Entries),
 	}
-	l := &layer{unpacker: u, gauge: g, base: base, made: map[uint64]struct{}{}, room: maxTimeNames}
+	l := &layer{unpacker: u, gauge: g, base: base, created: map[uint64]struct{}{}, room: maxTimeNames}
 	all := io.TeeReader(g, sum)
 	if err := l.read(all); err != nil {
 		return err
@@ -114,7 +115,8 @@ func (l *layer) read(r io.Reader) error {
 	}
 }
 
-// finish reads what follows the last entry: only then the digests are known.
+// finish reads the bytes after the last entry, which completes the digests, and
+// sets the times of directories.
 func (l *layer) finish(all, packed io.Reader, sum hash.Hash, diffID v1.Hash) error {
 	for _, r := range []io.Reader{all, packed} {
 		if _, err := io.Copy(io.Discard, r); err != nil {
@@ -135,7 +137,7 @@ func (l *layer) finish(all, packed io.Reader, sum hash.Hash, diffID v1.Hash) err
 	return nil
 }
 
-// streamError sorts the errors of the streams below a tar reader.
+// streamError turns errors of the streams below a tar reader into flaws.
 func streamError(err error) error {
 	if _, ok := errors.AsType[excess](err); ok {
 		return err
@@ -143,7 +145,7 @@ func streamError(err error) error {
 	return broken(err)
 }
 
-// entryError sorts the errors of the file system that an image can cause.
+// entryError turns errors of the file system that an image can cause into flaws.
 func entryError(err error) error {
 	if _, ok := errors.AsType[flaw](err); ok {
 		return err
@@ -159,7 +161,7 @@ func entryError(err error) error {
 	return err
 }
 
-// count counts an entry, or a directory that is made on the way to one.
+// count counts an entry, or a parent directory without an entry.
 func (u *unpacker) count() error {
 	if u.entries++; u.entries > u.limits.Entries {
 		return excess(fmt.Sprintf("the image has more than %d entries", u.limits.Entries))
@@ -171,18 +173,18 @@ func (u *unpacker) hash(path string) uint64 { return maphash.String(u.seed, path
 
 func (l *layer) mark(path string) {
 	if !l.base {
-		l.made[l.hash(path)] = struct{}{}
+		l.created[l.hash(path)] = struct{}{}
 	}
 }
 
 func (l *layer) mine(path string) bool {
-	_, ok := l.made[l.hash(path)]
+	_, ok := l.created[l.hash(path)]
 	return ok
 }
 
 func (l *layer) entry(h *tar.Header, r io.Reader) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
-		return nil // a note for the whole archive
+		return nil // a comment on the whole archive
 	}
 	name, err := cleanName(h.Name, l.limits)
 	if err != nil {
@@ -210,13 +212,12 @@ func (l *layer) entry(h *tar.Header, r io.Reader) error {
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		return l.leaveOut(dir, base)
 	}
-	return flawf("its kind %q is not known", h.Typeflag)
+	return flawf("its type %q is not known", h.Typeflag)
 }
 
-// place opens the directory that an entry goes into, and frees its name: an
-// entry replaces what is there, except that directories are kept for
-// directories.
-func (l *layer) place(dir, base string, isDir bool) (d *os.Root, at string, there bool, err error) {
+// prepare opens the directory of an entry and removes an existing file of that
+// name. there reports whether a directory exists for an entry that is a directory.
+func (l *layer) prepare(dir, base string, isDir bool) (d *os.Root, at string, there bool, err error) {
 	d, in, err := l.tree.at(dir, l.mkdir)
 	if err != nil {
 		return nil, "", false, err
@@ -242,7 +243,7 @@ func (l *layer) place(dir, base string, isDir bool) (d *os.Root, at string, ther
 	return d, at, false, err
 }
 
-// mkdir makes a directory that an entry lies in but that has no entry itself.
+// mkdir creates a parent directory without an entry of its own.
 func (l *layer) mkdir(at string) error {
 	if err := l.count(); err != nil {
 		return err
@@ -252,7 +253,7 @@ func (l *layer) mkdir(at string) error {
 		return err
 	}
 	l.mark(at)
-	return root.Chmod(at, 0o755) // whatever the umask
+	return root.Chmod(at, 0o755) // independent of the umask
 }
 
 func (l *layer) file(dir, base string, h *tar.Header, r io.Reader) error {
@@ -265,7 +266,7 @@ func (l *layer) file(dir, base string, h *tar.Header, r io.Reader) error {
 	if err := l.gauge.write(h.Size); err != nil {
 		return err
 	}
-	d, at, _, err := l.place(dir, base, false)
+	d, at, _, err := l.prepare(dir, base, false)
 	if err != nil {
 		return err
 	}
@@ -281,7 +282,7 @@ func (l *layer) file(dir, base string, h *tar.Header, r io.Reader) error {
 		err = l.chown(h, f.Chown)
 	}
 	if err == nil {
-		err = f.Chmod(l.mode(h, 0o777, 0o400)) // after the owner: the kernel may take bits away
+		err = f.Chmod(l.mode(h, 0o777, 0o400)) // after chown, which may clear bits
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
@@ -291,11 +292,11 @@ func (l *layer) file(dir, base string, h *tar.Header, r io.Reader) error {
 	return d.Chtimes(base, t, t)
 }
 
-// onlyWriter hides ReadFrom, which would not use our buffer.
+// onlyWriter hides ReadFrom, which would not use the buffer.
 type onlyWriter struct{ io.Writer }
 
 func (l *layer) directory(dir, base string, h *tar.Header) error {
-	d, at, there, err := l.place(dir, base, true)
+	d, at, there, err := l.prepare(dir, base, true)
 	if err != nil {
 		return err
 	}
@@ -323,7 +324,7 @@ func (l *layer) symlink(dir, base string, h *tar.Header) error {
 	if h.Linkname == "" || len(h.Linkname) > l.limits.PathBytes {
 		return flaw("the target of the link is empty or too long")
 	}
-	d, at, _, err := l.place(dir, base, false)
+	d, at, _, err := l.prepare(dir, base, false)
 	if err != nil {
 		return err
 	}
@@ -337,9 +338,9 @@ func (l *layer) symlink(dir, base string, h *tar.Header) error {
 	return l.chown(h, func(uid, gid int) error { return d.Lchown(base, uid, gid) })
 }
 
-// hardLink gives a file one more name. The file must have come before; a link
-// in the path to it stays inside like everywhere, and one that is the file
-// itself is not followed.
+// hardLink adds a name for a file, which must exist. Symbolic links in the path to
+// it are resolved inside the tree; a symbolic link as the file itself is not
+// followed.
 func (l *layer) hardLink(dir, base string, h *tar.Header) error {
 	target, err := cleanName(h.Linkname, l.limits)
 	if err != nil {
@@ -358,13 +359,13 @@ func (l *layer) hardLink(dir, base string, h *tar.Header) error {
 		return fmt.Errorf("the target of the link: %w", err)
 	}
 	if !fi.Mode().IsRegular() && fi.Mode().Type() != fs.ModeSymlink {
-		return flaw("the target of the link is no file")
+		return flaw("the target of the link is not a file")
 	}
 	if clean, err := l.tree.resolve(dir); err == nil && join(clean, base) == from {
 		l.mark(from)
-		return nil // to itself: replacing it would lose it
+		return nil // a link to itself: replacing it would lose the file
 	}
-	_, at, _, err := l.place(dir, base, false)
+	_, at, _, err := l.prepare(dir, base, false)
 	if err != nil {
 		return err
 	}
@@ -375,10 +376,10 @@ func (l *layer) hardLink(dir, base string, h *tar.Header) error {
 	return nil
 }
 
-// leaveOut does not make a device node or a FIFO. Sandboxes have devices of
-// their own, and a FIFO would hold whoever opens it.
+// leaveOut skips a device node or a FIFO. Sandboxes have their own devices, and
+// opening a FIFO could block.
 func (l *layer) leaveOut(dir, base string) error {
-	_, at, _, err := l.place(dir, base, false)
+	_, at, _, err := l.prepare(dir, base, false)
 	if err != nil {
 		return err
 	}
@@ -387,9 +388,9 @@ func (l *layer) leaveOut(dir, base string) error {
 	return nil
 }
 
-// mode returns the permissions of an entry: without set-user-id and
-// set-group-id, which no program in a sandbox may gain anything from, and,
-// where we do not run as root, such that we can read and remove it ourselves.
+// mode returns the permissions of an entry: without set-user-id and set-group-id,
+// because programs in a sandbox must not gain privileges. If the process is not
+// root, it keeps the permissions to read and remove the file.
 func (l *layer) mode(h *tar.Header, mask, least fs.FileMode) fs.FileMode {
 	m := fs.FileMode(h.Mode) & mask & fs.ModePerm
 	if h.Mode&0o1000 != 0 && mask&0o1000 != 0 {
@@ -401,7 +402,7 @@ func (l *layer) mode(h *tar.Header, mask, least fs.FileMode) fs.FileMode {
 	return m
 }
 
-// maxID is the greatest user and group; the one above means "unchanged".
+// maxID is the greatest user and group ID; the next one means "unchanged".
 const maxID = 1<<32 - 2
 
 func (l *layer) chown(h *tar.Header, chown func(uid, gid int) error) error {
@@ -414,7 +415,7 @@ func (l *layer) chown(h *tar.Header, chown func(uid, gid int) error) error {
 	return nil
 }
 
-// entryTime keeps times within what every file system has.
+// entryTime returns the time of an entry within the range of every file system.
 func entryTime(h *tar.Header) time.Time {
 	const last = 1<<32 - 1 // in 2106
 	if s := h.ModTime.Unix(); s < 0 || s > last {

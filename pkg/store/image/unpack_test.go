@@ -18,7 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-func TestLayersLieOnTopOfOneAnother(t *testing.T) {
+func TestUnpackAppliesLayersInOrder(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
 	for _, c := range []struct {
 		name   string
@@ -84,13 +84,13 @@ func TestLayersLieOnTopOfOneAnother(t *testing.T) {
 	}
 }
 
-// Each of these would touch what lies beside the image, which unpackTo checks.
+// Each of these tries to change a file outside the image, which unpackTo checks.
 func TestHostileLayersStayInside(t *testing.T) {
 	long := strings.Repeat("n", 256)
 	for _, c := range []struct {
 		name   string
 		layers [][]entry
-		want   string // of the error; "" where the layer is harmless
+		want   string // of the error; "" if the layer is harmless
 	}{
 		{"a name that climbs", [][]entry{{file("../outside/evil", "x")}}, "leaves the image"},
 		{"a name that climbs later", [][]entry{{file("a/../../outside/evil", "x")}}, "leaves the image"},
@@ -118,8 +118,8 @@ func TestHostileLayersStayInside(t *testing.T) {
 		{"an absolute hard link", [][]entry{{hardLink("x", "/etc/passwd")}}, "the target of the link"},
 		{"a hard link through a link", [][]entry{{symlink("a", "../outside"), hardLink("x", "a/secret")}}, "the target of the link"},
 		{"a hard link to a link outside, then written", [][]entry{{symlink("a", "../outside/secret"), hardLink("x", "a"), file("x", "evil")}}, ""},
-		{"a hard link to a directory", [][]entry{{dir("a/"), hardLink("x", "a")}}, "no file"},
-		{"a hard link to the root", [][]entry{{hardLink("x", ".")}}, "no file"},
+		{"a hard link to a directory", [][]entry{{dir("a/"), hardLink("x", "a")}}, "not a file"},
+		{"a hard link to the root", [][]entry{{hardLink("x", ".")}}, "not a file"},
 		{"a hard link to nothing", [][]entry{{hardLink("x", "y")}}, "the target of the link"},
 		{"a hard link over its own directory", [][]entry{{file("a/b", "1"), hardLink("a", "a/b")}}, "no such file"},
 		{"a symbolic link to nothing at all", [][]entry{{symlink("x", "")}}, "empty or too long"},
@@ -133,8 +133,8 @@ func TestHostileLayersStayInside(t *testing.T) {
 		{"a hidden link in a hidden directory", [][]entry{{dir("a/"), symlink("a/l", "../../outside")}, {file("b", ""), file(".wh.a", "")}}, ""},
 		{"a replaced directory with a link", [][]entry{{dir("a/"), symlink("a/l", "../../outside")}, {file("a", "x")}}, ""},
 
-		{"a file below a file", [][]entry{{file("a", "1"), file("a/b", "2")}}, "no directory"},
-		{"a file far below a file", [][]entry{{file("a", "1"), file("a/b/c/d", "2")}}, "no directory"},
+		{"a file below a file", [][]entry{{file("a", "1"), file("a/b", "2")}}, "not a directory"},
+		{"a file far below a file", [][]entry{{file("a", "1"), file("a/b/c/d", "2")}}, "not a directory"},
 		{"an unknown kind", [][]entry{{{Header: tar.Header{Name: "a", Typeflag: 'Z'}}}}, "is not known"},
 		{"a negative owner", [][]entry{{{Header: tar.Header{Name: "a", Typeflag: tar.TypeDir, Mode: 0o755, Uid: -1, Format: tar.FormatGNU}}}}, "does not exist"},
 		{"an owner beyond all", [][]entry{{{Header: tar.Header{Name: "a", Typeflag: tar.TypeReg, Uid: math.MaxUint32, Format: tar.FormatPAX}}}}, "does not exist"},
@@ -158,7 +158,7 @@ func TestHostileLayersStayInside(t *testing.T) {
 			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "entry ")):
 				t.Fatalf("got %v, want %q with the entry's name", err, c.want)
 			case err != nil && !isFlaw(err) && !isExcess(err):
-				t.Errorf("the error does not blame the image: %v", err)
+				t.Errorf("the error is not a flaw of the image: %v", err)
 			}
 		})
 	}
@@ -179,7 +179,7 @@ func TestNamesWithNULAreRefused(t *testing.T) {
 	wantTree(t, root, "a=1")
 }
 
-// fixChecksum makes the first header of a tar right again.
+// fixChecksum repairs the checksum of the first header of a tar.
 func fixChecksum(raw []byte) {
 	copy(raw[148:156], "        ")
 	sum := 0
@@ -194,7 +194,7 @@ func fixChecksum(raw []byte) {
 	raw[154], raw[155] = 0, ' '
 }
 
-func TestBoundsOfAnImage(t *testing.T) {
+func TestLimits(t *testing.T) {
 	var many []entry
 	for range 30 {
 		many = append(many, file("same", ""))
@@ -242,7 +242,7 @@ func headerOnly(t *testing.T, e entry) []byte {
 }
 
 func TestCompressionBombsAreRefused(t *testing.T) {
-	// Zeros: as one file, and as what nobody asked for behind the last entry.
+	// Zeros: as one file, and as a tail after the last entry.
 	const slack = 1 << 20
 	zeros := make([]byte, 3*slack)
 	asFile := tarOf(t, file("zeros", string(zeros)))
@@ -278,8 +278,8 @@ func TestCompressionBombsAreRefused(t *testing.T) {
 	}
 }
 
-// sparseTar is a tar of one file that is nothing but a hole, in the old format
-// of GNU.
+// sparseTar returns a tar of one file that consists of a hole, in the old GNU
+// format.
 func sparseTar(t *testing.T, size int64) []byte {
 	t.Helper()
 	raw := tarOf(t, entry{Header: tar.Header{Name: "hole", Typeflag: tar.TypeReg, Mode: 0o644, Format: tar.FormatGNU}})
@@ -297,7 +297,7 @@ func sparseTar(t *testing.T, size int64) []byte {
 	return raw
 }
 
-func TestASmallHoleIsFilled(t *testing.T) {
+func TestSmallSparseFileIsFilled(t *testing.T) {
 	root, _, err := unpackTo(t, Limits{}, sparseTar(t, 5000))
 	if err != nil {
 		t.Fatal(err)
@@ -355,7 +355,7 @@ func TestPermissionsOwnersAndTimes(t *testing.T) {
 	}
 }
 
-func TestWhatAnOrdinaryUserUnpacksCanBeReadAndRemoved(t *testing.T) {
+func TestUnpackWithoutRootKeepsAccess(t *testing.T) {
 	root := t.TempDir()
 	r, err := os.OpenRoot(root)
 	if err != nil {
@@ -364,10 +364,10 @@ func TestWhatAnOrdinaryUserUnpacksCanBeReadAndRemoved(t *testing.T) {
 	defer r.Close()
 	u := newUnpacker(r, Limits{}.withDefaults(), false)
 	defer u.close()
-	none := func(name string, kind byte) entry {
+	forbidden := func(name string, kind byte) entry {
 		return entry{Header: tar.Header{Name: name, Typeflag: kind, Uid: 77, Gid: 77}}
 	}
-	if err := unpackRaw(t.Context(), u, tarOf(t, none("d/", tar.TypeDir), none("d/f", tar.TypeReg)), true); err != nil {
+	if err := unpackRaw(t.Context(), u, tarOf(t, forbidden("d/", tar.TypeDir), forbidden("d/f", tar.TypeReg)), true); err != nil {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]fs.FileMode{"d": fs.ModeDir | 0o700, "d/f": 0o400} {
@@ -434,7 +434,7 @@ func TestDamagedLayersAreRefused(t *testing.T) {
 	}
 }
 
-func TestUnpackingEndsWithItsContext(t *testing.T) {
+func TestUnpackEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(os.ErrDeadlineExceeded)
 	r, err := os.OpenRoot(t.TempDir())

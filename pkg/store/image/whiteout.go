@@ -8,18 +8,18 @@ import (
 	"syscall"
 )
 
-// Names that hide what lower layers have, as the format of OCI has them.
+// Names of the OCI format that hide files of lower layers.
 const (
-	whiteoutStart = ".wh."         // and the name that is hidden
-	opaqueName    = ".wh..wh..opq" // everything in the directory
-	auxStart      = ".wh..wh."     // notes of a file system of old
+	whiteoutStart = ".wh."         // followed by the name that is hidden
+	opaqueName    = ".wh..wh..opq" // hides everything in the directory
+	auxStart      = ".wh..wh."     // metadata of aufs
 )
 
-// everything stands for all that is in a directory. No entry has that name.
+// everything stands for all files in a directory. No entry has that name.
 const everything = ""
 
-// whiteout returns what an entry of that name hides. ok tells that it is no
-// file of the image at all.
+// whiteout returns the name that an entry hides. ok reports whether the entry is a
+// whiteout and not a file of the image.
 func whiteout(base string) (hidden string, ok bool) {
 	if base == opaqueName {
 		return everything, true
@@ -31,9 +31,8 @@ func whiteout(base string) (hidden string, ok bool) {
 	return hidden, ok
 }
 
-// hide removes what lower layers have put at name in dir, or everything in
-// it. What this layer itself has put there stays, in whatever order its
-// entries come.
+// hide removes the file name in dir, or everything in dir, if it comes from lower
+// layers. Files of this layer stay, in any order of its entries.
 func (l *layer) hide(dir, name string) error {
 	switch {
 	case name == "." || name == "..":
@@ -70,7 +69,7 @@ func (l *layer) hideOne(d *os.Root, in, name string) error {
 		}
 		return d.Remove(name)
 	}
-	if len(l.made) == 0 {
+	if len(l.created) == 0 {
 		return d.RemoveAll(name)
 	}
 	sub, err := d.OpenRoot(name)
@@ -83,7 +82,7 @@ func (l *layer) hideOne(d *os.Root, in, name string) error {
 	if l.mine(at) {
 		return nil
 	}
-	// Something of this layer may be in it.
+	// It may contain files of this layer.
 	if err := d.Remove(name); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
 		return err
 	}
