@@ -277,7 +277,7 @@ func TestImagesThatSandboxesCannotStartFrom(t *testing.T) {
 		"two roots":            {append(generate, "debian:12", "--rootfs", "/srv/root"), 2, []string{"--image and --rootfs", "→"}},
 		"not in the registry":  {append(generate, host+"/nothing:v1"), 1, []string{"cannot pull " + host + "/nothing:v1", "→ check the name and the tag"}},
 		"no registry":          {append(generate, "127.0.0.1:1/nothing:v1"), 3, []string{"cannot pull 127.0.0.1:1/nothing:v1", "→ check the network"}},
-		"a digest not here":    {append(generate, "sha256:"+strings.Repeat("0", 64)), 1, []string{"is not on this machine", "→ images that are here: dreamcore image list"}},
+		"a digest not here":    {append(generate, "sha256:"+strings.Repeat("0", 64)), 1, []string{"is not on this machine", "→ list the images that are here: dreamcore image list"}},
 		"no layout":            {append(generate, "oci-layout:/nothing"), 1, []string{"/nothing", "→"}},
 		"no directory":         {append(generate, "/nothing"), 1, []string{"/nothing", "→", "--image"}},
 		"without bash":         {append(generate, bashless), 1, []string{"the agent cannot run in the image " + bashless + "@sha256:", "bash does not run", "→ use an image with glibc and bash"}},

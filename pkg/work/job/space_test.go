@@ -45,7 +45,7 @@ func TestTheStreamSaysWhatAVersionLeftOut(t *testing.T) {
 		t.Errorf("%+v", last)
 	}
 	if n := count(events, func(e event) bool {
-		return e.Type == "warning" && strings.HasPrefix(e.Message, `Left out of the version: it is no file, directory or link: 1, such as "pipe\nxxx`)
+		return e.Type == "warning" && strings.HasPrefix(e.Message, `Left out of the version: it is not a file, directory or link: 1, such as "pipe\nxxx`)
 	}); n != 1 {
 		t.Errorf("%d warnings: %+v", n, events)
 	}
