@@ -19,8 +19,8 @@ import (
 const (
 	maxAdoptCommits  = 100_000
 	maxAdoptBytes    = 8 << 30 // read, with deltas and the objects that they result in
-	maxBroughtBytes  = 512 << 20
-	maxBroughtTime   = time.Minute
+	maxEmbeddedBytes = 512 << 20
+	maxEmbeddedTime  = time.Minute
 	gitDir           = ".git"
 	headFile         = "HEAD"
 	maxRefBytes      = 4096
@@ -86,7 +86,7 @@ func (s *Store) Adopt(ctx context.Context, user dreamcore.UserID, project dreamc
 // the newest commit and its tree, zero if there is no history, and notes the
 // commits that were left out in snap. It must be called with the lock held.
 func (r *repo) begin(ctx context.Context, root *os.Root, snap *snapshot) (head, tree plumbing.Hash, err error) {
-	a, err := r.brought(ctx, root)
+	a, err := r.adoptEmbedded(ctx, root)
 	if err != nil {
 		return head, tree, err
 	}
@@ -101,8 +101,8 @@ func (r *repo) begin(ctx context.Context, root *os.Root, snap *snapshot) (head, 
 	return head, tree, err
 }
 
-// brought adopts the history in root/.git, within tighter bounds.
-func (r *repo) brought(ctx context.Context, root *os.Root) (Adopted, error) {
+// adoptEmbedded adopts the history in root/.git, within tighter bounds.
+func (r *repo) adoptEmbedded(ctx context.Context, root *os.Root) (Adopted, error) {
 	before, err := root.Lstat(gitDir)
 	if err != nil || !before.IsDir() {
 		return Adopted{}, nil
@@ -112,9 +112,9 @@ func (r *repo) brought(ctx context.Context, root *os.Root) (Adopted, error) {
 		return Adopted{}, nil // removed or replaced meanwhile
 	}
 	defer git.Close()
-	limited, cancel := context.WithTimeout(ctx, maxBroughtTime)
+	limited, cancel := context.WithTimeout(ctx, maxEmbeddedTime)
 	defer cancel()
-	a, err := r.adopt(limited, git, plumbing.ZeroHash, maxBroughtBytes)
+	a, err := r.adopt(limited, git, plumbing.ZeroHash, maxEmbeddedBytes)
 	if err != nil && ctx.Err() == nil && limited.Err() != nil {
 		return Adopted{Reason: "it takes too long to read"}, nil
 	}
@@ -154,17 +154,17 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 	if !head.IsZero() && !v.leads(found, head) {
 		return Adopted{LeftOut: a.LeftOut, Reason: "the project has other versions here"}, nil
 	}
-	cut, err := r.shallow()
+	shallow, err := r.shallow()
 	if err != nil {
 		return Adopted{}, err
 	}
 	versions := v.ancestors(found)
 	for hash := range versions {
-		if v.commits[hash].cut {
-			cut[hash] = true
+		if v.commits[hash].shallow {
+			shallow[hash] = true
 		}
 	}
-	if err := r.setShallow(cut); err != nil {
+	if err := r.setShallow(shallow); err != nil {
 		return Adopted{}, err
 	}
 	if err := r.advance(found, v.objects); err != nil {
@@ -186,4 +186,4 @@ func (r *repo) contains(ctx context.Context, old plumbing.Hash) bool {
 
 // isGone reports whether a file of a foreign repository is missing or is not a
 // regular file.
-func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errMoved) }
+func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced) }

@@ -35,14 +35,14 @@ func (s *Store) Copy(ctx context.Context, user dreamcore.UserID, project dreamco
 	if head.IsZero() {
 		return nil
 	}
-	cut, err := r.shallow()
+	shallow, err := r.shallow()
 	if err != nil {
 		return r.damaged(err)
 	}
 	text := func(name, content string) error {
 		return visit(name, int64(len(content)), strings.NewReader(content))
 	}
-	for _, f := range [][2]string{{headFile, "ref: " + branch + "\n"}, {"config", copyConfig}, {shallowFile, encodeShallow(cut)}} {
+	for _, f := range [][2]string{{headFile, "ref: " + branch + "\n"}, {"config", copyConfig}, {shallowFile, encodeShallow(shallow)}} {
 		if f[1] == "" {
 			continue // no commit is without its parents
 		}

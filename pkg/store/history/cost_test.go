@@ -51,7 +51,7 @@ func TestAdoptCountsABlockForEachSmallObject(t *testing.T) {
 	if stored > 200 {
 		t.Errorf("%d objects on the disk of the host", stored)
 	}
-	if a, err := r.adopt(t.Context(), root, plumbing.ZeroHash, maxBroughtBytes); err != nil || a.Versions != 1 {
+	if a, err := r.adopt(t.Context(), root, plumbing.ZeroHash, maxEmbeddedBytes); err != nil || a.Versions != 1 {
 		t.Errorf("%+v %v", a, err)
 	}
 }

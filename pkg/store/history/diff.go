@@ -98,13 +98,13 @@ func (c changes) note() string {
 
 // changes compares a commit with its first parent.
 func (r *repo) changes(ctx context.Context, c *object.Commit) (all changes, err error) {
-	cut, err := r.shallow()
+	shallow, err := r.shallow()
 	if err != nil {
 		return all, err
 	}
-	all.first = cut[c.Hash]
+	all.first = shallow[c.Hash]
 	var before plumbing.Hash
-	if parent := firstParent(c, cut); !parent.IsZero() {
+	if parent := firstParent(c, shallow); !parent.IsZero() {
 		if before, err = r.treeOf(parent); err != nil {
 			return all, err
 		}

@@ -19,20 +19,20 @@ import (
 // foreign is a repository from outside, which may be made to do harm: it is only
 // read, below an os.Root, one path element at a time.
 type foreign struct {
-	ctx     context.Context
-	root    *os.Root
-	objects *os.Root // nil if the repository has no objects
-	packs   []*pack
-	left    int64 // bytes that may still be read or result from deltas
-	cached  int   // bytes in the caches of all packs
+	ctx       context.Context
+	root      *os.Root
+	objects   *os.Root // nil if the repository has no objects
+	packs     []*pack
+	bytesLeft int64 // that may still be read or result from deltas
+	cached    int   // bytes in the caches of all packs
 
 	shallow map[plumbing.Hash]bool // commits without their parents
 }
 
-// openForeign opens a repository, of which left bytes may be read. Faults are
+// openForeign opens a repository, of which the given number of bytes may be read. Faults are
 // found when it is read. The caller must close it; git stays open.
-func openForeign(ctx context.Context, git *os.Root, left int64) *foreign {
-	f := &foreign{ctx: ctx, root: git, left: left}
+func openForeign(ctx context.Context, git *os.Root, bytes int64) *foreign {
+	f := &foreign{ctx: ctx, root: git, bytesLeft: bytes}
 	if text, err := f.text(shallowFile, maxShallowBytes); err == nil {
 		f.shallow, _ = decodeShallow(text) // a list with a fault is ignored
 	}
@@ -69,7 +69,7 @@ func openDirs(root *os.Root, name string) (*os.Root, error) {
 		}
 		before, err2 := dir.Lstat(element)
 		if err2 == nil && !before.IsDir() {
-			err2 = errMoved
+			err2 = errReplaced
 		}
 		var next *os.Root
 		if err = err2; err == nil {
@@ -93,15 +93,15 @@ func openFile(root *os.Root, name string) (*os.File, int64, error) {
 		return nil, 0, err
 	}
 	if !before.Mode().IsRegular() {
-		return nil, 0, errMoved
+		return nil, 0, errReplaced
 	}
 	file, err := dir.OpenFile(path.Base(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, 0, moved(err)
+		return nil, 0, replaced(err)
 	}
 	after, err := file.Stat()
 	if err == nil && !os.SameFile(before, after) {
-		err = errMoved
+		err = errReplaced
 	}
 	if err != nil {
 		return nil, 0, errors.Join(err, file.Close())
@@ -179,7 +179,7 @@ func (f *foreign) spend(n int64) error {
 	if err := f.ctx.Err(); err != nil {
 		return err
 	}
-	if f.left -= n; f.left < 0 {
+	if f.bytesLeft -= n; f.bytesLeft < 0 {
 		return faultf("it is too large to be taken over")
 	}
 	return nil

@@ -120,8 +120,8 @@ func TestNumberAndSizeOfFilesAreBounded(t *testing.T) {
 	}
 	f.commit(t, "sound")
 	for name, limit := range map[string]func(*snapshot){
-		"names": func(s *snapshot) { s.left = 21 },
-		"bytes": func(s *snapshot) { s.bytes = 100 },
+		"names": func(s *snapshot) { s.namesLeft = 21 },
+		"bytes": func(s *snapshot) { s.bytesLeft = 100 },
 	} {
 		top, _ := f.root.OpenRoot(".")
 		s := newSnapshot(t.Context(), newWriter(f.git), newIndex())
@@ -183,7 +183,7 @@ func TestErrorsOfTheHostAreNotTolerated(t *testing.T) {
 	f.write(t, map[string]string{"d/a": "1"})
 	f.commit(t, "one")
 	f.write(t, map[string]string{"d/a": "2"})
-	for _, own := range []error{os.ErrNotExist, os.ErrPermission, syscall.EINVAL, errMoved} {
+	for _, own := range []error{os.ErrNotExist, os.ErrPermission, syscall.EINVAL, errReplaced} {
 		s := newSnapshot(t.Context(), newWriter(f.git), newIndex())
 		if err := s.tolerate("x", fmt.Errorf("wrapped: %w", &ownError{own})); !errors.Is(err, own) {
 			t.Errorf("%v was tolerated: %v", own, err)

@@ -17,9 +17,9 @@ import (
 
 // keeper chooses the versions that stay, and collects the objects that they need.
 type keeper struct {
-	ctx  context.Context
-	repo *repo
-	cut  map[plumbing.Hash]bool // commits that are without their parents already
+	ctx     context.Context
+	repo    *repo
+	shallow map[plumbing.Hash]bool // commits that are without their parents already
 
 	kept     map[plumbing.Hash]bool
 	bytes    int64           // of kept
@@ -68,7 +68,7 @@ func isShortage(err error) bool {
 // setBoundary collects the commits that are kept without their parents.
 func (k *keeper) setBoundary(last []plumbing.Hash, more bool) error {
 	k.boundary = map[plumbing.Hash]bool{}
-	for hash := range k.cut {
+	for hash := range k.shallow {
 		if k.kept[hash] {
 			k.boundary[hash] = true
 		}
@@ -103,7 +103,7 @@ func (k *keeper) add(commits []plumbing.Hash) (parents []plumbing.Hash, err erro
 		if err := k.tree(c.TreeHash, 1); err != nil {
 			return nil, err
 		}
-		if k.cut[hash] {
+		if k.shallow[hash] {
 			continue
 		}
 		for _, p := range c.ParentHashes {

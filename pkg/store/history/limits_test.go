@@ -411,7 +411,7 @@ func TestFalseObjectSizesCostLittleMemory(t *testing.T) {
 	}
 	small := lie(hex.EncodeToString(bytes.Repeat([]byte{1}, 20)), "tree 33554432", []byte("x"))
 	large := lie(hex.EncodeToString(bytes.Repeat([]byte{2}, 20)), "tree 10", make([]byte, 32<<20))
-	src := openForeign(t.Context(), openRoot(t, g.dir), maxBroughtBytes)
+	src := openForeign(t.Context(), openRoot(t, g.dir), maxEmbeddedBytes)
 	defer src.close()
 	cost := allocated(func() {
 		for _, hash := range []plumbing.Hash{small, large} {

@@ -219,7 +219,7 @@ func (r *repo) prune(ctx context.Context, bound, target int64) (p Pruned, err er
 	if before <= bound {
 		return p, r.noteSize(head, before)
 	}
-	cut, err := r.shallow()
+	shallow, err := r.shallow()
 	if err != nil {
 		return p, err
 	}
@@ -231,7 +231,7 @@ func (r *repo) prune(ctx context.Context, bound, target int64) (p Pruned, err er
 	if err != nil {
 		return p, err
 	}
-	k := &keeper{ctx: ctx, repo: r, cut: cut, kept: map[plumbing.Hash]bool{}}
+	k := &keeper{ctx: ctx, repo: r, shallow: shallow, kept: map[plumbing.Hash]bool{}}
 	// All other files, such as the index, stay.
 	if err := k.choose(head, target-(before-loose)); err != nil {
 		return p, err // nothing is removed unless everything that stays was read

@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,20 +32,20 @@ func (r *repo) shallow() (map[plumbing.Hash]bool, error) {
 }
 
 func decodeShallow(text string) (map[plumbing.Hash]bool, error) {
-	cut := map[plumbing.Hash]bool{}
+	shallow := map[plumbing.Hash]bool{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\r\n")
 		if !isHash(line) {
 			return nil, errors.New(shallowFile + " has a line that is not a hash")
 		}
-		cut[plumbing.NewHash(line)] = true
+		shallow[plumbing.NewHash(line)] = true
 	}
-	return cut, nil
+	return shallow, nil
 }
 
-func encodeShallow(cut map[plumbing.Hash]bool) string {
-	lines := make([]string, 0, len(cut))
-	for hash := range cut {
+func encodeShallow(shallow map[plumbing.Hash]bool) string {
+	lines := make([]string, 0, len(shallow))
+	for hash := range shallow {
 		lines = append(lines, hash.String()+"\n")
 	}
 	slices.Sort(lines)
@@ -53,11 +54,11 @@ func encodeShallow(cut map[plumbing.Hash]bool) string {
 
 // setShallow replaces the list. The list is on the disk when setShallow returns:
 // no object may be removed before that. It must be called with the lock held.
-func (r *repo) setShallow(cut map[plumbing.Hash]bool) error {
-	if len(cut) == 0 {
+func (r *repo) setShallow(shallow map[plumbing.Hash]bool) error {
+	if len(shallow) == 0 {
 		return ignoreMissing(os.Remove(filepath.Join(r.dir, shallowFile)))
 	}
-	if err := r.replace(shallowFile, []byte(encodeShallow(cut)), syncPath); err != nil {
+	if err := r.replace(shallowFile, []byte(encodeShallow(shallow)), syncPath); err != nil {
 		return err
 	}
 	return syncPath(r.dir)
@@ -67,7 +68,7 @@ func (r *repo) setShallow(cut map[plumbing.Hash]bool) error {
 // visit returns false. It needs no lock: a version that is pruned meanwhile ends
 // the walk as if it had been pruned before.
 func (r *repo) walk(ctx context.Context, visit func(plumbing.Hash, *object.Commit) (more bool)) error {
-	cut, err := r.shallow()
+	shallow, err := r.shallow()
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func (r *repo) walk(ctx context.Context, visit func(plumbing.Hash, *object.Commi
 			return err
 		}
 		c, err := object.GetCommit(r.store, next)
-		if errors.Is(err, plumbing.ErrObjectNotFound) && r.prunedSince(cut) {
+		if errors.Is(err, plumbing.ErrObjectNotFound) && r.prunedSince(shallow) {
 			return nil
 		}
 		if err != nil {
@@ -89,22 +90,22 @@ func (r *repo) walk(ctx context.Context, visit func(plumbing.Hash, *object.Commi
 		if !visit(next, c) {
 			return nil
 		}
-		next = firstParent(c, cut)
+		next = firstParent(c, shallow)
 	}
 	return nil
 }
 
 // firstParent returns the version before c, or the zero hash if c is the first
 // one or the version before it was pruned.
-func firstParent(c *object.Commit, cut map[plumbing.Hash]bool) plumbing.Hash {
-	if len(c.ParentHashes) == 0 || cut[c.Hash] {
+func firstParent(c *object.Commit, shallow map[plumbing.Hash]bool) plumbing.Hash {
+	if len(c.ParentHashes) == 0 || shallow[c.Hash] {
 		return plumbing.ZeroHash
 	}
 	return c.ParentHashes[0]
 }
 
 // prunedSince reports whether versions were pruned since the list was read.
-func (r *repo) prunedSince(cut map[plumbing.Hash]bool) bool {
+func (r *repo) prunedSince(shallow map[plumbing.Hash]bool) bool {
 	now, err := r.shallow()
-	return err == nil && encodeShallow(now) != encodeShallow(cut)
+	return err == nil && !maps.Equal(now, shallow)
 }

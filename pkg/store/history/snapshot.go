@@ -29,20 +29,20 @@ func (n note) String() string { return fmt.Sprintf("%s: %d, such as %q", n.reaso
 
 // snapshot stores the files of a project as Git objects.
 type snapshot struct {
-	ctx     context.Context
-	objects *writer
-	old     *index    // of the newest commit
-	next    *index    // of this one
-	started time.Time // before anything was read
-	left    int       // names that may still be read
-	bytes   int64     // that may still be stored
-	meter   dreamcore.TreeMeter
-	stale   bool   // next differs from old
-	notes   []note // one for each reason
+	ctx       context.Context
+	objects   *writer
+	old       *index    // of the newest commit
+	next      *index    // of this one
+	started   time.Time // before anything was read
+	namesLeft int       // names that may still be read
+	bytesLeft int64     // that may still be stored
+	meter     dreamcore.TreeMeter
+	stale     bool   // next differs from old
+	notes     []note // one for each reason
 }
 
 func newSnapshot(ctx context.Context, objects *writer, old *index) *snapshot {
-	return &snapshot{ctx: ctx, objects: objects, old: old, next: newIndex(), started: time.Now(), left: MaxFiles, bytes: MaxTotalBytes}
+	return &snapshot{ctx: ctx, objects: objects, old: old, next: newIndex(), started: time.Now(), namesLeft: MaxFiles, bytesLeft: MaxTotalBytes}
 }
 
 // item is an entry of a tree.
@@ -60,8 +60,8 @@ func (i item) sortName() string {
 	return i.name
 }
 
-// errMoved reports a name that was replaced since it was examined.
-var errMoved = errors.New("replaced while it was read")
+// errReplaced reports a name that was replaced since it was examined.
+var errReplaced = errors.New("replaced while it was read")
 
 // skip notes that path is left out of the version.
 func (s *snapshot) skip(path, reason string) {
@@ -170,7 +170,7 @@ func (s *snapshot) tolerate(path string, err error) error {
 	switch {
 	case errors.As(err, &own), s.ctx.Err() != nil:
 		return err
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errMoved), errors.Is(err, syscall.EINVAL):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errReplaced), errors.Is(err, syscall.EINVAL):
 		return nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO):
 		s.skip(path, "it cannot be read")
@@ -190,14 +190,14 @@ func (e *ownError) Unwrap() error { return e.err }
 func (s *snapshot) file(root *os.Root, name, path string, info fs.FileInfo) (hash plumbing.Hash, ok bool, err error) {
 	st, known := statOf(info)
 	if !known {
-		return hash, false, errMoved
+		return hash, false, errReplaced
 	}
 	if st.size > MaxFileBytes {
 		s.skip(path, "larger than 256 MiB")
 		return hash, false, nil
 	}
-	if s.bytes -= st.size; s.bytes < 0 {
-		s.bytes += st.size
+	if s.bytesLeft -= st.size; s.bytesLeft < 0 {
+		s.bytesLeft += st.size
 		s.skip(path, "the project is larger than 4 GiB")
 		return hash, false, nil
 	}
@@ -239,7 +239,7 @@ func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known pl
 	// meanwhile. SameFile refuses a FIFO or a link.
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return hash, st, moved(err)
+		return hash, st, replaced(err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -248,7 +248,7 @@ func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known pl
 	}
 	st, ok := statOf(info)
 	if !ok || !os.SameFile(before, info) || info.Size() > MaxFileBytes {
-		return hash, st, errMoved
+		return hash, st, errReplaced
 	}
 	src := &source{r: f, ctx: s.ctx}
 	hash, err = s.objects.putBlob(src, st.size, known)
@@ -290,7 +290,7 @@ func (s *snapshot) link(root *os.Root, name, path string) (hash plumbing.Hash, o
 	return hash, true, nil
 }
 
-// names returns the names in a directory, at most s.left of them.
+// names returns the names in a directory, at most s.namesLeft of them.
 func (s *snapshot) names(root *os.Root, path string) ([]string, error) {
 	d, err := root.Open(".")
 	if err != nil {
@@ -300,13 +300,13 @@ func (s *snapshot) names(root *os.Root, path string) ([]string, error) {
 	const batch = 1024
 	var names []string
 	for {
-		found, err := d.Readdirnames(min(batch, s.left+1))
-		if len(found) > s.left {
+		found, err := d.Readdirnames(min(batch, s.namesLeft+1))
+		if len(found) > s.namesLeft {
 			s.skip(path, "the project has more than 100000 files")
-			found = found[:s.left]
+			found = found[:s.namesLeft]
 			err = io.EOF
 		}
-		s.left -= len(found)
+		s.namesLeft -= len(found)
 		names = append(names, found...)
 		if err == io.EOF {
 			slices.Sort(names)
@@ -325,11 +325,11 @@ func openDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error)
 	// would wait for a FIFO that replaced the directory meanwhile.
 	root, err := parent.OpenRoot(name + "/.")
 	if err != nil {
-		return nil, moved(err)
+		return nil, replaced(err)
 	}
 	after, err := root.Stat(".")
 	if err == nil && !os.SameFile(before, after) {
-		err = errMoved
+		err = errReplaced
 	}
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
@@ -337,14 +337,14 @@ func openDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error)
 	return root, nil
 }
 
-// moved turns the error of os.Root for a link out of it into errMoved: there was
+// replaced turns the error of os.Root for a link out of it into errReplaced: there was
 // no link when the name was examined. That error has no exported value, but it is
 // the only one that does not wrap an errno.
-func moved(err error) error {
+func replaced(err error) error {
 	if _, ok := errors.AsType[syscall.Errno](err); ok {
 		return err
 	}
-	return fmt.Errorf("%w: %w", errMoved, err)
+	return fmt.Errorf("%w: %w", errReplaced, err)
 }
 
 func join(dir, name string) string {

@@ -80,10 +80,10 @@ func isHash(text string) bool {
 
 // Kinds of entries of a tree.
 const (
-	aFile = iota
-	aLink
-	aDir
-	aCommit // of another repository: a submodule
+	fileItem = iota
+	linkItem
+	dirItem
+	submoduleItem // of another repository: a submodule
 )
 
 type foreignItem struct {
@@ -119,16 +119,16 @@ func parseTree(raw []byte, limit int) ([]foreignItem, error) {
 		switch mode {
 		case "100644", "100755", "100664":
 		case "120000":
-			i.kind = aLink
+			i.kind = linkItem
 		case "40000":
-			i.kind = aDir
+			i.kind = dirItem
 		case "160000":
-			i.kind = aCommit
+			i.kind = submoduleItem
 		default:
 			ok = false
 		}
 		sortName := name
-		if i.kind == aDir {
+		if i.kind == dirItem {
 			sortName += "/"
 		}
 		switch {

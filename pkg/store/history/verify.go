@@ -27,7 +27,7 @@ func isFault(err error) bool {
 type foreignCommit struct {
 	tree    plumbing.Hash
 	parents []plumbing.Hash
-	cut     bool  // its parents are not in the repository
+	shallow bool  // its parents are not in the repository
 	decided bool  // fault is final
 	fault   error // nil if it and all its ancestors are sound and stored
 }
@@ -91,7 +91,7 @@ func (v *verifier) parse(hash plumbing.Hash) *foreignCommit {
 	if err != nil {
 		return &foreignCommit{decided: true, fault: err}
 	}
-	if c.cut = v.src.shallow[hash] && len(c.parents) > 0; c.cut {
+	if c.shallow = v.src.shallow[hash] && len(c.parents) > 0; c.shallow {
 		c.parents = nil
 	}
 	c.fault = faultf("commit %s is its own ancestor", hash) // until it is decided
@@ -138,7 +138,7 @@ func (v *verifier) put(t plumbing.ObjectType, content []byte) error {
 	return err
 }
 
-// leads reports whether old is newest or one of its first ancestors.
+// leads reports whether first parents lead from newest to old.
 func (v *verifier) leads(newest, old plumbing.Hash) bool {
 	for range len(v.commits) {
 		c := v.commits[newest]
@@ -217,9 +217,9 @@ func (v *verifier) newTree(hash plumbing.Hash, depth int, up above) (extent, err
 	for _, i := range items {
 		var sub extent
 		switch i.kind {
-		case aDir:
+		case dirItem:
 			sub, err = v.tree(i.hash, depth+1, up)
-		case aFile, aLink:
+		case fileItem, linkItem:
 			sub.bytes, err = v.blob(i)
 		}
 		if err == nil {
@@ -279,9 +279,9 @@ func (v *verifier) blob(i foreignItem) (size int64, err error) {
 	switch {
 	case known.fault != nil:
 		return 0, known.fault
-	case i.kind == aLink && known.size > dreamcore.MaxPathBytes:
+	case i.kind == linkItem && known.size > dreamcore.MaxPathBytes:
 		return 0, faultf("it has a link to more than %d bytes", dreamcore.MaxPathBytes)
-	case i.kind == aLink || !isAttributes(i.name):
+	case i.kind == linkItem || !isAttributes(i.name):
 		return known.size, nil
 	}
 	raw, err := v.src.read(i.hash, plumbing.BlobObject, smallBytes)

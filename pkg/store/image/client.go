@@ -31,7 +31,7 @@ func newClient(proxy func(*http.Request) (*url.URL, error), stall time.Duration)
 		DialContext:         (&net.Dialer{Timeout: dialLimit}).DialContext,
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: handshakeLimit,
-		MaxIdleConnsPerHost: ahead,
+		MaxIdleConnsPerHost: parallel,
 		IdleConnTimeout:     30 * time.Second,
 		// Sizes and digests are those of the transferred bytes.
 		DisableCompression:     true,

@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	tries = 3 // attempts of each request
-	ahead = 3 // concurrent downloads of layers
+	attempts = 3 // attempts of each request
+	parallel = 3 // concurrent downloads of layers
 )
 
 // registry is an image in a registry. Its layers are downloaded into files, a few
@@ -38,14 +38,8 @@ type registry struct {
 	opts   Options
 	pause  time.Duration
 
-	dir       *os.Root // of the files
-	downloads []download
-}
-
-// download is the download of one layer. err may be read once done is closed.
-type download struct {
-	done chan struct{}
-	err  error
+	dir       *os.Root     // of the files
+	downloads []chan error // of the layers; each receives the result
 }
 
 // errClosing ends downloads when the pull has ended.
@@ -57,7 +51,7 @@ func (s *Store) openRegistry(r reference) (source, error) {
 		remote.WithTransport(c),
 		remote.WithAuthFromKeychain(keychain{s.opts.Credentials}),
 		remote.WithUserAgent("dreamcore"),
-		remote.WithJobs(ahead),
+		remote.WithJobs(parallel),
 		// Requests are repeated by retry: the pauses of the library do not end with
 		// the context.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
@@ -147,14 +141,13 @@ func (r *registry) open(ctx context.Context, m manifest, layer int) (io.ReadClos
 	if layer == configLayer {
 		return r.config(ctx, m)
 	}
-	d := &r.downloads[layer]
 	select {
-	case <-d.done:
+	case err := <-r.downloads[layer]:
+		if err != nil {
+			return nil, err
+		}
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
-	}
-	if d.err != nil {
-		return nil, d.err
 	}
 	f, err := r.dir.Open(strconv.Itoa(layer))
 	if err != nil {
@@ -184,21 +177,18 @@ func (r *registry) config(ctx context.Context, m manifest) (io.ReadCloser, error
 func (r *registry) prefetch(ctx context.Context, m manifest, dir *os.Root, report *reporter) (stop func()) {
 	ctx, cancel := context.WithCancelCause(withBlobs(ctx))
 	r.dir = dir
-	r.downloads = make([]download, len(m.layers))
-	for i := range r.downloads {
-		r.downloads[i].done = make(chan struct{})
-	}
+	r.downloads = make([]chan error, len(m.layers))
 	next := make(chan int, len(m.layers))
 	for i := range m.layers {
+		r.downloads[i] = make(chan error, 1)
 		next <- i
 	}
 	close(next)
 	var running sync.WaitGroup
-	for range ahead {
+	for range parallel {
 		running.Go(func() {
 			for i := range next {
-				r.downloads[i].err = r.download(ctx, m, i, report)
-				close(r.downloads[i].done)
+				r.downloads[i] <- r.download(ctx, m, i, report)
 			}
 		})
 	}
@@ -237,7 +227,7 @@ func (r *registry) retry(ctx context.Context, do func() error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err == nil || try == tries || !isTemporary(err) {
+		if err == nil || try == attempts || !isTemporary(err) {
 			return err
 		}
 		select {

@@ -147,7 +147,7 @@ func TestTemporaryFaultIsRetried(t *testing.T) {
 				reg := newRegistry(t)
 				tagged, _ := reg.push(t, "game", "v1", simple(t, "1"))
 				var left atomic.Int32
-				left.Store(tries - 1)
+				left.Store(attempts - 1)
 				fault := answer(path, do)
 				reg.hook(func(w http.ResponseWriter, r *http.Request) bool {
 					return strings.Contains(r.URL.Path, path) && left.Add(-1) >= 0 && fault(w, r)

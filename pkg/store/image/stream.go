@@ -86,21 +86,21 @@ func unpackedStream(r io.Reader) (tar io.Reader, stop func(), err error) {
 		if err != nil {
 			return nil, none, broken(err)
 		}
-		return packed{z}, none, nil
+		return decompressor{z}, none, nil
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, none, broken(err)
 		}
-		return packed{z}, z.Close, nil
+		return decompressor{z}, z.Close, nil
 	}
 	return b, none, nil
 }
 
-// packed turns the errors of a decompressor into flaws.
-type packed struct{ r io.Reader }
+// decompressor turns the errors of a decompressor into flaws.
+type decompressor struct{ r io.Reader }
 
-func (p packed) Read(b []byte) (int, error) {
+func (p decompressor) Read(b []byte) (int, error) {
 	n, err := p.r.Read(b)
 	if err != nil && err != io.EOF {
 		err = broken(err)
@@ -127,14 +127,14 @@ const ratioSlack = 64 << 20
 // gauge bounds the bytes of the tar in a layer, and of its files, which can be
 // larger if they have holes.
 type gauge struct {
-	ctx     context.Context
-	r       io.Reader
-	packed  int64 // bytes of the compressed layer
-	ratio   int64
-	slack   int64 // bytes that the ratio does not bound
-	read    int64 // of the tar
-	written int64 // to files
-	most    int64 // bound of read for any ratio
+	ctx        context.Context
+	r          io.Reader
+	compressed int64 // bytes of the compressed layer
+	ratio      int64
+	slack      int64 // bytes that the ratio does not bound
+	read       int64 // of the tar
+	written    int64 // to files
+	most       int64 // bound of read for any ratio
 }
 
 func (g *gauge) Read(p []byte) (int, error) {
@@ -159,8 +159,8 @@ func (g *gauge) write(n int64) error {
 }
 
 func (g *gauge) check(n int64) error {
-	if n > g.slack && (n-g.slack)/g.ratio > g.packed {
-		return excess(fmt.Sprintf("it unpacks from %d bytes to more than %d times as much (a compression bomb)", g.packed, g.ratio))
+	if n > g.slack && (n-g.slack)/g.ratio > g.compressed {
+		return excess(fmt.Sprintf("it unpacks from %d bytes to more than %d times as much (a compression bomb)", g.compressed, g.ratio))
 	}
 	return nil
 }

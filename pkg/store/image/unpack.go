@@ -30,16 +30,16 @@ type unpacker struct {
 	entries int   // read and created so far
 	skipped int   // device nodes and FIFOs
 
-	// left has the hashes of the paths that were left out, because hard links to
+	// leftOut has the hashes of the paths that were left out, because hard links to
 	// them must be left out too.
-	left map[uint64]struct{}
-	seed maphash.Seed
+	leftOut map[uint64]struct{}
+	seed    maphash.Seed
 }
 
 func newUnpacker(root *os.Root, limits Limits, owners bool) *unpacker {
 	return &unpacker{
 		tree: tree{root: root, limits: limits}, limits: limits, owners: owners, slack: ratioSlack,
-		buf: make([]byte, 256<<10), left: map[uint64]struct{}{}, seed: maphash.MakeSeed(),
+		buf: make([]byte, 256<<10), leftOut: map[uint64]struct{}{}, seed: maphash.MakeSeed(),
 	}
 }
 
@@ -84,7 +84,7 @@ func (u *unpacker) unpack(ctx context.Context, r io.Reader, d v1.Descriptor, dif
 		return flawf("its digest is of an unknown kind: %v", err)
 	}
 	g := &gauge{
-		ctx: ctx, r: stream, packed: d.Size, ratio: u.limits.Ratio, slack: u.slack,
+		ctx: ctx, r: stream, compressed: d.Size, ratio: u.limits.Ratio, slack: u.slack,
 		// Every entry has a header, and padding; long names have more.
 		most: u.limits.Bytes + 4096*int64(u.limits.Entries),
 	}
@@ -177,7 +177,7 @@ func (l *layer) mark(path string) {
 	}
 }
 
-func (l *layer) mine(path string) bool {
+func (l *layer) isOwn(path string) bool {
 	_, ok := l.created[l.hash(path)]
 	return ok
 }
@@ -223,7 +223,7 @@ func (l *layer) prepare(dir, base string, isDir bool) (d *os.Root, at string, th
 		return nil, "", false, err
 	}
 	at = join(in, base)
-	delete(l.left, l.hash(at))
+	delete(l.leftOut, l.hash(at))
 	fi, err := d.Lstat(base)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -351,7 +351,7 @@ func (l *layer) hardLink(dir, base string, h *tar.Header) error {
 		return fmt.Errorf("the target of the link: %w", err)
 	}
 	from := join(in, path.Base(target))
-	if _, ok := l.left[l.hash(from)]; ok {
+	if _, ok := l.leftOut[l.hash(from)]; ok {
 		return l.leaveOut(dir, base)
 	}
 	fi, err := l.tree.root.Lstat(from)
@@ -383,7 +383,7 @@ func (l *layer) leaveOut(dir, base string) error {
 	if err != nil {
 		return err
 	}
-	l.left[l.hash(at)] = struct{}{}
+	l.leftOut[l.hash(at)] = struct{}{}
 	l.skipped++
 	return nil
 }

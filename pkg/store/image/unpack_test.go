@@ -84,7 +84,7 @@ func TestUnpackAppliesLayersInOrder(t *testing.T) {
 	}
 }
 
-// Each of these tries to change a file outside the image, which unpackTo checks.
+// Each of these attempts to change a file outside the image, which unpackTo checks.
 func TestHostileLayersStayInside(t *testing.T) {
 	long := strings.Repeat("n", 256)
 	for _, c := range []struct {

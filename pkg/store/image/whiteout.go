@@ -64,7 +64,7 @@ func (l *layer) hideOne(d *os.Root, in, name string) error {
 		return err
 	}
 	if !fi.IsDir() {
-		if l.mine(at) {
+		if l.isOwn(at) {
 			return nil
 		}
 		return d.Remove(name)
@@ -79,7 +79,7 @@ func (l *layer) hideOne(d *os.Root, in, name string) error {
 	if err := errors.Join(l.hideAll(sub, at), sub.Close()); err != nil {
 		return err
 	}
-	if l.mine(at) {
+	if l.isOwn(at) {
 		return nil
 	}
 	// It may contain files of this layer.
