@@ -136,9 +136,9 @@ func TestImageCommandsRefuseWhatTheyCannotDo(t *testing.T) {
 	}{
 		"no reference":        {[]string{"pull"}, dreamcore.CodeInvalid, "arg"},
 		"a bad reference":     {[]string{"pull", "UPPER"}, dreamcore.CodeInvalid, "not an image reference"},
-		"a directory":         {[]string{"pull", "./root"}, dreamcore.CodeInvalid, "used as it is"},
+		"a directory":         {[]string{"pull", "./root"}, dreamcore.CodeInvalid, "used in place"},
 		"an archive of evil":  {[]string{"pull", image.ArchivePrefix + archiveOf(t, "../evil", "")}, dreamcore.CodeSetup, `entry "../evil": its name leaves the image`},
-		"no archive":          {[]string{"pull", image.ArchivePrefix + filepath.Join(state, "nothing")}, dreamcore.CodeSetup, "no archive of docker"},
+		"no archive":          {[]string{"pull", image.ArchivePrefix + filepath.Join(state, "nothing")}, dreamcore.CodeSetup, "not a readable docker archive"},
 		"prune nothing":       {[]string{"prune"}, dreamcore.CodeInvalid, "either --unused-for or --all"},
 		"prune both":          {[]string{"prune", "--all", "--unused-for", "1h"}, dreamcore.CodeInvalid, "either --unused-for or --all"},
 		"prune the future":    {[]string{"prune", "--unused-for", "-1h"}, dreamcore.CodeInvalid, "more than nothing"},

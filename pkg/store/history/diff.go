@@ -152,7 +152,7 @@ func comparison(change *object.Change) (format.Patch, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &filePatch{from: side(change.From, from), to: side(change.To, to)}
+	p := &filePatch{from: fileOf(change.From, from), to: fileOf(change.To, to)}
 	before, ok1, err1 := lines(from)
 	after, ok2, err2 := lines(to)
 	if err := errors.Join(err1, err2); err != nil {
@@ -202,8 +202,8 @@ func (p *filePatch) Chunks() []format.Chunk          { return p.chunks }
 // fileSide is a file before or after a change.
 type fileSide struct{ entry object.ChangeEntry }
 
-// side returns a nil interface, not a nil pointer, for a missing file.
-func side(e object.ChangeEntry, f *object.File) format.File {
+// fileOf returns a nil interface, not a nil pointer, for a missing file.
+func fileOf(e object.ChangeEntry, f *object.File) format.File {
 	if f == nil {
 		return nil
 	}

@@ -76,9 +76,9 @@ func (c *treeWalk) trees(from, to plumbing.Hash, dir string, depth int) error {
 		old[e.Name] = e
 	}
 	for _, e := range after {
-		b, was := old[e.Name]
+		b := old[e.Name]
 		delete(old, e.Name)
-		if was && b.Hash == e.Hash && b.Mode == e.Mode {
+		if b == e {
 			continue
 		}
 		if err := c.entry(b, e, dir, e.Name, depth); err != nil {
@@ -102,26 +102,23 @@ func (c *treeWalk) entry(b, e object.TreeEntry, dir, name string, depth int) err
 		return errBeyond
 	}
 	path := join(dir, name)
-	var p pair
-	var from, to plumbing.Hash
-	switch b.Mode {
-	case filemode.Empty:
-	case filemode.Dir:
-		from = b.Hash
-	default:
-		p.from = &leaf{path, b.Mode, b.Hash}
+	from, fromTree := side(b, path)
+	to, toTree := side(e, path)
+	if from != nil || to != nil {
+		c.visit(pair{from, to})
 	}
+	return c.trees(fromTree, toTree, path, depth+1)
+}
+
+// side returns a file, or the tree of a directory.
+func side(e object.TreeEntry, path string) (*leaf, plumbing.Hash) {
 	switch e.Mode {
 	case filemode.Empty:
+		return nil, plumbing.ZeroHash
 	case filemode.Dir:
-		to = e.Hash
-	default:
-		p.to = &leaf{path, e.Mode, e.Hash}
+		return nil, e.Hash
 	}
-	if p.from != nil || p.to != nil {
-		c.visit(p)
-	}
-	return c.trees(from, to, path, depth+1)
+	return &leaf{path, e.Mode, e.Hash}, plumbing.ZeroHash
 }
 
 // entries counts and returns the entries of a tree, which may be the zero hash.

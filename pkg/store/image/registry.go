@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	attempts = 3 // attempts of each request
+	attempts = 3 // of each request
 	parallel = 3 // concurrent downloads of layers
 )
 
