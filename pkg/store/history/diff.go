@@ -50,20 +50,38 @@ func (s *Store) Diff(ctx context.Context, user dreamcore.UserID, project dreamco
 	defer leave()
 	limited, cancel := context.WithTimeout(ctx, diffLimit)
 	defer cancel()
-	changes, err := r.changes(limited, c)
+	for {
+		shallow, err := r.shallow()
+		var text string
+		if err == nil {
+			text, err = r.diff(limited, c, shallow)
+		}
+		if errors.Is(err, plumbing.ErrObjectNotFound) && limited.Err() == nil && r.prunedSince(shallow) {
+			continue // the version before this one was pruned while it was read
+		}
+		if err != nil {
+			return "", r.missing(ctx, c.Hash, err)
+		}
+		return text, nil
+	}
+}
+
+// diff compares a commit with its first parent, unless the commit is in shallow.
+func (r *repo) diff(ctx context.Context, c *object.Commit, shallow map[plumbing.Hash]bool) (string, error) {
+	changes, err := r.changes(ctx, c, shallow)
 	if err != nil {
-		return "", r.missing(ctx, c.Hash, err)
+		return "", err
 	}
 	var text strings.Builder
 	enc := format.NewUnifiedEncoder(&text, diffContext)
 	for i, change := range changes.shown {
-		if text.Len() > maxDiffBytes || limited.Err() != nil {
+		if text.Len() > maxDiffBytes || ctx.Err() != nil {
 			changes.more += len(changes.shown) - i
 			break
 		}
 		p, err := comparison(change)
 		if err != nil {
-			return "", r.missing(ctx, c.Hash, err)
+			return "", err
 		}
 		if err := enc.Encode(p); err != nil {
 			return "", fmt.Errorf("write a diff: %w", err)
@@ -96,12 +114,8 @@ func (c changes) note() string {
 	return b.String()
 }
 
-// changes compares a commit with its first parent.
-func (r *repo) changes(ctx context.Context, c *object.Commit) (all changes, err error) {
-	shallow, err := r.shallow()
-	if err != nil {
-		return all, err
-	}
+// changes returns the files that a commit changed since its first parent.
+func (r *repo) changes(ctx context.Context, c *object.Commit, shallow map[plumbing.Hash]bool) (all changes, err error) {
 	all.first = shallow[c.Hash]
 	var before plumbing.Hash
 	if parent := firstParent(c, shallow); !parent.IsZero() {
