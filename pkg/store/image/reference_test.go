@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -36,5 +38,61 @@ func TestAbsoluteAndPinnedReferences(t *testing.T) {
 		if got := Pinned(ref, Image{Digest: digest}); got != want {
 			t.Errorf("%q is pinned as %q", ref, got)
 		}
+	}
+}
+
+func TestReferences(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a", 64)
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string]string{
+		"oci-layout":                          "library/oci-layout:latest",
+		"debian":                              "debian:latest",
+		"debian:12":                           "debian:12",
+		"library/debian:12":                   "debian:12",
+		"team/game":                           "team/game:latest",
+		"debian:12@" + digest:                 "debian@" + digest,
+		"registry.test:5000/a/b:c":            "registry.test:5000/a/b:c",
+		"registry.test/a@" + digest:           "registry.test/a@" + digest,
+		digest:                                digest,
+		"oci-layout:some/dir/":                "oci-layout:" + filepath.Join(wd, "some/dir"),
+		"oci-layout:/x@" + digest:             "oci-layout:/x@" + digest,
+		"docker-archive:a.tar":                "docker-archive:" + filepath.Join(wd, "a.tar"),
+		name.DefaultRegistry + "/foo.bar/x:1": name.DefaultRegistry + "/foo.bar/x:1",
+		name.DefaultRegistry + "/a/b:tag":     "a/b:tag",
+	} {
+		r, err := parse(ref)
+		if err != nil || r.String() != want {
+			t.Errorf("%s is read as %q (%v), want %q", ref, r, err, want)
+			continue
+		}
+		again, err := parse(r.String())
+		if err != nil || again.text != r.text {
+			t.Errorf("%q is read as %q, %v", r, again.text, err)
+		}
+	}
+	for _, ref := range []string{
+		"", "/", "./x", "../x", ".", "..", "UPPER", "a b", "a:b:c", "http://registry.test/a", "a@sha256:12", "a@md5:" + strings.Repeat("a", 32),
+		"sha256:" + strings.Repeat("A", 64), "oci-layout:", "docker-archive:", "oci-layout:x@sha256:12", "a\x00b", "a/../b", "a//b", "registry.test/..", "sha256:12", strings.Repeat("a", 6000),
+		"a@sha512:" + strings.Repeat("a", 128),
+	} {
+		if r, err := parse(ref); err == nil {
+			t.Errorf("%q is read as %q", ref, r)
+		} else {
+			wantError(t, err, dreamcore.CodeInvalid, "not an image reference")
+		}
+	}
+	for ref, want := range map[string]bool{"/x": true, "./x": true, "..": true, "x": false, "x/y": false, ".x": false, "": false, "docker-archive:/x": false} {
+		if IsDirectory(ref) != want {
+			t.Errorf("IsDirectory(%q) is not %v", ref, want)
+		}
+	}
+	s := newStore(t, Limits{})
+	if _, _, err := s.Pull(t.Context(), digest, nil); err == nil {
+		t.Error("a digest without a name was pulled")
+	} else {
+		wantError(t, err, dreamcore.CodeNotFound, "not on this machine")
 	}
 }
