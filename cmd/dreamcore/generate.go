@@ -18,6 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // localUser owns the projects that are made from this terminal.
@@ -199,7 +200,7 @@ func game(ctx context.Context, s *daemon.State, m *daemon.Machine, req dreamcore
 	}
 	out.close = p.Close
 	out.copyOut = func(ctx context.Context, dest string, force bool) (int, error) {
-		files, err := p.CopyOut(ctx, dest, force)
+		files, err := project.CopyOut(ctx, p, dest, force)
 		return len(files), err
 	}
 	return out, nil

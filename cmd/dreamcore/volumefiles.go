@@ -21,6 +21,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
@@ -69,7 +70,7 @@ func argument(args []string, i int, otherwise string) string {
 	return otherwise
 }
 
-func showEntries(a *app, entries []volume.Entry) error {
+func showEntries(a *app, entries []tree.Entry) error {
 	type row struct {
 		Name     string     `json:"name"`
 		Type     string     `json:"type"`
@@ -178,7 +179,7 @@ func (a *app) makeLocal(local string) error {
 
 type getter struct {
 	a     *app
-	place *volume.Place
+	place *volume.Location
 	name  string
 	force bool
 }
@@ -196,7 +197,7 @@ func (g getter) run(ctx context.Context, local string) error {
 	if info, err := os.Stat(local); err == nil && info.IsDir() && g.name != "/" {
 		local = filepath.Join(local, g.name) // as cp -r does it
 	}
-	src, err := volume.OpenDir(g.place.Root, g.place.Path)
+	src, err := tree.OpenDirs(g.place.Root, g.place.Path)
 	if err != nil {
 		return err
 	}
@@ -215,11 +216,11 @@ func (g getter) run(ctx context.Context, local string) error {
 func (g getter) tree(ctx context.Context, src, dest *os.Root, local string) error {
 	t := newTally(g.a, "Copying to "+local)
 	defer t.stop()
-	for e, err := range volume.Walk(ctx, src, t.skip) {
+	for e, err := range tree.Walk(ctx, src, t.skip) {
 		if err != nil {
 			return err
 		}
-		if reason, out := archive.LeftOut(e.Path); out {
+		if reason, out := project.LeftOut(e.Path); out {
 			if reason != "" {
 				t.skip(e.Path, reason)
 			}
@@ -248,7 +249,7 @@ func (g getter) tree(ctx context.Context, src, dest *os.Root, local string) erro
 }
 
 func (g getter) file(ctx context.Context, local string) error {
-	f, info, err := volume.OpenFile(g.place.Root, g.place.Path)
+	f, info, err := tree.OpenFile(g.place.Root, g.place.Path)
 	if err != nil {
 		return err
 	}
@@ -265,7 +266,7 @@ func (g getter) file(ctx context.Context, local string) error {
 		return localError(local, err)
 	}
 	defer dir.Close()
-	e := volume.Entry{Path: filepath.Base(local), Mode: info.Mode().Perm(), Size: info.Size()}
+	e := tree.Entry{Path: filepath.Base(local), Mode: info.Mode().Perm(), Size: info.Size()}
 	t := newTally(g.a, "Copying to "+local)
 	defer t.stop()
 	if err := g.put(ctx, dir, e, f); err != nil {
@@ -277,9 +278,9 @@ func (g getter) file(ctx context.Context, local string) error {
 
 // put writes an entry below dest, for the user who runs this. A directory that
 // is there keeps its owner.
-func (g getter) put(ctx context.Context, dest *os.Root, e volume.Entry, content io.Reader) error {
+func (g getter) put(ctx context.Context, dest *os.Root, e tree.Entry, content io.Reader) error {
 	_, before := dest.Lstat(e.Path)
-	if err := volume.PutFile(ctx, dest, e, content, g.force); err != nil || e.Mode.IsDir() && before == nil {
+	if err := tree.PutFile(ctx, dest, e, content, g.force); err != nil || e.Mode.IsDir() && before == nil {
 		return err
 	}
 	o := g.a.owner()
@@ -336,7 +337,7 @@ type putter struct {
 	a        *app
 	volumes  *volume.Store
 	versions *history.Store
-	place    *volume.Place
+	place    *volume.Location
 	force    bool
 }
 
@@ -352,7 +353,7 @@ func (p putter) run(ctx context.Context, local string) error {
 		if err != nil {
 			return err
 		}
-		return p.put(ctx, []local1{{entry: volume.Entry{Path: p.place.Path, Mode: 0o644, Size: int64(len(raw))}, open: func() (io.ReadCloser, error) {
+		return p.put(ctx, []local1{{entry: tree.Entry{Path: p.place.Path, Mode: 0o644, Size: int64(len(raw))}, open: func() (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(raw)), nil
 		}}}, newTally(p.a, "Copying standard input"))
 	}
@@ -366,7 +367,7 @@ func (p putter) run(ctx context.Context, local string) error {
 		if !info.Mode().IsRegular() {
 			return localError(local, errors.New("it is neither a file nor a directory"))
 		}
-		return p.put(ctx, []local1{{entry: volume.Entry{Path: p.place.Path, Mode: info.Mode().Perm(), Size: info.Size()}, open: func() (io.ReadCloser, error) { return os.Open(local) }}}, t)
+		return p.put(ctx, []local1{{entry: tree.Entry{Path: p.place.Path, Mode: info.Mode().Perm(), Size: info.Size()}, open: func() (io.ReadCloser, error) { return os.Open(local) }}}, t)
 	}
 	root, err := os.OpenRoot(local)
 	if err != nil {
@@ -374,7 +375,7 @@ func (p putter) run(ctx context.Context, local string) error {
 	}
 	defer root.Close()
 	var files []local1
-	for e, err := range volume.Walk(ctx, root, t.skip) {
+	for e, err := range tree.Walk(ctx, root, t.skip) {
 		if err != nil {
 			return err
 		}
@@ -387,7 +388,7 @@ func (p putter) run(ctx context.Context, local string) error {
 		name := e.Path
 		e.Path = path.Join(p.place.Path, name)
 		files = append(files, local1{e, func() (io.ReadCloser, error) {
-			f, _, err := volume.OpenFile(root, name)
+			f, _, err := tree.OpenFile(root, name)
 			return f, err
 		}})
 	}
@@ -399,7 +400,7 @@ const maxStdin = 256 << 20
 
 // local1 is a file that is put.
 type local1 struct {
-	entry volume.Entry
+	entry tree.Entry
 	open  func() (io.ReadCloser, error)
 }
 
@@ -423,7 +424,7 @@ func (p putter) put(ctx context.Context, files []local1, t *tally) error {
 		if err != nil {
 			return localError(f.entry.Path, err)
 		}
-		err = volume.PutFile(ctx, p.place.Root, f.entry, src, p.force)
+		err = tree.PutFile(ctx, p.place.Root, f.entry, src, p.force)
 		if err = errors.Join(err, src.Close()); err != nil {
 			return err
 		}
@@ -434,15 +435,15 @@ func (p putter) put(ctx context.Context, files []local1, t *tally) error {
 
 // apply puts files into a project, and makes a version.
 func (p putter) apply(ctx context.Context, files []local1, t *tally) error {
-	desk := project.New(p.volumes, p.versions)
-	unlock, err := desk.Lock(ctx, p.place.User, p.place.Project)
+	editor := project.New(p.volumes, p.versions)
+	unlock, err := editor.Lock(ctx, p.place.User, p.place.Project)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	var changes []volume.Change
+	var changes []project.Change
 	for _, f := range files {
-		changes = append(changes, volume.Change{Path: f.entry.Path, Write: func(w io.Writer) error {
+		changes = append(changes, project.Change{Path: f.entry.Path, Write: func(w io.Writer) error {
 			src, err := f.open()
 			if err != nil {
 				return localError(f.entry.Path, err)
@@ -452,7 +453,7 @@ func (p putter) apply(ctx context.Context, files []local1, t *tally) error {
 			return errors.Join(err, src.Close())
 		}})
 	}
-	_, err = desk.Apply(ctx, p.place.User, p.place.Project, changes, "Files put by the operator")
+	_, err = editor.Apply(ctx, p.place.User, p.place.Project, changes, "Files put by the operator")
 	return err
 }
 
@@ -478,7 +479,7 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 			case p.Root == nil || p.Path == ".":
 				return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "a whole project or volume is not removed", Hint: "name what is in it: dreamcore volume ls " + args[0] + " " + args[1]}
 			case p.Project == "":
-				err = volume.Remove(p.Root, p.Path, all)
+				err = tree.Remove(p.Root, p.Path, all)
 			default:
 				err = removeFromProject(c.Context(), s.Volumes, versions, p, all)
 			}
@@ -496,14 +497,14 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 	return c
 }
 
-func removeFromProject(ctx context.Context, volumes *volume.Store, versions *history.Store, p *volume.Place, all bool) error {
-	desk := project.New(volumes, versions)
-	unlock, err := desk.Lock(ctx, p.User, p.Project)
+func removeFromProject(ctx context.Context, volumes *volume.Store, versions *history.Store, p *volume.Location, all bool) error {
+	editor := project.New(volumes, versions)
+	unlock, err := editor.Lock(ctx, p.User, p.Project)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return desk.Remove(ctx, p.User, p.Project, p.Path, all)
+	return editor.Remove(ctx, p.User, p.Project, p.Path, all)
 }
 
 // tally shows how a copy goes on, and what it left out.
@@ -524,7 +525,7 @@ func newTally(a *app, text string) *tally {
 
 func (t *tally) stop() { t.line.Stop() }
 
-func (t *tally) add(e volume.Entry) {
+func (t *tally) add(e tree.Entry) {
 	if !e.Mode.IsRegular() {
 		return
 	}

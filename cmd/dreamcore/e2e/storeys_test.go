@@ -28,8 +28,10 @@ var storeys = [][]string{
 
 // alongside lists the imports within a storey.
 var alongside = map[string][]string{
-	"pkg/system/admission": {"pkg/dreamcore"},
-	"pkg/system/term":      {"pkg/dreamcore"},
+	"pkg/system/admission":     {"pkg/dreamcore"},
+	"pkg/system/tree":          {"pkg/dreamcore"},
+	"pkg/system/term":          {"pkg/dreamcore"},
+	"pkg/system/tree/treetest": {"pkg/system/tree"},
 
 	"pkg/store/volume": {"pkg/store/disk"},
 
@@ -44,7 +46,8 @@ var alongside = map[string][]string{
 
 	"pkg/model/upstream": {"pkg/model/gateway"},
 
-	"pkg/work/job": {"pkg/work/agent", "pkg/work/workspace"},
+	"pkg/work/archive": {"pkg/work/project"},
+	"pkg/work/job":     {"pkg/work/agent", "pkg/work/workspace"},
 
 	"pkg/operate/deploy": {"pkg/api/client"},
 	"pkg/operate/gate":   {"pkg/api/client"},

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/work/content"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 var local = Place{Scheme: "http", Host: Localhost}
@@ -225,7 +225,7 @@ func TestFilesAreFoundAsABrowserAsksForThem(t *testing.T) {
 			t.Errorf("%s: %s %q %.100q", tt.uri, resp.Status, resp.Header.Get("Location"), got)
 		}
 	}
-	time.Sleep(2 * content.Settled)
+	time.Sleep(2 * project.TagDelay)
 	resp := get("/big.bin", "Range", "bytes=10-19")
 	if resp.StatusCode != 206 || body(t, resp) != "xxxxxxxxxx" || resp.Header.Get("Content-Range") != "bytes 10-19/100000" {
 		t.Errorf("a range: %s %v", resp.Status, resp.Header)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
-	"github.com/notef-neighbor/dreamcore/pkg/work/content"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // tokenParameter of the query carries the token of a link.
@@ -193,12 +193,12 @@ func (v *visit) shared() {
 // show answers with a file of a game. base is the path of the game, name what
 // follows it.
 func (v *visit) show(g grant, base, name string) {
-	project, err := v.s.cfg.Projects.Find(g.user, g.project)
+	p, err := v.s.cfg.Projects.Find(g.user, g.project)
 	if err != nil {
 		v.refuse(err, pageNoGame)
 		return
 	}
-	defer project.Close()
+	defer p.Close()
 	if hidden(name) {
 		v.page(http.StatusNotFound, pageNotFound)
 		return
@@ -206,10 +206,10 @@ func (v *visit) show(g grant, base, name string) {
 	directory := name == "" || strings.HasSuffix(name, "/")
 	clean := strings.TrimPrefix(path.Clean("/"+name), "/")
 	if directory {
-		clean = path.Join(clean, content.IndexName)
+		clean = path.Join(clean, project.IndexName)
 	}
-	file, err := content.Open(project, clean)
-	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound && v.elsewhere(project, base, clean, directory) {
+	file, err := project.Open(p, clean)
+	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound && v.elsewhere(p, base, clean, directory) {
 		return
 	}
 	if err != nil {
@@ -228,19 +228,19 @@ func (v *visit) show(g grant, base, name string) {
 // elsewhere answers where a file that is not there has one that stands for it:
 // a directory has its index, a game without index.html its first page. The
 // browser is sent there, so that what it asks for next is found.
-func (v *visit) elsewhere(project *volume.Project, base, name string, directory bool) bool {
+func (v *visit) elsewhere(p *volume.Project, base, name string, directory bool) bool {
 	if !directory {
-		file, err := content.Open(project, name+"/"+content.IndexName)
+		file, err := project.Open(p, name+"/"+project.IndexName)
 		if err == nil {
 			_ = file.Close()
 			v.redirect(base, name+"/", v.r.URL.RawQuery)
 			return true
 		}
 	}
-	if name != content.IndexName {
+	if name != project.IndexName {
 		return false
 	}
-	page, err := content.FirstPage(v.r.Context(), project)
+	page, err := project.FirstPage(v.r.Context(), p)
 	if err != nil {
 		v.refuse(err, pageNoPage)
 		return true

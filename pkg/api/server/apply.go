@@ -13,14 +13,13 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
-// Editor changes projects; *project.Desk is one, and says which errors there are.
+// Editor changes projects; *project.Editor is one, and says which errors there are.
 type Editor interface {
 	Lock(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (unlock func(), err error)
-	Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []volume.Change, message string) ([]project.Applied, error)
+	Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []project.Change, message string) ([]project.Applied, error)
 	Log(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, limit int) (versions []history.Version, made bool, err error)
 	Diff(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (string, error)
 	Restore(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (restored []string, err error)
@@ -126,7 +125,7 @@ func decodeApply(body []byte) (applyRequest, error) {
 // fileChange is one element of "files".
 type fileChange struct {
 	Path, Action string
-	change       volume.Change
+	change       project.Change
 	fault        error // of its encoding; nothing is changed then
 }
 
@@ -167,7 +166,7 @@ func decodeChanges(raw json.RawMessage) ([]fileChange, error) {
 			return nil, badFile(i, "content must be text")
 		default:
 			content, c.fault = decodeContent(i, content, fields["encoding"])
-			c.change.Write = volume.Content(content)
+			c.change.Write = project.Text(content)
 		}
 		if c.Action == "" {
 			c.Action = "update"
@@ -232,7 +231,7 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 		defer close(done)
 		defer unlock()
 		_ = send(status(fmt.Sprintf("Applying %d files", len(changes))))
-		list := make([]volume.Change, len(changes))
+		list := make([]project.Change, len(changes))
 		for i, c := range changes {
 			if c.fault != nil {
 				x.err = c.fault

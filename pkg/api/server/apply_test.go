@@ -17,11 +17,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
-	"github.com/notef-neighbor/dreamcore/pkg/work/content"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
-func aDesk(t testing.TB, s *volume.Store) *project.Desk {
+func aDesk(t testing.TB, s *volume.Store) *project.Editor {
 	t.Helper()
 	versions, err := history.Open(t.TempDir(), history.Options{})
 	if err != nil {
@@ -301,7 +300,7 @@ func TestGetSkillContentAnswersAsTheContractSays(t *testing.T) {
 func TestGetFileKnowsRangesAndTags(t *testing.T) {
 	e := startEditor(t)
 	withFiles(t, e.volumes, map[string]string{"a.js": "0123456789"})
-	time.Sleep(2 * content.Settled)
+	time.Sleep(2 * project.TagDelay)
 	get := func(headers ...string) (*http.Response, string) {
 		req := e.request(http.MethodGet, "/get_file?user_id="+user+"&project_id="+projectID+"&path=a.js", "")
 		req.Body, req.ContentLength = nil, 0

@@ -14,7 +14,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
-	"github.com/notef-neighbor/dreamcore/pkg/work/content"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // Projects is where the files of projects are read; *volume.Store is one.
@@ -29,7 +29,7 @@ type Projects interface {
 // that cannot be walked to its end is an error, not a shorter list.
 func (s *Server) listFiles(x *exchange, r *http.Request) {
 	x.leaveBody(r)
-	project, err := s.project(r)
+	p, err := s.project(r)
 	if err != nil {
 		if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
 			x.answer(http.StatusNotFound, struct {
@@ -41,10 +41,10 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 		x.fail(err)
 		return
 	}
-	defer project.Close()
+	defer p.Close()
 	text, _ := parameter(r.URL.Query(), "user_id")
 	user, _ := dreamcore.ParseUserID(text) // project has read it
-	files, leftOut, done, err := s.walk(r.Context(), user, project)
+	files, leftOut, done, err := s.walk(r.Context(), user, p)
 	if err != nil {
 		x.fail(err)
 		return
@@ -64,14 +64,14 @@ const (
 // others. A list is as long as a sandbox makes it, so walks take turns, and few
 // large lists are in memory at once. The caller must call done when it needs
 // the list no more.
-func (s *Server) walk(ctx context.Context, user dreamcore.UserID, project *volume.Project) (files []string, leftOut int, done func(), err error) {
+func (s *Server) walk(ctx context.Context, user dreamcore.UserID, p *volume.Project) (files []string, leftOut int, done func(), err error) {
 	leave, err := s.walks.Enter(ctx, user)
 	if err != nil {
 		return nil, 0, nil, err
 	}
 	defer leave()
 	length := 0
-	for f, err := range project.FilesLeftOut(ctx, &leftOut) {
+	for f, err := range p.FilesLeftOut(ctx, &leftOut) {
 		if err != nil {
 			return nil, 0, nil, err
 		}
@@ -147,18 +147,18 @@ func (s *Server) getFile(x *exchange, r *http.Request) {
 	}
 	name = strings.TrimLeft(name, "/") // as the old backend took it
 	if name == "" {
-		name = content.IndexName
+		name = project.IndexName
 	}
-	project, err := s.project(r)
+	p, err := s.project(r)
 	if err != nil {
 		x.fail(rename(err, dreamcore.CodeNotFound, "Project not found"))
 		return
 	}
-	defer project.Close()
-	file, err := content.Open(project, name)
-	if name == content.IndexName && dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
-		if name, err = content.FirstPage(r.Context(), project); err == nil {
-			file, err = content.Open(project, name)
+	defer p.Close()
+	file, err := project.Open(p, name)
+	if name == project.IndexName && dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
+		if name, err = project.FirstPage(r.Context(), p); err == nil {
+			file, err = project.Open(p, name)
 		}
 	}
 	if err != nil {
@@ -217,7 +217,7 @@ func parameter(q url.Values, name string) (string, error) {
 // rename gives errors of one code the text of the contract. An error that has
 // its text already keeps it.
 func rename(err error, code dreamcore.Code, text string) error {
-	if dreamcore.CodeOf(err) != code || errors.Is(err, content.ErrNoPage) {
+	if dreamcore.CodeOf(err) != code || errors.Is(err, project.ErrNoPage) {
 		return err
 	}
 	return &dreamcore.Error{Code: code, Message: text, Err: err}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
@@ -31,7 +30,7 @@ func (e *slowEditor) Lock(context.Context, dreamcore.UserID, dreamcore.ProjectID
 	return func() {}, nil
 }
 
-func (e *slowEditor) Apply(_ context.Context, _ dreamcore.UserID, _ dreamcore.ProjectID, changes []volume.Change, _ string) ([]project.Applied, error) {
+func (e *slowEditor) Apply(_ context.Context, _ dreamcore.UserID, _ dreamcore.ProjectID, changes []project.Change, _ string) ([]project.Applied, error) {
 	if n := e.inside.Add(1); n > e.most.Load() {
 		e.most.Store(n)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// A sandbox of one user copies the machine's mounts when it starts, and must not
-// keep those of others.
+// The sandbox of a user copies the mounts of the host when it starts. It must not
+// keep the disks of other users mounted.
 func TestASandboxKeepsNoDiskOfAnotherUser(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	_, err := os.Stat("/dev/loop-control")
@@ -82,7 +82,7 @@ func TestASandboxKeepsNoDiskOfAnotherUser(t *testing.T) {
 			}
 			for end := time.Now().Add(20 * time.Second); attached(string(first)); time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(end) {
-					t.Fatal("the disk of a user whose sandbox is gone stays attached while that of another lives")
+					t.Fatal("the disk of a user without a sandbox stays attached while the sandbox of another user runs")
 				}
 			}
 			if got := sandboxtest.Output(t, sb, "echo alive"); got != "alive\n" || !attached(string(second)) {

@@ -9,20 +9,19 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
-
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// Clean removes everything from the home but one regular file, such as that of
+// Clean removes everything from the home except for one regular file, such as
 // the conversation; keep is its path relative to the home, "" keeps nothing.
-// What a job leaves in its home (~/.bashrc, settings, programs) would run in
-// later jobs, also in those of another project: a sandbox sees all homes of its
-// user. No process may run in the user's sandbox meanwhile. The kept file and
-// the directories above it stay where they are, so it is never lost, and no free
-// space is needed; they belong to the sandbox's user alone afterwards. A link,
-// or a file with several names, is not kept. CodeInternal: the disk failed.
+// Files that a job leaves in its home (~/.bashrc, settings, programs) would run
+// in later jobs, also in those of other projects, because a sandbox sees all
+// homes of its user. No process may be running in the user's sandbox. The kept
+// file and the directories above it stay in place, so the file cannot be lost
+// and no free space is needed; afterwards they belong to the sandbox's user
+// alone. A link, or a file with several names, is not kept. CodeInternal: the
+// disk failed.
 func (h *Home) Clean(ctx context.Context, keep string) error {
 	parent, release, err := h.openParent(ctx)
 	if err == nil {
@@ -31,16 +30,16 @@ func (h *Home) Clean(ctx context.Context, keep string) error {
 		release()
 	}
 	if err != nil {
-		return h.store.userError("clean the agent's home", err)
+		return h.store.UserError("clean the agent's home", err)
 	}
 	return nil
 }
 
-// openParent opens the directory that the home is in, which only we can write
+// openParent opens the parent directory of the home, which no sandbox can write
 // to.
 func (h *Home) openParent(ctx context.Context) (parent *os.Root, release func(), err error) {
 	if h.store.disks == nil {
-		parent, err = openDirs(h.store.homes, h.user)
+		parent, err = tree.OpenDirs(h.store.homes, h.user)
 		return parent, func() {}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
@@ -49,7 +48,7 @@ func (h *Home) openParent(ctx context.Context) (parent *os.Root, release func(),
 	if err != nil {
 		return nil, nil, err
 	}
-	parent, err = openDirs(top, homesInDir)
+	parent, err = tree.OpenDirs(top, homesInDir)
 	if err = errors.Join(err, top.Close()); err != nil {
 		release()
 		return nil, nil, err
@@ -58,12 +57,12 @@ func (h *Home) openParent(ctx context.Context) (parent *os.Root, release func(),
 }
 
 func (h *Home) clean(parent *os.Root, keep string) error {
-	if err := removeAside(parent); err != nil {
+	if err := tree.RemoveMoved(parent); err != nil {
 		return err
 	}
 	var elements []string
 	if keep != "" {
-		clean, err := cleanPath(keep)
+		clean, err := tree.CleanPath(keep)
 		if err != nil {
 			return err
 		}
@@ -77,10 +76,11 @@ func (h *Home) clean(parent *os.Root, keep string) error {
 	return errors.Join(err, dir.Close())
 }
 
-// keepOnly removes everything from dir but the file at the path keep, and
-// reports whether that is there.
+// keepOnly removes everything from dir except for the file at the path keep, and
+// reports whether that file exists.
 func (h *Home) keepOnly(parent, dir *os.Root, keep []string) (kept bool, err error) {
-	// First: what is removed may be another name of the file.
+	// The kept file comes first, while every other name of it still exists and
+	// can be counted.
 	if len(keep) > 0 {
 		if kept, err = h.keepEntry(parent, dir, keep); err != nil {
 			return false, err
@@ -97,7 +97,7 @@ func (h *Home) keepOnly(parent, dir *os.Root, keep []string) (kept bool, err err
 			if kept && name == keep[0] {
 				continue
 			}
-			if err := removeFrom(dir, name, parent); err != nil {
+			if err := tree.RemoveFrom(dir, name, parent); err != nil {
 				return false, err
 			}
 		}
@@ -111,8 +111,8 @@ func (h *Home) keepOnly(parent, dir *os.Root, keep []string) (kept bool, err err
 }
 
 // keepEntry keeps the first element of a path: the file itself, or a directory
-// with nothing in it but the rest of the path. kept is false where there is no
-// such file, or none that may be kept.
+// that then contains only the rest of the path. kept is false if the file does
+// not exist or may not be kept.
 func (h *Home) keepEntry(parent, dir *os.Root, keep []string) (kept bool, err error) {
 	name := keep[0]
 	info, err := dir.Lstat(name)
@@ -140,52 +140,4 @@ func (h *Home) keepEntry(parent, dir *os.Root, keep []string) (kept bool, err er
 		return false, err
 	}
 	return true, dir.Chmod(name, fileMode)
-}
-
-// removeFrom removes an entry of a directory that a sandbox can write to: it is
-// moved into parent, which only we can write to, and removed there.
-func removeFrom(dir *os.Root, name string, parent *os.Root) error {
-	aside := removedPrefix + uuid.NewString()
-	if err := moveBetween(dir, name, parent, aside); err != nil {
-		return err
-	}
-	return removeTree(parent, aside)
-}
-
-// removeAside removes what a process that was killed has put aside.
-func removeAside(parent *os.Root) error {
-	d, err := parent.Open(".")
-	if err != nil {
-		return err
-	}
-	names, err := d.Readdirnames(-1) // one for each project of the user
-	if err = errors.Join(err, d.Close()); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if strings.HasPrefix(name, removedPrefix) {
-			if err := removeTree(parent, name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// moveBetween moves an entry of one directory into another.
-func moveBetween(from *os.Root, name string, to *os.Root, as string) error {
-	f, err := from.Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	t, err := to.Open(".")
-	if err != nil {
-		return err
-	}
-	defer t.Close()
-	if err := unix.Renameat(int(f.Fd()), name, int(t.Fd()), as); err != nil {
-		return &os.PathError{Op: "rename", Path: name, Err: err}
-	}
-	return nil
 }

@@ -11,9 +11,11 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree/treetest"
 )
 
-// inHome lists what is in a directory, without the directory itself.
+// inHome lists everything in a directory, without the directory itself.
 func inHome(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -33,7 +35,7 @@ const (
 	keptFile = keptDir + "/a.jsonl"
 )
 
-func TestOnlyTheConversationStaysInAHome(t *testing.T) {
+func TestCleanKeepsOnlyTheConversation(t *testing.T) {
 	s, _ := newStore(t)
 	h, err := s.Home(user, project)
 	if err != nil {
@@ -43,7 +45,7 @@ func TestOnlyTheConversationStaysInAHome(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(h.Path(), keptDir), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	write(t, h.Path(), map[string]string{
+	treetest.Write(t, h.Path(), map[string]string{
 		".bashrc": "echo mine", ".profile": "x", ".claude.json": "{}", ".claude/settings.json": "{}", "bin/sh": "x",
 		keptFile: "the conversation", keptDir + "/b.jsonl": "another one", keptDir + "/a/tool-results/x": "x",
 	})
@@ -63,7 +65,7 @@ func TestOnlyTheConversationStaysInAHome(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 2 { // the second time nothing is left to do
+	for range 2 { // the second call has nothing to do
 		if err := h.Clean(t.Context(), keptFile); err != nil {
 			t.Fatal(err)
 		}
@@ -85,17 +87,17 @@ func TestOnlyTheConversationStaysInAHome(t *testing.T) {
 		t.Errorf("the conversation: %q, %v", b, err)
 	}
 	if !h.Has(keptFile) {
-		t.Error("the home does not know its own file any more")
+		t.Error("the home does not have its own file")
 	}
-	if got := inHome(t, filepath.Dir(h.Path())); !slices.Equal(got[:1], []string{string(project)}) || slices.ContainsFunc(got, func(n string) bool { return strings.HasPrefix(n, removedPrefix) }) {
-		t.Errorf("beside the home: %q", got)
+	if got := inHome(t, filepath.Dir(h.Path())); !slices.Equal(got[:1], []string{string(project)}) || slices.ContainsFunc(got, func(n string) bool { return strings.HasPrefix(n, "removed-") }) {
+		t.Errorf("next to the home: %q", got)
 	}
 	if err := h.Clean(t.Context(), ""); err != nil || len(inHome(t, h.Path())) > 0 {
 		t.Errorf("without a conversation: %v, %q", err, inHome(t, h.Path()))
 	}
 }
 
-func TestAHomeKeepsNoFileThatIsNotItsOwn(t *testing.T) {
+func TestCleanKeepsNoLinkAndNoSpecialFile(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside")
 	tests := map[string]func(t *testing.T, at string) error{
 		"a link": func(t *testing.T, at string) error { return os.Symlink(outside, at) },
@@ -114,7 +116,7 @@ func TestAHomeKeepsNoFileThatIsNotItsOwn(t *testing.T) {
 			return os.Symlink(filepath.Dir(outside), filepath.Dir(at))
 		},
 		"nothing": func(t *testing.T, at string) error { return nil },
-		"a file in the place of a directory": func(t *testing.T, at string) error {
+		"a file instead of a directory": func(t *testing.T, at string) error {
 			if err := os.Remove(filepath.Dir(at)); err != nil {
 				return err
 			}
@@ -126,7 +128,7 @@ func TestAHomeKeepsNoFileThatIsNotItsOwn(t *testing.T) {
 			if err := os.WriteFile(outside, []byte("of the host"), 0o640); err != nil {
 				t.Fatal(err)
 			}
-			write(t, filepath.Dir(outside), map[string]string{"a.jsonl": "of the host"})
+			treetest.Write(t, filepath.Dir(outside), map[string]string{"a.jsonl": "of the host"})
 			s, _ := newStore(t)
 			h, err := s.Home(user, project)
 			if err != nil {
@@ -157,9 +159,9 @@ func TestAHomeKeepsNoFileThatIsNotItsOwn(t *testing.T) {
 	}
 }
 
-// The space is not in the home: cleaning it frees next to nothing.
-func TestAHomeIsCleanedOnADiskThatIsFullElsewhere(t *testing.T) {
-	s, _ := newBounded(t)
+// The project uses the space, so cleaning the home frees almost nothing.
+func TestAHomeIsCleanedOnADiskThatAProjectFills(t *testing.T) {
+	s, _ := newLimited(t)
 	h, err := s.Home(user, project)
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +175,7 @@ func TestAHomeIsCleanedOnADiskThatIsFullElsewhere(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(h.Path(), keptDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, h.Path(), map[string]string{keptFile: "the conversation", ".bashrc": "echo"})
+	treetest.Write(t, h.Path(), map[string]string{keptFile: "the conversation", ".bashrc": "echo"})
 	f, err := os.Create(filepath.Join(p.Path(), "big"))
 	if err != nil {
 		t.Fatal(err)
@@ -197,8 +199,8 @@ func TestAHomeIsCleanedOnADiskThatIsFullElsewhere(t *testing.T) {
 	}
 }
 
-func TestAFullDiskIsNoReasonToKeepAHome(t *testing.T) {
-	s, _ := newBounded(t)
+func TestAHomeThatFillsTheDiskIsCleaned(t *testing.T) {
+	s, _ := newLimited(t)
 	h, err := s.Home(user, project)
 	if err != nil {
 		t.Fatal(err)
@@ -207,7 +209,7 @@ func TestAFullDiskIsNoReasonToKeepAHome(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(h.Path(), keptDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, h.Path(), map[string]string{keptFile: "the conversation"})
+	treetest.Write(t, h.Path(), map[string]string{keptFile: "the conversation"})
 	f, err := os.Create(filepath.Join(h.Path(), ".cache"))
 	if err != nil {
 		t.Fatal(err)

@@ -2,16 +2,16 @@ package volume
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// allocated returns how many bytes f allocates, garbage included.
+// allocated returns the number of bytes that f allocates, including garbage.
 func allocated(f func()) int64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -20,8 +20,8 @@ func allocated(f func()) int64 {
 	return int64(after.TotalAlloc - before.TotalAlloc)
 }
 
-// hostilePaths makes a directory with a few files and, so many directories with
-// names of 255 bytes deep, files empty files with long names.
+// hostilePaths makes a directory with two files, and below depth nested
+// directories with names of 255 bytes, empty files with long names.
 func hostilePaths(t *testing.T, depth, files int) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -55,8 +55,8 @@ func hostilePaths(t *testing.T, depth, files int) (dir string) {
 	return dir
 }
 
-// TestWalksCostLittleMemoryForLongPaths: the attack is 45,000 files, 62
-// directories deep; what a walk costs must not grow with the length of paths.
+// TestWalksCostLittleMemoryForLongPaths: the attack has 45,000 files below 62
+// nested directories. The memory of a walk must not grow with the length of paths.
 func TestWalksCostLittleMemoryForLongPaths(t *testing.T) {
 	for _, c := range []struct {
 		depth, files int
@@ -82,7 +82,7 @@ func TestWalksCostLittleMemoryForLongPaths(t *testing.T) {
 					listed++
 					paths += len(f.Path)
 				}
-				p.swaps = true // the list is made before the first is given
+				p.swaps = true // the whole list is made before the first entry is yielded
 				again := 0
 				for _, err := range p.FilesLeftOut(t.Context(), &again) {
 					if err != nil {
@@ -92,7 +92,7 @@ func TestWalksCostLittleMemoryForLongPaths(t *testing.T) {
 				if again != leftOut {
 					t.Errorf("%d and %d are left out", again, leftOut)
 				}
-				for e, err := range Walk(t.Context(), p.Root(), func(path, reason string) {
+				for e, err := range tree.Walk(t.Context(), p.Root(), func(path, reason string) {
 					if len(path) > 300 {
 						t.Fatal(path)
 					}
@@ -114,35 +114,5 @@ func TestWalksCostLittleMemoryForLongPaths(t *testing.T) {
 				t.Errorf("%d listed, %d left out, %d walked, %.200s", listed, leftOut, walked, &reasons)
 			}
 		})
-	}
-}
-
-// TestATreeFromOutsideKeepsTheLimits fills a directory with more paths than a
-// project may have.
-func TestATreeFromOutsideKeepsTheLimits(t *testing.T) {
-	root, err := os.OpenRoot(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	f := NewFiller(root, os.Geteuid(), os.Getegid())
-	long := strings.Repeat("d", 200)
-	taken := 0
-	for i := range 3000 {
-		e := Entry{Path: strings.Repeat(long+"/", 18) + fmt.Sprint(i), Mode: fs.ModeDir | 0o755}
-		_, _, err := f.Put(t.Context(), e, nil)
-		if err == nil {
-			taken++
-		} else if dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
-			t.Fatal(err)
-		}
-	}
-	if most := dreamcore.MaxTreePaths / (18 * 201); taken > most || taken < most/2 {
-		t.Errorf("%d were taken, at most %d fit", taken, most)
-	}
-	for _, bad := range []string{strings.Repeat("n", 256), strings.Repeat("d/", 2100) + "x"} {
-		if _, _, err := f.Put(t.Context(), Entry{Path: bad, Mode: 0o644}, strings.NewReader("")); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
-			t.Error(err)
-		}
 	}
 }

@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// maxLockPause bounds the pause between two tries for a lock.
+// maxLockPause limits the pause between two attempts to take a lock.
 const maxLockPause = 25 * time.Millisecond
 
-// Lock takes a project for one user of it at a time: goroutines of this
-// process and other processes alike. It waits until ctx ends, and then returns
-// ctx's error. The lock is free again after unlock, which may be called more
-// than once, and when the process ends.
+// Lock locks a project against other goroutines and other processes. It waits
+// until ctx ends, and then returns the error of ctx. The lock is released by
+// unlock, which may be called more than once, and by the end of the process.
 func (s *Store) Lock(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (unlock func(), err error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, maxLockPause) {
 		if err := ctx.Err(); err != nil {
@@ -36,14 +36,14 @@ func (s *Store) Lock(ctx context.Context, user dreamcore.UserID, project dreamco
 	}
 }
 
-// TryLock is Lock without waiting. CodeConflict: another has the project.
+// TryLock is Lock without waiting. CodeConflict: the project is locked.
 func (s *Store) TryLock(user dreamcore.UserID, project dreamcore.ProjectID) (unlock func(), err error) {
-	// A lock belongs to the open file, so every call opens one of its own.
-	// The file stays: removing it would let two have "the" lock, one on the
-	// removed file and one on its successor.
+	// A lock belongs to the open file, so every call opens the file again. The
+	// file is never removed: two callers could then hold locks at once, one on
+	// the removed file and one on its successor.
 	f, err := s.locks.OpenFile(string(user)+"-"+string(project)+".lock", os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
-		return nil, diskError("open the lock of the project", err)
+		return nil, tree.DiskError("open the lock of the project", err)
 	}
 	for {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -54,7 +54,7 @@ func (s *Store) TryLock(user dreamcore.UserID, project dreamcore.ProjectID) (unl
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the project is in use", Hint: "wait until the running generation has ended", Err: err}
 	} else if err != nil {
-		err = diskError("lock the project", err)
+		err = tree.DiskError("lock the project", err)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

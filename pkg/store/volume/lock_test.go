@@ -17,8 +17,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// lockHolder makes the test's own program hold a lock: the other process of
-// TestALockHoldsAcrossProcesses.
+// lockHolder makes the test binary hold a lock, as the other process of
+// TestALockHoldsAcrossProcessesAndEndsWithThem.
 const lockHolder = "DREAMCORE_TEST_LOCK_IN"
 
 func holdLockForParent() {
@@ -31,11 +31,11 @@ func holdLockForParent() {
 		_, err = s.TryLock(user, project)
 	}
 	fmt.Println(err)
-	io.Copy(io.Discard, os.Stdin) // until the parent has seen enough
+	io.Copy(io.Discard, os.Stdin) // until the parent closes it
 	os.Exit(0)
 }
 
-func TestOnlyOneHoldsAProject(t *testing.T) {
+func TestALockHasOneHolder(t *testing.T) {
 	s, _ := newStore(t)
 	var inside, worked atomic.Int32
 	var all sync.WaitGroup
@@ -62,7 +62,7 @@ func TestOnlyOneHoldsAProject(t *testing.T) {
 	}
 }
 
-func TestTryLockSaysThatTheProjectIsInUse(t *testing.T) {
+func TestTryLockOfALockedProjectIsAConflict(t *testing.T) {
 	s, _ := newStore(t)
 	unlock, err := s.TryLock(user, project)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestTryLockSaysThatTheProjectIsInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock() // of an earlier holder: must not free the lock of this one
+	unlock() // by an earlier holder: must not release the lock of this one
 	_, err = s.TryLock(user, project)
 	wantError(t, err, dreamcore.CodeConflict, "in use")
 	again()
@@ -100,7 +100,7 @@ func TestLockStopsWaitingWithItsContext(t *testing.T) {
 	}
 	unlock()
 	if _, err := s.Lock(ctx, user, project); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("an ended context takes a free lock: %v", err)
+		t.Fatalf("Lock with an ended context: %v", err)
 	}
 }
 

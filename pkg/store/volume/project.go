@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 const (
@@ -16,82 +17,43 @@ const (
 	projectsDir = "projects"
 )
 
-// Project is the directory of one project. Its methods are safe for
-// concurrent use. What is in it is hostile; see the package's comment.
+// Project is the open directory of one project. Its methods are safe for
+// concurrent use. Its contents are hostile; see the package comment.
 type Project struct {
 	closer
 	path  string
-	swaps bool // a change may put another directory in its place: see Apply
+	swaps bool // a change may replace the directory; see Stage
 }
 
-// swapTries bounds how often a project is looked at again because another
-// directory has taken its place meanwhile.
+// swapTries limits how often a project is opened again because another directory
+// replaced it meanwhile.
 const swapTries = 10
 
-// again opens the directory that has taken the project's place since it was
-// opened, or returns nil where it is still the same. No sandbox can write to
-// the directory that its name is in.
-func (p *Project) again() *os.Root {
-	if !p.swaps {
-		return nil
-	}
-	for range swapTries {
-		now, err := os.Lstat(p.path)
-		if err != nil || !now.IsDir() {
-			return nil
-		}
-		if mine, err := p.root.Stat("."); err == nil && os.SameFile(mine, now) {
-			return nil
-		}
-		root, err := os.OpenRoot(p.path)
-		if err != nil {
-			return nil
-		}
-		if opened, err := root.Stat("."); err == nil && os.SameFile(opened, now) {
-			return root
-		}
-		root.Close()
-	}
-	return nil
-}
-
-// openProject opens the directory of a project. What is another one between
-// the look and the opening was exchanged by a change, and is looked at again.
-func openProject(top *os.Root, project string) (root *os.Root, err error) {
-	for range swapTries {
-		root, err = openDirs(top, projectsDir+"/"+project)
-		if !errors.Is(err, errNotPlain) {
-			break
-		}
-	}
-	return root, err
-}
-
-// Project opens a project and makes it where it is missing. An owner or mode
-// that a sandbox changed is put right. CodeNotFound: there is no data volume;
-// CodeTooLarge: the disk of the user is full, or what he has from before does
-// not fit into it. The caller must Close the Project, after what he opened in
-// it and the sandboxes that it is mounted in.
+// Project opens a project and makes it if it is missing. It corrects an owner or
+// mode that a sandbox changed. CodeNotFound: there is no data volume;
+// CodeTooLarge: the disk of the user is full, or too small for the user's
+// existing files. The caller must Close the Project after everything that it
+// opened in it and after the sandboxes that mount it.
 func (s *Store) Project(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
 	defer cancel()
 	top, release, err := s.openUser(ctx, user, true)
 	if err != nil {
-		return nil, s.userError("prepare the projects of the user", err)
+		return nil, s.UserError("prepare the projects of the user", err)
 	}
 	root, err := s.makeBelow(top, projectsDir, string(project), sharedMode)
 	if err != nil {
 		release()
-		return nil, s.userError("prepare the project", err)
+		return nil, s.UserError("prepare the project", err)
 	}
 	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name())}, nil
 }
 
-// makeBelow makes the directory parent/name below top, for the sandbox's
-// user, and closes top.
+// makeBelow makes the directory parent/name below top, for the sandbox's user,
+// and closes top.
 func (s *Store) makeBelow(top *os.Root, parent, name string, mode fs.FileMode) (*os.Root, error) {
 	defer top.Close()
-	dir, err := makeDirs(top, parent)
+	dir, err := tree.MakeDirs(top, parent)
 	if err != nil {
 		return nil, err
 	}
@@ -99,8 +61,8 @@ func (s *Store) makeBelow(top *os.Root, parent, name string, mode fs.FileMode) (
 	return s.makeOwned(dir, name, mode)
 }
 
-// Find opens a project that is there. CodeNotFound: it is not. The caller must
-// Close the Project.
+// Find opens an existing project. CodeNotFound: it does not exist. The caller
+// must Close the Project.
 func (s *Store) Find(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
 	defer cancel()
@@ -116,21 +78,33 @@ func (s *Store) Find(user dreamcore.UserID, project dreamcore.ProjectID) (*Proje
 	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name()), swaps: true}, nil
 }
 
-// OpenDirectory opens a plain directory, outside of any volume, as a Project.
-// The caller must Close it.
-func OpenDirectory(path string) (*Project, error) {
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, diskError("open the directory", err)
+// openProject opens the directory of a project. If the directory differs from
+// the one that was looked at, a change replaced it, and it is opened again.
+func openProject(top *os.Root, project string) (root *os.Root, err error) {
+	for range swapTries {
+		root, err = tree.OpenDirs(top, projectsDir+"/"+project)
+		if !errors.Is(err, tree.ErrNotPlain) {
+			break
+		}
 	}
-	return &Project{closer: closer{root: root, release: func() {}}, path: filepath.Clean(path)}, nil
+	return root, err
 }
 
 func (s *Store) findError(err error) error {
 	if _, ok := errors.AsType[*dreamcore.Error](err); !ok && errors.Is(err, fs.ErrNotExist) {
 		return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Project not found", Hint: "check user_id and project_id", Err: err}
 	}
-	return s.userError("open the project", err)
+	return s.UserError("open the project", err)
+}
+
+// OpenDirectory opens a plain directory, outside of any volume, as a Project.
+// The caller must Close it.
+func OpenDirectory(path string) (*Project, error) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, tree.DiskError("open the directory", err)
+	}
+	return &Project{closer: closer{root: root, release: func() {}}, path: filepath.Clean(path)}, nil
 }
 
 // Path returns the absolute path of the project on the host, to be mounted.
@@ -142,50 +116,101 @@ func (p *Project) Root() *os.Root { return p.root }
 // Close closes the Project; its files stay. It may be called more than once.
 func (p *Project) Close() error { return p.close() }
 
-// makeDirs opens the directory at the end of names below root, and makes the
-// ones that are missing.
-func makeDirs(root *os.Root, names ...string) (*os.Root, error) {
-	dir, err := root.OpenRoot(".")
-	for _, name := range names {
-		if err != nil {
-			return nil, err
-		}
-		var next *os.Root
-		if err = dir.Mkdir(name, privateMode); err == nil || errors.Is(err, fs.ErrExist) {
-			next, err = openDir(dir, name)
-		}
-		dir.Close()
-		dir = next
+// replacement opens the directory that has replaced the project's since root was
+// opened; it returns nil if root is still the project's. No sandbox can write to
+// the parent directory.
+func (p *Project) replacement(root *os.Root) *os.Root {
+	if !p.swaps {
+		return nil
 	}
-	return dir, err
+	for range swapTries {
+		now, err := os.Lstat(p.path)
+		if err != nil || !now.IsDir() {
+			return nil
+		}
+		if mine, err := root.Stat("."); err == nil && os.SameFile(mine, now) {
+			return nil
+		}
+		next, err := os.OpenRoot(p.path)
+		if err != nil {
+			return nil
+		}
+		if opened, err := next.Stat("."); err == nil && os.SameFile(opened, now) {
+			return next
+		}
+		next.Close()
+	}
+	return nil
 }
 
-// makeOwned opens the directory name below parent, which no sandbox can
-// write to, makes it where it is missing, and gives it the sandbox's user and
-// mode.
-func (s *Store) makeOwned(parent *os.Root, name string, mode fs.FileMode) (*os.Root, error) {
-	err := parent.Mkdir(name, privateMode)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
-	info, err := parent.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotPlain}
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || int(st.Uid) != s.opts.UID || int(st.Gid) != s.opts.GID {
-		if err := parent.Lchown(name, s.opts.UID, s.opts.GID); err != nil {
-			return nil, err
+// Open opens a regular file of the project for reading. It never waits and
+// follows no link. name is relative, with slashes. CodeInvalid: it leaves the
+// project; CodeNotFound: there is no regular file of that name. The caller must
+// close the file.
+func (p *Project) Open(name string) (*os.File, fs.FileInfo, error) {
+	f, info, err := tree.OpenFile(p.root, name)
+	if err != nil && dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+		// A change may have replaced the directory, which is then being removed.
+		if next := p.replacement(p.root); next != nil {
+			f, info, err = tree.OpenFile(next, name)
+			next.Close()
 		}
 	}
-	const modeBits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
-	if info.Mode()&modeBits != mode {
-		if err := parent.Chmod(name, mode); err != nil {
-			return nil, err
+	return f, info, err
+}
+
+// Files yields the regular files of the project; see tree.Files.
+func (p *Project) Files(ctx context.Context) iter.Seq2[tree.Entry, error] {
+	return p.FilesLeftOut(ctx, new(int))
+}
+
+// FilesLeftOut is Files and also counts in leftOut what exceeds the limits on
+// depth and paths.
+func (p *Project) FilesLeftOut(ctx context.Context, leftOut *int) iter.Seq2[tree.Entry, error] {
+	if !p.swaps {
+		return tree.Files(ctx, p.root, leftOut)
+	}
+	return func(yield func(tree.Entry, error) bool) {
+		all, err := p.list(ctx, leftOut)
+		for _, f := range all {
+			if !yield(f, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(tree.Entry{}, err)
 		}
 	}
-	return openDir(parent, name)
+}
+
+// list returns all files of a project whose directory may be replaced during the
+// walk. If that happens, some of the files are gone, and the walk starts again
+// in the new directory.
+func (p *Project) list(ctx context.Context, leftOut *int) (all []tree.Entry, err error) {
+	before := *leftOut
+	root := p.replacement(p.root)
+	if root == nil {
+		if root, err = p.root.OpenRoot("."); err != nil {
+			return nil, tree.DiskError("open the project", err)
+		}
+	}
+	defer func() { root.Close() }()
+	for range swapTries {
+		all, err, *leftOut = nil, nil, before
+		for f, failed := range tree.Files(ctx, root, leftOut) {
+			if err = failed; err == nil {
+				all = append(all, f)
+			}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		next := p.replacement(root)
+		if next == nil {
+			break
+		}
+		root.Close()
+		root = next
+	}
+	return all, err
 }

@@ -12,30 +12,32 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// hostBytes are set aside for what the host itself writes of one job or
-// change: its version and its log.
+// hostBytes are reserved for the version and the log that the host writes of one
+// job or change.
 const hostBytes = 64 << 20
 
-// repairLimit bounds the wait until nothing uses a file system that has failed.
+// repairLimit limits the wait until a failed file system is no longer in use.
 const repairLimit = 30 * time.Second
 
-// Room is space of the host's disk that is set aside for one job or change:
-// all that the user's file system may still take, and hostBytes for the version
-// and the log. It is allocated, not only counted, so the sum of all rooms never
-// exceeds the disk, and a program that fills the disk takes none of it.
+// Room is space of the host's disk that is reserved for one job or change: as
+// much as the user's file system can still grow, and hostBytes for the version
+// and the log. It is allocated and not only counted, so all rooms together never
+// exceed the disk, and a program that fills the disk cannot take any of it.
 type Room struct {
 	release func()
 	mu      sync.Mutex
-	host    *os.File // guarded by mu; nil once it is given back
+	host    *os.File // guarded by mu; nil once it is released
 }
 
-// Reserve sets the room for one job or change of a user aside. Beyond it,
-// Options.MinFreeBytes stay free. A file system of the user that has failed (the
-// host's disk was full, or broken) is repaired first, for which the user's
-// sandbox is ended. CodeSetup: there is no room, or the file system cannot be
-// repaired. The caller must Close the Room, after what it opened of the user.
+// Reserve reserves the room for one job or change of a user. Options.MinFreeBytes
+// stay free in addition. If the file system of the user has failed (because the
+// host's disk was full, or broken), Reserve repairs it first, for which it ends
+// the user's sandbox. CodeSetup: there is no room, or the file system cannot be
+// repaired. The caller must Close the Room after everything that it opened of the
+// user.
 func (s *Store) Reserve(ctx context.Context, user dreamcore.UserID) (_ *Room, err error) {
 	r := &Room{release: func() {}}
 	if err := s.CheckFree(); err != nil {
@@ -43,11 +45,11 @@ func (s *Store) Reserve(ctx context.Context, user dreamcore.UserID) (_ *Room, er
 	}
 	if s.disks != nil {
 		if err := s.makeUsers(); err != nil {
-			return nil, s.userError("reserve the space of the user", err)
+			return nil, s.UserError("reserve the space of the user", err)
 		}
 		r.release, err = s.disks.Reserve(ctx, string(user), max(hostBytes, s.opts.MinFreeBytes)+hostBytes)
 		if errors.Is(err, disk.ErrFailed) {
-			s.log.Error("the disk of a user has failed and is repaired", "user", string(user), "error", err)
+			s.log.Error("the disk of a user has failed and is being repaired", "user", string(user), "error", err)
 			if err := s.Repair(ctx, user); err != nil {
 				return nil, err
 			}
@@ -57,29 +59,29 @@ func (s *Store) Reserve(ctx context.Context, user dreamcore.UserID) (_ *Room, er
 			return nil, err
 		}
 	}
-	if r.host, err = s.setAside(hostBytes); err != nil {
+	if r.host, err = s.allocate(hostBytes); err != nil {
 		r.release()
-		return nil, diskError("reserve the space of a version", err)
+		return nil, tree.DiskError("reserve the space of a version", err)
 	}
 	return r, nil
 }
 
-// makeUsers makes the directory in which the file systems of users are mounted.
+// makeUsers makes the directory that the file systems of users are mounted in.
 func (s *Store) makeUsers() error {
-	data, err := s.volume(Data)
+	data, err := s.OpenVolume(Data)
 	if err != nil {
 		return err
 	}
-	users, err := makeDirs(data, usersDir)
+	users, err := tree.MakeDirs(data, usersDir)
 	if err == nil {
 		err = users.Close()
 	}
 	return errors.Join(err, data.Close())
 }
 
-// setAside allocates bytes of the host's disk in a file without a name, which
-// is gone with the process. nil: the disk's file system has no such thing.
-func (s *Store) setAside(bytes int64) (*os.File, error) {
+// allocate allocates bytes of the host's disk in an unnamed file, which ends with
+// the process. It returns nil if the disk's file system does not support that.
+func (s *Store) allocate(bytes int64) (*os.File, error) {
 	fd, err := unix.Open(s.volumes.Name(), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, fileMode)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
 		return nil, nil
@@ -101,8 +103,8 @@ func (s *Store) setAside(bytes int64) (*os.File, error) {
 	}
 }
 
-// FreeForHost gives back what was set aside for the version and the log, for
-// them to be written.
+// FreeForHost releases the space for the version and the log, so that they can be
+// written.
 func (r *Room) FreeForHost() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -112,20 +114,20 @@ func (r *Room) FreeForHost() {
 	}
 }
 
-// Close gives everything back. It may be called more than once.
+// Close releases the room. It may be called more than once.
 func (r *Room) Close() {
 	r.FreeForHost()
 	r.release()
 }
 
-// OnRepair sets the function that ends the sandbox of a user, whose file system
-// cannot be repaired while the sandbox has it mounted. It is called before the
-// first Reserve.
+// OnRepair sets the function that ends the sandbox of a user: a file system
+// cannot be repaired while a sandbox has it mounted. OnRepair must be called
+// before the first Reserve.
 func (s *Store) OnRepair(evict func(ctx context.Context, user dreamcore.UserID) error) {
 	s.evict = evict
 }
 
-// Repair unmounts the failed file system of a user; the next use checks and
+// Repair unmounts the failed file system of a user; its next use checks and
 // mounts it. CodeSetup: it is still in use.
 func (s *Store) Repair(ctx context.Context, user dreamcore.UserID) error {
 	if s.disks == nil {
@@ -141,9 +143,9 @@ func (s *Store) Repair(ctx context.Context, user dreamcore.UserID) error {
 	return s.disks.Repair(ctx, string(user))
 }
 
-// CheckWritable reports a file system of the user that has failed: ErrFailed of
-// package disk is in the chain. Without a bound of the user it tries the disk
-// of the host.
+// CheckWritable returns an error with disk.ErrFailed in its chain if the file
+// system of the user has failed. Without a disk limit it tests the disk of the
+// host.
 func (s *Store) CheckWritable(p *Project) error {
 	d, err := p.root.Open(".")
 	if err != nil {

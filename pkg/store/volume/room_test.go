@@ -9,27 +9,27 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// No work begins that could take what is kept free, with and without a bound
-// of each user.
-func TestTheReserveOfTheDiskIsKept(t *testing.T) {
+// No work begins that could use the space that must stay free, with and without a
+// disk limit of each user.
+func TestReserveKeepsTheFreeSpaceOfTheDisk(t *testing.T) {
 	dir := t.TempDir()
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
 		t.Fatal(err)
 	}
 	free := int64(fs.Bavail) * fs.Bsize
-	const other = 1 << 30 // what others on this machine may write meanwhile
+	const other = 1 << 30 // what other processes may write meanwhile
 	for _, tt := range []struct {
 		name        string
-		bound, kept int64
+		limit, free int64
 		says        string
 	}{
 		{"nothing", 0, 0, ""},
 		{"more than there is", 0, free + other, "kept free"},
-		{"more than there is, with a bound", 64 << 20, free + other, "kept free"},
-		{"what the user's bound does not leave", free - 2*other, 3 * other, "what the user may write"},
+		{"more than there is, with a disk limit", 64 << 20, free + other, "kept free"},
+		{"more than the user's disk leaves", free - 2*other, 3 * other, "what the user may write"},
 	} {
-		s, err := Open(filepath.Join(t.TempDir(), "volumes"), Options{UID: 10000, GID: 10000, DiskBytes: tt.bound, MinFreeBytes: tt.kept})
+		s, err := Open(filepath.Join(t.TempDir(), "volumes"), Options{UID: 10000, GID: 10000, DiskBytes: tt.limit, MinFreeBytes: tt.free})
 		if err != nil {
 			t.Fatal(err)
 		}

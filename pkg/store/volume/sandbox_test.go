@@ -18,9 +18,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// One real sandbox has all projects and homes of a user, and writes until its
-// kernel says that there is no space.
-func TestASandboxSeesTheEndOfItsDisk(t *testing.T) {
+// A real sandbox mounts all projects and homes of a user and writes until its
+// kernel returns ENOSPC.
+func TestASandboxCannotExceedTheDisk(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	_, err := os.Stat("/dev/loop-control")
 	sandboxtest.Need(t, err == nil, "loop devices")
@@ -70,7 +70,7 @@ func TestASandboxSeesTheEndOfItsDisk(t *testing.T) {
 	}
 	defer sb.Close(context.WithoutCancel(ctx))
 
-	// Made while the sandbox runs.
+	// The sandbox is running already.
 	p, err := s.Project(user, project)
 	if err != nil {
 		t.Fatal(err)

@@ -5,34 +5,34 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"syscall"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 // ShowSkills makes the skills of the global volume visible in a project as
-// dreamcore.SkillsLink, until hide is called. A sandbox has the volume
-// read-only, so the agent can remove the link but not change what it leads to.
-// A project that has something else at this path keeps it, and so does one
-// whose .claude is no directory. Without skills there is no link. The caller
-// holds the Lock of the project, and no process may be running in it.
+// dreamcore.SkillsLink, until hide is called. Sandboxes mount the volume
+// read-only, so the agent can remove the link but not change its target. A
+// project that has something else at this path keeps it, and so does one whose
+// .claude is not a directory. Without skills there is no link. The caller must
+// hold the Lock of the project, and no process may be running in it.
 func (s *Store) ShowSkills(p *Project) (hide func() error, err error) {
 	hide = func() error { return nil }
 	if !s.hasSkills() {
-		return hide, hideSkills(p.root, false) // of a job that was killed
+		return hide, hideSkills(p.root, false) // left by a job that was killed
 	}
-	// A job that was killed leaves a directory that is not the project's.
-	kept := !isJobs(p.root, dreamcore.ConfigDir, dreamcore.ConfigDir)
-	dir, err := openDir(p.root, dreamcore.ConfigDir)
+	// A job that was killed leaves a directory that is not part of the project.
+	keep := !tree.AddedByJob(p.root, dreamcore.ConfigDir, dreamcore.ConfigDir)
+	dir, err := tree.OpenDir(p.root, dreamcore.ConfigDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		kept = false
+		keep = false
 		if dir, err = s.makeOwned(p.root, dreamcore.ConfigDir, sharedMode); err != nil {
-			return hide, diskError("make the directory of the skills", err)
+			return hide, tree.DiskError("make the directory of the skills", err)
 		}
 	}
 	if err != nil {
-		return hide, nil // the project's own, and no directory
+		return hide, nil // the project has something else there
 	}
 	defer dir.Close()
 	name := path.Base(dreamcore.SkillsLink)
@@ -41,11 +41,11 @@ func (s *Store) ShowSkills(p *Project) (hide func() error, err error) {
 		err = dir.Lchown(name, s.opts.UID, s.opts.GID)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return hide, errors.Join(diskError("link the skills", err), hideSkills(p.root, kept))
+		return hide, errors.Join(tree.DiskError("link the skills", err), hideSkills(p.root, keep))
 	}
 	return func() error {
-		err := hideSkills(p.root, kept)
-		if !kept { // the agent may have removed the link alone
+		err := hideSkills(p.root, keep)
+		if !keep { // the agent may have removed the link alone
 			err = errors.Join(err, removeEmpty(p.root, dreamcore.ConfigDir))
 		}
 		return err
@@ -54,41 +54,41 @@ func (s *Store) ShowSkills(p *Project) (hide func() error, err error) {
 
 // hasSkills reports whether the global volume has a directory for skills.
 func (s *Store) hasSkills() bool {
-	root, err := s.volume(Global)
+	root, err := s.OpenVolume(Global)
 	if err != nil {
 		return false
 	}
 	defer root.Close()
-	dir, err := openDirs(root, dreamcore.SkillsLink)
+	dir, err := tree.OpenDirs(root, dreamcore.SkillsLink)
 	if err != nil {
 		return false
 	}
-	dir.Close()
-	return true
+	return dir.Close() == nil
 }
 
-// hideSkills removes the link of a job, and its directory where nothing else
-// is in it, unless kept is set. What the agent put in their place stays.
-func hideSkills(root *os.Root, kept bool) error {
-	dir, err := openDir(root, dreamcore.ConfigDir)
+// hideSkills removes the link that a job made. It also removes the directory of
+// the link if that is empty then, unless keep is set. Files that the agent made in
+// their place stay.
+func hideSkills(root *os.Root, keep bool) error {
+	dir, err := tree.OpenDir(root, dreamcore.ConfigDir)
 	if err != nil {
 		return nil // removed, or replaced by the agent
 	}
 	defer dir.Close()
 	name := path.Base(dreamcore.SkillsLink)
-	if !isJobs(dir, name, dreamcore.SkillsLink) {
+	if !tree.AddedByJob(dir, name, dreamcore.SkillsLink) {
 		return nil
 	}
 	if err := dir.Remove(name); err != nil {
-		return diskError("remove the link to the skills", err)
+		return tree.DiskError("remove the link to the skills", err)
 	}
-	if kept {
+	if keep {
 		return nil
 	}
 	return removeEmpty(root, dreamcore.ConfigDir)
 }
 
-// removeEmpty removes a directory, unless something is in it or in its place.
+// removeEmpty removes a directory if it is empty.
 func removeEmpty(root *os.Root, name string) error {
 	info, err := root.Lstat(name)
 	if err != nil || !info.IsDir() {
@@ -98,27 +98,5 @@ func removeEmpty(root *os.Root, name string) error {
 	if err == nil || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return diskError("remove the directory "+name, err)
-}
-
-// isJobs reports whether name in dir is no part of a project: the link that
-// ShowSkills makes, or the directory of the agent's settings where it holds
-// nothing else. full is the path in the project.
-func isJobs(dir *os.Root, name, full string) bool {
-	switch full {
-	case dreamcore.SkillsLink:
-		target, err := dir.Readlink(name)
-		return err == nil && dreamcore.IsSkillsLink(full, target)
-	case dreamcore.ConfigDir:
-		sub, err := openDir(dir, name)
-		if err != nil {
-			return false
-		}
-		defer sub.Close()
-		link := path.Base(dreamcore.SkillsLink)
-		enough := 2
-		names, err := readNames(sub, &enough)
-		return err == nil && slices.Equal(names, []string{link}) && isJobs(sub, link, dreamcore.SkillsLink)
-	}
-	return false
+	return tree.DiskError("remove the directory "+name, err)
 }

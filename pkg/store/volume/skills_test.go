@@ -13,19 +13,21 @@ import (
 	"testing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree/treetest"
 )
 
-// addSkill puts a skill into the global volume.
+// addSkill adds a skill to the global volume.
 func addSkill(t *testing.T, s *Store) {
 	t.Helper()
 	dir, err := s.Path(Global)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir, map[string]string{".claude/skills/p5js/SKILL.md": "Use p5.js.\n"})
+	treetest.Write(t, dir, map[string]string{".claude/skills/p5js/SKILL.md": "Use p5.js.\n"})
 }
 
-// state describes every name in a directory: its kind, mode and content.
+// state describes every name in a directory: its type, mode and content.
 func state(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -60,9 +62,9 @@ func TestSkillsAreShownOnlyUntilTheyAreHidden(t *testing.T) {
 		name  string
 		begin func(p *Project) error
 		shown bool
-		leave bool                   // of a job that was killed
-		work  func(p *Project) error // of the agent
-		added []string               // that stays afterwards
+		leave bool                   // begin makes what a killed job leaves
+		work  func(p *Project) error // what the agent does
+		added []string               // what stays afterwards
 	}{
 		{name: "an empty project", shown: true},
 		{name: "a directory of its own", shown: true, begin: func(p *Project) error {
@@ -92,7 +94,7 @@ func TestSkillsAreShownOnlyUntilTheyAreHidden(t *testing.T) {
 		{name: "the link is replaced by the agent", shown: true, work: func(p *Project) error {
 			return errors.Join(os.Remove(at(p, ".claude/skills")), os.WriteFile(at(p, ".claude/skills"), []byte("mine"), 0o644))
 		}, added: []string{`.claude drwxr-xr-x ""`, `.claude/skills -rw-r--r-- "mine"`}},
-		{name: "a file of the agent beside the link", shown: true, work: func(p *Project) error {
+		{name: "a file of the agent next to the link", shown: true, work: func(p *Project) error {
 			return os.WriteFile(at(p, ".claude/notes.md"), []byte("mine"), 0o644)
 		}, added: []string{`.claude drwxr-xr-x ""`, `.claude/notes.md -rw-r--r-- "mine"`}},
 	} {
@@ -138,7 +140,7 @@ func TestWithoutSkillsThereIsNoLink(t *testing.T) {
 	if got := state(t, p.Path()); err != nil || got != nil || hide() != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	// The skills went while a link was left behind.
+	// A killed job has left a link, and the skills were removed since.
 	if err := errors.Join(os.Mkdir(filepath.Join(p.Path(), ".claude"), 0o755), os.Symlink(dreamcore.SkillsTarget, filepath.Join(p.Path(), dreamcore.SkillsLink))); err != nil {
 		t.Fatal(err)
 	}
@@ -147,63 +149,59 @@ func TestWithoutSkillsThereIsNoLink(t *testing.T) {
 	}
 }
 
-// TestShownSkillsAreNoPartOfTheProject looks at a project while a job has the
-// link in it, as it also is after a kill.
-func TestShownSkillsAreNoPartOfTheProject(t *testing.T) {
+// TestTheLinkToSkillsIsNotPartOfTheProject reads a project while a job has the
+// link in it. A killed job leaves it there.
+func TestTheLinkToSkillsIsNotPartOfTheProject(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		t.Run(fmt.Sprintf("directory of its own %t", own), func(t *testing.T) {
 			p, s, _ := newProject(t)
 			addSkill(t, s)
-			write(t, p.Path(), map[string]string{"index.html": "<p>"})
+			treetest.Write(t, p.Path(), map[string]string{"index.html": "<p>"})
 			if own {
-				write(t, p.Path(), map[string]string{".claude/notes.md": "mine"})
+				treetest.Write(t, p.Path(), map[string]string{".claude/notes.md": "mine"})
 			}
-			look := func() string {
-				var u usage
-				if err := u.measure(t.Context(), p.Root(), 1); err != nil {
+			read := func() string {
+				var u tree.Usage
+				if err := u.Measure(t.Context(), p.Root()); err != nil {
 					t.Fatal(err)
 				}
-				d, err := DigestOf(t.Context(), p.Root(), func(path, reason string) { t.Errorf("%s: %s", path, reason) })
+				d, err := tree.DigestOf(t.Context(), p.Root(), func(path, reason string) { t.Errorf("%s: %s", path, reason) })
 				if err != nil {
 					t.Fatal(err)
 				}
 				var listed []string
 				for _, name := range []string{"", "/.claude"} {
-					place, err := s.Locate(t.Context(), Data, "users/"+string(user)+"/projects/"+string(project)+name, false)
+					l, err := s.Locate(t.Context(), Data, "users/"+string(user)+"/projects/"+string(project)+name, false)
 					if err != nil {
 						t.Fatal(err)
 					}
-					entries, err := place.List()
+					entries, err := l.List()
 					if err != nil && dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
 						t.Fatal(err)
 					}
 					for _, e := range entries {
 						listed = append(listed, name+"/"+e.Path)
 					}
-					place.Close()
+					l.Close()
 				}
-				return fmt.Sprintf("%d bytes, %d files, digest %s, list %q", u.bytes, u.files, d, listed)
+				return fmt.Sprintf("%d bytes, %d files, digest %s, list %q", u.Bytes, u.Files, d, listed)
 			}
-			before := look()
+			before := read()
 			hide, err := s.ShowSkills(p)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := look(); got != before {
+			if got := read(); got != before {
 				t.Errorf("%s\nbefore: %s", got, before)
 			}
-			// The service is killed; a change by hand comes before the next job.
-			changes := []Change{{Path: ".claude/skills/mine/SKILL.md", Write: Content("mine")}}
-			if _, err := s.Apply(t.Context(), user, project, changes, nil, nil); err != nil {
-				t.Errorf("a change after a kill: %v", err)
-			}
-			again, err := s.Project(user, project)
+			// The service is killed; a change comes before the next job.
+			stage, err := s.Stage(t.Context(), user, project)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer again.Close()
-			if raw, err := os.ReadFile(filepath.Join(again.Path(), ".claude/skills/mine/SKILL.md")); string(raw) != "mine" {
-				t.Errorf("%q, %v", raw, err)
+			stage.Close()
+			if _, err := os.Lstat(filepath.Join(p.Path(), ".claude/skills")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the link after a change: %v", err)
 			}
 			if err := hide(); err != nil {
 				t.Error(err)
@@ -212,17 +210,17 @@ func TestShownSkillsAreNoPartOfTheProject(t *testing.T) {
 	}
 }
 
-// TestSkillsStayInTheProject shows and hides them while a process replaces
-// .claude all the time, as only an operator's exec beside a job could.
-func TestSkillsStayInTheProject(t *testing.T) {
+// TestSkillsNeverLeaveTheProject shows and hides the skills while another process
+// keeps replacing .claude, as only an exec by the operator during a job could.
+func TestSkillsNeverLeaveTheProject(t *testing.T) {
 	p, s, _ := newProject(t)
 	addSkill(t, s)
 	outside := t.TempDir()
-	write(t, outside, map[string]string{"keep": "x"})
+	treetest.Write(t, outside, map[string]string{"keep": "x"})
 	before := state(t, outside)
 	stop := make(chan struct{})
-	var racer sync.WaitGroup
-	racer.Go(func() {
+	var writer sync.WaitGroup
+	writer.Go(func() {
 		at := filepath.Join(p.Path(), ".claude")
 		for i := 0; ; i++ {
 			select {
@@ -244,15 +242,15 @@ func TestSkillsStayInTheProject(t *testing.T) {
 		}
 	})
 	for range 2000 {
-		// Errors are fine: the project changes while it is looked at.
+		// Errors are fine: the project changes while it is read.
 		if hide, err := s.ShowSkills(p); err == nil {
 			_ = hide()
 		}
-		var u usage
-		_ = u.measure(t.Context(), p.Root(), 1)
+		var u tree.Usage
+		_ = u.Measure(t.Context(), p.Root())
 	}
 	close(stop)
-	racer.Wait()
+	writer.Wait()
 	if got := state(t, outside); !slices.Equal(got, before) {
 		t.Errorf("outside of the project: %q", got)
 	}

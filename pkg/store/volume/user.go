@@ -6,52 +6,55 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 const (
 	disksDir   = ".disks"
-	homesInDir = "homes" // below the directory of a bounded user
+	homesInDir = "homes" // below the directory of a user with a disk of its own
 )
 
-// openLimit bounds how long a project or home may take to open: with a bound,
-// the first time moves into the file system what the user had before.
+// openLimit is the time that a project or home may take to open. With a disk
+// limit, the first time moves the user's existing files into the file system.
 const openLimit = 10 * time.Minute
 
-// User is what one user has, to be mounted into a sandbox that serves all of
-// his projects.
+// User holds the directories of one user, to be mounted into a sandbox that
+// serves all of the user's projects.
 type User struct {
 	projects, homes string
 	release         func()
 }
 
-// User opens the directories of a user and makes them where they are missing.
-// Each is ours, so that no sandbox makes a project or a home: make them with
-// Project and Home, before or while a sandbox runs, which sees them at once.
-// CodeNotFound: there is no data volume; CodeTooLarge: what the user has from
-// before does not fit into his bound. The caller must Close the User when the
-// sandbox is gone.
+// User opens the directories of a user and makes them if they are missing. They
+// belong to the service, so that no sandbox can make a project or a home. Project
+// and Home make those, before or while a sandbox runs, which sees them at once.
+// CodeNotFound: there is no data volume; CodeTooLarge: the user's existing files
+// exceed the disk limit. The caller must Close the User when the sandbox has
+// ended.
 func (s *Store) User(ctx context.Context, user dreamcore.UserID) (*User, error) {
 	top, release, err := s.openUser(ctx, user, true)
 	if err != nil {
-		return nil, s.userError("prepare the directories of the user", err)
+		return nil, s.UserError("prepare the directories of the user", err)
 	}
 	u, err := s.shareUser(top, user)
 	if err = errors.Join(err, top.Close()); err != nil {
 		release()
-		return nil, s.userError("prepare the directories of the user", err)
+		return nil, s.UserError("prepare the directories of the user", err)
 	}
 	u.release = release
 	return u, nil
 }
 
-// shareUser makes the directories such that the sandbox's user passes through
-// them, and can change nothing in them.
+// shareUser makes the directories readable for the sandbox's user, who cannot
+// change anything in them.
 func (s *Store) shareUser(top *os.Root, user dreamcore.UserID) (*User, error) {
 	u := &User{}
 	projects, err := makeShared(top, projectsDir)
@@ -62,7 +65,7 @@ func (s *Store) shareUser(top *os.Root, user dreamcore.UserID) (*User, error) {
 	u.projects = filepath.Clean(projects.Name())
 	parent, name := top, homesInDir
 	if s.disks == nil {
-		// The notes about conversations lie there too, but they are ours, 0600.
+		// The notes of conversations are there too, but only the service can read them.
 		parent, name = s.homes, string(user)
 	}
 	homes, err := makeShared(parent, name)
@@ -75,7 +78,7 @@ func (s *Store) shareUser(top *os.Root, user dreamcore.UserID) (*User, error) {
 }
 
 func makeShared(parent *os.Root, name string) (*os.Root, error) {
-	dir, err := makeDirs(parent, name)
+	dir, err := tree.MakeDirs(parent, name)
 	if err != nil {
 		return nil, err
 	}
@@ -94,22 +97,71 @@ func makeShared(parent *os.Root, name string) (*os.Root, error) {
 func (u *User) ProjectsPath() string { return u.projects }
 
 // HomesPath returns the absolute path on the host of the directory with the
-// homes that the agent has, one for each project.
+// agent's homes, one for each project.
 func (u *User) HomesPath() string { return u.homes }
 
-// Close gives the user's file system back. It may be called more than once.
+// Close releases the user's file system. It may be called more than once.
 func (u *User) Close() error {
 	u.release()
 	return nil
 }
 
-// CheckFree reports, with CodeSetup, a disk that has less than what is kept free.
+// Users returns the users that have or had projects, sorted.
+func (s *Store) Users() ([]dreamcore.UserID, error) {
+	data, err := s.OpenVolume(Data)
+	if err != nil {
+		return nil, err
+	}
+	defer data.Close()
+	var users []dreamcore.UserID
+	for dir, extension := range map[string]string{usersDir: "", disksDir: ".ext4"} {
+		entries, err := fs.ReadDir(data.FS(), dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, tree.DiskError("list the users", err)
+		}
+		for _, e := range entries {
+			name, ok := strings.CutSuffix(e.Name(), extension)
+			if id, err := dreamcore.ParseUserID(name); ok && err == nil && string(id) == name {
+				users = append(users, id)
+			}
+		}
+	}
+	slices.Sort(users)
+	return slices.Compact(users), nil
+}
+
+// Projects returns the projects of a user, sorted. An unknown user has none.
+func (s *Store) Projects(ctx context.Context, user dreamcore.UserID) ([]dreamcore.ProjectID, error) {
+	top, release, err := s.openUser(ctx, user, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.UserError("list the projects", err)
+	}
+	defer release()
+	defer top.Close()
+	entries, err := fs.ReadDir(top.FS(), projectsDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, s.UserError("list the projects", err)
+	}
+	var projects []dreamcore.ProjectID
+	for _, e := range entries {
+		if id, err := dreamcore.ParseProjectID(e.Name()); err == nil && string(id) == e.Name() && e.IsDir() {
+			projects = append(projects, id)
+		}
+	}
+	return projects, nil
+}
+
+// CheckFree returns CodeSetup if the disk has less free space than
+// Options.MinFreeBytes.
 func (s *Store) CheckFree() error {
 	return disk.CheckFree(s.volumes.Name(), s.opts.MinFreeBytes, s.opts.Ballast)
 }
 
-// SweepDisks unmounts what processes that died have left mounted; it is for
-// the start of a service. Without a bound it does nothing.
+// SweepDisks unmounts the file systems that earlier processes left mounted; it is
+// for the start of a service. Without a disk limit it does nothing.
 func (s *Store) SweepDisks(ctx context.Context) error {
 	if s.disks == nil {
 		return nil
@@ -117,11 +169,11 @@ func (s *Store) SweepDisks(ctx context.Context) error {
 	return s.disks.Sweep(ctx)
 }
 
-// diskOptions say where the file systems of users are.
+// diskOptions returns the options of the file systems of users.
 func (s *Store) diskOptions() disk.Options {
 	data := filepath.Join(s.volumes.Name(), Data)
 	users := filepath.Join(data, usersDir)
-	homes, _ := filepath.Abs(s.homes.Name()) // it was made absolute when it was opened
+	homes, _ := filepath.Abs(s.homes.Name()) // it is absolute since it was opened
 	return disk.Options{
 		Images: filepath.Join(data, disksDir), Mounts: users,
 		Bytes: s.opts.DiskBytes, UID: os.Geteuid(), GID: os.Getegid(),
@@ -135,11 +187,11 @@ func (s *Store) diskOptions() disk.Options {
 	}
 }
 
-// openUser opens the directory of a user, and the file system that it is. It
-// makes what is missing, or is fs.ErrNotExist. The caller must close root, and
-// then call release.
+// openUser opens the directory of a user, which is a mounted file system with a
+// disk limit. It makes a missing directory if create is set, and returns
+// fs.ErrNotExist otherwise. The caller must close root and then call release.
 func (s *Store) openUser(ctx context.Context, user dreamcore.UserID, create bool) (root *os.Root, release func(), err error) {
-	data, err := s.volume(Data)
+	data, err := s.OpenVolume(Data)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,9 +201,9 @@ func (s *Store) openUser(ctx context.Context, user dreamcore.UserID, create bool
 		return nil, nil, err
 	}
 	if create {
-		root, err = makeDirs(data, usersDir, string(user))
+		root, err = tree.MakeDirs(data, usersDir+"/"+string(user))
 	} else {
-		root, err = openDirs(data, usersDir+"/"+string(user))
+		root, err = tree.OpenDirs(data, usersDir+"/"+string(user))
 	}
 	if err != nil {
 		release()
@@ -162,7 +214,7 @@ func (s *Store) openUser(ctx context.Context, user dreamcore.UserID, create bool
 
 func (s *Store) mountUser(ctx context.Context, data *os.Root, user dreamcore.UserID, create bool) (release func(), err error) {
 	if s.disks == nil {
-		return func() {}, s.checkUnbounded(user)
+		return func() {}, s.checkUnlimited(user)
 	}
 	if !create {
 		_, release, err = s.disks.Find(ctx, string(user))
@@ -171,7 +223,7 @@ func (s *Store) mountUser(ctx context.Context, data *os.Root, user dreamcore.Use
 		}
 		return release, err
 	}
-	users, err := makeDirs(data, usersDir)
+	users, err := tree.MakeDirs(data, usersDir)
 	if err != nil {
 		return nil, err
 	}
@@ -182,35 +234,35 @@ func (s *Store) mountUser(ctx context.Context, data *os.Root, user dreamcore.Use
 	return release, err
 }
 
-// checkUnbounded refuses to show an empty directory where the user's files
-// are in a file system that is not mounted.
-func (s *Store) checkUnbounded(user dreamcore.UserID) error {
-	bounded, err := disk.Exists(filepath.Join(s.volumes.Name(), Data, disksDir), string(user))
-	if err != nil || !bounded {
+// checkUnlimited refuses a user whose files are in a file system that is not
+// mounted: the plain directory is empty.
+func (s *Store) checkUnlimited(user dreamcore.UserID) error {
+	limited, err := disk.Exists(filepath.Join(s.volumes.Name(), Data, disksDir), string(user))
+	if err != nil || !limited {
 		return err
 	}
 	return &dreamcore.Error{
 		Code: dreamcore.CodeSetup, Message: "the files of the user are on a disk of a fixed size, and such disks are turned off",
-		Hint: "set disk_mib to what it was, such as 2048",
+		Hint: "set disk_mib to its earlier value, such as 2048",
 	}
 }
 
-// userError is diskError for what lies in the directory of a user: with a
-// bound, it is his disk that is full.
-func (s *Store) userError(action string, err error) error {
+// UserError is tree.DiskError for the files of a user: with a disk limit, it is
+// the disk of the user that is full.
+func (s *Store) UserError(action string, err error) error {
 	if s.disks != nil && errors.Is(err, syscall.ENOSPC) && dreamcore.CodeOf(err) == dreamcore.CodeInternal {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeTooLarge, Message: "cannot " + action + ": the disk of the user is full",
-			Hint: "remove files of his projects, or set disk_mib to more", Err: err,
+			Hint: "remove files of the user's projects, or increase disk_mib", Err: err,
 		}
 	}
 	if e, ok := errors.AsType[*dreamcore.Error](err); ok {
 		return &dreamcore.Error{Code: e.Code, Message: "cannot " + action, Hint: e.Hint, Err: err}
 	}
-	return diskError(action, err)
+	return tree.DiskError(action, err)
 }
 
-// closer gives back a file system after the descriptors in it are closed.
+// closer closes a directory and then releases the file system that it is in.
 type closer struct {
 	root    *os.Root
 	release func()

@@ -1,45 +1,57 @@
-// Package volume keeps what sandboxes work on: volumes, which are named
-// directories, and in the data volume the projects of the users. Beside them
-// are the homes that the agent has per project, and the locks of projects.
+// Package volume stores what sandboxes work on: volumes, which are named
+// directories, and the projects of the users in the data volume. Next to the
+// volumes are the home that the agent has in each project, and the project
+// locks.
 //
-//	volumes/                                  0700, ours
+//	volumes/                                  0700, the service's
 //	volumes/dreamcore-global/                 0755, the operator's; read-only in sandboxes
-//	volumes/dreamcore-data/                   0700, ours
-//	volumes/dreamcore-data/users/U/projects/  0700, ours
-//	volumes/dreamcore-data/users/U/projects/P 0755, the sandbox user's: a sandbox sees this and nothing above it
-//	volumes/dreamcore-data/users/U/staging/P  a change of a project in the making, see Apply
+//	volumes/dreamcore-data/                   0700, the service's
+//	volumes/dreamcore-data/users/U/projects/  0700, the service's
+//	volumes/dreamcore-data/users/U/projects/P 0755, the sandbox user's: all that a sandbox sees of the volume
+//	volumes/dreamcore-data/users/U/staging/P  the new state of a project during a change; see Stage
+//	volumes/dreamcore-data/.changes/U.P       marks a change that has not finished
 //	volumes/dreamcore-data/.checks/ID         0755, the sandbox user's, for one check
-//	volumes/dreamcore-data/.disks/U.ext4      0600, ours: with a bound, the file system at users/U
-//	volumes/dreamcore-data/users/U/homes/P    0700, the sandbox user's: with a bound, in place of homes/U/P
+//	volumes/dreamcore-data/.disks/U.ext4      0600, the service's: the file system of users/U, if disks are limited
+//	volumes/dreamcore-data/users/U/homes/P    0700, the sandbox user's: replaces homes/U/P if disks are limited
 //	homes/U/P                                 0700, the sandbox user's
-//	homes/U/P.session                         0600, ours
-//	locks/U-P.lock                            0600, ours
+//	homes/U/P.session                         0600, the service's
+//	locks/U-P.lock                            0600, the service's
 //
-// With a bound (Options.DiskBytes) all that the sandboxes of a user can write
-// to lies in a file system of that size, which package disk mounts at users/U
-// as long as something of it is open.
+// With a disk limit (Options.DiskBytes), everything that the sandboxes of a user
+// can write to is in a file system of that size. Package disk mounts it at users/U
+// while anything in it is open.
 //
-// Whatever lies in a project or a home was made in a sandbox and is hostile:
-// names, links, FIFOs, sizes, and files that change while they are read. It
-// is opened one path element at a time below an os.Root, and every element
-// must be what it was when it was looked at, so that no link is followed, not
-// even one that stays inside.
+// The contents of projects and homes come from a sandbox and are hostile; package
+// tree opens them safely.
+//
+//	volume.go     the store and its volumes
+//	user.go       users, and the directories that their sandboxes mount
+//	project.go    open projects and their files
+//	stage.go      a new state of a project that replaces the current one
+//	home.go       homes of the agent and conversations; homeclean.go cleans them
+//	location.go   paths of volumes, for the operator
+//	guard.go      the limits of a project during a job; reserve.go shares its reserve
+//	room.go       disk space that is reserved for a job or change
+//	skills.go     the link to the skills in a project
+//	scratch.go    directories for checks
+//	lock.go       project locks
 package volume
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
-	"syscall"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 // The volumes of the service.
@@ -54,36 +66,37 @@ const (
 	fileMode    = 0o600
 )
 
-// Options says where things are and whose they are.
+// Options configures a Store.
 type Options struct {
-	HomesDir string // default: "homes" beside the directory of volumes
-	LocksDir string // default: "locks" beside the directory of volumes
+	HomesDir string // default: "homes" next to the directory of volumes
+	LocksDir string // default: "locks" next to the directory of volumes
 	UID, GID int    // the user inside sandboxes, who owns projects and homes
 
-	// DiskBytes bounds what the projects and homes of one user take together;
-	// 0: plain directories without a bound. A user who was bounded once stays
-	// in a file system: without the bound he is refused, not shown as empty.
+	// DiskBytes limits the size of the projects and homes of one user together;
+	// 0 uses plain directories without a limit. A user who has a file system
+	// keeps it: once the limit is turned off, such a user is refused, because the
+	// plain directory is empty.
 	DiskBytes int64
-	// MinFreeBytes are kept free on the disk: no work begins that could take them.
+	// MinFreeBytes stay free on the disk: no work begins that could use them.
 	MinFreeBytes int64
 	Ballast      *disk.Ballast // holds MinFreeBytes of the disk for this program; optional
 
-	DiskIdle time.Duration // how long it stays mounted when it is not used; default: disk.DefaultIdle
-	Logger   *slog.Logger  // default: none
+	DiskIdle time.Duration // how long an unused file system stays mounted; default: disk.DefaultIdle
+	Logger   *slog.Logger  // optional
 
-	// What one project may take: bytes on disk, and names in it; 0: no more
-	// bound than the user has. See Guard and Apply.
+	// Limits of one project: bytes on disk, and names; 0 means the user's limits
+	// only. See Guard and FitsProject.
 	ProjectBytes int64
 	ProjectFiles int
 }
 
-// Store is the directory of volumes. Its methods are safe for concurrent use,
-// also by several processes.
+// Store is the directory of volumes. Its methods are safe for concurrent use by
+// several goroutines and processes.
 type Store struct {
 	volumes *os.Root
 	homes   *os.Root
 	locks   *os.Root
-	disks   *disk.Store // nil: no bound
+	disks   *disk.Store // nil without a disk limit
 	guards  guards      // of this process
 	opts    Options
 	log     *slog.Logger
@@ -96,19 +109,20 @@ type Info struct {
 	Path string // absolute, on the host
 }
 
-// nameForm has no counted repeat, which would cost every start of the program.
+// nameForm avoids a counted repetition, which is expensive to compile at every
+// start of the program.
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 
 const maxNameBytes = 63
 
 func isName(name string) bool { return len(name) <= maxNameBytes && nameForm.MatchString(name) }
 
-// Open opens the volumes in dir and makes the directories that are missing,
-// but no volume. The caller must Close the Store.
+// Open opens the volumes in dir. It makes the missing directories, but no
+// volume. The caller must Close the Store.
 func Open(dir string, opts Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, diskError("find the directory of volumes", err)
+		return nil, tree.DiskError("find the directory of volumes", err)
 	}
 	if opts.HomesDir == "" {
 		opts.HomesDir = filepath.Join(filepath.Dir(dir), "homes")
@@ -125,7 +139,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		root **os.Root
 	}{{dir, &s.volumes}, {opts.HomesDir, &s.homes}, {opts.LocksDir, &s.locks}} {
 		if *d.root, err = openBase(d.path); err != nil {
-			return nil, errors.Join(diskError("open "+d.path, err), s.Close())
+			return nil, errors.Join(tree.DiskError("open "+d.path, err), s.Close())
 		}
 	}
 	if opts.DiskBytes != 0 {
@@ -147,8 +161,8 @@ func openBase(dir string) (*os.Root, error) {
 	return os.OpenRoot(dir)
 }
 
-// Close closes the Store, and unmounts the file systems of users that nobody
-// uses. What is open stays usable, and must be closed all the same.
+// Close closes the Store and unmounts the file systems of users that are not in
+// use. Open projects and homes stay usable and must still be closed.
 func (s *Store) Close() error {
 	var errs []error
 	if s.disks != nil {
@@ -162,23 +176,23 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// Create makes a volume; created is false when it is there already.
-// CodeInvalid: the name is not allowed.
+// Create makes a volume; created is false if it exists already. CodeInvalid: the
+// name is not allowed.
 func (s *Store) Create(name string) (created bool, err error) {
 	if err := checkName(name); err != nil {
 		return false, err
 	}
 	mode := fs.FileMode(privateMode)
 	if name != Data {
-		mode = sharedMode // it is mounted into sandboxes as it is
+		mode = sharedMode // sandboxes mount it as it is
 	}
 	err = s.volumes.Mkdir(name, mode)
 	created = err == nil
 	if created {
-		err = s.volumes.Chmod(name, mode) // whatever the umask
+		err = s.volumes.Chmod(name, mode) // independent of the umask
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return created, diskError("create volume "+name, err)
+		return created, tree.DiskError("create volume "+name, err)
 	}
 	_, err = s.Path(name)
 	return created, err
@@ -188,7 +202,7 @@ func (s *Store) Create(name string) (created bool, err error) {
 func (s *Store) List() ([]Info, error) {
 	entries, err := fs.ReadDir(s.volumes.FS(), ".")
 	if err != nil {
-		return nil, diskError("list the volumes", err)
+		return nil, tree.DiskError("list the volumes", err)
 	}
 	var infos []Info
 	for _, e := range entries {
@@ -200,9 +214,9 @@ func (s *Store) List() ([]Info, error) {
 }
 
 // Path returns the absolute path of a volume on the host, to be mounted.
-// CodeNotFound: there is none of that name.
+// CodeNotFound: there is no volume of that name.
 func (s *Store) Path(name string) (string, error) {
-	root, err := s.volume(name)
+	root, err := s.OpenVolume(name)
 	if err != nil {
 		return "", err
 	}
@@ -210,11 +224,13 @@ func (s *Store) Path(name string) (string, error) {
 	return filepath.Clean(root.Name()), nil
 }
 
-func (s *Store) volume(name string) (*os.Root, error) {
+// OpenVolume opens the directory of a volume. The caller must close it.
+// CodeNotFound: there is no volume of that name.
+func (s *Store) OpenVolume(name string) (*os.Root, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	root, err := openDir(s.volumes, name)
+	root, err := tree.OpenDir(s.volumes, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		hint := "create it: dreamcore volume create " + name
 		if name == Data || name == Global {
@@ -223,7 +239,7 @@ func (s *Store) volume(name string) (*os.Root, error) {
 		return nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no volume " + name, Hint: hint, Err: err}
 	}
 	if err != nil {
-		return nil, diskError("open volume "+name, err)
+		return nil, tree.DiskError("open volume "+name, err)
 	}
 	return root, nil
 }
@@ -239,58 +255,34 @@ func checkName(name string) error {
 	}
 }
 
-// errNotPlain says that something is not the directory or regular file that
-// it should be: a link, a FIFO, or replaced by another while it was opened.
-var errNotPlain = errors.New("not a plain file or directory")
+// Owner returns the user and group inside sandboxes.
+func (s *Store) Owner() tree.Owner { return tree.Owner{UID: s.opts.UID, GID: s.opts.GID} }
 
-// openDir opens the directory name, which must be one path element, below
-// parent. A symbolic link is an error, also one that is put there meanwhile.
-func openDir(parent *os.Root, name string) (*os.Root, error) {
-	before, err := parent.Lstat(name)
+// makeOwned makes a directory of the sandbox's user; see tree.MakeOwned.
+func (s *Store) makeOwned(parent *os.Root, name string, mode fs.FileMode) (*os.Root, error) {
+	return tree.MakeOwned(parent, name, mode, s.Owner())
+}
+
+// ReadFile returns a file of a volume, of at most limit bytes. CodeNotFound:
+// there is no such volume or regular file; CodeTooLarge: the file is larger;
+// CodeInvalid: the name leaves the volume.
+func (s *Store) ReadFile(volume, name string, limit int64) ([]byte, error) {
+	root, err := s.OpenVolume(volume)
 	if err != nil {
 		return nil, err
 	}
-	if !before.IsDir() {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotPlain}
-	}
-	// With the dot behind it, name is opened as a directory; OpenRoot of the
-	// name alone would wait on a FIFO that was put there meanwhile.
-	root, err := parent.OpenRoot(name + "/.")
+	defer root.Close()
+	f, info, err := tree.OpenFile(root, name)
 	if err != nil {
-		return nil, replaced(err)
+		return nil, err
 	}
-	after, err := root.Stat(".")
-	if err == nil && !os.SameFile(before, after) {
-		err = &fs.PathError{Op: "open", Path: name, Err: errNotPlain}
-	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
-		return nil, errors.Join(err, root.Close())
+		return nil, tree.DiskError("read "+name, err)
 	}
-	return root, nil
-}
-
-// replaced turns the error of os.Root about a link that leaves it into
-// errNotPlain: there was no link when the name was looked at. That error has
-// no name, but unlike all others it is none of the system's.
-func replaced(err error) error {
-	if _, ok := errors.AsType[syscall.Errno](err); ok {
-		return err
+	if int64(len(content)) > limit || info.Size() > limit {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: fmt.Sprintf("%s is larger than %d bytes", name, limit), Hint: "shorten it"}
 	}
-	return fmt.Errorf("%w: %w", errNotPlain, err)
-}
-
-// diskError gives an error of the file system the hint that fits it.
-func diskError(action string, err error) error {
-	e := &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot " + action, Err: err}
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the disk of the state directory is full: free space there (df -h and df -i show how much)"
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the state directory must be writable, and giving files to the sandbox's user needs root: run as root, or choose another directory with --state DIR"
-	case errors.Is(err, errNotPlain):
-		e.Code, e.Hint = dreamcore.CodeSetup, "symbolic links are not followed there: put a real directory in its place (mount --bind makes one that lies elsewhere)"
-	default:
-		e.Hint = "check the state directory with ls -ld and df -h"
-	}
-	return e
+	return content, nil
 }

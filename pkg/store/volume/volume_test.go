@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree/treetest"
 )
 
 const (
@@ -24,12 +25,11 @@ const (
 
 func TestMain(m *testing.M) {
 	holdLockForParent()
-	applyForParent()
 	goleak.VerifyTestMain(m)
 }
 
-// newStore makes a store whose sandbox user is another one where the test may
-// give files away.
+// newStore opens a store in a new directory. The sandbox user is another user if
+// the test may change owners.
 func newStore(t testing.TB) (*Store, string) {
 	t.Helper()
 	state := t.TempDir()
@@ -98,7 +98,7 @@ func TestVolumesAreCreatedOnceAndListed(t *testing.T) {
 	if err != nil || !created {
 		t.Fatal(created, err)
 	}
-	write(t, filepath.Join(state, "volumes"), map[string]string{"a-file": "", "assets-2/kept": "x"})
+	treetest.Write(t, filepath.Join(state, "volumes"), map[string]string{"a-file": "", "assets-2/kept": "x"})
 	os.Mkdir(filepath.Join(state, "volumes", "NOT OURS"), 0o700)
 	if created, err := s.Create("assets-2"); err != nil || created {
 		t.Fatalf("again: %v, %v", created, err)
@@ -120,7 +120,7 @@ func TestVolumesAreCreatedOnceAndListed(t *testing.T) {
 	wantOwned(t, filepath.Join(state, "volumes"), os.Getuid(), 0o700)
 }
 
-func TestVolumeFaultsSayWhatToDo(t *testing.T) {
+func TestVolumeErrorsHaveHints(t *testing.T) {
 	s, state := newStore(t)
 	for _, name := range []string{"", "..", "a/b", "/etc", "A", "-a", ".a", "a\x00", strings.Repeat("a", 64)} {
 		_, err := s.Create(name)
@@ -133,7 +133,7 @@ func TestVolumeFaultsSayWhatToDo(t *testing.T) {
 	os.Symlink(t.TempDir(), filepath.Join(state, "volumes", "link"))
 	_, err = s.Path("link")
 	wantError(t, err, dreamcore.CodeSetup, "open volume link")
-	write(t, filepath.Join(state, "volumes"), map[string]string{"file": ""})
+	treetest.Write(t, filepath.Join(state, "volumes"), map[string]string{"file": ""})
 	_, err = s.Create("file")
 	wantError(t, err, dreamcore.CodeSetup, "open volume file")
 	os.RemoveAll(filepath.Join(state, "volumes", Data))
@@ -146,7 +146,7 @@ func TestVolumeFaultsSayWhatToDo(t *testing.T) {
 	wantError(t, err, dreamcore.CodeInternal, "open")
 }
 
-func TestAProjectIsOwnedByTheSandboxAndItsParentsAreNot(t *testing.T) {
+func TestOnlyTheProjectItselfIsOwnedByTheSandboxUser(t *testing.T) {
 	p, s, state := newProject(t)
 	data := filepath.Join(state, "volumes", Data)
 	want := filepath.Join(data, "users", string(user), "projects", string(project))
@@ -157,7 +157,7 @@ func TestAProjectIsOwnedByTheSandboxAndItsParentsAreNot(t *testing.T) {
 	for dir := filepath.Dir(want); dir != state; dir = filepath.Dir(dir) {
 		wantOwned(t, dir, os.Getuid(), 0o700)
 	}
-	write(t, want, map[string]string{"index.html": "kept"})
+	treetest.Write(t, want, map[string]string{"index.html": "kept"})
 	os.Chmod(want, 0o700|fs.ModeSetgid|fs.ModeSticky)
 	if os.Geteuid() == 0 {
 		os.Chown(want, 1, 1)
@@ -173,12 +173,12 @@ func TestAProjectIsOwnedByTheSandboxAndItsParentsAreNot(t *testing.T) {
 	}
 }
 
-func TestFindOpensOnlyWhatIsThere(t *testing.T) {
+func TestFindOpensExistingProjectsOnly(t *testing.T) {
 	s, state := newStore(t)
 	_, err := s.Find(user, project)
 	wantError(t, err, dreamcore.CodeNotFound, "Project not found")
 	if entries, _ := os.ReadDir(filepath.Join(state, "volumes", Data)); len(entries) != 0 {
-		t.Fatalf("looking made %v", entries)
+		t.Fatalf("Find made %v", entries)
 	}
 	p, err := s.Project(user, project)
 	if err != nil {
@@ -209,12 +209,12 @@ func TestLinksAsParentsAreRefused(t *testing.T) {
 		_, err = s.Find(user, project)
 		wantError(t, err, dreamcore.CodeSetup, "open the project")
 		if entries, _ := os.ReadDir(filepath.Join(data, "elsewhere")); len(entries) != 0 {
-			t.Fatalf("%s: something was made behind the link: %v", depth, entries)
+			t.Fatalf("%s: a file was made through the link: %v", depth, entries)
 		}
 	}
 }
 
-func TestAHomeRemembersItsConversationOutsideOfTheSandbox(t *testing.T) {
+func TestTheConversationOfAHomeIsNotedOutsideOfTheSandbox(t *testing.T) {
 	s, state := newStore(t)
 	h, err := s.Home(user, project)
 	if err != nil {
@@ -239,13 +239,13 @@ func TestAHomeRemembersItsConversationOutsideOfTheSandbox(t *testing.T) {
 		}
 	}
 	if err := h.SetSession("../x"); err == nil || h.Session() != second {
-		t.Fatalf("an id that is none: %v", err)
+		t.Fatalf("an invalid id: %v", err)
 	}
 	if entries, _ := os.ReadDir(h.Path()); len(entries) != 0 {
 		t.Fatalf("the sandbox sees %v", entries)
 	}
 	if entries, _ := os.ReadDir(filepath.Dir(h.Path())); len(entries) != 2 {
-		t.Fatalf("left over: %v", entries)
+		t.Fatalf("residue: %v", entries)
 	}
 	for range 2 {
 		if err := h.SetSession(""); err != nil || h.Session() != "" {
@@ -261,10 +261,10 @@ func TestAHomeRemembersItsConversationOutsideOfTheSandbox(t *testing.T) {
 func TestHomeHasOnlyRegularFiles(t *testing.T) {
 	s, _ := newStore(t)
 	h, _ := s.Home(user, project)
-	write(t, h.Path(), map[string]string{".claude/projects/-data/a.jsonl": "{}"})
+	treetest.Write(t, h.Path(), map[string]string{".claude/projects/-data/a.jsonl": "{}"})
 	os.Symlink("a.jsonl", filepath.Join(h.Path(), ".claude/projects/-data/link.jsonl"))
 	os.Symlink(".claude", filepath.Join(h.Path(), "claude"))
-	write(t, filepath.Dir(h.Path()), map[string]string{"outside": ""})
+	treetest.Write(t, filepath.Dir(h.Path()), map[string]string{"outside": ""})
 	for name, want := range map[string]bool{
 		".claude/projects/-data/a.jsonl": true, ".claude/projects/-data/b.jsonl": false, ".claude/projects/-data/link.jsonl": false,
 		"claude/projects/-data/a.jsonl": false, ".claude": false, "../outside": false, "": false,
@@ -275,7 +275,7 @@ func TestHomeHasOnlyRegularFiles(t *testing.T) {
 	}
 }
 
-func TestScratchDirectoriesComeAndGo(t *testing.T) {
+func TestScratchDirectoriesAreMadeAndRemoved(t *testing.T) {
 	s, state := newStore(t)
 	id := uuid.NewString()
 	path, remove, err := s.Scratch(id)
@@ -286,7 +286,7 @@ func TestScratchDirectoriesComeAndGo(t *testing.T) {
 	if !strings.HasPrefix(path, filepath.Join(state, "volumes", Data)+"/") {
 		t.Fatalf("%s is not in the data volume", path)
 	}
-	write(t, path, map[string]string{"a/b/c": "x"})
+	treetest.Write(t, path, map[string]string{"a/b/c": "x"})
 	os.Symlink(state, filepath.Join(path, "link"))
 	_, _, err = s.Scratch(id)
 	wantError(t, err, dreamcore.CodeConflict, "exists already")
@@ -302,7 +302,7 @@ func TestScratchDirectoriesComeAndGo(t *testing.T) {
 		}
 	}
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("still there: %v", err)
+		t.Fatalf("it still exists: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(state, "homes")); err != nil {
 		t.Fatalf("removing followed a link: %v", err)
@@ -329,12 +329,12 @@ func TestOldScratchDirectoriesAreSwept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("a young one is gone: %v", err)
+		t.Fatalf("a new directory was removed: %v", err)
 	}
 	if err := sweep(checks, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("an old one is there: %v", err)
+		t.Fatalf("an old directory still exists: %v", err)
 	}
 }

@@ -1,14 +1,22 @@
-// Package archive moves projects in and out: the import of an old backend's
-// volume, exports that it takes again, backups of everything and their
-// restoration. All of them have projects in one layout, as a directory or in a
-// tar:
+// Package archive moves projects in and out: it imports the volume of an old
+// backend, exports projects in a form that can be imported again, and makes and
+// restores backups of a whole installation. All of them use one layout, in a
+// directory or a tar:
 //
 //	users/U/projects/P/…       the files of a project
 //	users/U/projects/P/.git/…  its versions: a repository that stock git reads
 //
-// A backup has more around that, see Backup. Whatever is read from outside is
-// hostile: no link is followed, everything is bounded, and what is left out is
-// said. Whatever is written is there whole under its name, or not at all.
+// A backup contains more; see Backup. Input is hostile: no link is followed,
+// every size is bounded, and a report lists the paths that are left out. Output
+// appears under its name when it is complete, or not at all.
+//
+//	archive.go   Depot, reports and locks
+//	export.go    projects out of the stores; owner.go prepares their files
+//	import.go    projects into the stores
+//	backup.go    whole installations; manifest.go lists their entries
+//	restore.go   backups into an installation
+//	source.go    reads directories and tars
+//	sink.go      writes directories and tars
 package archive
 
 import (
@@ -31,22 +39,22 @@ const (
 	dirMode  = 0o700
 	fileMode = 0o600
 
-	// DefaultPatience is how long a project that is in use is waited for.
+	// DefaultPatience is how long an operation waits for a project that is in use.
 	DefaultPatience = 10 * time.Second
 )
 
-// Options of a Depot.
+// Options configures a Depot.
 type Options struct {
-	StateDir string        // whose secrets, jobs and configuration a backup has
-	Patience time.Duration // for a project in use; 0: DefaultPatience
-	Progress func(Progress)
-	// Owner owns what Export writes. nil: the user of this process.
+	StateDir string         // the secrets, jobs and configuration of a backup are here
+	Patience time.Duration  // how long to wait for a project in use; default: DefaultPatience
+	Progress func(Progress) // optional
+	// Owner owns the files that Export writes; default: the user of this process.
 	Owner *Owner
 }
 
-// Progress says how far a long copy is.
+// Progress is the state of a long copy.
 type Progress struct {
-	Done, Total int // projects; Total is 0 where nobody knows it
+	Done, Total int // projects; Total is 0 if it is not known
 	Project     dreamcore.ProjectID
 }
 
@@ -71,15 +79,15 @@ func New(volumes *volume.Store, versions *history.Store, opts Options) *Depot {
 	return &Depot{volumes: volumes, versions: versions, opts: opts}
 }
 
-// What has become of a project.
+// States of a Result.
 const (
-	Copied  = "copied"  // all of it is where it should be
-	Present = "present" // it was there already
+	Copied  = "copied"  // complete
+	Present = "present" // it existed already
 	Skipped = "skipped" // see Reason
 	Failed  = "failed"  // see Reason
 )
 
-// Result is what has become of one project.
+// Result is the outcome for one project.
 type Result struct {
 	User     dreamcore.UserID    `json:"user"`
 	Project  dreamcore.ProjectID `json:"project"`
@@ -87,17 +95,17 @@ type Result struct {
 	Reason   string              `json:"reason,omitempty"`
 	Files    int                 `json:"files"`
 	Bytes    int64               `json:"bytes"`
-	Versions int                 `json:"versions"` // commits that came along
+	Versions int                 `json:"versions"` // commits that were copied
 	Notes    []string            `json:"notes,omitempty"`
 }
 
-// Report is what has become of all of them.
+// Report is the outcome for all projects.
 type Report struct {
 	Projects []Result `json:"projects"`
-	Notes    []string `json:"notes,omitempty"` // about what is no project
+	Notes    []string `json:"notes,omitempty"` // about everything that is not a project
 }
 
-// Failures counts the projects that are not where they should be.
+// Failures counts the projects that were not copied.
 func (r Report) Failures() int {
 	n := 0
 	for _, p := range r.Projects {
@@ -110,12 +118,12 @@ func (r Report) Failures() int {
 
 const maxNotes = 20
 
-// skip notes what is left out of a project.
+// skip notes a path that is left out of a project.
 func (r *Result) skip(path, reason string) {
 	r.note(fmt.Sprintf("%q left out: %s", short(path), reason))
 }
 
-// short cuts a path for a note.
+// short truncates a path for a note.
 func short(path string) string {
 	const most = 200
 	if len(path) <= most {
@@ -133,8 +141,8 @@ func (r *Result) note(text string) {
 	}
 }
 
-// fail ends the work on a project. An error of the whole is returned: the
-// operator has given up, or the disk is full.
+// fail records that a project failed. It returns an error only if the whole
+// operation has to end: the operator cancelled it, or the disk is full.
 func (r *Result) fail(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("copy the projects: %w", context.Cause(ctx))
@@ -156,13 +164,14 @@ func (r ref) path() string {
 	return usersDir + "/" + string(r.user) + "/" + projectsDir + "/" + string(r.project)
 }
 
-// Scope says which projects are meant: one, those of a user, or all.
+// Scope selects projects: one, those of a user, or all.
 type Scope struct {
-	User    dreamcore.UserID    // "": of all
-	Project dreamcore.ProjectID // "": all
+	User    dreamcore.UserID    // "" selects all users
+	Project dreamcore.ProjectID // "" selects all projects
 }
 
-// refs lists the projects of a scope. CodeNotFound: there is none.
+// refs lists the projects of a scope. CodeNotFound: a scope of one user or
+// project has no projects.
 func (d *Depot) refs(ctx context.Context, s Scope) (refs []ref, err error) {
 	users := []dreamcore.UserID{s.User}
 	if s.User == "" {
@@ -187,8 +196,8 @@ func (d *Depot) refs(ctx context.Context, s Scope) (refs []ref, err error) {
 	return refs, nil
 }
 
-// lock waits for a project as long as the Depot's patience lasts. CodeConflict:
-// it stays in use.
+// lock locks a project and waits for it up to Options.Patience. CodeConflict: it
+// stays in use.
 func (d *Depot) lock(ctx context.Context, r ref) (unlock func(), err error) {
 	limited, cancel := context.WithTimeout(ctx, d.opts.Patience)
 	defer cancel()
@@ -199,7 +208,7 @@ func (d *Depot) lock(ctx context.Context, r ref) (unlock func(), err error) {
 	return unlock, err
 }
 
-// fileError is about a file or directory that the operator has named.
+// fileError returns the error for a file or directory that the operator named.
 func fileError(action, path string, err error) error {
 	if e, ok := errors.AsType[*dreamcore.Error](err); ok {
 		return e

@@ -18,6 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 	bob   = "22222222-2222-4222-8222-222222222222"
 )
 
-// rig is one installation.
+// rig is a test installation.
 type rig struct {
 	*Depot
 	state string
@@ -84,8 +85,8 @@ func git(t testing.TB, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// oldTree makes an old volume with projects of alice and one of bob, and
-// returns the directory and the newest commit of each project.
+// oldTree makes an old volume with projects of alice and one of bob. It returns
+// the directory and the newest commit of each project.
 func oldTree(t testing.TB, projects int) (dir string, heads []string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -113,7 +114,8 @@ func oldTree(t testing.TB, projects int) (dir string, heads []string) {
 	return dir, heads
 }
 
-// contents reads everything in a directory but a .git at its top.
+// contents returns the modes and contents of everything in a directory, except for
+// a .git at its top.
 func contents(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	got := map[string]string{}
@@ -189,11 +191,11 @@ func wantStates(t testing.TB, r Report, err error, want ...string) {
 	}
 }
 
-func TestImportTakesInAnOldVolume(t *testing.T) {
+func TestImportOfAnOldVolume(t *testing.T) {
 	old, heads := oldTree(t, 3)
-	for name, src := range map[string]string{"the volume": old, "its users": filepath.Join(old, "users"), "what holds it": filepath.Join(t.TempDir(), "up")} {
+	for name, src := range map[string]string{"the volume": old, "its users": filepath.Join(old, "users"), "its parent": filepath.Join(t.TempDir(), "up")} {
 		t.Run(name, func(t *testing.T) {
-			if name == "what holds it" {
+			if name == "its parent" {
 				if err := errors.Join(os.MkdirAll(src, 0o755), os.Symlink(old, filepath.Join(src, "not-followed"))); err != nil {
 					t.Fatal(err)
 				}
@@ -215,7 +217,7 @@ func TestImportTakesInAnOldVolume(t *testing.T) {
 			if p := report.Projects[0]; p.Versions != 2 || p.Files != 3 || len(p.Notes) != 0 {
 				t.Errorf("%+v", p)
 			}
-			// What users have made since stays.
+			// Changes that users made since then stay.
 			write(t, r.path(projectPath(alice, 0)), map[string]string{"index.html": "newer"})
 			report, err = r.Import(t.Context(), src, ImportOptions{Users: map[dreamcore.UserID]dreamcore.UserID{bob: alice}})
 			wantStates(t, report, err, Present, Present, Present)
@@ -226,7 +228,7 @@ func TestImportTakesInAnOldVolume(t *testing.T) {
 	}
 }
 
-func TestImportKeepsProjectsOfOthers(t *testing.T) {
+func TestImportKeepsExistingProjects(t *testing.T) {
 	old, _ := oldTree(t, 1)
 	r := newRig(t)
 	write(t, r.path(projectPath(alice, 0)), map[string]string{"mine.txt": "mine"})
@@ -248,7 +250,7 @@ func TestImportOfHostileTrees(t *testing.T) {
 	write(t, outside, map[string]string{"secret": "needle", "index.html": "needle"})
 	p := filepath.Join(old, projectPath(alice, 0))
 	write(t, p, map[string]string{"new\nline": "x", "sub/.git/config": "[core]\n\tfsmonitor = false", "-rf": "dash", ".hidden": "h"})
-	deep := "deep" + strings.Repeat("/d", volume.MaxDepth+5)
+	deep := "deep" + strings.Repeat("/d", tree.MaxDepth+5)
 	for _, err := range []error{
 		os.Symlink(filepath.Join(outside, "secret"), filepath.Join(p, "link")), os.Symlink(outside, filepath.Join(p, "dir")), os.Symlink("loop", filepath.Join(p, "loop")),
 		syscall.Mkfifo(filepath.Join(p, "fifo"), 0o644), os.MkdirAll(filepath.Join(p, deep), 0o755), os.WriteFile(filepath.Join(p, "sparse"), nil, 0o644),
@@ -288,7 +290,7 @@ func TestImportOfHostileTrees(t *testing.T) {
 	}
 	out, err := exec.Command("grep", "-rl", "needle", r.state).CombinedOutput()
 	if len(out) != 0 {
-		t.Errorf("something came in from outside: %s %v", out, err)
+		t.Errorf("a file from outside was imported: %s %v", out, err)
 	}
 	versions, err := r.versions.Log(t.Context(), alice, dreamcore.ProjectID(projectID(0)), 0)
 	if err != nil || len(versions) != 3 || versions[1].Hash != heads[0] {
@@ -299,7 +301,7 @@ func TestImportOfHostileTrees(t *testing.T) {
 	}
 }
 
-func TestExportIsWhatImportTakes(t *testing.T) {
+func TestAnExportCanBeImported(t *testing.T) {
 	old, heads := oldTree(t, 2)
 	if err := os.Symlink("index.html", filepath.Join(old, projectPath(alice, 0), "link")); err != nil {
 		t.Fatal(err)
@@ -329,15 +331,15 @@ func TestExportIsWhatImportTakes(t *testing.T) {
 				}
 			}
 			if left, _ := filepath.Glob(filepath.Join(filepath.Dir(dest), ".*")); len(left) != 0 {
-				t.Errorf("left: %v", left)
+				t.Errorf("residue: %v", left)
 			}
 			if left, _ := filepath.Glob(filepath.Join(to.state, importsDir, spoolPrefix+"*")); len(left) != 0 {
-				t.Errorf("left: %v", left)
+				t.Errorf("residue: %v", left)
 			}
 		})
 	}
 	if _, err := from.Export(t.Context(), Scope{Project: dreamcore.ProjectID(projectID(9))}, filepath.Join(t.TempDir(), "x.tar"), false); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
-		t.Errorf("nothing: %v", err)
+		t.Errorf("a missing project: %v", err)
 	}
 }
 
@@ -389,12 +391,12 @@ func TestHostileTars(t *testing.T) {
 	if out, _ := exec.Command("grep", "-rl", "needle", r.state, outside).CombinedOutput(); len(out) != 0 {
 		t.Errorf("written: %s", out)
 	}
-	for n := range b.Len() / 512 { // cut anywhere: no panic, no half project
+	for n := range b.Len() / 512 { // truncated anywhere: no panic, no incomplete project
 		if err := os.WriteFile(name, b.Bytes()[:n*512+100], 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := newRig(t).Import(t.Context(), name, ImportOptions{}); err == nil {
-			t.Errorf("cut after %d bytes", n*512+100)
+			t.Errorf("truncated after %d bytes: no error", n*512+100)
 		}
 	}
 }
@@ -442,11 +444,11 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	for _, file := range []string{"secrets/identity", "jobs/x.ndjson"} {
 		if _, err := os.Lstat(filepath.Join(to.state, file)); err == nil {
-			t.Errorf("%s was not asked for", file)
+			t.Errorf("%s was not requested", file)
 		}
 	}
 	if _, err := from.Restore(t.Context(), name, false); dreamcore.CodeOf(err) != dreamcore.CodeConflict {
-		t.Errorf("over what is here: %v", err)
+		t.Errorf("over existing projects: %v", err)
 	}
 	report, err = from.Restore(t.Context(), name, true)
 	wantStates(t, report, err, Copied, Copied)
@@ -454,7 +456,7 @@ func TestBackupAndRestore(t *testing.T) {
 	from.wantSound(t, bob, 1, "")
 }
 
-func TestCheckFindsEveryChange(t *testing.T) {
+func TestCheckDetectsEveryChange(t *testing.T) {
 	old, _ := oldTree(t, 1)
 	r := newRig(t)
 	if _, err := r.Import(t.Context(), old, ImportOptions{}); err != nil {
@@ -482,14 +484,14 @@ func TestCheckFindsEveryChange(t *testing.T) {
 			t.Errorf("%s was restored", what)
 		}
 		if users, err := to.volumes.Users(); err != nil || len(users) != 0 {
-			t.Errorf("%s left something", what)
+			t.Errorf("%s left users", what)
 		}
 	}
 	i := bytes.Index(raw, []byte("<html>0"))
 	try("a changed file", append(append(slices.Clone(raw[:i]), "<evil>0"...), raw[i+7:]...))
-	try("a cut file", raw[:len(raw)/2])
+	try("a truncated file", raw[:len(raw)/2])
 	try("no manifest", raw[:bytes.LastIndex(raw, []byte("MANIFEST"))/512*512])
-	try("nothing", nil)
+	try("an empty file", nil)
 	if _, err := Check(t.Context(), name); err != nil {
 		t.Error(err)
 	}

@@ -15,18 +15,19 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 // A backup is a tar:
 //
-//	dreamcore-backup.json    what it is
-//	config.yaml              of the state directory, where there is one
-//	volumes/NAME/…           every volume but that of the projects
+//	dreamcore-backup.json    the label
+//	config.yaml              of the state directory, if it has one
+//	volumes/NAME/…           every volume except that of the projects
 //	users/U/projects/P/…     each project, followed by
-//	homes/U/P.session        the conversation that the agent has there, and
-//	homes/U/P/…              its home
-//	jobs/JOB.ndjson          event logs, when they are asked for
-//	secrets/…                sealed secrets, when they are asked for
+//	homes/U/P.session        the agent's conversation in the project, and
+//	homes/U/P/…              the agent's home
+//	jobs/JOB.ndjson          event logs, if requested
+//	secrets/…                sealed secrets, if requested
 //	MANIFEST                 a line for each entry, with its hash
 const (
 	labelName    = "dreamcore-backup.json"
@@ -52,18 +53,18 @@ type label struct {
 	Journals bool      `json:"journals"`
 }
 
-// BackupOptions say what else than projects and volumes a backup has.
+// BackupOptions selects what a backup contains besides projects and volumes.
 type BackupOptions struct {
 	Secrets  bool // sealed
-	Identity bool // what opens them
+	Identity bool // the key that opens the secrets
 	Journals bool
-	Force    bool // replace a file of that name
+	Force    bool // replace an existing file
 }
 
-// Backup writes everything of an installation to dest, a .tar, .tar.gz or
-// .tar.zst, while it is in use: each project is as it was between two changes,
-// or, when it stays in use, as its newest version has it, and the report says
-// so. dest is there when it is whole.
+// Backup writes a whole installation to dest, a .tar, .tar.gz or .tar.zst, while
+// it is in use. Each project is saved in its state between two changes, or, if it
+// stays in use, in the state of its newest version, which the report notes. dest
+// appears when it is complete.
 func (d *Depot) Backup(ctx context.Context, dest string, opts BackupOptions) (report Report, err error) {
 	if formatOf(dest) == notTar {
 		return report, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "a backup is one file", Hint: "name it .tar, .tar.gz or .tar.zst, such as backup.tar.zst"}
@@ -121,8 +122,9 @@ type backup struct {
 	report *Report
 }
 
-// skip notes what is left out of something that is no project.
-func (b *backup) skip(prefix string) volume.Skip {
+// skip returns a function that notes the paths that are left out below prefix,
+// which is not a project.
+func (b *backup) skip(prefix string) tree.Skip {
 	r := Result{}
 	return func(path, reason string) {
 		const enough = 1000
@@ -163,7 +165,7 @@ func (b *backup) volumes() error {
 			return err
 		}
 		prefix := volumesDir + "/" + i.Name
-		err = b.tree(root, prefix)
+		err = b.dir(root, prefix)
 		if err = errors.Join(err, root.Close()); err != nil {
 			return err
 		}
@@ -171,13 +173,13 @@ func (b *backup) volumes() error {
 	return nil
 }
 
-// tree writes all of a directory.
-func (b *backup) tree(root *os.Root, prefix string) error {
-	if _, err := b.out.put(b.ctx, volume.Entry{Path: prefix, Mode: fs.ModeDir | 0o755, Modified: time.Now()}, nil); err != nil {
+// dir writes a whole directory.
+func (b *backup) dir(root *os.Root, prefix string) error {
+	if _, err := b.out.put(b.ctx, tree.Entry{Path: prefix, Mode: fs.ModeDir | 0o755, Modified: time.Now()}, nil); err != nil {
 		return err
 	}
 	skip := b.skip(prefix + "/")
-	for e, err := range volume.Walk(b.ctx, root, skip) {
+	for e, err := range tree.Walk(b.ctx, root, skip) {
 		if err != nil {
 			return err
 		}
@@ -236,10 +238,10 @@ func (b *backup) home(r ref) error {
 			return err
 		}
 	}
-	return b.tree(home.Root(), prefix)
+	return b.dir(home.Root(), prefix)
 }
 
-// files writes files of ours that lie in a directory of the state.
+// files writes the wanted files of a directory of the state.
 func (b *backup) files(dir string, wanted func(string) bool) error {
 	entries, err := os.ReadDir(filepath.Join(b.depot.opts.StateDir, dir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -258,7 +260,7 @@ func (b *backup) files(dir string, wanted func(string) bool) error {
 		}
 		info, err := f.Stat()
 		if err == nil {
-			_, err = b.out.put(b.ctx, volume.Entry{Path: dir + "/" + e.Name(), Mode: fileMode, Size: info.Size(), Modified: info.ModTime()}, io.LimitReader(f, info.Size()))
+			_, err = b.out.put(b.ctx, tree.Entry{Path: dir + "/" + e.Name(), Mode: fileMode, Size: info.Size(), Modified: info.ModTime()}, io.LimitReader(f, info.Size()))
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
@@ -267,7 +269,7 @@ func (b *backup) files(dir string, wanted func(string) bool) error {
 	return nil
 }
 
-// Contents is what a backup that was checked holds.
+// Contents summarizes a backup that was checked.
 type Contents struct {
 	Created  time.Time `json:"created"`
 	Entries  int       `json:"entries"`
@@ -278,8 +280,8 @@ type Contents struct {
 	Journals bool      `json:"journals"`
 }
 
-// Check reads a whole backup and compares everything in it with its manifest.
-// CodeInvalid: it is damaged, not complete, or no backup.
+// Check reads a whole backup and compares every entry with the manifest.
+// CodeInvalid: the file is damaged, incomplete or not a backup.
 func Check(ctx context.Context, src string) (c Contents, err error) {
 	t, err := openTar(src)
 	if err != nil {
@@ -323,7 +325,7 @@ func Check(ctx context.Context, src string) (c Contents, err error) {
 	}
 }
 
-func (c *Contents) read(e volume.Entry, r io.Reader, found *found) error {
+func (c *Contents) read(e tree.Entry, r io.Reader, found *found) error {
 	if e.Path != labelName {
 		return errors.New("it does not begin with " + labelName)
 	}
@@ -337,7 +339,7 @@ func (c *Contents) read(e volume.Entry, r io.Reader, found *found) error {
 		return err
 	}
 	if l.App != dreamcore.AppName || l.Format != labelFormat {
-		return errors.New("it is of another program or a later version")
+		return errors.New("it was made by another program or a later version")
 	}
 	size, sum, err := hashOf(bytes.NewReader(raw))
 	found.add(line(e, size, sum))
@@ -349,5 +351,5 @@ func notBackup(src string, err error) error {
 	if _, ok := errors.AsType[*dreamcore.Error](err); ok {
 		return err
 	}
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: src + " is no backup", Hint: "projects alone are taken in with: dreamcore import " + src, Err: err}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: src + " is not a backup", Hint: "to import projects alone, run: dreamcore import " + src, Err: err}
 }

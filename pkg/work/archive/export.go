@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
-// Export writes projects with their versions to dest: a tar when it is named
-// .tar, .tar.gz or .tar.zst, else a directory. CodeConflict: dest is there;
-// force replaces a tar.
+// Export writes projects with their versions to dest: a tar if it is named .tar,
+// .tar.gz or .tar.zst, and a directory otherwise. CodeConflict: dest exists; force
+// replaces a tar.
 func (d *Depot) Export(ctx context.Context, scope Scope, dest string, force bool) (report Report, err error) {
 	refs, err := d.refs(ctx, scope)
 	if err != nil {
@@ -45,15 +46,15 @@ func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink) (results []
 	return results, nil
 }
 
-// exportProject writes one project, as it is between two changes, or, when it
-// stays in use, as its newest version has it.
+// exportProject writes one project in its state between two changes, or, if it
+// stays in use, in the state of its newest version.
 func (d *Depot) exportProject(ctx context.Context, r ref, out sink) (result Result, err error) {
 	result = Result{User: r.user, Project: r.project, State: Copied}
 	w := &exporter{ctx: ctx, out: out, ref: r, result: &result}
 	unlock, err := d.lock(ctx, r)
 	switch {
 	case dreamcore.CodeOf(err) == dreamcore.CodeConflict && ctx.Err() == nil:
-		result.note("in use: taken from its newest version")
+		result.note("in use: copied from its newest version")
 		err = d.exportVersion(w)
 	case err != nil:
 	default:
@@ -64,8 +65,8 @@ func (d *Depot) exportProject(ctx context.Context, r ref, out sink) (result Resu
 		err = d.exportHistory(w)
 	}
 	if err != nil && w.broken == nil {
-		// It cannot be read. What is in the archive of it is sound, and said
-		// to be not all.
+		// The project cannot be read. Its entries in the archive are valid, and
+		// the result says that they are incomplete.
 		err = result.fail(ctx, err)
 	}
 	return result, err
@@ -76,12 +77,12 @@ type exporter struct {
 	out    sink
 	ref    ref
 	result *Result
-	broken error // of writing: nothing more can be written
+	broken error // an error of writing: nothing more can be written
 }
 
-// leftOut reports whether a file does not leave with the project, and notes it.
+// leftOut reports whether a file is left out of the copy, and notes it.
 func (w *exporter) leftOut(path string) bool {
-	reason, out := LeftOut(path)
+	reason, out := project.LeftOut(path)
 	if reason != "" {
 		w.result.skip(path, reason)
 	}
@@ -89,7 +90,7 @@ func (w *exporter) leftOut(path string) bool {
 }
 
 // put writes an entry of the project.
-func (w *exporter) put(e volume.Entry, src io.Reader) error {
+func (w *exporter) put(e tree.Entry, src io.Reader) error {
 	e = harmless(e)
 	e.Path = w.ref.path() + "/" + e.Path
 	_, err := w.out.put(w.ctx, e, src)
@@ -98,10 +99,10 @@ func (w *exporter) put(e volume.Entry, src io.Reader) error {
 		return nil
 	}
 	switch dreamcore.CodeOf(err) {
-	case dreamcore.CodeInvalid: // a directory does not take what a tar does
-		w.result.skip(e.Path, "its path is not one of a project, or too long")
+	case dreamcore.CodeInvalid: // a tar accepts paths that a directory does not
+		w.result.skip(e.Path, "its path is not valid in a project, or too long")
 		return nil
-	case dreamcore.CodeTooLarge: // one project; the others have room of their own
+	case dreamcore.CodeTooLarge: // this project alone: each has its own limits
 		return err
 	}
 	w.broken = err
@@ -118,12 +119,12 @@ func (d *Depot) exportFiles(w *exporter) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.out.put(w.ctx, volume.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: info.ModTime()}, nil); err != nil {
+	if _, err := w.out.put(w.ctx, tree.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: info.ModTime()}, nil); err != nil {
 		w.broken = err
 		return err
 	}
-	left := int64(volume.MaxCopyBytes)
-	for e, err := range volume.Walk(w.ctx, p.Root(), w.result.skip) {
+	left := int64(tree.MaxCopyBytes)
+	for e, err := range tree.Walk(w.ctx, p.Root(), w.result.skip) {
 		if err != nil {
 			return err
 		}
@@ -163,11 +164,11 @@ func (d *Depot) exportVersion(w *exporter) error {
 		return err
 	}
 	now := time.Now()
-	if _, err := w.out.put(w.ctx, volume.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: now}, nil); err != nil {
+	if _, err := w.out.put(w.ctx, tree.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: now}, nil); err != nil {
 		w.broken = err
 		return err
 	}
-	left := int64(volume.MaxCopyBytes)
+	left := int64(tree.MaxCopyBytes)
 	for _, i := range items {
 		if w.leftOut(i.Path) {
 			continue
@@ -181,7 +182,7 @@ func (d *Depot) exportVersion(w *exporter) error {
 		if err != nil {
 			return err
 		}
-		e := volume.Entry{Path: i.Path, Mode: i.Mode, Size: i.Size, Modified: now}
+		e := tree.Entry{Path: i.Path, Mode: i.Mode, Size: i.Size, Modified: now}
 		if i.Mode&fs.ModeSymlink != 0 {
 			target, err := io.ReadAll(io.LimitReader(r, dreamcore.MaxPathBytes))
 			if err != nil {
@@ -209,20 +210,20 @@ func (d *Depot) exportHistory(w *exporter) error {
 	return d.versions.Copy(w.ctx, w.ref.user, w.ref.project, func(name string, size int64, r io.Reader) error {
 		if first {
 			first = false
-			// Without this directory Git takes none for a repository.
+			// Git takes a directory for a repository only if it has these.
 			for _, dir := range []string{gitDir, gitDir + "/objects", gitDir + "/refs"} {
-				if err := w.put(volume.Entry{Path: dir, Mode: fs.ModeDir | 0o755, Modified: now}, nil); err != nil {
+				if err := w.put(tree.Entry{Path: dir, Mode: fs.ModeDir | 0o755, Modified: now}, nil); err != nil {
 					return err
 				}
 			}
 			w.result.Versions = count
 		}
-		return w.put(volume.Entry{Path: gitDir + "/" + name, Mode: 0o644, Size: size, Modified: now}, r)
+		return w.put(tree.Entry{Path: gitDir + "/" + name, Mode: 0o644, Size: size, Modified: now}, r)
 	})
 }
 
-// putText writes a file that is in memory.
+// putText writes a file from memory.
 func putText(ctx context.Context, out sink, path string, mode os.FileMode, text []byte) error {
-	_, err := out.put(ctx, volume.Entry{Path: path, Mode: mode, Size: int64(len(text)), Modified: time.Now()}, bytes.NewReader(text))
+	_, err := out.put(ctx, tree.Entry{Path: path, Mode: mode, Size: int64(len(text)), Modified: time.Now()}, bytes.NewReader(text))
 	return err
 }

@@ -14,10 +14,10 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// makeLongPath puts a file into dir whose path is longer than any that we take.
+// makeLongPath makes a file in dir whose path exceeds the limit.
 func makeLongPath(t *testing.T, dir string) {
 	t.Helper()
 	root, err := os.OpenRoot(dir)
@@ -42,8 +42,8 @@ func makeLongPath(t *testing.T, dir string) {
 	}
 }
 
-// TestOneHostileProjectDoesNotStopTheOthers has a path in one of them that only
-// a tar takes.
+// TestOneHostileProjectDoesNotStopTheOthers: one project has a path that only a
+// tar can hold.
 func TestOneHostileProjectDoesNotStopTheOthers(t *testing.T) {
 	old, _ := oldTree(t, 3)
 	makeLongPath(t, filepath.Join(old, projectPath(alice, 0)))
@@ -67,13 +67,13 @@ func TestOneHostileProjectDoesNotStopTheOthers(t *testing.T) {
 	}
 }
 
-// TestAProjectThatIsNotUnpackedHasFailed: it must be in the report, and so in
-// the exit code, not only in a note.
-func TestAProjectThatIsNotUnpackedHasFailed(t *testing.T) {
+// TestAProjectThatCannotBeUnpackedFails: the project must be in the report, and so
+// in the exit code, and not only in a note.
+func TestAProjectThatCannotBeUnpackedFails(t *testing.T) {
 	in := &importer{report: &Report{}, opts: ImportOptions{Users: map[dreamcore.UserID]dreamcore.UserID{alice: bob}}}
 	u := &unpacker{ctx: t.Context(), spool: t.TempDir(), note: in.note, visit: in.visit, failed: in.failed, seen: map[ref]bool{}}
 	r := ref{alice, dreamcore.ProjectID(projectID(0))}
-	if err := u.put(r, "a", volume.Entry{Mode: 0o644}, strings.NewReader("")); err != nil {
+	if err := u.put(r, "a", tree.Entry{Mode: 0o644}, strings.NewReader("")); err != nil {
 		t.Fatal(err)
 	}
 	u.fault = &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "too large"}
@@ -85,9 +85,9 @@ func TestAProjectThatIsNotUnpackedHasFailed(t *testing.T) {
 	}
 }
 
-// TestBoundsHoldInAnyOrderOfEntries: a tar that goes to and fro between files
-// and repository begins no count anew.
-func TestBoundsHoldInAnyOrderOfEntries(t *testing.T) {
+// TestLimitsHoldInAnyOrderOfEntries: a tar that alternates between files and
+// repository does not reset a count.
+func TestLimitsHoldInAnyOrderOfEntries(t *testing.T) {
 	dir := t.TempDir()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -96,13 +96,13 @@ func TestBoundsHoldInAnyOrderOfEntries(t *testing.T) {
 	defer root.Close()
 	s := &dirSink{part: dir, root: root}
 	put := func(path string, size int) error {
-		_, err := s.put(t.Context(), volume.Entry{Path: projectPath(alice, 0) + path, Mode: 0o644, Size: int64(size)}, strings.NewReader(strings.Repeat("x", size)))
+		_, err := s.put(t.Context(), tree.Entry{Path: projectPath(alice, 0) + path, Mode: 0o644, Size: int64(size)}, strings.NewReader(strings.Repeat("x", size)))
 		return err
 	}
 	if err := put("/a", 1); err != nil {
 		t.Fatal(err)
 	}
-	s.fillers[projectPath(alice, 0)].Bound(10, 10)
+	s.fillers[projectPath(alice, 0)].SetLimits(10, 10)
 	for i := range 3 {
 		if err := put(fmt.Sprint("/.git/", i), 4); err != nil {
 			t.Fatal(err)
@@ -112,14 +112,14 @@ func TestBoundsHoldInAnyOrderOfEntries(t *testing.T) {
 	if dreamcore.CodeOf(err) != dreamcore.CodeTooLarge {
 		t.Error(err)
 	}
-	if err := s.settle(); err != nil {
+	if err := s.finishProject(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestClosedDirectoriesOfATar can be gone into, and are removed by whoever is
-// not root.
-func TestClosedDirectoriesOfATar(t *testing.T) {
+// TestUnreadableDirectoriesOfATar: unpacking can enter them, and remove them again
+// without root.
+func TestUnreadableDirectoriesOfATar(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "closed.tar")
 	f, err := os.Create(name)
 	if err != nil {
@@ -149,7 +149,8 @@ func TestClosedDirectoriesOfATar(t *testing.T) {
 	}
 }
 
-// TestAFailedImportLeavesNoVersion of what did not take its place.
+// TestAFailedImportLeavesNoVersion: if the files of an import cannot replace those
+// of the project, the newest version has the files of the project.
 func TestAFailedImportLeavesNoVersion(t *testing.T) {
 	old, _ := oldTree(t, 1)
 	r := newRig(t)
@@ -157,7 +158,7 @@ func TestAFailedImportLeavesNoVersion(t *testing.T) {
 	wantStates(t, report, err, Copied)
 	before := contents(t, r.path(projectPath(alice, 0)))
 	write(t, filepath.Join(old, projectPath(alice, 0)), map[string]string{"index.html": "other"})
-	// What is mounted cannot be exchanged.
+	// A mount point cannot be renamed.
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	p := r.path(projectPath(alice, 0))
 	if err := unix.Mount(p, p, "", unix.MS_BIND, ""); err != nil {
@@ -168,7 +169,7 @@ func TestAFailedImportLeavesNoVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err == nil && report.Failures() != 1 {
-		t.Fatalf("it took its place: %+v", report)
+		t.Fatalf("the import succeeded: %+v", report)
 	}
 	if got := contents(t, r.path(projectPath(alice, 0))); fmt.Sprint(got) != fmt.Sprint(before) {
 		t.Error(got)

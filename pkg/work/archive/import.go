@@ -16,12 +16,14 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 const (
 	// importsDir is in the state directory:
 	//
-	//	imports/U/P.json   how far the import of a project is
+	//	imports/U/P.json   the status of the import of a project
 	//	imports/.spool-…   a project that is being unpacked
 	importsDir  = "imports"
 	spoolPrefix = ".spool-"
@@ -30,16 +32,17 @@ const (
 	restoreMessage = "Restored from a backup"
 )
 
-// ImportOptions say how projects are taken in.
+// ImportOptions configures an import.
 type ImportOptions struct {
-	Users map[dreamcore.UserID]dreamcore.UserID // whose projects become whose
-	Force bool                                  // replace the files of projects that are here
+	Users map[dreamcore.UserID]dreamcore.UserID // old owner → new owner
+	Force bool                                  // replace the files of existing projects
 }
 
-// Import takes in the projects of a directory or a tar: an old backend's
-// volume, or an Export. Each becomes a project with its versions, verified by
-// hash, or stays away. Run again, it goes on where it was ended, and leaves
-// alone what it has taken in before. CodeConflict: another import runs.
+// Import imports the projects of a directory or a tar: the volume of an old
+// backend, or an Export. Each project is imported completely, with its versions
+// and verified by hash, or not at all. A second run continues after an
+// interrupted one and leaves the projects alone that were imported before.
+// CodeConflict: another import is running.
 func (d *Depot) Import(ctx context.Context, src string, opts ImportOptions) (report Report, err error) {
 	spool, unlock, err := d.openImports()
 	if err != nil {
@@ -53,8 +56,8 @@ func (d *Depot) Import(ctx context.Context, src string, opts ImportOptions) (rep
 	return report, readTar(ctx, src, spool, in, in.other)
 }
 
-// openImports makes the directory of imports this process's own, and the volume
-// of projects where it is missing.
+// openImports locks the directory of imports for this process, and makes the
+// volume of projects if it is missing.
 func (d *Depot) openImports() (dir string, unlock func(), err error) {
 	if _, err := d.volumes.Create(volume.Data); err != nil {
 		return "", nil, err
@@ -77,7 +80,7 @@ func (d *Depot) openImports() (dir string, unlock func(), err error) {
 	}
 	if err != nil {
 		f.Close()
-		return "", nil, fileError("remove what an import left in", dir, err)
+		return "", nil, fileError("remove the residue of an import in", dir, err)
 	}
 	return dir, func() { f.Close() }, nil
 }
@@ -97,14 +100,14 @@ func (in *importer) note(text string) {
 	}
 }
 
-func (in *importer) other(e volume.Entry, _ io.Reader) error {
+func (in *importer) other(e tree.Entry, _ io.Reader) error {
 	if !e.Mode.IsDir() {
-		in.note(fmt.Sprintf("%q is no project: left out", e.Path))
+		in.note(fmt.Sprintf("%q is not a project: left out", e.Path))
 	}
 	return nil
 }
 
-// owned is the project with the user who gets it.
+// owned returns the project with its new owner.
 func (in *importer) owned(r ref) ref {
 	if to, ok := in.opts.Users[r.user]; ok {
 		r.user = to
@@ -112,7 +115,7 @@ func (in *importer) owned(r ref) ref {
 	return r
 }
 
-// failed reports a project that cannot even be read.
+// failed reports a project that cannot be read.
 func (in *importer) failed(r ref, err error) {
 	r = in.owned(r)
 	in.report.Projects = append(in.report.Projects, Result{User: r.user, Project: r.project, State: Failed, Reason: err.Error()})
@@ -122,7 +125,7 @@ func (in *importer) visit(r ref, root *os.Root) error {
 	r = in.owned(r)
 	in.depot.opts.Progress(Progress{Done: len(in.report.Projects), Project: r.project})
 	result := Result{User: r.user, Project: r.project}
-	err := in.take(r, root, &result)
+	err := in.importProject(r, root, &result)
 	if err != nil {
 		if err = result.fail(in.ctx, err); err != nil {
 			return err
@@ -132,17 +135,17 @@ func (in *importer) visit(r ref, root *os.Root) error {
 	return nil
 }
 
-// status is how far the import of a project is.
+// status is the status of the import of a project.
 type status struct {
 	Done   bool      `json:"done"`
-	By     string    `json:"by"`               // the message of its version
+	By     string    `json:"by"`               // message of the version
 	Digest string    `json:"digest,omitempty"` // of the files
 	Head   string    `json:"head,omitempty"`   // newest version
 	When   time.Time `json:"when"`
 }
 
-// take makes one project.
-func (in *importer) take(r ref, root *os.Root, result *Result) error {
+// importProject imports one project.
+func (in *importer) importProject(r ref, root *os.Root, result *Result) error {
 	d := in.depot
 	unlock, err := d.lock(in.ctx, r)
 	if err != nil {
@@ -167,32 +170,32 @@ func (in *importer) take(r ref, root *os.Root, result *Result) error {
 	}
 	defer room.Close()
 	if used {
-		if err := d.keep(in.ctx, r); err != nil {
+		if err := d.save(in.ctx, r); err != nil {
 			return err
 		}
 	}
 	if err := d.setStatus(r, status{By: in.message, When: time.Now()}); err != nil {
 		return err
 	}
-	var digest *volume.Digest
+	var digest *tree.Digest
 	var head string
-	err = d.volumes.Replace(in.ctx, r.user, r.project, func(f *volume.Filler) error {
+	err = project.Replace(in.ctx, d.volumes, r.user, r.project, func(f *tree.Filler) error {
 		digest, err = fill(in.ctx, root, f, result)
 		return err
 	}, func(fresh *os.Root) error {
-		copied, err := volume.DigestOf(in.ctx, fresh, func(string, string) {})
+		copied, err := tree.DigestOf(in.ctx, fresh, tree.NoSkip)
 		if err != nil {
 			return err
 		}
 		if copied.String() != digest.String() {
-			return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the copy is not what was read", Hint: "import it again: something writes to the source, or the disk is faulty"}
+			return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the copy differs from the source", Hint: "import it again: another program writes to the source, or the disk is faulty"}
 		}
 		head, err = in.versions(r, root, fresh, result)
 		return err
 	})
 	if err != nil {
-		if used && head != "" { // there is a version that did not take its place
-			err = errors.Join(err, d.keep(context.WithoutCancel(in.ctx), r))
+		if used && head != "" { // a version exists of files that did not replace the project's
+			err = errors.Join(err, d.save(context.WithoutCancel(in.ctx), r))
 		}
 		return err
 	}
@@ -201,8 +204,8 @@ func (in *importer) take(r ref, root *os.Root, result *Result) error {
 	return d.setStatus(r, status{Done: true, By: in.message, Digest: digest.String(), Head: head, When: time.Now()})
 }
 
-// used tells whether there is a project with files of others. What an import
-// that was ended has left is not.
+// used reports whether the project exists and has content that does not come from
+// an interrupted import.
 func (in *importer) used(r ref) (bool, error) {
 	p, err := in.depot.volumes.Find(r.user, r.project)
 	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
@@ -212,35 +215,36 @@ func (in *importer) used(r ref) (bool, error) {
 		return false, err
 	}
 	defer p.Close()
-	for _, err := range volume.Walk(in.ctx, p.Root(), func(string, string) {}) {
+	for _, err := range tree.Walk(in.ctx, p.Root(), tree.NoSkip) {
 		return true, err
 	}
-	if in.depot.status(r).When.IsZero() { // not begun by us: it may have been emptied by its user
+	if in.depot.status(r).When.IsZero() { // no import began it: its user may have emptied it
 		head, err := in.depot.versions.Newest(r.user, r.project)
 		return head != "", err
 	}
 	return false, nil
 }
 
-// compare finds out whether a project that is here is what would be imported:
-// then an import was ended before it could write that down.
+// compare reports an existing project as present if its files are those that
+// would be imported: then an import was interrupted before it recorded the
+// project as done.
 func (in *importer) compare(r ref, root *os.Root, result *Result) error {
 	p, err := in.depot.volumes.Find(r.user, r.project)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	ignore := func(string, string) {}
-	here, err := volume.DigestOf(in.ctx, p.Root(), ignore)
+	ignore := tree.NoSkip
+	here, err := tree.DigestOf(in.ctx, p.Root(), ignore)
 	if err != nil {
 		return err
 	}
-	there, err := volume.DigestOf(in.ctx, root, ignore)
+	there, err := tree.DigestOf(in.ctx, root, ignore)
 	if err != nil {
 		return err
 	}
 	if here.String() != there.String() {
-		result.State, result.Reason = Skipped, "a project of this id is here, with other files; --force replaces them"
+		result.State, result.Reason = Skipped, "a project with this id exists and has other files; --force replaces them"
 		return nil
 	}
 	head, err := in.depot.versions.Newest(r.user, r.project)
@@ -251,10 +255,10 @@ func (in *importer) compare(r ref, root *os.Root, result *Result) error {
 	return in.depot.setStatus(r, status{Done: true, By: in.message, Digest: here.String(), Head: head, When: time.Now()})
 }
 
-// fill copies a tree, and returns what was read.
-func fill(ctx context.Context, root *os.Root, f *volume.Filler, result *Result) (*volume.Digest, error) {
-	digest := volume.NewDigest()
-	for e, err := range volume.Walk(ctx, root, result.skip) {
+// fill copies a tree and returns its digest.
+func fill(ctx context.Context, root *os.Root, f *tree.Filler, result *Result) (*tree.Digest, error) {
+	digest := tree.NewDigest()
+	for e, err := range tree.Walk(ctx, root, result.skip) {
 		if err != nil {
 			return nil, err
 		}
@@ -268,7 +272,7 @@ func fill(ctx context.Context, root *os.Root, f *volume.Filler, result *Result) 
 		size, sum, err := f.Put(ctx, e, src)
 		src.Close()
 		if dreamcore.CodeOf(err) == dreamcore.CodeInvalid {
-			result.skip(e.Path, "its path is not one of a project, or too long")
+			result.skip(e.Path, "its path is not valid in a project, or too long")
 			continue
 		}
 		if err != nil {
@@ -279,7 +283,7 @@ func fill(ctx context.Context, root *os.Root, f *volume.Filler, result *Result) 
 	return digest, nil
 }
 
-// versions takes over the versions that root brings, and makes one of fresh.
+// versions imports the versions in root, and makes one of fresh.
 func (in *importer) versions(r ref, root, fresh *os.Root, result *Result) (head string, err error) {
 	d := in.depot
 	info, err := root.Lstat(gitDir)
@@ -288,7 +292,7 @@ func (in *importer) versions(r ref, root, fresh *os.Root, result *Result) (head 
 	case err != nil || !info.IsDir():
 		result.note("its versions were left out: .git is not a directory")
 	default:
-		git, err := volume.OpenDir(root, gitDir)
+		git, err := tree.OpenDirs(root, gitDir)
 		if err != nil {
 			result.note("its versions were left out: .git cannot be opened")
 			break
@@ -307,8 +311,8 @@ func (in *importer) versions(r ref, root, fresh *os.Root, result *Result) (head 
 	return head, err
 }
 
-// keep makes a version of what is about to be replaced.
-func (d *Depot) keep(ctx context.Context, r ref) error {
+// save makes a version of files that are about to be replaced.
+func (d *Depot) save(ctx context.Context, r ref) error {
 	p, err := d.volumes.Find(r.user, r.project)
 	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
 		return nil
@@ -325,7 +329,7 @@ func (d *Depot) statusFile(r ref) string {
 	return filepath.Join(d.opts.StateDir, importsDir, string(r.user), string(r.project)+".json")
 }
 
-// status returns the zero status when there is none that can be read.
+// status returns the zero status if there is no readable one.
 func (d *Depot) status(r ref) (s status) {
 	raw, err := os.ReadFile(d.statusFile(r))
 	if err != nil || json.Unmarshal(raw, &s) != nil {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// killed runs work in a process of its own and kills it after a while, unless
-// it has ended.
+// killed runs work in another process and kills it at a random time of up to
+// most, unless it ends before that.
 func killed(t *testing.T, work, state, file string, most time.Duration) (ended bool) {
 	t.Helper()
 	c := exec.Command(os.Args[0])
@@ -27,7 +27,7 @@ func killed(t *testing.T, work, state, file string, most time.Duration) (ended b
 		t.Fatal(err)
 	}
 	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatalf("it does not begin: %v %s", err, &said)
+		t.Fatalf("the process does not start: %v %s", err, &said)
 	}
 	timer := time.AfterFunc(time.Duration(rand.Int64N(int64(most))), func() { _ = c.Process.Kill() })
 	defer timer.Stop()
@@ -39,7 +39,8 @@ func killed(t *testing.T, work, state, file string, most time.Duration) (ended b
 	return err == nil
 }
 
-// wantWhole checks that each project is there whole or not at all.
+// wantWhole checks that each project is complete or does not exist, and returns
+// the number of complete projects.
 func (r *rig) wantWhole(t *testing.T, old string, n int) (there int) {
 	t.Helper()
 	for i := range n {
@@ -52,7 +53,7 @@ func (r *rig) wantWhole(t *testing.T, old string, n int) (there int) {
 			there++
 			wantSame(t, p, filepath.Join(old, projectPath(user, i)))
 		} else if entries, err := os.ReadDir(p); err == nil && len(entries) > 0 {
-			t.Errorf("half a project: %v", entries)
+			t.Errorf("an incomplete project: %v", entries)
 		}
 		if _, err := os.Stat(filepath.Join(r.state, "history", user, projectID(i)+".git", "refs/heads/main")); err == nil {
 			r.wantSound(t, user, i, "")
@@ -63,15 +64,15 @@ func (r *rig) wantWhole(t *testing.T, old string, n int) (there int) {
 
 const rounds, inRound = 20, 4
 
-func TestAKilledImportGoesOn(t *testing.T) {
+func TestAKilledImportCanBeContinued(t *testing.T) {
 	old, heads := oldTree(t, inRound)
-	killsThatMet := 0
+	interrupted := 0
 	for range rounds {
 		r := newRig(t)
 		ended := killed(t, "import", r.state, old, 700*time.Millisecond)
 		there := r.wantWhole(t, old, inRound)
 		if !ended && there < inRound {
-			killsThatMet++
+			interrupted++
 		}
 		report, err := r.Import(t.Context(), old, ImportOptions{})
 		if err != nil || report.Failures() != 0 || r.wantWhole(t, old, inRound) != inRound {
@@ -79,53 +80,53 @@ func TestAKilledImportGoesOn(t *testing.T) {
 		}
 		r.wantSound(t, alice, 0, heads[0])
 	}
-	if killsThatMet < 3 {
-		t.Errorf("only %d kills met an import", killsThatMet)
+	if interrupted < 3 {
+		t.Errorf("only %d kills interrupted an import", interrupted)
 	}
-	t.Logf("%d of %d kills met an import", killsThatMet, rounds)
+	t.Logf("%d of %d kills interrupted an import", interrupted, rounds)
 }
 
-func TestAKilledBackupOrRestoreLeavesNothingHalf(t *testing.T) {
+func TestAKilledBackupOrRestoreLeavesNothingIncomplete(t *testing.T) {
 	old, _ := oldTree(t, inRound)
 	from := newRig(t)
 	if _, err := from.Import(t.Context(), old, ImportOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	name := filepath.Join(t.TempDir(), "b.tar.zst")
-	met := 0
+	interrupted := 0
 	for range rounds {
 		ended := killed(t, "backup", from.state, name, 500*time.Millisecond)
 		if _, err := os.Stat(name); err == nil {
 			if _, err := Check(t.Context(), name); err != nil {
-				t.Fatalf("half a backup: %v", err)
+				t.Fatalf("an incomplete backup: %v", err)
 			}
 		}
 		if !ended {
-			met++
+			interrupted++
 		}
 	}
 	if _, err := from.Backup(t.Context(), name, BackupOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(name), ".*")); len(left) != 0 {
-		t.Errorf("left: %v", left)
+		t.Errorf("residue: %v", left)
 	}
-	t.Logf("%d of %d kills met a backup", met, rounds)
-	met = 0
+	t.Logf("%d of %d kills interrupted a backup", interrupted, rounds)
+	interrupted = 0
 	for range rounds {
 		to := newRig(t)
 		ended := killed(t, "restore", to.state, name, 700*time.Millisecond)
 		there := to.wantWhole(t, old, inRound)
 		if !ended && there < inRound {
-			met++
+			interrupted++
 		}
 		report, err := to.Restore(t.Context(), name, false)
 		if err != nil || report.Failures() != 0 || to.wantWhole(t, old, inRound) != inRound {
 			t.Fatalf("%+v %v", report, err)
 		}
 	}
-	if met < 3 {
-		t.Errorf("only %d kills met a restore", met)
+	if interrupted < 3 {
+		t.Errorf("only %d kills interrupted a restore", interrupted)
 	}
-	t.Logf("%d of %d kills met a restore", met, rounds)
+	t.Logf("%d of %d kills interrupted a restore", interrupted, rounds)
 }

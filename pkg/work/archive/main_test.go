@@ -17,8 +17,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// workForParent makes this process one that imports, backs up or restores
-// until it has ended or is killed, when a test has started it.
+// workForParent imports, backs up or restores in this process, if a test started
+// it, and then exits.
 func workForParent() {
 	state, src := os.Getenv("ARCHIVE_TEST_STATE"), os.Getenv("ARCHIVE_TEST_FILE")
 	if state == "" {

@@ -12,13 +12,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// The manifest of a backup has a line for each entry, with its path: names that
-// sandboxes have chosen, of every project. So it is never in memory as a whole.
+// The manifest of a backup has a line for each entry, with its path. Sandboxes
+// choose these names in every project, so the manifest is never held in memory as
+// a whole.
 
-// listed keeps a manifest of what is written, in a file without a name.
+// listed is a sink that also records a manifest of its entries, in an unnamed
+// file.
 type listed struct {
 	sink
 	file *os.File
@@ -26,8 +28,8 @@ type listed struct {
 	size int64
 }
 
-// newListed makes a sink keep a manifest, in a file in dir until then. closeList
-// must be called.
+// newListed returns a sink that records a manifest in an unnamed file in dir.
+// closeList must be called.
 func newListed(s sink, dir string) (*listed, error) {
 	f, err := os.CreateTemp(dir, ".manifest-*")
 	if err != nil {
@@ -39,7 +41,7 @@ func newListed(s sink, dir string) (*listed, error) {
 	return &listed{sink: s, file: f, buf: bufio.NewWriterSize(f, 64<<10)}, nil
 }
 
-func (l *listed) put(ctx context.Context, e volume.Entry, src io.Reader) ([]byte, error) {
+func (l *listed) put(ctx context.Context, e tree.Entry, src io.Reader) ([]byte, error) {
 	c := &counter{r: src}
 	var r io.Reader
 	if src != nil {
@@ -71,7 +73,7 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// list writes the manifest.
+// list writes the manifest to the sink.
 func (l *listed) list() error {
 	if err := l.buf.Flush(); err != nil {
 		return err
@@ -79,14 +81,15 @@ func (l *listed) list() error {
 	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	_, err := l.sink.put(context.Background(), volume.Entry{Path: manifestName, Mode: fileMode, Size: l.size, Modified: time.Now()}, io.LimitReader(l.file, l.size))
+	_, err := l.sink.put(context.Background(), tree.Entry{Path: manifestName, Mode: fileMode, Size: l.size, Modified: time.Now()}, io.LimitReader(l.file, l.size))
 	return err
 }
 
 func (l *listed) closeList() error { return l.file.Close() }
 
-// found is what a backup holds, to be compared with its manifest: of each line a
-// few bytes of its hash, which name the first that differs, and the hash of all.
+// found holds the entries of a backup, to be compared with its manifest: a short
+// hash of each line, which identifies the first one that differs, and a hash of
+// all lines.
 type found struct {
 	all   hash.Hash
 	lines []uint64
@@ -104,10 +107,10 @@ func shortSum(line string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// maxLine bounds a line of a manifest: a path and a link, both quoted.
+// maxLine limits a line of a manifest: a path and a link, both quoted.
 const maxLine = 1 << 20
 
-// compare reads the manifest of a backup.
+// compare compares the entries with the manifest of a backup.
 func (f *found) compare(src string, manifest io.Reader) error {
 	want := sha256.New()
 	lines := bufio.NewScanner(io.TeeReader(manifest, want))

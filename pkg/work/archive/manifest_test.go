@@ -11,13 +11,13 @@ import (
 	"testing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// discard is a sink that keeps only the manifest.
+// discard is a sink that stores only the manifest.
 type discard struct{ manifest bytes.Buffer }
 
-func (d *discard) put(_ context.Context, e volume.Entry, src io.Reader) ([]byte, error) {
+func (d *discard) put(_ context.Context, e tree.Entry, src io.Reader) ([]byte, error) {
 	if e.Path != manifestName {
 		return make([]byte, 32), nil
 	}
@@ -27,15 +27,15 @@ func (d *discard) put(_ context.Context, e volume.Entry, src io.Reader) ([]byte,
 func (d *discard) finish() error { return nil }
 func (d *discard) close() error  { return nil }
 
-// held returns what is in use of the heap.
-func held() int64 {
+// heapInUse returns the size of the live heap.
+func heapInUse() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
 
-// TestManifestsTakeLittleMemory has 100 MB of paths.
+// TestManifestsTakeLittleMemory: the paths of the backup take 100 MB.
 func TestManifestsTakeLittleMemory(t *testing.T) {
 	out := &discard{}
 	dir := t.TempDir()
@@ -46,17 +46,17 @@ func TestManifestsTakeLittleMemory(t *testing.T) {
 	long := strings.Repeat("p", dreamcore.MaxPathBytes-10)
 	f := newFound()
 	const entries = 25_000
-	before := held()
+	before := heapInUse()
 	for i := range entries {
-		e := volume.Entry{Path: fmt.Sprint(long, i), Mode: 0o644}
+		e := tree.Entry{Path: fmt.Sprint(long, i), Mode: 0o644}
 		sum, err := l.put(t.Context(), e, strings.NewReader(""))
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.add(line(e, 0, sum))
 	}
-	if grown := held() - before; grown > 4<<20 {
-		t.Errorf("%d MiB are held", grown>>20)
+	if grown := heapInUse() - before; grown > 4<<20 {
+		t.Errorf("%d MiB are in use", grown>>20)
 	}
 	runtime.KeepAlive(f)
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {

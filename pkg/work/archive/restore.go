@@ -12,6 +12,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 func hashOf(r io.Reader) (size int64, sum []byte, err error) {
@@ -20,9 +21,9 @@ func hashOf(r io.Reader) (size int64, sum []byte, err error) {
 	return size, h.Sum(nil), err
 }
 
-// Restore puts everything of a backup in place, after it was checked. Projects
-// are made as by Import. CodeConflict: there are projects, or secrets of which
-// the backup has some; force replaces their files, and keeps their versions.
+// Restore checks a backup and restores everything in it. Projects are imported as
+// by Import. CodeConflict: there are projects already, or secrets if the backup
+// has some; force replaces their files and keeps their versions.
 func (d *Depot) Restore(ctx context.Context, src string, force bool) (report Report, err error) {
 	contents, err := Check(ctx, src)
 	if err != nil {
@@ -44,17 +45,17 @@ func (d *Depot) Restore(ctx context.Context, src string, force bool) (report Rep
 	return report, errors.Join(readTar(ctx, src, spool, in, o.other), o.closeHome())
 }
 
-// checkEmpty refuses to mix a backup with what is here. What a restore that was
-// ended has made does not count.
+// checkEmpty refuses to restore into an installation that has content. The
+// projects of an interrupted restore do not count.
 func (d *Depot) checkEmpty(ctx context.Context, c Contents) error {
 	refs, err := d.refs(ctx, Scope{})
 	if err != nil {
 		return err
 	}
-	hint := "restore into an empty state directory with --state DIR, or replace what is here with --force"
+	hint := "restore into an empty state directory with --state DIR, or replace the existing files with --force"
 	for _, r := range refs {
 		if d.status(r).By != restoreMessage {
-			return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "there are projects here already", Hint: hint}
+			return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "there are projects already", Hint: hint}
 		}
 	}
 	if !c.Secrets {
@@ -62,22 +63,22 @@ func (d *Depot) checkEmpty(ctx context.Context, c Contents) error {
 	}
 	found, _ := filepath.Glob(filepath.Join(d.opts.StateDir, secretsDir, "*"+sealed))
 	if len(found) > 0 {
-		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "there are secrets here already", Hint: hint}
+		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "there are secrets already", Hint: hint}
 	}
 	return nil
 }
 
-// restorer takes what is no project.
+// restorer restores everything that is not a project.
 type restorer struct {
 	*importer
 	force  bool
-	home   *volume.Home // that is being filled
+	home   *volume.Home // that is being filled; may be nil
 	homeOf ref
-	filler *volume.Filler
+	filler *tree.Filler
 	unlock func()
 }
 
-func (o *restorer) other(e volume.Entry, src io.Reader) error {
+func (o *restorer) other(e tree.Entry, src io.Reader) error {
 	parts := strings.SplitN(e.Path, "/", 4)
 	switch {
 	case parts[0] == homesDir && len(parts) >= 3:
@@ -94,13 +95,13 @@ func (o *restorer) other(e volume.Entry, src io.Reader) error {
 	return o.importer.other(e, src)
 }
 
-// ownFile writes a file of the state directory, whole or not at all. One that
-// is there is kept without force.
-func (o *restorer) ownFile(e volume.Entry, src io.Reader) error {
+// ownFile writes a file of the state directory as a whole or not at all. An
+// existing file is kept unless force is set.
+func (o *restorer) ownFile(e tree.Entry, src io.Reader) error {
 	dest := filepath.Join(o.depot.opts.StateDir, filepath.FromSlash(e.Path))
 	if _, err := os.Lstat(dest); err == nil && !o.force {
 		if e.Path == configName || strings.HasPrefix(e.Path, secretsDir+"/") {
-			o.note(fmt.Sprintf("%q is here already and was kept", e.Path))
+			o.note(fmt.Sprintf("%q exists already and was kept", e.Path))
 		}
 		return nil
 	}
@@ -132,8 +133,8 @@ func writeFile(dest string, src io.Reader) error {
 	return err
 }
 
-// homeEntry fills the homes of projects; each is locked while that goes on.
-func (o *restorer) homeEntry(e volume.Entry, parts []string, src io.Reader) error {
+// homeEntry fills the homes of projects. The project stays locked meanwhile.
+func (o *restorer) homeEntry(e tree.Entry, parts []string, src io.Reader) error {
 	user, err := dreamcore.ParseUserID(parts[1])
 	name, isSession := strings.CutSuffix(parts[2], ".session")
 	project, err2 := dreamcore.ParseProjectID(name)
@@ -144,7 +145,7 @@ func (o *restorer) homeEntry(e volume.Entry, parts []string, src io.Reader) erro
 		return err
 	}
 	if o.home == nil {
-		return nil // of a project that was not taken in
+		return nil // its project was not imported
 	}
 	if isSession && len(parts) == 3 {
 		const longest = 64 // bytes
@@ -177,7 +178,7 @@ func (o *restorer) openHome(r ref) error {
 	o.homeOf = r
 	results := o.report.Projects
 	if len(results) == 0 || (ref{results[len(results)-1].User, results[len(results)-1].Project}) != r || results[len(results)-1].State != Copied {
-		return nil // its conversation goes on as it is
+		return nil // the existing conversation continues
 	}
 	unlock, err := o.depot.lock(o.ctx, r)
 	if err != nil {
@@ -189,10 +190,8 @@ func (o *restorer) openHome(r ref) error {
 		return err
 	}
 	o.home, o.unlock = home, unlock
-	return home.Fill(func(f *volume.Filler) error {
-		o.filler = f
-		return nil
-	})
+	o.filler, err = home.Fill()
+	return err
 }
 
 func (o *restorer) closeHome() error {
@@ -200,7 +199,7 @@ func (o *restorer) closeHome() error {
 		return nil
 	}
 	var err error
-	if o.filler != nil { // else it could not even be emptied
+	if o.filler != nil { // nil if the home could not be emptied
 		err = o.filler.Finish()
 	}
 	err = errors.Join(err, o.home.Close())
@@ -209,9 +208,9 @@ func (o *restorer) closeHome() error {
 	return err
 }
 
-// volumeEntry puts a file into a volume; one that is there is kept without
-// force.
-func (o *restorer) volumeEntry(e volume.Entry, src io.Reader) error {
+// volumeEntry writes a file to a volume. An existing file is kept unless force is
+// set.
+func (o *restorer) volumeEntry(e tree.Entry, src io.Reader) error {
 	_, rest, _ := strings.Cut(e.Path, "/")
 	name, path, _ := strings.Cut(rest, "/")
 	if name == volume.Data {
@@ -229,7 +228,7 @@ func (o *restorer) volumeEntry(e volume.Entry, src io.Reader) error {
 	}
 	defer root.Close()
 	e.Path = path
-	err = volume.PutFile(o.ctx, root, e, src, o.force)
+	err = tree.PutFile(o.ctx, root, e, src, o.force)
 	if code := dreamcore.CodeOf(err); code == dreamcore.CodeConflict {
 		return nil
 	} else if err != nil && code == dreamcore.CodeInvalid {

@@ -21,17 +21,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// sink takes a tree, and is under its name only when it is whole.
+// sink is the destination of an archive. It appears under its name only when it
+// is complete.
 type sink interface {
-	// put writes an entry. src gives what a file holds; where that is not what
-	// its size says, errChanged is returned, and the tree stays sound.
-	put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error)
-	// finish writes everything to disk and gives it its name.
+	// put writes an entry; src is the content of a file. If the content does not
+	// have the size of the entry, put returns errChanged, and the archive stays
+	// valid.
+	put(ctx context.Context, e tree.Entry, src io.Reader) (sum []byte, err error)
+	// finish writes everything to disk and gives the archive its name.
 	finish() error
-	// close ends the attempt; after finish it does nothing.
+	// close removes an unfinished archive; after finish it does nothing.
 	close() error
 }
 
@@ -56,9 +58,9 @@ func formatOf(name string) format {
 	return notTar
 }
 
-// openSink makes what becomes dest, and belongs to owner: a tar by its name, else a directory. One
-// that is there is CodeConflict, unless it is a tar that force replaces or an
-// empty directory.
+// openSink opens a sink that becomes dest and belongs to owner: a tar if the name
+// is that of one, and a directory otherwise. CodeConflict: dest exists, and it is
+// neither an empty directory nor a tar that force replaces.
 func openSink(dest string, force bool, owner Owner) (sink, error) {
 	dest, err := filepath.Abs(dest)
 	if err != nil {
@@ -103,8 +105,8 @@ func isEmpty(dir string) bool {
 	return err == nil && len(entries) == 0
 }
 
-// claim keeps others from writing the same. What a process that was killed has
-// left beside dest is taken away.
+// claim locks dest against other processes that write it, and removes the residue
+// of one that was killed.
 func claim(dest string) (part string, lock *os.File, err error) {
 	base := filepath.Join(filepath.Dir(dest), "."+filepath.Base(dest))
 	part = base + ".part"
@@ -114,7 +116,7 @@ func claim(dest string) (part string, lock *os.File, err error) {
 	}
 	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " is being written by another", Hint: "wait until that has ended"}
+		err = &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " is being written by another process", Hint: "wait until it has ended"}
 	}
 	if err == nil {
 		err = os.RemoveAll(part)
@@ -125,8 +127,8 @@ func claim(dest string) (part string, lock *os.File, err error) {
 	return part, lock, nil
 }
 
-// settle gives what was written its name.
-func settle(part, dest string, lock *os.File) error {
+// publish gives a complete archive its name.
+func publish(part, dest string, lock *os.File) error {
 	if err := os.Rename(part, dest); err != nil {
 		return err
 	}
@@ -142,7 +144,7 @@ type tarSink struct {
 	dest, part string
 	lock, file *os.File
 	buf        *bufio.Writer
-	zip        io.WriteCloser // nil: not compressed
+	zip        io.WriteCloser // nil without compression
 	tar        *tar.Writer
 }
 
@@ -171,11 +173,11 @@ func newTarSink(dest, part string, lock *os.File, owner Owner) (*tarSink, error)
 	return s, nil
 }
 
-// spoolBytes is up to where a file is read before its header is written, so
-// that one that became shorter is written as it is.
+// spoolBytes is the size up to which a file is read before its header is written,
+// so that a file that became shorter is written with its actual size.
 const spoolBytes = 1 << 20
 
-func (s *tarSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error) {
+func (s *tarSink) put(ctx context.Context, e tree.Entry, src io.Reader) (sum []byte, err error) {
 	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm()), Uid: s.owner.UID, Gid: s.owner.GID, ModTime: e.Modified, Format: tar.FormatPAX}
 	switch {
 	case e.Mode.IsDir():
@@ -206,7 +208,7 @@ func (s *tarSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum [
 		}
 		n, err := io.CopyN(io.MultiWriter(s.tar, digest), src, min(left, 1<<20))
 		left -= n
-		if err == io.EOF { // shorter than it was: zeros make it as long as it was said to be
+		if err == io.EOF { // the file became shorter: zeros pad it to the size in its header
 			changed = true
 			src = zeros{}
 			continue
@@ -237,7 +239,7 @@ func (s *tarSink) finish() error {
 		err = s.file.Sync()
 	}
 	if err == nil {
-		err = settle(s.part, s.dest, s.lock)
+		err = publish(s.part, s.dest, s.lock)
 	}
 	if err != nil {
 		return fileError("write", s.dest, err)
@@ -251,28 +253,27 @@ func (s *tarSink) close() error {
 	err := s.file.Close()
 	if s.part != "" {
 		if z, ok := s.zip.(*zstd.Encoder); ok {
-			z.Reset(nil) // ends what it has begun
+			z.Reset(nil) // ends its goroutines
 		}
 		err = errors.Join(err, os.Remove(s.part), os.Remove(s.lock.Name()))
 	}
 	return err
 }
 
-// dirSink is a directory.
+// dirSink writes a directory.
 type dirSink struct {
 	owner      Owner
 	dest, part string
 	lock       *os.File
 	root       *os.Root
 
-	// Of one project at a time: its files and its repository have bounds of
-	// their own, in whatever order their entries come.
+	// The project that is being written. Its files and its repository have
+	// separate limits, in any order of their entries.
 	project string
-	fillers map[string]*volume.Filler // by their top
+	fillers map[string]*tree.Filler // by their top directory
 }
 
-// What a repository may have: its objects are files of their own, and a project
-// has many versions.
+// Limits of a repository, which has many versions and a file for each object.
 const (
 	maxRepoNames = 1_000_000
 	maxRepoBytes = 8 << 30
@@ -286,13 +287,13 @@ func newDirSink(dest, part string, lock *os.File, owner Owner) (*dirSink, error)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(part))
 	}
-	if err := owner.give(root, "."); err != nil {
+	if err := give(owner, root, "."); err != nil {
 		return nil, errors.Join(err, root.Close(), os.Remove(part))
 	}
 	return &dirSink{owner: owner, dest: dest, part: part, lock: lock, root: root}, nil
 }
 
-func (s *dirSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum []byte, err error) {
+func (s *dirSink) put(ctx context.Context, e tree.Entry, src io.Reader) (sum []byte, err error) {
 	top, path := split(e.Path)
 	f, err := s.filler(top)
 	if err != nil || path == "" {
@@ -306,13 +307,13 @@ func (s *dirSink) put(ctx context.Context, e volume.Entry, src io.Reader) (sum [
 	return sum, err
 }
 
-// filler writes below top.
-func (s *dirSink) filler(top string) (*volume.Filler, error) {
+// filler returns the Filler of the directory top.
+func (s *dirSink) filler(top string) (*tree.Filler, error) {
 	if project := strings.TrimSuffix(top, "/"+gitDir); project != s.project {
-		if err := s.settle(); err != nil {
+		if err := s.finishProject(); err != nil {
 			return nil, err
 		}
-		s.project, s.fillers = project, map[string]*volume.Filler{}
+		s.project, s.fillers = project, map[string]*tree.Filler{}
 	}
 	if f := s.fillers[top]; f != nil {
 		return f, nil
@@ -321,24 +322,24 @@ func (s *dirSink) filler(top string) (*volume.Filler, error) {
 		return nil, err
 	}
 	for name := top; name != "."; name = slashpath.Dir(name) {
-		if err := s.owner.give(s.root, name); err != nil {
+		if err := give(s.owner, s.root, name); err != nil {
 			return nil, err
 		}
 	}
-	dir, err := volume.OpenDir(s.root, top)
+	dir, err := tree.OpenDirs(s.root, top)
 	if err != nil {
 		return nil, err
 	}
-	f := volume.NewFiller(dir, s.owner.UID, s.owner.GID)
+	f := tree.NewFiller(dir, s.owner)
 	if top != s.project {
-		f.Bound(maxRepoNames, maxRepoBytes)
+		f.SetLimits(maxRepoNames, maxRepoBytes)
 	}
 	s.fillers[top] = f
 	return f, nil
 }
 
-// settle ends the project that is being written.
-func (s *dirSink) settle() (err error) {
+// finishProject finishes the project that is being written.
+func (s *dirSink) finishProject() (err error) {
 	for _, f := range s.fillers {
 		err = errors.Join(err, f.Finish())
 	}
@@ -346,8 +347,8 @@ func (s *dirSink) settle() (err error) {
 	return err
 }
 
-// split parts the path of a file of a project: users/U/projects/P, and the
-// rest. Its repository is a tree by itself, with bounds of its own.
+// split splits the path of a file of a project into users/U/projects/P and the
+// rest. The repository is a tree of its own, with its own limits.
 func split(path string) (top, rest string) {
 	parts := strings.SplitN(path, "/", 6)
 	switch {
@@ -360,13 +361,13 @@ func split(path string) (top, rest string) {
 }
 
 func (s *dirSink) finish() error {
-	err := s.settle()
+	err := s.finishProject()
 	d, openErr := os.Open(s.part)
 	if err = errors.Join(err, openErr); err == nil {
 		err = errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 	}
 	if err == nil {
-		err = settle(s.part, s.dest, s.lock)
+		err = publish(s.part, s.dest, s.lock)
 	}
 	if err != nil {
 		return fileError("write", s.dest, err)
@@ -384,8 +385,8 @@ func (s *dirSink) close() error {
 	return err
 }
 
-// line is an entry in a manifest.
-func line(e volume.Entry, size int64, sum []byte) string {
+// line returns the line of an entry in a manifest.
+func line(e tree.Entry, size int64, sum []byte) string {
 	kind := "file"
 	switch {
 	case e.Mode.IsDir():

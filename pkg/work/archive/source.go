@@ -19,14 +19,16 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// visitor is what goes through a source calls for each project. root is the
-// project's directory, hostile, and only open for the call. An error ends it.
+// visitor is called for each project of a source. root is the project's
+// directory, which is hostile and open during the call only. An error ends the
+// reading.
 type visitor func(r ref, root *os.Root) error
 
-// readDir goes through the projects in a directory: an old volume's tree, its
-// users directory, or what holds one of them.
+// readDir visits the projects in a directory: the tree of an old volume, its
+// users directory, or a directory that contains one of them.
 func readDir(ctx context.Context, dir string, note func(string), visit visitor) error {
 	top, err := os.OpenRoot(dir)
 	if err != nil {
@@ -38,25 +40,25 @@ func readDir(ctx context.Context, dir string, note func(string), visit visitor) 
 		return fileError("read", dir, err)
 	}
 	if users == nil {
-		return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: dir + " holds no projects", Hint: "name the directory in which users/UUID/projects/UUID lies, as the old volume has it"}
+		return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: dir + " contains no projects", Hint: "name the directory that contains users/UUID/projects/UUID, as in the old volume"}
 	}
 	defer users.Close()
 	return eachDir(users, "users/", note, func(name string, user *os.Root) error {
 		id, err := dreamcore.ParseUserID(name)
 		if err != nil {
-			note(fmt.Sprintf("%q is no user: left out", "users/"+name))
+			note(fmt.Sprintf("%q is not a user: left out", "users/"+name))
 			return nil
 		}
 		return eachDir(user, "users/"+name+"/", note, func(kind string, projects *os.Root) error {
 			if kind != projectsDir {
-				note(fmt.Sprintf("%q is no project: left out", "users/"+name+"/"+kind))
+				note(fmt.Sprintf("%q is not a project: left out", "users/"+name+"/"+kind))
 				return nil
 			}
 			prefix := "users/" + name + "/projects/"
 			return eachDir(projects, prefix, note, func(name string, root *os.Root) error {
 				project, err := dreamcore.ParseProjectID(name)
 				if err != nil {
-					note(fmt.Sprintf("%q is no project: left out", prefix+name))
+					note(fmt.Sprintf("%q is not a project: left out", prefix+name))
 					return nil
 				}
 				if err := ctx.Err(); err != nil {
@@ -68,10 +70,10 @@ func readDir(ctx context.Context, dir string, note func(string), visit visitor) 
 	})
 }
 
-// findUsers opens the directory of users; nil: there is none.
+// findUsers opens the directory of users; it returns nil if top contains no users.
 func findUsers(top *os.Root) (*os.Root, error) {
 	for _, name := range []string{usersDir, "data/" + usersDir, volume.Data + "/" + usersDir} {
-		if dir, err := volume.OpenDir(top, name); err == nil {
+		if dir, err := tree.OpenDirs(top, name); err == nil {
 			return dir, nil
 		}
 	}
@@ -81,13 +83,13 @@ func findUsers(top *os.Root) (*os.Root, error) {
 	}
 	for _, e := range entries {
 		if _, err := dreamcore.ParseUserID(e.Name()); err == nil {
-			return volume.OpenDir(top, ".")
+			return tree.OpenDirs(top, ".")
 		}
 	}
 	return nil, nil
 }
 
-// eachDir opens the directories in dir, in order; everything else is noted.
+// eachDir opens the directories in dir, in order, and notes everything else.
 func eachDir(dir *os.Root, prefix string, note func(string), visit func(name string, sub *os.Root) error) error {
 	entries, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
@@ -95,9 +97,9 @@ func eachDir(dir *os.Root, prefix string, note func(string), visit func(name str
 		return nil
 	}
 	for _, e := range entries {
-		sub, err := volume.OpenDir(dir, e.Name())
+		sub, err := tree.OpenDirs(dir, e.Name())
 		if err != nil {
-			note(fmt.Sprintf("%q is no directory, or cannot be opened: left out", prefix+e.Name()))
+			note(fmt.Sprintf("%q is not a directory, or cannot be opened: left out", prefix+e.Name()))
 			continue
 		}
 		err = errors.Join(visit(e.Name(), sub), sub.Close())
@@ -108,15 +110,15 @@ func eachDir(dir *os.Root, prefix string, note func(string), visit func(name str
 	return nil
 }
 
-// tarFile is a tar that is being read.
+// tarFile is an open tar.
 type tarFile struct {
 	file *os.File
 	zip  io.Closer
-	read *counter // what it reads from
+	read *counter // counts the bytes that the tar.Reader has read
 	*tar.Reader
 }
 
-// maxWindow bounds the memory of unpacking.
+// maxWindow limits the memory of decompression.
 const maxWindow = 128 << 20
 
 func openTar(name string) (*tarFile, error) {
@@ -160,16 +162,16 @@ func (t *tarFile) close() {
 	t.file.Close()
 }
 
-// next returns the next entry. One with a path that leaves the archive, or of
-// a kind that is none of ours, has no Path, and the reason in Link.
-func (t *tarFile) next() (e volume.Entry, err error) {
+// next returns the next entry. An entry whose path leaves the archive, or of an
+// unsupported type, has no Path and a note in Link.
+func (t *tarFile) next() (e tree.Entry, err error) {
 	if _, err := io.Copy(io.Discard, t); err != nil {
 		return e, damaged(t.file.Name(), err)
 	}
 	before := t.read.n
 	h, err := t.Next()
-	// A tar ends with two empty blocks. One that was cut between two entries
-	// ends too, for the library.
+	// A tar ends with two empty blocks. The library also reports EOF for one that
+	// is truncated between two entries.
 	const end = 2 * 512
 	if err == io.EOF && t.read.n-before < end {
 		err = io.ErrUnexpectedEOF
@@ -185,9 +187,9 @@ func (t *tarFile) next() (e volume.Entry, err error) {
 		return e, nil
 	}
 	if !filepath.IsLocal(name) || strings.ContainsRune(name, 0) {
-		return volume.Entry{Link: fmt.Sprintf("%q left out: it leaves the archive", h.Name)}, nil
+		return tree.Entry{Link: fmt.Sprintf("%q left out: it leaves the archive", h.Name)}, nil
 	}
-	e = volume.Entry{Path: name, Mode: fs.FileMode(h.Mode) & fs.ModePerm, Size: h.Size, Modified: h.ModTime}
+	e = tree.Entry{Path: name, Mode: fs.FileMode(h.Mode) & fs.ModePerm, Size: h.Size, Modified: h.ModTime}
 	switch h.Typeflag {
 	case tar.TypeReg:
 	case tar.TypeDir:
@@ -195,19 +197,19 @@ func (t *tarFile) next() (e volume.Entry, err error) {
 	case tar.TypeSymlink:
 		e.Mode, e.Link, e.Size = e.Mode|fs.ModeSymlink, h.Linkname, 0
 	default:
-		return volume.Entry{Link: fmt.Sprintf("%q left out: it is neither a file, a link nor a directory", h.Name)}, nil
+		return tree.Entry{Link: fmt.Sprintf("%q left out: it is neither a file, a link nor a directory", h.Name)}, nil
 	}
 	return e, nil
 }
 
 func damaged(name string, err error) error {
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: name + " is damaged or not complete", Hint: "use another copy of it", Err: err}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: name + " is damaged or incomplete", Hint: "use another copy of it", Err: err}
 }
 
-// readTar goes through the projects in a tar. Each is unpacked below spool
-// first: a repository is not read from its beginning to its end. Everything
-// that belongs to no project goes to other.
-func readTar(ctx context.Context, name, spool string, in *importer, other func(volume.Entry, io.Reader) error) error {
+// readTar imports the projects in a tar. It unpacks each below spool first,
+// because a repository cannot be read sequentially. It calls other for all
+// entries outside of projects.
+func readTar(ctx context.Context, name, spool string, in *importer, other func(tree.Entry, io.Reader) error) error {
 	t, err := openTar(name)
 	if err != nil {
 		return err
@@ -245,7 +247,7 @@ func readTar(ctx context.Context, name, spool string, in *importer, other func(v
 	}
 }
 
-// parseProject parts the path of something in a project.
+// parseProject splits the path of an entry of a project.
 func parseProject(name string) (r ref, rest string, ok bool) {
 	name = strings.TrimPrefix(name, "data/")
 	parts := strings.SplitN(name, "/", 5)
@@ -260,7 +262,7 @@ func parseProject(name string) (r ref, rest string, ok bool) {
 	return ref{user, project}, rest, err == nil && err2 == nil
 }
 
-// unpacker collects the entries of one project after the other.
+// unpacker unpacks one project after the other.
 type unpacker struct {
 	ctx   context.Context
 	spool string
@@ -268,21 +270,21 @@ type unpacker struct {
 	visit visitor
 	seen  map[ref]bool
 
-	failed func(ref, error) // is told of a project that is not unpacked
+	failed func(ref, error) // called for a project that could not be unpacked
 
 	at    ref // the project that is being unpacked
 	dir   string
 	out   *dirSink
-	fault error // why it is not unpacked
+	fault error // why it cannot be unpacked
 }
 
-func (u *unpacker) put(r ref, rest string, e volume.Entry, src io.Reader) error {
+func (u *unpacker) put(r ref, rest string, e tree.Entry, src io.Reader) error {
 	if u.out == nil || r != u.at {
 		if err := u.flush(); err != nil {
 			return err
 		}
 		if u.seen[r] {
-			return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the files of project " + string(r.project) + " are not together in the archive", Hint: "unpack it, and import the directory"}
+			return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the files of project " + string(r.project) + " are not contiguous in the archive", Hint: "unpack it and import the directory"}
 		}
 		u.seen[r] = true
 		dir, err := os.MkdirTemp(u.spool, spoolPrefix)
@@ -300,7 +302,7 @@ func (u *unpacker) put(r ref, rest string, e volume.Entry, src io.Reader) error 
 	}
 	e.Path = r.path() + "/" + rest
 	if e.Mode.IsDir() {
-		e.Mode |= dirMode // we must get into it, and remove it again
+		e.Mode |= dirMode // so that it can be entered and removed again
 	}
 	_, err := u.out.put(u.ctx, e, src)
 	switch code := dreamcore.CodeOf(err); {
@@ -317,7 +319,7 @@ func (u *unpacker) put(r ref, rest string, e volume.Entry, src io.Reader) error 
 	return nil
 }
 
-// flush hands over the project that is unpacked.
+// flush visits the unpacked project.
 func (u *unpacker) flush() error {
 	if u.out == nil {
 		return nil
@@ -327,13 +329,13 @@ func (u *unpacker) flush() error {
 		u.failed(u.at, u.fault)
 		return nil
 	}
-	if err := u.out.settle(); err != nil {
+	if err := u.out.finishProject(); err != nil {
 		return err
 	}
 	if err := u.out.root.MkdirAll(u.at.path(), dirMode); err != nil {
 		return err
 	}
-	root, err := volume.OpenDir(u.out.root, u.at.path())
+	root, err := tree.OpenDirs(u.out.root, u.at.path())
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (s *space) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 		}
 		began := time.Now()
 		full := s.look(ctx)
-		if full.Any() && !full.Kept {
+		if full.Any() && !full.Enforced {
 			cancel(errFull)
 			return
 		}
@@ -77,7 +77,7 @@ func (s *space) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 
 // look notes what is full and tells the client, once of each.
 func (s *space) look(ctx context.Context) volume.Full {
-	full, err := s.guard.Look(ctx)
+	full, err := s.guard.Check(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.job.log.Warn("look at the space of the project", "error", err)

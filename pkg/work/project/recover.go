@@ -4,52 +4,52 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// Recover puts right what changes left that were ended by a crash; it is for
-// the start of a service. What they left beside the projects is removed. A
-// project with versions whose newest is not what it holds gets one that is: the
-// crash came between the change and its version, or, of an import, between the
-// version and the change. Projects that are in use are left alone. The error
-// says what could not be put right; the rest is.
-func (d *Desk) Recover(ctx context.Context) error {
-	all, err := d.volumes.Unfinished()
+// Recover repairs the projects whose changes a crash ended; it is for the start
+// of a service. It removes the residue in the staging directories. If the newest
+// version of a project differs from its files, it makes a version of them: the
+// crash came between the change and its version, or, in an import, between the
+// version and the change. It skips projects that are in use. The error names the
+// projects that could not be repaired; the others are.
+func (e *Editor) Recover(ctx context.Context) error {
+	all, err := e.volumes.Unfinished()
 	errs := []error{err}
 	for _, u := range all {
-		if err := d.settle(ctx, u); err != nil {
+		if err := e.recover(ctx, u); err != nil {
 			errs = append(errs, fmt.Errorf("project %s of user %s: %w", u.Project, u.User, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (d *Desk) settle(ctx context.Context, u volume.Unfinished) error {
-	unlock, err := d.volumes.TryLock(u.User, u.Project)
+func (e *Editor) recover(ctx context.Context, u volume.Unfinished) error {
+	unlock, err := e.volumes.TryLock(u.User, u.Project)
 	if dreamcore.CodeOf(err) == dreamcore.CodeConflict {
-		return nil // it has not ended
+		return nil // the change is still running
 	}
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	newest, err := d.versions.Newest(u.User, u.Project)
+	newest, err := e.versions.Newest(u.User, u.Project)
 	if err == nil && newest != "" {
-		err = d.catchUp(ctx, u)
+		err = e.catchUp(ctx, u)
 	}
 	if err != nil {
-		return err // and it stays noted
+		return err // the mark stays, for the next start
 	}
-	return d.volumes.Settle(ctx, u)
+	return e.volumes.RemoveResidue(ctx, u)
 }
 
-// catchUp makes a version of what the project holds. One without files is that
-// of an import that goes on when it is run again.
-func (d *Desk) catchUp(ctx context.Context, u volume.Unfinished) error {
-	p, err := d.volumes.Find(u.User, u.Project)
+// catchUp makes a version of the files of a project. It skips a project without
+// files: that is an import that continues when it is run again.
+func (e *Editor) catchUp(ctx context.Context, u volume.Unfinished) error {
+	p, err := e.volumes.Find(u.User, u.Project)
 	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
 		return nil
 	}
@@ -57,12 +57,11 @@ func (d *Desk) catchUp(ctx context.Context, u volume.Unfinished) error {
 		return err
 	}
 	defer p.Close()
-	for _, err := range volume.Walk(ctx, p.Root(), func(string, string) {}) {
+	for _, err := range tree.Walk(ctx, p.Root(), tree.NoSkip) {
 		if err != nil {
 			return err
 		}
-		_, _, err = d.versions.Commit(ctx, u.User, u.Project, p.Root(), "After an interrupted change", time.Now())
-		return err
+		return e.commit(ctx, u.User, u.Project, "After an interrupted change")(p.Root())
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 // Dir is the directory of the global volume with the operator's endpoints.
@@ -211,7 +211,7 @@ func unreadable(action string, err error) error {
 // lookAt takes up a file and reports whether it has changed. s.mu is held.
 func (s *Set) lookAt(root *os.Root, base string) bool {
 	old := s.files[base]
-	f, info, err := volume.OpenFile(root, Dir+"/"+base)
+	f, info, err := tree.OpenFile(root, Dir+"/"+base)
 	if err != nil {
 		if old != nil && old.err != nil && old.stat == (stat{}) {
 			return false // as before

@@ -13,7 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 // Skill is a skill of the global volume.
@@ -74,7 +74,7 @@ func readSkills(open func() (*os.Root, error)) ([]Skill, error) {
 		if !isSkillName(name) {
 			continue
 		}
-		f, _, err := volume.OpenFile(root, ".claude/skills/"+name+"/SKILL.md")
+		f, _, err := tree.OpenFile(root, ".claude/skills/"+name+"/SKILL.md")
 		if err != nil {
 			continue // not a skill
 		}
@@ -90,7 +90,7 @@ func readSkills(open func() (*os.Root, error)) ([]Skill, error) {
 // readNames returns the names in a directory below root, sorted. A directory
 // that is not there has none.
 func readNames(root *os.Root, dir string, limit int) ([]string, error) {
-	at, err := volume.OpenDir(root, dir)
+	at, err := tree.OpenDirs(root, dir)
 	if os.IsNotExist(err) {
 		return nil, nil
 	}

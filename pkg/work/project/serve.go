@@ -1,7 +1,4 @@
-// Package content gives the files of a game to HTTP clients: their types, tags
-// and ranges, and the page of a game that has no index.html. Who may ask, and
-// what a client may keep, is the business of those who use it.
-package content
+package project
 
 import (
 	"context"
@@ -26,13 +23,13 @@ const IndexName = "index.html"
 
 // File is an open file of a game. The caller must Close it.
 type File struct {
-	Kind string // its MIME type
+	Kind string // MIME type
 
 	file *os.File
 	info fs.FileInfo
 }
 
-// Open opens a file of a project, with the errors of Project.Open.
+// Open opens a file of a project, with the errors of volume.Project.Open.
 func Open(project *volume.Project, name string) (*File, error) {
 	file, info, err := project.Open(name)
 	if err != nil {
@@ -44,8 +41,8 @@ func Open(project *volume.Project, name string) (*File, error) {
 // Close closes the file.
 func (f *File) Close() error { return f.file.Close() }
 
-// Serve answers with the file, or with what of it a range or a condition asks
-// for. Headers that are set already stay.
+// Serve answers with the file, or as the conditions and ranges of the request
+// demand. Headers that are already set stay.
 func (f *File) Serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", f.Kind)
@@ -53,33 +50,36 @@ func (f *File) Serve(w http.ResponseWriter, r *http.Request) {
 	if tag := entityTag(f.info, time.Now()); tag != "" {
 		h.Set("ETag", tag)
 	}
-	// Ranges and conditions are its work. The size is the one that was
-	// announced, whatever the sandbox writes meanwhile; a file that became
-	// shorter cuts the connection. It is told no time: that of a change counts
-	// whole seconds and is anybody's to set inside, so that If-Modified-Since
-	// would find new files unchanged.
+	// ServeContent handles ranges and conditions. The size stays the announced
+	// one, even if the sandbox writes meanwhile; a file that became shorter breaks
+	// the connection. ServeContent gets no modification time: HTTP counts
+	// whole seconds and a sandbox can set any time, so If-Modified-Since would
+	// take new files for unchanged ones.
 	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(f.file, 0, f.info.Size()))
 }
 
-// Settled is how old the last change of a file must be for its tag to tell it
-// from the next one: clocks of file systems tick in steps.
-const Settled = 50 * time.Millisecond
+// TagDelay is the age that the last change of a file must have before the file
+// gets an entity tag: clocks of file systems tick in steps, so a second change
+// within one step could not be told apart.
+const TagDelay = 50 * time.Millisecond
 
-// entityTag is the tag of a file as it is now, or "" of one that may change
-// once more without a sign of it. ctime counts, which nobody inside can set.
+// entityTag returns the tag of a file in its current state, or "" if the file may
+// change again without a visible difference. It is derived from ctime, which no
+// sandbox can set.
 func entityTag(info fs.FileInfo, now time.Time) string {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Ctim.Nano() > now.Add(-Settled).UnixNano() {
+	if !ok || st.Ctim.Nano() > now.Add(-TagDelay).UnixNano() {
 		return ""
 	}
 	return fmt.Sprintf(`"%x-%x-%x"`, st.Ino, info.Size(), st.Ctim.Nano())
 }
 
-// ErrNoPage is in the error of FirstPage for a project without any page.
+// ErrNoPage is in the chain of the error of FirstPage for a project without an
+// HTML file.
 var ErrNoPage = errors.New("no page in the project")
 
-// FirstPage is the page of a project without an index: the first other one at
-// its top, or else the first that there is.
+// FirstPage returns the page of a project without an index: the first HTML file
+// at its top, or else the first in any directory.
 func FirstPage(ctx context.Context, project *volume.Project) (string, error) {
 	first := ""
 	for f, err := range project.Files(ctx) {
@@ -102,7 +102,8 @@ func FirstPage(ctx context.Context, project *volume.Project) (string, error) {
 	return "", &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "No HTML file found", Err: ErrNoPage}
 }
 
-// types are those of games; the machine's own table may lack or change them.
+// types are the MIME types of games; the table of the host may lack or change
+// them.
 var types = map[string]string{
 	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
 	".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",

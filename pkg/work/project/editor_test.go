@@ -18,22 +18,18 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-const (
-	testUser    dreamcore.UserID    = "11111111-1111-4111-8111-111111111111"
-	testProject dreamcore.ProjectID = "33333333-3333-4333-8333-333333333333"
-)
-
-// newDesk returns a desk with the project's directory and the state's.
-func newDesk(t *testing.T) (d *Desk, project, state string) {
+// newEditor returns an Editor, the directory of the test project and the state
+// directory.
+func newEditor(t *testing.T) (e *Editor, project, state string) {
 	t.Helper()
 	state = t.TempDir()
-	d = newDeskIn(t, state)
-	t.Cleanup(func() { _ = d.volumes.Close() })
-	return d, filepath.Join(state, "volumes", volume.Data, "users", string(testUser), "projects", string(testProject)), state
+	e = openEditor(t, state)
+	t.Cleanup(func() { _ = e.volumes.Close() })
+	return e, filepath.Join(state, "volumes", volume.Data, "users", string(testUser), "projects", string(testProject)), state
 }
 
-// newDeskIn returns a desk whose volumes the caller closes.
-func newDeskIn(t *testing.T, state string) *Desk {
+// openEditor returns an Editor whose volumes the caller must close.
+func openEditor(t *testing.T, state string) *Editor {
 	t.Helper()
 	volumes, err := volume.Open(filepath.Join(state, "volumes"), volume.Options{UID: os.Geteuid(), GID: os.Getegid()})
 	if err != nil {
@@ -49,9 +45,9 @@ func newDeskIn(t *testing.T, state string) *Desk {
 	return New(volumes, versions)
 }
 
-// TestAChangeUsesTheSpaceThatIsSetAsideForItsVersion has another program that
-// fills the disk once the change has begun.
-func TestAChangeUsesTheSpaceThatIsSetAsideForItsVersion(t *testing.T) {
+// TestAChangeUsesTheSpaceReservedForItsVersion: another program fills the disk
+// once the change has begun.
+func TestAChangeUsesTheSpaceReservedForItsVersion(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	state := t.TempDir()
 	if err := syscall.Mount("tmpfs", state, "tmpfs", 0, "size=96m"); err != nil {
@@ -62,10 +58,10 @@ func TestAChangeUsesTheSpaceThatIsSetAsideForItsVersion(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	d := newDeskIn(t, state)
-	defer d.volumes.Close()
+	e := openEditor(t, state)
+	defer e.volumes.Close()
 	text := make([]byte, 1<<20)
-	_, _ = rand.Read(text) // its version is as large
+	_, _ = rand.Read(text) // incompressible, so the version is as large
 	other, err := os.Create(filepath.Join(state, "other"))
 	if err != nil {
 		t.Fatal(err)
@@ -81,41 +77,41 @@ func TestAChangeUsesTheSpaceThatIsSetAsideForItsVersion(t *testing.T) {
 		}
 		return syscall.Fallocate(int(other.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-256<<10)
 	}
-	unlock, err := d.Lock(t.Context(), testUser, testProject)
+	unlock, err := e.Lock(t.Context(), testUser, testProject)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unlock()
-	if _, err := d.Apply(t.Context(), testUser, testProject, []volume.Change{{Path: "a.bin", Write: full}}, "x"); err != nil {
+	if _, err := e.Apply(t.Context(), testUser, testProject, []Change{{Path: "a.bin", Write: full}}, "x"); err != nil {
 		t.Error(err)
 	}
 }
 
-func (d *Desk) put(t *testing.T, files ...string) error {
+func (e *Editor) put(t *testing.T, files ...string) error {
 	t.Helper()
-	var changes []volume.Change
+	var changes []Change
 	for _, f := range files {
 		name, text, _ := strings.Cut(f, "=")
-		changes = append(changes, volume.Change{Path: name, Write: volume.Content(text)})
+		changes = append(changes, Change{Path: name, Write: Text(text)})
 	}
-	unlock, err := d.Lock(t.Context(), testUser, testProject)
+	unlock, err := e.Lock(t.Context(), testUser, testProject)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unlock()
-	_, err = d.Apply(t.Context(), testUser, testProject, changes, strings.Join(files, " "))
+	_, err = e.Apply(t.Context(), testUser, testProject, changes, strings.Join(files, " "))
 	return err
 }
 
-func TestLockWaitsForAnother(t *testing.T) {
-	d, _, _ := newDesk(t)
-	unlock, err := d.Lock(t.Context(), testUser, testProject)
+func TestLockWaitsForAnotherHolder(t *testing.T) {
+	e, _, _ := newEditor(t)
+	unlock, err := e.Lock(t.Context(), testUser, testProject)
 	if err != nil {
 		t.Fatal(err)
 	}
 	locked := make(chan error, 1)
 	go func() {
-		unlock, err := d.Lock(t.Context(), testUser, testProject)
+		unlock, err := e.Lock(t.Context(), testUser, testProject)
 		if err == nil {
 			unlock()
 		}
@@ -123,7 +119,7 @@ func TestLockWaitsForAnother(t *testing.T) {
 	}()
 	select {
 	case err := <-locked:
-		t.Errorf("it did not wait: %v", err)
+		t.Errorf("Lock did not wait: %v", err)
 	case <-time.After(100 * time.Millisecond):
 		unlock()
 		if err := <-locked; err != nil {
@@ -132,10 +128,10 @@ func TestLockWaitsForAnother(t *testing.T) {
 	}
 }
 
-// messages are those of the versions, the newest first.
-func (d *Desk) messages(t *testing.T) string {
+// messages returns the messages of the versions, the newest first.
+func (e *Editor) messages(t *testing.T) string {
 	t.Helper()
-	versions, _, err := d.Log(t.Context(), testUser, testProject, 0)
+	versions, _, err := e.Log(t.Context(), testUser, testProject, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +152,8 @@ func names(t *testing.T, dir string) string {
 }
 
 func TestRemoveIsAVersionThatCanBeUndone(t *testing.T) {
-	d, project, _ := newDesk(t)
-	if err := d.put(t, "index.html=1", "a/b/c.js=2", "a/d.js=3"); err != nil {
+	e, project, _ := newEditor(t)
+	if err := e.put(t, "index.html=1", "a/b/c.js=2", "a/d.js=3"); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -170,30 +166,30 @@ func TestRemoveIsAVersionThatCanBeUndone(t *testing.T) {
 		{"../" + string(testProject) + "/a", true, dreamcore.CodeInvalid},
 		{".", true, dreamcore.CodeInvalid},
 	} {
-		if err := d.Remove(t.Context(), testUser, testProject, c.name, c.all); dreamcore.CodeOf(err) != c.code {
+		if err := e.Remove(t.Context(), testUser, testProject, c.name, c.all); dreamcore.CodeOf(err) != c.code {
 			t.Errorf("%q: %v", c.name, err)
 		}
 	}
-	if got := d.messages(t); strings.Contains(got, "Remove") {
-		t.Errorf("a version of what was not removed: %s", got)
+	if got := e.messages(t); strings.Contains(got, "Remove") {
+		t.Errorf("a version of a failed removal: %s", got)
 	}
-	if err := d.Remove(t.Context(), testUser, testProject, "a/b", true); err != nil {
+	if err := e.Remove(t.Context(), testUser, testProject, "a/b", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Remove(t.Context(), testUser, testProject, "index.html", false); err != nil {
+	if err := e.Remove(t.Context(), testUser, testProject, "index.html", false); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(t, filepath.Join(project, "a")); got != "[- d.js]" {
 		t.Error(got)
 	}
-	if got := d.messages(t); !strings.HasPrefix(got, "Remove index.html; Remove a/b; ") {
+	if got := e.messages(t); !strings.HasPrefix(got, "Remove index.html; Remove a/b; ") {
 		t.Error(got)
 	}
-	versions, _, err := d.Log(t.Context(), testUser, testProject, 0)
+	versions, _, err := e.Log(t.Context(), testUser, testProject, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Restore(t.Context(), testUser, testProject, versions[2].Hash); err != nil {
+	if _, err := e.Restore(t.Context(), testUser, testProject, versions[2].Hash); err != nil {
 		t.Fatal(err)
 	}
 	if raw, err := os.ReadFile(filepath.Join(project, "a/b/c.js")); err != nil || string(raw) != "2" {
@@ -201,33 +197,33 @@ func TestRemoveIsAVersionThatCanBeUndone(t *testing.T) {
 	}
 }
 
-// TestAChangeWithoutItsVersionIsUndone is about both halves of a change: what
-// cannot be saved is not made, and what is not made is not saved.
+// TestAChangeWithoutItsVersionIsUndone: a change whose version cannot be made is
+// undone, and a change that fails makes no version.
 func TestAChangeWithoutItsVersionIsUndone(t *testing.T) {
-	d, project, state := newDesk(t)
-	if err := d.put(t, "index.html=old"); err != nil {
+	e, project, state := newEditor(t)
+	if err := e.put(t, "index.html=old"); err != nil {
 		t.Fatal(err)
 	}
-	before := d.messages(t)
+	before := e.messages(t)
 	head := filepath.Join(state, "history", string(testUser), string(testProject)+".git", "refs/heads/main")
 	saved, err := os.ReadFile(head)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The history breaks between the version of what is there and that of the
-	// change.
-	unlock, err := d.Lock(t.Context(), testUser, testProject)
+	// The history breaks between the version of the old state and that of the
+	// new one.
+	unlock, err := e.Lock(t.Context(), testUser, testProject)
 	if err != nil {
 		t.Fatal(err)
 	}
-	changes := []volume.Change{{Path: "index.html", Write: func(w io.Writer) error {
+	changes := []Change{{Path: "index.html", Write: func(w io.Writer) error {
 		_, err := io.WriteString(w, "new")
 		return errors.Join(err, os.WriteFile(head, nil, 0o600))
 	}}}
-	_, err = d.Apply(t.Context(), testUser, testProject, changes, "new")
+	_, err = e.Apply(t.Context(), testUser, testProject, changes, "new")
 	unlock()
 	if err == nil {
-		t.Fatal("a broken history took a version")
+		t.Fatal("a broken history accepted a version")
 	}
 	if raw, err := os.ReadFile(filepath.Join(project, "index.html")); err != nil || string(raw) != "old" {
 		t.Errorf("%q %v", raw, err)
@@ -235,16 +231,16 @@ func TestAChangeWithoutItsVersionIsUndone(t *testing.T) {
 	if err := os.WriteFile(head, saved, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.messages(t); got != before {
+	if got := e.messages(t); got != before {
 		t.Error(got)
 	}
 }
 
-// TestRecoverAfterAKill has what a kill leaves after a change and before its
-// version, and before the change.
+// TestRecoverAfterAKill recovers the residue of a kill between a change and its
+// version, and of one before the change.
 func TestRecoverAfterAKill(t *testing.T) {
-	d, project, state := newDesk(t)
-	if err := d.put(t, "index.html=old"); err != nil {
+	e, project, state := newEditor(t)
+	if err := e.put(t, "index.html=old"); err != nil {
 		t.Fatal(err)
 	}
 	data := filepath.Join(state, "volumes", volume.Data)
@@ -262,37 +258,37 @@ func TestRecoverAfterAKill(t *testing.T) {
 		}
 	}
 	leave("new")
-	unlock, err := d.Lock(t.Context(), testUser, testProject)
+	unlock, err := e.Lock(t.Context(), testUser, testProject)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Recover(t.Context()); err != nil {
+	if err := e.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(t, staging); got == "[]" {
-		t.Error("what is in use was swept")
+		t.Error("Recover removed the staging directory of a locked project")
 	}
 	unlock()
 	for _, want := range []string{"After an interrupted change; index.html=old", "After an interrupted change; index.html=old"} {
-		if err := d.Recover(t.Context()); err != nil {
+		if err := e.Recover(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := d.messages(t); got != want {
+		if got := e.messages(t); got != want {
 			t.Error(got)
 		}
 		if got := names(t, staging) + names(t, filepath.Dir(mark)); got != "[][]" {
-			t.Error("left: ", got)
+			t.Error("residue: ", got)
 		}
-		leave("new") // once more, and nothing to catch up with
+		leave("new") // again, but without a missing version
 	}
 	other := strings.Replace(mark, string(testUser), "22222222-2222-4222-8222-222222222222", 1)
 	if err := os.WriteFile(other, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Recover(t.Context()); err != nil {
+	if err := e.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(t, filepath.Dir(mark)); got != "[]" {
-		t.Error("the mark of a user who has nothing: ", got)
+		t.Error("the mark of a user without files: ", got)
 	}
 }

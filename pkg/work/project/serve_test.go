@@ -1,4 +1,4 @@
-package content
+package project
 
 import (
 	"net/http"
@@ -9,21 +9,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree/treetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// newProject returns a directory with files as a project.
-func newProject(t *testing.T, files map[string]string) (*volume.Project, string) {
+// newDirectory opens a new directory with files as a project.
+func newDirectory(t *testing.T, files map[string]string) (*volume.Project, string) {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range files {
-		put(t, filepath.Join(dir, name), text)
-	}
+	treetest.Write(t, dir, files)
 	p, err := volume.OpenDirectory(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -32,17 +27,7 @@ func newProject(t *testing.T, files map[string]string) (*volume.Project, string)
 	return p, dir
 }
 
-func put(t *testing.T, name, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// ask gets a file with the given headers.
+// ask requests a file with the given headers.
 func ask(t *testing.T, p *volume.Project, method, name string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	f, err := Open(p, name)
@@ -59,9 +44,9 @@ func ask(t *testing.T, p *volume.Project, method, name string, headers ...string
 	return w
 }
 
-func TestServeKnowsRangesConditionsAndHead(t *testing.T) {
-	p, _ := newProject(t, map[string]string{"a.js": "0123456789"})
-	time.Sleep(2 * Settled)
+func TestServeHandlesRangesConditionsAndHead(t *testing.T) {
+	p, _ := newDirectory(t, map[string]string{"a.js": "0123456789"})
+	time.Sleep(2 * TagDelay)
 	w := ask(t, p, "GET", "a.js")
 	tag := w.Header().Get("ETag")
 	if w.Code != 200 || w.Body.String() != "0123456789" || tag == "" || w.Header().Get("Content-Type") != "text/javascript; charset=utf-8" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
@@ -87,24 +72,24 @@ func TestServeKnowsRangesConditionsAndHead(t *testing.T) {
 	}
 }
 
-// TestAChangedFileIsNeverUnchanged: neither one that changed within the same
-// second, nor one that was given an old time.
+// TestAChangedFileIsNeverUnchanged: neither a file that changed within the same
+// second, nor one whose time was set back.
 func TestAChangedFileIsNeverUnchanged(t *testing.T) {
-	p, dir := newProject(t, map[string]string{"a.js": "one"})
+	p, dir := newDirectory(t, map[string]string{"a.js": "one"})
 	old := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
 	if err := os.Chtimes(filepath.Join(dir, "a.js"), old, old); err != nil {
 		t.Fatal(err)
 	}
 	if w := ask(t, p, "GET", "a.js"); w.Header().Get("ETag") != "" {
-		t.Error("a tag of a file that may still change under it:", w.Header())
+		t.Error("a tag of a file that may still change:", w.Header())
 	}
-	time.Sleep(2 * Settled)
+	time.Sleep(2 * TagDelay)
 	tag := ask(t, p, "GET", "a.js").Header().Get("ETag")
-	put(t, filepath.Join(dir, "a.js"), "two") // as long as before, and of the same time
+	treetest.Write(t, dir, map[string]string{"a.js": "two"}) // the same size as before, and the same time
 	if err := os.Chtimes(filepath.Join(dir, "a.js"), old, old); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * Settled)
+	time.Sleep(2 * TagDelay)
 	for _, headers := range [][]string{
 		{"If-None-Match", tag},
 		{"If-Modified-Since", time.Now().UTC().Format(http.TimeFormat)},
@@ -117,8 +102,8 @@ func TestAChangedFileIsNeverUnchanged(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesWhatIsNoFile(t *testing.T) {
-	p, dir := newProject(t, map[string]string{"d/a": "x"})
+func TestOpenRefusesEverythingButRegularFiles(t *testing.T) {
+	p, dir := newDirectory(t, map[string]string{"d/a": "x"})
 	if err := os.Symlink("d/a", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +127,7 @@ func TestFirstPage(t *testing.T) {
 		"":                {"x.js": "", ".hidden.html": ""},
 		"with space.html": {"with space.html": ""},
 	} {
-		p, _ := newProject(t, files)
+		p, _ := newDirectory(t, files)
 		got, err := FirstPage(t.Context(), p)
 		if got != want || (want == "") != (dreamcore.CodeOf(err) == dreamcore.CodeNotFound) {
 			t.Errorf("%q: %q %v", want, got, err)

@@ -19,9 +19,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree/treetest"
 )
 
-const boundBytes = 32 << 20
+const diskBytes = 32 << 20
 
 func needDisks(t testing.TB) {
 	t.Helper()
@@ -31,14 +32,14 @@ func needDisks(t testing.TB) {
 	sandboxtest.Need(t, err == nil, "mkfs.ext4 of e2fsprogs in PATH")
 }
 
-// newBounded makes a store with a bound, on which nothing may be mounted at
-// the end of the test.
-func newBounded(t testing.TB) (*Store, string) {
+// newLimited opens a store with a disk limit. At the end of the test, none of its
+// disks may be mounted.
+func newLimited(t testing.TB) (*Store, string) {
 	t.Helper()
 	needDisks(t)
 	state := t.TempDir()
 	t.Cleanup(func() { wantNoMount(t, state) })
-	s := openBounded(t, state, boundBytes)
+	s := openLimited(t, state, diskBytes)
 	for _, name := range []string{Data, Global} {
 		if _, err := s.Create(name); err != nil {
 			t.Fatal(err)
@@ -47,7 +48,7 @@ func newBounded(t testing.TB) (*Store, string) {
 	return s, state
 }
 
-func openBounded(t testing.TB, state string, size int64) *Store {
+func openLimited(t testing.TB, state string, size int64) *Store {
 	t.Helper()
 	s, err := Open(filepath.Join(state, "volumes"), Options{UID: 12345, GID: 23456, DiskBytes: size, DiskIdle: time.Hour})
 	if err != nil {
@@ -62,24 +63,24 @@ func openBounded(t testing.TB, state string, size int64) *Store {
 	return s
 }
 
-// wantNoMount waits: the kernel frees a loop device soon after its last use,
-// and another program may just be looking at it.
+// wantNoMount waits until nothing is mounted below dir: the kernel frees a loop
+// device some time after its last use, and another program may be reading it.
 func wantNoMount(t testing.TB, dir string) {
 	t.Helper()
-	// A program of another test that took a copy of our mounts has them until it
-	// ends.
+	// A process of another test that copied the mount namespace keeps the mounts
+	// until it ends.
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		left := mountsBelow(t, dir)
 		if len(left) == 0 {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("left: %q", left)
+			t.Fatalf("still mounted: %q", left)
 		}
 	}
 }
 
-// mountsBelow returns mounts and loop devices of a directory.
+// mountsBelow returns the mounts and loop devices of a directory.
 func mountsBelow(t testing.TB, dir string) (left []string) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/self/mountinfo")
@@ -146,8 +147,8 @@ func fillUp(t testing.TB, path string) int {
 	}
 }
 
-func TestProjectsAndHomesOfAUserShareOneBound(t *testing.T) {
-	s, state := newBounded(t)
+func TestProjectsAndHomesOfAUserShareOneLimit(t *testing.T) {
+	s, state := newLimited(t)
 	p, h := open(t, s)
 	top := filepath.Join(state, "volumes", Data, "users", string(user))
 	if p.Path() != filepath.Join(top, "projects", string(project)) || h.Path() != filepath.Join(top, "homes", string(project)) {
@@ -159,27 +160,27 @@ func TestProjectsAndHomesOfAUserShareOneBound(t *testing.T) {
 			wantOwned(t, dir, 0, 0o700)
 		}
 	}
-	if n := fillUp(t, filepath.Join(h.Path(), "big")); n > boundBytes || n < boundBytes/2 {
+	if n := fillUp(t, filepath.Join(h.Path(), "big")); n > diskBytes || n < diskBytes/2 {
 		t.Fatalf("%d bytes fit", n)
 	}
 	if n := fillUp(t, filepath.Join(p.Path(), "big")); n > 64<<10 {
-		t.Fatalf("%d bytes fit beside a full home", n)
+		t.Fatalf("%d bytes fit in addition to a full home", n)
 	}
-	// Another user has a bound of his own.
+	// Another user has a separate limit.
 	other, err := s.Project(dreamcore.NewUserID(), project)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	write(t, other.Path(), map[string]string{"a": "text"})
+	treetest.Write(t, other.Path(), map[string]string{"a": "text"})
 }
 
-func TestAFullProjectIsReadableCommittableAndDeletable(t *testing.T) {
-	s, state := newBounded(t)
+func TestAFullProjectCanBeReadCommittedAndEmptied(t *testing.T) {
+	s, state := newLimited(t)
 	p, h := open(t, s)
-	write(t, p.Path(), map[string]string{"index.html": "<html>"})
+	treetest.Write(t, p.Path(), map[string]string{"index.html": "<html>"})
 	fillUp(t, filepath.Join(p.Path(), "big"))
-	for i := range 100_000 { // and no inode is left either
+	for i := range 100_000 { // until no inode is free either
 		if err := os.Symlink(strings.Repeat("x", 10), filepath.Join(h.Path(), fmt.Sprint(i))); err != nil {
 			if !errors.Is(err, unix.ENOSPC) {
 				t.Fatal(err)
@@ -209,8 +210,14 @@ func TestAFullProjectIsReadableCommittableAndDeletable(t *testing.T) {
 	if err != nil || string(data) != "<html>" {
 		t.Fatalf("%q, %v", data, err)
 	}
-	if copied, err := again.CopyOut(t.Context(), filepath.Join(state, "out"), false); err != nil || len(copied) != 2 {
-		t.Fatal(copied, err)
+	files := 0
+	for _, err := range again.Files(t.Context()) {
+		if files++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files != 2 {
+		t.Fatalf("%d files", files)
 	}
 	versions, err := history.Open(filepath.Join(state, "history"), history.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -224,7 +231,7 @@ func TestAFullProjectIsReadableCommittableAndDeletable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := again.Root().WriteFile("after", bytes.Repeat([]byte("x"), 1<<20), 0o644); err != nil {
-		// The inodes went into the home.
+		// The home uses all inodes.
 		if !errors.Is(err, unix.ENOSPC) || os.Remove(filepath.Join(h.Path(), "0")) != nil {
 			t.Fatal(err)
 		}
@@ -235,18 +242,18 @@ func TestAFullProjectIsReadableCommittableAndDeletable(t *testing.T) {
 }
 
 func TestReadingMakesNoImage(t *testing.T) {
-	s, state := newBounded(t)
+	s, state := newLimited(t)
 	_, err := s.Find(user, project)
 	wantError(t, err, dreamcore.CodeNotFound, "Project not found")
 	if entries, _ := os.ReadDir(filepath.Join(state, "volumes", Data)); len(entries) != 0 {
-		t.Fatalf("looking made %v", entries)
+		t.Fatalf("Find made %v", entries)
 	}
-	before := unbounded(t, state)
+	before := openUnlimited(t, state)
 	p, err := before.Project(user, project)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, p.Path(), map[string]string{"index.html": "old"})
+	treetest.Write(t, p.Path(), map[string]string{"index.html": "old"})
 	p.Close()
 	found, err := s.Find(user, project)
 	if err != nil {
@@ -264,7 +271,7 @@ func TestReadingMakesNoImage(t *testing.T) {
 	wantError(t, err, dreamcore.CodeNotFound, "Project not found")
 }
 
-func unbounded(t testing.TB, state string) *Store {
+func openUnlimited(t testing.TB, state string) *Store {
 	t.Helper()
 	s, err := Open(filepath.Join(state, "volumes"), Options{UID: 12345, GID: 23456})
 	if err != nil {
@@ -274,12 +281,12 @@ func unbounded(t testing.TB, state string) *Store {
 	return s
 }
 
-func TestAUserFromBeforeIsMovedWithHisHomesAndNotHisNotes(t *testing.T) {
-	s, state := newBounded(t)
-	before := unbounded(t, state)
+func TestTheFilesOfAnExistingUserAreMovedToTheDisk(t *testing.T) {
+	s, state := newLimited(t)
+	before := openUnlimited(t, state)
 	p, h := open(t, before)
-	write(t, p.Path(), map[string]string{"index.html": "old", ".env": "kept"})
-	write(t, h.Path(), map[string]string{".claude/s.jsonl": "words"})
+	treetest.Write(t, p.Path(), map[string]string{"index.html": "old", ".env": "kept"})
+	treetest.Write(t, h.Path(), map[string]string{".claude/s.jsonl": "words"})
 	session := uuid.NewString()
 	if err := h.SetSession(session); err != nil {
 		t.Fatal(err)
@@ -288,7 +295,7 @@ func TestAUserFromBeforeIsMovedWithHisHomesAndNotHisNotes(t *testing.T) {
 	p.Close()
 	h.Close()
 
-	for _, store := range []*Store{s, openBounded(t, state, 2*boundBytes)} {
+	for _, store := range []*Store{s, openLimited(t, state, 2*diskBytes)} {
 		p, h = open(t, store)
 		if h.Path() == oldHome || !h.Has(".claude/s.jsonl") || h.Session() != session {
 			t.Fatalf("home %s, session %q", h.Path(), h.Session())
@@ -306,7 +313,7 @@ func TestAUserFromBeforeIsMovedWithHisHomesAndNotHisNotes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if entries, _ := os.ReadDir(filepath.Join(state, "volumes", Data, "users", string(user))); len(entries) != 0 {
-			t.Fatalf("left in the plain directory: %v", entries)
+			t.Fatalf("still in the plain directory: %v", entries)
 		}
 		if _, err := os.Lstat(oldHome); !errors.Is(err, os.ErrNotExist) {
 			t.Fatalf("the old home: %v", err)
@@ -314,13 +321,13 @@ func TestAUserFromBeforeIsMovedWithHisHomesAndNotHisNotes(t *testing.T) {
 	}
 }
 
-func TestWithoutTheBoundABoundedUserIsRefusedNotEmptied(t *testing.T) {
-	s, state := newBounded(t)
+func TestAUserWithADiskIsRefusedWithoutALimit(t *testing.T) {
+	s, state := newLimited(t)
 	p, h := open(t, s)
-	write(t, p.Path(), map[string]string{"index.html": "kept"})
+	treetest.Write(t, p.Path(), map[string]string{"index.html": "kept"})
 	p.Close()
 	h.Close()
-	off := unbounded(t, state)
+	off := openUnlimited(t, state)
 	_, err := off.Project(user, project)
 	wantError(t, err, dreamcore.CodeSetup, "turned off")
 	_, err = off.Find(user, project)
@@ -339,10 +346,10 @@ func TestWithoutTheBoundABoundedUserIsRefusedNotEmptied(t *testing.T) {
 	other.Close()
 }
 
-func TestAUserHasDirectoriesForOneSandbox(t *testing.T) {
+func TestOneSandboxCanMountAllDirectoriesOfAUser(t *testing.T) {
 	for name, open := range map[string]func(testing.TB) (*Store, string){
-		"bounded": newBounded,
-		"unbounded": func(t testing.TB) (*Store, string) {
+		"limited": newLimited,
+		"unlimited": func(t testing.TB) (*Store, string) {
 			needDisks(t)
 			s, state := newStore(t)
 			return s, state
@@ -367,12 +374,12 @@ func TestAUserHasDirectoriesForOneSandbox(t *testing.T) {
 			}
 			p.Close()
 			h.Close()
-			// The sandbox's user passes through both and changes nothing in them.
+			// The sandbox's user can read both but not change them.
 			for _, dir := range []string{u.ProjectsPath(), u.HomesPath()} {
 				wantOwned(t, dir, 0, 0o755)
 			}
 			wantOwned(t, filepath.Dir(u.ProjectsPath()), 0, 0o700)
-			write(t, u.ProjectsPath(), map[string]string{string(project) + "/a": "usable until Close"})
+			treetest.Write(t, u.ProjectsPath(), map[string]string{string(project) + "/a": "usable until Close"})
 			again, err := s.User(t.Context(), user)
 			if err != nil {
 				t.Fatal(err)
@@ -386,9 +393,9 @@ func TestAUserHasDirectoriesForOneSandbox(t *testing.T) {
 	}
 }
 
-func TestABoundedStoreRefusesLinks(t *testing.T) {
+func TestALimitedStoreRefusesLinks(t *testing.T) {
 	for _, depth := range []string{"users", "users/" + string(user), ".disks"} {
-		s, state := newBounded(t)
+		s, state := newLimited(t)
 		data := filepath.Join(state, "volumes", Data)
 		elsewhere := filepath.Join(data, "elsewhere")
 		os.MkdirAll(filepath.Join(elsewhere, "projects", string(project)), 0o755)
@@ -404,13 +411,13 @@ func TestABoundedStoreRefusesLinks(t *testing.T) {
 			t.Fatalf("%s: %v", depth, err)
 		}
 		if entries, _ := os.ReadDir(elsewhere); len(entries) != 1 {
-			t.Fatalf("%s: something was made behind the link: %v", depth, entries)
+			t.Fatalf("%s: a file was made through the link: %v", depth, entries)
 		}
 	}
 }
 
-func TestWhatIsOpenOutlivesTheStore(t *testing.T) {
-	s, _ := newBounded(t)
+func TestOpenProjectsOutliveTheStore(t *testing.T) {
+	s, _ := newLimited(t)
 	p, h := open(t, s)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -422,13 +429,13 @@ func TestWhatIsOpenOutlivesTheStore(t *testing.T) {
 	p.Close()
 }
 
-func TestABoundThatIsTooSmallIsRefused(t *testing.T) {
+func TestATooSmallDiskLimitIsRefused(t *testing.T) {
 	_, err := Open(filepath.Join(t.TempDir(), "volumes"), Options{DiskBytes: 1})
 	wantError(t, err, dreamcore.CodeInvalid, "too small")
 }
 
-func BenchmarkFindBounded(b *testing.B) {
-	s, _ := newBounded(b)
+func BenchmarkFindLimited(b *testing.B) {
+	s, _ := newLimited(b)
 	p, err := s.Project(user, project)
 	if err != nil {
 		b.Fatal(err)

@@ -13,13 +13,14 @@ import (
 	"testing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
-// trap is the configuration of a repository that runs a command for everyone
-// who asks for its state.
+// trap is the configuration of a repository that runs a command when git reads the
+// state of the repository.
 const trap = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = .\n\tfsmonitor = \"touch OWNED; false\"\n"
 
-// repository are the files of a repository in a directory.
+// repository returns the files of a repository in dir.
 func repository(dir, mark string) map[string]string {
 	return map[string]string{
 		dir + "/HEAD": "ref: refs/heads/main\n", dir + "/objects/x": "", dir + "/refs/x": "",
@@ -27,7 +28,7 @@ func repository(dir, mark string) map[string]string {
 	}
 }
 
-// trapped makes a project that is full of repositories.
+// trapped makes a project that contains such repositories under several names.
 func trapped(t *testing.T, r *rig) (mark string) {
 	t.Helper()
 	mark = filepath.Join(t.TempDir(), "owned")
@@ -45,17 +46,17 @@ func trapped(t *testing.T, r *rig) (mark string) {
 	return mark
 }
 
-func TestAnExportHoldsNoTrapsForGit(t *testing.T) {
+func TestAnExportContainsNoRepositoryOfTheGame(t *testing.T) {
 	git, err := exec.LookPath("git")
 	sandboxtest.Need(t, err == nil, "git")
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to give files away")
 	r := newRig(t)
 	r.opts.Owner = &Owner{UID: 4321, GID: 8765}
 	mark := trapped(t, r)
-	// The attack works on the project itself; else the test proves nothing.
+	// The attack works on the project itself; otherwise the test proves nothing.
 	askGit(git, filepath.Join(r.path(projectPath(alice, 1)), "lib"))
 	if _, err := os.Stat(mark); err != nil {
-		t.Fatalf("git does not fall for the trap: %v", err)
+		t.Fatalf("git does not run the command: %v", err)
 	}
 	if err := os.Remove(mark); err != nil {
 		t.Fatal(err)
@@ -89,24 +90,24 @@ func TestAnExportHoldsNoTrapsForGit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(mark); err == nil {
-		t.Error("git has run a command of the project")
+		t.Error("git ran a command of the project")
 	}
 	for _, name := range []string{"index.html", "lib/a.js", "run.sh"} {
 		if _, err := os.Stat(filepath.Join(dest, projectPath(alice, 1), name)); err != nil {
-			t.Errorf("%s does not come along: %v", name, err)
+			t.Errorf("%s is missing: %v", name, err)
 		}
 	}
 }
 
-// askGit asks git for the state of a directory, as its owner would.
+// askGit runs git status in a directory, as its owner would.
 func askGit(git, dir string) {
 	cmd := exec.Command(git, "-c", "safe.directory=*", "status")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*", "GIT_CEILING_DIRECTORIES="+filepath.Dir(filepath.Dir(dir)))
-	_ = cmd.Run() // that there is no repository is an error for git
+	_ = cmd.Run() // fails without a repository
 }
 
-func TestATarHoldsNoTrapsForGit(t *testing.T) {
+func TestATarContainsNoRepositoryOfTheGame(t *testing.T) {
 	r := newRig(t)
 	r.opts.Owner = &Owner{UID: os.Geteuid(), GID: os.Getegid()}
 	trapped(t, r)
@@ -130,8 +131,8 @@ func TestATarHoldsNoTrapsForGit(t *testing.T) {
 		}
 		found++
 		name := strings.TrimSuffix(strings.TrimPrefix(h.Name, projectPath(alice, 1)+"/"), "/")
-		if _, out := LeftOut(name); out && name != ".git" && !strings.HasPrefix(name, ".git/") {
-			t.Errorf("%s is in it", h.Name)
+		if _, out := project.LeftOut(name); out && name != ".git" && !strings.HasPrefix(name, ".git/") {
+			t.Errorf("the tar contains %s", h.Name)
 		}
 		if h.Mode&0o7022 != 0 || h.Uid != os.Geteuid() || h.Gid != os.Getegid() {
 			t.Errorf("%s: mode %o, owner %d:%d", h.Name, h.Mode, h.Uid, h.Gid)

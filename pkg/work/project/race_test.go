@@ -22,13 +22,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// racer swaps files, directories, links and FIFOs for each other as fast as
-// the kernel of a sandbox lets it, each in a place that the host reads. It is
-// in Perl, which every Debian has and which needs no process for each step. The
-// host puts another directory in the place of the project now and then, so
-// everybody goes into it anew, and makes what got lost on the way. At the end
-// of each round a dot says that it races.
-const racer = `use strict; use POSIX qw(mkfifo);
+// writer swaps files, directories, links and FIFOs as fast as the kernel of a
+// sandbox allows, all at paths that the host reads. It is written in Perl, which
+// every Debian has and which needs no new process for each step. The host
+// replaces the directory of the project now and then, so each process of the
+// writer enters it again in every round and makes the files that are missing. It
+// prints a dot after each round.
+const writer = `use strict; use POSIX qw(mkfifo);
 my ($top, $outside) = @ARGV;
 $| = 1;
 sub put { my ($name, $text) = @_; open(my $f, ">", $name) or return; print $f $text; close $f }
@@ -60,8 +60,8 @@ chdir $top; put("new\nline", "x"); chmod 0, "new\nline";
 print "ready";
 1 while wait() > 0`
 
-// raceTime is how long the host works against the racer; DREAMCORE_TEST_RACE
-// sets another, such as 60s.
+// raceTime returns how long the host works against the concurrent writer: the
+// value of DREAMCORE_TEST_RACE, such as 60s, or 8 s.
 func raceTime(t *testing.T) time.Duration {
 	if v := os.Getenv("DREAMCORE_TEST_RACE"); v != "" {
 		d, err := time.ParseDuration(v)
@@ -73,10 +73,10 @@ func raceTime(t *testing.T) time.Duration {
 	return 8 * time.Second
 }
 
-// TestARacingSandboxNeverLeaksOrHangs lists, reads, copies, commits, changes
-// and restores a project that a real sandbox turns over meanwhile. What lies
-// outside of it never shows, nothing hangs, and the history is whole.
-func TestARacingSandboxNeverLeaksOrHangs(t *testing.T) {
+// TestAConcurrentWriterCausesNoLeakOrHang lists, reads, copies, commits, changes
+// and restores a project while a real sandbox changes it. Files outside of the
+// project never show, nothing hangs, and the history stays intact.
+func TestAConcurrentWriterCausesNoLeakOrHang(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	_, err := exec.LookPath("git")
 	sandboxtest.Need(t, err == nil, "git")
@@ -87,47 +87,47 @@ func TestARacingSandboxNeverLeaksOrHangs(t *testing.T) {
 	defer volumes.Close()
 	must(volumes.Create(volume.Data))(t)
 	versions := must(history.Open(filepath.Join(state, "history"), history.Options{}))(t)
-	desk := New(volumes, versions)
+	editor := New(volumes, versions)
 	user, project := dreamcore.NewUserID(), dreamcore.NewProjectID()
 	u := must(volumes.User(t.Context(), user))(t)
 	defer u.Close()
 	p := must(volumes.Project(user, project))(t)
 	p.Close()
-	// A place that both sides know by one name, so that a link that is followed
-	// on the host leads there.
+	// A path that is the same for both sides, so that a link that is followed on
+	// the host leads there.
 	outside := t.TempDir()
 	for _, dir := range []string{outside, state, filepath.Dir(u.ProjectsPath()), u.ProjectsPath()} {
 		if err := os.WriteFile(filepath.Join(dir, "canary.txt"), []byte(token), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	stop := startRacer(t, exe, state, uid, u, user, project, outside)
+	stop := startWriter(t, exe, state, uid, u, user, project, outside)
 	defer stop()
 
 	began := time.Now()
-	counts := hammer(t, volumes, desk, versions, user, project, token, raceTime(t))
+	counts := hammer(t, volumes, editor, versions, user, project, token, raceTime(t))
 	if took := time.Since(began); took > raceTime(t)+30*time.Second {
-		t.Errorf("it hung for %v", took)
+		t.Errorf("the host hung for %v", took)
 	}
 	stop()
 	t.Logf("in %v: %v", raceTime(t), counts)
 	for _, what := range []string{"list", "read", "commit", "apply", "copy"} {
 		if counts[what] == 0 {
-			t.Errorf("nothing was ever done: %s", what)
+			t.Errorf("the host never succeeded in: %s", what)
 		}
 	}
 	for _, dir := range []string{outside, state} {
 		if raw, err := os.ReadFile(filepath.Join(dir, "canary.txt")); err != nil || string(raw) != token {
-			t.Errorf("a canary was touched: %q %v", raw, err)
+			t.Errorf("a canary was changed: %q %v", raw, err)
 		}
 	}
-	// What the racer still wrote into while it was to be removed, the next
-	// change removes, whatever becomes of itself.
-	if _, err := desk.Apply(t.Context(), user, project, []volume.Change{{Path: "last.js", Write: volume.Content("x")}}, "The last one"); err != nil {
+	// The writer may have prevented the removal of an old state. The next change
+	// removes it, even if the change itself fails.
+	if _, err := editor.Apply(t.Context(), user, project, []Change{{Path: "last.js", Write: Text("x")}}, "Last change"); err != nil {
 		t.Logf("the last change: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Join(u.ProjectsPath(), "..", "staging")); err != nil || len(left) > 0 {
-		t.Errorf("left: %v %v", left, err)
+		t.Errorf("residue: %v %v", left, err)
 	}
 	git := filepath.Join(state, "history", string(user), string(project)+".git")
 	if out, err := exec.Command("git", "--git-dir", git, "fsck", "--full", "--strict").CombinedOutput(); err != nil {
@@ -135,7 +135,7 @@ func TestARacingSandboxNeverLeaksOrHangs(t *testing.T) {
 	}
 	all, err := exec.Command("git", "--git-dir", git, "cat-file", "--batch-all-objects", "--batch", "--buffer").Output()
 	if err != nil || bytes.Contains(all, []byte(token)) {
-		t.Errorf("the history holds a canary, or cannot be read: %v", err)
+		t.Errorf("the history contains a canary, or cannot be read: %v", err)
 	}
 }
 
@@ -149,7 +149,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 	}
 }
 
-func startRacer(t *testing.T, exe, state string, uid uint32, u *volume.User, user dreamcore.UserID, project dreamcore.ProjectID, outside string) (stop func()) {
+func startWriter(t *testing.T, exe, state string, uid uint32, u *volume.User, user dreamcore.UserID, project dreamcore.ProjectID, outside string) (stop func()) {
 	t.Helper()
 	root := must(rootfs.Host(filepath.Join(state, "rootfs"), uid, uid))(t)
 	ctx := context.WithoutCancel(t.Context())
@@ -158,7 +158,7 @@ func startRacer(t *testing.T, exe, state string, uid uint32, u *volume.User, use
 	sb := must(provider.Create(ctx, sandbox.Spec{Root: root, Mounts: []sandbox.Mount{{Source: u.ProjectsPath(), Target: projects, Writable: true}}}))(t)
 	r, w := io.Pipe()
 	proc := must(sb.Start(ctx, sandbox.Command{
-		Args: []string{"/usr/bin/perl", "-e", racer, projects + "/" + string(project), outside}, Env: []string{"PATH=/usr/bin:/bin"},
+		Args: []string{"/usr/bin/perl", "-e", writer, projects + "/" + string(project), outside}, Env: []string{"PATH=/usr/bin:/bin"},
 		UID: uid, GID: uid, Stdout: w,
 	}))(t)
 	ready := make([]byte, 1)
@@ -182,9 +182,9 @@ func startRacer(t *testing.T, exe, state string, uid uint32, u *volume.User, use
 		_, _ = proc.Wait()
 		w.Close()
 		if n := <-drained; n < 100 {
-			t.Errorf("the racer made %d rounds", n)
+			t.Errorf("the writer made only %d rounds", n)
 		} else {
-			t.Logf("the racer made %d rounds", n)
+			t.Logf("the writer made %d rounds", n)
 		}
 		if err := provider.Close(ctx); err != nil {
 			t.Error(err)
@@ -192,9 +192,9 @@ func startRacer(t *testing.T, exe, state string, uid uint32, u *volume.User, use
 	}
 }
 
-// hammer does everything that the service does with a project, over and over.
-func hammer(t *testing.T, volumes *volume.Store, desk *Desk, versions *history.Store, user dreamcore.UserID, project dreamcore.ProjectID, token string, long time.Duration) map[string]int {
-	ctx, cancel := context.WithTimeout(t.Context(), long+20*time.Second)
+// hammer does everything that the service does with a project, repeatedly.
+func hammer(t *testing.T, volumes *volume.Store, editor *Editor, versions *history.Store, user dreamcore.UserID, project dreamcore.ProjectID, token string, duration time.Duration) map[string]int {
+	ctx, cancel := context.WithTimeout(t.Context(), duration+20*time.Second)
 	defer cancel()
 	counts, failures := map[string]int{}, map[string]int{}
 	note := func(what string, err error) {
@@ -203,7 +203,7 @@ func hammer(t *testing.T, volumes *volume.Store, desk *Desk, versions *history.S
 			return
 		}
 		failures[what]++
-		// Only what the racer can arrange: never a fault of ours, never a wait.
+		// The writer may cause errors, but no fault of the host and no wait.
 		switch code := dreamcore.CodeOf(err); {
 		case ctx.Err() != nil:
 			t.Errorf("%s hangs: %v", what, err)
@@ -216,7 +216,7 @@ func hammer(t *testing.T, volumes *volume.Store, desk *Desk, versions *history.S
 			t.Errorf("%s shows a canary", what)
 		}
 	}
-	for i, end := 0, time.Now().Add(long); time.Now().Before(end) && !t.Failed(); i++ {
+	for i, end := 0, time.Now().Add(duration); time.Now().Before(end) && !t.Failed(); i++ {
 		p, err := volumes.Find(user, project)
 		if err != nil {
 			t.Fatal(err)
@@ -238,32 +238,32 @@ func hammer(t *testing.T, volumes *volume.Store, desk *Desk, versions *history.S
 		}
 		if i%5 == 0 {
 			dest := filepath.Join(t.TempDir(), strconv.Itoa(i))
-			_, err := p.CopyOut(ctx, dest, false)
+			_, err := CopyOut(ctx, p, dest, false)
 			note("copy", err)
 			out, _ := exec.Command("grep", "-rl", token, dest).Output()
 			if len(out) > 0 {
-				t.Errorf("copied a canary: %s", out)
+				t.Errorf("CopyOut copied a canary: %s", out)
 			}
 		}
 		_, _, err = versions.Commit(ctx, user, project, p.Root(), "moving", time.Now())
 		note("commit", err)
 		p.Close()
-		unlock, err := desk.Lock(ctx, user, project)
+		unlock, err := editor.Lock(ctx, user, project)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, path := range []string{"index.html", "game/index.js", "d/e/canary.txt", "canary.txt"} {
-			_, err = desk.Apply(ctx, user, project, []volume.Change{{Path: path, Write: volume.Content(fmt.Sprint("applied ", i))}}, "applied")
+			_, err = editor.Apply(ctx, user, project, []Change{{Path: path, Write: Text(fmt.Sprint("applied ", i))}}, "applied")
 			note("apply", err)
 		}
 		unlock()
-		log, _, err := desk.Log(ctx, user, project, 3)
+		log, _, err := editor.Log(ctx, user, project, 3)
 		note("log", err)
 		if err == nil && len(log) > 0 {
-			diff, err := desk.Diff(ctx, user, project, log[0].Hash)
+			diff, err := editor.Diff(ctx, user, project, log[0].Hash)
 			note("diff", err)
 			leak("diff", diff)
-			_, err = desk.Restore(ctx, user, project, log[len(log)-1].Hash)
+			_, err = editor.Restore(ctx, user, project, log[len(log)-1].Hash)
 			note("restore", err)
 		}
 	}

@@ -1,0 +1,111 @@
+package tree
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Filler writes a tree into an empty directory that nothing else writes to.
+type Filler struct {
+	root  *os.Root
+	owner Owner
+	left  int64
+	names int
+	dirs  []Entry // directories get their modes and times in Finish
+	meter dreamcore.TreeMeter
+}
+
+// NewFiller returns a Filler that fills root with files of owner. Finish must be
+// called at the end.
+func NewFiller(root *os.Root, owner Owner) *Filler {
+	return &Filler{root: root, owner: owner, left: MaxCopyBytes, names: MaxEntries}
+}
+
+// SetLimits replaces the limits of a project. It must be called before Put.
+func (f *Filler) SetLimits(names int, bytes int64) { f.names, f.left = names, bytes }
+
+// Put writes an entry, with the content of src if it is a file, and returns the
+// size and SHA-256 of the content. It makes the directories that are missing on
+// the way. CodeInvalid: the path leaves the tree or goes through a link;
+// CodeTooLarge: the tree exceeds MaxCopyBytes or MaxEntries, or the limits set
+// by SetLimits.
+func (f *Filler) Put(ctx context.Context, e Entry, src io.Reader) (size int64, sum []byte, err error) {
+	clean, err := CleanPath(e.Path)
+	if err != nil {
+		return 0, nil, err
+	}
+	if f.names--; f.names < 0 {
+		return 0, nil, errTooManyNames
+	}
+	if dir, name := path.Split(clean); strings.Count(clean, "/") >= MaxDepth || f.meter.Add(max(len(dir)-1, 0), name) != "" {
+		return 0, nil, BadPath(e.Path)
+	}
+	dir, err := MakeOwnedDirs(f.root, path.Dir(clean), f.owner)
+	if err != nil {
+		return 0, nil, fillError(e.Path, err)
+	}
+	defer dir.Close()
+	name := path.Base(clean)
+	switch {
+	case e.Mode.IsDir():
+		err = f.mkdir(dir, name)
+		e.Path = clean
+		f.dirs = append(f.dirs, e)
+	case e.Mode&fs.ModeSymlink != 0:
+		if err = dir.Symlink(e.Link, name); err == nil {
+			err = dir.Lchown(name, f.owner.UID, f.owner.GID)
+		}
+	case e.Mode.IsRegular():
+		size, sum, err = f.file(ctx, dir, name, e, src)
+	default:
+		err = ErrNotPlain
+	}
+	return size, sum, fillError(e.Path, err)
+}
+
+// mkdir makes a directory, unless there is one already.
+func (f *Filler) mkdir(dir *os.Root, name string) error {
+	made, err := MakeOwnedDirs(dir, name, f.owner)
+	if err != nil {
+		return err
+	}
+	return made.Close()
+}
+
+func (f *Filler) file(ctx context.Context, dir *os.Root, name string, e Entry, src io.Reader) (size int64, sum []byte, err error) {
+	dst, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return 0, nil, err
+	}
+	h := sha256.New()
+	size, err = Copy(ctx, io.MultiWriter(dst, h), src, f.left)
+	f.left -= size
+	err = errors.Join(err, dst.Chown(f.owner.UID, f.owner.GID), dst.Chmod(e.Mode.Perm()), dst.Close())
+	if err == nil {
+		err = dir.Chtimes(name, e.Modified, e.Modified)
+	}
+	return size, h.Sum(nil), err
+}
+
+// Finish sets the permissions and times of the directories.
+func (f *Filler) Finish() error {
+	for _, e := range slices.Backward(f.dirs) {
+		dir, err := OpenDirs(f.root, e.Path)
+		if err == nil {
+			err = errors.Join(dir.Chtimes(".", e.Modified, e.Modified), dir.Chmod(".", e.Mode.Perm()), dir.Close())
+		}
+		if err != nil {
+			return fillError(e.Path, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// Entry is a directory, a regular file or a symbolic link of a tree.
+type Entry struct {
+	Path     string      // relative to the tree, with slashes; any bytes but NUL
+	Mode     fs.FileMode // type and permissions
+	Size     int64       // bytes of a file
+	Modified time.Time
+	Link     string // the target of a link
+
+	dir *os.Root // nil except during Walk
+}
+
+// Open opens a regular file for reading. It may be called only while Walk is at
+// the entry. The caller must close the file.
+func (e Entry) Open() (*os.File, error) {
+	f, _, err := OpenRegular(e.dir, path.Base(e.Path))
+	return f, err
+}
+
+// Skip is called for each path that is left out of a tree, with the reason.
+type Skip func(path, reason string)
+
+// NoSkip ignores the paths that are left out.
+func NoSkip(path, reason string) {}
+
+// Walk yields everything in root that can be copied: a directory before its
+// contents, names in order. It leaves out .git at the top and what a running job
+// added (see AddedByJob) without a call of skip. It leaves out FIFOs, devices,
+// sockets, what cannot be read and what exceeds the limits on depth and paths,
+// and calls skip for each. Links are not followed. The walk ends after an error:
+// that of ctx, one of the disk, or CodeTooLarge for more than MaxEntries names.
+func Walk(ctx context.Context, root *os.Root, skip Skip) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		w := &walker{ctx: ctx, yield: yield, skip: skip, left: MaxEntries}
+		w.run(root)
+	}
+}
+
+// Files yields the regular files of a project, directory by directory, names in
+// order. It leaves out names that start with a dot, links, FIFOs, devices,
+// sockets and what cannot be opened. The walk ends after an error: that of ctx,
+// or CodeTooLarge for more than MaxEntries names. By the end of the walk,
+// leftOut counts what exceeds the limits on depth and paths; a directory counts
+// as one, with everything in it. The entries cannot be opened.
+func Files(ctx context.Context, root *os.Root, leftOut *int) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		w := &walker{ctx: ctx, yield: yield, skip: NoSkip, left: MaxEntries, visible: true}
+		w.run(root)
+		*leftOut += w.leftOut
+	}
+}
+
+type walker struct {
+	ctx     context.Context
+	yield   func(Entry, error) bool
+	skip    Skip
+	left    int // names
+	visible bool
+	meter   dreamcore.TreeMeter
+	leftOut int // what exceeds a limit
+}
+
+func (w *walker) run(root *os.Root) {
+	top, err := root.OpenRoot(".")
+	if err != nil {
+		w.yield(Entry{}, DiskError("open the directory", err))
+		return
+	}
+	w.dir(top, "", 1)
+}
+
+// dir walks through one directory and closes it. It returns false when the walk
+// has ended.
+func (w *walker) dir(root *os.Root, prefix string, depth int) bool {
+	defer root.Close()
+	names, err := w.names(root, prefix)
+	if err != nil {
+		w.yield(Entry{}, err)
+		return false
+	}
+	for _, name := range names {
+		if err := w.ctx.Err(); err != nil {
+			w.yield(Entry{}, err)
+			return false
+		}
+		if !w.entry(root, prefix, name, depth) {
+			return false
+		}
+	}
+	return true
+}
+
+// names returns the names in a directory that belong to the walk.
+func (w *walker) names(root *os.Root, prefix string) ([]string, error) {
+	names, err := ReadNames(root, &w.left)
+	if errors.Is(err, fs.ErrPermission) {
+		w.skip(prefix, "the directory cannot be read") // a sandbox can revoke our permission
+		return nil, nil
+	}
+	if err != nil {
+		return nil, ListError(err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		return w.visible && strings.HasPrefix(name, ".") || prefix == "" && name == ".git"
+	}), nil
+}
+
+func (w *walker) entry(root *os.Root, prefix, name string, depth int) bool {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return true // removed meanwhile
+	}
+	mode, full := info.Mode(), prefix+name
+	if w.visible && !mode.IsRegular() && !mode.IsDir() {
+		return true
+	}
+	if reason := w.meter.Add(max(len(prefix)-1, 0), name); reason != "" {
+		return w.leaveOut(prefix, name, reason)
+	}
+	e := Entry{Path: full, Mode: mode.Type() | mode.Perm(), Modified: info.ModTime()}
+	if !w.visible {
+		e.dir = root
+	}
+	switch {
+	case mode.IsRegular():
+		e.Size = info.Size()
+		return w.yield(e, nil)
+	case mode&fs.ModeSymlink != 0:
+		if e.Link, err = root.Readlink(name); err != nil {
+			w.skip(full, "the link cannot be read")
+			return true
+		}
+		return dreamcore.IsSkillsLink(full, e.Link) || w.yield(e, nil)
+	case !mode.IsDir():
+		w.skip(full, "it is neither a file, a link nor a directory")
+		return true
+	case AddedByJob(root, name, full):
+		return true
+	case depth >= MaxDepth:
+		return w.leaveOut(prefix, name, "too many nested directories")
+	}
+	sub, err := OpenDir(root, name)
+	if err != nil {
+		w.skip(full, "the directory cannot be opened")
+		return true
+	}
+	if !w.visible && !w.yield(e, nil) {
+		sub.Close()
+		return false
+	}
+	return w.dir(sub, full+"/", depth+1)
+}
+
+// leaveOut counts an entry that exceeds a limit, and goes on. A walk may leave
+// out a great many of them, so the path that skip gets is short.
+func (w *walker) leaveOut(prefix, name, reason string) bool {
+	const most = 100 // bytes of either
+	if len(prefix) > most {
+		prefix = prefix[:most] + "…/"
+	}
+	if len(name) > most {
+		name = name[:most] + "…"
+	}
+	w.leftOut++
+	w.skip(prefix+name, reason)
+	return true
+}
