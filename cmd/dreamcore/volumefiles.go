@@ -230,14 +230,10 @@ func (g getter) tree(ctx context.Context, src, dest *os.Root, local string) erro
 			t.skip(e.Path, "links are not followed")
 			continue
 		}
-		content := io.NopCloser(strings.NewReader(""))
-		if e.Mode.IsRegular() {
-			f, err := e.Open()
-			if err != nil {
-				t.skip(e.Path, "it cannot be read")
-				continue
-			}
-			content = f
+		content, err := e.Open()
+		if err != nil {
+			t.skip(e.Path, "it cannot be read")
+			continue
 		}
 		err = g.put(ctx, dest, e, content)
 		if err = errors.Join(err, content.Close()); err != nil {

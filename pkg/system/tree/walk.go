@@ -3,6 +3,7 @@ package tree
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -25,11 +26,18 @@ type Entry struct {
 	dir *os.Root // nil except during Walk
 }
 
-// Open opens a regular file for reading. It may be called only while Walk is at
-// the entry. The caller must close the file.
-func (e Entry) Open() (*os.File, error) {
+// Open opens the content of a regular file; directories and links have none. It
+// may be called only while Walk is at the entry. The caller must close the
+// content.
+func (e Entry) Open() (io.ReadCloser, error) {
+	if !e.Mode.IsRegular() {
+		return io.NopCloser(strings.NewReader("")), nil
+	}
 	f, _, err := OpenRegular(e.dir, path.Base(e.Path))
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // Skip is called for each path that is left out of a tree, with the reason.

@@ -81,11 +81,11 @@ func (d *Depot) Backup(ctx context.Context, dest string, opts BackupOptions) (re
 		return report, err
 	}
 	defer func() { err = errors.Join(err, file.close()) }()
-	out, err := newListed(file, d.opts.StateDir)
+	out, err := newManifestSink(file, d.opts.StateDir)
 	if err != nil {
 		return report, fileError("write", d.opts.StateDir, err)
 	}
-	defer func() { err = errors.Join(err, out.closeList()) }()
+	defer func() { err = errors.Join(err, out.closeManifest()) }()
 	b := &backup{depot: d, ctx: ctx, out: out, report: &report}
 	text, err := json.Marshal(label{labelFormat, dreamcore.AppName, time.Now().UTC(), opts.Secrets, opts.Identity, opts.Journals})
 	if err != nil {
@@ -107,7 +107,7 @@ func (d *Depot) Backup(ctx context.Context, dest string, opts BackupOptions) (re
 			})
 		})
 	}
-	for _, step := range append(steps, out.list) {
+	for _, step := range append(steps, out.writeManifest) {
 		if err := step(); err != nil {
 			return report, fileError("write", dest, err)
 		}
@@ -183,18 +183,14 @@ func (b *backup) dir(root *os.Root, prefix string) error {
 		if err != nil {
 			return err
 		}
-		src := io.NopCloser(bytes.NewReader(nil))
-		if e.Mode.IsRegular() {
-			f, err := e.Open()
-			if err != nil {
-				skip(e.Path, "it cannot be read")
-				continue
-			}
-			src = f
+		src, err := e.Open()
+		if err != nil {
+			skip(e.Path, "it cannot be read")
+			continue
 		}
 		path := e.Path
 		e.Path = prefix + "/" + path
-		_, err := b.out.put(b.ctx, e, src)
+		_, err = b.out.put(b.ctx, e, src)
 		src.Close()
 		if errors.Is(err, errChanged) {
 			skip(path, err.Error())
@@ -288,7 +284,7 @@ func Check(ctx context.Context, src string) (c Contents, err error) {
 		return c, err
 	}
 	defer t.close()
-	found := newFound()
+	found := newEntryHashes()
 	projects := map[ref]bool{}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -316,7 +312,7 @@ func Check(ctx context.Context, src string) (c Contents, err error) {
 		if err != nil {
 			return c, damaged(src, err)
 		}
-		found.add(line(e, size, sum))
+		found.add(manifestLine(e, size, sum))
 		c.Entries++
 		c.Bytes += size
 		if r, _, ok := parseProject(e.Path); ok {
@@ -325,7 +321,7 @@ func Check(ctx context.Context, src string) (c Contents, err error) {
 	}
 }
 
-func (c *Contents) read(e tree.Entry, r io.Reader, found *found) error {
+func (c *Contents) read(e tree.Entry, r io.Reader, found *entryHashes) error {
 	if e.Path != labelName {
 		return errors.New("it does not begin with " + labelName)
 	}
@@ -342,7 +338,7 @@ func (c *Contents) read(e tree.Entry, r io.Reader, found *found) error {
 		return errors.New("it was made by another program or a later version")
 	}
 	size, sum, err := hashOf(bytes.NewReader(raw))
-	found.add(line(e, size, sum))
+	found.add(manifestLine(e, size, sum))
 	c.Created, c.Secrets, c.Identity, c.Journals = l.Created, l.Secrets, l.Identity, l.Journals
 	return err
 }

@@ -91,7 +91,7 @@ func (w *exporter) leftOut(path string) bool {
 
 // put writes an entry of the project.
 func (w *exporter) put(e tree.Entry, src io.Reader) error {
-	e = harmless(e)
+	e = restrictMode(e)
 	e.Path = w.ref.path() + "/" + e.Path
 	_, err := w.out.put(w.ctx, e, src)
 	if errors.Is(err, errChanged) {
@@ -131,12 +131,6 @@ func (d *Depot) exportFiles(w *exporter) error {
 		if w.leftOut(e.Path) {
 			continue
 		}
-		if !e.Mode.IsRegular() {
-			if err := w.put(e, nil); err != nil {
-				return err
-			}
-			continue
-		}
 		if e.Size > left {
 			w.result.skip(e.Path, "the project is larger than 4 GiB")
 			continue
@@ -151,9 +145,11 @@ func (d *Depot) exportFiles(w *exporter) error {
 		if err != nil {
 			return err
 		}
-		left -= e.Size
-		w.result.Files++
-		w.result.Bytes += e.Size
+		if e.Mode.IsRegular() {
+			left -= e.Size
+			w.result.Files++
+			w.result.Bytes += e.Size
+		}
 	}
 	return nil
 }

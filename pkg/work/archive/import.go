@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -234,12 +233,11 @@ func (in *importer) compare(r ref, root *os.Root, result *Result) error {
 		return err
 	}
 	defer p.Close()
-	ignore := tree.NoSkip
-	here, err := tree.DigestOf(in.ctx, p.Root(), ignore)
+	here, err := tree.DigestOf(in.ctx, p.Root(), tree.NoSkip)
 	if err != nil {
 		return err
 	}
-	there, err := tree.DigestOf(in.ctx, root, ignore)
+	there, err := tree.DigestOf(in.ctx, root, tree.NoSkip)
 	if err != nil {
 		return err
 	}
@@ -262,12 +260,10 @@ func fill(ctx context.Context, root *os.Root, f *tree.Filler, result *Result) (*
 		if err != nil {
 			return nil, err
 		}
-		var src io.ReadCloser = io.NopCloser(strings.NewReader(""))
-		if e.Mode.IsRegular() {
-			if src, err = e.Open(); err != nil {
-				result.skip(e.Path, "it cannot be read")
-				continue
-			}
+		src, err := e.Open()
+		if err != nil {
+			result.skip(e.Path, "it cannot be read")
+			continue
 		}
 		size, sum, err := f.Put(ctx, e, src)
 		src.Close()
@@ -313,15 +309,7 @@ func (in *importer) versions(r ref, root, fresh *os.Root, result *Result) (head 
 
 // save makes a version of files that are about to be replaced.
 func (d *Depot) save(ctx context.Context, r ref) error {
-	p, err := d.volumes.Find(r.user, r.project)
-	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	_, _, err = d.versions.Commit(ctx, r.user, r.project, p.Root(), "Before an import", time.Now())
+	_, err := project.New(d.volumes, d.versions).Commit(ctx, r.user, r.project, "Before an import")
 	return err
 }
 

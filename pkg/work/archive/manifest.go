@@ -19,18 +19,18 @@ import (
 // choose these names in every project, so the manifest is never held in memory as
 // a whole.
 
-// listed is a sink that also records a manifest of its entries, in an unnamed
+// manifestSink is a sink that also records a manifest of its entries, in an unnamed
 // file.
-type listed struct {
+type manifestSink struct {
 	sink
 	file *os.File
 	buf  *bufio.Writer
 	size int64
 }
 
-// newListed returns a sink that records a manifest in an unnamed file in dir.
-// closeList must be called.
-func newListed(s sink, dir string) (*listed, error) {
+// newManifestSink returns a sink that records a manifest in an unnamed file in dir.
+// closeManifest must be called.
+func newManifestSink(s sink, dir string) (*manifestSink, error) {
 	f, err := os.CreateTemp(dir, ".manifest-*")
 	if err != nil {
 		return nil, err
@@ -38,10 +38,10 @@ func newListed(s sink, dir string) (*listed, error) {
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &listed{sink: s, file: f, buf: bufio.NewWriterSize(f, 64<<10)}, nil
+	return &manifestSink{sink: s, file: f, buf: bufio.NewWriterSize(f, 64<<10)}, nil
 }
 
-func (l *listed) put(ctx context.Context, e tree.Entry, src io.Reader) ([]byte, error) {
+func (l *manifestSink) put(ctx context.Context, e tree.Entry, src io.Reader) ([]byte, error) {
 	c := &counter{r: src}
 	var r io.Reader
 	if src != nil {
@@ -53,7 +53,7 @@ func (l *listed) put(ctx context.Context, e tree.Entry, src io.Reader) ([]byte, 
 		if err != nil && e.Size <= spoolBytes {
 			size = min(c.n, spoolBytes)
 		}
-		n, writeErr := l.buf.WriteString(line(e, size, sum))
+		n, writeErr := l.buf.WriteString(manifestLine(e, size, sum))
 		l.size += int64(n)
 		if writeErr != nil {
 			return sum, errors.Join(err, writeErr)
@@ -73,8 +73,8 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// list writes the manifest to the sink.
-func (l *listed) list() error {
+// writeManifest writes the manifest to the sink.
+func (l *manifestSink) writeManifest() error {
 	if err := l.buf.Flush(); err != nil {
 		return err
 	}
@@ -85,19 +85,19 @@ func (l *listed) list() error {
 	return err
 }
 
-func (l *listed) closeList() error { return l.file.Close() }
+func (l *manifestSink) closeManifest() error { return l.file.Close() }
 
-// found holds the entries of a backup, to be compared with its manifest: a short
+// entryHashes holds the entries of a backup, to be compared with its manifest: a short
 // hash of each line, which identifies the first one that differs, and a hash of
 // all lines.
-type found struct {
+type entryHashes struct {
 	all   hash.Hash
 	lines []uint64
 }
 
-func newFound() *found { return &found{all: sha256.New()} }
+func newEntryHashes() *entryHashes { return &entryHashes{all: sha256.New()} }
 
-func (f *found) add(line string) {
+func (f *entryHashes) add(line string) {
 	_, _ = io.WriteString(f.all, line)
 	f.lines = append(f.lines, shortSum(line))
 }
@@ -111,7 +111,7 @@ func shortSum(line string) uint64 {
 const maxLine = 1 << 20
 
 // compare compares the entries with the manifest of a backup.
-func (f *found) compare(src string, manifest io.Reader) error {
+func (f *entryHashes) compare(src string, manifest io.Reader) error {
 	want := sha256.New()
 	lines := bufio.NewScanner(io.TeeReader(manifest, want))
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)

@@ -39,12 +39,12 @@ func heapInUse() int64 {
 func TestManifestsTakeLittleMemory(t *testing.T) {
 	out := &discard{}
 	dir := t.TempDir()
-	l, err := newListed(out, dir)
+	l, err := newManifestSink(out, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("p", dreamcore.MaxPathBytes-10)
-	f := newFound()
+	f := newEntryHashes()
 	const entries = 25_000
 	before := heapInUse()
 	for i := range entries {
@@ -53,7 +53,7 @@ func TestManifestsTakeLittleMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.add(line(e, 0, sum))
+		f.add(manifestLine(e, 0, sum))
 	}
 	if grown := heapInUse() - before; grown > 4<<20 {
 		t.Errorf("%d MiB are in use", grown>>20)
@@ -62,10 +62,10 @@ func TestManifestsTakeLittleMemory(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Error("the manifest has a name:", left, err)
 	}
-	if err := l.list(); err != nil {
+	if err := l.writeManifest(); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.closeList(); err != nil {
+	if err := l.closeManifest(); err != nil {
 		t.Fatal(err)
 	}
 	text := out.manifest.Bytes()

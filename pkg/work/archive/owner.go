@@ -10,16 +10,16 @@ import (
 // Owner is the owner of files that leave the stores.
 type Owner = tree.Owner
 
-// harmless removes permissions that an entry must not have outside of the stores:
+// restrictMode removes permissions that an entry must not have outside of the stores:
 // the copy is writable by its owner alone.
-func harmless(e tree.Entry) tree.Entry {
+func restrictMode(e tree.Entry) tree.Entry {
 	e.Mode &= fs.ModeType | 0o755
 	return e
 }
 
-// give changes the owner of files below root, unless they have that owner
+// chown changes the owner of files below root, unless they have that owner
 // already because it is the user of this process.
-func give(owner Owner, root *os.Root, names ...string) error {
+func chown(owner Owner, root *os.Root, names ...string) error {
 	if owner == (Owner{UID: os.Geteuid(), GID: os.Getegid()}) {
 		return nil
 	}

@@ -287,7 +287,7 @@ func newDirSink(dest, part string, lock *os.File, owner Owner) (*dirSink, error)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(part))
 	}
-	if err := give(owner, root, "."); err != nil {
+	if err := chown(owner, root, "."); err != nil {
 		return nil, errors.Join(err, root.Close(), os.Remove(part))
 	}
 	return &dirSink{owner: owner, dest: dest, part: part, lock: lock, root: root}, nil
@@ -322,7 +322,7 @@ func (s *dirSink) filler(top string) (*tree.Filler, error) {
 		return nil, err
 	}
 	for name := top; name != "."; name = slashpath.Dir(name) {
-		if err := give(s.owner, s.root, name); err != nil {
+		if err := chown(s.owner, s.root, name); err != nil {
 			return nil, err
 		}
 	}
@@ -385,8 +385,8 @@ func (s *dirSink) close() error {
 	return err
 }
 
-// line returns the line of an entry in a manifest.
-func line(e tree.Entry, size int64, sum []byte) string {
+// manifestLine returns the line of an entry in a manifest.
+func manifestLine(e tree.Entry, size int64, sum []byte) string {
 	kind := "file"
 	switch {
 	case e.Mode.IsDir():

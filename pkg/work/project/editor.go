@@ -70,7 +70,7 @@ func (e *Editor) Apply(ctx context.Context, user dreamcore.UserID, project dream
 		return nil, err
 	}
 	defer room.Close()
-	if err := e.save(ctx, user, project); err != nil {
+	if _, err := e.Commit(ctx, user, project, beforeChange); err != nil {
 		return nil, err
 	}
 	commit := e.commit(ctx, user, project, message)
@@ -95,7 +95,7 @@ func (e *Editor) Apply(ctx context.Context, user dreamcore.UserID, project dream
 // all is set, and makes a version. The errors are those of tree.Remove and Apply.
 // The caller must hold the Lock of the project.
 func (e *Editor) Remove(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, name string, all bool) error {
-	if err := e.save(ctx, user, project); err != nil {
+	if _, err := e.Commit(ctx, user, project, beforeChange); err != nil {
 		return err
 	}
 	_, err := apply(ctx, e.volumes, user, project, nil, func(root *os.Root) error {
@@ -114,16 +114,13 @@ func (e *Editor) commit(ctx context.Context, user dreamcore.UserID, project drea
 	}
 }
 
-// save makes a version of an existing project before it is changed, if its state
-// is not a version yet: an agent was killed, or an operator copied files.
-func (e *Editor) save(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) error {
-	_, err := e.commitFound(ctx, user, project, "Before a change")
-	return err
-}
+// beforeChange is the message of the version that saves the state before a change,
+// if that is not a version yet: an agent was killed, or an operator copied files.
+const beforeChange = "Before a change"
 
-// commitFound makes a version of a project, if it exists; made is false if its
-// state is a version already.
-func (e *Editor) commitFound(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, message string) (made bool, err error) {
+// Commit makes a version of a project, if it exists; made is false if its state is
+// a version already. The caller must hold the Lock of the project.
+func (e *Editor) Commit(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, message string) (made bool, err error) {
 	p, err := e.volumes.Find(user, project)
 	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
 		return false, nil
@@ -161,7 +158,7 @@ func (e *Editor) begin(ctx context.Context, user dreamcore.UserID, project dream
 		return false, err
 	}
 	defer unlock()
-	return e.commitFound(ctx, user, project, "Initial commit")
+	return e.Commit(ctx, user, project, "Initial commit")
 }
 
 // Diff returns the changes of a version; see history.Store.Diff.
