@@ -121,27 +121,8 @@ func (g *Guard) allocate(left int64) error {
 	if size <= 0 {
 		return nil
 	}
-	dir, err := g.top.Open(".")
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, fileMode)
-	if err != nil {
-		return os.NewSyscallError("openat", err)
-	}
-	f := os.NewFile(uintptr(fd), "reserve")
-	for {
-		err = unix.Fallocate(fd, 0, 0, size)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		return errors.Join(os.NewSyscallError("fallocate", err), f.Close())
-	}
-	g.reserve = f
-	return nil
+	g.reserve, err = allocate(g.top, size)
+	return err
 }
 
 func (g *Guard) statfs() (st unix.Statfs_t, err error) {

@@ -62,17 +62,9 @@ func (s *Store) openHome(notes *os.Root, user dreamcore.UserID, project dreamcor
 		root, err = s.makeOwned(notes, string(project), privateMode)
 		return root, func() {}, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
-	defer cancel()
-	top, release, err := s.openUser(ctx, user, true)
-	if err != nil {
-		return nil, nil, err
-	}
-	root, err = s.makeBelow(top, homesInDir, string(project), privateMode)
-	if err != nil {
-		release()
-	}
-	return root, release, err
+	return s.openInUser(context.Background(), user, true, func(top *os.Root) (*os.Root, error) {
+		return s.makeBelow(top, homesInDir, string(project), privateMode)
+	})
 }
 
 // FindHome opens the existing home of the agent in a project, or returns
@@ -85,13 +77,10 @@ func (s *Store) FindHome(ctx context.Context, user dreamcore.UserID, project dre
 		}
 		return s.newHome(dir, func() {}, user, project), nil
 	}
-	top, release, err := s.openUser(ctx, user, false)
+	dir, release, err := s.openInUser(ctx, user, false, func(top *os.Root) (*os.Root, error) {
+		return tree.OpenDirs(top, path.Join(homesInDir, string(project)))
+	})
 	if err != nil {
-		return nil, err
-	}
-	dir, err := tree.OpenDirs(top, path.Join(homesInDir, string(project)))
-	if err = errors.Join(err, top.Close()); err != nil {
-		release()
 		return nil, err
 	}
 	return s.newHome(dir, release, user, project), nil

@@ -42,18 +42,9 @@ func (h *Home) openParent(ctx context.Context) (parent *os.Root, release func(),
 		parent, err = tree.OpenDirs(h.store.homes, h.user)
 		return parent, func() {}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, openLimit)
-	defer cancel()
-	top, release, err := h.store.openUser(ctx, dreamcore.UserID(h.user), false)
-	if err != nil {
-		return nil, nil, err
-	}
-	parent, err = tree.OpenDirs(top, homesInDir)
-	if err = errors.Join(err, top.Close()); err != nil {
-		release()
-		return nil, nil, err
-	}
-	return parent, release, nil
+	return h.store.openInUser(ctx, dreamcore.UserID(h.user), false, func(top *os.Root) (*os.Root, error) {
+		return tree.OpenDirs(top, homesInDir)
+	})
 }
 
 func (h *Home) clean(parent *os.Root, keep string) error {

@@ -35,24 +35,17 @@ const swapTries = 10
 // existing files. The caller must Close the Project after everything that it
 // opened in it and after the sandboxes that mount it.
 func (s *Store) Project(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
-	defer cancel()
-	top, release, err := s.openUser(ctx, user, true)
+	root, release, err := s.openInUser(context.Background(), user, true, func(top *os.Root) (*os.Root, error) {
+		return s.makeBelow(top, projectsDir, string(project), sharedMode)
+	})
 	if err != nil {
-		return nil, s.UserError("prepare the projects of the user", err)
-	}
-	root, err := s.makeBelow(top, projectsDir, string(project), sharedMode)
-	if err != nil {
-		release()
 		return nil, s.UserError("prepare the project", err)
 	}
 	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name())}, nil
 }
 
-// makeBelow makes the directory parent/name below top, for the sandbox's user,
-// and closes top.
+// makeBelow makes the directory parent/name below top, for the sandbox's user.
 func (s *Store) makeBelow(top *os.Root, parent, name string, mode fs.FileMode) (*os.Root, error) {
-	defer top.Close()
 	dir, err := tree.MakeDirs(top, parent)
 	if err != nil {
 		return nil, err
@@ -64,15 +57,10 @@ func (s *Store) makeBelow(top *os.Root, parent, name string, mode fs.FileMode) (
 // Find opens an existing project. CodeNotFound: it does not exist. The caller
 // must Close the Project.
 func (s *Store) Find(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), openLimit)
-	defer cancel()
-	top, release, err := s.openUser(ctx, user, false)
+	root, release, err := s.openInUser(context.Background(), user, false, func(top *os.Root) (*os.Root, error) {
+		return openProject(top, string(project))
+	})
 	if err != nil {
-		return nil, s.findError(err)
-	}
-	root, err := openProject(top, string(project))
-	if err = errors.Join(err, top.Close()); err != nil {
-		release()
 		return nil, s.findError(err)
 	}
 	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name()), swaps: true}, nil

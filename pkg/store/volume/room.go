@@ -59,7 +59,10 @@ func (s *Store) Reserve(ctx context.Context, user dreamcore.UserID) (_ *Room, er
 			return nil, err
 		}
 	}
-	if r.host, err = s.allocate(hostBytes); err != nil {
+	r.host, err = allocate(s.volumes, hostBytes)
+	// Some file systems have no unnamed files, or cannot allocate space.
+	unsupported := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOSYS)
+	if err != nil && !unsupported {
 		r.release()
 		return nil, tree.DiskError("reserve the space of a version", err)
 	}
@@ -79,28 +82,29 @@ func (s *Store) makeUsers() error {
 	return errors.Join(err, data.Close())
 }
 
-// allocate allocates bytes of the host's disk in an unnamed file, which ends with
-// the process. It returns nil if the disk's file system does not support that.
-func (s *Store) allocate(bytes int64) (*os.File, error) {
-	fd, err := unix.Open(s.volumes.Name(), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, fileMode)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
-		return nil, nil
-	}
+// allocate allocates disk space in an unnamed file in root, which ends with the
+// process.
+func allocate(root *os.Root, bytes int64) (*os.File, error) {
+	dir, err := root.Open(".")
 	if err != nil {
-		return nil, os.NewSyscallError("open", err)
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "room")
+	defer dir.Close()
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, fileMode)
+	if err != nil {
+		return nil, os.NewSyscallError("openat", err)
+	}
+	f := os.NewFile(uintptr(fd), "reserve")
 	for {
-		switch err := unix.Fallocate(fd, 0, 0, bytes); {
-		case err == nil:
-			return f, nil
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-			return nil, f.Close()
-		default:
-			return nil, errors.Join(os.NewSyscallError("fallocate", err), f.Close())
+		err = unix.Fallocate(fd, 0, 0, bytes)
+		if !errors.Is(err, unix.EINTR) {
+			break
 		}
 	}
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("fallocate", err), f.Close())
+	}
+	return f, nil
 }
 
 // FreeForHost releases the space for the version and the log, so that they can be

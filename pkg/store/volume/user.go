@@ -196,7 +196,7 @@ func (s *Store) openUser(ctx context.Context, user dreamcore.UserID, create bool
 		return nil, nil, err
 	}
 	defer data.Close()
-	release, err = s.mountUser(ctx, data, user, create)
+	release, err = s.mountUser(ctx, user, create)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -212,7 +212,25 @@ func (s *Store) openUser(ctx context.Context, user dreamcore.UserID, create bool
 	return root, release, nil
 }
 
-func (s *Store) mountUser(ctx context.Context, data *os.Root, user dreamcore.UserID, create bool) (release func(), err error) {
+// openInUser opens a directory in that of a user with open, and makes the user's
+// directory if create is set. The caller must close root and then call release.
+func (s *Store) openInUser(ctx context.Context, user dreamcore.UserID, create bool, open func(top *os.Root) (*os.Root, error)) (root *os.Root, release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
+	top, release, err := s.openUser(ctx, user, create)
+	if err != nil {
+		return nil, nil, err
+	}
+	root, err = open(top)
+	err = errors.Join(err, top.Close())
+	if err != nil {
+		release() // after every descriptor in the file system is closed
+		return nil, nil, err
+	}
+	return root, release, nil
+}
+
+func (s *Store) mountUser(ctx context.Context, user dreamcore.UserID, create bool) (release func(), err error) {
 	if s.disks == nil {
 		return func() {}, s.checkUnlimited(user)
 	}
@@ -223,11 +241,7 @@ func (s *Store) mountUser(ctx context.Context, data *os.Root, user dreamcore.Use
 		}
 		return release, err
 	}
-	users, err := tree.MakeDirs(data, usersDir)
-	if err != nil {
-		return nil, err
-	}
-	if err := users.Close(); err != nil {
+	if err := s.makeUsers(); err != nil {
 		return nil, err
 	}
 	_, release, err = s.disks.Acquire(ctx, string(user))
