@@ -31,7 +31,7 @@ go test -run '^$' -bench . ./pkg/work/workspace ./pkg/store/disk
 go test -run '^$' -bench . ./pkg/model/gateway ./pkg/store/journal
 go test -run '^$' -bench CommitChanged ./pkg/store/history
 go test -run '^$' -bench 'GetFile' -benchtime 500x ./pkg/api/server
-go test -run '^$' -bench 'Apply' ./pkg/store/volume
+go test -run '^$' -bench 'Apply' ./pkg/work/project
 
 state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
