@@ -8,7 +8,7 @@ import (
 )
 
 // Owner is the owner of files that leave the stores.
-type Owner = tree.Owner
+type Owner tree.Owner
 
 // restrictMode removes permissions that an entry must not have outside of the stores:
 // the copy is writable by its owner alone.
@@ -19,12 +19,12 @@ func restrictMode(e tree.Entry) tree.Entry {
 
 // chown changes the owner of files below root, unless they have that owner
 // already because it is the user of this process.
-func chown(owner Owner, root *os.Root, names ...string) error {
-	if owner == (Owner{UID: os.Geteuid(), GID: os.Getegid()}) {
+func (o Owner) chown(root *os.Root, names ...string) error {
+	if o == (Owner{UID: os.Geteuid(), GID: os.Getegid()}) {
 		return nil
 	}
 	for _, name := range names {
-		if err := root.Lchown(name, owner.UID, owner.GID); err != nil {
+		if err := root.Lchown(name, o.UID, o.GID); err != nil {
 			return err
 		}
 	}

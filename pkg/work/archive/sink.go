@@ -287,7 +287,7 @@ func newDirSink(dest, part string, lock *os.File, owner Owner) (*dirSink, error)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(part))
 	}
-	if err := chown(owner, root, "."); err != nil {
+	if err := owner.chown(root, "."); err != nil {
 		return nil, errors.Join(err, root.Close(), os.Remove(part))
 	}
 	return &dirSink{owner: owner, dest: dest, part: part, lock: lock, root: root}, nil
@@ -322,7 +322,7 @@ func (s *dirSink) filler(top string) (*tree.Filler, error) {
 		return nil, err
 	}
 	for name := top; name != "."; name = slashpath.Dir(name) {
-		if err := chown(s.owner, s.root, name); err != nil {
+		if err := s.owner.chown(s.root, name); err != nil {
 			return nil, err
 		}
 	}
@@ -330,7 +330,7 @@ func (s *dirSink) filler(top string) (*tree.Filler, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := tree.NewFiller(dir, s.owner)
+	f := tree.NewFiller(dir, tree.Owner(s.owner))
 	if top != s.project {
 		f.SetLimits(maxRepoNames, maxRepoBytes)
 	}
