@@ -11,6 +11,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 // Bounds of a foreign history. A project that contains one at its first version
@@ -107,7 +108,7 @@ func (r *repo) adoptEmbedded(ctx context.Context, root *os.Root) (Adopted, error
 	if err != nil || !before.IsDir() {
 		return Adopted{}, nil
 	}
-	git, err := openDir(root, gitDir, before)
+	git, err := tree.OpenSameDir(root, gitDir, before)
 	if err != nil {
 		return Adopted{}, nil // removed or replaced meanwhile
 	}

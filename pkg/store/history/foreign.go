@@ -11,9 +11,10 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 // foreign is a repository from outside, which may be made to do harm: it is only
@@ -36,12 +37,12 @@ func openForeign(ctx context.Context, git *os.Root, bytes int64) *foreign {
 	if text, err := f.text(shallowFile, maxShallowBytes); err == nil {
 		f.shallow, _ = decodeShallow(text) // a list with a fault is ignored
 	}
-	objects, err := openDirs(git, objectsDir)
+	objects, err := tree.OpenDirs(git, objectsDir)
 	if err != nil {
 		return f // then no object is found
 	}
 	f.objects = objects
-	if dir, err := openDirs(objects, "pack"); err == nil {
+	if dir, err := tree.OpenDirs(objects, "pack"); err == nil {
 		f.packs = openPacks(dir)
 		dir.Close()
 	}
@@ -57,65 +58,13 @@ func (f *foreign) close() {
 	}
 }
 
-// openDirs opens a directory below root; a link on the way is an error.
-func openDirs(root *os.Root, name string) (*os.Root, error) {
-	dir, err := root.OpenRoot(".")
-	if name == "." {
-		return dir, err
-	}
-	for element := range strings.SplitSeq(name, "/") {
-		if err != nil {
-			return nil, err
-		}
-		before, err2 := dir.Lstat(element)
-		if err2 == nil && !before.IsDir() {
-			err2 = errReplaced
-		}
-		var next *os.Root
-		if err = err2; err == nil {
-			next, err = openDir(dir, element, before)
-		}
-		dir.Close()
-		dir = next
-	}
-	return dir, err
-}
-
-// openFile opens a regular file below root for reading, without waiting.
-func openFile(root *os.Root, name string) (*os.File, int64, error) {
-	dir, err := openDirs(root, path.Dir(name))
-	if err != nil {
-		return nil, 0, err
-	}
-	defer dir.Close()
-	before, err := dir.Lstat(path.Base(name))
-	if err != nil {
-		return nil, 0, err
-	}
-	if !before.Mode().IsRegular() {
-		return nil, 0, errReplaced
-	}
-	file, err := dir.OpenFile(path.Base(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, 0, replaced(err)
-	}
-	after, err := file.Stat()
-	if err == nil && !os.SameFile(before, after) {
-		err = errReplaced
-	}
-	if err != nil {
-		return nil, 0, errors.Join(err, file.Close())
-	}
-	return file, after.Size(), nil
-}
-
 func (f *foreign) text(name string, limit int64) (string, error) {
-	file, size, err := openFile(f.root, name)
+	file, info, err := tree.OpenBelow(f.root, name)
 	if err != nil {
 		return "", err
 	}
 	defer file.Close()
-	if size > limit {
+	if info.Size() > limit {
 		return "", faultf("%s is too long", name)
 	}
 	raw, err := io.ReadAll(io.LimitReader(file, limit))
@@ -328,7 +277,7 @@ func (f *foreign) loose(hash plumbing.Hash) (*foreignObject, error) {
 		return nil, fs.ErrNotExist
 	}
 	hex := hash.String()
-	file, _, err := openFile(f.objects, hex[:2]+"/"+hex[2:])
+	file, _, err := tree.OpenBelow(f.objects, hex[:2]+"/"+hex[2:])
 	if err != nil {
 		return nil, err
 	}

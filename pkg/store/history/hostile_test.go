@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 func TestHostileTreesLeaveASoundHistory(t *testing.T) {
@@ -230,7 +232,7 @@ func TestALinkThatReplacesAnExaminedNameIsNotFollowed(t *testing.T) {
 			if name == "file" {
 				_, _, err = s.read(f.root, name, before, plumbing.ZeroHash)
 			} else {
-				_, err = openDir(f.root, name, before)
+				_, err = tree.OpenSameDir(f.root, name, before)
 			}
 			if err == nil || s.tolerate(name, err) != nil {
 				t.Errorf("%s replaced by a link to %s: %v", name, target, err)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 const (
@@ -76,11 +78,11 @@ const (
 )
 
 func openPack(dir *os.Root, base string) *pack {
-	index, size, err := openFile(dir, base+".idx")
+	index, info, err := tree.OpenBelow(dir, base+".idx")
 	if err != nil {
 		return nil
 	}
-	data, _, err := openFile(dir, base+".pack")
+	data, _, err := tree.OpenBelow(dir, base+".pack")
 	if err != nil {
 		index.Close()
 		return nil
@@ -89,7 +91,7 @@ func openPack(dir *os.Root, base string) *pack {
 	magic := make([]byte, len(packMagic))
 	_, err = index.ReadAt(magic, 0)
 	count, ok := p.number(packTable + 255*4)
-	if err != nil || !ok || string(magic) != packMagic || packHashes+count*28 > size {
+	if err != nil || !ok || string(magic) != packMagic || packHashes+count*28 > info.Size() {
 		p.close()
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
 // note is a reason to leave files out of a version.
@@ -61,7 +62,7 @@ func (i item) sortName() string {
 }
 
 // errReplaced reports a name that was replaced since it was examined.
-var errReplaced = errors.New("replaced while it was read")
+var errReplaced = tree.ErrNotPlain
 
 // skip notes that path is left out of the version.
 func (s *snapshot) skip(path, reason string) {
@@ -151,7 +152,7 @@ func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i item, ok 
 			return i, false, nil
 		}
 		var sub *os.Root
-		if sub, err = openDir(root, name, info); err == nil {
+		if sub, err = tree.OpenSameDir(root, name, info); err == nil {
 			i.hash, ok, err = s.dir(sub, path, depth+1)
 		}
 	default:
@@ -239,7 +240,7 @@ func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known pl
 	// meanwhile. SameFile refuses a FIFO or a link.
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return hash, st, replaced(err)
+		return hash, st, tree.Replaced(err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -316,35 +317,6 @@ func (s *snapshot) names(root *os.Root, path string) ([]string, error) {
 			return nil, err
 		}
 	}
-}
-
-// openDir opens the directory name, one path element that was examined before. A
-// link is an error, also if it replaced the directory meanwhile.
-func openDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error) {
-	// With the dot, name is opened as a directory; OpenRoot of the name alone
-	// would wait for a FIFO that replaced the directory meanwhile.
-	root, err := parent.OpenRoot(name + "/.")
-	if err != nil {
-		return nil, replaced(err)
-	}
-	after, err := root.Stat(".")
-	if err == nil && !os.SameFile(before, after) {
-		err = errReplaced
-	}
-	if err != nil {
-		return nil, errors.Join(err, root.Close())
-	}
-	return root, nil
-}
-
-// replaced turns the error of os.Root for a link out of it into errReplaced: there was
-// no link when the name was examined. That error has no exported value, but it is
-// the only one that does not wrap an errno.
-func replaced(err error) error {
-	if _, ok := errors.AsType[syscall.Errno](err); ok {
-		return err
-	}
-	return fmt.Errorf("%w: %w", errReplaced, err)
 }
 
 func join(dir, name string) string {

@@ -34,12 +34,18 @@ func OpenDir(parent *os.Root, name string) (*os.Root, error) {
 	if !before.IsDir() {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: ErrNotPlain}
 	}
+	return OpenSameDir(parent, name, before)
+}
+
+// OpenSameDir is OpenDir for the directory that before describes; another one of
+// that name is ErrNotPlain.
+func OpenSameDir(parent *os.Root, name string, before fs.FileInfo) (*os.Root, error) {
 	// The trailing dot makes the kernel open name as a directory. OpenRoot of
 	// the bare name would wait for the writer of a FIFO that was put there
 	// meanwhile.
 	root, err := parent.OpenRoot(name + "/.")
 	if err != nil {
-		return nil, replaced(err)
+		return nil, Replaced(err)
 	}
 	after, err := root.Stat(".")
 	if err == nil && !os.SameFile(before, after) {
@@ -51,10 +57,10 @@ func OpenDir(parent *os.Root, name string) (*os.Root, error) {
 	return root, nil
 }
 
-// replaced turns the error of os.Root for a link that leaves the root into
+// Replaced turns the error of os.Root for a link that leaves the root into
 // ErrNotPlain: there was no link when the name was looked at. That error has no
 // exported name, but it is the only one that does not come from the system.
-func replaced(err error) error {
+func Replaced(err error) error {
 	if _, ok := errors.AsType[syscall.Errno](err); ok {
 		return err
 	}
@@ -99,7 +105,7 @@ func OpenRegular(dir *os.Root, name string) (*os.File, fs.FileInfo, error) {
 	// there meanwhile. The comparison below refuses it, and links as well.
 	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, replaced(err)
+		return nil, nil, Replaced(err)
 	}
 	after, err := f.Stat()
 	if err == nil && !os.SameFile(before, after) {

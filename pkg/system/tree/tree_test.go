@@ -46,11 +46,11 @@ func TestALinkOutOfTheTreeIsNotADiskError(t *testing.T) {
 	if err == nil {
 		t.Fatal("os.Root followed a link out")
 	}
-	if err := FileError(replaced(err)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound || !strings.Contains(err.Error(), "File not found") {
+	if err := FileError(Replaced(err)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound || !strings.Contains(err.Error(), "File not found") {
 		t.Error(err)
 	}
 	_, err = root.OpenFile("a/b", os.O_RDONLY, 0)
-	if got := replaced(err); got != err {
+	if got := Replaced(err); got != err {
 		t.Fatalf("%v became %v", err, got)
 	}
 }
