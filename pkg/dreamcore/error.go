@@ -5,19 +5,19 @@ import (
 	"fmt"
 )
 
-// Code names a kind of error for programs: HTTP statuses, exit codes and
-// tests look at it, never at the message.
+// Code classifies an error for programs: HTTP statuses, exit codes and tests
+// depend on it, never on the message.
 type Code string
 
 // Codes of errors before a stream has started, and of operator commands.
 const (
-	CodeInvalid      Code = "INVALID"      // the input is wrong: HTTP 400, exit 2
-	CodeUnauthorized Code = "UNAUTHORIZED" // no or a wrong secret: HTTP 401, exit 4
+	CodeInvalid      Code = "INVALID"      // invalid input: HTTP 400, exit 2
+	CodeUnauthorized Code = "UNAUTHORIZED" // missing or wrong secret: HTTP 401, exit 4
 	CodeNotFound     Code = "NOT_FOUND"    // HTTP 404
 	CodeConflict     Code = "CONFLICT"     // the user or the state directory is busy: HTTP 409
 	CodeBusy         Code = "BUSY"         // the queue is full: HTTP 429
-	CodeTooLarge     Code = "TOO_LARGE"    // a body over its limit: HTTP 413
-	CodeUnreachable  Code = "UNREACHABLE"  // no answer from an endpoint: exit 3
+	CodeTooLarge     Code = "TOO_LARGE"    // a body or field over its limit: HTTP 413
+	CodeUnreachable  Code = "UNREACHABLE"  // an endpoint did not answer: exit 3
 	CodeSetup        Code = "SETUP"        // the machine or the state directory is not ready
 	CodeInternal     Code = "INTERNAL"     // everything else: HTTP 500
 )

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// An Event of a stream is one JSON object on one line. The constructors below
-// are the only events that we make; lines of the CLI pass through unchanged.
+// Event is one JSON object of a stream, on one line. The constructors below
+// create all events of the service itself; lines of the CLI pass through
+// unchanged.
 type Event = json.RawMessage
 
-// StatusEvent tells a person what is being done.
+// StatusEvent describes the current step to a person.
 func StatusEvent(message string) Event {
 	return encode(struct {
 		Type    string `json:"type"`
@@ -19,7 +20,7 @@ func StatusEvent(message string) Event {
 	}{"status", message})
 }
 
-// WarningEvent tells that something is left out, such as output over a limit.
+// WarningEvent reports that something is omitted, such as output over a limit.
 func WarningEvent(message string) Event {
 	return encode(struct {
 		Type    string `json:"type"`
@@ -27,7 +28,7 @@ func WarningEvent(message string) Event {
 	}{"warning", message})
 }
 
-// LogEvent carries a line that is no event of its own; level may be "".
+// LogEvent carries a line that is not an event itself; level may be "".
 func LogEvent(content, level string) Event {
 	return encode(struct {
 		Type    string `json:"type"`
@@ -36,7 +37,7 @@ func LogEvent(content, level string) Event {
 	}{"log", content, level})
 }
 
-// Summary is what the debug event at the end of a generation says.
+// Summary is the content of the debug event at the end of a generation.
 type Summary struct {
 	ExitCode       int
 	Elapsed        time.Duration
@@ -46,7 +47,7 @@ type Summary struct {
 	TimeoutReached bool
 	FilesChanged   int // created, changed and removed
 
-	Metered bool // what follows is known
+	Metered bool // Tokens and Cost are known
 	Tokens  Tokens
 	Cost    Nano
 }
@@ -70,12 +71,12 @@ func DebugEvent(s Summary) Event {
 		Files    int     `json:"files_changed"`
 
 		Cost   json.Number `json:"cost_usd,omitempty"`
-		Input  *int64      `json:"input_tokens,omitempty"` // from and to the cache too
+		Input  *int64      `json:"input_tokens,omitempty"` // including cache reads and writes
 		Output *int64      `json:"output_tokens,omitempty"`
 	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.GitCommit, s.TimeoutReached, s.FilesChanged, cost, input, output})
 }
 
-// DoneEvent is the last event of a generation that made its game.
+// DoneEvent is the last event of a successful generation.
 func DoneEvent() Event {
 	return encode(struct {
 		Type     string `json:"type"`
@@ -83,8 +84,9 @@ func DoneEvent() Event {
 	}{"done", 0})
 }
 
-// ErrorEvent is the last event of a generation that failed. Its key order is
-// the contract's: exitCode first, and only where the CLI ended badly.
+// ErrorEvent is the last event of a failed generation. The HTTP contract fixes
+// its key order: exitCode comes first, and only if the CLI exited with an
+// error.
 func ErrorEvent(f Failure, lang Language) Event {
 	var exit *int
 	if f.HasExit {
@@ -99,14 +101,15 @@ func ErrorEvent(f Failure, lang Language) Event {
 	}{"error", exit, f.Code, f.UserMessage(lang), f.Recoverable()})
 }
 
-// MaxEventBytes bounds one event; a longer line of the CLI becomes a log event
-// that says so.
+// MaxEventBytes bounds one event. A longer line of the CLI is replaced by a log
+// event that reports its length.
 const MaxEventBytes = 16 << 20
 
-// LineEvent turns one line of the CLI's output, without its newline, into an
-// event: a JSON object as it is but for what is no valid Unicode, anything else
-// as a log event, and so an object that poses as one of our own last events. It
-// reports false for a blank line, which is no event.
+// LineEvent converts one line of the CLI's output, without its newline, to an
+// event. A JSON object is passed through, with invalid Unicode replaced.
+// Anything else becomes a log event, and so does an object whose type is
+// reserved for the service. It reports false for a blank line, which is not an
+// event.
 func LineEvent(line []byte) (Event, bool) {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
@@ -119,8 +122,8 @@ func LineEvent(line []byte) (Event, bool) {
 }
 
 // EventType returns the "type" member of an event, or "". It reads the member
-// as clients do: by its exact name, which decoding into a struct does not, and
-// the last one where there are several.
+// as clients do: by its exact name (decoding into a struct folds case), and the
+// last one if there are several.
 func EventType(e Event) string {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(e, &members) != nil {
@@ -133,13 +136,13 @@ func EventType(e Event) string {
 	return t
 }
 
-// reserved are the types of events that only we may make: they end a stream or
-// sum it up. What runs in a sandbox can write lines of its own into the CLI's
-// output, and must not be able to end a job for those who watch it.
+// reserved lists the event types that only the service may send: they end a
+// stream or summarize it. A process in a sandbox can write its own lines into
+// the CLI's output, and must not be able to end the job for its listeners.
 var reserved = map[string]bool{"done": true, "error": true, "debug": true}
 
-// encode marshals v on one line and leaves <, > and & as they are, as the old
-// backend did. The values are made of strings, numbers and booleans only.
+// encode marshals v on one line without escaping <, > and &, as the old backend
+// did. The values consist of strings, numbers and booleans only.
 func encode(v any) Event {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

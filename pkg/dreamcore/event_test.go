@@ -9,7 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestEventsAreWrittenAsTheContractHasThem(t *testing.T) {
+func TestEventsMatchTheContract(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		got  dreamcore.Event
@@ -29,11 +29,11 @@ func TestEventsAreWrittenAsTheContractHasThem(t *testing.T) {
 			`{"type":"debug","exit_code":124,"elapsed_seconds":0,"output_line_count":0,"sandbox_reused":false,"timeout_reached":true,"files_changed":0}`,
 		},
 		{
-			"the CLI ended badly", dreamcore.ErrorEvent(dreamcore.ExitFailure(124), dreamcore.English),
+			"the CLI exited with an error", dreamcore.ErrorEvent(dreamcore.ExitFailure(124), dreamcore.English),
 			`{"type":"error","exitCode":124,"code":"CLI_TIMEOUT","userMessage":"Making your game took too long. Try a simpler request, or try again.","recoverable":true}`,
 		},
 		{
-			"something around it failed", dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailSandbox}, dreamcore.English),
+			"the sandbox failed", dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailSandbox}, dreamcore.English),
 			`{"type":"error","code":"SANDBOX_ERROR","userMessage":"The workshop for your game could not be opened. Please contact support if it happens again.","recoverable":false}`,
 		},
 	} {
@@ -67,15 +67,15 @@ func TestFailureCodesFollowFromExitCodes(t *testing.T) {
 		}
 		en, ja := f.UserMessage(dreamcore.English), f.UserMessage(dreamcore.Japanese)
 		if en == "" || ja == "" || en == ja {
-			t.Errorf("%s has the sentences %q and %q", code, en, ja)
+			t.Errorf("%s has the messages %q and %q", code, en, ja)
 		}
 		if unknown := (dreamcore.Failure{Code: dreamcore.FailUnknown}).UserMessage(dreamcore.English); en == unknown && code != dreamcore.FailUnknown {
-			t.Errorf("%s has no sentence of its own", code)
+			t.Errorf("%s has no message of its own", code)
 		}
 	}
 }
 
-func TestLinesOfTheAgentBecomeEvents(t *testing.T) {
+func TestAgentLinesBecomeEvents(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
 		{`{"type":"assistant","x":[1,2]}`, `{"type":"assistant","x":[1,2]}`},
 		{`  {"type":"system"}  `, `{"type":"system"}`},
@@ -95,7 +95,7 @@ func TestLinesOfTheAgentBecomeEvents(t *testing.T) {
 	}
 	for _, blank := range []string{"", " ", "\t\r"} {
 		if e, ok := dreamcore.LineEvent([]byte(blank)); ok {
-			t.Errorf("the blank line %q is the event %s", blank, e)
+			t.Errorf("the blank line %q becomes the event %s", blank, e)
 		}
 	}
 }
@@ -110,7 +110,7 @@ func FuzzLineEvent(f *testing.F) {
 			return
 		}
 		if !json.Valid(e) || strings.ContainsAny(string(e), "\r\n") {
-			t.Errorf("%q is no event on one line: %q", line, e)
+			t.Errorf("%q is not one event on one line: %q", line, e)
 		}
 		if kind := dreamcore.EventType(e); kind == "done" || kind == "error" {
 			t.Errorf("%q ends the stream", line)

@@ -1,8 +1,8 @@
 package dreamcore
 
-// FailureCode names why a generation ended without a game; the codes and
-// whether they are worth a retry are fixed by the HTTP contract, apart from
-// those that were added later.
+// FailureCode is the reason why a generation ended without a game. The HTTP
+// contract fixes the codes and whether they are recoverable, except for those
+// that were added later.
 type FailureCode string
 
 // Failure codes. The first five follow from the exit code of the CLI.
@@ -19,31 +19,31 @@ const (
 	FailSandbox       FailureCode = "SANDBOX_ERROR"
 	FailUnknown       FailureCode = "UNKNOWN_ERROR"
 
-	// Codes that the first contract does not have.
-	FailNoGame      FailureCode = "NO_GAME"        // the agent ended well and the project has no file
-	FailDisk        FailureCode = "DISK_FULL"      // of the machine, or it cannot be written to
-	FailQuota       FailureCode = "QUOTA_EXCEEDED" // the space of the player's own
-	FailSandboxLost FailureCode = "SANDBOX_LOST"   // it ended while the agent worked in it
+	// Codes that the original contract does not have.
+	FailNoGame      FailureCode = "NO_GAME"        // the agent exited successfully but the project has no file
+	FailDisk        FailureCode = "DISK_FULL"      // the host's disk is full or not writable
+	FailQuota       FailureCode = "QUOTA_EXCEEDED" // the user's own quota is used up
+	FailSandboxLost FailureCode = "SANDBOX_LOST"   // the sandbox ended while the agent was running
 )
 
-// Exit codes of the CLI with a meaning of their own.
+// Exit codes of the CLI that map to a failure code.
 const (
 	ExitTimeout    = 124
 	ExitKilled     = 137
 	ExitTerminated = 143
 )
 
-// Failure is the reason a generation ended badly. HasExit tells whether the
-// CLI's exit code belongs into the event.
+// Failure describes why a generation failed. HasExit reports whether the event
+// includes the CLI's exit code.
 type Failure struct {
 	Code     FailureCode
 	ExitCode int
 	HasExit  bool
-	Refused  bool // of FailCLIGeneral: the model refused the prompt itself
-	Spent    bool // of FailRateLimit: what the player may use is used up, which no moment's wait ends
+	Refused  bool // with FailCLIGeneral: the model refused the prompt itself
+	Spent    bool // with FailRateLimit: the player's budget is used up, so a short wait does not help
 }
 
-// ExitFailure returns the failure of a CLI that ended with exitCode.
+// ExitFailure returns the failure of a CLI that exited with exitCode.
 func ExitFailure(exitCode int) Failure {
 	f := Failure{ExitCode: exitCode, HasExit: true, Code: FailCLIUnknown}
 	switch exitCode {
@@ -59,7 +59,7 @@ func ExitFailure(exitCode int) Failure {
 	return f
 }
 
-// Recoverable tells whether the same request may well succeed later.
+// Recoverable reports whether the same request is likely to succeed later.
 func (f Failure) Recoverable() bool {
 	switch f.Code {
 	case FailCLITimeout, FailCLIKilled, FailCLITerminated, FailNetwork, FailRateLimit, FailAPITimeout,
@@ -69,17 +69,17 @@ func (f Failure) Recoverable() bool {
 	return false
 }
 
-// Language is a language of the sentences for players.
+// Language is a language of the messages for players.
 type Language string
 
-// The languages there are sentences in.
+// The supported languages.
 const (
 	English  Language = "en"
 	Japanese Language = "ja"
 )
 
-// sentences[code] is English, then Japanese: what the person who plays with
-// the product reads. They never tell a cause.
+// sentences[code] holds the message for the player, in English and in
+// Japanese. It never includes the cause.
 var sentences = map[FailureCode][2]string{
 	FailCLIGeneral:    {"Something went wrong while making your game. Please try again.", "ゲームの作成中に問題が起きました。もう一度お試しください。"},
 	FailCLITimeout:    {"Making your game took too long. Try a simpler request, or try again.", "ゲームの作成に時間がかかりすぎました。もう少しシンプルな内容にするか、もう一度お試しください。"},
@@ -98,19 +98,19 @@ var sentences = map[FailureCode][2]string{
 	FailUnknown:       {"Something unexpected happened. Please contact support if it happens again.", "予期しない問題が起きました。繰り返す場合はサポートへご連絡ください。"},
 }
 
-// spentSentence is the one of a FailRateLimit that Spent tells more of.
+// spentSentence replaces the message of FailRateLimit if Spent is set.
 var spentSentence = [2]string{
 	"The limit for making games is reached for now. Please try again later.",
 	"現在、ゲーム作成の利用上限に達しています。時間をおいてから、もう一度お試しください。",
 }
 
-// refusedSentence is the one of a FailCLIGeneral that Refused tells more of.
+// refusedSentence replaces the message of FailCLIGeneral if Refused is set.
 var refusedSentence = [2]string{
 	"The AI did not accept this request. Please change your request a little and try again.",
 	"AIがこの内容を受け付けませんでした。内容を少し変えて、もう一度お試しください。",
 }
 
-// UserMessage returns the sentence for the player.
+// UserMessage returns the message for the player.
 func (f Failure) UserMessage(lang Language) string {
 	s, ok := sentences[f.Code]
 	if !ok {

@@ -7,17 +7,17 @@ import (
 	"github.com/google/uuid"
 )
 
-// UserID and ProjectID are UUIDs in their canonical form, 8-4-4-4-12
-// hexadecimal digits, lower case. Only ParseUserID and ParseProjectID make
-// them from foreign text, so a value of these types is safe as a path element.
+// UserID and ProjectID are UUIDs in canonical form: 8-4-4-4-12 hexadecimal
+// digits, lower case. Untrusted text becomes one only through ParseUserID and
+// ParseProjectID, so a value of these types is safe as a path element.
 type (
 	UserID    string
 	ProjectID string
 )
 
-// ParseUserID accepts the canonical form in any case and nothing else: no
-// braces, no "urn:uuid:", no white space. The result is lower case, so that
-// two spellings of one id name one directory.
+// ParseUserID accepts the canonical form in upper or lower case and nothing
+// else: no braces, no "urn:uuid:", no white space. The result is lower case, so
+// that two spellings of one id map to the same directory.
 func ParseUserID(s string) (UserID, error) {
 	id, err := parseID("user_id", s)
 	return UserID(id), err
@@ -40,8 +40,8 @@ func parseID(field, s string) (string, error) {
 	if s == "" {
 		return "", &Error{Code: CodeInvalid, Message: field + " is required"}
 	}
-	// uuid.Parse also takes braces, "urn:uuid:" and 32 bare digits, all of
-	// another length; the length check leaves just the canonical form.
+	// uuid.Parse also accepts braces, "urn:uuid:" and 32 bare digits. All of
+	// them have another length, so the length check leaves the canonical form.
 	if len(s) == canonicalLength {
 		if id, err := uuid.Parse(s); err == nil {
 			return strings.ToLower(id.String()), nil

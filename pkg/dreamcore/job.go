@@ -14,8 +14,8 @@ const (
 	JobCancelled JobState = "cancelled"
 )
 
-// EndState returns the state of a job whose last event is e; ok is false if e
-// is no terminal event.
+// EndState returns the state of a job whose last event is e. ok is false if e
+// is not a terminal event.
 func EndState(e Event) (state JobState, ok bool) {
 	switch EventType(e) {
 	case "done":

@@ -1,5 +1,5 @@
 package dreamcore
 
-// PromptHeader names the prompt endpoint that a request to a model in this
-// process is made for. It is never sent over the network.
+// PromptHeader is the header that names the prompt endpoint in a request to an
+// in-process model. It is never sent over the network.
 const PromptHeader = "X-Dreamcore-Prompt"

@@ -6,28 +6,28 @@ import (
 	"unicode/utf8"
 )
 
-// MaxPromptBytes bounds a prompt. The CLI refuses a longer one before it asks
-// the model ("Prompt is too long"). It counts UTF-16 units, whatever the text
-// is: 2.1.330 takes 525,000 and refuses 530,000. The model counts tokens, of
-// which text that is not ASCII has more for each unit and fewer for each byte,
-// so the bound is in bytes. What is left is for skills, for the conversation so
-// far and for the agent's own work.
+// MaxPromptBytes bounds a prompt. The CLI rejects a longer one before it calls
+// the model ("Prompt is too long"). It counts UTF-16 units: version 2.1.330
+// accepts 525,000 and rejects 530,000. The model counts tokens. Text that is
+// not ASCII has more tokens per unit but fewer per byte, so the bound is in
+// bytes. The remaining context is for skills, for the conversation so far and
+// for the agent's own work.
 const MaxPromptBytes = 400_000
 
-// MaxCommitMessageBytes bounds the name of a version in a request. Longer than
-// a line of 72 characters it is cut; this long it is a mistake.
+// MaxCommitMessageBytes bounds the commit message in a request. The message is
+// shortened to a line of 72 characters; one over this bound is an error.
 const MaxCommitMessageBytes = 4096
 
 // Request is the JSON body of POST /generate_game, not yet checked.
 type Request struct {
-	// CommitMessage is the name of the version that the job makes; optional.
+	// CommitMessage is the name of the version that the job saves; optional.
 	CommitMessage string `json:"commit_message,omitempty"`
 
 	UserID    string `json:"user_id"`
 	ProjectID string `json:"project_id"`
 	Prompt    string `json:"prompt"`
 	TestError string `json:"_test_error,omitempty"`
-	Detach    bool   `json:"detach,omitempty"` // the job runs on when its client has gone
+	Detach    bool   `json:"detach,omitempty"` // the job continues after its client disconnects
 }
 
 // GenerateRequest is a checked Request.
@@ -64,25 +64,25 @@ func (r Request) Validate() (GenerateRequest, error) {
 	}, nil
 }
 
-// ErrCommitMessage is the error of a commit_message that names no version.
+// ErrCommitMessage returns the error for an invalid commit_message.
 func ErrCommitMessage() error {
 	return &Error{
 		Code: CodeInvalid, Message: "Invalid commit_message: must be text without NUL, of at most 4096 bytes",
-		Hint: "send one line of at most 72 characters, or leave it out",
+		Hint: "send one line of at most 72 characters, or omit it",
 	}
 }
 
-// ValidatePrompt refuses prompts that the CLI would silently ignore (white
-// space only), that are too long, or that are no text.
+// ValidatePrompt rejects prompts that the CLI would silently ignore (white
+// space only), that are too long, or that are not text.
 func ValidatePrompt(p string) error {
 	switch {
 	case strings.TrimSpace(p) == "":
-		return &Error{Code: CodeInvalid, Message: "prompt is required", Hint: "say what game to make"}
+		return &Error{Code: CodeInvalid, Message: "prompt is required", Hint: "describe the game to make"}
 	case len(p) > MaxPromptBytes:
 		return &Error{
 			Code:    CodeTooLarge,
 			Message: fmt.Sprintf("prompt is too long: at most %d bytes", MaxPromptBytes),
-			Hint:    fmt.Sprintf("shorten the prompt to %d bytes of UTF-8, or put the material into the project with apply_files and let the agent read it", MaxPromptBytes),
+			Hint:    fmt.Sprintf("shorten the prompt to %d bytes of UTF-8, or upload the material into the project with apply_files and let the agent read it", MaxPromptBytes),
 		}
 	case !utf8.ValidString(p) || strings.ContainsRune(p, 0):
 		return &Error{Code: CodeInvalid, Message: "Invalid prompt: must be UTF-8 text without NUL"}
@@ -90,11 +90,11 @@ func ValidatePrompt(p string) error {
 	return nil
 }
 
-// TestError names a failure that the server plays on request, so that a front
-// end can test how it shows errors.
+// TestError is a failure that the server simulates on request, so that a front
+// end can test its error handling.
 type TestError string
 
-// The failures that _test_error knows.
+// The values of _test_error.
 const (
 	TestErrorNone      TestError = ""
 	TestErrorTimeout   TestError = "timeout"
@@ -104,7 +104,7 @@ const (
 	TestErrorRateLimit TestError = "rate_limit"
 )
 
-// Failure returns the failure that t plays; ok is false for TestErrorNone.
+// Failure returns the failure that t simulates; ok is false for TestErrorNone.
 func (t TestError) Failure() (f Failure, ok bool) {
 	switch t {
 	case TestErrorTimeout:
@@ -121,8 +121,8 @@ func (t TestError) Failure() (f Failure, ok bool) {
 	return Failure{}, false
 }
 
-// parseTestError returns TestErrorNone for a failure that it does not know, as
-// the old backend did: a front end that is newer still gets its game.
+// parseTestError returns TestErrorNone for an unknown failure, as the old
+// backend did: a newer front end still gets its game.
 func parseTestError(s string) TestError {
 	t := TestError(s)
 	if _, ok := t.Failure(); !ok {

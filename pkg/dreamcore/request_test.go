@@ -16,11 +16,11 @@ func TestRequestsAreCheckedInTheOrderOfTheContract(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		req  dreamcore.Request
-		want string // "" is valid
+		want string // "" if valid
 		code dreamcore.Code
 	}{
-		{"whole", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "a game"}, "", ""},
-		{"nothing", dreamcore.Request{}, "user_id is required", dreamcore.CodeInvalid},
+		{"complete", dreamcore.Request{UserID: user, ProjectID: project, Prompt: "a game"}, "", ""},
+		{"empty", dreamcore.Request{}, "user_id is required", dreamcore.CodeInvalid},
 		{"no project", dreamcore.Request{UserID: user}, "project_id is required", dreamcore.CodeInvalid},
 		{"no prompt", dreamcore.Request{UserID: user, ProjectID: project}, "prompt is required", dreamcore.CodeInvalid},
 		{"a blank prompt", dreamcore.Request{UserID: user, ProjectID: project, Prompt: " \t\n　"}, "prompt is required", dreamcore.CodeInvalid},
@@ -43,7 +43,7 @@ func TestRequestsAreCheckedInTheOrderOfTheContract(t *testing.T) {
 	}
 }
 
-func TestAnUnknownTestErrorIsNone(t *testing.T) {
+func TestUnknownTestErrorIsIgnored(t *testing.T) {
 	for word, want := range map[string]dreamcore.TestError{
 		"": "", "boom": "", "Timeout": "", "timeout ": "", "(not a string)": "", "timeout": dreamcore.TestErrorTimeout, "rate_limit": dreamcore.TestErrorRateLimit,
 	} {
@@ -54,7 +54,7 @@ func TestAnUnknownTestErrorIsNone(t *testing.T) {
 	}
 }
 
-func TestAPromptThatIsTooLongIsToldTheBound(t *testing.T) {
+func TestHintOfTooLongPromptNamesTheBound(t *testing.T) {
 	err := dreamcore.ValidatePrompt(strings.Repeat("word ", 200_000))
 	if !strings.Contains(dreamcore.HintOf(err), "400000 bytes") {
 		t.Errorf("%v, hint %q", err, dreamcore.HintOf(err))

@@ -1,20 +1,19 @@
 package dreamcore
 
-// GlobalDir is where a sandbox has the global volume, read-only.
+// GlobalDir is the mount point of the global volume in a sandbox, read-only.
 const GlobalDir = "/global"
 
-// While a job runs, SkillsLink is a symbolic link in its project, which leads
-// to the skills of the global volume: prompts tell the agent to read them
-// there.
+// While a job runs, SkillsLink is a symbolic link in its project to the skills
+// of the global volume: prompts tell the agent to read them there.
 const (
-	ConfigDir    = ".claude" // of the agent, in a project and in the global volume
+	ConfigDir    = ".claude" // the agent's, in a project and in the global volume
 	SkillsLink   = ConfigDir + "/skills"
 	SkillsTarget = GlobalDir + "/" + SkillsLink
 )
 
-// IsSkillsLink reports whether a symbolic link is the one that a job makes: it
-// is no part of the project. A job removes it, but a service that is killed
-// leaves it. path is relative to the project, with slashes.
+// IsSkillsLink reports whether a symbolic link is the one that a job creates,
+// which is not part of the project. The job removes it, but it remains if the
+// service is killed. path is relative to the project, with slashes.
 func IsSkillsLink(path, target string) bool {
 	return path == SkillsLink && target == SkillsTarget
 }

@@ -9,15 +9,15 @@ import (
 )
 
 // Nano is an amount of money in billionths of a US dollar. A price per million
-// tokens with up to three decimals is a whole number of them for each token, so
-// that sums of costs are exact.
+// tokens with up to three decimals is a whole number of Nano per token, so sums
+// of costs are exact.
 type Nano int64
 
 // NanoPerDollar is one dollar.
 const NanoPerDollar Nano = 1_000_000_000
 
-// String is the amount in dollars without a sign of currency, with six
-// decimals: what is below a millionth is rounded up, so that nothing is free.
+// String returns the amount in dollars with six decimals and no currency sign.
+// It rounds up, so that a small positive amount never shows as zero.
 func (n Nano) String() string {
 	micro := int64(n) / 1000
 	if int64(n)%1000 > 0 {
@@ -30,21 +30,21 @@ func (n Nano) String() string {
 	return fmt.Sprintf("%s%d.%06d", sign, micro/1_000_000, micro%1_000_000)
 }
 
-// ParseNano reads dollars as people write them, such as 2.50, with up to nine
-// decimals and nothing below zero.
+// ParseNano parses a non-negative amount in dollars, such as 2.50, with up to
+// nine decimals.
 func ParseNano(s string) (Nano, error) {
 	whole, fraction, _ := strings.Cut(s, ".")
 	if whole == "" || len(fraction) > 9 || strings.ContainsAny(s, "+-_") {
-		return 0, fmt.Errorf("%.40q is no amount of dollars: write it like 2.50", s)
+		return 0, fmt.Errorf("%.40q is not an amount in dollars: use the form 2.50", s)
 	}
 	n, err := strconv.ParseInt(whole+fraction+strings.Repeat("0", 9-len(fraction)), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%.40q is no amount of dollars: write it like 2.50", s)
+		return 0, fmt.Errorf("%.40q is not an amount in dollars: use the form 2.50", s)
 	}
 	return Nano(n), nil
 }
 
-// Add is n+m, and the largest amount instead of an overflow.
+// Add returns n+m, or the largest amount if the sum overflows.
 func (n Nano) Add(m Nano) Nano {
 	if m > 0 && n > math.MaxInt64-m {
 		return math.MaxInt64
@@ -52,59 +52,60 @@ func (n Nano) Add(m Nano) Nano {
 	return n + m
 }
 
-// Tokens are what a model took and gave, told apart as they are paid for.
+// Tokens counts the input and output tokens of a model by price category.
 type Tokens struct {
-	Input        int64 // without those from and to the cache
+	Input        int64 // without cache reads and writes
 	Output       int64
-	CacheWrite   int64 // kept for 5 minutes
-	CacheWrite1h int64 // kept for an hour
+	CacheWrite   int64 // cached for 5 minutes
+	CacheWrite1h int64 // cached for an hour
 	CacheRead    int64
 }
 
-// Plus is the sum of both.
+// Plus returns t+u.
 func (t Tokens) Plus(u Tokens) Tokens {
 	return Tokens{t.Input + u.Input, t.Output + u.Output, t.CacheWrite + u.CacheWrite, t.CacheWrite1h + u.CacheWrite1h, t.CacheRead + u.CacheRead}
 }
 
-// Minus is what t has more than u.
+// Minus returns t-u.
 func (t Tokens) Minus(u Tokens) Tokens {
 	return Tokens{t.Input - u.Input, t.Output - u.Output, t.CacheWrite - u.CacheWrite, t.CacheWrite1h - u.CacheWrite1h, t.CacheRead - u.CacheRead}
 }
 
-// Max is the larger number of each kind.
+// Max returns the maximum of each field.
 func (t Tokens) Max(u Tokens) Tokens {
 	return Tokens{max(t.Input, u.Input), max(t.Output, u.Output), max(t.CacheWrite, u.CacheWrite), max(t.CacheWrite1h, u.CacheWrite1h), max(t.CacheRead, u.CacheRead)}
 }
 
-// Prompt is the tokens that went in, from and to the cache too.
+// Prompt returns the number of input tokens, including cache reads and writes.
 func (t Tokens) Prompt() int64 { return t.Input + t.CacheWrite + t.CacheWrite1h + t.CacheRead }
 
-// Total is all of them: limits of tokens count this.
+// Total returns the number of all tokens; token limits apply to it.
 func (t Tokens) Total() int64 { return t.Prompt() + t.Output }
 
-// Spent is what one request for the model has used up to now.
+// Spent is the usage of one model request so far.
 type Spent struct {
-	Upstream  string // that answered; "" where none did
-	Model     string // its name for the model; "" where that is the one that was asked for
+	Upstream  string // the one that answered; "" if none did
+	Model     string // the upstream's name for the model; "" if it equals the requested one
 	Tokens    Tokens
 	Terms     Terms
-	Estimated bool // the model did not say all of it
+	Estimated bool // the model did not report all of it
 }
 
-// Terms are what an answer says that changes its price beside the number of its
-// tokens.
+// Terms holds the parts of an answer that affect its price in addition to the
+// number of tokens.
 type Terms struct {
 	Fast       bool     // served in fast mode
 	Regional   bool     // inference was bound to one region
-	Searches   int64    // of the web, by the API
-	Executions int64    // of code, by the API
-	Models     []string // that worked on it beside the one that was asked for
+	Searches   int64    // web searches by the API
+	Executions int64    // code executions by the API
+	Models     []string // models that contributed, other than the requested one
 }
 
-// OverBudget refuses a request for the model, or a whole job.
+// OverBudget is the error that refuses a model request, or a whole job, because
+// a budget is used up.
 type OverBudget struct {
-	Limit string        // the setting that refuses it
-	After time.Duration // when another try makes sense; 0: not soon
+	Limit string        // the setting that defines the limit
+	After time.Duration // when to retry; 0 if not soon
 }
 
 func (o *OverBudget) Error() string { return "over the limit " + o.Limit }

@@ -26,7 +26,7 @@ func TestNanoIsWrittenAndRead(t *testing.T) {
 	}
 }
 
-func TestTheDebugEventTellsWhatWasSpent(t *testing.T) {
+func TestDebugEventReportsUsage(t *testing.T) {
 	got := string(DebugEvent(Summary{Metered: true, Tokens: Tokens{Input: 1, CacheRead: 2, Output: 3}, Cost: 1_500_000}))
 	want := `{"type":"debug","exit_code":0,"elapsed_seconds":0,"output_line_count":0,"sandbox_reused":false,"files_changed":0,"cost_usd":0.001500,"input_tokens":3,"output_tokens":3}`
 	if got != want {
@@ -34,7 +34,7 @@ func TestTheDebugEventTellsWhatWasSpent(t *testing.T) {
 	}
 }
 
-func TestASpentBudgetHasASentenceOfItsOwn(t *testing.T) {
+func TestExhaustedBudgetHasItsOwnMessage(t *testing.T) {
 	for _, lang := range []Language{English, Japanese} {
 		busy, spent := Failure{Code: FailRateLimit}, Failure{Code: FailRateLimit, Spent: true}
 		if busy.UserMessage(lang) == spent.UserMessage(lang) || !spent.Recoverable() {

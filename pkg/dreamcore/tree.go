@@ -2,15 +2,15 @@ package dreamcore
 
 import "fmt"
 
-// Limits on the tree of files of one project. A sandbox writes that tree, and
+// Limits on the file tree of one project. A sandbox writes that tree, and
 // everything that the host derives from it (walks, versions, their index, lists,
-// diffs, archives) costs the host memory in proportion to these numbers, not to
-// the bytes that the user's quota counts: an empty file with a long path costs
-// the quota nothing.
+// diffs, archives) uses host memory in proportion to these numbers, not to the
+// bytes that count against the user's quota: an empty file with a long path does
+// not count at all.
 const (
 	MaxNameBytes = 255     // of one name
-	MaxPathBytes = 4096    // of one path, relative to the project; also of the target of a link
-	MaxTreeDepth = 64      // directories inside each other
+	MaxPathBytes = 4096    // of one path, relative to the project; also of a link's target
+	MaxTreeDepth = 64      // nested directories
 	MaxTreeNames = 100_000 // names of any kind
 	MaxTreePaths = 8 << 20 // bytes of all paths together
 )
@@ -23,13 +23,13 @@ var (
 )
 
 // TreeMeter counts the names and paths of one walk through a tree. The zero
-// value is ready for use. It is for one goroutine.
+// value is ready for use. It is not safe for concurrent use.
 type TreeMeter struct{ paths int }
 
 // Add counts the entry name in a directory whose path has dir bytes (0 for the
-// top). It returns why the entry is beyond a limit, or "" if it is within all of
-// them. An entry that is refused is not counted: a shorter one may still fit.
-// A directory that is refused must not be entered.
+// top). It returns why the entry exceeds a limit, or "" if it is within all of
+// them. A rejected entry is not counted: a shorter one may still fit. The caller
+// must not enter a rejected directory.
 func (m *TreeMeter) Add(dir int, name string) (reason string) {
 	length := len(name)
 	if dir > 0 {

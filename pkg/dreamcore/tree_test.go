@@ -28,7 +28,7 @@ func TestTreeMeter(t *testing.T) {
 			t.Fatal(reason)
 		}
 	}
-	if m.Add(0, name) != pathsTooLong { // what is left takes short names only
+	if m.Add(0, name) != pathsTooLong { // the remaining bytes fit short names only
 		t.Error("more than all paths may have")
 	}
 	if reason := m.Add(0, "a"); reason != "" {

@@ -7,14 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// replacementEscape is U+FFFD as JSON escapes it. It is as long as the half of
-// a surrogate pair that it replaces.
+// replacementEscape is U+FFFD as a JSON escape. It has the same length as the
+// escaped surrogate that it replaces.
 const replacementEscape = `\ufffd`
 
-// cleanUnicode replaces what strict JSON parsers refuse in a valid JSON text:
-// an escaped half of a surrogate pair, and bytes that are not UTF-8, in values
-// and in keys at any depth. Everything else stays as it is, byte for byte. It
-// returns text itself where there is nothing to replace.
+// cleanUnicode replaces what strict JSON parsers reject in a valid JSON text:
+// escaped unpaired surrogates, and bytes that are not UTF-8, in values and in
+// keys at any depth. Every other byte is unchanged. It returns text itself if
+// there is nothing to replace.
 func cleanUnicode(text []byte) []byte {
 	if !utf8.Valid(text) {
 		text = bytes.ToValidUTF8(text, []byte("\uFFFD"))
@@ -23,7 +23,7 @@ func cleanUnicode(text []byte) []byte {
 		return text
 	}
 	clean := text
-	// In valid JSON a backslash is in a string, and begins an escape.
+	// In valid JSON a backslash occurs only in strings, and starts an escape.
 	for i := 0; i < len(text); {
 		next := bytes.IndexByte(text[i:], '\\')
 		if next < 0 {
@@ -50,7 +50,7 @@ func cleanUnicode(text []byte) []byte {
 	return clean
 }
 
-// escapedUnit reads the UTF-16 unit that text begins with, as \uXXXX.
+// escapedUnit parses the \uXXXX escape at the start of text.
 func escapedUnit(text []byte) (unit rune, ok bool) {
 	if len(text) < len(replacementEscape) || text[0] != '\\' || text[1] != 'u' {
 		return 0, false

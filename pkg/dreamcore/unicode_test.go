@@ -12,7 +12,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestAnEventIsValidUnicode(t *testing.T) {
+func TestEventsAreValidUnicode(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
 		{`{"a":"half \ud83d of it"}`, `{"a":"half \ufffd of it"}`},
 		{`{"a":"\uDE00"}`, `{"a":"\ufffd"}`},
@@ -27,7 +27,7 @@ func TestAnEventIsValidUnicode(t *testing.T) {
 		{`{"a":"\"\ud83d"}`, `{"a":"\"\ufffd"}`},
 		{`{"\udfff":{"b":[1.0,{"c\ud800":"\u0041\/"}]}, "n" : 1e5}`, `{"\ufffd":{"b":[1.0,{"c\ufffd":"\u0041\/"}]}, "n" : 1e5}`},
 		{"{\"a\":\"x\xffy\"}", "{\"a\":\"x\uFFFDy\"}"},
-		{"{\"a\":\"x\xed\xa0\xbdy\"}", "{\"a\":\"x\uFFFDy\"}"}, // half of a pair, written as if it were UTF-8
+		{"{\"a\":\"x\xed\xa0\xbdy\"}", "{\"a\":\"x\uFFFDy\"}"}, // an unpaired surrogate encoded as if it were UTF-8
 		{"{\"\xff\":\"\\ud83d\"}", "{\"\uFFFD\":\"\\ufffd\"}"},
 		{`{"type":"err\ud83dor"}`, `{"type":"err\ufffdor"}`},
 	} {
@@ -37,7 +37,7 @@ func TestAnEventIsValidUnicode(t *testing.T) {
 	}
 }
 
-func TestALineIsNotChangedInPlace(t *testing.T) {
+func TestLineEventDoesNotModifyItsInput(t *testing.T) {
 	line := []byte(`{"a":"\ud83d"}`)
 	before := bytes.Clone(line)
 	if _, ok := dreamcore.LineEvent(line); !ok || !bytes.Equal(line, before) {
@@ -45,7 +45,7 @@ func TestALineIsNotChangedInPlace(t *testing.T) {
 	}
 }
 
-// strict reports whether a parser that takes no half of a surrogate pair takes
+// strict reports whether a parser that rejects unpaired surrogates accepts
 // the text, which is valid JSON.
 func strict(text []byte) bool {
 	if !utf8.Valid(text) {
@@ -98,7 +98,7 @@ func FuzzLineEventIsValidUnicode(f *testing.F) {
 		if json.Valid(line) && strict(line) && dreamcore.EventType(e) != "log" && !bytes.Equal(e, line) {
 			t.Fatalf("%q was changed to %q", line, e)
 		}
-		// Go's own parser reads both as the same: it replaces what cannot be.
+		// Go's own parser decodes both to the same text: it replaces invalid characters.
 		var before, after any
 		if json.Unmarshal(line, &before) == nil && dreamcore.EventType(e) != "log" && utf8.Valid(line) {
 			if err := json.Unmarshal(e, &after); err != nil || !reflect.DeepEqual(before, after) {
