@@ -100,7 +100,7 @@ func (e *apiError) write(w http.ResponseWriter) {
 	_, _ = w.Write(b)
 }
 
-func bounded(s string, limit int) string {
+func truncate(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}

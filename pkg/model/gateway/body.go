@@ -16,7 +16,7 @@ type peek struct {
 
 var (
 	errNotObject = errors.New("the body must be one JSON object")
-	errTwice     = errors.New("the body has a member twice: model, stream, max_tokens")
+	errDuplicate = errors.New("the body has a member twice: model, stream, max_tokens")
 	errModelType = errors.New("model must be a string")
 	errModelLong = errors.New("the name of the model is too long")
 )
@@ -39,7 +39,7 @@ func peekBody(body []byte) (p peek, err error) {
 		switch m.Name {
 		case "model":
 			if hasModel {
-				return p, errTwice
+				return p, errDuplicate
 			}
 			hasModel = true
 			if p.model, err = modelName(value); err != nil {
@@ -47,13 +47,13 @@ func peekBody(body []byte) (p peek, err error) {
 			}
 		case "stream":
 			if hasStream {
-				return p, errTwice
+				return p, errDuplicate
 			}
 			hasStream = true
 			p.stream = string(value) == "true"
 		case "max_tokens":
 			if hasOutput {
-				return p, errTwice
+				return p, errDuplicate
 			}
 			hasOutput = true
 			if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {

@@ -76,7 +76,7 @@ func (x *exchange) serve(r *http.Request, call *Call) {
 	if refusal != nil {
 		x.model = p.model
 		x.refused(refusal)
-		x.grant.warn("request of a sandbox refused", "status", refusal.status, "reason", x.entry.Reason, "model", bounded(p.model, 128))
+		x.grant.warn("request of a sandbox refused", "status", refusal.status, "reason", x.entry.Reason, "model", truncate(p.model, 128))
 		x.answer(refusal)
 		return
 	}
@@ -107,7 +107,7 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	}
 	x.entry.Status = resp.StatusCode
 	defer func() {
-		x.grant.log.Debug("model request", "path", call.Path, "upstream", answer.Upstream, "model", bounded(answer.Model, 128), "status", resp.StatusCode, "elapsed", time.Since(begun))
+		x.grant.log.Debug("model request", "path", call.Path, "upstream", answer.Upstream, "model", truncate(answer.Model, 128), "status", resp.StatusCode, "elapsed", time.Since(begun))
 	}()
 	switch {
 	case context.Cause(x.ctx) != nil:
@@ -119,7 +119,7 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 			"reason", "unexpected status", "status", resp.StatusCode)
 	case resp.Header.Get("Content-Encoding") != "":
 		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
-			"reason", "unexpected encoding", "content_encoding", bounded(resp.Header.Get("Content-Encoding"), 128))
+			"reason", "unexpected encoding", "content_encoding", truncate(resp.Header.Get("Content-Encoding"), 128))
 	default:
 		x.use.answering = true
 		x.relay(answer, call)
@@ -133,7 +133,7 @@ func (x *exchange) sendFailed(err error) {
 		x.use.answering = true // the model may have begun
 		x.abort()
 	case errors.Is(err, ErrNoCredential):
-		x.alarm("the model API cannot be used without its key: "+mend(dreamcore.HintOf(err)), "err", err)
+		x.alarm("the model API cannot be used without its key: "+repair(dreamcore.HintOf(err)), "err", err)
 	case errors.Is(context.Cause(x.ctx), errNoHeader):
 		if x.use.whole { // a stream that has not begun has cost nothing
 			x.use.answering = true
@@ -152,9 +152,9 @@ func (x *exchange) failed(code dreamcore.FailureCode, status int, message string
 	x.answer(e)
 }
 
-// mend says how the operator ends the refusal of a credential.
-func mend(command string) string {
-	return "run `" + cmp.Or(command, defaultMend) + "`"
+// repair says how the operator ends the refusal of a credential.
+func repair(command string) string {
+	return "run `" + cmp.Or(command, defaultRepair) + "`"
 }
 
 // alarm records a failure that only the operator can end. The sandbox, and so
@@ -183,24 +183,24 @@ func (x *exchange) upstreamRefused(answer *Answer) {
 	if x.gone() {
 		x.abort()
 	}
-	x.blame(answer, answer.StatusCode, parseUpstreamError(text))
+	x.answerAPIError(answer, answer.StatusCode, parseUpstreamError(text))
 }
 
 // blame answers with an error of the API, by whose fault it is. Its text goes
 // to the sandbox only where it is about the request; elsewhere it may name the
 // operator's account.
-func (x *exchange) blame(answer *Answer, status int, said upstreamError) {
-	attrs := []any{"upstream", answer.Upstream, "status", status, "reason", bounded(said.message, 512), "request_id", bounded(answer.Header.Get("Request-Id"), 128)}
-	f := x.faultOf(answer, status, said)
+func (x *exchange) answerAPIError(answer *Answer, status int, reported upstreamError) {
+	attrs := []any{"upstream", answer.Upstream, "status", status, "reason", truncate(reported.message, 512), "request_id", truncate(answer.Header.Get("Request-Id"), 128)}
+	f := x.faultOf(answer, status, reported)
 	if f.alarm != "" {
 		x.alarmed(f, attrs...)
 		return
 	}
-	e := &apiError{status: status, kind: said.kind, message: f.message, after: seconds(RetryAfter(answer.Header, time.Now()))}
+	e := &apiError{status: status, kind: reported.kind, message: f.message, after: seconds(RetryAfter(answer.Header, time.Now()))}
 	if f.code != "" {
 		e.retry = x.grant.ledger.fail(f.code)
 	} else {
-		x.grant.ledger.refuse(x.counts, status, said, f.tooLong)
+		x.grant.ledger.refuse(x.counts, status, reported, f.tooLong)
 	}
 	switch answer.Header.Get("X-Should-Retry") {
 	case "false":
@@ -210,7 +210,7 @@ func (x *exchange) blame(answer *Answer, status int, said upstreamError) {
 			e.retry = retryYes
 		}
 	}
-	x.failedWith(status, said.kind)
+	x.failedWith(status, reported.kind)
 	x.grant.warn("the model API answered with an error", attrs...)
 	x.answer(e)
 }

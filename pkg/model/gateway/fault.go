@@ -67,7 +67,7 @@ func parseUpstreamError(body []byte) (e upstreamError) {
 	if len(e.kind) > maxErrorKind {
 		e.kind = ""
 	}
-	e.message = bounded(first(textOf(inner["message"]), textOf(top["error"]), textOf(top["message"]), textOf(top["Message"]), textOf(top["detail"])), maxErrorMessage)
+	e.message = truncate(first(textOf(inner["message"]), textOf(top["error"]), textOf(top["message"]), textOf(top["Message"]), textOf(top["detail"])), maxErrorMessage)
 	for _, raw := range []json.RawMessage{inner["code"], inner["status"], top["code"], top["status"], top["statusCode"]} {
 		if n := numberOf(raw); e.status == 0 && n >= 400 && n < 600 {
 			e.status = int(n)
@@ -132,9 +132,9 @@ var (
 )
 
 // noCredit reports whether the account behind the key has nothing left to spend.
-func noCredit(status int, said upstreamError) bool {
-	return status == http.StatusPaymentRequired || said.kind == "billing_error" || strings.EqualFold(said.kind, "insufficient_quota") ||
-		(status == 400 || status == 403 || status == 429) && saysNoCredit.MatchString(said.message)
+func noCredit(status int, reported upstreamError) bool {
+	return status == http.StatusPaymentRequired || reported.kind == "billing_error" || strings.EqualFold(reported.kind, "insufficient_quota") ||
+		(status == 400 || status == 403 || status == 429) && saysNoCredit.MatchString(reported.message)
 }
 
 // NoCredit reports whether an error answer says that the account behind the
@@ -142,57 +142,57 @@ func noCredit(status int, said upstreamError) bool {
 func NoCredit(status int, body []byte) bool { return noCredit(status, parseUpstreamError(body)) }
 
 // faultOf judges an error of the API. answer may be nil: it came in a stream.
-func (x *exchange) faultOf(answer *Answer, status int, said upstreamError) *fault {
-	key := "run `" + defaultMend + "`"
+func (x *exchange) faultOf(answer *Answer, status int, reported upstreamError) *fault {
+	key := "run `" + defaultRepair + "`"
 	own := false
 	if answer != nil {
-		key, own = mend(answer.Mend), answer.Own
+		key, own = repair(answer.Repair), answer.Own
 	}
 	is := func(code dreamcore.FailureCode, message string) *fault { return &fault{code: code, message: message} }
 	switch {
-	case noCredit(status, said):
+	case noCredit(status, reported):
 		return &fault{alarm: "the model API refuses to work for this account: see to its credit and billing, or replace its key: " + key}
-	case said.page && status != 408 && status != 413 && status != 429 && status < 500:
+	case reported.page && status != 408 && status != 413 && status != 429 && status < 500:
 		return &fault{alarm: "something in front of the model API (a firewall, a proxy, a login) refuses requests with a page of HTML: check the address in the setting upstream (or base_url in upstreams) and HTTPS_PROXY"}
 	case status == 407:
 		return &fault{alarm: "the outgoing proxy wants a login: check HTTPS_PROXY"}
 	case !x.counts && (status == 404 || status == 405 || status == 501):
 		return is("", "The model API does not count tokens.") // many proxies do not, and the CLI goes on without
-	case own || status == 404 || status == 400 && saysNoModel.MatchString(said.message) || status == 403 && strings.Contains(said.message, "access to the model"):
-		return x.noModel(status, said, own)
+	case own || status == 404 || status == 400 && saysNoModel.MatchString(reported.message) || status == 403 && strings.Contains(reported.message, "access to the model"):
+		return x.noModel(status, reported, own)
 	case status == 401 || status == 403:
 		return &fault{alarm: "the model API refuses the key: " + key}
 	case status == 405:
 		return &fault{alarm: "the address of the model API does not take messages: check the setting upstream (or base_url in upstreams)"}
-	case status == 400 && saysBeta.MatchString(said.message) && !strings.HasPrefix(said.message, "messages."): // those are of the conversation
+	case status == 400 && saysBeta.MatchString(reported.message) && !strings.HasPrefix(reported.message, "messages."): // those are of the conversation
 		return &fault{alarm: "the model API does not know a beta flag or a field that the agent sends: use an upstream that speaks the agent's version of the Messages API, or kind bedrock or vertex for those clouds (setting upstreams)"}
-	case status == 429 || status == statusOverloaded || status == 503 || status >= 500 && said.statusOr(status) == statusOverloaded:
+	case status == 429 || status == statusOverloaded || status == 503 || status >= 500 && reported.statusOr(status) == statusOverloaded:
 		return is(dreamcore.FailRateLimit, "The model API is busy.")
 	case status == 408 || status == 504 || status == 524:
 		return is(dreamcore.FailAPITimeout, "The model API took too long to answer.")
 	case status >= 500:
 		return is(dreamcore.FailNetwork, "The model API has a problem.")
 	}
-	f := is("", said.message)
+	f := is("", reported.message)
 	if f.message == "" {
 		f.message = "The model API refused the request."
 	}
-	f.tooLong = status == 413 || status == 400 && saysTooLong.MatchString(said.message)
+	f.tooLong = status == 413 || status == 400 && saysTooLong.MatchString(reported.message)
 	return f
 }
 
 // noModel is the fault of a setting that names no model of the upstream.
-func (x *exchange) noModel(status int, said upstreamError, own bool) *fault {
+func (x *exchange) noModel(status int, reported upstreamError, own bool) *fault {
 	asked, answered, up := x.model, x.use.spent.Model, x.use.spent.Upstream
-	f := &fault{noModel: true, attrs: []any{"model", bounded(asked, 128)}}
+	f := &fault{noModel: true, attrs: []any{"model", truncate(asked, 128)}}
 	switch {
 	case answered != "":
-		f.attrs = append(f.attrs, "asked_as", bounded(answered, 256), "setting", "upstreams."+up+".models")
-		f.alarm = "the upstream does not have the model that its models name: correct the line for " + bounded(asked, 128) + " in the setting upstreams." + up + ".models"
+		f.attrs = append(f.attrs, "asked_as", truncate(answered, 256), "setting", "upstreams."+up+".models")
+		f.alarm = "the upstream does not have the model that its models name: correct the line for " + truncate(asked, 128) + " in the setting upstreams." + up + ".models"
 	case own || status != 404:
 		f.attrs = append(f.attrs, "setting", "model, upstreams."+up+".models")
 		f.alarm = "the upstream does not have the model that the agent asks for: set model to one that it has, or give its models a line for it (settings model and upstreams." + up + ".models)"
-	case saysNoModel.MatchString(said.message) || strings.Contains(strings.ToLower(said.message), "model"):
+	case saysNoModel.MatchString(reported.message) || strings.Contains(strings.ToLower(reported.message), "model"):
 		f.attrs = append(f.attrs, "setting", "model")
 		f.alarm = "the model API does not have the model that the agent asks for: set model to one that it has (setting model; for an upstream with names of its own, its models in upstreams)"
 	default:

@@ -46,7 +46,7 @@ type Grant struct {
 
 	job, user, project, sandbox string
 
-	warnings, alarms quiet
+	warnings, alarms throttle
 
 	ctx    context.Context // the grant's lifetime
 	cancel context.CancelCauseFunc
@@ -54,7 +54,7 @@ type Grant struct {
 
 	mu       sync.Mutex
 	inflight int           // guarded by mu
-	held     int64         // guarded by mu: bytes of bodies in memory
+	reserved int64         // guarded by mu: bytes of bodies in memory
 	revoked  bool          // guarded by mu
 	idle     chan struct{} // closed when revoked and inflight is 0
 }
@@ -76,7 +76,7 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 		job: opts.Job, user: opts.User, project: opts.Project, sandbox: opts.Sandbox,
 	}
 	if gr.meter == nil {
-		gr.meter = freeMeter{}
+		gr.meter = nopMeter{}
 	}
 	if len(gr.models) == 0 {
 		gr.models = s.gw.cfg.Models
@@ -156,35 +156,35 @@ func (gr *Grant) end() {
 	}
 }
 
-// grantFree is how much of the bodies of one grant is no part of what all grants
+// grantAllowance is how much of the bodies of one grant is no part of what all grants
 // share: the requests of an ordinary job fit, whatever the other jobs hold.
-const grantFree = 4 << 20
+const grantAllowance = 4 << 20
 
 // hold reserves n bytes of memory for a body; free gives them back.
-func (gr *Grant) hold(n int64) bool {
+func (gr *Grant) reserve(n int64) bool {
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
-	if gr.held+n > gr.maxHeld() || !gr.socket.gw.bodies.TryAcquire(shared(gr.held+n)-shared(gr.held)) {
+	if gr.reserved+n > gr.maxReserved() || !gr.socket.gw.bodies.TryAcquire(shared(gr.reserved+n)-shared(gr.reserved)) {
 		return false
 	}
-	gr.held += n
+	gr.reserved += n
 	return true
 }
 
 // shared is how much of the bytes that a grant holds is of what all share.
-func shared(held int64) int64 { return max(0, held-grantFree) }
+func shared(held int64) int64 { return max(0, held-grantAllowance) }
 
-// maxHeld leaves room for one step of each request beside two full bodies.
-func (gr *Grant) maxHeld() int64 {
+// maxReserved leaves room for one step of each request beside two full bodies.
+func (gr *Grant) maxReserved() int64 {
 	cfg := gr.socket.gw.cfg
 	return 2*cfg.MaxBody + int64(cfg.MaxConcurrent)*bodyStep
 }
 
-func (gr *Grant) free(n int64) {
+func (gr *Grant) release(n int64) {
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
-	gr.socket.gw.bodies.Release(shared(gr.held) - shared(gr.held-n))
-	gr.held -= n
+	gr.socket.gw.bodies.Release(shared(gr.reserved) - shared(gr.reserved-n))
+	gr.reserved -= n
 }
 
 // warn logs what a sandbox can bring about.
@@ -194,13 +194,13 @@ func (gr *Grant) warn(message string, attrs ...any) {
 
 // quiet keeps a sandbox from filling the log: what it repeats is told at a
 // level that is off by default.
-type quiet struct{ n atomic.Int64 }
+type throttle struct{ n atomic.Int64 }
 
-// loudLines is how many lines of a kind are logged at their own level.
-const loudLines = 20
+// maxLoudLines is how many lines of a kind are logged at their own level.
+const maxLoudLines = 20
 
-func (q *quiet) level(l slog.Level) slog.Level {
-	if q.n.Add(1) > loudLines {
+func (q *throttle) level(l slog.Level) slog.Level {
+	if q.n.Add(1) > maxLoudLines {
 		return slog.LevelDebug
 	}
 	return l

@@ -124,7 +124,7 @@ func route(r *http.Request) (*Call, *apiError) {
 // readBody reads the request's body into call, within limits of size, memory
 // and time, and checks what it asks for. The caller calls free in any case.
 func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), refusal *apiError) {
-	body := &heldBody{grant: x.grant, limit: x.gw.cfg.MaxBody}
+	body := &bodyBuffer{grant: x.grant, limit: x.gw.cfg.MaxBody}
 	free = body.free
 	err := body.read(r)
 	switch {
@@ -143,12 +143,12 @@ func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), r
 		return p, free, never(400, "Invalid request: "+err.Error()+".")
 	}
 	call.Model, call.Stream = p.model, p.stream
-	far, parts := look(call.Body)
+	far, parts := inspect(call.Body)
 	if far && !x.gw.cfg.ServerTools {
-		return p, free, never(403, reachMessage)
+		return p, free, never(403, externalMessage)
 	}
-	if name := dearMember(call.Body); name != "" {
-		return p, free, never(403, fmt.Sprintf(dearMessage, name))
+	if name := surchargedMember(call.Body); name != "" {
+		return p, free, never(403, fmt.Sprintf(surchargeMessage, name))
 	}
 	parts.documents = parts.documents || far // what the API fetches is not known
 	x.use.input, x.use.hour = promptBound(call.Body, parts), asksForHour(call.Body)
@@ -169,12 +169,12 @@ var (
 	errBodyMemory = errors.New("bodies of the grant over their limit")
 )
 
-// heldBody is a body in memory that counts against its grant.
-type heldBody struct {
-	grant *Grant
-	limit int64
-	buf   bytes.Buffer
-	held  int64
+// bodyBuffer is a body in memory that counts against its grant.
+type bodyBuffer struct {
+	grant    *Grant
+	limit    int64
+	buf      bytes.Buffer
+	reserved int64
 }
 
 // bodyStep is how much is reserved and read at a time. What the sandbox says
@@ -185,7 +185,7 @@ const (
 	bodyGrow = 1 << 20
 )
 
-func (b *heldBody) read(r *http.Request) error {
+func (b *bodyBuffer) read(r *http.Request) error {
 	if r.ContentLength > b.limit {
 		return errBodySize
 	}
@@ -214,18 +214,18 @@ func (b *heldBody) read(r *http.Request) error {
 }
 
 // reserve reserves the memory of a body of n bytes.
-func (b *heldBody) reserve(n int64) bool {
-	if n <= b.held {
+func (b *bodyBuffer) reserve(n int64) bool {
+	if n <= b.reserved {
 		return true
 	}
-	if !b.grant.hold(n - b.held) {
+	if !b.grant.reserve(n - b.reserved) {
 		return false
 	}
-	b.held = n
+	b.reserved = n
 	return true
 }
 
-func (b *heldBody) free() {
-	b.grant.free(b.held)
-	b.held = 0
+func (b *bodyBuffer) free() {
+	b.grant.release(b.reserved)
+	b.reserved = 0
 }

@@ -20,7 +20,7 @@ func requestHeader(in http.Header) http.Header {
 	}
 	if v := in.Values("Anthropic-Beta"); len(v) > 0 {
 		out["Anthropic-Beta"] = append([]string(nil), v...)
-		usualBetas(out)
+		dropSurchargeBetas(out)
 	}
 	agent := in.Get("User-Agent")
 	if agent == "" || len(agent) > maxUserAgent {

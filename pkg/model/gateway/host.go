@@ -84,7 +84,7 @@ func (g *Gateway) Ask(ctx context.Context, call HostCall) (HostAnswer, error) {
 
 	meter := &hostMeter{Meter: call.Meter}
 	if meter.Meter == nil {
-		meter.Meter = freeMeter{}
+		meter.Meter = nopMeter{}
 	}
 	gr := s.Grant(GrantOptions{Job: "prompt:" + call.Name, Meter: meter, User: call.User, Project: call.Project})
 	out := &hostWriter{header: make(http.Header), limit: call.MaxText}
@@ -149,9 +149,9 @@ type hostMeter struct {
 }
 
 func (m *hostMeter) Reserve(model string, input, output int64) (func(dreamcore.Spent, bool) dreamcore.Nano, error) {
-	settle, err := m.Meter.Reserve(model, input, output)
+	report, err := m.Meter.Reserve(model, input, output)
 	m.over, _ = errors.AsType[*dreamcore.OverBudget](err)
-	return settle, err
+	return report, err
 }
 
 // hostWriter keeps the text of an answer in memory, and no more of it than the

@@ -12,25 +12,25 @@ import (
 type ledger struct {
 	limit int // failures of one kind in a row that are worth another try
 
-	mu      sync.Mutex
-	failure dreamcore.FailureCode         // guarded by mu: since the last complete answer
-	strikes map[dreamcore.FailureCode]int // guarded by mu: likewise
-	cuts    int                           // guarded by mu: likewise, answers cut half-way
-	refused *RefusedRequest               // guarded by mu: likewise
-	over    bool                          // guarded by mu: what may be spent is spent
-	usage   Usage                         // guarded by mu
+	mu            sync.Mutex
+	failure       dreamcore.FailureCode         // guarded by mu: since the last complete answer
+	failures      map[dreamcore.FailureCode]int // guarded by mu: likewise
+	interruptions int                           // guarded by mu: likewise, answers cut half-way
+	refused       *RefusedRequest               // guarded by mu: likewise
+	over          bool                          // guarded by mu: what may be spent is spent
+	usage         Usage                         // guarded by mu
 }
 
 // fail records a failure and tells whether another try makes sense.
 func (l *ledger) fail(code dreamcore.FailureCode) retry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.strikes == nil {
-		l.strikes = make(map[dreamcore.FailureCode]int)
+	if l.failures == nil {
+		l.failures = make(map[dreamcore.FailureCode]int)
 	}
 	l.failure = code
-	l.strikes[code]++
-	if l.strikes[code] > l.limit {
+	l.failures[code]++
+	if l.failures[code] > l.limit {
 		return retryNo
 	}
 	return retryByStatus
@@ -38,11 +38,11 @@ func (l *ledger) fail(code dreamcore.FailureCode) retry {
 
 // cut records an answer that ended half-way. Such an answer cannot say whether
 // to try again, so blocked says it to the next request.
-func (l *ledger) cut() {
+func (l *ledger) interrupted() {
 	l.fail(dreamcore.FailNetwork)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cuts++
+	l.interruptions++
 }
 
 // note records a failure of ours, which no number of tries ends.
@@ -70,8 +70,8 @@ func (l *ledger) isOver() bool {
 func (l *ledger) succeed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.failure, l.cuts, l.refused = "", 0, nil
-	clear(l.strikes)
+	l.failure, l.interruptions, l.refused = "", 0, nil
+	clear(l.failures)
 }
 
 // blocked returns the refusal of a request that is not worth sending: after
@@ -79,10 +79,10 @@ func (l *ledger) succeed() {
 func (l *ledger) blocked() *apiError {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n := l.strikes[dreamcore.FailAPITimeout]; n > 0 && n >= l.limit {
+	if n := l.failures[dreamcore.FailAPITimeout]; n > 0 && n >= l.limit {
 		return never(504, "The model API took too long to answer, several times in a row.")
 	}
-	if l.cuts > 0 && l.cuts >= l.limit {
+	if l.interruptions > 0 && l.interruptions >= l.limit {
 		return never(502, "The connection to the model API was lost, several times in a row.")
 	}
 	return nil
@@ -119,17 +119,17 @@ type RefusedRequest struct {
 }
 
 // refuse records an error that blames the request, until a complete answer.
-func (l *ledger) refuse(counts bool, status int, said upstreamError, tooLong bool) {
+func (l *ledger) refuse(counts bool, status int, reported upstreamError, tooLong bool) {
 	if !counts {
 		return
 	}
-	kind := said.kind
+	kind := reported.kind
 	if kind == "" {
 		kind = kindOf(status)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.refused = &RefusedRequest{Status: status, Kind: kind, Message: said.message, TooLong: tooLong}
+	l.refused = &RefusedRequest{Status: status, Kind: kind, Message: reported.message, TooLong: tooLong}
 }
 
 // Refused returns the last request that the model API refused for what was in

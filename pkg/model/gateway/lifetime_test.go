@@ -173,7 +173,7 @@ func TestRevokeDoesNotWaitForABodyThatDoesNotCome(t *testing.T) {
 	eventually(t, "the request is counted", func() bool {
 		r.grant.mu.Lock()
 		defer r.grant.mu.Unlock()
-		return r.grant.inflight == 1 && r.grant.held > 0
+		return r.grant.inflight == 1 && r.grant.reserved > 0
 	})
 	done := make(chan struct{})
 	go func() { defer close(done); r.grant.Revoke() }()
@@ -360,13 +360,13 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 func TestASandboxCannotFillTheLog(t *testing.T) {
 	r := newRig(t, status(401))
-	for range 3 * loudLines {
+	for range 3 * maxLoudLines {
 		r.post(testBody)
 		r.post("")
 		r.do(r.request(testBody, func(req *http.Request) { req.Header.Set("X-Api-Key", "x") }))
 	}
 	for _, level := range []string{"level=ERROR", "level=WARN"} {
-		if n := strings.Count(r.log.String(), level); n == 0 || n > 2*loudLines {
+		if n := strings.Count(r.log.String(), level); n == 0 || n > 2*maxLoudLines {
 			t.Errorf("%d lines of %s", n, level)
 		}
 	}
@@ -406,7 +406,7 @@ func faults(w http.ResponseWriter, req *http.Request) {
 const stormRequests = 5000
 
 // countingMeter counts the reservations that have not ended.
-type countingMeter struct{ open, told atomic.Int64 }
+type countingMeter struct{ open, reports atomic.Int64 }
 
 func (m *countingMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, bool) dreamcore.Nano, error) {
 	if rand.N(20) == 0 {
@@ -414,7 +414,7 @@ func (m *countingMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, boo
 	}
 	m.open.Add(1)
 	return func(_ dreamcore.Spent, last bool) dreamcore.Nano {
-		if m.told.Add(1); last {
+		if m.reports.Add(1); last {
 			m.open.Add(-1)
 		}
 		return 0

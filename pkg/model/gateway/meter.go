@@ -22,11 +22,11 @@ type meter struct {
 	// failedFirst: before it there was nothing.
 	failedFirst bool
 	boundary    bool  // the bytes so far end with a whole event
-	told        bool  // the final number of output tokens was seen
+	outputKnown bool  // the final number of output tokens was seen
 	text        int64 // bytes of the answer's content so far
 	events      int   // so far, without pings
 	open        int   // bytes of the unfinished event
-	rest        int   // bytes after message_stop in the piece that ended it
+	trailing    int   // bytes after message_stop in the piece that ended it
 
 	line    []byte // the unfinished line
 	tooLong bool   // the unfinished line is over the bound
@@ -71,7 +71,7 @@ func (m *meter) feed(p []byte) {
 			m.open = len(p) - i
 		}
 		if m.complete && !done {
-			done, m.rest = true, len(p)-i
+			done, m.trailing = true, len(p)-i
 		}
 	}
 }
@@ -197,7 +197,7 @@ func (m *meter) event(name string, data []byte) {
 		u := usageOf(raw)
 		m.tokens.merge(u)
 		// Of the beginning it is no total; proxies may say 0 for what they do not know.
-		m.told = m.told || kind != "message_start" && u.Output > 0
+		m.outputKnown = m.outputKnown || kind != "message_start" && u.Output > 0
 	}
 	switch kind {
 	case "message_delta":
@@ -205,7 +205,7 @@ func (m *meter) event(name string, data []byte) {
 	case "message_stop":
 		metrics := metricsOf(v["amazon-bedrock-invocationMetrics"])
 		m.tokens.fill(metrics)
-		m.told = m.told || metrics.Output > 0
+		m.outputKnown = m.outputKnown || metrics.Output > 0
 		m.complete = !m.failed
 	case "error":
 		if !m.complete && !m.failed {
@@ -227,9 +227,9 @@ func (m *meter) finish() {
 // guess is what the answer has used where the model did not come to say it:
 // output is told at its end only, and a sandbox that hangs up before it must
 // not have it for nothing.
-func (m *meter) guess() (t tokens, estimated bool) {
+func (m *meter) estimate() (t tokens, estimated bool) {
 	t = m.tokens
-	if g := (m.text + int64(len(m.data))) / bytesPerToken; !m.told && g > t.Output {
+	if g := (m.text + int64(len(m.data))) / bytesPerToken; !m.outputKnown && g > t.Output {
 		t.Output, estimated = g, true
 	}
 	return t, estimated

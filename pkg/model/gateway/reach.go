@@ -13,31 +13,31 @@ import (
 // the sandbox puts into it. So a request may only have what the model itself
 // needs, unless Config.ServerTools allows the rest.
 
-// reachMessage is the refusal of a request that would reach beyond the model.
-const reachMessage = "This request would let the model's API reach other machines (a tool that it runs itself, an MCP server, or a document by its address); the operator has not allowed that (server_tools)."
+// externalMessage is the refusal of a request that would reach beyond the model.
+const externalMessage = "This request would let the model's API reach other machines (a tool that it runs itself, an MCP server, or a document by its address); the operator has not allowed that (server_tools)."
 
 // clientTools are the beginnings of the types of tools that the client runs
 // itself: the API does no more than name them. A tool without a type is one,
 // too. What is not here is refused, also what comes to be one day.
 var clientTools = []string{"custom", "bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_"}
 
-// ownSources are the types of sources whose content is in the request.
-var ownSources = []string{"base64", "text", "content"}
+// inlineSources are the types of sources whose content is in the request.
+var inlineSources = []string{"base64", "text", "content"}
 
-// maxReachDepth bounds the depth to which a body is looked at; json.Valid has
+// maxExternalDepth bounds the depth to which a body is looked at; json.Valid has
 // refused what is deeper than ten thousand, and the API takes nothing like it.
-const maxReachDepth = 64
+const maxExternalDepth = 64
 
 // reaches tells whether a body, which is valid JSON, asks for more than the
 // model.
-func reaches(body []byte) bool {
-	far, _ := look(body)
+func isExternal(body []byte) bool {
+	far, _ := inspect(body)
 	return far
 }
 
 // look is reaches, and what the body has beside text, up to where it reaches
 // beyond the model.
-func look(body []byte) (far bool, a attached) {
+func inspect(body []byte) (far bool, a attached) {
 	for m := range Members(body) {
 		value := body[m.Value:m.End]
 		switch m.Name {
@@ -46,11 +46,11 @@ func look(body []byte) (far bool, a attached) {
 				return true, a
 			}
 		case "tools":
-			if foreignTool(value) {
+			if isExternalTool(value) {
 				return true, a
 			}
 		default:
-			if w := (walk{scanner: scanner{b: body, i: m.Value}, attached: &a}); w.foreign() {
+			if w := (externalWalk{scanner: scanner{b: body, i: m.Value}, attached: &a}); w.external() {
 				return true, a
 			}
 		}
@@ -68,8 +68,8 @@ func isEmpty(value []byte) bool {
 	return false
 }
 
-// foreignTool tells whether one of the tools is not the client's own.
-func foreignTool(list []byte) bool {
+// isExternalTool tells whether one of the tools is not the client's own.
+func isExternalTool(list []byte) bool {
 	if list[0] != '[' {
 		return list[0] != 'n' // null is none; anything else is nothing we know
 	}
@@ -98,7 +98,7 @@ func foreignTool(list []byte) bool {
 // {"type":"url",…} or a file of the operator's account, and for what is an MCP
 // server's, at any depth. What a tool was called with, and what it may be
 // called with, is the client's own. It passes over the text once.
-type walk struct {
+type externalWalk struct {
 	scanner
 	depth, sources int // of what is open
 	attached       *attached
@@ -110,8 +110,8 @@ const maxSources = 3
 
 // foreign steps over the value at the current place and tells whether there is
 // something foreign in it.
-func (w *walk) foreign() bool {
-	if w.depth++; w.depth > maxReachDepth {
+func (w *externalWalk) external() bool {
+	if w.depth++; w.depth > maxExternalDepth {
 		return true
 	}
 	defer func() { w.depth-- }()
@@ -119,7 +119,7 @@ func (w *walk) foreign() bool {
 	case '[':
 		w.i++
 		for w.first() != ']' {
-			if w.foreign() {
+			if w.external() {
 				return true
 			}
 		}
@@ -139,7 +139,7 @@ func (w *walk) foreign() bool {
 }
 
 // member is foreign for one member of an object.
-func (w *walk) member() bool {
+func (w *externalWalk) member() bool {
 	switch name := w.name(); name {
 	case "input", "input_schema":
 		w.first()
@@ -155,17 +155,17 @@ func (w *walk) member() bool {
 		defer func() { w.sources-- }()
 		at := w.i
 		source := w.value()
-		if w.sources > maxSources || !isOwn(source) {
+		if w.sources > maxSources || !isInline(source) {
 			return true
 		}
-		w.attached.see(source)
+		w.attached.count(source)
 		w.i = at
 	}
-	return w.foreign()
+	return w.external()
 }
 
 // name steps over the name of a member and returns it, "" for a long one.
-func (w *walk) name() string {
+func (w *externalWalk) name() string {
 	quoted := w.value()
 	if len(quoted) > 32 && bytes.IndexByte(quoted, '\\') < 0 {
 		return ""
@@ -178,17 +178,17 @@ func (w *walk) name() string {
 
 // isOwn tells whether the content of a source is in the request. Each type that
 // it says must be one of those, since parsers differ in which one counts.
-func isOwn(source []byte) bool {
-	said := false
+func isInline(source []byte) bool {
+	typed := false
 	for m := range Members(source) {
 		if m.Name != "type" {
 			continue
 		}
 		var kind string
-		if m.End-m.Value > 256 || json.Unmarshal(source[m.Value:m.End], &kind) != nil || !slices.Contains(ownSources, kind) {
+		if m.End-m.Value > 256 || json.Unmarshal(source[m.Value:m.End], &kind) != nil || !slices.Contains(inlineSources, kind) {
 			return false
 		}
-		said = true
+		typed = true
 	}
-	return said
+	return typed
 }

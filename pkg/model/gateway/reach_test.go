@@ -41,7 +41,7 @@ func TestWhatReachesBeyondTheModel(t *testing.T) {
 		if !json.Valid([]byte(body)) {
 			t.Fatal(name)
 		}
-		if !reaches([]byte(body)) {
+		if !isExternal([]byte(body)) {
 			t.Errorf("%s passes: %s", name, body)
 		}
 	}
@@ -60,7 +60,7 @@ func TestWhatReachesBeyondTheModel(t *testing.T) {
 		if !json.Valid([]byte(body)) {
 			t.Fatal(name)
 		}
-		if reaches([]byte(body)) {
+		if isExternal([]byte(body)) {
 			t.Errorf("%s is refused: %s", name, body)
 		}
 	}
@@ -88,9 +88,9 @@ func FuzzReaches(f *testing.F) {
 		if !json.Valid(body) || len(strings.TrimSpace(string(body))) == 0 || strings.TrimSpace(string(body))[0] != '{' {
 			return
 		}
-		inner := reaches(body)
+		inner := isExternal(body)
 		// What is foreign is so wherever it lies, and whatever stands beside it.
-		if wrapped := fmt.Sprintf(`{"model":"m","messages":[{"content":%s}]}`, body); !reaches([]byte(wrapped)) && inner && foreignAnywhere(body) {
+		if wrapped := fmt.Sprintf(`{"model":"m","messages":[{"content":%s}]}`, body); !isExternal([]byte(wrapped)) && inner && foreignAnywhere(body) {
 			t.Errorf("%s is foreign, inside a message it is not", body)
 		}
 	})
@@ -98,8 +98,8 @@ func FuzzReaches(f *testing.F) {
 
 // foreignAnywhere leaves out what is foreign at the top of a body only.
 func foreignAnywhere(body []byte) bool {
-	w := walk{scanner: scanner{b: body}, attached: &attached{}}
-	return w.foreign()
+	w := externalWalk{scanner: scanner{b: body}, attached: &attached{}}
+	return w.external()
 }
 
 func BenchmarkReaches(b *testing.B) {
@@ -107,7 +107,7 @@ func BenchmarkReaches(b *testing.B) {
 	body := []byte(`{"model":"m","tools":[{"name":"x","input_schema":{}}],"messages":[` + strings.TrimSuffix(text, ",") + `]}`)
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if reaches(body) {
+		if isExternal(body) {
 			b.Fatal("foreign")
 		}
 	}

@@ -46,7 +46,7 @@ func (x *exchange) relay(answer *Answer, call *Call) {
 	}
 	kind, first := in.open(declared)
 	stop()
-	if x.noAnswer(answer, in, kind, first) {
+	if x.rejectAnswer(answer, in, kind, first) {
 		return
 	}
 	switch {
@@ -67,24 +67,24 @@ func (x *exchange) relay(answer *Answer, call *Call) {
 // noAnswer ends the exchange where the beginning of an answer shows that it is
 // no answer: nothing at all, an error, a page. Nothing was made then, and
 // nothing counts.
-func (x *exchange) noAnswer(answer *Answer, in *intake, kind content, first *meter) bool {
+func (x *exchange) rejectAnswer(answer *Answer, in *intake, kind content, first *meter) bool {
 	x.received = int64(len(in.first))
 	ended := in.err == io.EOF
-	var said upstreamError
+	var reported upstreamError
 	switch {
 	case in.err != nil && x.gone():
 		x.abort()
 	case kind == contentPage || kind == contentOther:
 		x.use.answering = false
 		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
-			"reason", "unexpected content: "+kind.String(), "content_type", bounded(answer.Header.Get("Content-Type"), 128))
+			"reason", "unexpected content: "+kind.String(), "content_type", truncate(answer.Header.Get("Content-Type"), 128))
 		return true
 	case first.failedFirst:
-		said = first.failure
+		reported = first.failure
 	case kind == contentJSON && ended && isError(in.first):
-		said = parseUpstreamError(in.first)
+		reported = parseUpstreamError(in.first)
 	case ended && (kind == contentUnknown || kind == contentEvents && first.events == 0):
-		said = upstreamError{kind: kindOf(statusOverloaded), message: errEmpty.Error()}
+		reported = upstreamError{kind: kindOf(statusOverloaded), message: errEmpty.Error()}
 	case kind == contentUnknown && errors.Is(in.err, errStalled):
 		x.failed(dreamcore.FailAPITimeout, 504, "The model API took too long to answer.", "reason", errStalled)
 		return true
@@ -97,7 +97,7 @@ func (x *exchange) noAnswer(answer *Answer, in *intake, kind content, first *met
 	}
 	x.use.answering = false
 	x.grant.ledger.count(func(u *Usage) { u.BytesReceived += x.received })
-	x.blame(answer, said.statusOr(http.StatusInternalServerError), said)
+	x.answerAPIError(answer, reported.statusOr(http.StatusInternalServerError), reported)
 	return true
 }
 
@@ -107,8 +107,8 @@ func (x *exchange) noAnswer(answer *Answer, in *intake, kind content, first *met
 func (x *exchange) relayStream(in *intake) {
 	m := &meter{boundary: true}
 	defer func() {
-		x.use.final = m.told || m.complete || m.stopped || m.failed
-		x.used(m.guess())
+		x.use.final = m.outputKnown || m.complete || m.stopped || m.failed
+		x.used(m.estimate())
 	}()
 	done, known := false, tokens{}
 	var held []byte // of an event behind the stop_reason that is not whole
@@ -130,7 +130,7 @@ func (x *exchange) relayStream(in *intake) {
 			done = true
 			x.complete()
 			in.until = time.Now().Add(endGrace)
-			p = p[:len(p)-m.rest]
+			p = p[:len(p)-m.trailing]
 		case m.stopped && in.until.IsZero():
 			in.until = time.Now().Add(x.gw.cfg.StopLimit)
 		}
@@ -166,7 +166,7 @@ func (x *exchange) relayStream(in *intake) {
 	case errors.Is(err, errStalled):
 		x.stalled(boundary)
 	default:
-		x.cut(err)
+		x.interrupted(err)
 	}
 }
 
@@ -226,7 +226,7 @@ func (x *exchange) bodyFailed(err error) {
 		x.grant.warn("the model failed", "code", dreamcore.FailAPITimeout, "reason", errStalled)
 		x.abort()
 	default:
-		x.cut(err)
+		x.interrupted(err)
 	}
 }
 
@@ -288,7 +288,7 @@ func (x *exchange) stalled(boundary bool) {
 func (x *exchange) streamFailed(m *meter) {
 	x.use.free = m.text == 0 && m.tokens == tokens{}
 	f := x.faultOf(nil, m.failure.statusOr(http.StatusInternalServerError), m.failure)
-	attrs := []any{"reason", "error event in the stream", "type", m.failure.kind, "said", bounded(m.failure.message, 512)}
+	attrs := []any{"reason", "error event in the stream", "type", m.failure.kind, "said", truncate(m.failure.message, 512)}
 	code := f.code
 	if code == "" { // in the middle of an answer no request is at fault
 		code = dreamcore.FailNetwork
@@ -303,8 +303,8 @@ func (x *exchange) streamFailed(m *meter) {
 }
 
 // cut records an answer that ended half-way and lets the client see it as one.
-func (x *exchange) cut(err error) {
-	x.grant.ledger.cut()
+func (x *exchange) interrupted(err error) {
+	x.grant.ledger.interrupted()
 	x.failedWith(x.entry.Status, "the answer was cut")
 	x.grant.warn("the model failed", "code", dreamcore.FailNetwork, "reason", "the answer was cut", "err", err)
 	_ = x.rc.Flush() // that it was an answer is seen

@@ -133,7 +133,7 @@ func TestOnlyTwoRequestsAreAllowed(t *testing.T) {
 		got := r.raw(fmt.Sprintf("%s %s HTTP/1.1\r\nHost: model.invalid\r\nx-api-key: %s\r\nContent-Type: application/json\r\nConnection: close\r\n%sContent-Length: %d\r\n\r\n%s",
 			tc.method, tc.target, r.grant.Token(), tc.extra, len(testBody), testBody))
 		if !strings.HasPrefix(got, fmt.Sprintf("HTTP/1.1 %d ", tc.status)) {
-			t.Errorf("%s %s %q: got %q, want %d", tc.method, tc.target, tc.extra, bounded(got, 60), tc.status)
+			t.Errorf("%s %s %q: got %q, want %d", tc.method, tc.target, tc.extra, truncate(got, 60), tc.status)
 		}
 		if want := tc.status == 200 && tc.method == "POST"; (calls.Load() == 1) != want {
 			t.Errorf("%s %s: %d requests went out", tc.method, tc.target, calls.Load())
@@ -336,7 +336,7 @@ func TestABigHeaderIsRefused(t *testing.T) {
 	r := newRig(t, goodStream)
 	got := r.raw("POST /v1/messages HTTP/1.1\r\nHost: x\r\nX-Api-Key: " + r.grant.Token() + "\r\nAnthropic-Beta: " + strings.Repeat("x", 40<<10) + "\r\n\r\n")
 	if !strings.HasPrefix(got, "HTTP/1.1 431 ") {
-		t.Errorf("got %q", bounded(got, 80))
+		t.Errorf("got %q", truncate(got, 80))
 	}
 }
 
@@ -385,14 +385,14 @@ func TestBodiesOfOneGrantInMemoryAreBounded(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(goodStream))
 	defer s.Close()
 	r := newRigAt(t, s.URL, func(c *Config) { c.MaxBody = 100_000; c.MaxConcurrent = 5 })
-	if !r.grant.hold(r.grant.maxHeld() - bodyStep + 1) {
+	if !r.grant.reserve(r.grant.maxReserved() - bodyStep + 1) {
 		t.Fatal("no room in a fresh grant")
 	}
 	a := r.post(testBody)
 	if a.status != 429 || a.header.Get("X-Should-Retry") != "true" {
 		t.Errorf("with no room: %v", a)
 	}
-	r.grant.free(r.grant.maxHeld() - bodyStep + 1)
+	r.grant.release(r.grant.maxReserved() - bodyStep + 1)
 	for range 20 { // what a request holds is given back
 		if a := r.post(`{"x":"` + strings.Repeat("x", 90_000) + `"}`); a.status != 200 {
 			t.Fatalf("with room: %v", a)
@@ -408,17 +408,17 @@ func TestBodiesOfAllGrantsInMemoryAreBounded(t *testing.T) {
 	r := newRigAt(t, s.URL, func(c *Config) { c.MaxBodies = 1 << 20 })
 	other := r.socket.Grant(GrantOptions{Job: "other"})
 	defer other.Revoke()
-	if !other.hold(grantFree + 1<<20) {
+	if !other.reserve(grantAllowance + 1<<20) {
 		t.Fatal("no room in a fresh gateway")
 	}
-	large := `{"x":"` + strings.Repeat("x", grantFree+bodyStep) + `"}`
+	large := `{"x":"` + strings.Repeat("x", grantAllowance+bodyStep) + `"}`
 	if a := r.post(large); a.status != 429 || a.header.Get("X-Should-Retry") != "true" {
 		t.Errorf("a large body with no room: %v", a)
 	}
-	if a := r.post(`{"x":"` + strings.Repeat("x", grantFree/2) + `"}`); a.status != 200 {
+	if a := r.post(`{"x":"` + strings.Repeat("x", grantAllowance/2) + `"}`); a.status != 200 {
 		t.Errorf("a small body with no room: %v", a)
 	}
-	other.free(grantFree + 1<<20)
+	other.release(grantAllowance + 1<<20)
 	for range 3 {
 		if a := r.post(large); a.status != 200 {
 			t.Errorf("a large body with room: %v", a)

@@ -177,7 +177,7 @@ func (r *rig) raw(text string) string {
 	go func() { _, _ = io.WriteString(c, text) }()
 	b, err := io.ReadAll(c)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
-		r.t.Fatalf("no end of the answer to %q: %q", bounded(text, 200), b)
+		r.t.Fatalf("no end of the answer to %q: %q", truncate(text, 200), b)
 	}
 	return string(b)
 }

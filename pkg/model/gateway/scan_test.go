@@ -24,11 +24,11 @@ func TestPeekBody(t *testing.T) {
 		`{"max_tokens":-9}`:                                   {},
 		`{"max_tokens":1e5}`:                                  {},
 		`{"max_tokens":99999999999999999}`:                    {peek{"", false, maxTokens}, nil},
-		`{"max_tokens":1,"max_\u0074okens":2}`:                {peek{"", false, 1}, errTwice},
+		`{"max_tokens":1,"max_\u0074okens":2}`:                {peek{"", false, 1}, errDuplicate},
 		`{"stream":1}`:                                        {},
 		`{"Model":"x","STREAM":true}`:                         {},
-		`{"model":"a","m\u006fdel":"b"}`:                      {peek{"a", false, 0}, errTwice},
-		`{"stream":false,"stream":true}`:                      {peek{"", false, 0}, errTwice},
+		`{"model":"a","m\u006fdel":"b"}`:                      {peek{"a", false, 0}, errDuplicate},
+		`{"stream":false,"stream":true}`:                      {peek{"", false, 0}, errDuplicate},
 		`{"model":null}`:                                      {peek{}, errModelType},
 		`{"model":{"x":1}}`:                                   {peek{}, errModelType},
 		`{"model":"` + strings.Repeat("m", maxModel) + `"}`:   {peek{strings.Repeat("m", maxModel), false, 0}, nil},
@@ -45,7 +45,7 @@ func TestPeekBody(t *testing.T) {
 	} {
 		got, err := peekBody([]byte(in))
 		if got != want.peek || err != want.err {
-			t.Errorf("peekBody(%s) = %+v, %v; want %+v, %v", bounded(in, 80), got, err, want.peek, want.err)
+			t.Errorf("peekBody(%s) = %+v, %v; want %+v, %v", truncate(in, 80), got, err, want.peek, want.err)
 		}
 	}
 }
@@ -133,7 +133,7 @@ func TestWhatIsNotToldIsGuessed(t *testing.T) {
 	} {
 		m := &meter{boundary: true}
 		m.feed([]byte(tc.in))
-		if got, estimated := m.guess(); got.Output < tc.least || got.Output > tc.most || estimated != tc.estimated {
+		if got, estimated := m.estimate(); got.Output < tc.least || got.Output > tc.most || estimated != tc.estimated {
 			t.Errorf("%s: %d tokens (estimated: %v), want %d to %d (%v)", name, got.Output, estimated, tc.least, tc.most, tc.estimated)
 		}
 	}

@@ -14,9 +14,9 @@ import (
 // would be found in every text.
 const minScrubbed = 8
 
-// writings are the ways in which an answer may repeat a credential, the longest
+// encodings are the ways in which an answer may repeat a credential, the longest
 // first: a shorter one may be the beginning of a longer.
-func writings(credential string) []string {
+func encodings(credential string) []string {
 	list := []string{credential, url.QueryEscape(credential), url.PathEscape(credential), strings.ReplaceAll(credential, "/", `\/`)}
 	if quoted, err := json.Marshal(credential); err == nil {
 		list = append(list, string(quoted[1:len(quoted)-1]))
@@ -38,7 +38,7 @@ func scrub(body io.ReadCloser, credentials []string) io.ReadCloser {
 		if len(c) < minScrubbed {
 			continue
 		}
-		for _, w := range writings(c) {
+		for _, w := range encodings(c) {
 			s.wanted = append(s.wanted, []byte(w))
 		}
 	}
@@ -99,13 +99,13 @@ func (s *scrubber) look() {
 		return // nothing follows that would make a credential of it
 	}
 	for _, w := range s.wanted {
-		s.ready = min(s.ready, len(s.pending)-begun(s.pending, w))
+		s.ready = min(s.ready, len(s.pending)-partialSuffix(s.pending, w))
 	}
 }
 
 // begun is how many bytes at the end of b may be the beginning of w, which is
 // not there as a whole.
-func begun(b, w []byte) int {
+func partialSuffix(b, w []byte) int {
 	tail := b[max(0, len(b)-len(w)+1):]
 	for len(tail) > 0 && !bytes.HasPrefix(w, tail) {
 		next := bytes.IndexByte(tail[1:], w[0])

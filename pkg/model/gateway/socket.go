@@ -41,7 +41,7 @@ type Socket struct {
 	ctx    context.Context // the socket's lifetime
 	cancel context.CancelCauseFunc
 
-	wrongTokens quiet
+	wrongTokens throttle
 	owner       atomic.Pointer[Owner]
 
 	mu     sync.Mutex

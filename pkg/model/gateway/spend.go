@@ -12,16 +12,16 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 )
 
-// freeMeter counts nothing and refuses nothing.
-type freeMeter struct{}
+// nopMeter counts nothing and refuses nothing.
+type nopMeter struct{}
 
-func (freeMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, bool) dreamcore.Nano, error) {
+func (nopMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, bool) dreamcore.Nano, error) {
 	return func(dreamcore.Spent, bool) dreamcore.Nano { return 0 }, nil
 }
 
 // spending is what one exchange uses, told to the books and the grant.
 type spending struct {
-	settle    func(dreamcore.Spent, bool) dreamcore.Nano // nil until reserved
+	report    func(dreamcore.Spent, bool) dreamcore.Nano // nil until reserved
 	input     int64                                      // the most tokens that the prompt may have
 	hour      bool                                       // a part of it may be cached for an hour
 	spent     dreamcore.Spent
@@ -47,9 +47,9 @@ func (x *exchange) reserve(call *Call, p peek) *apiError {
 		p.output = cmp.Or(p.output, maxOutput)
 	}
 	x.use.output, x.use.whole = p.output, !p.stream
-	settle, err := x.grant.meter.Reserve(p.model, x.use.input, p.output)
+	report, err := x.grant.meter.Reserve(p.model, x.use.input, p.output)
 	if err == nil {
-		x.use.settle = settle
+		x.use.report = report
 		return nil
 	}
 	over, ok := errors.AsType[*dreamcore.OverBudget](err)
@@ -77,15 +77,15 @@ func (x *exchange) used(t tokens, estimated bool) {
 	x.use.spent.Tokens, x.use.spent.Terms = t.spent(x.use.hour), t.terms()
 	x.use.spent.Terms.Regional = x.use.spent.Terms.Regional || regional
 	x.use.spent.Estimated = x.use.spent.Estimated || estimated
-	x.tell(false)
+	x.report(false)
 }
 
 // tell brings the books and the grant up to date.
-func (x *exchange) tell(last bool) {
-	if x.use.settle == nil {
+func (x *exchange) report(last bool) {
+	if x.use.report == nil {
 		return
 	}
-	cost := x.use.settle(x.use.spent, last)
+	cost := x.use.report(x.use.spent, last)
 	delta := cost - x.use.cost
 	x.use.cost = cost
 	x.grant.ledger.count(func(u *Usage) { u.Cost = u.Cost.Add(delta) })
@@ -96,19 +96,19 @@ func (x *exchange) tell(last bool) {
 const outputPerSecond = 500
 
 // made is how many tokens of output the model may have made by now.
-func (x *exchange) made() int64 {
+func (x *exchange) maxOutputSoFar() int64 {
 	return min(int64(time.Since(x.use.asked).Seconds()*outputPerSecond), x.use.output)
 }
 
 // endSpending ends the reservation, at the end of the exchange in any case.
 func (x *exchange) endSpending() {
-	if x.use.settle == nil {
+	if x.use.report == nil {
 		return
 	}
 	if x.use.answering && !x.use.free && x.counts {
 		x.estimate()
 	}
-	x.tell(true)
+	x.report(true)
 	t := x.use.spent.Tokens
 	x.grant.ledger.count(func(u *Usage) { u.Tokens = u.Tokens.Plus(t) })
 }
@@ -128,7 +128,7 @@ func (x *exchange) estimate() {
 			s.Tokens.CacheWrite = x.use.input
 		}
 	}
-	if made := x.made(); !x.use.final && made > s.Tokens.Output {
+	if made := x.maxOutputSoFar(); !x.use.final && made > s.Tokens.Output {
 		s.Tokens.Output, s.Estimated = made, true
 	}
 }

@@ -15,28 +15,28 @@ import (
 // says of them all the same, as a workspace may have a region of its own, is
 // priced: see tokens.terms.
 
-// dearMessage is the refusal of a request whose price is not the usual one.
-const dearMessage = "This request asks for a service at another price (%s), which is not available here."
+// surchargeMessage is the refusal of a request whose price is not the usual one.
+const surchargeMessage = "This request asks for a service at another price (%s), which is not available here."
 
-// usualTerms are the values that a member of a request may have without a
+// standardTerms are the values that a member of a request may have without a
 // change of the price.
-var usualTerms = map[string][]string{
+var standardTerms = map[string][]string{
 	"speed":         {"standard"},
 	"service_tier":  {"auto", "standard_only"},
 	"inference_geo": {"global"},
 }
 
-// dearBetas are the beginnings of the betas that only change the price.
-var dearBetas = []string{"fast-mode-", "compact-", "server-side-fallback-", "fallback-credit-"}
+// surchargeBetas are the beginnings of the betas that only change the price.
+var surchargeBetas = []string{"fast-mode-", "compact-", "server-side-fallback-", "fallback-credit-"}
 
-// dearMember returns the member of a body, which is valid JSON, that changes its
+// surchargedMember returns the member of a body, which is valid JSON, that changes its
 // price; "" if none does.
-func dearMember(body []byte) string {
+func surchargedMember(body []byte) string {
 	for m := range Members(body) {
 		value := body[m.Value:m.End]
-		plain, isTerm := usualTerms[m.Name]
+		plain, isTerm := standardTerms[m.Name]
 		switch {
-		case isTerm && !isUsual(value, plain),
+		case isTerm && !isStandard(value, plain),
 			(m.Name == "fallbacks" || m.Name == "compaction") && !isEmpty(value):
 			return m.Name
 		case m.Name == "context_management" && summarizes(value):
@@ -46,8 +46,8 @@ func dearMember(body []byte) string {
 	return ""
 }
 
-// isUsual reports whether a value is left out, null, or one of plain.
-func isUsual(value []byte, plain []string) bool {
+// isStandard reports whether a value is left out, null, or one of plain.
+func isStandard(value []byte, plain []string) bool {
 	if s := string(value); s == "" || s == "null" {
 		return true
 	}
@@ -80,7 +80,7 @@ func summarizes(management []byte) bool {
 
 // clears reports whether every type that an edit names is one that clears.
 func clears(edit []byte) bool {
-	said := false
+	typed := false
 	for m := range Members(edit) {
 		if m.Name != "type" {
 			continue
@@ -89,19 +89,19 @@ func clears(edit []byte) bool {
 		if m.End-m.Value > 256 || json.Unmarshal(edit[m.Value:m.End], &kind) != nil || !strings.HasPrefix(kind, "clear_") {
 			return false
 		}
-		said = true
+		typed = true
 	}
-	return said
+	return typed
 }
 
-// usualBetas removes the betas that only change the price.
-func usualBetas(h http.Header) {
+// dropSurchargeBetas removes the betas that only change the price.
+func dropSurchargeBetas(h http.Header) {
 	var kept []string
 	for _, line := range h.Values("Anthropic-Beta") {
 		flags := strings.Split(line, ",")
 		left := slices.DeleteFunc(flags, func(flag string) bool {
 			flag = strings.ToLower(strings.TrimSpace(flag))
-			return slices.ContainsFunc(dearBetas, func(b string) bool { return strings.HasPrefix(flag, b) })
+			return slices.ContainsFunc(surchargeBetas, func(b string) bool { return strings.HasPrefix(flag, b) })
 		})
 		if len(left) > 0 {
 			kept = append(kept, strings.Join(left, ","))
@@ -143,7 +143,7 @@ type attached struct {
 }
 
 // see counts a source of content in a body.
-func (a *attached) see(source []byte) {
+func (a *attached) count(source []byte) {
 	encoded, image, other := false, false, false
 	for m := range Members(source) {
 		value := source[m.Value:min(m.End, m.Value+256)] // a longer one is no string then

@@ -50,7 +50,7 @@ func TestARequestAtAnotherPriceIsFound(t *testing.T) {
 		if !json.Valid([]byte(body)) {
 			t.Fatal(body)
 		}
-		if got := dearMember([]byte(body)); got != want {
+		if got := surchargedMember([]byte(body)); got != want {
 			t.Errorf("%s: %q, want %q", body, got, want)
 		}
 	}
@@ -94,7 +94,7 @@ func TestTheMostThatAPromptMayHave(t *testing.T) {
 		source(`{"type":"text","media_type":"text/plain","data":"AA"}`):                                {},
 		source(`{"type":"content","content":[{"source":{"type":"base64","media_type":"image/gif"}}]}`): {images: 1},
 	} {
-		far, got := look([]byte(body))
+		far, got := inspect([]byte(body))
 		if far || got != want {
 			t.Errorf("%s: %+v, far %v", body, got, far)
 		}
@@ -119,14 +119,14 @@ func FuzzTerms(f *testing.F) {
 		if p, err := peekBody(body); err != nil || p.output < 0 {
 			return
 		}
-		name := dearMember(body)
+		name := surchargedMember(body)
 		var v map[string]any
 		if json.Unmarshal(body, &v) == nil && name == "" {
 			if s, _ := v["speed"].(string); s == "fast" || v["compaction"] == true {
 				t.Errorf("%s passes", body)
 			}
 		}
-		_, a := look(body)
+		_, a := inspect(body)
 		if n := promptBound(body, a); n < int64(len(body)/inputBytesPerToken) {
 			t.Errorf("%s: %d tokens", body, n)
 		}

@@ -21,10 +21,10 @@ type Answer struct {
 	*http.Response
 	Upstream string // its name
 	Model    string // the name under which it was asked for the model; "" where the call named none
-	// Mend is what ends a refusal of the upstream's credential: a command for
+	// Repair is what ends a refusal of the upstream's credential: a command for
 	// the operator. "" is that of the vendor's key.
-	Mend string
-	Own  bool // it was made here, without asking the upstream
+	Repair string
+	Own    bool // it was made here, without asking the upstream
 	// Regional reports that the model was asked at an endpoint of one region,
 	// which costs more than the global one.
 	Regional bool

@@ -48,7 +48,7 @@ func (r *Refusal) Error() string { return r.Message }
 
 // ErrorBody makes resp an error in the API's form; kind "" is that of status.
 func ErrorBody(resp *http.Response, status int, kind, message string) {
-	body := (&apiError{status: status, kind: kind, message: bounded(message, maxErrorMessage)}).body()
+	body := (&apiError{status: status, kind: kind, message: truncate(message, maxErrorMessage)}).body()
 	if resp.Header == nil {
 		resp.Header = http.Header{}
 	}
@@ -59,7 +59,7 @@ func ErrorBody(resp *http.Response, status int, kind, message string) {
 
 // ErrorEvent is an error in the API's form as the last event of a stream.
 func ErrorEvent(status int, message string) []byte {
-	return (&apiError{status: status, message: bounded(message, maxErrorMessage)}).event()
+	return (&apiError{status: status, message: truncate(message, maxErrorMessage)}).event()
 }
 
 // APIConfig says where the model API is and with which key it is used.
@@ -80,16 +80,16 @@ type APIConfig struct {
 	// Dialect of an upstream that does not speak the Messages API; it brings
 	// its own credential, Key is not used then.
 	Dialect Dialect
-	// Mend is the command that replaces a credential that is refused.
-	Mend string
+	// Repair is the command that replaces a credential that is refused.
+	Repair string
 	// Proxy chooses the outgoing proxy as http.Transport.Proxy does; nil: none.
 	Proxy func(*http.Request) (*url.URL, error)
 	// TLS is cloned; nil trusts the machine's certificates.
 	TLS *tls.Config
 }
 
-// defaultMend replaces the vendor's key.
-const defaultMend = "dreamcore setup --rotate anthropic-api-key"
+// defaultRepair replaces the vendor's key.
+const defaultRepair = "dreamcore setup --rotate anthropic-api-key"
 
 // maxErrorBody bounds what is read of an answer that reports an error.
 const maxErrorBody = 64 << 10
@@ -99,7 +99,7 @@ const maxErrorBody = 64 << 10
 type APIUpstream struct {
 	name      string
 	base      string
-	mend      string
+	repair    string
 	dialect   Dialect
 	transport *http.Transport
 }
@@ -127,7 +127,7 @@ func NewAPIUpstream(cfg APIConfig) (*APIUpstream, error) {
 	}
 	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
-	return &APIUpstream{name: cmp.Or(cfg.Name, "anthropic"), base: base, mend: cmp.Or(cfg.Mend, defaultMend), dialect: dialect, transport: &http.Transport{
+	return &APIUpstream{name: cmp.Or(cfg.Name, "anthropic"), base: base, repair: cmp.Or(cfg.Repair, defaultRepair), dialect: dialect, transport: &http.Transport{
 		Proxy:                  cfg.Proxy,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        tlsConfig,
@@ -150,7 +150,7 @@ func (u *APIUpstream) Close() error {
 // Send implements Upstream. The Body of an error answer (status 400 and up) is
 // at most 64 KiB. No Body holds the key, whatever the API wrote.
 func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
-	answer := &Answer{Upstream: u.name, Model: call.Model, Mend: u.mend}
+	answer := &Answer{Upstream: u.name, Model: call.Model, Repair: u.repair}
 	if d, ok := u.dialect.(RegionalDialect); ok {
 		answer.Regional = d.Regional(call)
 	}
@@ -161,7 +161,7 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 		return answer, nil
 	}
 	if errors.Is(err, ErrNoCredential) {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "upstream " + u.name, Hint: u.mend, Err: err}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "upstream " + u.name, Hint: u.repair, Err: err}
 	}
 	if err != nil {
 		return nil, err
@@ -269,7 +269,7 @@ func CheckCredential(key string) (string, error) {
 
 func redactAll(s string, keys []string) string {
 	for _, key := range keys {
-		for _, w := range writings(key) {
+		for _, w := range encodings(key) {
 			s = redact(s, w)
 		}
 	}

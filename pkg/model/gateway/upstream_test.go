@@ -113,7 +113,7 @@ func TestARefusedCredentialNamesTheCommandOfItsUpstream(t *testing.T) {
 		"refused": func() (string, error) { return testKey, nil },
 		"missing": func() (string, error) { return "", os.ErrNotExist },
 	} {
-		api, err := NewAPIUpstream(APIConfig{Name: "mine", BaseURL: server.URL, Key: key, Bearer: true, Mend: "dreamcore secret create mine KEY=-"})
+		api, err := NewAPIUpstream(APIConfig{Name: "mine", BaseURL: server.URL, Key: key, Bearer: true, Repair: "dreamcore secret create mine KEY=-"})
 		if err != nil {
 			t.Fatal(err)
 		}

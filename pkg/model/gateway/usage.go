@@ -26,7 +26,7 @@ type Meter interface {
 	// *dreamcore.OverBudget; another error says that the books cannot be kept.
 	// settle is told the whole of what was used, each time it has grown, and
 	// with last once at the end; it returns what that costs.
-	Reserve(model string, input, output int64) (settle func(s dreamcore.Spent, last bool) dreamcore.Nano, err error)
+	Reserve(model string, input, output int64) (report func(s dreamcore.Spent, last bool) dreamcore.Nano, err error)
 }
 
 // tokens is the usage member of a message. The numbers come from outside.
@@ -198,14 +198,14 @@ func countsOf(u map[string]json.RawMessage) (t tokens) {
 	t.Output = max(t.Output, numberOf(members(u["output_tokens_details"])["thinking_tokens"]))
 	tools := members(u["server_tool_use"])
 	t.Searches, t.Executions = numberOf(tools["web_search_requests"]), numberOf(tools["code_execution_requests"])
-	t.Fast = isUnusual(u["speed"], "standard")
-	t.Regional = isUnusual(u["inference_geo"], "global", "not_available")
+	t.Fast = isSurcharged(u["speed"], "standard")
+	t.Regional = isSurcharged(u["inference_geo"], "global", "not_available")
 	return t
 }
 
-// isUnusual reports whether a member says anything but what is usual.
-func isUnusual(raw json.RawMessage, usual ...string) bool {
-	return !isUsual(raw, append(usual, ""))
+// isSurcharged reports whether a member says anything but what is usual.
+func isSurcharged(raw json.RawMessage, usual ...string) bool {
+	return !isStandard(raw, append(usual, ""))
 }
 
 // metricsOf reads what Bedrock adds to the end of a stream.
