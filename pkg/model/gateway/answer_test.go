@@ -154,7 +154,7 @@ func TestErrorsOfTheAPI(t *testing.T) {
 			if alarm := strings.Contains(r.log.String(), "level=ERROR"); alarm != (tc.failure == dreamcore.FailAuth) {
 				t.Errorf("alarm %v in the log:\n%s", alarm, r.log)
 			}
-			if (tc.status == 401 || tc.status == 403) && !strings.Contains(r.log.String(), "dreamcore setup --rotate anthropic-api-key") {
+			if (tc.status == 401 || tc.status == 403) && !strings.Contains(r.log.String(), "replace its key") {
 				t.Errorf("the log names no fix:\n%s", r.log)
 			}
 		})
@@ -206,7 +206,7 @@ func TestAMissingKeyIsAnAlarm(t *testing.T) {
 		r := newRig(t, goodStream, func(c *Config) { c.Upstream = u })
 		wantRefusal(t, r.post(testBody), 401, "authentication_error")
 		wantFailure(t, r, dreamcore.FailAuth)
-		if !strings.Contains(r.log.String(), "dreamcore setup --rotate anthropic-api-key") {
+		if !strings.Contains(r.log.String(), "replace its key") {
 			t.Errorf("%s: the log names no fix:\n%s", name, r.log)
 		}
 	}

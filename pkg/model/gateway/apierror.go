@@ -6,16 +6,16 @@ import (
 	"strconv"
 )
 
-// apiError is an answer in the API's error form that the gateway makes itself.
+// apiError is an error answer of the gateway itself, in the API's error form.
 type apiError struct {
 	status  int
 	message string
-	kind    string // the API's error type; "" takes the one of the status
+	kind    string // the API's error type; if "", the status determines it
 	retry   retry
-	after   string // value of retry-after, "" for none
+	after   string // value of the Retry-After header; "" if unset
 }
 
-// retry is what the x-should-retry header says.
+// retry is the value of the x-should-retry header.
 type retry int
 
 const (
@@ -24,12 +24,12 @@ const (
 	retryYes
 )
 
-// never returns an apiError that is not worth another try.
+// never returns an apiError that must not be retried.
 func never(status int, message string) *apiError {
 	return &apiError{status: status, message: message, retry: retryNo}
 }
 
-const statusOverloaded = 529 // of the API, not registered
+const statusOverloaded = 529 // used by the API, not registered
 
 // kindOf returns the API's error type for a status.
 func kindOf(status int) string {
@@ -82,7 +82,8 @@ func (e *apiError) event() []byte {
 	return append(append([]byte("event: error\ndata: "), e.body()...), "\n\n"...)
 }
 
-// write sends e as a whole answer. A client that is gone is not an error.
+// write sends e as a complete answer. It is not an error if the client has
+// disconnected.
 func (e *apiError) write(w http.ResponseWriter) {
 	b, h := e.body(), w.Header()
 	h.Set("Content-Type", "application/json")

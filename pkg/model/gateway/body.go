@@ -7,28 +7,29 @@ import (
 	"strconv"
 )
 
-// peek is what the gateway must know of a request body.
+// peek holds the members of a request body that the gateway needs.
 type peek struct {
-	model  string // "" where there is none
+	model  string // "" if missing
 	stream bool
-	output int64 // max_tokens: how long the answer may become; 0 where it is not said
+	output int64 // max_tokens, the limit of the answer; 0 if missing
 }
 
 var (
 	errNotObject = errors.New("the body must be one JSON object")
-	errDuplicate = errors.New("the body has a member twice: model, stream, max_tokens")
+	errDuplicate = errors.New("the body has a duplicate member: model, stream or max_tokens")
 	errModelType = errors.New("model must be a string")
 	errModelLong = errors.New("the name of the model is too long")
 )
 
-// maxModel bounds the name of a model, which books and logs keep: the longest
-// is an ARN of Bedrock.
+// maxModel bounds the name of a model, which the ledger and logs store: the
+// longest is an ARN of Bedrock.
 const maxModel = 2048
 
-// peekBody reads the members model, stream and max_tokens of a JSON object. The body goes
-// out unchanged, so it must not mean one thing here and another to the API:
-// names are compared exactly (encoding/json folds case) and may not come twice
-// (parsers differ in which one counts). It copies nothing, since bodies are large.
+// peekBody reads the members model, stream and max_tokens of a JSON object. The
+// body is sent unchanged, so the gateway and the API must interpret it alike:
+// names are compared exactly (encoding/json folds case) and must not be repeated
+// (parsers differ in which one counts). It copies nothing, since bodies are
+// large.
 func peekBody(body []byte) (p peek, err error) {
 	if s := (scanner{b: body}); !json.Valid(body) || s.first() != '{' {
 		return p, errNotObject
@@ -58,7 +59,7 @@ func peekBody(body []byte) (p peek, err error) {
 			hasOutput = true
 			if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 				p.output = min(max(n, 0), maxTokens)
-			} // what is no number the API refuses itself
+			} // the API itself rejects a value that is not a number
 		}
 	}
 	return p, nil
@@ -77,15 +78,15 @@ func modelName(value []byte) (name string, err error) {
 	return name, nil
 }
 
-// Member is a member of a JSON object and its place there.
+// Member is a member of a JSON object and its position there.
 type Member struct {
-	Name              string // "" for one that is longer than any name of interest
-	Start, Value, End int    // where its name begins, its value, and what follows
+	Name              string // "" if it is longer than any name of interest
+	Start, Value, End int    // offsets of the name, of the value, and behind it
 }
 
-// Members steps through the members of the object that body is, without
-// copying. The body must be valid JSON, as that of a Call is; one that is no
-// object has no members.
+// Members iterates over the members of the JSON object in body, without
+// copying. The body must be valid JSON, like the body of a Call; any other value
+// than an object has no members.
 func Members(body []byte) iter.Seq[Member] {
 	return func(yield func(Member) bool) {
 		s := scanner{b: body}
@@ -94,13 +95,13 @@ func Members(body []byte) iter.Seq[Member] {
 		}
 		s.i++
 		for {
-			// Valid JSON: what is not the end of the object is a member.
+			// The JSON is valid: anything but the end of the object is a member.
 			if s.space(); s.b[s.i] == '}' {
 				return
 			}
 			m := Member{Start: s.i}
 			m.Name = memberName(s.value())
-			s.space() // the colon counts as space
+			s.space() // also skips the colon
 			m.Value = s.i
 			s.value()
 			if m.End = s.i; !yield(m) {
@@ -110,8 +111,8 @@ func Members(body []byte) iter.Seq[Member] {
 	}
 }
 
-// Elements steps through the elements of a list in valid JSON and the places
-// where they begin. What is no list has none.
+// Elements iterates over the elements of a list in valid JSON, with their
+// offsets. Any other value than a list has no elements.
 func Elements(list []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		s := scanner{b: list}
@@ -130,8 +131,8 @@ func Elements(list []byte) iter.Seq2[int, []byte] {
 	}
 }
 
-// memberName decodes a quoted name, or returns "" for one that is longer than
-// any name of interest, even if that were written in escapes only.
+// memberName decodes a quoted name. It returns "" if the name is longer than any
+// name of interest could be, even if written in escapes only.
 func memberName(quoted []byte) string {
 	var name string
 	if len(quoted) > len(`"anthropic_version"`)*len(`\u0000`) || json.Unmarshal(quoted, &name) != nil {
@@ -140,19 +141,19 @@ func memberName(quoted []byte) string {
 	return name
 }
 
-// scanner steps through JSON that json.Valid has seen.
+// scanner steps through JSON that json.Valid has accepted.
 type scanner struct {
 	b []byte
 	i int
 }
 
-// first steps to the first value and returns how it begins.
+// first skips to the next value and returns its first byte.
 func (s *scanner) first() byte {
 	s.space()
 	return s.b[s.i]
 }
 
-// space skips what may stand between two values.
+// space skips white space and separators.
 func (s *scanner) space() {
 	for {
 		switch s.b[s.i] {

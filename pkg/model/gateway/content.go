@@ -15,15 +15,15 @@ const (
 	jsonType   = "application/json"
 )
 
-// content is what a good answer is. Its bytes decide, since the CLI does not
-// look at the Content-Type either, and proxies send odd ones.
+// content is the format of an answer with status 200. It is detected from the
+// bytes: the CLI ignores the Content-Type too, and proxies send wrong ones.
 type content int
 
 const (
-	contentUnknown content = iota // no byte has told yet
+	contentUnknown content = iota // not enough bytes so far
 	contentEvents
 	contentJSON
-	contentPage // HTML or XML: a login, a block page
+	contentPage // HTML or XML: a login page, a block page
 	contentOther
 )
 
@@ -31,7 +31,7 @@ func (c content) String() string {
 	return [...]string{"an empty answer", "events", "JSON", "a page of HTML", "neither events nor a JSON object"}[c]
 }
 
-// contentOf looks at the beginning of a body.
+// contentOf detects the format from the first bytes of a body.
 func contentOf(b []byte) content {
 	if bytes.HasPrefix([]byte(byteOrderMark), b) {
 		return contentUnknown
@@ -65,9 +65,9 @@ type intake struct {
 	body  io.Reader
 	idle  *time.Timer
 	buf   []byte
-	until time.Time // the end of waiting, zero for none
+	until time.Time // deadline of the whole answer; zero if unset
 
-	first []byte // read by open and not yet taken
+	first []byte // read by open and not yet returned by next
 	err   error  // how the body ended
 }
 
@@ -76,9 +76,9 @@ func (x *exchange) intake(body io.Reader) *intake {
 	return &intake{x: x, body: body, idle: idle, buf: make([]byte, relayStep)}
 }
 
-// next returns the next piece, which is good until the next call, or how the
-// body ended: io.EOF, errStalled or what went wrong. The idle limit runs only
-// while the upstream is waited for, not while the sandbox reads.
+// next returns the next piece, which is valid until the next call, or the error
+// that ended the body: io.EOF, errStalled or a read error. The idle limit applies
+// only while waiting for the upstream, not while the sandbox reads.
 func (in *intake) next() ([]byte, error) {
 	if p := in.first; len(p) > 0 {
 		in.first = nil
@@ -110,8 +110,8 @@ func (in *intake) next() ([]byte, error) {
 	}
 }
 
-// open reads until it is known what the answer is: of events the first one, of
-// JSON all that an error may have. The pieces come again from next.
+// open reads until the format of the answer is known: the first event of a
+// stream, or as much JSON as an error may have. next returns these pieces again.
 func (in *intake) open(declared string) (kind content, first *meter) {
 	first = &meter{}
 	var held []byte
@@ -120,7 +120,7 @@ func (in *intake) open(declared string) (kind content, first *meter) {
 		held = append(held, p...)
 		if kind == contentUnknown {
 			if kind = contentOf(held); kind == contentOther && declared == eventsType {
-				kind = contentEvents // fields that have no meaning are allowed there
+				kind = contentEvents // a stream may contain unknown fields
 			}
 			p = held
 		}
@@ -137,16 +137,17 @@ func (in *intake) open(declared string) (kind content, first *meter) {
 	}
 }
 
-// headerHold is how long the header of a stream waits for its first event. One
-// that is an error can then still be answered with its status.
-const headerHold = time.Second
+// headerDelay is how long the header of a stream is delayed for its first event:
+// if that is an error, the answer can still have the error's status.
+const headerDelay = time.Second
 
-// hold sends the header of a stream that stays silent: the CLI has a limit for
-// it. The caller calls stop before it writes anything.
-func (x *exchange) hold(h http.Header) (stop func()) {
+// delayHeader sends the header of a stream that stays silent for headerDelay:
+// the CLI limits its wait for the header. The caller must call stop before it
+// writes anything.
+func (x *exchange) delayHeader(h http.Header) (stop func()) {
 	var mu sync.Mutex
 	stopped := false
-	timer := time.AfterFunc(headerHold, func() {
+	timer := time.AfterFunc(headerDelay, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if stopped || !x.ready() {
@@ -163,7 +164,7 @@ func (x *exchange) hold(h http.Header) (stop func()) {
 	}
 }
 
-// begin sends the header of a good answer, once.
+// begin sends the header of a successful answer, once.
 func (x *exchange) begin(h http.Header, media string) {
 	if x.begun {
 		return

@@ -11,15 +11,15 @@ import (
 	"strings"
 )
 
-// maxCodings bounds the encodings of an answer, one inside the other. Proxies
-// put on one; two happen by mistake.
+// maxCodings bounds the nested encodings of an answer. Proxies apply one; two
+// occur by mistake.
 const maxCodings = 4
 
-// decode takes off the encodings of an answer that it knows (gzip, deflate),
-// which some proxies put on in spite of Accept-Encoding: identity. Others stay,
-// and relay refuses them. What comes out is bounded by who reads it, as
-// everything of an answer is. More than maxCodings stay too: each takes memory,
-// and a header has room for thousands of them.
+// decode removes the encodings of an answer that it supports (gzip, deflate),
+// which some proxies apply despite Accept-Encoding: identity. Others remain, and
+// the exchange rejects them. The reader must bound the decoded body, like every
+// answer. More than maxCodings are left alone: each takes memory, and a header
+// has room for thousands of them.
 func decode(resp *http.Response) {
 	codings := strings.Split(strings.Join(resp.Header.Values("Content-Encoding"), ","), ",")
 	if len(codings) > maxCodings {
@@ -48,8 +48,8 @@ func decode(resp *http.Response) {
 	}
 }
 
-// decoder unpacks a body as it comes. It reads nothing before its first Read:
-// the header of the answer does not wait for the body.
+// decoder decompresses a body as it arrives. It reads nothing before its first
+// Read, so the header of the answer does not wait for the body.
 type decoder struct {
 	source io.ReadCloser
 	open   func(*bufio.Reader) (io.Reader, error)
@@ -68,7 +68,7 @@ func (d *decoder) Read(p []byte) (int, error) {
 			}
 		}
 		n, err := d.plain.Read(p)
-		if err == io.EOF { // of this part: gzip may have several
+		if err == io.EOF { // the end of this part: gzip may have several
 			d.plain, err = nil, nil
 		}
 		d.err = err
@@ -79,14 +79,14 @@ func (d *decoder) Read(p []byte) (int, error) {
 	return 0, d.err
 }
 
-// next opens the body, or what follows the end of a part.
+// next opens the first part of the body, or the next one.
 func (d *decoder) next() (err error) {
 	first := d.packed == nil
 	if first {
 		d.packed = bufio.NewReader(d.source)
 	}
 	if _, err := d.packed.Peek(1); err != nil {
-		return err // io.EOF: the end, also of an empty body
+		return err // io.EOF at the end, also for an empty body
 	}
 	if d.plain, err = d.open(d.packed); err == nil {
 		return nil
@@ -100,19 +100,19 @@ func (d *decoder) next() (err error) {
 	return err
 }
 
-var errOnePart = errors.New("this encoding has one part")
+var errOnePart = errors.New("this encoding has only one part")
 
 func openGzip(r *bufio.Reader) (io.Reader, error) {
 	z, err := gzip.NewReader(r)
 	if err != nil {
 		return nil, err
 	}
-	z.Multistream(false) // what is ready must not wait for what follows
+	z.Multistream(false) // decoded data must not wait for the next part
 	return z, nil
 }
 
-// openDeflate takes both readings of "deflate": with the header of zlib, as the
-// standard says, and without.
+// openDeflate accepts both interpretations of "deflate": with the zlib header,
+// as the standard requires, and without it.
 func openDeflate(r *bufio.Reader) (io.Reader, error) {
 	head, err := r.Peek(2)
 	if err != nil {

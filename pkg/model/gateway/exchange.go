@@ -13,7 +13,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 )
 
-// Causes that end a request to the upstream.
+// Causes that cancel a request to the upstream.
 var (
 	errNoHeader = errors.New("no answer within the limit")
 	errStalled  = errors.New("the answer stopped")
@@ -25,29 +25,31 @@ type exchange struct {
 	grant  *Grant
 	w      http.ResponseWriter
 	rc     *http.ResponseController
-	client context.Context // of the request: ends when the client goes
+	client context.Context // of the request: ends when the client disconnects
 
-	ctx    context.Context // of the call: ends with client, grant or a limit
+	ctx    context.Context // of the call: ends with the client, the grant or a limit
 	cancel context.CancelCauseFunc
 	counts bool // a complete answer proves that the model works
 
-	begun    bool // the header of a good answer is out
+	begun    bool // the header of a successful answer has been sent
 	model    string
 	use      spending
 	received int64 // bytes of the answer
 	entry    audit.Entry
 }
 
-// The call is a pointer all the way on purpose: with a value whose address is
-// taken in this frame, an abort below it made the runtime of Go 1.26 and 1.27
-// take the dead value for a live one and end the program ("found pointer to
+// serve checks the request, sends it and relays the answer.
+//
+// The call is passed as a pointer everywhere on purpose: with a value whose
+// address is taken in this frame, an abort below it made the runtime of Go 1.26
+// and 1.27 treat the dead value as live and end the program ("found pointer to
 // free object"; seen under the race detector with GOGC=5).
 func (x *exchange) serve(r *http.Request, call *Call) {
 	x.ctx, x.cancel = context.WithCancelCause(x.client)
 	defer x.cancel(nil)
-	// A context does not end a read or write on the sandbox's connection; a
-	// deadline in the past does. It comes after any deadline that is set
-	// before grant.ctx is looked at: see put.
+	// A context does not interrupt a read or write on the sandbox's connection;
+	// a deadline in the past does. Code that sets another deadline checks
+	// grant.ctx after it, so that this one cannot be lost: see ready.
 	defer context.AfterFunc(x.grant.ctx, func() {
 		x.cancel(context.Cause(x.grant.ctx))
 		past := time.Unix(1, 0)
@@ -55,15 +57,16 @@ func (x *exchange) serve(r *http.Request, call *Call) {
 		_ = x.rc.SetWriteDeadline(past)
 	})()
 
-	// Also after an abort: the books first, the audit log tells what they say.
+	// These run after an abort too: the ledger first, since the audit log records
+	// its numbers.
 	defer func() { x.record(call, x.received) }()
 	defer x.endSpending()
 	p, free, refusal := x.readBody(r, call)
 	defer free()
 	if refusal == nil {
-		// The body is in: from here on the server watches the connection,
-		// without a limit, to see the client go. After a refusal the limit
-		// stays, since the server reads the rest of the body.
+		// The body is complete: from here on the server watches the connection
+		// without a limit, to notice a disconnect. After a refusal the limit
+		// remains, since the server reads the remaining body.
 		_ = x.rc.SetReadDeadline(time.Time{})
 		x.counts = call.Path == messagesPath
 		if refusal = x.grant.ledger.blocked(); refusal == nil {
@@ -87,7 +90,7 @@ func (x *exchange) serve(r *http.Request, call *Call) {
 	x.send(call, limit)
 }
 
-// send sends the call and passes the answer back.
+// send sends the call and relays the answer.
 func (x *exchange) send(call *Call, limit time.Duration) {
 	begun := time.Now()
 	x.grant.ledger.count(func(u *Usage) { u.Requests++; u.BytesSent += int64(len(call.Body)) })
@@ -115,10 +118,10 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	case resp.StatusCode >= 400 && resp.StatusCode < 600:
 		x.upstreamRefused(answer)
 	case resp.StatusCode != http.StatusOK:
-		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
+		x.failed(dreamcore.FailNetwork, 502, "The model API sent an unexpected answer.",
 			"reason", "unexpected status", "status", resp.StatusCode)
 	case resp.Header.Get("Content-Encoding") != "":
-		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
+		x.failed(dreamcore.FailNetwork, 502, "The model API sent an unexpected answer.",
 			"reason", "unexpected encoding", "content_encoding", truncate(resp.Header.Get("Content-Encoding"), 128))
 	default:
 		x.use.answering = true
@@ -126,16 +129,16 @@ func (x *exchange) send(call *Call, limit time.Duration) {
 	}
 }
 
-// sendFailed answers a call that got no answer.
+// sendFailed answers a call for which there is no answer of the upstream.
 func (x *exchange) sendFailed(err error) {
 	switch {
 	case x.gone():
-		x.use.answering = true // the model may have begun
+		x.use.answering = true // the model may have started
 		x.abort()
 	case errors.Is(err, ErrNoCredential):
-		x.alarm("the model API cannot be used without its key: "+repair(dreamcore.HintOf(err)), "err", err)
+		x.alarm("the model API cannot be used without its key: "+cmp.Or(dreamcore.HintOf(err), defaultRepair), "err", err)
 	case errors.Is(context.Cause(x.ctx), errNoHeader):
-		if x.use.whole { // a stream that has not begun has cost nothing
+		if x.use.whole { // a stream that has not started has cost nothing
 			x.use.answering = true
 		}
 		x.failed(dreamcore.FailAPITimeout, 504, "The model API took too long to answer.", "reason", errNoHeader)
@@ -144,7 +147,7 @@ func (x *exchange) sendFailed(err error) {
 	}
 }
 
-// failed records and logs a failure and answers with the status.
+// failed records and logs a failure of the model and answers with the status.
 func (x *exchange) failed(code dreamcore.FailureCode, status int, message string, attrs ...any) {
 	e := &apiError{status: status, message: message, retry: x.grant.ledger.fail(code)}
 	x.failedWith(status, message)
@@ -152,13 +155,8 @@ func (x *exchange) failed(code dreamcore.FailureCode, status int, message string
 	x.answer(e)
 }
 
-// repair says how the operator ends the refusal of a credential.
-func repair(command string) string {
-	return "run `" + cmp.Or(command, defaultRepair) + "`"
-}
-
-// alarm records a failure that only the operator can end. The sandbox, and so
-// the player, learns no cause.
+// alarm records a failure that only the operator can fix. The sandbox, and so
+// the player, does not see the cause.
 func (x *exchange) alarm(message string, attrs ...any) {
 	x.alarmed(&fault{alarm: message}, attrs...)
 }
@@ -168,7 +166,7 @@ func (x *exchange) alarmed(f *fault, attrs ...any) {
 	x.failedWith(x.entry.Status, f.alarm)
 	x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), f.alarm, append(f.attrs, attrs...)...)
 	if f.noModel {
-		// Not as for a key that is refused: the CLI can go on with another model.
+		// Unlike with a rejected key, the CLI can continue with another model.
 		x.answer(never(404, "This model is not available."))
 		return
 	}
@@ -178,7 +176,7 @@ func (x *exchange) alarmed(f *fault, attrs ...any) {
 // upstreamRefused answers with the error that the API reports.
 func (x *exchange) upstreamRefused(answer *Answer) {
 	timer := time.AfterFunc(x.gw.cfg.IdleLimit, func() { x.cancel(errStalled) })
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxErrorBody)) // the status says enough
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxErrorBody)) // on an error the status is enough
 	timer.Stop()
 	if x.gone() {
 		x.abort()
@@ -186,9 +184,9 @@ func (x *exchange) upstreamRefused(answer *Answer) {
 	x.answerAPIError(answer, answer.StatusCode, parseUpstreamError(text))
 }
 
-// blame answers with an error of the API, by whose fault it is. Its text goes
-// to the sandbox only where it is about the request; elsewhere it may name the
-// operator's account.
+// answerAPIError answers with an error of the API, depending on its cause. The
+// sandbox sees the API's text only if it is about the request: otherwise it may
+// name the operator's account.
 func (x *exchange) answerAPIError(answer *Answer, status int, reported upstreamError) {
 	attrs := []any{"upstream", answer.Upstream, "status", status, "reason", truncate(reported.message, 512), "request_id", truncate(answer.Header.Get("Request-Id"), 128)}
 	f := x.faultOf(answer, status, reported)
@@ -215,14 +213,14 @@ func (x *exchange) answerAPIError(answer *Answer, status int, reported upstreamE
 	x.answer(e)
 }
 
-// gone tells whether nobody waits for the answer any more.
+// gone reports whether the client has disconnected or the grant has ended.
 func (x *exchange) gone() bool { return x.client.Err() != nil || x.grant.ctx.Err() != nil }
 
-// abort cuts the answer and the connection.
+// abort ends the answer and closes the connection.
 func (x *exchange) abort() { panic(http.ErrAbortHandler) }
 
-// answer sends an error as the whole answer, or as the last event of a stream
-// whose header is out.
+// answer sends an error as the complete answer, or as the last event of a stream
+// whose header has been sent.
 func (x *exchange) answer(e *apiError) {
 	if !x.ready() {
 		x.abort()
@@ -236,15 +234,15 @@ func (x *exchange) answer(e *apiError) {
 	e.write(x.w)
 }
 
-// ready sets the limit for the next piece, or reports that the grant has
-// ended. In this order: whichever of the two deadlines comes last, a grant
-// that has ended does not wait for a sandbox that does not read.
+// ready sets the write deadline of the next piece and reports whether the grant
+// is still valid. The order matters: whichever of the two deadlines is set last,
+// a grant that has ended does not wait for a sandbox that does not read.
 func (x *exchange) ready() bool {
 	_ = x.rc.SetWriteDeadline(time.Now().Add(x.gw.cfg.WriteLimit))
 	return x.grant.ctx.Err() == nil
 }
 
-// put sends a piece of an answer at once.
+// put sends a piece of an answer immediately.
 func (x *exchange) put(p []byte) error {
 	if !x.ready() {
 		return context.Cause(x.grant.ctx)

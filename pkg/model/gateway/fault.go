@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"math"
@@ -14,15 +15,15 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// upstreamError is what an error of the API says, in whatever form.
+// upstreamError is the content of an error of the API, in any known form.
 type upstreamError struct {
-	kind    string // the API's error type; "" where the body is not in its form
+	kind    string // the API's error type; "" if the body does not have its form
 	message string
-	status  int  // that the body itself says, 0 for none
-	page    bool // the body is HTML: something in front of the API made it
+	status  int  // named in the body itself; 0 if none
+	page    bool // the body is HTML: it is from something in front of the API
 }
 
-// Bounds of what is passed on or logged of an error.
+// Bounds of the parts of an error that are forwarded or logged.
 const (
 	maxErrorMessage = 4 << 10
 	maxErrorKind    = 64
@@ -39,7 +40,7 @@ func isError(body []byte) bool {
 }
 
 // parseUpstreamError reads the API's form, and those of the clouds and of
-// common proxies: error may be a text, or be missing.
+// common proxies: the member error may be a string, or missing.
 func parseUpstreamError(body []byte) (e upstreamError) {
 	body = bytes.TrimSpace(body)
 	if bytes.HasPrefix(body, []byte("<")) {
@@ -48,7 +49,7 @@ func parseUpstreamError(body []byte) (e upstreamError) {
 	}
 	var list []json.RawMessage
 	if bytes.HasPrefix(body, []byte("[")) && json.Unmarshal(body, &list) == nil && len(list) > 0 {
-		body = list[0] // as Google sends them in a stream
+		body = list[0] // Google's form in a stream
 	}
 	top := members(body)
 	inner := members(top["error"])
@@ -76,8 +77,8 @@ func parseUpstreamError(body []byte) (e upstreamError) {
 	return e
 }
 
-// kinds are the statuses of types of errors: the API's, Google's, Amazon's and
-// those that proxies use. In lower case.
+// kinds maps error types to statuses: the types of the API, of Google, of Amazon
+// and of common proxies, in lower case.
 var kinds = map[string]int{
 	"invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
 	"not_found_error": 404, "request_too_large": 413, "rate_limit_error": 429, "api_error": 500, "timeout_error": 504,
@@ -95,8 +96,8 @@ var kinds = map[string]int{
 
 var busy = regexp.MustCompile(`(?i)overload|too many requests|rate.?limit|over capacity|at capacity|throttl|resource.?exhausted|temporarily unavailable`)
 
-// statusOr is the status that an error stands for which came without one, such
-// as an event of a stream.
+// statusOr returns the status of an error that came without one, such as an
+// event of a stream; status is the default.
 func (e upstreamError) statusOr(status int) int {
 	if s, ok := kinds[strings.ToLower(e.kind)]; ok && s != http.StatusInternalServerError {
 		return s
@@ -110,18 +111,19 @@ func (e upstreamError) statusOr(status int) int {
 	return status
 }
 
-// fault is whose it is that an answer failed, and what is told to whom.
+// fault is the cause of a failed answer, and what the sandbox and the operator
+// see of it.
 type fault struct {
-	code    dreamcore.FailureCode // "": the request's own
+	code    dreamcore.FailureCode // "" if the request itself is the cause
 	message string                // for the sandbox
-	tooLong bool                  // the request is longer than the model takes
-	alarm   string                // for the operator, who alone can end it: the setting and what to do
+	tooLong bool                  // the request is longer than the model accepts
+	alarm   string                // for the operator, if only the operator can fix it: the setting and what to do
 	attrs   []any
-	noModel bool // of an alarm: another model may work
+	noModel bool // with an alarm: another model may work
 }
 
-// Texts by which an error is told from others of the same status. Matched
-// against what the vendor, the clouds and common proxies say.
+// Patterns that distinguish errors with the same status. They match the texts of
+// the vendor, the clouds and common proxies.
 var (
 	saysNoCredit = regexp.MustCompile(`(?i)credit balance is too low|insufficient.(quota|credit|funds|balance)|billing|reached your specified (workspace )?(api )?usage limit|organization has been disabled|payment required`)
 	saysNoModel  = regexp.MustCompile(`(?i)^model: |\bmodel.?(identifier|id|name)s?\b.{0,200}\b(is )?(invalid|not valid|not found|unknown)` +
@@ -131,41 +133,40 @@ var (
 	saysBeta    = regexp.MustCompile(`(?i)invalid beta flag|anthropic-beta|extra inputs are not permitted|extraneous key`)
 )
 
-// noCredit reports whether the account behind the key has nothing left to spend.
+// noCredit reports whether the account of the key has no credit left.
 func noCredit(status int, reported upstreamError) bool {
 	return status == http.StatusPaymentRequired || reported.kind == "billing_error" || strings.EqualFold(reported.kind, "insufficient_quota") ||
 		(status == 400 || status == 403 || status == 429) && saysNoCredit.MatchString(reported.message)
 }
 
-// NoCredit reports whether an error answer says that the account behind the
-// key has nothing left to spend.
+// NoCredit reports whether an error answer means that the account of the key
+// has no credit left.
 func NoCredit(status int, body []byte) bool { return noCredit(status, parseUpstreamError(body)) }
 
-// faultOf judges an error of the API. answer may be nil: it came in a stream.
+// faultOf classifies an error of the API. answer is nil if it came in a stream.
 func (x *exchange) faultOf(answer *Answer, status int, reported upstreamError) *fault {
-	key := "run `" + defaultRepair + "`"
-	own := false
+	key, own := defaultRepair, false
 	if answer != nil {
-		key, own = repair(answer.Repair), answer.Own
+		key, own = cmp.Or(answer.Repair, defaultRepair), answer.Own
 	}
 	is := func(code dreamcore.FailureCode, message string) *fault { return &fault{code: code, message: message} }
 	switch {
 	case noCredit(status, reported):
-		return &fault{alarm: "the model API refuses to work for this account: see to its credit and billing, or replace its key: " + key}
+		return &fault{alarm: "the model API refuses to work for this account: check its credit and billing, or " + key}
 	case reported.page && status != 408 && status != 413 && status != 429 && status < 500:
-		return &fault{alarm: "something in front of the model API (a firewall, a proxy, a login) refuses requests with a page of HTML: check the address in the setting upstream (or base_url in upstreams) and HTTPS_PROXY"}
+		return &fault{alarm: "something in front of the model API (a firewall, a proxy, a login) rejects requests with a page of HTML: check the address in the setting upstream (or base_url in upstreams) and HTTPS_PROXY"}
 	case status == 407:
-		return &fault{alarm: "the outgoing proxy wants a login: check HTTPS_PROXY"}
+		return &fault{alarm: "the outgoing proxy requires a login: check HTTPS_PROXY"}
 	case !x.counts && (status == 404 || status == 405 || status == 501):
-		return is("", "The model API does not count tokens.") // many proxies do not, and the CLI goes on without
+		return is("", "The model API does not count tokens.") // true of many proxies; the CLI continues without it
 	case own || status == 404 || status == 400 && saysNoModel.MatchString(reported.message) || status == 403 && strings.Contains(reported.message, "access to the model"):
 		return x.noModel(status, reported, own)
 	case status == 401 || status == 403:
 		return &fault{alarm: "the model API refuses the key: " + key}
 	case status == 405:
-		return &fault{alarm: "the address of the model API does not take messages: check the setting upstream (or base_url in upstreams)"}
+		return &fault{alarm: "the address of the model API does not accept messages: check the setting upstream (or base_url in upstreams)"}
 	case status == 400 && saysBeta.MatchString(reported.message) && !strings.HasPrefix(reported.message, "messages."): // those are of the conversation
-		return &fault{alarm: "the model API does not know a beta flag or a field that the agent sends: use an upstream that speaks the agent's version of the Messages API, or kind bedrock or vertex for those clouds (setting upstreams)"}
+		return &fault{alarm: "the model API does not know a beta flag or a field that the agent sends: use an upstream that supports the agent's version of the Messages API, or kind bedrock or vertex for those clouds (setting upstreams)"}
 	case status == 429 || status == statusOverloaded || status == 503 || status >= 500 && reported.statusOr(status) == statusOverloaded:
 		return is(dreamcore.FailRateLimit, "The model API is busy.")
 	case status == 408 || status == 504 || status == 524:
@@ -181,20 +182,20 @@ func (x *exchange) faultOf(answer *Answer, status int, reported upstreamError) *
 	return f
 }
 
-// noModel is the fault of a setting that names no model of the upstream.
+// noModel returns the fault of a model name that the upstream does not have.
 func (x *exchange) noModel(status int, reported upstreamError, own bool) *fault {
 	asked, answered, up := x.model, x.use.spent.Model, x.use.spent.Upstream
 	f := &fault{noModel: true, attrs: []any{"model", truncate(asked, 128)}}
 	switch {
 	case answered != "":
 		f.attrs = append(f.attrs, "asked_as", truncate(answered, 256), "setting", "upstreams."+up+".models")
-		f.alarm = "the upstream does not have the model that its models name: correct the line for " + truncate(asked, 128) + " in the setting upstreams." + up + ".models"
+		f.alarm = "the upstream does not have the model that its models name: correct the entry for " + truncate(asked, 128) + " in the setting upstreams." + up + ".models"
 	case own || status != 404:
 		f.attrs = append(f.attrs, "setting", "model, upstreams."+up+".models")
-		f.alarm = "the upstream does not have the model that the agent asks for: set model to one that it has, or give its models a line for it (settings model and upstreams." + up + ".models)"
+		f.alarm = "the upstream does not have the model that the agent requests: set model to one that it has, or add an entry for it to its models (settings model and upstreams." + up + ".models)"
 	case saysNoModel.MatchString(reported.message) || strings.Contains(strings.ToLower(reported.message), "model"):
 		f.attrs = append(f.attrs, "setting", "model")
-		f.alarm = "the model API does not have the model that the agent asks for: set model to one that it has (setting model; for an upstream with names of its own, its models in upstreams)"
+		f.alarm = "the model API does not have the model that the agent requests: set model to one that it has (setting model; for an upstream that uses other names, its models in upstreams)"
 	default:
 		f.attrs = append(f.attrs, "setting", "upstream, model")
 		f.alarm = "the model API does not have this address or model: check the settings upstream (or base_url in upstreams) and model"
@@ -202,12 +203,12 @@ func (x *exchange) noModel(status int, reported upstreamError, own bool) *fault 
 	return f
 }
 
-// maxRetryAfter bounds how long an upstream may ask to be left alone.
+// maxRetryAfter bounds the wait that an upstream may request.
 const maxRetryAfter = time.Minute
 
-// RetryAfter is how long an answer asks to wait, in any form of the header: a
-// number of seconds or a date. It is 0 where the answer does not say, and a
-// minute at most.
+// RetryAfter returns the wait that an answer requests in its Retry-After header:
+// a number of seconds or a date. It is 0 if the header is missing, and at most a
+// minute.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	bound := func(d time.Duration) time.Duration { return min(max(d, 0), maxRetryAfter) }
 	text := strings.TrimSpace(h.Get("Retry-After"))
@@ -222,12 +223,13 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 		return 0
 	}
 	if sent, err := http.ParseTime(h.Get("Date")); err == nil {
-		now = sent // its clock may differ from ours
+		now = sent // the upstream's clock may differ from ours
 	}
 	return bound(at.Sub(now))
 }
 
-// seconds writes d as the only form of Retry-After that the CLI reads, "" for 0.
+// seconds formats d as a number of seconds, the only form of Retry-After that
+// the CLI reads. It returns "" for 0.
 func seconds(d time.Duration) string {
 	if d <= 0 {
 		return ""

@@ -15,29 +15,30 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
-// Config of a Gateway. A zero field has the default that its comment names.
+// Config configures a Gateway. A zero field has the default that its comment
+// names.
 type Config struct {
-	// Upstream answers the requests; SetUpstream replaces it. Without one
-	// every request is refused as if there were no key.
+	// Upstream answers the requests; SetUpstream replaces it. If nil, every
+	// request is refused as if there were no key.
 	Upstream Upstream
-	// Logger takes what an operator must know; nil discards it.
+	// Logger receives messages for the operator; nil discards them.
 	Logger *slog.Logger
-	// Audit takes every request; nil: none is written down.
+	// Audit records every request; optional.
 	Audit *audit.Log
 	// Models are the models a job may use, by exact name; empty allows all.
 	Models []string
-	// ServerTools lets requests ask the API to reach other machines: tools
-	// that it runs itself (web search and the like), MCP servers, documents
-	// and images by their address.
+	// ServerTools allows requests in which the API accesses other machines:
+	// tools that it runs itself (such as web search), MCP servers, documents and
+	// images by URL.
 	ServerTools bool
 
 	// IdleLimit is the longest silence within an answer (60 s).
 	IdleLimit time.Duration
 	// StopLimit is how long an answer may stay open after its stop_reason, when
-	// all that is missing is message_stop (3 s).
+	// only message_stop is missing (3 s).
 	StopLimit time.Duration
 	// HeaderLimit is the longest wait for the first byte of a streamed answer
-	// (120 s), AnswerLimit for that of an answer in one piece (300 s).
+	// (120 s), AnswerLimit for that of an answer that is not streamed (300 s).
 	HeaderLimit time.Duration
 	AnswerLimit time.Duration
 	// BodyReadLimit is the longest time a request body may take (30 s).
@@ -46,20 +47,21 @@ type Config struct {
 	// sandbox to read it (60 s).
 	WriteLimit time.Duration
 
-	// MaxBody bounds a request body (32 MiB, the API's own limit). The bodies
-	// of one grant that are in memory at one time are bounded by twice that.
+	// MaxBody bounds a request body (32 MiB, the API's own limit). All bodies of
+	// one grant in memory are bounded by twice that.
 	MaxBody int64
-	// MaxBodies bounds the bodies of all grants that are in memory at one time,
-	// beyond the first 4 MiB of each grant (96 MiB).
+	// MaxBodies bounds the bodies of all grants in memory, beyond the first
+	// 4 MiB of each grant (96 MiB).
 	MaxBodies int64
 	// MaxResponse bounds an answer (256 MiB).
 	MaxResponse int64
-	// MaxConcurrent bounds the requests of one grant at one time (16),
-	// MaxConns the connections to one socket (64).
+	// MaxConcurrent bounds the concurrent requests of one grant (16), MaxConns
+	// the connections to one socket (64).
 	MaxConcurrent int
 	MaxConns      int
-	// RetryLimit is how many failures of one kind in a row the CLI may try
-	// again after (2); from the next one on it is told not to. Negative: none.
+	// RetryLimit is the number of consecutive failures of one kind after which
+	// the CLI may retry (2); from the next one on it is told not to. Negative
+	// allows no retry.
 	RetryLimit int
 }
 
@@ -82,7 +84,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Gateway owns the sockets. Its methods may be called at the same time.
+// Gateway owns the sockets. It is safe for concurrent use.
 type Gateway struct {
 	cfg      Config
 	upstream atomic.Pointer[Upstream]
@@ -90,7 +92,7 @@ type Gateway struct {
 	bodies   *semaphore.Weighted // bytes of Config.MaxBodies
 }
 
-// New returns a Gateway without sockets. The caller calls Close at the end.
+// New returns a Gateway without sockets. The caller must call Close.
 func New(cfg Config) *Gateway {
 	g := &Gateway{cfg: cfg.withDefaults()}
 	g.bodies = semaphore.NewWeighted(g.cfg.MaxBodies)
@@ -98,9 +100,10 @@ func New(cfg Config) *Gateway {
 	return g
 }
 
-// SetUpstream makes u answer the requests that begin from now on; a running
-// one ends at the upstream where it began. The caller closes the old upstream,
-// if it has a Close, when it likes: running requests are not disturbed.
+// SetUpstream makes u answer the requests that start from now on; a running
+// request completes at the upstream where it started. The caller may close the
+// old upstream, if it has a Close, at any time: running requests are not
+// disturbed.
 func (g *Gateway) SetUpstream(u Upstream) {
 	if u == nil {
 		u = noUpstream{}
@@ -108,8 +111,8 @@ func (g *Gateway) SetUpstream(u Upstream) {
 	g.upstream.Store(&u)
 }
 
-// Close closes every socket as Socket.Close does and refuses new ones. When
-// ctx ends first it returns ctx's error while the closing goes on; calling it
+// Close closes every socket as Socket.Close does and rejects new ones. If ctx
+// ends first, it returns ctx's error while the closing continues; calling it
 // again waits again.
 func (g *Gateway) Close(ctx context.Context) error {
 	if err := g.sockets.Close(ctx); err != nil {

@@ -14,27 +14,28 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// GrantOptions of Socket.Grant.
+// GrantOptions are the options of Socket.Grant.
 type GrantOptions struct {
 	Job     string    // for the log
-	Expires time.Time // after it the token is refused and requests are cut; zero: never
-	Models  []string  // the models of this job; empty takes the gateway's Config.Models
-	Meter   Meter     // keeps the books of the job; nil: there are none, and no limits
-	// Context is the job's. When it ends, the token is refused and requests are
-	// cut at once, however long the agent takes to end. Optional.
+	Expires time.Time // when the token becomes invalid and requests are cancelled; zero if never
+	Models  []string  // the models of this job; if empty, the gateway's Config.Models
+	Meter   Meter     // the job's ledger; if nil, there are no limits
+	// Context is the job's, optional. When it ends, the token becomes invalid
+	// and requests are cancelled immediately, however long the agent takes to
+	// exit.
 	Context context.Context
-	// For the audit log, beside Job.
+	// For the audit log, in addition to Job.
 	User, Project, Sandbox string
 }
 
-// Causes that end a grant's context.
+// Causes of the end of a grant's context.
 var (
 	errRevoked = errors.New("the token was revoked")
 	errExpired = errors.New("the token has expired")
 )
 
-// Grant is the right of one job to use the model through one socket. Whoever
-// asked for it calls Revoke. Its methods may be called at the same time.
+// Grant is the right of one job to use the model through one socket. The caller
+// that created it must call Revoke. It is safe for concurrent use.
 type Grant struct {
 	socket *Socket
 	token  string
@@ -50,7 +51,7 @@ type Grant struct {
 
 	ctx    context.Context // the grant's lifetime
 	cancel context.CancelCauseFunc
-	stop   context.CancelFunc // frees the timer of the expiry and the watch on the job
+	stop   context.CancelFunc // releases the expiry timer and the watch on the job's context
 
 	mu       sync.Mutex
 	inflight int           // guarded by mu
@@ -59,8 +60,8 @@ type Grant struct {
 	idle     chan struct{} // closed when revoked and inflight is 0
 }
 
-// Grant makes a token that is good on this socket only. On a closed socket
-// the grant is born revoked.
+// Grant creates a token that is valid on this socket only. On a closed socket
+// the grant is revoked from the start.
 func (s *Socket) Grant(opts GrantOptions) *Grant {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails: it would end the program
@@ -100,23 +101,23 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 	return gr
 }
 
-// Token returns what the CLI gets as its API key: "sk-dreamcore-" and 64
-// hexadecimal digits.
+// Token returns the API key for the CLI: "sk-dreamcore-" and 64 hexadecimal
+// digits.
 func (gr *Grant) Token() string { return gr.token }
 
-// Failure returns the kind of the last failure of the model that no complete
-// answer followed, or "". It is final after Revoke.
+// Failure returns the code of the last failure of the model since the last
+// complete answer, or "". It is final after Revoke.
 func (gr *Grant) Failure() dreamcore.FailureCode { return gr.ledger.lastFailure() }
 
-// OverBudget tells whether requests were refused because what may be spent is
-// spent. It is final after Revoke.
+// OverBudget reports whether requests were refused because the budget is used
+// up. It is final after Revoke.
 func (gr *Grant) OverBudget() bool { return gr.ledger.isOver() }
 
-// Usage returns what was used so far. It is final after Revoke.
+// Usage returns the usage so far. It is final after Revoke.
 func (gr *Grant) Usage() Usage { return gr.ledger.total() }
 
-// Revoke refuses the token from now on, cuts the requests that run and waits
-// for their end. It may be called more than once.
+// Revoke invalidates the token, cancels the running requests and waits for
+// their end. It may be called more than once.
 func (gr *Grant) Revoke() {
 	gr.mu.Lock()
 	if !gr.revoked {
@@ -132,8 +133,8 @@ func (gr *Grant) Revoke() {
 	<-gr.idle
 }
 
-// begin counts a request in; the caller calls end for it. It returns the
-// refusal instead where the grant has ended or has too many requests.
+// begin registers a request, for which the caller must call end. It returns a
+// refusal instead if the grant has ended or has too many requests.
 func (gr *Grant) begin() *apiError {
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
@@ -156,11 +157,12 @@ func (gr *Grant) end() {
 	}
 }
 
-// grantAllowance is how much of the bodies of one grant is no part of what all grants
-// share: the requests of an ordinary job fit, whatever the other jobs hold.
+// grantAllowance is the number of body bytes of one grant that do not count
+// against Config.MaxBodies: the requests of an ordinary job fit, whatever the
+// other jobs use.
 const grantAllowance = 4 << 20
 
-// hold reserves n bytes of memory for a body; free gives them back.
+// reserve reserves n bytes of memory for a body; release returns them.
 func (gr *Grant) reserve(n int64) bool {
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
@@ -171,10 +173,11 @@ func (gr *Grant) reserve(n int64) bool {
 	return true
 }
 
-// shared is how much of the bytes that a grant holds is of what all share.
-func shared(held int64) int64 { return max(0, held-grantAllowance) }
+// shared returns how many of a grant's reserved bytes count against
+// Config.MaxBodies.
+func shared(reserved int64) int64 { return max(0, reserved-grantAllowance) }
 
-// maxReserved leaves room for one step of each request beside two full bodies.
+// maxReserved allows two full bodies and one step of each request.
 func (gr *Grant) maxReserved() int64 {
 	cfg := gr.socket.gw.cfg
 	return 2*cfg.MaxBody + int64(cfg.MaxConcurrent)*bodyStep
@@ -187,16 +190,16 @@ func (gr *Grant) release(n int64) {
 	gr.reserved -= n
 }
 
-// warn logs what a sandbox can bring about.
+// warn logs an event that a sandbox can cause at will.
 func (gr *Grant) warn(message string, attrs ...any) {
 	gr.log.Log(gr.ctx, gr.warnings.level(slog.LevelWarn), message, attrs...)
 }
 
-// quiet keeps a sandbox from filling the log: what it repeats is told at a
-// level that is off by default.
+// throttle keeps a sandbox from filling the log: after maxLoudLines messages the
+// level is one that is off by default.
 type throttle struct{ n atomic.Int64 }
 
-// maxLoudLines is how many lines of a kind are logged at their own level.
+// maxLoudLines is how many messages of a kind are logged at their own level.
 const maxLoudLines = 20
 
 func (q *throttle) level(l slog.Level) slog.Level {

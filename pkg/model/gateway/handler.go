@@ -30,7 +30,7 @@ func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
 	_ = rc.SetReadDeadline(time.Now().Add(s.gw.cfg.BodyReadLimit))
 	_ = rc.SetWriteDeadline(time.Now().Add(s.gw.cfg.WriteLimit))
 	if r.Method == http.MethodHead && r.RequestURI == "/" {
-		return // the CLI asks at its start whether anybody is there: 200
+		return // the CLI checks the connection at its start: 200
 	}
 	gr := s.authenticate(r.Header)
 	if gr == nil {
@@ -54,8 +54,8 @@ func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
 	x.serve(r, call)
 }
 
-// logPanic cuts the answer of a request that panicked. The value itself is not
-// logged: it could quote what passed through.
+// logPanic logs a panic of a request and aborts its answer. The value itself is
+// not logged: it could contain data of the request.
 func (s *Socket) logPanic() {
 	v := recover()
 	if v == nil {
@@ -71,8 +71,8 @@ func (s *Socket) logPanic() {
 	panic(http.ErrAbortHandler)
 }
 
-// authenticate returns the grant of this socket whose token every credential
-// of the request is, or nil.
+// authenticate returns the grant of this socket whose token matches every
+// credential of the request, or nil.
 func (s *Socket) authenticate(h http.Header) *Grant {
 	given := slices.Clone(h.Values("X-Api-Key"))
 	for _, v := range h.Values("Authorization") {
@@ -102,8 +102,8 @@ func (s *Socket) authenticate(h http.Header) *Grant {
 	return found
 }
 
-// route allows two requests. It compares what was sent, before anything has
-// cleaned, decoded or resolved it.
+// route accepts two kinds of requests. It compares the request target as it was
+// sent, before cleaning, decoding or resolving.
 func route(r *http.Request) (*Call, *apiError) {
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	switch {
@@ -122,7 +122,7 @@ func route(r *http.Request) (*Call, *apiError) {
 }
 
 // readBody reads the request's body into call, within limits of size, memory
-// and time, and checks what it asks for. The caller calls free in any case.
+// and time, and checks what it requests. The caller must call free in any case.
 func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), refusal *apiError) {
 	body := &bodyBuffer{grant: x.grant, limit: x.gw.cfg.MaxBody}
 	free = body.free
@@ -143,14 +143,14 @@ func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), r
 		return p, free, never(400, "Invalid request: "+err.Error()+".")
 	}
 	call.Model, call.Stream = p.model, p.stream
-	far, parts := inspect(call.Body)
-	if far && !x.gw.cfg.ServerTools {
+	external, parts := inspect(call.Body)
+	if external && !x.gw.cfg.ServerTools {
 		return p, free, never(403, externalMessage)
 	}
 	if name := surchargedMember(call.Body); name != "" {
 		return p, free, never(403, fmt.Sprintf(surchargeMessage, name))
 	}
-	parts.documents = parts.documents || far // what the API fetches is not known
+	parts.documents = parts.documents || external // the size of what the API fetches is unknown
 	x.use.input, x.use.hour = promptBound(call.Body, parts), asksForHour(call.Body)
 	if len(x.grant.models) > 0 && !slices.Contains(x.grant.models, p.model) {
 		return p, free, never(403, "This model is not allowed here.")
@@ -158,8 +158,8 @@ func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), r
 	return p, free, nil
 }
 
-// drain reads on for a while, within the time limit of the body: a client sees
-// an answer only when it has written its request.
+// drain discards the remaining body, within bounds of size and time: a client
+// reads the answer only after it has written its request.
 func (x *exchange) drain(r *http.Request) {
 	_, _ = io.CopyN(io.Discard, r.Body, 2*x.gw.cfg.MaxBody)
 }
@@ -169,7 +169,7 @@ var (
 	errBodyMemory = errors.New("bodies of the grant over their limit")
 )
 
-// bodyBuffer is a body in memory that counts against its grant.
+// bodyBuffer is a body in memory that counts against the limits of its grant.
 type bodyBuffer struct {
 	grant    *Grant
 	limit    int64
@@ -177,9 +177,10 @@ type bodyBuffer struct {
 	reserved int64
 }
 
-// bodyStep is how much is reserved and read at a time. What the sandbox says
-// about the length is no reason to allocate more than two of them, until it has
-// sent bodyGrow: a buffer that only doubles takes twice its body.
+// bodyStep is how much is reserved and read at a time. The Content-Length that
+// the sandbox declares is not trusted for allocating more than two steps, until
+// it has sent bodyGrow bytes; then it is, since a buffer that only doubles takes
+// twice its body.
 const (
 	bodyStep = 64 << 10
 	bodyGrow = 1 << 20
@@ -194,11 +195,11 @@ func (b *bodyBuffer) read(r *http.Request) error {
 		if !b.reserve(int64(b.buf.Len()) + bodyStep) {
 			return errBodyMemory
 		}
-		if rest := r.ContentLength - int64(b.buf.Len()); b.buf.Len() == bodyGrow && rest > 0 {
+		if remaining := r.ContentLength - int64(b.buf.Len()); b.buf.Len() == bodyGrow && remaining > 0 {
 			if !b.reserve(r.ContentLength + bytes.MinRead) {
 				return errBodyMemory
 			}
-			b.buf.Grow(int(rest) + bytes.MinRead)
+			b.buf.Grow(int(remaining) + bytes.MinRead)
 		}
 		n, err := io.CopyN(&b.buf, r.Body, bodyStep)
 		if int64(b.buf.Len()) > b.limit {
@@ -213,7 +214,7 @@ func (b *bodyBuffer) read(r *http.Request) error {
 	}
 }
 
-// reserve reserves the memory of a body of n bytes.
+// reserve reserves memory for a body of n bytes in total.
 func (b *bodyBuffer) reserve(n int64) bool {
 	if n <= b.reserved {
 		return true

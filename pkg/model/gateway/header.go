@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// maxUserAgent bounds the one header whose text is free.
+// maxUserAgent bounds the only header with free text.
 const maxUserAgent = 256
 
-// requestHeader returns the headers of a sandbox's request that go out. All
-// others stay: credentials, cookies, hop-by-hop and forwarding headers, the
-// CLI's description of its machine and session.
+// requestHeader returns the headers of a sandbox's request that are sent to the
+// upstream. All others are dropped: credentials, cookies, hop-by-hop and
+// forwarding headers, the CLI's description of its machine and session.
 func requestHeader(in http.Header) http.Header {
 	out := make(http.Header, 6)
 	for _, name := range []string{"Accept", "Anthropic-Version"} {
@@ -27,15 +27,15 @@ func requestHeader(in http.Header) http.Header {
 		agent = "dreamcore"
 	}
 	out.Set("User-Agent", agent)
-	// The body was checked to be JSON, whatever the sandbox called it.
+	// The body was checked to be JSON, whatever type the sandbox declared.
 	out.Set("Content-Type", "application/json")
 	// A compressed stream could not be metered.
 	out.Set("Accept-Encoding", "identity")
 	return out
 }
 
-// answerHeader copies the headers of an answer that go in. The API's rate
-// limits, cookies and server names are no business of a sandbox.
+// answerHeader copies the headers of an answer that the sandbox may see: not the
+// API's rate limits, cookies and server names.
 func answerHeader(dst, src http.Header) {
 	for _, name := range []string{"Content-Type", "Request-Id", "X-Should-Retry"} {
 		if v := src.Get(name); v != "" {
@@ -45,7 +45,7 @@ func answerHeader(dst, src http.Header) {
 }
 
 // mediaType returns the Content-Type of h without parameters and in lower case,
-// also where these are malformed.
+// even if the parameters are malformed.
 func mediaType(h http.Header) string {
 	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.ToLower(strings.TrimSpace(media))

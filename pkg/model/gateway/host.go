@@ -15,12 +15,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// HostCall is a request for the model that the service makes itself, without a
-// sandbox.
+// HostCall is a model request of the service itself, without a sandbox.
 type HostCall struct {
-	Name          string // of the prompt endpoint; no upstream over the network sees it
+	Name          string // the prompt endpoint's; not sent over the network
 	User, Project string // for the audit log; may be empty
-	Meter         Meter  // keeps the ledger; nil: there is none, and no limits
+	Meter         Meter  // the ledger; if nil, there are no limits
 
 	Model     string
 	MaxTokens int
@@ -28,21 +27,21 @@ type HostCall struct {
 	Prompt    string
 
 	TimeLimit time.Duration // of the whole call
-	MaxText   int           // bytes of the answer's text; the call ends where there are more
+	MaxText   int           // limit of the answer's text in bytes; the call is cancelled beyond it
 }
 
-// HostAnswer is the text of a complete answer, or of one that was ended because
-// it is longer than HostCall.MaxText.
+// HostAnswer is the text of a complete answer, or of one that was cancelled
+// because it exceeds HostCall.MaxText.
 type HostAnswer struct {
 	Text string
-	Stop string // the API's stop_reason; "" where the upstream names none
+	Stop string // the API's stop_reason; "" if the upstream does not send it
 }
 
-// HostError reports why there is no answer. The cause is in the log already.
+// HostError reports why there is no answer. The cause has been logged.
 type HostError struct {
 	Code   dreamcore.FailureCode
-	Status int                   // of the answer; 0 where it was cut
-	Over   *dreamcore.OverBudget // set where a limit refused the request
+	Status int                   // of the answer; 0 if it was interrupted
+	Over   *dreamcore.OverBudget // set if a limit refused the request
 }
 
 func (e *HostError) Error() string {
@@ -55,14 +54,14 @@ func (e *HostError) Error() string {
 	return fmt.Sprintf("the model did not answer (%s, status %d)", e.Code, e.Status)
 }
 
-// hostGrace is how much longer than its limit a call lives: the exchange ends
-// a silent upstream itself, at the limit, and charges for it.
+// hostGrace is how much longer than its limit a call may take: at the limit, the
+// exchange itself cancels a silent upstream and charges for the call.
 const hostGrace = time.Second
 
-// Ask sends a call of the service to the upstream. It passes the same exchange
-// as the requests of sandboxes, so limits, ledger, audit log and the log of
-// failures apply in the same way. Ask returns a *HostError, or ctx's error
-// when the caller has gone.
+// Ask sends a call of the service to the upstream. It uses the same exchange as
+// the requests of sandboxes, so limits, ledger, audit log and the logging of
+// failures apply in the same way. The error is a *HostError, or the cause of ctx
+// if ctx has ended.
 func (g *Gateway) Ask(ctx context.Context, call HostCall) (HostAnswer, error) {
 	body, err := call.body()
 	if err != nil {
@@ -71,13 +70,13 @@ func (g *Gateway) Ask(ctx context.Context, call HostCall) (HostAnswer, error) {
 	limited, cancel := context.WithTimeout(context.WithValue(ctx, promptKey{}, call.Name), call.TimeLimit+hostGrace)
 	defer cancel()
 
-	// A gateway of the same upstream with the limits of this call, and a
-	// socket without a listener: a grant belongs to one.
+	// A gateway with the same upstream and the limits of this call, and a socket
+	// without a listener, since a grant needs one.
 	own := &Gateway{cfg: g.cfg, bodies: g.bodies}
 	own.upstream.Store(g.upstream.Load())
 	own.cfg.HeaderLimit, own.cfg.AnswerLimit = call.TimeLimit, call.TimeLimit
 	own.cfg.IdleLimit = min(own.cfg.IdleLimit, call.TimeLimit)
-	own.cfg.Models = nil // which models a job may use is the sandbox's bound
+	own.cfg.Models = nil // the list restricts sandboxes only
 	s := &Socket{gw: own, path: "prompt " + call.Name, grants: make(map[*Grant]struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(limited)
 	defer s.cancel(errSocketClosed)
@@ -87,16 +86,16 @@ func (g *Gateway) Ask(ctx context.Context, call HostCall) (HostAnswer, error) {
 		meter.Meter = nopMeter{}
 	}
 	gr := s.Grant(GrantOptions{Job: "prompt:" + call.Name, Meter: meter, User: call.User, Project: call.Project})
-	out := &hostWriter{header: make(http.Header), limit: call.MaxText}
+	out := newHostWriter(call.MaxText)
 	whole := s.ask(limited, gr, out, body)
 	gr.Revoke()
 	if ctx.Err() != nil {
 		return HostAnswer{}, context.Cause(ctx)
 	}
-	return out.answer(whole, limited, gr, meter)
+	return out.answer(limited, whole, gr, meter)
 }
 
-// ask runs one exchange and reports whether its answer came to an end.
+// ask runs one exchange and reports whether its answer is complete.
 func (s *Socket) ask(ctx context.Context, gr *Grant, out *hostWriter, body []byte) (whole bool) {
 	if refusal := gr.begin(); refusal != nil {
 		refusal.write(out)
@@ -117,8 +116,8 @@ func (s *Socket) ask(ctx context.Context, gr *Grant, out *hostWriter, body []byt
 	return true
 }
 
-// body is a streamed request: an upstream that works is told from one that
-// does not by the time of its first byte.
+// body returns the request body. It requests a stream: a slow upstream can then
+// be distinguished from one that does not answer by the time of the first byte.
 func (c HostCall) body() ([]byte, error) {
 	type message struct {
 		Role    string `json:"role"`
@@ -133,16 +132,16 @@ func (c HostCall) body() ([]byte, error) {
 	}{c.Model, c.MaxTokens, true, c.System, []message{{"user", c.Prompt}}})
 }
 
-// promptKey is the key of the endpoint's name in the context of a call.
+// promptKey is the context key of the endpoint's name.
 type promptKey struct{}
 
-// promptOf returns the endpoint that a call is made for, or "".
+// promptOf returns the prompt endpoint of a call, or "".
 func promptOf(ctx context.Context) string {
 	name, _ := ctx.Value(promptKey{}).(string)
 	return name
 }
 
-// hostMeter remembers the limit that refused a request.
+// hostMeter is a Meter that remembers which limit refused the request.
 type hostMeter struct {
 	Meter
 	over *dreamcore.OverBudget
@@ -154,59 +153,75 @@ func (m *hostMeter) Reserve(model string, input, output int64) (func(dreamcore.S
 	return report, err
 }
 
-// hostWriter keeps the text of an answer in memory, and no more of it than the
-// line of an event or a message with that text may have.
+// hostWriter collects the text of an answer in memory. It bounds the text, and
+// each line of a stream or a complete message around it.
 type hostWriter struct {
 	header http.Header
 	status int
 	limit  int          // of the text
-	kept   bytes.Buffer // of a stream the unfinished line, else the whole answer
-	text   hostText
+	meter  meter        // reads the events of a stream
+	kept   bytes.Buffer // an answer that is not streamed
+	text   strings.Builder
 	full   bool // there is more text than the limit
 }
 
 var errHostFull = errors.New("the answer has more text than its limit")
 
+func newHostWriter(limit int) *hostWriter {
+	w := &hostWriter{header: make(http.Header), limit: limit}
+	w.meter.onContent, w.meter.lineLimit = w.content, w.maxKept()
+	return w
+}
+
 func (w *hostWriter) Header() http.Header { return w.header }
 
 func (w *hostWriter) WriteHeader(status int) { w.status = cmp.Or(w.status, status) }
 
-// maxKept is the longest line or message with text of the limit: JSON writes a
-// byte as six at most, and around it are names, numbers and a signature.
+// maxKept bounds a line or message whose text is within the limit: JSON encodes a
+// byte as at most six, and there are names, numbers and a signature around it.
 func (w *hostWriter) maxKept() int { return 6*w.limit + 256<<10 }
 
-// Write ends the exchange, by an error, where it has enough.
+// Write ends the exchange with an error once a limit is exceeded.
 func (w *hostWriter) Write(p []byte) (n int, err error) {
 	w.WriteHeader(http.StatusOK)
-	stream := mediaType(w.header) == "text/event-stream"
-	for n = len(p); len(p) > 0; {
-		line, rest, ended := bytes.Cut(p, []byte("\n"))
-		if !stream {
-			line, rest, ended = p, nil, false
-		}
-		if w.kept.Len()+len(line) > w.maxKept() {
-			w.full = true
-			return 0, errHostFull
-		}
-		w.kept.Write(line)
-		if ended {
-			w.text.see(w.kept.Bytes())
-			w.kept.Reset()
-		}
-		if w.text.Len() > w.limit || len(w.text.data) > w.maxKept() {
-			w.full = true
-			return 0, errHostFull
-		}
-		p = rest
+	if w.streamed() {
+		w.meter.feed(p)
+		w.full = w.meter.exceeded || w.text.Len() > w.limit
+	} else if w.full = w.kept.Len()+len(p) > w.maxKept(); !w.full {
+		w.kept.Write(p)
 	}
-	return n, nil
+	if w.full {
+		return 0, errHostFull
+	}
+	return len(p), nil
 }
+
+func (w *hostWriter) streamed() bool { return mediaType(w.header) == eventsType }
 
 // FlushError lets http.ResponseController flush: there is nothing to do.
 func (w *hostWriter) FlushError() error { return nil }
 
-// answer returns the text of what the exchange wrote.
-func (w *hostWriter) answer(whole bool, ctx context.Context, gr *Grant, m *hostMeter) (HostAnswer, error) {
+// content appends the text of a stream's event, up to the event that exceeds the
+// limit.
+func (w *hostWriter) content(kind string, event map[string]json.RawMessage) {
+	switch {
+	case w.text.Len() > w.limit:
+	case kind == "content_block_start":
+		w.block(event["content_block"], "text")
+	case kind == "content_block_delta":
+		w.block(event["delta"], "text_delta")
+	}
+}
+
+// block appends the text of a block or delta of the given type.
+func (w *hostWriter) block(raw json.RawMessage, kind string) {
+	if block := members(raw); textOf(block["type"]) == kind {
+		w.text.WriteString(textOf(block["text"]))
+	}
+}
+
+// answer returns the text of the exchange's answer.
+func (w *hostWriter) answer(ctx context.Context, whole bool, gr *Grant, m *hostMeter) (HostAnswer, error) {
 	fault := &HostError{Code: cmp.Or(gr.Failure(), dreamcore.FailUnknown), Status: w.status, Over: m.over}
 	switch {
 	case w.full:
@@ -219,75 +234,24 @@ func (w *hostWriter) answer(whole bool, ctx context.Context, gr *Grant, m *hostM
 	case w.status != http.StatusOK || gr.Failure() != "":
 		return HostAnswer{}, fault
 	}
-	var a HostAnswer
-	if mediaType(w.header) == "text/event-stream" {
-		w.text.see(w.kept.Bytes()) // a last line, and event, without an end
-		w.text.end()
-		a = HostAnswer{Text: w.text.String(), Stop: w.text.stop}
-	} else {
-		a = textOfMessage(w.kept.Bytes())
+	stop := w.finish()
+	if w.full && w.text.Len() <= w.limit {
+		return HostAnswer{}, fault // a line without text was too long
 	}
-	if w.full && len(a.Text) <= w.limit {
-		return HostAnswer{}, fault // a line without text
-	}
-	a.Text = strings.ToValidUTF8(a.Text, "\uFFFD")
-	return a, nil
+	return HostAnswer{Text: strings.ToValidUTF8(w.text.String(), "\uFFFD"), Stop: stop}, nil
 }
 
-// hostText joins the text of a stream of events. Each member of an event is
-// read for itself: one of an unexpected type takes no other with it.
-type hostText struct {
-	strings.Builder
-	stop string
-	data []byte // of the unfinished event
-}
-
-// see reads a line of the stream, without its LF. It takes what the standard of
-// server-sent events allows, as the meter does: data in several lines, and CR
-// as the end of a line.
-func (t *hostText) see(line []byte) {
-	line = bytes.TrimSuffix(bytes.TrimPrefix(line, []byte(byteOrderMark)), []byte("\r"))
-	for part := range bytes.SplitSeq(line, []byte("\r")) {
-		if len(part) == 0 {
-			t.end()
-		} else if value, ok := bytes.CutPrefix(part, []byte("data:")); ok {
-			t.data = append(append(t.data, bytes.TrimPrefix(value, []byte(" "))...), '\n')
-		}
+// finish reads the end of the answer and returns its stop_reason.
+func (w *hostWriter) finish() (stop string) {
+	if w.streamed() {
+		w.meter.finish() // the last line and event may be unterminated
+		return w.meter.stop
 	}
-}
-
-// end reads the event whose lines have been seen.
-func (t *hostText) end() {
-	event := members(t.data)
-	t.data = t.data[:0]
-	switch textOf(event["type"]) {
-	case "content_block_start":
-		if block := members(event["content_block"]); textOf(block["type"]) == "text" {
-			t.WriteString(textOf(block["text"]))
-		}
-	case "content_block_delta":
-		if delta := members(event["delta"]); textOf(delta["type"]) == "text_delta" {
-			t.WriteString(textOf(delta["text"]))
-		}
-	case "message_delta":
-		t.stop = cmp.Or(textOf(members(event["delta"])["stop_reason"]), t.stop)
-	}
-}
-
-// textOfMessage joins the text of an answer in one piece.
-func textOfMessage(body []byte) (a HostAnswer) {
-	message := members(body)
-	a.Stop = textOf(message["stop_reason"])
+	message := members(w.kept.Bytes())
 	var blocks []json.RawMessage
-	if json.Unmarshal(message["content"], &blocks) != nil {
-		return a
+	_ = json.Unmarshal(message["content"], &blocks) // another form has no text
+	for _, block := range blocks {
+		w.block(block, "text")
 	}
-	var text strings.Builder
-	for _, raw := range blocks {
-		if block := members(raw); textOf(block["type"]) == "text" {
-			text.WriteString(textOf(block["text"]))
-		}
-	}
-	a.Text = text.String()
-	return a
+	return textOf(message["stop_reason"])
 }

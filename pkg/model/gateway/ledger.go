@@ -6,11 +6,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// ledger keeps the failures and the usage of a grant. Failures are counted by
-// kind until a complete answer: the CLI repeats what failed, and a job that
-// gets nowhere must end in seconds, not in its full ten retries each time.
+// ledger records the failures and the usage of a grant. Failures are counted by
+// kind until the next complete answer: the CLI retries failed requests, and a
+// job that makes no progress must end in seconds, not after ten retries of each
+// request.
 type ledger struct {
-	limit int // failures of one kind in a row that are worth another try
+	limit int // consecutive failures of one kind after which a retry makes sense
 
 	mu            sync.Mutex
 	failure       dreamcore.FailureCode         // guarded by mu: since the last complete answer
@@ -21,7 +22,7 @@ type ledger struct {
 	usage         Usage                         // guarded by mu
 }
 
-// fail records a failure and tells whether another try makes sense.
+// fail records a failure and returns whether the CLI should retry.
 func (l *ledger) fail(code dreamcore.FailureCode) retry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -36,8 +37,8 @@ func (l *ledger) fail(code dreamcore.FailureCode) retry {
 	return retryByStatus
 }
 
-// cut records an answer that ended half-way. Such an answer cannot say whether
-// to try again, so blocked says it to the next request.
+// interrupted records an answer that ended half-way. Such an answer cannot tell
+// the CLI whether to retry, so blocked refuses the next request if needed.
 func (l *ledger) interrupted() {
 	l.fail(dreamcore.FailNetwork)
 	l.mu.Lock()
@@ -45,15 +46,15 @@ func (l *ledger) interrupted() {
 	l.interruptions++
 }
 
-// note records a failure of ours, which no number of tries ends.
+// note records a failure that is independent of retries.
 func (l *ledger) note(code dreamcore.FailureCode) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failure = code
 }
 
-// overBudget records that nothing more may be spent. The end of another answer
-// does not change that.
+// overBudget records that the budget is used up. A later complete answer does
+// not reset that.
 func (l *ledger) overBudget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,8 +75,8 @@ func (l *ledger) succeed() {
 	clear(l.failures)
 }
 
-// blocked returns the refusal of a request that is not worth sending: after
-// stalls each try costs minutes, after cuts the money of a whole answer.
+// blocked returns a refusal if sending a request makes no sense: after timeouts
+// each try costs minutes, after interruptions the price of a whole answer.
 func (l *ledger) blocked() *apiError {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -88,7 +89,7 @@ func (l *ledger) blocked() *apiError {
 	return nil
 }
 
-// count adds to the usage.
+// count updates the usage.
 func (l *ledger) count(add func(*Usage)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,15 +111,16 @@ func (l *ledger) total() Usage {
 	return l.usage
 }
 
-// RefusedRequest is what the model API has against a request itself.
+// RefusedRequest is an error of the model API about the content of a request.
 type RefusedRequest struct {
 	Status  int
 	Kind    string // the API's error type
-	Message string // as the API said it, bounded; may quote the request
-	TooLong bool   // it is longer than the model takes
+	Message string // the API's message, bounded; may quote the request
+	TooLong bool   // the request is longer than the model accepts
 }
 
-// refuse records an error that blames the request, until a complete answer.
+// refuse records an error about the content of a request, until the next
+// complete answer.
 func (l *ledger) refuse(counts bool, status int, reported upstreamError, tooLong bool) {
 	if !counts {
 		return
@@ -132,9 +134,9 @@ func (l *ledger) refuse(counts bool, status int, reported upstreamError, tooLong
 	l.refused = &RefusedRequest{Status: status, Kind: kind, Message: reported.message, TooLong: tooLong}
 }
 
-// Refused returns the last request that the model API refused for what was in
-// it, which no complete answer followed; ok is false where there is none.
-// Failure is not set by it. It is final after Revoke.
+// Refused returns the last request since the last complete answer that the model
+// API refused because of its content; ok is false if there is none. Failure does
+// not report it. It is final after Revoke.
 func (gr *Grant) Refused() (r RefusedRequest, ok bool) {
 	l := &gr.ledger
 	l.mu.Lock()

@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 )
 
-// messageEvents writes a message in one piece as the events of a stream, or
-// returns nil for what is no message. Every member stays as it is: only the
-// content moves into events of its own.
+// messageEvents converts a message that was not streamed to the events of a
+// stream. It returns nil if body is not a message. Every member is kept
+// unchanged, except that the content moves into its own events.
 func messageEvents(body []byte) []byte {
 	message := members(body)
 	var blocks []json.RawMessage
@@ -47,7 +47,7 @@ func messageEvents(body []byte) []byte {
 	return out.Bytes()
 }
 
-// blockEvents splits a block into its beginning and what is added to it.
+// blockEvents splits a block into its start and its deltas.
 func blockEvents(block json.RawMessage) (start any, deltas []map[string]any) {
 	v := members(block)
 	part := func(member, empty, kind, as string, value any) {

@@ -2,24 +2,26 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"strings"
 )
 
 // maxMeterLine bounds a line that the meter keeps, and the data of one event.
-// Those that it looks for have less than 2 KB; longer ones are not looked at.
+// Relevant events have less than 2 KB; longer ones are skipped.
 const maxMeterLine = 64 << 10
 
-// meter reads along in a stream of events: how many tokens, whether the
-// message is complete. It never holds or changes a byte of the stream. It
-// takes what the standard of server-sent events allows: lines that end with
-// LF, CR or both, data in several lines, comments, a byte order mark.
+// meter reads a stream of server-sent events alongside: how many tokens were
+// used, and whether the message is complete. It never delays or changes a byte
+// of the stream. It accepts what the standard allows: lines that end with LF, CR
+// or both, data in several lines, comments, a byte order mark.
 type meter struct {
 	tokens   tokens
 	stopped  bool          // a stop_reason was seen: the content is complete
 	complete bool          // message_stop was seen
 	failure  upstreamError // of the error event
-	failed   bool          // there was one before the end
-	// failedFirst: before it there was nothing.
+	failed   bool          // there was an error event before the end
+	// failedFirst is set if the error event was the first one.
 	failedFirst bool
 	boundary    bool  // the bytes so far end with a whole event
 	outputKnown bool  // the final number of output tokens was seen
@@ -36,7 +38,17 @@ type meter struct {
 	name []byte // of the unfinished event
 	data []byte // of the unfinished event
 	skip bool   // its data is not kept: it is content, or too long
+
+	// onContent receives each event of the answer's content; optional. Without
+	// it these events are not decoded.
+	onContent func(kind string, event map[string]json.RawMessage)
+	stop      string // the stop_reason
+	lineLimit int    // replaces maxMeterLine if set
+	exceeded  bool   // a line or an event was over the bound
 }
+
+// limit bounds a line and the data of one event.
+func (m *meter) limit() int { return cmp.Or(m.lineLimit, maxMeterLine) }
 
 // feed reads the next bytes of the stream.
 func (m *meter) feed(p []byte) {
@@ -77,18 +89,18 @@ func (m *meter) feed(p []byte) {
 }
 
 func (m *meter) keep(p []byte) {
-	if m.tooLong || len(m.line)+len(p) > maxMeterLine {
-		m.text += int64(len(m.line) + len(p)) // so long is content only
-		m.line, m.tooLong = m.line[:0], true
+	if m.tooLong || len(m.line)+len(p) > m.limit() {
+		m.text += int64(len(m.line) + len(p)) // only content is that long
+		m.line, m.tooLong, m.exceeded = m.line[:0], true, true
 		return
 	}
 	m.line = append(m.line, p...)
 }
 
-// endLine looks at the unfinished line, of which p is the end.
+// endLine processes the unfinished line, of which p is the end.
 func (m *meter) endLine(p []byte) {
 	line := p
-	if len(m.line) > 0 || m.tooLong || len(p) > maxMeterLine {
+	if len(m.line) > 0 || m.tooLong || len(p) > m.limit() {
 		m.keep(p)
 		line = m.line
 	}
@@ -111,9 +123,9 @@ func (m *meter) endLine(p []byte) {
 
 const byteOrderMark = "\xef\xbb\xbf"
 
-// field looks at one line of an event. Nearly all are data of
-// content_block_delta: those are told apart without decoding, by their type
-// standing first.
+// field processes one line of an event. Nearly all are data of
+// content_block_delta: these are recognized without decoding, by their type,
+// which comes first.
 func (m *meter) field(line []byte) {
 	name, value := line, []byte(nil)
 	if i := bytes.IndexByte(line, ':'); i >= 0 {
@@ -129,19 +141,19 @@ func (m *meter) field(line []byte) {
 		switch {
 		case m.skip:
 			m.text += int64(len(value))
-		case len(m.data) == 0 && isContent(value):
+		case m.onContent == nil && len(m.data) == 0 && isContent(value):
 			m.skip = true
 			m.content(value)
-		case len(m.data)+len(value) >= maxMeterLine:
+		case len(m.data)+len(value) >= m.limit():
 			m.text += int64(len(m.data) + len(value))
-			m.skip, m.data = true, m.data[:0]
+			m.skip, m.exceeded, m.data = true, true, m.data[:0]
 		default:
 			m.data = append(append(m.data, value...), '\n')
 		}
 	}
 }
 
-// isContent reports whether data begins as an event of content does.
+// isContent reports whether data starts like an event of the answer's content.
 func isContent(data []byte) bool {
 	if bytes.HasPrefix(data, []byte(`{"type":"content_block_`)) {
 		return true
@@ -158,14 +170,13 @@ func isContent(data []byte) bool {
 // content counts an event of the answer's content.
 func (m *meter) content(data []byte) { m.text += max(int64(len(data))-deltaFrame, bytesPerToken) }
 
-// How much of an answer its bytes are: of an event of content about so many are
-// not content, and a token is about so many of the rest.
+// Estimates of the tokens in an answer by its bytes.
 const (
-	deltaFrame    = 90
+	deltaFrame    = 90 // bytes of an event of content around the content
 	bytesPerToken = 4
 )
 
-// endEvent looks at the event that a blank line has ended.
+// endEvent processes the event that a blank line has ended.
 func (m *meter) endEvent() {
 	name, data, skipped := m.name, bytes.TrimSuffix(m.data, []byte("\n")), m.skip
 	m.name, m.data, m.skip, m.boundary = m.name[:0], m.data[:0], false, true
@@ -177,8 +188,8 @@ func (m *meter) endEvent() {
 	}
 }
 
-// event reads an event: its type first, every other member for itself. Usage
-// counts wherever it is reported.
+// event decodes an event, each member on its own. Usage counts wherever it is
+// reported.
 func (m *meter) event(name string, data []byte) {
 	v := members(data)
 	kind := textOf(v["type"])
@@ -188,20 +199,24 @@ func (m *meter) event(name string, data []byte) {
 	if kind != "ping" {
 		m.events++
 	}
-	if strings.HasPrefix(kind, "content_block_") { // as another encoder writes it
+	if strings.HasPrefix(kind, "content_block_") { // also if another encoder wrote it
 		m.content(data)
+		if m.onContent != nil {
+			m.onContent(kind, v)
+		}
 		return
 	}
 	delta := members(v["delta"])
 	for _, raw := range [][]byte{v["usage"], members(v["message"])["usage"], delta["usage"]} {
 		u := usageOf(raw)
 		m.tokens.merge(u)
-		// Of the beginning it is no total; proxies may say 0 for what they do not know.
+		// At the start it is not a total; proxies may send 0 if they do not know it.
 		m.outputKnown = m.outputKnown || kind != "message_start" && u.Output > 0
 	}
 	switch kind {
 	case "message_delta":
-		m.stopped = m.stopped || textOf(delta["stop_reason"]) != ""
+		m.stop = cmp.Or(textOf(delta["stop_reason"]), m.stop)
+		m.stopped = m.stop != ""
 	case "message_stop":
 		metrics := metricsOf(v["amazon-bedrock-invocationMetrics"])
 		m.tokens.fill(metrics)
@@ -215,8 +230,8 @@ func (m *meter) event(name string, data []byte) {
 	}
 }
 
-// finish reads what the end of the stream has ended: the last event may have
-// no blank line behind it.
+// finish processes the end of the stream: the last event may lack its blank
+// line.
 func (m *meter) finish() {
 	if len(m.line) > 0 || m.tooLong {
 		m.endLine(nil)
@@ -224,9 +239,9 @@ func (m *meter) finish() {
 	m.endEvent()
 }
 
-// guess is what the answer has used where the model did not come to say it:
-// output is told at its end only, and a sandbox that hangs up before it must
-// not have it for nothing.
+// estimate returns the usage of the answer, with an estimate of the output if
+// the model has not reported it: it does so only at the end, and a sandbox that
+// disconnects earlier must still be charged.
 func (m *meter) estimate() (t tokens, estimated bool) {
 	t = m.tokens
 	if g := (m.text + int64(len(m.data))) / bytesPerToken; !m.outputKnown && g > t.Output {

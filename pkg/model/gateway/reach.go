@@ -7,37 +7,38 @@ import (
 	"strings"
 )
 
-// A sandbox has no network, and must not have the vendor's instead: the API
-// can be asked to search the web, to fetch an address, to run code on a machine
-// of the vendor or to talk to an MCP server, and each of these carries off what
-// the sandbox puts into it. So a request may only have what the model itself
-// needs, unless Config.ServerTools allows the rest.
+// A sandbox has no network, and must not use the vendor's instead: the API can
+// search the web, fetch a URL, run code on a machine of the vendor or connect to
+// an MCP server, and each of these can carry data out of the sandbox. So a
+// request may contain only what the model itself needs, unless
+// Config.ServerTools allows more.
 
-// externalMessage is the refusal of a request that would reach beyond the model.
+// externalMessage refuses a request that accesses more than the model.
 const externalMessage = "This request would let the model's API reach other machines (a tool that it runs itself, an MCP server, or a document by its address); the operator has not allowed that (server_tools)."
 
-// clientTools are the beginnings of the types of tools that the client runs
-// itself: the API does no more than name them. A tool without a type is one,
-// too. What is not here is refused, also what comes to be one day.
+// clientTools are the type prefixes of tools that the client runs itself: the
+// API only names them. A tool without a type is one too. All others are refused,
+// including those that do not exist yet.
 var clientTools = []string{"custom", "bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_"}
 
 // inlineSources are the types of sources whose content is in the request.
 var inlineSources = []string{"base64", "text", "content"}
 
-// maxExternalDepth bounds the depth to which a body is looked at; json.Valid has
-// refused what is deeper than ten thousand, and the API takes nothing like it.
+// maxExternalDepth bounds the depth to which a body is inspected; deeper ones
+// are refused. json.Valid rejects a depth over ten thousand, and the API accepts
+// nothing like it.
 const maxExternalDepth = 64
 
-// reaches tells whether a body, which is valid JSON, asks for more than the
-// model.
+// isExternal reports whether a body, which is valid JSON, requests access to
+// more than the model.
 func isExternal(body []byte) bool {
-	far, _ := inspect(body)
-	return far
+	external, _ := inspect(body)
+	return external
 }
 
-// look is reaches, and what the body has beside text, up to where it reaches
-// beyond the model.
-func inspect(body []byte) (far bool, a attached) {
+// inspect returns isExternal, and the attachments of the body up to the first
+// external access.
+func inspect(body []byte) (external bool, a attached) {
 	for m := range Members(body) {
 		value := body[m.Value:m.End]
 		switch m.Name {
@@ -58,8 +59,7 @@ func inspect(body []byte) (far bool, a attached) {
 	return false, a
 }
 
-// isEmpty tells whether a value says nothing: null, or a list or object without
-// content.
+// isEmpty reports whether a value is null, or an empty list or object.
 func isEmpty(value []byte) bool {
 	switch s := strings.Join(strings.Fields(string(value[:min(len(value), 64)])), ""); s {
 	case "null", "[]", "{}":
@@ -68,48 +68,64 @@ func isEmpty(value []byte) bool {
 	return false
 }
 
-// isExternalTool tells whether one of the tools is not the client's own.
+// isExternalTool reports whether one of the tools does not run on the client.
 func isExternalTool(list []byte) bool {
 	if list[0] != '[' {
-		return list[0] != 'n' // null is none; anything else is nothing we know
+		return list[0] != 'n' // null means no tools; anything else is unknown
 	}
 	for _, item := range Elements(list) {
 		if item[0] != '{' {
 			return true
 		}
-		for m := range Members(item) {
-			value := item[m.Value:m.End]
-			switch m.Name {
-			case "type":
-				var kind string
-				if string(value) == "null" {
-					continue
-				}
-				if len(value) > 1024 || json.Unmarshal(value, &kind) != nil || !slices.ContainsFunc(clientTools, func(c string) bool { return strings.HasPrefix(kind, c) }) {
-					return true
-				}
-			}
+		if _, ok := checkTypes(item, func(kind string) bool {
+			return kind == "null" || slices.ContainsFunc(clientTools, func(c string) bool { return strings.HasPrefix(kind, `"`+c) })
+		}); !ok {
+			return true
 		}
 	}
 	return false
 }
 
-// walk looks for sources whose content is not in the request, such as
-// {"type":"url",…} or a file of the operator's account, and for what is an MCP
-// server's, at any depth. What a tool was called with, and what it may be
-// called with, is the client's own. It passes over the text once.
+// maxTypeBytes bounds the JSON of a type.
+const maxTypeBytes = 256
+
+// checkTypes reports whether an object has a member "type", and whether allowed
+// accepts each of them, as compact JSON without escapes: parsers differ in which
+// of several counts.
+func checkTypes(object []byte, allowed func(kind string) bool) (typed, ok bool) {
+	for m := range Members(object) {
+		if m.Name != "type" {
+			continue
+		}
+		var kind any
+		if m.End-m.Value > maxTypeBytes || json.Unmarshal(object[m.Value:m.End], &kind) != nil {
+			return true, false
+		}
+		plain, err := json.Marshal(kind)
+		if err != nil || !allowed(string(plain)) {
+			return true, false
+		}
+		typed = true
+	}
+	return typed, true
+}
+
+// externalWalk looks for sources whose content is not in the request, such as
+// {"type":"url",…} or a file of the operator's account, and for members of an
+// MCP server, at any depth. The input of a tool and its schema are the client's
+// own data. It reads the text once.
 type externalWalk struct {
 	scanner
-	depth, sources int // of what is open
+	depth, sources int // nesting at the current position
 	attached       *attached
 }
 
-// maxSources bounds sources inside each other: a document made of blocks has
-// images in it. Each is read twice.
+// maxSources bounds nested sources: a document made of blocks may contain
+// images. Each is read twice.
 const maxSources = 3
 
-// foreign steps over the value at the current place and tells whether there is
-// something foreign in it.
+// external skips the value at the current position and reports whether it
+// contains an external access.
 func (w *externalWalk) external() bool {
 	if w.depth++; w.depth > maxExternalDepth {
 		return true
@@ -138,7 +154,7 @@ func (w *externalWalk) external() bool {
 	return false
 }
 
-// member is foreign for one member of an object.
+// member is external for one member of an object.
 func (w *externalWalk) member() bool {
 	switch name := w.name(); name {
 	case "input", "input_schema":
@@ -164,7 +180,7 @@ func (w *externalWalk) member() bool {
 	return w.external()
 }
 
-// name steps over the name of a member and returns it, "" for a long one.
+// name skips the name of a member and returns it, or "" if it is long.
 func (w *externalWalk) name() string {
 	quoted := w.value()
 	if len(quoted) > 32 && bytes.IndexByte(quoted, '\\') < 0 {
@@ -176,19 +192,8 @@ func (w *externalWalk) name() string {
 	return memberName(quoted)
 }
 
-// isOwn tells whether the content of a source is in the request. Each type that
-// it says must be one of those, since parsers differ in which one counts.
+// isInline reports whether the content of a source is in the request.
 func isInline(source []byte) bool {
-	typed := false
-	for m := range Members(source) {
-		if m.Name != "type" {
-			continue
-		}
-		var kind string
-		if m.End-m.Value > 256 || json.Unmarshal(source[m.Value:m.End], &kind) != nil || !slices.Contains(inlineSources, kind) {
-			return false
-		}
-		typed = true
-	}
-	return typed
+	typed, ok := checkTypes(source, func(kind string) bool { return slices.Contains(inlineSources, strings.Trim(kind, `"`)) })
+	return typed && ok
 }

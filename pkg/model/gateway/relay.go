@@ -14,27 +14,27 @@ import (
 )
 
 var (
-	errTooLong    = errors.New("the answer is over its limit")
+	errTooLong    = errors.New("the answer exceeds its size limit")
 	errEmpty      = errors.New("the answer is empty")
-	errClientLost = errors.New("the sandbox does not take the answer")
+	errClientLost = errors.New("the sandbox does not read the answer")
 )
 
 // relayStep is the size of the pieces of a fast answer.
 const relayStep = 32 << 10
 
-// endGrace is how long an answer may stay open after message_stop: most end at
-// once, and their connection can be used again.
+// endGrace is how long an answer may stay open after message_stop: most end
+// immediately, and then their connection can be reused.
 const endGrace = 250 * time.Millisecond
 
-// stopEvent ends an answer whose server leaves it out.
+// stopEvent completes an answer whose server omits it.
 var stopEvent = []byte("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
 
-// relay passes an answer with status 200 back, each piece as it comes, unless
-// its beginning shows that it is none.
+// relay forwards an answer with status 200, each piece as it arrives, unless its
+// beginning shows that it is not an answer.
 func (x *exchange) relay(answer *Answer, call *Call) {
 	resp := answer.Response
 	if resp.ContentLength > x.gw.cfg.MaxResponse {
-		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is too long.", "reason", errTooLong)
+		x.failed(dreamcore.FailNetwork, 502, "The model API sent an answer that is too long.", "reason", errTooLong)
 		return
 	}
 	declared := mediaType(resp.Header)
@@ -42,7 +42,7 @@ func (x *exchange) relay(answer *Answer, call *Call) {
 	defer in.idle.Stop()
 	stop := func() {}
 	if declared == eventsType {
-		stop = x.hold(resp.Header)
+		stop = x.delayHeader(resp.Header)
 	}
 	kind, first := in.open(declared)
 	stop()
@@ -64,9 +64,9 @@ func (x *exchange) relay(answer *Answer, call *Call) {
 	}
 }
 
-// noAnswer ends the exchange where the beginning of an answer shows that it is
-// no answer: nothing at all, an error, a page. Nothing was made then, and
-// nothing counts.
+// rejectAnswer ends the exchange and returns true if the beginning of an answer
+// shows that it is not one: it is empty, an error or a page. The model has
+// generated nothing then, so nothing is charged.
 func (x *exchange) rejectAnswer(answer *Answer, in *intake, kind content, first *meter) bool {
 	x.received = int64(len(in.first))
 	ended := in.err == io.EOF
@@ -76,7 +76,7 @@ func (x *exchange) rejectAnswer(answer *Answer, in *intake, kind content, first 
 		x.abort()
 	case kind == contentPage || kind == contentOther:
 		x.use.answering = false
-		x.failed(dreamcore.FailNetwork, 502, "The model API gave an answer that is not understood.",
+		x.failed(dreamcore.FailNetwork, 502, "The model API sent an unexpected answer.",
 			"reason", "unexpected content: "+kind.String(), "content_type", truncate(answer.Header.Get("Content-Type"), 128))
 		return true
 	case first.failedFirst:
@@ -101,9 +101,9 @@ func (x *exchange) rejectAnswer(answer *Answer, in *intake, kind content, first 
 	return true
 }
 
-// relayStream passes a stream of events and reads along. It is complete when
-// message_stop was seen, or when it ends after a stop_reason: the end is then
-// supplied. What comes or does not come after that is no failure.
+// relayStream forwards a stream of events and meters it. The stream is complete
+// after message_stop, or if it ends after a stop_reason, in which case the end is
+// supplied. Anything that follows, or fails to follow, is not a failure.
 func (x *exchange) relayStream(in *intake) {
 	m := &meter{boundary: true}
 	defer func() {
@@ -111,22 +111,21 @@ func (x *exchange) relayStream(in *intake) {
 		x.used(m.estimate())
 	}()
 	done, known := false, tokens{}
-	var held []byte // of an event behind the stop_reason that is not whole
+	var held []byte // incomplete event after the stop_reason
 	err := x.copy(in, func(p []byte) []byte {
-		if done {
-			m.feed(p) // for its usage
+		m.feed(p)
+		if done { // the rest is read for its usage only
 			return nil
 		}
-		m.feed(p)
 		if m.tokens != known {
-			// As soon as it is known: who kills us now must not have it for nothing.
+			// Recorded immediately: usage must not be lost if the process is killed.
 			known = m.tokens
 			x.used(known, false)
 		}
 		switch {
 		case m.failed:
 		case m.complete:
-			// Before the client can see it: a job may end right then.
+			// Before the client can see it: the job may end right then.
 			done = true
 			x.complete()
 			in.until = time.Now().Add(endGrace)
@@ -170,13 +169,13 @@ func (x *exchange) relayStream(in *intake) {
 	}
 }
 
-// supplyEnd ends an answer that has its stop_reason as one that has all.
-// boundary reports whether what the client has ends with a whole event.
+// supplyEnd completes an answer that has its stop_reason. boundary reports
+// whether the part that was sent ends with a complete event.
 func (x *exchange) supplyEnd(m *meter, held []byte, boundary bool) {
 	x.complete()
 	var end []byte
 	switch {
-	case m.complete: // its event lacked the end only
+	case m.complete: // only the end of the last event is missing
 		end = append(held, "\n\n"...)
 	case boundary:
 		end = stopEvent
@@ -188,7 +187,7 @@ func (x *exchange) supplyEnd(m *meter, held []byte, boundary bool) {
 	}
 }
 
-// relayBody passes an answer in one piece.
+// relayBody forwards an answer that is not streamed.
 func (x *exchange) relayBody(in *intake) {
 	var m bodyMeter
 	err := x.copy(in, func(p []byte) []byte {
@@ -203,19 +202,20 @@ func (x *exchange) relayBody(in *intake) {
 	x.complete()
 }
 
-// usedBody counts an answer in one piece, which ended with err.
+// usedBody records the usage of an answer that is not streamed and ended with
+// err.
 func (x *exchange) usedBody(m *bodyMeter, err error) {
 	t, known := m.tokens()
 	x.use.final = known || err == nil
 	if known {
 		x.used(t, false)
-	} else if x.counts { // cut, too long to be looked at, or without usage
+	} else if x.counts { // interrupted, too long to be parsed, or without usage
 		x.used(tokens{Output: x.received / bytesPerToken}, true)
 	}
 }
 
-// bodyFailed ends an answer in one piece that is not whole. There is no place
-// for an error in the middle of an object.
+// bodyFailed ends an incomplete answer that is not streamed. An error cannot be
+// sent in the middle of an object.
 func (x *exchange) bodyFailed(err error) {
 	switch {
 	case x.lost(err):
@@ -230,8 +230,8 @@ func (x *exchange) bodyFailed(err error) {
 	}
 }
 
-// relayMessage passes a message in one piece, given in answer to a request for
-// a stream, as the stream that it would have been.
+// relayMessage converts a message that answers a request for a stream, but is
+// not streamed, to a stream.
 func (x *exchange) relayMessage(in *intake, h http.Header) {
 	var m bodyMeter
 	err := x.copy(in, func(p []byte) []byte {
@@ -247,7 +247,7 @@ func (x *exchange) relayMessage(in *intake, h http.Header) {
 		return
 	}
 	events := messageEvents(m.kept)
-	if events == nil { // of a form that the CLI may know
+	if events == nil { // a form that the CLI may know
 		x.begin(h, jsonType)
 		events = m.kept
 	}
@@ -258,10 +258,10 @@ func (x *exchange) relayMessage(in *intake, h http.Header) {
 	}
 }
 
-// lost tells whether the sandbox, and not the upstream, ended the answer.
+// lost reports whether the sandbox, and not the upstream, ended the answer.
 func (x *exchange) lost(err error) bool { return x.gone() || errors.Is(err, errClientLost) }
 
-// complete records an answer that proves the model works.
+// complete records an answer that proves that the model works.
 func (x *exchange) complete() {
 	if x.counts {
 		x.grant.ledger.succeed()
@@ -275,7 +275,7 @@ func (x *exchange) stalled(boundary bool) {
 	x.grant.warn("the model failed", "code", dreamcore.FailAPITimeout, "reason", errStalled, "after", x.gw.cfg.IdleLimit)
 	event := (&apiError{status: 504, kind: "api_error", message: "The model API stopped in the middle of its answer."}).event()
 	if !boundary {
-		// The event begins on a line of its own, after a broken one's end.
+		// Ends the incomplete event first.
 		event = append([]byte("\n\n"), event...)
 	}
 	if err := x.put(event); err != nil {
@@ -283,14 +283,14 @@ func (x *exchange) stalled(boundary bool) {
 	}
 }
 
-// streamFailed records an error that the API reported within its stream. What
-// was reported and what was made before it counts.
+// streamFailed records an error that the API reported within its stream. Usage
+// before it is charged.
 func (x *exchange) streamFailed(m *meter) {
 	x.use.free = m.text == 0 && m.tokens == tokens{}
 	f := x.faultOf(nil, m.failure.statusOr(http.StatusInternalServerError), m.failure)
 	attrs := []any{"reason", "error event in the stream", "type", m.failure.kind, "said", truncate(m.failure.message, 512)}
 	code := f.code
-	if code == "" { // in the middle of an answer no request is at fault
+	if code == "" { // in the middle of an answer, the request cannot be the cause
 		code = dreamcore.FailNetwork
 	}
 	x.grant.ledger.fail(code)
@@ -302,17 +302,19 @@ func (x *exchange) streamFailed(m *meter) {
 	x.grant.warn("the model failed", append([]any{"code", code}, attrs...)...)
 }
 
-// cut records an answer that ended half-way and lets the client see it as one.
+// interrupted records an answer that ended half-way and aborts the client's
+// connection, so that the client notices.
 func (x *exchange) interrupted(err error) {
 	x.grant.ledger.interrupted()
-	x.failedWith(x.entry.Status, "the answer was cut")
-	x.grant.warn("the model failed", "code", dreamcore.FailNetwork, "reason", "the answer was cut", "err", err)
-	_ = x.rc.Flush() // that it was an answer is seen
+	x.failedWith(x.entry.Status, "the answer was interrupted")
+	x.grant.warn("the model failed", "code", dreamcore.FailNetwork, "reason", "the answer was interrupted", "err", err)
+	_ = x.rc.Flush() // the client sees that an answer had started
 	x.abort()
 }
 
-// copy passes what comes in on, as see says, which looks at each piece first.
-func (x *exchange) copy(in *intake, see func([]byte) []byte) error {
+// copy forwards the answer. Each piece passes through filter first, which returns
+// the part to forward.
+func (x *exchange) copy(in *intake, filter func([]byte) []byte) error {
 	var total int64
 	for {
 		p, err := in.next()
@@ -323,7 +325,7 @@ func (x *exchange) copy(in *intake, see func([]byte) []byte) error {
 				return errTooLong
 			}
 			x.grant.ledger.count(func(u *Usage) { u.BytesReceived += n })
-			if p = see(p); len(p) > 0 {
+			if p = filter(p); len(p) > 0 {
 				if err := x.put(p); err != nil {
 					return fmt.Errorf("%w: %w", errClientLost, err)
 				}

@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// minScrubbed is the shortest credential that is looked for in good answers. A
-// shorter one is no credential but a word for an upstream that wants any, and
-// would be found in every text.
+// minScrubbed is the length of the shortest credential that is masked in
+// successful answers. A shorter one is not a real credential but a placeholder,
+// and would match in any text.
 const minScrubbed = 8
 
-// encodings are the ways in which an answer may repeat a credential, the longest
-// first: a shorter one may be the beginning of a longer.
+// encodings returns the forms in which an answer may repeat a credential, the
+// longest first: a shorter one may be a prefix of a longer one.
 func encodings(credential string) []string {
 	list := []string{credential, url.QueryEscape(credential), url.PathEscape(credential), strings.ReplaceAll(credential, "/", `\/`)}
 	if quoted, err := json.Marshal(credential); err == nil {
@@ -30,8 +30,8 @@ func encodings(credential string) []string {
 	return slices.Compact(list)
 }
 
-// scrub returns body with stars in place of the credentials: a proxy that stands
-// in for the API may repeat what it was sent. The length stays the same.
+// scrub returns body with the credentials replaced by stars: a proxy in place of
+// the API may echo a request. The length stays the same.
 func scrub(body io.ReadCloser, credentials []string) io.ReadCloser {
 	s := &scrubber{ReadCloser: body}
 	for _, c := range credentials {
@@ -45,20 +45,20 @@ func scrub(body io.ReadCloser, credentials []string) io.ReadCloser {
 	if len(s.wanted) == 0 {
 		return body
 	}
-	// Room for a step beside what is held back.
+	// Room for one step in addition to the bytes that are held back.
 	s.buf = make([]byte, relayStep+len(slices.MaxFunc(s.wanted, func(a, b []byte) int { return len(a) - len(b) })))
 	return s
 }
 
-// scrubber replaces credentials in a stream. It holds back no more than what
-// may be the beginning of one, so that events pass as they come.
+// scrubber replaces credentials in a stream. It holds back only bytes that may
+// be the start of a credential, so that events pass as they arrive.
 type scrubber struct {
 	io.ReadCloser
 	wanted  [][]byte
 	buf     []byte
-	pending []byte // of buf: read and not given out
-	ready   int    // of pending: looked at, may go out
-	err     error  // that comes after pending
+	pending []byte // part of buf that is not yet returned
+	ready   int    // number of bytes of pending that may be returned
+	err     error  // returned after pending
 }
 
 func (s *scrubber) Read(p []byte) (int, error) {
@@ -69,19 +69,20 @@ func (s *scrubber) Read(p []byte) (int, error) {
 		if s.err != nil {
 			return 0, s.err
 		}
-		// What was held back moves to the front, before what is read now.
+		// The bytes held back move to the front, before the bytes read now.
 		held := copy(s.buf, s.pending)
 		n, err := s.ReadCloser.Read(s.buf[held:])
 		s.pending, s.err = s.buf[:held+n], err
-		s.look()
+		s.replace()
 	}
 	n := copy(p, s.pending[:s.ready])
 	s.pending, s.ready = s.pending[n:], s.ready-n
 	return n, nil
 }
 
-// look replaces what is whole in pending and finds how much of it may go out.
-func (s *scrubber) look() {
+// replace masks the complete credentials in pending and determines how many
+// bytes may be returned.
+func (s *scrubber) replace() {
 	for _, w := range s.wanted {
 		for rest := s.pending; ; {
 			at := bytes.Index(rest, w)
@@ -96,15 +97,15 @@ func (s *scrubber) look() {
 	}
 	s.ready = len(s.pending)
 	if s.err == io.EOF {
-		return // nothing follows that would make a credential of it
+		return // nothing follows that could complete a credential
 	}
 	for _, w := range s.wanted {
 		s.ready = min(s.ready, len(s.pending)-partialSuffix(s.pending, w))
 	}
 }
 
-// begun is how many bytes at the end of b may be the beginning of w, which is
-// not there as a whole.
+// partialSuffix returns how many bytes at the end of b may be the start of w,
+// which b does not contain completely.
 func partialSuffix(b, w []byte) int {
 	tail := b[max(0, len(b)-len(w)+1):]
 	for len(tail) > 0 && !bytes.HasPrefix(w, tail) {

@@ -8,29 +8,29 @@ import (
 	"strings"
 )
 
-// A request can ask for more than tokens at the usual price: a faster or a
+// A request can select services at other than the standard price: a faster or a
 // reserved service, a region, other models, several passes over the prompt. A
-// sandbox has no use for any of them, and a budget could not hold them, since
-// what they cost is known at the end only. So each is refused. What an answer
-// says of them all the same, as a workspace may have a region of its own, is
+// sandbox does not need any of them, and a budget could not be enforced, since
+// their cost is known only at the end. So each is refused. If an answer reports
+// one all the same (the account's workspace may have its own region), it is
 // priced: see tokens.terms.
 
-// surchargeMessage is the refusal of a request whose price is not the usual one.
+// surchargeMessage refuses a request with another than the standard price.
 const surchargeMessage = "This request asks for a service at another price (%s), which is not available here."
 
-// standardTerms are the values that a member of a request may have without a
-// change of the price.
+// standardTerms are the values of a request's members that do not change the
+// price.
 var standardTerms = map[string][]string{
 	"speed":         {"standard"},
 	"service_tier":  {"auto", "standard_only"},
 	"inference_geo": {"global"},
 }
 
-// surchargeBetas are the beginnings of the betas that only change the price.
+// surchargeBetas are the prefixes of the betas that only change the price.
 var surchargeBetas = []string{"fast-mode-", "compact-", "server-side-fallback-", "fallback-credit-"}
 
-// surchargedMember returns the member of a body, which is valid JSON, that changes its
-// price; "" if none does.
+// surchargedMember returns the member of a body, which is valid JSON, that
+// changes its price, or "".
 func surchargedMember(body []byte) string {
 	for m := range Members(body) {
 		value := body[m.Value:m.End]
@@ -46,7 +46,7 @@ func surchargedMember(body []byte) string {
 	return ""
 }
 
-// isStandard reports whether a value is left out, null, or one of plain.
+// isStandard reports whether a value is missing, null, or one of plain.
 func isStandard(value []byte, plain []string) bool {
 	if s := string(value); s == "" || s == "null" {
 		return true
@@ -55,8 +55,8 @@ func isStandard(value []byte, plain []string) bool {
 	return len(value) <= 256 && json.Unmarshal(value, &s) == nil && slices.Contains(plain, s)
 }
 
-// summarizes reports whether an edit of the context does more than to clear
-// parts of it: a summary is another pass over the prompt.
+// summarizes reports whether an edit of the context does more than clear parts
+// of it: a summary is another pass over the prompt.
 func summarizes(management []byte) bool {
 	if management[0] != '{' {
 		return management[0] != 'n'
@@ -78,20 +78,10 @@ func summarizes(management []byte) bool {
 	return false
 }
 
-// clears reports whether every type that an edit names is one that clears.
+// clears reports whether an edit only clears parts of the context.
 func clears(edit []byte) bool {
-	typed := false
-	for m := range Members(edit) {
-		if m.Name != "type" {
-			continue
-		}
-		var kind string
-		if m.End-m.Value > 256 || json.Unmarshal(edit[m.Value:m.End], &kind) != nil || !strings.HasPrefix(kind, "clear_") {
-			return false
-		}
-		typed = true
-	}
-	return typed
+	typed, ok := checkTypes(edit, func(kind string) bool { return strings.HasPrefix(kind, `"clear_`) })
+	return typed && ok
 }
 
 // dropSurchargeBetas removes the betas that only change the price.
@@ -115,19 +105,19 @@ func dropSurchargeBetas(h http.Header) {
 
 // Upper bounds of the tokens in a prompt.
 const (
-	// inputBytesPerToken: text in scripts with three bytes a letter has about one
-	// token for each.
+	// inputBytesPerToken: text in scripts with three bytes per letter has about
+	// one token per letter.
 	inputBytesPerToken = 3
 	// promptOverhead is what the API adds to a prompt for the use of tools.
 	promptOverhead = 2048
-	// imageTokens is more than an image of the largest size has.
+	// imageTokens exceeds the tokens of an image of the largest size.
 	imageTokens = 5000
-	// maxPrompt is the longest context of any model. A document of a few
-	// kilobytes can have hundreds of pages of that.
+	// maxPrompt is the longest context of any model, assumed for documents: one
+	// of a few kilobytes can have hundreds of pages.
 	maxPrompt = 1_000_000
 )
 
-// promptBound is how many tokens a body may have as a prompt.
+// promptBound returns an upper bound of the tokens of a body as a prompt.
 func promptBound(body []byte, a attached) int64 {
 	n := int64(len(body)/inputBytesPerToken) + promptOverhead + imageTokens*a.images
 	if a.documents {
@@ -136,17 +126,17 @@ func promptBound(body []byte, a attached) int64 {
 	return n
 }
 
-// attached is what a body has beside text.
+// attached describes the attachments of a body.
 type attached struct {
 	images    int64
-	documents bool // or what is not known
+	documents bool // also set for attachments of unknown size
 }
 
-// see counts a source of content in a body.
+// count adds a source of content.
 func (a *attached) count(source []byte) {
 	encoded, image, other := false, false, false
 	for m := range Members(source) {
-		value := source[m.Value:min(m.End, m.Value+256)] // a longer one is no string then
+		value := source[m.Value:min(m.End, m.Value+maxTypeBytes)] // a longer string is truncated and so invalid
 		switch m.Name {
 		case "type":
 			kind := textOf(value)
@@ -164,8 +154,8 @@ func (a *attached) count(source []byte) {
 	}
 }
 
-// asksForHour reports whether a body may ask the API to keep a part of it for an
-// hour. The escapes are of the two characters.
+// asksForHour reports whether a body may ask the API to cache a part of it for
+// an hour. The escapes are those of the two characters.
 func asksForHour(body []byte) bool {
 	for _, s := range []string{`"1h"`, `\u0031`, `\u0068`} {
 		if bytes.Contains(body, []byte(s)) {

@@ -6,44 +6,43 @@ import (
 	"net/http"
 )
 
-// Call is one request for the model: all that is left of the sandbox's.
+// Call is one model request: the parts of the sandbox's request that are sent.
 type Call struct {
 	Path   string      // "/v1/messages" or "/v1/messages/count_tokens"
 	Query  string      // "" or "beta=true"
-	Header http.Header // headers of the allow-list, no credential among them
+	Header http.Header // headers of the allow-list, without credentials
 	Body   []byte      // one JSON object; the upstream must not change it
 	Model  string      // the body's member model
 	Stream bool        // the body's member stream
 }
 
-// Answer is what an upstream answers, and who that was.
+// Answer is the answer of an upstream.
 type Answer struct {
 	*http.Response
-	Upstream string // its name
-	Model    string // the name under which it was asked for the model; "" where the call named none
-	// Repair is what ends a refusal of the upstream's credential: a command for
-	// the operator. "" is that of the vendor's key.
+	Upstream string // the upstream's name
+	Model    string // the upstream's name for the model; "" if the call named none
+	// Repair is what the operator does if the upstream refuses its credential,
+	// such as "replace the secret anthropic-api-key". If "", a general text.
 	Repair string
-	Own    bool // it was made here, without asking the upstream
-	// Regional reports that the model was asked at an endpoint of one region,
-	// which costs more than the global one.
+	Own    bool // created here, without a request to the upstream
+	// Regional reports that the endpoint is bound to one region, which costs more
+	// than the global one.
 	Regional bool
 }
 
-// Good tells whether the answer may be one that the Messages API gives to a
-// request that it takes: a proxy that wants a login also answers 200. Its bytes
-// decide, but they have not been read yet.
+// Good reports whether this may be a successful answer of the Messages API: a
+// proxy that requires a login answers 200 too. The body, which has not been read
+// yet, decides in the end.
 func (a *Answer) Good() bool {
 	return a.StatusCode == http.StatusOK && a.Header.Get("Content-Encoding") == "" && a.ContentLength != 0 && mediaType(a.Header) != "text/html"
 }
 
 // Upstream answers calls.
 //
-// Send returns when the answer's status and header are there; the caller
-// closes the Body, which then ends everything of the call. Cancelling ctx ends
-// the call at any time, reads of the Body included. The error is
-// ErrNoCredential, or what went wrong on the way; it never holds a key.
-// Redirects are returned, not followed.
+// Send returns when the answer's status and header have arrived. The caller must
+// close the Body, which ends the call. Cancelling ctx ends the call at any time,
+// including reads of the Body. The error is ErrNoCredential or a failure of the
+// connection; it never contains a key. Redirects are returned, not followed.
 type Upstream interface {
 	Send(ctx context.Context, call Call) (*Answer, error)
 }
@@ -51,7 +50,7 @@ type Upstream interface {
 // ErrNoCredential reports that there is no usable key for the model API.
 var ErrNoCredential = errors.New("no usable key for the model API")
 
-// noUpstream stands in where none is configured, so that it fails closed.
+// noUpstream replaces a missing upstream and refuses every call.
 type noUpstream struct{}
 
 func (noUpstream) Send(context.Context, Call) (*Answer, error) {

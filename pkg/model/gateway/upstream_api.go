@@ -18,27 +18,27 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Dialect is how an upstream is talked to.
+// Dialect is the protocol of an upstream.
 type Dialect interface {
-	// Request makes the request for call; base is the upstream's address,
-	// without a slash at its end. The secrets are in the request: they are kept
-	// out of the answer. An error is ErrNoCredential, a *Refusal, or what went
-	// wrong on the way.
+	// Request returns the request for call; base is the upstream's address,
+	// without a trailing slash. secrets are the credentials in the request, which
+	// are removed from the answer. The error is ErrNoCredential, a *Refusal, or a
+	// failure on the way.
 	Request(ctx context.Context, base string, call Call) (req *http.Request, secrets []string, err error)
-	// Answer makes resp what the Messages API would have answered. The body of
-	// one with a status of 400 and up has at most 64 KiB and is in memory.
+	// Answer converts resp to an answer of the Messages API. The body of an error
+	// (status 400 and up) has at most 64 KiB and is in memory.
 	Answer(call Call, resp *http.Response)
 }
 
-// RegionalDialect is a Dialect whose upstream has endpoints of one region, at a
-// higher price, beside a global one.
+// RegionalDialect is a Dialect of an upstream that has endpoints of one region,
+// at a higher price, in addition to a global one.
 type RegionalDialect interface {
-	// Regional reports whether call goes to the endpoint of one region.
+	// Regional reports whether call is sent to the endpoint of one region.
 	Regional(call Call) bool
 }
 
-// Refusal is an answer that is known without asking the upstream, in the API's
-// error form. It is no fault of the upstream.
+// Refusal is an error answer that is known without a request to the upstream. It
+// is not a failure of the upstream.
 type Refusal struct {
 	Status  int
 	Message string
@@ -46,56 +46,83 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Message }
 
-// ErrorBody makes resp an error in the API's form; kind "" is that of status.
-func ErrorBody(resp *http.Response, status int, kind, message string) {
-	body := (&apiError{status: status, kind: kind, message: truncate(message, maxErrorMessage)}).body()
+// SetBody replaces the body of resp by text in memory.
+func SetBody(resp *http.Response, text []byte) {
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+}
+
+// SetError makes resp an error in the API's form, with the error type of status.
+func SetError(resp *http.Response, status int, message string) {
 	if resp.Header == nil {
 		resp.Header = http.Header{}
 	}
 	resp.Header.Set("Content-Type", "application/json")
 	resp.StatusCode = status
-	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	SetBody(resp, (&apiError{status: status, message: truncate(message, maxErrorMessage)}).body())
 }
 
-// ErrorEvent is an error in the API's form as the last event of a stream.
+// TranslateError converts an error answer of a cloud, whose body is in memory, to
+// the API's form. status returns the API's status for the cloud's error type,
+// which may be "". An error that already has the API's form is unchanged, and so
+// is a page of HTML, which is from something in front of the cloud.
+func TranslateError(resp *http.Response, status func(kind string) int) {
+	text, _ := io.ReadAll(resp.Body)
+	SetBody(resp, text)
+	e := parseUpstreamError(text)
+	if e.page || textOf(members(text)["type"]) == "error" {
+		return
+	}
+	SetError(resp, status(e.kind), e.message)
+}
+
+// ErrorEvent returns an error in the API's form as the last event of a stream.
 func ErrorEvent(status int, message string) []byte {
 	return (&apiError{status: status, message: truncate(message, maxErrorMessage)}).event()
 }
 
-// APIConfig says where the model API is and with which key it is used.
+// APIConfig configures the address of the model API and its key.
 type APIConfig struct {
 	// Name of this upstream in answers; "" is "anthropic".
 	Name string
 	// BaseURL is the address without "/v1", such as https://host or
-	// https://host/prefix. Plain http is taken for localhost and for loopback
+	// https://host/prefix. Plain http is allowed for localhost and for loopback
 	// and private addresses, for others only with AllowHTTP.
 	BaseURL   string
 	AllowHTTP bool
-	// Key returns the key. It is called for each request, so a new key works
-	// at once; an error refuses the request with ErrNoCredential. With Bearer
-	// it goes into Authorization, else into X-Api-Key. Keyless sends none.
+	// Key returns the key. It is called for each request, so a new key takes
+	// effect immediately; an error refuses the request with ErrNoCredential. The
+	// key is sent in Authorization if Bearer is set, else in X-Api-Key. If
+	// Keyless is set, none is sent.
 	Key     func() (string, error)
 	Bearer  bool
 	Keyless bool
-	// Dialect of an upstream that does not speak the Messages API; it brings
-	// its own credential, Key is not used then.
+	// Dialect is for an upstream that does not implement the Messages API; it
+	// provides its own credential, and Key is not used.
 	Dialect Dialect
-	// Repair is the command that replaces a credential that is refused.
+	// Repair is what the operator does if the credential is refused: see
+	// Answer.Repair.
 	Repair string
-	// Proxy chooses the outgoing proxy as http.Transport.Proxy does; nil: none.
+	// Proxy selects the outgoing proxy like http.Transport.Proxy; optional.
 	Proxy func(*http.Request) (*url.URL, error)
-	// TLS is cloned; nil trusts the machine's certificates.
+	// TLS is cloned; if nil, the host's certificates are trusted.
 	TLS *tls.Config
 }
 
-// defaultRepair replaces the vendor's key.
-const defaultRepair = "dreamcore setup --rotate anthropic-api-key"
+// defaultRepair is what the operator does if the key of an upstream without a
+// text of its own is refused.
+const defaultRepair = "replace its key"
 
-// maxErrorBody bounds what is read of an answer that reports an error.
+// Reasons of the errors of NewAPIUpstream and CheckBaseURL.
+const (
+	ReasonAddress dreamcore.Reason = "model.address" // of the model API
+	ReasonNoKey   dreamcore.Reason = "model.no-key"
+)
+
+// maxErrorBody bounds what is read of an error answer.
 const maxErrorBody = 64 << 10
 
-// APIUpstream is the model API over the network. The caller that made it
-// calls Close.
+// APIUpstream is the model API over the network. The caller of NewAPIUpstream
+// must call Close.
 type APIUpstream struct {
 	name      string
 	base      string
@@ -105,7 +132,7 @@ type APIUpstream struct {
 }
 
 // NewAPIUpstream checks cfg without using the network. Its errors have
-// dreamcore.CodeInvalid.
+// dreamcore.CodeInvalid and a reason.
 func NewAPIUpstream(cfg APIConfig) (*APIUpstream, error) {
 	base, err := CheckBaseURL(cfg.BaseURL, cfg.AllowHTTP)
 	if err != nil {
@@ -119,7 +146,7 @@ func NewAPIUpstream(cfg APIConfig) (*APIUpstream, error) {
 	case cfg.Key != nil:
 		dialect = plain{key: cfg.Key, bearer: cfg.Bearer}
 	default:
-		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the model API needs a key", Hint: "dreamcore setup"}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonNoKey, Message: "the model API needs a key"}
 	}
 	tlsConfig := cfg.TLS.Clone()
 	if tlsConfig == nil {
@@ -135,20 +162,20 @@ func NewAPIUpstream(cfg APIConfig) (*APIUpstream, error) {
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true, // usage is read from the stream as it passes
+		DisableCompression:     true, // usage is read from the stream
 		MaxIdleConnsPerHost:    32,
 		IdleConnTimeout:        90 * time.Second,
 	}}, nil
 }
 
-// Close closes the connections that are idle; running calls end by themselves.
+// Close closes idle connections; running calls are not affected.
 func (u *APIUpstream) Close() error {
 	u.transport.CloseIdleConnections()
 	return nil
 }
 
-// Send implements Upstream. The Body of an error answer (status 400 and up) is
-// at most 64 KiB. No Body holds the key, whatever the API wrote.
+// Send implements Upstream. The Body of an error answer (status 400 and up) has
+// at most 64 KiB. No Body contains the key, even if the API echoes it.
 func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 	answer := &Answer{Upstream: u.name, Model: call.Model, Repair: u.repair}
 	if d, ok := u.dialect.(RegionalDialect); ok {
@@ -157,7 +184,7 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 	req, secrets, err := u.dialect.Request(ctx, u.base, call)
 	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
 		answer.Response, answer.Own = &http.Response{}, true
-		ErrorBody(answer.Response, refusal.Status, "", refusal.Message)
+		SetError(answer.Response, refusal.Status, refusal.Message)
 		return answer, nil
 	}
 	if errors.Is(err, ErrNoCredential) {
@@ -170,7 +197,7 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach the model API: %s", redactAll(err.Error(), secrets))
 	}
-	// The request holds the key; nobody after this line needs it.
+	// The request contains the key and is not needed any more.
 	resp.Request = nil
 	for name, values := range resp.Header {
 		for i, v := range values {
@@ -182,26 +209,24 @@ func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 		text, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		resp.Body.Close()
 		if err != nil {
-			text = nil // the status says enough
+			text = nil // the status is enough
 		}
-		clean := redactAll(string(text), secrets)
-		resp.Body = io.NopCloser(bytes.NewReader([]byte(clean)))
-		resp.ContentLength = int64(len(clean))
+		SetBody(resp, []byte(redactAll(string(text), secrets)))
 	}
 	u.dialect.Answer(call, resp)
 	if resp.StatusCode == http.StatusOK {
 		unmask(resp, secrets)
 	}
 	if resp.StatusCode < 400 {
-		// After the dialect: it may unpack what nothing could be found in.
+		// After the dialect, which may decode the body.
 		resp.Body = scrub(resp.Body, secrets)
 	}
 	answer.Response = resp
 	return answer, nil
 }
 
-// unmask gives a short answer in one piece that is an error the status that it
-// stands for, so that the next upstream is asked, as with that status.
+// unmask sets the status of a short answer with status 200 that is an error, so
+// that the next upstream is tried as for that status.
 func unmask(resp *http.Response, secrets []string) {
 	if resp.ContentLength <= 0 || resp.ContentLength > maxErrorBody || mediaType(resp.Header) == eventsType {
 		return
@@ -216,17 +241,16 @@ func unmask(resp *http.Response, secrets []string) {
 	}
 	resp.Body.Close()
 	resp.StatusCode = parseUpstreamError(text).statusOr(http.StatusInternalServerError)
-	clean := redactAll(string(text), secrets)
-	resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(clean)), int64(len(clean))
+	SetBody(resp, []byte(redactAll(string(text), secrets)))
 }
 
-// Transport is how the upstream is reached, for a Dialect that must fetch its
-// credential the same way.
+// Transport returns the transport of the upstream's requests, for a Dialect that
+// must fetch its credential the same way.
 func (u *APIUpstream) Transport() http.RoundTripper { return u.transport }
 
 // plain is the Messages API itself.
 type plain struct {
-	key    func() (string, error) // nil: none is sent
+	key    func() (string, error) // nil if no key is sent
 	bearer bool
 }
 
@@ -252,8 +276,8 @@ func (p plain) Request(ctx context.Context, base string, call Call) (*http.Reque
 
 func (plain) Answer(Call, *http.Response) {}
 
-// CheckCredential returns what may stand in a header of key, without the white
-// space around it, or ErrNoCredential.
+// CheckCredential returns key without surrounding white space, or
+// ErrNoCredential if it cannot be sent in a header.
 func CheckCredential(key string) (string, error) {
 	key = strings.TrimSpace(key)
 	if key == "" {
@@ -261,7 +285,7 @@ func CheckCredential(key string) (string, error) {
 	}
 	for i := range len(key) {
 		if key[i] <= ' ' || key[i] > '~' {
-			return "", fmt.Errorf("%w: it has characters that no key has", ErrNoCredential)
+			return "", fmt.Errorf("%w: it has invalid characters", ErrNoCredential)
 		}
 	}
 	return key, nil
@@ -276,10 +300,11 @@ func redactAll(s string, keys []string) string {
 	return s
 }
 
-// redactTail is how many last characters of a key give it away.
+// redactTail is the number of last characters of a key that are redacted on
+// their own too.
 const redactTail = 8
 
-// redact replaces each occurrence of key in s, also of its end alone.
+// redact replaces each occurrence of key in s, also of its tail alone.
 func redact(s, key string) string {
 	tail := key[max(0, len(key)-redactTail):]
 	var b strings.Builder
@@ -289,9 +314,9 @@ func redact(s, key string) string {
 			b.WriteString(s)
 			return b.String()
 		}
-		start, rest := at, len(key)-len(tail)
-		for start > 0 && rest > 0 && s[start-1] == key[rest-1] {
-			start, rest = start-1, rest-1
+		start, left := at, len(key)-len(tail)
+		for start > 0 && left > 0 && s[start-1] == key[left-1] {
+			start, left = start-1, left-1
 		}
 		b.WriteString(s[:start])
 		b.WriteString("[redacted]")
@@ -299,18 +324,18 @@ func redact(s, key string) string {
 	}
 }
 
-// CheckBaseURL returns the address of a model API as it is used, or an error
-// with dreamcore.CodeInvalid.
+// CheckBaseURL returns the address of a model API in normal form, or an error
+// with dreamcore.CodeInvalid and ReasonAddress.
 func CheckBaseURL(raw string, allowHTTP bool) (string, error) {
 	invalid := func(why, hint string) error {
-		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the address of the model API " + why, Hint: hint}
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonAddress, Message: "the address of the model API " + why, Hint: hint}
 	}
 	const example = "set ANTHROPIC_BASE_URL to an address like https://api.example.com"
 	u, err := url.Parse(raw)
-	// The text is not quoted: it may hold a password.
+	// The address is not quoted: it may contain a password.
 	switch {
 	case err != nil || u.Hostname() == "" || u.Opaque != "":
-		return "", invalid("is no URL", example)
+		return "", invalid("is not a URL", example)
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return "", invalid("must not have a user, a query or a fragment", example)
 	case u.Scheme != "https" && u.Scheme != "http":
@@ -320,13 +345,13 @@ func CheckBaseURL(raw string, allowHTTP bool) (string, error) {
 	}
 	path := strings.TrimRight(u.EscapedPath(), "/")
 	if path == "/v1" || strings.HasSuffix(path, "/v1") {
-		return "", invalid("must not end with /v1", "leave /v1 off: the paths are added to the address")
+		return "", invalid("must not end with /v1", "omit /v1: the paths are appended to the address")
 	}
 	return u.Scheme + "://" + u.Host + path, nil
 }
 
-// privateHost tells whether host never leaves the operator's own network. It
-// asks no name service: an answer could change between now and the dial.
+// privateHost reports whether host is in the operator's own network. It does not
+// resolve names: the result could change before the connection is made.
 func privateHost(host string) bool {
 	if host == "localhost" {
 		return true

@@ -12,12 +12,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// HandlerUpstream lets h, a model in this process such as the replay model,
-// answer the calls. The handler sees the path, query, headers and body of the
-// Call, and dreamcore.PromptHeader where a prompt endpoint makes it; it must
-// return when its request's context ends. Panicking with http.ErrAbortHandler
-// cuts the answer; any other panic is a failed call and does not harm the
-// process.
+// HandlerUpstream returns an Upstream in which h, an in-process model such as
+// the replay model, answers the calls. The handler sees the path, query, headers
+// and body of the Call, and dreamcore.PromptHeader for calls of a prompt
+// endpoint; it must return when its request's context ends. A panic with
+// http.ErrAbortHandler interrupts the answer; any other panic makes the call
+// fail without affecting the process.
 func HandlerUpstream(h http.Handler) Upstream { return handlerUpstream{h} }
 
 type handlerUpstream struct{ handler http.Handler }
@@ -40,7 +40,7 @@ func (u handlerUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 		defer close(served)
 		err := serveRecovered(u.handler, w, req.WithContext(ctx))
 		if err == nil && ctx.Err() != nil {
-			// It ended because it was told to: that is no complete answer.
+			// It ended because of its context: the answer is not complete.
 			err = context.Cause(ctx)
 		}
 		w.finish(err)
@@ -68,8 +68,8 @@ func (u handlerUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 	}}, nil
 }
 
-// serveRecovered runs the handler and turns a panic into an error: it runs in
-// a goroutine of its own, where a panic would end the process.
+// serveRecovered runs the handler and converts a panic to an error: it runs in
+// its own goroutine, where a panic would end the process.
 func serveRecovered(h http.Handler, w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		switch v := recover(); v {
@@ -85,8 +85,8 @@ func serveRecovered(h http.Handler, w http.ResponseWriter, r *http.Request) (err
 }
 
 // pipeWriter is the http.ResponseWriter of an in-process handler. Only the
-// handler's goroutine uses it; the fields sent, status and failed are read by
-// others after ready is closed.
+// handler's goroutine uses it; other goroutines read the fields sent, status and
+// failed after ready is closed.
 type pipeWriter struct {
 	header http.Header
 	pipe   *io.PipeWriter
@@ -101,7 +101,7 @@ func (w *pipeWriter) Header() http.Header { return w.header }
 
 func (w *pipeWriter) WriteHeader(status int) {
 	if w.status != 0 || status < 200 {
-		return // sent already, or an informational answer, which nobody reads
+		return // already sent, or an informational answer, which is not used
 	}
 	w.status, w.sent = status, w.header.Clone()
 	close(w.ready)
@@ -117,7 +117,7 @@ func (w *pipeWriter) Write(p []byte) (int, error) {
 	return w.pipe.Write(p)
 }
 
-// FlushError sends the header; bytes are never held back.
+// FlushError sends the header; the body is never buffered.
 func (w *pipeWriter) FlushError() error {
 	w.WriteHeader(http.StatusOK)
 	return nil
@@ -126,7 +126,7 @@ func (w *pipeWriter) FlushError() error {
 // Flush is FlushError for handlers that look for an http.Flusher.
 func (w *pipeWriter) Flush() { w.WriteHeader(http.StatusOK) }
 
-// finish ends the answer: completely, or cut where err is not nil.
+// finish ends the answer: successfully, or with err.
 func (w *pipeWriter) finish(err error) {
 	if w.status == 0 {
 		w.failed = err
@@ -135,7 +135,7 @@ func (w *pipeWriter) finish(err error) {
 	w.pipe.CloseWithError(err) // nil is io.EOF
 }
 
-// pipeBody is the Body of an in-process answer. Close ends the handler and
+// pipeBody is the Body of an in-process answer. Close cancels the handler and
 // waits for it.
 type pipeBody struct {
 	*io.PipeReader
@@ -148,7 +148,7 @@ func (b *pipeBody) Close() error {
 	return nil
 }
 
-// newRequest builds the request for call from nothing but call.
+// newRequest builds a request from the fields of call only.
 func newRequest(ctx context.Context, base string, call Call) (*http.Request, error) {
 	target := base + call.Path
 	if call.Query != "" {

@@ -106,21 +106,21 @@ func TestTheAPIIsReachedOverHTTP2AndThroughAPrefix(t *testing.T) {
 	}
 }
 
-func TestARefusedCredentialNamesTheCommandOfItsUpstream(t *testing.T) {
+func TestAlarmNamesTheSecretToReplace(t *testing.T) {
 	server := httptest.NewServer(status(401))
 	defer server.Close()
 	for name, key := range map[string]func() (string, error){
 		"refused": func() (string, error) { return testKey, nil },
 		"missing": func() (string, error) { return "", os.ErrNotExist },
 	} {
-		api, err := NewAPIUpstream(APIConfig{Name: "mine", BaseURL: server.URL, Key: key, Bearer: true, Repair: "dreamcore secret create mine KEY=-"})
+		api, err := NewAPIUpstream(APIConfig{Name: "mine", BaseURL: server.URL, Key: key, Bearer: true, Repair: "replace the secret mine"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer api.Close()
 		r := newRig(t, goodStream, func(c *Config) { c.Upstream = api })
 		wantRefusal(t, r.post(testBody), 401, "authentication_error")
-		if log := r.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "run `dreamcore secret create mine KEY=-`") || !strings.Contains(log, "mine") {
+		if log := r.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "replace the secret mine") || !strings.Contains(log, "mine") {
 			t.Errorf("%s: %s", name, log)
 		}
 	}

@@ -10,84 +10,77 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Usage is what the requests of a grant have used so far.
+// Usage is the usage of a grant so far.
 type Usage struct {
-	Requests      int64 // sent to the model, whatever became of them
+	Requests      int64 // sent to the model, successful or not
 	Tokens        dreamcore.Tokens
 	Cost          dreamcore.Nano // 0 without a Meter
 	BytesSent     int64          // request bodies
 	BytesReceived int64          // answer bodies
 }
 
-// Meter keeps the books of one job, and says what it may yet spend.
+// Meter is the ledger of one job and enforces its budget.
 type Meter interface {
-	// Reserve is asked before a request goes out that has about so many tokens
-	// in it and answers with so many at most. It refuses with a
-	// *dreamcore.OverBudget; another error says that the books cannot be kept.
-	// settle is told the whole of what was used, each time it has grown, and
-	// with last once at the end; it returns what that costs.
+	// Reserve is called before a request is sent. input and output are upper
+	// bounds of the tokens in the request and in its answer. It refuses with a
+	// *dreamcore.OverBudget; any other error means that the ledger cannot be
+	// written. The caller must call report with the total usage of the request
+	// each time it has grown, and once with last set at the end; report returns
+	// the cost so far.
 	Reserve(model string, input, output int64) (report func(s dreamcore.Spent, last bool) dreamcore.Nano, err error)
 }
 
-// tokens is the usage member of a message. The numbers come from outside.
+// tokens is the usage member of a message. The numbers are untrusted.
 type tokens struct {
 	Input         int64
 	Output        int64
 	CacheCreation int64 // for any time
 	CacheRead     int64
-	CacheHour     int64 // of CacheCreation: kept for an hour
-	CacheShort    int64 // of CacheCreation: kept for five minutes
-	Searches      int64 // of the web
-	Executions    int64 // of code
+	CacheHour     int64 // part of CacheCreation: cached for an hour
+	CacheShort    int64 // part of CacheCreation: cached for five minutes
+	Searches      int64 // web searches
+	Executions    int64 // code executions
 	Fast          bool
 	Regional      bool
-	Models        string // that worked on the answer, as the iterations name them; a list with newlines
+	Models        string // models named by the iterations, separated by newlines
+}
+
+// counts returns the numbers of t.
+func (t *tokens) counts() []*int64 {
+	return []*int64{&t.Input, &t.Output, &t.CacheCreation, &t.CacheRead, &t.CacheHour, &t.CacheShort, &t.Searches, &t.Executions}
 }
 
 // maxTokens bounds one number, so that sums cannot overflow.
 const maxTokens = 1 << 40
 
-// merge takes over the numbers of a later report of the same message: they are
-// totals, and those that are left out have not changed.
+// merge applies a later report of the same message: its numbers are totals, and
+// missing ones have not changed.
 func (t *tokens) merge(later tokens) {
-	t.Input = max(t.Input, later.Input)
-	t.Output = max(t.Output, later.Output)
-	t.CacheCreation = max(t.CacheCreation, later.CacheCreation)
-	t.CacheRead = max(t.CacheRead, later.CacheRead)
-	t.CacheHour = max(t.CacheHour, later.CacheHour)
-	t.CacheShort = max(t.CacheShort, later.CacheShort)
-	t.Searches = max(t.Searches, later.Searches)
-	t.Executions = max(t.Executions, later.Executions)
-	t.Fast, t.Regional = t.Fast || later.Fast, t.Regional || later.Regional
-	t.addModels(later.Models)
+	t.combine(later, func(a, b int64) int64 { return max(a, b) })
 }
 
 // add adds the numbers of another pass over the prompt.
 func (t *tokens) add(pass tokens) {
-	sum := *t
-	sum.merge(pass)
-	for _, n := range []struct {
-		sum  *int64
-		a, b int64
-	}{
-		{&sum.Input, t.Input, pass.Input}, {&sum.Output, t.Output, pass.Output},
-		{&sum.CacheCreation, t.CacheCreation, pass.CacheCreation}, {&sum.CacheRead, t.CacheRead, pass.CacheRead},
-		{&sum.CacheHour, t.CacheHour, pass.CacheHour}, {&sum.CacheShort, t.CacheShort, pass.CacheShort},
-		{&sum.Searches, t.Searches, pass.Searches}, {&sum.Executions, t.Executions, pass.Executions},
-	} {
-		*n.sum = min(n.a+n.b, maxTokens)
+	t.combine(pass, func(a, b int64) int64 { return min(a+b, maxTokens) })
+}
+
+func (t *tokens) combine(other tokens, op func(a, b int64) int64) {
+	numbers := t.counts()
+	for i, n := range other.counts() {
+		*numbers[i] = op(*numbers[i], *n)
 	}
-	*t = sum
+	t.Fast, t.Regional = t.Fast || other.Fast, t.Regional || other.Regional
+	t.addModels(other.Models)
 }
 
 const (
-	// maxPasses bounds the passes of one answer that are looked at.
+	// maxPasses bounds the passes of one answer that are read.
 	maxPasses = 1000
-	// maxModels bounds how many models worked on one answer.
+	// maxModels bounds the models of one answer.
 	maxModels = 8
 )
 
-// addModels adds names of models that are not there yet.
+// addModels adds the names of models that are not in the list yet.
 func (t *tokens) addModels(names string) {
 	for name := range strings.SplitSeq(names, "\n") {
 		have := strings.Split(t.Models, "\n")
@@ -98,7 +91,7 @@ func (t *tokens) addModels(names string) {
 	}
 }
 
-// terms is what changes the price of the tokens.
+// terms returns the parts of the usage that affect the price of the tokens.
 func (t tokens) terms() dreamcore.Terms {
 	terms := dreamcore.Terms{Fast: t.Fast, Regional: t.Regional, Searches: t.Searches, Executions: t.Executions}
 	if t.Models != "" {
@@ -107,19 +100,19 @@ func (t tokens) terms() dreamcore.Terms {
 	return terms
 }
 
-// spent tells the tokens apart by their price. What was written to the cache
-// for a time that is not said was so for an hour if the request has any such.
+// spent returns the tokens by price category. Cache writes without a duration
+// count as an hour if the request or the answer mentions an hour.
 func (t tokens) spent(asksForHour bool) dreamcore.Tokens {
 	hour := min(t.CacheHour, t.CacheCreation)
-	if rest := t.CacheCreation - hour - t.CacheShort; (asksForHour || hour > 0) && rest > 0 {
-		hour += rest
+	if unknown := t.CacheCreation - hour - t.CacheShort; (asksForHour || hour > 0) && unknown > 0 {
+		hour += unknown
 	}
 	return dreamcore.Tokens{Input: t.Input, Output: t.Output, CacheWrite: t.CacheCreation - hour, CacheWrite1h: hour, CacheRead: t.CacheRead}
 }
 
-// members returns the members of a JSON object, each undecoded; nil for
-// anything else. Every member is then read on its own, so that one of an
-// unexpected type does not hide the others.
+// members returns the undecoded members of a JSON object, or nil for any other
+// value. Each member is decoded on its own, so that one of an unexpected type
+// does not hide the others.
 func members(raw []byte) map[string]json.RawMessage {
 	var v map[string]json.RawMessage
 	if json.Unmarshal(raw, &v) != nil {
@@ -128,7 +121,7 @@ func members(raw []byte) map[string]json.RawMessage {
 	return v
 }
 
-// textOf returns the string that raw is, "" for anything else.
+// textOf returns the JSON string in raw, or "" for any other value.
 func textOf(raw json.RawMessage) string {
 	var s string
 	if len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
@@ -137,8 +130,8 @@ func textOf(raw json.RawMessage) string {
 	return s
 }
 
-// numberOf returns the count that raw is, in any spelling that proxies use
-// (100, 100.0, 1e2, "100"), within 0 and maxTokens; 0 for anything else.
+// numberOf returns the count in raw, in any notation that proxies use (100,
+// 100.0, 1e2, "100"), limited to 0 to maxTokens. It is 0 for any other value.
 func numberOf(raw json.RawMessage) int64 {
 	s := string(raw)
 	if strings.HasPrefix(s, `"`) {
@@ -157,10 +150,10 @@ func numberOf(raw json.RawMessage) int64 {
 	return int64(math.Ceil(min(f, maxTokens)))
 }
 
-// usageOf reads a usage member. Where the answer took several passes, such as a
-// summary of the conversation or another model in place of one that refused, the
-// iterations list each of them, and the numbers at the top may leave some out:
-// the larger of both counts, of each kind.
+// usageOf reads a usage member. If the answer took several passes (such as a
+// summary of the conversation, or another model after one that refused), the
+// iterations list each of them, and the numbers at the top may omit some: for
+// each number, the larger of the two counts.
 func usageOf(raw json.RawMessage) (t tokens) {
 	u := members(raw)
 	if u == nil {
@@ -182,7 +175,7 @@ func usageOf(raw json.RawMessage) (t tokens) {
 	return t
 }
 
-// countsOf reads the numbers of one usage object, and what changes their price.
+// countsOf reads the numbers and price terms of one usage object.
 func countsOf(u map[string]json.RawMessage) (t tokens) {
 	t = tokens{
 		Input: numberOf(u["input_tokens"]), Output: numberOf(u["output_tokens"]),
@@ -190,11 +183,11 @@ func countsOf(u map[string]json.RawMessage) (t tokens) {
 	}
 	byTime := members(u["cache_creation"])
 	t.CacheHour = numberOf(byTime["ephemeral_1h_input_tokens"])
-	// The parts and the whole should agree; where one is left out the other counts.
+	// The parts and the total should agree; if one is missing, the other counts.
 	t.CacheShort = numberOf(byTime["ephemeral_5m_input_tokens"])
 	parts := min(t.CacheHour+t.CacheShort, maxTokens)
 	t.CacheCreation = max(t.CacheCreation, parts, numberOf(u["cache_creation"]))
-	// Details are parts of the whole, which could be left out.
+	// The details are part of the total, which may be missing.
 	t.Output = max(t.Output, numberOf(members(u["output_tokens_details"])["thinking_tokens"]))
 	tools := members(u["server_tool_use"])
 	t.Searches, t.Executions = numberOf(tools["web_search_requests"]), numberOf(tools["code_execution_requests"])
@@ -203,12 +196,12 @@ func countsOf(u map[string]json.RawMessage) (t tokens) {
 	return t
 }
 
-// isSurcharged reports whether a member says anything but what is usual.
-func isSurcharged(raw json.RawMessage, usual ...string) bool {
-	return !isStandard(raw, append(usual, ""))
+// isSurcharged reports whether a member has any other than the standard values.
+func isSurcharged(raw json.RawMessage, standard ...string) bool {
+	return !isStandard(raw, append(standard, ""))
 }
 
-// metricsOf reads what Bedrock adds to the end of a stream.
+// metricsOf reads the numbers that Bedrock adds to the end of a stream.
 func metricsOf(raw json.RawMessage) tokens {
 	u := members(raw)
 	return tokens{
@@ -217,7 +210,7 @@ func metricsOf(raw json.RawMessage) tokens {
 	}
 }
 
-// fill takes over the numbers of another report where there are none.
+// fill uses the numbers of another report for those that are missing.
 func (t *tokens) fill(other tokens) {
 	if t.Input == 0 && t.CacheCreation == 0 && t.CacheRead == 0 {
 		t.Input, t.CacheCreation, t.CacheRead = other.Input, other.CacheCreation, other.CacheRead
@@ -225,10 +218,10 @@ func (t *tokens) fill(other tokens) {
 	t.Output = max(t.Output, other.Output)
 }
 
-// maxMeterBody bounds the answer in one piece that is kept for its usage.
+// maxMeterBody bounds an answer that is kept for reading its usage.
 const maxMeterBody = 4 << 20
 
-// bodyMeter reads the usage of an answer in one piece.
+// bodyMeter reads the usage of an answer that is not streamed.
 type bodyMeter struct {
 	kept    []byte
 	tooLong bool
@@ -242,8 +235,8 @@ func (m *bodyMeter) feed(p []byte) {
 	m.kept = append(m.kept, p...)
 }
 
-// tokens returns what the whole answer says. Half of one says nothing, and some
-// servers do not tell: known is false.
+// tokens returns the usage in the complete answer. known is false if the answer
+// is incomplete or does not report its usage.
 func (m *bodyMeter) tokens() (t tokens, known bool) {
 	t = usageOf(members(m.kept)["usage"])
 	return t, t.spent(false).Total() > 0
