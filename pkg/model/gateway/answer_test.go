@@ -23,14 +23,14 @@ func wantFailure(t *testing.T, r *rig, want dreamcore.FailureCode) {
 	}
 }
 
-func TestAStreamIsNotHeldBack(t *testing.T) {
+func TestStreamIsForwardedImmediately(t *testing.T) {
 	taken := make(chan struct{})
 	pieces := []string{eventStart, "event: ping\nda", "ta: {}\n\n", eventText, eventDelta, eventStop}
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
 		for _, p := range pieces {
 			send(w, p)
-			select { // the next piece is made only when this one has arrived
+			select { // the next piece is sent only after this one has arrived
 			case <-taken:
 			case <-req.Context().Done():
 				return
@@ -56,7 +56,7 @@ func TestAStreamIsNotHeldBack(t *testing.T) {
 	}
 }
 
-func TestTheHeaderOfAStreamIsNotHeldBack(t *testing.T) {
+func TestHeaderOfSilentStreamIsForwarded(t *testing.T) {
 	release := make(chan struct{})
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
@@ -107,9 +107,9 @@ func TestErrorsOfTheAPI(t *testing.T) {
 	for _, tc := range []struct {
 		status  int
 		header  []string
-		answers int // status of the answer where it is not the same
+		answers int // status of the answer if it differs
 		failure dreamcore.FailureCode
-		retries []string // x-should-retry of one answer after the other
+		retries []string // x-should-retry of consecutive answers
 		kind    string
 		passes  bool // the API's message reaches the sandbox
 	}{
@@ -161,7 +161,7 @@ func TestErrorsOfTheAPI(t *testing.T) {
 	}
 }
 
-func TestACompleteAnswerClearsTheFailure(t *testing.T) {
+func TestCompleteAnswerClearsFailure(t *testing.T) {
 	var good atomic.Bool
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		if good.Load() || strings.HasSuffix(req.URL.Path, "count_tokens") {
@@ -177,7 +177,7 @@ func TestACompleteAnswerClearsTheFailure(t *testing.T) {
 	if a := r.do(r.request(testBody, func(req *http.Request) { req.URL.Path += "/count_tokens" })); a.status != 200 {
 		t.Fatalf("%v", a)
 	}
-	wantFailure(t, r, dreamcore.FailNetwork) // counting tokens proves little
+	wantFailure(t, r, dreamcore.FailNetwork) // a token count does not prove that the model works
 	good.Store(true)
 	r.post(testBody)
 	wantFailure(t, r, "")
@@ -187,7 +187,7 @@ func TestACompleteAnswerClearsTheFailure(t *testing.T) {
 	}
 }
 
-func TestAMissingKeyIsAnAlarm(t *testing.T) {
+func TestMissingKeyIsAlarm(t *testing.T) {
 	for name, key := range map[string]func() (string, error){
 		"error":      func() (string, error) { return "", errors.New("store is sealed") },
 		"empty":      func() (string, error) { return " \n", nil },
@@ -212,7 +212,7 @@ func TestAMissingKeyIsAnAlarm(t *testing.T) {
 	}
 }
 
-func TestTheKeyIsReadForEachRequest(t *testing.T) {
+func TestKeyIsReadForEachRequest(t *testing.T) {
 	var key atomic.Value
 	keys := make(chan string, 1)
 	r := newRig(t, nil, func(c *Config) {
@@ -240,12 +240,12 @@ func TestTheKeyIsReadForEachRequest(t *testing.T) {
 	}
 }
 
-func TestAnUpstreamThatCannotBeReached(t *testing.T) {
+func TestUnreachableUpstream(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close() // refuses from now on
+	l.Close() // refuses connections from now on
 	for _, url := range []string{"http://" + l.Addr().String(), "https://no-such-host.invalid"} {
 		r := newRigAt(t, url)
 		for _, want := range []string{"", "", "false"} {
@@ -282,7 +282,7 @@ func TestNoAnswerWithinTheLimit(t *testing.T) {
 	}
 }
 
-func TestAStalledStreamEndsWithAnErrorEvent(t *testing.T) {
+func TestStalledStreamEndsWithErrorEvent(t *testing.T) {
 	var calls atomic.Int32
 	ended := make(chan struct{}, 2)
 	first := eventStart
@@ -312,13 +312,13 @@ func TestAStalledStreamEndsWithAnErrorEvent(t *testing.T) {
 	}
 }
 
-func TestASlowStreamDoesNotStall(t *testing.T) {
+func TestSlowStreamIsNotStalled(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
 		send(w, eventStart)
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
-		for range 6 { // longer in all than the limit, each silence shorter
+		for range 6 { // longer than the limit in total, each pause shorter
 			<-tick.C
 			send(w, "event: ping\ndata: {\"type\": \"ping\"}\n\n")
 		}
@@ -330,7 +330,7 @@ func TestASlowStreamDoesNotStall(t *testing.T) {
 	wantFailure(t, r, "")
 }
 
-func TestTheLimitOfTheBodyDoesNotEndTheAnswer(t *testing.T) {
+func TestBodyReadLimitDoesNotEndAnswer(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
 		send(w, eventStart)
@@ -345,7 +345,7 @@ func TestTheLimitOfTheBodyDoesNotEndTheAnswer(t *testing.T) {
 	}
 }
 
-func TestAnAccountWithoutCreditIsAnAlarm(t *testing.T) {
+func TestAccountWithoutCreditIsAlarm(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(400)
 		send(w, string((&apiError{status: 400, message: "Your credit balance is too low to access the API."}).body()))
@@ -358,7 +358,7 @@ func TestAnAccountWithoutCreditIsAnAlarm(t *testing.T) {
 	}
 }
 
-func TestTheKeyInAHeaderOfAnAnswerIsRemoved(t *testing.T) {
+func TestKeyIsRemovedFromAnswerHeader(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Request-Id", "for "+req.Header.Get("X-Api-Key"))
 		goodStream(w, req)
@@ -368,7 +368,7 @@ func TestTheKeyInAHeaderOfAnAnswerIsRemoved(t *testing.T) {
 	}
 }
 
-func TestSilenceAfterTheEndIsNoFailure(t *testing.T) {
+func TestSilenceAfterMessageStopIsNotAFailure(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
 		send(w, wholeStream)
@@ -380,7 +380,7 @@ func TestSilenceAfterTheEndIsNoFailure(t *testing.T) {
 	wantFailure(t, r, "")
 }
 
-func TestACutAnswerIsACutForTheClient(t *testing.T) {
+func TestInterruptedAnswerIsInterruptedForTheClient(t *testing.T) {
 	cuts := map[string]http.HandlerFunc{
 		"stream": func(w http.ResponseWriter, _ *http.Request) {
 			beginStream(w)
@@ -412,7 +412,7 @@ func TestACutAnswerIsACutForTheClient(t *testing.T) {
 			for range 2 {
 				a := r.post(testBody)
 				if a.status != 200 || a.err == nil {
-					t.Errorf("the client sees no cut: %v", a)
+					t.Errorf("the client does not see an interruption: %v", a)
 				}
 				wantFailure(t, r, dreamcore.FailNetwork)
 			}
@@ -424,7 +424,7 @@ func TestACutAnswerIsACutForTheClient(t *testing.T) {
 	}
 }
 
-func TestAnErrorEventInTheStreamIsAFailure(t *testing.T) {
+func TestErrorEventInStreamIsFailure(t *testing.T) {
 	for kind, want := range map[string]dreamcore.FailureCode{
 		"overloaded_error": dreamcore.FailRateLimit, "rate_limit_error": dreamcore.FailRateLimit,
 		"api_error": dreamcore.FailNetwork, "timeout_error": dreamcore.FailAPITimeout, "": dreamcore.FailNetwork,
@@ -441,7 +441,7 @@ func TestAnErrorEventInTheStreamIsAFailure(t *testing.T) {
 	}
 }
 
-func TestAnAnswerOfAnotherKindIsRefused(t *testing.T) {
+func TestUnexpectedAnswerIsRejected(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"login page": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
@@ -469,7 +469,7 @@ func TestAnAnswerOfAnotherKindIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnErrorBodyIsBounded(t *testing.T) {
+func TestErrorBodyIsBounded(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(400)
 		for req.Context().Err() == nil {

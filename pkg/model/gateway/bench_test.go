@@ -10,7 +10,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 )
 
-// The benchmarks compare the way through the gateway with the direct one:
+// The benchmarks compare requests through the gateway with direct ones:
 //
 //	go test -run '^$' -bench . ./pkg/model/gateway
 
@@ -18,7 +18,7 @@ func benchUpstream(b *testing.B, chunks int) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body)
 		beginStream(w)
-		for range chunks { // the API sends events one by one
+		for range chunks { // the API sends each event separately
 			send(w, eventText)
 		}
 		send(w, eventStop)
@@ -82,18 +82,18 @@ func benchWays(b *testing.B, chunks int, read func(*http.Response) (int64, error
 	}
 }
 
-// BenchmarkFirstByte: a request of the CLI's usual size (85 KB) to the end of
-// an answer of one event.
+// BenchmarkFirstByte measures a request of the CLI's usual size (85 KB) until the
+// end of an answer of one event.
 func BenchmarkFirstByte(b *testing.B) {
 	benchWays(b, 0, func(r *http.Response) (int64, error) { return io.Copy(io.Discard, r.Body) })
 }
 
-// BenchmarkStream: an answer of 1 MB in events of 130 bytes, each flushed.
+// BenchmarkStream measures an answer of 1 MB in events of 130 bytes, each flushed.
 func BenchmarkStream(b *testing.B) {
 	benchWays(b, (1<<20)/len(eventText), func(r *http.Response) (int64, error) { return io.Copy(io.Discard, r.Body) })
 }
 
-// BenchmarkMeter: reading along alone.
+// BenchmarkMeter measures the meter alone.
 func BenchmarkMeter(b *testing.B) {
 	stream := []byte(strings.Repeat(eventText, (1<<20)/len(eventText)))
 	b.SetBytes(int64(len(stream)))
@@ -105,7 +105,7 @@ func BenchmarkMeter(b *testing.B) {
 	}
 }
 
-// BenchmarkPeekBody: a large body of the CLI.
+// BenchmarkPeekBody measures a large body of the CLI.
 func BenchmarkPeekBody(b *testing.B) {
 	body := []byte(`{"model":"m-1","messages":[` + strings.Repeat(`{"role":"user","content":"some \"text\" here"},`, 20000) + `1],"stream":true}`)
 	b.SetBytes(int64(len(body)))

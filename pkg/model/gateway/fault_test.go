@@ -13,9 +13,9 @@ func apiErr(kind, message string) string {
 	return `{"type":"error","error":{"type":"` + kind + `","message":"` + message + `"}}`
 }
 
-// Whose fault it is decides what the player is told. Nothing of it is charged:
-// no answer was made.
-func TestWhoseFaultAnErrorIs(t *testing.T) {
+// The cause of an error determines the message for the player. Nothing is
+// charged, since the model generated no answer.
+func TestErrorsAreClassifiedByCause(t *testing.T) {
 	const (
 		auth    = dreamcore.FailAuth
 		rate    = dreamcore.FailRateLimit
@@ -115,7 +115,7 @@ func TestWhoseFaultAnErrorIs(t *testing.T) {
 	}
 }
 
-func TestWhatWasMadeBeforeAnErrorCounts(t *testing.T) {
+func TestUsageBeforeErrorIsCharged(t *testing.T) {
 	failed := "event: error\ndata: " + apiErr("overloaded_error", "x") + "\n\n"
 	text := `data: {"type":"content_block_delta","delta":{"text":"` + strings.Repeat("x", 400) + "\"}}\n\n"
 	for name, tc := range map[string]struct {
@@ -140,8 +140,8 @@ func TestWhatWasMadeBeforeAnErrorCounts(t *testing.T) {
 	}
 }
 
-// After a moment of silence the header is out: the error is told as an event.
-func TestALateErrorIsAnEvent(t *testing.T) {
+// After a pause the header has been sent: the error is sent as an event.
+func TestLateErrorIsAnEvent(t *testing.T) {
 	for name, sent := range map[string]string{"error": "event: error\ndata: " + apiErr("overloaded_error", "x") + "\n\n", "nothing": "", "page": "<html>"} {
 		header := make(chan struct{})
 		r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
@@ -174,7 +174,7 @@ func TestALateErrorIsAnEvent(t *testing.T) {
 	}
 }
 
-func TestAServerThatDoesNotCountTokensIsNoFault(t *testing.T) {
+func TestMissingTokenCountIsNotAFailure(t *testing.T) {
 	r := newRig(t, fmtStatus(404, `{"detail":"Not Found"}`))
 	a := r.do(r.request(testBody, func(req *http.Request) { req.URL.Path += "/count_tokens" }))
 	if a.status != 404 || strings.Contains(r.log.String(), "level=ERROR") {
@@ -186,7 +186,7 @@ func TestAServerThatDoesNotCountTokensIsNoFault(t *testing.T) {
 	}
 }
 
-func TestACompleteAnswerClearsARefusal(t *testing.T) {
+func TestCompleteAnswerClearsRefusal(t *testing.T) {
 	n := 0
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		if n++; n == 1 {

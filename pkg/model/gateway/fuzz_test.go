@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// FuzzRequest reads bytes as the gateway's server does, and looks at what
-// would go out to the model API for them.
+// FuzzRequest reads bytes as the gateway's server does, and checks the request
+// that would be sent to the model API.
 func FuzzRequest(f *testing.F) {
 	f.Add([]byte("POST /v1/messages HTTP/1.1\r\nHost: x\r\nX-Api-Key: k\r\nContent-Length: 2\r\n\r\n{}"))
 	f.Add([]byte("POST /v1/messages?beta=true HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nAnthropic-Beta: a\r\nAnthropic-Beta: b\r\n\r\n2\r\n{}\r\n0\r\n\r\n"))
@@ -39,17 +39,17 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		if out.URL.Host != "model.example" || out.URL.Path != call.Path {
-			t.Fatalf("goes to %s", out.URL)
+			t.Fatalf("is sent to %s", out.URL)
 		}
 		for name := range out.Header {
 			if !slices.Contains([]string{"Accept", "Anthropic-Version", "Anthropic-Beta", "User-Agent", "Content-Type", "Accept-Encoding"}, name) {
-				t.Fatalf("the header %q goes out", name)
+				t.Fatalf("the header %q is sent", name)
 			}
 		}
 		var wire bytes.Buffer
 		out.Header.Set("X-Api-Key", "key")
 		if err := out.Write(&wire); err != nil {
-			return // the transport refuses it, too
+			return // the transport rejects it too
 		}
 		again, err := http.ReadRequest(bufio.NewReader(&wire))
 		if err != nil || again.Header.Get("X-Api-Key") != "key" || len(again.Header) != len(out.Header) && len(again.Header) != len(out.Header)+1 {
@@ -76,7 +76,7 @@ func FuzzBaseURL(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// An @ in the path is a character like others.
+		// An @ in the path has no special meaning.
 		u, err := url.Parse(base)
 		if err != nil || u.User != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(base, "?# \r\n") {
 			t.Errorf("%q became %q", raw, base)

@@ -158,8 +158,8 @@ func (gr *Grant) end() {
 }
 
 // grantAllowance is the number of body bytes of one grant that do not count
-// against Config.MaxBodies: the requests of an ordinary job fit, whatever the
-// other jobs use.
+// against Config.MaxBodies: the requests of an ordinary job fit, independent of
+// the other jobs.
 const grantAllowance = 4 << 20
 
 // reserve reserves n bytes of memory for a body; release returns them.

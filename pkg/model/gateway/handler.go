@@ -150,7 +150,7 @@ func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), r
 	if name := surchargedMember(call.Body); name != "" {
 		return p, free, never(403, fmt.Sprintf(surchargeMessage, name))
 	}
-	parts.documents = parts.documents || external // the size of what the API fetches is unknown
+	parts.documents = parts.documents || external // the API may fetch documents of any size
 	x.use.input, x.use.hour = promptBound(call.Body, parts), asksForHour(call.Body)
 	if len(x.grant.models) > 0 && !slices.Contains(x.grant.models, p.model) {
 		return p, free, never(403, "This model is not allowed here.")

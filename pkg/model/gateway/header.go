@@ -27,7 +27,7 @@ func requestHeader(in http.Header) http.Header {
 		agent = "dreamcore"
 	}
 	out.Set("User-Agent", agent)
-	// The body was checked to be JSON, whatever type the sandbox declared.
+	// The body was checked to be JSON; the declared type is ignored.
 	out.Set("Content-Type", "application/json")
 	// A compressed stream could not be metered.
 	out.Set("Accept-Encoding", "identity")

@@ -15,7 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 )
 
-// hostStream is a good answer with the text "edit" in two pieces.
+// hostStream is a successful answer with the text "edit" in two pieces.
 const hostStream = `event: message_start
 data: {"type":"message_start","message":{"usage":{"input_tokens":11,"output_tokens":1}}}
 
@@ -37,12 +37,12 @@ data: {"type":"message_stop"}
 
 const hostMessage = `{"type":"message","content":[{"type":"thinking","thinking":"hm"},{"type":"text","text":"ed"},{"type":"text","text":"it"}],"stop_reason":"end_turn","usage":{"input_tokens":11,"output_tokens":5}}`
 
-// fakeMeter remembers what was spent.
+// fakeMeter records the usage.
 type fakeMeter struct {
 	mu      sync.Mutex
 	refuse  error
 	spent   dreamcore.Spent
-	settled int
+	reports int
 }
 
 func (m *fakeMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, bool) dreamcore.Nano, error) {
@@ -54,7 +54,7 @@ func (m *fakeMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, bool) d
 		defer m.mu.Unlock()
 		m.spent = s
 		if last {
-			m.settled++
+			m.reports++
 		}
 		return 1000
 	}, nil
@@ -92,7 +92,7 @@ func hostCall() HostCall {
 	}
 }
 
-func TestAskReturnsTheTextOfEveryFormOfAnswer(t *testing.T) {
+func TestAskReturnsTextOfEveryFormOfAnswer(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"stream": answerWith("text/event-stream", hostStream), "stream with CRLF": answerWith("text/event-stream", strings.ReplaceAll(hostStream, "\n", "\r\n")),
 		"message": answerWith("application/json", hostMessage),
@@ -106,8 +106,8 @@ func TestAskReturnsTheTextOfEveryFormOfAnswer(t *testing.T) {
 			if err != nil || got != (HostAnswer{"edit", "end_turn"}) {
 				t.Fatalf("%+v, %v", got, err)
 			}
-			if want := (dreamcore.Tokens{Input: 11, Output: 5}); m.settled != 1 || m.spent.Tokens != want || m.spent.Upstream != "anthropic" {
-				t.Errorf("settled %d times, %+v", m.settled, m.spent)
+			if want := (dreamcore.Tokens{Input: 11, Output: 5}); m.reports != 1 || m.spent.Tokens != want || m.spent.Upstream != "anthropic" {
+				t.Errorf("%d final reports, %+v", m.reports, m.spent)
 			}
 			log.Close()
 			var entries []audit.Entry
@@ -125,7 +125,7 @@ func TestAskReturnsTheTextOfEveryFormOfAnswer(t *testing.T) {
 	}
 }
 
-func TestAskSendsAPlainRequestWithTheKeyAndNoName(t *testing.T) {
+func TestAskSendsTheKeyAndNotTheEndpointName(t *testing.T) {
 	var got *http.Request
 	var body string
 	gw, _, _ := hostGateway(t, func(w http.ResponseWriter, r *http.Request) {
@@ -145,7 +145,7 @@ func TestAskSendsAPlainRequestWithTheKeyAndNoName(t *testing.T) {
 	}
 }
 
-func TestAModelInProcessSeesTheNameOfTheEndpoint(t *testing.T) {
+func TestInProcessModelSeesEndpointName(t *testing.T) {
 	var name string
 	gw := New(Config{Upstream: HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name = r.Header.Get(dreamcore.PromptHeader)
@@ -159,7 +159,7 @@ func TestAModelInProcessSeesTheNameOfTheEndpoint(t *testing.T) {
 func TestAskReportsWhyThereIsNoAnswer(t *testing.T) {
 	half, _, _ := strings.Cut(hostStream, `data: {"type":"message_delta"`)
 	silent := func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // only then the server sees the client go
+		_, _ = io.Copy(io.Discard, r.Body) // the server notices a disconnect only after reading the body
 		<-r.Context().Done()
 	}
 	tests := []struct {
@@ -207,7 +207,7 @@ func TestAskReportsWhyThereIsNoAnswer(t *testing.T) {
 	}
 }
 
-// dribbler sends an event a moment, for ever.
+// dribbler sends small events at short intervals, without end.
 func dribbler(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -227,7 +227,7 @@ func dribbler(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func TestAnAnswerThatDribblesEndsAtTheTimeLimit(t *testing.T) {
+func TestEndlessSlowAnswerEndsAtTimeLimit(t *testing.T) {
 	gw, _, _ := hostGateway(t, dribbler)
 	call := hostCall()
 	call.TimeLimit = 20 * time.Millisecond
@@ -239,12 +239,12 @@ func TestAnAnswerThatDribblesEndsAtTheTimeLimit(t *testing.T) {
 	if !ok || host.Code != dreamcore.FailAPITimeout {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(began); took > 10*time.Second || m.settled != 1 {
-		t.Errorf("after %v, settled %d times", took, m.settled)
+	if took := time.Since(began); took > 10*time.Second || m.reports != 1 {
+		t.Errorf("after %v, %d final reports", took, m.reports)
 	}
 }
 
-func TestAskEndsWithItsCaller(t *testing.T) {
+func TestAskEndsWithCallersContext(t *testing.T) {
 	asked := make(chan struct{})
 	gw, _, _ := hostGateway(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -263,17 +263,17 @@ func TestAskEndsWithItsCaller(t *testing.T) {
 	if _, err := gw.Ask(ctx, call); !errors.Is(err, gone) {
 		t.Errorf("%v", err)
 	}
-	if m.settled != 1 {
-		t.Errorf("settled %d times", m.settled)
+	if m.reports != 1 {
+		t.Errorf("%d final reports", m.reports)
 	}
 }
 
-func TestAnAnswerThatIsTooLongIsEnded(t *testing.T) {
+func TestTooLongAnswerIsCancelled(t *testing.T) {
 	event := `data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"0123456789abcdef"}}` + "\n\n"
 	gw, _, _ := hostGateway(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "text/event-stream")
-		for r.Context().Err() == nil { // without an end of its own
+		for r.Context().Err() == nil { // never ends by itself
 			if _, err := io.WriteString(w, event); err != nil {
 				return
 			}
@@ -286,8 +286,8 @@ func TestAnAnswerThatIsTooLongIsEnded(t *testing.T) {
 	if err != nil || len(got.Text) <= call.MaxText || len(got.Text) > call.MaxText+16 {
 		t.Errorf("%d bytes, %v", len(got.Text), err)
 	}
-	if m.settled != 1 || m.spent.Tokens.Output == 0 {
-		t.Errorf("settled %d times, %+v", m.settled, m.spent)
+	if m.reports != 1 || m.spent.Tokens.Output == 0 {
+		t.Errorf("%d final reports, %+v", m.reports, m.spent)
 	}
 }
 

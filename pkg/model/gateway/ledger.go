@@ -135,8 +135,8 @@ func (l *ledger) refuse(counts bool, status int, reported upstreamError, tooLong
 }
 
 // Refused returns the last request since the last complete answer that the model
-// API refused because of its content; ok is false if there is none. Failure does
-// not report it. It is final after Revoke.
+// API refused because of its content; ok is false if no request was refused.
+// Failure does not report it. It is final after Revoke.
 func (gr *Grant) Refused() (r RefusedRequest, ok bool) {
 	l := &gr.ledger
 	l.mu.Lock()

@@ -20,7 +20,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// endless streams until it is told to stop and then says so.
+// endless streams until its request is cancelled, which it then reports.
 func endless(begun, ended chan struct{}) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
@@ -31,7 +31,7 @@ func endless(begun, ended chan struct{}) http.HandlerFunc {
 	}
 }
 
-func TestTheUpstreamIsToldWhenTheClientGoes(t *testing.T) {
+func TestClientDisconnectCancelsUpstream(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	r := newRig(t, endless(begun, ended))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -44,10 +44,10 @@ func TestTheUpstreamIsToldWhenTheClientGoes(t *testing.T) {
 	cancel()
 	within(t, "the upstream's request", ended)
 	r.grant.Revoke()
-	wantFailure(t, r, "") // the model did nothing wrong
+	wantFailure(t, r, "") // not a failure of the model
 }
 
-func TestAGrantEndsWithItsJob(t *testing.T) {
+func TestGrantEndsWithItsJob(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	r := newRig(t, endless(begun, ended))
 	job, cancel := context.WithCancel(t.Context())
@@ -58,7 +58,7 @@ func TestAGrantEndsWithItsJob(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	within(t, "begin", begun)
-	cancel() // without a call of Revoke
+	cancel() // without calling Revoke
 	within(t, "the upstream's request", ended)
 	if a := r.do(r.request(testBody)); a.status != http.StatusUnauthorized {
 		t.Errorf("the token of a cancelled job: %+v", a)
@@ -66,13 +66,13 @@ func TestAGrantEndsWithItsJob(t *testing.T) {
 	r.grant.Revoke()
 	if late := r.socket.Grant(GrantOptions{Job: "job-3", Context: job}); late.begin() == nil {
 		late.end()
-		// The watch on a context that has ended runs in a goroutine of its own.
+		// The watch on a context that has ended runs in its own goroutine.
 		within(t, "a grant of a job that has ended", late.ctx.Done())
 	}
 	wantFailure(t, r, "")
 }
 
-func TestTheUpstreamIsToldWhenTheClientGoesBeforeTheAnswer(t *testing.T) {
+func TestClientDisconnectBeforeAnswerCancelsUpstream(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -90,7 +90,7 @@ func TestTheUpstreamIsToldWhenTheClientGoesBeforeTheAnswer(t *testing.T) {
 	wantFailure(t, r, "")
 }
 
-func TestRevokeCutsWhatRunsAndWaits(t *testing.T) {
+func TestRevokeCancelsRunningRequestsAndWaits(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	r := newRig(t, endless(begun, ended))
 	answers := make(chan answer, 1)
@@ -98,14 +98,14 @@ func TestRevokeCutsWhatRunsAndWaits(t *testing.T) {
 	within(t, "begin", begun)
 	r.grant.Revoke()
 	if a := <-answers; a.err == nil { // before or after its header arrived
-		t.Errorf("the answer was not cut: %v", a)
+		t.Errorf("the answer was not cancelled: %v", a)
 	}
 	within(t, "the upstream's request", ended)
 	wantFailure(t, r, "")
 	wantRefusal(t, r.post(testBody), 401, "authentication_error")
 }
 
-func TestRevokeDoesNotWaitForASandboxThatDoesNotRead(t *testing.T) {
+func TestRevokeDoesNotWaitForSlowReader(t *testing.T) {
 	var written atomic.Int64
 	r := newRig(t, nil, func(c *Config) {
 		c.WriteLimit = time.Hour
@@ -138,7 +138,7 @@ func TestRevokeDoesNotWaitForASandboxThatDoesNotRead(t *testing.T) {
 	within(t, "revoke", done)
 }
 
-func TestASandboxThatDoesNotReadIsCut(t *testing.T) {
+func TestSlowReaderIsDisconnected(t *testing.T) {
 	ended := make(chan struct{})
 	r := newRig(t, nil, func(c *Config) {
 		c.WriteLimit = 50 * time.Millisecond
@@ -162,7 +162,7 @@ func TestASandboxThatDoesNotReadIsCut(t *testing.T) {
 	wantFailure(t, r, "")
 }
 
-func TestRevokeDoesNotWaitForABodyThatDoesNotCome(t *testing.T) {
+func TestRevokeDoesNotWaitForIncompleteBody(t *testing.T) {
 	r := newRig(t, goodStream, func(c *Config) { c.BodyReadLimit = time.Hour })
 	c, err := dialUnix(r.socket.Path())
 	if err != nil {
@@ -180,7 +180,7 @@ func TestRevokeDoesNotWaitForABodyThatDoesNotCome(t *testing.T) {
 	within(t, "revoke", done)
 }
 
-func TestRevokingOneGrantLeavesTheOthers(t *testing.T) {
+func TestRevokeDoesNotAffectOtherGrants(t *testing.T) {
 	r := newRig(t, goodStream)
 	second := r.socket.Grant(GrantOptions{Job: "job-2"})
 	defer second.Revoke()
@@ -190,7 +190,7 @@ func TestRevokingOneGrantLeavesTheOthers(t *testing.T) {
 	}
 }
 
-func TestAClosedSocketServesNothing(t *testing.T) {
+func TestClosedSocketServesNothing(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	r := newRig(t, endless(begun, ended))
 	idle, err := dialUnix(r.socket.Path())
@@ -205,7 +205,7 @@ func TestAClosedSocketServesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	if a := <-answers; a.err == nil {
-		t.Errorf("the answer was not cut: %v", a)
+		t.Errorf("the answer was not cancelled: %v", a)
 	}
 	within(t, "the upstream's request", ended)
 	if _, err := os.Lstat(r.socket.Path()); !os.IsNotExist(err) {
@@ -229,13 +229,13 @@ func TestAClosedSocketServesNothing(t *testing.T) {
 	}
 }
 
-func TestCloseOfTheGatewayKeepsItsLimit(t *testing.T) {
+func TestGatewayCloseEndsWithItsContext(t *testing.T) {
 	release := make(chan struct{})
 	begun := make(chan struct{})
 	r := newRig(t, nil, func(c *Config) {
 		c.Upstream = HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			close(begun)
-			<-release // a model that does not listen
+			<-release // a model that ignores its context
 		}))
 	})
 	go r.post(testBody)
@@ -285,7 +285,7 @@ func TestListen(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		if err := old.Close(); err != nil { // must not remove what is not its own
+		if err := old.Close(); err != nil { // must not remove the new socket
 			t.Error(err)
 		}
 		if resp, err := newClient(t, s.Path()).Head("http://model.invalid/"); err != nil || resp.StatusCode != 200 {
@@ -358,7 +358,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-func TestASandboxCannotFillTheLog(t *testing.T) {
+func TestSandboxCannotFillTheLog(t *testing.T) {
 	r := newRig(t, status(401))
 	for range 3 * maxLoudLines {
 		r.post(testBody)
@@ -372,7 +372,7 @@ func TestASandboxCannotFillTheLog(t *testing.T) {
 	}
 }
 
-// faults is an upstream that goes wrong in a random way for each request.
+// faults is an upstream that fails in a random way for each request.
 func faults(w http.ResponseWriter, req *http.Request) {
 	_, _ = io.Copy(io.Discard, req.Body)
 	switch rand.N(9) {
@@ -402,7 +402,8 @@ func faults(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// stormRequests goes to each of the two ways of reaching a model: 10,000 in all.
+// stormRequests is the number of requests for each of the two kinds of upstreams:
+// 10,000 in total.
 const stormRequests = 5000
 
 // countingMeter counts the reservations that have not ended.
@@ -422,11 +423,11 @@ func (m *countingMeter) Reserve(string, int64, int64) (func(dreamcore.Spent, boo
 }
 
 func TestTenThousandFaultsLeaveNothingBehind(t *testing.T) {
-	// Many collections: one of them met a value that an abort had brought back
-	// to life, see exchange.serve.
+	// Collect garbage often: a collection once found a dead value that an abort
+	// had kept referenced, see exchange.serve.
 	defer debug.SetGCPercent(debug.SetGCPercent(5))
 	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err != nil || ln.Close() != nil {
-		t.Fatal(err) // the first one also opens what the runtime keeps for all
+		t.Fatal(err) // the first one also opens files that the runtime keeps
 	}
 	before := openFiles(t)
 	stable := goroutines()
@@ -459,8 +460,8 @@ func TestTenThousandFaultsLeaveNothingBehind(t *testing.T) {
 	eventually(t, "goroutines as before", func() bool { return goroutines() <= stable })
 }
 
-// storm sends n requests, 32 at a time, each with a grant of its own that
-// is revoked, or a client that goes, at any time.
+// storm sends n requests, 32 at a time, each with its own grant, which is revoked,
+// or a client, which disconnects, at a random time.
 func storm(r *rig, n int, meter Meter) {
 	work := make(chan struct{})
 	var wg sync.WaitGroup

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestWhatReachesBeyondTheModel(t *testing.T) {
+func TestExternalAccessIsDetected(t *testing.T) {
 	message := func(content string) string {
 		return `{"model":"m","messages":[{"role":"user","content":` + content + `}],"max_tokens":5}`
 	}
@@ -66,7 +66,7 @@ func TestWhatReachesBeyondTheModel(t *testing.T) {
 	}
 }
 
-func TestABodyThatReachesOutIsRefused(t *testing.T) {
+func TestExternalAccessIsRefused(t *testing.T) {
 	const body = `{"model":"m","mcp_servers":[{"type":"url","url":"x"}]}`
 	for _, allowed := range []bool{false, true} {
 		r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -80,7 +80,7 @@ func TestABodyThatReachesOutIsRefused(t *testing.T) {
 	}
 }
 
-func FuzzReaches(f *testing.F) {
+func FuzzIsExternal(f *testing.F) {
 	for _, s := range []string{`{"messages":[{"source":{"type":"url"}}]}`, `{"tools":[{"type":"custom"}],"mcp_servers":[]}`, `{"a":{"input":{"source":{}}},"b":[1,"x",null]}`} {
 		f.Add([]byte(s))
 	}
@@ -89,20 +89,20 @@ func FuzzReaches(f *testing.F) {
 			return
 		}
 		inner := isExternal(body)
-		// What is foreign is so wherever it lies, and whatever stands beside it.
-		if wrapped := fmt.Sprintf(`{"model":"m","messages":[{"content":%s}]}`, body); !isExternal([]byte(wrapped)) && inner && foreignAnywhere(body) {
+		// External access is detected at any position and alongside anything else.
+		if wrapped := fmt.Sprintf(`{"model":"m","messages":[{"content":%s}]}`, body); !isExternal([]byte(wrapped)) && inner && externalAnywhere(body) {
 			t.Errorf("%s is foreign, inside a message it is not", body)
 		}
 	})
 }
 
-// foreignAnywhere leaves out what is foreign at the top of a body only.
-func foreignAnywhere(body []byte) bool {
+// externalAnywhere ignores members that are external only at the top of a body.
+func externalAnywhere(body []byte) bool {
 	w := externalWalk{scanner: scanner{b: body}, attached: &attached{}}
 	return w.external()
 }
 
-func BenchmarkReaches(b *testing.B) {
+func BenchmarkIsExternal(b *testing.B) {
 	text := strings.Repeat(`{"role":"user","content":[{"type":"text","text":"`+strings.Repeat("let a = 1; ", 100)+`"}]},`, 80)
 	body := []byte(`{"model":"m","tools":[{"name":"x","input_schema":{}}],"messages":[` + strings.TrimSuffix(text, ",") + `]}`)
 	b.SetBytes(int64(len(body)))

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestOnlyKnownPartsOfARequestGoOut(t *testing.T) {
+func TestOnlyKnownPartsOfRequestAreSent(t *testing.T) {
 	type seen struct {
 		Method, URI, Host, Body string
 		Length                  int64
@@ -61,14 +61,14 @@ func TestOnlyKnownPartsOfARequestGoOut(t *testing.T) {
 	}
 }
 
-func TestOnlyKnownHeadersOfAnAnswerComeIn(t *testing.T) {
+func TestOnlyKnownAnswerHeadersAreForwarded(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		for _, name := range []string{"Set-Cookie", "Server", "Via", "Cf-Ray", "Anthropic-Ratelimit-Requests-Limit", "Anthropic-Organization-Id", "Alt-Svc", "Trailer"} {
 			w.Header().Set(name, "X-Secret")
 		}
 		w.Header().Set("Request-Id", "req_1")
 		w.Header().Set("X-Should-Retry", "true")
-		w.WriteHeader(http.StatusEarlyHints) // with all of them
+		w.WriteHeader(http.StatusEarlyHints) // an informational answer with all headers
 		goodStream(w, req)
 		w.Header().Set("X-Secret", "trailer")
 	})
@@ -80,7 +80,7 @@ func TestOnlyKnownHeadersOfAnAnswerComeIn(t *testing.T) {
 	}
 }
 
-func TestOnlyTwoRequestsAreAllowed(t *testing.T) {
+func TestOnlyTwoKindsOfRequestsAreAllowed(t *testing.T) {
 	var calls atomic.Int32
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		calls.Add(1)
@@ -141,11 +141,11 @@ func TestOnlyTwoRequestsAreAllowed(t *testing.T) {
 	}
 }
 
-func TestASmuggledRequestDoesNotGoOut(t *testing.T) {
+func TestSmuggledRequestIsNotSent(t *testing.T) {
 	var uris []string
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		b, _ := io.ReadAll(req.Body)
-		uris = append(uris, req.Method+" "+req.RequestURI+" "+string(b)) // requests come one after another
+		uris = append(uris, req.Method+" "+req.RequestURI+" "+string(b)) // requests arrive one after another
 		if req.Header.Get("X-Api-Key") != testKey || len(req.Header["X-Api-Key"]) != 1 || req.Header.Get("Authorization") != "" || req.Header.Get("X-Evil") != "" {
 			t.Errorf("header went out: %v", req.Header)
 		}
@@ -182,7 +182,7 @@ func TestASmuggledRequestDoesNotGoOut(t *testing.T) {
 		"key header with a space": "x-api-key : k\r\nContent-Length: 13\r\n\r\n" + small,
 	} {
 		uris = nil
-		// The last request closes the connection, so that raw sees an end.
+		// The last request closes the connection, so that raw returns.
 		last := "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 		got := r.raw("POST /v1/messages HTTP/1.1\r\nHost: model.invalid\r\n" + key + text + last)
 		if len(uris) > 1 || len(uris) == 1 && uris[0] != "POST /v1/messages "+small {
@@ -194,7 +194,7 @@ func TestASmuggledRequestDoesNotGoOut(t *testing.T) {
 	}
 }
 
-func TestAWrongTokenIsRefused(t *testing.T) {
+func TestWrongTokenIsRefused(t *testing.T) {
 	var calls atomic.Int32
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		calls.Add(1)
@@ -248,7 +248,7 @@ func TestAWrongTokenIsRefused(t *testing.T) {
 	}
 }
 
-func TestATokenEndsAtItsExpiry(t *testing.T) {
+func TestTokenExpires(t *testing.T) {
 	begun := make(chan struct{})
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
@@ -261,7 +261,7 @@ func TestATokenEndsAtItsExpiry(t *testing.T) {
 	a := r.do(r.request(testBody, func(req *http.Request) { req.Header.Set("X-Api-Key", gr.Token()) }))
 	within(t, "start", begun)
 	if a.err == nil {
-		t.Errorf("the running answer was not cut: %v", a)
+		t.Errorf("the running answer was not cancelled: %v", a)
 	}
 	a = r.do(r.request(testBody, func(req *http.Request) { req.Header.Set("X-Api-Key", gr.Token()) }))
 	wantRefusal(t, a, 401, "authentication_error")
@@ -270,7 +270,7 @@ func TestATokenEndsAtItsExpiry(t *testing.T) {
 	}
 }
 
-func TestABadBodyIsRefused(t *testing.T) {
+func TestInvalidBodyIsRefused(t *testing.T) {
 	var calls atomic.Int32
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		calls.Add(1)
@@ -316,7 +316,7 @@ func TestABadBodyIsRefused(t *testing.T) {
 	wantRefusal(t, r.do(r.request(testBody, withOwn)), 403, "permission_error")
 }
 
-func TestAClientThatWritesItsWholeBodySeesTheRefusal(t *testing.T) {
+func TestClientThatSendsCompleteBodySeesTheRefusal(t *testing.T) {
 	r := newRig(t, goodStream, func(c *Config) { c.MaxBody = 1 << 20 })
 	c, err := dialUnix(r.socket.Path())
 	if err != nil {
@@ -332,7 +332,7 @@ func TestAClientThatWritesItsWholeBodySeesTheRefusal(t *testing.T) {
 	}
 }
 
-func TestABigHeaderIsRefused(t *testing.T) {
+func TestTooLargeHeaderIsRefused(t *testing.T) {
 	r := newRig(t, goodStream)
 	got := r.raw("POST /v1/messages HTTP/1.1\r\nHost: x\r\nX-Api-Key: " + r.grant.Token() + "\r\nAnthropic-Beta: " + strings.Repeat("x", 40<<10) + "\r\n\r\n")
 	if !strings.HasPrefix(got, "HTTP/1.1 431 ") {
@@ -340,7 +340,7 @@ func TestABigHeaderIsRefused(t *testing.T) {
 	}
 }
 
-func TestABodyThatDoesNotComeIsRefused(t *testing.T) {
+func TestIncompleteBodyIsRefused(t *testing.T) {
 	r := newRig(t, goodStream, func(c *Config) { c.BodyReadLimit = 50 * time.Millisecond })
 	got := r.raw("POST /v1/messages HTTP/1.1\r\nHost: x\r\nX-Api-Key: " + r.grant.Token() + "\r\nContent-Length: 100\r\n\r\n{")
 	if !strings.HasPrefix(got, "HTTP/1.1 400 ") || !strings.Contains(got, "X-Should-Retry: false") {
@@ -352,7 +352,7 @@ func TestABodyThatDoesNotComeIsRefused(t *testing.T) {
 	}
 }
 
-func TestRequestsOfOneGrantAtOneTimeAreBounded(t *testing.T) {
+func TestConcurrentRequestsOfOneGrantAreBounded(t *testing.T) {
 	begun, release := make(chan struct{}, 2), make(chan struct{})
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
@@ -381,7 +381,7 @@ func TestRequestsOfOneGrantAtOneTimeAreBounded(t *testing.T) {
 	}
 }
 
-func TestBodiesOfOneGrantInMemoryAreBounded(t *testing.T) {
+func TestMemoryForBodiesOfOneGrantIsBounded(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(goodStream))
 	defer s.Close()
 	r := newRigAt(t, s.URL, func(c *Config) { c.MaxBody = 100_000; c.MaxConcurrent = 5 })
@@ -393,16 +393,16 @@ func TestBodiesOfOneGrantInMemoryAreBounded(t *testing.T) {
 		t.Errorf("with no room: %v", a)
 	}
 	r.grant.release(r.grant.maxReserved() - bodyStep + 1)
-	for range 20 { // what a request holds is given back
+	for range 20 { // the memory of a request is released
 		if a := r.post(`{"x":"` + strings.Repeat("x", 90_000) + `"}`); a.status != 200 {
 			t.Fatalf("with room: %v", a)
 		}
 	}
 }
 
-// The bodies of all grants are bounded together, but a grant with small ones does
-// not see that.
-func TestBodiesOfAllGrantsInMemoryAreBounded(t *testing.T) {
+// The bodies of all grants together are bounded, but a grant with small ones is
+// not affected.
+func TestMemoryForBodiesOfAllGrantsIsBounded(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(goodStream))
 	defer s.Close()
 	r := newRigAt(t, s.URL, func(c *Config) { c.MaxBodies = 1 << 20 })

@@ -45,7 +45,7 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// rig is a gateway with one socket, one grant and a client in the sandbox's place.
+// rig is a gateway with one socket, one grant and a client in place of a sandbox.
 type rig struct {
 	t      *testing.T
 	gw     *Gateway
@@ -55,8 +55,8 @@ type rig struct {
 	log    *logBuffer
 }
 
-// newRig puts handler behind a real TCP connection. Every rig checks at its
-// end that the key is nowhere in the log.
+// newRig serves handler over a real TCP connection. At its end, every rig checks
+// that the log does not contain the key.
 func newRig(t *testing.T, handler http.HandlerFunc, change ...func(*Config)) *rig {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -120,7 +120,7 @@ func dialUnix(path string) (net.Conn, error) {
 	return socket.Dial(context.Background(), path)
 }
 
-// request builds what the CLI sends; change may alter it.
+// request returns a request like the CLI's; change may modify it.
 func (r *rig) request(body string, change ...func(*http.Request)) *http.Request {
 	r.t.Helper()
 	req, err := http.NewRequest("POST", "http://model.invalid/v1/messages?beta=true", strings.NewReader(body))
@@ -135,7 +135,7 @@ func (r *rig) request(body string, change ...func(*http.Request)) *http.Request 
 	return req
 }
 
-// answer is a whole answer; err is how reading it ended.
+// answer is a complete answer; err is the error of reading it.
 type answer struct {
 	status int
 	header http.Header
@@ -165,7 +165,7 @@ func (r *rig) post(body string) answer {
 	return r.do(r.request(body))
 }
 
-// raw writes text to the socket as it is and returns all that comes back.
+// raw writes text to the socket unchanged and returns the complete response.
 func (r *rig) raw(text string) string {
 	r.t.Helper()
 	c, err := dialUnix(r.socket.Path())
@@ -182,8 +182,8 @@ func (r *rig) raw(text string) string {
 	return string(b)
 }
 
-// wantRefusal checks the status, the API's error form and that the CLI is told
-// not to try again.
+// wantRefusal checks the status, the API's error form and the header that tells
+// the CLI not to retry.
 func wantRefusal(t *testing.T, a answer, status int, kind string) {
 	t.Helper()
 	if a.err != nil || a.status != status || a.header.Get("X-Should-Retry") != "false" {
@@ -194,7 +194,7 @@ func wantRefusal(t *testing.T, a answer, status int, kind string) {
 	}
 }
 
-// eventually waits for what has no event to wait for.
+// eventually polls a condition that has no event to wait for.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {

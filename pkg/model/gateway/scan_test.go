@@ -50,8 +50,8 @@ func TestPeekBody(t *testing.T) {
 	}
 }
 
-// FuzzPeekBody compares with encoding/json, which takes the last of members of
-// the same name: peekBody refuses those.
+// FuzzPeekBody compares with encoding/json, which uses the last of several
+// members of one name: peekBody rejects those.
 func FuzzPeekBody(f *testing.F) {
 	for _, s := range []string{testBody, `{}`, `[1]`, `{"model":"a","model":"b"}`, `{"\u006dodel":"m","x":["\\","{"]}`, `{"stream":true , "n":1e5}`, "{\"\xff\":1}", `{"model":"\ud800"}`} {
 		f.Add([]byte(s))
@@ -116,7 +116,7 @@ func TestMeter(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotToldIsGuessed(t *testing.T) {
+func TestUnreportedUsageIsEstimated(t *testing.T) {
 	text := strings.Repeat("x", 400)
 	for name, tc := range map[string]struct {
 		in        string
@@ -124,11 +124,11 @@ func TestWhatIsNotToldIsGuessed(t *testing.T) {
 		most      int64
 		estimated bool
 	}{
-		"told":              {eventStart + eventText + eventDelta, 42, 42, false},
+		"reported":              {eventStart + eventText + eventDelta, 42, 42, false},
 		"hung up on":        {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n", 60, 120, true},
 		"another encoder":   {eventStart + `data: {"type": "content_block_delta", "delta": {"text": "` + text + "\"}}\n\n", 60, 120, true},
 		"another order":     {eventStart + `data: {"index":0,"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n", 60, 120, true},
-		"told to be none":   {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n" + `data: {"type":"message_delta","usage":{"output_tokens":0}}` + "\n\n", 60, 120, true},
+		"reported as 0":   {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n" + `data: {"type":"message_delta","usage":{"output_tokens":0}}` + "\n\n", 60, 120, true},
 		"one line too long": {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + strings.Repeat("x", 2*maxMeterLine) + "\"}}\n\n", maxMeterLine / 2, maxMeterLine, true},
 	} {
 		m := &meter{boundary: true}
@@ -146,7 +146,7 @@ func TestWhatIsNotToldIsGuessed(t *testing.T) {
 	}
 }
 
-// FuzzMeter feeds a stream whole and in two parts: the cut must not matter,
+// FuzzMeter feeds a stream in one and in two parts: the split must not matter,
 // and the memory is bounded.
 func FuzzMeter(f *testing.F) {
 	f.Add([]byte(wholeStream), 10)

@@ -15,7 +15,7 @@ import (
 
 const slashKey = "sk/with+signs/0123456789abcdef=="
 
-func TestAGoodAnswerDoesNotHoldTheKey(t *testing.T) {
+func TestSuccessfulAnswerDoesNotContainTheKey(t *testing.T) {
 	for name, tc := range map[string]struct {
 		key    string
 		bearer bool
@@ -28,7 +28,7 @@ func TestAGoodAnswerDoesNotHoldTheKey(t *testing.T) {
 				} else {
 					w.Header().Set("Content-Type", "application/json")
 				}
-				for i := range len(written) { // byte by byte: in pieces that hold no key
+				for i := range len(written) { // byte by byte: no piece contains the key
 					send(w, written[i:i+1])
 				}
 			}))
@@ -55,7 +55,7 @@ func TestAGoodAnswerDoesNotHoldTheKey(t *testing.T) {
 	}
 }
 
-func TestAnErrorDoesNotHoldTheKeyInAnotherWriting(t *testing.T) {
+func TestErrorDoesNotContainTheKeyInAnotherEncoding(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(400)
@@ -74,9 +74,9 @@ func TestAnErrorDoesNotHoldTheKeyInAnotherWriting(t *testing.T) {
 	}
 }
 
-// TestWhatMayBeAKeyIsHeldBackAndNothingElse reads pieces as they come: all that
-// cannot be the beginning of the key must be there at once.
-func TestWhatMayBeAKeyIsHeldBackAndNothingElse(t *testing.T) {
+// TestScrubberHoldsBackOnlyPossibleKeys reads pieces as they arrive:
+// all bytes that cannot be the start of the key must be available immediately.
+func TestScrubberHoldsBackOnlyPossibleKeys(t *testing.T) {
 	key := []string{"abcdefgh-0123"}
 	for _, tc := range []struct{ piece, want string }{
 		{"some text\n\n", "some text\n\n"},
@@ -109,7 +109,7 @@ func TestWhatMayBeAKeyIsHeldBackAndNothingElse(t *testing.T) {
 	}
 }
 
-// pieces is a body that comes in pieces of any size.
+// pieces is a body that arrives in pieces of any size.
 type pieces struct {
 	rest []byte
 	rand *rand.Rand

@@ -16,7 +16,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestUsageCountsInAnySpelling(t *testing.T) {
+func TestUsageIsReadInAnyNotation(t *testing.T) {
 	for usage, want := range map[string]tokens{
 		`{"input_tokens":100000,"output_tokens":3}`:                                                                 {Input: 100000, Output: 3},
 		`{"input_tokens":100000.0}`:                                                                                 {Input: 100000},
@@ -59,7 +59,7 @@ func TestUsageCountsInAnySpelling(t *testing.T) {
 	}
 }
 
-func TestOneOddMemberDoesNotHideTheRest(t *testing.T) {
+func TestInvalidMemberDoesNotHideTheOthers(t *testing.T) {
 	for name, tc := range map[string]struct {
 		in       string
 		want     tokens
@@ -93,7 +93,7 @@ func TestOneOddMemberDoesNotHideTheRest(t *testing.T) {
 	}
 }
 
-func TestStreamsAsTheStandardHasThem(t *testing.T) {
+func TestStreamsInEveryFormOfTheStandard(t *testing.T) {
 	whole := tokens{Input: 11, Output: 42, CacheCreation: 3, CacheRead: 5}
 	for name, in := range map[string]string{
 		"CR":                   strings.ReplaceAll(wholeStream, "\n", "\r"),
@@ -119,7 +119,7 @@ func TestStreamsAsTheStandardHasThem(t *testing.T) {
 	}
 }
 
-// inLines writes the data of each event in several lines.
+// inLines splits the data of each event into several lines.
 func inLines(stream string) string {
 	var out strings.Builder
 	for line := range strings.Lines(stream) {
@@ -153,14 +153,14 @@ func gzipped(t *testing.T, s string) string {
 	return packed(t, s, func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) })
 }
 
-func TestWhatTheCLITakesPasses(t *testing.T) {
+func TestAnswersThatTheCLIAcceptsAreForwarded(t *testing.T) {
 	raw := packed(t, wholeStream, func(w io.Writer) io.WriteCloser { f, _ := flate.NewWriter(w, 5); return f })
 	zipped := packed(t, wholeStream, func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) })
 	message := `{"id":"m","type":"message","content":[{"type":"text","text":"Done."}],"stop_reason":"end_turn","usage":{"input_tokens":11,"output_tokens":42,"cache_read_input_tokens":5,"cache_creation_input_tokens":3}}`
 	for name, tc := range map[string]struct {
 		header []string
 		body   string
-		want   string // "" is wholeStream
+		want   string // wholeStream if ""
 	}{
 		"no content type":    {[]string{"Content-Type", ""}, wholeStream, ""},
 		"plain text":         {[]string{"Content-Type", "text/plain; charset=utf-8"}, wholeStream, ""},
@@ -213,7 +213,7 @@ func TestWhatTheCLITakesPasses(t *testing.T) {
 	}
 }
 
-func TestAPackedAnswerIsBounded(t *testing.T) {
+func TestDecodedAnswerIsBounded(t *testing.T) {
 	bomb := gzipped(t, eventStart+strings.Repeat(eventText, 100_000))
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
@@ -232,7 +232,7 @@ func TestAPackedAnswerIsBounded(t *testing.T) {
 	if a := r.post(testBody); a.status != 400 || len(a.body) > 1000 {
 		t.Errorf("%v", a)
 	}
-	// What is unpacked is looked through for the key, too.
+	// The decoded body is searched for the key too.
 	r = newRig(t, func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		beginStream(w)
@@ -243,7 +243,7 @@ func TestAPackedAnswerIsBounded(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotPassIsNamed(t *testing.T) {
+func TestRejectedAnswersAreLoggedWithTheirKind(t *testing.T) {
 	for name, tc := range map[string]struct {
 		header [2]string
 		body   string
@@ -274,7 +274,7 @@ func TestWhatDoesNotPassIsNamed(t *testing.T) {
 	}
 }
 
-func TestAnEndThatIsMissingIsSupplied(t *testing.T) {
+func TestMissingEndIsSupplied(t *testing.T) {
 	most := eventStart + eventText + eventDelta
 	for name, tc := range map[string]struct{ sent, want string }{
 		"after the stop_reason":       {most, most + string(stopEvent)},
@@ -287,7 +287,7 @@ func TestAnEndThatIsMissingIsSupplied(t *testing.T) {
 	} {
 		for _, how := range []string{"end", "cut", "open"} {
 			if how != "end" && name == "before the stop_reason ends" {
-				continue // what is cut there may be anything
+				continue // an answer interrupted there may be anything
 			}
 			r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
 				_, _ = io.Copy(io.Discard, req.Body)
@@ -315,8 +315,8 @@ func TestAnEndThatIsMissingIsSupplied(t *testing.T) {
 	}
 }
 
-// Pings, or anything else, do not keep an answer open that has said all.
-func TestAnAnswerThatStaysOpenEnds(t *testing.T) {
+// Pings, or anything else, do not keep a complete answer open.
+func TestCompleteAnswerThatStaysOpenIsEnded(t *testing.T) {
 	for name, tc := range map[string]struct{ sent, want string }{
 		"after message_stop": {wholeStream, wholeStream},
 		"after stop_reason":  {eventStart + eventDelta, eventStart + eventDelta},
@@ -348,7 +348,7 @@ func TestAnAnswerThatStaysOpenEnds(t *testing.T) {
 	}
 }
 
-func TestUsageAfterTheEndCounts(t *testing.T) {
+func TestUsageAfterMessageStopCounts(t *testing.T) {
 	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
 		beginStream(w)
 		send(w, "data: {\"type\":\"message_start\"}\n\n"+eventText+eventStop)
@@ -363,7 +363,7 @@ func TestUsageAfterTheEndCounts(t *testing.T) {
 	}
 }
 
-func TestAMessageBecomesAStream(t *testing.T) {
+func TestMessageIsConvertedToStream(t *testing.T) {
 	in := `{"type":"message","id":"m","role":"assistant","model":"x","extra":[1.50],"stop_reason":"tool_use","stop_sequence":null,
 		"content":[{"type":"thinking","thinking":"hm","signature":"s=="},{"type":"text","text":"a<b","citations":null},{"type":"tool_use","id":"t","name":"Write","input":{"a":1.0}},{"type":"other","x":1},7],
 		"usage":{"input_tokens":4,"output_tokens":5.0}}`
@@ -389,8 +389,8 @@ func TestAMessageBecomesAStream(t *testing.T) {
 	}
 }
 
-// FuzzMessageEvents: what becomes of any message is a stream that the meter
-// understands.
+// FuzzMessageEvents checks that any message is converted to a stream that the
+// meter understands.
 func FuzzMessageEvents(f *testing.F) {
 	f.Add([]byte(`{"type":"message","content":[{"type":"text","text":"x"},{"type":"tool_use","input":{}}],"usage":{"output_tokens":1}}`))
 	f.Add([]byte(`{"type":"message","content":[null,{"type":"thinking"}],"stop_reason":7}`))
@@ -401,14 +401,14 @@ func FuzzMessageEvents(f *testing.F) {
 		}
 		m := &meter{}
 		m.feed(events)
-		// Longer ones than the meter keeps are passed, too.
+		// Messages longer than the meter keeps are forwarded too.
 		if !m.complete && len(events) < maxMeterLine || m.failed || !m.boundary {
 			t.Fatalf("%q became %q: %+v", b, events, m)
 		}
 	})
 }
 
-func TestAnAnswerInTooManyEncodingsIsNotUnpacked(t *testing.T) {
+func TestAnswerWithTooManyEncodingsIsNotDecoded(t *testing.T) {
 	for _, n := range []int{maxCodings, maxCodings + 1, 10_000} {
 		resp := &http.Response{
 			Header: http.Header{"Content-Encoding": {"", strings.Repeat("gzip,", n-2) + "gzip"}}, // the empty value counts
@@ -425,7 +425,7 @@ func TestAnAnswerInTooManyEncodingsIsNotUnpacked(t *testing.T) {
 	}
 }
 
-// FuzzDecode: no packed answer gives anything but bytes or an error.
+// FuzzDecode checks that any encoded answer results in bytes or an error.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\x1f\x8b\x08"), "gzip")
 	f.Add([]byte{0x78, 0x9c, 3, 0, 0, 0, 0, 1}, "deflate")

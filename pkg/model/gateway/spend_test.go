@@ -12,7 +12,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// noting is a Meter that keeps the last that it was told.
+// noting is a Meter that records the last report.
 type noting struct {
 	mu    sync.Mutex
 	spent dreamcore.Spent
@@ -33,7 +33,7 @@ func (n *noting) last() dreamcore.Spent {
 	return n.spent
 }
 
-// renaming is an upstream with another name for the model.
+// renaming is an upstream that uses another name for the model.
 type renaming struct{ Upstream }
 
 func (r renaming) Send(ctx context.Context, call Call) (*Answer, error) {
@@ -44,7 +44,7 @@ func (r renaming) Send(ctx context.Context, call Call) (*Answer, error) {
 	return a, err
 }
 
-func TestTheBooksAreToldWhichModelAnswered(t *testing.T) {
+func TestLedgerRecordsTheModelThatAnswered(t *testing.T) {
 	for _, want := range []string{"", "dear-1"} {
 		var n noting
 		r := newRig(t, goodStream, func(c *Config) {
@@ -63,10 +63,10 @@ func TestTheBooksAreToldWhichModelAnswered(t *testing.T) {
 	}
 }
 
-// The model works on an answer in one piece all the time that it is waited for.
-func TestAnAnswerInOnePieceThatTookTooLongIsPaidFor(t *testing.T) {
+// The model works on an answer that is not streamed during the whole wait.
+func TestTimedOutAnswerIsCharged(t *testing.T) {
 	r := newRig(t, func(_ http.ResponseWriter, req *http.Request) {
-		_, _ = io.Copy(io.Discard, req.Body) // the server sees the client go only after it
+		_, _ = io.Copy(io.Discard, req.Body) // the server notices a disconnect only after it
 		<-req.Context().Done()
 	}, func(c *Config) { c.HeaderLimit, c.AnswerLimit = 200*time.Millisecond, 200*time.Millisecond })
 	for body, paid := range map[string]bool{`{"model":"m-1","max_tokens":1000}`: true, testBody: false} {
@@ -82,15 +82,15 @@ func TestAnAnswerInOnePieceThatTookTooLongIsPaidFor(t *testing.T) {
 	}
 }
 
-// hidden is a stream whose model thinks and says nothing of it.
+// hidden is a stream of a model whose thinking is hidden.
 const hidden = eventStart + "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\"}}\n\n"
 
-// A model that thinks sends nothing but pings, and is paid for what it thinks.
-func TestHiddenThinkingThatIsCutOffIsPaidForByItsTime(t *testing.T) {
+// While the model thinks, it sends only pings, and thinking is charged.
+func TestInterruptedHiddenThinkingIsChargedByTime(t *testing.T) {
 	const pings, ping = 20, "event: ping\ndata: {\"type\":\"ping\"}\n\n"
 	const took = pings * 10 * time.Millisecond
 	for name, tc := range map[string]struct {
-		before, after string // of the thinking
+		before, after string // the thinking
 		how           string
 		maxTokens     int
 		atLeast, most int64

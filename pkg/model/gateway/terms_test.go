@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// cliBody is what the agent of this version sends, without its text.
+// cliBody is a request body of the pinned agent version, without its text.
 const cliBody = `{"model":"claude-opus-5-5","messages":[{"role":"user","content":[{"type":"text","text":"x","cache_control":{"type":"ephemeral"}}]}],"system":[{"type":"text","text":"x"}],
 	"tools":[{"name":"Write","description":"x","input_schema":{}}],"metadata":{"user_id":"{}"},"max_tokens":128000,"thinking":{"type":"adaptive","display":"updates"},
 	"context_management":{"edits":[{"type":"clear_thinking_20251015","keep":"all"}]},"output_config":{"effort":"medium"},"stream":true}`
 
-// cliBetas likewise.
+// cliBetas is the value of its anthropic-beta header.
 const cliBetas = "claude-code-20250219,interleaved-thinking-2025-05-14,context-management-2025-06-27,per-turn-control-2026-07-01,mid-conversation-tool-changes-2026-07-01,thinking-token-count-2026-05-13,effort-2025-11-24,thinking-display-updates-2026-08-18"
 
-func TestARequestAtAnotherPriceIsFound(t *testing.T) {
+func TestSurchargesAreDetected(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"speed":"fast"}`:                             "speed",
 		`{"sp\u0065ed":"f\u0061st"}`:                   "speed",
@@ -56,7 +56,7 @@ func TestARequestAtAnotherPriceIsFound(t *testing.T) {
 	}
 }
 
-func TestARequestAtAnotherPriceIsRefusedAndItsBetaIsLeftOut(t *testing.T) {
+func TestSurchargesAreRefusedAndTheirBetasDropped(t *testing.T) {
 	var asked int
 	var betas []string
 	for _, tools := range []bool{false, true} {
@@ -80,7 +80,7 @@ func TestARequestAtAnotherPriceIsRefusedAndItsBetaIsLeftOut(t *testing.T) {
 	}
 }
 
-func TestTheMostThatAPromptMayHave(t *testing.T) {
+func TestPromptBound(t *testing.T) {
 	source := func(source string) string {
 		return `{"messages":[{"content":[{"type":"x","source":` + source + `}]}]}`
 	}

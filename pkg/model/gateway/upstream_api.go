@@ -118,7 +118,7 @@ const (
 	ReasonNoKey   dreamcore.Reason = "model.no-key"
 )
 
-// maxErrorBody bounds what is read of an error answer.
+// maxErrorBody bounds the body of an error answer.
 const maxErrorBody = 64 << 10
 
 // APIUpstream is the model API over the network. The caller of NewAPIUpstream

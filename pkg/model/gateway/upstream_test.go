@@ -29,7 +29,7 @@ func openFiles(t *testing.T) int {
 
 func goroutines() int { return runtime.NumGoroutine() }
 
-func TestTheAddressOfTheAPI(t *testing.T) {
+func TestCheckBaseURL(t *testing.T) {
 	key := func() (string, error) { return testKey, nil }
 	for raw, want := range map[string]string{
 		"https://api.example.com":         "https://api.example.com",
@@ -73,7 +73,7 @@ func TestTheAddressOfTheAPI(t *testing.T) {
 	}
 }
 
-func TestTheAPIIsReachedOverHTTP2AndThroughAPrefix(t *testing.T) {
+func TestAPIOverHTTP2AndWithPathPrefix(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.ProtoMajor != 2 || req.RequestURI != "/prefix/v1/messages?beta=true" {
 			t.Errorf("%s %s", req.Proto, req.RequestURI)
@@ -126,7 +126,7 @@ func TestAlarmNamesTheSecretToReplace(t *testing.T) {
 	}
 }
 
-func TestTheAPIIsReachedThroughAProxy(t *testing.T) {
+func TestAPIThroughProxy(t *testing.T) {
 	asked := make(chan string, 1)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		asked <- req.RequestURI
@@ -169,7 +169,7 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-func TestAModelInProcessGetsTheCall(t *testing.T) {
+func TestInProcessModelReceivesTheCall(t *testing.T) {
 	r := newRig(t, nil, func(c *Config) {
 		c.Upstream = HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			b, _ := io.ReadAll(req.Body)
@@ -189,7 +189,7 @@ func TestAModelInProcessGetsTheCall(t *testing.T) {
 	}
 }
 
-func TestAModelInProcessThatFails(t *testing.T) {
+func TestInProcessModelFailures(t *testing.T) {
 	for name, tc := range map[string]struct {
 		handler http.HandlerFunc
 		status  int
@@ -214,13 +214,13 @@ func TestAModelInProcessThatFails(t *testing.T) {
 	}
 }
 
-func TestAModelInProcessThatIsToldToStopIsNotComplete(t *testing.T) {
+func TestCancelledInProcessAnswerIsNotComplete(t *testing.T) {
 	upstream := HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		beginStream(w)
 		send(w, eventStart)
-		<-req.Context().Done() // and returns as if all was said
+		<-req.Context().Done() // and returns as if it were complete
 	}))
-	for range 300 { // two goroutines see the context end; either may come first
+	for range 300 { // two goroutines notice the end of the context, in any order
 		ctx, cancel := context.WithCancel(t.Context())
 		resp, err := upstream.Send(ctx, Call{Path: messagesPath, Header: http.Header{}})
 		if err != nil {
@@ -237,11 +237,11 @@ func TestAModelInProcessThatIsToldToStopIsNotComplete(t *testing.T) {
 	}
 }
 
-func TestAnExchangeWaitsForTheModelInProcess(t *testing.T) {
+func TestExchangeWaitsForInProcessModel(t *testing.T) {
 	var ended atomic.Bool
 	r := newRig(t, nil, func(c *Config) {
 		c.Upstream = HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			w.WriteHeader(302) // the rest of such an answer is of no interest
+			w.WriteHeader(302) // the body of such an answer is ignored
 			<-req.Context().Done()
 			time.Sleep(50 * time.Millisecond)
 			ended.Store(true)
