@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -8,10 +9,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,19 +27,20 @@ import (
 
 const (
 	bedrockVersion = `"bedrock-2023-05-31"`
-	bedrockService = "bedrock" // for which requests are signed, though the host is bedrock-runtime
+	bedrockService = "bedrock" // the service name in signatures, although the host is bedrock-runtime
 	betaMember     = "anthropic_beta"
 
 	eventStreamType = "application/vnd.amazon.eventstream"
 )
 
-// bedrockModel is a model's own name there. One that a sandbox chose may be
-// nothing else: no ARN, which could be anybody's. A mapped name is the
-// operator's choice.
+// bedrockModel matches the name of a model at Bedrock. A name chosen by a sandbox
+// must match: an ARN could belong to any account. The operator may map names to
+// ARNs.
 var bedrockModel = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*(:[0-9]+[a-z0-9]*)*$`)
 
-// bedrockDialect is the Messages API as Amazon Bedrock has it: the model in the
-// path, version and betas in the body, requests signed, streams in frames.
+// bedrockDialect is Amazon Bedrock's variant of the Messages API: the model is in
+// the path, version and betas are in the body, requests are signed, and streams
+// consist of frames.
 type bedrockDialect struct {
 	entry       Entry
 	credentials func() (aws.Credentials, error)
@@ -53,7 +57,7 @@ func (d *bedrockDialect) Request(ctx context.Context, base string, call gateway.
 		return nil, nil, fmt.Errorf("%w: %w", gateway.ErrNoCredential, err)
 	}
 	call, dropped := bedrockKnows.filter(call)
-	d.dropped.tell(dropped)
+	d.dropped.log(dropped)
 	body := bedrockBody(call)
 	action := "/invoke"
 	switch {
@@ -78,17 +82,13 @@ func (d *bedrockDialect) Request(ctx context.Context, base string, call gateway.
 	return req, secrets, nil
 }
 
-// maps tells whether name is one that the operator gave.
+// maps reports whether the operator mapped a model to name.
 func (d *bedrockDialect) maps(name string) bool {
-	for _, to := range d.entry.Models {
-		if to == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(slices.Collect(maps.Values(d.entry.Models)), name)
 }
 
-// escapeModel makes a name one segment of a path: an ARN has colons and slashes.
+// escapeModel escapes a name for one segment of a path: an ARN contains colons
+// and slashes.
 func escapeModel(name string) string {
 	return strings.ReplaceAll(url.PathEscape(name), ":", "%3A")
 }
@@ -102,22 +102,22 @@ func bedrockBody(call gateway.Call) []byte {
 	return without(call.Body, []string{"model", "stream", betaMember}, set)
 }
 
-// countBody wraps a body as CountTokens wants it: as InvokeModel would get it,
-// and that needs a bound of the answer.
+// countBody wraps a body for CountTokens, which takes the body of InvokeModel.
+// That requires max_tokens.
 func countBody(body []byte) []byte {
-	if !has(body, "max_tokens") {
+	if !slices.Contains(memberNames(body), "max_tokens") {
 		body = without(body, nil, map[string][]byte{"max_tokens": []byte("1")})
 	}
 	return []byte(`{"input":{"invokeModel":{"body":"` + base64.StdEncoding.EncodeToString(body) + `"}}}`)
 }
 
-// Regional reports whether the model is any but a profile for the whole world.
-// An ARN does not say.
+// Regional reports whether the model is not a global inference profile. An ARN
+// counts as regional, since it does not tell.
 func (d *bedrockDialect) Regional(call gateway.Call) bool {
 	return !strings.HasPrefix(call.Model, "global.")
 }
 
-// Answer makes Bedrock's answer the API's.
+// Answer converts Bedrock's answer to the API's.
 func (d *bedrockDialect) Answer(call gateway.Call, resp *http.Response) {
 	if id := resp.Header.Get("X-Amzn-Requestid"); id != "" && resp.Header.Get("Request-Id") == "" {
 		resp.Header.Set("Request-Id", id)
@@ -125,7 +125,9 @@ func (d *bedrockDialect) Answer(call gateway.Call, resp *http.Response) {
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
 	case resp.StatusCode >= 400:
-		bedrockError(resp)
+		gateway.TranslateError(resp, func(kind string) int {
+			return exceptionStatus(cmp.Or(resp.Header.Get("X-Amzn-Errortype"), kind), resp.StatusCode)
+		})
 	case resp.StatusCode != http.StatusOK:
 	case media == eventStreamType:
 		resp.Body = newEvents(resp.Body)
@@ -137,7 +139,7 @@ func (d *bedrockDialect) Answer(call gateway.Call, resp *http.Response) {
 	}
 }
 
-// maxCount bounds the answer of CountTokens, which is one number.
+// maxCount bounds the answer of CountTokens, which contains one number.
 const maxCount = 4 << 10
 
 func bedrockCount(resp *http.Response) {
@@ -146,20 +148,20 @@ func bedrockCount(resp *http.Response) {
 	var v struct {
 		Tokens any `json:"inputTokens"`
 	}
-	_ = json.Unmarshal(raw, &v) // a body of another form says nothing
-	// Proxies write numbers in several ways.
+	_ = json.Unmarshal(raw, &v) // a body in another form has no number
+	// Proxies use several notations of numbers.
 	n, numErr := strconv.ParseFloat(fmt.Sprint(v.Tokens), 64)
 	if err != nil || numErr != nil || !(n >= 0 && n < 1<<40) {
-		gateway.ErrorBody(resp, http.StatusBadGateway, "", "The count of tokens is not understood.")
+		gateway.SetError(resp, http.StatusBadGateway, "The number of tokens in the answer is invalid.")
 		return
 	}
-	body := fmt.Sprintf(`{"input_tokens":%d}`, int64(n))
-	resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+	gateway.SetBody(resp, fmt.Appendf(nil, `{"input_tokens":%d}`, int64(n)))
 	resp.Header.Set("Content-Type", "application/json")
 }
 
-// exceptions of Bedrock as the API's statuses, by name without its suffix and
-// in lower case: streams begin them with a small letter.
+// exceptions maps Bedrock's exceptions to the API's statuses. The names are in
+// lower case, since those in streams start with a small letter, and lack the
+// suffix "exception".
 var exceptions = map[string]int{
 	"throttling":                 http.StatusTooManyRequests,
 	"servicequotaexceeded":       http.StatusTooManyRequests,
@@ -181,35 +183,16 @@ var exceptions = map[string]int{
 	"requestexpired":             http.StatusUnauthorized,
 }
 
-// exceptionStatus is the API's status of an exception; a name that is not
-// known has the one that came with it.
+// exceptionStatus returns the API's status of an exception, or status if its name
+// is unknown.
 func exceptionStatus(name string, status int) int {
-	name, _, _ = strings.Cut(name, ":") // an address may follow
+	name, _, _ = strings.Cut(name, ":") // a URL may follow
 	if i := strings.LastIndexByte(name, '#'); i >= 0 {
-		name = name[i+1:] // and a name space precede
+		name = name[i+1:] // a namespace may precede
 	}
 	name = strings.ToLower(name)
 	if s, ok := exceptions[strings.TrimSuffix(name, "exception")]; ok {
 		return s
 	}
 	return status
-}
-
-// bedrockError turns an exception into an error of the API.
-func bedrockError(resp *http.Response) {
-	text, ok := errorText(resp)
-	if !ok {
-		return
-	}
-	// Members of both spellings are sent; encoding/json folds case.
-	var v struct {
-		Type    string `json:"__type"`
-		Message string `json:"message"`
-	}
-	_ = json.Unmarshal(text, &v) // a body of another form says nothing
-	name := resp.Header.Get("X-Amzn-Errortype")
-	if name == "" {
-		name = v.Type
-	}
-	gateway.ErrorBody(resp, exceptionStatus(name, resp.StatusCode), "", v.Message)
 }

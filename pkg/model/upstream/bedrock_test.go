@@ -63,7 +63,7 @@ func TestBedrockLooksLikeTheMessagesAPI(t *testing.T) {
 	}
 }
 
-func TestSignaturesThatBedrockRefuses(t *testing.T) {
+func TestBedrockRejectsInvalidSignatures(t *testing.T) {
 	b := upstreamtest.NewBedrock(t, "us-east-1", testKeys, &model{})
 	wrong := func(key, value string) secrets {
 		v := map[string]string{awsKeyID: testKeys.ID, awsSecret: testKeys.Secret, awsSession: testKeys.Session}
@@ -88,9 +88,9 @@ func TestSignaturesThatBedrockRefuses(t *testing.T) {
 	}
 }
 
-// The check of signatures is itself checked, by vectors that AWS has published
-// and by what it must refuse.
-func TestTheCheckOfSignatures(t *testing.T) {
+// Checks the test server's verification of signatures with vectors published by
+// AWS and with signatures that it must reject.
+func TestVerificationOfSignatures(t *testing.T) {
 	at := time.Date(2015, 8, 30, 12, 36, 0, 0, time.UTC)
 	keys := upstreamtest.Keys{ID: "AKIDEXAMPLE", Secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
 	for method, signature := range map[string]string{
@@ -109,7 +109,7 @@ func TestTheCheckOfSignatures(t *testing.T) {
 	}
 
 	b := upstreamtest.NewBedrock(t, "us-east-1", testKeys, &model{})
-	d := &bedrockDialect{entry: bedrockEntry(b), credentials: credentials{entry: bedrockEntry(b), secret: awsSecrets.get, hide: func(string) {}}.aws, now: time.Now, dropped: dropLog{log: testLogger(&strings.Builder{})}}
+	d := &bedrockDialect{entry: bedrockEntry(b), credentials: credentials{entry: bedrockEntry(b), secret: awsSecrets.get, hide: func(string) {}}.aws, now: time.Now, dropped: dropLog{logger: testLogger(&strings.Builder{})}}
 	signed := func() (*http.Request, []byte) {
 		c := call(testBody)
 		c.Model = bedrockName
@@ -151,7 +151,7 @@ func TestTheCheckOfSignatures(t *testing.T) {
 	}
 }
 
-func TestErrorsOfBedrockAreThoseOfTheAPI(t *testing.T) {
+func TestBedrockErrorsAreConverted(t *testing.T) {
 	for status, want := range map[int]string{429: "rate_limit_error", 529: "overloaded_error", 500: "api_error", 403: "permission_error", 400: "invalid_request_error"} {
 		b := upstreamtest.NewBedrock(t, "us-east-1", testKeys, &model{fails: always(status)})
 		s := newRig(t, awsSecrets, bedrockEntry(b)).send(call(testBody))
@@ -169,7 +169,7 @@ func TestErrorsOfBedrockAreThoseOfTheAPI(t *testing.T) {
 	}
 }
 
-func TestProfilesOfAWS(t *testing.T) {
+func TestAWSProfiles(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "credentials")
 	text := "# mine\n[default]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key=" + testKeys.Secret + "\n; x\naws_session_token = " + testKeys.Session +
 		"\n\n[profile role]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = default\n[half]\naws_access_key_id = A\n"
@@ -191,7 +191,7 @@ func TestProfilesOfAWS(t *testing.T) {
 	}
 }
 
-func TestACountOfTokensInAnySpelling(t *testing.T) {
+func TestTokenCountInAnyNotation(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"inputTokens":42}`: `{"input_tokens":42}`, `{"inputTokens":42.0,"x":[]}`: `{"input_tokens":42}`, `{"inputTokens":"42"}`: `{"input_tokens":42}`, `{"inputTokens":4e5}`: `{"input_tokens":400000}`,
 		`{"inputTokens":-1}`: "", `{"inputTokens":null}`: "", `{"inputTokens":{}}`: "", `{}`: "", `[]`: "", "": "", `{"inputTokens":"NaN"}`: "", `{"inputTokens":1e99}`: "",

@@ -9,12 +9,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 )
 
-// maxModelName bounds the name of a model: an ARN of Bedrock has up to 2048.
+// maxModelName bounds the name of a model: an ARN of Bedrock has up to 2048 bytes.
 const maxModelName = 2048
 
-// withModel returns body with its model replaced. Every other byte stays: what
-// the API calls unknown is not ours to understand. The gateway has refused
-// bodies that name a model twice.
+// withModel returns body with its model replaced and every other byte unchanged,
+// so that unknown members are forwarded. The gateway has rejected bodies with
+// several models.
 func withModel(body []byte, model string) []byte {
 	for m := range gateway.Members(body) {
 		if m.Name == "model" {
@@ -27,9 +27,9 @@ func withModel(body []byte, model string) []byte {
 	return body
 }
 
-// without returns the object body with the members of set in front, in the
-// order of their names, and without its own members of these names and of
-// those in drop. The other members stay as they are, byte by byte.
+// without returns the object body without the members named in drop and in set,
+// and with the members of set in front, ordered by name. Every byte of the other
+// members is unchanged.
 func without(body []byte, drop []string, set map[string][]byte) []byte {
 	size := len(body) + 2
 	for name, value := range set {
@@ -59,21 +59,11 @@ func without(body []byte, drop []string, set map[string][]byte) []byte {
 	return out.Bytes()
 }
 
-// has tells whether the object body has a member.
-func has(body []byte, name string) bool {
-	for m := range gateway.Members(body) {
-		if m.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
 // quote returns v as JSON.
 func quote(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic("upstream: encode text: " + err.Error()) // strings only
+		panic("upstream: encode text: " + err.Error()) // cannot happen: strings only
 	}
 	return b
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestOnlyTheModelOfABodyChanges(t *testing.T) {
+func TestOnlyTheModelOfBodyChanges(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"model":"a"}`: `{"model":"NEW \"x\""}`,
 		"\n{ \"z\" : 1e400,\t\"model\" :\n\"a\" , \"model2\":{\"model\":\"a\"},\"n\":[1.10,\"\\u00e9\"]} ": "\n{ \"z\" : 1e400,\t\"model\" :\n\"NEW \\\"x\\\"\" , \"model2\":{\"model\":\"a\"},\"n\":[1.10,\"\\u00e9\"]} ",
@@ -25,7 +25,7 @@ func TestOnlyTheModelOfABodyChanges(t *testing.T) {
 	}
 }
 
-func TestMembersOfABodyAreReplaced(t *testing.T) {
+func TestMembersOfBodyAreReplaced(t *testing.T) {
 	in := []byte(` { "anthropic_version":"x", "a" : 1.50 ,"model":"m", "b":{"model":"n"},"anthropic_version":2 } `)
 	got := string(without(in, []string{"model"}, map[string][]byte{"anthropic_version": []byte(`"v"`), "anthropic_beta": []byte(`["y"]`)}))
 	if want := `{"anthropic_beta":["y"],"anthropic_version":"v","a" : 1.50,"b":{"model":"n"}}`; got != want {

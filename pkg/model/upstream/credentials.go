@@ -17,8 +17,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-// Names of the parts of AWS credentials in a sealed secret; those in a file of
-// profiles are the same in lower case.
+// Names of the parts of AWS credentials in a sealed secret; a profile file has the
+// same ones in lower case.
 const (
 	awsKeyID   = "AWS_ACCESS_KEY_ID"
 	awsSecret  = "AWS_SECRET_ACCESS_KEY"
@@ -27,15 +27,16 @@ const (
 
 const defaultProfile = "default"
 
-// credentials reads those of an entry, as they are now. What it returns, Hide
-// has been told. Its errors are dreamcore.Errors and hold no value.
+// credentials reads the current credentials of an entry. It passes them to hide
+// before it returns them. Its errors are dreamcore.Errors and do not contain
+// values.
 type credentials struct {
 	entry  Entry
 	secret func(name string) (map[string]string, error)
 	hide   func(string)
 }
 
-// value returns the one value that NAME or NAME/KEY stands for.
+// value returns the value of a reference NAME or NAME/KEY.
 func (c credentials) value(ref string) (string, error) {
 	v, err := c.open(ref)
 	if err == nil {
@@ -44,7 +45,7 @@ func (c credentials) value(ref string) (string, error) {
 	return v, err
 }
 
-// key returns the API key that a reference stands for.
+// key returns the API key of a reference.
 func (c credentials) key(ref string) (string, error) {
 	v, err := c.value(ref)
 	if err != nil {
@@ -52,7 +53,7 @@ func (c credentials) key(ref string) (string, error) {
 	}
 	name, _, _ := strings.Cut(ref, "/")
 	if why := secret.Miswritten(strings.TrimSpace(v)); why != "" {
-		return "", setupError("the secret "+name+" has no usable key: "+why, c.entry.mend(), nil)
+		return "", setupError(ReasonCredential, "the secret "+name+" does not contain a usable key: "+why, c.entry.repair(), nil)
 	}
 	return v, nil
 }
@@ -67,10 +68,10 @@ func (c credentials) open(ref string) (string, error) {
 		if v, ok := values[key]; ok {
 			return v, nil
 		}
-		return "", setupError("the secret "+name+" has no key of the name that the upstream "+c.entry.Name+" gives", "its keys are shown by: dreamcore secret list", nil)
+		return "", setupError(ReasonSecretKey, "the secret "+name+" does not have the key that the upstream "+c.entry.Name+" names", "use one of its keys, or add the key to the secret", nil)
 	}
 	if len(values) != 1 {
-		return "", setupError("the secret "+name+" has several values", "write NAME/KEY in the upstream "+c.entry.Name+"; the keys are shown by: dreamcore secret list", nil)
+		return "", setupError(ReasonSecretKey, "the secret "+name+" has several values", "use NAME/KEY in the upstream "+c.entry.Name, nil)
 	}
 	for _, v := range values {
 		return v, nil
@@ -105,7 +106,7 @@ func (c credentials) aws() (aws.Credentials, error) {
 			err = errors.New(secret.Miswritten(*part.into))
 		}
 		if err != nil {
-			return aws.Credentials{}, setupError(where+" has no usable "+part.key, c.entry.mend(), err)
+			return aws.Credentials{}, setupError(ReasonCredential, where+" does not contain a usable "+part.key, c.entry.repair(), err)
 		}
 		if part.into != &out.AccessKeyID {
 			c.hide(*part.into)
@@ -114,8 +115,8 @@ func (c credentials) aws() (aws.Credentials, error) {
 	return out, nil
 }
 
-// Check tells whether the entry's credential is there and can be used, without
-// using the network.
+// Check returns an error if the entry's credential is missing or unusable. It
+// does not use the network.
 func (e Entry) Check(secret func(name string) (map[string]string, error)) error {
 	c := credentials{entry: e, secret: secret, hide: func(string) {}}
 	var err error
@@ -136,37 +137,43 @@ func (e Entry) Check(secret func(name string) (map[string]string, error)) error 
 	if err == nil {
 		return nil
 	}
-	hint := cmp.Or(dreamcore.HintOf(err), e.mend())
-	return setupError("the upstream "+e.Name+" cannot be used: "+message(err), hint, errors.Unwrap(err))
+	hint := cmp.Or(dreamcore.HintOf(err), e.repair())
+	return setupError(cmp.Or(dreamcore.ReasonOf(err), ReasonCredential), "the upstream "+e.Name+" cannot be used: "+message(err), hint, errors.Unwrap(err))
 }
 
-// maxProfiles bounds the file of profiles.
+// maxProfiles bounds the profile file.
 const maxProfiles = 1 << 20
 
-// readProfile reads a profile's own keys from a file as the aws command keeps
-// it. What would have to be fetched, from a role, a program or a sign-on
-// service, is not: that must be named in words.
+// readProfile reads the keys in a profile of the aws command's file.
+// Credentials that would have to be fetched (from a role, a program or a sign-on
+// service) are not supported.
 func readProfile(file, profile string) (map[string]string, error) {
-	f, err := os.Open(file)
+	raw, err := readFile(file, maxProfiles)
 	if err != nil {
-		return nil, setupError("the file of AWS profiles cannot be read", "name a readable file in aws_credentials_file", err)
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxProfiles+1))
-	if err == nil && len(raw) > maxProfiles {
-		err = errors.New("it is too long")
-	}
-	if err != nil {
-		return nil, setupError("the file of AWS profiles cannot be read", "name a readable file in aws_credentials_file", err)
+		return nil, setupError(ReasonCredential, "the AWS credentials file cannot be read", "set aws_credentials_file to a readable file", err)
 	}
 	values, found := parseProfile(raw, profile)
 	switch {
 	case !found:
-		return nil, setupError("there is no profile "+profile+" in "+file, "run: aws configure --profile "+profile, nil)
+		return nil, setupError(ReasonCredential, "there is no profile "+profile+" in "+file, "run: aws configure --profile "+profile, nil)
 	case values[awsKeyID] == "":
-		return nil, setupError("the profile "+profile+" in "+file+" has no keys of its own", "run: aws configure --profile "+profile, nil)
+		return nil, setupError(ReasonCredential, "the profile "+profile+" in "+file+" does not contain keys", "run: aws configure --profile "+profile, nil)
 	}
 	return values, nil
+}
+
+// readFile reads a file of at most limit bytes.
+func readFile(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(raw)) > limit {
+		err = errors.New("it is too long")
+	}
+	return raw, err
 }
 
 // parseProfile reads the section [profile] or [profile NAME]; of a key that
@@ -198,11 +205,20 @@ func parseProfile(raw []byte, profile string) (values map[string]string, found b
 	return values, found
 }
 
-func setupError(message, hint string, err error) error {
-	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: message, Hint: hint, Err: err}
+// Reasons of errors.
+const (
+	ReasonCredential dreamcore.Reason = "upstream.credential" // missing, unusable or refused
+	ReasonSecretKey  dreamcore.Reason = "upstream.secret-key" // the secret does not have the key of the reference
+	ReasonModels     dreamcore.Reason = "upstream.models"     // no name for the requested model
+	ReasonCAFile     dreamcore.Reason = "upstream.ca-file"
+	ReasonNone       dreamcore.Reason = "upstream.none" // an empty list
+)
+
+func setupError(reason dreamcore.Reason, message, hint string, err error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeSetup, Reason: reason, Message: message, Hint: hint, Err: err}
 }
 
-// message is what an error says to an operator.
+// message returns the text of an error for the operator.
 func message(err error) string {
 	if err == nil {
 		return ""

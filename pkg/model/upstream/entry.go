@@ -16,45 +16,45 @@ import (
 
 // Kinds of upstreams.
 const (
-	Anthropic = "anthropic" // the Messages API: the vendor's, or a proxy's that speaks it
+	Anthropic = "anthropic" // the Messages API of the vendor or a compatible proxy
 	Vertex    = "vertex"    // Google Vertex AI
 	Bedrock   = "bedrock"   // Amazon Bedrock
 )
 
-// NoKey in place of a secret says that the upstream wants no credential.
+// NoKey in place of a secret means that the upstream needs no credential.
 const NoKey = "none"
 
-// AnyModel in Entry.Models stands for every model that has no line of its own.
+// AnyModel in Entry.Models applies to every model without its own entry.
 const AnyModel = "*"
 
-// DefaultAddress is the vendor's.
+// DefaultAddress is the address of the vendor's API.
 const DefaultAddress = "https://api.anthropic.com"
 
-// Entry is one upstream as an operator describes it. A secret is named as
-// NAME, where it has one value, or as NAME/KEY.
+// Entry is the configuration of one upstream. A secret with one value is
+// referenced as NAME, others as NAME/KEY.
 type Entry struct {
 	Name    string `koanf:"name"`
 	Kind    string `koanf:"kind"`
-	BaseURL string `koanf:"base_url"` // without /v1; "" is the address that the kind and the region give
+	BaseURL string `koanf:"base_url"` // without /v1; if "", the default of the kind and region
 
 	APIKey    string `koanf:"api_key"`    // secret, sent in X-Api-Key; NoKey sends none
 	Bearer    string `koanf:"bearer"`     // secret, sent in Authorization
-	AllowHTTP bool   `koanf:"allow_http"` // http to addresses that are not private
+	AllowHTTP bool   `koanf:"allow_http"` // allow http to addresses that are not private
 
 	Region  string `koanf:"region"`  // of a cloud
 	Project string `koanf:"project"` // of Vertex
 
 	ServiceAccount string `koanf:"service_account"`      // secret: the JSON file of a Google service account
 	AWSCredentials string `koanf:"aws_credentials"`      // secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN
-	AWSFile        string `koanf:"aws_credentials_file"` // instead of it: a file of profiles
-	AWSProfile     string `koanf:"aws_profile"`          // in that file; "" is default
+	AWSFile        string `koanf:"aws_credentials_file"` // instead of the secret: a profile file
+	AWSProfile     string `koanf:"aws_profile"`          // in that file; "default" if ""
 
-	Models map[string]string `koanf:"models"`  // the name that the agent asks for: the upstream's
-	CAFile string            `koanf:"ca_file"` // certificates in PEM form that are trusted beside the machine's
+	Models map[string]string `koanf:"models"`  // from the requested name to the upstream's name
+	CAFile string            `koanf:"ca_file"` // PEM certificates that are trusted in addition to the host's
 
 	// HeaderTimeout is how long the first byte of a streamed answer may take
-	// while another upstream could be asked; 0 is 30 s. A whole answer has four
-	// times as long.
+	// while another upstream could be tried; 30 s if 0. An answer that is not
+	// streamed may take four times as long.
 	HeaderTimeout time.Duration `koanf:"header_timeout"`
 }
 
@@ -64,7 +64,8 @@ var (
 	projectName = regexp.MustCompile(`^[a-z0-9][a-z0-9.:-]*$`)
 )
 
-// Faults of the whole list, each with the field and what would be right.
+// Faults returns the errors of the whole list, each with the field and how to
+// correct it.
 func Faults(list []Entry) (faults []string) {
 	names := map[string]bool{}
 	for i, e := range list {
@@ -76,7 +77,7 @@ func Faults(list []Entry) (faults []string) {
 			faults = append(faults, at+"."+f)
 		}
 		if names[e.Name] {
-			faults = append(faults, at+".name: two upstreams have it")
+			faults = append(faults, at+".name: is used by two upstreams")
 		}
 		names[e.Name] = true
 	}
@@ -98,30 +99,30 @@ func (e Entry) faults() (faults []string) {
 	}
 	if address := e.address(); address != "" {
 		_, err := gateway.CheckBaseURL(address, e.AllowHTTP)
-		// Its text is ours and does not quote the address.
+		// The text does not contain the address.
 		check(err == nil, "base_url: %s (%s)", message(err), dreamcore.HintOf(err))
 	}
 	for _, ref := range []string{e.APIKey, e.Bearer, e.ServiceAccount, e.AWSCredentials} {
 		name, _, _ := strings.Cut(ref, "/")
-		check(ref == "" || secret.CheckName(name) == nil, "%q is no name of a secret: write NAME or NAME/KEY, and make it with: dreamcore secret create", ref)
+		check(ref == "" || secret.CheckName(name) == nil, "%q is not the name of a secret: use NAME or NAME/KEY", ref)
 	}
 	for _, from := range sortedKeys(e.Models) {
 		to := e.Models[from]
-		check(from != "" && to != "" && !strings.ContainsAny(to, " \t\r\n\x00") && len(to) <= maxModelName, "models: %q: %q must be two names of models", from, to)
+		check(from != "" && to != "" && !strings.ContainsAny(to, " \t\r\n\x00") && len(to) <= maxModelName, "models: %q: %q must be two model names", from, to)
 	}
 	check(e.CAFile == "" || filepath.IsAbs(e.CAFile), "ca_file: %q must be an absolute path", e.CAFile)
 	check(e.HeaderTimeout == 0 || e.HeaderTimeout >= time.Second, "header_timeout: %v must be at least 1s", e.HeaderTimeout)
 	return faults
 }
 
-// checkKind checks what the kind must have and what it has no use for.
+// checkKind checks which fields the kind requires and which it does not use.
 func (e Entry) checkKind(check func(ok bool, format string, args ...any)) {
 	unused := func(field, value string) {
-		check(value == "", "%s: an upstream of kind %s has none, take the line out", field, e.Kind)
+		check(value == "", "%s: is not used by an upstream of kind %s, remove it", field, e.Kind)
 	}
 	if e.Kind == Anthropic {
-		check((e.APIKey == "") != (e.Bearer == ""), "api_key, bearer: name the secret in one of them (api_key: %s for an upstream that wants no key)", NoKey)
-		check(e.Bearer != NoKey, "bearer: write api_key: %s for an upstream that wants no key", NoKey)
+		check((e.APIKey == "") != (e.Bearer == ""), "api_key, bearer: name the secret in one of them (api_key: %s for an upstream that needs no key)", NoKey)
+		check(e.Bearer != NoKey, "bearer: use api_key: %s for an upstream that needs no key", NoKey)
 		unused("region", e.Region)
 	} else {
 		unused("api_key", e.APIKey)
@@ -130,7 +131,7 @@ func (e Entry) checkKind(check func(ok bool, format string, args ...any)) {
 	}
 	if e.Kind == Vertex {
 		check(projectName.MatchString(e.Project), "project: %q must be the id of a Google Cloud project", e.Project)
-		check(e.ServiceAccount != "", "service_account: name the secret with the service account's JSON file (make it with: dreamcore secret create NAME JSON=- < FILE)")
+		check(e.ServiceAccount != "", "service_account: name the secret with the service account's JSON file, such as NAME/JSON")
 	} else {
 		unused("project", e.Project)
 		unused("service_account", e.ServiceAccount)
@@ -138,7 +139,7 @@ func (e Entry) checkKind(check func(ok bool, format string, args ...any)) {
 	if e.Kind == Bedrock {
 		check((e.AWSCredentials == "") != (e.AWSFile == ""), "aws_credentials, aws_credentials_file: name the secret or the file, one of them")
 		check(e.AWSFile == "" || filepath.IsAbs(e.AWSFile), "aws_credentials_file: %q must be an absolute path", e.AWSFile)
-		check(e.AWSProfile == "" || e.AWSFile != "", "aws_profile: it is in a file, name that in aws_credentials_file")
+		check(e.AWSProfile == "" || e.AWSFile != "", "aws_profile: requires aws_credentials_file")
 	} else {
 		unused("aws_credentials", e.AWSCredentials)
 		unused("aws_credentials_file", e.AWSFile)
@@ -146,7 +147,7 @@ func (e Entry) checkKind(check func(ok bool, format string, args ...any)) {
 	}
 }
 
-// address is the upstream's, "" where nothing gives one.
+// address returns the upstream's address, or "" if it is not configured.
 func (e Entry) address() string {
 	switch {
 	case e.BaseURL != "":
@@ -167,10 +168,11 @@ func (e Entry) address() string {
 	return ""
 }
 
-// Title names the upstream for an operator: its name and its address.
+// Title returns the upstream's name and address for the operator.
 func (e Entry) Title() string { return e.Name + " (" + e.address() + ")" }
 
-// model is the upstream's name for the model that is asked for.
+// model returns the upstream's name for the requested model, and whether it is
+// mapped.
 func (e Entry) model(asked string) (name string, mapped bool) {
 	if asked == "" {
 		return "", false
@@ -182,60 +184,51 @@ func (e Entry) model(asked string) (name string, mapped bool) {
 	return name, true
 }
 
-// aliases are names that the agent turns into others before it asks.
+// aliases are names that the agent replaces before it sends a request.
 var aliases = []string{"default", "best", "sonnet", "opus", "haiku", "opusplan", "sonnet[1m]", "opus[1m]"}
 
-// CheckModel returns an error where the upstream has no name for the model that
-// the agent asks for: "" is the agent's own choice, which its version decides.
-// An upstream that maps no models is asked for the agent's names, as the
-// vendor's API is; Bedrock has others for all.
+// CheckModel returns an error if the upstream has no name for the requested
+// model; "" is the agent's own choice, which depends on its version. An upstream
+// without mapped models gets the agent's names, like the vendor's API. Bedrock
+// has different names for all models.
 func (e Entry) CheckModel(model string) error {
 	if len(e.Models) == 0 && (e.Kind != Bedrock || strings.Contains(model, ".")) || e.Models[AnyModel] != "" {
 		return nil
 	}
 	field := "upstreams." + e.Name + ".models"
 	unmapped := func(what, hint string) error {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: field + " has no line for " + what, Hint: hint}
+		return &dreamcore.Error{Code: dreamcore.CodeSetup, Reason: ReasonModels, Message: field + " has no entry for " + what, Hint: hint}
 	}
-	const anyLine = `give it a line "*": NAME for every other model`
+	const anyEntry = `add an entry "*": NAME for every other model`
 	switch {
 	case model == "" && len(e.Models) > 0:
-		return unmapped("the model that the agent chooses itself", "set model to one of its lines ("+strings.Join(sortedKeys(e.Models), ", ")+"), or "+anyLine)
+		return unmapped("the model that the agent chooses itself", "set model to one of its entries ("+strings.Join(sortedKeys(e.Models), ", ")+"), or "+anyEntry)
 	case model == "":
-		return unmapped("the model that the agent chooses itself", anyLine)
+		return unmapped("the model that the agent chooses itself", anyEntry)
 	case slices.Contains(aliases, model):
-		return unmapped("the name that the agent makes of "+model, "set model to a full name that has a line, or "+anyLine)
+		return unmapped("the name that the agent substitutes for "+model, "set model to a full name that has an entry, or "+anyEntry)
 	case e.Models[model] == "":
-		return unmapped("the model "+model, "add "+model+": NAME to it, or "+anyLine)
+		return unmapped("the model "+model, "add "+model+": NAME to it, or "+anyEntry)
 	}
 	return nil
 }
 
-// Cloud reports whether the upstream takes less than the vendor's newest API.
+// Cloud reports whether the upstream supports less than the vendor's newest API.
 func (e Entry) Cloud() bool { return e.Kind == Bedrock || e.Kind == Vertex }
 
-// mend is the command that replaces the upstream's credential.
-func (e Entry) mend() string {
-	create := func(ref, key string) string {
-		name, own, ok := strings.Cut(ref, "/")
-		if ok {
-			key = own
-		}
-		if name == secret.AnthropicSecret {
-			return "dreamcore setup --rotate " + name
-		}
-		return "dreamcore secret create " + name + " " + key + "=- --force < FILE"
-	}
+// repair returns what the operator does if the upstream refuses its credential.
+func (e Entry) repair() string {
+	name, key, _ := strings.Cut(cmp.Or(e.ServiceAccount, e.AWSCredentials, e.APIKey, e.Bearer), "/")
+	text := "replace the secret " + name
 	switch {
-	case e.Kind == Vertex:
-		return create(e.ServiceAccount, "JSON")
 	case e.AWSFile != "":
-		return "aws configure --profile " + cmp.Or(e.AWSProfile, defaultProfile)
+		return "run: aws configure --profile " + cmp.Or(e.AWSProfile, defaultProfile)
 	case e.Kind == Bedrock:
-		name, _, _ := strings.Cut(e.AWSCredentials, "/")
-		return "dreamcore secret create " + name + " AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=- --force < FILE"
+		return text + " (its keys are " + awsKeyID + ", " + awsSecret + " and perhaps " + awsSession + ")"
 	case e.APIKey == NoKey:
-		return "dreamcore doctor"
+		return "name a secret in api_key if the upstream needs a key"
+	case key != "":
+		return text + " (its key " + key + ")"
 	}
-	return create(cmp.Or(e.APIKey, e.Bearer), "KEY")
+	return text
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 )
 
-func TestEveryFaultOfAListIsTold(t *testing.T) {
+func TestFaultsReportsEveryError(t *testing.T) {
 	list := []Entry{
 		{Name: "Big", Kind: "openai"},
 		{Name: "a", Kind: Anthropic, APIKey: "x", Bearer: "y", Region: "r"},
@@ -23,12 +23,12 @@ func TestEveryFaultOfAListIsTold(t *testing.T) {
 	got := strings.Join(Faults(list), "\n")
 	for _, want := range []string{
 		"upstreams[0].name: use", `upstreams[0].kind: "openai" must be one of anthropic, vertex, bedrock`,
-		"upstreams.a.api_key, bearer:", "upstreams.a.region: an upstream of kind anthropic has none",
-		"upstreams.a.name: two upstreams have it", "upstreams.a.base_url: the address of the model API must not have a user",
-		`upstreams.a."No Name" is no name of a secret`, `upstreams.a.models: "m": "" must be`, "upstreams.a.ca_file:", "upstreams.a.header_timeout:",
-		"upstreams.v.api_key: an upstream of kind vertex has none", "upstreams.v.region:", "upstreams.v.project:", "upstreams.v.service_account: name the secret",
+		"upstreams.a.api_key, bearer:", "upstreams.a.region: is not used by an upstream of kind anthropic",
+		"upstreams.a.name: is used by two upstreams", "upstreams.a.base_url: the address of the model API must not have a user",
+		`upstreams.a."No Name" is not the name of a secret`, `upstreams.a.models: "m": "" must be`, "upstreams.a.ca_file:", "upstreams.a.header_timeout:",
+		"upstreams.v.api_key: is not used by an upstream of kind vertex", "upstreams.v.region:", "upstreams.v.project:", "upstreams.v.service_account: name the secret",
 		"upstreams.b.aws_credentials, aws_credentials_file:", `upstreams.b.aws_credentials_file: "f" must be an absolute path`,
-		"upstreams.p.aws_profile: it is in a file", "upstreams.p.service_account: an upstream of kind bedrock has none",
+		"upstreams.p.aws_profile: requires aws_credentials_file", "upstreams.p.service_account: is not used by an upstream of kind bedrock",
 		"upstreams.h.base_url: the address of the model API would send the key in clear text",
 	} {
 		if !strings.Contains(got, want) {
@@ -40,7 +40,7 @@ func TestEveryFaultOfAListIsTold(t *testing.T) {
 	}
 }
 
-func TestAddressesOfTheClouds(t *testing.T) {
+func TestCloudAddresses(t *testing.T) {
 	for want, e := range map[string]Entry{
 		"https://api.anthropic.com":                       {Kind: Anthropic},
 		"https://us-east5-aiplatform.googleapis.com":      {Kind: Vertex, Region: "us-east5"},
@@ -55,7 +55,7 @@ func TestAddressesOfTheClouds(t *testing.T) {
 	}
 }
 
-func TestNamesOfModels(t *testing.T) {
+func TestModelNames(t *testing.T) {
 	m := &model{}
 	e := plainEntry("a", m.serve(t))
 	e.APIKey, e.Models = NoKey, map[string]string{"m-1": "qwen3", AnyModel: "rest"}
@@ -72,24 +72,24 @@ func TestNamesOfModels(t *testing.T) {
 	}
 }
 
-func TestAnUpstreamNeedsANameForTheAgentsModel(t *testing.T) {
+func TestCheckModel(t *testing.T) {
 	mapped := map[string]string{"m-1": "x"}
 	for name, tc := range map[string]struct {
 		entry Entry
 		model string
-		want  string // "" is no fault
+		want  string // "" if there is no error
 	}{
-		"a line":                   {Entry{Kind: Bedrock, Models: mapped}, "m-1", ""},
-		"another model":            {Entry{Kind: Bedrock, Models: mapped}, "m-2", "the model m-2"},
-		"the agent's choice":       {Entry{Kind: Vertex, Models: mapped}, "", "chooses itself"},
-		"an alias":                 {Entry{Kind: Vertex, Models: mapped}, "sonnet", "makes of sonnet"},
-		"a line for all":           {Entry{Kind: Bedrock, Models: map[string]string{"m-1": "x", AnyModel: "y"}}, "", ""},
-		"a proxy":                  {Entry{Kind: Anthropic, Models: mapped}, "m-2", "the model m-2"},
-		"a proxy that maps none":   {Entry{Kind: Anthropic}, "", ""},
-		"Vertex that maps none":    {Entry{Kind: Vertex}, "", ""},
-		"Bedrock that maps none":   {Entry{Kind: Bedrock}, "", "chooses itself"},
-		"Bedrock, the vendor's":    {Entry{Kind: Bedrock}, "claude-x", "the model claude-x"},
-		"Bedrock, a name of there": {Entry{Kind: Bedrock}, "us.anthropic.claude-x-v1:0", ""},
+		"an entry":                {Entry{Kind: Bedrock, Models: mapped}, "m-1", ""},
+		"another model":           {Entry{Kind: Bedrock, Models: mapped}, "m-2", "the model m-2"},
+		"the agent's choice":      {Entry{Kind: Vertex, Models: mapped}, "", "chooses itself"},
+		"an alias":                {Entry{Kind: Vertex, Models: mapped}, "sonnet", "substitutes for sonnet"},
+		"an entry for all":        {Entry{Kind: Bedrock, Models: map[string]string{"m-1": "x", AnyModel: "y"}}, "", ""},
+		"a proxy":                 {Entry{Kind: Anthropic, Models: mapped}, "m-2", "the model m-2"},
+		"a proxy without entries": {Entry{Kind: Anthropic}, "", ""},
+		"Vertex without entries":  {Entry{Kind: Vertex}, "", ""},
+		"Bedrock without entries": {Entry{Kind: Bedrock}, "", "chooses itself"},
+		"Bedrock, the vendor's":   {Entry{Kind: Bedrock}, "claude-x", "the model claude-x"},
+		"Bedrock, its own name":   {Entry{Kind: Bedrock}, "us.anthropic.claude-x-v1:0", ""},
 	} {
 		tc.entry.Name = "u"
 		err := tc.entry.CheckModel(tc.model)
@@ -97,13 +97,13 @@ func TestAnUpstreamNeedsANameForTheAgentsModel(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if err != nil && (!strings.Contains(err.Error(), "upstreams.u.models has no line for ") || !strings.Contains(err.Error(), tc.want) || dreamcore.HintOf(err) == "") {
+		if err != nil && (!strings.Contains(err.Error(), "upstreams.u.models has no entry for ") || !strings.Contains(err.Error(), tc.want) || dreamcore.HintOf(err) == "") {
 			t.Errorf("%s: %v (%s)", name, err, dreamcore.HintOf(err))
 		}
 	}
 }
 
-func TestAKeyThatIsNotWrittenAsItIsIsNotUsed(t *testing.T) {
+func TestMiswrittenKeyIsRejected(t *testing.T) {
 	for _, key := range []string{`"sk-needle-0123456789"`, "ANTHROPIC_API_KEY=sk-needle-0123456789", "Bearer:sk-needle-0123456789"} {
 		e := plainEntry("a", "http://127.0.0.1:1")
 		s := secrets{"key-a": {"KEY": key}, "aws": {awsKeyID: "AKIDEXAMPLE", awsSecret: key}}
@@ -113,7 +113,7 @@ func TestAKeyThatIsNotWrittenAsItIsIsNotUsed(t *testing.T) {
 		}
 		for _, e := range []Entry{e, {Name: "b", Kind: Bedrock, Region: "us-east-1", AWSCredentials: "aws"}} {
 			err := e.Check(s.get)
-			if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "dreamcore secret create") || strings.Contains(err.Error(), "needle") {
+			if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "replace the secret") || strings.Contains(err.Error(), "needle") {
 				t.Errorf("%v (%s)", err, dreamcore.HintOf(err))
 			}
 		}

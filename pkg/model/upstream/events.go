@@ -15,32 +15,32 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 )
 
-// maxFrame bounds one frame of a stream; that of a piece of text has some
+// maxFrame bounds one frame of a stream; a frame with a piece of text has some
 // hundred bytes. The SDK's decoder has no bound.
 const maxFrame = 4 << 20
 
-// preludeBytes are a frame's two lengths and their checksum; minFrame adds the
-// checksum at its end.
+// preludeBytes is the size of a frame's two lengths and their checksum; minFrame
+// adds the checksum at its end.
 const (
 	preludeBytes = 12
 	minFrame     = preludeBytes + 4
 )
 
 var (
-	errFrame = errors.New("a frame of the stream is not understood")
+	errFrame = errors.New("a frame of the stream is invalid")
 
 	eventType = regexp.MustCompile(`^[a-z_]+$`)
 )
 
-// events reads Bedrock's frames and is read as the API's stream of events, each
-// as soon as its frame is whole.
+// events converts Bedrock's frames to the API's stream of events. Each event can
+// be read as soon as its frame is complete.
 type events struct {
 	source  io.ReadCloser
 	decoder *eventstream.Decoder
-	frame   bytes.Buffer // the frame that is read
-	payload []byte       // of the last frame, used again
-	out     []byte       // what is not yet read of the last event
-	err     error        // how it ended
+	frame   bytes.Buffer // the current frame
+	payload []byte       // buffer of the last frame's payload, reused
+	out     []byte       // unread part of the last event
+	err     error        // returned after out
 }
 
 func newEvents(source io.ReadCloser) *events {
@@ -61,8 +61,8 @@ func (e *events) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// next returns the event of the next frame. Both results may be set: an
-// exception is the last thing that a stream says.
+// next returns the event of the next frame. Both results may be set: an exception
+// ends the stream.
 func (e *events) next() ([]byte, error) {
 	if err := e.readFrame(); err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (e *events) next() ([]byte, error) {
 	switch headerText(m, ":message-type") {
 	case "event":
 		if headerText(m, ":event-type") != "chunk" {
-			return nil, nil // of a kind that came later than this program
+			return nil, nil // an unknown, newer kind
 		}
 		return chunkEvent(m.Payload)
 	case "exception":
@@ -90,8 +90,8 @@ func (e *events) next() ([]byte, error) {
 	return nil, errFrame
 }
 
-// readFrame reads a whole frame, or returns io.EOF where the stream ends
-// between two.
+// readFrame reads a complete frame, or returns io.EOF if the stream ends between
+// two frames.
 func (e *events) readFrame() error {
 	e.frame.Reset()
 	var length [4]byte
@@ -100,10 +100,10 @@ func (e *events) readFrame() error {
 	}
 	n := binary.BigEndian.Uint32(length[:])
 	if n < minFrame || n > maxFrame {
-		return fmt.Errorf("%w: it has %d bytes", errFrame, n)
+		return fmt.Errorf("%w: its length is %d bytes", errFrame, n)
 	}
 	e.frame.Write(length[:])
-	// What is not there is not allocated, whatever the length says.
+	// Memory is allocated only for bytes that arrive, not for the declared length.
 	if _, err := io.CopyN(&e.frame, e.source, int64(n)-int64(len(length))); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
@@ -113,8 +113,8 @@ func (e *events) readFrame() error {
 	return nil
 }
 
-// chunkEvent makes an event of a chunk: one JSON object of the API's stream,
-// in base64.
+// chunkEvent returns the event in a chunk, which is one JSON object of the API's
+// stream, in base64.
 func chunkEvent(payload []byte) ([]byte, error) {
 	var v struct {
 		Bytes []byte `json:"bytes"`
@@ -130,7 +130,7 @@ func chunkEvent(payload []byte) ([]byte, error) {
 	}
 	out := bytes.NewBuffer(make([]byte, 0, len(v.Bytes)+len(kind.Type)+32))
 	fmt.Fprintf(out, "event: %s\ndata: ", kind.Type)
-	// A line break between two members would end the line of the event.
+	// Removes line breaks between members: they would end the line of the event.
 	if err := json.Compact(out, v.Bytes); err != nil {
 		return nil, errFrame
 	}
@@ -138,8 +138,9 @@ func chunkEvent(payload []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// errorEvent is an exception in a stream. What it says goes on only where it is
-// about the request: elsewhere it may name the operator's account.
+// errorEvent returns the event for an exception in a stream. The exception's text
+// is forwarded only if it is about the request: otherwise it may name the
+// operator's account.
 func errorEvent(exception, message string) []byte {
 	status := exceptionStatus(exception, http.StatusInternalServerError)
 	if status != http.StatusBadRequest {

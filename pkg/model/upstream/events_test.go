@@ -17,7 +17,7 @@ func readEvents(r io.Reader) (string, error) {
 	return string(b), err
 }
 
-func TestFramesBecomeEvents(t *testing.T) {
+func TestFramesAreConvertedToEvents(t *testing.T) {
 	stop := upstreamtest.Chunk([]byte(`{"type":"message_stop"}`))
 	pretty := upstreamtest.Chunk([]byte("{\n\"type\": \"ping\"\n}"))
 	other := upstreamtest.Frame([]byte(`{}`), ":message-type", "event", ":event-type", "later")
@@ -63,7 +63,7 @@ func TestFramesBecomeEvents(t *testing.T) {
 	}
 }
 
-func TestAnEventIsThereAsSoonAsItsFrame(t *testing.T) {
+func TestEventIsAvailableWithItsFrame(t *testing.T) {
 	from, to := io.Pipe()
 	e := newEvents(from)
 	defer e.Close()
@@ -84,7 +84,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(upstreamtest.Frame([]byte(`{"message":"a\nb"}`), ":message-type", "exception", ":exception-type", "throttlingException"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		got, _ := readEvents(bytes.NewReader(in))
-		// Whatever comes, each event is two lines and an empty one.
+		// For any input, each event consists of two lines and an empty one.
 		for event := range strings.SplitSeq(strings.TrimSuffix(got, "\n\n"), "\n\n") {
 			if got != "" && (strings.Count(event, "\n") != 1 || !strings.HasPrefix(event, "event: ") || !strings.Contains(event, "\ndata: {")) {
 				t.Errorf("event %q", event)

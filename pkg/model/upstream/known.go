@@ -11,20 +11,16 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 )
 
-// A cloud refuses a whole request for one beta flag or one field that it does
-// not know, and the agent speaks the vendor's newest API. So what a cloud is
-// not known to take is left out: each of these makes an answer better or
-// cheaper, none is needed for it.
+// A cloud rejects a whole request for one beta flag or one field that it does not
+// know, and the agent uses the vendor's newest API. So flags and fields that a
+// cloud is not known to accept are removed: each of them makes an answer better or
+// cheaper, none is required.
 
-// known is what a cloud takes of the Messages API, as its documentation says.
-type known struct {
-	betas []string
-	// members of the body, and of what is in it; those that belong to a beta
-	// are in gated, with it.
-	body, message, thinking, cache, tool []string
-	gated                                map[string]string
-}
+// known holds the beta flags that a cloud accepts, according to its
+// documentation.
+type known struct{ betas []string }
 
+// Members that clouds accept.
 var (
 	bodyMembers = []string{
 		"model", "messages", "system", "max_tokens", "metadata", "stop_sequences", "stream", "temperature", "top_k", "top_p",
@@ -34,7 +30,7 @@ var (
 	thinkingMembers = []string{"type", "budget_tokens"}
 	cacheMembers    = []string{"type", "ttl"}
 	toolMembers     = []string{"type", "name", "description", "input_schema", "cache_control"}
-	// gatedMembers come with a beta: at the top of the body, or in a tool.
+	// gatedMembers require a beta. They occur at the top of the body or in a tool.
 	gatedMembers = map[string]string{
 		"context_management":    "context-management-2025-06-27",
 		"output_config":         "effort-2025-11-24",
@@ -43,25 +39,19 @@ var (
 		"eager_input_streaming": "fine-grained-tool-streaming-2025-05-14",
 	}
 
-	bedrockKnows = &known{
-		betas: []string{
-			"computer-use-2025-01-24", "token-efficient-tools-2025-02-19", "interleaved-thinking-2025-05-14", "output-128k-2025-02-19",
-			"dev-full-thinking-2025-05-14", "context-1m-2025-08-07", "context-management-2025-06-27", "effort-2025-11-24",
-			"tool-search-tool-2025-10-19", "tool-examples-2025-10-29", "claude-code-20250219", "fine-grained-tool-streaming-2025-05-14",
-		},
-		body: bodyMembers, message: messageMembers, thinking: thinkingMembers, cache: cacheMembers, tool: toolMembers, gated: gatedMembers,
-	}
-	vertexKnows = &known{
-		betas: []string{
-			"computer-use-2025-01-24", "interleaved-thinking-2025-05-14", "context-1m-2025-08-07", "context-management-2025-06-27",
-			"tool-search-tool-2025-10-19",
-		},
-		body: bodyMembers, message: messageMembers, thinking: thinkingMembers, cache: cacheMembers, tool: toolMembers, gated: gatedMembers,
-	}
+	bedrockKnows = known{[]string{
+		"computer-use-2025-01-24", "token-efficient-tools-2025-02-19", "interleaved-thinking-2025-05-14", "output-128k-2025-02-19",
+		"dev-full-thinking-2025-05-14", "context-1m-2025-08-07", "context-management-2025-06-27", "effort-2025-11-24",
+		"tool-search-tool-2025-10-19", "tool-examples-2025-10-29", "claude-code-20250219", "fine-grained-tool-streaming-2025-05-14",
+	}}
+	vertexKnows = known{[]string{
+		"computer-use-2025-01-24", "interleaved-thinking-2025-05-14", "context-1m-2025-08-07", "context-management-2025-06-27",
+		"tool-search-tool-2025-10-19",
+	}}
 )
 
-// split sorts the beta flags of a request, however they are written.
-func (k *known) split(h http.Header) (kept, dropped []string) {
+// split divides the beta flags of a request, which may be in several headers.
+func (k known) split(h http.Header) (kept, dropped []string) {
 	for _, line := range h.Values("Anthropic-Beta") {
 		for beta := range strings.SplitSeq(line, ",") {
 			beta = strings.TrimSpace(beta)
@@ -77,43 +67,42 @@ func (k *known) split(h http.Header) (kept, dropped []string) {
 	return kept, dropped
 }
 
-// filter returns call with the flags and members that the cloud takes, and the
-// names of what was left out.
-func (k *known) filter(call gateway.Call) (filtered gateway.Call, dropped []string) {
+// filter returns call with only the flags and members that the cloud accepts, and
+// the names of those removed.
+func (k known) filter(call gateway.Call) (filtered gateway.Call, dropped []string) {
 	kept, dropped := k.split(call.Header)
 	call.Header = call.Header.Clone()
 	call.Header.Del("Anthropic-Beta")
 	if len(kept) > 0 {
 		call.Header.Set("Anthropic-Beta", strings.Join(kept, ","))
 	}
-	p := pruner{known: k, betas: kept}
+	p := pruner{betas: kept}
 	for _, beta := range dropped {
 		p.drop(beta)
 	}
-	call.Body = p.object(call.Body, k.body, true, p.top)
+	call.Body = p.object(call.Body, bodyMembers, true, p.top)
 	return call, p.dropped
 }
 
-// maxDropped bounds the list of what was left out: names come from a sandbox.
+// maxDropped bounds the list of removed names, which come from a sandbox.
 const maxDropped = 32
 
-// pruner writes a body anew without what a cloud does not know. What stays,
-// stays as it is, byte by byte.
+// pruner copies a body without members that a cloud does not know. Every byte of
+// the others is unchanged.
 type pruner struct {
-	*known
-	betas   []string
+	betas   []string // of the request, which enable gatedMembers
 	dropped []string
 }
 
-// object keeps the members of an object that are known; inner may rewrite the
-// value of one. Anything else than an object stays.
+// object keeps the given members of an object; inner may rewrite their values.
+// Any other value than an object is unchanged.
 func (p *pruner) object(value []byte, members []string, gates bool, inner func(name string, value []byte) []byte) []byte {
-	var out *bytes.Buffer // of a copy, once something is changed
-	last := 0             // of value, up to here it is in out
+	var out *bytes.Buffer // nil until the first change
+	last := 0             // offset in value of the end of the last unchanged member
 	first := true         // no member was kept yet
 	for m := range gateway.Members(value) {
 		keep := slices.Contains(members, m.Name)
-		if beta, ok := p.gated[m.Name]; ok && gates {
+		if beta, ok := gatedMembers[m.Name]; ok && gates {
 			keep = slices.Contains(p.betas, beta)
 		}
 		old := value[m.Value:m.End]
@@ -160,7 +149,7 @@ func (p *pruner) drop(name string) {
 	}
 }
 
-// list rewrites the elements of a list. Anything else stays.
+// list rewrites the elements of a list. Any other value is unchanged.
 func (p *pruner) list(value []byte, inner func([]byte) []byte) []byte {
 	if value[0] != '[' {
 		return value
@@ -190,20 +179,20 @@ func (p *pruner) list(value []byte, inner func([]byte) []byte) []byte {
 func (p *pruner) top(name string, value []byte) []byte {
 	switch name {
 	case "thinking":
-		return p.object(value, p.thinking, false, nil)
+		return p.object(value, thinkingMembers, false, nil)
 	case "system":
 		return p.list(value, p.block)
 	case "tools":
 		return p.list(value, func(tool []byte) []byte {
-			members := p.tool
-			if all := memberNames(tool); isVendorTool(tool) {
-				members = all // each has its own
+			members := toolMembers
+			if isVendorTool(tool) {
+				members = memberNames(tool) // each has different ones
 			}
-			return p.object(tool, members, true, p.marked)
+			return p.object(tool, members, true, p.cacheControl)
 		})
 	case "messages":
 		return p.list(value, func(message []byte) []byte {
-			return p.object(message, p.message, false, func(name string, content []byte) []byte {
+			return p.object(message, messageMembers, false, func(name string, content []byte) []byte {
 				if name == "content" {
 					return p.list(content, p.block)
 				}
@@ -214,7 +203,8 @@ func (p *pruner) top(name string, value []byte) []byte {
 	return value
 }
 
-// block rewrites a block of content: what it says stays, and what is in it.
+// block rewrites the cache control of a block of content and of its nested
+// blocks.
 func (p *pruner) block(block []byte) []byte {
 	if !bytes.Contains(block, []byte(`"cache_control"`)) {
 		return block
@@ -223,14 +213,14 @@ func (p *pruner) block(block []byte) []byte {
 		if name == "content" {
 			return p.list(value, p.block)
 		}
-		return p.marked(name, value)
+		return p.cacheControl(name, value)
 	})
 }
 
-// marked rewrites how long what is marked is cached.
-func (p *pruner) marked(name string, value []byte) []byte {
+// cacheControl rewrites the member cache_control.
+func (p *pruner) cacheControl(name string, value []byte) []byte {
 	if name == "cache_control" {
-		return p.object(value, p.cache, false, nil)
+		return p.object(value, cacheMembers, false, nil)
 	}
 	return value
 }
@@ -242,8 +232,8 @@ func memberNames(object []byte) (names []string) {
 	return names
 }
 
-// isVendorTool reports whether a tool is one that the vendor has defined, such
-// as bash_20250124.
+// isVendorTool reports whether the vendor defines the tool, such as
+// bash_20250124.
 func isVendorTool(tool []byte) bool {
 	for m := range gateway.Members(tool) {
 		if m.Name == "type" {
@@ -254,32 +244,32 @@ func isVendorTool(tool []byte) bool {
 	return false
 }
 
-// dropLog tells of each name once that a cloud is not sent.
+// dropLog logs each name that is not sent to a cloud once.
 type dropLog struct {
-	log   *slog.Logger
-	entry string
+	logger *slog.Logger
+	entry  string
 
-	mu   sync.Mutex
-	told map[string]bool // guarded by mu
+	mu     sync.Mutex
+	logged map[string]bool // guarded by mu
 }
 
-// maxTold bounds what is remembered: names come from a sandbox.
-const maxTold = 256
+// maxLogged bounds the remembered names, which come from a sandbox.
+const maxLogged = 256
 
-func (l *dropLog) tell(names []string) {
+func (l *dropLog) log(names []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var fresh []string
 	for _, n := range names {
-		if !l.told[n] && len(l.told) < maxTold {
-			if l.told == nil {
-				l.told = map[string]bool{}
+		if !l.logged[n] && len(l.logged) < maxLogged {
+			if l.logged == nil {
+				l.logged = map[string]bool{}
 			}
-			l.told[n] = true
+			l.logged[n] = true
 			fresh = append(fresh, n)
 		}
 	}
 	if len(fresh) > 0 {
-		l.log.Debug("the cloud is not sent what it is not known to take", "upstream", l.entry, "left_out", fresh)
+		l.logger.Debug("flags or fields that the cloud is not known to accept are not sent", "upstream", l.entry, "left_out", fresh)
 	}
 }

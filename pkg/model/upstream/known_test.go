@@ -11,14 +11,14 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/upstream/upstreamtest"
 )
 
-func TestACloudIsNotSentWhatItDoesNotKnow(t *testing.T) {
+func TestUnknownMembersAreNotSentToCloud(t *testing.T) {
 	flags := func(names ...string) http.Header { return http.Header{"Anthropic-Beta": names} }
 	for name, tc := range map[string]struct {
 		header    http.Header
 		in        string
 		bedrock   string
 		vertex    string
-		betas     string // of Bedrock
+		betas     string // kept for Bedrock
 		vertexSet string
 	}{
 		"nothing": {flags(), `{"model":"m","messages":[]}`, "", "", "", ""},
@@ -62,7 +62,7 @@ func TestACloudIsNotSentWhatItDoesNotKnow(t *testing.T) {
 		"odd types": {flags(), `{"tools":{},"messages":"x","system":null,"thinking":[]}`, "", "", "", ""},
 	} {
 		for _, cloud := range []struct {
-			known       *known
+			known       known
 			want, betas string
 		}{{bedrockKnows, tc.bedrock, tc.betas}, {vertexKnows, tc.vertex, tc.vertexSet}} {
 			if cloud.want == "" {
@@ -80,7 +80,7 @@ func TestACloudIsNotSentWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-func TestWhatACloudIsNotSentIsToldOnce(t *testing.T) {
+func TestDroppedMembersAreLoggedOnce(t *testing.T) {
 	m := &model{}
 	b := upstreamtest.NewBedrock(t, "us-east-1", testKeys, m)
 	v := upstreamtest.NewVertex(t, "p", "us-east5", m)
@@ -94,23 +94,23 @@ func TestWhatACloudIsNotSentIsToldOnce(t *testing.T) {
 			}
 		}
 		if n := strings.Count(r.logged(), "level=DEBUG"); n != 1 || !strings.Contains(r.logged(), "speed") || !strings.Contains(r.logged(), "one") {
-			t.Errorf("%s: told %d times\n%s", name, n, r.logged())
+			t.Errorf("%s: logged %d times\n%s", name, n, r.logged())
 		}
 	}
 	if got := m.header.Values("Anthropic-Beta"); strings.Contains(strings.Join(got, ","), "one") {
 		t.Errorf("flags: %v", got)
 	}
-	l := dropLog{log: testLogger(&strings.Builder{})}
+	l := dropLog{logger: testLogger(&strings.Builder{})}
 	for i := range 1000 {
-		l.tell([]string{strings.Repeat("x", i)})
+		l.log([]string{strings.Repeat("x", i)})
 	}
-	if len(l.told) > maxTold {
-		t.Errorf("%d names are remembered", len(l.told))
+	if len(l.logged) > maxLogged {
+		t.Errorf("%d names are remembered", len(l.logged))
 	}
 }
 
-// FuzzKnown: what is left of any body is valid, has only known members, and
-// what a tool was called with is untouched.
+// FuzzKnown checks that the filtered body is valid and has only known members,
+// and that inputs of tools are unchanged.
 func FuzzKnown(f *testing.F) {
 	f.Add([]byte(`{"messages":[{"role":"user","content":[{"cache_control":{"scope":1},"input":{"x":1}}],"y":2}],"tools":[{"a":1}],"x":1}`), "effort-2025-11-24, x")
 	f.Add([]byte(` { "thinking" : {"display":1 , "type":"a"} , "system":[ {"cache_control":{}} ] } `), "")

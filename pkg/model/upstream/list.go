@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -21,22 +20,22 @@ import (
 // Options of New.
 type Options struct {
 	// Secret returns the values of a sealed secret. It is called for each
-	// request, so a new value works at once.
+	// request, so a new value takes effect immediately.
 	Secret func(name string) (map[string]string, error)
-	// Hide is told every credential before it is used, so that it is kept out
-	// of what is printed; nil: nobody is told.
+	// Hide is called with every credential before it is used, so that it can be
+	// redacted from output; optional.
 	Hide func(value string)
-	// Unhide is told of a credential that is dead by now, so that a service that
-	// fetches a new one every hour does not look for all of them; nil: nobody is.
+	// Unhide is called with a credential that has expired, so that a service that
+	// fetches a new one every hour does not accumulate them; optional.
 	Unhide func(value string)
-	// Proxy chooses the outgoing proxy as http.Transport.Proxy does; nil: none.
+	// Proxy selects the outgoing proxy like http.Transport.Proxy; optional.
 	Proxy func(*http.Request) (*url.URL, error)
-	// Logger takes what an operator must know; nil discards it.
+	// Logger receives messages for the operator; nil discards them.
 	Logger *slog.Logger
 }
 
-// List is a gateway.Upstream of one or several upstreams. Whoever made it
-// calls Close.
+// List is a gateway.Upstream of one or several upstreams. The caller of New must
+// call Close.
 type List struct {
 	members []*member
 	log     *slog.Logger
@@ -45,24 +44,25 @@ type List struct {
 
 // member is one upstream of the list.
 type member struct {
-	entry Entry
-	api   *gateway.APIUpstream
-	rest  rest
+	entry   Entry
+	api     *gateway.APIUpstream
+	backoff backoff
 
 	tokens *tokens // of Vertex
 }
 
-// errSlow is the cause that ends an attempt.
+// errSlow is the cause that cancels an attempt.
 var errSlow = errors.New("no answer within the limit of this upstream")
 
-// defaultHeaderTimeout is that of an Entry without one; a whole answer has
-// wholeFactor times as long, since its header comes when it is complete.
+// defaultHeaderTimeout applies to an Entry without a timeout. An answer that is
+// not streamed may take wholeFactor times as long, since its header arrives when
+// it is complete.
 const (
 	defaultHeaderTimeout = 30 * time.Second
 	wholeFactor          = 4
 )
 
-// New makes the upstreams of a list, without using the network. Its errors have
+// New creates the upstreams of a list, without using the network. Its errors have
 // dreamcore.CodeInvalid.
 func New(entries []Entry, o Options) (*List, error) {
 	if o.Logger == nil {
@@ -83,7 +83,7 @@ func New(entries []Entry, o Options) (*List, error) {
 		l.members = append(l.members, m)
 	}
 	if len(l.members) == 0 {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "there is no upstream", Hint: "name one in the setting upstreams"}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonNone, Message: "there is no upstream", Hint: "name one in the setting upstreams"}
 	}
 	return l, nil
 }
@@ -94,16 +94,16 @@ func newMember(e Entry, o Options) (*member, error) {
 		return nil, err
 	}
 	cfg := gateway.APIConfig{
-		Name: e.Name, BaseURL: e.address(), AllowHTTP: e.AllowHTTP, Proxy: o.Proxy, TLS: tlsConfig, Mend: e.mend(),
+		Name: e.Name, BaseURL: e.address(), AllowHTTP: e.AllowHTTP, Proxy: o.Proxy, TLS: tlsConfig, Repair: e.repair(),
 	}
 	c := credentials{entry: e, secret: o.Secret, hide: o.Hide}
 	var vertex *vertexDialect
 	switch e.Kind {
 	case Vertex:
-		vertex = &vertexDialect{entry: e, tokens: newTokens(c, o.Unhide), dropped: dropLog{log: o.Logger, entry: e.Name}}
+		vertex = &vertexDialect{entry: e, tokens: newTokens(c, o.Unhide), dropped: dropLog{logger: o.Logger, entry: e.Name}}
 		cfg.Dialect = vertex
 	case Bedrock:
-		cfg.Dialect = &bedrockDialect{entry: e, credentials: c.aws, now: time.Now, dropped: dropLog{log: o.Logger, entry: e.Name}}
+		cfg.Dialect = &bedrockDialect{entry: e, credentials: c.aws, now: time.Now, dropped: dropLog{logger: o.Logger, entry: e.Name}}
 	default:
 		cfg.Keyless, cfg.Bearer = e.APIKey == NoKey, e.Bearer != ""
 		cfg.Key = func() (string, error) { return c.key(cmp.Or(e.APIKey, e.Bearer)) }
@@ -127,24 +127,19 @@ func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastRe
 // maxCAFile bounds the operator's bundle of certificates.
 const maxCAFile = 4 << 20
 
-// trust returns the machine's certificates with those of the entry, nil where
-// it has none of its own.
+// trust returns a TLS configuration that trusts the host's certificates and those
+// of the entry, or nil if the entry has none.
 func (e Entry) trust() (*tls.Config, error) {
 	if e.CAFile == "" {
 		return nil, nil
 	}
 	bad := func(err error) error {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Message: "ca_file: " + e.CAFile + " is no file of certificates in PEM form", Err: err,
-			Hint: "look at it with: openssl x509 -in " + e.CAFile + " -noout -text",
+			Code: dreamcore.CodeInvalid, Reason: ReasonCAFile, Message: "ca_file: " + e.CAFile + " is not a file of PEM certificates", Err: err,
+			Hint: "inspect it with: openssl x509 -in " + e.CAFile + " -noout -text",
 		}
 	}
-	f, err := os.Open(e.CAFile)
-	if err != nil {
-		return nil, bad(err)
-	}
-	defer f.Close()
-	pem, err := io.ReadAll(io.LimitReader(f, maxCAFile))
+	pem, err := readFile(e.CAFile, maxCAFile)
 	if err != nil {
 		return nil, bad(err)
 	}
@@ -158,7 +153,7 @@ func (e Entry) trust() (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool}, nil
 }
 
-// Close closes the connections that are idle; running calls end by themselves.
+// Close closes idle connections; running calls are not affected.
 func (l *List) Close() error {
 	var errs []error
 	for _, m := range l.members {
@@ -172,19 +167,19 @@ func (l *List) Send(ctx context.Context, call gateway.Call) (*gateway.Answer, er
 	if len(l.members) == 1 {
 		return l.members[0].send(ctx, call, 0)
 	}
-	if best, done := l.try(ctx, call, l.awake(), true); done {
+	if best, done := l.try(ctx, call, l.available(), true); done {
 		return best.answer, best.err
 	}
-	// Nothing is known of upstreams that nobody asks.
+	// All are skipped at the moment: try each of them anyway.
 	best, _ := l.try(ctx, call, l.members, false)
 	return best.answer, best.err
 }
 
-// try asks the members in order. With turns, those are left out that somebody
-// else tries just now; done tells whether any was asked.
-func (l *List) try(ctx context.Context, call gateway.Call, members []*member, turns bool) (best *outcome, done bool) {
+// try tries the members in order. If exclusive, it skips failing members that
+// another request is trying; done reports whether any member was tried.
+func (l *List) try(ctx context.Context, call gateway.Call, members []*member, exclusive bool) (best *outcome, done bool) {
 	for i, m := range members {
-		if turns && !m.rest.take(l.now()) {
+		if exclusive && !m.backoff.reserve(l.now()) {
 			continue
 		}
 		limit := m.limit(call)
@@ -193,13 +188,13 @@ func (l *List) try(ctx context.Context, call gateway.Call, members []*member, tu
 		}
 		answer, err := m.send(ctx, call, limit)
 		if ctx.Err() != nil {
-			m.rest.untold(l.now())
+			m.backoff.release(l.now())
 			best.close()
-			return &outcome{answer: answer, err: err}, true // whose call it was has gone
+			return &outcome{answer: answer, err: err}, true // the client has disconnected
 		}
 		o := judge(answer, err)
 		l.note(m, o)
-		if !o.moves {
+		if !o.tryNext {
 			best.close()
 			return o, true
 		}
@@ -208,38 +203,38 @@ func (l *List) try(ctx context.Context, call gateway.Call, members []*member, tu
 	return best, best != nil
 }
 
-// awake returns the upstreams that do not rest.
-func (l *List) awake() []*member {
+// available returns the upstreams that are not skipped at the moment.
+func (l *List) available() []*member {
 	now := l.now()
-	var awake []*member
+	var ready []*member
 	for _, m := range l.members {
-		if m.rest.over(now) {
-			awake = append(awake, m)
+		if m.backoff.ready(now) {
+			ready = append(ready, m)
 		}
 	}
-	return awake
+	return ready
 }
 
-// note remembers how an upstream did, and tells the operator.
+// note records the outcome of an attempt, and logs it for the operator.
 func (l *List) note(m *member, o *outcome) {
 	now := l.now()
 	attrs := append([]any{"upstream", m.entry.Name}, o.attrs()...)
-	if o.alarm && m.rest.speak(now) {
-		text := "an upstream refuses its credential or account: run `" + m.entry.mend() + "`"
+	if o.alarm && m.backoff.mayAlarm(now) {
+		text := "an upstream refuses its credential or account: " + m.entry.repair()
 		if o.page {
-			text = "something in front of an upstream (a firewall, a proxy, a login) refuses requests with a page of HTML: check its base_url in the setting upstreams, and HTTPS_PROXY"
+			text = "something in front of an upstream (a firewall, a proxy, a login) rejects requests with a page of HTML: check its base_url in the setting upstreams, and HTTPS_PROXY"
 		}
 		l.log.Error(text, attrs...)
 	}
 	switch {
 	case o.answer != nil && o.answer.Own:
-		m.rest.untold(now)
-	case !o.down:
-		if m.rest.recovered() {
+		m.backoff.release(now)
+	case !o.unavailable:
+		if m.backoff.recovered() {
 			l.log.Info("an upstream answers again", attrs...)
 		}
-	case m.rest.failed(o.wait, now) && !o.alarm:
-		l.log.Warn("an upstream fails, and is left out for a while", attrs...)
+	case m.backoff.failed(o.wait, now) && !o.alarm:
+		l.log.Warn("an upstream fails and is skipped for a while", attrs...)
 	}
 }
 
@@ -251,8 +246,8 @@ func (m *member) limit(call gateway.Call) time.Duration {
 	return limit
 }
 
-// send asks this upstream under its name for the model. Where there is no
-// answer within limit (0: none) it is given up.
+// send sends the call with the upstream's name for the model. It fails with
+// errSlow if there is no answer within limit; 0 means no limit.
 func (m *member) send(ctx context.Context, call gateway.Call, limit time.Duration) (*gateway.Answer, error) {
 	name, _ := m.entry.model(call.Model)
 	if name != call.Model && m.entry.Kind == Anthropic {
@@ -281,7 +276,7 @@ func (m *member) send(ctx context.Context, call gateway.Call, limit time.Duratio
 	return answer, nil
 }
 
-// endingBody is the body of an answer with a context of its own.
+// endingBody is the body of an answer whose Close also cancels the call's context.
 type endingBody struct {
 	io.ReadCloser
 	end func()

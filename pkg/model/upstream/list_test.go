@@ -22,7 +22,7 @@ import (
 
 func always(status int) func(int) int { return func(int) int { return status } }
 
-// deadAddress is one where nobody listens.
+// deadAddress is an address without a listener.
 func deadAddress(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -32,7 +32,7 @@ func deadAddress(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
-func TestTheNextUpstreamIsAskedWhereTheFirstFails(t *testing.T) {
+func TestNextUpstreamIsTriedIfFirstFails(t *testing.T) {
 	cut := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer cut.Close()
 	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -59,14 +59,14 @@ func TestTheNextUpstreamIsAskedWhereTheFirstFails(t *testing.T) {
 		if moves && (s.err != nil || s.Upstream != "b" || s.StatusCode != 200) || !moves && (s.err != nil || s.Upstream != "a" || s.StatusCode != status || b.count() != 0) {
 			t.Errorf("status %d: %v", status, s)
 		}
-		alarm := strings.Contains(r.logged(), "level=ERROR") && strings.Contains(r.logged(), "dreamcore secret create key-a KEY=- --force")
+		alarm := strings.Contains(r.logged(), "level=ERROR") && strings.Contains(r.logged(), "replace the secret key-a")
 		if alarm != (status == 401 || status == 402 || status == 403) {
 			t.Errorf("status %d: alarm %v\n%s", status, alarm, r.logged())
 		}
 	}
 }
 
-func TestASlowUpstreamIsGivenUpForTheNext(t *testing.T) {
+func TestSlowUpstreamIsAbandonedForNext(t *testing.T) {
 	gone := make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -88,7 +88,7 @@ func TestASlowUpstreamIsGivenUpForTheNext(t *testing.T) {
 	}
 }
 
-func TestNothingIsRepeatedOnceAnAnswerHasBegun(t *testing.T) {
+func TestNoRetryOnceAnAnswerHasStarted(t *testing.T) {
 	begun := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, wholeStream[:60])
@@ -103,7 +103,7 @@ func TestNothingIsRepeatedOnceAnAnswerHasBegun(t *testing.T) {
 	}
 }
 
-func TestAModelThatACloudDoesNotKnowIsAskedForElsewhere(t *testing.T) {
+func TestNextUpstreamIsTriedForUnknownModel(t *testing.T) {
 	v := upstreamtest.NewVertex(t, "p", "us-east5", &model{})
 	m := &model{}
 	r := newRig(t, secrets{"sa": {"JSON": v.ServiceAccount}, "key-a": testSecrets["key-a"]}, vertexEntry(v), plainEntry("b", m.serve(t)))
@@ -115,7 +115,7 @@ func TestAModelThatACloudDoesNotKnowIsAskedForElsewhere(t *testing.T) {
 	}
 }
 
-func TestWhichAnswerStandsWhenAllFail(t *testing.T) {
+func TestAnswerIfAllUpstreamsFail(t *testing.T) {
 	for name, tc := range map[string]struct {
 		first, second int
 		want          int
@@ -137,15 +137,15 @@ func TestWhichAnswerStandsWhenAllFail(t *testing.T) {
 	}
 	r := newRig(t, testSecrets, plainEntry("a", deadAddress(t)), plainEntry("b", deadAddress(t)))
 	if s := r.send(call(testBody)); s.err == nil || errors.Is(s.err, gateway.ErrNoCredential) {
-		t.Errorf("nobody there: %v", s)
+		t.Errorf("no listener: %v", s)
 	}
 	r = newRig(t, secrets{}, plainEntry("a", deadAddress(t)))
-	if s := r.send(call(testBody)); !errors.Is(s.err, gateway.ErrNoCredential) || dreamcore.HintOf(s.err) != "dreamcore secret create key-a KEY=- --force < FILE" {
+	if s := r.send(call(testBody)); !errors.Is(s.err, gateway.ErrNoCredential) || dreamcore.HintOf(s.err) != "replace the secret key-a" {
 		t.Errorf("no key: %v, %s", s, dreamcore.HintOf(s.err))
 	}
 }
 
-func TestAnUpstreamThatFailsRestsAndIsTriedAgain(t *testing.T) {
+func TestFailingUpstreamIsSkippedAndTriedAgain(t *testing.T) {
 	down := true
 	a, b := &model{fails: func(int) int {
 		if down {
@@ -163,23 +163,23 @@ func TestAnUpstreamThatFailsRestsAndIsTriedAgain(t *testing.T) {
 			t.Fatalf("%v, the first was asked %d times, want %d", s, a.count(), asked)
 		}
 	}
-	// The 500 comes with retry-after: 7, which is for one that says it is busy.
+	// The 500 has retry-after: 7, which applies only to a busy upstream.
 	ask("b", 1)
 	ask("b", 1)
 	clock = clock.Add(2 * time.Second)
-	ask("b", 2) // the rest was 2 s
+	ask("b", 2) // the pause was 2 s
 	clock = clock.Add(3 * time.Second)
-	ask("b", 2) // and is 4 s now
+	ask("b", 2) // and is now 4 s
 	clock = clock.Add(time.Second)
 	ask("b", 3)
 	for range 8 {
-		clock = clock.Add(maxRest)
+		clock = clock.Add(maxBackoff)
 		ask("b", a.count()+1)
 	}
 	down = false
 	asked := a.count()
 	ask("b", asked)
-	clock = clock.Add(maxRest)
+	clock = clock.Add(maxBackoff)
 	ask("a", asked+1)
 	ask("a", asked+2)
 	if !strings.Contains(r.logged(), "answers again") || strings.Count(r.logged(), "level=WARN") != 1 {
@@ -187,32 +187,32 @@ func TestAnUpstreamThatFailsRestsAndIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestOnlyOneRequestTriesAnUpstreamThatWasDown(t *testing.T) {
-	var x rest
+func TestOnlyOneRequestTriesFailingUpstream(t *testing.T) {
+	var x backoff
 	now := time.Now()
 	for range 2 {
-		if !x.take(now) {
-			t.Fatal("one that works is not asked by all")
+		if !x.reserve(now) {
+			t.Fatal("a working upstream is not available to all")
 		}
 	}
 	x.failed(0, now)
-	now = now.Add(firstRest)
-	if !x.over(now) || !x.take(now) || x.take(now) || x.over(now) {
-		t.Error("not exactly one tries")
+	now = now.Add(firstBackoff)
+	if !x.ready(now) || !x.reserve(now) || x.reserve(now) || x.ready(now) {
+		t.Error("not exactly one request tries")
 	}
-	x.untold(now)
-	if !x.take(now) {
-		t.Error("the turn that told nothing was not given back")
+	x.release(now)
+	if !x.reserve(now) {
+		t.Error("the reservation was not released")
 	}
-	if now = now.Add(probeRest); !x.take(now) {
-		t.Error("a try that never ended blocks for good")
+	if now = now.Add(probeTimeout); !x.reserve(now) {
+		t.Error("an attempt without a result blocks forever")
 	}
-	if x.failed(30*time.Second, now); x.over(now.Add(29*time.Second)) || !x.over(now.Add(30*time.Second)) {
-		t.Error("what the upstream says itself does not count")
+	if x.failed(30*time.Second, now); x.ready(now.Add(29*time.Second)) || !x.ready(now.Add(30*time.Second)) {
+		t.Error("the requested wait is ignored")
 	}
 }
 
-func TestAllAreAskedWhereAllRest(t *testing.T) {
+func TestAllAreTriedIfAllAreSkipped(t *testing.T) {
 	a, b := &model{fails: func(n int) int { return 503 * (n % 2) }}, &model{fails: func(n int) int { return 503 * (n % 2) }}
 	r := newRig(t, testSecrets, plainEntry("a", a.serve(t)), plainEntry("b", b.serve(t)))
 	if s := r.send(call(testBody)); s.err != nil || s.StatusCode != 503 {
@@ -223,12 +223,12 @@ func TestAllAreAskedWhereAllRest(t *testing.T) {
 	}
 }
 
-func TestABusyUpstreamRestsAsLongAsItSays(t *testing.T) {
+func TestBusyUpstreamIsSkippedForTheRequestedTime(t *testing.T) {
 	a, b := &model{fails: always(429)}, &model{}
 	r := newRig(t, testSecrets, plainEntry("a", a.serve(t)), plainEntry("b", b.serve(t)))
 	clock := time.Now()
 	r.now = func() time.Time { return clock }
-	for _, want := range []int{1, 1, 2} { // after 0, 6 and 12 s; it says 7
+	for _, want := range []int{1, 1, 2} { // after 0, 6 and 12 s; it requests 7
 		if s := r.send(call(testBody)); s.err != nil || s.Upstream != "b" || a.count() != want {
 			t.Errorf("%v, asked %d times, want %d", s, a.count(), want)
 		}
@@ -236,7 +236,7 @@ func TestABusyUpstreamRestsAsLongAsItSays(t *testing.T) {
 	}
 }
 
-func TestABusyUpstreamMaySayWhenAsADate(t *testing.T) {
+func TestBusyUpstreamMayRequestADate(t *testing.T) {
 	for _, status := range []int{429, 503, 529} {
 		busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", time.Now().Add(40*time.Second).UTC().Format(http.TimeFormat))
@@ -246,14 +246,14 @@ func TestABusyUpstreamMaySayWhenAsADate(t *testing.T) {
 		if s := r.send(call(testBody)); s.err != nil || s.Upstream != "b" {
 			t.Errorf("%d: %v", status, s)
 		}
-		if rest := &r.members[0].rest; rest.over(time.Now().Add(30*time.Second)) || !rest.over(time.Now().Add(41*time.Second)) {
-			t.Errorf("%d: not left out as long as it says", status)
+		if b := &r.members[0].backoff; b.ready(time.Now().Add(30*time.Second)) || !b.ready(time.Now().Add(41*time.Second)) {
+			t.Errorf("%d: not skipped for the requested time", status)
 		}
 		busy.Close()
 	}
 }
 
-func TestAFirewallInFrontOfAnUpstreamIsNamed(t *testing.T) {
+func TestFirewallInFrontOfUpstreamIsReported(t *testing.T) {
 	wall := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		w.WriteHeader(403)
@@ -261,11 +261,11 @@ func TestAFirewallInFrontOfAnUpstreamIsNamed(t *testing.T) {
 	}))
 	defer wall.Close()
 	r := newRig(t, testSecrets, plainEntry("a", wall.URL), plainEntry("b", (&model{}).serve(t)))
-	if s := r.send(call(testBody)); s.err != nil || s.Upstream != "b" || !strings.Contains(r.logged(), "page of HTML") || strings.Contains(r.logged(), "secret create") {
+	if s := r.send(call(testBody)); s.err != nil || s.Upstream != "b" || !strings.Contains(r.logged(), "page of HTML") || strings.Contains(r.logged(), "replace the secret") {
 		t.Errorf("%v\n%s", s, r.logged())
 	}
-	// One in front of a cloud is seen as one, too.
-	for _, answer := range []func(*http.Response){bedrockError, func(resp *http.Response) { (&vertexDialect{}).Answer(gateway.Call{}, resp) }} {
+	// Also in front of a cloud.
+	for _, answer := range []func(*http.Response){func(resp *http.Response) { (&bedrockDialect{}).Answer(gateway.Call{}, resp) }, func(resp *http.Response) { (&vertexDialect{}).Answer(gateway.Call{}, resp) }} {
 		resp := &http.Response{StatusCode: 403, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("<html>"))}
 		answer(resp)
 		if text, _ := io.ReadAll(resp.Body); string(text) != "<html>" {
@@ -274,7 +274,7 @@ func TestAFirewallInFrontOfAnUpstreamIsNamed(t *testing.T) {
 	}
 }
 
-func TestAnErrorWithStatus200MovesOn(t *testing.T) {
+func TestNextUpstreamIsTriedAfterErrorWithStatus200(t *testing.T) {
 	for body, moves := range map[string]bool{
 		`{"type":"error","error":{"type":"overloaded_error","message":"x"}}`: true, `{"error":"Overloaded"}`: true, `{"type":"error","error":{"type":"invalid_request_error","message":"x"}}`: false,
 		`{"type":"message","content":[],"error":null}`: false, `{"input_tokens":7}`: false, "": true, "<html>": true,
@@ -295,7 +295,7 @@ func TestAnErrorWithStatus200MovesOn(t *testing.T) {
 	}
 }
 
-func TestAnAccountWithoutCreditMovesOn(t *testing.T) {
+func TestNextUpstreamIsTriedIfAccountHasNoCredit(t *testing.T) {
 	for status, body := range map[int]string{
 		400: `{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}`,
 		200: `{"error":{"type":"billing_error","message":"x"}}`,
@@ -313,7 +313,7 @@ func TestAnAccountWithoutCreditMovesOn(t *testing.T) {
 	}
 }
 
-func TestACallThatIsGivenUpBlamesNobody(t *testing.T) {
+func TestCancelledCallIsNotAFailure(t *testing.T) {
 	arrived := make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -329,12 +329,12 @@ func TestACallThatIsGivenUpBlamesNobody(t *testing.T) {
 		a.Body.Close()
 		t.Fatal("an answer")
 	}
-	if !r.members[0].rest.over(time.Now()) || b.count() != 0 || r.logged() != "" {
-		t.Errorf("the upstream is blamed, or another was asked %d times:\n%s", b.count(), r.logged())
+	if !r.members[0].backoff.ready(time.Now()) || b.count() != 0 || r.logged() != "" {
+		t.Errorf("the upstream is marked as failing, or another was tried %d times:\n%s", b.count(), r.logged())
 	}
 }
 
-func TestCredentialsOfTheMessagesAPI(t *testing.T) {
+func TestMessagesAPICredentials(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change         func(*Entry)
 		header, absent string
@@ -356,7 +356,7 @@ func TestCredentialsOfTheMessagesAPI(t *testing.T) {
 			t.Errorf("%s: %v", name, m.header)
 		}
 	}
-	// A secret of several values needs the key of one.
+	// A secret with several values needs a key.
 	e := plainEntry("a", deadAddress(t))
 	e.APIKey = "key-b"
 	if err := e.Check(testSecrets.get); dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "NAME/KEY") {
@@ -364,7 +364,7 @@ func TestCredentialsOfTheMessagesAPI(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreUsedAgain(t *testing.T) {
+func TestConnectionsAreReused(t *testing.T) {
 	v := upstreamtest.NewVertex(t, "p", "us-east5", &model{})
 	r := newRig(t, secrets{"sa": {"JSON": v.ServiceAccount}}, vertexEntry(v))
 	for range 5 {
@@ -377,7 +377,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 	}
 }
 
-func TestCertificatesOfTheOperator(t *testing.T) {
+func TestOperatorCertificates(t *testing.T) {
 	m := &model{}
 	server := httptest.NewTLSServer(m)
 	defer server.Close()
@@ -395,7 +395,7 @@ func TestCertificatesOfTheOperator(t *testing.T) {
 	}
 }
 
-func TestTheProxyOfTheOperator(t *testing.T) {
+func TestOperatorProxy(t *testing.T) {
 	b := upstreamtest.NewBedrock(t, "us-east-1", testKeys, &model{})
 	proxy := upstreamtest.NewProxy(t, b.URL)
 	e := bedrockEntry(b)

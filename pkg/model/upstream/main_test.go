@@ -28,7 +28,7 @@ const wholeStream = "event: message_start\ndata: {\"type\":\"message_start\",\"m
 	"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\\nb 氷\"}}\n\n" +
 	"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
 
-// secrets stand for the sealed ones.
+// secrets replaces the sealed secrets.
 type secrets map[string]map[string]string
 
 func (s secrets) get(name string) (map[string]string, error) {
@@ -43,7 +43,7 @@ var testSecrets = secrets{
 	"key-b": {"ONE": "1", "TWO": "sk-test-bbbbbbbbbbbbbbbb"},
 }
 
-// rig is a list with what it has logged.
+// rig is a list with its log.
 type rig struct {
 	*List
 	t      *testing.T
@@ -85,7 +85,7 @@ func newRig(t *testing.T, s secrets, entries ...Entry) *rig {
 	return r
 }
 
-// said is an answer with its body read.
+// said is an answer and its body.
 type said struct {
 	*gateway.Answer
 	body string
@@ -112,7 +112,7 @@ func (r *rig) send(call gateway.Call) said {
 	return said{a, string(b), err}
 }
 
-// call is one as the gateway makes it.
+// call returns a call like the gateway's.
 func call(body string) gateway.Call {
 	var v struct {
 		Model  string
@@ -127,13 +127,13 @@ func call(body string) gateway.Call {
 	}
 }
 
-// model answers as the Messages API, and records what it was sent.
+// model answers like the Messages API and records the requests.
 type model struct {
 	mu     sync.Mutex
 	bodies []string
 	header http.Header
 	paths  []string
-	fails  func(n int) int // the status of the nth request, 0 for a good one
+	fails  func(n int) int // the status of the nth request; 0 for success
 }
 
 func (m *model) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -6,8 +6,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 )
 
-// The clouds charge more where the model is bound to a region.
-func TestWhichEndpointsAreRegional(t *testing.T) {
+// The clouds charge more for models bound to a region.
+func TestRegionalEndpoints(t *testing.T) {
 	for model, want := range map[string]bool{
 		"global.anthropic.claude-sonnet-4-5-20250929-v1:0": false,
 		"us.anthropic.claude-sonnet-4-5-20250929-v1:0":     true,

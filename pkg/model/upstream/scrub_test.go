@@ -10,7 +10,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/upstream/upstreamtest"
 )
 
-// parrot is a model that says what it was given, in both kinds of answers.
+// parrot is a model that echoes its request, in both kinds of answers.
 type parrot struct{ says string }
 
 func (p *parrot) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -24,7 +24,7 @@ func (p *parrot) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintf(w, `{"type":"message","x":%q}`, p.says)
 }
 
-func TestNoCredentialComesBackInAGoodAnswer(t *testing.T) {
+func TestSuccessfulAnswerContainsNoCredential(t *testing.T) {
 	p := &parrot{says: "nothing"}
 	v := upstreamtest.NewVertex(t, "p", "us-east5", p)
 	vertex := newRig(t, secrets{"sa": {"JSON": v.ServiceAccount}}, vertexEntry(v))

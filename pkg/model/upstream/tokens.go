@@ -22,20 +22,21 @@ const (
 	cloudScope     = "https://www.googleapis.com/auth/cloud-platform"
 	googleTokenURL = "https://oauth2.googleapis.com/token"
 
-	// A token is replaced so long before its end, and used to the last while.
+	// refreshAhead is how long before its expiry a token is replaced; lastMoment
+	// is how long before it a token can no longer be used.
 	refreshAhead = 5 * time.Minute
 	lastMoment   = 10 * time.Second
 	// tokenLimit bounds the wait for a token.
 	tokenLimit = 15 * time.Second
-	assertion  = time.Hour // that Google allows
-	// hiddenTokens is how many of the last tokens are kept out of what is
-	// printed: all that may still work, also after a row of refusals.
+	assertion  = time.Hour // Google's maximum
+	// hiddenTokens is the number of most recent tokens that are redacted from
+	// output: all that may still be valid, even after several refusals.
 	hiddenTokens = 8
 )
 
-// account is what a service account's file says. The package jwt of x/oauth2
-// does the rest; its package google would bring a client of the metadata
-// service, which nothing here may ask.
+// account is the content of a service account's file. The package jwt of x/oauth2
+// fetches the tokens; its package google would add a client of the metadata
+// service, which must not be used here.
 type account struct {
 	Type     string `json:"type"`
 	Email    string `json:"client_email"`
@@ -51,68 +52,68 @@ func (c credentials) account() (account, error) {
 		return account{}, err
 	}
 	var a account
-	bad := json.Unmarshal([]byte(raw), &a) // its error could quote the file
+	bad := json.Unmarshal([]byte(raw), &a) // the error is not shown: it could quote the file
 	if a.TokenURL == "" {
 		a.TokenURL = googleTokenURL
 	}
 	u, urlErr := url.Parse(a.TokenURL)
 	if bad != nil || a.Type != "service_account" || a.Email == "" || !strings.Contains(a.Key, "PRIVATE KEY") || urlErr != nil || u.Scheme != "https" {
-		return account{}, setupError("the secret of the upstream "+c.entry.Name+" is not the JSON file of a Google service account", c.entry.mend(), nil)
+		return account{}, setupError(ReasonCredential, "the secret of the upstream "+c.entry.Name+" is not the JSON file of a Google service account", c.entry.repair(), nil)
 	}
 	c.hide(a.Key)
 	return a, nil
 }
 
-// tokens are the access tokens of a service account, one at a time.
+// tokens fetches and caches the access token of a service account.
 type tokens struct {
 	credentials credentials
 	client      *http.Client
 	now         func() time.Time
 	unhide      func(string)
 
-	turn chan struct{} // holds one: who has it may fetch
+	fetching chan struct{} // a mutex with a deadline: the receiver of its value may fetch
 
 	mu      sync.Mutex
 	current string    // guarded by mu
 	end     time.Time // guarded by mu
-	of      account   // guarded by mu: whose token it is
+	of      account   // guarded by mu: the account of current
 	hidden  []string  // guarded by mu: the last tokens
 }
 
 func newTokens(c credentials, unhide func(string)) *tokens {
-	t := &tokens{credentials: c, now: time.Now, unhide: unhide, turn: make(chan struct{}, 1)}
-	t.turn <- struct{}{}
+	t := &tokens{credentials: c, now: time.Now, unhide: unhide, fetching: make(chan struct{}, 1)}
+	t.fetching <- struct{}{}
 	return t
 }
 
-// get returns a token that works for some time. One that ends soon is replaced
-// by the request that sees it first, while the others go on with it.
+// get returns a valid token. One that expires soon is replaced by the first
+// request that notices, while the others continue to use it.
 func (t *tokens) get(ctx context.Context) (string, error) {
 	a, err := t.credentials.account()
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", gateway.ErrNoCredential, err)
 	}
-	token, left := t.look(a)
+	token, left := t.cached(a)
 	if left > refreshAhead {
 		return token, nil
 	}
 	usable := left > lastMoment
 	if usable {
 		select {
-		case <-t.turn:
+		case <-t.fetching:
 		default:
 			return token, nil
 		}
 	} else {
 		select {
-		case <-t.turn:
+		case <-t.fetching:
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		}
 	}
-	defer func() { t.turn <- struct{}{} }()
-	if again, left := t.look(a); left > refreshAhead {
-		return again, nil // somebody was faster
+	defer func() { t.fetching <- struct{}{} }()
+	if again, left := t.cached(a); left > refreshAhead {
+		return again, nil // another request has replaced it
 	}
 	fresh, err := t.fetch(ctx, a)
 	if err != nil && usable && ctx.Err() == nil {
@@ -121,8 +122,8 @@ func (t *tokens) get(ctx context.Context) (string, error) {
 	return fresh, err
 }
 
-// look returns the token of a and how long it works.
-func (t *tokens) look(a account) (string, time.Duration) {
+// cached returns the current token of a and how long it is valid.
+func (t *tokens) cached(a account) (string, time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.of != a || t.current == "" {
@@ -131,7 +132,7 @@ func (t *tokens) look(a account) (string, time.Duration) {
 	return t.current, t.end.Sub(t.now())
 }
 
-// forget drops a token that was refused.
+// forget discards a token that was refused.
 func (t *tokens) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -156,7 +157,7 @@ func (t *tokens) fetch(ctx context.Context, a account) (string, error) {
 	}
 	value, err := gateway.CheckCredential(token.AccessToken)
 	if err != nil {
-		return "", fmt.Errorf("the token service gave no token: %w", err)
+		return "", fmt.Errorf("the token service did not return a valid token: %w", err)
 	}
 	t.credentials.hide(value)
 	t.mu.Lock()
@@ -176,7 +177,7 @@ func (t *tokens) fetch(ctx context.Context, a account) (string, error) {
 	return value, nil
 }
 
-// oauthReason is the error code of the token service, if it is one.
+// oauthReason returns the error code in an answer of the token service.
 func oauthReason(body []byte) string {
 	var v struct {
 		Error string `json:"error"`
@@ -187,8 +188,8 @@ func oauthReason(body []byte) string {
 	return v.Error
 }
 
-// boundClient is client with every request under ctx: jwt makes its own
-// requests without one.
+// boundClient returns a copy of client whose requests use ctx: jwt sends its
+// requests without a context.
 func boundClient(ctx context.Context, client *http.Client) *http.Client {
 	bound := *client
 	bound.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {

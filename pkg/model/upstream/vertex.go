@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -18,11 +17,11 @@ const (
 	versionMember = "anthropic_version"
 )
 
-// vertexModel is a model's name there. It comes from the sandbox where no line
-// maps it, and becomes a part of a path.
+// vertexModel matches the name of a model at Vertex. It comes from the sandbox
+// unless an entry maps it, and becomes part of a path.
 var vertexModel = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._@-]*$`)
 
-// vertexDialect is the Messages API as Google Vertex AI has it: the model and
+// vertexDialect is Google Vertex AI's variant of the Messages API: the model and
 // the kind of answer are in the path, the version is in the body.
 type vertexDialect struct {
 	entry   Entry
@@ -39,14 +38,14 @@ func (d *vertexDialect) Request(ctx context.Context, base string, call gateway.C
 		return nil, nil, err
 	}
 	call, dropped := vertexKnows.filter(call)
-	d.dropped.tell(dropped)
+	d.dropped.log(dropped)
 	models := base + "/v1/projects/" + url.PathEscape(d.entry.Project) + "/locations/" + d.entry.Region + "/publishers/anthropic/models/"
 	set := map[string][]byte{versionMember: []byte(vertexVersion)}
 	drop := []string{"model"}
 	target := models + url.PathEscape(call.Model) + ":rawPredict"
 	switch {
 	case call.Path == countTokensPath:
-		// One address counts for all models, so the body names it.
+		// Counting has one address for all models, so the body names the model.
 		target = models + "count-tokens:rawPredict"
 		set["model"] = quote(call.Model)
 	case call.Stream:
@@ -63,11 +62,11 @@ func (d *vertexDialect) Request(ctx context.Context, base string, call gateway.C
 	return req, []string{token}, nil
 }
 
-// Regional reports whether the location is any but the global one.
+// Regional reports whether the location is not the global one.
 func (d *vertexDialect) Regional(gateway.Call) bool { return d.entry.Region != "global" }
 
-// Answer turns Google's own errors into the API's. What the model's vendor
-// answers passes through Vertex as it is.
+// Answer converts Google's own errors to the API's. Vertex forwards answers of
+// the model's vendor unchanged.
 func (d *vertexDialect) Answer(_ gateway.Call, resp *http.Response) {
 	if resp.StatusCode == http.StatusUnauthorized {
 		d.tokens.forget()
@@ -75,27 +74,10 @@ func (d *vertexDialect) Answer(_ gateway.Call, resp *http.Response) {
 	if resp.StatusCode < 400 {
 		return
 	}
-	text, ok := errorText(resp)
-	if !ok {
-		return
-	}
-	type googleError struct {
-		Error struct {
-			Message string `json:"message"`
-			Status  string `json:"status"`
-		} `json:"error"`
-	}
-	var one googleError
-	if json.Unmarshal(text, &one) != nil {
-		// A stream's errors come as a list.
-		var several []googleError
-		if json.Unmarshal(text, &several) == nil && len(several) > 0 {
-			one = several[0]
+	gateway.TranslateError(resp, func(kind string) int {
+		if kind == "RESOURCE_EXHAUSTED" {
+			return http.StatusTooManyRequests
 		}
-	}
-	status := resp.StatusCode
-	if one.Error.Status == "RESOURCE_EXHAUSTED" {
-		status = http.StatusTooManyRequests
-	}
-	gateway.ErrorBody(resp, status, "", one.Error.Message)
+		return resp.StatusCode
+	})
 }

@@ -62,7 +62,7 @@ func TestTokensAreRefreshedAheadAndReplacedWhenRefused(t *testing.T) {
 	ask(1)
 	clock = clock.Add(4 * time.Minute)
 	ask(1)
-	clock = clock.Add(2 * time.Minute) // four minutes are left
+	clock = clock.Add(2 * time.Minute) // four minutes remain
 	ask(2)
 
 	v.Forget()
@@ -73,7 +73,7 @@ func TestTokensAreRefreshedAheadAndReplacedWhenRefused(t *testing.T) {
 	ask(3)
 }
 
-func TestDeadTokensAreNotLookedForForEver(t *testing.T) {
+func TestExpiredTokensAreNotRedactedForever(t *testing.T) {
 	v := upstreamtest.NewVertex(t, "p", "us-east5", &model{})
 	r := newRig(t, secrets{"sa": {"JSON": v.ServiceAccount}}, vertexEntry(v))
 	var tokens []string
@@ -91,10 +91,10 @@ func TestDeadTokensAreNotLookedForForEver(t *testing.T) {
 	}
 }
 
-func TestServiceAccountsThatAreNone(t *testing.T) {
+func TestInvalidServiceAccounts(t *testing.T) {
 	v := upstreamtest.NewVertex(t, "p", "us-east5", &model{})
 	other := upstreamtest.NewVertex(t, "p", "us-east5", &model{})
-	stolen := strings.Replace(other.ServiceAccount, other.URL, v.URL, 1) // another's key
+	stolen := strings.Replace(other.ServiceAccount, other.URL, v.URL, 1) // the key of another account
 	for name, file := range map[string]string{
 		"no JSON": "x", "another kind": `{"type":"authorized_user"}`, "no key": `{"type":"service_account","client_email":"a@b"}`,
 		"over http":         strings.Replace(v.ServiceAccount, "https://", "http://", 1),
@@ -115,14 +115,14 @@ func TestServiceAccountsThatAreNone(t *testing.T) {
 	}
 }
 
-func TestErrorsOfVertexAreThoseOfTheAPI(t *testing.T) {
+func TestVertexErrorsAreConverted(t *testing.T) {
 	v := upstreamtest.NewVertex(t, "p", "us-east5", &model{fails: always(429)})
 	e := vertexEntry(v)
 	r := newRig(t, secrets{"sa": {"JSON": v.ServiceAccount}}, e)
 	if s := r.send(call(testBody)); s.err != nil || s.StatusCode != 429 || !strings.Contains(s.body, `"message":"status 429"`) {
 		t.Errorf("the vendor's own error: %v", s)
 	}
-	e.Region = "europe-west1" // where the project is not
+	e.Region = "europe-west1" // the project is in another region
 	r = newRig(t, secrets{"sa": {"JSON": v.ServiceAccount}}, e)
 	if s := r.send(call(testBody)); s.err != nil || s.StatusCode != 404 || !strings.HasPrefix(s.body, `{"type":"error","error":{"type":"not_found_error","message":"no such method`) {
 		t.Errorf("Google's error: %v", s)

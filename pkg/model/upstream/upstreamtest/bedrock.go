@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 )
 
-// Bedrock is the part of Bedrock that runs models.
+// Bedrock simulates the part of Bedrock that runs models.
 type Bedrock struct {
 	*Cloud
 	Keys Keys
@@ -32,7 +32,7 @@ func NewBedrock(t *testing.T, region string, keys Keys, model http.Handler) *Bed
 	return b
 }
 
-// SetClock puts the server's clock off.
+// SetClock changes the server's clock.
 func (b *Bedrock) SetClock(now func() time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,7 +95,7 @@ func (b *Bedrock) fail(w http.ResponseWriter, status int, exception, message str
 	writeJSON(w, status, map[string]string{"message": message})
 }
 
-// bedrockWriter turns the answer of the Messages API into Bedrock's.
+// bedrockWriter converts the answer of the Messages API to Bedrock's.
 type bedrockWriter struct {
 	to      http.ResponseWriter
 	rc      *http.ResponseController
@@ -172,13 +172,13 @@ func (w *bedrockWriter) Flush() {
 	_ = w.rc.Flush()
 }
 
-// Chunk is a frame of Bedrock's stream with an event of the Messages API.
+// Chunk returns a frame of Bedrock's stream with an event of the Messages API.
 func Chunk(data []byte) []byte {
 	payload, _ := json.Marshal(map[string]string{"bytes": base64.StdEncoding.EncodeToString(data), "p": "abcdefghij"})
 	return Frame(payload, ":event-type", "chunk", ":content-type", "application/json", ":message-type", "event")
 }
 
-// Frame is any frame; headers are names and values in turn.
+// Frame returns a frame; headers are alternating names and values.
 func Frame(payload []byte, headers ...string) []byte {
 	m := eventstream.Message{Payload: payload}
 	for i := 0; i < len(headers); i += 2 {

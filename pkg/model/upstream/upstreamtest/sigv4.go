@@ -15,14 +15,14 @@ import (
 // Keys are AWS credentials.
 type Keys struct{ ID, Secret, Session string }
 
-// maxSkew is how far the clock of a signer may be off.
+// maxSkew is the largest accepted difference of the signer's clock.
 const maxSkew = 5 * time.Minute
 
 const algorithm = "AWS4-HMAC-SHA256"
 
-// CheckSigV4 checks the signature of a request as "Signing AWS API requests"
-// of the AWS reference describes it, for services other than S3. It shares no
-// code with the SDK's signer.
+// CheckSigV4 verifies the signature of a request as described in "Signing AWS API
+// requests" of the AWS reference, for services other than S3. It shares no code
+// with the SDK's signer.
 func CheckSigV4(r *http.Request, body []byte, keys Keys, region, service string, now time.Time) error {
 	fields, ok := strings.CutPrefix(r.Header.Get("Authorization"), algorithm+" ")
 	if !ok {
@@ -67,14 +67,14 @@ func CheckSigV4(r *http.Request, body []byte, keys Keys, region, service string,
 	return nil
 }
 
-// canonical is the canonical request.
+// canonical returns the canonical request.
 func canonical(r *http.Request, body []byte, signed []string) string {
 	var b strings.Builder
 	path := r.URL.EscapedPath()
 	if path == "" {
 		path = "/"
 	}
-	// Each segment is encoded once more than it is sent.
+	// Each segment is encoded twice in the canonical request.
 	fmt.Fprintf(&b, "%s\n%s\n", r.Method, encode(path, "/"))
 	var query []string
 	for k, vs := range r.URL.Query() {

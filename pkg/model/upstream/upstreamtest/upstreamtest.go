@@ -1,7 +1,7 @@
-// Package upstreamtest has servers in the place of the clouds. They take no
-// request that the real ones would refuse: Vertex wants a token that its token
-// service gave for a signed assertion, Bedrock checks each signature by the
-// public specification. Behind them is any Messages API.
+// Package upstreamtest provides servers that simulate the clouds. They reject
+// what the real ones would reject: Vertex requires a token that its token service
+// issued for a signed assertion, Bedrock verifies each signature according to the
+// public specification. They forward requests to any Messages API.
 package upstreamtest
 
 import (
@@ -22,18 +22,18 @@ import (
 // Cloud is a running server.
 type Cloud struct {
 	URL    string // its address, https
-	CAFile string // what a client must trust
+	CAFile string // the certificate that a client must trust
 
 	t *testing.T
 
 	mu       sync.Mutex
 	answered int      // guarded by mu
-	refused  []string // guarded by mu: why
+	refused  []string // guarded by mu: the causes
 	protocol string   // guarded by mu: of the last request
 	conns    int      // guarded by mu
 }
 
-// serve starts a server that ends with the test.
+// serve starts a server that is closed at the end of the test.
 func serve(t *testing.T, handler http.Handler) *Cloud {
 	t.Helper()
 	c := &Cloud{t: t}
@@ -62,28 +62,28 @@ func serve(t *testing.T, handler http.Handler) *Cloud {
 	return c
 }
 
-// Answered is how many requests reached the model.
+// Answered returns how many requests reached the model.
 func (c *Cloud) Answered() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.answered
 }
 
-// Refused says why requests were refused, in their order.
+// Refused returns why requests were refused, in order.
 func (c *Cloud) Refused() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]string(nil), c.refused...)
 }
 
-// Protocol of the last request, such as HTTP/2.0.
+// Protocol returns the protocol of the last request, such as HTTP/2.0.
 func (c *Cloud) Protocol() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.protocol
 }
 
-// Connections is how many were made.
+// Connections returns the number of connections so far.
 func (c *Cloud) Connections() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,8 +96,8 @@ func (c *Cloud) refuse(why string) {
 	c.refused = append(c.refused, why)
 }
 
-// ask passes the request to the Messages API model, with the body changed to
-// what that API takes.
+// ask forwards the request to the model, with the body converted to the Messages
+// API.
 func (c *Cloud) ask(model http.Handler, w http.ResponseWriter, r *http.Request, path string, body map[string]json.RawMessage) {
 	c.mu.Lock()
 	c.answered++
@@ -113,7 +113,7 @@ func (c *Cloud) ask(model http.Handler, w http.ResponseWriter, r *http.Request, 
 	model.ServeHTTP(w, to)
 }
 
-// object reads a body that must be a JSON object.
+// object parses a body that must be a JSON object.
 func object(r *http.Request) (raw []byte, members map[string]json.RawMessage, err error) {
 	if raw, err = io.ReadAll(r.Body); err == nil {
 		err = json.Unmarshal(raw, &members)
@@ -129,16 +129,16 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// Proxy is a forward proxy that knows CONNECT, and brings everybody to one
-// address, whatever was asked for.
+// Proxy is a forward proxy for CONNECT. It connects every client to one address,
+// whichever was requested.
 type Proxy struct {
 	URL string
 
 	mu    sync.Mutex
-	asked []string // guarded by mu
+	asked []string // guarded by mu: requested addresses
 }
 
-// Asked are the addresses that were asked for.
+// Asked returns the requested addresses.
 func (p *Proxy) Asked() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

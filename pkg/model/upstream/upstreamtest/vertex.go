@@ -21,18 +21,18 @@ import (
 
 const cloudScope = "https://www.googleapis.com/auth/cloud-platform"
 
-// Vertex is a token service and the part of Vertex AI that has the vendor's
+// Vertex simulates a token service and the part of Vertex AI with the vendor's
 // models, in one server.
 type Vertex struct {
 	*Cloud
 	ServiceAccount string        // the JSON file
-	TokenLife      time.Duration // of the tokens that are given from now on
+	TokenLife      time.Duration // lifetime of tokens that are issued from now on
 
 	key   *rsa.PrivateKey
 	email string
 
 	mu     sync.Mutex
-	tokens map[string]time.Time // guarded by mu: given, and their end
+	tokens map[string]time.Time // guarded by mu: issued tokens and their expiry
 }
 
 // NewVertex starts the server of one project and region.
@@ -64,14 +64,14 @@ func NewVertex(t *testing.T, project, region string, model http.Handler) *Vertex
 	return v
 }
 
-// Tokens is how many tokens were given.
+// Tokens returns the number of issued tokens.
 func (v *Vertex) Tokens() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return len(v.tokens)
 }
 
-// Forget makes every token invalid that was given.
+// Forget invalidates every issued token.
 func (v *Vertex) Forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -101,8 +101,8 @@ func (v *Vertex) token(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"access_token": token, "expires_in": int(life.Seconds()), "token_type": "Bearer"})
 }
 
-// checkAssertion checks a JWT as RFC 7523 and Google's documentation of service
-// accounts want it.
+// checkAssertion verifies a JWT according to RFC 7523 and Google's documentation
+// of service accounts.
 func (v *Vertex) checkAssertion(assertion string, now time.Time) error {
 	parts := strings.Split(assertion, ".")
 	if len(parts) != 3 {
