@@ -163,16 +163,17 @@ func NewProxy(t *testing.T, address string) *Proxy {
 			return
 		}
 		defer to.Close()
-		w.WriteHeader(http.StatusOK)
-		from, _, err := http.NewResponseController(w).Hijack()
+		// The server may already have read bytes of the tunnel: buffered has them.
+		from, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer from.Close()
+		_, _ = io.WriteString(from, "HTTP/1.1 200 OK\r\n\r\n")
 		done := make(chan struct{})
 		go func() { defer close(done); defer from.Close(); _, _ = io.Copy(from, to) }()
-		_, _ = io.Copy(to, from)
+		_, _ = io.Copy(to, buffered)
 		to.Close()
 		<-done
 	}))
