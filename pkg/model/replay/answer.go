@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// answer is what the model says to one request.
+// answer is the model's answer to one request.
 type answer struct {
 	id     string
 	model  string
@@ -40,7 +40,7 @@ type usage struct {
 	Output     int `json:"output_tokens"`
 }
 
-// messageForm is a message as the API writes it.
+// messageForm is a message in the API's form.
 type messageForm struct {
 	ID           string  `json:"id"`
 	Type         string  `json:"type"`
@@ -52,66 +52,67 @@ type messageForm struct {
 	Usage        usage   `json:"usage"`
 }
 
-// Texts of answers that no script wrote.
+// Texts of answers that are not in a script.
 const (
 	sideText  = `{"title":"Replayed session"}`
 	endText   = "The script has nothing more to say to this prompt."
-	fillText  = "This answer is made to fail, as the script says."
-	signature = "cmVwbGF5" // thinking carries one; nobody checks ours
+	fillText  = "This answer only fails, as the script requires."
+	signature = "cmVwbGF5" // required with thinking; not checked here
 )
 
-// place is where a talk stands: conversation and turn as indexes of the
-// script, human as the number of the prompt.
-type place struct {
+// position is the current point of a conversation: conversation and turn are
+// indexes in the script, human is the number of the prompt.
+type position struct {
 	human, conversation, turn int
 }
 
-// locate finds the turn that answers r. Past the last turn it is nil.
-func (s *Script) locate(r *request) (place, *turn) {
+// locate returns the turn that answers r, or nil after the last turn.
+func (s *Script) locate(r *request) (position, *turn) {
 	human, answers := r.position()
-	p := place{human: human, conversation: min(human, len(s.conversations)) - 1, turn: answers}
-	talk := s.conversations[p.conversation]
+	p := position{human: human, conversation: min(human, len(s.Conversations)) - 1, turn: answers}
+	talk := s.Conversations[p.conversation]
 	if p.turn >= len(talk) {
 		return p, nil
 	}
 	return p, &talk[p.turn]
 }
 
-// textAnswer is an answer that ends the talk with a text.
+// textAnswer returns an answer that ends the turn with a text.
 func textAnswer(id string, r *request, text string) *answer {
 	return finish(&answer{id: id, model: modelOf(r), blocks: []any{textBlock{"text", text}}, stop: "end_turn"}, r)
 }
 
-// turnAnswer plays t. The ids of its tool calls follow from the place, so
-// that they differ within a talk and are the same when a request is repeated.
-func turnAnswer(id string, r *request, p place, t *turn) *answer {
+// turnAnswer returns the answer of t. The ids of its tool calls depend on the
+// position, so that they differ within a conversation and are the same if a
+// request is repeated.
+func turnAnswer(id string, r *request, p position, t *turn) *answer {
 	a := &answer{id: id, model: modelOf(r), stop: "end_turn"}
-	if t.thinking != "" {
-		a.blocks = append(a.blocks, thinkingBlock{"thinking", t.thinking, signature})
+	if t.Thinking != "" {
+		a.blocks = append(a.blocks, thinkingBlock{"thinking", t.Thinking, signature})
 	}
-	if t.text != "" {
-		a.blocks = append(a.blocks, textBlock{"text", t.text})
+	if t.Text != "" {
+		a.blocks = append(a.blocks, textBlock{"text", t.Text})
 	}
 	cwd := quoteInner(r.cwd())
-	for i, call := range t.tools {
+	for i, call := range t.Tools {
 		a.stop = "tool_use"
 		a.blocks = append(a.blocks, toolUseBlock{
 			Type: "tool_use",
 			ID:   fmt.Sprintf("toolu_replay_%d_%d_%d", p.human, p.turn, i),
-			Name: call.name,
-			// Braces stand for themselves only inside strings, so this
-			// replaces nothing but the mark in the input's strings.
-			Input: bytes.ReplaceAll(call.input, []byte("{{cwd}}"), cwd),
+			Name: call.Name,
+			// In valid JSON "{{" occurs only inside strings, so only the marks in
+			// the input's strings are replaced.
+			Input: bytes.ReplaceAll(call.Input.RawMessage, []byte("{{cwd}}"), cwd),
 		})
 	}
-	if len(a.blocks) == 0 { // a turn that only fails, and has failed often enough
+	if len(a.blocks) == 0 { // a turn that only fails, and has used up its failures
 		a.blocks = append(a.blocks, textBlock{"text", fillText})
 	}
 	return finish(a, r)
 }
 
-// finish adds usage numbers: about four bytes make a token, and what an
-// earlier request has sent is read from the cache.
+// finish adds usage numbers: a token has about four bytes, and the part that an
+// earlier request has sent counts as read from the cache.
 func finish(a *answer, r *request) *answer {
 	size := 0
 	for _, b := range a.blocks {
@@ -145,19 +146,19 @@ func modelOf(r *request) string {
 	return r.Model
 }
 
-// quoteInner is s as it stands between the quotes of a JSON string.
+// quoteInner returns s as the content of a JSON string, without the quotes.
 func quoteInner(s string) []byte {
 	q := encode(s)
 	return q[1 : len(q)-1]
 }
 
-// encode leaves <, > and & as they are, as the API does.
+// encode marshals v without escaping <, > and &, like the API.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic("replay: encode: " + err.Error()) // our own types, and JSON that was valid
+		panic("replay: encode: " + err.Error()) // cannot happen: own types, and valid JSON
 	}
 	return bytes.TrimRight(b.Bytes(), "\n")
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// browser starts a headless browser, or skips the test where there is none.
+// browser starts a headless browser, or skips the test if none is installed.
 func browser(t *testing.T) context.Context {
 	t.Helper()
 	path := ""
@@ -46,7 +46,7 @@ func browser(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(func() {
-		// Waits for the browser to end, so that its directory can go.
+		// Waits for the browser to exit, so that its directory can be removed.
 		if err := chromedp.Cancel(ctx); err != nil {
 			t.Errorf("end the browser: %v", err)
 		}
@@ -58,7 +58,7 @@ func browser(t *testing.T) context.Context {
 	return ctx
 }
 
-// tab is a page with the game, which writes down whatever goes wrong in it.
+// tab is a page with the game that records its errors.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -67,11 +67,11 @@ type tab struct {
 	clockID page.ScriptIdentifier
 
 	mu    sync.Mutex
-	wrong []string // guarded by mu
+	wrong []string // guarded by mu: errors
 }
 
-// fastClock replaces the page's frames: each is 50 ms later than the one
-// before, whatever the machine can do, and steps of them run at a time.
+// fastClock replaces the page's frames: each is 50 ms after the previous one,
+// independent of the machine, and several of them run at a time.
 func fastClock(steps int) string {
 	return fmt.Sprintf(`(() => {
   const frame = window.requestAnimationFrame.bind(window);
@@ -90,8 +90,8 @@ func fastClock(steps int) string {
 })()`, steps)
 }
 
-// openTab shows what is in dir. At the end of the test anything on the
-// console, any failed or foreign request, fails it.
+// openTab opens the game in dir. The test fails at its end if there was a message
+// on the console, or a failed or external request.
 func openTab(t *testing.T, browser context.Context, files http.Handler) *tab {
 	t.Helper()
 	p := &tab{t: t}
@@ -115,7 +115,7 @@ func openTab(t *testing.T, browser context.Context, files http.Handler) *tab {
 	return p
 }
 
-// clock holds for the pages that are opened from now on; the last call wins.
+// clock applies to pages that are opened from now on; the last call wins.
 func (p *tab) clock(steps int) {
 	p.t.Helper()
 	source := page.AddScriptToEvaluateOnNewDocumentParams{Source: fastClock(steps)}
@@ -220,7 +220,7 @@ func (p *tab) touch(kind input.DispatchTouchEventType, points ...*input.TouchPoi
 
 const pointingUp = `game.state === 'playing' && Math.sin(game.head.heading) < -0.95`
 
-// playByKeyboard starts a game, steers, pauses, eats.
+// playByKeyboard starts a game, steers, pauses and eats.
 func playByKeyboard(p *tab) {
 	t := p.t
 	t.Helper()
@@ -256,8 +256,8 @@ func playByKeyboard(p *tab) {
 	eatOne(p)
 }
 
-// steer presses keys in the page, at each frame, to bring the snake to the
-// thing that target names; it looks ahead, since the snake drifts.
+// steer presses keys in the page, at each frame, to move the snake to target; it
+// looks ahead, since the snake drifts.
 func (p *tab) steer(target string) {
 	p.t.Helper()
 	eval[int](p, `(() => {
@@ -280,7 +280,7 @@ func (p *tab) steer(target string) {
 })(), 0`)
 }
 
-// eatOne goes for a berry and looks at the score.
+// eatOne steers to a berry and checks the score.
 func eatOne(p *tab) {
 	p.t.Helper()
 	p.steer(`game.food.find((f) => f.kind === 'berry')`)
@@ -308,8 +308,8 @@ func playByTouch(p *tab) {
 	p.until(`game.state === 'playing'`)
 }
 
-func TestTheGamePlaysInABrowserAndChangesWithThePrompts(t *testing.T) {
-	t.Parallel() // they mostly wait for the game, each with a browser of its own
+func TestGamePlaysInBrowserAndChangesWithPrompts(t *testing.T) {
+	t.Parallel() // these tests mostly wait for the game, each with its own browser
 	b := browser(t)
 	a := newAgent(t)
 	files := http.FileServer(http.Dir(a.dir))
@@ -342,7 +342,7 @@ func TestTheGamePlaysInABrowserAndChangesWithThePrompts(t *testing.T) {
 	})
 }
 
-func TestTheGameEndsAndStartsAgain(t *testing.T) {
+func TestGameEndsAndStartsAgain(t *testing.T) {
 	t.Parallel()
 	p := openTab(t, browser(t), http.FileServer(http.Dir("demo")))
 	p.clock(4)
@@ -361,14 +361,14 @@ func TestTheGameEndsAndStartsAgain(t *testing.T) {
 	if got := eval[string](p, `[game.hearts, document.getElementById('screen-over').hidden, document.activeElement.id, document.getElementById('over-score').textContent === String(game.score)].join()`); got != "0,false,again,true" {
 		t.Errorf("at the end: %s", got)
 	}
-	// A key that comes too soon was meant for the game that has ended.
+	// A key pressed too early was meant for the previous game.
 	p.until(`document.activeElement.click(), game.state === 'playing'`)
 	if got := eval[string](p, `[game.hearts, game.score, document.getElementById('screen-over').hidden].join()`); got != "3,0,true" {
 		t.Errorf("after the restart: %s", got)
 	}
 }
 
-func TestTheGameRespectsReducedMotionAndBlockedStorage(t *testing.T) {
+func TestGameRespectsReducedMotionAndBlockedStorage(t *testing.T) {
 	t.Parallel()
 	files := http.FileServer(http.Dir("demo"))
 	p := openTab(t, browser(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

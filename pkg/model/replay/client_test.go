@@ -60,7 +60,7 @@ func toolResult(texts ...string) message {
 
 const reminder = "<system-reminder>\nToday is a day.\n</system-reminder>\n"
 
-// body is a request of the talk: with tools, streaming unless changed.
+// body returns a request of the conversation: with tools, streaming unless changed.
 func body(messages ...message) map[string]any {
 	return map[string]any{
 		"model": "claude-test", "max_tokens": 1000, "stream": true, "messages": messages,
@@ -69,7 +69,7 @@ func body(messages ...message) map[string]any {
 	}
 }
 
-// serve plays script on a real connection.
+// serve serves script over a real connection.
 func serve(t *testing.T, script string, opts ...replay.Option) *httptest.Server {
 	t.Helper()
 	s, err := replay.Parse([]byte(script))
@@ -104,7 +104,7 @@ func post(t *testing.T, srv *httptest.Server, request any) *http.Response {
 	return resp
 }
 
-// ask sends request and returns the whole answer, streamed or not.
+// ask sends request and returns the complete answer, streamed or not.
 func ask(t *testing.T, srv *httptest.Server, request any) message {
 	t.Helper()
 	resp := post(t, srv, request)
@@ -144,8 +144,8 @@ func textOf(m message) string {
 
 var errNoEnd = errors.New("the stream ended without message_stop")
 
-// readStream puts a stream together again, as strictly as a client may: each
-// event in its place, named as its type.
+// readStream reassembles a stream as strictly as a client may: each event must be
+// in order, and its name must be its type.
 func readStream(r io.Reader) (message, error) {
 	var m message
 	var partial strings.Builder

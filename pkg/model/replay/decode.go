@@ -6,228 +6,154 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Limits of single values, far above what a script needs and far below what
-// would make a mistyped number hang a test.
-const (
-	maxPauseMillis = 10 * 60 * 1000
-	maxTimes       = 1_000_000
-)
+// ReasonScript is the reason of every error about a model script.
+const ReasonScript dreamcore.Reason = "replay.script"
 
-// node is one value of the script and the path that names it in errors.
-// encoding/json alone names neither unknown fields nor list items.
+// node is a value of the script and its path. encoding/json decodes the script,
+// but it accepts names in another case and duplicate names, and its errors do not
+// contain the path of a value. So check compares the script with the types first.
 type node struct {
 	raw  json.RawMessage
 	path string
 }
 
-func decodeScript(n node) (*Script, error) {
-	fields, err := n.fields("conversations", "prompts")
-	if err != nil {
-		return nil, err
+// kinds and hints describe the value that a type is decoded from.
+var (
+	kinds = map[reflect.Kind]string{
+		reflect.String: "a string", reflect.Bool: "true or false", reflect.Int: "a number",
+		reflect.Slice: "a list", reflect.Map: "an object", reflect.Struct: "an object",
 	}
-	list, ok := fields["conversations"]
+	hints = map[reflect.Type]string{
+		reflect.TypeFor[string]():         `put it in quotes: "…"`,
+		reflect.TypeFor[bool]():           "write true, or omit the field",
+		reflect.TypeFor[[]conversation](): `write at least one conversation: "conversations": [[{"text": "Hello"}]]`,
+		reflect.TypeFor[conversation]():   `a conversation is a list of turns: [{"text": "Hello"}]`,
+		reflect.TypeFor[[]tool]():         `name a tool, or omit "tools"`,
+		reflect.TypeFor[toolInput]():      `give the tool's input as an object, for example {"file_path": "{{cwd}}/a.js"}`,
+		reflect.TypeFor[[]promptTurn]():   `give the endpoint at least one answer: [{"text": "edit"}]`,
+		reflect.TypeFor[[]string]():       `name a word, or omit "contains"`,
+	}
+)
+
+// check returns an error if the value does not have the type t. limits is the
+// range of a number, such as "0-9".
+func (n node) check(t reflect.Type, limits string) error {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == reflect.TypeFor[json.RawMessage]() {
+		return nil
+	}
+	hint, ok := hints[t]
 	if !ok {
-		return nil, node{path: "conversations"}.wrong("is missing", `write {"conversations": [[{"text": "Hello"}]]}`)
+		hint = "put braces around it: {…}"
 	}
-	talks, err := list.items(`write at least one conversation: "conversations": [[{"text": "Hello"}]]`)
-	if err != nil {
-		return nil, err
+	var least, most int
+	if t.Kind() == reflect.Int {
+		_, _ = fmt.Sscanf(limits, "%d-%d", &least, &most) // written in this package
+		hint = fmt.Sprintf("write a whole number from %d to %d", least, most)
 	}
-	s := &Script{}
-	for _, talk := range talks {
-		turns, err := talk.items(`a conversation is a list of turns: [{"text": "Hello"}]`)
-		if err != nil {
-			return nil, err
-		}
-		var conversation []turn
-		for _, one := range turns {
-			t, err := decodeTurn(one)
-			if err != nil {
-				return nil, err
-			}
-			conversation = append(conversation, t)
-		}
-		s.conversations = append(s.conversations, conversation)
+	if want := kinds[t.Kind()]; n.kind() != want {
+		return n.wrong(fmt.Sprintf("must be %s, not %s", want, n.kind()), hint)
 	}
-	if prompts, ok := fields["prompts"]; ok {
-		if s.prompts, err = decodePrompts(prompts); err != nil {
-			return nil, err
+	switch t.Kind() {
+	case reflect.Int:
+		if v, err := strconv.Atoi(string(n.raw)); err != nil || v < least || v > most {
+			return n.wrong("is out of range", hint)
 		}
-	}
-	return s, nil
-}
-
-func decodeTurn(n node) (turn, error) {
-	fields, err := n.fields("text", "thinking", "delay_ms", "tools", "fail")
-	if err != nil {
-		return turn{}, err
-	}
-	var t turn
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		f := fields[name]
-		var err error
-		switch name {
-		case "text":
-			t.text, err = f.text()
-		case "thinking":
-			t.thinking, err = f.text()
-		case "delay_ms":
-			t.delay, err = f.millis()
-		case "tools":
-			t.tools, err = decodeTools(f)
-		case "fail":
-			t.fail, err = decodeFail(f)
+	case reflect.Slice:
+		return n.checkItems(t.Elem(), hint)
+	case reflect.Map:
+		return n.checkMembers(func(string) (reflect.Type, string, bool) { return t.Elem(), "", true }, "")
+	case reflect.Struct:
+		if t != reflect.TypeFor[toolInput]() {
+			return n.checkFields(t)
 		}
-		if err != nil {
-			return turn{}, err
-		}
-	}
-	if t.text == "" && t.thinking == "" && len(t.tools) == 0 && t.fail == nil {
-		return turn{}, n.wrong("is an empty turn", `give it "text", "tools" or "fail"`)
-	}
-	return t, nil
-}
-
-func decodeTools(n node) ([]tool, error) {
-	calls, err := n.items(`name a tool, or leave "tools" out`)
-	if err != nil {
-		return nil, err
-	}
-	var tools []tool
-	for _, call := range calls {
-		fields, err := call.fields("name", "input")
-		if err != nil {
-			return nil, err
-		}
-		name, ok := fields["name"]
-		if !ok {
-			return nil, call.child("name").wrong("is missing", `name the tool, for example "name": "Write"`)
-		}
-		t := tool{}
-		if t.name, err = name.text(); err != nil {
-			return nil, err
-		}
-		if t.name == "" {
-			return nil, name.wrong("is empty", `name the tool, for example "name": "Write"`)
-		}
-		input, ok := fields["input"]
-		if !ok {
-			return nil, call.child("input").wrong("is missing", `give the tool's input as an object, {} if it needs none`)
-		}
-		if input.kind() != "an object" {
-			return nil, input.wrongKind("an object", `give the tool's input as an object, for example {"file_path": "{{cwd}}/a.js"}`)
-		}
-		var compact bytes.Buffer
-		if err := json.Compact(&compact, input.raw); err != nil {
-			return nil, fmt.Errorf("compact %s: %w", input.path, err)
-		}
-		t.input = compact.Bytes()
-		tools = append(tools, t)
-	}
-	return tools, nil
-}
-
-func decodeFail(n node) (*Fail, error) {
-	fields, err := n.fields("status", "type", "message", "headers", "times", "cut", "stall", "stall_ms", "garbage")
-	if err != nil {
-		return nil, err
-	}
-	f := &Fail{}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		v := fields[name]
-		var err error
-		switch name {
-		case "status":
-			f.Status, err = v.whole(400, 599)
-		case "type":
-			f.Type, err = v.text()
-		case "message":
-			f.Message, err = v.text()
-		case "headers":
-			f.Headers, err = decodeHeaders(v)
-		case "times":
-			f.Times, err = v.whole(0, maxTimes)
-		case "cut":
-			f.Cut, err = v.flag()
-		case "stall":
-			f.Stall, err = v.flag()
-		case "stall_ms":
-			f.StallFor, err = v.millis()
-		case "garbage":
-			f.Garbage, err = v.flag()
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return f, checkFail(n, fields, f)
-}
-
-// checkFail refuses what would silently have no effect.
-func checkFail(n node, fields map[string]node, f *Fail) error {
-	ways := 0
-	for _, set := range []bool{f.Status != 0, f.Cut, f.Stall, f.Garbage} {
-		if set {
-			ways++
-		}
-	}
-	if ways != 1 {
-		return n.wrong("does not set exactly one of status, cut, stall and garbage", `choose one way to fail, for example {"status": 529, "times": 1}`)
-	}
-	for _, name := range []string{"type", "message", "headers"} {
-		if v, ok := fields[name]; ok && f.Status == 0 {
-			return v.wrong("has no effect without a status", "remove it, or set status")
-		}
-	}
-	if v, ok := fields["stall_ms"]; ok && !f.Stall {
-		return v.wrong("has no effect without stall", `remove it, or set "stall": true`)
 	}
 	return nil
 }
 
-func decodeHeaders(n node) (map[string]string, error) {
-	fields, err := n.fields()
-	if err != nil {
-		return nil, err
+func (n node) checkItems(t reflect.Type, hint string) error {
+	var items []json.RawMessage
+	if err := json.Unmarshal(n.raw, &items); err != nil {
+		return fmt.Errorf("read %s: %w", n.name(), err)
 	}
-	headers := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		f := fields[name]
-		value, err := f.text()
-		if err != nil {
-			return nil, err
-		}
-		if !isHeader(name, value) {
-			return nil, f.wrong("is not a valid HTTP header", `write headers as {"retry-after": "1"}`)
-		}
-		switch strings.ToLower(name) {
-		case "content-length", "transfer-encoding", "connection", "content-type", "trailer", "upgrade":
-			return nil, f.wrong("is set by the model itself", "remove this header")
-		}
-		headers[name] = value
+	if len(items) == 0 {
+		return n.wrong("is empty", hint)
 	}
-	return headers, nil
+	for i, raw := range items {
+		if err := (node{raw, n.path + "[" + strconv.Itoa(i) + "]"}).check(t, ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// isHeader tells whether net/http would send the header as it is.
-func isHeader(name, value string) bool {
-	const marks = "!#$%&'*+-.^_`|~"
-	for _, r := range name {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-		if !letter && !strings.ContainsRune(marks, r) {
-			return false
+// checkFields checks an object against the fields of a struct. The tag "required"
+// holds the hint for a missing field, the tag "range" the limits of a number.
+func (n node) checkFields(t reflect.Type) error {
+	fields, names := map[string]reflect.StructField{}, []string{}
+	for i := range t.NumField() {
+		if name := t.Field(i).Tag.Get("json"); name != "" {
+			fields[name], names = t.Field(i), append(names, name)
 		}
 	}
-	return name != "" && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
+	seen := map[string]bool{}
+	err := n.checkMembers(func(name string) (reflect.Type, string, bool) {
+		seen[name] = true
+		f, ok := fields[name]
+		return f.Type, f.Tag.Get("range"), ok
+	}, "the fields here are: "+strings.Join(names, ", "))
+	for _, name := range names {
+		if hint := fields[name].Tag.Get("required"); err == nil && hint != "" && !seen[name] {
+			err = n.child(name).wrong("is missing", hint)
+		}
+	}
+	return err
+}
+
+// checkMembers checks each member of an object against its type. A duplicate name
+// is an error: one of the two values would be lost.
+func (n node) checkMembers(typeOf func(name string) (t reflect.Type, limits string, ok bool), hint string) error {
+	dec := json.NewDecoder(bytes.NewReader(n.raw))
+	if _, err := dec.Token(); err != nil {
+		return fmt.Errorf("read %s: %w", n.name(), err)
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", n.name(), err)
+		}
+		name, _ := token.(string)
+		f := n.child(name)
+		t, limits, ok := typeOf(name)
+		if !ok {
+			return n.child(clip(name)).wrong("is an unknown field", hint)
+		}
+		if seen[name] {
+			return f.wrong("is a duplicate", "keep one of the two")
+		}
+		seen[name] = true
+		if err := dec.Decode(&f.raw); err != nil {
+			return fmt.Errorf("read %s: %w", f.path, err)
+		}
+		if err := f.check(t, limits); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n node) child(name string) node {
@@ -237,96 +163,7 @@ func (n node) child(name string) node {
 	return node{path: n.path + "." + name}
 }
 
-// fields returns the members of an object. Without known names every name is
-// allowed. A name that comes twice is an error: one of the two would be lost.
-func (n node) fields(known ...string) (map[string]node, error) {
-	if n.kind() != "an object" {
-		return nil, n.wrongKind("an object", "put braces around it: {…}")
-	}
-	dec := json.NewDecoder(bytes.NewReader(n.raw))
-	fields := map[string]node{}
-	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", n.name(), err)
-	}
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", n.name(), err)
-		}
-		name, _ := token.(string)
-		f := n.child(name)
-		if len(known) > 0 && !slices.Contains(known, name) {
-			return nil, n.child(clip(name)).wrong("is an unknown field", "the fields here are: "+strings.Join(known, ", "))
-		}
-		if _, twice := fields[name]; twice {
-			return nil, f.wrong("is there twice", "keep one of the two")
-		}
-		if err := dec.Decode(&f.raw); err != nil {
-			return nil, fmt.Errorf("read %s: %w", f.path, err)
-		}
-		fields[name] = f
-	}
-	return fields, nil
-}
-
-// items returns the values of a list that must not be empty.
-func (n node) items(hint string) ([]node, error) {
-	if n.kind() != "a list" {
-		return nil, n.wrongKind("a list", hint)
-	}
-	var raws []json.RawMessage
-	if err := json.Unmarshal(n.raw, &raws); err != nil {
-		return nil, fmt.Errorf("read %s: %w", n.name(), err)
-	}
-	if len(raws) == 0 {
-		return nil, n.wrong("is empty", hint)
-	}
-	items := make([]node, len(raws))
-	for i, raw := range raws {
-		items[i] = node{raw: raw, path: n.path + "[" + strconv.Itoa(i) + "]"}
-	}
-	return items, nil
-}
-
-func (n node) text() (string, error) {
-	var s string
-	if n.kind() != "a string" {
-		return "", n.wrongKind("a string", `put it in quotes: "…"`)
-	}
-	if err := json.Unmarshal(n.raw, &s); err != nil {
-		return "", fmt.Errorf("read %s: %w", n.path, err)
-	}
-	return s, nil
-}
-
-func (n node) flag() (bool, error) {
-	if n.kind() != "true or false" {
-		return false, n.wrongKind("true or false", "write true, or leave the field out")
-	}
-	return string(n.raw) == "true", nil
-}
-
-func (n node) whole(least, most int) (int, error) {
-	hint := fmt.Sprintf("write a whole number from %d to %d", least, most)
-	if n.kind() != "a number" {
-		return 0, n.wrongKind("a number", hint)
-	}
-	v, err := strconv.Atoi(string(n.raw))
-	if err != nil || v < least || v > most {
-		return 0, n.wrong("is out of range", hint)
-	}
-	return v, nil
-}
-
-func (n node) millis() (time.Duration, error) {
-	v, err := n.whole(0, maxPauseMillis)
-	return time.Duration(v) * time.Millisecond, err
-}
-
 func (n node) kind() string {
-	if len(n.raw) == 0 {
-		return "nothing"
-	}
 	switch n.raw[0] {
 	case '{':
 		return "an object"
@@ -350,14 +187,115 @@ func (n node) name() string {
 }
 
 func (n node) wrong(what, hint string) error {
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "model script: " + n.name() + " " + what, Hint: hint}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonScript, Message: "model script: " + n.name() + " " + what, Hint: hint}
 }
 
-func (n node) wrongKind(want, hint string) error {
-	return n.wrong(fmt.Sprintf("must be %s, not %s", want, n.kind()), hint)
+// decodeScript decodes and checks a script, which must be valid JSON.
+func decodeScript(raw json.RawMessage) (*Script, error) {
+	s := &Script{}
+	root := node{raw: raw}
+	if err := root.check(reflect.TypeFor[Script](), ""); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(raw, s); err != nil {
+		return nil, root.wrong("cannot be decoded: "+err.Error(), "compare it with an example")
+	}
+	for i, talk := range s.Conversations {
+		for j := range talk {
+			if err := talk[j].finish(node{path: fmt.Sprintf("conversations[%d][%d]", i, j)}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Prompts)) {
+		for i := range s.Prompts[name] {
+			if err := s.Prompts[name][i].finish(node{path: fmt.Sprintf("prompts.%s[%d]", name, i)}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s, nil
 }
 
-// clip keeps a name from the script short enough for one line.
+// finish checks a decoded turn and compacts the inputs of its tools.
+func (t *turn) finish(n node) error {
+	if t.Text == "" && t.Thinking == "" && len(t.Tools) == 0 && t.Fail == nil {
+		return n.wrong("is an empty turn", `give it "text", "tools" or "fail"`)
+	}
+	for i := range t.Tools {
+		call := &t.Tools[i]
+		if call.Name == "" {
+			return n.child(fmt.Sprintf("tools[%d].name", i)).wrong("is empty", `name the tool, for example "name": "Write"`)
+		}
+		call.Input.RawMessage = compact(call.Input.RawMessage)
+	}
+	return t.Fail.check(n.child("fail"))
+}
+
+// finish checks a decoded answer of a prompt endpoint and converts it to a turn.
+func (t *promptTurn) finish(n node) error {
+	if t.JSON != nil && t.Text != "" {
+		return n.child("json").wrong("cannot be used together with text", "keep one of the two")
+	}
+	text := t.Text
+	if t.JSON != nil {
+		text = string(compact(t.JSON))
+	}
+	if text == "" && t.Fail == nil {
+		return n.wrong("is an empty answer", `give it "text", "json" or "fail"`)
+	}
+	for i, word := range t.Contains {
+		t.Contains[i] = strings.ToLower(word)
+	}
+	t.turn = turn{Text: text, Delay: t.Delay, Fail: t.Fail}
+	return t.Fail.check(n.child("fail"))
+}
+
+// compact removes the white space from valid JSON.
+func compact(raw json.RawMessage) json.RawMessage {
+	var b bytes.Buffer
+	if err := json.Compact(&b, raw); err != nil {
+		return raw // cannot happen: it has been decoded
+	}
+	return b.Bytes()
+}
+
+// check rejects settings that would silently have no effect. f may be nil.
+func (f *Fail) check(n node) error {
+	if f == nil {
+		return nil
+	}
+	ways := 0
+	for _, set := range []bool{f.Status != 0, f.Cut, f.Stall, f.Garbage} {
+		if set {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return n.wrong("does not set exactly one of status, cut, stall and garbage", `choose one way to fail, for example {"status": 529, "times": 1}`)
+	}
+	for name, set := range map[string]bool{"type": f.Type != "", "message": f.Message != "", "headers": len(f.Headers) > 0} {
+		if set && f.Status == 0 {
+			return n.child(name).wrong("has no effect without a status", "remove it, or set status")
+		}
+	}
+	if f.StallMillis > 0 && !f.Stall {
+		return n.child("stall_ms").wrong("has no effect without stall", `remove it, or set "stall": true`)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Headers)) {
+		at := n.child("headers").child(name)
+		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(f.Headers[name]) {
+			return at.wrong("is not a valid HTTP header", `write headers as {"retry-after": "1"}`)
+		}
+		switch strings.ToLower(name) {
+		case "content-length", "transfer-encoding", "connection", "content-type", "trailer", "upgrade":
+			return at.wrong("is set by the model itself", "remove this header")
+		}
+	}
+	return nil
+}
+
+// clip shortens a name from the script to fit on one line.
 func clip(s string) string {
 	const most = 160
 	s = strings.Map(func(r rune) rune {
@@ -372,7 +310,7 @@ func clip(s string) string {
 	return s
 }
 
-// syntaxError says at which line and column data stops being JSON.
+// syntaxError reports the line and column at which data is not JSON.
 func syntaxError(data []byte, err error) error {
 	where := ""
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
@@ -382,7 +320,7 @@ func syntaxError(data []byte, err error) error {
 		where = fmt.Sprintf(" at line %d, column %d", line, column)
 	}
 	return &dreamcore.Error{
-		Code:    dreamcore.CodeInvalid,
+		Code: dreamcore.CodeInvalid, Reason: ReasonScript,
 		Message: "the model script is not JSON" + where,
 		Hint:    `a script looks like {"conversations": [[{"text": "Hello"}]]}`,
 		Err:     err,

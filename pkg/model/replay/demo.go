@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// demoFiles is the demo: the game as real files, so that they can be opened
-// and edited as such, and a script whose Write calls name them.
+// demoFiles is the demo: the game as separate files, which can be opened and
+// edited, and a script whose Write calls name them.
 //
 //go:embed demo
 var demoFiles embed.FS
 
-// Demo returns the embedded script: it writes a snake game on the first
-// prompt, makes it faster on the second, and adds to it on every later one.
+// Demo returns the embedded script: it writes a snake game for the first prompt,
+// makes it faster for the second, and extends it for every later one.
 func Demo() *Script {
 	s, err := assembleDemo()
 	if err != nil {
-		panic("replay: embedded demo: " + err.Error()) // the files are compiled in; a test parses them
+		panic("replay: embedded demo: " + err.Error()) // cannot happen: a test parses the embedded files
 	}
 	return s
 }
 
-// assembleDemo puts the files of the game in the place of "{{file:NAME}}".
+// assembleDemo replaces each "{{file:NAME}}" by the content of the file.
 func assembleDemo() (*Script, error) {
 	script, err := demoFiles.ReadFile("demo/script.json")
 	if err != nil {
@@ -53,7 +53,7 @@ func assembleDemo() (*Script, error) {
 	}
 	if _, rest, found := strings.Cut(string(script), "{{file:"); found {
 		name, _, _ := strings.Cut(rest, "}}")
-		return nil, fmt.Errorf("script.json names a file that is not there: %s", clip(name))
+		return nil, fmt.Errorf("script.json names a missing file: %s", clip(name))
 	}
 	return Parse(script)
 }

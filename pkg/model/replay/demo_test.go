@@ -12,8 +12,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 )
 
-// agent does with the model's answers what the CLI does: the same talk, and
-// file tools with the same rules.
+// agent processes the model's answers like the CLI: the same conversation, and file
+// tools with the same rules.
 type agent struct {
 	t    *testing.T
 	srv  *httptest.Server
@@ -27,8 +27,8 @@ func newAgent(t *testing.T) *agent {
 	return &agent{t: t, srv: serveScript(t, replay.Demo()), dir: t.TempDir(), read: map[string]bool{}}
 }
 
-// prompt plays one prompt to its end and returns the last text. A failed tool
-// call fails the test.
+// prompt runs one prompt to its end and returns the last text. The test fails if a
+// tool call fails.
 func (a *agent) prompt(text string) string {
 	a.t.Helper()
 	a.talk = append(a.talk, user(reminder, text))
@@ -96,7 +96,7 @@ func (a *agent) use(call block) error {
 	return fmt.Errorf("no such tool")
 }
 
-// newSession forgets what has been read, as a resumed CLI may.
+// newSession forgets which files were read, as a resumed CLI may.
 func (a *agent) newSession() { a.read = map[string]bool{} }
 
 func (a *agent) file(name string) string {
@@ -108,7 +108,7 @@ func (a *agent) file(name string) string {
 	return string(data)
 }
 
-func TestTheDemoWritesTheGameThenChangesItOnEveryPrompt(t *testing.T) {
+func TestDemoWritesGameAndChangesItOnEveryPrompt(t *testing.T) {
 	a := newAgent(t)
 	if text := a.prompt("a snake game with ice physics"); !strings.Contains(text, "demo script") {
 		t.Errorf("the answer does not say that it is a demo: %q", text)
@@ -139,7 +139,7 @@ func TestTheDemoWritesTheGameThenChangesItOnEveryPrompt(t *testing.T) {
 	}
 }
 
-func TestTheDemoDoesNotWait(t *testing.T) {
+func TestDemoDoesNotWait(t *testing.T) {
 	script, err := os.ReadFile(filepath.Join("demo", "script.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -151,9 +151,9 @@ func TestTheDemoDoesNotWait(t *testing.T) {
 	}
 }
 
-func TestTheDemoWorksWithoutAKnownDirectory(t *testing.T) {
+func TestDemoWorksWithoutWorkingDirectory(t *testing.T) {
 	srv := serveScript(t, replay.Demo())
-	request := body(user("wish"))
+	request := body(user("prompt"))
 	delete(request, "system")
 	for _, b := range ask(t, srv, request).Blocks {
 		if b.Type != "tool_use" {
@@ -168,9 +168,9 @@ func TestTheDemoWorksWithoutAKnownDirectory(t *testing.T) {
 	}
 }
 
-func TestTheGameNeedsNothingFromTheNetwork(t *testing.T) {
+func TestGameNeedsNoNetwork(t *testing.T) {
 	a := newAgent(t)
-	a.prompt("wish")
+	a.prompt("prompt")
 	for _, name := range []string{"index.html", "style.css", "game.js"} {
 		text := strings.ReplaceAll(a.file(name), "http://www.w3.org/2000/svg", "")
 		for _, bad := range []string{"http://", "https://", "@import", "fetch(", "XMLHttpRequest", "importScripts"} {

@@ -18,10 +18,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 )
 
-func TestAFailingStatusHasItsHeadersAndItsCount(t *testing.T) {
+func TestFailingStatusHasItsHeadersAndCount(t *testing.T) {
 	srv := serve(t, `{"conversations":[[{"text":"at last","fail":{"status":429,"headers":{"retry-after":"1","x-should-retry":"false"},"times":2}}]]}`)
 	for range 2 {
-		resp := post(t, srv, body(user("wish")))
+		resp := post(t, srv, body(user("prompt")))
 		var v map[string]any
 		if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
 			t.Fatal(err)
@@ -31,7 +31,7 @@ func TestAFailingStatusHasItsHeadersAndItsCount(t *testing.T) {
 			t.Errorf("headers %v", resp.Header)
 		}
 	}
-	if got := say(t, srv, user("wish")); got != "at last" {
+	if got := say(t, srv, user("prompt")); got != "at last" {
 		t.Errorf("after two failures: %q", got)
 	}
 }
@@ -54,28 +54,28 @@ func TestCountersBelongToOneModelAndOneTurn(t *testing.T) {
 	}
 }
 
-func TestErrorTypesFollowTheStatus(t *testing.T) {
+func TestErrorTypesDependOnStatus(t *testing.T) {
 	for status, kind := range map[string]string{
 		"400": "invalid_request_error", "401": "authentication_error", "403": "permission_error", "404": "not_found_error",
 		"413": "request_too_large", "418": "invalid_request_error", "500": "api_error", "502": "api_error", "529": "overloaded_error",
 	} {
 		srv := serve(t, `{"conversations":[[{"fail":{"status":`+status+`}}]]}`)
-		resp := post(t, srv, body(user("wish")))
+		resp := post(t, srv, body(user("prompt")))
 		data, _ := io.ReadAll(resp.Body)
 		if !strings.Contains(string(data), `"`+kind+`"`) {
 			t.Errorf("%s: %s", status, data)
 		}
 	}
 	srv := serve(t, `{"conversations":[[{"fail":{"status":400,"type":"billing_error","message":"no credit"}}]]}`)
-	data, _ := io.ReadAll(post(t, srv, body(user("wish"))).Body)
+	data, _ := io.ReadAll(post(t, srv, body(user("prompt"))).Body)
 	if !strings.Contains(string(data), `{"type":"billing_error","message":"no credit"}`) {
 		t.Errorf("own type and message: %s", data)
 	}
 }
 
-func TestACutBreaksTheConnectionInTheMiddle(t *testing.T) {
+func TestCutClosesConnectionInTheMiddle(t *testing.T) {
 	srv := serve(t, `{"conversations":[[{"text":"`+strings.Repeat("word ", 100)+`","fail":{"cut":true,"times":2}}]]}`)
-	data, err := io.ReadAll(post(t, srv, body(user("wish"))).Body)
+	data, err := io.ReadAll(post(t, srv, body(user("prompt"))).Body)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("the stream ended with %v, want a broken connection", err)
 	}
@@ -83,32 +83,32 @@ func TestACutBreaksTheConnectionInTheMiddle(t *testing.T) {
 		t.Errorf("the stream is not cut within its block:\n%s", data)
 	}
 
-	whole := body(user("wish"))
+	whole := body(user("prompt"))
 	whole["stream"] = false
 	data, err = io.ReadAll(post(t, srv, whole).Body)
 	if !errors.Is(err, io.ErrUnexpectedEOF) || len(data) == 0 || json.Valid(data) {
 		t.Errorf("a whole answer: %v, %q", err, data)
 	}
-	if got := say(t, srv, user("wish")); !strings.HasPrefix(got, "word word") {
+	if got := say(t, srv, user("prompt")); !strings.HasPrefix(got, "word word") {
 		t.Errorf("after the cuts: %q", got)
 	}
 }
 
-func TestAShortAnswerIsCutToo(t *testing.T) {
+func TestShortAnswerIsCutToo(t *testing.T) {
 	srv := serve(t, `{"conversations":[[{"tools":[{"name":"A","input":{}}],"fail":{"cut":true}}]]}`)
-	data, err := io.ReadAll(post(t, srv, body(user("wish"))).Body)
+	data, err := io.ReadAll(post(t, srv, body(user("prompt"))).Body)
 	if !errors.Is(err, io.ErrUnexpectedEOF) || !bytes.Contains(data, []byte("input_json_delta")) {
 		t.Errorf("%v\n%s", err, data)
 	}
 }
 
-func TestGarbageIsNoEventStream(t *testing.T) {
+func TestGarbageIsNotAnEventStream(t *testing.T) {
 	srv := serve(t, `{"conversations":[[{"text":"a","fail":{"garbage":true}}]]}`)
-	resp := post(t, srv, body(user("wish")))
+	resp := post(t, srv, body(user("prompt")))
 	if m, err := readStream(resp.Body); err == nil {
 		t.Errorf("read as %+v", m)
 	}
-	whole := body(user("wish"))
+	whole := body(user("prompt"))
 	whole["stream"] = false
 	data, err := io.ReadAll(post(t, srv, whole).Body)
 	if err != nil || len(data) == 0 || json.Valid(data) {
@@ -116,7 +116,7 @@ func TestGarbageIsNoEventStream(t *testing.T) {
 	}
 }
 
-func TestAStallIsSilentUntilTheClientGoes(t *testing.T) {
+func TestStallLastsUntilClientDisconnects(t *testing.T) {
 	s, err := replay.Parse([]byte(`{"conversations":[[{"text":"never","fail":{"stall":true}}]]}`))
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func TestAStallIsSilentUntilTheClientGoes(t *testing.T) {
 		model.ServeHTTP(w, r)
 	}))
 	defer srv.Close()
-	data, _ := json.Marshal(body(user("wish")))
+	data, _ := json.Marshal(body(user("prompt")))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+"/v1/messages", bytes.NewReader(data))
@@ -152,7 +152,7 @@ func TestAStallIsSilentUntilTheClientGoes(t *testing.T) {
 	<-returned
 }
 
-// recorder is a ResponseWriter that may be read while it is written.
+// recorder is a ResponseWriter that can be read concurrently.
 type recorder struct {
 	header http.Header
 	body   lockedBuffer
@@ -166,7 +166,7 @@ func (r *recorder) Flush()                      {}
 func (r *recorder) text() string                { return r.body.String() }
 func (r *recorder) code() int                   { return int(r.status.Load()) }
 
-// inBubble plays script for one request under a fake clock.
+// inBubble serves one request from script with a fake clock.
 func inBubble(t *testing.T, script string, stream bool, check func(ctx context.Context, cancel context.CancelFunc, done <-chan struct{}, w *recorder)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -174,7 +174,7 @@ func inBubble(t *testing.T, script string, stream bool, check func(ctx context.C
 		if err != nil {
 			t.Fatal(err)
 		}
-		request := body(user("wish"))
+		request := body(user("prompt"))
 		request["stream"] = stream
 		data, _ := json.Marshal(request)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -201,7 +201,7 @@ func isDone(done <-chan struct{}) bool {
 	}
 }
 
-func TestADelayComesBeforeTheAnswerAndEndsWithTheClient(t *testing.T) {
+func TestDelayPrecedesAnswerAndEndsWithClient(t *testing.T) {
 	const script = `{"conversations":[[{"text":"a","delay_ms":2000}]]}`
 	inBubble(t, script, true, func(_ context.Context, _ context.CancelFunc, done <-chan struct{}, w *recorder) {
 		time.Sleep(1999 * time.Millisecond)
@@ -221,7 +221,7 @@ func TestADelayComesBeforeTheAnswerAndEndsWithTheClient(t *testing.T) {
 	})
 }
 
-func TestADelayComesBeforeAFailureToo(t *testing.T) {
+func TestDelayPrecedesFailure(t *testing.T) {
 	inBubble(t, `{"conversations":[[{"delay_ms":1000,"fail":{"status":500}}]]}`, true, func(_ context.Context, _ context.CancelFunc, done <-chan struct{}, w *recorder) {
 		if isDone(done) {
 			t.Error("failed at once")
@@ -233,7 +233,7 @@ func TestADelayComesBeforeAFailureToo(t *testing.T) {
 	})
 }
 
-func TestAStallWithATimeGoesOn(t *testing.T) {
+func TestTimedStallContinues(t *testing.T) {
 	const script = `{"conversations":[[{"text":"slow","fail":{"stall":true,"stall_ms":5000}}]]}`
 	for _, stream := range []bool{true, false} {
 		inBubble(t, script, stream, func(_ context.Context, _ context.CancelFunc, done <-chan struct{}, w *recorder) {

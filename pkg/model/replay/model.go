@@ -16,23 +16,23 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// ModelID is the model that /v1/models lists and that answers a request which
-// names none.
+// ModelID is the model that /v1/models lists and that answers requests without a
+// model.
 const ModelID = "claude-replay"
 
-// Model is an http.Handler that answers from a Script. It is safe for
-// concurrent use, holds no goroutines and needs no Close: a request that
-// waits ends with its context.
+// Model is an http.Handler that answers from a Script. It is safe for concurrent
+// use, has no goroutines and needs no Close: a waiting request ends with its
+// context.
 type Model struct {
 	script   *Script
 	log      *slog.Logger
 	requests atomic.Uint64
 
 	mu     sync.Mutex
-	failed map[spot]int // how often each turn has failed; guarded by mu
+	failed map[spot]int // guarded by mu: number of failures of each turn
 }
 
-// spot names a turn of the script, of a conversation or of a prompt endpoint.
+// spot identifies a turn of a conversation or of a prompt endpoint.
 type spot struct {
 	conversation, turn int
 	prompt             string
@@ -41,13 +41,12 @@ type spot struct {
 // Option changes a Model that New makes.
 type Option func(*Model)
 
-// WithLogger makes the model log each answer at debug level. Without it the
-// model is silent.
+// WithLogger makes the model log each answer at debug level.
 func WithLogger(log *slog.Logger) Option {
 	return func(m *Model) { m.log = log }
 }
 
-// New returns the model that plays s.
+// New returns a model that plays s.
 func New(s *Script, opts ...Option) *Model {
 	m := &Model{script: s, log: slog.New(slog.DiscardHandler), failed: map[spot]int{}}
 	for _, o := range opts {
@@ -60,7 +59,7 @@ func New(s *Script, opts ...Option) *Model {
 type exchange struct {
 	*request
 	id     string
-	prompt string // the prompt endpoint that asks; "" for the agent
+	prompt string // the prompt endpoint of the request; "" for the agent
 	ctx    context.Context
 	w      http.ResponseWriter
 }
@@ -93,7 +92,7 @@ func (m *Model) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// modelForm is the one model, as the API lists it.
+// modelForm is the model in the form of the API's list.
 var modelForm = struct {
 	Type    string `json:"type"`
 	ID      string `json:"id"`
@@ -101,7 +100,7 @@ var modelForm = struct {
 	Created string `json:"created_at"`
 }{"model", ModelID, "Replay", "2025-01-01T00:00:00Z"}
 
-// readRequest answers by itself and reports false when there is no request.
+// readRequest answers an invalid request itself and returns false.
 func readRequest(w http.ResponseWriter, r *http.Request) (*request, bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	if err != nil {
@@ -120,7 +119,7 @@ func readRequest(w http.ResponseWriter, r *http.Request) (*request, bool) {
 	return req, true
 }
 
-// answer plays the turn of the script that x asks for, or its failure.
+// answer plays the turn of the script for x, or its failure.
 func (m *Model) answer(x *exchange) {
 	if x.prompt != "" {
 		m.answerPrompt(x)
@@ -133,16 +132,16 @@ func (m *Model) answer(x *exchange) {
 	p, t := m.script.locate(x.request)
 	log := m.log.With("prompt", p.human, "conversation", p.conversation, "turn", p.turn)
 	if t == nil {
-		log.Debug("replay model: past the last turn")
+		log.Debug("replay model: after the last turn")
 		x.say(textAnswer(x.id, x.request, endText), nil)
 		return
 	}
 	m.play(x, log, t, spot{conversation: p.conversation, turn: p.turn}, func() *answer { return turnAnswer(x.id, x.request, p, t) })
 }
 
-// play plays a turn, or its failure.
+// play plays a turn, or its failure. good returns the successful answer.
 func (m *Model) play(x *exchange, log *slog.Logger, t *turn, at spot, good func() *answer) {
-	if !wait(x.ctx, t.delay) {
+	if !wait(x.ctx, t.Delay) {
 		return
 	}
 	fail := m.failNow(at, t)
@@ -157,21 +156,21 @@ func (m *Model) play(x *exchange, log *slog.Logger, t *turn, at spot, good func(
 	x.say(good(), fail)
 }
 
-// failNow counts the failures of a turn and returns the one to play, if any.
+// failNow counts the failures of a turn and returns the one to play, or nil.
 func (m *Model) failNow(at spot, t *turn) *Fail {
-	if t.fail == nil {
+	if t.Fail == nil {
 		return nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t.fail.Times > 0 && m.failed[at] >= t.fail.Times {
+	if t.Fail.Times > 0 && m.failed[at] >= t.Fail.Times {
 		return nil
 	}
 	m.failed[at]++
-	return t.fail
+	return t.Fail
 }
 
-// say sends a as a stream or whole, as the client asked; fail may be nil.
+// say sends a, as a stream if the client requested one; fail may be nil.
 func (x *exchange) say(a *answer, fail *Fail) {
 	if fail == nil {
 		fail = &Fail{}
@@ -203,7 +202,7 @@ func (x *exchange) sayStream(a *answer, fail *Fail) {
 			s.send(i, part)
 		}
 		if cut {
-			panic(http.ErrAbortHandler) // closes the connection without the end of the response
+			panic(http.ErrAbortHandler) // closes the connection before the end of the response
 		}
 		if s.err != nil || x.ctx.Err() != nil {
 			return
@@ -213,8 +212,8 @@ func (x *exchange) sayStream(a *answer, fail *Fail) {
 	s.finish(a)
 }
 
-// sayWhole plays the failures on an answer that is not streamed: silence
-// before it, half of it, or something else in its place.
+// sayWhole sends an answer that is not streamed. Failures are silence before it,
+// half of it, or something else in its place.
 func (x *exchange) sayWhole(a *answer, fail *Fail) {
 	body := encode(a.form())
 	switch {
@@ -232,22 +231,22 @@ func (x *exchange) sayWhole(a *answer, fail *Fail) {
 	write(x.w, http.StatusOK, body)
 }
 
-// stall is silent as long as fail says and reports whether the client is
-// still there.
+// stall waits as long as fail requires and reports whether the client is still
+// connected.
 func (x *exchange) stall(fail *Fail) bool {
-	if fail.StallFor > 0 {
-		return wait(x.ctx, fail.StallFor)
+	if fail.StallMillis > 0 {
+		return wait(x.ctx, fail.StallMillis)
 	}
 	<-x.ctx.Done()
 	return false
 }
 
-// wait pauses for d and reports whether ctx outlived it.
-func wait(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
+// wait pauses and reports whether ctx is still valid.
+func wait(ctx context.Context, millis int) bool {
+	if millis <= 0 {
 		return ctx.Err() == nil
 	}
-	t := time.NewTimer(d)
+	t := time.NewTimer(time.Duration(millis) * time.Millisecond)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -257,7 +256,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// errorTypes are the API's names for its statuses.
+// errorTypes maps statuses to the API's error types.
 var errorTypes = map[int]string{
 	http.StatusBadRequest:            "invalid_request_error",
 	http.StatusUnauthorized:          "authentication_error",
@@ -269,7 +268,7 @@ var errorTypes = map[int]string{
 	529:                              "overloaded_error",
 }
 
-// writeError answers in the API's form. Type and message have defaults.
+// writeError answers with an error in the API's form. kind and message may be "".
 func writeError(w http.ResponseWriter, status int, kind, message string) {
 	if kind == "" {
 		kind = errorTypes[status]
@@ -281,7 +280,7 @@ func writeError(w http.ResponseWriter, status int, kind, message string) {
 		kind = "api_error"
 	}
 	if message == "" {
-		message = "the script makes this turn fail"
+		message = "the script requires this turn to fail"
 	}
 	type detail struct {
 		Type    string `json:"type"`
@@ -298,7 +297,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	write(w, status, encode(v))
 }
 
-// write ignores what Write returns: a client that is gone wants no answer.
+// write ignores errors: the client may have disconnected.
 func write(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))

@@ -20,9 +20,9 @@ const twoTalks = `{"conversations":[
 	[{"text":"1.1"},{"text":"1.2"}],
 	[{"text":"2.1"},{"text":"2.2"}]]}`
 
-func TestTheTalkChoosesConversationAndTurn(t *testing.T) {
+func TestMessagesSelectConversationAndTurn(t *testing.T) {
 	srv := serve(t, twoTalks)
-	p, a, r := user("wish"), assistant("answer"), toolResult()
+	p, a, r := user("prompt"), assistant("answer"), toolResult()
 	system := message{Role: "system", Content: "Available agents: none"}
 	const past = "The script has nothing more to say to this prompt."
 	tests := []struct {
@@ -38,9 +38,9 @@ func TestTheTalkChoosesConversationAndTurn(t *testing.T) {
 		{"second prompt, after a tool", []message{p, a, r, a, p, a, r}, "2.2"},
 		{"the last conversation answers all later prompts", []message{p, a, p, a, p, a, p}, "2.1"},
 		{"and steps through its turns again", []message{p, a, p, a, p, a, r}, "2.2"},
-		{"content as a string", []message{{Role: "user", Content: "wish"}}, "1.1"},
+		{"content as a string", []message{{Role: "user", Content: "prompt"}}, "1.1"},
 		{"system messages do not count", []message{p, system, a, r, system}, "1.2"},
-		{"reminders beside a prompt", []message{user(reminder, "wish", reminder), a, r}, "1.2"},
+		{"reminders alongside a prompt", []message{user(reminder, "prompt", reminder), a, r}, "1.2"},
 		{"a reminder of its own", []message{user(reminder), p, system, a, r, user(reminder)}, "1.2"},
 		{"text that belongs to a tool result", []message{p, a, toolResult("Base directory for this skill: /x")}, "1.2"},
 		{"text after a tool result", []message{p, a, r, user("Base directory for this skill: /x")}, "1.2"},
@@ -48,7 +48,7 @@ func TestTheTalkChoosesConversationAndTurn(t *testing.T) {
 		{"answers in several messages", []message{p, a, a, r}, "1.2"},
 		{"a prompt after an interruption", []message{p, a, toolResult("[Request interrupted by user for tool use]"), a, p}, "2.1"},
 		{"a picture is a prompt", []message{p, a, {Role: "user", Content: []block{{Type: "image"}}}}, "2.1"},
-		{"no words of a person at all", []message{user(reminder)}, "1.1"},
+		{"no words of a person", []message{user(reminder)}, "1.1"},
 		{"an answer to begin with", []message{a, p}, "1.1"},
 	}
 	for _, tt := range tests {
@@ -60,7 +60,7 @@ func TestTheTalkChoosesConversationAndTurn(t *testing.T) {
 	}
 }
 
-// everyKind has each kind of block, with text that is awkward to cut.
+// everyKind has each kind of block, with text that is difficult to split.
 const everyKind = `{"conversations":[[{
 	"thinking": "考える <b>& \u2028 だけ\u0000 🐍🐍🐍🐍🐍🐍🐍🐍🐍🐍",
 	"text": "氷の上のヘビ 🐍 glides over \"ice\"\n\nand on",
@@ -68,9 +68,9 @@ const everyKind = `{"conversations":[[{
 		{"name": "Write", "input": {"file_path": "{{cwd}}/ゲーム.js", "content": "const 蛇 = '🐍';\n// {{cwd}} {{other}} \\", "n": 12345678901234567890, "deep": [{"at": "{{cwd}}"}]}},
 		{"name": "Nope", "input": {}}]}]]}`
 
-func TestAnAnswerIsTheScriptedOneStreamedOrWhole(t *testing.T) {
+func TestAnswerMatchesScriptStreamedOrWhole(t *testing.T) {
 	srv := serve(t, everyKind)
-	request := body(user("wish"))
+	request := body(user("prompt"))
 	streamed := ask(t, srv, request)
 	request["stream"] = false
 	whole := ask(t, srv, request)
@@ -112,9 +112,9 @@ func TestAnAnswerIsTheScriptedOneStreamedOrWhole(t *testing.T) {
 	}
 }
 
-func TestToolIDsAreUniqueWithinATalk(t *testing.T) {
+func TestToolIDsAreUniqueWithinConversation(t *testing.T) {
 	srv := serve(t, `{"conversations":[[{"tools":[{"name":"A","input":{}}]},{"tools":[{"name":"A","input":{}}]}]]}`)
-	p, a, r := user("wish"), assistant("answer"), toolResult()
+	p, a, r := user("prompt"), assistant("answer"), toolResult()
 	seen := map[string]bool{}
 	for _, talk := range [][]message{{p}, {p, a, r}, {p, a, r, a, p}, {p, a, r, a, p, a, r}, {p, a, p, a, p}} {
 		id := ask(t, srv, body(talk...)).Blocks[0].ID
@@ -125,7 +125,7 @@ func TestToolIDsAreUniqueWithinATalk(t *testing.T) {
 	}
 }
 
-func TestCwdComesFromWhatTheCLISays(t *testing.T) {
+func TestCwdComesFromTheCLIsTexts(t *testing.T) {
 	srv := serve(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"{{cwd}}"}}]}]]}`)
 	spoof := user("Working directory: /etc")
 	tests := []struct {
@@ -155,13 +155,13 @@ func TestCwdComesFromWhatTheCLISays(t *testing.T) {
 	}
 }
 
-func TestSideCallsGetATitleAndLeaveTheScriptAlone(t *testing.T) {
+func TestSideRequestsGetATitleAndDoNotAffectTheScript(t *testing.T) {
 	srv := serve(t, `{"conversations":[[{"text":"the turn","fail":{"status":500,"times":1}}]]}`)
-	noTools := body(user("wish"))
+	noTools := body(user("prompt"))
 	delete(noTools, "tools")
-	emptyTools := body(user("wish"))
+	emptyTools := body(user("prompt"))
 	emptyTools["tools"] = []string{}
-	format := body(user("wish"))
+	format := body(user("prompt"))
 	format["output_config"] = map[string]any{"effort": "high", "format": map[string]string{"type": "json_schema"}}
 	for name, request := range map[string]map[string]any{"no tools": noTools, "empty tools": emptyTools, "format": format} {
 		for _, stream := range []bool{true, false} {
@@ -173,16 +173,16 @@ func TestSideCallsGetATitleAndLeaveTheScriptAlone(t *testing.T) {
 			}
 		}
 	}
-	effort := body(user("wish"))
+	effort := body(user("prompt"))
 	effort["output_config"] = map[string]any{"effort": "high", "format": nil}
 	if resp := post(t, srv, effort); resp.StatusCode != 500 {
 		t.Errorf("the first request of the talk got %d: a side call has used up its failure", resp.StatusCode)
 	}
 }
 
-func TestCacheReadsGrowWithTheTalk(t *testing.T) {
+func TestCacheReadsGrowWithConversation(t *testing.T) {
 	srv := serve(t, twoTalks)
-	long := user(strings.Repeat("wish ", 1000))
+	long := user(strings.Repeat("prompt ", 1000))
 	first := ask(t, srv, body(long))
 	second := ask(t, srv, body(long, assistant("answer"), toolResult()))
 	if first.Usage["cache_read_input_tokens"] != 0 || first.Usage["input_tokens"] < 1250 {
@@ -242,7 +242,7 @@ func wantError(t *testing.T, resp *http.Response, v map[string]any, status int, 
 	}
 }
 
-func TestBadRequestsGetTheAPIsErrors(t *testing.T) {
+func TestInvalidRequestsGetAPIErrors(t *testing.T) {
 	srv := serve(t, twoTalks)
 	many := func(item string, n int) string {
 		return "[" + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
@@ -282,11 +282,11 @@ func TestBadRequestsGetTheAPIsErrors(t *testing.T) {
 	}
 }
 
-func TestManyRequestsAtOnce(t *testing.T) {
+func TestConcurrentRequests(t *testing.T) {
 	var log lockedBuffer
 	srv := serve(t, `{"conversations":[[{"text":"played","fail":{"status":529,"times":7}}]]}`,
 		replay.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
-	data, err := json.Marshal(body(user("wish")))
+	data, err := json.Marshal(body(user("prompt")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +341,7 @@ func FuzzMessages(f *testing.F) {
 		f.Fatal(err)
 	}
 	model := replay.New(s)
-	for _, m := range [][]message{{user(reminder, "wish")}, {user("a"), assistant("b"), toolResult("c")}, {{Role: "system", Content: "CWD: /a\\\"\u2028"}, user("x")}} {
+	for _, m := range [][]message{{user(reminder, "prompt")}, {user("a"), assistant("b"), toolResult("c")}, {{Role: "system", Content: "CWD: /a\\\"\u2028"}, user("x")}} {
 		data, err := json.Marshal(body(m...))
 		if err != nil {
 			f.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// askPrompt asks a model as a prompt endpoint does.
+// askPrompt sends a request like a prompt endpoint.
 func askPrompt(t *testing.T, m *Model, name, message string) (int, string) {
 	t.Helper()
 	body := `{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"` + message + `"}]}`
@@ -20,7 +20,7 @@ func askPrompt(t *testing.T, m *Model, name, message string) (int, string) {
 	return w.Code, w.Body.String()
 }
 
-func TestAPromptEndpointGetsItsOwnAnswer(t *testing.T) {
+func TestPromptEndpointGetsItsOwnAnswer(t *testing.T) {
 	s, err := Parse([]byte(`{"conversations": [[{"text": "a game"}]], "prompts": {
 		"intent": [{"contains": ["UNDO", "戻して"], "text": "restore"}, {"fail": {"status": 529, "times": 1}, "text": "edit"}],
 		"info": [{"json": {"title": [1, 2]}}]}}`))
@@ -46,18 +46,18 @@ func TestAPromptEndpointGetsItsOwnAnswer(t *testing.T) {
 	}
 }
 
-func TestPromptsOfAScriptWithFaultsAreRefused(t *testing.T) {
+func TestInvalidPromptsOfScriptAreRejected(t *testing.T) {
 	for script, want := range map[string]string{
 		`[]`:                                  "prompts must be an object",
 		`{"a": {}}`:                           "prompts.a must be a list",
 		`{"a": []}`:                           "prompts.a is empty",
 		`{"a": [{}]}`:                         "prompts.a[0] is an empty answer",
-		`{"a": [{"text": "x", "json": 1}]}`:   "prompts.a[0].json stands beside text",
+		`{"a": [{"text": "x", "json": 1}]}`:   "prompts.a[0].json cannot be used together with text",
 		`{"a": [{"text": "x", "tools": []}]}`: "prompts.a[0].tools is an unknown field",
 		`{"a": [{"text": "x", "contains": "b"}]}`:   "prompts.a[0].contains must be a list",
 		`{"a": [{"fail": {}}]}`:                     "prompts.a[0].fail does not set exactly one",
 		`{"a": [{"text": "x", "contains": [1]}]}`:   "prompts.a[0].contains[0] must be a string",
-		`{"a": [{"text": "x"}], "a": [{"text":1}]}`: "prompts.a is there twice",
+		`{"a": [{"text": "x"}], "a": [{"text":1}]}`: "prompts.a is a duplicate",
 	} {
 		_, err := Parse([]byte(`{"conversations": [[{"text": "x"}]], "prompts": ` + script + `}`))
 		if err == nil || !strings.Contains(err.Error(), want) || dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
@@ -66,7 +66,7 @@ func TestPromptsOfAScriptWithFaultsAreRefused(t *testing.T) {
 	}
 }
 
-func TestTheDemoAnswersDetectIntent(t *testing.T) {
+func TestDemoAnswersDetectIntent(t *testing.T) {
 	m := New(Demo())
 	for message, want := range map[string]string{
 		"make a snake game": "edit", "もっと速くして": "edit", "what are the controls?": "chat", "操作方法を教えて": "chat",

@@ -10,15 +10,15 @@ import (
 	"strings"
 )
 
-// Limits of one request. A body that is small may still hold millions of empty
-// messages, so they are counted while they are decoded.
+// Limits of one request. Even a small body may contain millions of empty messages,
+// so they are counted while they are decoded.
 const (
 	maxBodyBytes = 32 << 20
 	maxMessages  = 100_000
 	maxBlocks    = 100_000 // of one message
 )
 
-// request is the part of a Messages request that decides the answer.
+// request is the part of a Messages request that determines the answer.
 type request struct {
 	Model        string          `json:"model"`
 	Stream       bool            `json:"stream"`
@@ -39,8 +39,8 @@ type message struct {
 	size int // bytes of its JSON
 }
 
-// messages and content decode item by item, so that their limits hold before
-// memory is spent.
+// messages and content decode item by item, so that their limits apply before
+// memory is allocated.
 type messages []message
 
 // content is a string or a list of blocks; a string counts as one text block.
@@ -86,7 +86,7 @@ func (c *content) UnmarshalJSON(data []byte) error {
 		return nil
 	}
 	return eachItem(data, maxBlocks, "content", func(dec *json.Decoder) error {
-		// Text is raw first: another kind of block may use the name for
+		// Text is decoded later: other kinds of blocks may use the name for
 		// something else.
 		var b struct {
 			Type string          `json:"type"`
@@ -126,18 +126,17 @@ func eachItem(data []byte, limit int, name string, decode func(*json.Decoder) er
 	return nil
 }
 
-// isSide tells a request that is not part of the talk: the CLI asks beside it
-// for a title, without tools or with a fixed form of the answer.
+// isSide reports whether a request is not part of the conversation: the CLI also
+// requests a title, without tools or with a fixed form of the answer.
 func (r *request) isSide() bool {
 	tools := strings.Join(strings.Fields(string(r.Tools)), "")
 	format := string(r.OutputConfig.Format)
 	return tools == "" || tools == "null" || tools == "[]" || (format != "" && format != "null")
 }
 
-// position counts the human prompts (at least 1) and the answers since the
-// last of them. Messages of one side that follow each other count once: the
-// CLI adds messages of its own, and a prompt that got no answer is joined by
-// the next one.
+// position counts the human prompts (at least 1) and the answers since the last
+// of them. Consecutive messages of one side count once: the CLI adds its own
+// messages, and a prompt without an answer is merged with the next one.
 func (r *request) position() (human, answers int) {
 	for messages := r.Messages; len(messages) > 0; {
 		assistant := messages[0].Role == "assistant"
@@ -156,10 +155,10 @@ func (r *request) position() (human, answers int) {
 	return max(human, 1), answers
 }
 
-// isPrompt tells whether the messages between two answers hold words of a
-// person. Beside tool results there are none: what the CLI puts there is its
-// own, such as the text of a skill, and after an interruption it adds an
-// answer of its own before the next prompt.
+// isPrompt reports whether the messages between two answers contain words of a
+// person. Messages with tool results do not: their texts are the CLI's, such as
+// the text of a skill, and after an interruption it adds its own answer before
+// the next prompt.
 func isPrompt(between []message) bool {
 	human := false
 	for _, m := range between {
@@ -176,8 +175,8 @@ func isPrompt(between []message) bool {
 	return human
 }
 
-// fresh is the number of bytes of the messages since the last answer, and 0
-// when there has been none.
+// fresh returns the number of bytes of the messages since the last answer, or 0 if
+// there is no answer.
 func (r *request) fresh() int {
 	size := 0
 	for _, m := range slices.Backward(r.Messages) {
@@ -189,7 +188,7 @@ func (r *request) fresh() int {
 	return 0
 }
 
-// isAdded recognizes the texts that the CLI adds to user messages.
+// isAdded reports whether the CLI added the text to a user message.
 func isAdded(text string) bool {
 	text = strings.TrimSpace(text)
 	return text == "" ||
@@ -197,12 +196,12 @@ func isAdded(text string) bool {
 		strings.HasPrefix(text, "[Request interrupted by user") && strings.HasSuffix(text, "]")
 }
 
-// cwdPattern is how the CLI tells the model its working directory.
+// cwdPattern matches the CLI's statement of its working directory.
 var cwdPattern = regexp.MustCompile(`(?m)(?:Primary working directory|[Ww]orking directory|CWD):? *(/[^\r\n]*)$`)
 
-// cwd is the working directory that the request names, or "." when it names
-// none, which makes the paths of a script relative. Only what the CLI says
-// counts: a player's prompt might name any directory.
+// cwd returns the working directory that the request names, or "." if it names
+// none, which makes the paths of a script relative. Only the CLI's texts count: a
+// player's prompt might name any directory.
 func (r *request) cwd() string {
 	var added content
 	sources := append(content{}, r.System...)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
@@ -15,53 +14,57 @@ import (
 // MaxScriptBytes bounds a model script.
 const MaxScriptBytes = 16 << 20
 
-// DemoName is the name under which Load knows the embedded script.
+// DemoName is the name of the embedded script for Load.
 const DemoName = "demo"
 
-// Script is a parsed model script. It is not changed after Parse, so any
-// number of models may share it.
+// Script is a parsed model script. It is not changed after Parse, so several
+// models may share it. The tags of the fields define the format: see decode.go.
 type Script struct {
-	conversations [][]turn
-	prompts       map[string][]promptTurn // by the name of the endpoint
+	Conversations []conversation          `json:"conversations" required:"write {\"conversations\": [[{\"text\": \"Hello\"}]]}"`
+	Prompts       map[string][]promptTurn `json:"prompts"` // by name of the endpoint
 }
+
+type conversation []turn
 
 // turn is one answer of the model.
 type turn struct {
-	text     string
-	thinking string
-	delay    time.Duration
-	tools    []tool
-	fail     *Fail
+	Text     string `json:"text"`
+	Thinking string `json:"thinking"`
+	Delay    int    `json:"delay_ms" range:"0-600000"` // milliseconds
+	Tools    []tool `json:"tools"`
+	Fail     *Fail  `json:"fail"`
 }
 
-// tool is one tool call. Its input is compact JSON, an object, in the order
-// of the script.
+// tool is one tool call.
 type tool struct {
-	name  string
-	input json.RawMessage
+	Name  string    `json:"name" required:"name the tool, for example \"name\": \"Write\""`
+	Input toolInput `json:"input" required:"give the tool's input as an object, {} if it needs none"`
 }
 
-// Fail makes a turn go wrong. Exactly one of Status, Cut, Stall and Garbage
-// is set.
+// toolInput is a JSON object. After Parse it is compact, in the order of the
+// script.
+type toolInput struct{ json.RawMessage }
+
+// Fail makes a turn fail. Exactly one of Status, Cut, Stall and Garbage is set.
 type Fail struct {
-	Status   int               // an HTTP status, 400 to 599, in place of an answer
-	Type     string            // of the API error; by default the one that belongs to Status
-	Message  string            // of the API error
-	Headers  map[string]string // sent with Status, such as retry-after
-	Cut      bool              // the connection breaks in the middle of the answer
-	Stall    bool              // the stream opens a block and falls silent
-	StallFor time.Duration     // how long; 0 is until the client goes away. Then the answer goes on
-	Garbage  bool              // a stream that is no event stream
-	Times    int               // how many requests fail before the turn is played; 0 is every one
+	Status      int               `json:"status" range:"400-599"`    // an HTTP status in place of an answer
+	Type        string            `json:"type"`                      // of the API error; by default the one of Status
+	Message     string            `json:"message"`                   // of the API error
+	Headers     map[string]string `json:"headers"`                   // sent with Status, such as retry-after
+	Cut         bool              `json:"cut"`                       // the connection breaks in the middle of the answer
+	Stall       bool              `json:"stall"`                     // the stream opens a block and stays silent
+	StallMillis int               `json:"stall_ms" range:"0-600000"` // how long, then the answer continues; 0 is until the client disconnects
+	Garbage     bool              `json:"garbage"`                   // a stream that is not an event stream
+	Times       int               `json:"times" range:"0-1000000"`   // number of requests that fail before the turn is played; 0 is all
 }
 
-// Parse reads a model script of at most MaxScriptBytes. What is wrong comes
-// back as a dreamcore.Error with CodeInvalid that names the field by its path,
-// such as conversations[0][2].tools[1].name, and says how to mend it.
+// Parse reads a model script of at most MaxScriptBytes. Its errors are
+// dreamcore.Errors with CodeInvalid and ReasonScript. They name the field by its
+// path, such as conversations[0][2].tools[1].name, and how to correct it.
 func Parse(data []byte) (*Script, error) {
 	if len(data) > MaxScriptBytes {
 		return nil, &dreamcore.Error{
-			Code:    dreamcore.CodeInvalid,
+			Code: dreamcore.CodeInvalid, Reason: ReasonScript,
 			Message: fmt.Sprintf("the model script has more than %d MiB", MaxScriptBytes>>20),
 			Hint:    "shorten the texts and tool inputs of the script",
 		}
@@ -71,12 +74,11 @@ func Parse(data []byte) (*Script, error) {
 	if err := json.Unmarshal(data, &whole); err != nil {
 		return nil, syntaxError(data, err)
 	}
-	return decodeScript(node{raw: whole})
+	return decodeScript(whole)
 }
 
-// Load reads the script that nameOrFile means: DemoName is the embedded demo,
-// anything else a file (a file called demo is "./demo"). Its errors are
-// dreamcore.Errors with CodeInvalid.
+// Load reads a script: the embedded demo if nameOrFile is DemoName, else a file (a
+// file called demo is "./demo"). Its errors are like those of Parse.
 func Load(nameOrFile string) (*Script, error) {
 	if nameOrFile == DemoName {
 		return Demo(), nil
@@ -88,20 +90,18 @@ func Load(nameOrFile string) (*Script, error) {
 			message = fmt.Sprintf("there is no model script %q", nameOrFile)
 		}
 		return nil, &dreamcore.Error{
-			Code:    dreamcore.CodeInvalid,
-			Message: message,
-			Hint:    "name a readable JSON file, or use --model-script demo for the embedded one",
-			Err:     err,
+			Code: dreamcore.CodeInvalid, Reason: ReasonScript, Message: message, Err: err,
+			Hint: "name a readable JSON file, or " + DemoName + " for the embedded script",
 		}
 	}
 	s, err := Parse(data)
 	if e, ok := errors.AsType[*dreamcore.Error](err); ok {
-		return nil, &dreamcore.Error{Code: e.Code, Message: nameOrFile + ": " + e.Message, Hint: e.Hint, Err: e.Err}
+		return nil, &dreamcore.Error{Code: e.Code, Reason: e.Reason, Message: nameOrFile + ": " + e.Message, Hint: e.Hint, Err: e.Err}
 	}
 	return s, err
 }
 
-// readScript reads one byte more than is allowed, so that Parse can tell.
+// readScript reads up to one byte more than allowed, so that Parse reports it.
 func readScript(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -31,7 +31,7 @@ func TestParseNamesTheWrongFieldByItsPath(t *testing.T) {
 		{"only a delay", turn(`{"delay_ms":5}`), "conversations[0][1] is an empty turn", ""},
 		{"unknown turn field", turn(`{"txt":"a"}`), "conversations[0][1].txt is an unknown field", "text, thinking"},
 		{"field in other case", turn(`{"Text":"a"}`), "conversations[0][1].Text is an unknown field", ""},
-		{"field twice", turn(`{"text":"a","text":"b"}`), "conversations[0][1].text is there twice", "keep one"},
+		{"field twice", turn(`{"text":"a","text":"b"}`), "conversations[0][1].text is a duplicate", "keep one"},
 		{"text no string", turn(`{"text":3}`), "conversations[0][1].text must be a string, not a number", "quotes"},
 		{"delay no number", turn(`{"text":"a","delay_ms":"5"}`), "conversations[0][1].delay_ms must be a number, not a string", "600000"},
 		{"delay a fraction", turn(`{"text":"a","delay_ms":1.5}`), "conversations[0][1].delay_ms is out of range", "600000"},
@@ -75,7 +75,7 @@ func TestParseNamesTheWrongFieldByItsPath(t *testing.T) {
 	}
 }
 
-func TestParseTakesAllFields(t *testing.T) {
+func TestParseAcceptsAllFields(t *testing.T) {
 	valid := []string{
 		`{"conversations":[[{"text":"a","thinking":"b","delay_ms":1,"tools":[{"name":"No such tool","input":{}}]}]]}`,
 		`{"conversations":[[{"fail":{"status":429,"type":"rate_limit_error","message":"m","headers":{"retry-after":"1"},"times":2}}]]}`,
@@ -89,7 +89,7 @@ func TestParseTakesAllFields(t *testing.T) {
 	}
 }
 
-func TestParseRefusesAHugeScript(t *testing.T) {
+func TestParseRejectsTooLongScript(t *testing.T) {
 	_, err := replay.Parse(make([]byte, replay.MaxScriptBytes+1))
 	if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), "16 MiB") {
 		t.Errorf("got %v", err)

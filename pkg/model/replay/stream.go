@@ -7,15 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// A block is sent in at most about chunksPerBlock pieces, none shorter than
-// leastChunk bytes, so that a large file does not become a million events.
+// A block is sent in at most about chunksPerBlock pieces of at least leastChunk
+// bytes, so that a large file does not result in a million events.
 const (
 	chunksPerBlock = 64
 	leastChunk     = 24
 )
 
-// stream writes server-sent events, each flushed. After the first failed
-// write it writes nothing more: the client is gone.
+// stream writes server-sent events and flushes each of them. After the first
+// failed write it writes nothing more.
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -29,8 +29,7 @@ func newStream(w http.ResponseWriter) *stream {
 	return &stream{w: w, control: http.NewResponseController(w)}
 }
 
-// raw writes bytes as they are. A writer that cannot flush delivers later,
-// which is no error.
+// raw writes bytes unchanged. It is not an error if the writer cannot flush.
 func (s *stream) raw(b []byte) {
 	if s.err != nil {
 		return
@@ -101,7 +100,7 @@ func (s *stream) start(a *answer) {
 	first := a.form()
 	first.Content = []any{}
 	first.StopReason = nil
-	first.Usage.Output = 1 // the API counts on while it streams
+	first.Usage.Output = 1 // the API reports the final number at the end
 	s.event("message_start", messageStart{"message_start", first})
 	s.event("ping", typed{"ping"})
 }
@@ -129,7 +128,7 @@ func (s *stream) open(i int, block any) []any {
 		s.event("content_block_start", blockStart{"content_block_start", i, textBlock{Type: "text"}})
 		return deltas(b.Text, func(part string) any { return textDelta{"text_delta", part} })
 	}
-	panic("replay: unknown block") // answers are made in this package only
+	panic("replay: unknown block") // cannot happen: only this package creates answers
 }
 
 func (s *stream) send(i int, delta any) {
@@ -140,7 +139,7 @@ func (s *stream) close(i int) {
 	s.event("content_block_stop", blockStop{"content_block_stop", i})
 }
 
-// deltas cuts text between characters: half a character is not JSON.
+// deltas splits text between characters: half a character is not valid JSON.
 func deltas(text string, form func(string) any) []any {
 	size := max(leastChunk, len(text)/chunksPerBlock)
 	var parts []any
