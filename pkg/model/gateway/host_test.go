@@ -184,6 +184,10 @@ func TestAskReportsWhyThereIsNoAnswer(t *testing.T) {
 		{"over the limit", answerWith("text/event-stream", hostStream), func(c *HostCall) {
 			c.Meter = &fakeMeter{refuse: &dreamcore.OverBudget{Limit: "user_requests", After: time.Second}}
 		}, dreamcore.FailRateLimit},
+		{"too long", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(400)
+			_, _ = io.WriteString(w, apiErr("invalid_request_error", "prompt is too long: 250000 tokens > 200000 maximum"))
+		}, nil, dreamcore.FailUnknown},
 		{"no ledger", answerWith("text/event-stream", hostStream), func(c *HostCall) {
 			c.Meter = &fakeMeter{refuse: errors.New("disk")}
 		}, dreamcore.FailUnknown},
@@ -202,6 +206,9 @@ func TestAskReportsWhyThereIsNoAnswer(t *testing.T) {
 			}
 			if over := tt.name == "over the limit"; over != (host.Over != nil) {
 				t.Errorf("Over is %v", host.Over)
+			}
+			if long := tt.name == "too long"; long != host.TooLong {
+				t.Errorf("TooLong is %v", host.TooLong)
 			}
 		})
 	}

@@ -100,7 +100,7 @@ func TestFilesThatAreNotAnEndpointAreRefused(t *testing.T) {
 		strings.Repeat("#", 65<<10):           "larger than",
 		"fields: {a: {<<: {b: 1}}}":           "not a plain name",
 		"prompt: '{{range}}'":                 "prompt (line 1): is not a template",
-		"prompt: '{{define \"a\"}}x{{end}}y'": "must not define templates",
+		"prompt: '{{define \"a\"}}x{{end}}y'": "must not define other templates",
 		"failure: {status: 500}":              "needs either guess or body",
 		"answer: {kind: words, key: k}":       "answer.words (line 1): is missing",
 	} {

@@ -21,8 +21,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// Account is charged for the requests that name no user. Limits of a user
-// hold for it as for any other.
+// Account is the line in the ledger for requests without a user: the operator's
+// own. The limits of one user (budget_user_…, user_requests) apply to it as a
+// whole, and budget_day and budget_month as to every other.
 const Account = "prompts"
 
 // Model answers calls; *gateway.Gateway is one.
@@ -31,26 +32,27 @@ type Model interface {
 	Ask(ctx context.Context, call gateway.HostCall) (gateway.HostAnswer, error)
 }
 
-// Projects is where files of projects are read; *volume.Store is one.
+// Projects opens projects for reading; *volume.Store is one.
 type Projects interface {
-	// Find opens a project; CodeNotFound: there is none. The service closes it.
+	// Find opens a project, which the service closes. The error has CodeNotFound
+	// if it does not exist.
 	Find(user dreamcore.UserID, project dreamcore.ProjectID) (*volume.Project, error)
 }
 
-// Config of a Service.
+// Config configures a Service.
 type Config struct {
 	Set      *Set
 	Model    Model
 	Projects Projects
 	Global   func() (*os.Root, error) // opens the global volume, where the skills are
-	// Meter opens the ledger of one call; nil: there is none.
+	// Meter opens the ledger of one call; optional.
 	Meter  func(user, project, job string) gateway.Meter
 	Models map[string]string // names of models by alias; Apply replaces them
-	// MaxRunning bounds the calls that run at once (64). As many wait for up to
-	// WaitLimit (5 s).
+	// MaxRunning bounds the concurrent calls (64). The same number may wait for up
+	// to WaitLimit (5 s).
 	MaxRunning int
 	WaitLimit  time.Duration
-	Logger     *slog.Logger // nil: no log
+	Logger     *slog.Logger // optional
 }
 
 // Service answers prompt endpoints. It is safe for concurrent use and needs no
@@ -60,8 +62,8 @@ type Service struct {
 	log     *slog.Logger
 	skills  *skills
 	models  atomic.Pointer[map[string]string]
-	running chan struct{} // has a value for each call that runs
-	waiting atomic.Int64  // calls that run or wait
+	running chan struct{} // a semaphore: holds a value for each running call
+	waiting atomic.Int64  // number of running and waiting calls
 }
 
 // New returns a Service.
@@ -77,13 +79,13 @@ func New(cfg Config) *Service {
 	return s
 }
 
-// Apply changes the aliases of models for calls that begin after it.
+// Apply changes the aliases of models for calls that start after it.
 func (s *Service) Apply(models map[string]string) { s.models.Store(&models) }
 
 // ModelOf returns the API's name of an endpoint's model.
 func (s *Service) ModelOf(e *Endpoint) string { return ModelName(e.Model, *s.models.Load()) }
 
-// ModelName returns the API's name of a model that may be an alias.
+// ModelName returns the API's name of a model, which may be an alias.
 func ModelName(model string, aliases map[string]string) string {
 	return cmp.Or(aliases[model], model)
 }
@@ -99,13 +101,13 @@ type Result struct {
 	Status     int
 	Body       map[string]any
 	RetryAfter time.Duration // with status 429
-	Cause      error         // why it is not the model's answer; for the log
-	Said       string        // what the model has said, where Cause is about that; not for the log
+	Cause      error         // why it is not the model's answer, for the log; may be nil
+	Said       string        // the model's text if Cause is about it; not for the log
 }
 
-// Answer answers a request. Errors are those of the request itself: CodeInvalid
-// and CodeTooLarge by its fields, CodeNotFound, CodeBusy where too many calls
-// run, and ctx's.
+// Answer answers a request. The error has CodeInvalid or CodeTooLarge if a field is
+// invalid, CodeNotFound if there is no such endpoint, or CodeBusy if too many
+// calls are running; or it is the cause of ctx.
 func (s *Service) Answer(ctx context.Context, name string, body []byte, lang dreamcore.Language) (Result, error) {
 	e := s.cfg.Set.Get(name)
 	if e == nil {
@@ -130,14 +132,17 @@ func (s *Service) Answer(ctx context.Context, name string, body []byte, lang dre
 	if ctx.Err() != nil {
 		return Result{}, context.Cause(ctx)
 	}
+	if long := c.tooLong(err); long != nil {
+		return Result{}, long
+	}
 	return c.failed(err)
 }
 
-// begin waits for a slot. Prompt calls have slots of their own: they neither
-// wait for generations nor take anything from them.
+// begin waits for a slot. Prompt calls have their own slots, independent of
+// generations.
 func (s *Service) begin(ctx context.Context) (end func(), err error) {
 	busy := func(cause error) error {
-		return &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many prompt requests are running", Hint: "try again in some seconds", Err: cause}
+		return &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many prompt requests are running", Hint: "try again in a few seconds", Err: cause}
 	}
 	if s.waiting.Add(1) > int64(2*s.cfg.MaxRunning) {
 		s.waiting.Add(-1)
@@ -170,23 +175,23 @@ type call struct {
 	endpoint *Endpoint
 	request  request
 	view     *view
-	listed   *[]Skill // nil until they are asked for
-	said     string   // by the model
+	listed   *[]Skill // nil until first used
+	said     string   // the model's text
 }
 
-// errAnswer marks an answer of the model that is not what the file asks for.
+// errAnswer marks an answer of the model that does not match the file.
 var errAnswer = errors.New("the answer is not usable")
 
 // ask makes the call and returns the client's answer.
 func (c *call) ask(ctx context.Context) (map[string]any, error) {
 	e, s := c.endpoint, c.service
-	system, err := e.system.run(c.request.values, c.view)
+	system, err := c.expand(e.system)
 	if err != nil {
-		return nil, fmt.Errorf("make the system prompt: %w", err)
+		return nil, fmt.Errorf("expand the system prompt: %w", err)
 	}
-	prompt, err := e.prompt.run(c.request.values, c.view)
+	prompt, err := c.expand(e.prompt)
 	if err != nil {
-		return nil, fmt.Errorf("make the prompt: %w", err)
+		return nil, fmt.Errorf("expand the prompt: %w", err)
 	}
 	ask := gateway.HostCall{
 		Name: e.Name, User: c.account(), Project: string(c.request.project),
@@ -205,7 +210,7 @@ func (c *call) ask(ctx context.Context) (map[string]any, error) {
 	for _, t := range e.Answer.first {
 		item, err := t.run(c.request.values, c.view)
 		if err != nil {
-			return nil, fmt.Errorf("make the first items: %w", err)
+			return nil, fmt.Errorf("expand the first items: %w", err)
 		}
 		first = append(first, item)
 	}
@@ -220,10 +225,46 @@ func (c *call) ask(ctx context.Context) (map[string]any, error) {
 	return answer, nil
 }
 
-// account returns who is charged.
+// tooLong returns the error for a request that is too long: its expanded prompt
+// exceeds maxOutput, or the model refused it as too long and the file has no
+// successful answer for a failure. It has CodeTooLarge and names the field with
+// the longest value. For any other cause it returns nil.
+func (c *call) tooLong(cause error) error {
+	host, _ := errors.AsType[*gateway.HostError](cause)
+	refused := host != nil && host.TooLong && c.endpoint.failure.status != http.StatusOK
+	if !errors.Is(cause, errExpand) && !refused || len(c.endpoint.Fields) == 0 {
+		return nil
+	}
+	size := func(f Field) int {
+		if f.Name == fieldUser || f.Name == fieldProject {
+			return -1
+		}
+		text, _ := asText(c.request.values[f.Name]) // the values are from JSON
+		return len(text)
+	}
+	longest := slices.MaxFunc(c.endpoint.Fields, func(a, b Field) int { return cmp.Compare(size(a), size(b)) })
+	return &dreamcore.Error{
+		Code: dreamcore.CodeTooLarge, Message: longest.Name + " is too long: the prompt made from it is longer than the model accepts",
+		Hint: "shorten " + longest.Name, Err: cause,
+	}
+}
+
+// errExpand marks a prompt that is too long.
+var errExpand = errors.New("the expanded prompt is too long")
+
+// expand returns the text of a template.
+func (c *call) expand(t *template) (string, error) {
+	out, err := t.run(c.request.values, c.view)
+	if errors.Is(err, errOutput) {
+		err = fmt.Errorf("%w: %w", errExpand, err)
+	}
+	return out, err
+}
+
+// account returns the account that is charged.
 func (c *call) account() string { return cmp.Or(string(c.request.user), Account) }
 
-// failed returns what the file says for a call without an answer.
+// failed returns the answer of the file for a failed call.
 func (c *call) failed(cause error) (Result, error) {
 	e := c.endpoint
 	f, said := e.failure, dreamcore.Failure{Code: dreamcore.FailUnknown}
@@ -243,13 +284,13 @@ func (c *call) failed(cause error) (Result, error) {
 	c.view.sentence = func() string { return said.UserMessage(c.view.lang) }
 	body, err := f.answer(e.Answer.Key, c.request, c.view)
 	if err != nil {
-		return Result{}, fmt.Errorf("%w; and the answer for it cannot be made: %w", result.Cause, err)
+		return Result{}, fmt.Errorf("%w; and the answer for that failed: %w", result.Cause, err)
 	}
 	result.Body = body
 	return result, nil
 }
 
-// skills returns the skills, the same ones for the whole call.
+// skills returns the skills, which stay the same during the call.
 func (c *call) skills() []Skill {
 	if c.listed == nil {
 		list, err := c.service.skills.all()
@@ -261,24 +302,24 @@ func (c *call) skills() []Skill {
 	return *c.listed
 }
 
-// Bounds of the files of a project that a template sees.
+// Bounds of the project files for templates.
 const (
 	maxProjectBytes = 100_000
 	maxProjectFiles = 100
 )
 
-// textFiles are the names of the files that a template sees.
+// textFiles are the extensions of the files for templates.
 var textFiles = []string{".html", ".htm", ".js", ".mjs", ".css", ".json", ".md", ".txt", ".svg", ".glsl", ".vert", ".frag", ".ts", ".xml", ".csv"}
 
-// files returns the text files of the request's project: index.html first,
-// then the others by name, as far as they fit.
+// files returns the text files of the request's project: index.html first, then
+// the others by name, up to the bounds.
 func (c *call) files(ctx context.Context) ([]any, error) {
 	if c.request.user == "" || c.request.project == "" {
 		return nil, nil
 	}
 	p, err := c.service.cfg.Projects.Find(c.request.user, c.request.project)
 	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
-		return nil, nil // a new one
+		return nil, nil // a new project
 	}
 	if err != nil {
 		return nil, err
@@ -306,8 +347,8 @@ func rank(name string) int {
 	return 1 + strings.Count(name, "/")
 }
 
-// readFiles reads files up to the bound of all together; the last one may be
-// cut. One that is gone meanwhile, or is not text, is left out.
+// readFiles reads files up to a total bound; the last one may be truncated. Files
+// that have been removed meanwhile, or are not text, are omitted.
 func readFiles(p *volume.Project, names []string) []any {
 	left, out := maxProjectBytes, []any{}
 	for _, name := range names {

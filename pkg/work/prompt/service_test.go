@@ -278,6 +278,59 @@ failure: {status: 500, body: {error: x}}
 	}
 }
 
+func TestTooLongExpandedPromptNamesTheField(t *testing.T) {
+	r := newRig(t, says("edit"))
+	r.put("prompts/twice.yaml", `fields: {"text": {type: string, max_bytes: 1048576}, "short": {}}
+model: haiku
+system: "{{.short}}"
+prompt: "{{.text}}{{.text}}"
+answer: {kind: text, key: out}
+failure: {status: 502, body: {}}
+`)
+	r.put("prompts/double.yaml", `fields: {"text": {}}
+model: haiku
+prompt: "{{$x := .text}}{{range 64}}{{$x = print $x $x}}{{end}}done"
+answer: {kind: text, key: out}
+failure: {status: 502, body: {}}
+`)
+	p, err := r.volumes.Project(user, project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Root().WriteFile("index.html", bytes.Repeat([]byte("h"), 1000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 1<<20-100)
+	for name, tt := range map[string]struct{ body, field string }{
+		"v2_generate_code": {`{` + ids + `,"prompt":"` + long + `"}`, "prompt"},
+		"twice":            {`{"short":"s","text":"` + long + `"}`, "text"},
+		"double":           {`{"text":"some text"}`, "text"},
+	} {
+		wantTooLong(t, r, name, tt.body, tt.field)
+	}
+	if len(r.model.calls) != 0 {
+		t.Errorf("%d calls", len(r.model.calls))
+	}
+}
+
+func TestPromptThatTheModelRefusesAsTooLongIs413(t *testing.T) {
+	r := newRig(t, fails(&gateway.HostError{Code: dreamcore.FailUnknown, Status: 400, TooLong: true}))
+	wantTooLong(t, r, "v2_generate_code", `{`+ids+`,"prompt":"make it"}`, "prompt")
+	if got := r.answer("detect_intent", `{"message":"m"}`); got.Status != 200 || got.Body["fallback"] != true {
+		t.Errorf("detect_intent: %+v", got)
+	}
+}
+
+func wantTooLong(t *testing.T, r *rig, name, body, field string) {
+	t.Helper()
+	_, err := r.service.Answer(t.Context(), name, []byte(body), dreamcore.English)
+	e, ok := errors.AsType[*dreamcore.Error](err)
+	if !ok || e.Code != dreamcore.CodeTooLarge || !strings.HasPrefix(e.Message, field+" is too long: ") || e.Hint == "" {
+		t.Errorf("%s: %.200v (%s)", name, err, dreamcore.CodeOf(err))
+	}
+}
+
 func TestWhoIsCharged(t *testing.T) {
 	var charged []string
 	r := newRig(t, says("edit"), func(c *Config) {

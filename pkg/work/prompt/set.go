@@ -18,16 +18,16 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// Dir is the directory of the global volume with the operator's endpoints.
+// Dir is the directory in the global volume with the operator's endpoints.
 const Dir = "prompts"
 
 // extension of an endpoint's file.
 const extension = ".yaml"
 
-// maxFiles bounds the files of the directory.
+// maxFiles bounds the files in the directory.
 const maxFiles = 500
 
-// lookAge is how long the files are taken for unchanged.
+// lookAge is how long the files are assumed to be unchanged.
 const lookAge = time.Second
 
 //go:embed shipped/*.yaml
@@ -49,7 +49,7 @@ func parseShipped() map[string]*Endpoint {
 			all[name], err = Parse(name, file)
 		}
 		if err != nil {
-			panic("prompt: embedded endpoint " + name + ": " + err.Error()) // a test parses them
+			panic("prompt: embedded endpoint " + name + ": " + err.Error()) // cannot happen: a test parses them
 		}
 		all[name].Shipped = true
 	}
@@ -59,38 +59,38 @@ func parseShipped() map[string]*Endpoint {
 // Shipped returns the names of the embedded endpoints, sorted.
 func Shipped() []string { return slices.Sorted(maps.Keys(shipped())) }
 
-// Source is where endpoints come from.
+// Source is the source of endpoints.
 type Source struct {
-	// Open opens the global volume; the Set closes it. CodeNotFound: there is
-	// none yet.
+	// Open opens the global volume; the Set closes it. The error has CodeNotFound
+	// if the volume does not exist yet.
 	Open func() (*os.Root, error)
-	// Reserved are the names of endpoints that are not prompts: a file of such
-	// a name is refused, and one whose host label would hide theirs.
+	// Reserved are the names of endpoints that are not prompts: a file with such
+	// a name is rejected, and so is one whose host label would hide theirs.
 	Reserved []string
-	Logger   *slog.Logger     // nil: no log
-	Now      func() time.Time // nil: time.Now
+	Logger   *slog.Logger     // optional
+	Now      func() time.Time // time.Now if nil
 }
 
-// Problem is a file that cannot be used as it is.
+// Problem is a file, or the directory, that cannot be used as it is.
 type Problem struct {
 	File string // relative to the global volume
 	Err  error
-	Kept bool // an older version of the endpoint, or the shipped one, answers
+	Kept bool // an older version of the endpoint, or the shipped one, is used
 }
 
-// Set is the endpoints that there are now: the embedded ones and those of the
-// global volume, whose changes it takes up by itself. It is safe for
-// concurrent use.
+// Set holds the current endpoints: the embedded ones and those of the global
+// volume, whose changes it notices by itself. It is safe for concurrent use.
 type Set struct {
 	src     Source
 	shipped map[string]*Endpoint
 
-	looked atomic.Int64 // when the files were looked at, in nanoseconds
+	looked atomic.Int64 // time of the last look at the files, in nanoseconds
 	now    atomic.Pointer[snapshot]
 
-	mu    sync.Mutex
-	files map[string]*file // guarded by mu; by name
-	fault string           // guarded by mu; why the directory cannot be read, "" when it can
+	mu      sync.Mutex
+	files   map[string]*file // guarded by mu: by name
+	fault   string           // guarded by mu: why the directory cannot be read; "" if it can
+	surplus bool             // guarded by mu: the directory has more than maxFiles
 }
 
 // snapshot is the state of a Set between two changes.
@@ -103,12 +103,12 @@ type snapshot struct {
 // file is a file of the directory.
 type file struct {
 	stat
-	good *Endpoint // the last version without a fault; nil: there was none
-	err  error     // of the version that is there
+	good *Endpoint // the last valid version; may be nil
+	err  error     // of the current version
 }
 
-// Open returns the endpoints of src. What is wrong with files is in Problems;
-// the error is that the directory cannot be read.
+// Open returns the endpoints of src. Errors in files are reported by Problems; the
+// error of Open means that the directory cannot be read.
 func Open(src Source) (*Set, error) {
 	if src.Logger == nil {
 		src.Logger = slog.New(slog.DiscardHandler)
@@ -123,8 +123,8 @@ func Open(src Source) (*Set, error) {
 	return s, s.look()
 }
 
-// current returns the endpoints, after a look at the files where the last one
-// is too long ago. Callers do not wait for the look of another one.
+// current returns the endpoints, after a look at the files if the last one is too
+// old. Callers do not wait for the look of another caller.
 func (s *Set) current() *snapshot {
 	now := s.src.Now().UnixNano()
 	if last := s.looked.Load(); now-last >= int64(lookAge) || now < last {
@@ -136,19 +136,20 @@ func (s *Set) current() *snapshot {
 	return s.now.Load()
 }
 
-// report logs once why the directory cannot be read. s.mu is held.
+// report logs once why the directory cannot be read. It must be called with mu
+// held.
 func (s *Set) report(err error) {
 	fault := ""
 	if err != nil {
 		fault = err.Error()
 	}
 	if fault != s.fault && fault != "" {
-		s.src.Logger.Error("the prompt endpoints of the global volume cannot be read: the last ones stay", "error", err)
+		s.src.Logger.Error("the prompt endpoints of the global volume cannot be read: the last known ones stay in use", "error", err)
 	}
 	s.fault = fault
 }
 
-// Get returns an endpoint, nil where there is none of that name.
+// Get returns the endpoint of that name, or nil.
 func (s *Set) Get(name string) *Endpoint { return s.current().endpoints[name] }
 
 // Names returns the names of the endpoints, sorted, and the version of the
@@ -161,10 +162,11 @@ func (s *Set) Names() ([]string, uint64) {
 // Version returns the version of the list of endpoints.
 func (s *Set) Version() uint64 { return s.current().version }
 
-// Problems returns the files that cannot be used as they are, sorted by name.
+// Problems returns the files that cannot be used as they are, sorted by name,
+// after a problem of the directory.
 func (s *Set) Problems() []Problem { return s.current().problems }
 
-// look takes up what has changed in the directory. s.mu is held.
+// look applies the changes in the directory. It must be called with mu held.
 func (s *Set) look() error {
 	s.looked.Store(s.src.Now().UnixNano())
 	root, err := s.src.Open()
@@ -175,15 +177,18 @@ func (s *Set) look() error {
 		return unreadable("open the global volume", err)
 	}
 	defer root.Close()
-	names, err := readNames(root, Dir, maxFiles)
+	names, more, err := readNames(root, Dir, maxFiles)
 	if err != nil {
 		return unreadable("read the directory "+Dir+" of the global volume", err)
 	}
-	changed := false
+	changed := s.surplus != more
+	if s.surplus = more; more && changed {
+		s.src.Logger.Error("some prompt endpoints of the global volume are not used", "dir", Dir, "error", errSurplus)
+	}
 	there := map[string]bool{}
 	for _, base := range names {
 		if strings.HasPrefix(base, ".") || strings.HasSuffix(base, "~") {
-			continue // what editors and copies leave for a moment
+			continue // temporary files of editors and copies
 		}
 		there[base] = true
 		changed = s.lookAt(root, base) || changed
@@ -191,7 +196,7 @@ func (s *Set) look() error {
 	for base := range s.files {
 		if !there[base] {
 			delete(s.files, base)
-			s.src.Logger.Info("a prompt endpoint's file is gone", "file", Dir+"/"+base)
+			s.src.Logger.Info("the file of a prompt endpoint was removed", "file", Dir+"/"+base)
 			changed = true
 		}
 	}
@@ -203,20 +208,34 @@ func (s *Set) look() error {
 
 func unreadable(action string, err error) error {
 	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "cannot " + action, Err: err,
-		Hint: "see what is there with: dreamcore volume ls dreamcore-global",
+		Code: dreamcore.CodeSetup, Reason: ReasonVolume, Message: "cannot " + action, Err: err,
+		Hint: "check the content of the volume " + volume.Global,
 	}
 }
 
-// lookAt takes up a file and reports whether it has changed. s.mu is held.
+// errSurplus is the problem of a directory with more than maxFiles.
+var errSurplus = &dreamcore.Error{
+	Code: dreamcore.CodeInvalid, Reason: ReasonFiles, Message: fmt.Sprintf("the directory has more than %d files: the others are not used", maxFiles),
+	Hint: "remove files that are not prompt endpoints",
+}
+
+// Reasons of errors.
+const (
+	ReasonVolume dreamcore.Reason = "prompt.volume" // the global volume cannot be read
+	ReasonFiles  dreamcore.Reason = "prompt.files"  // too many files
+	ReasonFile   dreamcore.Reason = "prompt.file"   // a file is not a valid endpoint
+)
+
+// lookAt reads a file if it has changed, and reports whether it has. It must be
+// called with mu held.
 func (s *Set) lookAt(root *os.Root, base string) bool {
 	old := s.files[base]
 	f, info, err := tree.OpenFile(root, Dir+"/"+base)
 	if err != nil {
 		if old != nil && old.err != nil && old.stat == (stat{}) {
-			return false // as before
+			return false // unchanged
 		}
-		s.take(base, old, stat{}, nil, errors.New("it is not a regular file that can be read"))
+		s.update(base, old, stat{}, nil, errors.New("it is not a readable regular file"))
 		return true
 	}
 	defer f.Close()
@@ -226,33 +245,32 @@ func (s *Set) lookAt(root *os.Root, base string) bool {
 	}
 	text, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 	if err != nil {
-		s.take(base, old, stat{}, nil, err)
+		s.update(base, old, stat{}, nil, err)
 		return true
 	}
 	e, err := s.parse(base, text)
-	s.take(base, old, st, e, err)
+	s.update(base, old, st, e, err)
 	return true
 }
 
-// take remembers a version of a file. s.mu is held.
-func (s *Set) take(base string, old *file, st stat, e *Endpoint, err error) {
+// update records a version of a file. It must be called with mu held.
+func (s *Set) update(base string, old *file, st stat, e *Endpoint, err error) {
 	next := &file{stat: st, good: e, err: err}
 	if err != nil && old != nil {
 		next.good = old.good
 	}
 	s.files[base] = next
 	if err != nil {
-		s.src.Logger.Error("a prompt endpoint's file is broken: what answered before stays", "file", Dir+"/"+base, "error", err,
-			"hint", "run: dreamcore prompts check")
+		s.src.Logger.Error("the file of a prompt endpoint is invalid: its previous version stays in use", "file", Dir+"/"+base, "error", err)
 		return
 	}
-	s.src.Logger.Info("a prompt endpoint is taken up", "endpoint", e.Name, "file", Dir+"/"+base)
+	s.src.Logger.Info("a prompt endpoint is in use", "endpoint", e.Name, "file", Dir+"/"+base)
 }
 
 func (s *Set) parse(base string, text []byte) (*Endpoint, error) {
 	name, ok := strings.CutSuffix(base, extension)
 	if !ok {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the file's name must end with " + extension, Hint: "rename it, or move it out of " + Dir}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonFile, Message: "the file's name must end with " + extension, Hint: "rename it, or move it out of " + Dir}
 	}
 	if err := s.allowed(name); err != nil {
 		return nil, err
@@ -260,12 +278,12 @@ func (s *Set) parse(base string, text []byte) (*Endpoint, error) {
 	return Parse(name, text)
 }
 
-// allowed refuses names that would take an address from another endpoint.
+// allowed rejects names that would hide the address of another endpoint.
 func (s *Set) allowed(name string) error {
 	for _, r := range s.src.Reserved {
 		if name == r || strings.HasSuffix(name, "_"+r) {
 			return &dreamcore.Error{
-				Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("the name %s would hide the endpoint %s, which is not a prompt endpoint", name, r),
+				Code: dreamcore.CodeInvalid, Reason: ReasonFile, Message: fmt.Sprintf("the name %s would hide the endpoint %s, which is not a prompt endpoint", name, r),
 				Hint: "give the file another name",
 			}
 		}
@@ -273,9 +291,13 @@ func (s *Set) allowed(name string) error {
 	return nil
 }
 
-// publish makes what was looked at the current state. s.mu is held.
+// publish makes the files that were read the current state. It must be called with
+// mu held.
 func (s *Set) publish() {
 	next := &snapshot{endpoints: maps.Clone(s.shipped), version: s.now.Load().version + 1}
+	if s.surplus {
+		next.problems = append(next.problems, Problem{File: Dir, Err: errSurplus})
+	}
 	for _, base := range slices.Sorted(maps.Keys(s.files)) {
 		f := s.files[base]
 		if f.good != nil {

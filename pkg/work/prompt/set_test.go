@@ -1,6 +1,7 @@
 package prompt
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,6 +90,36 @@ func TestFilesThatAreNoEndpointsAreNamed(t *testing.T) {
 	names, _ := r.set.Names()
 	if len(names) != 8 {
 		t.Errorf("%v", names)
+	}
+}
+
+func TestTooManyFilesAreAProblem(t *testing.T) {
+	r := newRig(t, says("edit"))
+	for i := range maxFiles + 2 {
+		if err := os.MkdirAll(filepath.Join(r.dir, Dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(r.dir, Dir, fmt.Sprintf("e%d.yaml", i)), []byte(smallFile), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		r.clock = r.clock.Add(time.Hour)
+		if p := r.set.Problems(); len(p) != 1 || p[0].File != Dir || !strings.Contains(p[0].Err.Error(), "more than 500 files") {
+			t.Fatalf("%v", p)
+		}
+	}
+	if n := strings.Count(r.log.String(), "more than 500 files"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+	for i := range 2 {
+		if err := os.Remove(filepath.Join(r.dir, Dir, fmt.Sprintf("e%d.yaml", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.clock = r.clock.Add(time.Hour)
+	if p := r.set.Problems(); len(p) != 0 {
+		t.Errorf("%v", p)
 	}
 }
 

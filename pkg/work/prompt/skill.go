@@ -16,22 +16,22 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// Skill is a skill of the global volume.
+// Skill is a skill in the global volume.
 type Skill struct {
-	Name        string // of its directory
+	Name        string // the name of its directory
 	Description string // from the front matter of its SKILL.md, on one line
 }
 
-// Bounds of what is read of the skills.
+// Bounds of reading the skills.
 const (
 	maxSkills           = 500
-	maxSkillHead        = 16 << 10 // bytes of a SKILL.md that are looked at
+	maxSkillHead        = 16 << 10 // bytes of a SKILL.md that are read
 	maxSkillName        = 128
 	maxSkillDescription = 500
 	skillsAge           = 2 * time.Second // before they are read again
 )
 
-// skills keeps the skills of the global volume.
+// skills caches the skills of the global volume.
 type skills struct {
 	open func() (*os.Root, error)
 	now  func() time.Time
@@ -41,7 +41,8 @@ type skills struct {
 	read time.Time // guarded by mu
 }
 
-// all returns the skills, sorted by name. After an error the last ones stay.
+// all returns the skills, sorted by name. On an error it also returns the last
+// known ones.
 func (s *skills) all() ([]Skill, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +66,7 @@ func readSkills(open func() (*os.Root, error)) ([]Skill, error) {
 		return nil, err
 	}
 	defer root.Close()
-	names, err := readNames(root, ".claude/skills", maxSkills)
+	names, _, err := readNames(root, ".claude/skills", maxSkills)
 	if err != nil {
 		return nil, err
 	}
@@ -87,35 +88,33 @@ func readSkills(open func() (*os.Root, error)) ([]Skill, error) {
 	return list, nil
 }
 
-// readNames returns the names in a directory below root, sorted. A directory
-// that is not there has none.
-func readNames(root *os.Root, dir string, limit int) ([]string, error) {
+// readNames returns at most limit names in a directory below root, sorted, and
+// whether there are more. A missing directory has none.
+func readNames(root *os.Root, dir string, limit int) (names []string, more bool, err error) {
 	at, err := tree.OpenDirs(root, dir)
 	if os.IsNotExist(err) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer at.Close()
 	d, err := at.Open(".")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer d.Close()
-	entries, err := d.ReadDir(limit)
+	names, err = d.Readdirnames(limit + 1)
 	if err != nil && err != io.EOF {
-		return nil, err
+		return nil, false, err
 	}
-	names := make([]string, 0, len(entries))
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
+	more = len(names) > limit
+	names = names[:min(len(names), limit)]
 	slices.Sort(names)
-	return names, nil
+	return names, more, nil
 }
 
-// isSkillName is the rule of get_skill_content.
+// isSkillName reports whether name is valid by the rule of get_skill_content.
 func isSkillName(name string) bool {
 	return name != "" && len(name) <= maxSkillName && !strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
@@ -144,7 +143,7 @@ func skillDescription(head []byte) string {
 	return line
 }
 
-// skillItems are the skills as templates see them.
+// skillItems returns the skills as values for templates.
 func skillItems(all []Skill) []any {
 	items := make([]any, len(all))
 	for i, s := range all {
@@ -153,12 +152,12 @@ func skillItems(all []Skill) []any {
 	return items
 }
 
-// has reports whether there is a skill of that name.
+// hasSkill reports whether there is a skill of that name.
 func hasSkill(all []Skill, name string) bool {
 	return slices.ContainsFunc(all, func(s Skill) bool { return s.Name == name })
 }
 
-// stat is what tells that a file has changed.
+// stat identifies a version of a file.
 type stat struct {
 	size     int64
 	modified time.Time

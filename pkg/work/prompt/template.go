@@ -17,24 +17,25 @@ import (
 // Bounds of one execution of a template.
 const (
 	maxOutput    = 1 << 20
-	maxSteps     = 100_000 // turns of all loops together
+	maxText      = 16 * maxOutput // text created by functions, which variables may hold
+	maxSteps     = 100_000        // iterations of all loops together
 	templateTime = 2 * time.Second
 )
 
 // template is a checked template of text/template. Its data are maps, lists,
-// texts, numbers and booleans: there is no method that it could call.
+// strings, numbers and booleans, so there is no method that it could call.
 type template struct{ tree *text.Template }
 
-// view is what templates see beside the fields of the request.
+// view is the data for templates in addition to the fields of the request.
 type view struct {
 	lang     dreamcore.Language
-	sentence func() string // for the player, of the failure; nil before one
+	sentence func() string // the message of the failure for the player; nil before a failure
 	skills   func() ([]Skill, error)
 	files    func() ([]any, error)
 }
 
-// tick is called in each turn of a loop. It is added while parsing and is not
-// for files.
+// tick is a function that is called in each iteration of a loop. It is added
+// while parsing; files must not use it.
 const tick = "dreamcore_tick"
 
 // forbidden are functions of text/template that take a format or a function.
@@ -51,17 +52,65 @@ func scopeOf(fields []Field) map[string]bool {
 	return scope
 }
 
-// functions returns the functions of templates for one execution; v is nil
-// while parsing.
-func functions(v *view, step func() (string, error)) text.FuncMap {
-	if v == nil {
-		v = &view{}
+// execution is one execution of a template.
+type execution struct {
+	*view
+	until       time.Time
+	steps, text int // so far
+}
+
+// step is the function tick.
+func (x *execution) step() (string, error) {
+	if x.steps++; x.steps > maxSteps || time.Now().After(x.until) {
+		return "", errSteps
 	}
+	return "", nil
+}
+
+// grow counts n bytes of created text.
+func (x *execution) grow(n int) error {
+	if x.text += n; x.text > maxText {
+		return errOutput
+	}
+	return nil
+}
+
+// bounded wraps a function of text/template that concatenates its arguments: a
+// variable could double its size in every iteration of a loop.
+func (x *execution) bounded(f func(args ...any) string) func(args ...any) (string, error) {
+	return func(args ...any) (string, error) {
+		for _, arg := range args {
+			s, ok := arg.(string)
+			if !ok {
+				s = fmt.Sprint(arg)
+			}
+			if err := x.grow(len(s)); err != nil {
+				return "", err
+			}
+		}
+		return f(args...), nil
+	}
+}
+
+// asText is the function text: see asText.
+func (x *execution) asText(v any) (string, error) {
+	s, err := asText(v)
+	return s, errors.Join(err, x.grow(len(s)))
+}
+
+// functions returns the functions of templates for one execution.
+func functions(x *execution) text.FuncMap {
+	v := x.view
 	return text.FuncMap{
-		tick:         step,
+		tick:         x.step,
+		"print":      x.bounded(fmt.Sprint),
+		"println":    x.bounded(fmt.Sprintln),
+		"html":       x.bounded(text.HTMLEscaper),
+		"js":         x.bounded(text.JSEscaper),
+		"urlquery":   x.bounded(text.URLQueryEscaper),
 		"firstBytes": firstBytes,
 		"lastItems":  lastItems,
-		"text":       asText,
+		"text":       x.asText,
 		"trim":       strings.TrimSpace,
 		"lang": func(english, japanese string) string {
 			if v.lang == dreamcore.Japanese {
@@ -92,33 +141,32 @@ func functions(v *view, step func() (string, error)) text.FuncMap {
 }
 
 func parseTemplate(name, source string, scope map[string]bool) (*template, error) {
-	none := func() (string, error) { return "", nil }
-	t, err := text.New(name).Option("missingkey=error").Funcs(functions(nil, none)).Parse(source)
+	none := functions(&execution{view: &view{}})
+	t, err := text.New(name).Option("missingkey=error").Funcs(none).Parse(source)
 	if err != nil {
 		return nil, fmt.Errorf("is not a template: %w", err)
 	}
 	if len(t.Templates()) > 1 {
-		return nil, errors.New("must not define templates of its own")
+		return nil, errors.New("must not define other templates")
 	}
 	if t.Tree == nil || t.Root == nil {
 		return &template{t}, nil
 	}
-	counter := text.Must(text.New(tick).Funcs(text.FuncMap{tick: none}).Parse("{{" + tick + "}}"))
+	counter := text.Must(text.New(tick).Funcs(none).Parse("{{" + tick + "}}"))
 	c := &checker{scope: scope, tick: counter.Root.Nodes[0]}
 	c.list(t.Root, true)
 	return &template{t}, errors.Join(c.faults...)
 }
 
-// checker walks through a template, finds what no file may use, and makes every
-// loop count its turns.
+// checker walks through a template, finds what files must not use, and makes every
+// loop count its iterations.
 type checker struct {
 	scope  map[string]bool
 	tick   parse.Node
 	faults []error
 }
 
-// list checks the nodes of a list; top reports that the dot is still the
-// request.
+// list checks the nodes of a list; top is set while the dot is the request.
 func (c *checker) list(l *parse.ListNode, top bool) {
 	if l == nil {
 		return
@@ -186,46 +234,39 @@ func (c *checker) fault(format string, args ...any) {
 	c.faults = append(c.faults, fmt.Errorf(format, args...))
 }
 
-// errors of templates that go on for too long.
+// Errors of templates that exceed a bound.
 var (
-	errOutput = errors.New("the template makes more text than is allowed")
-	errSteps  = errors.New("the template goes on for too long")
+	errOutput = errors.New("the template creates too much text")
+	errSteps  = errors.New("the template runs for too long")
 )
 
-// run executes the template for a request. A nil template makes no text.
+// run executes the template for a request. The result of a nil template is "".
 func (t *template) run(values map[string]any, v *view) (string, error) {
 	if t == nil {
-		return "", nil
-	}
-	until, steps := time.Now().Add(templateTime), 0
-	step := func() (string, error) {
-		if steps++; steps > maxSteps || time.Now().After(until) {
-			return "", errSteps
-		}
 		return "", nil
 	}
 	clone, err := t.tree.Clone()
 	if err != nil {
 		return "", err
 	}
-	var out bounded
-	if err := clone.Funcs(functions(v, step)).Execute(&out, values); err != nil {
+	var out boundedBuffer
+	if err := clone.Funcs(functions(&execution{view: v, until: time.Now().Add(templateTime)})).Execute(&out, values); err != nil {
 		return "", err
 	}
 	return strings.TrimSpace(out.String()), nil
 }
 
-// bounded is a buffer that takes maxOutput bytes.
-type bounded struct{ bytes.Buffer }
+// boundedBuffer is a buffer of at most maxOutput bytes.
+type boundedBuffer struct{ bytes.Buffer }
 
-func (b *bounded) Write(p []byte) (int, error) {
+func (b *boundedBuffer) Write(p []byte) (int, error) {
 	if b.Len()+len(p) > maxOutput {
 		return 0, errOutput
 	}
 	return b.Buffer.Write(p)
 }
 
-// firstBytes returns the first n bytes of a value's text, without half a
+// firstBytes returns the first n bytes of a value's text, without an incomplete
 // character at the end.
 func firstBytes(n int, v any) (string, error) {
 	s, err := asText(v)
@@ -240,7 +281,7 @@ func firstBytes(n int, v any) (string, error) {
 // lastItems returns the last n items of a list.
 func lastItems(n int, list []any) []any { return list[max(len(list)-max(n, 0), 0):] }
 
-// asText returns text as it is, nothing for null, and JSON for other values.
+// asText returns a string unchanged, "" for null, and JSON for other values.
 func asText(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:
@@ -252,7 +293,7 @@ func asText(v any) (string, error) {
 	return string(raw), err
 }
 
-// encode is json.Marshal without escapes for HTML.
+// encode is like json.Marshal, without escapes for HTML.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -72,11 +72,16 @@ func TestATemplateHasBounds(t *testing.T) {
 	}
 	values := map[string]any{"list": long, "big": strings.Repeat("y", 1<<19)}
 	for source, want := range map[string]error{
-		`{{range .list}}{{range $.list}}{{end}}{{end}}`:            errSteps,
-		`{{range .list}}{{range $.list}}{{$x := 1}}{{end}}{{end}}`: errSteps,
-		`{{range 1000000000}}{{end}}`:                              errSteps,
-		`{{range .list}}{{$.big}}{{end}}`:                          errOutput,
-		`{{.big}}{{.big}}{{.big}}`:                                 errOutput,
+		`{{range .list}}{{range $.list}}{{end}}{{end}}`:                         errSteps,
+		`{{range .list}}{{range $.list}}{{$x := 1}}{{end}}{{end}}`:              errSteps,
+		`{{range 1000000000}}{{end}}`:                                           errSteps,
+		`{{range .list}}{{$.big}}{{end}}`:                                       errOutput,
+		`{{.big}}{{.big}}{{.big}}`:                                              errOutput,
+		`{{$x := .big}}{{range 9}}{{$x = print $x $x}}{{end}}`:                  errOutput,
+		`{{$x := .big}}{{range 9}}{{$x = println $x $x}}{{end}}`:                errOutput,
+		`{{$x := .big}}{{range 99}}{{$x = html $x "<<<<<<<"}}{{end}}`:           errOutput,
+		`{{$x := "<"}}{{range 99}}{{$x = urlquery $x}}{{$x = js $x $x}}{{end}}`: errOutput,
+		`{{$x := .big}}{{range 99}}{{$x = text $.list | print $x}}{{end}}`:      errOutput,
 	} {
 		if got, err := render(t, source, values, nil); !errors.Is(err, want) || got != "" {
 			t.Errorf("%s: %d bytes, %v", source, len(got), err)
