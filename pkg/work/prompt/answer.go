@@ -16,22 +16,22 @@ var (
 	errNoText = errors.New("the model's answer is empty")
 )
 
-// shape describes a value of the model's answer.
+// shape describes a value in the model's answer.
 type shape struct {
 	typ       Type
 	required  bool
 	maxBytes  int      // of a string
-	oneOf     []string // that a string must be one of
-	fileNames []string // patterns of which a string must match one
-	skills    bool     // a string must be the name of a skill of the global volume
+	oneOf     []string // allowed strings
+	fileNames []string // allowed patterns of a string
+	skills    bool     // a string must be the name of a skill in the global volume
 
 	maxItems int               // of a list
-	drop     bool              // items that do not fit are left out, and those over the bound
+	drop     bool              // omit invalid items, and those over the bound
 	items    *shape            // of a list
-	contains map[string]string // members that one item must have
-	unique   string            // a member that differs in all items
+	contains map[string]string // members that at least one item must have
+	unique   string            // a member that must differ in all items
 
-	members []memberShape // of an object; others are left out
+	members []memberShape // of an object; others are omitted
 }
 
 type memberShape struct {
@@ -48,13 +48,13 @@ func (s shape) member(name string) (shape, bool) {
 	return shape{}, false
 }
 
-// misfit is an error about the value at a path. It quotes nothing of the value:
-// errors go to the log, which holds nothing that players or models have said.
+// misfit returns an error about the value at a path. It does not quote the value:
+// errors are logged, and the log must not contain texts of players or models.
 func misfit(at, format string, args ...any) error {
 	return fmt.Errorf("the model's answer: %s %s", at, fmt.Sprintf(format, args...))
 }
 
-// check returns what the client gets of v. skill reports whether the global
+// check returns the part of v for the client. skill reports whether the global
 // volume has a skill.
 func (s shape) check(at string, v any, skill func(string) bool) (any, error) {
 	if !s.typ.fits(v) {
@@ -85,9 +85,9 @@ func (s shape) checkString(at, v string, skill func(string) bool) error {
 	case s.required && strings.TrimSpace(v) == "":
 		return misfit(at, "is empty")
 	case len(s.oneOf) > 0 && !slices.Contains(s.oneOf, v):
-		return misfit(at, "is not one of the allowed texts")
+		return misfit(at, "is not one of the allowed strings")
 	case s.skills && !skill(v):
-		return misfit(at, "is not a skill of the global volume")
+		return misfit(at, "is not a skill in the global volume")
 	case len(s.fileNames) > 0 && !allowedFile(v, s.fileNames):
 		return misfit(at, "is not an allowed file name")
 	}
@@ -164,8 +164,8 @@ func isFilePattern(pattern string) bool {
 	return err == nil && fs.ValidPath(pattern) && pattern != "."
 }
 
-// allowedFile reports whether name is a plain relative path that one of the
-// patterns matches. A pattern never matches a name that begins with a dot.
+// allowedFile reports whether name is a plain relative path that matches one of the
+// patterns. A pattern never matches a name that starts with a dot.
 func allowedFile(name string, patterns []string) bool {
 	if !fs.ValidPath(name) || name == "." || strings.ContainsFunc(name, unicode.IsControl) || strings.Contains(name, `\`) {
 		return false
@@ -181,7 +181,7 @@ func allowedFile(name string, patterns []string) bool {
 	})
 }
 
-// read returns the client's answer for what the model has said.
+// read returns the client's answer for the model's text.
 func (a Answer) read(said string, r request, first []string, skill func(string) bool) (map[string]any, error) {
 	said = strings.TrimSpace(said)
 	switch {
@@ -226,8 +226,8 @@ func (a Answer) body(said string, first []string, skill func(string) bool) (map[
 	return map[string]any{a.Key: said}, nil
 }
 
-// withFirst puts the items that come before the model's in their place, as far
-// as they are allowed, and keeps each item once.
+// withFirst returns the allowed items of first, followed by the model's, without
+// duplicates.
 func (a Answer) withFirst(list []any, first []string, skill func(string) bool) []any {
 	out := []any{}
 	add := func(v any) {
@@ -246,15 +246,15 @@ func (a Answer) withFirst(list []any, first []string, skill func(string) bool) [
 	return out
 }
 
-// equal reports whether two strings are the same; other values never are.
+// equal reports whether both values are the same string.
 func equal(a, b any) bool {
 	s, ok := a.(string)
 	t, same := b.(string)
 	return ok && same && s == t
 }
 
-// word returns the one of the words that stands in what the model has said. A
-// text with two of them says neither.
+// word returns the one of the words that occurs in the model's text. It is an error
+// if several occur.
 func (a Answer) word(said string) (string, error) {
 	said = strings.ToLower(said)
 	found := ""
@@ -273,9 +273,8 @@ func (a Answer) word(said string) (string, error) {
 	return found, nil
 }
 
-// hasWord reports whether word stands in text. A word of ASCII letters or
-// digits must not be a part of a longer one; other scripts have no spaces
-// between words.
+// hasWord reports whether word occurs in text. A word of ASCII letters or digits
+// must not be part of a longer one; other scripts have no spaces between words.
 func hasWord(text, word string) bool {
 	for from := 0; ; {
 		at := strings.Index(text[from:], word)

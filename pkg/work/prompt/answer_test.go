@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// answerOf reads what a model has said as the shipped endpoint of a name does.
+// answerOf reads a model's text like the shipped endpoint of that name.
 func answerOf(t *testing.T, name, said string, values map[string]any, first ...string) (map[string]any, error) {
 	t.Helper()
 	e := shipped()[name]
@@ -17,7 +17,7 @@ func answerOf(t *testing.T, name, said string, values map[string]any, first ...s
 	return e.Answer.read(said, r, first, func(s string) bool { return strings.HasPrefix(s, "p5js-") })
 }
 
-func TestAWordIsFoundInWhatTheModelSays(t *testing.T) {
+func TestWordIsFoundInModelText(t *testing.T) {
 	for said, want := range map[string]string{
 		"edit": "edit", " Chat.\n": "chat", "**restore**": "restore", `{"intent":"chat"}`: "chat", "```\nedit\n```": "edit", "The answer is: edit!": "edit",
 		"意図はchatです": "chat", "": "", "editor": "", "I could edit or chat": "", "none": "", "chat_edit": "",
@@ -35,7 +35,7 @@ func TestAWordIsFoundInWhatTheModelSays(t *testing.T) {
 	}
 }
 
-func TestJSONIsFoundInWhatTheModelSays(t *testing.T) {
+func TestJSONIsFoundInModelText(t *testing.T) {
 	good := `{"message":"hi {\"x\": [1]} }","suggestions":["a","b"]}`
 	want := map[string]any{"message": `hi {"x": [1]} }`, "suggestions": []any{"a", "b"}}
 	for name, said := range map[string]string{
@@ -62,7 +62,7 @@ func TestJSONIsFoundInWhatTheModelSays(t *testing.T) {
 	}
 }
 
-func TestTextWithoutJSONIsAnAnswerWhereTheFileSaysSo(t *testing.T) {
+func TestTextWithoutJSONIsAcceptedWithPlain(t *testing.T) {
 	got, err := answerOf(t, "chat_haiku", "Use the arrow keys.", nil)
 	if diff := cmp.Diff(map[string]any{"message": "Use the arrow keys.", "suggestions": []any{}}, got); err != nil || diff != "" {
 		t.Errorf("%v %s", err, diff)
@@ -78,7 +78,7 @@ func TestTextWithoutJSONIsAnAnswerWhereTheFileSaysSo(t *testing.T) {
 	}
 }
 
-func TestSkillsAreThoseOfTheVolume(t *testing.T) {
+func TestSkillsMustExistInTheVolume(t *testing.T) {
 	for _, tt := range []struct {
 		said  string
 		first []string
@@ -101,7 +101,7 @@ func TestSkillsAreThoseOfTheVolume(t *testing.T) {
 	}
 }
 
-func TestGeneratedFilesHaveNamesOfTheAllowList(t *testing.T) {
+func TestGeneratedFilesMustHaveAllowedNames(t *testing.T) {
 	file := func(path string) string { return `{"path":` + quote(path) + `,"content":"x"}` }
 	index := file("index.html")
 	for _, files := range []string{index, index + "," + file("game.js") + "," + file("SPEC.md") + "," + file("a b.css")} {
@@ -127,8 +127,8 @@ func quote(s string) string {
 	return string(raw)
 }
 
-// TestSearchingForJSONHasABound would take minutes without one.
-func TestSearchingForJSONHasABound(t *testing.T) {
+// TestSearchForJSONIsBounded would take minutes without a bound.
+func TestSearchForJSONIsBounded(t *testing.T) {
 	for name, said := range map[string]string{
 		"open braces":   strings.Repeat("{", 1<<20),
 		"open lists":    strings.Repeat(`{"a":[`, 1<<17),
@@ -165,7 +165,7 @@ func FuzzAnswer(f *testing.F) {
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			// JSON writes a byte as six at most; defaults and names add some.
+			// JSON encodes a byte as at most six; defaults and names add some.
 			if len(raw) > 6*len(said)+1000 {
 				t.Errorf("%s: %d bytes of %d", name, len(raw), len(said))
 			}

@@ -12,7 +12,7 @@ import (
 )
 
 // Parse reads the file of an endpoint. The error has dreamcore.CodeInvalid and
-// names every fault of the file with its field and line.
+// ReasonFile, and lists all errors of the file with field and line.
 func Parse(name string, file []byte) (*Endpoint, error) {
 	d := &decoder{}
 	e := &Endpoint{Name: name, Text: file}
@@ -26,39 +26,27 @@ func Parse(name string, file []byte) (*Endpoint, error) {
 	}
 	if len(d.faults) > 0 {
 		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Message: strings.Join(d.faults, "; "),
-			Hint: "see a file that works with: dreamcore prompts show detect_intent",
+			Code: dreamcore.CodeInvalid, Reason: ReasonFile, Message: strings.Join(d.faults, "; "),
+			Hint: "compare it with the file of a shipped endpoint, such as detect_intent",
 		}
 	}
 	return e, nil
 }
 
-// endpoint reads the whole file.
+// endpoint reads the complete file.
 func (d *decoder) endpoint(e *Endpoint, n node) {
 	m := d.members(n, "description", "fields", "model", "max_tokens", "timeout", "system", "prompt", "answer", "failure", "invalid")
-	for _, need := range []string{"prompt", "model", "answer", "failure"} {
-		if _, ok := m[need]; !ok {
-			d.fault(nil, need, "is missing")
-		}
-	}
+	d.require(node{path: n.path}, m, "prompt", "model", "answer", "failure")
 	e.MaxTokens, e.Timeout = defaultMaxTokens, defaultTimeout
-	if v, ok := m["description"]; ok {
-		e.Description = d.text(v)
-	}
-	if v, ok := m["fields"]; ok {
-		e.Fields = d.fields(v)
-	}
+	take(m, "description", &e.Description, d.text)
+	take(m, "fields", &e.Fields, d.fields)
 	if v, ok := m["model"]; ok {
 		if e.Model = d.text(v); e.Model == "" || strings.ContainsAny(e.Model, " \t\r\n") {
 			d.wrong(v, "must be the name of a model or an alias of prompt_models")
 		}
 	}
-	if v, ok := m["max_tokens"]; ok {
-		e.MaxTokens = d.whole(v, 1, maxTokensLimit)
-	}
-	if v, ok := m["timeout"]; ok {
-		e.Timeout = d.duration(v, time.Second, maxTimeout)
-	}
+	take(m, "max_tokens", &e.MaxTokens, d.whole(1, maxTokensLimit))
+	take(m, "timeout", &e.Timeout, d.duration(time.Second, maxTimeout))
 	scope := scopeOf(e.Fields)
 	if v, ok := m["system"]; ok {
 		e.system = d.template(v, scope)
@@ -109,14 +97,10 @@ func (d *decoder) field(name string, n node) Field {
 			d.wrong(v, "%q is not a type: use %s", f.Type, joinTypes())
 		}
 	}
-	if v, ok := m["required"]; ok {
-		f.Required = d.truth(v)
-	}
-	if v, ok := m["max_bytes"]; ok {
-		f.MaxBytes = d.whole(v, 1, maxFieldBytes)
-	}
+	take(m, "required", &f.Required, d.truth)
+	take(m, "max_bytes", &f.MaxBytes, d.whole(1, maxFieldBytes))
 	if v, ok := m["max_items"]; ok {
-		f.MaxItems = d.whole(v, 1, maxListItems)
+		f.MaxItems = d.whole(1, maxListItems)(v)
 		if f.Type != TypeList {
 			d.wrong(v, "is for lists")
 		}
@@ -155,18 +139,12 @@ func (d *decoder) answer(n node, fields []Field, scope map[string]bool) (a Answe
 			d.wrong(m[key], "is not for answers of the kind %s", a.Kind)
 		}
 	}
-	if v, ok := m["max_bytes"]; ok {
-		a.MaxBytes = d.whole(v, 1, maxAnswerBytes)
-	}
-	if v, ok := m["key"]; ok {
-		a.Key = d.text(v)
-	}
+	take(m, "max_bytes", &a.MaxBytes, d.whole(1, maxAnswerBytes))
+	take(m, "key", &a.Key, d.text)
 	if a.Key == "" && a.Kind != KindObject {
 		d.fault(n.Node, join(n.path, "key"), "is missing: name the member of the client's answer")
 	}
-	if v, ok := m["words"]; ok {
-		a.Words = d.texts(v)
-	}
+	take(m, "words", &a.Words, d.texts)
 	if len(a.Words) == 0 && a.Kind == KindWords {
 		d.fault(n.Node, join(n.path, "words"), "is missing: name the words that the model may answer")
 	}
@@ -175,7 +153,7 @@ func (d *decoder) answer(n node, fields []Field, scope map[string]bool) (a Answe
 	return a
 }
 
-// answerValue reads the shape of an object or an array.
+// answerValue reads the shape of an object or an array answer.
 func (d *decoder) answerValue(a *Answer, n node, m map[string]node) {
 	switch a.Kind {
 	case KindObject:
@@ -188,12 +166,8 @@ func (d *decoder) answerValue(a *Answer, n node, m map[string]node) {
 		a.value.members = d.shapes(v, 0)
 	case KindArray:
 		a.value = shape{typ: TypeList, maxItems: defaultFieldItems}
-		if v, ok := m["max_items"]; ok {
-			a.value.maxItems = d.whole(v, 1, maxListItems)
-		}
-		if v, ok := m["drop"]; ok {
-			a.value.drop = d.truth(v)
-		}
+		take(m, "max_items", &a.value.maxItems, d.whole(1, maxListItems))
+		take(m, "drop", &a.value.drop, d.truth)
 		v, ok := m["items"]
 		if !ok {
 			d.fault(n.Node, join(n.path, "items"), "is missing: describe an item")
@@ -229,7 +203,7 @@ func (d *decoder) answerExtras(a *Answer, m map[string]node, fields []Field, sco
 	}
 }
 
-// maxShapeDepth bounds how deep an answer may be.
+// maxShapeDepth bounds the depth of an answer.
 const maxShapeDepth = 5
 
 func (d *decoder) shapes(n node, depth int) (all []memberShape) {
@@ -252,18 +226,10 @@ func (d *decoder) shape(n node, depth int) (s shape) {
 			d.wrong(v, "%q is not a type: use %s", s.typ, joinTypes())
 		}
 	}
-	if v, ok := m["required"]; ok {
-		s.required = d.truth(v)
-	}
-	if v, ok := m["max_bytes"]; ok {
-		s.maxBytes = d.whole(v, 1, maxAnswerBytes)
-	}
-	if v, ok := m["max_items"]; ok {
-		s.maxItems = d.whole(v, 1, maxListItems)
-	}
-	if v, ok := m["drop"]; ok {
-		s.drop = d.truth(v)
-	}
+	take(m, "required", &s.required, d.truth)
+	take(m, "max_bytes", &s.maxBytes, d.whole(1, maxAnswerBytes))
+	take(m, "max_items", &s.maxItems, d.whole(1, maxListItems))
+	take(m, "drop", &s.drop, d.truth)
 	d.allowLists(&s, m)
 	if v, ok := m["items"]; ok {
 		items := d.shape(v, depth+1)
@@ -277,12 +243,8 @@ func (d *decoder) shape(n node, depth int) (s shape) {
 }
 
 func (d *decoder) allowLists(s *shape, m map[string]node) {
-	if v, ok := m["one_of"]; ok {
-		s.oneOf = d.texts(v)
-	}
-	if v, ok := m["skills"]; ok {
-		s.skills = d.truth(v)
-	}
+	take(m, "one_of", &s.oneOf, d.texts)
+	take(m, "skills", &s.skills, d.truth)
 	if v, ok := m["file_names"]; ok {
 		s.fileNames = d.texts(v)
 		for _, pattern := range s.fileNames {
@@ -291,9 +253,7 @@ func (d *decoder) allowLists(s *shape, m map[string]node) {
 			}
 		}
 	}
-	if v, ok := m["unique"]; ok {
-		s.unique = d.text(v)
-	}
+	take(m, "unique", &s.unique, d.text)
 	if v, ok := m["contains"]; ok {
 		s.contains = map[string]string{}
 		for _, p := range d.pairs(v) {
@@ -302,7 +262,7 @@ func (d *decoder) allowLists(s *shape, m map[string]node) {
 	}
 }
 
-// checkShape refuses keys that do nothing for the type.
+// checkShape reports keys that have no effect for the type.
 func (d *decoder) checkShape(n node, s *shape, m map[string]node) {
 	only := map[string]Type{
 		"max_bytes": TypeString, "one_of": TypeString, "file_names": TypeString, "skills": TypeString,
@@ -332,7 +292,7 @@ func (d *decoder) checkShape(n node, s *shape, m map[string]node) {
 func (d *decoder) failure(n node, e *Endpoint, scope map[string]bool) (f failure) {
 	m := d.members(n, "status", "guess", "body")
 	if v, ok := m["status"]; ok {
-		f.status = d.whole(v, 200, 599)
+		f.status = d.whole(200, 599)(v)
 		if f.status != 200 && f.status < 400 {
 			d.wrong(v, "must be 200, or between 400 and 599")
 		}
@@ -356,7 +316,7 @@ func (d *decoder) failure(n node, e *Endpoint, scope map[string]bool) (f failure
 	return f
 }
 
-// templates returns a value in which every text is a template.
+// templates returns a value in which every string is a template.
 func (d *decoder) templates(n node, scope map[string]bool) any {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -391,11 +351,7 @@ func (d *decoder) guess(n node, e *Endpoint) *guess {
 		}
 		return w
 	}
-	for _, need := range []string{"field", "otherwise"} {
-		if _, ok := m[need]; !ok {
-			d.fault(n.Node, join(n.path, need), "is missing")
-		}
-	}
+	d.require(n, m, "field", "otherwise")
 	if v, ok := m["field"]; ok {
 		g.field = d.text(v)
 		if !slices.ContainsFunc(e.Fields, func(f Field) bool { return f.Name == g.field && f.Type == TypeString }) {

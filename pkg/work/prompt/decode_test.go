@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// smallFile is a file without anything that can be left out.
+// smallFile is a file with the required members only.
 const smallFile = `
 fields:
   message: {type: string, required: true}
@@ -23,14 +23,14 @@ answer: {kind: text, key: result}
 failure: {status: 502, body: {error: "{{sentence}}"}}
 `
 
-func TestTheShippedEndpointsAreThoseOfTheContract(t *testing.T) {
+func TestShippedEndpointsMatchTheContract(t *testing.T) {
 	want := "chat_haiku chat_sonnet detect_intent detect_skills generate_publish_info v2_chat_haiku v2_detect_intent v2_generate_code"
 	if got := strings.Join(Shipped(), " "); got != want {
 		t.Errorf("embedded are %s", got)
 	}
 }
 
-func TestEveryFaultOfAFileIsNamedAtOnce(t *testing.T) {
+func TestAllErrorsOfFileAreReported(t *testing.T) {
 	file := `
 colour: red
 description: 5
@@ -62,7 +62,7 @@ invalid: {status: 500, guess: {field: nothing, otherwise: x}}
 		t.Fatalf("%v", err)
 	}
 	for _, want := range []string{
-		`the name "Bad-Name" must be`, "colour (line 2): is unknown here", "description (line 3): must be text",
+		`the name "Bad-Name" must be`, "colour (line 2): is unknown here", "description (line 3): must be a string",
 		"fields.bad name (line 5): must be a name", `fields.message.type (line 6): "text" is not a type`,
 		"fields.message.required (line 6): must be true or false", "fields.message.max_bytes (line 6): must be a whole number",
 		"fields.message.size (line 6): is unknown", "fields.number.default (line 7): must be a number", "fields.number.max_items (line 7): is for lists",
@@ -88,14 +88,14 @@ invalid: {status: 500, guess: {field: nothing, otherwise: x}}
 	}
 }
 
-func TestFilesThatAreNotAnEndpointAreRefused(t *testing.T) {
+func TestInvalidFilesAreRejected(t *testing.T) {
 	for file, want := range map[string]string{
 		"":                                    "the file is empty",
 		"- a":                                 "not a mapping",
 		"a: [":                                "not YAML",
 		"model: a\n---\nmodel: b":             "more than one document",
 		"model: a":                            "prompt: is missing; answer: is missing; failure: is missing",
-		smallFile + "model: b":                "model (line 8): occurs twice",
+		smallFile + "model: b":                "model (line 8): is a duplicate",
 		"a: &x 1\nb: *x":                      "b (line 2): must not be an alias",
 		strings.Repeat("#", 65<<10):           "larger than",
 		"fields: {a: {<<: {b: 1}}}":           "not a plain name",
@@ -110,7 +110,7 @@ func TestFilesThatAreNotAnEndpointAreRefused(t *testing.T) {
 	}
 }
 
-func TestNamesOfEndpoints(t *testing.T) {
+func TestEndpointNames(t *testing.T) {
 	for name, want := range map[string]bool{
 		"detect_intent": true, "v2_chat": true, "a": true, "": false, "Detect": false, "_a": false, "a_": false, "a__b": false, "a-b": false,
 		"a/b": false, "2a": false, strings.Repeat("a", 41): false,
@@ -121,8 +121,8 @@ func TestNamesOfEndpoints(t *testing.T) {
 	}
 }
 
-// TestTheExampleOfThePagesParses parses the file that api.md shows.
-func TestTheExampleOfThePagesParses(t *testing.T) {
+// TestDocumentedExampleParses parses the file in api.md.
+func TestDocumentedExampleParses(t *testing.T) {
 	page, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)

@@ -1,20 +1,19 @@
-// Package prompt holds prompt endpoints, which are data: a YAML file says which
-// fields a request has, the template that makes the model's prompt of them,
-// which model is asked, what its answer must look like, and what the client is
-// told when the model fails. Eight are embedded; files in the global volume
-// replace them or add others.
+// Package prompt implements prompt endpoints, which are data: a YAML file defines
+// the fields of a request, the template of the model's prompt, the model, the form
+// of its answer, and the client's answer if the model fails. Eight are embedded;
+// files in the global volume replace them or add others.
 //
 //	set, err := prompt.Open(prompt.Source{Open: openGlobalVolume, Reserved: names})
 //	service := prompt.New(prompt.Config{Set: set, Model: gateway, …})
 //	result, err := service.Answer(ctx, "detect_intent", body, dreamcore.English)
 //
-// The files of the package: endpoint.go, decode.go and yaml.go are the format,
-// template.go and skill.go what templates can see, field.go reads requests, answer.go and
-// find.go read what the model said, failure.go stands in for it, set.go keeps
-// the endpoints up to date, and service.go makes the call.
+// The files of the package: endpoint.go, decode.go and yaml.go define the format,
+// template.go and skill.go the templates and their data. field.go reads requests,
+// answer.go and find.go read the model's answer, failure.go replaces it. set.go
+// keeps the endpoints up to date, and service.go makes the call.
 //
-// Requests and the model's answers are hostile: both are checked against the
-// file and bounded before anything is done with them.
+// Requests and the model's answers are hostile: both are checked against the file
+// and bounded before they are used.
 package prompt
 
 import (
@@ -32,12 +31,12 @@ type Endpoint struct {
 	Timeout     time.Duration
 	Answer      Answer
 
-	Shipped bool   // the embedded one, not a file of the global volume
-	Text    []byte // the file
+	Shipped bool   // embedded, not a file in the global volume
+	Text    []byte // content of the file
 
 	system, prompt *template
-	failure        failure // the model did not answer
-	invalid        failure // its answer is not what the file asks for
+	failure        failure // if the model did not answer
+	invalid        failure // if its answer does not match the file
 }
 
 // Kind is the kind of the model's answer.
@@ -45,27 +44,27 @@ type Kind string
 
 // The kinds of answers.
 const (
-	KindWords  Kind = "words"  // one of some words
+	KindWords  Kind = "words"  // one of several words
 	KindObject Kind = "object" // a JSON object
 	KindArray  Kind = "array"  // a JSON array
-	KindText   Kind = "text"   // text as it is
+	KindText   Kind = "text"   // any text, unchanged
 )
 
-// Answer describes what the model must answer and what the client gets of it.
+// Answer describes the model's answer and the client's.
 type Answer struct {
 	Kind     Kind
-	Key      string   // the member of the client's object that has the answer; unused for objects
+	Key      string   // the member of the client's object for the answer; unused for objects
 	Words    []string // of KindWords
 	MaxBytes int      // of the model's text
 
 	value shape          // of KindObject and KindArray
-	raw   string         // a bool field: where it is true, the client gets {"result": text}
-	plain string         // of KindObject: a model that answers without JSON has answered this member
-	first []*template    // of KindArray: items that come before the model's
-	add   map[string]any // members that the client gets with every good answer
+	raw   string         // a bool field: if it is true, the client gets {"result": text}
+	plain string         // of KindObject: the member for a text without JSON
+	first []*template    // of KindArray: items before the model's
+	add   map[string]any // members that are added to every successful answer
 }
 
-// Bounds of what a file may ask for.
+// Bounds of the values in a file.
 const (
 	MaxFileBytes   = 64 << 10
 	maxTokensLimit = 64_000
@@ -84,11 +83,12 @@ const (
 	defaultFieldItems  = 200
 )
 
-// nameForm is that of an endpoint's name: every address form follows from it.
+// nameForm matches an endpoint's name, from which all forms of its address are
+// derived.
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 
-// maxName leaves room for a base before the name in a label of a host name.
+// maxName leaves space for a prefix of the name in a host label.
 const maxName = 40
 
-// isName reports whether name can be that of an endpoint.
+// isName reports whether name is valid for an endpoint.
 func isName(name string) bool { return len(name) <= maxName && nameForm.MatchString(name) }

@@ -5,22 +5,22 @@ import (
 	"strings"
 )
 
-// failure is what the client is told when the model has not answered. An answer
-// with status 200 says that it is none of the model's: "fallback":true.
+// failure describes the client's answer if the model has not answered. An answer
+// with status 200 has "fallback":true.
 type failure struct {
 	status int
-	guess  *guess // of KindWords: by the words of a field
-	body   any    // nil with guess; texts in it are templates
+	guess  *guess // of KindWords: depends on the words in a field
+	body   any    // nil with guess; its strings are templates
 }
 
-// guess chooses a word by what stands in a field.
+// guess chooses a word by the text of a field.
 type guess struct {
 	field     string
-	rules     []rule // the first that fits counts
+	rules     []rule // the first match counts
 	otherwise string
 }
 
-// rule fits a text that starts with, contains or ends with one of its words,
+// rule matches a text that starts with, contains or ends with one of its words,
 // which are in lower case.
 type rule struct {
 	answer                 string

@@ -2,7 +2,7 @@ package prompt
 
 import "testing"
 
-func TestTheGuessOfDetectIntent(t *testing.T) {
+func TestGuessOfDetectIntent(t *testing.T) {
 	for message, want := range map[string]string{
 		"make a snake game": "edit", "show the score": "edit", "add a howitzer": "edit", "make him glow when hit": "edit", "": "edit",
 		"もっと速くして": "edit", "敵を増やして": "edit", "どうぶつの森みたいにして": "edit", "なにか敵を追加して": "edit", "スコアを表示して": "edit",

@@ -12,7 +12,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Type is the type of a field of a request, or of a part of an answer.
+// Type is the type of a request's field, or of a part of an answer.
 type Type string
 
 // The types, as JSON has them.
@@ -40,12 +40,12 @@ type Field struct {
 	Name     string
 	Type     Type
 	Required bool
-	Default  any // of a field that is missing or null
-	MaxBytes int // of its JSON, of a string's text
+	Default  any // used if the field is missing or null
+	MaxBytes int // of its JSON, or of a string's text
 	MaxItems int // of a list
 }
 
-// The fields that name a user and a project are always checked as such.
+// The ids of the user and the project are always checked.
 const (
 	fieldUser    = "user_id"
 	fieldProject = "project_id"
@@ -53,7 +53,7 @@ const (
 
 var fieldForm = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]{0,63}$`)
 
-// name returns the type with its article, for errors.
+// name returns the type with an article, for errors.
 func (t Type) name() string {
 	switch t {
 	case TypeObject:
@@ -78,7 +78,7 @@ func (t Type) zero() any {
 	return ""
 }
 
-// fits reports whether a value of encoding/json has the type.
+// fits reports whether a value decoded by encoding/json has the type.
 func (t Type) fits(v any) (ok bool) {
 	switch t {
 	case TypeString:
@@ -97,15 +97,15 @@ func (t Type) fits(v any) (ok bool) {
 	return ok
 }
 
-// request is a request whose fields are checked.
+// request is a request with checked fields.
 type request struct {
 	values  map[string]any // a value for each field of the endpoint
 	user    dreamcore.UserID
 	project dreamcore.ProjectID
 }
 
-// read checks the body of a request. Errors have CodeInvalid or CodeTooLarge
-// and the sentences of the contract.
+// read checks the body of a request. Errors have CodeInvalid or CodeTooLarge and
+// the texts of the contract.
 func (e *Endpoint) read(body []byte) (r request, err error) {
 	given, err := object(body)
 	if err != nil {
@@ -119,12 +119,12 @@ func (e *Endpoint) read(body []byte) (r request, err error) {
 		}
 		r.values[f.Name] = v
 	}
-	// Whom a call is charged to does not depend on what the file declares.
+	// The account of a call does not depend on the fields that the file declares.
 	r.user, r.project = r.ids(given)
 	return r, nil
 }
 
-// ids returns the ids of a request; those that are not valid are left out.
+// ids returns the ids of a request, "" for invalid ones.
 func (r request) ids(given map[string]json.RawMessage) (dreamcore.UserID, dreamcore.ProjectID) {
 	var user, project string
 	_ = json.Unmarshal(given[fieldUser], &user)
@@ -140,8 +140,8 @@ func (r request) ids(given map[string]json.RawMessage) (dreamcore.UserID, dreamc
 	return u, p
 }
 
-// object returns the members of the JSON object that body is. Of a name that
-// occurs twice the last one counts.
+// object returns the members of the JSON object in body. Of duplicate names the
+// last one counts.
 func object(body []byte) (m map[string]json.RawMessage, err error) {
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
 	if !utf8.Valid(body) {
@@ -153,7 +153,7 @@ func object(body []byte) (m map[string]json.RawMessage, err error) {
 	return m, json.Unmarshal(body, &m)
 }
 
-// read returns the value of the field; raw is nil where it is missing.
+// read returns the value of the field; raw is nil if it is missing.
 func (f Field) read(raw json.RawMessage) (any, error) {
 	missing := len(raw) == 0 || string(raw) == "null"
 	var v any

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Bounds of the search for JSON in the model's text, which may be made to cost
-// as much as it can.
+// Bounds of the search for JSON in the model's text, which may be designed to be
+// expensive.
 const (
 	maxCandidates = 64
 	maxScans      = 8 // times the length of the text
 )
 
-// candidates returns the pieces of text that look like whole JSON values that
-// begin with open, which is '{' or '[': those in fenced blocks first, then
-// from left to right. A piece inside another one comes after it.
+// candidates returns the parts of text that look like complete JSON values
+// starting with open, which is '{' or '[': those in fenced blocks first, then from
+// left to right. Nested parts follow the outer one.
 func candidates(text string, open byte) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		s := &search{open: open, tries: maxCandidates, left: maxScans * (len(text) + 1)}
@@ -49,7 +49,7 @@ func fenced(text string) iter.Seq[string] {
 type search struct {
 	open  byte
 	tries int
-	left  int // bytes that may still be looked at
+	left  int // bytes that may still be scanned
 }
 
 // scan yields the candidates of text. It returns false at the end of the search.
@@ -75,8 +75,8 @@ func (s *search) scan(text string, yield func(string) bool) bool {
 	}
 }
 
-// balanced returns the length of the value at the start of text, as brackets
-// outside of strings have it, or -1.
+// balanced returns the length of the value at the start of text, according to the
+// brackets outside of strings, or -1.
 func balanced(text string, limit int) int {
 	depth, quoted := 0, false
 	for i := 0; i < len(text) && i < limit; i++ {
@@ -97,8 +97,8 @@ func balanced(text string, limit int) int {
 	return -1
 }
 
-// find returns the first JSON value in text that check takes. The error is
-// check's about the last value that it refused, or errNoJSON.
+// find returns the first JSON value in text that check accepts. The error is
+// check's about the first value that it rejected, or errNoJSON.
 func find(text string, open byte, check func(v any) (any, error)) (any, error) {
 	failed := error(errNoJSON)
 	for candidate := range candidates(text, open) {
@@ -110,7 +110,7 @@ func find(text string, open byte, check func(v any) (any, error)) (any, error) {
 		if err == nil {
 			return checked, nil
 		}
-		if failed == error(errNoJSON) { // the outermost one says most
+		if failed == error(errNoJSON) { // the outermost value is the most helpful
 			failed = err
 		}
 	}

@@ -26,7 +26,7 @@ const (
 	ids     = `"user_id":"` + user + `","project_id":"` + project + `"`
 )
 
-// fakeModel answers with a text or an error, and remembers the calls.
+// fakeModel answers with a text or an error, and records the calls.
 type fakeModel struct {
 	answer func(gateway.HostCall) (string, error)
 
@@ -53,7 +53,7 @@ func fails(err *gateway.HostError) func(gateway.HostCall) (string, error) {
 	return func(gateway.HostCall) (string, error) { return "", err }
 }
 
-// rig is a service with a model of the test's, a global volume and a project.
+// rig is a service with a fake model, a global volume and a project.
 type rig struct {
 	t       *testing.T
 	dir     string // the global volume
@@ -104,7 +104,7 @@ func (r *rig) put(name, text string) {
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
-	// Two versions of one length within one tick of the clock are one to stat.
+	// Two versions of the same size within one clock tick have the same stat.
 	r.clock = r.clock.Add(time.Minute)
 	if err := os.Chtimes(file, r.clock, r.clock); err != nil {
 		r.t.Fatal(err)
@@ -135,7 +135,7 @@ func (r *rig) want(name, body string, status int, want map[string]any) Result {
 
 func (r *rig) lastCall() gateway.HostCall { return r.model.calls[len(r.model.calls)-1] }
 
-func TestTheAnswersOfTheContract(t *testing.T) {
+func TestAnswersMatchTheContract(t *testing.T) {
 	r := newRig(t, func(c gateway.HostCall) (string, error) {
 		return map[string]string{
 			"detect_intent": "restore", "v2_detect_intent": "chat", "detect_skills": `["p5js-sound","nonsense"]`,
@@ -161,7 +161,7 @@ func TestTheAnswersOfTheContract(t *testing.T) {
 	})
 }
 
-func TestTheAnswersWhenTheModelFails(t *testing.T) {
+func TestAnswersWhenTheModelFails(t *testing.T) {
 	const lost = "The connection to the AI was lost. Please try again in a moment."
 	const unknown = "Something unexpected happened. Please contact support if it happens again."
 	skills := func(names ...any) map[string]any { return map[string]any{"skills": names, "fallback": true} }
@@ -194,7 +194,7 @@ func TestTheAnswersWhenTheModelFails(t *testing.T) {
 	}
 }
 
-func TestTheSentenceHasTheLanguageOfThePlayer(t *testing.T) {
+func TestMessageIsInThePlayersLanguage(t *testing.T) {
 	r := newRig(t, fails(&gateway.HostError{Code: dreamcore.FailNetwork}))
 	got, err := r.service.Answer(t.Context(), "chat_haiku", []byte(`{"message":"m"}`), dreamcore.Japanese)
 	want := dreamcore.Failure{Code: dreamcore.FailNetwork}.UserMessage(dreamcore.Japanese)
@@ -203,7 +203,7 @@ func TestTheSentenceHasTheLanguageOfThePlayer(t *testing.T) {
 	}
 }
 
-func TestALimitIsToldAsWhatItIs(t *testing.T) {
+func TestExceededLimitIsReported(t *testing.T) {
 	soon := &gateway.HostError{Code: dreamcore.FailRateLimit, Over: &dreamcore.OverBudget{Limit: "user_requests", After: 3 * time.Second}}
 	r := newRig(t, fails(soon))
 	got := r.answer("chat_haiku", `{"message":"m"}`)
@@ -220,7 +220,7 @@ func TestALimitIsToldAsWhatItIs(t *testing.T) {
 	}
 }
 
-func TestFieldsOfRequests(t *testing.T) {
+func TestRequestFields(t *testing.T) {
 	r := newRig(t, says("edit"))
 	r.put("prompts/typed.yaml", `
 fields:
@@ -331,7 +331,7 @@ func wantTooLong(t *testing.T, r *rig, name, body, field string) {
 	}
 }
 
-func TestWhoIsCharged(t *testing.T) {
+func TestChargedAccount(t *testing.T) {
 	var charged []string
 	r := newRig(t, says("edit"), func(c *Config) {
 		c.Meter = func(user, project, job string) gateway.Meter {
@@ -353,7 +353,7 @@ func TestWhoIsCharged(t *testing.T) {
 	}
 }
 
-func TestModelsAreAliasesOrNames(t *testing.T) {
+func TestModelAliases(t *testing.T) {
 	r := newRig(t, says("x"))
 	r.put("prompts/named.yaml", strings.Replace(smallFile, "haiku", "vendor/model-9", 1))
 	r.answer("named", `{"message":"m"}`)
@@ -369,7 +369,7 @@ func TestModelsAreAliasesOrNames(t *testing.T) {
 	}
 }
 
-func TestTemplatesSeeSkillsAndFiles(t *testing.T) {
+func TestTemplatesAccessSkillsAndFiles(t *testing.T) {
 	r := newRig(t, says("x"))
 	r.skill("p5js-setup", "sets p5.js up")
 	r.skill("bad name", "is not a skill")
@@ -409,7 +409,7 @@ func TestTemplatesSeeSkillsAndFiles(t *testing.T) {
 	}
 }
 
-func TestPromptCallsHaveSlotsOfTheirOwn(t *testing.T) {
+func TestPromptCallsHaveTheirOwnSlots(t *testing.T) {
 	release, began := make(chan struct{}), make(chan struct{}, 10)
 	r := newRig(t, func(gateway.HostCall) (string, error) {
 		began <- struct{}{}
@@ -425,7 +425,7 @@ func TestPromptCallsHaveSlotsOfTheirOwn(t *testing.T) {
 	if dreamcore.CodeOf(err) != dreamcore.CodeBusy {
 		t.Errorf("a third one: %v", err)
 	}
-	// What is wrong with a request is told without a slot.
+	// An invalid request is answered without a slot.
 	if _, err = r.service.Answer(t.Context(), "detect_intent", []byte(`{}`), dreamcore.English); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
 		t.Errorf("%v", err)
 	}

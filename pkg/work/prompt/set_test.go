@@ -11,7 +11,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestFilesAreTakenUpWhileServing(t *testing.T) {
+func TestFileChangesApplyWhileServing(t *testing.T) {
 	r := newRig(t, says("edit"))
 	later := func() { r.clock = r.clock.Add(2 * lookAge) }
 	own := strings.Replace(smallFile, "key: result", "key: own", 1)
@@ -27,7 +27,7 @@ func TestFilesAreTakenUpWhileServing(t *testing.T) {
 		t.Errorf("a replaced one: %v", got.Body)
 	}
 
-	// A broken file: what answered before stays, and the file is named once.
+	// An invalid file: the previous version stays in use, and the file is logged once.
 	r.put("prompts/detect_intent.yaml", "model: [")
 	r.put("prompts/chat_haiku.yaml", "model: x")
 	r.put("prompts/other.yaml", "model: x")
@@ -52,7 +52,7 @@ func TestFilesAreTakenUpWhileServing(t *testing.T) {
 		t.Errorf("the log names the file %d times:\n%s", n, r.log.String())
 	}
 
-	// Mended and removed.
+	// Corrected, then removed.
 	r.put("prompts/detect_intent.yaml", smallFile)
 	later()
 	if got := r.answer("detect_intent", `{"message":"m"}`); got.Body["result"] != "edit" {
@@ -67,7 +67,7 @@ func TestFilesAreTakenUpWhileServing(t *testing.T) {
 	}
 }
 
-func TestFilesThatAreNoEndpointsAreNamed(t *testing.T) {
+func TestFilesThatAreNotEndpointsAreReported(t *testing.T) {
 	r := newRig(t, says("edit"))
 	for _, name := range []string{"generate_game.yaml", "my_generate_game.yaml", "health.yaml", "Upper.yaml", "a-b.yaml", "notes.txt", "x.yml", "directory.yaml/x"} {
 		r.put("prompts/"+name, smallFile)
@@ -123,7 +123,7 @@ func TestTooManyFilesAreAProblem(t *testing.T) {
 	}
 }
 
-func TestTheDirectoryMayBeMissingButNotUnreadable(t *testing.T) {
+func TestMissingDirectoryIsAllowedButNotUnreadable(t *testing.T) {
 	missing := func() (*os.Root, error) { return nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "none"} }
 	if s, err := Open(Source{Open: missing}); err != nil || s.Get("detect_intent") == nil {
 		t.Errorf("%v", err)

@@ -26,7 +26,7 @@ func render(t *testing.T, source string, values map[string]any, v *view) (string
 	return tpl.run(values, v)
 }
 
-func TestFunctionsOfTemplates(t *testing.T) {
+func TestTemplateFunctions(t *testing.T) {
 	values := map[string]any{
 		"s": "héllo wörld", "jp": "日本語", "n": 2.5, "b": true, "list": []any{"a", "b", "c"}, "m": map[string]any{"k": "<v>"}, "empty": "", "null": nil,
 		"talk": []any{map[string]any{"role": "user", "content": "hi"}, map[string]any{"role": "assistant", "content": "yo"}},
@@ -65,7 +65,7 @@ func TestFunctionsOfTemplates(t *testing.T) {
 	}
 }
 
-func TestATemplateHasBounds(t *testing.T) {
+func TestTemplatesAreBounded(t *testing.T) {
 	long := make([]any, 2000)
 	for i := range long {
 		long[i] = "x"
@@ -89,7 +89,7 @@ func TestATemplateHasBounds(t *testing.T) {
 	}
 }
 
-func TestTemplatesCallNothingButTheirFunctions(t *testing.T) {
+func TestTemplatesCallOnlyTheirFunctions(t *testing.T) {
 	for source, want := range map[string]string{
 		`{{call .s}}`:                        "call is not available",
 		`{{printf "%9d" 1}}`:                 "printf is not available",

@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// document returns the mapping that a file is.
+// document returns the top-level mapping of a file.
 func document(file []byte) (*yaml.Node, error) {
 	if len(file) > MaxFileBytes {
 		return nil, fmt.Errorf("the file is larger than %d bytes", MaxFileBytes)
@@ -28,15 +28,15 @@ func document(file []byte) (*yaml.Node, error) {
 		return nil, errors.New("the file has more than one document")
 	}
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
-		return nil, errors.New("the file is not a mapping: write one key on each line, such as model: haiku")
+		return nil, errors.New("the file is not a mapping: use one key per line, such as model: haiku")
 	}
 	return doc.Content[0], nil
 }
 
-// decoder collects the faults of a file.
+// decoder collects the errors of a file.
 type decoder struct{ faults []string }
 
-// node is a value of the file and its path, which names it in faults.
+// node is a value of the file and its path for errors.
 type node struct {
 	*yaml.Node
 	path string
@@ -47,7 +47,7 @@ func (d *decoder) fault(at *yaml.Node, path, format string, args ...any) {
 	if len(d.faults) >= most {
 		return
 	}
-	// The faults are joined by semicolons, so none has one of its own.
+	// The errors are joined by semicolons, so none may contain one.
 	text := strings.NewReplacer("; ", ", ", "\n", ", ").Replace(fmt.Sprintf(format, args...))
 	switch {
 	case at != nil && path != "":
@@ -87,9 +87,9 @@ func (d *decoder) pairs(n node) (all []pair) {
 		case k.Kind != yaml.ScalarNode || k.Tag == "!!merge":
 			d.fault(k, n.path, "has a key that is not a plain name")
 		case v.Kind == yaml.AliasNode:
-			d.fault(v, path, "must not be an alias: write the value out")
+			d.fault(v, path, "must not be an alias: repeat the value")
 		case seen[k.Value]:
-			d.fault(k, path, "occurs twice")
+			d.fault(k, path, "is a duplicate")
 		default:
 			all = append(all, pair{k.Value, node{v, path}})
 		}
@@ -98,8 +98,23 @@ func (d *decoder) pairs(n node) (all []pair) {
 	return all
 }
 
-// members returns the members of a mapping that has no others than the known
-// ones.
+// take stores the member key in *into, if there is one.
+func take[T any](m map[string]node, key string, into *T, read func(node) T) {
+	if v, ok := m[key]; ok {
+		*into = read(v)
+	}
+}
+
+// require reports the missing members of n.
+func (d *decoder) require(n node, m map[string]node, keys ...string) {
+	for _, key := range keys {
+		if _, ok := m[key]; !ok {
+			d.fault(n.Node, join(n.path, key), "is missing")
+		}
+	}
+}
+
+// members returns the members of a mapping and reports unknown ones.
 func (d *decoder) members(n node, known ...string) map[string]node {
 	m := map[string]node{}
 	for _, p := range d.pairs(n) {
@@ -114,13 +129,13 @@ func (d *decoder) members(n node, known ...string) map[string]node {
 
 func (d *decoder) items(n node) (all []node) {
 	if n.Kind != yaml.SequenceNode {
-		d.wrong(n, "must be a list: write [a, b]")
+		d.wrong(n, "must be a list: use [a, b]")
 		return nil
 	}
 	for i, item := range n.Content {
 		one := node{item, fmt.Sprintf("%s[%d]", n.path, i)}
 		if item.Kind == yaml.AliasNode {
-			d.wrong(one, "must not be an alias: write the value out")
+			d.wrong(one, "must not be an alias: repeat the value")
 			continue
 		}
 		all = append(all, one)
@@ -130,7 +145,7 @@ func (d *decoder) items(n node) (all []node) {
 
 func (d *decoder) text(n node) string {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
-		d.wrong(n, "must be text: put it into quotes")
+		d.wrong(n, "must be a string: put it in quotes")
 		return ""
 	}
 	return n.Value
@@ -154,24 +169,28 @@ func (d *decoder) truth(n node) (v bool) {
 	return v
 }
 
-func (d *decoder) whole(n node, least, most int) (v int) {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&v) != nil || v < least || v > most {
-		d.wrong(n, "must be a whole number between %d and %d", least, most)
-		return least
+func (d *decoder) whole(least, most int) func(node) int {
+	return func(n node) (v int) {
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&v) != nil || v < least || v > most {
+			d.wrong(n, "must be a whole number between %d and %d", least, most)
+			return least
+		}
+		return v
 	}
-	return v
 }
 
-func (d *decoder) duration(n node, least, most time.Duration) time.Duration {
-	v, err := time.ParseDuration(n.Value)
-	if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
-		d.wrong(n, "must be a duration between %v and %v with its unit, such as 10s", least, most)
-		return least
+func (d *decoder) duration(least, most time.Duration) func(node) time.Duration {
+	return func(n node) time.Duration {
+		v, err := time.ParseDuration(n.Value)
+		if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
+			d.wrong(n, "must be a duration between %v and %v with its unit, such as 10s", least, most)
+			return least
+		}
+		return v
 	}
-	return v
 }
 
-// value returns a value as JSON would have it.
+// value returns a value with the types of encoding/json.
 func (d *decoder) value(n node) any {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -198,6 +217,6 @@ func (d *decoder) value(n node) any {
 			return f
 		}
 	}
-	d.wrong(n, "must be text, a number, true, false, a list or a mapping")
+	d.wrong(n, "must be a string, a number, true, false, a list or a mapping")
 	return ""
 }
