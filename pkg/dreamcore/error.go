@@ -29,7 +29,7 @@ const (
 type Reason string
 
 // Error is an error that an operator or a client may see. Message is the
-// sentence for them, Hint names what to do next, Err is the cause, which goes
+// text for them, Hint names what to do next, Err is the cause, which goes
 // to the log only. Reason is optional.
 type Error struct {
 	Code    Code

@@ -182,7 +182,7 @@ func TestMissingTokenCountIsNotAFailure(t *testing.T) {
 	}
 	wantFailure(t, r, "")
 	if _, ok := r.grant.Refused(); ok {
-		t.Error("counting tokens says nothing about a request")
+		t.Error("counting tokens does not affect a refusal")
 	}
 }
 

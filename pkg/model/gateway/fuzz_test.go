@@ -25,7 +25,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		socket := &Socket{grants: map[*Grant]struct{}{}}
 		if socket.authenticate(r.Header) != nil {
-			t.Fatal("a socket without a grant lets somebody in")
+			t.Fatal("a socket without a grant accepts a token")
 		}
 		call, refusal := route(r)
 		if refusal != nil {

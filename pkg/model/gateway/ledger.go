@@ -15,10 +15,10 @@ type ledger struct {
 
 	mu            sync.Mutex
 	failure       dreamcore.FailureCode         // guarded by mu: since the last complete answer
-	failures      map[dreamcore.FailureCode]int // guarded by mu: likewise
-	interruptions int                           // guarded by mu: likewise, answers cut half-way
-	refused       *RefusedRequest               // guarded by mu: likewise
-	over          bool                          // guarded by mu: what may be spent is spent
+	failures      map[dreamcore.FailureCode]int // guarded by mu: since the last complete answer
+	interruptions int                           // guarded by mu: interrupted answers since the last complete one
+	refused       *RefusedRequest               // guarded by mu: since the last complete answer
+	over          bool                          // guarded by mu: the budget is used up
 	usage         Usage                         // guarded by mu
 }
 

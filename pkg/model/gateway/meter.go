@@ -23,7 +23,7 @@ type meter struct {
 	failed   bool          // there was an error event before the end
 	// failedFirst is set if the error event was the first one.
 	failedFirst bool
-	boundary    bool  // the bytes so far end with a whole event
+	boundary    bool  // the bytes so far end with a complete event
 	outputKnown bool  // the final number of output tokens was seen
 	text        int64 // bytes of the answer's content so far
 	events      int   // so far, without pings

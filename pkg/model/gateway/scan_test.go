@@ -168,7 +168,7 @@ func FuzzMeter(f *testing.F) {
 		parts.feed(b[:at])
 		parts.feed(b[at:])
 		if whole.tokens != parts.tokens || whole.complete != parts.complete || whole.failure != parts.failure || whole.stopped != parts.stopped || whole.text != parts.text || whole.events != parts.events || whole.open != parts.open || len(b) > 0 && at < len(b) && whole.boundary != parts.boundary {
-			t.Fatalf("%q cut at %d: %+v, %+v", b, at, whole, parts)
+			t.Fatalf("%q split at %d: %+v, %+v", b, at, whole, parts)
 		}
 		byByte := &meter{}
 		for i := range b {

@@ -91,7 +91,7 @@ func TestScrubberHoldsBackOnlyPossibleKeys(t *testing.T) {
 		go func() { _, _ = io.WriteString(out, tc.piece) }()
 		buf := make([]byte, 100)
 		if n, err := s.Read(buf); err != nil || string(buf[:n]) != tc.want {
-			t.Errorf("of %q came %q at once, want %q (%v)", tc.piece, buf[:n], tc.want, err)
+			t.Errorf("for %q got %q immediately, want %q (%v)", tc.piece, buf[:n], tc.want, err)
 		}
 		go out.Close()
 		rest, err := io.ReadAll(s)

@@ -108,8 +108,7 @@ type APIConfig struct {
 	TLS *tls.Config
 }
 
-// defaultRepair is what the operator does if the key of an upstream without a
-// text of its own is refused.
+// defaultRepair is the default of APIConfig.Repair and Answer.Repair.
 const defaultRepair = "replace its key"
 
 // Reasons of the errors of NewAPIUpstream and CheckBaseURL.

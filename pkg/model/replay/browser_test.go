@@ -187,7 +187,7 @@ func (p *tab) until(condition string) {
 	p.t.Helper()
 	_, err := chromedp.Run(p.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(20*time.Second)))
 	if err != nil {
-		p.t.Fatalf("waiting for %s: %v; the game says %s", condition, err, eval[string](p, `JSON.stringify([game.state, game.score, game.head])`))
+		p.t.Fatalf("waiting for %s: %v; state of the game: %s", condition, err, eval[string](p, `JSON.stringify([game.state, game.score, game.head])`))
 	}
 }
 

@@ -87,7 +87,7 @@ func TestCutClosesConnectionInTheMiddle(t *testing.T) {
 	whole["stream"] = false
 	data, err = io.ReadAll(post(t, srv, whole).Body)
 	if !errors.Is(err, io.ErrUnexpectedEOF) || len(data) == 0 || json.Valid(data) {
-		t.Errorf("a whole answer: %v, %q", err, data)
+		t.Errorf("a complete answer: %v, %q", err, data)
 	}
 	if got := say(t, srv, user("prompt")); !strings.HasPrefix(got, "word word") {
 		t.Errorf("after the cuts: %q", got)
@@ -112,7 +112,7 @@ func TestGarbageIsNotAnEventStream(t *testing.T) {
 	whole["stream"] = false
 	data, err := io.ReadAll(post(t, srv, whole).Body)
 	if err != nil || len(data) == 0 || json.Valid(data) {
-		t.Errorf("a whole answer: %v, %q", err, data)
+		t.Errorf("a complete answer: %v, %q", err, data)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestDelayPrecedesAnswerAndEndsWithClient(t *testing.T) {
 func TestDelayPrecedesFailure(t *testing.T) {
 	inBubble(t, `{"conversations":[[{"delay_ms":1000,"fail":{"status":500}}]]}`, true, func(_ context.Context, _ context.CancelFunc, done <-chan struct{}, w *recorder) {
 		if isDone(done) {
-			t.Error("failed at once")
+			t.Error("failed immediately")
 		}
 		time.Sleep(time.Second)
 		if !isDone(done) || w.code() != 500 {

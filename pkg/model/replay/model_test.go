@@ -119,7 +119,7 @@ func TestToolIDsAreUniqueWithinConversation(t *testing.T) {
 	for _, talk := range [][]message{{p}, {p, a, r}, {p, a, r, a, p}, {p, a, r, a, p, a, r}, {p, a, p, a, p}} {
 		id := ask(t, srv, body(talk...)).Blocks[0].ID
 		if seen[id] {
-			t.Errorf("tool id %s comes twice", id)
+			t.Errorf("duplicate tool id %s", id)
 		}
 		seen[id] = true
 	}
@@ -314,7 +314,7 @@ func TestConcurrentRequests(t *testing.T) {
 		t.Errorf("statuses %v, want 7 failures and 33 answers", statuses)
 	}
 	if n := strings.Count(log.String(), "fails=true"); n != 7 {
-		t.Errorf("the log tells %d failures", n)
+		t.Errorf("the log has %d failures", n)
 	}
 }
 

@@ -43,7 +43,7 @@ func TestBedrockLooksLikeTheMessagesAPI(t *testing.T) {
 		t.Errorf("the model got %s", m.last())
 	}
 	if s := r.send(call(strings.Replace(testBody, "true", "false", 1))); s.err != nil || s.body != `{"type":"message","content":[]}` {
-		t.Errorf("a whole answer: %v", s)
+		t.Errorf("a complete answer: %v", s)
 	}
 	if s := r.send(countCall(`{"model":"m-1","messages":[]}`)); s.err != nil || s.body != `{"input_tokens":42}` || !s.Good() || !strings.Contains(m.last(), `"max_tokens":1`) {
 		t.Errorf("a count: %v", s)

@@ -176,8 +176,8 @@ func readFile(name string, limit int64) ([]byte, error) {
 	return raw, err
 }
 
-// parseProfile reads the section [profile] or [profile NAME]; of a key that
-// comes twice the last one counts, as for the aws command.
+// parseProfile reads the section [profile] or [profile NAME]. The last one of
+// duplicate keys counts, as for the aws command.
 func parseProfile(raw []byte, profile string) (values map[string]string, found bool) {
 	values = map[string]string{}
 	inside := false

@@ -46,7 +46,7 @@ func TestNextUpstreamIsTriedIfFirstFails(t *testing.T) {
 			t.Errorf("%s: %v", name, s)
 		}
 		if !strings.Contains(r.logged(), "level=WARN") || !strings.Contains(r.logged(), "upstream=a") {
-			t.Errorf("%s: the operator is not told:\n%s", name, r.logged())
+			t.Errorf("%s: the log has no alarm:\n%s", name, r.logged())
 		}
 	}
 	for status, moves := range map[int]bool{

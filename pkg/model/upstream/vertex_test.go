@@ -33,7 +33,7 @@ func TestVertexLooksLikeTheMessagesAPI(t *testing.T) {
 		t.Errorf("the model got %s", got)
 	}
 	if s := r.send(call(strings.Replace(testBody, "true", "false", 1))); s.err != nil || s.body != `{"type":"message","content":[]}` {
-		t.Errorf("a whole answer: %v", s)
+		t.Errorf("a complete answer: %v", s)
 	}
 	if s := r.send(countCall(`{"model":"m-1","messages":[]}`)); s.err != nil || s.body != `{"input_tokens":42}` || !strings.Contains(m.last(), `"model":"claude-x@20250929"`) {
 		t.Errorf("a count: %v", s)

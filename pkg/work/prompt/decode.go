@@ -38,15 +38,15 @@ func (d *decoder) endpoint(e *Endpoint, n node) {
 	m := d.members(n, "description", "fields", "model", "max_tokens", "timeout", "system", "prompt", "answer", "failure", "invalid")
 	d.require(node{path: n.path}, m, "prompt", "model", "answer", "failure")
 	e.MaxTokens, e.Timeout = defaultMaxTokens, defaultTimeout
-	take(m, "description", &e.Description, d.text)
-	take(m, "fields", &e.Fields, d.fields)
+	optional(m, "description", &e.Description, d.text)
+	optional(m, "fields", &e.Fields, d.fields)
 	if v, ok := m["model"]; ok {
 		if e.Model = d.text(v); e.Model == "" || strings.ContainsAny(e.Model, " \t\r\n") {
 			d.wrong(v, "must be the name of a model or an alias of prompt_models")
 		}
 	}
-	take(m, "max_tokens", &e.MaxTokens, d.whole(1, maxTokensLimit))
-	take(m, "timeout", &e.Timeout, d.duration(time.Second, maxTimeout))
+	optional(m, "max_tokens", &e.MaxTokens, d.whole(1, maxTokensLimit))
+	optional(m, "timeout", &e.Timeout, d.duration(time.Second, maxTimeout))
 	scope := scopeOf(e.Fields)
 	if v, ok := m["system"]; ok {
 		e.system = d.template(v, scope)
@@ -97,8 +97,8 @@ func (d *decoder) field(name string, n node) Field {
 			d.wrong(v, "%q is not a type: use %s", f.Type, joinTypes())
 		}
 	}
-	take(m, "required", &f.Required, d.truth)
-	take(m, "max_bytes", &f.MaxBytes, d.whole(1, maxFieldBytes))
+	optional(m, "required", &f.Required, d.truth)
+	optional(m, "max_bytes", &f.MaxBytes, d.whole(1, maxFieldBytes))
 	if v, ok := m["max_items"]; ok {
 		f.MaxItems = d.whole(1, maxListItems)(v)
 		if f.Type != TypeList {
@@ -139,12 +139,12 @@ func (d *decoder) answer(n node, fields []Field, scope map[string]bool) (a Answe
 			d.wrong(m[key], "is not for answers of the kind %s", a.Kind)
 		}
 	}
-	take(m, "max_bytes", &a.MaxBytes, d.whole(1, maxAnswerBytes))
-	take(m, "key", &a.Key, d.text)
+	optional(m, "max_bytes", &a.MaxBytes, d.whole(1, maxAnswerBytes))
+	optional(m, "key", &a.Key, d.text)
 	if a.Key == "" && a.Kind != KindObject {
 		d.fault(n.Node, join(n.path, "key"), "is missing: name the member of the client's answer")
 	}
-	take(m, "words", &a.Words, d.texts)
+	optional(m, "words", &a.Words, d.texts)
 	if len(a.Words) == 0 && a.Kind == KindWords {
 		d.fault(n.Node, join(n.path, "words"), "is missing: name the words that the model may answer")
 	}
@@ -166,8 +166,8 @@ func (d *decoder) answerValue(a *Answer, n node, m map[string]node) {
 		a.value.members = d.shapes(v, 0)
 	case KindArray:
 		a.value = shape{typ: TypeList, maxItems: defaultFieldItems}
-		take(m, "max_items", &a.value.maxItems, d.whole(1, maxListItems))
-		take(m, "drop", &a.value.drop, d.truth)
+		optional(m, "max_items", &a.value.maxItems, d.whole(1, maxListItems))
+		optional(m, "drop", &a.value.drop, d.truth)
 		v, ok := m["items"]
 		if !ok {
 			d.fault(n.Node, join(n.path, "items"), "is missing: describe an item")
@@ -226,10 +226,10 @@ func (d *decoder) shape(n node, depth int) (s shape) {
 			d.wrong(v, "%q is not a type: use %s", s.typ, joinTypes())
 		}
 	}
-	take(m, "required", &s.required, d.truth)
-	take(m, "max_bytes", &s.maxBytes, d.whole(1, maxAnswerBytes))
-	take(m, "max_items", &s.maxItems, d.whole(1, maxListItems))
-	take(m, "drop", &s.drop, d.truth)
+	optional(m, "required", &s.required, d.truth)
+	optional(m, "max_bytes", &s.maxBytes, d.whole(1, maxAnswerBytes))
+	optional(m, "max_items", &s.maxItems, d.whole(1, maxListItems))
+	optional(m, "drop", &s.drop, d.truth)
 	d.allowLists(&s, m)
 	if v, ok := m["items"]; ok {
 		items := d.shape(v, depth+1)
@@ -243,8 +243,8 @@ func (d *decoder) shape(n node, depth int) (s shape) {
 }
 
 func (d *decoder) allowLists(s *shape, m map[string]node) {
-	take(m, "one_of", &s.oneOf, d.texts)
-	take(m, "skills", &s.skills, d.truth)
+	optional(m, "one_of", &s.oneOf, d.texts)
+	optional(m, "skills", &s.skills, d.truth)
 	if v, ok := m["file_names"]; ok {
 		s.fileNames = d.texts(v)
 		for _, pattern := range s.fileNames {
@@ -253,7 +253,7 @@ func (d *decoder) allowLists(s *shape, m map[string]node) {
 			}
 		}
 	}
-	take(m, "unique", &s.unique, d.text)
+	optional(m, "unique", &s.unique, d.text)
 	if v, ok := m["contains"]; ok {
 		s.contains = map[string]string{}
 		for _, p := range d.pairs(v) {

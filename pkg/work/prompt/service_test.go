@@ -178,7 +178,7 @@ func TestAnswersWhenTheModelFails(t *testing.T) {
 			for message, word := range map[string]string{"make it faster": "edit", "undo": "restore", "how?": "chat"} {
 				for _, name := range []string{"detect_intent", "v2_detect_intent"} {
 					if got := r.want(name, `{"message":"`+message+`"}`, 200, map[string]any{"intent": word, "fallback": true}); got.Cause == nil {
-						t.Error("the cause is not told")
+						t.Error("the cause is missing")
 					}
 				}
 			}
@@ -433,7 +433,7 @@ func TestPromptCallsHaveTheirOwnSlots(t *testing.T) {
 	cancel()
 	r.service.cfg.WaitLimit = time.Hour
 	if _, err = r.service.Answer(ctx, "detect_intent", []byte(`{"message":"m"}`), dreamcore.English); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
-		t.Errorf("one that has gone: %v", err)
+		t.Errorf("disconnected client: %v", err)
 	}
 	close(release)
 	done.Wait()

@@ -98,8 +98,8 @@ func (d *decoder) pairs(n node) (all []pair) {
 	return all
 }
 
-// take stores the member key in *into, if there is one.
-func take[T any](m map[string]node, key string, into *T, read func(node) T) {
+// optional stores the member key in *into, if there is one.
+func optional[T any](m map[string]node, key string, into *T, read func(node) T) {
 	if v, ok := m[key]; ok {
 		*into = read(v)
 	}
