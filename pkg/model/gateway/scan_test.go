@@ -124,11 +124,11 @@ func TestUnreportedUsageIsEstimated(t *testing.T) {
 		most      int64
 		estimated bool
 	}{
-		"reported":              {eventStart + eventText + eventDelta, 42, 42, false},
+		"reported":          {eventStart + eventText + eventDelta, 42, 42, false},
 		"hung up on":        {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n", 60, 120, true},
 		"another encoder":   {eventStart + `data: {"type": "content_block_delta", "delta": {"text": "` + text + "\"}}\n\n", 60, 120, true},
 		"another order":     {eventStart + `data: {"index":0,"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n", 60, 120, true},
-		"reported as 0":   {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n" + `data: {"type":"message_delta","usage":{"output_tokens":0}}` + "\n\n", 60, 120, true},
+		"reported as 0":     {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + text + "\"}}\n\n" + `data: {"type":"message_delta","usage":{"output_tokens":0}}` + "\n\n", 60, 120, true},
 		"one line too long": {eventStart + `data: {"type":"content_block_delta","delta":{"text":"` + strings.Repeat("x", 2*maxMeterLine) + "\"}}\n\n", maxMeterLine / 2, maxMeterLine, true},
 	} {
 		m := &meter{boundary: true}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -28,11 +29,7 @@ const (
 var types = []Type{TypeString, TypeNumber, TypeBool, TypeList, TypeObject, TypeAny}
 
 func joinTypes() string {
-	names := make([]string, len(types))
-	for i, t := range types {
-		names[i] = string(t)
-	}
-	return strings.Join(names, ", ")
+	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(types)), ", "), "[]")
 }
 
 // Field is a field of a request.
@@ -64,37 +61,19 @@ func (t Type) name() string {
 	return "a " + string(t)
 }
 
-func (t Type) zero() any {
-	switch t {
-	case TypeNumber:
-		return 0.0
-	case TypeBool:
-		return false
-	case TypeList:
-		return []any{}
-	case TypeObject:
-		return map[string]any{}
-	}
-	return ""
-}
+// zeros holds the zero value of each type, as encoding/json decodes it. They are
+// not changed.
+var zeros = map[Type]any{TypeNumber: 0.0, TypeBool: false, TypeList: []any{}, TypeObject: map[string]any{}, TypeString: "", TypeAny: ""}
+
+func (t Type) zero() any { return zeros[t] }
 
 // fits reports whether a value decoded by encoding/json has the type.
-func (t Type) fits(v any) (ok bool) {
-	switch t {
-	case TypeString:
-		_, ok = v.(string)
-	case TypeNumber:
-		_, ok = v.(float64)
-	case TypeBool:
-		_, ok = v.(bool)
-	case TypeList:
-		_, ok = v.([]any)
-	case TypeObject:
-		_, ok = v.(map[string]any)
-	case TypeAny:
-		ok = v != nil
+func (t Type) fits(v any) bool {
+	if t == TypeAny {
+		return v != nil
 	}
-	return ok
+	zero, known := zeros[t]
+	return known && reflect.TypeOf(v) == reflect.TypeOf(zero)
 }
 
 // request is a request with checked fields.

@@ -16,6 +16,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
@@ -62,8 +64,8 @@ type Service struct {
 	log     *slog.Logger
 	skills  *skills
 	models  atomic.Pointer[map[string]string]
-	running chan struct{} // a semaphore: holds a value for each running call
-	waiting atomic.Int64  // number of running and waiting calls
+	running *semaphore.Weighted // of MaxRunning
+	waiting atomic.Int64        // number of running and waiting calls
 }
 
 // New returns a Service.
@@ -73,7 +75,7 @@ func New(cfg Config) *Service {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, log: cfg.Logger, running: make(chan struct{}, cfg.MaxRunning)}
+	s := &Service{cfg: cfg, log: cfg.Logger, running: semaphore.NewWeighted(int64(cfg.MaxRunning))}
 	s.skills = &skills{open: cfg.Global, now: time.Now}
 	s.Apply(cfg.Models)
 	return s
@@ -144,28 +146,20 @@ func (s *Service) begin(ctx context.Context) (end func(), err error) {
 	busy := func(cause error) error {
 		return &dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many prompt requests are running", Hint: "try again in a few seconds", Err: cause}
 	}
+	leave := func() { s.waiting.Add(-1) }
 	if s.waiting.Add(1) > int64(2*s.cfg.MaxRunning) {
-		s.waiting.Add(-1)
+		leave()
 		return nil, busy(nil)
 	}
-	select {
-	case s.running <- struct{}{}:
-	default:
-		timer := time.NewTimer(s.cfg.WaitLimit)
-		defer timer.Stop()
-		select {
-		case s.running <- struct{}{}:
-		case <-timer.C:
-			s.waiting.Add(-1)
-			return nil, busy(nil)
-		case <-ctx.Done():
-			s.waiting.Add(-1)
-			return nil, busy(context.Cause(ctx))
-		}
+	limited, cancel := context.WithTimeout(ctx, s.cfg.WaitLimit)
+	defer cancel()
+	if s.running.Acquire(limited, 1) != nil {
+		leave()
+		return nil, busy(context.Cause(ctx))
 	}
 	return func() {
-		<-s.running
-		s.waiting.Add(-1)
+		s.running.Release(1)
+		leave()
 	}, nil
 }
 
