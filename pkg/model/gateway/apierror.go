@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -63,14 +64,10 @@ func (e *apiError) body() []byte {
 		Type    string `json:"type"`
 		Message string `json:"message"`
 	}
-	kind := e.kind
-	if kind == "" {
-		kind = kindOf(e.status)
-	}
 	b, err := json.Marshal(struct {
 		Type  string `json:"type"`
 		Error inner  `json:"error"`
-	}{"error", inner{kind, e.message}})
+	}{"error", inner{cmp.Or(e.kind, kindOf(e.status)), e.message}})
 	if err != nil {
 		panic("gateway: encode error: " + err.Error()) // two strings
 	}

@@ -149,10 +149,15 @@ func (x *exchange) sendFailed(err error) {
 
 // failed records and logs a failure of the model and answers with the status.
 func (x *exchange) failed(code dreamcore.FailureCode, status int, message string, attrs ...any) {
-	e := &apiError{status: status, message: message, retry: x.grant.ledger.fail(code)}
-	x.failedWith(status, message)
+	x.answer(&apiError{status: status, message: message, retry: x.recordFailure(code, status, message, attrs...)})
+}
+
+// recordFailure records and logs a failure of the model, and returns whether the
+// CLI should retry.
+func (x *exchange) recordFailure(code dreamcore.FailureCode, status int, reason any, attrs ...any) retry {
+	x.failedWith(status, reason)
 	x.grant.warn("the model failed", append([]any{"code", code}, attrs...)...)
-	x.answer(e)
+	return x.grant.ledger.fail(code)
 }
 
 // alarm records a failure that only the operator can fix. The sandbox, and so

@@ -53,22 +53,14 @@ func parseUpstreamError(body []byte) (e upstreamError) {
 	}
 	top := members(body)
 	inner := members(top["error"])
-	first := func(texts ...string) string {
-		for _, t := range texts {
-			if t != "" {
-				return t
-			}
-		}
-		return ""
-	}
-	e.kind = first(textOf(inner["type"]), textOf(inner["status"]), textOf(inner["code"]), textOf(top["__type"]))
+	e.kind = cmp.Or(textOf(inner["type"]), textOf(inner["status"]), textOf(inner["code"]), textOf(top["__type"]))
 	if inner == nil && e.kind == "" && textOf(top["type"]) != "error" {
 		e.kind = textOf(top["type"])
 	}
 	if len(e.kind) > maxErrorKind {
 		e.kind = ""
 	}
-	e.message = truncate(first(textOf(inner["message"]), textOf(top["error"]), textOf(top["message"]), textOf(top["Message"]), textOf(top["detail"])), maxErrorMessage)
+	e.message = truncate(cmp.Or(textOf(inner["message"]), textOf(top["error"]), textOf(top["message"]), textOf(top["Message"]), textOf(top["detail"])), maxErrorMessage)
 	for _, raw := range []json.RawMessage{inner["code"], inner["status"], top["code"], top["status"], top["statusCode"]} {
 		if n := numberOf(raw); e.status == 0 && n >= 400 && n < 600 {
 			e.status = int(n)

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // GrantOptions are the options of Socket.Grant.
@@ -104,17 +102,6 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 // Token returns the API key for the CLI: "sk-dreamcore-" and 64 hexadecimal
 // digits.
 func (gr *Grant) Token() string { return gr.token }
-
-// Failure returns the code of the last failure of the model since the last
-// complete answer, or "". It is final after Revoke.
-func (gr *Grant) Failure() dreamcore.FailureCode { return gr.ledger.lastFailure() }
-
-// OverBudget reports whether requests were refused because the budget is used
-// up. It is final after Revoke.
-func (gr *Grant) OverBudget() bool { return gr.ledger.isOver() }
-
-// Usage returns the usage so far. It is final after Revoke.
-func (gr *Grant) Usage() Usage { return gr.ledger.total() }
 
 // Revoke invalidates the token, cancels the running requests and waits for
 // their end. It may be called more than once.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"sync"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -22,6 +23,23 @@ type ledger struct {
 	usage         Usage                         // guarded by mu
 }
 
+// locked calls f with mu held and returns its result.
+func locked[T any](l *ledger, f func() T) T {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return f()
+}
+
+// update calls f with mu held.
+func (l *ledger) update(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
+}
+
+// count updates the usage.
+func (l *ledger) count(add func(*Usage)) { l.update(func() { add(&l.usage) }) }
+
 // fail records a failure and returns whether the CLI should retry.
 func (l *ledger) fail(code dreamcore.FailureCode) retry {
 	l.mu.Lock()
@@ -37,42 +55,23 @@ func (l *ledger) fail(code dreamcore.FailureCode) retry {
 	return retryByStatus
 }
 
-// interrupted records an answer that ended half-way. Such an answer cannot tell
-// the CLI whether to retry, so blocked refuses the next request if needed.
-func (l *ledger) interrupted() {
-	l.fail(dreamcore.FailNetwork)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.interruptions++
-}
+// interrupted counts an answer that ended half-way. Such an answer cannot tell the
+// CLI whether to retry, so blocked refuses the next request if needed.
+func (l *ledger) interrupted() { l.update(func() { l.interruptions++ }) }
 
 // note records a failure that is independent of retries.
-func (l *ledger) note(code dreamcore.FailureCode) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.failure = code
-}
+func (l *ledger) note(code dreamcore.FailureCode) { l.update(func() { l.failure = code }) }
 
 // overBudget records that the budget is used up. A later complete answer does
 // not reset that.
-func (l *ledger) overBudget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.over = true
-}
-
-func (l *ledger) isOver() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.over
-}
+func (l *ledger) overBudget() { l.update(func() { l.over = true }) }
 
 // succeed records a complete answer.
 func (l *ledger) succeed() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.failure, l.interruptions, l.refused = "", 0, nil
-	clear(l.failures)
+	l.update(func() {
+		l.failure, l.interruptions, l.refused = "", 0, nil
+		clear(l.failures)
+	})
 }
 
 // blocked returns a refusal if sending a request makes no sense: after timeouts
@@ -89,27 +88,24 @@ func (l *ledger) blocked() *apiError {
 	return nil
 }
 
-// count updates the usage.
-func (l *ledger) count(add func(*Usage)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	add(&l.usage)
+// Failure returns the code of the last failure of the model since the last
+// complete answer, or "". It is final after Revoke.
+func (gr *Grant) Failure() dreamcore.FailureCode {
+	l := &gr.ledger
+	return locked(l, func() dreamcore.FailureCode {
+		if l.over {
+			return dreamcore.FailRateLimit
+		}
+		return l.failure
+	})
 }
 
-func (l *ledger) lastFailure() dreamcore.FailureCode {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.over {
-		return dreamcore.FailRateLimit
-	}
-	return l.failure
-}
+// OverBudget reports whether requests were refused because the budget is used
+// up. It is final after Revoke.
+func (gr *Grant) OverBudget() bool { return locked(&gr.ledger, func() bool { return gr.ledger.over }) }
 
-func (l *ledger) total() Usage {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.usage
-}
+// Usage returns the usage so far. It is final after Revoke.
+func (gr *Grant) Usage() Usage { return locked(&gr.ledger, func() Usage { return gr.ledger.usage }) }
 
 // RefusedRequest is an error of the model API about the content of a request.
 type RefusedRequest struct {
@@ -125,13 +121,8 @@ func (l *ledger) refuse(counts bool, status int, reported upstreamError, tooLong
 	if !counts {
 		return
 	}
-	kind := reported.kind
-	if kind == "" {
-		kind = kindOf(status)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.refused = &RefusedRequest{Status: status, Kind: kind, Message: reported.message, TooLong: tooLong}
+	r := &RefusedRequest{Status: status, Kind: cmp.Or(reported.kind, kindOf(status)), Message: reported.message, TooLong: tooLong}
+	l.update(func() { l.refused = r })
 }
 
 // Refused returns the last request since the last complete answer that the model

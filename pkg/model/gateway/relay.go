@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -221,9 +222,7 @@ func (x *exchange) bodyFailed(err error) {
 	case x.lost(err):
 		x.abort()
 	case errors.Is(err, errStalled):
-		x.grant.ledger.fail(dreamcore.FailAPITimeout)
-		x.failedWith(504, errStalled)
-		x.grant.warn("the model failed", "code", dreamcore.FailAPITimeout, "reason", errStalled)
+		x.recordFailure(dreamcore.FailAPITimeout, 504, errStalled, "reason", errStalled)
 		x.abort()
 	default:
 		x.interrupted(err)
@@ -270,9 +269,7 @@ func (x *exchange) complete() {
 
 // stalled ends a silent stream with an error that the CLI understands.
 func (x *exchange) stalled(boundary bool) {
-	x.grant.ledger.fail(dreamcore.FailAPITimeout)
-	x.failedWith(504, errStalled)
-	x.grant.warn("the model failed", "code", dreamcore.FailAPITimeout, "reason", errStalled, "after", x.gw.cfg.IdleLimit)
+	x.recordFailure(dreamcore.FailAPITimeout, 504, errStalled, "reason", errStalled, "after", x.gw.cfg.IdleLimit)
 	event := (&apiError{status: 504, kind: "api_error", message: "The model API stopped in the middle of its answer."}).event()
 	if !boundary {
 		// Ends the incomplete event first.
@@ -289,25 +286,22 @@ func (x *exchange) streamFailed(m *meter) {
 	x.use.free = m.text == 0 && m.tokens == tokens{}
 	f := x.faultOf(nil, m.failure.statusOr(http.StatusInternalServerError), m.failure)
 	attrs := []any{"reason", "error event in the stream", "type", m.failure.kind, "said", truncate(m.failure.message, 512)}
-	code := f.code
-	if code == "" { // in the middle of an answer, the request cannot be the cause
-		code = dreamcore.FailNetwork
+	code := cmp.Or(f.code, dreamcore.FailNetwork) // in the middle of an answer, the request cannot be the cause
+	if f.alarm == "" {
+		x.recordFailure(code, x.entry.Status, m.failure.kind, attrs...)
+		return
 	}
 	x.grant.ledger.fail(code)
 	x.failedWith(x.entry.Status, m.failure.kind)
-	if f.alarm != "" {
-		x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), f.alarm, append(f.attrs, attrs...)...)
-		return
-	}
-	x.grant.warn("the model failed", append([]any{"code", code}, attrs...)...)
+	x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), f.alarm, append(f.attrs, attrs...)...)
 }
 
 // interrupted records an answer that ended half-way and aborts the client's
 // connection, so that the client notices.
 func (x *exchange) interrupted(err error) {
+	const reason = "the answer was interrupted"
+	x.recordFailure(dreamcore.FailNetwork, x.entry.Status, reason, "reason", reason, "err", err)
 	x.grant.ledger.interrupted()
-	x.failedWith(x.entry.Status, "the answer was interrupted")
-	x.grant.warn("the model failed", "code", dreamcore.FailNetwork, "reason", "the answer was interrupted", "err", err)
 	_ = x.rc.Flush() // the client sees that an answer had started
 	x.abort()
 }

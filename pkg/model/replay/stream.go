@@ -1,9 +1,10 @@
 package replay
 
 import (
-	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -39,108 +40,64 @@ func (s *stream) raw(b []byte) {
 	}
 }
 
-func (s *stream) event(name string, data any) {
-	var b bytes.Buffer
-	b.WriteString("event: " + name + "\ndata: ")
-	b.Write(encode(data))
-	b.WriteString("\n\n")
-	s.raw(b.Bytes())
+// event writes an event of the given type; members are alternating names and
+// values.
+func (s *stream) event(kind string, members ...any) {
+	s.raw(slices.Concat([]byte("event: "+kind+"\ndata: "), object(kind, members...), []byte("\n\n")))
 }
 
-// The events of a stream, in the API's form.
-type (
-	typed struct {
-		Type string `json:"type"`
+// object returns a JSON object whose first member is its type, as in the API's
+// events.
+func object(kind string, members ...any) json.RawMessage {
+	out := append([]byte(`{"type":`), encode(kind)...)
+	for pair := range slices.Chunk(members, 2) {
+		out = fmt.Appendf(out, ",%q:%s", pair[0], encode(pair[1]))
 	}
-	messageStart struct {
-		Type    string      `json:"type"`
-		Message messageForm `json:"message"`
-	}
-	blockStart struct {
-		Type  string `json:"type"`
-		Index int    `json:"index"`
-		Block any    `json:"content_block"`
-	}
-	blockDelta struct {
-		Type  string `json:"type"`
-		Index int    `json:"index"`
-		Delta any    `json:"delta"`
-	}
-	blockStop struct {
-		Type  string `json:"type"`
-		Index int    `json:"index"`
-	}
-	textDelta struct {
-		Type string `json:"type"`
-		Text string `json:"text"`
-	}
-	thinkingDelta struct {
-		Type     string `json:"type"`
-		Thinking string `json:"thinking"`
-	}
-	signatureDelta struct {
-		Type      string `json:"type"`
-		Signature string `json:"signature"`
-	}
-	inputDelta struct {
-		Type    string `json:"type"`
-		Partial string `json:"partial_json"`
-	}
-	messageDelta struct {
-		Type  string `json:"type"`
-		Delta struct {
-			StopReason   string  `json:"stop_reason"`
-			StopSequence *string `json:"stop_sequence"`
-		} `json:"delta"`
-		Usage usage `json:"usage"`
-	}
-)
+	return append(out, '}')
+}
 
 func (s *stream) start(a *answer) {
 	first := a.form()
 	first.Content = []any{}
 	first.StopReason = nil
 	first.Usage.Output = 1 // the API reports the final number at the end
-	s.event("message_start", messageStart{"message_start", first})
-	s.event("ping", typed{"ping"})
+	s.event("message_start", "message", first)
+	s.event("ping")
 }
 
 func (s *stream) finish(a *answer) {
-	d := messageDelta{Type: "message_delta", Usage: a.usage}
-	d.Delta.StopReason = a.stop
-	s.event("message_delta", d)
-	s.event("message_stop", typed{"message_stop"})
+	s.event("message_delta", "delta", map[string]any{"stop_reason": a.stop, "stop_sequence": nil}, "usage", a.usage)
+	s.event("message_stop")
 }
 
 // open starts block i and returns its deltas, still to be sent.
-func (s *stream) open(i int, block any) []any {
+func (s *stream) open(i int, block any) (parts []any) {
+	var empty any
 	switch b := block.(type) {
 	case thinkingBlock:
-		s.event("content_block_start", blockStart{"content_block_start", i, thinkingBlock{Type: "thinking"}})
-		return append(deltas(b.Thinking, func(part string) any { return thinkingDelta{"thinking_delta", part} }),
-			signatureDelta{"signature_delta", b.Signature})
+		empty = thinkingBlock{Type: "thinking"}
+		parts = append(deltas("thinking_delta", "thinking", b.Thinking), object("signature_delta", "signature", b.Signature))
 	case toolUseBlock:
-		empty := b
-		empty.Input = json.RawMessage("{}")
-		s.event("content_block_start", blockStart{"content_block_start", i, empty})
-		return deltas(string(b.Input), func(part string) any { return inputDelta{"input_json_delta", part} })
+		parts = deltas("input_json_delta", "partial_json", string(b.Input))
+		b.Input = json.RawMessage("{}")
+		empty = b
 	case textBlock:
-		s.event("content_block_start", blockStart{"content_block_start", i, textBlock{Type: "text"}})
-		return deltas(b.Text, func(part string) any { return textDelta{"text_delta", part} })
+		empty = textBlock{Type: "text"}
+		parts = deltas("text_delta", "text", b.Text)
+	default:
+		panic("replay: unknown block") // cannot happen: only this package creates answers
 	}
-	panic("replay: unknown block") // cannot happen: only this package creates answers
+	s.event("content_block_start", "index", i, "content_block", empty)
+	return parts
 }
 
-func (s *stream) send(i int, delta any) {
-	s.event("content_block_delta", blockDelta{"content_block_delta", i, delta})
-}
+func (s *stream) send(i int, delta any) { s.event("content_block_delta", "index", i, "delta", delta) }
 
-func (s *stream) close(i int) {
-	s.event("content_block_stop", blockStop{"content_block_stop", i})
-}
+func (s *stream) close(i int) { s.event("content_block_stop", "index", i) }
 
-// deltas splits text between characters: half a character is not valid JSON.
-func deltas(text string, form func(string) any) []any {
+// deltas returns text as deltas of the given type, each with a part of the text in
+// its member. It splits between characters: half a character is not valid JSON.
+func deltas(kind, member, text string) []any {
 	size := max(leastChunk, len(text)/chunksPerBlock)
 	var parts []any
 	for len(text) > 0 {
@@ -148,7 +105,7 @@ func deltas(text string, form func(string) any) []any {
 		for end < len(text) && !utf8.RuneStart(text[end]) {
 			end++
 		}
-		parts = append(parts, form(text[:end]))
+		parts = append(parts, object(kind, member, text[:end]))
 		text = text[end:]
 	}
 	return parts
