@@ -54,7 +54,11 @@ func (m *meter) limit() int { return cmp.Or(m.lineLimit, maxMeterLine) }
 func (m *meter) feed(p []byte) {
 	if m.afterCR && len(p) > 0 {
 		m.afterCR = false
-		p = bytes.TrimPrefix(p, []byte("\n"))
+		if p[0] == '\n' {
+			if p = p[1:]; !m.boundary {
+				m.open++
+			}
+		}
 	}
 	m.open += len(p)
 	done, lf := m.complete, -1

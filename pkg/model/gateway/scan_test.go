@@ -152,6 +152,7 @@ func FuzzMeter(f *testing.F) {
 	f.Add([]byte(wholeStream), 10)
 	f.Add([]byte(strings.ReplaceAll(wholeStream, "\n", "\r\n")), 100)
 	f.Add([]byte("data: {\"type\":\"error\",\"error\":{}}\n\n"), 3)
+	f.Add([]byte("a: b\r\nc"), 5) // the LF is a byte of the unfinished event
 	f.Add([]byte("data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1e9}}}\n"), 1)
 	f.Fuzz(func(t *testing.T, b []byte, at int) {
 		if at < 0 || at > len(b) {
