@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
