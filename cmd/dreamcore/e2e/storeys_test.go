@@ -29,6 +29,7 @@ var storeys = [][]string{
 // alongside lists the imports within a storey.
 var alongside = map[string][]string{
 	"pkg/system/admission":     {"pkg/dreamcore"},
+	"pkg/system/statefile":     {"pkg/dreamcore"},
 	"pkg/system/tree":          {"pkg/dreamcore"},
 	"pkg/system/term":          {"pkg/dreamcore"},
 	"pkg/system/tree/treetest": {"pkg/system/tree"},

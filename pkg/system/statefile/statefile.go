@@ -1,0 +1,65 @@
+// Package statefile reads and writes the small files of the state directory:
+// file locks, atomic replacement, append-only logs whose last line may be torn,
+// and the error of a full disk. The stores differ in what they keep; how a file
+// survives a crash and a second process is written here, once.
+package statefile
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+)
+
+// IsFull reports whether err says that a disk or a quota is full.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// Error describes an error of the file system below the state directory: it
+// says that action failed and carries a hint that fits the cause. The code is
+// CodeSetup for a full disk and for missing permissions, CodeInternal otherwise;
+// the caller may change both.
+func Error(action string, err error) *dreamcore.Error {
+	e := &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot " + action, Err: err}
+	switch {
+	case IsFull(err):
+		e.Code, e.Hint = dreamcore.CodeSetup, "the disk of the state directory is full: free space there (df -h and df -i show how much)"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		e.Code, e.Hint = dreamcore.CodeSetup, "the state directory must be writable: check its owner with ls -ld, or choose another with --state DIR"
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EIO):
+		e.Hint = "check the disk of the state directory (dmesg names its errors)"
+	default:
+		e.Hint = "check the state directory with ls -ld and df -h"
+	}
+	return e
+}
+
+// Names returns the sorted names in a directory that keep accepts.
+func Names(dir *os.Root, keep func(name string) bool) ([]string, error) {
+	d, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !keep(name) })
+	slices.Sort(names)
+	return names, nil
+}
+
+// IgnoreMissing returns nil for an error that says that a file does not exist,
+// and err otherwise.
+func IgnoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
