@@ -15,15 +15,15 @@ import (
 
 var benchEvent = dreamcore.Event(`{"type":"stream_event","a":"` + strings.Repeat("x", 1472) + `"}`)
 
-// BenchmarkAppend writes events of 1.5 KB with each way to sync.
+// BenchmarkAppend writes events of 1.5 KB at each sync interval.
 func BenchmarkAppend(b *testing.B) {
 	for name, interval := range map[string]time.Duration{"interval": DefaultSyncInterval, "every": -1} {
 		b.Run("sync="+name, func(b *testing.B) { benchAppend(b, interval, 0) })
 	}
 }
 
-// BenchmarkFollow is one writer that many readers follow; it ends when all of
-// them have read everything.
+// BenchmarkFollow measures one writer with many readers; it ends when every reader
+// has read everything.
 func BenchmarkFollow(b *testing.B) {
 	for _, readers := range []int{1, 100} {
 		b.Run(fmt.Sprintf("readers=%d", readers), func(b *testing.B) { benchAppend(b, DefaultSyncInterval, readers) })

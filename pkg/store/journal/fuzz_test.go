@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzReader reads files of any content: what comes back are the whole lines,
-// numbered, and nothing after the last newline.
+// FuzzReader reads arbitrary files: the events must be the whole lines, numbered,
+// and nothing after the last newline.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte(""), uint16(0))
 	f.Add([]byte("{\"type\":\"done\"}\n"), uint16(0))

@@ -1,8 +1,8 @@
 // Package journal keeps the events of jobs: one append-only file per job,
-// JOB.ndjson, one event on each line. The number of the line, from 1, is the
-// id of the event, so an id needs no place of its own and survives a restart.
+// JOB.ndjson, one event on each line. The number of the line, counted from 1, is
+// the id of the event, so that ids survive a restart without being stored.
 //
-// A writer appends, any number of readers follow at their own speed:
+// One writer appends; any number of readers follow, each at its own speed:
 //
 //	log, err := store.Create(job)
 //	id, err := log.Append(dreamcore.StatusEvent("…"))
@@ -14,30 +14,30 @@
 //		entry, err := r.Next(ctx)           // io.EOF after the end of the job
 //	}
 //
-// Readers read the file with a descriptor of their own and learn how far they
-// may read from an atomic pointer: there is no lock, queue or buffer that a
-// slow reader could hold against the writer.
+// Each Reader has its own descriptor and learns from an atomic pointer how far it
+// may read: there is no lock, queue or buffer with which a slow reader could delay
+// the writer.
 //
-// Several processes may use one directory: a log is locked for as long as it
-// is written.
+// Several processes may use one directory: a log is locked while it is being
+// written.
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Defaults of Options.
@@ -46,18 +46,18 @@ const (
 	DefaultMaxLogBytes  = 256 << 20
 )
 
-// Options tunes a Store. The zero value means the defaults.
+// Options configures a Store. The zero value selects the defaults.
 type Options struct {
-	// SyncInterval bounds how long events stay unsynced while more of them
-	// come: an Append that finds the last fsync older than this syncs. Zero
-	// means DefaultSyncInterval, less than zero syncs every event. Terminal
-	// events and Close always sync.
+	// SyncInterval bounds how long events stay unsynced while more of them arrive:
+	// an Append that finds the last fsync older than this syncs. Zero means
+	// DefaultSyncInterval; a negative value syncs every event. Terminal events and
+	// Close always sync.
 	SyncInterval time.Duration
-	// MaxLogBytes bounds one log, without its terminal event. Zero means
+	// MaxLogBytes bounds one log, not counting its terminal event. Zero means
 	// DefaultMaxLogBytes.
 	MaxLogBytes int64
-	// MaxBytes bounds what all logs take on disk. Beyond it the oldest ones go,
-	// but none that is being written or read. Zero is no bound.
+	// MaxBytes bounds the disk space of all logs. Beyond it, the oldest logs are
+	// removed, except those that are being written or read. Zero means no bound.
 	MaxBytes int64
 }
 
@@ -65,12 +65,12 @@ type Options struct {
 type Store struct {
 	root *os.Root
 	opts Options
-	sync func(*os.File) error // (*os.File).Sync; tests make it fail
+	sync func(*os.File) error // (*os.File).Sync; replaced in tests
 
-	mu     sync.Mutex
-	live   map[string]*Log // guarded by mu; logs that this process has open for writing
-	read   map[string]int  // guarded by mu; how many Readers a log has
-	closed bool            // guarded by mu
+	mu      sync.Mutex
+	live    map[string]*Log // guarded by mu; logs that this process has open for writing, by job
+	readers map[string]int  // guarded by mu; number of Readers, by job
+	closed  bool            // guarded by mu
 
 	room room
 }
@@ -81,8 +81,8 @@ const (
 	fileMode  = 0o600
 )
 
-// Open opens the logs in dir, and makes dir where it is missing. The caller
-// must Close the Store.
+// Open opens the logs in dir, which it creates if needed. The caller must Close the
+// Store.
 func Open(dir string, opts Options) (*Store, error) {
 	if opts.SyncInterval == 0 {
 		opts.SyncInterval = DefaultSyncInterval
@@ -91,20 +91,20 @@ func Open(dir string, opts Options) (*Store, error) {
 		opts.MaxLogBytes = DefaultMaxLogBytes
 	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
-		return nil, diskError("make the directory of job logs", err)
+		return nil, statefile.Error("create the directory of job logs", err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, diskError("open the directory of job logs", err)
+		return nil, statefile.Error("open the directory of job logs", err)
 	}
-	s := &Store{root: root, opts: opts, sync: (*os.File).Sync, live: map[string]*Log{}, read: map[string]int{}}
-	s.room.most = opts.MaxBytes
+	s := &Store{root: root, opts: opts, sync: (*os.File).Sync, live: map[string]*Log{}, readers: map[string]int{}}
+	s.room.max = opts.MaxBytes
 	s.room.total.Store(uncounted)
 	return s, nil
 }
 
-// Create starts the log of a new job. job is a UUID in its canonical form;
-// CodeInvalid says that it is not, CodeConflict that the job has a log. The
+// Create starts the log of a new job. job must be a UUID in its canonical form, or
+// the error has CodeInvalid; CodeConflict means that the job has a log already. The
 // caller must Close the Log.
 func (s *Store) Create(job string) (*Log, error) {
 	name, err := fileName(job)
@@ -120,30 +120,31 @@ func (s *Store) Create(job string) (*Log, error) {
 	job = strings.TrimSuffix(name, extension)
 	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "job " + job + " exists already", Hint: "use a new job id", Err: err}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "job " + job + " already exists", Hint: "use a new job id", Err: err}
 	}
 	if err != nil {
-		return nil, diskError("create the log of job "+job, err)
+		return nil, statefile.Error("create the log of job "+job, err)
 	}
-	// Without this the whole file may be missing after a power cut, even
-	// though its events were synced.
+	// Without this, the whole file may be missing after a power cut, although its
+	// events were synced.
 	if err := s.syncDir(); err != nil {
 		err = errors.Join(err, f.Close(), s.root.Remove(name))
-		return nil, diskError("create the log of job "+job, err)
+		return nil, statefile.Error("create the log of job "+job, err)
 	}
 	l := newLog(s, job, f, 0, 0)
-	if err := errors.Join(holdNew(f), l.reserve(0)); err != nil {
+	// Nothing else writes a new log, but another process may be probing its lock.
+	if err := errors.Join(statefile.Lock(context.Background(), f), l.reserve(0)); err != nil {
 		err = errors.Join(err, f.Close(), s.root.Remove(name))
-		return nil, diskError("create the log of job "+job, err)
+		return nil, statefile.Error("create the log of job "+job, err)
 	}
 	s.live[job] = l
 	return l, nil
 }
 
-// Reopen opens the log of a job that a crash left without its terminal event,
-// so that one can be appended. A torn last line is cut off. CodeNotFound:
-// there is no such job; CodeConflict: it is still being written, or it has
-// its terminal event. The caller must Close the Log.
+// Reopen opens the log of a job that ended in a crash, so that the terminal event
+// can be appended. It removes a torn last line. CodeNotFound: there is no such job;
+// CodeConflict: its log is still being written, or has its terminal event. The
+// caller must Close the Log.
 func (s *Store) Reopen(job string) (*Log, error) {
 	name, err := fileName(job)
 	if err != nil {
@@ -163,9 +164,9 @@ func (s *Store) Reopen(job string) (*Log, error) {
 		return nil, errNotFound(job, err)
 	}
 	if err != nil {
-		return nil, diskError("open the log of job "+job, err)
+		return nil, statefile.Error("open the log of job "+job, err)
 	}
-	if err := hold(f); err != nil {
+	if err := statefile.TryLock(f); err != nil {
 		_ = f.Close()
 		return nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "job " + job + " is running in another process", Hint: "wait for its end", Err: err}
 	}
@@ -178,27 +179,27 @@ func (s *Store) Reopen(job string) (*Log, error) {
 	return l, nil
 }
 
-// recover refuses a log that has ended and cuts off a torn last line.
+// recover refuses a log that has a terminal event and removes a torn last line.
 func (s *Store) recover(f *os.File) (size int64, lines uint64, err error) {
 	ended, err := endsTerminal(f)
 	if err != nil {
-		return 0, 0, diskError("read the end of "+f.Name(), err)
+		return 0, 0, statefile.Error("read the end of "+f.Name(), err)
 	}
 	if ended {
-		return 0, 0, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the job has ended already", Hint: "read its log instead"}
+		return 0, 0, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the job has already ended", Hint: "read its log instead"}
 	}
 	size, lines, err = countLines(f)
 	if err != nil {
-		return 0, 0, diskError("read "+f.Name(), err)
+		return 0, 0, statefile.Error("read "+f.Name(), err)
 	}
 	if err := f.Truncate(size); err != nil {
-		return 0, 0, diskError("cut off the torn end of "+f.Name(), err)
+		return 0, 0, statefile.Error("remove the torn last line of "+f.Name(), err)
 	}
 	return size, lines, nil
 }
 
-// Unfinished returns the jobs, in order of their ids, that have no terminal
-// event and that no process is writing: a crash left them.
+// Unfinished returns the ids, sorted, of the jobs without a terminal event that no
+// process is writing: those that a crash interrupted.
 func (s *Store) Unfinished() ([]string, error) {
 	names, err := s.names()
 	if err != nil {
@@ -215,7 +216,7 @@ func (s *Store) Unfinished() ([]string, error) {
 			continue // pruned meanwhile
 		}
 		if err != nil {
-			return nil, diskError("read the log of job "+job, err)
+			return nil, statefile.Error("read the log of job "+job, err)
 		}
 		if !ended {
 			jobs = append(jobs, job)
@@ -224,8 +225,8 @@ func (s *Store) Unfinished() ([]string, error) {
 	return jobs, nil
 }
 
-// Close ends the logs that are still open, so that their readers end too, and
-// closes the Store. It may be called more than once.
+// Close closes the logs that are still open, so that their readers end too, and
+// then the Store. It may be called more than once.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -254,39 +255,33 @@ func (s *Store) forget(l *Log) {
 	delete(s.live, l.job)
 }
 
-// hasEnded tells whether a log needs nobody to end it.
+// hasEnded reports whether a log has its terminal event, or is being written by
+// another process, which will add it.
 func (s *Store) hasEnded(name string) (bool, error) {
 	f, err := s.root.Open(name)
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	if held(f) {
-		return true, nil // it will
+	if statefile.Locked(f) {
+		return true, nil
 	}
 	return endsTerminal(f)
 }
 
-// names returns the names of all logs, sorted; other files are not ours.
+// names returns the sorted file names of all logs and skips other files.
 func (s *Store) names() ([]string, error) {
-	d, err := s.root.Open(".")
-	if err != nil {
-		return nil, diskError("open the directory of job logs", err)
-	}
-	defer d.Close()
-	all, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, diskError("list job logs", err)
-	}
-	names := slices.DeleteFunc(all, func(name string) bool {
+	names, err := statefile.Names(s.root, func(name string) bool {
 		job, ok := strings.CutSuffix(name, extension)
 		if !ok {
-			return true
+			return false
 		}
 		canonical, err := fileName(job)
-		return err != nil || canonical != name
+		return err == nil && canonical == name
 	})
-	slices.Sort(names)
+	if err != nil {
+		return nil, statefile.Error("list job logs", err)
+	}
 	return names, nil
 }
 
@@ -298,8 +293,8 @@ func (s *Store) syncDir() error {
 	return errors.Join(s.sync(d), d.Close())
 }
 
-// fileName returns the file of a job. Only a UUID gets one, so that no id
-// from outside names another file.
+// fileName returns the file name for a job. It accepts only UUIDs, so that an id
+// from outside cannot name another file.
 func fileName(job string) (string, error) {
 	const canonicalLength = 36
 	if len(job) == canonicalLength {
@@ -318,27 +313,11 @@ func errNotFound(job string, cause error) error {
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeNotFound,
 		Message: "Job not found",
-		Hint:    "check the job id; logs of old jobs are removed after a time",
+		Hint:    "check the job id; the logs of old jobs are removed after some time",
 		Err:     fmt.Errorf("log of job %.64q: %w", job, cause),
 	}
 }
 
 func errStoreClosed() error {
-	return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the job logs are closed", Hint: "the service is stopping: try again when it is up", Err: fs.ErrClosed}
-}
-
-// diskError gives an error of the file system the hint that fits it.
-func diskError(action string, err error) error {
-	e := &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot " + action, Err: err}
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the disk of the state directory is full: free space there (df -h shows how much)"
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the state directory must be writable: check its owner with ls -ld, or choose another with --state DIR"
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EIO):
-		e.Hint = "check the disk of the state directory (dmesg names its errors)"
-	default:
-		e.Hint = "check the state directory with ls -ld and df -h"
-	}
-	return e
+	return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the job logs are closed", Hint: "the service is stopping: try again when it has started", Err: fs.ErrClosed}
 }

@@ -156,7 +156,7 @@ func TestReadersFollowAJobWhileItRuns(t *testing.T) {
 	all.Wait()
 }
 
-func TestAReaderFromTheFutureWaitsForItsEvent(t *testing.T) {
+func TestAReaderAheadOfTheLogWaitsForItsEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openStore(t, Options{})
 		l := create(t, s, jobA)
@@ -173,7 +173,7 @@ func TestAReaderFromTheFutureWaitsForItsEvent(t *testing.T) {
 		synctest.Wait()
 		select {
 		case e := <-got:
-			t.Fatalf("got %d, which it has seen", e.ID)
+			t.Fatalf("got %d, which the reader has seen", e.ID)
 		default:
 		}
 		appendAll(t, l, number(3))
@@ -183,7 +183,7 @@ func TestAReaderFromTheFutureWaitsForItsEvent(t *testing.T) {
 	})
 }
 
-func TestNextReturnsWhenItsContextEndsAndGoesOnLater(t *testing.T) {
+func TestNextCanBeRepeatedAfterItsContextEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openStore(t, Options{})
 		l := create(t, s, jobA)
@@ -235,7 +235,7 @@ func TestConcurrentAppendsGetDistinctIDs(t *testing.T) {
 	}
 }
 
-func TestAppendRefusesWhatIsNotOneLine(t *testing.T) {
+func TestAppendRefusesAnEventThatIsNotOneLine(t *testing.T) {
 	s, dir := openStore(t, Options{})
 	l := create(t, s, jobA)
 	huge := dreamcore.Event(`{"a":"` + strings.Repeat("x", dreamcore.MaxEventBytes) + `"}`)
@@ -271,7 +271,7 @@ func TestTheLargestEventIsReadBack(t *testing.T) {
 	if len(got) != 5 || len(got[1].Event) != dreamcore.MaxEventBytes || string(got[3].Event) != string(largest) {
 		t.Fatalf("%d events", len(got))
 	}
-	if cap(r.space) > keepBuffer {
+	if cap(r.space) > maxIdleBuffer {
 		t.Fatalf("the reader keeps %d bytes", cap(r.space))
 	}
 	if jobs, err := s.Unfinished(); err != nil || len(jobs) != 0 {
@@ -279,7 +279,7 @@ func TestTheLargestEventIsReadBack(t *testing.T) {
 	}
 }
 
-func TestALineOverTheLimitIsAnErrorNotMemory(t *testing.T) {
+func TestALineOverTheLimitIsNotReadIntoMemory(t *testing.T) {
 	s, dir := openStore(t, Options{})
 	line := strings.Repeat("x", 100<<10) + "\n"
 	os.WriteFile(filepath.Join(dir, jobA+extension), []byte("{}\n"+line), fileMode)
@@ -378,7 +378,7 @@ func TestClosingTheStoreEndsItsReaders(t *testing.T) {
 		t.Fatalf("create: %v", err)
 	}
 	if _, err := s.Reader(jobA, 0); err == nil {
-		t.Fatal("a closed store makes readers")
+		t.Fatal("a closed store returned a reader")
 	}
 }
 
@@ -406,7 +406,7 @@ func TestTheLastEventOfAJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	last(string(dreamcore.DoneEvent()))
-	// A torn last line is no event.
+	// A torn last line is not an event.
 	if err := os.WriteFile(filepath.Join(dir, jobB+extension), []byte("{\"n\":1}\n{\"type\":\"do"), fileMode); err != nil {
 		t.Fatal(err)
 	}

@@ -11,39 +11,40 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// terminalReserve is what a full log still has room for, so that a job that
-// wrote too much can end with an event that says so.
+// terminalReserve is the space that a full log keeps for its terminal event, so
+// that a job that wrote too much can still report that.
 const terminalReserve = 64 << 10
 
-// keepBuffer bounds the buffers that outlive a large event.
-const keepBuffer = 256 << 10
+// maxIdleBuffer bounds the buffers that are kept after a large event.
+const maxIdleBuffer = 256 << 10
 
 // Log is the log of one job, open for writing. Its methods are safe for
 // concurrent use.
 type Log struct {
 	store *Store
 	job   string
-	end   atomic.Pointer[end] // what readers may see
+	end   atomic.Pointer[end] // how far readers may read
 
 	mu       sync.Mutex
 	f        *os.File  // guarded by mu
-	size     int64     // guarded by mu; bytes of whole lines
-	reserved int64     // guarded by mu; the disk has room up to this offset
+	size     int64     // guarded by mu; size of the whole lines
+	reserved int64     // guarded by mu; disk space is allocated up to this offset
 	lines    uint64    // guarded by mu
-	torn     bool      // guarded by mu; bytes beyond size could not be cut off
+	torn     bool      // guarded by mu; bytes beyond size could not be removed
 	closed   bool      // guarded by mu
 	lastSync time.Time // guarded by mu
 	unsynced bool      // guarded by mu
 	buf      []byte    // guarded by mu
 }
 
-// end is how far a log may be read. It never changes: the writer replaces it
-// by the next one and closes changed.
+// end is the readable end of a log. It is immutable: the writer replaces it by the
+// next one and closes changed.
 type end struct {
 	size    int64
-	final   bool // there will be no more
+	final   bool // the log is closed
 	changed chan struct{}
 }
 
@@ -56,12 +57,12 @@ func newLog(s *Store, job string, f *os.File, size int64, lines uint64) *Log {
 // Job returns the id of the job.
 func (l *Log) Job() string { return l.job }
 
-// Append writes one event and returns its id. It waits for the disk at most,
-// never for a reader. After an error the log is as it was before, and a later
-// Append may succeed. CodeInvalid: the event is not one JSON object on one
-// line; CodeTooLarge: the event is over dreamcore.MaxEventBytes, or the log
-// over its limit (a small terminal event still fits); CodeSetup: the disk is
-// full. After Close the error wraps fs.ErrClosed.
+// Append writes one event and returns its id. It may wait for the disk but never
+// for a reader. After an error the log is unchanged, and a later Append may
+// succeed. CodeInvalid: the event is not one JSON object on one line; CodeTooLarge:
+// the event is larger than dreamcore.MaxEventBytes, or the log is full (a small
+// terminal event still fits); CodeSetup: the disk is full. After Close the error
+// wraps fs.ErrClosed.
 func (l *Log) Append(e dreamcore.Event) (id uint64, err error) {
 	if err := checkEvent(e); err != nil {
 		return 0, err
@@ -77,27 +78,27 @@ func (l *Log) Append(e dreamcore.Event) (id uint64, err error) {
 		limit += terminalReserve
 	}
 	if l.size+int64(len(e))+1 > limit {
-		return 0, &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the log of the job is full", Hint: "the job wrote more than a log may hold: split the work into smaller prompts"}
+		return 0, &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the log of the job is full", Hint: "the job wrote more events than a log can hold: split the work into smaller prompts"}
 	}
 	l.store.makeRoom()
 	if err := l.write(e, terminal); err != nil {
-		return 0, diskError("append to the log of job "+l.job, err)
+		return 0, statefile.Error("append to the log of job "+l.job, err)
 	}
 	l.publish(false)
 	return l.lines, nil
 }
 
-// write puts the line behind the last one and syncs it when that is due. It
-// writes at an offset and not with O_APPEND: so a half-written line is
-// overwritten by the next one even if it could not be cut off.
+// write appends the line and syncs when that is due. It writes at an offset, not
+// with O_APPEND, so that the next line overwrites a half-written one even if that
+// could not be removed.
 func (l *Log) write(e dreamcore.Event, terminal bool) error {
 	if l.torn {
-		if err := l.cut(); err != nil {
+		if err := l.truncate(); err != nil {
 			return err
 		}
 	}
 	l.buf = append(append(l.buf[:0], e...), '\n')
-	if !terminal { // which has its room already
+	if !terminal { // its space is allocated already
 		if err := l.reserve(len(l.buf)); err != nil {
 			return err
 		}
@@ -109,7 +110,7 @@ func (l *Log) write(e dreamcore.Event, terminal bool) error {
 	}
 	if err != nil {
 		l.torn = true
-		return errors.Join(err, l.cut())
+		return errors.Join(err, l.truncate())
 	}
 	if due {
 		l.lastSync = time.Now()
@@ -117,25 +118,25 @@ func (l *Log) write(e dreamcore.Event, terminal bool) error {
 	l.unsynced = !due
 	l.size += int64(len(l.buf))
 	l.lines++
-	if cap(l.buf) > keepBuffer {
+	if cap(l.buf) > maxIdleBuffer {
 		l.buf = nil
 	}
 	return nil
 }
 
-// cut removes what a failed write left behind the last whole line.
-func (l *Log) cut() error {
+// truncate removes what a failed write left after the last whole line.
+func (l *Log) truncate() error {
 	if err := l.f.Truncate(l.size); err != nil {
 		return err
 	}
 	l.torn = false
 	if l.reserved != math.MaxInt64 {
-		l.reserved = l.size // what was reserved went with it
+		l.reserved = l.size // truncating freed the allocated space
 	}
 	return nil
 }
 
-// publish shows readers the new end and wakes those who wait for one.
+// publish sets the new end and wakes the readers that wait for it.
 func (l *Log) publish(final bool) {
 	next := &end{size: l.size, final: final}
 	if !final {
@@ -144,8 +145,8 @@ func (l *Log) publish(final bool) {
 	close(l.end.Swap(next).changed)
 }
 
-// Close ends the job: readers get what is left, then io.EOF. The events are on
-// disk when it returns without an error. It may be called more than once.
+// Close ends the log: readers get the remaining events, then io.EOF. If it returns
+// nil, all events are on the disk. It may be called more than once.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,25 +156,25 @@ func (l *Log) Close() error {
 	l.closed = true
 	var errs []error
 	if l.torn || l.reserved > l.size {
-		errs = append(errs, l.cut()) // gives back what was reserved and not used
+		errs = append(errs, l.truncate()) // frees the allocated space that was not used
 	}
 	if l.unsynced {
 		errs = append(errs, l.store.sync(l.f))
 	}
 	errs = append(errs, l.f.Close())
 	l.buf = nil
-	// Forgotten first: a Reader that does not find the log among the live
-	// ones must find a file that is complete.
+	// The order matters: a Reader that does not find the log in live must find a
+	// complete file.
 	l.store.forget(l)
 	l.publish(true)
 	if err := errors.Join(errs...); err != nil {
-		return diskError("finish the log of job "+l.job, err)
+		return statefile.Error("finish the log of job "+l.job, err)
 	}
 	return nil
 }
 
-// checkEvent refuses what would not be read back as one event. Carriage
-// returns too: clients of event streams take them for ends of lines.
+// checkEvent refuses an event that would not be read back as one. It refuses
+// carriage returns too, which clients of event streams take for line breaks.
 func checkEvent(e dreamcore.Event) error {
 	switch {
 	case len(e) > dreamcore.MaxEventBytes:
@@ -186,8 +187,8 @@ func checkEvent(e dreamcore.Event) error {
 	return nil
 }
 
-// isTerminal tells whether e is the last event of a job. The search spares
-// nearly every event the JSON parser; our own events are never escaped.
+// isTerminal reports whether e is the last event of a job. The search avoids the
+// JSON parser for nearly every event; the service's own events are never escaped.
 func isTerminal(e dreamcore.Event) bool {
 	if !bytes.Contains(e, []byte(`"done"`)) && !bytes.Contains(e, []byte(`"error"`)) {
 		return false

@@ -11,13 +11,15 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// Prune removes the logs that were last written before olderThan, and then,
-// oldest first, as many as it takes to have no more than maxBytes left on disk; 0
-// means any number of bytes. Logs that are being written or read stay, and count.
-// Readers of another process that have a removed log open read it to its end.
-// removed counts the logs that are gone, also when an error is returned.
+// Prune removes the logs that were last written before olderThan, and then the
+// oldest ones until the remaining logs take at most maxBytes on disk; 0 means no
+// bound. Logs that are being written or read stay, but count. A Reader in another
+// process reads a removed log to its end. removed is the number of removed logs,
+// also when an error is returned.
 func (s *Store) Prune(ctx context.Context, olderThan time.Time, maxBytes int64) (removed int, err error) {
 	logs, total, err := s.byAge()
 	if err != nil {
@@ -27,8 +29,8 @@ func (s *Store) Prune(ctx context.Context, olderThan time.Time, maxBytes int64) 
 	return removed, err
 }
 
-// prune is Prune of the logs, which take total bytes. left is what they take
-// afterwards.
+// prune is Prune for the given logs, which take total bytes. left is the size of
+// the remaining ones.
 func (s *Store) prune(ctx context.Context, logs []fs.FileInfo, total int64, olderThan time.Time, maxBytes int64) (removed int, left int64, err error) {
 	var errs []error
 	for _, log := range logs {
@@ -40,7 +42,7 @@ func (s *Store) prune(ctx context.Context, logs []fs.FileInfo, total int64, olde
 		}
 		gone, err := s.removeIdle(log.Name())
 		if err != nil {
-			errs = append(errs, diskError("remove the log "+log.Name(), err))
+			errs = append(errs, statefile.Error("remove the log "+log.Name(), err))
 		}
 		if gone {
 			removed++
@@ -50,8 +52,7 @@ func (s *Store) prune(ctx context.Context, logs []fs.FileInfo, total int64, olde
 	return removed, total, errors.Join(errs...)
 }
 
-// byAge returns all logs, the one that was written first in front, and their
-// size together.
+// byAge returns all logs, the least recently written first, and their total size.
 func (s *Store) byAge() (logs []fs.FileInfo, total int64, err error) {
 	names, err := s.names()
 	if err != nil {
@@ -63,7 +64,7 @@ func (s *Store) byAge() (logs []fs.FileInfo, total int64, err error) {
 			continue
 		}
 		if err != nil {
-			return nil, 0, diskError("look at the log "+name, err)
+			return nil, 0, statefile.Error("look at the log "+name, err)
 		}
 		logs = append(logs, info)
 		total += onDisk(info)
@@ -72,7 +73,7 @@ func (s *Store) byAge() (logs []fs.FileInfo, total int64, err error) {
 	return logs, total, nil
 }
 
-// onDisk returns what a log takes on disk, with what is reserved for it.
+// onDisk returns the disk space of a log, including the space allocated ahead.
 func onDisk(info fs.FileInfo) int64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return st.Blocks * 512
@@ -80,91 +81,76 @@ func onDisk(info fs.FileInfo) int64 {
 	return info.Size()
 }
 
-// removeIdle removes a log unless it is being written or read. It holds the lock
-// meanwhile, so that the log is not opened under it.
+// removeIdle removes a log unless it is being written or read. It holds mu, so that
+// the log cannot be opened meanwhile.
 func (s *Store) removeIdle(name string) (gone bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	job := strings.TrimSuffix(name, extension)
-	if s.live[job] != nil || s.read[job] > 0 {
+	if s.live[job] != nil || s.readers[job] > 0 {
 		return false, nil
 	}
-	if written, err := s.heldElsewhere(name); err != nil || written {
-		return errors.Is(err, fs.ErrNotExist), ignoreMissing(err)
+	f, err := s.root.Open(name)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist), statefile.IgnoreMissing(err)
 	}
-	err = s.root.Remove(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
+	defer f.Close()
+	if statefile.Locked(f) {
+		return false, nil // another process is writing it
 	}
+	err = statefile.IgnoreMissing(s.root.Remove(name))
 	return err == nil, err
 }
 
-// heldElsewhere reports whether another process writes a log.
-func (s *Store) heldElsewhere(name string) (bool, error) {
-	f, err := s.root.Open(name)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	return held(f), nil
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// room is what all logs may take on disk.
+// room bounds the disk space of all logs.
 type room struct {
-	// total is what they take, or a little more. It is not guarded by mu: a log
-	// grows with the lock of the Store held, which is taken after mu.
+	// total is their size, or slightly more. It is not guarded by mu: a log grows
+	// with the lock of the Store held, which is acquired after mu.
 	total atomic.Int64
 
 	mu    sync.Mutex
-	most  int64 // guarded by mu; 0 is no bound
-	retry int64 // guarded by mu; beyond most: the total at which old logs are looked for again
+	max   int64 // guarded by mu; 0 means no bound
+	retry int64 // guarded by mu; the total, beyond max, at which to search for old logs again
 }
 
-// uncounted is the total before the logs are counted for the first time: more
-// than any bound, so that they are.
+// uncounted is the total before the logs are first counted. It exceeds any bound,
+// so that they will be.
 const uncounted = math.MaxInt64 / 2
 
-// retryStep is how much the logs must grow before old ones are looked for again
-// where there were not enough.
+// retryStep is how much the logs must grow before the next search for old ones,
+// after a search that found too few.
 const retryStep = 4 << 20
 
-// SetMaxBytes changes the bound on what all logs take on disk; 0 is none.
-func (s *Store) SetMaxBytes(most int64) {
+// SetMaxBytes changes the bound on the disk space of all logs; 0 means no bound.
+func (s *Store) SetMaxBytes(maxBytes int64) {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	s.room.most, s.room.retry = most, 0
+	s.room.max, s.room.retry = maxBytes, 0
 }
 
-// grow counts bytes that a log took.
+// grow adds bytes that a log has allocated.
 func (r *room) grow(n int64) { r.total.Add(n) }
 
-// makeRoom removes the oldest logs when all together are beyond the bound. What
-// one that ended has given back is not known, so they are counted first. An error
-// is the next one's who writes: the disk is full, or it is not.
+// makeRoom removes the oldest logs when the total exceeds the bound. It counts the
+// logs first, because a log that was closed has freed an unknown part of its
+// space. It ignores errors: if the disk is full, the write that follows fails.
 func (s *Store) makeRoom() {
 	r := &s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.most <= 0 || r.total.Load() <= max(r.most, r.retry) {
+	if r.max <= 0 || r.total.Load() <= max(r.max, r.retry) {
 		return
 	}
 	logs, total, err := s.byAge()
 	if err != nil {
 		return
 	}
-	const lowWater = 0.9 // so that not every line looks for old logs
-	if total > r.most {
-		_, total, _ = s.prune(context.Background(), logs, total, time.Time{}, int64(lowWater*float64(r.most)))
+	const lowWater = 0.9 // so that not every line starts a search
+	if total > r.max {
+		_, total, _ = s.prune(context.Background(), logs, total, time.Time{}, int64(lowWater*float64(r.max)))
 	}
 	r.total.Store(total)
-	if r.retry = 0; total > r.most {
+	if r.retry = 0; total > r.max {
 		r.retry = total + retryStep
 	}
 }

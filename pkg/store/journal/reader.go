@@ -11,37 +11,37 @@ import (
 	"sync"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// readBuffer is the size of a reader's buffer; a longer line makes it grow
-// for as long as that line is in it.
+// readBuffer is the size of a reader's buffer. A longer line grows the buffer until
+// it has been returned.
 const readBuffer = 32 << 10
 
 // Entry is an event and its id.
 type Entry struct {
-	ID    uint64          // number of its line, from 1
-	Event dreamcore.Event // belongs to the caller
+	ID    uint64          // line number, from 1
+	Event dreamcore.Event // owned by the caller
 }
 
-// Reader reads the events of a job in order. It is for one goroutine at a
-// time.
+// Reader reads the events of a job in order. It must not be used concurrently.
 type Reader struct {
 	f     *os.File
-	done  func() // the log may be removed
-	live  *Log   // nil: no one in this process writes the log
+	unpin func() // allows the log to be removed
+	live  *Log   // nil if this process is not writing the log
 	size  int64
 	after uint64
-	id    uint64 // of the last line that was taken out of buf
+	id    uint64 // of the last line returned by nextLine
 
-	space   []byte // what buf lies in
-	buf     []byte // read and not yet taken
+	space   []byte // backing array of buf
+	buf     []byte // read but not yet returned
 	scanned int    // buf[:scanned] has no newline
-	offset  int64  // in the file, of the end of buf
-	maxLine int    // of a line with its newline
+	offset  int64  // file offset of the end of buf
+	maxLine int    // maximum line length, newline included
 }
 
-// Reader follows the events of a job whose ids are greater than after; 0
-// means all. The job may be running or may have ended, in this process or an
+// Reader returns a Reader for the events of a job whose ids are greater than after;
+// 0 means all. The job may be running or may have ended, in this process or an
 // earlier one. CodeNotFound: there is no such job. The caller must Close the
 // Reader.
 func (s *Store) Reader(job string, after uint64) (*Reader, error) {
@@ -50,61 +50,61 @@ func (s *Store) Reader(job string, after uint64) (*Reader, error) {
 		return nil, errNotFound(job, err)
 	}
 	job = strings.TrimSuffix(name, extension)
-	done, err := s.reading(job)
+	unpin, err := s.pin(job)
 	if err != nil {
 		return nil, err
 	}
 	f, err := s.root.Open(name)
 	if err != nil {
-		done()
+		unpin()
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNotFound(job, err)
 	}
 	if err != nil {
-		return nil, diskError("open the log of job "+job, err)
+		return nil, statefile.Error("open the log of job "+job, err)
 	}
-	// In this order: the file is there, so a log that is not among the live
-	// ones now has ended, and the size after that is its final one.
+	// The order matters: the file exists, so a log that is not live now has ended,
+	// and the size read after that is final.
 	s.mu.Lock()
 	live := s.live[job]
 	s.mu.Unlock()
 	info, err := f.Stat()
 	if err != nil {
-		done()
-		return nil, errors.Join(diskError("open the log of job "+job, err), f.Close())
+		unpin()
+		return nil, errors.Join(statefile.Error("open the log of job "+job, err), f.Close())
 	}
-	return &Reader{f: f, done: done, live: live, size: info.Size(), after: after, maxLine: dreamcore.MaxEventBytes + 1}, nil
+	return &Reader{f: f, unpin: unpin, live: live, size: info.Size(), after: after, maxLine: dreamcore.MaxEventBytes + 1}, nil
 }
 
-// reading keeps a log from being removed until done is called, which may be more
-// than once.
-func (s *Store) reading(job string) (done func(), err error) {
+// pin prevents a log from being removed until unpin is called, which may be
+// repeated.
+func (s *Store) pin(job string) (unpin func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, errStoreClosed()
 	}
-	s.read[job]++
+	s.readers[job]++
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.read[job]--; s.read[job] == 0 {
-			delete(s.read, job)
+		if s.readers[job]--; s.readers[job] == 0 {
+			delete(s.readers, job)
 		}
 	}), nil
 }
 
-// Next returns the next event and waits for it while the job runs. After the
-// last event of a job that has ended it returns io.EOF; a torn last line, from
-// a crash, is no event. When ctx ends, it returns ctx's error, and the Reader
-// may be used again.
+// Next returns the next event, and waits for it while the job runs. After the last
+// event of a job that has ended it returns io.EOF; a torn last line, left by a
+// crash, is not an event. When ctx ends, Next returns the error of ctx, and the
+// Reader can be used again.
 func (r *Reader) Next(ctx context.Context) (Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return Entry{}, err
 	}
 	for {
-		line, ok := r.take()
+		line, ok := r.nextLine()
 		if !ok {
 			if err := r.fill(ctx); err != nil {
 				return Entry{}, err
@@ -118,15 +118,15 @@ func (r *Reader) Next(ctx context.Context) (Entry, error) {
 	}
 }
 
-// Close closes the Reader's descriptor. Next must not be running.
+// Close closes the Reader. Next must not be running.
 func (r *Reader) Close() error {
-	r.done()
+	r.unpin()
 	return r.f.Close()
 }
 
-// take removes the first whole line from the buffer, without its newline. The
-// line is valid until the next fill.
-func (r *Reader) take() (line []byte, ok bool) {
+// nextLine removes the first whole line from the buffer and returns it without
+// its newline. The line is valid until the next fill.
+func (r *Reader) nextLine() (line []byte, ok bool) {
 	i := bytes.IndexByte(r.buf[r.scanned:], '\n')
 	if i < 0 {
 		r.scanned = len(r.buf)
@@ -134,13 +134,13 @@ func (r *Reader) take() (line []byte, ok bool) {
 	}
 	i += r.scanned
 	line, r.buf, r.scanned = r.buf[:i], r.buf[i+1:], 0
-	if len(r.buf) == 0 && cap(r.space) > keepBuffer {
-		r.space, r.buf = nil, nil // not held by a reader that waits
+	if len(r.buf) == 0 && cap(r.space) > maxIdleBuffer {
+		r.space, r.buf = nil, nil // a waiting reader keeps no large buffer
 	}
 	return line, true
 }
 
-// fill reads more of the file, and waits until there is more.
+// fill reads more of the file, and waits until it has more.
 func (r *Reader) fill(ctx context.Context) error {
 	e, err := r.await(ctx)
 	if err != nil {
@@ -151,7 +151,7 @@ func (r *Reader) fill(ctx context.Context) error {
 		return &dreamcore.Error{
 			Code:    dreamcore.CodeInternal,
 			Message: "the log of the job is damaged: a line is too long",
-			Hint:    "the events before it are good; check the disk of the state directory (dmesg names its errors)",
+			Hint:    "the events before it are intact; check the disk of the state directory (dmesg names its errors)",
 		}
 	}
 	free := r.buf[len(r.buf):cap(r.buf)]
@@ -163,13 +163,13 @@ func (r *Reader) fill(ctx context.Context) error {
 		return nil
 	}
 	if err == io.EOF {
-		// The file is shorter than what was written to it.
+		// The file is shorter than the data that was written to it.
 		err = io.ErrUnexpectedEOF
 	}
-	return diskError("read "+r.f.Name(), err)
+	return statefile.Error("read "+r.f.Name(), err)
 }
 
-// await returns the first end of the log that lies beyond what was read.
+// await returns the first end of the log beyond r.offset.
 func (r *Reader) await(ctx context.Context) (*end, error) {
 	for {
 		e := r.end()
@@ -194,15 +194,15 @@ func (r *Reader) end() *end {
 	return &end{size: r.size, final: true}
 }
 
-// makeRoom gives the buffer free space at its end, up to one line of the
-// largest size.
+// makeRoom makes free space at the end of the buffer, for at most one line of the
+// maximum length.
 func (r *Reader) makeRoom() {
 	want := readBuffer
 	for want < len(r.buf)+readBuffer/2 {
 		want *= 2
 	}
 	want = min(want, r.maxLine)
-	oversized := cap(r.space) > max(want, keepBuffer)
+	oversized := cap(r.space) > max(want, maxIdleBuffer)
 	if cap(r.buf)-len(r.buf) >= readBuffer/2 && !oversized {
 		return
 	}
@@ -212,9 +212,9 @@ func (r *Reader) makeRoom() {
 	r.buf = r.space[:copy(r.space, r.buf)]
 }
 
-// countLines returns the number of whole lines and their size in bytes.
+// countLines returns the number of whole lines and their total size in bytes.
 func countLines(f *os.File) (size int64, lines uint64, err error) {
-	buf := make([]byte, keepBuffer)
+	buf := make([]byte, maxIdleBuffer)
 	for offset := int64(0); ; {
 		n, err := f.ReadAt(buf, offset)
 		if last := bytes.LastIndexByte(buf[:n], '\n'); last >= 0 {
@@ -231,8 +231,8 @@ func countLines(f *os.File) (size int64, lines uint64, err error) {
 	}
 }
 
-// Last returns the last event of a job so far, which is its terminal event if
-// the job has ended; nil if it has no event yet. CodeNotFound: there is no such
+// Last returns the last event of a job so far, which is its terminal event if the
+// job has ended, or nil if there is no event yet. CodeNotFound: there is no such
 // job.
 func (s *Store) Last(job string) (dreamcore.Event, error) {
 	r, err := s.Reader(job, 0)
@@ -241,19 +241,19 @@ func (s *Store) Last(job string) (dreamcore.Event, error) {
 	}
 	line, err := lastLine(r.f)
 	if err != nil {
-		err = diskError("read the end of "+r.f.Name(), err)
+		err = statefile.Error("read the end of "+r.f.Name(), err)
 	}
 	return line, errors.Join(err, r.Close())
 }
 
-// endsTerminal tells whether the last whole line of f is a terminal event.
+// endsTerminal reports whether the last whole line of f is a terminal event.
 func endsTerminal(f *os.File) (bool, error) {
 	line, err := lastLine(f)
 	return line != nil && isTerminal(line), err
 }
 
-// lastLine returns the last whole line of f without its newline; nil if there
-// is none, or one that is too long to be an event.
+// lastLine returns the last whole line of f without its newline, or nil if f has no
+// whole line or that line is too long for an event.
 func lastLine(f *os.File) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -269,7 +269,7 @@ func lastLine(f *os.File) ([]byte, error) {
 	}
 	start++
 	if stop-start > dreamcore.MaxEventBytes {
-		return nil, nil // not written by us, so not the end of a job either
+		return nil, nil // not written by Append, so not a terminal event either
 	}
 	line := make([]byte, stop-start)
 	if _, err := f.ReadAt(line, start); err != nil && err != io.EOF {
@@ -278,7 +278,7 @@ func lastLine(f *os.File) ([]byte, error) {
 	return line, nil
 }
 
-// lastNewline returns the offset of the last newline before offset before, or
+// lastNewline returns the offset of the last newline before the offset before, or
 // -1.
 func lastNewline(f *os.File, before int64) (int64, error) {
 	buf := make([]byte, readBuffer)

@@ -18,7 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestUnfinishedNamesWhatACrashLeft(t *testing.T) {
+func TestUnfinishedReturnsJobsThatCrashed(t *testing.T) {
 	s, dir := openStore(t, Options{})
 	long := `{"type":"assistant","text":"` + strings.Repeat("x", 100<<10) + `"}`
 	for i, c := range []struct {
@@ -54,15 +54,15 @@ func TestUnfinishedNamesWhatACrashLeft(t *testing.T) {
 	before, _ := s.Unfinished()
 	l := create(t, s, jobA)
 	if running, err := s.Unfinished(); err != nil || !slices.Equal(running, before) {
-		t.Errorf("a running job counts: %v, %v", running, err)
+		t.Errorf("a running job is unfinished: %v, %v", running, err)
 	}
 	l.Close()
 	if after, err := s.Unfinished(); err != nil || len(after) != len(before)+1 {
-		t.Errorf("a job closed without terminal event does not count: %v, %v", after, err)
+		t.Errorf("a job closed without a terminal event is not unfinished: %v, %v", after, err)
 	}
 }
 
-func TestReopenCutsATornLineAndContinuesTheNumbers(t *testing.T) {
+func TestReopenRemovesATornLineAndContinuesTheIDs(t *testing.T) {
 	s, dir := openStore(t, Options{})
 	path := filepath.Join(dir, jobA+extension)
 	if err := os.WriteFile(path, []byte("{\"n\":1}\n{\"n\":2}\n{\"n\":"), fileMode); err != nil {
@@ -91,7 +91,7 @@ func TestReopenCutsATornLineAndContinuesTheNumbers(t *testing.T) {
 	wantCode(t, err, dreamcore.CodeConflict)
 }
 
-func TestPruneRemovesOldThenLargeButNeverRunningLogs(t *testing.T) {
+func TestPruneRemovesLogsByAgeThenBySizeButNoOpenOnes(t *testing.T) {
 	s, dir := openStore(t, Options{})
 	now := time.Now()
 	line := dreamcore.Event(`{"a":"` + strings.Repeat("x", 991) + `"}`) // 1000 bytes with its newline
@@ -110,7 +110,7 @@ func TestPruneRemovesOldThenLargeButNeverRunningLogs(t *testing.T) {
 	}
 	reading := follow(t, s, jobs[1], 0)
 	if n, err := s.Prune(t.Context(), now.Add(-8*time.Hour-time.Minute), 0); err != nil || n != 0 {
-		t.Fatalf("one that is read: %d, %v", n, err)
+		t.Fatalf("a log that is being read: %d, %v", n, err)
 	}
 	if got := drain(t, reading); len(got) != 1 {
 		t.Fatalf("%d events", len(got))
@@ -159,7 +159,7 @@ func TestSyncPolicy(t *testing.T) {
 				var got []int
 				appendAll(t, l, number(1), number(2), number(3))
 				got = append(got, syncs)
-				time.Sleep(time.Second) // of the test's own clock
+				time.Sleep(time.Second) // on the fake clock
 				appendAll(t, l, number(4))
 				got = append(got, syncs)
 				appendAll(t, l, dreamcore.DoneEvent())
@@ -171,7 +171,7 @@ func TestSyncPolicy(t *testing.T) {
 			})
 		})
 	}
-	t.Run("close syncs what is left", func(t *testing.T) {
+	t.Run("close syncs unsynced events", func(t *testing.T) {
 		s, _ := openStore(t, Options{SyncInterval: time.Hour})
 		l := create(t, s, jobA)
 		syncs := 0
@@ -183,7 +183,7 @@ func TestSyncPolicy(t *testing.T) {
 	})
 }
 
-func TestAnEventThatCouldNotBeSyncedWasNeverThere(t *testing.T) {
+func TestAnEventThatCannotBeSyncedIsRemoved(t *testing.T) {
 	s, dir := openStore(t, Options{})
 	l := create(t, s, jobA)
 	appendAll(t, l, number(1))
@@ -229,7 +229,7 @@ func TestAFullDiskLeavesWholeLines(t *testing.T) {
 	if info, _ := os.Stat(filepath.Join(dir, "jobs", jobA+extension)); info.Size() != int64(written*(len(event)+1)) {
 		t.Fatalf("%d bytes after %d events", info.Size(), written)
 	}
-	// The terminal event has its room, however full the disk is.
+	// The terminal event has its own space, however full the disk is.
 	if fill, err := os.Create(filepath.Join(dir, "fill")); err == nil {
 		for err == nil {
 			_, err = fill.Write(make([]byte, 4096))
@@ -248,7 +248,7 @@ func TestAFullDiskLeavesWholeLines(t *testing.T) {
 	s.Close()
 }
 
-func TestOpenSaysWhyItCannot(t *testing.T) {
+func TestOpenReportsWhyItFailed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	os.WriteFile(file, nil, fileMode)
 	_, err := Open(filepath.Join(file, "jobs"), Options{})

@@ -14,7 +14,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// onDiskOf is what du says of a directory.
+// onDiskOf returns the disk usage of a directory, as du counts it.
 func onDiskOf(t testing.TB, dir string) (total int64) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -40,7 +40,7 @@ func has(t testing.TB, dir, job string) bool {
 	return err == nil
 }
 
-// event is one of about so many bytes.
+// event returns an event of about size bytes.
 func event(size int) dreamcore.Event {
 	return dreamcore.LogEvent(strings.Repeat("x", size), "info")
 }
@@ -77,7 +77,7 @@ func TestLogsStayWithinTheirBound(t *testing.T) {
 		t.Errorf("%d bytes", size)
 	}
 	if !has(t, dir, jobs[0]) || has(t, dir, jobs[1]) || !has(t, dir, jobs[59]) || !has(t, dir, jobs[50]) {
-		t.Error("the log that is read must stay, and the newest ones")
+		t.Error("the log that is being read and the newest ones must stay")
 	}
 	if got := drain(t, read); len(got) != 6 {
 		t.Errorf("%d events", len(got))
@@ -92,8 +92,8 @@ func TestLogsStayWithinTheirBound(t *testing.T) {
 	}
 }
 
-// TestRunningLogsAreNotRemovedForRoom: where all logs are being written, the
-// bound is passed, and old logs are not looked for at every line.
+// When all logs are being written, the total exceeds the bound, and not every line
+// starts a search for old logs.
 func TestRunningLogsAreNotRemovedForRoom(t *testing.T) {
 	s, dir := openStore(t, Options{MaxBytes: 256 << 10})
 	var logs []*Log
@@ -109,8 +109,8 @@ func TestRunningLogsAreNotRemovedForRoom(t *testing.T) {
 	if err != nil || len(names) != 5 {
 		t.Fatal(names, err)
 	}
-	if r := &s.room; r.retry <= r.most {
-		t.Error("old logs are looked for at every line")
+	if r := &s.room; r.retry <= r.max {
+		t.Error("every line starts a search for old logs")
 	}
 	for _, l := range logs {
 		if err := l.Close(); err != nil {
@@ -124,8 +124,8 @@ func TestRunningLogsAreNotRemovedForRoom(t *testing.T) {
 	}
 }
 
-// TestALogThatAnotherProcessWritesIsNotRemoved has a second store in place of
-// that process: the lock of a file belongs to the descriptor.
+// A second Store takes the place of the other process: a lock belongs to its file
+// descriptor.
 func TestALogThatAnotherProcessWritesIsNotRemoved(t *testing.T) {
 	s, dir := openStore(t, Options{})
 	other, err := Open(dir, Options{})
@@ -146,8 +146,7 @@ func TestALogThatAnotherProcessWritesIsNotRemoved(t *testing.T) {
 	}
 }
 
-// TestManyLogsStayWithinTheirBound: more of them by hand with
-// DREAMCORE_TEST_JOBS=1000.
+// Set DREAMCORE_TEST_JOBS=1000 to run this by hand with more logs.
 func TestManyLogsStayWithinTheirBound(t *testing.T) {
 	count := 100
 	if text := os.Getenv("DREAMCORE_TEST_JOBS"); text != "" {
@@ -179,5 +178,5 @@ func TestManyLogsStayWithinTheirBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d jobs: at most %d KiB on disk (bound %d), %d logs are left, a start looks at them in %v", count, most>>10, bound>>10, len(names), took)
+	t.Logf("%d jobs: at most %d KiB on disk (bound %d), %d logs remain, listing them at the start takes %v", count, most>>10, bound>>10, len(names), took)
 }
