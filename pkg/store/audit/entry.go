@@ -1,28 +1,28 @@
-// Package audit keeps the log of who did what: requests for the model and for
-// the network, refusals, sandboxes, commands of operators. It is JSON lines in
-// a directory, audit.ndjson and older files beside it, to which every process
-// of the state directory appends.
+// Package audit keeps the audit log: requests for the model and for the network,
+// refusals, sandboxes, operator commands. It consists of JSON lines in a directory,
+// the current file audit.ndjson and older files, to which every process of the
+// state directory appends.
 //
 //	log, err := audit.Open(dir, audit.Options{Redact: redactor.Redact})
 //	log.Record(audit.Entry{Event: audit.EventModel, User: user, Verdict: audit.Allowed})
 //	err = log.Close()
 //
-// A record is one write to a file that is opened for appending, which Linux
-// does in one piece, and begins with a newline, which ends the torn line of a
-// process that died: so nobody waits for a lock. It survives the end of its
-// process at once and a power cut within a second; a refusal is on the disk
-// before Record returns.
+// A record is one write to a file that is open for appending, which Linux does in
+// one piece, and it begins with a newline, which ends the torn line of a process
+// that died: so writers need no lock. A record survives the end of its process at
+// once and a power cut after at most a second; a refusal is on the disk before
+// Record returns.
 package audit
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Events.
@@ -30,29 +30,29 @@ const (
 	EventModel        = "model"         // a request for the model
 	EventEgress       = "egress"        // a sandbox tried to reach a host
 	EventToken        = "token"         // a sandbox used a wrong token
-	EventSandboxStart = "sandbox_start" // a sandbox was made
-	EventSandboxStop  = "sandbox_stop"  // a sandbox was ended
-	EventJob          = "job"           // a job was refused before it began
-	EventOperator     = "operator"      // a command of an operator
-	EventAuth         = "auth"          // a wrong secret at the HTTP API
+	EventSandboxStart = "sandbox_start" // a sandbox was created
+	EventSandboxStop  = "sandbox_stop"  // a sandbox was stopped
+	EventJob          = "job"           // a job was refused before it started
+	EventOperator     = "operator"      // an operator ran a command
+	EventAuth         = "auth"          // a request to the HTTP API had a wrong secret
 	EventSecret       = "secret"        // a secret was replaced
 	EventLost         = "lost"          // records could not be written
 )
 
-// Verdict is what became of it.
+// Verdict is the outcome of the recorded action.
 type Verdict string
 
 // Verdicts.
 const (
 	Allowed Verdict = "allowed"
 	Refused Verdict = "refused"
-	Failed  Verdict = "failed" // it was allowed and did not succeed
+	Failed  Verdict = "failed" // allowed, but did not succeed
 )
 
-// Entry is one record. Text may come from anywhere: it is bounded, and secrets
-// are taken out. BytesOut left for the upstream, BytesIn came from it.
+// Entry is one record. Its text may come from anywhere: it is bounded, and secrets
+// are redacted. BytesOut were sent to the upstream, BytesIn received from it.
 type Entry struct {
-	Time     time.Time // zero: now
+	Time     time.Time // zero means now
 	Event    string
 	Job      string
 	User     string
@@ -61,8 +61,8 @@ type Entry struct {
 	Upstream string
 	Model    string
 	Method   string
-	Target   string // path, address, or what a command was about
-	Status   int    // of HTTP
+	Target   string // path, address, or object of a command
+	Status   int    // HTTP status
 	BytesIn  int64
 	BytesOut int64
 	Tokens   dreamcore.Tokens
@@ -70,12 +70,12 @@ type Entry struct {
 	Verdict  Verdict
 	Reason   string
 
-	// Suppressed counts refusals of the same kind and sandbox before this one
-	// that came too fast to be written down.
+	// Suppressed is the number of earlier refusals of the same kind and sandbox
+	// that came too fast to be recorded one by one.
 	Suppressed int64
 }
 
-// line is an Entry as it is written.
+// line is the encoding of an Entry.
 type line struct {
 	Time         time.Time   `json:"time"`
 	Event        string      `json:"event"`
@@ -105,11 +105,11 @@ type line struct {
 const (
 	maxShort = 256
 	maxLong  = 1024
-	maxRaw   = 16 << 10 // before secrets are taken out: far more than is kept, so that a cut splits none that is
-	maxLine  = 32 << 10 // longer than the longest record with every byte escaped
+	maxRaw   = 16 << 10 // before redaction: far more than is kept, so that cutting there splits no secret in the kept part
+	maxLine  = 32 << 10 // more than the longest record with every byte escaped
 )
 
-// encode is the entry as it is appended.
+// encode returns the entry as it is appended to the log.
 func (e Entry) encode(redact func(string) string) ([]byte, error) {
 	t := e.Tokens
 	l := line{
@@ -132,10 +132,10 @@ func (e Entry) encode(redact func(string) string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode an audit record: %w", err)
 	}
-	return slices.Concat([]byte("\n"), b, []byte("\n")), nil
+	return statefile.Frame(b), nil
 }
 
-// bounded cuts s. Half a character at the cut goes too.
+// bounded truncates s to limit bytes. It drops half a character at the end.
 func bounded(s string, limit int) string {
 	if len(s) > limit {
 		s = s[:limit]
@@ -143,8 +143,8 @@ func bounded(s string, limit int) string {
 	return strings.ToValidUTF8(s, "�")
 }
 
-// Decode reads a line of the log. What is no record, such as what a process
-// that died has left half of, is told by false.
+// Decode decodes a line of the log. It reports false for anything that is not a
+// record, such as a torn line.
 func Decode(b []byte) (Entry, bool) {
 	var l line
 	if len(bytes.TrimSpace(b)) == 0 || json.Unmarshal(b, &l) != nil || l.Time.IsZero() || l.Event == "" {

@@ -6,17 +6,15 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Defaults of Options.
@@ -25,37 +23,38 @@ const (
 	DefaultMaxFiles = 32
 )
 
-// Options of a Log. The zero value has the defaults.
+// Options configures a Log. The zero value selects the defaults.
 type Options struct {
-	Redact   func(string) string // takes secrets out of text; nil: there are none
-	Logger   *slog.Logger        // told when the log cannot be written; nil: no log
-	MaxBytes int64               // of a file; then the next one begins
-	MaxFiles int                 // with the current one; the oldest is removed
-	Now      func() time.Time    // nil: time.Now
+	Redact   func(string) string // removes secrets from text; optional
+	Logger   *slog.Logger        // reports that the log cannot be written; optional
+	MaxBytes int64               // size at which a file is rotated
+	MaxFiles int                 // number of files, the current one included; the oldest is removed
+	Now      func() time.Time    // nil means time.Now
 }
 
 const (
-	current   = "audit.ndjson"
-	rotated   = "audit-" // and the time it was put away
-	extension = ".ndjson"
-	lockName  = "lock"
-	stampForm = "20060102T150405.000000000Z"
+	current       = "audit.ndjson"
+	rotatedPrefix = "audit-" // followed by the time of the rotation
+	extension     = ".ndjson"
+	lockName      = "lock"
+	stampForm     = "20060102T150405.000000000Z"
 
 	syncDelay = 500 * time.Millisecond
 	dirMode   = 0o700
 	fileMode  = 0o600
 )
 
-// Refusals cost a sandbox nothing: what comes faster than this, of one kind
-// from one sandbox or user, is only counted, or it would push all else out.
+// Refusals cost a sandbox nothing: beyond this rate, those of one kind from one
+// sandbox or user are only counted, or they would push everything else out of the
+// log.
 const (
 	refusalsPerSecond = 5
-	refusalsAtOnce    = 50
+	refusalsBurst     = 50
 	maxLimiters       = 1024
 )
 
-// Log is an audit log that is open for writing. Its methods are safe for
-// concurrent use; a nil *Log takes records and keeps none.
+// Log is an audit log that is open for writing. Its methods are safe for concurrent
+// use; a nil *Log discards its records.
 type Log struct {
 	root *os.Root
 	opts Options
@@ -63,16 +62,16 @@ type Log struct {
 
 	mu       sync.Mutex
 	f        *os.File            // guarded by mu; nil after a failure
-	lost     int64               // guarded by mu; records that could not be written since one could
+	lost     int64               // guarded by mu; records that could not be written since the last one that could
 	limiters map[string]*limiter // guarded by mu
 	closed   bool                // guarded by mu
 
-	// One fsync at a time: those who wait for it share the next one.
-	syncMu sync.Mutex
-	dirty  atomic.Uint64 // counts writes
-	synced atomic.Uint64 // the writes that are on the disk
+	// One fsync runs at a time; the callers that wait for it share the next one.
+	syncMu  sync.Mutex
+	written atomic.Uint64 // number of writes
+	synced  atomic.Uint64 // number of writes that are on the disk
 
-	kick chan struct{}
+	wake chan struct{}
 	stop chan struct{}
 	done chan struct{}
 }
@@ -80,15 +79,15 @@ type Log struct {
 type limiter struct {
 	rate       *rate.Limiter
 	suppressed int64
-	like       Entry // what the suppressed refusals have in common
+	like       Entry // the fields that the suppressed refusals have in common
 }
 
-// summaryInterval is how long refusals that were held back may be missing from
-// the log when none of their kind follows.
+// summaryInterval is the longest time for which suppressed refusals are missing
+// from the log when no refusal of their kind follows.
 const summaryInterval = time.Minute
 
-// Open opens the log in dir, and makes it where it is missing. The caller must
-// Close it.
+// Open opens the log in dir, which it creates if needed. The caller must Close the
+// Log.
 func Open(dir string, opts Options) (*Log, error) {
 	if opts.Redact == nil {
 		opts.Redact = func(s string) string { return s }
@@ -106,7 +105,7 @@ func Open(dir string, opts Options) (*Log, error) {
 		opts.MaxFiles = DefaultMaxFiles
 	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
-		return nil, diskError("make the directory of the audit log", err)
+		return nil, diskError("create the directory of the audit log", err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -114,12 +113,12 @@ func Open(dir string, opts Options) (*Log, error) {
 	}
 	l := &Log{
 		root: root, opts: opts, log: opts.Logger, limiters: map[string]*limiter{},
-		kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if l.f, err = l.openCurrent(); err != nil {
 		return nil, errors.Join(diskError("open the audit log", err), root.Close())
 	}
-	go l.keep()
+	go l.run()
 	return l, nil
 }
 
@@ -127,8 +126,8 @@ func (l *Log) openCurrent() (*os.File, error) {
 	return l.root.OpenFile(current, os.O_WRONLY|os.O_APPEND|os.O_CREATE, fileMode)
 }
 
-// Record writes e. What cannot be written is told to the operator's log once,
-// and counted in the next record that can be: work goes on.
+// Record writes e. Failures do not stop the work: the first one is logged for the
+// operator, and the next successful write records how many were lost.
 func (l *Log) Record(e Entry) {
 	if l == nil {
 		return
@@ -144,10 +143,10 @@ func (l *Log) Record(e Entry) {
 	err := l.write(e)
 	if err != nil {
 		if l.lost++; l.lost == 1 {
-			l.log.Error("the audit log cannot be written: what happens now is not in it", "error", err)
+			l.log.Error("cannot write the audit log: the following records are lost", "error", err)
 		}
 	}
-	mine := l.dirty.Load()
+	mine := l.written.Load()
 	l.mu.Unlock()
 	if err != nil {
 		return
@@ -157,12 +156,13 @@ func (l *Log) Record(e Entry) {
 		return
 	}
 	select {
-	case l.kick <- struct{}{}:
+	case l.wake <- struct{}{}:
 	default:
 	}
 }
 
-// admit holds back refusals that come too fast. l.mu is held.
+// admit reports whether e is to be written, or is one of too many refusals. It must
+// be called with mu held.
 func (l *Log) admit(e *Entry) bool {
 	if e.Verdict != Refused {
 		return true
@@ -174,7 +174,7 @@ func (l *Log) admit(e *Entry) bool {
 			l.forget(e.Time)
 		}
 		lim = &limiter{
-			rate: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce),
+			rate: rate.NewLimiter(refusalsPerSecond, refusalsBurst),
 			like: Entry{Event: e.Event, Verdict: Refused, User: e.User, Sandbox: e.Sandbox},
 		}
 		l.limiters[key] = lim
@@ -187,10 +187,11 @@ func (l *Log) admit(e *Entry) bool {
 	return true
 }
 
-// forget drops the limiters that hold nobody back, or all. l.mu is held.
+// forget drops the limiters that have nothing to suppress, or all of them if those
+// are too few. It must be called with mu held.
 func (l *Log) forget(now time.Time) {
 	for key, lim := range l.limiters {
-		if lim.suppressed == 0 && lim.rate.TokensAt(now) >= refusalsAtOnce {
+		if lim.suppressed == 0 && lim.rate.TokensAt(now) >= refusalsBurst {
 			delete(l.limiters, key)
 		}
 	}
@@ -200,26 +201,26 @@ func (l *Log) forget(now time.Time) {
 	}
 }
 
-// summarise writes down how many refusals were held back, of each kind, so that
-// no count is lost with its limiter. l.mu is held.
+// summarise records the number of suppressed refusals of each kind, so that no
+// count is lost with its limiter. It must be called with mu held.
 func (l *Log) summarise(now time.Time) {
 	for _, lim := range l.limiters {
 		if lim.suppressed == 0 {
 			continue
 		}
 		e := lim.like
-		e.Time, e.Suppressed, e.Reason = now, lim.suppressed, "more of the same, not written down one by one"
+		e.Time, e.Suppressed, e.Reason = now, lim.suppressed, "more refusals of this kind, not recorded one by one"
 		if err := l.write(e); err != nil {
-			l.log.Error("the audit log cannot be written: refusals are not in it", "error", err, "suppressed", lim.suppressed)
+			l.log.Error("cannot write the audit log: suppressed refusals are not in it", "error", err, "suppressed", lim.suppressed)
 			return
 		}
 		lim.suppressed = 0
 	}
 }
 
-// write appends e to the current file. l.mu is held.
+// write appends e to the current file. It must be called with mu held.
 func (l *Log) write(e Entry) error {
-	if err := l.follow(); err != nil {
+	if err := l.openFile(); err != nil {
 		return err
 	}
 	if l.lost > 0 {
@@ -227,7 +228,7 @@ func (l *Log) write(e Entry) error {
 		if err := l.append(gap); err != nil {
 			return err
 		}
-		l.log.Info("the audit log can be written again", "lost", l.lost)
+		l.log.Info("the audit log is being written again", "lost", l.lost)
 		l.lost = 0
 	}
 	return l.append(e)
@@ -241,13 +242,13 @@ func (l *Log) append(e Entry) error {
 	if _, err := l.f.Write(b); err != nil {
 		return err
 	}
-	l.dirty.Add(1)
+	l.written.Add(1)
 	return nil
 }
 
-// follow makes l.f the current file, after a rotation by another process too,
-// and puts a full one away. l.mu is held.
-func (l *Log) follow() error {
+// openFile makes l.f the current file, also after a rotation by another process,
+// and rotates a full one. It must be called with mu held.
+func (l *Log) openFile() error {
 	if l.f != nil {
 		mine, err := l.f.Stat()
 		if err != nil {
@@ -259,10 +260,10 @@ func (l *Log) follow() error {
 				return nil
 			}
 			if busy, err := l.rotate(mine); busy || err != nil {
-				return err // while it is busy this file goes on
+				return err // another process is rotating: keep using this file
 			}
 		}
-		// It was put away, by us or by somebody else, or removed.
+		// The file was rotated, by this process or another one, or removed.
 		if err := errors.Join(l.f.Sync(), l.f.Close()); err != nil {
 			l.log.Error("close an audit log", "error", err)
 		}
@@ -276,17 +277,17 @@ func (l *Log) follow() error {
 	return nil
 }
 
-// rotate puts the current file away if it is still full. One that writes
-// meanwhile writes into the old file. Nobody waits while another process does
-// the same: it may have been stopped in the middle.
+// rotate renames the current file if it is still full. A concurrent writer writes
+// into the renamed file. If another process is rotating, rotate returns busy
+// instead of waiting: that process may have been stopped midway.
 func (l *Log) rotate(full fs.FileInfo) (busy bool, err error) {
 	lock, err := l.root.OpenFile(lockName, os.O_CREATE|os.O_RDWR, fileMode)
 	if err != nil {
 		return false, err
 	}
 	defer lock.Close()
-	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err = statefile.TryLock(lock)
+	if errors.Is(err, statefile.ErrLocked) {
 		return true, nil
 	}
 	if err != nil {
@@ -294,9 +295,9 @@ func (l *Log) rotate(full fs.FileInfo) (busy bool, err error) {
 	}
 	now, err := l.root.Stat(current)
 	if err != nil || !os.SameFile(full, now) {
-		return false, nil // somebody was faster
+		return false, nil // another process has rotated it
 	}
-	if err := l.root.Rename(current, l.putAwayName()); err != nil {
+	if err := l.root.Rename(current, l.rotatedName()); err != nil {
 		return false, err
 	}
 	names, err := files(l.root)
@@ -304,7 +305,7 @@ func (l *Log) rotate(full fs.FileInfo) (busy bool, err error) {
 		return false, err
 	}
 	for len(names) >= l.opts.MaxFiles {
-		if err := l.root.Remove(names[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := statefile.IgnoreMissing(l.root.Remove(names[0])); err != nil {
 			return false, err
 		}
 		names = names[1:]
@@ -312,60 +313,49 @@ func (l *Log) rotate(full fs.FileInfo) (busy bool, err error) {
 	return false, nil
 }
 
-// putAwayName is a name after those of all files there are, whatever the clock
-// does.
-func (l *Log) putAwayName() string {
+// rotatedName returns a name that sorts after those of all rotated files, even if
+// the clock went back.
+func (l *Log) rotatedName() string {
 	at := l.opts.Now().UTC()
 	if names, err := files(l.root); err == nil && len(names) > 0 {
-		last := strings.TrimSuffix(strings.TrimPrefix(names[len(names)-1], rotated), extension)
+		last := strings.TrimSuffix(strings.TrimPrefix(names[len(names)-1], rotatedPrefix), extension)
 		if t, err := time.Parse(stampForm, last); err == nil && !at.After(t) {
 			at = t.Add(1)
 		}
 	}
-	return rotated + at.Format(stampForm) + extension
+	return rotatedPrefix + at.Format(stampForm) + extension
 }
 
-// files returns the names of the files that were put away, the oldest first.
+// files returns the names of the rotated files, the oldest first.
 func files(root *os.Root) ([]string, error) {
-	d, err := root.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		return !strings.HasPrefix(name, rotated) || !strings.HasSuffix(name, extension)
+	return statefile.Names(root, func(name string) bool {
+		return strings.HasPrefix(name, rotatedPrefix) && strings.HasSuffix(name, extension)
 	})
-	slices.Sort(names)
-	return names, nil
 }
 
-// syncTo returns when that many writes are on the disk.
+// syncTo returns when the first n writes are on the disk.
 func (l *Log) syncTo(n uint64) {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
 	if l.synced.Load() >= n {
-		return // by the sync that was waited for
+		return // synced by the call that held syncMu
 	}
 	l.mu.Lock()
-	f, upTo := l.f, l.dirty.Load()
+	f, upTo := l.f, l.written.Load()
 	l.mu.Unlock()
 	if f == nil {
 		return
 	}
-	// A file that was put away meanwhile was synced when it was closed.
+	// A file that was rotated meanwhile was synced when it was closed.
 	if err := f.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
-		l.log.Error("bring the audit log to the disk", "error", err)
+		l.log.Error("sync the audit log", "error", err)
 		return
 	}
 	l.synced.Store(upTo)
 }
 
-// keep brings records to the disk until Close.
-func (l *Log) keep() {
+// run syncs records until Close.
+func (l *Log) run() {
 	defer close(l.done)
 	summary := time.NewTicker(summaryInterval)
 	defer summary.Stop()
@@ -377,18 +367,18 @@ func (l *Log) keep() {
 			l.mu.Lock()
 			l.summarise(l.opts.Now())
 			l.mu.Unlock()
-		case <-l.kick:
+		case <-l.wake:
 		}
 		select {
 		case <-l.stop:
 			return
 		case <-time.After(syncDelay):
 		}
-		l.syncTo(l.dirty.Load())
+		l.syncTo(l.written.Load())
 	}
 }
 
-// Close brings everything to the disk. It may be called more than once.
+// Close syncs and closes the log. It may be called more than once.
 func (l *Log) Close() error {
 	if l == nil {
 		return nil
@@ -403,7 +393,7 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.stop)
 	<-l.done
-	l.syncMu.Lock() // a refusal may be on its way to the disk
+	l.syncMu.Lock() // a refusal may be being synced
 	defer l.syncMu.Unlock()
 	var errs []error
 	if l.f != nil {
@@ -413,9 +403,7 @@ func (l *Log) Close() error {
 }
 
 func diskError(action string, err error) error {
-	e := &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot " + action, Err: err, Hint: "check the state directory with ls -ld and df -h"}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		e.Hint = "the disk of the state directory is full: free space there (df -h shows how much)"
-	}
+	e := statefile.Error(action, err)
+	e.Code = dreamcore.CodeSetup
 	return e
 }

@@ -14,9 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 const patience = 10 * time.Second
@@ -82,7 +81,7 @@ func TestHostileTextIsBoundedEscapedAndWithoutSecrets(t *testing.T) {
 	const canary = "sk-ant-canary-0123456789"
 	l := open(t, dir, Options{Redact: strings.NewReplacer(canary, "[redacted]").Replace})
 	evil := "x\n{\"event\":\"forged\"}\r\x1b[2J\x00\xff\u202e" + canary + "\n" + strings.Repeat("\x01", 1<<20)
-	// A secret that a cut would split must go too.
+	// A secret that truncation would split must be redacted too.
 	split := strings.Repeat("a", maxShort-5) + canary
 	l.Record(Entry{Event: evil, Job: split, User: evil, Project: evil, Sandbox: evil, Upstream: evil, Model: evil, Method: evil, Target: evil, Reason: evil, Verdict: Verdict(evil)})
 	l.Record(Entry{Event: "after"})
@@ -98,15 +97,15 @@ func TestHostileTextIsBoundedEscapedAndWithoutSecrets(t *testing.T) {
 	}
 }
 
-// A process that was stopped while it put a file away must not stop requests.
-func TestNobodyWaitsForWhoPutsAFileAway(t *testing.T) {
+// A process that was stopped during a rotation must not stop requests.
+func TestRecordDoesNotWaitForARotation(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{MaxBytes: 100})
 	other, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, fileMode)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+	if err := statefile.TryLock(other); err != nil {
 		t.Fatal(err)
 	}
 	recorded := make(chan struct{})
@@ -119,16 +118,16 @@ func TestNobodyWaitsForWhoPutsAFileAway(t *testing.T) {
 	select {
 	case <-recorded:
 	case <-time.After(patience):
-		t.Error("records wait for another process")
+		t.Error("Record waits for another process")
 	}
 	if err := other.Close(); err != nil {
 		t.Fatal(err)
 	}
 	<-recorded
 	l.Record(Entry{Event: EventModel, Job: "j"})
-	names, _ := filepath.Glob(filepath.Join(dir, rotated+"*"))
+	names, _ := filepath.Glob(filepath.Join(dir, rotatedPrefix+"*"))
 	if got := all(t, dir, Filter{}); len(got) != 11 || len(names) != 1 {
-		t.Errorf("%d records, %d files that were put away", len(got), len(names))
+		t.Errorf("%d records, %d rotated files", len(got), len(names))
 	}
 }
 
@@ -176,7 +175,7 @@ func TestProcessesWriteOneLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// A writer that rotation has overtaken may write into the older file.
+		// A writer that was overtaken by a rotation may write into the older file.
 		next[e.User+" "+strconv.Itoa(n)]++
 	}
 	if len(next) != 1500 {
@@ -192,7 +191,7 @@ func TestProcessesWriteOneLog(t *testing.T) {
 	}
 }
 
-func TestATornLineCostsOnlyItself(t *testing.T) {
+func TestATornLineLosesNoOtherRecord(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{})
 	l.Record(Entry{Event: "one"})
@@ -210,7 +209,7 @@ func TestATornLineCostsOnlyItself(t *testing.T) {
 	}
 }
 
-func TestAFloodOfRefusalsDoesNotPushTheRestOut(t *testing.T) {
+func TestAFloodOfRefusalsIsSuppressedPerUser(t *testing.T) {
 	dir := t.TempDir()
 	at := time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC)
 	l := open(t, dir, Options{})
@@ -224,12 +223,12 @@ func TestAFloodOfRefusalsDoesNotPushTheRestOut(t *testing.T) {
 	refused.Time = at.Add(time.Second)
 	l.Record(refused)
 	got := all(t, dir, Filter{})
-	if len(got) != refusalsAtOnce+2 || got[refusalsAtOnce].User != "other" || got[refusalsAtOnce+1].Suppressed != 10_000-refusalsAtOnce {
+	if len(got) != refusalsBurst+2 || got[refusalsBurst].User != "other" || got[refusalsBurst+1].Suppressed != 10_000-refusalsBurst {
 		t.Errorf("%d records, the last %+v", len(got), got[len(got)-1])
 	}
 }
 
-func TestFollowingGoesOnOverRotations(t *testing.T) {
+func TestFollowingContinuesAcrossRotations(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{MaxBytes: 3000, MaxFiles: 1000})
 	l.Record(Entry{Event: EventModel, Job: "0"})
@@ -266,10 +265,10 @@ func TestFollowingGoesOnOverRotations(t *testing.T) {
 	}
 }
 
-func TestALogThatCannotBeWrittenIsToldOnceAndCounted(t *testing.T) {
+func TestWriteFailuresAreLoggedOnceAndCounted(t *testing.T) {
 	dir := t.TempDir()
-	var said bytes.Buffer
-	l := open(t, dir, Options{Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	var logged bytes.Buffer
+	l := open(t, dir, Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	file := filepath.Join(dir, current)
 	if err := errors.Join(os.Remove(file), os.Mkdir(file, 0o700)); err != nil {
 		t.Fatal(err)
@@ -281,8 +280,8 @@ func TestALogThatCannotBeWrittenIsToldOnceAndCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Record(Entry{Event: "kept"})
-	if n := strings.Count(said.String(), "level=ERROR"); n != 1 {
-		t.Errorf("told %d times: %s", n, said.String())
+	if n := strings.Count(logged.String(), "level=ERROR"); n != 1 {
+		t.Errorf("logged %d times: %s", n, logged.String())
 	}
 	got := all(t, dir, Filter{})
 	if len(got) != 2 || got[0].Event != EventLost || !strings.HasPrefix(got[0].Reason, "3 ") || got[1].Event != "kept" {
@@ -290,14 +289,14 @@ func TestALogThatCannotBeWrittenIsToldOnceAndCounted(t *testing.T) {
 	}
 }
 
-func TestRecordsReachTheDisk(t *testing.T) {
+func TestRecordsAreSynced(t *testing.T) {
 	l := open(t, t.TempDir(), Options{})
 	l.Record(Entry{Event: "x", Verdict: Refused})
-	if l.synced.Load() != l.dirty.Load() {
+	if l.synced.Load() != l.written.Load() {
 		t.Error("a refusal was not synced at once")
 	}
 	l.Record(Entry{Event: "x", Verdict: Allowed})
-	for end := time.Now().Add(time.Second + 500*time.Millisecond); l.synced.Load() != l.dirty.Load(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Second + 500*time.Millisecond); l.synced.Load() != l.written.Load(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a record was not synced within a second")
 		}
@@ -346,24 +345,24 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-func TestRefusalsThatAreNotWrittenAreCounted(t *testing.T) {
+func TestSuppressedRefusalsAreCounted(t *testing.T) {
 	dir := t.TempDir()
 	at := time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC)
 	l, err := Open(dir, Options{Now: func() time.Time { return at }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const each = refusalsAtOnce + 3
+	const each = refusalsBurst + 3
 	for _, user := range []string{"first", "last"} {
 		for range each {
 			l.Record(Entry{Time: at, Event: EventToken, User: user, Verdict: Refused})
 		}
-		for u := range maxLimiters / 2 { // in the end, more are there than are remembered
+		for u := range maxLimiters / 2 { // more limiters than are kept
 			l.Record(Entry{Time: at, Event: EventToken, User: user + strconv.Itoa(u), Verdict: Refused})
 		}
 	}
 	if n := len(l.limiters); n >= maxLimiters/2 {
-		t.Fatalf("%d limiters: none was forgotten", n)
+		t.Fatalf("%d limiters: none was dropped", n)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
@@ -377,7 +376,7 @@ func TestRefusalsThatAreNotWrittenAreCounted(t *testing.T) {
 	}
 	for _, user := range []string{"first", "last"} {
 		if got := counts[user]; got != each {
-			t.Errorf("user %s: %d refusals are known, not %d", user, got, each)
+			t.Errorf("user %s: %d refusals are counted, want %d", user, got, each)
 		}
 	}
 }

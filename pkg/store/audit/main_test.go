@@ -16,8 +16,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// record is a process that writes 500 records into a log that is rotated often,
-// and dies without closing it.
+// record runs a process that writes 500 records into a log that is rotated often,
+// and exits without closing it.
 func record(dir, who string) {
 	l, err := Open(dir, Options{MaxBytes: 20_000, MaxFiles: 1000})
 	if err != nil {

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,24 +9,26 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// Filter chooses records. A zero field chooses all.
+// Filter selects records. A zero field matches all.
 type Filter struct {
 	Since     time.Time
 	User, Job string
 }
 
-func (f Filter) takes(e Entry) bool {
+func (f Filter) matches(e Entry) bool {
 	return !e.Time.Before(f.Since) && (f.User == "" || f.User == e.User) && (f.Job == "" || f.Job == e.Job)
 }
 
-// pollInterval is how often a log that is followed is looked at.
+// pollInterval is the time between two reads of a log that is followed.
 const pollInterval = 200 * time.Millisecond
 
-// Read calls fn with the chosen records in dir, the oldest first, each with its
-// line as it is written. With follow it goes on, over rotations, until ctx ends
-// or fn fails; the end of ctx is no error. A log that is not there is empty.
+// Read calls fn with the matching records in dir, the oldest first, each with its
+// line as written. With follow it continues, across rotations, until ctx ends or fn
+// fails; the end of ctx is not an error. A missing log is empty.
 func Read(ctx context.Context, dir string, filter Filter, follow bool, fn func(e Entry, raw []byte) error) error {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) && !follow {
@@ -58,16 +59,16 @@ func Read(ctx context.Context, dir string, filter Filter, follow bool, fn func(e
 	return nil
 }
 
-// reader reads one file after the other.
+// reader reads one file after another.
 type reader struct {
 	root   *os.Root
 	filter Filter
 	fn     func(Entry, []byte) error
 
-	f       *os.File // nil before the first
+	f       *os.File // nil before the first file
 	info    fs.FileInfo
-	current bool  // f was the file that is written when it was opened
-	offset  int64 // of what was read of f
+	current bool  // f was the current file when it was opened
+	offset  int64 // f was read up to here
 }
 
 func (r *reader) close() {
@@ -76,29 +77,29 @@ func (r *reader) close() {
 	}
 }
 
-// step reads what there is of the file, and goes to the next where there is
-// one. It tells whether there may be more at once.
+// step reads the rest of the file and moves on to the next one if there is one.
+// more reports whether it may be called again at once.
 func (r *reader) step() (more bool, err error) {
 	if r.f == nil {
 		return r.next()
 	}
-	// Looked at first: what is written after the last look at a file that was
-	// put away is read before the next one is.
-	passed, err := r.passed()
+	// The order matters: after a rotation, the rest of the old file is read before
+	// the next one.
+	rotated, err := r.rotated()
 	if err != nil {
 		return false, err
 	}
 	if err := r.read(); err != nil {
 		return false, err
 	}
-	if !passed {
+	if !rotated {
 		return false, nil
 	}
 	return r.next()
 }
 
-// passed tells whether the file is no longer the one that is written.
-func (r *reader) passed() (bool, error) {
+// rotated reports whether f is no longer the current file.
+func (r *reader) rotated() (bool, error) {
 	if !r.current {
 		return true, nil
 	}
@@ -107,22 +108,23 @@ func (r *reader) passed() (bool, error) {
 		return false, nil // between two steps of a rotation
 	}
 	if err != nil {
-		return false, diskError("look at the audit log", err)
+		return false, diskError("stat the audit log", err)
 	}
 	return !os.SameFile(now, r.info), nil
 }
 
-// next opens the file after this one, or the oldest.
+// next opens the file after this one, or the oldest file.
 func (r *reader) next() (bool, error) {
 	names, err := files(r.root)
 	if err != nil {
 		return false, diskError("list the audit log", err)
 	}
-	put := len(names) // away, by now
+	old := len(names)
 	names = append(names, current)
 	from := 0
 	if r.f != nil {
-		// Of a file that is gone, all are after it: it was the oldest.
+		// If f was removed, it was the oldest file, and all are newer: IndexFunc
+		// returns -1.
 		from = 1 + slices.IndexFunc(names, func(name string) bool {
 			info, err := r.root.Stat(name)
 			return err == nil && os.SameFile(info, r.info)
@@ -141,8 +143,8 @@ func (r *reader) next() (bool, error) {
 			_ = f.Close()
 			return false, diskError("open the audit log", err)
 		}
-		if again, err := files(r.root); name == current && err == nil && len(again) > 0 && (put == 0 || again[len(again)-1] != names[put-1]) {
-			_ = f.Close() // one was put away between the list and the opening
+		if again, err := files(r.root); name == current && err == nil && len(again) > 0 && (old == 0 || again[len(again)-1] != names[old-1]) {
+			_ = f.Close() // there was a rotation between listing and opening
 			return r.next()
 		}
 		r.close()
@@ -152,10 +154,10 @@ func (r *reader) next() (bool, error) {
 	return false, nil
 }
 
-// read reads the whole lines that there are.
+// read reads the whole lines from offset on.
 func (r *reader) read() error {
 	n, err := readLines(io.NewSectionReader(r.f, r.offset, 1<<62-r.offset), func(e Entry, raw []byte) error {
-		if !r.filter.takes(e) {
+		if !r.filter.matches(e) {
 			return nil
 		}
 		return r.fn(e, raw)
@@ -164,28 +166,18 @@ func (r *reader) read() error {
 	return err
 }
 
-// readLines calls fn with each record of whole lines in src and returns how
-// many bytes these have: what follows the last newline may still be written.
+// readLines calls fn with each record in the whole lines of src and returns the
+// size of those lines.
 func readLines(src io.Reader, fn func(Entry, []byte) error) (size int64, err error) {
-	br := bufio.NewReaderSize(src, maxLine)
-	for tooLong := false; ; {
-		raw, err := br.ReadSlice('\n')
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
-			tooLong = true
-			size += int64(len(raw))
-			continue
-		case errors.Is(err, io.EOF):
-			return size, nil
-		case err != nil:
-			return size, diskError("read the audit log", err)
+	var failed error
+	size, err = statefile.Lines(src, maxLine, func(raw []byte) bool {
+		if e, ok := Decode(raw); ok {
+			failed = fn(e, bytes.TrimRight(raw, "\r\n"))
 		}
-		size += int64(len(raw))
-		if e, ok := Decode(raw); ok && !tooLong {
-			if err := fn(e, bytes.TrimRight(raw, "\r\n")); err != nil {
-				return size, err
-			}
-		}
-		tooLong = false
+		return failed == nil
+	})
+	if err != nil {
+		return size, diskError("read the audit log", err)
 	}
+	return size, failed
 }
