@@ -25,7 +25,7 @@ type Model struct {
 	state    *State
 	log      *slog.Logger
 	audit    *audit.Log
-	ledger   *usage.Book
+	ledger   *usage.Ledger
 	gateway  *gateway.Gateway
 	upstream *upstream.List // nil with a model script
 	undo     teardown

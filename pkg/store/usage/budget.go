@@ -8,13 +8,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Limits of what may be spent; 0 is none. Days and months are those of UTC.
+// Limits bounds spending; 0 means no limit. Days and months are in UTC.
 type Limits struct {
 	JobCost, UserDayCost, UserMonthCost, DayCost, MonthCost dreamcore.Nano
 
 	JobTokens, UserDayTokens, UserMonthTokens int64
 
-	UserRequests int // a minute
+	UserRequests int // per minute
 }
 
 func (l Limits) any() bool {
@@ -22,7 +22,7 @@ func (l Limits) any() bool {
 	return l != Limits{}
 }
 
-// sum is an amount of money and of tokens.
+// sum is an amount of money and a number of tokens.
 type sum struct {
 	cost   dreamcore.Nano
 	tokens int64
@@ -34,10 +34,11 @@ func (s sum) plus(o sum) sum {
 
 func (s sum) minus(o sum) sum { return sum{max(s.cost-o.cost, 0), max(s.tokens-o.tokens, 0)} }
 
-// budget is what somebody has spent, and may yet spend on what runs.
-type budget struct{ day, month, held sum }
+// budget is what a user or the machine has spent, and what its running requests
+// may still cost.
+type budget struct{ day, month, reserved sum }
 
-func (b *budget) begin(newMonth bool) {
+func (b *budget) reset(newMonth bool) {
 	b.day = sum{}
 	if newMonth {
 		b.month = sum{}
@@ -51,51 +52,52 @@ func (b *budget) add(s sum, today bool) {
 	}
 }
 
-// customer is a user.
-type customer struct {
+// userBudget is the budget of a user.
+type userBudget struct {
 	budget
-	rate    *rate.Limiter // of requests; nil until it is asked
-	dearest sum           // of the requests that cost more than was held for them
+	rate    *rate.Limiter // of requests; nil before the first one
+	highest sum           // of the requests that cost more than was reserved for them
 }
 
-// customer returns the user's. b.mu is held.
-func (b *Book) customer(user string) *customer {
-	c := b.users[user]
-	if c == nil {
-		c = &customer{}
-		b.users[user] = c
+// user returns the budget of a user. It must be called with mu held.
+func (l *Ledger) user(name string) *userBudget {
+	u := l.users[name]
+	if u == nil {
+		u = &userBudget{}
+		l.users[name] = u
 	}
-	return c
+	return u
 }
 
-// soon is when another try makes sense after a request that may fit once
-// others, which run, have cost less than they might.
-const soon = time.Second
+// retryDelay is when to retry a request that may fit once the running ones have
+// cost less than was reserved for them.
+const retryDelay = time.Second
 
 // Job is the account of one job.
 type Job struct {
-	book               *Book
+	ledger             *Ledger
 	user, project, job string
-	spent, held        sum // guarded by book.mu
+	spent, reserved    sum // guarded by ledger.mu
 }
 
-// Job opens the account of a job. Nothing needs to be closed.
-func (b *Book) Job(user, project, job string) *Job {
-	return &Job{book: b, user: user, project: project, job: job}
+// Job returns the account of a job. It need not be closed.
+func (l *Ledger) Job(user, project, job string) *Job {
+	return &Job{ledger: l, user: user, project: project, job: job}
 }
 
-// Check tells whether the job may begin: *dreamcore.OverBudget if its user or
-// the machine has spent what they may, CodeSetup if the books cannot be kept.
+// Check reports whether the job may start: it returns *dreamcore.OverBudget if its
+// user or the machine has reached a limit, CodeSetup if the ledger cannot be
+// written.
 func (j *Job) Check() error {
-	b := j.book
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.ready(b.opts.Now()); err != nil {
+	l := j.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.ready(l.opts.Now()); err != nil {
 		return err
 	}
-	err := j.over()
+	err := j.overLimit()
 	if err != nil && err.After > 0 {
-		return nil // what runs may cost less
+		return nil // the running requests may cost less
 	}
 	if err != nil {
 		return err
@@ -103,69 +105,69 @@ func (j *Job) Check() error {
 	return nil
 }
 
-// ready reads what others have spent, and refuses to go on where limits could
-// not be kept because nothing can be written. b.mu is held.
-func (b *Book) ready(now time.Time) error {
-	if err := b.turn(now); err != nil {
+// ready reads what others have spent, and returns an error where limits cannot be
+// enforced because the ledger cannot be written. It must be called with mu held.
+func (l *Ledger) ready(now time.Time) error {
+	if err := l.advance(now); err != nil {
 		return err
 	}
-	if err := b.catchUp(); err != nil {
+	if err := l.catchUp(); err != nil {
 		return err
 	}
-	if err := b.writeBacklog(); err != nil && (b.limits.any() || len(b.backlog) == maxBacklog) {
+	if err := l.writeBacklog(); err != nil && (l.limits.any() || len(l.backlog) == maxBacklog) {
 		return err
 	}
 	return nil
 }
 
-// over returns the first limit that does not leave room for one more request.
-// One is let in as long as anything is left: so a limit is passed by at most
-// what one request may cost, since what the others that run may cost counts as
-// spent. b.mu is held.
-func (j *Job) over() *dreamcore.OverBudget {
-	l, b, u := j.book.limits, j.book, j.book.customer(j.user)
+// overLimit returns the first limit that leaves no room for another request. A
+// request is admitted as long as anything is left, and what the running requests
+// may cost counts as spent: so a limit is exceeded by the cost of one request at
+// most. It must be called with mu held.
+func (j *Job) overLimit() *dreamcore.OverBudget {
+	limits, l, u := j.ledger.limits, j.ledger, j.ledger.user(j.user)
 	for _, c := range []struct {
-		name  string
-		limit sum
-		spent sum
-		held  sum
+		name     string
+		limit    sum
+		spent    sum
+		reserved sum
 	}{
-		{"budget_job", sum{l.JobCost, l.JobTokens}, j.spent, j.held},
-		{"budget_user_day", sum{l.UserDayCost, l.UserDayTokens}, u.day, u.held},
-		{"budget_user_month", sum{l.UserMonthCost, l.UserMonthTokens}, u.month, u.held},
-		{"budget_day", sum{l.DayCost, 0}, b.machine.day, b.machine.held},
-		{"budget_month", sum{l.MonthCost, 0}, b.machine.month, b.machine.held},
+		{"budget_job", sum{limits.JobCost, limits.JobTokens}, j.spent, j.reserved},
+		{"budget_user_day", sum{limits.UserDayCost, limits.UserDayTokens}, u.day, u.reserved},
+		{"budget_user_month", sum{limits.UserMonthCost, limits.UserMonthTokens}, u.month, u.reserved},
+		{"budget_day", sum{limits.DayCost, 0}, l.machine.day, l.machine.reserved},
+		{"budget_month", sum{limits.MonthCost, 0}, l.machine.month, l.machine.reserved},
 	} {
-		with := c.spent.plus(c.held)
+		committed := c.spent.plus(c.reserved)
 		for _, d := range []struct {
-			unit               string
-			limit, spent, with int64
+			unit                    string
+			limit, spent, committed int64
 		}{
-			{"_usd", int64(c.limit.cost), int64(c.spent.cost), int64(with.cost)},
-			{"_tokens", c.limit.tokens, c.spent.tokens, with.tokens},
+			{"_usd", int64(c.limit.cost), int64(c.spent.cost), int64(committed.cost)},
+			{"_tokens", c.limit.tokens, c.spent.tokens, committed.tokens},
 		} {
 			switch {
-			case d.limit <= 0 || d.with < d.limit:
+			case d.limit <= 0 || d.committed < d.limit:
 			case d.spent >= d.limit:
 				return &dreamcore.OverBudget{Limit: c.name + d.unit}
 			default:
-				return &dreamcore.OverBudget{Limit: c.name + d.unit, After: soon}
+				return &dreamcore.OverBudget{Limit: c.name + d.unit, After: retryDelay}
 			}
 		}
 	}
 	return nil
 }
 
-// tooFast returns the refusal of a request that comes too soon after others of
-// the user. b.mu is held.
+// tooFast returns an error for a request that comes too soon after others of the
+// user. It must be called with mu held.
 func (j *Job) tooFast(now time.Time) error {
-	perMinute := j.book.limits.UserRequests
+	perMinute := j.ledger.limits.UserRequests
 	if perMinute <= 0 {
 		return nil
 	}
-	c := j.book.customer(j.user)
+	c := j.ledger.user(j.user)
 	if c.rate == nil {
-		// A quarter of a minute's requests may come at once: the agent's first
+		// A quarter of a minute's requests may come at once, as the agent's first
 		// ones do.
 		c.rate = rate.NewLimiter(rate.Limit(float64(perMinute)/60), max(perMinute/4, 1))
 	}
@@ -177,82 +179,83 @@ func (j *Job) tooFast(now time.Time) error {
 	return nil
 }
 
-// Reserve asks whether a request may go out that has about so many tokens in
-// it and answers with so many at most. The refusal is a *dreamcore.OverBudget;
-// another error says that the books cannot be kept. Without one, the caller
-// tells with settle what was used, as it learns of it, each time the whole; the
-// last call ends the reservation. settle returns what it costs.
-func (j *Job) Reserve(model string, input, output int64) (settle func(s dreamcore.Spent, last bool) dreamcore.Nano, err error) {
-	b := j.book
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.opts.Now()
-	if err := b.ready(now); err != nil {
+// Reserve reserves the cost of a request with about input tokens whose answer has
+// at most output tokens. It refuses with a *dreamcore.OverBudget; any other error
+// means that the ledger cannot be written. On success the caller reports the usage
+// with update as it learns of it, the total each time, and ends the reservation
+// with last. update returns the cost so far.
+func (j *Job) Reserve(model string, input, output int64) (update func(s dreamcore.Spent, last bool) dreamcore.Nano, err error) {
+	l := j.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.opts.Now()
+	if err := l.ready(now); err != nil {
 		return nil, err
 	}
 	if err := j.tooFast(now); err != nil {
 		return nil, err
 	}
-	if err := j.over(); err != nil {
+	if err := j.overLimit(); err != nil {
 		return nil, err
 	}
-	r := &request{job: j, model: model, price: b.priceOf(model)}
-	// Nearly all is written to the cache, and the sandbox says for how long.
+	r := &request{job: j, model: model, price: l.priceOf(model)}
+	// Nearly all input is written to the cache; the sandbox selects for how long.
 	short, long := dreamcore.Tokens{CacheWrite: input, Output: output}, dreamcore.Tokens{CacheWrite1h: input, Output: output}
-	// A workspace can bind inference to a region: only the answer tells.
-	r.most = sum{regional(max(r.price.Cost(short), r.price.Cost(long))), short.Total()}
-	// A model that tells more than a request can have does so again.
-	dearest := b.customer(j.user).dearest
-	r.most = sum{max(r.most.cost, dearest.cost), max(r.most.tokens, dearest.tokens)}
-	r.hold(r.most)
-	return r.settle, nil
+	// A workspace can have a region for inference as its default: only the answer
+	// shows it.
+	r.maximum = sum{regional(max(r.price.Cost(short), r.price.Cost(long))), short.Total()}
+	// A model that reported more than its request could use may do so again.
+	highest := l.user(j.user).highest
+	r.maximum = sum{max(r.maximum.cost, highest.cost), max(r.maximum.tokens, highest.tokens)}
+	r.reserve(r.maximum)
+	return r.update, nil
 }
 
-// request is one that runs.
+// request is a running request.
 type request struct {
-	job   *Job
-	model string
-	most  sum // that it may cost
+	job     *Job
+	model   string
+	maximum sum // the most that it may cost
 
-	price   Price            // guarded by book.mu
-	held    sum              // guarded by book.mu
-	tokens  dreamcore.Tokens // guarded by book.mu: that are in the books
-	cost    dreamcore.Nano   // guarded by book.mu: likewise
-	written bool             // guarded by book.mu
-	ended   bool             // guarded by book.mu
+	price    Price            // guarded by ledger.mu
+	reserved sum              // guarded by ledger.mu
+	tokens   dreamcore.Tokens // guarded by ledger.mu; recorded so far
+	cost     dreamcore.Nano   // guarded by ledger.mu; recorded so far
+	written  bool             // guarded by ledger.mu
+	ended    bool             // guarded by ledger.mu
 }
 
-// hold makes s what the request keeps from others. b.mu is held.
-func (r *request) hold(s sum) {
-	b := r.job.book
-	for _, held := range []*sum{&r.job.held, &b.customer(r.job.user).held, &b.machine.held} {
-		*held = held.minus(r.held).plus(s)
+// reserve sets the reservation of the request to s. It must be called with mu held.
+func (r *request) reserve(s sum) {
+	l := r.job.ledger
+	for _, total := range []*sum{&r.job.reserved, &l.user(r.job.user).reserved, &l.machine.reserved} {
+		*total = total.minus(r.reserved).plus(s)
 	}
-	r.held = s
+	r.reserved = s
 }
 
-func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
-	b := r.job.book
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (r *request) update(s dreamcore.Spent, last bool) dreamcore.Nano {
+	l := r.job.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if r.ended {
 		return r.cost
 	}
-	now := b.opts.Now()
-	if err := b.turn(now); err != nil {
-		b.log.Error("begin a new day in the books", "error", err)
+	now := l.opts.Now()
+	if err := l.advance(now); err != nil {
+		l.log.Error("begin a new day of the ledger", "error", err)
 	}
-	// What is paid for is what has answered: a sandbox could ask for a cheap name
-	// that leads to a dear model.
-	if p, known := b.prices.Of(s.Model); known && s.Model != "" {
+	// The model that answered is the one that is billed: a sandbox could request a
+	// cheap name that an upstream maps to an expensive model.
+	if p, known := l.prices.Of(s.Model); known && s.Model != "" {
 		r.price = p
 	}
-	// Records only ever add. A model that says later that tokens are of another
-	// kind has them counted as both.
+	// Records only ever add. Tokens that the model later reports as another kind
+	// are counted as both.
 	s.Tokens = s.Tokens.Max(r.tokens)
-	delta, cost := s.Tokens.Minus(r.tokens), b.prices.withModels(r.price, s.Terms.Models).costOf(s.Tokens, s.Terms)
-	// What used nothing, as refused requests and counts of tokens, is not in the
-	// books: a sandbox could fill them at no cost.
+	delta, cost := s.Tokens.Minus(r.tokens), l.prices.withModels(r.price, s.Terms.Models).costOf(s.Tokens, s.Terms)
+	// A request that used nothing, such as a refused one or a count of tokens, is
+	// not recorded: otherwise a sandbox could fill the ledger at no cost.
 	if delta != (dreamcore.Tokens{}) || cost > r.cost {
 		rec := Record{
 			Time: now.UTC().Truncate(time.Millisecond), User: r.job.user, Project: r.job.project, Job: r.job.job, Model: r.model, Upstream: s.Upstream,
@@ -262,18 +265,18 @@ func (r *request) settle(s dreamcore.Spent, last bool) dreamcore.Nano {
 		if !r.written {
 			rec.Requests = 1
 		}
-		b.write(rec)
+		l.write(rec)
 		r.job.spent = r.job.spent.plus(sum{rec.Cost, delta.Total()})
 		r.written, r.tokens, r.cost = true, s.Tokens, cost
 	}
 	r.ended = last
-	if u := b.customer(r.job.user); r.cost > r.most.cost || r.tokens.Total() > r.most.tokens {
-		u.dearest = sum{max(u.dearest.cost, r.cost), max(u.dearest.tokens, r.tokens.Total())}
+	if u := l.user(r.job.user); r.cost > r.maximum.cost || r.tokens.Total() > r.maximum.tokens {
+		u.highest = sum{max(u.highest.cost, r.cost), max(u.highest.tokens, r.tokens.Total())}
 	}
-	left := r.most.minus(sum{r.cost, r.tokens.Total()})
+	left := r.maximum.minus(sum{r.cost, r.tokens.Total()})
 	if last {
 		left = sum{}
 	}
-	r.hold(left)
+	r.reserve(left)
 	return r.cost
 }

@@ -7,25 +7,25 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestWhatRunsIsHeldAtItsDearest(t *testing.T) {
+func TestARunningRequestReservesItsHighestCost(t *testing.T) {
 	b, err := Open(t.TempDir(), Options{Prices: prices(t, "m in=1 out=1 write=1 write1h=10"), Limits: Limits{JobCost: 500_000}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
 	j := b.Job("u", "p", "j")
-	settle, err := j.Reserve("m", 100, 0)
+	update, err := j.Reserve("m", 100, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = j.Reserve("m", 100, 0)
 	if over, ok := errors.AsType[*dreamcore.OverBudget](err); !ok || over.After == 0 {
-		t.Errorf("beside a request that may cost all: %v", err)
+		t.Errorf("while a request may use the whole budget: %v", err)
 	}
-	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{CacheWrite: 100}}, true)
-	if settle, err = j.Reserve("m", 100, 0); err != nil {
-		t.Errorf("after it: %v", err)
+	update(dreamcore.Spent{Tokens: dreamcore.Tokens{CacheWrite: 100}}, true)
+	if update, err = j.Reserve("m", 100, 0); err != nil {
+		t.Errorf("after it has ended: %v", err)
 	} else {
-		settle(dreamcore.Spent{}, true)
+		update(dreamcore.Spent{}, true)
 	}
 }

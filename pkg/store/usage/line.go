@@ -5,34 +5,34 @@ import (
 	"encoding/json"
 )
 
-// decoder reads lines of the books. Nearly all are as encode has written them:
-// those take a twentieth of the time of encoding/json, which reads the others
-// and says what is a record.
+// decoder decodes lines of the ledger. Nearly all have the form that encode writes:
+// those take a twentieth of the time of encoding/json, which decodes the others and
+// defines what a record is.
 type decoder struct {
-	rec   Record            // that is being read: here it needs no memory of its own
-	names map[string]string // that were seen: users, models … repeat themselves
+	rec   Record            // the current one, here to save an allocation
+	names map[string]string // interned: users, models and so on repeat
 }
 
-// maxNames bounds what a decoder keeps.
+// maxNames bounds the interned names.
 const maxNames = 1 << 14
 
-// decode reads a line. What somebody who died has left half of, and what is no
-// record, is told by false and counts nothing.
+// decode decodes a line. It reports false for anything that is not a record, such
+// as a torn line.
 func (d *decoder) decode(line []byte) (Record, bool) {
-	line = bytes.Trim(line, " \t\r\n") // what JSON takes for space
+	line = bytes.Trim(line, " \t\r\n") // the white space of JSON
 	if len(line) == 0 {
 		return Record{}, false
 	}
-	if d.rec = (Record{}); !d.plain(line) {
+	if d.rec = (Record{}); !d.decodeFast(line) {
 		if d.rec = (Record{}); json.Unmarshal(line, &d.rec) != nil {
 			return Record{}, false
 		}
 	}
-	return d.rec, d.rec.possible()
+	return d.rec, d.rec.valid()
 }
 
-// possible tells whether Reserve could have written the record.
-func (r Record) possible() bool {
+// valid reports whether Reserve could have written the record.
+func (r Record) valid() bool {
 	if r.Time.IsZero() || r.Cost < 0 || r.Requests < 0 || r.Requests > 1 {
 		return false
 	}
@@ -44,10 +44,10 @@ func (r Record) possible() bool {
 	return true
 }
 
-// plain reads a line that has the fields in the order of Record, each at most
-// once, nothing that is escaped, and no spaces. It must return what
-// encoding/json would, or false: a test compares the two.
-func (d *decoder) plain(line []byte) bool {
+// decodeFast decodes a line that has the fields in the order of Record, each at
+// most once, nothing escaped, and no spaces. It must return what encoding/json
+// would, or false: a test compares the two.
+func (d *decoder) decodeFast(line []byte) bool {
 	r, s := &d.rec, scanner{rest: line}
 	if !s.skip(`{"t":`) {
 		return false
@@ -105,7 +105,7 @@ func (d *decoder) name(b []byte) string {
 	return s
 }
 
-// scanner is what is left of a line.
+// scanner is the rest of a line.
 type scanner struct{ rest []byte }
 
 func (s *scanner) skip(text string) bool {
@@ -116,8 +116,8 @@ func (s *scanner) skip(text string) bool {
 	return true
 }
 
-// text takes a string with its quotes; nothing where there is none, or one that
-// is more than printable ASCII or has anything escaped.
+// text consumes a string and returns it with its quotes, or nil if the line does
+// not continue with a string of printable ASCII without escapes.
 func (s *scanner) text() []byte {
 	if len(s.rest) == 0 || s.rest[0] != '"' {
 		return nil
@@ -135,9 +135,9 @@ func (s *scanner) text() []byte {
 	return nil
 }
 
-// number takes a whole number that is not negative.
+// number consumes a non-negative integer.
 func (s *scanner) number() (n int64, ok bool) {
-	const maxDigits = 18 // that surely fit
+	const maxDigits = 18 // always fit
 	i := 0
 	for ; i < len(s.rest) && s.rest[i] >= '0' && s.rest[i] <= '9'; i++ {
 		if i == maxDigits {

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// byJSON is what a line means.
+// byJSON decodes a line with encoding/json.
 func byJSON(line []byte) (r Record, ok bool) {
-	ok = json.Unmarshal(line, &r) == nil && r.possible()
+	ok = json.Unmarshal(line, &r) == nil && r.valid()
 	if !ok {
 		r = Record{}
 	}
 	return r, ok
 }
 
-// plainLine is one as nearly all are.
+// plainLine is a typical line.
 const plainLine = `{"t":"2026-11-05T12:00:00.25Z","user":"a11ce000-0000-4000-8000-000000000001","project":"p","job":"j","model":"m","upstream":"up","n":1,"in":4807,"out":1,"cw":2,"cw1h":3,"cr":21165,"nano":1234567,"est":true}`
 
-func TestWhatEncodeWritesIsReadWithoutJSON(t *testing.T) {
+func TestEncodedRecordsAreDecodedFast(t *testing.T) {
 	for _, r := range []Record{
 		{Time: time.Date(2026, 11, 5, 12, 0, 0, 123e6, time.UTC), User: "u", Project: "p", Job: "j", Model: "m"},
 		{Time: time.Date(2026, 11, 5, 0, 0, 0, 0, time.UTC), Requests: 1, Input: 1, Output: 2, CacheWrite: 3, CacheWrite1h: 4, CacheRead: maxCount, Cost: 1e17, Estimated: true, Upstream: "x"},
@@ -30,21 +30,22 @@ func TestWhatEncodeWritesIsReadWithoutJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		var d decoder
-		if !d.plain(bytes.TrimSpace(line)) || d.rec != r {
+		if !d.decodeFast(bytes.TrimSpace(line)) || d.rec != r {
 			t.Errorf("%s\nis %+v", line, d.rec)
 		}
 	}
 	var d decoder
-	if !d.plain([]byte(plainLine)) || !d.rec.Estimated || d.rec.CacheWrite1h != 3 {
+	if !d.decodeFast([]byte(plainLine)) || !d.rec.Estimated || d.rec.CacheWrite1h != 3 {
 		t.Errorf("%+v", d.rec)
 	}
-	// What was read before must not shine through, nor a half that was read in vain.
+	// Neither an earlier record nor the half of a failed fast decoding may leave
+	// anything behind.
 	if r, ok := d.decode([]byte(`{"t":"2026-11-05T12:00:00Z","user":"v","project":"","job":"","model":"","n":1, "nano":5}`)); !ok || r != (Record{Time: time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC), User: "v", Requests: 1, Cost: 5}) {
 		t.Errorf("%+v", r)
 	}
 }
 
-// FuzzDecode: the quick way and encoding/json read the same.
+// FuzzDecode compares the fast decoder with encoding/json.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(plainLine))
 	for _, change := range [][2]string{
@@ -55,7 +56,7 @@ func FuzzDecode(f *testing.F) {
 	} {
 		f.Add([]byte(strings.Replace(plainLine, change[0], change[1], 1)))
 	}
-	var d decoder // one for all: what it has seen must not matter
+	var d decoder // shared: earlier lines must not matter
 	f.Fuzz(func(t *testing.T, line []byte) {
 		got, ok := d.decode(line)
 		want, wantOK := byJSON(line)

@@ -22,22 +22,22 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// spendForever is a process that spends a thousandth of a dollar at a time, and
-// says each time that it is in the books.
+// spendForever runs a process that spends a thousandth of a dollar at a time, and
+// prints a line for each amount once it is in the ledger.
 func spendForever(dir string) {
 	p, err := ParsePrices([]string{"m in=1 out=1"})
 	if err == nil {
-		var b *Book
+		var b *Ledger
 		if b, err = Open(dir, Options{Prices: p}); err == nil {
 			j := b.Job("u", "p", "j")
 			for {
-				settle, err := j.Reserve("m", 1000, 0)
+				update, err := j.Reserve("m", 1000, 0)
 				if err != nil {
 					break
 				}
-				settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1000}}, false)
+				update(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1000}}, false)
 				fmt.Println("spent")
-				settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1000}}, true)
+				update(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1000}}, true)
 			}
 		}
 	}
@@ -45,8 +45,8 @@ func spendForever(dir string) {
 	os.Exit(1)
 }
 
-// openForever is a process that opens books which have lost their sums, again and
-// again. It says when it begins.
+// openForever runs a process that removes the sums of a ledger and opens it, in a
+// loop. It prints a line when it begins.
 func openForever(dir string, c *clock) {
 	fmt.Println("go")
 	for {

@@ -13,11 +13,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// busyMonth writes the books of a month in which 500 users make 10,000 requests
-// a day, and returns its last noon.
+// busyMonth writes the ledger of a month in which 500 users make 10,000 requests a
+// day, and returns the noon of its last day.
 func busyMonth(tb testing.TB, dir string) time.Time {
 	rng := rand.New(rand.NewPCG(1, 2))
-	id := func() string { return uuid.Must(uuid.NewRandomFromReader(zeroes{rng})).String() }
+	id := func() string { return uuid.Must(uuid.NewRandomFromReader(randReader{rng})).String() }
 	var users, projects, jobs []string
 	for range 500 {
 		users, projects, jobs = append(users, id()), append(projects, id()), append(jobs, id())
@@ -54,19 +54,19 @@ func busyMonth(tb testing.TB, dir string) time.Time {
 	return at
 }
 
-// zeroes makes a random source a reader.
-type zeroes struct{ *rand.Rand }
+// randReader makes a random source an io.Reader.
+type randReader struct{ *rand.Rand }
 
-func (z zeroes) Read(p []byte) (int, error) {
+func (z randReader) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = byte(z.Uint32())
 	}
 	return len(p), nil
 }
 
-// BenchmarkOpen: the start of a busy operator's service, 600,000 records: the
-// first one, which sums up every day, one that finds the sums, and one for which
-// a record has come late.
+// BenchmarkOpen measures the start of a busy service with 600,000 records: the
+// first start, which sums up every day; one that finds the sums; and one after a
+// late record.
 func BenchmarkOpen(b *testing.B) {
 	dir := b.TempDir()
 	at := busyMonth(b, dir)
@@ -89,20 +89,20 @@ func BenchmarkOpen(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			for b.Loop() {
 				bench.before()
-				book, err := Open(dir, Options{Now: func() time.Time { return at }})
+				ledger, err := Open(dir, Options{Now: func() time.Time { return at }})
 				if err != nil {
 					b.Fatal(err)
 				}
-				if book.machine.month == (sum{}) {
+				if ledger.machine.month == (sum{}) {
 					b.Fatal("nothing was summed up")
 				}
-				_ = book.Close()
+				_ = ledger.Close()
 			}
 		})
 	}
 }
 
-// BenchmarkReport: what the command usage does with them.
+// BenchmarkReport measures the command usage.
 func BenchmarkReport(b *testing.B) {
 	for _, by := range []string{"user", "job"} {
 		b.Run(by, func(b *testing.B) {

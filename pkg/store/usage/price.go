@@ -9,24 +9,25 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Price is what the tokens of the models with a name of Pattern cost, each in
-// billionths of a dollar, which is thousandths of a dollar per million.
+// Price is the price of the models whose names match Pattern, for each kind of
+// token in billionths of a dollar (thousandths of a dollar per million tokens).
 type Price struct {
-	Pattern      string // of the model's name; * is any text
+	Pattern      string // matches the model's name; * is any text
 	Input        dreamcore.Nano
 	Output       dreamcore.Nano
 	CacheWrite   dreamcore.Nano // for 5 minutes
 	CacheWrite1h dreamcore.Nano
 	CacheRead    dreamcore.Nano
-	LongOver     int64 // a prompt of more tokens costs LongTimes as much, its answer too; 0: never
+	LongOver     int64 // longer prompts, in tokens, and their answers cost LongTimes as much; 0 means never
 	LongTimes    int64
-	FastTimes    int64 // fast mode costs so many times as much; 0: not known, the highest
+	FastTimes    int64 // factor of fast mode; 0 means unknown: the highest
 }
 
-// standard are the vendor's public prices as they stood in October 2026, in
-// dollars per million tokens. Models that came later have the highest price of
-// their family. Write and read of the cache are the vendor's usual 1.25, 2 and
-// 0.1 times the input where nothing else is said.
+// standard is the vendor's public price list as of November 2026, in dollars per
+// million tokens. A later model of a listed generation has the price of that
+// generation, any other one the highest price of its family. Where nothing else is
+// given, cache writes cost the vendor's usual 1.25 times (5 minutes) and 2 times (1
+// hour) the input, and cache reads 0.1 times.
 var standard = []string{
 	"*claude-fable-* in=10 out=50",
 	"*claude-mythos-* in=10 out=50",
@@ -53,15 +54,14 @@ var standard = []string{
 	"*claude-3-haiku-* in=0.25 out=1.25 write=0.30 write1h=0.50 read=0.03",
 }
 
-// ParsePrice reads one price as the setting `prices` has it: a pattern, then
-// in= and out= in dollars per million tokens. write= (1.25 times in), write1h=
-// (twice) and read= (a tenth) may be left out; long_over= and long_times= say
-// from which length of a prompt on everything costs how many times as much, and
-// fast_times= how many times as much fast mode costs (6).
+// ParsePrice parses one price of the setting `prices`: a pattern, then in= and out=
+// in dollars per million tokens. write= (1.25 times in), write1h= (twice) and read=
+// (a tenth) are optional; prompts of more than long_over= tokens cost long_times=
+// as much, and fast mode fast_times= as much (6 if unset).
 func ParsePrice(s string) (Price, error) {
 	words := strings.Fields(s)
 	if len(words) == 0 || strings.Contains(words[0], "=") {
-		return Price{}, fmt.Errorf("%q names no model: write it like my-model* in=3 out=15", s)
+		return Price{}, fmt.Errorf("%q has no model name: write it like my-model* in=3 out=15", s)
 	}
 	p := Price{Pattern: words[0], CacheWrite: -1, CacheWrite1h: -1, CacheRead: -1, Input: -1, Output: -1}
 	amounts := map[string]*dreamcore.Nano{"in": &p.Input, "out": &p.Output, "write": &p.CacheWrite, "write1h": &p.CacheWrite1h, "read": &p.CacheRead}
@@ -78,17 +78,17 @@ func ParsePrice(s string) (Price, error) {
 				err = fmt.Errorf("%s must be more than 0", name)
 			}
 		default:
-			err = fmt.Errorf("%q is none of in=, out=, write=, write1h=, read=, long_over=, long_times=, fast_times=", name)
+			err = fmt.Errorf("unknown word %q: use in=, out=, write=, write1h=, read=, long_over=, long_times= or fast_times=", name)
 		}
 		if err != nil {
 			return Price{}, fmt.Errorf("price of %s: %w", p.Pattern, err)
 		}
 	}
 	if p.Input < 0 || p.Output < 0 {
-		return Price{}, fmt.Errorf("price of %s: in= and out= are needed", p.Pattern)
+		return Price{}, fmt.Errorf("price of %s: in= and out= are required", p.Pattern)
 	}
 	if (p.LongOver == 0) != (p.LongTimes == 0) || p.LongTimes > 1000 {
-		return Price{}, fmt.Errorf("price of %s: long_over= and long_times= (at most 1000) belong together", p.Pattern)
+		return Price{}, fmt.Errorf("price of %s: long_over= and long_times= (at most 1000) must be set together", p.Pattern)
 	}
 	if p.FastTimes > 1000 {
 		return Price{}, fmt.Errorf("price of %s: fast_times= must be at most 1000", p.Pattern)
@@ -109,32 +109,32 @@ func up(n, by dreamcore.Nano) dreamcore.Nano { return (n + by - 1) / by }
 // maxPrice bounds the price of a token: a tenth of a dollar.
 const maxPrice = dreamcore.NanoPerDollar / 10
 
-// perToken is dollars per million tokens as billionths of a dollar per token.
+// perToken converts dollars per million tokens to billionths of a dollar per token.
 func perToken(s string) (dreamcore.Nano, error) {
 	n, err := dreamcore.ParseNano(s)
 	if err != nil {
 		return 0, err
 	}
 	if n = up(n, 1_000_000); n > maxPrice {
-		return 0, fmt.Errorf("%s dollars per million tokens is too much", s)
+		return 0, fmt.Errorf("%s dollars per million tokens is too high", s)
 	}
 	return n, nil
 }
 
-// Prices is a table of prices. The longest pattern that fits a name counts, and
-// the operator's before the standard ones.
+// Prices is a table of prices. The longest matching pattern applies, those of the
+// operator before the built-in ones.
 type Prices struct {
-	own, usual []Price
-	highest    Price
+	operator, builtin []Price
+	highest           Price
 }
 
-// ParsePrices returns the standard prices with the operator's before them.
+// ParsePrices returns the standard prices, overridden by the operator's.
 func ParsePrices(own []string) (Prices, error) {
 	var t Prices
 	for _, list := range []struct {
 		text []string
 		into *[]Price
-	}{{own, &t.own}, {standard, &t.usual}} {
+	}{{own, &t.operator}, {standard, &t.builtin}} {
 		for _, s := range list.text {
 			p, err := ParsePrice(s)
 			if err != nil {
@@ -147,7 +147,8 @@ func ParsePrices(own []string) (Prices, error) {
 	return t, nil
 }
 
-// higher is the higher of both prices, of each kind of token.
+// higher returns the higher price of a and b for each kind of token, b's as for a
+// long prompt.
 func higher(a, b Price) Price {
 	times := max(b.LongTimes, 1)
 	return Price{
@@ -157,10 +158,10 @@ func higher(a, b Price) Price {
 	}
 }
 
-// Of returns the price of a model. One that no pattern fits has the highest
+// Of returns the price of a model. A model that matches no pattern gets the highest
 // price of the table, and known is false.
 func (t Prices) Of(model string) (p Price, known bool) {
-	for _, list := range [][]Price{t.own, t.usual} {
+	for _, list := range [][]Price{t.operator, t.builtin} {
 		for _, q := range list {
 			if fits(q.Pattern, model) && (!known || len(q.Pattern) > len(p.Pattern)) {
 				p, known = q, true
@@ -173,7 +174,7 @@ func (t Prices) Of(model string) (p Price, known bool) {
 	return t.highest, false
 }
 
-// fits tells whether name is of the pattern, in which * is any text.
+// fits reports whether name matches the pattern, in which * is any text.
 func fits(pattern, name string) bool {
 	parts := strings.Split(pattern, "*")
 	rest, ok := strings.CutPrefix(name, parts[0])
@@ -190,7 +191,7 @@ func fits(pattern, name string) bool {
 	return strings.HasSuffix(rest, parts[len(parts)-1])
 }
 
-// Cost is what the tokens of one request cost.
+// Cost returns the cost of the tokens of one request.
 func (p Price) Cost(t dreamcore.Tokens) dreamcore.Nano {
 	var sum dreamcore.Nano
 	for _, part := range []struct {
@@ -205,8 +206,8 @@ func (p Price) Cost(t dreamcore.Tokens) dreamcore.Nano {
 	return sum
 }
 
-// times is the product, and the largest amount instead of an overflow. What is
-// below zero counts as nothing.
+// times returns the product, or the largest amount if it overflows. Negative
+// factors count as 0.
 func times(n int64, price dreamcore.Nano) dreamcore.Nano {
 	hi, lo := bits.Mul64(uint64(max(n, 0)), uint64(max(price, 0)))
 	if hi > 0 || lo > 1<<63-1 {

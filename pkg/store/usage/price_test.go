@@ -19,7 +19,8 @@ func prices(t *testing.T, own ...string) Prices {
 
 func TestStandardPrices(t *testing.T) {
 	table := prices(t)
-	// Dollars per million tokens: input, output, write for 5 minutes and an hour, read.
+	// Dollars per million tokens: input, output, cache write for 5 minutes and for
+	// an hour, cache read.
 	for model, want := range map[string][5]float64{
 		"claude-opus-5-5":                              {4, 20, 5, 8, 0.20},
 		"claude-opus-5":                                {5, 25, 6.25, 10, 0.50},
@@ -79,7 +80,7 @@ func TestCostOfTokens(t *testing.T) {
 	}
 }
 
-func TestTheOperatorsPriceComesFirst(t *testing.T) {
+func TestTheOperatorsPriceTakesPrecedence(t *testing.T) {
 	table := prices(t, "* in=1 out=2", "*opus* in=7 out=8")
 	for model, want := range map[string]dreamcore.Nano{"claude-opus-5-5": 7000, "claude-sonnet-5": 1000, "x": 1000} {
 		if p, known := table.Of(model); !known || p.Input != want {
@@ -88,17 +89,17 @@ func TestTheOperatorsPriceComesFirst(t *testing.T) {
 	}
 }
 
-func TestWrongPricesAreRefused(t *testing.T) {
+func TestInvalidPricesAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                      "names no model",
-		"in=1 out=2":                            "names no model",
-		"m":                                     "in= and out= are needed",
-		"m in=1":                                "in= and out= are needed",
+		"":                                      "has no model name",
+		"in=1 out=2":                            "has no model name",
+		"m":                                     "in= and out= are required",
+		"m in=1":                                "in= and out= are required",
 		"m in=-1 out=2":                         "no amount",
 		"m in=1 out=1e9":                        "no amount",
-		"m in=1 out=200000":                     "too much",
-		"m in=1 out=2 reed=3":                   "none of in=",
-		"m in=1 out=2 long_over=5":              "belong together",
+		"m in=1 out=200000":                     "too high",
+		"m in=1 out=2 reed=3":                   "use in=",
+		"m in=1 out=2 long_over=5":              "must be set together",
 		"m in=1 out=2 long_over=0 long_times=2": "more than 0",
 		"m in=1 out=2 fast_times=0":             "more than 0",
 		"m in=1 out=2 fast_times=1001":          "at most 1000",
@@ -109,7 +110,7 @@ func TestWrongPricesAreRefused(t *testing.T) {
 	}
 }
 
-func TestPatterns(t *testing.T) {
+func TestPatternsMatchModelNames(t *testing.T) {
 	for _, tc := range []struct {
 		pattern, name string
 		want          bool

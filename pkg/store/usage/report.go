@@ -10,13 +10,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Row is a sum of a Report.
+// Row is one line of a Report.
 type Row struct {
-	Key       string // of the group: a user, a day …
+	Key       string // of the group, such as a user or a day
 	Requests  int64
 	Tokens    dreamcore.Tokens
 	Cost      dreamcore.Nano
-	Estimated bool // some of it is
+	Estimated bool // a part of it is
 	Last      time.Time
 }
 
@@ -30,7 +30,7 @@ func (r *Row) add(rec Record) {
 	}
 }
 
-// Report sums up records by one of their fields. Make one with NewReport.
+// Report sums up records by one of their fields. Create one with NewReport.
 type Report struct {
 	Total Row
 
@@ -39,10 +39,11 @@ type Report struct {
 	rows map[string]*Row
 }
 
-// Groups are what a report can be by.
+// Groups returns the fields that a report can be grouped by.
 func Groups() []string { return []string{"user", "project", "day", "model", "upstream", "job"} }
 
-// NewReport returns an empty report by one of Groups; anything else is CodeInvalid.
+// NewReport returns an empty report by one of Groups. CodeInvalid: by is not one of
+// them.
 func NewReport(by string) (*Report, error) {
 	key, ok := map[string]func(Record) string{
 		"user":     func(r Record) string { return r.User },
@@ -53,12 +54,12 @@ func NewReport(by string) (*Report, error) {
 		"job":      func(r Record) string { return r.Job },
 	}[by]
 	if !ok {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("usage cannot be told by %q", by), Hint: "use --by user, project, day, model, upstream or job"}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("usage cannot be grouped by %q", by), Hint: "use --by user, project, day, model, upstream or job"}
 	}
 	return &Report{by: by, key: key, rows: map[string]*Row{}}, nil
 }
 
-// Add counts a record.
+// Add adds a record to the report.
 func (p *Report) Add(r Record) {
 	k := p.key(r)
 	if p.rows[k] == nil {
@@ -68,8 +69,8 @@ func (p *Report) Add(r Record) {
 	p.Total.add(r)
 }
 
-// Rows returns the sums: days in their order, jobs the last one first, all
-// others the dearest first.
+// Rows returns the rows: days in chronological order, jobs with the latest first,
+// everything else with the most expensive first.
 func (p *Report) Rows() []Row {
 	var rows []Row
 	for _, k := range slices.Sorted(maps.Keys(p.rows)) {

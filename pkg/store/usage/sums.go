@@ -2,7 +2,6 @@ package usage
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -15,20 +14,22 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// The file of a day that is over gets its sums beside it, DATE.sums, so that a
-// start reads them instead of every record of the month. They are a shortcut
-// and never needed: what is missing, damaged, of another form, or made from
-// another file than the one that is there now (whose size or time of change
-// tells: also of a record that came late) is made anew from the whole file.
+// The sums of a closed day are saved, so that a start reads them instead of every
+// record of the month. They are only a shortcut: sums that are missing, damaged, in
+// another form, or of another version of the file (compared by size and
+// modification time, which a late record changes too) are computed again from the
+// whole file.
 const (
 	sumsExtension = ".sums"
-	sumsForm      = 1        // of the files; another one when other records count, or count differently
-	maxSums       = 64 << 20 // of a file; more is not kept
+	sumsForm      = 1        // format of the files; changes when records count differently
+	maxSums       = 64 << 20 // bytes of a file; larger sums are not saved
 )
 
-// sums are what each user has spent on each day that the records of a file say.
+// sums is what each user has spent on each day that occurs in a file.
 type sums map[sumsKey]sum
 
 type sumsKey struct{ day, user string }
@@ -38,35 +39,35 @@ func (s sums) count(r Record) {
 	s[k] = s[k].plus(sum{r.Cost, r.Tokens().Total()})
 }
 
-// sumsHead is the second line of a file of sums; the first is the checksum of
-// all that follows, and after it each sum is written as a record would be.
+// sumsHead is the second line of a file of sums. The first line is the checksum of
+// everything after it; each further line is a sum, encoded as a record.
 type sumsHead struct {
 	Form    int   `json:"form"`
 	Size    int64 `json:"size"`    // of the day's file
-	Changed int64 `json:"changed"` // when it was, in nanoseconds
-	Read    int64 `json:"read"`    // how much of it the sums are of: its whole lines
+	Changed int64 `json:"changed"` // modification time of the file, in nanoseconds
+	Read    int64 `json:"read"`    // size of its whole lines, which the sums cover
 }
 
 func headOf(info fs.FileInfo, read int64) sumsHead {
 	return sumsHead{Form: sumsForm, Size: info.Size(), Changed: info.ModTime().UnixNano(), Read: read}
 }
 
-// sumUpDay returns the sums of the file of a day that is over, and how many
-// bytes of it they are of. Where they cannot be kept for the next time, kept
-// says why.
-func sumUpDay(root *os.Root, day string) (s sums, read int64, kept, err error) {
+// closedDaySums returns the sums of a closed day, and how many bytes of its file
+// they cover. saveErr is set if they could not be saved for the next start.
+func closedDaySums(root *os.Root, day string) (s sums, read int64, saveErr, err error) {
 	f, err := root.Open(day + extension)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil, nil // removed meanwhile
 	}
 	if err != nil {
-		return nil, 0, nil, diskError("open the books", err)
+		return nil, 0, nil, diskError("open the ledger", err)
 	}
 	defer f.Close()
-	// Before anything is read: what is appended from here on makes the file another.
+	// The order matters: a record that is appended after this changes the file's
+	// size and time.
 	info, err := f.Stat()
 	if err != nil {
-		return nil, 0, nil, diskError("read the books", err)
+		return nil, 0, nil, diskError("read the ledger", err)
 	}
 	if raw, err := readSums(root, day); err == nil {
 		if s, head, ok := decodeSums(raw); ok && head == headOf(info, head.Read) {
@@ -77,11 +78,11 @@ func sumUpDay(root *os.Root, day string) (s sums, read int64, kept, err error) {
 	if read, err = readLines(io.NewSectionReader(f, 0, info.Size()), s.count); err != nil {
 		return nil, 0, nil, err
 	}
-	// A power cut must not leave sums of records that it took.
-	if kept = f.Sync(); kept == nil {
-		kept = writeSums(root, day, s, headOf(info, read))
+	// Sums must not outlive their records in a power cut.
+	if saveErr = f.Sync(); saveErr == nil {
+		saveErr = writeSums(root, day, s, headOf(info, read))
 	}
-	return s, read, kept, nil
+	return s, read, saveErr, nil
 }
 
 func readSums(root *os.Root, day string) ([]byte, error) {
@@ -98,27 +99,12 @@ func writeSums(root *os.Root, day string, s sums, head sumsHead) error {
 	if err != nil {
 		return err
 	}
-	// Sums that say another thing than the records are worse than none.
+	// Sums that differ from the records are worse than none.
 	if got, gotHead, ok := decodeSums(raw); !ok || gotHead != head || !maps.Equal(got, s) {
-		return nil // what no process of ours writes, as a name without end: read each time
+		return nil // records that Reserve does not write, such as an endless name, are read each time
 	}
-	temp := day + sumsExtension + "." + rand.Text()
-	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(raw)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = root.Rename(temp, day+sumsExtension)
-	}
-	if err != nil {
-		_ = root.Remove(temp)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // another process has tidied up: the next one writes them
-	}
-	return err
+	// Another process may have pruned the temporary file: the next start saves them.
+	return statefile.IgnoreMissing(statefile.Replace(root, day+sumsExtension, fileMode, statefile.Bytes(raw)))
 }
 
 func (s sums) encode(head sumsHead) ([]byte, error) {
@@ -142,9 +128,9 @@ func (s sums) encode(head sumsHead) ([]byte, error) {
 }
 
 func decodeSums(raw []byte) (s sums, head sumsHead, ok bool) {
-	told, body, _ := bytes.Cut(raw, []byte("\n"))
+	checksum, body, _ := bytes.Cut(raw, []byte("\n"))
 	sum := sha256.Sum256(body)
-	if len(raw) > maxSums || string(told) != hex.EncodeToString(sum[:]) {
+	if len(raw) > maxSums || string(checksum) != hex.EncodeToString(sum[:]) {
 		return nil, head, false
 	}
 	first, lines, _ := bytes.Cut(body, []byte("\n"))
@@ -156,8 +142,8 @@ func decodeSums(raw []byte) (s sums, head sumsHead, ok bool) {
 	return s, head, err == nil && read == int64(len(lines))
 }
 
-// pruneSums removes sums of months that are over, which nobody asks for, those
-// whose day is gone, and what somebody who died has left of some.
+// pruneSums removes the sums of earlier months, which are not needed, those of
+// removed days, and unfinished ones of processes that died.
 func pruneSums(root *os.Root, month string, days []string) error {
 	names, err := fs.Glob(root.FS(), "*"+sumsExtension+"*")
 	if err != nil {
@@ -168,9 +154,9 @@ func pruneSums(root *os.Root, month string, days []string) error {
 		if ok && strings.HasPrefix(day, month) && slices.Contains(days, day+extension) {
 			continue
 		}
-		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := statefile.IgnoreMissing(root.Remove(name)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return statefile.Sweep(root)
 }

@@ -19,25 +19,25 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// spentBy is what somebody has spent; the user "" is all of them.
-type spentBy map[string][2]sum // of the day, of the month
+// spentBy is what each user has spent; the key "" is the machine.
+type spentBy map[string][2]sum // day, month
 
-// truth is what every single record says at a time, by nothing that Open uses
-// but the reading of a line.
-func truth(t testing.TB, dir string, now time.Time) spentBy {
+// sumOfRecords sums up the records at a time without using anything of Open but the
+// decoding of lines.
+func sumOfRecords(t testing.TB, dir string, now time.Time) spentBy {
 	t.Helper()
 	all := spentBy{}
 	if err := Read(dir, time.Time{}, func(r Record) {
 		if monthOf(r.Time) != monthOf(now) {
 			return
 		}
-		for _, who := range []string{"", "user " + r.User} {
-			s, one := all[who], sum{r.Cost, r.Tokens().Total()}
+		for _, key := range []string{"", "user " + r.User} {
+			s, one := all[key], sum{r.Cost, r.Tokens().Total()}
 			if s[1] = s[1].plus(one); dayOf(r.Time) == dayOf(now) {
 				s[0] = s[0].plus(one)
 			}
-			if who != "user " {
-				all[who] = s
+			if key != "user " {
+				all[key] = s
 			}
 		}
 	}); err != nil {
@@ -46,8 +46,8 @@ func truth(t testing.TB, dir string, now time.Time) spentBy {
 	return all
 }
 
-// known is what an open book goes by.
-func known(t testing.TB, b *Book) spentBy {
+// ledgerSums returns the sums of an open ledger.
+func ledgerSums(t testing.TB, b *Ledger) spentBy {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,15 +66,15 @@ func known(t testing.TB, b *Book) spentBy {
 	return all
 }
 
-// wantTruth opens the books twice, since the first may write sums, and once
+// wantSums opens the ledger twice, since the first opening may save sums, and once
 // without any.
-func wantTruth(t testing.TB, dir string, at *clock) {
+func wantSums(t testing.TB, dir string, at *clock) {
 	t.Helper()
-	want := truth(t, dir, at.now())
-	for _, how := range []string{"with the sums that are there", "again", "without sums"} {
+	want := sumOfRecords(t, dir, at.now())
+	for _, how := range []string{"with the existing sums", "again", "without sums"} {
 		if how == "without sums" {
 			for _, name := range sumsFiles(t, dir) {
-				if rand.IntN(2) == 0 { // the others are there at the next call
+				if rand.IntN(2) == 0 { // the others stay for the next call
 					continue
 				}
 				if err := os.Remove(name); err != nil {
@@ -86,7 +86,7 @@ func wantTruth(t testing.TB, dir string, at *clock) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := known(t, b)
+		got := ledgerSums(t, b)
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -135,9 +135,9 @@ func at(s string) time.Time {
 	return t
 }
 
-// Several processes, whose clocks differ by days, keep books that get damaged in
-// every way, over two months: each knows what every record says.
-func TestEverybodyCountsEveryRecordOnce(t *testing.T) {
+// For two months, several processes whose clocks differ by days use a ledger that
+// is damaged in every way: each must count every record once.
+func TestEveryProcessCountsEveryRecordOnce(t *testing.T) {
 	rounds := 6
 	if testing.Short() {
 		rounds = 2
@@ -150,8 +150,8 @@ func TestEverybodyCountsEveryRecordOnce(t *testing.T) {
 			dir, now := t.TempDir(), at("2026-10-24T10:00:00Z")
 			late := []time.Duration{0, 0, 20 * time.Hour, 100 * time.Hour}
 			var clocks []*clock
-			var books []*Book
-			open := func(i int) *Book {
+			var ledgers []*Ledger
+			open := func(i int) *Ledger {
 				b, err := Open(dir, Options{Prices: prices(t, "m in=1 out=1 write=1 read=1"), Now: clocks[i].now, Days: 400})
 				if err != nil {
 					t.Fatal(err)
@@ -168,52 +168,52 @@ func TestEverybodyCountsEveryRecordOnce(t *testing.T) {
 			for i := range late {
 				clocks = append(clocks, newClock("2026-10-24T10:00:00Z"))
 				tick(0)
-				books = append(books, open(i))
+				ledgers = append(ledgers, open(i))
 			}
 			for range 150 {
-				i := rng.IntN(len(books))
+				i := rng.IntN(len(ledgers))
 				switch rng.IntN(12) {
 				case 0:
 					tick(time.Duration(rng.IntN(70*60)) * time.Minute)
 				case 1, 2:
 					tick(time.Duration(rng.IntN(5*60)) * time.Minute)
 				case 3:
-					if err := books[i].Close(); err != nil {
+					if err := ledgers[i].Close(); err != nil {
 						t.Fatal(err)
 					}
-					books[i] = open(i)
+					ledgers[i] = open(i)
 				case 4:
 					damage(t, rng, dir, now)
 				case 5:
-					wantTruth(t, dir, clocks[i])
+					wantSums(t, dir, clocks[i])
 				default:
-					j := books[i].Job(fmt.Sprint("u", rng.IntN(4)), "p", "j")
-					settle, err := j.Reserve("m", 10, 10)
+					j := ledgers[i].Job(fmt.Sprint("u", rng.IntN(4)), "p", "j")
+					update, err := j.Reserve("m", 10, 10)
 					if err != nil {
 						t.Fatal(err)
 					}
 					tokens := dreamcore.Tokens{Input: rng.Int64N(1000)}
-					settle(dreamcore.Spent{Tokens: tokens}, false)
+					update(dreamcore.Spent{Tokens: tokens}, false)
 					tokens.Output = rng.Int64N(1000)
-					settle(dreamcore.Spent{Tokens: tokens}, true)
+					update(dreamcore.Spent{Tokens: tokens}, true)
 				}
 			}
-			// Whoever begins a day knows also what came late.
+			// A process that begins a new day also counts late records.
 			tick(30 * time.Hour)
-			for i, b := range books {
-				if diff := cmp.Diff(truth(t, dir, clocks[i].now()), known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+			for i, b := range ledgers {
+				if diff := cmp.Diff(sumOfRecords(t, dir, clocks[i].now()), ledgerSums(t, b), cmp.AllowUnexported(sum{})); diff != "" {
 					t.Errorf("process %d, at %s:\n%s", i, clocks[i].now(), diff)
 				}
 				if err := b.Close(); err != nil {
 					t.Error(err)
 				}
 			}
-			wantTruth(t, dir, clocks[0])
+			wantSums(t, dir, clocks[0])
 		})
 	}
 }
 
-// damage does to the books what happens to files.
+// damage changes the files of a ledger as accidents would.
 func damage(t *testing.T, rng *rand.Rand, dir string, now time.Time) {
 	day := dayOf(now.AddDate(0, 0, -rng.IntN(8)))
 	files := sumsFiles(t, dir)
@@ -222,19 +222,19 @@ func damage(t *testing.T, rng *rand.Rand, dir string, now time.Time) {
 		kind = 0
 	}
 	switch kind {
-	case 0: // a line that somebody died over
+	case 0: // a torn line
 		appendTo(t, dir, day, "\n{\"t\":\"2026-11-05T12:00:00Z\",\"user\":\"u\",\"nano\":99")
-	case 1: // a line of another hand, which is a record, and of the day before, though never of another month
+	case 1: // a valid record in another notation, of the day before but the same month
 		hour := "00"
 		if strings.HasSuffix(day, "-01") {
 			hour = "12"
 		}
 		appendTo(t, dir, day, "\n{\"nano\": 70000, \"t\": \""+day+"T"+hour+":30:00+02:00\", \"user\": \"\\u00e4\\n\", \"in\": 5, \"more\": []}\n")
-	case 2: // a record that came late
+	case 2: // a late record
 		appendTo(t, dir, day, lineOf(t, Record{Time: at(day + "T23:59:59Z"), User: "u1", Input: 3, Cost: 3}))
-	case 3: // what no record is
+	case 3: // lines that are not records
 		appendTo(t, dir, day, "\x00\x00\xff\n"+strings.Repeat("x", 3*maxLine)+"\n{}\n")
-	case 4: // more than sums can say, and a name that is too long to write
+	case 4: // counts that a sum cannot hold, and a name that is too long to write
 		appendTo(t, dir, day, fmt.Sprintf("\n{\"t\":\"%[1]sT01:00:00Z\",\"user\":\"u2\",\"in\":%[2]d,\"nano\":1}\n{\"t\":\"%[1]sT01:00:00Z\",\"user\":\"u2\",\"in\":%[2]d,\"nano\":1}\n{\"t\":\"%[1]sT01:00:00Z\",\"user\":\"%[3]s\",\"nano\":1}\n", day, int64(maxCount), strings.Repeat("long", 100)))
 	case 5:
 		b, err := os.ReadFile(files[0])
@@ -253,16 +253,16 @@ func damage(t *testing.T, rng *rand.Rand, dir string, now time.Time) {
 		if b, err := os.ReadFile(files[0]); err != nil || os.WriteFile(files[rng.IntN(len(files))], b, fileMode) != nil {
 			t.Fatal(err)
 		}
-	case 8: // what somebody has left who died while writing
+	case 8: // an unfinished file of a process that died
 		if err := os.WriteFile(files[0]+".LEFT", []byte("half"), fileMode); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// closedMonth is a month on its last day but one of whose days all but the last
-// two are over.
-func closedMonth(t testing.TB, dir string) *clock {
+// writeMonth writes 20 days of a month, of which all but the last two are closed,
+// and returns a clock on the last one.
+func writeMonth(t testing.TB, dir string) *clock {
 	t.Helper()
 	for day := range 20 {
 		var lines strings.Builder
@@ -275,12 +275,13 @@ func closedMonth(t testing.TB, dir string) *clock {
 	return newClock("2026-11-20T18:00:00Z")
 }
 
-// planted opens books whose sums of 5 November say that user "planted" has spent
-// what no record says: whoever believes them read them and not the day's file.
-func planted(t *testing.T, change func(dir string, head *sumsHead, raw []byte) []byte) (used bool) {
+// openWithPlantedSums opens a ledger whose sums of 5 November say that the user
+// "planted" has spent something, which no record does, and reports whether the sums
+// were used instead of the records.
+func openWithPlantedSums(t *testing.T, change func(dir string, head *sumsHead, raw []byte) []byte) (used bool) {
 	t.Helper()
 	dir := t.TempDir()
-	c := closedMonth(t, dir)
+	c := writeMonth(t, dir)
 	info, err := os.Stat(filepath.Join(dir, "2026-11-05"+extension))
 	if err != nil {
 		t.Fatal(err)
@@ -294,43 +295,43 @@ func planted(t *testing.T, change func(dir string, head *sumsHead, raw []byte) [
 	if err := os.WriteFile(filepath.Join(dir, "2026-11-05"+sumsExtension), change(dir, &sumsHead{}, raw), fileMode); err != nil {
 		t.Fatal(err)
 	}
-	want := truth(t, dir, c.now())
+	want := sumOfRecords(t, dir, c.now())
 	b := open(t, dir, c, Limits{})
-	got := known(t, b)
+	got := ledgerSums(t, b)
 	if _, used = got["user planted"]; !used {
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(sum{})); diff != "" {
-			t.Errorf("not used, and yet:\n%s", diff)
+			t.Errorf("not used, but the sums differ:\n%s", diff)
 		}
-		wantTruth(t, dir, c) // and they were made anew
+		wantSums(t, dir, c) // they were computed again
 	}
 	return used
 }
 
-func TestSumsAreUsedOnlyWhereTheyAreSurelyOfTheFile(t *testing.T) {
+func TestSumsAreUsedOnlyIfTheyMatchTheFile(t *testing.T) {
 	day := func(dir string) string { return filepath.Join(dir, "2026-11-05"+extension) }
 	for name, tc := range map[string]struct {
 		change func(dir string, head *sumsHead, raw []byte) []byte
 		used   bool
 	}{
-		"as they are":         {func(_ string, _ *sumsHead, raw []byte) []byte { return raw }, true},
-		"of another form":     {func(_ string, h *sumsHead, raw []byte) []byte { h.Form++; return raw }, false},
-		"of a longer file":    {func(_ string, h *sumsHead, raw []byte) []byte { h.Size++; h.Read++; return raw }, false},
-		"of a shorter file":   {func(_ string, h *sumsHead, raw []byte) []byte { h.Size--; h.Read--; return raw }, false},
-		"of an older file":    {func(_ string, h *sumsHead, raw []byte) []byte { h.Changed--; return raw }, false},
-		"of more than is":     {func(_ string, h *sumsHead, raw []byte) []byte { h.Read++; return raw }, false},
-		"cut":                 {func(_ string, _ *sumsHead, raw []byte) []byte { return raw[:max(len(raw)-1, 0)] }, false},
-		"cut in the checksum": {func(_ string, _ *sumsHead, raw []byte) []byte { return raw[:min(len(raw), 20)] }, false},
-		"empty":               {func(string, *sumsHead, []byte) []byte { return nil }, false},
-		"with a bit that fell": {func(_ string, _ *sumsHead, raw []byte) []byte {
+		"unchanged":                 {func(_ string, _ *sumsHead, raw []byte) []byte { return raw }, true},
+		"of another form":           {func(_ string, h *sumsHead, raw []byte) []byte { h.Form++; return raw }, false},
+		"of a longer file":          {func(_ string, h *sumsHead, raw []byte) []byte { h.Size++; h.Read++; return raw }, false},
+		"of a shorter file":         {func(_ string, h *sumsHead, raw []byte) []byte { h.Size--; h.Read--; return raw }, false},
+		"of an older file":          {func(_ string, h *sumsHead, raw []byte) []byte { h.Changed--; return raw }, false},
+		"of more bytes":             {func(_ string, h *sumsHead, raw []byte) []byte { h.Read++; return raw }, false},
+		"truncated":                 {func(_ string, _ *sumsHead, raw []byte) []byte { return raw[:max(len(raw)-1, 0)] }, false},
+		"truncated in the checksum": {func(_ string, _ *sumsHead, raw []byte) []byte { return raw[:min(len(raw), 20)] }, false},
+		"empty":                     {func(string, *sumsHead, []byte) []byte { return nil }, false},
+		"with a flipped bit": {func(_ string, _ *sumsHead, raw []byte) []byte {
 			return bytes.Replace(raw, []byte(`"nano":5`), []byte(`"nano":4`), 1)
 		}, false},
-		"of a file that was written to since": {func(dir string, _ *sumsHead, raw []byte) []byte {
+		"of a file that was appended to since": {func(dir string, _ *sumsHead, raw []byte) []byte {
 			if raw != nil {
 				appendTo(t, dir, "2026-11-05", lineOf(t, Record{Time: at("2026-11-05T23:59:59Z"), User: "late", Cost: 9}))
 			}
 			return raw
 		}, false},
-		"of a file that was edited in its place": {func(dir string, _ *sumsHead, raw []byte) []byte {
+		"of a file that was edited in place": {func(dir string, _ *sumsHead, raw []byte) []byte {
 			if b, err := os.ReadFile(day(dir)); raw != nil && (err != nil || os.WriteFile(day(dir), bytes.ReplaceAll(b, []byte("u3"), []byte("u4")), fileMode) != nil) {
 				t.Fatal(err)
 			}
@@ -338,16 +339,16 @@ func TestSumsAreUsedOnlyWhereTheyAreSurelyOfTheFile(t *testing.T) {
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if used := planted(t, tc.change); used != tc.used {
+			if used := openWithPlantedSums(t, tc.change); used != tc.used {
 				t.Errorf("used: %v", used)
 			}
 		})
 	}
 }
 
-func TestOnlyDaysThatAreOverGetSums(t *testing.T) {
+func TestOnlyClosedDaysGetSums(t *testing.T) {
 	dir := t.TempDir()
-	c := closedMonth(t, dir)
+	c := writeMonth(t, dir)
 	var want []string
 	sumsOf := func(day int) string { return filepath.Join(dir, fmt.Sprintf("2026-11-%02d%s", day, sumsExtension)) }
 	for day := range 18 {
@@ -360,7 +361,7 @@ func TestOnlyDaysThatAreOverGetSums(t *testing.T) {
 	if info, err := os.Stat(want[0]); err != nil || info.Mode().Perm() != fileMode {
 		t.Errorf("%v %v", info, err)
 	}
-	// A process that goes on writes them for the day that is over then.
+	// A running process saves the sums of the next day that is closed.
 	c.set("2026-11-21T00:00:01Z")
 	if err := b.Job("u", "p", "j").Check(); err != nil {
 		t.Fatal(err)
@@ -370,58 +371,58 @@ func TestOnlyDaysThatAreOverGetSums(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("no sums of the day that is over")
+			t.Fatal("no sums of the closed day")
 		}
 	}
 	if diff := cmp.Diff(append(want, sumsOf(19)), sumsFiles(t, dir)); diff != "" {
 		t.Error(diff)
 	}
-	// What somebody left who died goes, and in the next month all.
+	// Unfinished files are removed, and in the next month all sums.
 	if err := os.WriteFile(sumsOf(3)+".LEFT", nil, fileMode); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(dir, "2026-11-07"+extension)); err != nil {
 		t.Fatal(err)
 	}
-	wantTruth(t, dir, c)
+	wantSums(t, dir, c)
 	for _, name := range sumsFiles(t, dir) {
 		if strings.HasSuffix(name, ".LEFT") || name == sumsOf(7) {
-			t.Errorf("still there: %s", name)
+			t.Errorf("not removed: %s", name)
 		}
 	}
 	c.set("2026-12-01T00:00:01Z")
-	wantTruth(t, dir, c)
+	wantSums(t, dir, c)
 	if left := sumsFiles(t, dir); len(left) != 0 {
-		t.Errorf("left: %v", left)
+		t.Errorf("remaining: %v", left)
 	}
 }
 
-func TestSumsThatCannotBeKeptAreNotNeeded(t *testing.T) {
+func TestTheLedgerWorksWithoutSavedSums(t *testing.T) {
 	dir := t.TempDir()
-	c := closedMonth(t, dir)
-	for _, name := range []string{"2026-11-05" + sumsExtension, "2026-10-05" + sumsExtension} { // a file of that name can be neither read, made nor removed
+	c := writeMonth(t, dir)
+	for _, name := range []string{"2026-11-05" + sumsExtension, "2026-10-05" + sumsExtension} { // a file of that name can be neither read, created nor removed
 		if err := os.MkdirAll(filepath.Join(dir, name, "full"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var said bytes.Buffer
-	b, err := Open(dir, Options{Now: c.now, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	var logged bytes.Buffer
+	b, err := Open(dir, Options{Now: c.now, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if diff := cmp.Diff(truth(t, dir, c.now()), known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+	if diff := cmp.Diff(sumOfRecords(t, dir, c.now()), ledgerSums(t, b), cmp.AllowUnexported(sum{})); diff != "" {
 		t.Error(diff)
 	}
-	if n := strings.Count(said.String(), "level=WARN"); n != 2 || !strings.Contains(said.String(), "day=2026-11-05") {
-		t.Error(said.String())
+	if n := strings.Count(logged.String(), "level=WARN"); n != 2 || !strings.Contains(logged.String(), "day=2026-11-05") {
+		t.Error(logged.String())
 	}
 }
 
-func TestAProcessThatIsKilledOverSumsLeavesWholeBooks(t *testing.T) {
+func TestAProcessKilledWhileSavingSumsLeavesAnIntactLedger(t *testing.T) {
 	dir := t.TempDir()
-	c := closedMonth(t, dir)
-	want, half := truth(t, dir, c.now()), 0
+	c := writeMonth(t, dir)
+	want, half := sumOfRecords(t, dir, c.now()), 0
 	for range 15 {
 		for _, name := range sumsFiles(t, dir) {
 			if err := os.Remove(name); err != nil {
@@ -449,7 +450,7 @@ func TestAProcessThatIsKilledOverSumsLeavesWholeBooks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+		if diff := cmp.Diff(want, ledgerSums(t, b), cmp.AllowUnexported(sum{})); diff != "" {
 			t.Fatal(diff)
 		}
 		if err := b.Close(); err != nil {
@@ -457,17 +458,17 @@ func TestAProcessThatIsKilledOverSumsLeavesWholeBooks(t *testing.T) {
 		}
 	}
 	if half == 0 {
-		t.Error("nobody was killed in the middle")
+		t.Error("no process was killed midway")
 	}
 	if n := len(sumsFiles(t, dir)); n != 18 {
 		t.Errorf("%d files of sums", n)
 	}
 }
 
-// Records come late while several processes make the sums of their day.
-func TestWhatComesWhileSumsAreMadeCounts(t *testing.T) {
+// Late records arrive while several processes sum up their day.
+func TestLateRecordsDuringASummationCount(t *testing.T) {
 	dir := t.TempDir()
-	c := closedMonth(t, dir)
+	c := writeMonth(t, dir)
 	running := open(t, dir, c, Limits{})
 	var wg sync.WaitGroup
 	for i := range 2 {
@@ -489,44 +490,44 @@ func TestWhatComesWhileSumsAreMadeCounts(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	wantTruth(t, dir, c)
+	wantSums(t, dir, c)
 	c.set("2026-11-21T00:00:01Z")
-	if diff := cmp.Diff(truth(t, dir, c.now()), known(t, running), cmp.AllowUnexported(sum{})); diff != "" {
+	if diff := cmp.Diff(sumOfRecords(t, dir, c.now()), ledgerSums(t, running), cmp.AllowUnexported(sum{})); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// A record that waits while the disk is full is counted from the start, and its
-// day may be over when it can be written.
-func TestTheBacklogOfADayThatIsOverCountsOnce(t *testing.T) {
+// A record that could not be written is counted at once, and its day may be closed
+// by the time it can be.
+func TestTheBacklogOfAClosedDayCountsOnce(t *testing.T) {
 	dir, c := t.TempDir(), newClock("2026-11-05T12:00:00Z")
 	appendTo(t, dir, "2026-11-05", lineOf(t, Record{Time: c.now(), User: "v", Input: 7, Cost: 7}))
 	b := open(t, dir, c, Limits{})
-	settle, err := b.Job("u", "p", "j").Reserve("m", 10, 0)
+	update, err := b.Job("u", "p", "j").Reserve("m", 10, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.mu.Lock()
-	b.files["2026-11-05"].f.Close() // as a file that cannot be written
+	b.files["2026-11-05"].f.Close() // writing to it fails
 	b.mu.Unlock()
-	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 10}}, true)
+	update(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 10}}, true)
 	b.mu.Lock()
 	if len(b.backlog) != 1 {
-		t.Error("it was written")
+		t.Error("the record was written")
 	}
 	delete(b.files, "2026-11-05")
 	b.mu.Unlock()
 	for _, now := range []string{"2026-11-08T12:00:00Z", "2026-11-09T12:00:00Z"} {
 		c.set(now)
-		if diff := cmp.Diff(spentBy{"": {{}, {10_007, 17}}, "user u": {{}, {10_000, 10}}, "user v": {{}, {7, 7}}}, known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+		if diff := cmp.Diff(spentBy{"": {{}, {10_007, 17}}, "user u": {{}, {10_000, 10}}, "user v": {{}, {7, 7}}}, ledgerSums(t, b), cmp.AllowUnexported(sum{})); diff != "" {
 			t.Error(now, diff)
 		}
 	}
-	wantTruth(t, dir, c)
+	wantSums(t, dir, c)
 }
 
-// Nobody asked for days, while others spent.
-func TestDaysThatNobodyAskedInCount(t *testing.T) {
+// A process without requests for days counts what others spent meanwhile.
+func TestDaysWithoutRequestsCount(t *testing.T) {
 	dir, c := t.TempDir(), newClock("2026-11-05T12:00:00Z")
 	b := open(t, dir, c, Limits{})
 	for _, day := range []string{"2026-11-04", "2026-11-05", "2026-11-06", "2026-11-09", "2026-11-10", "2026-11-12"} {
@@ -534,7 +535,7 @@ func TestDaysThatNobodyAskedInCount(t *testing.T) {
 	}
 	for _, now := range []string{"2026-11-10T12:00:00Z", "2026-11-11T12:00:00Z", "2026-11-12T12:00:00Z"} {
 		c.set(now)
-		if diff := cmp.Diff(truth(t, dir, c.now()), known(t, b), cmp.AllowUnexported(sum{})); diff != "" {
+		if diff := cmp.Diff(sumOfRecords(t, dir, c.now()), ledgerSums(t, b), cmp.AllowUnexported(sum{})); diff != "" {
 			t.Error(now, diff)
 		}
 	}
@@ -550,7 +551,7 @@ func FuzzDecodeSums(f *testing.F) {
 	f.Add(bytes.Replace(raw, []byte("\n"), nil, 1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, _, ok := decodeSums(b); ok && !bytes.Equal(b, raw) {
-			t.Fatalf("believed: %q", b)
+			t.Fatalf("accepted: %q", b)
 		}
 	})
 }

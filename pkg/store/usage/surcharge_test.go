@@ -38,17 +38,17 @@ func TestTheTermsOfAnAnswerChangeItsPrice(t *testing.T) {
 	}
 }
 
-// What costs without a token is in the books, once.
-func TestFeesAreInTheBooks(t *testing.T) {
+// Fees that come without tokens are recorded once.
+func TestFeesAreRecorded(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir, nil, Limits{UserDayCost: 25_000_000})
-	settle, err := b.Job("u", "p", "j").Reserve("m", 1, 1)
+	update, err := b.Job("u", "p", "j").Reserve("m", 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1}}, false)
+	update(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1}}, false)
 	for searches := range int64(4) {
-		settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1}, Terms: dreamcore.Terms{Searches: searches}}, searches == 3)
+		update(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1}, Terms: dreamcore.Terms{Searches: searches}}, searches == 3)
 	}
 	if got := total(t, dir); got.Requests != 1 || got.Cost != 1000+30_000_000 {
 		t.Errorf("%+v", got)
