@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// ParseAssignments reads a secret as people type it: its name, then KEY=value
-// for each value. KEY=- reads that value from stdin, to its end and without
-// one line break there, so that it does not show in the process list; only
-// one key can do that. Errors have CodeInvalid and quote no argument, since
-// it may be a secret in the wrong place. Empty values are refused: they are
-// shell variables that were not set.
+// ParseAssignments parses a secret as typed on a command line: its name, then
+// KEY=value for each value. KEY=- reads that value from stdin, to its end and
+// without one trailing line break, so that it does not show in the process list;
+// only one key can do that. Errors have CodeInvalid and never quote an argument,
+// since it may be a secret in the wrong place. Empty values are refused: they come
+// from unset shell variables.
 func ParseAssignments(args []string, stdin io.Reader) (name string, values map[string]string, err error) {
 	const usage = "use: dreamcore secret create NAME KEY=value KEY2=- (a dash reads the value from standard input)"
 	if len(args) == 0 {
@@ -30,7 +30,7 @@ func ParseAssignments(args []string, stdin io.Reader) (name string, values map[s
 		}
 		if !validKey(key) {
 			return "", nil, errValue(fmt.Sprintf("Invalid key in argument %d after the name", i+1),
-				"use letters, digits and underscores, and no digit in front")
+				"use letters, digits and underscores, not starting with a digit")
 		}
 		if _, twice := values[key]; twice {
 			return "", nil, errValue(fmt.Sprintf("argument %d after the name repeats a key", i+1), "give every key once")
@@ -54,11 +54,10 @@ func ParseAssignments(args []string, stdin io.Reader) (name string, values map[s
 	return name, values, nil
 }
 
-// readValue reads one value and takes off the line break that echo and
-// editors put behind it.
+// readValue reads one value and strips the line break that echo and editors append.
 func readValue(key string, stdin io.Reader) (string, error) {
 	if stdin == nil {
-		return "", errValue("there is no standard input for "+key, "pipe the value into the command")
+		return "", errValue("there is no standard input to read "+key+" from", "pipe the value into the command")
 	}
 	const lineBreak = len("\r\n")
 	b, err := io.ReadAll(io.LimitReader(stdin, MaxValueBytes+int64(lineBreak)+1))

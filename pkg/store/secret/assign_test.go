@@ -69,7 +69,7 @@ func TestParseAssignmentsRefusesWithoutQuoting(t *testing.T) {
 		})
 	}
 	if _, _, err := ParseAssignments([]string{"n", "K=-"}, iotest.ErrReader(io.ErrNoProgress)); err == nil {
-		t.Fatal("a broken standard input gives a value")
+		t.Fatal("a failed read of standard input returned a value")
 	}
 }
 
@@ -82,7 +82,7 @@ func (endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// FuzzParseAssignments: what is accepted can be stored as it is.
+// FuzzParseAssignments checks that accepted values can be stored unchanged.
 func FuzzParseAssignments(f *testing.F) {
 	f.Add("n", "K=v", "L=-", "stdin\n")
 	f.Add("N", "=", "-", "")

@@ -15,7 +15,8 @@ func FuzzRedactor(f *testing.F) {
 		if len(value) < minRedactedValue || strings.TrimSpace(value) != value {
 			return
 		}
-		// Between the marks: with their brackets the text around can read like a value by chance.
+		// Only between the marks: together with their brackets, the text around
+		// them can equal a value by chance.
 		for _, left := range strings.Split(got, Redacted) {
 			if strings.Contains(left, value) {
 				t.Errorf("%q is in %q", value, got)

@@ -16,34 +16,35 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 const maxIdentityBytes = 64 << 10
 
-// makeIdentity makes the identity where there is none. The caller holds the
-// lock of the directory.
-func makeIdentity(dir string) (created bool, err error) {
-	path := filepath.Join(dir, identityName)
+// createIdentity creates the identity if it is missing. It must be called with the
+// directory locked.
+func createIdentity(dir *os.Root) (created bool, err error) {
+	path := filepath.Join(dir.Name(), identityName)
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return false, nil // Open looks at what it is
+		return false, nil // Open checks it
 	}
-	if err := refuseOrphans(dir, path); err != nil {
+	if err := refuseOrphans(dir.Name(), path); err != nil {
 		return false, err
 	}
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
-		return false, &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot make an identity for the secrets", Hint: "run dreamcore setup again", Err: err}
+		return false, &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot create an identity for the secrets", Hint: "run dreamcore setup again", Err: err}
 	}
-	text := fmt.Sprintf("# The key of the sealed secrets beside it. Keep a copy in a safe place.\n# created: %s\n# public key: %s\n%s\n",
+	text := fmt.Sprintf("# The key of the sealed secrets in this directory. Keep a copy in a safe place.\n# created: %s\n# public key: %s\n%s\n",
 		time.Now().UTC().Format(time.RFC3339), id.Recipient(), id)
-	if err := writeFile(dir, identityName, []byte(text), false); err != nil {
+	if err := statefile.Create(dir, identityName, fileMode, statefile.Bytes([]byte(text))); err != nil {
 		return false, fileError("write the identity of the secrets", path, err)
 	}
 	return true, nil
 }
 
-// refuseOrphans returns an error when there are sealed secrets, but not the
-// identity that opens them.
+// refuseOrphans returns an error if there are sealed secrets without the identity
+// that opens them.
 func refuseOrphans(dir, path string) error {
 	names, err := sealedNames(dir)
 	if err != nil || len(names) == 0 {
@@ -52,18 +53,18 @@ func refuseOrphans(dir, path string) error {
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeSetup,
 		Message: fmt.Sprintf("the identity %s is lost: %d sealed secrets cannot be opened", path, len(names)),
-		Hint:    fmt.Sprintf("put the identity back from a backup; or give the secrets up and make new ones: rm %s/*%s && dreamcore setup", dir, extension),
+		Hint:    fmt.Sprintf("restore the identity from a backup; or give the secrets up and create new ones: rm %s/*%s && dreamcore setup", dir, extension),
 	}
 }
 
-// loadIdentities reads the identity file. The first identity seals, all of
-// them open.
+// loadIdentities reads the identity file. The first identity seals, each of them
+// opens.
 func loadIdentities(dir, outside string) ([]*age.X25519Identity, error) {
 	path := outside
 	if path == "" {
 		path = filepath.Join(dir, identityName)
 	}
-	// O_NONBLOCK: a FIFO in this place must not make us wait.
+	// O_NONBLOCK: opening a FIFO must not block.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, identityMissing(dir, path, outside != "", err)
@@ -84,15 +85,15 @@ func loadIdentities(dir, outside string) ([]*age.X25519Identity, error) {
 	if !ok {
 		return nil, &dreamcore.Error{
 			Code:    dreamcore.CodeSetup,
-			Message: "the identity " + path + " is damaged: it holds no age X25519 key",
-			Hint:    fmt.Sprintf("put it back from a backup: install -m 600 BACKUP %s; or give the secrets up and make new ones: rm %s %s/*%s && dreamcore setup", path, path, dir, extension),
+			Message: "the identity " + path + " is damaged: it has no age X25519 key",
+			Hint:    fmt.Sprintf("restore it from a backup: install -m 600 BACKUP %s; or give the secrets up and create new ones: rm %s %s/*%s && dreamcore setup", path, path, dir, extension),
 		}
 	}
 	return ids, nil
 }
 
-// parseIdentities reads the text of an identity file. The parser's error may
-// quote the key, so it goes nowhere.
+// parseIdentities parses the text of an identity file. It drops the error of the
+// parser, which may quote the key.
 func parseIdentities(text []byte) ([]*age.X25519Identity, bool) {
 	if len(text) > maxIdentityBytes {
 		return nil, false
@@ -112,14 +113,14 @@ func parseIdentities(text []byte) ([]*age.X25519Identity, bool) {
 	return ids, len(ids) > 0
 }
 
-// givenIdentities reads an identity that was given as text and not as a file.
+// givenIdentities parses an identity that was passed as text instead of a file.
 func givenIdentities(text string) ([]*age.X25519Identity, error) {
 	ids, ok := parseIdentities([]byte(text))
 	if !ok {
 		return nil, &dreamcore.Error{
 			Code:    dreamcore.CodeSetup,
-			Message: "the identity that was given in the environment is damaged: it is no age X25519 key",
-			Hint:    `give what the identity file holds: DREAMCORE_IDENTITY="$(cat FILE)"; age-keygen makes such a file`,
+			Message: "the identity in the environment is damaged: it is not an age X25519 key",
+			Hint:    `pass the content of the identity file: DREAMCORE_IDENTITY="$(cat FILE)"; age-keygen creates such a file`,
 		}
 	}
 	return ids, nil
@@ -135,8 +136,8 @@ func identityMissing(dir, path string, outside bool, cause error) error {
 		}
 	}
 	if target, err := os.Readlink(path); err == nil {
-		// A deployed service has its identity as a credential, which is there
-		// while it runs.
+		// The identity of a deployed service is a systemd credential, which exists
+		// while the service runs.
 		return &dreamcore.Error{
 			Code:    dreamcore.CodeSetup,
 			Message: "the identity of the secrets is a credential of the service, which is not running: " + target + " does not exist",
@@ -150,7 +151,7 @@ func identityMissing(dir, path string, outside bool, cause error) error {
 	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the secrets in " + dir + " have no identity yet", Hint: "run: dreamcore setup", Err: cause}
 }
 
-// checkDir refuses a directory that others can look into or write to.
+// checkDir refuses a directory that other users can read or write.
 func checkDir(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -176,8 +177,7 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// foreign tells whether a file of this owner could have been written by
-// somebody who is neither root nor us.
+// foreign reports whether uid is neither root nor the user of this process.
 func foreign(uid uint32) bool { return uid != 0 && uid != uint32(os.Geteuid()) }
 
 // checkPrivate refuses an identity that another user can read or could have
@@ -185,10 +185,10 @@ func foreign(uid uint32) bool { return uid != 0 && uid != uint32(os.Geteuid()) }
 func checkPrivate(f *os.File, path string) error {
 	info, err := f.Stat()
 	if err != nil {
-		return fileError("look at the identity of the secrets", path, err)
+		return fileError("stat the identity of the secrets", path, err)
 	}
 	if !info.Mode().IsRegular() {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the identity " + path + " is not a regular file", Hint: "see what it is with: ls -ld " + path + "; and name the file that holds the age key"}
+		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the identity " + path + " is not a regular file", Hint: "inspect it with: ls -ld " + path + "; and use the file with the age key"}
 	}
 	euid := uint32(os.Geteuid())
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && foreign(st.Uid) {
@@ -208,10 +208,9 @@ func checkPrivate(f *os.File, path string) error {
 	return nil
 }
 
-// sharedWithSelf tells whether the group bits of perm come from an access
-// control list that lets in uid alone. systemd passes credentials like that:
-// a file of root with an entry for the user of the service, which ls shows as
-// mode 0440.
+// sharedWithSelf reports whether the group bits of perm come from an access control
+// list that admits uid alone. systemd passes credentials like that: a file of root
+// with an entry for the user of the service, which ls shows as mode 0440.
 func sharedWithSelf(f *os.File, perm fs.FileMode, uid uint32) bool {
 	if perm&0o027 != 0 {
 		return false
@@ -224,9 +223,9 @@ func sharedWithSelf(f *os.File, perm fs.FileMode, uid uint32) bool {
 	return aclOnlyFor(acl[:n], uid)
 }
 
-// aclOnlyFor reads the kernel's form of an access control list: a version and
-// entries of tag, permissions and id. It accepts entries for the owner, for
-// uid, the mask, and others without any permission.
+// aclOnlyFor reports whether acl, in the kernel's encoding (a version and entries
+// of tag, permissions and id), admits only the owner and uid. It accepts entries
+// for the owner, for uid, the mask, and any others without permissions.
 func aclOnlyFor(acl []byte, uid uint32) bool {
 	const (
 		version                                   = 2
@@ -251,18 +250,18 @@ func aclOnlyFor(acl []byte, uid uint32) bool {
 	return found
 }
 
-// fileError gives an error of the file system the hint that fits it.
+// fileError describes an error of the file system, with a hint that fits the cause.
 func fileError(action, path string, err error) error {
 	e := &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot " + action, Err: err}
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		e.Hint = "it must be readable and writable for this user; look at it with: ls -ld " + filepath.Dir(path) + " " + path
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		e.Hint = "it must be readable and writable for this user; inspect it with: ls -ld " + filepath.Dir(path) + " " + path
+	case statefile.IsFull(err):
 		e.Hint = "the disk is full: free space there (df -h " + filepath.Dir(path) + " shows how much)"
 	case errors.Is(err, syscall.ENOTDIR):
 		e.Hint = "a part of the path is not a directory: choose another with --state DIR"
 	default:
-		e.Hint = "look at it with: ls -ld " + filepath.Dir(path) + " " + path
+		e.Hint = "inspect it with: ls -ld " + filepath.Dir(path) + " " + path
 	}
 	return e
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestAnIdentityThatIsACredentialOfAStoppedServiceIsNotCalledLost(t *testing.T) {
+func TestTheCredentialOfAStoppedServiceIsNotReportedAsLost(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "secrets")
 	if _, err := Init(dir, ""); err != nil {
 		t.Fatal(err)
@@ -38,6 +38,6 @@ func TestAnIdentityThatIsACredentialOfAStoppedServiceIsNotCalledLost(t *testing.
 		}
 	}
 	if _, err := os.Lstat(identity); err != nil {
-		t.Errorf("the link is gone: %v", err)
+		t.Errorf("the link was removed: %v", err)
 	}
 }

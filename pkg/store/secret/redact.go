@@ -16,25 +16,25 @@ import (
 	"sync/atomic"
 )
 
-// Redacted stands where a secret was.
+// Redacted replaces a secret.
 const Redacted = "[redacted]"
 
-// Values and lines of values below these lengths are not searched for: they
-// would be found everywhere.
+// Shorter values, and shorter lines of values, are not searched for: they would be
+// found everywhere.
 const (
 	minRedactedValue = 4
 	minRedactedLine  = 16
 	minEncodedValue  = 12 // in base64
 )
 
-// Redactor replaces secret values in text by Redacted. It finds a value as it
-// is, as it looks inside a JSON string or a URL, in hexadecimal digits or base64, and the long lines of a value
-// of several lines. The zero value is ready for use and safe for concurrent
-// use; it must not be copied.
+// Redactor replaces secret values in text by Redacted. It finds a value as it is,
+// as it is encoded in a JSON string or a URL, in hexadecimal digits or base64, and
+// the long lines of a multi-line value. The zero value is ready for use and safe
+// for concurrent use; it must not be copied.
 type Redactor struct {
 	mu      sync.Mutex
 	values  map[string]int        // guarded by mu; how often each was added
-	follow  func(values []string) // guarded by mu; nil: nobody
+	follow  func(values []string) // guarded by mu; optional
 	current atomic.Pointer[search]
 }
 
@@ -43,7 +43,7 @@ type search struct {
 	replacer *strings.Replacer
 }
 
-// Add makes the Redactor look for values, until each is removed as often as
+// Add makes the Redactor search for values, until each has been removed as often as
 // it was added.
 func (r *Redactor) Add(values ...string) {
 	r.mu.Lock()
@@ -57,7 +57,7 @@ func (r *Redactor) Add(values ...string) {
 	r.rebuild()
 }
 
-// Remove undoes one Add of each value, for tokens that are no longer valid.
+// Remove undoes one Add of each value, such as a token that is no longer valid.
 func (r *Redactor) Remove(values ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,9 +71,8 @@ func (r *Redactor) Remove(values ...string) {
 	r.rebuild()
 }
 
-// Follow calls f with all values, now and after each change, before the one
-// who makes the change goes on. There is one follower at most; nil ends it. f
-// must not use the Redactor.
+// Follow calls f with all values, now and after each change, before Add or Remove
+// returns. There can be one follower; nil removes it. f must not use the Redactor.
 func (r *Redactor) Follow(f func(values []string)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -83,7 +82,8 @@ func (r *Redactor) Follow(f func(values []string)) {
 	}
 }
 
-// rebuild makes the search for the values of now. r.mu is held.
+// rebuild updates the search after a change of values. It must be called with mu
+// held.
 func (r *Redactor) rebuild() {
 	if r.follow != nil {
 		r.follow(slices.Collect(maps.Keys(r.values)))
@@ -92,8 +92,8 @@ func (r *Redactor) rebuild() {
 	for v := range r.values {
 		s.forms = append(s.forms, forms(v)...)
 	}
-	// Longest first: the replacer takes the first one that fits, and the rest
-	// of a longer secret must not be left over.
+	// Longest first: the replacer takes the first one that matches, and must not
+	// leave the end of a longer secret.
 	slices.SortFunc(s.forms, func(a, b string) int {
 		if len(a) != len(b) {
 			return len(b) - len(a)
@@ -109,15 +109,16 @@ func (r *Redactor) rebuild() {
 	r.current.Store(s)
 }
 
-// forms returns the ways a value is written in logs and messages.
+// forms returns the encodings of a value that occur in logs and messages.
 func forms(v string) []string {
 	if len(v) < minRedactedValue {
 		return nil
 	}
 	list := []string{v, hex.EncodeToString([]byte(v)), url.QueryEscape(v), url.PathEscape(v), jsonInner(v, true), jsonInner(v, false)}
-	// Without padding, so that it is found with it, and before more of the same.
+	// Without padding, so that it is found with or without it, and in front of more
+	// data.
 	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-		whole := len(v) / 3 * 3 // what comes behind changes the last letters
+		whole := len(v) / 3 * 3 // the data that follows changes the letters after this
 		if len(v) >= minEncodedValue {
 			list = append(list, enc.EncodeToString([]byte(v)), enc.EncodeToString([]byte(v[:whole])))
 		}
@@ -132,7 +133,7 @@ func forms(v string) []string {
 	return list
 }
 
-// jsonInner is v as it stands between the quotes of a JSON string.
+// jsonInner returns v as it is encoded between the quotes of a JSON string.
 func jsonInner(v string, escapeHTML bool) string {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -143,7 +144,7 @@ func jsonInner(v string, escapeHTML bool) string {
 	return b.String()[1 : b.Len()-len("\"\n")]
 }
 
-// Redact returns s without the secret values.
+// Redact returns s with the secret values replaced.
 func (r *Redactor) Redact(s string) string {
 	c := r.current.Load()
 	if c == nil {
@@ -152,8 +153,7 @@ func (r *Redactor) Redact(s string) string {
 	return c.replacer.Replace(s)
 }
 
-// RedactBytes is Redact for bytes. Without a secret in it, b itself is
-// returned.
+// RedactBytes is Redact for bytes. It returns b itself if there is no secret in it.
 func (r *Redactor) RedactBytes(b []byte) []byte {
 	c := r.current.Load()
 	if c == nil || !slices.ContainsFunc(c.forms, func(f string) bool { return bytes.Contains(b, []byte(f)) }) {
@@ -162,8 +162,8 @@ func (r *Redactor) RedactBytes(b []byte) []byte {
 	return []byte(c.replacer.Replace(string(b)))
 }
 
-// Handler returns a slog handler that redacts messages, keys and attributes
-// of any type and then passes them to next.
+// Handler returns a slog handler that redacts messages, keys and attributes of any
+// type and passes them to next.
 func (r *Redactor) Handler(next slog.Handler) slog.Handler {
 	return &redactingHandler{redactor: r, next: next}
 }
@@ -218,8 +218,8 @@ func (h *redactingHandler) value(v slog.Value) slog.Value {
 	return v // numbers, booleans and times
 }
 
-// any keeps a value of another type as it is when no way of printing it shows
-// a secret, and else replaces it by its text.
+// any returns a value of another type unchanged if none of its printed forms
+// contains a secret, and its redacted text otherwise.
 func (h *redactingHandler) any(v slog.Value) slog.Value {
 	x := v.Any()
 	if b, ok := x.([]byte); ok {
@@ -231,7 +231,7 @@ func (h *redactingHandler) any(v slog.Value) slog.Value {
 		return slog.StringValue(clean)
 	}
 	if _, isError := x.(error); isError {
-		return v // handlers print its text, which was just looked at
+		return v // handlers print its text, which is clean
 	}
 	if b, err := json.Marshal(x); err == nil && !bytes.Equal(h.redactor.RedactBytes(b), b) {
 		return slog.StringValue(string(h.redactor.RedactBytes(b)))

@@ -51,7 +51,7 @@ func TestRedactFindsEveryFormOfAValue(t *testing.T) {
 	}
 }
 
-func TestRemoveForgetsAValueAddedOnce(t *testing.T) {
+func TestRemoveUndoesOneAdd(t *testing.T) {
 	var r Redactor
 	r.Add("token-1", "token-2", "token-2")
 	r.Remove("token-1", "token-2")
@@ -99,7 +99,7 @@ func TestHandlerRedactsMessagesAndAttributesOfAnyType(t *testing.T) {
 					t.Fatal(text)
 				}
 				if !strings.Contains(text, "count") || !strings.Contains(text, "again") {
-					t.Fatalf("something clean is gone: %s", text)
+					t.Fatalf("clean text was removed: %s", text)
 				}
 			})
 		}
@@ -151,7 +151,7 @@ func TestEncodedValuesAreRedacted(t *testing.T) {
 	}
 }
 
-func TestAFollowerKnowsBeforeTheOneWhoAdds(t *testing.T) {
+func TestAFollowerIsCalledBeforeAddReturns(t *testing.T) {
 	var r Redactor
 	r.Add("first")
 	var known []string
@@ -166,7 +166,7 @@ func TestAFollowerKnowsBeforeTheOneWhoAdds(t *testing.T) {
 		{func() { r.Follow(nil); r.Add("fourth") }, []string{"second", "third"}},
 	} {
 		if step.do(); !slices.Equal(known, step.want) {
-			t.Errorf("the follower knows %q, not %q", known, step.want)
+			t.Errorf("the follower has %q, want %q", known, step.want)
 		}
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// RotateInternal gives the internal secret a new value and returns it. The
-// value before it stays valid, until the next rotation or EndRotation, so
-// that front ends can be switched over one by one. CodeNotFound: there is no
-// internal secret yet.
+// RotateInternal sets the internal secret to a new value and returns it. The
+// previous value stays valid, until the next rotation or EndRotation, so that front
+// ends can be switched over one by one. CodeNotFound: there is no internal secret
+// yet.
 func (s *Store) RotateInternal() (value string, err error) {
 	value = NewInternalSecret()
 	err = s.change(InternalSecret, func(values map[string]string) error {
@@ -27,8 +27,8 @@ func (s *Store) RotateInternal() (value string, err error) {
 	return value, nil
 }
 
-// EndRotation makes the previous value of the internal secret invalid; ended
-// is false when there was none.
+// EndRotation invalidates the previous value of the internal secret. ended is false
+// if there was no previous value.
 func (s *Store) EndRotation() (ended bool, err error) {
 	err = s.change(InternalSecret, func(values map[string]string) error {
 		if _, ended = values[InternalPreviousKey]; !ended {
@@ -41,8 +41,8 @@ func (s *Store) EndRotation() (ended bool, err error) {
 }
 
 // InternalValues returns the values that the service accepts: the current one
-// first, then the previous one during a rotation. There is always at least
-// one, and none of them is empty.
+// first, then the previous one during a rotation. There is at least one value, and
+// no value is empty.
 func (s *Store) InternalValues() ([]string, error) {
 	values, err := s.Get(InternalSecret)
 	if err != nil {
@@ -62,10 +62,10 @@ func (s *Store) InternalValues() ([]string, error) {
 // errUnchanged ends a change without writing.
 var errUnchanged = errors.New("unchanged")
 
-// change reads a secret, changes its values and writes it, with no other
-// writer in between.
+// change reads a secret, edits its values and writes it back, with other writers
+// locked out.
 func (s *Store) change(name string, edit func(values map[string]string) error) error {
-	unlock, err := lock(s.dir)
+	root, unlock, err := lock(s.dir)
 	if err != nil {
 		return err
 	}
@@ -83,13 +83,13 @@ func (s *Store) change(name string, edit func(values map[string]string) error) e
 	if err := checkValues(values); err != nil {
 		return err
 	}
-	return s.write(name, values, true)
+	return s.write(root, name, values, true)
 }
 
 func errInternal() error {
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeSetup,
 		Message: "secret " + InternalSecret + " has no key " + InternalKey,
-		Hint:    "make it again: dreamcore secret delete " + InternalSecret + ", then dreamcore setup",
+		Hint:    "create it again: dreamcore secret delete " + InternalSecret + ", then dreamcore setup",
 	}
 }

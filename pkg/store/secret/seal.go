@@ -8,22 +8,21 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 
 	"filippo.io/age"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// maxSealedBytes is more than any secret takes: JSON may write one byte as
+// maxSealedBytes is more than the size of any secret: JSON may encode one byte as
 // six.
 const maxSealedBytes = 8 << 20
 
-// write seals the values into the file of the secret. The caller holds the
-// lock of the directory.
-func (s *Store) write(name string, values map[string]string, overwrite bool) error {
+// write seals the values into the file of the secret. It must be called with dir
+// locked.
+func (s *Store) write(dir *os.Root, name string, values map[string]string, overwrite bool) error {
 	plain, err := json.Marshal(values)
 	if err != nil {
 		return fmt.Errorf("encode secret %s: %w", name, err)
@@ -40,11 +39,15 @@ func (s *Store) write(name string, values map[string]string, overwrite bool) err
 	if err != nil {
 		return fmt.Errorf("seal secret %s: %w", name, err)
 	}
-	err = writeFile(s.dir, name+extension, sealed.Bytes(), overwrite)
+	put := statefile.Create
+	if overwrite {
+		put = statefile.Replace
+	}
+	err = put(dir, name+extension, fileMode, statefile.Bytes(sealed.Bytes()))
 	if errors.Is(err, fs.ErrExist) {
 		return &dreamcore.Error{
 			Code:    dreamcore.CodeConflict,
-			Message: "secret " + name + " exists already",
+			Message: "secret " + name + " already exists",
 			Hint:    "delete it first with: dreamcore secret delete " + name + "; or replace it with --force",
 			Err:     err,
 		}
@@ -55,7 +58,7 @@ func (s *Store) write(name string, values map[string]string, overwrite bool) err
 	return nil
 }
 
-// read opens the file of the secret.
+// read opens the sealed file of the secret.
 func (s *Store) read(name string) (map[string]string, error) {
 	sealed, err := readSealed(s.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -67,22 +70,22 @@ func (s *Store) read(name string) (map[string]string, error) {
 	if err != nil {
 		return nil, fileError("read secret "+name, s.path(name), err)
 	}
-	again := fmt.Sprintf("put %s back from a backup, or make the secret again: dreamcore secret delete %s, then %s",
-		s.path(name), name, remake(name))
+	again := fmt.Sprintf("restore %s from a backup, or create the secret again: dreamcore secret delete %s, then %s",
+		s.path(name), name, recreate(name))
 	plain, err := age.Decrypt(bytes.NewReader(sealed), s.identities...)
 	if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
 		return nil, &dreamcore.Error{
 			Code:    dreamcore.CodeSetup,
 			Message: "secret " + name + " is sealed for another identity",
-			Hint:    "use the identity it was made with; or make it again: dreamcore secret delete " + name + ", then " + remake(name),
+			Hint:    "use the identity it was sealed for; or create it again: dreamcore secret delete " + name + ", then " + recreate(name),
 			Err:     err,
 		}
 	}
 	var values map[string]string
 	if err != nil {
-		// age quotes the file, which may be a secret that someone put there
-		// by hand without sealing it.
-		err = errors.New("it is no age file, or a part of it is missing")
+		// age quotes the file, which may be a secret that an operator put there
+		// without sealing it.
+		err = errors.New("it is not an age file, or a part of it is missing")
 	} else if text, readErr := io.ReadAll(io.LimitReader(plain, maxSealedBytes)); readErr != nil {
 		err = readErr
 	} else {
@@ -98,20 +101,21 @@ func (s *Store) read(name string) (map[string]string, error) {
 // decode is json.Unmarshal with an error that does not quote the secret.
 func decode(text []byte, values *map[string]string) error {
 	if json.Unmarshal(text, values) != nil || checkValues(*values) != nil {
-		return errors.New("it does not hold an object of keys and values")
+		return errors.New("it is not an object of keys and values")
 	}
 	return nil
 }
 
-func remake(name string) string {
+func recreate(name string) string {
 	if name == AnthropicSecret || name == InternalSecret {
 		return "dreamcore setup"
 	}
 	return "dreamcore secret create " + name + " KEY=value"
 }
 
-// checkSealed refuses a file that somebody else could have put there: sealing
-// needs the public key only, so that it opens tells nothing about who wrote it.
+// checkSealed refuses a file that another user could have written: sealing needs
+// only the public key, so being able to open a file proves nothing about its
+// author.
 func checkSealed(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -122,7 +126,7 @@ func checkSealed(f *os.File) error {
 	case !info.Mode().IsRegular():
 		return &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "the sealed secret " + f.Name() + " is not a regular file",
-			Hint: "see what it is with: ls -ld " + f.Name() + "; and move it away",
+			Hint: "inspect it with: ls -ld " + f.Name() + "; and move it away",
 		}
 	case ok && foreign(st.Uid):
 		return &dreamcore.Error{
@@ -139,7 +143,7 @@ func checkSealed(f *os.File) error {
 }
 
 func readSealed(path string) ([]byte, error) {
-	// O_NONBLOCK: a FIFO in this place must not make us wait.
+	// O_NONBLOCK: opening a FIFO must not block.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -149,60 +153,4 @@ func readSealed(path string) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(io.LimitReader(f, maxSealedBytes))
-}
-
-// writeFile writes a file so that after a crash it is there whole, as it was
-// before, or not at all. Without overwrite, fs.ErrExist says that it is there.
-func writeFile(dir, name string, data []byte, overwrite bool) (err error) {
-	f, err := os.CreateTemp(dir, tempPrefix+"*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if rmErr := os.Remove(f.Name()); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
-			err = errors.Join(err, rmErr)
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	path := filepath.Join(dir, name)
-	if overwrite {
-		err = os.Rename(f.Name(), path)
-	} else {
-		err = os.Link(f.Name(), path) // unlike rename it replaces nothing
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// sweep removes what writeFile left when it was killed. The caller holds the
-// lock of the directory.
-func sweep(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fileError("list the secrets", dir, err)
-	}
-	for _, e := range entries {
-		if path := filepath.Join(dir, e.Name()); strings.HasPrefix(e.Name(), tempPrefix) {
-			if err := os.Remove(path); err != nil {
-				return fileError("remove the unfinished file "+path, path, err)
-			}
-		}
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -1,25 +1,26 @@
-// Package secret keeps the operator's secrets sealed at rest. A secret is a
-// named set of KEY=value. Each one is a file NAME.age in the directory: a
-// JSON object of its values, encrypted with age for the identity (an X25519
-// key) of this installation. The identity is the file "identity" beside them,
-// mode 0600, or a file from outside such as a systemd credential, or text that
-// was given to this process and is written nowhere.
+// Package secret keeps the operator's secrets sealed at rest. A secret is a named
+// set of KEY=value. Each one is a file NAME.age in the directory: a JSON object of
+// its values, encrypted with age for the identity (an X25519 key) of this
+// installation. The identity is the file "identity" in the same directory, mode
+// 0600, or a file from outside such as a systemd credential, or text that is passed
+// to this process and never written.
 //
 //	secrets/              0700
 //	secrets/identity      0600
 //	secrets/NAME.age      0600
 //
-// So a backup or a stray copy of the sealed files tells nothing, and the age
+// So a backup or a stray copy of the sealed files discloses nothing, and the age
 // command can open them in an emergency: age -d -i identity NAME.age
 //
-// In memory, what was decrypted or read is overwritten when its values have
-// been taken. The values themselves are Go strings, which cannot be: they go
-// when the collector takes them, and a copy of the identity stays in every
-// Store. So a Store is opened for each use and kept by nobody, and a process
-// that has secrets keeps its memory from others: see package crash.
+// In memory, decrypted and read data is overwritten once its values have been
+// extracted. The values themselves are Go strings, which cannot be overwritten:
+// they last until they are garbage collected, and every Store has a copy of the
+// identity. So a Store is opened for each use and not kept, and a process that has
+// secrets protects its memory: see package crash.
 package secret
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -34,9 +35,9 @@ import (
 	"unicode/utf8"
 
 	"filippo.io/age"
-	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // The secrets that the service itself uses, and their keys.
@@ -48,7 +49,7 @@ const (
 	InternalKey         = "MODAL_INTERNAL_SECRET"
 	InternalPreviousKey = "MODAL_INTERNAL_SECRET_PREVIOUS" // still valid after a rotation
 
-	PreviewSecret = "preview-key" // links to games and their host names follow from it
+	PreviewSecret = "preview-key" // links to games and their host names are derived from it
 	PreviewKey    = "PREVIEW_KEY"
 )
 
@@ -65,9 +66,9 @@ const (
 const (
 	identityName = "identity"
 	extension    = ".age"
-	tempPrefix   = ".new-"
-	dirMode      = 0o700
-	fileMode     = 0o600
+
+	dirMode  = 0o700
+	fileMode = 0o600
 )
 
 var (
@@ -75,9 +76,9 @@ var (
 	keyForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
-// Store is a directory of sealed secrets with its identity. It holds no
-// descriptors, so it need not be closed. Its methods are safe for concurrent
-// use, also by several processes.
+// Store is a directory of sealed secrets with its identity. It has no descriptors,
+// so it need not be closed. Its methods are safe for concurrent use, also by
+// several processes.
 type Store struct {
 	dir        string
 	identities []age.Identity
@@ -87,32 +88,32 @@ type Store struct {
 // Info describes a secret without its values.
 type Info struct {
 	Name    string
-	Keys    []string  // sorted; nil when Err is set
+	Keys    []string  // sorted; nil if Err is set
 	Created time.Time // when these values were stored
 	Err     error     // why the secret cannot be opened
 }
 
-// Init makes the directory and, unless identityFile names one from outside,
-// the identity. What is there already stays as it is: created tells whether
-// an identity was made. Sealed secrets without their identity are an error,
-// because a new one would not open them.
+// Init creates the directory and, unless identityFile names one from outside, the
+// identity. Existing ones stay; created reports whether an identity was created.
+// Sealed secrets without their identity are an error, because a new one would not
+// open them.
 func Init(dir, identityFile string) (created bool, err error) {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
-		return false, fileError("make the directory of secrets", dir, err)
+		return false, fileError("create the directory of secrets", dir, err)
 	}
 	if err := checkDir(dir); err != nil {
 		return false, err
 	}
-	unlock, err := lock(dir)
+	root, unlock, err := lock(dir)
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	if err := sweep(dir); err != nil {
-		return false, err
+	if err := statefile.Sweep(root); err != nil {
+		return false, fileError("remove unfinished secrets", dir, err)
 	}
 	if identityFile == "" {
-		created, err = makeIdentity(dir)
+		created, err = createIdentity(root)
 		if err != nil {
 			return false, err
 		}
@@ -121,18 +122,18 @@ func Init(dir, identityFile string) (created bool, err error) {
 	return created, err
 }
 
-// InitGiven is Init with the identity itself, as the text of an identity file.
-// Nothing of it is written.
+// InitGiven is Init for an identity that is passed as the text of an identity file.
+// The text is not written to disk.
 func InitGiven(dir, identity string) error {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
-		return fileError("make the directory of secrets", dir, err)
+		return fileError("create the directory of secrets", dir, err)
 	}
 	_, err := OpenGiven(dir, identity)
 	return err
 }
 
-// Open opens the secrets in dir with the identity in identityFile; "" means
-// the one that Init made. Every error has CodeSetup and says what to do.
+// Open opens the secrets in dir with the identity in identityFile; "" means the one
+// that Init created. Every error has CodeSetup and a hint.
 func Open(dir, identityFile string) (*Store, error) {
 	if err := checkExists(dir); err != nil {
 		return nil, err
@@ -144,7 +145,7 @@ func Open(dir, identityFile string) (*Store, error) {
 	return storeWith(dir, identities), nil
 }
 
-// OpenGiven is Open with the identity itself, as the text of an identity file.
+// OpenGiven is Open for an identity that is passed as the text of an identity file.
 func OpenGiven(dir, identity string) (*Store, error) {
 	identities, err := givenIdentities(identity)
 	if err != nil {
@@ -156,7 +157,8 @@ func OpenGiven(dir, identity string) (*Store, error) {
 	return storeWith(dir, identities), nil
 }
 
-// storeWith takes identities of which the first seals and all open.
+// storeWith returns a Store for which the first identity seals and each of them
+// opens.
 func storeWith(dir string, identities []*age.X25519Identity) *Store {
 	s := &Store{dir: dir, recipient: identities[0].Recipient()}
 	for _, id := range identities {
@@ -165,7 +167,7 @@ func storeWith(dir string, identities []*age.X25519Identity) *Store {
 	return s
 }
 
-// checkExists refuses a directory that is not there or not private.
+// checkExists refuses a directory that is missing or not private.
 func checkExists(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there are no secrets yet in " + dir, Hint: "run: dreamcore setup", Err: err}
@@ -182,15 +184,15 @@ func (s *Store) Create(name string, values map[string]string, overwrite bool) er
 	if err := checkValues(values); err != nil {
 		return err
 	}
-	unlock, err := lock(s.dir)
+	root, unlock, err := lock(s.dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return s.write(name, values, overwrite)
+	return s.write(root, name, values, overwrite)
 }
 
-// Get opens a secret. CodeNotFound: there is none of that name; CodeSetup: it
+// Get opens a secret. CodeNotFound: there is no secret of that name; CodeSetup: it
 // is damaged or sealed for another identity.
 func (s *Store) Get(name string) (map[string]string, error) {
 	if err := CheckName(name); err != nil {
@@ -199,8 +201,8 @@ func (s *Store) Get(name string) (map[string]string, error) {
 	return s.read(name)
 }
 
-// Value returns one value of a secret, with the errors of Get; CodeNotFound
-// also means that the secret has no such key.
+// Value returns one value of a secret, with the errors of Get. CodeNotFound may
+// also mean that the secret has no such key.
 func (s *Store) Value(name, key string) (string, error) {
 	values, err := s.Get(name)
 	if err != nil {
@@ -208,7 +210,7 @@ func (s *Store) Value(name, key string) (string, error) {
 	}
 	v, ok := values[key]
 	if !ok {
-		return "", &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "secret " + name + " has no key " + key, Hint: "its keys are shown by: dreamcore secret list"}
+		return "", &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "secret " + name + " has no key " + key, Hint: "show its keys with: dreamcore secret list"}
 	}
 	return v, nil
 }
@@ -227,7 +229,7 @@ func (s *Store) List() ([]Info, error) {
 			continue // deleted meanwhile
 		}
 		if err != nil {
-			return nil, fileError("look at secret "+name, s.path(name), err)
+			return nil, fileError("stat secret "+name, s.path(name), err)
 		}
 		info := Info{Name: name, Created: stat.ModTime()}
 		values, err := s.read(name)
@@ -241,12 +243,13 @@ func (s *Store) List() ([]Info, error) {
 	return infos, nil
 }
 
-// Delete removes a secret for good. CodeNotFound: there is none of that name.
+// Delete removes a secret permanently. CodeNotFound: there is no secret of that
+// name.
 func (s *Store) Delete(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	unlock, err := lock(s.dir)
+	_, unlock, err := lock(s.dir)
 	if err != nil {
 		return err
 	}
@@ -256,7 +259,7 @@ func (s *Store) Delete(name string) error {
 		return errNotFound(name, err)
 	}
 	if err == nil {
-		err = syncDir(s.dir)
+		err = statefile.Sync(s.dir)
 	}
 	if err != nil {
 		return fileError("delete secret "+name, s.path(name), err)
@@ -266,24 +269,27 @@ func (s *Store) Delete(name string) error {
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name+extension) }
 
-// lock keeps other writers out, of this process and of others, until unlock
-// is called.
-func lock(dir string) (unlock func(), err error) {
-	d, err := os.Open(dir)
+// lock opens the directory and keeps other writers out, of this process and of
+// others, until unlock is called.
+func lock(dir string) (root *os.Root, unlock func(), err error) {
+	root, err = os.OpenRoot(dir)
 	if err != nil {
-		return nil, fileError("open the directory of secrets", dir, err)
+		return nil, nil, fileError("open the directory of secrets", dir, err)
 	}
-	for {
-		err = unix.Flock(int(d.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	d, err := root.Open(".")
 	if err != nil {
+		root.Close()
+		return nil, nil, fileError("open the directory of secrets", dir, err)
+	}
+	unlock = func() {
 		d.Close()
-		return nil, fileError("lock the directory of secrets", dir, err)
+		root.Close()
 	}
-	return func() { d.Close() }, nil
+	if err := statefile.Lock(context.Background(), d); err != nil {
+		unlock()
+		return nil, nil, fileError("lock the directory of secrets", dir, err)
+	}
+	return root, unlock, nil
 }
 
 // sealedNames returns the names of all sealed secrets, sorted.
@@ -302,8 +308,8 @@ func sealedNames(dir string) ([]string, error) {
 	return names, nil
 }
 
-// CheckName refuses names that are not 1 to 63 lower-case letters, digits and
-// dashes with no dash in front (CodeInvalid).
+// CheckName refuses, with CodeInvalid, names that are not 1 to 63 lower-case
+// letters, digits and dashes with no leading dash.
 func CheckName(name string) error {
 	if len(name) <= maxNameBytes && nameForm.MatchString(name) {
 		return nil
@@ -319,7 +325,7 @@ func validKey(key string) bool {
 	return len(key) <= maxKeyBytes && keyForm.MatchString(key)
 }
 
-// checkValues never quotes a key or a value: people mix them up.
+// checkValues never quotes a key or a value: they may have been mixed up.
 func checkValues(values map[string]string) error {
 	if len(values) == 0 || len(values) > MaxKeys {
 		return errValue("a secret has 1 to 64 keys", "give at least one KEY=value")
@@ -327,7 +333,7 @@ func checkValues(values map[string]string) error {
 	total := 0
 	for key, value := range values {
 		if !validKey(key) {
-			return errValue("Invalid key of a secret", "use letters, digits and underscores, and no digit in front")
+			return errValue("Invalid key of a secret", "use letters, digits and underscores, not starting with a digit")
 		}
 		if err := checkValue(key, value); err != nil {
 			return err
@@ -343,7 +349,7 @@ func checkValues(values map[string]string) error {
 func checkValue(key, value string) error {
 	switch {
 	case value == "":
-		return errValue("the value of "+key+" is empty", "set it; a shell variable that is not set gives an empty value")
+		return errValue("the value of "+key+" is empty", "set it; an unset shell variable is an empty value")
 	case len(value) > MaxValueBytes:
 		return errValue("the value of "+key+" is too long: at most 64 KiB", "keep large data in a file")
 	case !utf8.ValidString(value) || strings.ContainsRune(value, 0):
@@ -352,10 +358,10 @@ func checkValue(key, value string) error {
 	return nil
 }
 
-// CheckAPIKey tells whether key may be a key of a model API: not empty, no
-// white space or control characters, at most 4 KiB. It does not look at the
-// vendor's prefix, because gateways hand out keys of their own. The error has
-// CodeInvalid and does not quote the key.
+// CheckAPIKey reports, with CodeInvalid, a key that cannot be one of a model API:
+// it must not be empty, have white space or control characters, or exceed 4 KiB.
+// The vendor's prefix is not required, because gateways issue keys of their own.
+// The error does not quote the key.
 func CheckAPIKey(key string) error {
 	hint := "paste the key again, without quotes or line breaks"
 	switch {
@@ -375,16 +381,17 @@ func CheckAPIKey(key string) error {
 }
 
 var (
-	// envLine is a line of a .env file or a shell script. A key may end with
-	// the equals signs of base64, so something else must follow the first.
+	// envLine matches a line of a .env file or a shell script. A key may end with
+	// the equals signs of base64, so the first one must be followed by something
+	// else.
 	envLine = regexp.MustCompile(`^([A-Z_][A-Z0-9_]*|[A-Za-z_][A-Za-z0-9_.-]*(?i:key|token|secret))=+[^=]`)
-	// labelled is a line of a header or of YAML.
+	// labelled matches a line of a header or of YAML.
 	labelled = regexp.MustCompile(`^(?i:bearer|basic|authorization|(x-)?api[-_]?key|[a-z0-9_.-]*[-_](key|token|secret))[:=]`)
 )
 
-// Miswritten returns what stands around a credential that is written as in a
-// .env file, a header or a program, "" for one that may be a credential. It
-// quotes nothing of it.
+// Miswritten describes the fault of a credential that was copied with its
+// surroundings, as from a .env file, a header or a program. It returns "" for one
+// that looks right, and never quotes the credential.
 func Miswritten(key string) string {
 	first, _ := utf8.DecodeRuneInString(key)
 	last, _ := utf8.DecodeLastRuneInString(key)
@@ -414,7 +421,7 @@ func Miswritten(key string) string {
 // hexadecimal digits.
 func NewInternalSecret() string {
 	var b [32]byte
-	rand.Read(b[:]) // never fails: it would end the program
+	rand.Read(b[:]) // never returns an error
 	return hex.EncodeToString(b[:])
 }
 

@@ -16,6 +16,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 func newStore(t testing.TB) (*Store, string) {
@@ -32,7 +33,7 @@ func newStore(t testing.TB) (*Store, string) {
 	return s, dir
 }
 
-// wantError checks the code and that the hint names what to do.
+// wantError checks the code, the message and the hint of err.
 func wantError(t *testing.T, err error, code dreamcore.Code, message, hint string) {
 	t.Helper()
 	if err == nil || dreamcore.CodeOf(err) != code || !strings.Contains(err.Error(), message) || !strings.Contains(dreamcore.HintOf(err), hint) {
@@ -47,7 +48,7 @@ func mustCreate(t testing.TB, s *Store, name string, values map[string]string) {
 	}
 }
 
-func TestASecretComesBackAndIsNowhereInTheClear(t *testing.T) {
+func TestASecretIsReadBackAndStoredOnlySealed(t *testing.T) {
 	s, dir := newStore(t)
 	want := map[string]string{"PASSWORD": "needle-in-the-clear", "_b2": "a=b\n\"日本\"", "C": strings.Repeat("x", MaxValueBytes)}
 	mustCreate(t, s, "my-secret", want)
@@ -67,10 +68,10 @@ func TestASecretComesBackAndIsNowhereInTheClear(t *testing.T) {
 			t.Errorf("%s: mode %v, %v", path, info.Mode(), err)
 		}
 		if data, _ := os.ReadFile(path); strings.Contains(string(data), "needle") || strings.Contains(string(data), "PASSWORD") {
-			t.Errorf("%s holds the secret in the clear", path)
+			t.Errorf("%s has the secret in the clear", path)
 		}
-		if strings.HasPrefix(d.Name(), tempPrefix) {
-			t.Errorf("%s is left over", path)
+		if strings.HasPrefix(d.Name(), statefile.TempPrefix) {
+			t.Errorf("%s was not removed", path)
 		}
 		return nil
 	})
@@ -98,10 +99,10 @@ func TestListShowsNamesKeysAndDamage(t *testing.T) {
 	}
 }
 
-func TestCreateReplacesOnlyWhenTold(t *testing.T) {
+func TestCreateReplacesOnlyWithOverwrite(t *testing.T) {
 	s, _ := newStore(t)
 	mustCreate(t, s, "x", map[string]string{"K": "old"})
-	wantError(t, s.Create("x", map[string]string{"K": "new"}, false), dreamcore.CodeConflict, "exists already", "dreamcore secret delete x")
+	wantError(t, s.Create("x", map[string]string{"K": "new"}, false), dreamcore.CodeConflict, "already exists", "dreamcore secret delete x")
 	if v, _ := s.Value("x", "K"); v != "old" {
 		t.Fatalf("the refused create wrote %q", v)
 	}
@@ -160,19 +161,19 @@ func TestNamesKeysAndValuesAreChecked(t *testing.T) {
 func TestInitIsIdempotent(t *testing.T) {
 	s, dir := newStore(t)
 	mustCreate(t, s, "x", map[string]string{"K": "v"})
-	os.WriteFile(filepath.Join(dir, tempPrefix+"123"), []byte("half"), fileMode)
+	os.WriteFile(filepath.Join(dir, statefile.TempPrefix+"123"), []byte("half"), fileMode)
 	if created, err := Init(dir, ""); err != nil || created {
 		t.Fatalf("second init: %v, %v", created, err)
 	}
 	if v, err := s.Value("x", "K"); err != nil || v != "v" {
 		t.Fatalf("%q, %v", v, err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, tempPrefix+"123")); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("the leftover of a crash is still there: %v", err)
+	if _, err := os.Stat(filepath.Join(dir, statefile.TempPrefix+"123")); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("the residue of a crash was not removed: %v", err)
 	}
 }
 
-func TestOpenTellsFaultsApart(t *testing.T) {
+func TestOpenDistinguishesFaults(t *testing.T) {
 	newID := func(path string) {
 		id, _ := age.GenerateX25519Identity()
 		os.WriteFile(path, []byte(id.String()+"\n"), fileMode)
@@ -205,7 +206,7 @@ func TestOpenTellsFaultsApart(t *testing.T) {
 	t.Run("identity of another user", func(t *testing.T) {
 		_, dir := newStore(t)
 		if err := os.Chown(filepath.Join(dir, identityName), 12345, 0); err != nil {
-			t.Skipf("cannot give a file away here: %v", err)
+			t.Skipf("cannot change the owner of a file here: %v", err)
 		}
 		_, err := Open(dir, "")
 		wantError(t, err, dreamcore.CodeSetup, "another user", "chown")
@@ -230,7 +231,7 @@ func TestInitRefusesToReplaceALostIdentity(t *testing.T) {
 	_, err := Init(dir, "")
 	wantError(t, err, dreamcore.CodeSetup, "is lost", "from a backup")
 	if _, err := os.Stat(filepath.Join(dir, identityName)); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal("a new identity was made over sealed secrets")
+		t.Fatal("a new identity was created despite sealed secrets")
 	}
 }
 
@@ -245,14 +246,14 @@ func TestAnIdentityFromOutside(t *testing.T) {
 		t.Fatalf("%v, %v", created, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, identityName)); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal("an identity was made inside too")
+		t.Fatal("an identity was created inside too")
 	}
 	s, err := Open(dir, outside)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustCreate(t, s, "x", map[string]string{"K": "v"})
-	// A new identity in front seals from now on, the old one still opens.
+	// A new first identity seals from now on, and the old one still opens.
 	now, _ := age.GenerateX25519Identity()
 	os.Remove(outside)
 	os.WriteFile(outside, []byte(now.String()+"\n"+old.String()+"\n"), fileMode)
@@ -265,7 +266,7 @@ func TestAnIdentityFromOutside(t *testing.T) {
 	}
 }
 
-func TestADamagedSecretIsAnErrorOfItsOwn(t *testing.T) {
+func TestADamagedSecretIsReportedWithoutQuotingIt(t *testing.T) {
 	s, dir := newStore(t)
 	mustCreate(t, s, "x", map[string]string{"K": "needle"})
 	path := filepath.Join(dir, "x.age")
@@ -292,7 +293,7 @@ func TestADamagedSecretIsAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestACredentialSharedWithUsAloneIsPrivate(t *testing.T) {
+func TestACredentialSharedOnlyWithThisUserIsPrivate(t *testing.T) {
 	entry := func(tag, perm byte, id uint32) string {
 		return string([]byte{tag, 0, perm, 0, byte(id), byte(id >> 8), byte(id >> 16), byte(id >> 24)})
 	}
@@ -384,8 +385,8 @@ func TestAFullDiskKeepsTheOldSecret(t *testing.T) {
 	if v, err := s.Value("x", "K"); err != nil || v[0] != 'v' {
 		t.Fatalf("%.5q, %v", v, err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(secrets, tempPrefix+"*")); len(left) != 0 {
-		t.Fatalf("left over: %v", left)
+	if left, _ := filepath.Glob(filepath.Join(secrets, statefile.TempPrefix+"*")); len(left) != 0 {
+		t.Fatalf("residue: %v", left)
 	}
 }
 
@@ -464,7 +465,7 @@ func TestConcurrentWritersLeaveOneOfTheirValues(t *testing.T) {
 	}
 }
 
-func TestCheckAPIKeyTakesKeysOfAnyVendor(t *testing.T) {
+func TestCheckAPIKeyAcceptsKeysOfAnyVendor(t *testing.T) {
 	for _, key := range []string{"sk-ant-api03-abc_DEF-123", "x", "gateway:token/1+2==", "QUJDREVGRw==", "QUJD=", "sk_live-KEY", "a=b", "AKIA'x", strings.Repeat("k", 4<<10)} {
 		if err := CheckAPIKey(key); err != nil {
 			t.Errorf("%.20q: %v", key, err)
