@@ -13,31 +13,33 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// disk is what this process knows about one file system.
+// disk is the state of one file system in this process.
 type disk struct {
 	key   string
 	image string
 	dir   string
-	own   chan struct{} // who has put something in has the fields below
+	mu    chan struct{} // a mutex with a deadline; guards the fields below
 
 	users    int
-	reserved int      // reservations of its space, each of which is a use
-	lock     lockFile // while there are users
-	plain    bool     // the users look at the plain directory, for there is no image
-	told     bool     // that it is larger than it should be
-	failed   bool     // the kernel has stopped it: e2fsck looks at it before it is mounted
-	watched  bool     // a goroutine unmounts it when it was idle for long enough
+	reserved int      // number of reservations of its space, each of which is also a use
+	locks    lockFile // open while there are users
+	plain    bool     // there is no image: the users read the plain directory
+	warned   bool     // of being larger than configured
+	failed   bool     // the kernel has stopped it: run e2fsck before the next mount
+	watched  bool     // a goroutine will unmount it after it was idle
 	idle     time.Time
 }
 
-func (d *disk) enter() { d.own <- struct{}{} }
-func (d *disk) leave() { <-d.own }
+func (d *disk) lock()   { d.mu <- struct{}{} }
+func (d *disk) unlock() { <-d.mu }
 
-func (d *disk) enterBefore(ctx context.Context) error {
+// lockContext is lock that gives up when ctx ends.
+func (d *disk) lockContext(ctx context.Context) error {
 	select {
-	case d.own <- struct{}{}:
+	case d.mu <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the disk: %w", ctx.Err())
@@ -49,7 +51,7 @@ func (s *Store) disk(key string) *disk {
 	defer s.mu.Unlock()
 	d, ok := s.volumes[key]
 	if !ok {
-		d = &disk{key: key, image: s.file(key, imageExtension), dir: filepath.Join(s.opts.Mounts, key), own: make(chan struct{}, 1)}
+		d = &disk{key: key, image: s.file(key, imageExtension), dir: filepath.Join(s.opts.Mounts, key), mu: make(chan struct{}, 1)}
 		s.volumes[key] = d
 	}
 	return d
@@ -65,18 +67,18 @@ func (s *Store) isClosed() bool {
 	return s.closed
 }
 
-// Acquire mounts the file system of a key, makes it where it is missing, and
-// grows it when the Store's size is larger than its own. It stays mounted
-// until release, which may be called more than once: a use lasts as long as
-// the last sandbox, file or directory of it, and those must be closed first.
-// CodeInvalid: the key is not allowed; CodeTooLarge: what a plain directory
-// has does not fit in; CodeSetup: the machine cannot do it.
+// Acquire mounts the file system of a key, creates it if it is missing, and grows
+// it if the Store's size is larger. It stays mounted until release, which may be
+// called more than once: a use lasts as long as the last sandbox, file or directory
+// on it, and those must be closed first. CodeInvalid: the key is not allowed;
+// CodeTooLarge: the content of a plain directory does not fit; CodeSetup: the
+// machine does not support it.
 func (s *Store) Acquire(ctx context.Context, key string) (path string, release func(), err error) {
 	return s.acquire(ctx, key, true)
 }
 
-// Find is Acquire of what is there, and makes nothing: without an image the
-// path is that of the plain directory, which nobody moves until release.
+// Find is Acquire for an existing file system; it creates nothing. Without an
+// image, the path is that of the plain directory, which is not moved until release.
 // CodeNotFound: there is neither.
 func (s *Store) Find(ctx context.Context, key string) (path string, release func(), err error) {
 	return s.acquire(ctx, key, false)
@@ -93,19 +95,19 @@ func (s *Store) acquire(ctx context.Context, key string, create bool) (string, f
 	}
 	d := s.disk(key)
 	for {
-		if err := d.enterBefore(ctx); err != nil {
+		if err := d.lockContext(ctx); err != nil {
 			return "", nil, err
 		}
 		if d.users == 0 || !d.plain || !create {
 			break
 		}
-		// Readers of the plain directory: it is moved when they are done.
-		d.leave()
+		// It is moved once the readers of the plain directory are done.
+		d.unlock()
 		if err := sleep(ctx, busyPause); err != nil {
 			return "", nil, err
 		}
 	}
-	defer d.leave()
+	defer d.unlock()
 	if s.isClosed() {
 		return "", nil, fmt.Errorf("open the disk: %w", os.ErrClosed)
 	}
@@ -124,19 +126,19 @@ func (s *Store) checkThere(key string) error {
 			return err
 		}
 	}
-	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no disk " + key, Hint: "it is made with the first project", Err: fs.ErrNotExist}
+	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no disk " + key, Hint: "it is created with the first project", Err: fs.ErrNotExist}
 }
 
-// release ends one use. After the last one others may unmount; we do when it
-// was idle for a while, or at once after Close.
+// release ends one use. After the last one, other processes may unmount the file
+// system; this process does when it was idle for a while, or at once after Close.
 func (s *Store) release(d *disk) {
-	d.enter()
-	defer d.leave()
+	d.lock()
+	defer d.unlock()
 	d.users--
 	if d.users > 0 {
 		return
 	}
-	d.lock.close()
+	d.locks.close()
 	d.idle = time.Now()
 	if d.plain {
 		return
@@ -155,8 +157,7 @@ func (s *Store) release(d *disk) {
 	}
 }
 
-// watch unmounts a file system that was idle for long enough, and ends then or
-// with the Store.
+// watch unmounts a file system after it was idle, and ends then or with the Store.
 func (s *Store) watch(d *disk) {
 	wait := s.opts.Idle
 	for {
@@ -167,7 +168,7 @@ func (s *Store) watch(d *disk) {
 			return // Close unmounts it
 		case <-timer.C:
 		}
-		d.enter()
+		d.lock()
 		wait = s.opts.Idle
 		if d.users == 0 {
 			if left := s.opts.Idle - time.Since(d.idle); left > 0 {
@@ -176,16 +177,16 @@ func (s *Store) watch(d *disk) {
 				s.opts.Logger.Warn("a disk stays mounted", "disk", d.key, "error", err)
 			} else if !busy {
 				d.watched = false
-				d.leave()
+				d.unlock()
 				return
 			}
 		}
-		d.leave()
+		d.unlock()
 	}
 }
 
-// prepare makes a file system ready for its first user in this process, and
-// takes the lock that says so.
+// prepare mounts a file system for its first user in this process, and takes the
+// use lock.
 func (s *Store) prepare(ctx context.Context, d *disk, create bool) (err error) {
 	if err := s.prepareDirs(); err != nil {
 		return err
@@ -199,7 +200,7 @@ func (s *Store) prepare(ctx context.Context, d *disk, create bool) (err error) {
 			l.close()
 		}
 	}()
-	if err := l.wait(ctx, turn, unix.F_WRLCK); err != nil {
+	if err := l.wait(ctx, changeLock, statefile.Exclusive); err != nil {
 		return err
 	}
 	there, err := exists(d.image)
@@ -212,15 +213,15 @@ func (s *Store) prepare(ctx context.Context, d *disk, create bool) (err error) {
 			return err
 		}
 	}
-	if err := l.try(use, unix.F_RDLCK); err != nil {
-		return fmt.Errorf("take the disk: %w", err) // exclusive only with the turn, which we have
+	if err := l.try(useLock, statefile.Shared); err != nil {
+		return fmt.Errorf("lock the disk: %w", err) // it is exclusive only together with the change lock, which l holds
 	}
-	d.lock = l
-	return l.try(turn, unix.F_UNLCK)
+	d.locks = l
+	return l.try(changeLock, statefile.Unlocked)
 }
 
-// ready makes the image where it is missing, ends a move that was cut off, and
-// mounts and grows the file system. The caller has the turn.
+// ready creates the image if it is missing, completes an interrupted move, and
+// mounts and grows the file system. It must be called with the change lock held.
 func (s *Store) ready(ctx context.Context, d *disk, l lockFile, there bool) error {
 	if err := os.Mkdir(d.dir, privateMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -229,25 +230,25 @@ func (s *Store) ready(ctx context.Context, d *disk, l lockFile, there bool) erro
 	if err != nil {
 		return err
 	}
-	if state == others {
+	if state == otherMounted {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "something else is mounted at " + d.dir,
 			Hint: "unmount it: umount " + d.dir,
 		}
 	}
 	if !there {
-		// Readers of the plain directory in other processes are waited for.
-		if err := l.wait(ctx, use, unix.F_WRLCK); err != nil {
+		// Wait for readers of the plain directory in other processes.
+		if err := l.wait(ctx, useLock, statefile.Exclusive); err != nil {
 			return err
 		}
 		if err := s.create(ctx, d); err != nil {
 			return err
 		}
 	}
-	if state == right {
+	if state == imageMounted {
 		return nil
 	}
-	if err := s.clearMoved(d); err != nil {
+	if err := s.removeMoved(d); err != nil {
 		return err
 	}
 	dev, err := s.openSized(ctx, d, l)
@@ -256,17 +257,17 @@ func (s *Store) ready(ctx context.Context, d *disk, l lockFile, there bool) erro
 	}
 	defer dev.Close()
 	if err := mount(dev, d.dir); err != nil {
-		return brokenError(d, err)
+		return mountError(d, err)
 	}
-	if err := s.ownTop(d.dir); err != nil {
+	if err := s.setOwner(d.dir); err != nil {
 		return errors.Join(err, unmount(d.image, d.dir))
 	}
 	return nil
 }
 
-// openSized returns the loop device of an image that has the Store's size. An
-// image that another mount namespace has mounted, or a sandbox that is about
-// to end, grows another time.
+// openSized returns the loop device of an image of the Store's size. An image that
+// is still mounted in another mount namespace, or in a sandbox that is ending,
+// grows at a later use.
 func (s *Store) openSized(ctx context.Context, d *disk, l lockFile) (*os.File, error) {
 	for try := 0; ; try++ {
 		dev, err := findAttached(ctx, d.image)
@@ -279,7 +280,8 @@ func (s *Store) openSized(ctx context.Context, d *disk, l lockFile) (*os.File, e
 		if try == busyTries || !s.isSmall(d.image) {
 			return dev, nil
 		}
-		// Perhaps it goes with us, or with a program that looks at new devices.
+		// It may be about to be detached, or held open by a program that inspects
+		// new devices.
 		if err := errors.Join(dev.Close(), sleep(ctx, busyPause)); err != nil {
 			return nil, err
 		}
@@ -289,9 +291,9 @@ func (s *Store) openSized(ctx context.Context, d *disk, l lockFile) (*os.File, e
 		return nil, err
 	}
 	d.failed = false
-	if larger && !d.told {
-		s.opts.Logger.Warn("a disk is larger than disk_mib says and stays so: disks grow, but do not shrink", "disk", d.key, "image", d.image)
-		d.told = true
+	if larger && !d.warned {
+		s.opts.Logger.Warn("a disk is larger than disk_mib and stays so: disks do not shrink", "disk", d.key, "image", d.image)
+		d.warned = true
 	}
 	return attach(ctx, d.image)
 }
@@ -301,13 +303,13 @@ func (s *Store) isSmall(image string) bool {
 	return err == nil && info.Size() < s.opts.Bytes/blockSize*blockSize
 }
 
-// ownTop puts the top directory right.
-func (s *Store) ownTop(dir string) error {
+// setOwner sets the owner and mode of the top directory.
+func (s *Store) setOwner(dir string) error {
 	return errors.Join(os.Chown(dir, s.opts.UID, s.opts.GID), os.Chmod(dir, privateMode))
 }
 
-// brokenError tells of an image that the kernel does not mount.
-func brokenError(d *disk, err error) error {
+// mountError returns the error of an image that the kernel does not mount.
+func mountError(d *disk, err error) error {
 	for _, cause := range []error{unix.EUCLEAN, unix.EINVAL, unix.EIO, unix.EBADMSG} {
 		if errors.Is(err, cause) {
 			return damaged(d.image, err)
@@ -316,9 +318,9 @@ func brokenError(d *disk, err error) error {
 	return err
 }
 
-// retire unmounts a file system that nobody uses, and removes what a process
-// that died has left of it. busy: another process uses it, and it stays. The
-// caller has entered d, which has no users here.
+// retire unmounts a file system without users here, and removes the residue of
+// processes that died. busy means that another process uses it, and it stays
+// mounted. It must be called with d locked.
 func (s *Store) retire(d *disk) (busy bool, err error) {
 	const action = "unmount a disk"
 	path := s.file(d.key, lockExtension)
@@ -330,17 +332,17 @@ func (s *Store) retire(d *disk) (busy bool, err error) {
 		return false, machineError(action, err)
 	}
 	defer l.close()
-	for _, which := range []int64{turn, use} {
-		if err := l.try(which, unix.F_WRLCK); errors.Is(err, errLocked) {
+	for _, which := range []int64{changeLock, useLock} {
+		if err := l.try(which, statefile.Exclusive); errors.Is(err, statefile.ErrLocked) {
 			return true, nil
 		} else if err != nil {
 			return false, machineError(action, err)
 		}
 	}
-	if err := errors.Join(unmount(d.image, d.dir), s.dropPart(d.key), remove(d.image+tempExtension)); err != nil {
+	if err := errors.Join(unmount(d.image, d.dir), s.removePart(d.key), remove(d.image+tempExtension)); err != nil {
 		return false, machineError(action, err)
 	}
-	if err := thin(context.Background(), d.image); err != nil {
+	if err := punchHoles(context.Background(), d.image); err != nil {
 		s.opts.Logger.Warn("the unused space of a disk stays allocated", "disk", d.key, "error", err)
 	}
 	return false, nil

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ballast keeps space of a disk for this program, in a file that is allocated
-// and holds nothing. When other programs fill the disk, the file shrinks, so
-// that versions, logs and accounts can still be written, and a service that is
-// restarted can start. It grows again when there is space. The space counts as
-// free. Its methods are safe for concurrent use; nil is a Ballast of no size.
+// Ballast reserves disk space for this program, in an allocated file without
+// content. When other programs fill the disk, the file shrinks, so that versions,
+// logs and the ledger can still be written, and a service that is restarted can
+// start. It grows again when there is space. Its space counts as free. Its methods
+// are safe for concurrent use; a nil *Ballast has no space.
 type Ballast struct {
 	path string
 	size int64
@@ -21,25 +21,24 @@ type Ballast struct {
 	have int64 // guarded by mu
 }
 
-// lowBytes is how much real free space Adjust keeps while the Ballast has any.
+// lowBytes is the real free space that Adjust maintains while the Ballast has any.
 const lowBytes = 64 << 20
 
-// NewBallast returns the Ballast of a file, which Adjust makes and lets grow
-// towards size bytes; of one that is there it counts what the file keeps now.
+// NewBallast returns a Ballast in a file, which Adjust creates and grows towards
+// size bytes. The space of an existing file counts at once.
 func NewBallast(path string, size int64) *Ballast {
 	b := &Ballast{path: path, size: size}
 	var st unix.Stat_t
 	if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
-		b.have = kept(&st)
+		b.have = allocated(&st)
 	}
 	return b
 }
 
-// kept returns the bytes that a file of a Ballast keeps: none of those that
-// are not allocated.
-func kept(st *unix.Stat_t) int64 { return min(st.Size, st.Blocks*512) }
+// allocated returns the allocated part of the size of a file.
+func allocated(st *unix.Stat_t) int64 { return min(st.Size, st.Blocks*512) }
 
-// Bytes returns how much space the Ballast keeps now.
+// Bytes returns how much space the Ballast reserves now.
 func (b *Ballast) Bytes() int64 {
 	if b == nil {
 		return 0
@@ -49,9 +48,9 @@ func (b *Ballast) Bytes() int64 {
 	return b.have
 }
 
-// Adjust shrinks the file where the disk has less than lowBytes, and lets it
-// grow where the disk has more than twice as much. It is called at the start
-// and about once a second. A disk that is too full for the file is no error.
+// Adjust shrinks the file if the disk has less than lowBytes free, and grows it if
+// the disk has more than twice that. It is called at the start and about once a
+// second. A disk that is too full for the file is not an error.
 func (b *Ballast) Adjust() error {
 	if b == nil {
 		return nil
@@ -83,7 +82,7 @@ func (b *Ballast) adjust(f *os.File) error {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
-	have := kept(&st)
+	have := allocated(&st)
 	want := have
 	switch {
 	case free < lowBytes:
@@ -99,12 +98,12 @@ func (b *Ballast) adjust(f *os.File) error {
 	}
 	if want > have {
 		if err = fallocate(f, 0, want); errors.Is(err, unix.ENOSPC) {
-			err = f.Truncate(have) // another program was faster
+			err = f.Truncate(have) // another program took the space
 		}
 	}
 	if err := errors.Join(err, os.NewSyscallError("fstat", unix.Fstat(int(f.Fd()), &st))); err != nil {
 		return err
 	}
-	b.have = kept(&st)
+	b.have = allocated(&st)
 	return nil
 }

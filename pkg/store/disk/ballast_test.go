@@ -9,7 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-func TestBallastGivesWayAndComesBack(t *testing.T) {
+func TestTheBallastShrinksAndGrowsWithTheFreeSpace(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512m"); err != nil {
@@ -29,7 +29,7 @@ func TestBallastGivesWayAndComesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := b.Bytes(); got != want {
-			t.Fatalf("the reserve keeps %d bytes, want %d", got, want)
+			t.Fatalf("the ballast has %d bytes, want %d", got, want)
 		}
 		if got := NewBallast(path, size).Bytes(); got != want {
 			t.Fatalf("another process sees %d bytes, want %d", got, want)
@@ -37,7 +37,7 @@ func TestBallastGivesWayAndComesBack(t *testing.T) {
 	}
 	adjust(size)
 	if err := CheckFree(dir, 500<<20, b); err != nil {
-		t.Errorf("the reserve does not count as free: %v", err)
+		t.Errorf("the ballast does not count as free: %v", err)
 	}
 	other := fillHost(t, dir)
 	adjust(size - 2*lowBytes)
@@ -53,6 +53,6 @@ func TestBallastGivesWayAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
-		t.Errorf("a reserve that is turned off stays: %v", err)
+		t.Errorf("a ballast of size 0 was not removed: %v", err)
 	}
 }

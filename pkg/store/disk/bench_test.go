@@ -17,7 +17,7 @@ func BenchmarkFormat(b *testing.B) {
 	}
 }
 
-// BenchmarkAcquireCold mounts and unmounts an image that is there.
+// BenchmarkAcquireCold mounts and unmounts an existing image.
 func BenchmarkAcquireCold(b *testing.B) {
 	s := newStore(b, sized(benchBytes))
 	_, release := acquire(b, s, key)
@@ -34,7 +34,7 @@ func BenchmarkAcquireCold(b *testing.B) {
 	}
 }
 
-// BenchmarkAcquireWarm finds it mounted and unused.
+// BenchmarkAcquireWarm uses a disk that is mounted and unused.
 func BenchmarkAcquireWarm(b *testing.B) {
 	s := newStore(b, sized(benchBytes))
 	_, release := acquire(b, s, key)
@@ -45,7 +45,7 @@ func BenchmarkAcquireWarm(b *testing.B) {
 	}
 }
 
-// BenchmarkAcquireShared finds it in use in this process.
+// BenchmarkAcquireShared uses a disk that is in use in this process.
 func BenchmarkAcquireShared(b *testing.B) {
 	s := newStore(b, sized(benchBytes))
 	_, release := acquire(b, s, key)
@@ -58,14 +58,14 @@ func BenchmarkAcquireShared(b *testing.B) {
 
 func retireNow(s *Store) error {
 	d := s.disk(key)
-	d.enter()
-	defer d.leave()
+	d.lock()
+	defer d.unlock()
 	_, err := s.retire(d)
 	return err
 }
 
-// BenchmarkReserve reserves and gives back the space of a file system that
-// stays mounted, as for each job of a user whose sandbox is kept.
+// BenchmarkReserve reserves and returns the space of a file system that stays
+// mounted, as for each job of a user whose sandbox is pooled.
 func BenchmarkReserve(b *testing.B) {
 	s := newStore(b, sized(1<<30))
 	_, unuse := acquire(b, s, key)

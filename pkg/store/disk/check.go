@@ -13,9 +13,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Check tells whether this machine can bound disks, by doing it: it makes a
+// Check reports whether this machine can bound disks, by trying it: it creates a
 // small file system in the directory dir, mounts it, writes past its end, and
-// removes all of it. CodeSetup: it cannot; the hint says what is missing.
+// removes everything. CodeSetup: it cannot, and the hint says why.
 func Check(ctx context.Context, dir string) (err error) {
 	const action = "try a bounded disk"
 	dir, err = filepath.Abs(dir)
@@ -28,7 +28,7 @@ func Check(ctx context.Context, dir string) (err error) {
 	}
 	image, top := filepath.Join(temp, "image"), filepath.Join(temp, "top")
 	defer func() {
-		// Never RemoveAll: what cannot be unmounted must not be emptied.
+		// Never RemoveAll: a file system that is still mounted must not be emptied.
 		err = errors.Join(err, unmount(image, top), remove(top), remove(image), remove(image+tempExtension), remove(temp))
 		if err != nil {
 			err = machineError(action, err)
@@ -61,14 +61,14 @@ func overflow(ctx context.Context, path string) error {
 		n, err := f.Write(chunk)
 		written += n
 		if errors.Is(err, unix.ENOSPC) {
-			return f.Sync() // what did fit must reach the image
+			return f.Sync() // the data that fit must reach the image
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "a bounded disk took more than its size",
-		Hint: "do not rely on the bound of this kernel: turn it off with disk_mib: 0, and watch the disk",
+		Code: dreamcore.CodeSetup, Message: "a bounded disk accepted more than its size",
+		Hint: "this kernel does not enforce the bound: turn it off with disk_mib: 0, and monitor the disk",
 	}
 }

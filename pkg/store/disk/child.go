@@ -11,10 +11,10 @@ import (
 	"syscall"
 )
 
-// run runs a program to its end. It dies with us: one that went on would keep
-// a file system busy that the next process has to unmount.
+// run runs a program and waits for it. It dies with this process: otherwise it
+// would keep a file system busy that the next process has to unmount.
 func run(ctx context.Context, program string, args ...string) error {
-	// The kernel kills the child when the thread that made it ends.
+	// The kernel kills the child when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, program, args...)
@@ -25,18 +25,18 @@ func run(ctx context.Context, program string, args ...string) error {
 	if err != nil {
 		err = errors.Join(err, ctx.Err())
 	}
-	return said(filepath.Base(program), err, out)
+	return withOutput(filepath.Base(program), err, out)
 }
 
-// said adds to the error of a program what it printed.
-func said(program string, err error, out *tail) error {
+// withOutput adds the output of a program to its error.
+func withOutput(program string, err error, out *tail) error {
 	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("%s: %w: %s", program, err, strings.Join(strings.Fields(string(out.text)), " "))
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the end of the text that is written to it.
 type tail struct{ text []byte }
 
 func (t *tail) Write(p []byte) (int, error) {

@@ -1,16 +1,16 @@
-// Package disk bounds what may be written to disk: file systems of a fixed
-// size, each in a sparse image file that is mounted through a loop device.
-// Programs on one see ENOSPC at its end, and the disk of the host is safe.
+// Package disk bounds the disk space of users: file systems of a fixed size, each
+// in a sparse image file that is mounted through a loop device. Programs get ENOSPC
+// at the end of their file system, and the disk of the host stays free.
 //
 //	Images/KEY.ext4   0600, the file system
-//	Images/KEY.lock   0600, two locks: whose turn it is to change something, and who uses it
-//	Images/KEY.moved  a plain directory was moved into the image; what is left of it can go
+//	Images/KEY.lock   0600, three locks: see lock.go
+//	Images/KEY.moved  a plain directory was moved into the image; its remaining files can be removed
 //	Images/KEY.part   an image that is being filled from a plain directory,
 //	Images/KEY.filled where it is mounted meanwhile
 //	Mounts/KEY        where the file system is mounted
 //
-// Both directories must be such that only we can write to them. One image is
-// never attached to two loop devices: two caches over one file destroy it.
+// Only this user may be able to write to both directories. One image is never
+// attached to two loop devices: two caches over one file destroy it.
 package disk
 
 import (
@@ -27,12 +27,13 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// MinBytes is the smallest file system that is made.
+// MinBytes is the minimum size of a file system.
 const MinBytes = 16 << 20
 
-// DefaultIdle is how long a file system that nobody uses stays mounted.
+// DefaultIdle is how long an unused file system stays mounted.
 const DefaultIdle = 30 * time.Second
 
 const (
@@ -40,40 +41,40 @@ const (
 	fileMode    = 0o600
 )
 
-// What the names in the directory of images end with. A key has no dot, so
-// the files of two keys never have the same name.
+// Extensions of the files in the directory of images. A key has no dot, so files of
+// different keys have different names.
 const (
 	imageExtension  = ".ext4"
 	lockExtension   = ".lock"
 	movedExtension  = ".moved"
 	partExtension   = ".part"
 	filledExtension = ".filled"
-	tempExtension   = ".new" // behind that of what is being made
+	tempExtension   = ".new" // appended while a file is being created
 )
 
-// HowToTurnOff ends the hints of errors that the bound causes.
+// HowToTurnOff is the end of the hints of errors that the bound causes.
 const HowToTurnOff = "or turn the bound off with disk_mib: 0"
 
-// Options says where file systems are and how large they are.
+// Options configures a Store.
 type Options struct {
-	Images   string        // the directory of images, absolute
-	Mounts   string        // the directory that they are mounted in, absolute
-	Bytes    int64         // the size of each; at least MinBytes
-	UID, GID int           // who owns the top directory of each
-	Idle     time.Duration // default: DefaultIdle
-	Logger   *slog.Logger  // default: none
-	Ballast  *Ballast      // of the disk that the images are on; optional
+	Images   string        // absolute path of the directory of images
+	Mounts   string        // absolute path of the directory of mount points
+	Bytes    int64         // size of each file system; at least MinBytes
+	UID, GID int           // owner of the top directory of each file system
+	Idle     time.Duration // 0 means DefaultIdle
+	Logger   *slog.Logger  // optional
+	Ballast  *Ballast      // on the same disk as the images; optional
 
-	// Plain returns the directories whose content belongs into a file system
-	// that is made now, because it is from a time before the bound. nil: none.
+	// Plain returns the directories, from before the bound, whose content is moved
+	// into a new file system. It may be nil.
 	Plain func(key string) []Tree
 }
 
 // Tree is a plain directory that is moved into a file system.
 type Tree struct {
-	Path string // absolute; its entries are moved, not itself
-	Into string // below the top of the file system; "": the top
-	Dirs bool   // only directories are moved
+	Path string // absolute; its entries are moved, not the directory itself
+	Into string // destination below the top of the file system; "" means the top
+	Dirs bool   // move only directories
 }
 
 // Store is a set of file systems. Its methods are safe for concurrent use,
@@ -95,8 +96,8 @@ var keyForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
 
 const maxKeyBytes = 128
 
-// New makes a Store; the directories are made when they are needed.
-// CodeInvalid: the options are wrong. The caller must Close the Store.
+// New returns a Store; directories are created when they are needed. CodeInvalid:
+// the options are wrong. The caller must Close the Store.
 func New(opts Options) (*Store, error) {
 	if opts.Bytes < MinBytes {
 		return nil, &dreamcore.Error{
@@ -106,7 +107,7 @@ func New(opts Options) (*Store, error) {
 	}
 	for _, dir := range []string{opts.Images, opts.Mounts} {
 		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
-			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("the directory of disks %q is not an absolute path", dir), Hint: "name the state directory with its full path"}
+			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("the directory of disks %q is not an absolute path", dir), Hint: "use the full path of the state directory"}
 		}
 	}
 	if opts.Idle <= 0 {
@@ -118,7 +119,7 @@ func New(opts Options) (*Store, error) {
 	return &Store{opts: opts, done: make(chan struct{}), allocating: make(chan struct{}, 1), volumes: map[string]*disk{}}, nil
 }
 
-// Exists tells whether there is an image of a key in the directory of images.
+// Exists reports whether there is an image of a key in the directory of images.
 func Exists(images, key string) (bool, error) {
 	if err := checkKey(key); err != nil {
 		return false, err
@@ -130,9 +131,9 @@ func Exists(images, key string) (bool, error) {
 	return err == nil, err
 }
 
-// Close unmounts what nobody uses, and waits for what the Store runs. What is
-// in use here is unmounted when it is released. It may be called more than
-// once.
+// Close unmounts the unused file systems and waits for the goroutines of the Store.
+// File systems that are in use here are unmounted when they are released. Close may
+// be called more than once.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	first := !s.closed
@@ -148,25 +149,25 @@ func (s *Store) Close() error {
 	s.wg.Wait()
 	var errs []error
 	for _, d := range all {
-		d.enter()
+		d.lock()
 		if d.users == 0 {
 			_, err := s.retire(d)
 			errs = append(errs, err)
 		}
-		d.leave()
+		d.unlock()
 	}
 	return errors.Join(errs...)
 }
 
-// Sweep removes what processes that died have left: mounts that nobody uses,
-// and images that were not finished. What is in use stays.
+// Sweep removes the residue of processes that died: unused mounts and unfinished
+// images. Everything in use stays.
 func (s *Store) Sweep(ctx context.Context) error {
 	entries, err := os.ReadDir(s.opts.Images)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return machineError("look for disks", err)
+		return machineError("list disks", err)
 	}
 	var errs []error
 	for _, e := range entries {
@@ -178,12 +179,12 @@ func (s *Store) Sweep(ctx context.Context) error {
 			continue
 		}
 		d := s.disk(key)
-		d.enter()
+		d.lock()
 		if d.users == 0 {
 			_, err := s.retire(d)
 			errs = append(errs, err)
 		}
-		d.leave()
+		d.unlock()
 	}
 	return errors.Join(errs...)
 }
@@ -202,50 +203,50 @@ func checkKey(key string) error {
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid name of a disk", Hint: "use 1 to 128 letters, digits, dashes and underscores"}
 }
 
-// prepareDirs makes the directories of the Store and makes sure that nobody
-// else can put something in the place of an image or of a mount point.
+// prepareDirs creates the directories of the Store and checks that no other user
+// can replace an image or a mount point.
 func (s *Store) prepareDirs() error {
 	for _, dir := range []string{s.opts.Images, s.opts.Mounts} {
 		if err := os.Mkdir(dir, privateMode); err != nil && !errors.Is(err, fs.ErrExist) {
-			return machineError("make "+dir, err)
+			return machineError("create "+dir, err)
 		}
-		if err := checkOurs(dir); err != nil {
+		if err := checkOwned(dir); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkOurs(dir string) error {
+func checkOwned(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return machineError("look at "+dir, err)
+		return machineError("stat "+dir, err)
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: dir + " is not a directory that only we can write to",
-			Hint: fmt.Sprintf("put a real directory in its place: chown %d %s && chmod 700 %s", os.Geteuid(), dir, dir),
+			Code: dreamcore.CodeSetup, Message: dir + " is not a directory that only this user can write to",
+			Hint: fmt.Sprintf("it must be a real directory of this user: chown %d %s && chmod 700 %s", os.Geteuid(), dir, dir),
 		}
 	}
 	return nil
 }
 
-// machineError gives an error of the machine the hint that fits it.
+// machineError describes an error of the machine, with a hint that fits the cause.
 func machineError(action string, err error) error {
 	if _, ok := errors.AsType[*dreamcore.Error](err); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s: %w", action, err)
 	}
 	e := &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot " + action, Err: err}
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case statefile.IsFull(err):
 		e.Hint = "the disk of the state directory is full: free space there (df -h and df -i show how much)"
 	case errors.Is(err, fs.ErrPermission):
 		e.Hint = "mounting needs root, CAP_SYS_ADMIN and loop devices: run as root, " + HowToTurnOff
 	case errors.Is(err, syscall.ENODEV):
 		e.Hint = "the kernel has no ext4: modprobe ext4, " + HowToTurnOff
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
-		e.Hint = "a link or a file is in the place of a directory or an image: put the real one there"
+		e.Hint = "a link or a file is in the place of a directory or an image: replace it by the real one"
 	default:
 		e.Code, e.Hint = dreamcore.CodeInternal, "check the state directory with ls -ld and df -h, and dmesg for errors of the disk"
 	}

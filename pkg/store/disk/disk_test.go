@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	playVictim()
+	runProcess()
 	goleak.VerifyTestMain(m)
 }
 
@@ -39,12 +39,12 @@ func needDisks(t testing.TB) {
 	t.Helper()
 	_, err := os.Stat(loopControl)
 	sandboxtest.Need(t, os.Geteuid() == 0 && err == nil, "root and loop devices")
-	_, err = find("mkfs.ext4")
+	_, err = lookPath("mkfs.ext4")
 	sandboxtest.Need(t, err == nil, "mkfs.ext4 of e2fsprogs")
 }
 
-// newStore makes a Store in a directory of its own, where at the end nothing
-// may be mounted or attached.
+// newStore returns a Store in a directory of its own, in which nothing may be
+// mounted or attached at the end.
 func newStore(t testing.TB, change ...func(*Options)) *Store {
 	t.Helper()
 	needDisks(t)
@@ -91,7 +91,7 @@ func acquire(t testing.TB, s *Store, key string) (string, func()) {
 	return path, release
 }
 
-// below returns the mounts and loop devices that belong to a directory.
+// below returns the mounts and loop devices below a directory.
 func below(t testing.TB, dir string) (mounts, devices []string) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/self/mountinfo")
@@ -124,7 +124,7 @@ func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(deadline); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }
@@ -150,7 +150,7 @@ func wantText(t testing.TB, path, want string) {
 	}
 }
 
-// fillUp writes until there is no space, and returns how much fit.
+// fillUp writes until there is no space, and returns how many bytes fit.
 func fillUp(t testing.TB, path string) int64 {
 	t.Helper()
 	f, err := os.Create(path)
@@ -174,7 +174,7 @@ func fillUp(t testing.TB, path string) int64 {
 	}
 }
 
-func TestTheEndOfADiskIsENOSPC(t *testing.T) {
+func TestWritingPastTheEndOfADiskReturnsENOSPC(t *testing.T) {
 	s := newStore(t)
 	path, release := acquire(t, s, key)
 	defer release()
@@ -187,7 +187,7 @@ func TestTheEndOfADiskIsENOSPC(t *testing.T) {
 	if err := unix.Stat(image, &st); err != nil || st.Blocks*512 > testBytes || st.Mode&0o777 != fileMode {
 		t.Fatalf("%+v, %v", st, err)
 	}
-	// What is full can be read, emptied and written to again.
+	// A full disk can be read, emptied and written to again.
 	data, err := os.ReadFile(filepath.Join(path, "big"))
 	if err != nil || int64(len(data)) < got {
 		t.Fatal(len(data), err)
@@ -200,7 +200,7 @@ func TestTheEndOfADiskIsENOSPC(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// The space of what was removed is the host's again.
+	// The space of removed files is returned to the host.
 	if err := unix.Stat(image, &st); err != nil || st.Blocks*512 > testBytes/4 {
 		t.Fatalf("the image has %d bytes, %v", st.Blocks*512, err)
 	}
@@ -210,7 +210,7 @@ func TestTheEndOfADiskIsENOSPC(t *testing.T) {
 	wantText(t, filepath.Join(path, "a/b"), "kept")
 }
 
-func TestADiskTakesManySmallFiles(t *testing.T) {
+func TestADiskHoldsManySmallFiles(t *testing.T) {
 	s := newStore(t)
 	path, release := acquire(t, s, key)
 	defer release()
@@ -230,7 +230,7 @@ func TestADiskTakesManySmallFiles(t *testing.T) {
 	}
 }
 
-func TestADiskIsMountedAsItShould(t *testing.T) {
+func TestMountOptionsOfADisk(t *testing.T) {
 	s := newStore(t, func(o *Options) { o.UID, o.GID = 123, 456 })
 	path, release := acquire(t, s, key)
 	defer release()
@@ -265,18 +265,18 @@ func TestHostileKeysAreRefused(t *testing.T) {
 		wantError(t, err, dreamcore.CodeInvalid, "Invalid name", "letters")
 	}
 	if left, _ := os.ReadDir(filepath.Dir(s.opts.Images)); len(left) != 0 {
-		t.Fatalf("made %v", left)
+		t.Fatalf("created %v", left)
 	}
 }
 
-func TestOptionsThatAreWrong(t *testing.T) {
+func TestInvalidOptionsAreRefused(t *testing.T) {
 	_, err := New(Options{Images: "/a", Mounts: "/b", Bytes: MinBytes - 1})
 	wantError(t, err, dreamcore.CodeInvalid, "too small", "disk_mib")
 	_, err = New(Options{Images: "a", Mounts: "/b", Bytes: MinBytes})
 	wantError(t, err, dreamcore.CodeInvalid, "absolute", "full path")
 }
 
-func TestDirectoriesOfOthersAreRefused(t *testing.T) {
+func TestDirectoriesOfOtherUsersAreRefused(t *testing.T) {
 	s := newStore(t)
 	if err := os.Mkdir(s.opts.Images, 0o700); err != nil {
 		t.Fatal(err)
@@ -290,12 +290,12 @@ func TestDirectoriesOfOthersAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _, err := s.Acquire(t.Context(), key)
-		wantError(t, err, dreamcore.CodeSetup, "only we can write", "chmod 700")
+		wantError(t, err, dreamcore.CodeSetup, "only this user can write", "chmod 700")
 	}
 }
 
-func TestAMissingMkfsSaysWhatToInstall(t *testing.T) {
-	_, err := find("mkfs.of-dreams")
+func TestAMissingMkfsNamesThePackageToInstall(t *testing.T) {
+	_, err := lookPath("mkfs.of-dreams")
 	wantError(t, err, dreamcore.CodeSetup, "mkfs.of-dreams", "apt-get install e2fsprogs")
 	wantError(t, err, dreamcore.CodeSetup, "mkfs.of-dreams", "disk_mib: 0")
 	for _, cause := range []error{unix.ENOENT, unix.EPERM, unix.ENODEV} {
@@ -304,7 +304,7 @@ func TestAMissingMkfsSaysWhatToInstall(t *testing.T) {
 	wantError(t, machineError("mount", unix.ENODEV), dreamcore.CodeSetup, "cannot mount", "modprobe ext4")
 }
 
-func TestFindMakesNothing(t *testing.T) {
+func TestFindCreatesNothing(t *testing.T) {
 	s := newStore(t)
 	_, _, err := s.Find(t.Context(), key)
 	wantError(t, err, dreamcore.CodeNotFound, key, "first project")
@@ -319,7 +319,7 @@ func TestFindMakesNothing(t *testing.T) {
 	}
 	wantText(t, filepath.Join(path, "old"), "text")
 	if there, _ := exists(s.file(key, imageExtension)); there {
-		t.Fatal("reading made an image")
+		t.Fatal("reading created an image")
 	}
 	release()
 	if mounts, devices := below(t, filepath.Dir(s.opts.Images)); len(mounts)+len(devices) != 0 {
@@ -333,20 +333,20 @@ func TestAnIdleDiskIsUnmountedAndMountedAgain(t *testing.T) {
 		path, release := acquire(t, s, key)
 		_, second := acquire(t, s, key)
 		release()
-		release() // the same use
+		release() // repeated
 		time.Sleep(60 * time.Millisecond)
-		if state, err := mounted(s.file(key, imageExtension), path); state != right || err != nil {
-			t.Fatal("unmounted in use", err)
+		if state, err := mounted(s.file(key, imageExtension), path); state != imageMounted || err != nil {
+			t.Fatal("unmounted while in use", err)
 		}
 		second()
 		until(t, "the idle disk is unmounted", func() bool {
 			state, err := mounted(s.file(key, imageExtension), path)
-			return err == nil && state == plain
+			return err == nil && state == notMounted
 		})
 	}
 }
 
-func TestAnOpenFileKeepsAnIdleDiskAndIsNoHarm(t *testing.T) {
+func TestAnOpenFileKeepsAnIdleDiskMounted(t *testing.T) {
 	s := newStore(t)
 	path, release := acquire(t, s, key)
 	f, err := os.Create(filepath.Join(path, "open"))
@@ -363,7 +363,7 @@ func TestAnOpenFileKeepsAnIdleDiskAndIsNoHarm(t *testing.T) {
 	}
 }
 
-func TestAfterCloseTheLastUseUnmounts(t *testing.T) {
+func TestTheLastReleaseAfterCloseUnmounts(t *testing.T) {
 	s := newStore(t)
 	path, release := acquire(t, s, key)
 	if err := s.Close(); err != nil {
@@ -377,7 +377,7 @@ func TestAfterCloseTheLastUseUnmounts(t *testing.T) {
 	wantNothingLeft(t, filepath.Dir(s.opts.Images))
 }
 
-func TestManyUseOneDiskAtOnce(t *testing.T) {
+func TestManyConcurrentUsesOfOneDisk(t *testing.T) {
 	s := newStore(t, idleFor(time.Millisecond)) // unmounts all the time
 	other := openStore(t, filepath.Dir(s.opts.Images), idleFor(2*time.Millisecond))
 	var all sync.WaitGroup
@@ -439,7 +439,8 @@ func TestAnAttachedImageIsNotAttachedAgain(t *testing.T) {
 		t.Fatal(devices)
 	}
 	dev.Close()
-	// Another mount namespace, or a sandbox that is about to end, still has it.
+	// It is still mounted in another mount namespace or in a sandbox that is
+	// ending.
 	elsewhere := filepath.Join(filepath.Dir(s.opts.Images), "elsewhere")
 	os.Mkdir(elsewhere, 0o700)
 	if err := unix.Mount(path, elsewhere, "", unix.MS_BIND, ""); err != nil {
@@ -464,7 +465,7 @@ func TestAnAttachedImageIsNotAttachedAgain(t *testing.T) {
 	}
 }
 
-func TestWhatElseIsMountedThereIsLeftAlone(t *testing.T) {
+func TestOtherMountsAtTheMountPointStay(t *testing.T) {
 	s := newStore(t)
 	_, release := acquire(t, s, key)
 	release()
@@ -480,7 +481,7 @@ func TestWhatElseIsMountedThereIsLeftAlone(t *testing.T) {
 	if err := again.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if state, _ := mounted(again.file(key, imageExtension), dir); state != others {
+	if state, _ := mounted(again.file(key, imageExtension), dir); state != otherMounted {
 		t.Fatal("it was unmounted")
 	}
 }
@@ -491,7 +492,7 @@ func TestADiskGrowsAndDoesNotShrink(t *testing.T) {
 	path, release := acquire(t, s, key)
 	write(t, filepath.Join(path, "kept"), "text")
 	larger := openStore(t, dir, sized(96<<20))
-	_, second := acquire(t, larger, key) // it is in use, and grows another time
+	_, second := acquire(t, larger, key) // in use: it grows at a later use
 	second()
 	release()
 	if err := errors.Join(s.Close(), larger.Close()); err != nil {
@@ -506,7 +507,7 @@ func TestADiskGrowsAndDoesNotShrink(t *testing.T) {
 	if out, err := checkFS(larger, release); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	// A process that died when the file was long enough, but not the file system.
+	// A process died after it had grown the file, but not the file system.
 	if err := os.Truncate(s.file(key, imageExtension), 128<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -530,20 +531,20 @@ func TestADiskGrowsAndDoesNotShrink(t *testing.T) {
 	}
 }
 
-// checkFS releases a disk, closes its Store and looks for damage.
+// checkFS releases a disk, closes its Store and runs e2fsck.
 func checkFS(s *Store, release func()) ([]byte, error) {
 	release()
 	if err := s.Close(); err != nil {
 		return nil, err
 	}
-	e2fsck, err := find("e2fsck")
+	e2fsck, err := lookPath("e2fsck")
 	if err != nil {
 		return nil, err
 	}
 	return exec.Command(e2fsck, "-f", "-n", s.file(key, imageExtension)).CombinedOutput()
 }
 
-func TestADamagedDiskSaysHowToRepairIt(t *testing.T) {
+func TestADamagedDiskIsReportedWithTheRepairCommand(t *testing.T) {
 	s := newStore(t)
 	_, release := acquire(t, s, key)
 	release()
@@ -566,7 +567,7 @@ func TestAcquireStopsWithItsContext(t *testing.T) {
 	other := openStore(t, filepath.Dir(s.opts.Images))
 	write(t, filepath.Join(s.opts.Mounts, key, "old"), "text")
 	os.Chmod(s.opts.Mounts, 0o700)
-	_, release, err := other.Find(t.Context(), key) // reads the plain directory
+	_, release, err := other.Find(t.Context(), key) // a reader of the plain directory
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -600,7 +601,7 @@ func TestCheck(t *testing.T) {
 	wantError(t, err, dreamcore.CodeInternal, "try a bounded disk", "state directory")
 }
 
-func TestNoDescriptorIsLeft(t *testing.T) {
+func TestNoDescriptorLeaks(t *testing.T) {
 	s := newStore(t)
 	count := func() int {
 		runtime.GC()
@@ -617,11 +618,11 @@ func TestNoDescriptorIsLeft(t *testing.T) {
 		_, release := acquire(t, s, key)
 		release()
 		d := s.disk(key)
-		d.enter()
+		d.lock()
 		if _, err := s.retire(d); err != nil {
 			t.Fatal(err)
 		}
-		d.leave()
+		d.unlock()
 	}
 	if after := count(); after > before {
 		t.Fatalf("%d descriptors, then %d", before, after)

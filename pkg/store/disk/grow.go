@@ -14,12 +14,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// grow makes the file system in an image as large as size, in bytes, and
-// repairs one that the kernel or a resize that was cut off has marked, or that
-// suspect says has failed. It
-// never shrinks one: larger tells that it is larger already. Nothing of it may
-// be mounted: to grow a mounted ext4 needs CAP_SYS_RESOURCE, which services
-// and containers often do not have.
+// grow grows the file system in an image to size bytes, and repairs it if it is
+// marked as damaged, by the kernel or by an interrupted resize, or if it is
+// suspect. It never shrinks it; larger reports that it exceeds size. The file
+// system must not be mounted: growing a mounted ext4 needs CAP_SYS_RESOURCE, which
+// services and containers often do not have.
 func grow(image string, size int64, l lockFile, suspect bool) (larger bool, err error) {
 	size = size / blockSize * blockSize
 	f, err := os.OpenFile(image, os.O_RDWR|unix.O_NOFOLLOW, 0)
@@ -27,13 +26,13 @@ func grow(image string, size int64, l lockFile, suspect bool) (larger bool, err 
 		return false, err
 	}
 	defer f.Close()
-	blocks, broken, err := readSuper(f)
+	blocks, damaged, err := readSuper(f)
 	if err != nil {
 		return false, err
 	}
-	broken = broken || suspect
+	damaged = damaged || suspect
 	small := blocks*blockSize < size
-	if !broken && !small {
+	if !damaged && !small {
 		return blocks*blockSize > size, nil
 	}
 	if err := repair(image, l); err != nil {
@@ -46,22 +45,22 @@ func grow(image string, size int64, l lockFile, suspect bool) (larger bool, err 
 	if err != nil {
 		return false, err
 	}
-	if info.Size() < size { // else the truncation of a process that died
+	if info.Size() < size { // otherwise a process died after this truncation
 		if err := f.Truncate(size); err != nil {
 			return false, err
 		}
 	}
-	if err := finish(l, "resize2fs", image, fmt.Sprint(size/blockSize)); err != nil {
+	if err := runToEnd(l, "resize2fs", image, fmt.Sprint(size/blockSize)); err != nil {
 		return false, fmt.Errorf("grow the disk: %w", err)
 	}
 	return false, f.Sync()
 }
 
-// repair is what e2fsck does without asking; it replays the journal too, which
-// must have happened before a file system grows.
+// repair runs e2fsck for the faults that it corrects without asking. It also
+// replays the journal, which must be done before a file system grows.
 func repair(image string, l lockFile) error {
-	err := finish(l, "e2fsck", "-f", "-p", image)
-	const corrected = 3 // bits of the exit code: it was corrected, all is well
+	err := runToEnd(l, "e2fsck", "-f", "-p", image)
+	const corrected = 3 // bits of the exit code that mean success
 	if e, ok := errors.AsType[*exec.ExitError](err); ok && e.ExitCode() > 0 && e.ExitCode()&^corrected == 0 {
 		return nil
 	}
@@ -73,7 +72,7 @@ func repair(image string, l lockFile) error {
 
 func damaged(image string, err error) error {
 	if _, ok := errors.AsType[*dreamcore.Error](err); ok {
-		return err // there is no e2fsck
+		return err // e2fsck is not installed
 	}
 	return &dreamcore.Error{
 		Code: dreamcore.CodeSetup, Message: "the disk " + image + " is damaged",
@@ -81,15 +80,16 @@ func damaged(image string, err error) error {
 	}
 }
 
-// finish runs a program that must come to its end, even after ours: in a
-// session of its own, and with our lock, which ends when both have closed it.
-// So no context cuts it off; it takes a second, not minutes.
-func finish(l lockFile, program string, args ...string) error {
-	path, err := find(program)
+// runToEnd runs a program that must complete, even after the end of this process:
+// in a session of its own, and with a duplicate of the lock file, whose locks last
+// until both have closed it. So no context interrupts it; it takes a second, not
+// minutes.
+func runToEnd(l lockFile, program string, args ...string) error {
+	path, err := lookPath(program)
 	if err != nil {
 		return err
 	}
-	// A pipe would kill it when nobody reads any more.
+	// A pipe would kill it when the reader is gone.
 	fd, err := unix.MemfdCreate(program, unix.MFD_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("prepare the output of %s: %w", program, err)
@@ -104,14 +104,14 @@ func finish(l lockFile, program string, args ...string) error {
 	out := &tail{}
 	_, readErr := io.Copy(out, io.NewSectionReader(printed, 0, 1<<20))
 	if err == nil {
-		return nil // whatever it said
+		return nil
 	}
-	return said(program, errors.Join(err, readErr), out)
+	return withOutput(program, errors.Join(err, readErr), out)
 }
 
-// readSuper reads the superblock of an image: how many blocks there are, and
-// whether it is marked as broken. statfs tells fewer blocks: it leaves out
-// what the file system needs for itself.
+// readSuper reads the number of blocks in the superblock of an image, and whether
+// it is marked as damaged. statfs returns fewer blocks: it leaves out the metadata
+// of the file system.
 func readSuper(image *os.File) (blocks int64, broken bool, err error) {
 	const (
 		at    = 1024

@@ -18,13 +18,13 @@ const (
 	loopControl  = "/dev/loop-control"
 	loopTries    = 200
 	loopPause    = 5 * time.Millisecond
-	noLoopDevice = "loop devices are made with modprobe loop; a container or a service needs /dev/loop-control and /dev/loop* (of a unit: PrivateDevices=no), "
+	noLoopDevice = "modprobe loop creates loop devices; a container or a service needs /dev/loop-control and /dev/loop* (of a unit: PrivateDevices=no), "
 )
 
-// attach returns a loop device whose backing file is the image: the one that
-// is there, or else a new one, which goes away after its last use. The caller
-// must close the file; before the device is mounted, that is its last use. The
-// caller has the turn of the image, so no other attaches it meanwhile.
+// attach returns the loop device whose backing file is the image: an existing one,
+// or a new one that detaches after its last use. The caller must close the file;
+// before the device is mounted, that is its last use. It must be called with
+// changeLock held, so that no other process attaches the image meanwhile.
 func attach(ctx context.Context, image string) (*os.File, error) {
 	if dev, err := findAttached(ctx, image); dev != nil || err != nil {
 		return dev, err
@@ -39,7 +39,7 @@ func attach(ctx context.Context, image string) (*os.File, error) {
 		if err == nil {
 			return dev, nil
 		}
-		// Another took the device that was free, or it is not quite gone yet.
+		// Another process took the free device, or it is not fully detached yet.
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.EAGAIN) {
 			return nil, loopError(err)
 		}
@@ -47,10 +47,10 @@ func attach(ctx context.Context, image string) (*os.File, error) {
 			return nil, err
 		}
 	}
-	return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there is no free loop device", Hint: "detach what is not needed (losetup -l), " + HowToTurnOff}
+	return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there is no free loop device", Hint: "detach unneeded ones (losetup -l), " + HowToTurnOff}
 }
 
-// configure makes a free loop device that of the file.
+// configure attaches the file to a free loop device.
 func configure(image *os.File) (*os.File, error) {
 	ctl, err := os.OpenFile(loopControl, os.O_RDWR, 0)
 	if err != nil {
@@ -73,8 +73,7 @@ func configure(image *os.File) (*os.File, error) {
 	return dev, nil
 }
 
-// findAttached returns the loop device whose backing file is the image, or
-// nil.
+// findAttached returns the loop device whose backing file is the image, or nil.
 func findAttached(ctx context.Context, image string) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(image, &st); err != nil {
@@ -89,12 +88,12 @@ func findAttached(ctx context.Context, image string) (*os.File, error) {
 			return nil, err
 		}
 	}
-	return nil, nil // some device is about to go all the time: it has no users, so it is not ours
+	return nil, nil // a device that keeps being detached has no users, so it is not ours
 }
 
-// lookAttached looks once. Devices are opened for reading only: udev looks at
-// what is on each that was open for writing. again: a device was about to go and could not be
-// asked.
+// lookAttached looks once. It opens devices for reading only, because udev probes
+// each device that was open for writing. again reports that a device was being
+// detached and could not be queried.
 func lookAttached(st *unix.Stat_t) (dev *os.File, again bool, err error) {
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
@@ -120,16 +119,16 @@ func lookAttached(st *unix.Stat_t) (dev *os.File, again bool, err error) {
 	return nil, again, nil
 }
 
-// backedBy tells whether the file of st is behind a loop device.
+// backedBy reports whether the file of st is the backing file of a loop device.
 func backedBy(dev *os.File, st *unix.Stat_t) (bool, error) {
 	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
 	if err != nil {
-		return false, fmt.Errorf("look at %s: %w", dev.Name(), err)
+		return false, fmt.Errorf("query %s: %w", dev.Name(), err)
 	}
 	return info.Device == st.Dev && info.Inode == st.Ino, nil
 }
 
-// openDevice opens the block device of a number.
+// openDevice opens the block device with a number.
 func openDevice(number uint64) (*os.File, error) {
 	link, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(number), unix.Minor(number)))
 	if err != nil {
@@ -137,7 +136,7 @@ func openDevice(number uint64) (*os.File, error) {
 	}
 	name := filepath.Base(link)
 	if !strings.HasPrefix(name, "loop") {
-		return nil, fmt.Errorf("%s is no loop device", name)
+		return nil, fmt.Errorf("%s is not a loop device", name)
 	}
 	return os.Open("/dev/" + name)
 }
@@ -147,7 +146,7 @@ func loopError(err error) error {
 		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there are no loop devices, which the disks of users need", Hint: noLoopDevice + HowToTurnOff, Err: err}
 	}
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the kernel cannot make loop devices as the disks of users need them", Hint: "Linux 5.8 or newer is needed, " + HowToTurnOff, Err: err}
+		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the kernel does not support loop devices as the disks of users need them", Hint: "Linux 5.8 or newer is needed, " + HowToTurnOff, Err: err}
 	}
 	return err
 }

@@ -14,54 +14,54 @@ import (
 // fitrim is FITRIM of linux/fs.h: _IOWR('X', 121, struct fstrim_range).
 const fitrim = 0xc0185879
 
-// mountOptions go with formatOptions.
+// mountOptions match formatOptions.
 const mountOptions = "errors=remount-ro,noinit_itable"
 
-// An unmount can meet a descriptor that is about to be closed.
+// An unmount can fail because of a descriptor that is about to be closed.
 const (
 	busyTries = 40
 	busyPause = 25 * time.Millisecond
 )
 
-// mountState is what lies at a mount point.
+// mountState is the state of a mount point.
 type mountState int
 
 const (
-	plain  mountState = iota // nothing is mounted there
-	right                    // the image is
-	others                   // something else is
+	notMounted   mountState = iota
+	imageMounted            // the image is mounted
+	otherMounted            // another file system is mounted
 )
 
-// mounted looks at a mount point.
+// mounted returns the state of the mount point dir of an image.
 func mounted(image, dir string) (mountState, error) {
 	var at, above, file unix.Stat_t
 	if err := unix.Lstat(dir, &at); err != nil {
-		return plain, &os.PathError{Op: "lstat", Path: dir, Err: err}
+		return notMounted, &os.PathError{Op: "lstat", Path: dir, Err: err}
 	}
 	if err := unix.Lstat(filepath.Dir(dir), &above); err != nil {
-		return plain, &os.PathError{Op: "lstat", Path: filepath.Dir(dir), Err: err}
+		return notMounted, &os.PathError{Op: "lstat", Path: filepath.Dir(dir), Err: err}
 	}
 	if at.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return plain, &os.PathError{Op: "mount", Path: dir, Err: unix.ENOTDIR}
+		return notMounted, &os.PathError{Op: "mount", Path: dir, Err: unix.ENOTDIR}
 	}
 	if at.Dev == above.Dev {
-		return plain, nil
+		return notMounted, nil
 	}
 	if err := unix.Lstat(image, &file); errors.Is(err, unix.ENOENT) {
-		return others, nil
+		return otherMounted, nil
 	} else if err != nil {
-		return others, &os.PathError{Op: "lstat", Path: image, Err: err}
+		return otherMounted, &os.PathError{Op: "lstat", Path: image, Err: err}
 	}
 	dev, err := openDevice(at.Dev)
 	if err != nil {
-		return others, nil // no loop device, so not ours
+		return otherMounted, nil // not a loop device, so not the image
 	}
 	defer dev.Close()
 	ours, err := backedBy(dev, &file)
 	if err == nil && ours {
-		return right, nil
+		return imageMounted, nil
 	}
-	return others, err
+	return otherMounted, err
 }
 
 // mount mounts the file system on a loop device at dir.
@@ -73,7 +73,7 @@ func mount(dev *os.File, dir string) error {
 	return nil
 }
 
-// attachAt mounts an image that is new.
+// attachAt mounts a new image.
 func attachAt(ctx context.Context, image, dir string) error {
 	dev, err := attach(ctx, image)
 	if err != nil {
@@ -83,22 +83,21 @@ func attachAt(ctx context.Context, image, dir string) error {
 	return mount(dev, dir)
 }
 
-// unmount unmounts what is mounted at dir, as often as the image is, and gives
-// the space that files no longer need back to the disk of the host. It leaves
-// alone what is not ours.
+// unmount unmounts the image from dir, as often as it is mounted there, and returns
+// unused blocks to the disk of the host. Other file systems stay mounted.
 func unmount(image, dir string) error {
 	for try := 0; ; try++ {
 		state, err := mounted(image, dir)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-			return nil // there is not even a mount point of ours
+			return nil // there is no mount point
 		}
-		if state != right || err != nil {
+		if state != imageMounted || err != nil {
 			return err
 		}
 		trim(dir)
 		err = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
 		switch {
-		case err == nil: // perhaps another lies below
+		case err == nil: // it may be mounted once more below
 		case errors.Is(err, unix.EBUSY) && try < busyTries:
 			time.Sleep(busyPause)
 		default:

@@ -11,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// create makes the image of a file system. What is in plain directories from
-// a time before is moved into it: copied to an image of another name, which
-// gets its name when all of it is on the disk. At each moment all is in the
-// plain directories or all is in the image, and the file KEY.moved says that
-// the plain ones may go: only with it, and an image, anything is removed. The
-// caller has the turn, and nobody uses it.
+// create creates the image of a file system. The content of plain directories, from
+// before the bound, is moved into it: it is copied to an image with a temporary
+// name, which is renamed when everything is on the disk. At each moment, everything
+// is in the plain directories or everything is in the image. The file KEY.moved
+// says that the plain ones may be removed: nothing is removed without it and an
+// image. It must be called with changeLock held and without users.
 func (s *Store) create(ctx context.Context, d *disk) error {
 	trees, err := s.trees(d)
 	if err != nil {
@@ -26,7 +27,7 @@ func (s *Store) create(ctx context.Context, d *disk) error {
 	}
 	marker := s.file(d.key, movedExtension)
 	if len(trees) == 0 {
-		// The marker of a move that was cut off before its image had its name.
+		// The marker of a move that was interrupted before its image was renamed.
 		if err := remove(marker); err != nil {
 			return err
 		}
@@ -34,29 +35,29 @@ func (s *Store) create(ctx context.Context, d *disk) error {
 	}
 	s.opts.Logger.Info("moving files into a disk", "disk", d.key)
 	part := s.file(d.key, partExtension)
-	if err := s.dropPart(d.key); err != nil {
+	if err := s.removePart(d.key); err != nil {
 		return err
 	}
 	err = s.fill(ctx, d, part, trees)
 	if err == nil {
-		err = errors.Join(touch(part), touch(marker), syncDir(s.opts.Images))
+		err = errors.Join(touch(part), touch(marker), statefile.Sync(s.opts.Images))
 	}
 	if err == nil {
-		err = errors.Join(os.Rename(part, d.image), syncDir(s.opts.Images))
+		err = errors.Join(os.Rename(part, d.image), statefile.Sync(s.opts.Images))
 	}
 	if err != nil {
-		return errors.Join(err, s.dropPart(d.key))
+		return errors.Join(err, s.removePart(d.key))
 	}
 	return nil
 }
 
-// entries are what is moved of one Tree.
+// entries lists the entries of a Tree that are moved.
 type entries struct {
 	Tree
 	names []string
 }
 
-// trees returns what has to be moved.
+// trees returns the entries to move.
 func (s *Store) trees(d *disk) ([]entries, error) {
 	if s.opts.Plain == nil {
 		return nil, nil
@@ -80,7 +81,7 @@ func (s *Store) trees(d *disk) ([]entries, error) {
 	return all, nil
 }
 
-// fill makes an image and copies into it.
+// fill creates an image and copies the trees into it.
 func (s *Store) fill(ctx context.Context, d *disk, part string, trees []entries) (err error) {
 	if err := Format(ctx, part, s.opts.Bytes, s.opts.UID, s.opts.GID); err != nil {
 		return err
@@ -114,8 +115,8 @@ func (s *Store) fill(ctx context.Context, d *disk, part string, trees []entries)
 	return nil
 }
 
-// copyTree copies with cp, which keeps all there is: owners, times, links,
-// holes, attributes, special files, and names of any depth.
+// copyTree copies with cp, which keeps everything: owners, times, links, holes,
+// attributes, special files, and names of any depth.
 func (s *Store) copyTree(ctx context.Context, t entries, dir string) error {
 	into := filepath.Join(dir, t.Into)
 	if t.Into != "" {
@@ -123,7 +124,7 @@ func (s *Store) copyTree(ctx context.Context, t entries, dir string) error {
 			return err
 		}
 	}
-	const batch = 500 // arguments are bounded
+	const batch = 500 // the number of arguments is bounded
 	for names := t.names; len(names) > 0; {
 		n := min(batch, len(names))
 		args := []string{"-a", "--sparse=auto", "-t", into, "--"}
@@ -138,7 +139,8 @@ func (s *Store) copyTree(ctx context.Context, t entries, dir string) error {
 	return nil
 }
 
-// fullError looks whether a copy failed because the file system at dir is full.
+// fullError returns CodeTooLarge if a copy failed because the file system at dir is
+// full, and err otherwise.
 func (s *Store) fullError(d *disk, dir string, err error) error {
 	const little = 256 // blocks or inodes
 	var st unix.Statfs_t
@@ -151,10 +153,10 @@ func (s *Store) fullError(d *disk, dir string, err error) error {
 	}
 }
 
-// clearMoved empties the plain directories whose content is in the image, so
-// that it does not lie below the mount point for good. Without the marker of
-// a move nothing is removed: then somebody has put something there.
-func (s *Store) clearMoved(d *disk) error {
+// removeMoved empties the plain directories whose content is in the image, so that
+// it does not stay below the mount point forever. Without the marker of a move it
+// removes nothing: then the files are not from a move.
+func (s *Store) removeMoved(d *disk) error {
 	marker := s.file(d.key, movedExtension)
 	moved, err := exists(marker)
 	if err != nil {
@@ -167,7 +169,7 @@ func (s *Store) clearMoved(d *disk) error {
 		}
 		return &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: d.dir + " has files, but there is a disk to be mounted there",
-			Hint: "move them away, and back into it when it is mounted: mv " + d.dir + " " + d.dir + ".old",
+			Hint: "move them away, and back when the disk is mounted: mv " + d.dir + " " + d.dir + ".old",
 		}
 	}
 	trees, err := s.trees(d)
@@ -181,16 +183,16 @@ func (s *Store) clearMoved(d *disk) error {
 			}
 		}
 	}
-	return errors.Join(remove(marker), syncDir(s.opts.Images))
+	return errors.Join(remove(marker), statefile.Sync(s.opts.Images))
 }
 
-// dropPart removes an image that is not finished.
-func (s *Store) dropPart(key string) error {
+// removePart removes an unfinished image.
+func (s *Store) removePart(key string) error {
 	part, dir := s.file(key, partExtension), s.file(key, filledExtension)
 	return errors.Join(unmount(part, dir), remove(dir), remove(part), remove(part+tempExtension))
 }
 
-// touch makes sure that a file is there, and that what it has is on the disk.
+// touch creates a file if it is missing and syncs it.
 func touch(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// fromBefore tells a Store of the directories that a test has from before.
-func fromBefore(dir string) func(*Options) {
+// withPlain sets the plain directories of a test, from before the bound.
+func withPlain(dir string) func(*Options) {
 	return func(o *Options) {
 		o.Plain = func(key string) []Tree {
 			return []Tree{
@@ -30,7 +30,7 @@ func fromBefore(dir string) func(*Options) {
 	}
 }
 
-// plainFiles fills the directories from before with what sandboxes can make,
+// plainFiles fills the plain directories with everything that sandboxes can create,
 // and returns a listing of it.
 func plainFiles(t testing.TB, dir string) string {
 	t.Helper()
@@ -64,7 +64,7 @@ func plainFiles(t testing.TB, dir string) string {
 	return listing(t, top) + listing(t, filepath.Join(dir, "homes", key, "p"))
 }
 
-// listing describes all that is in a directory, but not where it is.
+// listing describes the content of a directory, without its path.
 func listing(t testing.TB, dir string) string {
 	t.Helper()
 	var out strings.Builder
@@ -103,7 +103,7 @@ func listing(t testing.TB, dir string) string {
 	return out.String()
 }
 
-// wantMoved checks that everything is in the disk and nothing beside it.
+// wantMoved checks that everything is in the disk and nothing outside it.
 func wantMoved(t testing.TB, s *Store, want string) {
 	t.Helper()
 	dir := filepath.Dir(s.opts.Images)
@@ -126,14 +126,14 @@ func wantMoved(t testing.TB, s *Store, want string) {
 	wantNothingLeft(t, dir)
 }
 
-func TestWhatIsFromBeforeIsMovedIntoTheDisk(t *testing.T) {
+func TestPlainDirectoriesAreMovedIntoTheDisk(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Dir(s.opts.Images)
 	want := plainFiles(t, dir)
-	wantMoved(t, openStore(t, dir, fromBefore(dir)), want)
+	wantMoved(t, openStore(t, dir, withPlain(dir)), want)
 }
 
-func TestAMoveThatIsKilledLosesNothing(t *testing.T) {
+func TestAKilledMoveLosesNothing(t *testing.T) {
 	const rounds = 12
 	finished := 0
 	for range rounds {
@@ -141,14 +141,14 @@ func TestAMoveThatIsKilledLosesNothing(t *testing.T) {
 		dir := filepath.Dir(s.opts.Images)
 		want := plainFiles(t, dir)
 		for range 3 {
-			v := startVictim(t, dir, "move")
+			v := startProcess(t, dir, "move")
 			time.Sleep(time.Duration(rand.IntN(350)) * time.Millisecond)
 			v.kill()
 		}
 		if there, _ := exists(s.file(key, imageExtension)); there {
 			finished++
 		}
-		next := openStore(t, dir, fromBefore(dir))
+		next := openStore(t, dir, withPlain(dir))
 		if rand.IntN(2) == 0 {
 			if err := next.Sweep(t.Context()); err != nil {
 				t.Fatal(err)
@@ -156,10 +156,10 @@ func TestAMoveThatIsKilledLosesNothing(t *testing.T) {
 		}
 		wantMoved(t, next, want)
 	}
-	t.Logf("%d of %d moves were over before the last kill", finished, rounds)
+	t.Logf("%d of %d moves were complete before the last kill", finished, rounds)
 }
 
-func TestAMoveCutOffAtEachStepIsFinished(t *testing.T) {
+func TestAMoveInterruptedAtAnyStepIsCompleted(t *testing.T) {
 	for name, cut := range map[string]func(t *testing.T, s *Store){
 		"an old marker": func(t *testing.T, s *Store) { write(t, s.file(key, movedExtension), "") },
 		"a half-made image": func(t *testing.T, s *Store) {
@@ -184,7 +184,7 @@ func TestAMoveCutOffAtEachStepIsFinished(t *testing.T) {
 			s := newStore(t)
 			dir := filepath.Dir(s.opts.Images)
 			want := plainFiles(t, dir)
-			next := openStore(t, dir, fromBefore(dir))
+			next := openStore(t, dir, withPlain(dir))
 			if err := next.prepareDirs(); err != nil {
 				t.Fatal(err)
 			}
@@ -194,7 +194,7 @@ func TestAMoveCutOffAtEachStepIsFinished(t *testing.T) {
 	}
 }
 
-func TestSweepRemovesAMoveThatWasCutOff(t *testing.T) {
+func TestSweepRemovesAnInterruptedMove(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Dir(s.opts.Images)
 	plainFiles(t, dir)
@@ -206,7 +206,7 @@ func TestSweepRemovesAMoveThatWasCutOff(t *testing.T) {
 	if err := errors.Join(Format(t.Context(), part, testBytes, 0, 0), os.Mkdir(at, 0o700), attachAt(t.Context(), part, at)); err != nil {
 		t.Fatal(err)
 	}
-	write(t, s.file(key, lockExtension), "") // whose process is dead
+	write(t, s.file(key, lockExtension), "") // of a process that died
 	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -220,25 +220,25 @@ func TestSweepRemovesAMoveThatWasCutOff(t *testing.T) {
 func TestAnOldMarkerRemovesNothing(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Dir(s.opts.Images)
-	next := openStore(t, dir, fromBefore(dir))
+	next := openStore(t, dir, withPlain(dir))
 	if err := next.prepareDirs(); err != nil {
 		t.Fatal(err)
 	}
-	write(t, next.file(key, movedExtension), "") // of a move whose image never got its name
+	write(t, next.file(key, movedExtension), "") // of a move whose image was not renamed
 	_, release := acquire(t, next, key)
 	release()
 	if err := next.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// Files that somebody puts below the mount point are not ours to remove.
+	// Files from elsewhere below the mount point must not be removed.
 	write(t, filepath.Join(s.opts.Mounts, key, "precious"), "text")
-	again := openStore(t, dir, fromBefore(dir))
+	again := openStore(t, dir, withPlain(dir))
 	_, _, err := again.Acquire(t.Context(), key)
 	wantError(t, err, dreamcore.CodeSetup, "has files", "mv ")
 	wantText(t, filepath.Join(s.opts.Mounts, key, "precious"), "text")
 }
 
-func TestWhatDoesNotFitStaysWhereItIs(t *testing.T) {
+func TestFilesThatDoNotFitStayInPlace(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Dir(s.opts.Images)
 	plainFiles(t, dir)
@@ -252,7 +252,7 @@ func TestWhatDoesNotFitStaysWhereItIs(t *testing.T) {
 	}
 	f.Close()
 	before := listing(t, filepath.Join(dir, "mounts", key))
-	next := openStore(t, dir, fromBefore(dir))
+	next := openStore(t, dir, withPlain(dir))
 	_, _, err = next.Acquire(t.Context(), key)
 	wantError(t, err, dreamcore.CodeTooLarge, "do not fit into a disk of 32 MiB", "disk_mib")
 	if after := listing(t, filepath.Join(dir, "mounts", key)); after != before {
@@ -260,7 +260,7 @@ func TestWhatDoesNotFitStaysWhereItIs(t *testing.T) {
 	}
 	wantFiles(t, s.opts.Images, key+lockExtension)
 	wantNothingLeft(t, dir)
-	enough := openStore(t, dir, fromBefore(dir), sized(4*testBytes))
+	enough := openStore(t, dir, withPlain(dir), sized(4*testBytes))
 	path, release := acquire(t, enough, key)
 	defer release()
 	if got := listing(t, path); got != before {

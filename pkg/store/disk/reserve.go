@@ -12,25 +12,27 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// Reserve allocates, on the disk of the host, every block that the file system
-// of key may still take, until release is called. An image is sparse and grows
-// while programs write into it; if the host's disk were full by then, blocks
-// that programs were told are written would be lost, and ext4 would abort its
-// journal. With the blocks allocated neither another user nor a program on the
-// host can take them away.
+// Reserve allocates, on the disk of the host, every block that the file system of
+// key may still use, until release is called. An image is sparse and grows while
+// programs write to it; if the host's disk were full by then, blocks that programs
+// were told are written would be lost, and ext4 would abort its journal. Once
+// allocated, the blocks can be taken neither by another user nor by a program on
+// the host.
 //
-// spare bytes of the host's disk must stay free beyond that. CodeSetup: there
-// is no room, or the machine cannot mount the file system. ErrFailed: the file
-// system does not take writes; see Repair. A reservation also is a use: the
-// file system stays mounted until release, which may be called more than once.
+// spare is the number of bytes of the host's disk that must stay free beyond that.
+// CodeSetup: there is not enough space, or the machine cannot mount the file
+// system. ErrFailed: the file system does not accept writes; see Repair. A
+// reservation is also a use: the file system stays mounted until release, which may
+// be called more than once.
 //
-// Where the host's file system cannot allocate ahead (no fallocate), only the
-// free space is compared, as CheckRoom does.
+// If the host's file system cannot allocate ahead (no fallocate), only the free
+// space is compared, as by CheckRoom.
 func (s *Store) Reserve(ctx context.Context, key string, spare int64) (release func(), err error) {
 	if err := s.CheckRoom(key, spare); err != nil {
-		return nil, err // before a file system is made for nothing
+		return nil, err // before a file system is created in vain
 	}
 	dir, unuse, err := s.Acquire(ctx, key)
 	if err != nil {
@@ -42,7 +44,7 @@ func (s *Store) Reserve(ctx context.Context, key string, spare int64) (release f
 		return nil, err
 	}
 	return sync.OnceFunc(func() {
-		s.giveBack(d)
+		s.endReservation(d)
 		unuse()
 	}), nil
 }
@@ -51,13 +53,13 @@ func (s *Store) reserve(ctx context.Context, d *disk, dir string, spare int64) e
 	if err := Probe(dir); err != nil {
 		return err
 	}
-	if err := d.enterBefore(ctx); err != nil {
+	if err := d.lockContext(ctx); err != nil {
 		return err
 	}
-	defer d.leave()
+	defer d.unlock()
 	if d.reserved == 0 {
-		// Another process may give its reservation back at this moment.
-		if err := d.lock.wait(ctx, held, unix.F_RDLCK); err != nil {
+		// Another process may be returning its reservation.
+		if err := d.locks.wait(ctx, reserveLock, statefile.Shared); err != nil {
 			return fmt.Errorf("reserve the space of the disk: %w", err)
 		}
 	}
@@ -71,9 +73,9 @@ func (s *Store) reserve(ctx context.Context, d *disk, dir string, spare int64) e
 	return nil
 }
 
-// allocateInTurn is allocate, one at a time: its check and its allocation are
-// one step for this process. Whoever has the turn waits for nothing, least of
-// all for the disk of one user, which may be trimmed for long.
+// allocateInTurn is allocate, one at a time: for this process, its check and its
+// allocation are atomic. The holder of allocating waits for nothing, in particular
+// not for the disk of one user, whose trimming may take long.
 func (s *Store) allocateInTurn(ctx context.Context, d *disk, spare int64) error {
 	select {
 	case s.allocating <- struct{}{}:
@@ -84,7 +86,7 @@ func (s *Store) allocateInTurn(ctx context.Context, d *disk, spare int64) error 
 	}
 }
 
-// allocate fills the holes of the image. The caller has entered d.
+// allocate fills the holes of the image. It must be called with d locked.
 func (s *Store) allocate(d *disk, spare int64) error {
 	if err := s.CheckRoom(d.key, spare); err != nil {
 		return err
@@ -101,8 +103,8 @@ func (s *Store) allocate(d *disk, spare int64) error {
 	return machineErrorOrNil("reserve the space of the disk", fallocate(f, unix.FALLOC_FL_KEEP_SIZE, info.Size()))
 }
 
-// fallocate allocates the first size bytes of a file without changing what it
-// holds. A file system that has no such call is no error.
+// fallocate allocates the first size bytes of a file without changing its content.
+// A file system without that call is not an error.
 func fallocate(f *os.File, mode uint32, size int64) error {
 	for {
 		err := unix.Fallocate(int(f.Fd()), mode, 0, size)
@@ -123,31 +125,31 @@ func machineErrorOrNil(action string, err error) error {
 	return machineError(action, err)
 }
 
-// giveBack ends one reservation. After the last one the blocks that no file
-// has go back to the disk of the host.
-func (s *Store) giveBack(d *disk) {
-	d.enter()
-	defer d.leave()
+// endReservation ends one reservation. After the last one, unused blocks are
+// returned to the disk of the host.
+func (s *Store) endReservation(d *disk) {
+	d.lock()
+	defer d.unlock()
 	d.reserved--
 	if d.reserved == 0 {
 		s.unreserve(d)
 	}
 }
 
-// unreserve returns the unused blocks, unless another process has reserved
-// them too. The caller has entered d.
+// unreserve returns the unused blocks, unless another process has reserved them
+// too. It must be called with d locked.
 func (s *Store) unreserve(d *disk) {
-	if d.lock.try(held, unix.F_WRLCK) == nil {
+	if d.locks.try(reserveLock, statefile.Exclusive) == nil {
 		trim(d.dir)
 	}
-	_ = d.lock.try(held, unix.F_UNLCK)
+	_ = d.locks.try(reserveLock, statefile.Unlocked)
 }
 
-// trim is fstrim: blocks that no file has become holes of the image. The kernel
-// passes over groups of blocks that it has trimmed before, and does not know
-// that Reserve has allocated them since; a first, small pass with a larger
-// least length makes it forget that (ext4_trim_fs compares the two). A disk of
-// the host that cannot punch holes keeps the space; that is no reason to fail.
+// trim is fstrim: unused blocks become holes of the image. The kernel skips groups
+// of blocks that it has trimmed before, and does not know that Reserve has
+// allocated them since; a first, small pass with a larger minimum length makes it
+// forget that (ext4_trim_fs compares the two). If the host's file system cannot
+// punch holes, the space stays allocated, which is not an error.
 func trim(dir string) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -168,15 +170,16 @@ func trimRange(d *os.File, length, least uint64) error {
 	return nil
 }
 
-// detachTries bounds the wait for the loop device of an unmounted image to go.
+// detachTries bounds the wait until the loop device of an unmounted image is
+// detached.
 const detachTries = 20
 
-// thin makes holes of what was allocated in an image and never written, which
-// trim does not find: the tables and the journal of the file system itself. The
-// caller has unmounted it and has all locks; an image that is still attached,
-// by a sandbox that is about to end, is left alone, because a write into a
-// range that is being looked at would be lost.
-func thin(ctx context.Context, image string) error {
+// punchHoles makes holes of the blocks of an image that were allocated and never
+// written, which trim does not find: the tables and the journal of the file system
+// itself. The image must be unmounted and its locks held. An image that is still
+// attached, by a sandbox that is ending, is left alone, because a concurrent write
+// into a range would be lost.
+func punchHoles(ctx context.Context, image string) error {
 	for try := 0; ; try++ {
 		dev, err := findAttached(ctx, image)
 		if errors.Is(err, os.ErrNotExist) {
@@ -192,7 +195,7 @@ func thin(ctx context.Context, image string) error {
 		if try == detachTries {
 			return nil
 		}
-		if err := sleep(ctx, loopPause); err != nil { // perhaps it is just going
+		if err := sleep(ctx, loopPause); err != nil { // it may be being detached
 			return err
 		}
 	}
@@ -207,7 +210,7 @@ func thin(ctx context.Context, image string) error {
 	}
 	fd, size := int(f.Fd()), info.Size()
 	for data := int64(0); data < size; {
-		// Ranges that are allocated and not written count as holes.
+		// Ranges that are allocated but not written count as holes.
 		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
 		if err != nil || hole >= size {
 			return os.NewSyscallError("lseek", err)
@@ -229,22 +232,22 @@ func thin(ctx context.Context, image string) error {
 	return nil
 }
 
-// ErrFailed says that a file system does not take writes any more: the kernel
-// has stopped its journal, after a write to the disk of the host failed. What
-// it holds can be read. Repair brings it back.
-var ErrFailed = errors.New("the file system does not take writes")
+// ErrFailed means that a file system no longer accepts writes: the kernel has
+// stopped its journal after a write to the disk of the host failed. Its content can
+// still be read. Repair makes it usable again.
+var ErrFailed = errors.New("the file system does not accept writes")
 
-// Probe writes to the file system that dir is on. ErrFailed is in the chain
-// when it does not take writes. A file system that is full does.
+// Probe tries to write to the file system of dir. The error wraps ErrFailed if it
+// does not accept writes. A full file system is not an error.
 func Probe(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return machineError("try the disk", err)
+		return machineError("probe the disk", err)
 	}
 	return errors.Join(ProbeAt(d), d.Close())
 }
 
-// ProbeAt is Probe of an open directory.
+// ProbeAt is Probe for an open directory.
 func ProbeAt(dir *os.File) error {
 	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, fileMode)
 	if err == nil {
@@ -253,18 +256,18 @@ func ProbeAt(dir *os.File) error {
 		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	switch {
-	case err == nil, errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case err == nil, statefile.IsFull(err):
 		return nil
 	case IsFailure(err):
 		return failedError(dir.Name(), err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EISDIR):
-		return nil // a file system without nameless files, so none of ours
+		return nil // it does not support O_TMPFILE, so it is not one of ours
 	}
-	return machineError("try the disk", err)
+	return machineError("probe the disk", err)
 }
 
-// IsFailure reports whether err is what a program sees of a file system that
-// ErrFailed is about.
+// IsFailure reports whether err is one that a program gets from a file system in
+// the state of ErrFailed.
 func IsFailure(err error) bool {
 	for _, e := range []error{ErrFailed, unix.EROFS, unix.EIO, unix.EUCLEAN, unix.ESHUTDOWN} {
 		if errors.Is(err, e) {
@@ -276,37 +279,37 @@ func IsFailure(err error) bool {
 
 func failedError(dir string, err error) error {
 	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "the disk at " + dir + " does not take writes",
-		Hint: "free space on the disk of the state directory (df -h); the disk is repaired when it is next used, and dmesg tells why it failed",
+		Code: dreamcore.CodeSetup, Message: "the disk at " + dir + " does not accept writes",
+		Hint: "free space on the disk of the state directory (df -h); the disk is repaired at its next use, and dmesg shows why it failed",
 		Err:  fmt.Errorf("%w: %w", ErrFailed, err),
 	}
 }
 
-// Repair unmounts a file system that has failed, so that the next use checks
-// it (e2fsck) and mounts it again. It waits, until ctx ends, for the uses of
-// this process to end: the caller ends its sandboxes first. CodeSetup: it is
-// still in use, or damaged beyond what e2fsck repairs without being asked.
+// Repair unmounts a file system that has failed, so that the next use checks it
+// (e2fsck) and mounts it again. It waits, until ctx ends, for the uses in this
+// process to end: the caller must have stopped its sandboxes. CodeSetup: it is
+// still in use, or e2fsck cannot repair it without being asked.
 func (s *Store) Repair(ctx context.Context, key string) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
 	d := s.disk(key)
 	for {
-		if err := d.enterBefore(ctx); err != nil {
+		if err := d.lockContext(ctx); err != nil {
 			return err
 		}
 		if d.users == 0 {
 			break
 		}
-		d.leave()
+		d.unlock()
 		if err := sleep(ctx, busyPause); err != nil {
 			return &dreamcore.Error{
-				Code: dreamcore.CodeSetup, Message: "the disk of the user cannot be repaired while it is used", Err: err,
-				Hint: "end the sandbox of the user: dreamcore sandbox stop user-" + key,
+				Code: dreamcore.CodeSetup, Message: "the disk of the user cannot be repaired while it is in use", Err: err,
+				Hint: "stop the sandbox of the user: dreamcore sandbox stop user-" + key,
 			}
 		}
 	}
-	defer d.leave()
+	defer d.unlock()
 	busy, err := s.retire(d)
 	if err != nil {
 		return err
@@ -314,10 +317,10 @@ func (s *Store) Repair(ctx context.Context, key string) error {
 	if busy {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "the disk of the user cannot be repaired while another process uses it",
-			Hint: "end the other commands that work on " + filepath.Base(d.image) + ", then try again",
+			Hint: "end the other commands that use " + filepath.Base(d.image) + ", then try again",
 		}
 	}
 	d.failed = true
-	s.opts.Logger.Warn("a disk that had failed was unmounted; it is checked and mounted at its next use", "disk", key)
+	s.opts.Logger.Warn("a failed disk was unmounted; it will be checked and mounted at its next use", "disk", key)
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// hostDisk makes a small disk that stands for the host's, with a Store on it.
+// hostDisk creates a small disk in place of the host's, with a Store on it.
 func hostDisk(t *testing.T, options string, bytes int64) (dir string, s *Store) {
 	t.Helper()
 	needDisks(t)
@@ -41,7 +41,7 @@ func free(t *testing.T, dir string) int64 {
 	return n
 }
 
-// fillHost takes all that is left of the disk that dir is on.
+// fillHost uses up the free space of the disk that dir is on.
 func fillHost(t *testing.T, dir string) (name string) {
 	t.Helper()
 	name = filepath.Join(dir, "other")
@@ -60,7 +60,7 @@ func fillHost(t *testing.T, dir string) (name string) {
 	return name
 }
 
-// writeSynced writes n bytes and waits for the disk.
+// writeSynced writes and syncs n bytes.
 func writeSynced(dir, name string, n int) error {
 	f, err := os.Create(filepath.Join(dir, name))
 	if err != nil {
@@ -78,12 +78,12 @@ func TestReservedSpaceOutlastsAFullHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	if taken := before - free(t, dir); taken < 31<<20 {
-		t.Errorf("only %d bytes are set aside", taken)
+		t.Errorf("only %d bytes are reserved", taken)
 	}
 	fillHost(t, dir)
 	path, unuse := acquire(t, s, key)
 	if err := writeSynced(path, "game", 20<<20); err != nil {
-		t.Errorf("a program cannot write what was reserved: %v", err)
+		t.Errorf("a program cannot write to the reserved space: %v", err)
 	}
 	if err := Probe(path); err != nil {
 		t.Error(err)
@@ -95,7 +95,7 @@ func TestReservedSpaceOutlastsAFullHost(t *testing.T) {
 	release()
 	release()
 	if got := free(t, dir); got < 20<<20 {
-		t.Errorf("the space was not given back: %d bytes are free", got)
+		t.Errorf("the space was not returned: %d bytes are free", got)
 	}
 }
 
@@ -110,32 +110,33 @@ func TestReservationsAddUp(t *testing.T) {
 		releases = append(releases, release)
 	}
 	if _, err := s.Reserve(t.Context(), "three", 16<<20); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
-		t.Errorf("a third one beyond the disk: %v", err)
+		t.Errorf("a third reservation, beyond the disk: %v", err)
 	}
-	// Twice the same one costs nothing more, and is held until both have ended.
+	// A second reservation of the same disk costs no space, and the space is
+	// reserved until both have ended.
 	again, err := s.Reserve(t.Context(), "one", 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	releases[0]()
 	if _, err := s.Reserve(t.Context(), "three", 16<<20); err == nil {
-		t.Error("what is reserved twice was given away at the first release")
+		t.Error("the space that is reserved twice was returned at the first release")
 	}
 	again()
 	release, err := s.Reserve(t.Context(), "three", 16<<20)
 	if err != nil {
-		t.Fatalf("what was given back cannot be reserved: %v, %d free", err, free(t, dir))
+		t.Fatalf("the returned space cannot be reserved: %v, %d free", err, free(t, dir))
 	}
 	release()
 	releases[1]()
 }
 
-func TestReservationIsGivenBackAgainAndAgain(t *testing.T) {
+func TestReservationsReturnTheSpaceEachTime(t *testing.T) {
 	dir, s := hostDisk(t, "size=96m", 32<<20)
-	_, unuse := acquire(t, s, key) // it stays mounted, as with a sandbox that is kept
+	_, unuse := acquire(t, s, key) // it stays mounted, as for a pooled sandbox
 	defer unuse()
 	before := free(t, dir)
-	const tables = 14 << 20 // of the file system itself, at most: they stay until it is unmounted
+	const tables = 14 << 20 // maximum size of the file system's own tables, which stay allocated until it is unmounted
 	for range 3 {
 		release, err := s.Reserve(t.Context(), key, 0)
 		if err != nil {
@@ -155,7 +156,7 @@ func TestUnmountedImageIsSparseAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	unuse()
-	if err := s.Repair(t.Context(), key); err != nil { // which unmounts it
+	if err := s.Repair(t.Context(), key); err != nil { // unmounts it
 		t.Fatal(err)
 	}
 	before := free(t, dir)
@@ -177,17 +178,17 @@ func TestUnmountedImageIsSparseAgain(t *testing.T) {
 	}
 }
 
-// TestReservationOfOneUserDoesNotWaitForAnother: a disk may be trimmed for long.
+// The disk of another user may be being trimmed, which can take long.
 func TestReservationOfOneUserDoesNotWaitForAnother(t *testing.T) {
 	s := newStore(t)
 	dir, release := acquire(t, s, "a")
 	defer release()
 	d := s.disk("a")
-	d.enter() // as while its space is given back
+	d.lock() // as while its space is being returned
 	ctx, cancel := context.WithCancel(t.Context())
 	waits := make(chan error)
 	go func() { waits <- s.reserve(ctx, d, dir, 0) }()
-	for range 50 { // it would have the turn soon
+	for range 50 { // time to get to the lock
 		if len(s.allocating) > 0 {
 			break
 		}
@@ -195,22 +196,22 @@ func TestReservationOfOneUserDoesNotWaitForAnother(t *testing.T) {
 	}
 	limited, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
-	giveBack, err := s.Reserve(limited, "b", 0)
+	release2, err := s.Reserve(limited, "b", 0)
 	if err != nil {
 		t.Error(err)
 	} else {
-		giveBack()
+		release2()
 	}
 	cancel()
 	if err := <-waits; !errors.Is(err, context.Canceled) {
-		t.Errorf("the one that waits: %v", err)
+		t.Errorf("the waiting reservation: %v", err)
 	}
-	d.leave()
+	d.unlock()
 }
 
 func TestReservationOfAnotherProcessStays(t *testing.T) {
 	dir, s := hostDisk(t, "size=96m", 32<<20)
-	other := openStore(t, dir, sized(32<<20)) // its locks are as those of a process
+	other := openStore(t, dir, sized(32<<20)) // its locks work as those of another process
 	mine, err := s.Reserve(t.Context(), key, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -219,14 +220,14 @@ func TestReservationOfAnotherProcessStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := free(t, dir)
+	reserved := free(t, dir)
 	mine()
-	if got := free(t, dir); got > held+1<<20 {
-		t.Errorf("%d bytes of the other's reservation were given back", got-held)
+	if got := free(t, dir); got > reserved+1<<20 {
+		t.Errorf("%d bytes of the other reservation were returned", got-reserved)
 	}
 	theirs()
-	if got := free(t, dir); got < held+16<<20 {
-		t.Errorf("the last one gave back %d bytes", got-held)
+	if got := free(t, dir); got < reserved+16<<20 {
+		t.Errorf("the last reservation returned %d bytes", got-reserved)
 	}
 }
 
@@ -237,10 +238,10 @@ func TestFailedDiskIsFoundAndRepaired(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := fillHost(t, dir)
-	// The image cannot grow: what is written is lost, and ext4 stops.
+	// The image cannot grow: written data is lost, and ext4 stops.
 	for i := 0; Probe(path) == nil; i++ {
 		if i == 100 {
-			t.Fatal("the file system goes on without its disk")
+			t.Fatal("the file system works without its disk")
 		}
 		_ = writeSynced(path, "lost", 20<<20)
 		_ = os.Remove(filepath.Join(path, "lost"))
@@ -250,12 +251,12 @@ func TestFailedDiskIsFoundAndRepaired(t *testing.T) {
 		t.Fatalf("Probe: %v", err)
 	}
 	if _, err := s.Reserve(t.Context(), key, 0); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
-		t.Errorf("Reserve on a host that is full: %v", err)
+		t.Errorf("Reserve on a full host: %v", err)
 	}
 	soon, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Repair(soon, key); err == nil {
-		t.Error("a disk that is used was taken away")
+		t.Error("a disk that is in use was unmounted")
 	}
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
@@ -276,6 +277,6 @@ func TestFailedDiskIsFoundAndRepaired(t *testing.T) {
 		t.Error(err)
 	}
 	if info, err := os.Stat(filepath.Join(path, "kept")); err != nil || info.Size() < 1<<20-9 {
-		t.Errorf("what was there before is gone: %v", err)
+		t.Errorf("earlier content is lost: %v", err)
 	}
 }

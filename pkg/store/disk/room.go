@@ -12,11 +12,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// CheckRoom tells whether the disk below the images has room for all that the
-// file system of key may still take, and for spare bytes more. An image grows
-// as it is written to. Where it cannot, what programs wrote, and were told is
-// written, is lost: so this is asked before they begin. CodeSetup: there is no
-// room. Images that grow at the same time share what there is.
+// CheckRoom checks that the disk below the images has space for everything that the
+// file system of key may still use, and spare bytes more. An image grows as it is
+// written to. If it cannot, data that programs were told is written is lost: so
+// this is checked before they start. CodeSetup: there is not enough space. Images
+// that grow concurrently share the free space.
 func (s *Store) CheckRoom(key string, spare int64) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -27,11 +27,11 @@ func (s *Store) CheckRoom(key string, spare int64) error {
 	case err == nil:
 		need = max(need, st.Size) - st.Blocks*512
 	case !errors.Is(err, fs.ErrNotExist):
-		return machineError("look at the disk of "+key, err)
+		return machineError("stat the disk of "+key, err)
 	}
 	free, err := freeBelow(s.opts.Images)
 	if err != nil {
-		return machineError("look at the disk", err)
+		return machineError("measure the disk", err)
 	}
 	free += s.opts.Ballast.Bytes()
 	if free >= need+spare {
@@ -39,17 +39,17 @@ func (s *Store) CheckRoom(key string, spare int64) error {
 	}
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeSetup,
-		Message: fmt.Sprintf("there is no space left for what the user may write: %d MiB are free, %d MiB are needed", free>>20, (need+spare)>>20),
-		Hint:    "free space on the disk of the state directory, or lower disk_mib, the bound of each user",
+		Message: fmt.Sprintf("there is not enough space for the disk of the user: %d MiB are free, %d MiB are needed", free>>20, (need+spare)>>20),
+		Hint:    "free space on the disk of the state directory, or lower disk_mib, the size of each user's disk",
 	}
 }
 
-// CheckFree reports, with CodeSetup, a disk that has less than want bytes free
-// where dir is, or will be; b, which may be nil, counts as free.
+// CheckFree returns CodeSetup if the disk that dir is on, or will be on, has less
+// than want bytes free. b, which may be nil, counts as free.
 func CheckFree(dir string, want int64, b *Ballast) error {
 	free, err := freeBelow(dir)
 	if err != nil {
-		return machineError("look at the disk", err)
+		return machineError("measure the disk", err)
 	}
 	free += b.Bytes()
 	if free >= want {
@@ -57,12 +57,12 @@ func CheckFree(dir string, want int64, b *Ballast) error {
 	}
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeSetup,
-		Message: fmt.Sprintf("the disk is nearly full: %d MiB are free, %d MiB are kept free", free>>20, want>>20),
+		Message: fmt.Sprintf("the disk is nearly full: %d MiB are free, %d MiB must stay free", free>>20, want>>20),
 		Hint:    "free space on the disk of the state directory (dreamcore image prune removes images), or lower min_free_disk_mib",
 	}
 }
 
-// freeBelow is the free space of the disk that dir is on, or will be.
+// freeBelow returns the free space of the disk that dir is on, or will be on.
 func freeBelow(dir string) (int64, error) {
 	for {
 		var st unix.Statfs_t

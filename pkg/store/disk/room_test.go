@@ -10,7 +10,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-func TestRoomCountsWhatTheImageMayStillTake(t *testing.T) {
+func TestCheckRoomCountsTheUnallocatedPartOfTheImage(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
@@ -39,7 +39,7 @@ func TestRoomCountsWhatTheImageMayStillTake(t *testing.T) {
 	if err := os.MkdirAll(images, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// What is taken already is not needed again.
+	// Allocated space is not needed again.
 	if err := os.WriteFile(filepath.Join(images, "u"+imageExtension), make([]byte, 20<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}

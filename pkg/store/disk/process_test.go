@@ -17,19 +17,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// victimIn makes the test's own program use a disk in a directory until it is
-// killed, or until its input ends: the other process of tests.
+// With these variables, the test program is the other process of a test: it uses a
+// disk in a directory until it is killed, or until its input ends.
 const (
-	victimIn   = "DREAMCORE_TEST_DISK_IN"
-	victimDoes = "DREAMCORE_TEST_DISK_DOES"
+	processDir    = "DREAMCORE_TEST_DISK_IN"
+	processAction = "DREAMCORE_TEST_DISK_DOES"
 )
 
-func playVictim() {
-	dir := os.Getenv(victimIn)
+func runProcess() {
+	dir := os.Getenv(processDir)
 	if dir == "" {
 		return
 	}
-	what := map[string]func(string) error{"churn": churn, "hold": hold, "move": move, "grow": grown}[os.Getenv(victimDoes)]
+	what := map[string]func(string) error{"churn": churn, "use": use, "move": move, "grow": grown}[os.Getenv(processAction)]
 	if err := what(dir); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -37,9 +37,9 @@ func playVictim() {
 	os.Exit(0)
 }
 
-// churn mounts and unmounts, and counts in a file how often.
+// churn mounts and unmounts in a loop, and counts the rounds in a file.
 func churn(dir string) error {
-	s, err := New(options(dir, idleFor(time.Millisecond), fromBefore(dir)))
+	s, err := New(options(dir, idleFor(time.Millisecond), withPlain(dir)))
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,8 @@ func churn(dir string) error {
 	}
 }
 
-// hold uses the disk until its input ends.
-func hold(dir string) error {
+// use uses the disk until its input ends.
+func use(dir string) error {
 	s, err := New(options(dir))
 	if err != nil {
 		return err
@@ -75,9 +75,9 @@ func hold(dir string) error {
 	return errors.Join(err, s.Close())
 }
 
-// move moves what is from before into a disk.
+// move moves plain directories into a disk.
 func move(dir string) error {
-	s, err := New(options(dir, fromBefore(dir)))
+	s, err := New(options(dir, withPlain(dir)))
 	if err != nil {
 		return err
 	}
@@ -107,86 +107,86 @@ func grown(dir string) error {
 	return s.Close()
 }
 
-// victim is a process that plays.
-type victim struct {
+// process is another process that uses a disk.
+type process struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout *bufio.Reader
 }
 
-func startVictim(t testing.TB, dir, what string) *victim {
+func startProcess(t testing.TB, dir, what string) *process {
 	t.Helper()
-	v := &victim{cmd: exec.Command(os.Args[0])}
-	v.cmd.Env = append(os.Environ(), victimIn+"="+dir, victimDoes+"="+what)
+	p := &process{cmd: exec.Command(os.Args[0])}
+	p.cmd.Env = append(os.Environ(), processDir+"="+dir, processAction+"="+what)
 	var err error
-	if v.stdin, err = v.cmd.StdinPipe(); err != nil {
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	out, err := v.cmd.StdoutPipe()
+	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.stdout = bufio.NewReader(out)
-	if err := v.cmd.Start(); err != nil {
+	p.stdout = bufio.NewReader(out)
+	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(v.kill)
-	if line, err := v.stdout.ReadString('\n'); line != "ready\n" {
-		t.Fatalf("the other process: %q, %v", line, err)
+	t.Cleanup(p.kill)
+	if line, err := p.stdout.ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the other process: %q, %p", line, err)
 	}
-	return v
+	return p
 }
 
-func (v *victim) kill() {
-	if v.cmd.ProcessState == nil {
-		_ = v.cmd.Process.Kill()
-		_ = v.cmd.Wait()
+func (p *process) kill() {
+	if p.cmd.ProcessState == nil {
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
 	}
 }
 
-// end lets a victim that holds a disk end by itself.
-func (v *victim) end(t *testing.T) {
+// end lets a process that uses a disk exit by itself.
+func (p *process) end(t *testing.T) {
 	t.Helper()
-	v.stdin.Close()
-	said, _ := io.ReadAll(v.stdout)
-	if err := v.cmd.Wait(); err != nil || len(said) > 0 {
-		t.Fatalf("the other process: %v, %s", err, said)
+	p.stdin.Close()
+	printed, _ := io.ReadAll(p.stdout)
+	if err := p.cmd.Wait(); err != nil || len(printed) > 0 {
+		t.Fatalf("the other process: %p, %s", err, printed)
 	}
 }
 
-func TestAfterAKillTheNextProcessGoesOn(t *testing.T) {
+func TestTheNextProcessWorksAfterAKill(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Dir(s.opts.Images)
 	most := 0
 	for range 12 {
-		v := startVictim(t, dir, "churn")
+		p := startProcess(t, dir, "churn")
 		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
-		v.kill()
+		p.kill()
 		next := openStore(t, dir)
 		if err := next.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if mounts, _ := below(t, dir); len(mounts) > 0 {
-			t.Fatalf("swept, and yet there are %q", mounts)
+			t.Fatalf("mounts after Sweep: %q", mounts)
 		}
 		path, release := acquire(t, next, key)
 		data, err := os.ReadFile(filepath.Join(path, "count"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) || strings.Trim(string(data), "x") != "" {
-			t.Fatalf("%q, %v", data, err)
+			t.Fatalf("%q, %p", data, err)
 		}
 		most = max(most, len(data))
 		if out, err := checkFS(next, release); err != nil {
-			t.Fatalf("%v: %s", err, out)
+			t.Fatalf("%p: %s", err, out)
 		}
 		wantNothingLeft(t, dir)
 		wantFiles(t, next.opts.Images, key+imageExtension, key+lockExtension)
 	}
 	if most < 3 {
-		t.Fatalf("no process got far: %d", most)
+		t.Fatalf("no process completed enough rounds: %d", most)
 	}
 }
 
-func TestAGrowthThatIsKilledComesToItsEnd(t *testing.T) {
+func TestAKilledGrowthIsCompleted(t *testing.T) {
 	for range 8 {
 		s := newStore(t)
 		dir := filepath.Dir(s.opts.Images)
@@ -196,9 +196,9 @@ func TestAGrowthThatIsKilledComesToItsEnd(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		v := startVictim(t, dir, "grow")
+		p := startProcess(t, dir, "grow")
 		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
-		v.kill()
+		p.kill()
 		next := openStore(t, dir, sized(grownBytes))
 		if err := next.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
@@ -207,18 +207,18 @@ func TestAGrowthThatIsKilledComesToItsEnd(t *testing.T) {
 		wantText(t, filepath.Join(path, "kept"), strings.Repeat("text", 1<<18))
 		var st unix.Statfs_t
 		if err := unix.Statfs(path, &st); err != nil || int64(st.Bavail)*st.Bsize < grownBytes*8/10 {
-			t.Fatalf("%d blocks free, %v", st.Bavail, err)
+			t.Fatalf("%d blocks free, %p", st.Bavail, err)
 		}
 		if out, err := checkFS(next, release); err != nil {
-			t.Fatalf("%v: %s", err, out)
+			t.Fatalf("%p: %s", err, out)
 		}
 	}
 }
 
-func TestAMountOfADeadProcessIsUsedAgain(t *testing.T) {
+func TestAMountOfADeadProcessIsReused(t *testing.T) {
 	s := newStore(t)
-	v := startVictim(t, filepath.Dir(s.opts.Images), "hold")
-	v.kill()
+	p := startProcess(t, filepath.Dir(s.opts.Images), "use")
+	p.kill()
 	if mounts, devices := below(t, filepath.Dir(s.opts.Images)); len(mounts) != 1 || len(devices) != 1 {
 		t.Fatal(mounts, devices)
 	}
@@ -233,17 +233,17 @@ func TestTwoProcessesShareADisk(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Dir(s.opts.Images)
 	path, release := acquire(t, s, key)
-	v := startVictim(t, dir, "hold")
+	p := startProcess(t, dir, "use")
 	write(t, filepath.Join(path, "ours"), "text")
 	release()
 	if err := errors.Join(s.Sweep(t.Context()), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	wantText(t, filepath.Join(path, "ours"), "text") // the other one has it
+	wantText(t, filepath.Join(path, "ours"), "text") // the other process has it mounted
 	if _, devices := below(t, dir); len(devices) != 1 {
 		t.Fatal(devices)
 	}
-	v.end(t)
+	p.end(t)
 	wantNothingLeft(t, dir)
 	again := openStore(t, dir)
 	path, release = acquire(t, again, key)
@@ -252,7 +252,7 @@ func TestTwoProcessesShareADisk(t *testing.T) {
 	wantText(t, filepath.Join(path, "last"), "words")
 }
 
-// wantFiles checks what is in a directory.
+// wantFiles checks the names in a directory.
 func wantFiles(t testing.TB, dir string, want ...string) {
 	t.Helper()
 	list, err := os.ReadDir(dir)
