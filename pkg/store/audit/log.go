@@ -40,7 +40,6 @@ const (
 	stampForm     = "20060102T150405.000000000Z"
 
 	syncDelay = 500 * time.Millisecond
-	dirMode   = 0o700
 	fileMode  = 0o600
 )
 
@@ -104,10 +103,7 @@ func Open(dir string, opts Options) (*Log, error) {
 	if opts.MaxFiles <= 0 {
 		opts.MaxFiles = DefaultMaxFiles
 	}
-	if err := os.MkdirAll(dir, dirMode); err != nil {
-		return nil, diskError("create the directory of the audit log", err)
-	}
-	root, err := os.OpenRoot(dir)
+	root, err := statefile.OpenDir(dir)
 	if err != nil {
 		return nil, diskError("open the directory of the audit log", err)
 	}

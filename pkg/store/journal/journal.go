@@ -77,7 +77,6 @@ type Store struct {
 
 const (
 	extension = ".ndjson"
-	dirMode   = 0o700
 	fileMode  = 0o600
 )
 
@@ -90,10 +89,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.MaxLogBytes <= 0 {
 		opts.MaxLogBytes = DefaultMaxLogBytes
 	}
-	if err := os.MkdirAll(dir, dirMode); err != nil {
-		return nil, statefile.Error("create the directory of job logs", err)
-	}
-	root, err := os.OpenRoot(dir)
+	root, err := statefile.OpenDir(dir)
 	if err != nil {
 		return nil, statefile.Error("open the directory of job logs", err)
 	}

@@ -50,7 +50,7 @@ func TestUnfinishedReturnsJobsThatCrashed(t *testing.T) {
 		}
 	}
 	os.WriteFile(filepath.Join(dir, "README"), nil, fileMode)
-	os.Mkdir(filepath.Join(dir, "rows"), dirMode)
+	os.Mkdir(filepath.Join(dir, "rows"), 0o700)
 	before, _ := s.Unfinished()
 	l := create(t, s, jobA)
 	if running, err := s.Unfinished(); err != nil || !slices.Equal(running, before) {
@@ -255,7 +255,7 @@ func TestOpenReportsWhyItFailed(t *testing.T) {
 	wantCode(t, err, dreamcore.CodeInternal)
 	s, dir := openStore(t, Options{})
 	s.Close()
-	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != dirMode {
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Fatalf("%v, %v", info.Mode(), err)
 	}
 }

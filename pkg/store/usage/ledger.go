@@ -34,7 +34,6 @@ const (
 	syncDelay = 500 * time.Millisecond
 	// maxBacklog bounds the records that could not be written and will be retried.
 	maxBacklog = 10000
-	dirMode    = 0o700
 	fileMode   = 0o600
 )
 
@@ -82,10 +81,7 @@ func Open(dir string, opts Options) (*Ledger, error) {
 	if opts.Days <= 0 {
 		opts.Days = DefaultDays
 	}
-	if err := os.MkdirAll(dir, dirMode); err != nil {
-		return nil, diskError("create the directory of the ledger", err)
-	}
-	root, err := os.OpenRoot(dir)
+	root, err := statefile.OpenDir(dir)
 	if err != nil {
 		return nil, diskError("open the directory of the ledger", err)
 	}

@@ -39,6 +39,15 @@ func Error(action string, err error) *dreamcore.Error {
 	return e
 }
 
+// OpenDir opens a directory of files that only this user may read, which it creates
+// if needed.
+func OpenDir(path string) (*os.Root, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenRoot(path)
+}
+
 // Names returns the sorted names in a directory that keep accepts.
 func Names(dir *os.Root, keep func(name string) bool) ([]string, error) {
 	d, err := dir.Open(".")
