@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -256,54 +255,6 @@ func TestMountOptionsOfADisk(t *testing.T) {
 	}
 }
 
-func TestHostileKeysAreRefused(t *testing.T) {
-	s := newStore(t)
-	for _, name := range []string{"", ".", "..", "../x", "a/b", "/etc", "a.ext4", ".a", "-a", "a\x00", "a\n", "ä", strings.Repeat("a", 129)} {
-		_, _, err := s.Acquire(t.Context(), name)
-		wantError(t, err, dreamcore.CodeInvalid, "Invalid name", "letters")
-		_, _, err = s.Find(t.Context(), name)
-		wantError(t, err, dreamcore.CodeInvalid, "Invalid name", "letters")
-	}
-	if left, _ := os.ReadDir(filepath.Dir(s.opts.Images)); len(left) != 0 {
-		t.Fatalf("created %v", left)
-	}
-}
-
-func TestInvalidOptionsAreRefused(t *testing.T) {
-	_, err := New(Options{Images: "/a", Mounts: "/b", Bytes: MinBytes - 1})
-	wantError(t, err, dreamcore.CodeInvalid, "too small", "disk_mib")
-	_, err = New(Options{Images: "a", Mounts: "/b", Bytes: MinBytes})
-	wantError(t, err, dreamcore.CodeInvalid, "absolute", "full path")
-}
-
-func TestDirectoriesOfOtherUsersAreRefused(t *testing.T) {
-	s := newStore(t)
-	if err := os.Mkdir(s.opts.Images, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for _, spoil := range []func() error{
-		func() error { return os.Chmod(s.opts.Images, 0o777) },
-		func() error { return errors.Join(os.Chmod(s.opts.Images, 0o700), os.Chown(s.opts.Images, 1, 1)) },
-		func() error { return errors.Join(os.Remove(s.opts.Images), os.Symlink(t.TempDir(), s.opts.Images)) },
-	} {
-		if err := spoil(); err != nil {
-			t.Fatal(err)
-		}
-		_, _, err := s.Acquire(t.Context(), key)
-		wantError(t, err, dreamcore.CodeSetup, "only this user can write", "chmod 700")
-	}
-}
-
-func TestAMissingMkfsNamesThePackageToInstall(t *testing.T) {
-	_, err := lookPath("mkfs.of-dreams")
-	wantError(t, err, dreamcore.CodeSetup, "mkfs.of-dreams", "apt-get install e2fsprogs")
-	wantError(t, err, dreamcore.CodeSetup, "mkfs.of-dreams", "disk_mib: 0")
-	for _, cause := range []error{unix.ENOENT, unix.EPERM, unix.ENODEV} {
-		wantError(t, loopError(&os.PathError{Op: "open", Path: loopControl, Err: cause}), dreamcore.CodeSetup, "no loop devices", "disk_mib: 0")
-	}
-	wantError(t, machineError("mount", unix.ENODEV), dreamcore.CodeSetup, "cannot mount", "modprobe ext4")
-}
-
 func TestFindCreatesNothing(t *testing.T) {
 	s := newStore(t)
 	_, _, err := s.Find(t.Context(), key)
@@ -486,82 +437,6 @@ func TestOtherMountsAtTheMountPointStay(t *testing.T) {
 	}
 }
 
-func TestADiskGrowsAndDoesNotShrink(t *testing.T) {
-	s := newStore(t)
-	dir := filepath.Dir(s.opts.Images)
-	path, release := acquire(t, s, key)
-	write(t, filepath.Join(path, "kept"), "text")
-	larger := openStore(t, dir, sized(96<<20))
-	_, second := acquire(t, larger, key) // in use: it grows at a later use
-	second()
-	release()
-	if err := errors.Join(s.Close(), larger.Close()); err != nil {
-		t.Fatal(err)
-	}
-	larger = openStore(t, dir, sized(96<<20))
-	path, release = acquire(t, larger, key)
-	if got := fillUp(t, filepath.Join(path, "big")); got < 70<<20 || got > 96<<20 {
-		t.Fatalf("%d bytes fit", got)
-	}
-	wantText(t, filepath.Join(path, "kept"), "text")
-	if out, err := checkFS(larger, release); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	// A process died after it had grown the file, but not the file system.
-	if err := os.Truncate(s.file(key, imageExtension), 128<<20); err != nil {
-		t.Fatal(err)
-	}
-	cut := openStore(t, dir, sized(128<<20))
-	path, release = acquire(t, cut, key)
-	if got := fillUp(t, filepath.Join(path, "more")); got < 20<<20 {
-		t.Fatalf("only %d more bytes fit", got)
-	}
-	release()
-	cut.Close()
-	var log bytes.Buffer
-	smaller := openStore(t, dir, logTo(&log))
-	path, release = acquire(t, smaller, key)
-	defer release()
-	wantText(t, filepath.Join(path, "kept"), "text")
-	if !strings.Contains(log.String(), "do not shrink") {
-		t.Fatalf("log: %s", &log)
-	}
-	if out, err := checkFS(smaller, release); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-}
-
-// checkFS releases a disk, closes its Store and runs e2fsck.
-func checkFS(s *Store, release func()) ([]byte, error) {
-	release()
-	if err := s.Close(); err != nil {
-		return nil, err
-	}
-	e2fsck, err := lookPath("e2fsck")
-	if err != nil {
-		return nil, err
-	}
-	return exec.Command(e2fsck, "-f", "-n", s.file(key, imageExtension)).CombinedOutput()
-}
-
-func TestADamagedDiskIsReportedWithTheRepairCommand(t *testing.T) {
-	s := newStore(t)
-	_, release := acquire(t, s, key)
-	release()
-	s.Close()
-	image := s.file(key, imageExtension)
-	f, err := os.OpenFile(image, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.WriteAt(make([]byte, 4096), 1024)
-	f.Close()
-	again := openStore(t, filepath.Dir(s.opts.Images))
-	_, _, err = again.Acquire(t.Context(), key)
-	wantError(t, err, dreamcore.CodeSetup, "damaged", "e2fsck -f "+image)
-	wantNothingLeft(t, filepath.Dir(s.opts.Images))
-}
-
 func TestAcquireStopsWithItsContext(t *testing.T) {
 	s := newStore(t)
 	other := openStore(t, filepath.Dir(s.opts.Images))
@@ -580,25 +455,6 @@ func TestAcquireStopsWithItsContext(t *testing.T) {
 	}
 	wantText(t, filepath.Join(s.opts.Mounts, key, "old"), "text")
 	release()
-}
-
-func TestCheck(t *testing.T) {
-	needDisks(t)
-	dir := t.TempDir()
-	if err := Check(t.Context(), dir); err != nil {
-		t.Fatal(err, dreamcore.HintOf(err))
-	}
-	wantNothingLeft(t, dir)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := Check(ctx, dir); !errors.Is(err, context.Canceled) {
-		t.Fatalf("got %v", err)
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 0 {
-		t.Fatalf("left %v", left)
-	}
-	err := Check(t.Context(), filepath.Join(dir, "missing"))
-	wantError(t, err, dreamcore.CodeInternal, "try a bounded disk", "state directory")
 }
 
 func TestNoDescriptorLeaks(t *testing.T) {
