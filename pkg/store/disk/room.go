@@ -39,7 +39,7 @@ func (s *Store) CheckRoom(key string, spare int64) error {
 	}
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeSetup,
-		Message: fmt.Sprintf("there is not enough space for the disk of the user: %d MiB are free, %d MiB are needed", free>>20, (need+spare)>>20),
+		Message: fmt.Sprintf("there is no space left for the disk of the user: %d MiB are free, %d MiB are needed", free>>20, (need+spare)>>20),
 		Hint:    "free space on the disk of the state directory, or lower disk_mib, the size of each user's disk",
 	}
 }
