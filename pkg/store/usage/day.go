@@ -16,7 +16,7 @@ func (l *Ledger) advance(now time.Time) error {
 	if day == l.today {
 		return nil
 	}
-	all := day < l.today || l.today == "" || l.read[day] > 0 // records of future days count for the month only
+	all := day < l.today || l.today == "" || l.hasReadAhead(day)
 	l.resetSums(day, monthOf(now), all)
 	err := l.sync()
 	if err != nil {
@@ -40,6 +40,17 @@ func (l *Ledger) advance(now time.Time) error {
 	l.closedDay = dayOf(now.AddDate(0, 0, -2))
 	l.wake()
 	return nil
+}
+
+// hasReadAhead reports whether records of day may already be in the sums. Before
+// its day, a record counts for the month only. It must be called with mu held.
+func (l *Ledger) hasReadAhead(day string) bool {
+	for read, size := range l.read {
+		if read >= day && size > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // closeFiles closes the files of past days, which are synced. It must be called

@@ -416,6 +416,20 @@ func TestDaysWithoutRequestsCount(t *testing.T) {
 	}
 }
 
+// A file of a later day, which a process with a faster clock has begun, may have a
+// record of a day that comes before it.
+func TestARecordInTheFileOfALaterDayCountsOnItsDay(t *testing.T) {
+	dir, c := t.TempDir(), newClock("2026-11-09T12:00:00Z")
+	appendTo(t, dir, "2026-11-11", lineOf(t, Record{Time: at("2026-11-10T22:30:00Z"), User: "v", Input: 7, Cost: 7}))
+	l := open(t, dir, c, Limits{})
+	for _, now := range []string{"2026-11-09T13:00:00Z", "2026-11-10T12:00:00Z", "2026-11-11T12:00:00Z"} {
+		c.set(now)
+		if diff := cmp.Diff(sumOfRecords(t, dir, c.now()), ledgerSums(t, l), cmp.AllowUnexported(sum{})); diff != "" {
+			t.Error(now, diff)
+		}
+	}
+}
+
 func FuzzDecodeSums(f *testing.F) {
 	raw, err := sums{{"2026-11-05", "u"}: {5, 6}, {"2026-11-05", ""}: {1, 0}}.encode(sumsHead{Form: sumsForm, Size: 9, Read: 8, Changed: 7})
 	if err != nil {
