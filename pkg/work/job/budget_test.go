@@ -21,7 +21,7 @@ import (
 )
 
 // openBooks opens books in which the model m costs a dollar for a million tokens.
-func openBooks(t *testing.T, dir string, l usage.Limits) *usage.Ledger {
+func openBooks(t *testing.T, dir string, l usage.Limits) *usage.Book {
 	t.Helper()
 	prices, err := usage.ParsePrices([]string{"m in=1 out=1 write=1 write1h=1 read=1"})
 	if err != nil {

@@ -45,7 +45,7 @@ type Parts struct {
 	Volumes   *volume.Store
 	History   *history.Store
 	Journal   *journal.Store
-	Books     *usage.Ledger // nil: nothing is counted or limited
+	Books     *usage.Book   // nil: nothing is counted or limited
 	Audit     *audit.Log    // nil: nothing is written down
 	SocketDir string        // where the gateway's sockets of sandboxes are made
 	Egress    *egress.Proxy // the way out of sandboxes; nil: there is none

@@ -380,7 +380,7 @@ func TestAHundredAborts(t *testing.T) {
 
 // nothingIsReserved checks that a user whose budget is one token more than was
 // spent may ask for the model: with a reservation left, there would be no room.
-func nothingIsReserved(t *testing.T, books *usage.Ledger, dir string, user dreamcore.UserID) {
+func nothingIsReserved(t *testing.T, books *usage.Book, dir string, user dreamcore.UserID) {
 	t.Helper()
 	var spent int64
 	err := usage.Read(dir, time.Time{}, func(r usage.Record) {
