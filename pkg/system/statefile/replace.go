@@ -14,12 +14,12 @@ import (
 const TempPrefix = ".new-"
 
 // Replace writes the file name of a directory. After a crash, the file has either
-// its old content or the new one, never a mix: fill writes a temporary file
-// beside it, which is synced and renamed, and then the directory is synced. fill
-// may also set the owner and times; the file gets the mode whatever the umask.
-// After an error the old file is in place, except for an error of the last sync.
+// its old content or the new one, never a mix: fill writes a temporary file in the
+// same directory, which is synced and renamed, and then the directory is synced.
+// fill may also set the owner and times. mode is set regardless of the umask. After
+// an error the old file is in place, except for an error of the last sync.
 func Replace(dir *os.Root, name string, mode fs.FileMode, fill func(*os.File) error) error {
-	return write(dir, name, mode, fill, func(f *os.File) error { return f.Sync() }, dir.Rename)
+	return write(dir, name, mode, fill, (*os.File).Sync, dir.Rename)
 }
 
 // Create is Replace for a name that must not exist yet: otherwise the error wraps
@@ -32,7 +32,7 @@ func Create(dir *os.Root, name string, mode fs.FileMode, fill func(*os.File) err
 		}
 		return dir.Remove(temp)
 	}
-	return write(dir, name, mode, fill, func(f *os.File) error { return f.Sync() }, link)
+	return write(dir, name, mode, fill, (*os.File).Sync, link)
 }
 
 // ReplaceCache is Replace without syncing. Concurrent readers see the old file or
@@ -98,9 +98,9 @@ func Bytes(b []byte) func(*os.File) error {
 	}
 }
 
-// Sweep removes what killed processes left of files that they were writing. The
-// caller makes sure that no other process is writing one, or that its writers can
-// bear a missing temporary file.
+// Sweep removes the temporary files of processes that were killed. The caller makes
+// sure that no other process is writing one, or that its writers tolerate the
+// removal of theirs.
 func Sweep(dir *os.Root) error {
 	names, err := Names(dir, func(name string) bool { return strings.HasPrefix(name, TempPrefix) })
 	for _, name := range names {

@@ -1,7 +1,10 @@
-// Package statefile reads and writes the small files of the state directory:
-// file locks, atomic replacement, append-only logs whose last line may be torn,
-// and the error of a full disk. The stores differ in what they keep; how a file
-// survives a crash and a second process is written here, once.
+// Package statefile has the operations that keep the files of the state directory
+// intact across crashes and concurrent processes: file locks, atomic replacement,
+// append-only logs of lines, and the error of a full disk. The stores define the
+// content of the files.
+//
+// A file below a directory that sandboxes can write to is not a state file: such
+// trees need more care with names and links.
 package statefile
 
 import (

@@ -194,7 +194,7 @@ func TestLinesSkipsTornAndLongLines(t *testing.T) {
 	}
 }
 
-// A record that follows a torn one is read, whatever the torn one is.
+// A record that follows a torn one is read, even if the torn one is damaged.
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("{\"a\":1}\n{\"b\""), uint16(64))
 	f.Add(bytes.Repeat([]byte("x"), 100), uint16(8))
