@@ -32,14 +32,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -47,6 +45,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/admission"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Bounds of one version. Files beyond them are left out and logged.
@@ -225,16 +224,5 @@ func diskError(action string, err error) error {
 	if _, ok := errors.AsType[*dreamcore.Error](err); ok {
 		return fmt.Errorf("%s: %w", action, err)
 	}
-	e := &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot " + action, Err: err}
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the disk of the state directory is full: free space there (df -h and df -i show how much)"
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the state directory must be writable: check its owner with ls -ld, or choose another with --state DIR"
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EIO):
-		e.Hint = "check the disk of the state directory (dmesg shows its errors)"
-	default:
-		e.Hint = "check the state directory with ls -ld and df -h"
-	}
-	return e
+	return statefile.Error(action, err)
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 const (
@@ -73,7 +75,7 @@ func (w *writer) put(t plumbing.ObjectType, content []byte, known plumbing.Hash)
 		err = w.install(temp, path)
 	}
 	if err != nil {
-		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
+		return plumbing.ZeroHash, errors.Join(err, statefile.IgnoreMissing(os.Remove(temp)))
 	}
 	w.added += onDisk(int64(w.buf.Len()))
 	return hash, nil
@@ -141,7 +143,7 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 		err = w.install(temp, w.path(hash))
 	}
 	if err != nil {
-		return plumbing.ZeroHash, errors.Join(err, ignoreMissing(os.Remove(temp)))
+		return plumbing.ZeroHash, errors.Join(err, statefile.IgnoreMissing(os.Remove(temp)))
 	}
 	return hash, nil
 }
@@ -176,17 +178,9 @@ func (w *writer) sync() error {
 	var all errgroup.Group
 	all.SetLimit(syncAtOnce)
 	for _, p := range paths {
-		all.Go(func() error { return syncPath(p) })
+		all.Go(func() error { return statefile.Sync(p) })
 	}
 	return all.Wait()
-}
-
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 func (w *writer) temp() string { return filepath.Join(w.dir, tempPrefix+uuid.NewString()) }
@@ -215,13 +209,6 @@ func (w *writer) install(temp, path string) error {
 func short(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errShort
-	}
-	return err
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
 	}
 	return err
 }

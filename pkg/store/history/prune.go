@@ -13,6 +13,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Pruning keeps the newest versions of the branch main and removes the oldest
@@ -118,7 +119,7 @@ func reposIn(dir string) (repos []string, err error) {
 			repos = append(repos, filepath.Join(dir, e.Name()))
 		}
 	}
-	return repos, ignoreMissing(err)
+	return repos, statefile.IgnoreMissing(err)
 }
 
 // pruneUser shortens the histories of a user, the largest first.
@@ -180,7 +181,7 @@ func (s *Store) pruneOne(ctx context.Context, dir string, bound, target int64, l
 	}
 	r, err := openRepo(dir)
 	if err != nil {
-		return p, ignoreMissing(err)
+		return p, statefile.IgnoreMissing(err)
 	}
 	unlock, err := lock(ctx, dir)
 	if errors.Is(err, errInUse) {
@@ -252,7 +253,7 @@ func (r *repo) prune(ctx context.Context, bound, target int64) (p Pruned, err er
 		if k.kept[hash] {
 			return nil
 		}
-		if err := ignoreMissing(os.Remove(path)); err != nil {
+		if err := statefile.IgnoreMissing(os.Remove(path)); err != nil {
 			return err
 		}
 		p.Bytes += blocks(info)

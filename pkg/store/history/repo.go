@@ -16,15 +16,15 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 const (
 	branch     = "refs/heads/main"
 	repoConfig = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
-	// maxLockPause bounds the pause between two attempts to take the lock.
+	// maxLockPause is how long pruning waits for a repository that is in use.
 	maxLockPause = 25 * time.Millisecond
 	// readCache bounds the bytes of objects that are cached while a history is
 	// read; the library's default is 96 MiB for each open repository.
@@ -96,22 +96,10 @@ func lock(ctx context.Context, dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	for pause := time.Millisecond; ; pause = min(2*pause, maxLockPause) {
-		err := ctx.Err()
-		if err == nil {
-			err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		}
-		if err == nil {
-			return func() { d.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(err, d.Close())
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
+	if err := statefile.Lock(ctx, d); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
+	return func() { d.Close() }, nil
 }
 
 // head returns the newest commit, or the zero hash if there is no commit.
@@ -157,7 +145,7 @@ func (r *repo) replace(name string, content []byte, ready func(temp string) erro
 		err = os.Rename(temp, filepath.Join(r.dir, name))
 	}
 	if err != nil {
-		return errors.Join(err, ignoreMissing(os.Remove(temp)))
+		return errors.Join(err, statefile.IgnoreMissing(os.Remove(temp)))
 	}
 	return nil
 }
@@ -168,11 +156,11 @@ func (r *repo) advance(commit plumbing.Hash, objects *writer) error {
 		if err := objects.sync(); err != nil {
 			return err
 		}
-		return syncPath(temp)
+		return statefile.Sync(temp)
 	})
 	if err == nil {
 		// The commit is there; without this sync it only reaches the disk later.
-		_ = syncPath(filepath.Dir(filepath.Join(r.dir, branch)))
+		_ = statefile.Sync(filepath.Dir(filepath.Join(r.dir, branch)))
 	}
 	return err
 }

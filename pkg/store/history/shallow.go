@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // shallowFile lists the commits whose parents are not in the repository, one
@@ -25,7 +27,7 @@ const (
 // adopted history. The map is not nil.
 func (r *repo) shallow() (map[plumbing.Hash]bool, error) {
 	raw, err := os.ReadFile(filepath.Join(r.dir, shallowFile))
-	if ignoreMissing(err) != nil {
+	if statefile.IgnoreMissing(err) != nil {
 		return nil, err
 	}
 	return decodeShallow(string(raw))
@@ -56,12 +58,12 @@ func encodeShallow(shallow map[plumbing.Hash]bool) string {
 // no object may be removed before that. It must be called with the lock held.
 func (r *repo) setShallow(shallow map[plumbing.Hash]bool) error {
 	if len(shallow) == 0 {
-		return ignoreMissing(os.Remove(filepath.Join(r.dir, shallowFile)))
+		return statefile.IgnoreMissing(os.Remove(filepath.Join(r.dir, shallowFile)))
 	}
-	if err := r.replace(shallowFile, []byte(encodeShallow(shallow)), syncPath); err != nil {
+	if err := r.replace(shallowFile, []byte(encodeShallow(shallow)), statefile.Sync); err != nil {
 		return err
 	}
-	return syncPath(r.dir)
+	return statefile.Sync(r.dir)
 }
 
 // walk calls visit for the versions of the project, the newest first, until

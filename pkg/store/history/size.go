@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // sizeName is the file that caches the size of a repository on disk: the newest
@@ -23,7 +25,7 @@ const sizeName = "dreamcore-size"
 func sizeOf(ctx context.Context, dir string) (int64, error) {
 	r, err := openRepo(dir)
 	if err != nil {
-		return 0, ignoreMissing(err)
+		return 0, statefile.IgnoreMissing(err)
 	}
 	head, err := r.head()
 	if err != nil {
@@ -61,7 +63,9 @@ func (r *repo) knownSize(head plumbing.Hash) (size int64, ok bool) {
 }
 
 // forgetSize must be called with the lock held, before anything is written.
-func (r *repo) forgetSize() error { return ignoreMissing(os.Remove(filepath.Join(r.dir, sizeName))) }
+func (r *repo) forgetSize() error {
+	return statefile.IgnoreMissing(os.Remove(filepath.Join(r.dir, sizeName)))
+}
 
 func (r *repo) noteSize(head plumbing.Hash, size int64) error {
 	return r.replace(sizeName, fmt.Appendf(nil, "%s %d\n", head, size), nil)
@@ -80,7 +84,7 @@ func (r *repo) measure(ctx context.Context) (total int64, err error) {
 		if err == nil {
 			total += blocks(info)
 		}
-		return ignoreMissing(err)
+		return statefile.IgnoreMissing(err)
 	})
 	return total, err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // flaw is an error that an image or a reference causes, not this machine or the
@@ -142,7 +143,7 @@ func diskError(action string, err error) error {
 // diskHint returns the hint for an error of the file system, "" for other errors.
 func diskHint(err error) string {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case statefile.IsFull(err):
 		return "the disk of the state directory is full: free space there (dreamcore image prune --all removes images that are not in use)"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return "the state directory must be writable, and keeping the owners of files needs root: run as root, or choose another directory with --state DIR"

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,37 +11,14 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// maxLockPause bounds the pause between two attempts to take the lock of pulls.
-const maxLockPause = 250 * time.Millisecond
-
-// errLocked is the error for a lock that is held by another process or Store.
-var errLocked = errors.New("locked")
-
-// lock takes a lock, unix.F_RDLCK or unix.F_WRLCK, on the open file f. With
-// unix.F_OFD_SETLKW it waits, with unix.F_OFD_SETLK it returns errLocked at once.
-// Like a lock of flock(2), it belongs to the open file and ends with it or with
-// the process; unlike such a lock, it can be queried without being taken, so
-// libraries for flock do not help here.
-func lock(f *os.File, kind int16, how int) error {
-	for {
-		err := unix.FcntlFlock(f.Fd(), how, &unix.Flock_t{Type: kind, Whence: io.SeekStart})
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES):
-			return errLocked
-		default:
-			return fmt.Errorf("lock: %w", err)
-		}
-	}
-}
+// lock takes a lock on the open file f, or returns statefile.ErrLocked.
+func lock(f *os.File, mode statefile.Mode) error { return statefile.TryRange(f, mode, 0, 0) }
 
 // tryLockPulls takes the lock of pulls, which one pull at a time holds, or returns
-// errLocked.
+// statefile.ErrLocked.
 func (s *Store) tryLockPulls() (unlock func(), err error) {
 	// The file is never removed: two pulls could hold the lock otherwise, one on
 	// the removed file and one on its successor.
@@ -50,7 +26,7 @@ func (s *Store) tryLockPulls() (unlock func(), err error) {
 	if err != nil {
 		return nil, diskError("open the lock of pulls", err)
 	}
-	if err := lock(f, unix.F_WRLCK, unix.F_OFD_SETLK); err != nil {
+	if err := lock(f, statefile.Exclusive); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return func() { _ = f.Close() }, nil
@@ -58,17 +34,14 @@ func (s *Store) tryLockPulls() (unlock func(), err error) {
 
 // lockPulls waits for the lock until ctx ends.
 func (s *Store) lockPulls(ctx context.Context) (unlock func(), err error) {
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, maxLockPause) {
+	err = statefile.Wait(ctx, func() error {
 		unlock, err = s.tryLockPulls()
-		if !errors.Is(err, errLocked) {
-			return unlock, err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for another pull: %w", context.Cause(ctx))
-		}
+		return err
+	})
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("wait for another pull: %w", context.Cause(ctx))
 	}
+	return unlock, err
 }
 
 // sweep removes the files of interrupted pulls and prunes. It must be called with
@@ -99,7 +72,8 @@ func (s *Store) lockShared(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = lock(f, unix.F_RDLCK, unix.F_OFD_SETLKW); err == nil {
+	err = statefile.Wait(context.Background(), func() error { return lock(f, statefile.Shared) })
+	if err == nil {
 		err = s.stillThere(dir, f)
 	}
 	if err == nil {
@@ -119,14 +93,14 @@ func (s *Store) lockExclusive(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = lock(f, unix.F_WRLCK, unix.F_OFD_SETLK); err == nil {
+	if err = lock(f, statefile.Exclusive); err == nil {
 		err = s.stillThere(dir, f)
 	}
 	if err == nil {
 		return f, nil
 	}
 	closed := f.Close()
-	if errors.Is(err, errLocked) || errors.Is(err, errNotHere) {
+	if errors.Is(err, statefile.ErrLocked) || errors.Is(err, errNotHere) {
 		return nil, closed
 	}
 	return nil, errors.Join(err, closed)
@@ -156,11 +130,11 @@ func (s *Store) inUse(dir string) (bool, error) {
 		return false, diskError("examine the image", err)
 	}
 	defer f.Close()
-	holder := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &holder); err != nil {
+	used, err := statefile.RangeLocked(f)
+	if err != nil {
 		return false, diskError("examine the image", err)
 	}
-	return holder.Type != unix.F_UNLCK, nil
+	return used, nil
 }
 
 // releaser returns the function that ends a use.

@@ -11,13 +11,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // dirName returns the name of the directory of an image.
@@ -178,19 +178,7 @@ func (s *Store) writeRef(text, digest string) error {
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(refsDir, "."+rand.Text())
-	f, err := s.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fileMode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(raw, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = s.root.Rename(temp, refFile(text))
-	}
-	if err != nil {
-		return errors.Join(err, s.root.Remove(temp))
-	}
-	return nil
+	return statefile.Replace(s.root, refFile(text), fileMode, statefile.Bytes(append(raw, '\n')))
 }
 
 // readRef returns the digest that a reference stands for. errNotHere: it was
