@@ -6,34 +6,24 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
-
-// maxLockPause limits the pause between two attempts to take a lock.
-const maxLockPause = 25 * time.Millisecond
 
 // Lock locks a project against other goroutines and other processes. It waits
 // until ctx ends, and then returns the error of ctx. The lock is released by
 // unlock, which may be called more than once, and by the end of the process.
 func (s *Store) Lock(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (unlock func(), err error) {
-	for pause := time.Millisecond; ; pause = min(2*pause, maxLockPause) {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("wait for the project: %w", err)
-		}
+	err = statefile.Wait(ctx, func() error {
 		unlock, err = s.TryLock(user, project)
-		if dreamcore.CodeOf(err) != dreamcore.CodeConflict {
-			return unlock, err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
+		return err
+	})
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("wait for the project: %w", ctx.Err())
 	}
+	return unlock, err
 }
 
 // TryLock is Lock without waiting. CodeConflict: the project is locked.
@@ -45,13 +35,8 @@ func (s *Store) TryLock(user dreamcore.UserID, project dreamcore.ProjectID) (unl
 	if err != nil {
 		return nil, tree.DiskError("open the lock of the project", err)
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err = statefile.TryLock(f)
+	if errors.Is(err, statefile.ErrLocked) {
 		err = &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the project is in use", Hint: "wait until the running generation has ended", Err: err}
 	} else if err != nil {
 		err = tree.DiskError("lock the project", err)

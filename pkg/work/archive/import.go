@@ -11,10 +11,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
@@ -69,7 +68,7 @@ func (d *Depot) openImports() (dir string, unlock func(), err error) {
 	if err != nil {
 		return "", nil, fileError("open", dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := statefile.TryLock(f); err != nil {
 		f.Close()
 		return "", nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "another import or restore is running", Hint: "wait until it has ended", Err: err}
 	}
@@ -333,10 +332,7 @@ func (d *Depot) setStatus(r ref, s status) error {
 		err = os.MkdirAll(filepath.Dir(name), dirMode)
 	}
 	if err == nil {
-		err = os.WriteFile(name+".new", raw, fileMode)
-	}
-	if err == nil {
-		err = os.Rename(name+".new", name)
+		err = statefile.ReplaceCacheFile(name, fileMode, statefile.Bytes(raw))
 	}
 	if err != nil {
 		return fileError("write", name, err)

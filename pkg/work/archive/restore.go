@@ -12,6 +12,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
@@ -107,30 +108,15 @@ func (o *restorer) ownFile(e tree.Entry, src io.Reader) error {
 	}
 	err := os.MkdirAll(filepath.Dir(dest), dirMode)
 	if err == nil {
-		err = writeFile(dest, src)
+		err = statefile.ReplaceFile(dest, fileMode, func(f *os.File) error {
+			_, err := io.Copy(f, src)
+			return err
+		})
 	}
 	if err != nil {
 		return fileError("write", dest, err)
 	}
 	return nil
-}
-
-func writeFile(dest string, src io.Reader) error {
-	f, err := os.CreateTemp(filepath.Dir(dest), ".restore-*")
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, src)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), dest)
-	}
-	if err != nil {
-		err = errors.Join(err, os.Remove(f.Name()))
-	}
-	return err
 }
 
 // homeEntry fills the homes of projects. The project stays locked meanwhile.

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
@@ -114,8 +115,8 @@ func claim(dest string) (part string, lock *os.File, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err = statefile.TryLock(lock)
+	if errors.Is(err, statefile.ErrLocked) {
 		err = &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " is being written by another process", Hint: "wait until it has ended"}
 	}
 	if err == nil {
@@ -132,11 +133,7 @@ func publish(part, dest string, lock *os.File) error {
 	if err := os.Rename(part, dest); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(dest))
-	if err == nil {
-		err = errors.Join(d.Sync(), d.Close())
-	}
-	return errors.Join(err, os.Remove(lock.Name()))
+	return errors.Join(statefile.Sync(filepath.Dir(dest)), os.Remove(lock.Name()))
 }
 
 type tarSink struct {
