@@ -53,9 +53,18 @@ type Sandbox interface {
 	// sandbox has ended; any other, that the program could not be started.
 	// When ctx ends, the program and its process group are killed.
 	Start(ctx context.Context, cmd Command) (Process, error)
-	// EndAll kills every process inside but PID 1 and returns when they are
-	// gone.
+	// EndAll kills every process inside except PID 1 and returns when they
+	// have ended.
 	EndAll(ctx context.Context) error
+	// Clean prepares the sandbox for the next job of the same user: it ends
+	// every process, then removes what the user's programs left in it. After an
+	// error, residue may remain and the sandbox must not be used again.
+	Clean(ctx context.Context, residue Residue) error
+	// Reach tries, as user uid inside, to open or connect the socket that
+	// endpoint names, and returns Opened or the text of the kernel's error. The
+	// endpoints are Loopback, "packet", "icmp", "raw", "vsock", "tcp=ADDR:PORT"
+	// and "udp=ADDR:PORT". An error means that the attempt could not be made.
+	Reach(ctx context.Context, uid, gid uint32, endpoint string) (string, error)
 	// Lost is closed when the sandbox has ended, by Close or by itself.
 	Lost() <-chan struct{}
 	// Close ends the sandbox and removes every trace of it: processes,
@@ -63,6 +72,26 @@ type Sandbox interface {
 	// after an error it tries again.
 	Close(ctx context.Context) error
 }
+
+// Residue selects what Sandbox.Clean removes. Links are removed, never
+// followed. Directories that do not exist are skipped.
+type Residue struct {
+	UID, GID uint32   // the user inside who owns the files
+	Empty    []string // directories inside whose whole content is removed
+	// Special are directories inside of which only FIFOs, sockets and devices
+	// are removed. An engine may keep these inside, where the host does not see
+	// them, and a program of the next job that opens one blocks forever.
+	Special []string
+}
+
+const (
+	// Opened is the result of Sandbox.Reach for a socket that was opened, and
+	// connected where it has an address.
+	Opened = "opened"
+	// Loopback is the endpoint of a listener inside the sandbox. It is reached
+	// wherever sockets work at all.
+	Loopback = "loopback"
+)
 
 // Process is a program that was started in a sandbox.
 type Process interface {

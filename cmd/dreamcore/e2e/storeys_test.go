@@ -40,7 +40,7 @@ var alongside = map[string][]string{
 	"pkg/sandbox/pid1":         {"pkg/sandbox"},
 	"pkg/sandbox/rootfs":       {"pkg/sandbox"},
 	"pkg/sandbox/sandboxtest":  {"pkg/sandbox"},
-	"pkg/sandbox/engine":       {"pkg/sandbox", "pkg/sandbox/pid1"},
+	"pkg/sandbox/engine":       {"pkg/sandbox", "pkg/sandbox/oci", "pkg/sandbox/pid1"},
 	"pkg/sandbox/gvisor":       {"pkg/sandbox", "pkg/sandbox/engine", "pkg/sandbox/gvisor/boot", "pkg/sandbox/oci"},
 	"pkg/sandbox/gvisor/runsc": {"pkg/sandbox/engine", "pkg/sandbox/gvisor", "pkg/sandbox/gvisor/boot"},
 	"pkg/sandbox/runc":         {"pkg/sandbox", "pkg/sandbox/engine", "pkg/sandbox/oci", "pkg/sandbox/pid1"},

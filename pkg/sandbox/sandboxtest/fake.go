@@ -26,8 +26,8 @@ type Fake struct {
 	// written to.
 	Program func(Run) (sandbox.Exit, error)
 
-	StartErr  error // of every Start
-	EndAllErr error
+	StartErr  error // of every Start, and of Clean, which starts a program
+	EndAllErr error // of every EndAll, and of Clean, which ends the processes first
 	CloseErr  error
 
 	mu     sync.Mutex
@@ -85,6 +85,19 @@ func (f *Fake) EndAll(context.Context) error {
 	defer f.mu.Unlock()
 	f.ends++
 	return f.EndAllErr
+}
+
+// Clean implements sandbox.Sandbox. It removes nothing.
+func (f *Fake) Clean(ctx context.Context, _ sandbox.Residue) error {
+	return cmp.Or(f.EndAll(ctx), f.StartErr)
+}
+
+// Reach implements sandbox.Sandbox. Only Loopback can be reached.
+func (f *Fake) Reach(_ context.Context, _, _ uint32, endpoint string) (string, error) {
+	if endpoint == sandbox.Loopback {
+		return sandbox.Opened, f.lostErr()
+	}
+	return syscall.ENETUNREACH.Error(), f.lostErr()
 }
 
 // Lost implements sandbox.Sandbox.

@@ -29,6 +29,8 @@ func testPrograms(t *testing.T, open Open) {
 	t.Run("failure to start", func(t *testing.T) { testStartFailure(t, sb) })
 	t.Run("signals", func(t *testing.T) { testSignals(t, sb) })
 	t.Run("end of all", func(t *testing.T) { testEndAll(t, sb) })
+	t.Run("clean", func(t *testing.T) { testClean(t, sb) })
+	t.Run("reach", func(t *testing.T) { testReach(t, sb) })
 	t.Run("isolation", func(t *testing.T) { testIsolation(t, sb, secret) })
 	t.Run("escapes", func(t *testing.T) { testEscapes(t, sb) })
 }

@@ -17,8 +17,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
@@ -164,29 +162,12 @@ func (d *desk) letOut(job string) (env []string, end func()) {
 // Probe asks PID 1 whether it still answers, and leaves no process running.
 func (d *desk) Probe(ctx context.Context) error { return d.EndAll(ctx) }
 
-// leftovers are the directories inside, apart from the user's own, in which
-// the agent can leave something for the next job.
-var leftovers = []string{"/tmp", "/dev/shm"}
-
-// Clean ends every process and removes what they left outside of the projects
-// and homes, and in homes what is no file, directory or link.
+// Clean implements workspace.Member: it removes what the agent can leave for
+// the next job outside of the projects and homes, and special files in homes.
 func (d *desk) Clean(ctx context.Context) error {
-	if err := d.EndAll(ctx); err != nil {
-		return err
-	}
-	var said strings.Builder
-	p, err := d.Start(ctx, sandbox.Command{
-		Args: append([]string{oci.InitPath, pid1.CleanRole, pid1.SpecialPrefix + d.made.Home}, leftovers...),
-		UID:  d.made.UID, GID: d.made.GID, Stderr: &said,
+	return d.Sandbox.Clean(ctx, sandbox.Residue{
+		UID: d.made.UID, GID: d.made.GID, Empty: []string{"/tmp", "/dev/shm"}, Special: []string{d.made.Home},
 	})
-	if err != nil {
-		return err
-	}
-	exit, err := p.Wait()
-	if err == nil && exit.Code != 0 {
-		err = fmt.Errorf("exit code %d: %.500s", exit.Code, said.String())
-	}
-	return err
 }
 
 // Stale tells that the settings have changed since the sandbox was made.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
@@ -63,19 +62,10 @@ func TestASandboxThatCannotBeCleanedIsNotUsedAgain(t *testing.T) {
 	}
 }
 
-// dirty is a sandbox in which the cleaning fails.
+// dirty is a sandbox that cannot be cleaned.
 type dirty struct{ sandbox.Sandbox }
 
-func (d dirty) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, error) {
-	if cmd.Args[0] == oci.InitPath {
-		fake := &sandboxtest.Fake{Program: func(run sandboxtest.Run) (sandbox.Exit, error) {
-			_, _ = run.Stderr.Write([]byte("not everything"))
-			return sandbox.Exit{Code: 1}, nil
-		}}
-		return fake.Start(ctx, cmd)
-	}
-	return d.Sandbox.Start(ctx, cmd)
-}
+func (dirty) Clean(context.Context, sandbox.Residue) error { return errors.New("not everything") }
 
 func TestPrewarmedSandboxesAreUsed(t *testing.T) {
 	r := newRig(t, options{})

@@ -158,6 +158,8 @@ func (p panics) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process
 	panic("boom")
 }
 
+func (panics) Clean(context.Context, sandbox.Residue) error { panic("boom") }
+
 func TestTheModelsFailureIsTheJobs(t *testing.T) {
 	r := newRig(t, options{upstream: failingModel(t, 429), play: func(g guest) (int, error) {
 		status, _, err := g.ask(`{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}],"tools":[{"name":"Write"}]}`)

@@ -22,7 +22,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
@@ -160,9 +159,6 @@ func (r *rig) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, e
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := &sandboxtest.Fake{Program: func(run sandboxtest.Run) (sandbox.Exit, error) {
-		if run.Args[0] == oci.InitPath {
-			return sandbox.Exit{}, nil // the cleaning between jobs
-		}
 		r.mu.Lock()
 		play := r.play
 		r.mu.Unlock()

@@ -71,14 +71,14 @@ func (j *job) runOnce(ctx context.Context, d *desk, home *volume.Home, deadline 
 	r.session = j.session(home, inside)
 	grant := d.socket.Grant(gateway.GrantOptions{
 		Job: j.id, Expires: deadline.Add(cleanupLimit),
-		Meter: j.meter(), User: string(j.request.User), Project: string(j.request.Project), Sandbox: d.ID(),
+		Meter: j.meter(), User: string(j.wish.User), Project: string(j.wish.Project), Sandbox: d.ID(),
 		Context: ctx, // a cancelled job spends nothing more
 	})
 	defer grant.Revoke()
 	cfg := j.settings.Agent
-	cfg.Home = path.Join(cfg.Home, string(j.request.Project))
+	cfg.Home = path.Join(cfg.Home, string(j.wish.Project))
 	r.outcome, err = cfg.Run(ctx, agent.Job{
-		Sandbox: d, Dir: inside, Prompt: j.request.Prompt, Token: grant.Token(), Session: r.session,
+		Sandbox: d.Sandbox, Dir: inside, Wish: j.wish.Prompt, Token: grant.Token(), Session: r.session,
 		Limit: time.Until(deadline), Emit: j.forward,
 	})
 	grant.Revoke() // what the gateway saw is final only after it
@@ -201,7 +201,7 @@ func cause(o agent.Outcome) string {
 
 // inside is the directory of the project in the sandbox.
 func (j *job) inside() string {
-	return path.Join(fmt.Sprintf(projectsDir, j.request.User), string(j.request.Project))
+	return path.Join(fmt.Sprintf(projectsDir, j.wish.User), string(j.wish.Project))
 }
 
 // keptOfHome returns the only file that stays in the agent's home from one job

@@ -3,11 +3,9 @@ package probe
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
 // metadata tries the addresses where clouds give credentials to their machines.
@@ -39,19 +37,15 @@ func (p *Prober) sockets(ctx context.Context, n *notes, names ...string) error {
 	return p.withGuests(ctx, n, 1, func(guests []*guest) error { return trySockets(ctx, guests[0], n, names...) })
 }
 
-// trySockets notes a line for each name, and for a socket that must work.
-func trySockets(ctx context.Context, g *guest, n *notes, names ...string) error {
-	for _, name := range append([]string{pid1.LoopbackTry}, names...) {
+// trySockets notes the result of each endpoint, after that of one that must work.
+func trySockets(ctx context.Context, g *guest, n *notes, endpoints ...string) error {
+	for _, endpoint := range append([]string{sandbox.Loopback}, endpoints...) {
 		began := time.Now()
-		out := &output{limit: maxOutput, cut: true}
-		if err := g.run(ctx, out, oci.InitPath, pid1.TryRole, name); err != nil {
-			return err
+		seen, err := g.Reach(ctx, g.p.cfg.UID, g.p.cfg.GID, endpoint)
+		if ctx.Err() != nil || err != nil {
+			return fmt.Errorf("reach %s: %w", endpoint, ended(ctx, err))
 		}
-		seen, ok := strings.CutPrefix(out.text(), name+": ")
-		if !ok {
-			return fmt.Errorf("the attempt %s says %.100q", name, out.text())
-		}
-		n.see(began, name, seen)
+		n.see(began, endpoint, seen)
 	}
 	return nil
 }
