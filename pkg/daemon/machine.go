@@ -39,7 +39,7 @@ type Machine struct {
 	root     root
 	history  *history.Store
 	egress   *egress.Proxy // nil if no host is allowed
-	spares   *workspace.Spares
+	spares   *workspace.Standby
 	keepDays atomic.Int64          // for how long the logs of jobs are kept
 	unready  atomic.Pointer[error] // why no game can be made, or nil
 	undo     teardown
@@ -87,7 +87,7 @@ func OpenMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logg
 	if m.egress != nil {
 		m.undo.add(m.egress.Close)
 	}
-	m.spares, err = workspace.NewSpares(workspace.SpareConfig{Create: m.provider.Create, Spec: sandbox.Spec{Root: m.root.Root, Limits: limits(s.Config)}, Logger: log})
+	m.spares, err = workspace.NewStandby(workspace.StandbyConfig{Create: m.provider.Create, Spec: sandbox.Spec{Root: m.root.Root, Limits: limits(s.Config)}, Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,7 @@ func (m *Machine) openJobs() (err error) {
 	}
 	m.Jobs, err = job.New(job.Parts{
 		Sandboxes: m.provider, Gateway: m.gateway, Volumes: m.state.Volumes, History: m.history, Journal: m.Journal,
-		SocketDir: sockets, Egress: m.egress, Logger: m.log, Books: m.ledger, Audit: m.audit, Ready: m.notReady,
+		SocketDir: sockets, Egress: m.egress, Logger: m.log, Ledger: m.ledger, Audit: m.audit, Ready: m.notReady,
 	}, m.settings(m.state.Config))
 	return err
 }
@@ -202,8 +202,8 @@ func (m *Machine) settings(c config.Config) job.Settings {
 // new ones from starting is noticed by then.
 const spareAge = 15 * time.Minute
 
-func spareLimits(c config.Config) workspace.SpareLimits {
-	return workspace.SpareLimits{Count: c.Spares, MaxAge: spareAge, MinFree: int64(c.MinFreeMiB) << 20}
+func spareLimits(c config.Config) workspace.StandbyLimits {
+	return workspace.StandbyLimits{Count: c.Spares, MaxAge: spareAge, MinFree: int64(c.MinFreeMiB) << 20}
 }
 
 // deepChecks returns what the deep checks run with: users with the same bounds

@@ -28,7 +28,7 @@ func (s *Service) startControl(state *State, log *slog.Logger) error {
 // ones.
 type sandboxes struct {
 	*job.Service
-	spares *workspace.Spares
+	spares *workspace.Standby
 }
 
 // Sandboxes implements control.Sandboxes.
@@ -62,7 +62,7 @@ func (s sandboxes) SandboxJobs(name string) ([]string, error) {
 
 // notSpare refuses the name that standby sandboxes have in lists.
 func notSpare(name string) error {
-	if name != workspace.SpareName {
+	if name != workspace.StandbyName {
 		return nil
 	}
 	return &dreamcore.Error{

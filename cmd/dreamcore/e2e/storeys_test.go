@@ -49,6 +49,7 @@ var alongside = map[string][]string{
 
 	"pkg/work/archive": {"pkg/work/project"},
 	"pkg/work/job":     {"pkg/work/agent", "pkg/work/workspace"},
+	"pkg/work/probe":   {"pkg/work/workspace"},
 
 	"pkg/operate/deploy": {"pkg/api/client"},
 	"pkg/operate/gate":   {"pkg/api/client"},

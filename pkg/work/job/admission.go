@@ -12,21 +12,21 @@ import (
 // admission decides which generations run. It keeps these rules:
 //
 //   - at most limits.running generations run at once, and one of each user;
-//   - the generations of a user run in the order in which they came;
+//   - the generations of a user run in the order in which they arrived;
 //   - users take turns. A user joins the end of the line with the first
 //     generation that waits, and again each time one of them is admitted while
-//     more are waiting. So no matter how many generations a user has waiting,
-//     another user lets at most one of them go first;
-//   - a user whose generation is running is passed over and keeps the place in
+//     more are waiting. So however many generations a user has waiting, another
+//     user lets at most one of them go first;
+//   - a user whose generation is running is skipped and keeps the position in
 //     the line;
-//   - a slot is never free while a user without a running generation waits.
+//   - there is no free capacity while a user without a running generation waits.
 type admission struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // guards the fields below, and those of queues and slots
 	limits  admissionLimits
 	running int
 	waiting int
-	users   map[dreamcore.UserID]*account // those with a generation
-	line    []*account                    // those with a waiting one, in the order of their turns
+	users   map[dreamcore.UserID]*userQueue // of users with a generation
+	line    []*userQueue                    // of users with a waiting one, in the order of their turns
 }
 
 // admissionLimits bounds an admission.
@@ -36,42 +36,42 @@ type admissionLimits struct {
 	perUser int // generations of one user beyond the first
 }
 
-// account is the generations of one user; the mutex of the admission guards it.
-type account struct {
-	running *ticket // nil if none
-	waiting []*ticket
+// userQueue holds the generations of one user.
+type userQueue struct {
+	running *slot // nil if none
+	waiting []*slot
 }
 
-// ticket is the right of a generation to run, now or later. Its owner must
-// call leave.
-type ticket struct {
-	adm  *admission
-	user dreamcore.UserID
-	move chan struct{} // gets a value when the place has changed; sends never block
+// slot is the right of a generation to run, now or later. Its owner must call
+// leave.
+type slot struct {
+	adm   *admission
+	user  dreamcore.UserID
+	moved chan struct{} // gets a value when position or running has changed; sends never block
 
 	// Guarded by adm.mu.
-	in    bool // it runs
-	left  bool
-	place int // in the queue, from 1; 0 unless it waits
+	running  bool
+	left     bool
+	position int // in the queue, from 1; 0 unless it waits
 }
 
 func newAdmission(l admissionLimits) *admission {
-	return &admission{limits: l, users: map[dreamcore.UserID]*account{}}
+	return &admission{limits: l, users: map[dreamcore.UserID]*userQueue{}}
 }
 
-// enter returns a ticket, or fails with CodeBusy if the user or the machine
+// enter returns a slot, or fails with CodeBusy if the user or the machine
 // has too many generations waiting.
-func (a *admission) enter(user dreamcore.UserID) (*ticket, error) {
+func (a *admission) enter(user dreamcore.UserID) (*slot, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	u := a.users[user]
 	if u == nil {
-		u = &account{}
+		u = &userQueue{}
 	}
-	t := &ticket{adm: a, user: user, move: make(chan struct{}, 1)}
+	s := &slot{adm: a, user: user, moved: make(chan struct{}, 1)}
 	switch {
 	case u.running == nil && len(u.waiting) == 0 && a.running < a.limits.running:
-		u.running, t.in = t, true
+		u.running, s.running = s, true
 		a.running++
 	case u.count() > a.limits.perUser:
 		return nil, &dreamcore.Error{
@@ -81,104 +81,104 @@ func (a *admission) enter(user dreamcore.UserID) (*ticket, error) {
 	case a.waiting >= a.limits.waiting:
 		return nil, &dreamcore.Error{
 			Code: dreamcore.CodeBusy, Message: fmt.Sprintf("the queue is full: %d generations are waiting", a.waiting),
-			Hint: "try again later, or raise max_generations or max_waiting of the service",
+			Hint: "try again later, or raise max_generations or max_waiting in the settings",
 		}
 	default:
 		if len(u.waiting) == 0 {
 			a.line = append(a.line, u)
 		}
-		u.waiting = append(u.waiting, t)
+		u.waiting = append(u.waiting, s)
 		a.waiting++
 	}
 	a.users[user] = u
 	a.number()
-	return t, nil
+	return s, nil
 }
 
 // count returns the number of the user's generations.
-func (u *account) count() int {
+func (u *userQueue) count() int {
 	if u.running != nil {
 		return len(u.waiting) + 1
 	}
 	return len(u.waiting)
 }
 
-// wait returns when the generation may run. It calls tell with the place in
-// the queue, from 1, whenever that has changed. It fails with the cause of ctx
-// if that ends first; a generation whose ctx has ended never runs.
-func (t *ticket) wait(ctx context.Context, tell func(place int)) error {
+// wait returns when the generation may run. It calls tell with the position in
+// the queue, from 1, whenever it has changed. It fails with the cause of ctx if
+// ctx ends first; a generation whose ctx has ended never runs.
+func (s *slot) wait(ctx context.Context, tell func(position int)) error {
 	for told := 0; ; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		t.adm.mu.Lock()
-		in, place := t.in, t.place
-		t.adm.mu.Unlock()
-		if in {
+		s.adm.mu.Lock()
+		running, position := s.running, s.position
+		s.adm.mu.Unlock()
+		if running {
 			return nil
 		}
-		if place != told && place != 0 {
-			tell(place)
-			told = place
+		if position != told && position != 0 {
+			tell(position)
+			told = position
 		}
 		select {
-		case <-t.move:
+		case <-s.moved:
 		case <-ctx.Done():
 		}
 	}
 }
 
 // isWaiting reports whether the generation has not been admitted yet.
-func (t *ticket) isWaiting() bool {
-	t.adm.mu.Lock()
-	defer t.adm.mu.Unlock()
-	return !t.in && !t.left
+func (s *slot) isWaiting() bool {
+	s.adm.mu.Lock()
+	defer s.adm.mu.Unlock()
+	return !s.running && !s.left
 }
 
-// withdraw takes a generation that waits out of the queue. One that runs keeps
-// its slot until it leaves.
-func (t *ticket) withdraw() {
-	t.adm.mu.Lock()
-	defer t.adm.mu.Unlock()
-	if !t.in {
-		t.release()
+// withdraw removes a waiting generation from the queue. A running one keeps its
+// slot until it leaves.
+func (s *slot) withdraw() {
+	s.adm.mu.Lock()
+	defer s.adm.mu.Unlock()
+	if !s.running {
+		s.release()
 	}
 }
 
-// leave gives the slot, or the place in the queue, to the next. It may be
-// called more than once.
-func (t *ticket) leave() {
-	t.adm.mu.Lock()
-	defer t.adm.mu.Unlock()
-	t.release()
+// leave frees the slot, or the position in the queue, for the next generation.
+// It may be called more than once.
+func (s *slot) leave() {
+	s.adm.mu.Lock()
+	defer s.adm.mu.Unlock()
+	s.release()
 }
 
-// release must be called with adm.mu held.
-func (t *ticket) release() {
-	if t.left {
+// release implements leave. It must be called with adm.mu held.
+func (s *slot) release() {
+	if s.left {
 		return
 	}
-	t.left = true
-	a := t.adm
-	u := a.users[t.user]
-	if t.in {
+	s.left = true
+	a := s.adm
+	u := a.users[s.user]
+	if s.running {
 		u.running = nil
 		a.running--
 	} else {
-		u.waiting = without(u.waiting, t)
+		u.waiting = without(u.waiting, s)
 		a.waiting--
-		t.place = 0
+		s.position = 0
 		if len(u.waiting) == 0 {
 			a.line = without(a.line, u)
 		}
 	}
 	if u.count() == 0 {
-		delete(a.users, t.user)
+		delete(a.users, s.user)
 	}
 	a.admit()
 }
 
-// resize changes the limits; generations that run or wait already stay.
+// resize changes the limits. Generations that already run or wait stay.
 func (a *admission) resize(l admissionLimits) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -186,52 +186,52 @@ func (a *admission) resize(l admissionLimits) {
 	a.admit()
 }
 
-// admit gives the free slots to users in the order of the line. It must be
-// called with mu held.
+// admit starts generations while there is capacity, in the order of the line. It
+// must be called with mu held.
 func (a *admission) admit() {
 	for a.running < a.limits.running {
-		i := slices.IndexFunc(a.line, func(u *account) bool { return u.running == nil })
+		i := slices.IndexFunc(a.line, func(u *userQueue) bool { return u.running == nil })
 		if i < 0 {
 			break
 		}
 		u := a.line[i]
-		t := u.waiting[0]
-		u.running, u.waiting = t, slices.Delete(u.waiting, 0, 1)
+		s := u.waiting[0]
+		u.running, u.waiting = s, slices.Delete(u.waiting, 0, 1)
 		a.line = slices.Delete(a.line, i, i+1)
 		if len(u.waiting) > 0 {
 			a.line = append(a.line, u)
 		}
 		a.running++
 		a.waiting--
-		t.in, t.place = true, 0
-		t.notify()
+		s.running, s.position = true, 0
+		s.notify()
 	}
 	a.number()
 }
 
-// number gives every waiting generation its place: the order in which they
-// would run if every user in the line could. A place can grow, when a user
-// joins whose first generation goes before another user's second. It must be
-// called with mu held.
+// number sets the position of every waiting generation: the order in which they
+// would run if no user were skipped. A position can grow, when a user joins
+// whose first generation goes before another user's second. It must be called
+// with mu held.
 func (a *admission) number() {
-	place := 0
-	for round := 0; place < a.waiting; round++ {
+	position := 0
+	for round := 0; position < a.waiting; round++ {
 		for _, u := range a.line {
 			if round >= len(u.waiting) {
 				continue
 			}
-			place++
-			if t := u.waiting[round]; t.place != place {
-				t.place = place
-				t.notify()
+			position++
+			if s := u.waiting[round]; s.position != position {
+				s.position = position
+				s.notify()
 			}
 		}
 	}
 }
 
-func (t *ticket) notify() {
+func (s *slot) notify() {
 	select {
-	case t.move <- struct{}{}:
+	case s.moved <- struct{}{}:
 	default:
 	}
 }

@@ -21,7 +21,7 @@ func queueOf(running, waiting, perUser int) *admission {
 	return newAdmission(admissionLimits{running: running, waiting: waiting, perUser: perUser})
 }
 
-func enter(t *testing.T, a *admission, n int) *ticket {
+func enter(t *testing.T, a *admission, n int) *slot {
 	t.Helper()
 	tk, err := a.enter(user(n))
 	if err != nil {
@@ -31,21 +31,21 @@ func enter(t *testing.T, a *admission, n int) *ticket {
 }
 
 // isIn reports whether a ticket may run, without waiting.
-func isIn(tk *ticket) bool {
+func isIn(tk *slot) bool {
 	tk.adm.mu.Lock()
 	defer tk.adm.mu.Unlock()
-	return tk.in
+	return tk.running
 }
 
-func placeOf(tk *ticket) int {
+func placeOf(tk *slot) int {
 	tk.adm.mu.Lock()
 	defer tk.adm.mu.Unlock()
-	return tk.place
+	return tk.position
 }
 
 func TestWaitingUsersAreAdmittedInOrder(t *testing.T) {
 	a := queueOf(2, 10, 0)
-	tickets := make([]*ticket, 6)
+	tickets := make([]*slot, 6)
 	for i := range tickets {
 		tickets[i] = enter(t, a, i)
 	}
@@ -124,12 +124,12 @@ func TestPlacesAreToldWhenTheyChange(t *testing.T) {
 func TestAUserWithManyGenerationsGoesBehindTheOthers(t *testing.T) {
 	a := queueOf(1, 10, 5)
 	running := enter(t, a, 1)
-	mine := []*ticket{enter(t, a, 1), enter(t, a, 1), enter(t, a, 1)}
+	mine := []*slot{enter(t, a, 1), enter(t, a, 1), enter(t, a, 1)}
 	b, c := enter(t, a, 2), enter(t, a, 3)
 	if got := []int{placeOf(mine[0]), placeOf(b), placeOf(c), placeOf(mine[1]), placeOf(mine[2])}; !slices.Equal(got, []int{1, 2, 3, 4, 5}) {
 		t.Errorf("places %v", got)
 	}
-	for _, next := range []*ticket{mine[0], b, c, mine[1], mine[2]} {
+	for _, next := range []*slot{mine[0], b, c, mine[1], mine[2]} {
 		running.leave()
 		if !isIn(next) {
 			t.Fatal("users do not take turns")
@@ -196,7 +196,7 @@ func TestWithdrawnTicketsNeverRun(t *testing.T) {
 
 func TestResize(t *testing.T) {
 	a := queueOf(2, 10, 0)
-	tickets := make([]*ticket, 5)
+	tickets := make([]*slot, 5)
 	for i := range tickets {
 		tickets[i] = enter(t, a, i)
 	}
@@ -224,17 +224,17 @@ func TestResize(t *testing.T) {
 type queueModel struct {
 	t       *testing.T
 	a       *admission
-	tickets []*ticket
-	seen    map[*ticket]bool // admitted
+	tickets []*slot
+	seen    map[*slot]bool // admitted
 	// overtaken counts, for each waiting ticket that is the first of a user
 	// without a running generation, the admissions of every other user since.
-	overtaken map[*ticket]map[dreamcore.UserID]int
+	overtaken map[*slot]map[dreamcore.UserID]int
 }
 
 func TestTheRulesOfAdmissionHoldAfterRandomSteps(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 7))
-		m := &queueModel{t: t, a: queueOf(1+rng.IntN(4), rng.IntN(20), rng.IntN(4)), seen: map[*ticket]bool{}, overtaken: map[*ticket]map[dreamcore.UserID]int{}}
+		m := &queueModel{t: t, a: queueOf(1+rng.IntN(4), rng.IntN(20), rng.IntN(4)), seen: map[*slot]bool{}, overtaken: map[*slot]map[dreamcore.UserID]int{}}
 		for range 400 {
 			switch n := rng.IntN(100); {
 			case n < 55:
@@ -266,14 +266,14 @@ func TestTheRulesOfAdmissionHoldAfterRandomSteps(t *testing.T) {
 }
 
 func (m *queueModel) check() {
-	m.tickets = slices.DeleteFunc(m.tickets, func(tk *ticket) bool { return tk.left })
-	running, first := map[dreamcore.UserID]int{}, map[dreamcore.UserID]*ticket{}
-	var admitted []*ticket
+	m.tickets = slices.DeleteFunc(m.tickets, func(tk *slot) bool { return tk.left })
+	running, first := map[dreamcore.UserID]int{}, map[dreamcore.UserID]*slot{}
+	var admitted []*slot
 	var places []int
 	total := 0
 	for _, tk := range m.tickets { // in the order in which they came
 		switch {
-		case tk.in:
+		case tk.running:
 			total++
 			running[tk.user]++
 			if first[tk.user] != nil {
@@ -284,7 +284,7 @@ func (m *queueModel) check() {
 				admitted = append(admitted, tk)
 			}
 		default:
-			places = append(places, tk.place)
+			places = append(places, tk.position)
 			if first[tk.user] == nil {
 				first[tk.user] = tk
 			}
@@ -308,8 +308,8 @@ func (m *queueModel) check() {
 	m.checkTurns(first, running, admitted, total)
 }
 
-func (m *queueModel) checkTurns(first map[dreamcore.UserID]*ticket, running map[dreamcore.UserID]int, admitted []*ticket, total int) {
-	eligible := map[*ticket]map[dreamcore.UserID]int{}
+func (m *queueModel) checkTurns(first map[dreamcore.UserID]*slot, running map[dreamcore.UserID]int, admitted []*slot, total int) {
+	eligible := map[*slot]map[dreamcore.UserID]int{}
 	for u, tk := range first {
 		if running[u] > 0 {
 			continue

@@ -290,7 +290,7 @@ func TestAJobOfWhoHasSpentAllIsRefusedBeforeASandbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Output: 10}}, true)
-	r := newRig(t, options{parts: func(p *Parts) { p.Books, p.Audit = books, log }})
+	r := newRig(t, options{parts: func(p *Parts) { p.Ledger, p.Audit = books, log }})
 	last, _ := r.ends(r.run(request(alice, "a game")))
 	if want := (dreamcore.Failure{Code: dreamcore.FailRateLimit, Spent: true}).UserMessage(dreamcore.English); last.Code != "RATE_LIMIT" || last.User != want {
 		t.Errorf("%+v", last)
@@ -318,7 +318,7 @@ func TestAJobThatSpendsAllEndsWithRateLimit(t *testing.T) {
 	books := openBooks(t, t.TempDir(), usage.Limits{JobCost: 1})
 	said := ""
 	r := newRig(t, options{
-		parts: func(p *Parts) { p.Books = books },
+		parts: func(p *Parts) { p.Ledger = books },
 		upstream: gateway.HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, `{"usage":{"input_tokens":1000,"output_tokens":500}}`)
@@ -355,7 +355,7 @@ func TestTheBudgetOfAJobIsOfAllItsRunsTogether(t *testing.T) {
 		return err
 	}
 	r := newRig(t, options{
-		parts: func(p *Parts) { p.Books = books },
+		parts: func(p *Parts) { p.Ledger = books },
 		upstream: gateway.HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			asked++
 			w.Header().Set("Content-Type", "application/json")

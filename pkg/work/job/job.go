@@ -13,19 +13,13 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
-// Where things are inside a sandbox; the root file system has these places.
-const (
-	projectsDir = "/data/users/%s/projects"
-	globalDir   = dreamcore.GlobalDir
-)
-
-// cleanupLimit bounds each step of a job's end.
+// cleanupLimit bounds each step of the end of a job.
 const cleanupLimit = 30 * time.Second
 
 // pruneLimit bounds the removal of old versions after a version was saved.
@@ -37,30 +31,30 @@ type job struct {
 	request  dreamcore.GenerateRequest
 	lang     dreamcore.Language
 	journal  *journal.Log
-	ticket   *ticket
+	slot     *slot
 	service  *Service
 	settings Settings
 	began    time.Time
 	log      *slog.Logger
 
 	forwarded int  // lines of the agent in the journal
-	muted     bool // no more of them are put there
+	muted     bool // no more lines of the agent are forwarded
 	summary   dreamcore.Summary
-	account   gateway.Meter // nil before the first run, and without books: see meter
+	account   gateway.Meter // nil before the first run, and without a ledger: see meter
 }
 
-// failed is an error with the failure that the client is told.
-type failed struct {
-	failure dreamcore.Failure
-	err     error
+// site is where the agent works in one job.
+type site struct {
+	workspace *workspace.Workspace
+	project   *volume.Project
+	home      *volume.Home
+	agent     agent.Config // the settings, as they apply to this job
+	dir       string       // of the project, inside
 }
-
-func (f *failed) Error() string { return f.err.Error() }
-func (f *failed) Unwrap() error { return f.err }
 
 // work does the job and writes its one terminal event, whatever happens. The
-// ticket is given back before it: a client that asks for more as soon as it
-// has read the last event must not be told that it is still busy.
+// slot is freed before that event: a client that sends the next request as soon
+// as it has read the last event must not be told that it is still busy.
 func (j *job) work(ctx context.Context) {
 	defer func() {
 		if err := j.journal.Close(); err != nil {
@@ -71,20 +65,20 @@ func (j *job) work(ctx context.Context) {
 	j.summary.Elapsed = time.Since(j.began)
 	last := dreamcore.DoneEvent()
 	if err != nil {
-		f := failureOf(ctx, err)
+		f := classify(ctx, err)
 		last = dreamcore.ErrorEvent(f, j.lang)
 		switch {
 		case f.HasExit:
 			j.summary.ExitCode = f.ExitCode
 		case j.summary.ExitCode == 0:
-			j.summary.ExitCode = 1 // 0 would tell of a success
+			j.summary.ExitCode = 1 // 0 would mean success
 		}
 		level := slog.LevelError
 		if f.Spent {
-			level = slog.LevelWarn // as the operator wanted it
+			level = slog.LevelWarn // a limit that the operator has set
 		}
 		if context.Cause(ctx) != nil {
-			level = slog.LevelInfo // somebody wanted it to end
+			level = slog.LevelInfo // it was cancelled
 		}
 		j.log.Log(ctx, level, "generation failed", "code", f.Code, "error", err, "elapsed", j.summary.Elapsed)
 	} else {
@@ -93,11 +87,11 @@ func (j *job) work(ctx context.Context) {
 	if j.request.TestError == dreamcore.TestErrorNone {
 		j.tell(dreamcore.DebugEvent(j.summary))
 	}
-	j.ticket.leave()
+	j.slot.leave()
 	j.tell(last)
 }
 
-// guarded is attempt; a panic in it is one failed job, not the end of all.
+// guarded calls attempt. A panic in it fails this job, not the service.
 func (j *job) guarded(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -107,43 +101,27 @@ func (j *job) guarded(ctx context.Context) (err error) {
 	return j.attempt(ctx)
 }
 
-// failureOf is what the client is told of err.
-func failureOf(ctx context.Context, err error) dreamcore.Failure {
-	if f, ok := errors.AsType[*failed](err); ok {
-		return f.failure
-	}
-	switch {
-	case context.Cause(ctx) != nil:
-		return dreamcore.ExitFailure(dreamcore.ExitTerminated)
-	case errors.Is(err, sandbox.ErrOutOfMemory):
-		return dreamcore.ExitFailure(dreamcore.ExitKilled)
-	case errors.Is(err, sandbox.ErrLost):
-		return dreamcore.Failure{Code: dreamcore.FailSandboxLost}
-	}
-	return failureOr(err, dreamcore.FailUnknown)
-}
-
-// attempt is the path of one game, in the order that matters: the lock before
-// the sandbox that sees the project, the token after the sandbox that is bound
-// to it, the version after every process has ended. What was made is undone in
-// reverse.
+// attempt is the path of one game. The order matters: the lock comes before the
+// sandbox that sees the project, the token after the sandbox that it is bound
+// to, the version after every process has ended. Everything that was set up is
+// undone in reverse order.
 func (j *job) attempt(ctx context.Context) (err error) {
-	if err := j.ticket.wait(ctx, func(place int) { j.status(fmt.Sprintf("Waiting in the queue: place %d", place)) }); err != nil {
+	if err := j.slot.wait(ctx, func(position int) { j.status(fmt.Sprintf("Waiting in the queue: place %d", position)) }); err != nil {
 		return err
 	}
 	if f, ok := j.request.TestError.Failure(); ok {
 		j.status("Playing the failure that was asked for: " + string(j.request.TestError))
-		return &failed{failure: f, err: errors.New("asked for by _test_error")}
+		return &stageError{stage: stageRequested, requested: f, err: errors.New("requested by _test_error")}
 	}
 	if err := j.checkBudget(); err != nil {
 		return err
 	}
 	room, err := j.reserve(ctx)
 	if err != nil && context.Cause(ctx) != nil {
-		return err // it waited for the disk when it was cancelled
+		return err // it was cancelled while it waited for the disk
 	}
 	if err != nil {
-		return &failed{failure: failureOr(err, dreamcore.FailDisk), err: err}
+		return &stageError{stage: stageReserve, err: err}
 	}
 	defer room.Close()
 	j.status("Opening the project")
@@ -171,29 +149,22 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	}
 	defer home.Close()
 	j.status("Starting a sandbox")
-	lease, err := j.service.pool.Lease(ctx, j.request.User)
+	lease, err := j.service.workspaces.Lease(ctx, j.request.User)
 	if err != nil {
 		if context.Cause(ctx) != nil {
 			return err
 		}
-		return &failed{failure: failureOr(err, dreamcore.FailSandbox), err: err}
+		return &stageError{stage: stageSandbox, err: err}
 	}
 	defer lease.Release(context.WithoutCancel(ctx))
-	d := lease.Member()
-	d.began(j.id)
+	w := lease.Workspace()
+	w.Begin(j.id)
 	if j.summary.SandboxReused = lease.Reused(); j.summary.SandboxReused {
 		j.status("The sandbox was ready")
 	}
-	if names := j.skills(); len(names) > 0 {
-		j.settings.Agent.Skills = path.Join(globalDir, skillsDir)
-		j.status("Skills loaded: " + strings.Join(names, ", "))
-	}
-	env, shut := d.letOut(j.id)
-	defer shut()
-	j.settings.Agent.Env = slices.Concat(j.settings.Agent.Env, env)
-	if d.egress == nil {
-		j.settings.Agent.Hosts = nil
-	}
+	env, closeEgress := w.OpenEgress(j.id)
+	defer closeEgress()
+	s := site{workspace: w, project: project, home: home, agent: j.agentConfig(env), dir: workspace.ProjectDir(j.request.User, j.request.Project)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	space, err := j.watchSpace(ctx, project, cancel)
@@ -201,25 +172,39 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 		return err
 	}
 	if err != nil {
-		return &failed{failure: failureOr(err, dreamcore.FailSandbox), err: err}
+		return &stageError{stage: stageSandbox, err: err}
 	}
-	// In a panic, too: what is set aside is the user's.
-	defer func() {
-		err = ofSpace(err, context.Cause(ctx), space.end(ctx), j.service.parts.Volumes.CheckFree)
-	}()
-	defer context.AfterFunc(ctx, shut)() // a cancelled job reaches nothing more
+	// Deferred, so that the user gets reserved space back after a panic, too.
+	defer func() { err = j.explain(err, context.Cause(ctx), space.end(ctx)) }()
+	defer context.AfterFunc(ctx, closeEgress)() // a cancelled job reaches no host any more
 	j.status("Starting the agent")
-	// Somebody who stops the sandbox stops the job. One that is lost says so
-	// itself, and better: by what was lost.
+	// Stopping the sandbox cancels the job. A sandbox that is lost does not: the
+	// agent's run reports that itself, with the reason.
 	defer context.AfterFunc(lease.Context(), func() {
 		if why := context.Cause(lease.Context()); errors.Is(why, workspace.ErrStopped) || errors.Is(why, workspace.ErrClosed) {
 			cancel(why)
 		}
 	})()
-	return j.runAgent(ctx, d, project, home)
+	return j.runAgent(ctx, s)
 }
 
-// forward puts a line of the agent into the journal, up to the limit.
+// agentConfig returns the agent's settings for this job. env is the environment
+// for egress; it is empty if no host is allowed.
+func (j *job) agentConfig(env []string) agent.Config {
+	cfg := j.settings.Agent
+	cfg.Home = path.Join(cfg.Home, string(j.request.Project))
+	cfg.Env = slices.Concat(cfg.Env, env)
+	if len(env) == 0 {
+		cfg.Hosts = nil
+	}
+	if names := j.skills(); len(names) > 0 {
+		cfg.Skills = path.Join(dreamcore.GlobalDir, skillsDir)
+		j.status("Skills loaded: " + strings.Join(names, ", "))
+	}
+	return cfg
+}
+
+// forward appends a line of the agent to the journal, up to the limit.
 func (j *job) forward(e dreamcore.Event) error {
 	switch {
 	case j.muted:
@@ -240,7 +225,7 @@ func (j *job) mute(warning string) error {
 	j.muted = true
 	_, err := j.journal.Append(dreamcore.WarningEvent(warning))
 	if dreamcore.CodeOf(err) == dreamcore.CodeTooLarge {
-		j.log.Warn(warning) // there is no room even for it
+		j.log.Warn(warning) // the journal has no room for it
 		return nil
 	}
 	return err
@@ -248,8 +233,8 @@ func (j *job) mute(warning string) error {
 
 func (j *job) status(message string) { j.tell(dreamcore.StatusEvent(message)) }
 
-// tell puts an event of ours into the journal. A journal that fails is logged;
-// the work goes on, because the project is worth more than its log.
+// tell appends an event of the service to the journal. An error is logged and
+// the job goes on: the project is worth more than its log.
 func (j *job) tell(e dreamcore.Event) {
 	if _, err := j.journal.Append(e); err != nil {
 		j.log.Error("write an event", "error", err)

@@ -152,7 +152,7 @@ type panics struct{ sandbox.Sandbox }
 
 func (p panics) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(""), nil, nil
-	if proc, err := p.Sandbox.Start(ctx, sandbox.Command{Args: cmd.Args, Stdout: &logBuffer{}}); err == nil {
+	if proc, err := p.Sandbox.Start(ctx, sandbox.Command{Args: cmd.Args, Dir: cmd.Dir, Stdout: &logBuffer{}}); err == nil {
 		_, _ = proc.Wait()
 	}
 	panic("boom")

@@ -8,29 +8,29 @@ import (
 )
 
 // liveJob is a job that has not ended, with its listeners: the clients that
-// follow its events. A job whose last listener has gone is cancelled
+// follow its events. A job whose last listener has left is cancelled
 //
 //   - at once if it waits in the queue, or if its user has asked for another
 //     game, which then waits for the end of this one;
-//   - otherwise after the grace, unless a listener comes back before.
+//   - otherwise after the grace, unless a listener comes back first.
 //
-// A job that runs on without listeners, and every job of a service that is
-// stopping, is left alone. The fields below stop are guarded by Service.mu.
+// This does not apply to jobs that run on without listeners, nor while the
+// service is stopping. The fields below stop are guarded by Service.mu.
 type liveJob struct {
-	id     string
-	user   dreamcore.UserID
-	ticket *ticket
-	grace  time.Duration
-	runOn  bool // without listeners
-	stop   context.CancelCauseFunc
+	id    string
+	user  dreamcore.UserID
+	slot  *slot
+	grace time.Duration
+	runOn bool // without listeners
+	stop  context.CancelCauseFunc
 
 	listeners int
-	alone     *time.Timer // cancels the job after its grace; nil unless that runs
+	abandoned *time.Timer // cancels the job after its grace; nil unless it is running
 	cancelled bool
 }
 
-// Attach counts the caller in as a listener of a job until ctx ends. A job that
-// has ended, or never was, is no error.
+// Attach makes the caller a listener of a job until ctx ends. It does nothing for
+// a job that has ended or never existed.
 func (s *Service) Attach(ctx context.Context, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,14 +39,14 @@ func (s *Service) Attach(ctx context.Context, id string) {
 	}
 }
 
-// listen counts a listener in until ctx ends. It must be called with mu held.
+// listen adds a listener until ctx ends. It must be called with mu held.
 func (s *Service) listen(ctx context.Context, l *liveJob) {
 	l.listeners++
 	l.stopTimer()
 	context.AfterFunc(ctx, func() { s.leave(l) })
 }
 
-// leave counts a listener out.
+// leave removes a listener.
 func (s *Service) leave(l *liveJob) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,8 +57,8 @@ func (s *Service) leave(l *liveJob) {
 	switch {
 	case s.wantsAnother(l):
 		s.end(l, errReplaced)
-	case l.grace <= 0 || l.ticket.isWaiting():
-		s.end(l, errAlone)
+	case l.grace <= 0 || l.slot.isWaiting():
+		s.end(l, errAbandoned)
 	default:
 		s.startTimer(l)
 	}
@@ -70,18 +70,18 @@ func (s *Service) startTimer(l *liveJob) {
 	timer = time.AfterFunc(l.grace, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		// A timer that was stopped too late is not the current one.
-		if l.alone == timer && !s.closed {
-			s.end(l, errAlone)
+		// A timer that was stopped too late is no longer the current one.
+		if l.abandoned == timer && !s.closed {
+			s.end(l, errAbandoned)
 		}
 	})
-	l.alone = timer
+	l.abandoned = timer
 }
 
 func (l *liveJob) stopTimer() {
-	if l.alone != nil {
-		l.alone.Stop()
-		l.alone = nil
+	if l.abandoned != nil {
+		l.abandoned.Stop()
+		l.abandoned = nil
 	}
 }
 
@@ -89,7 +89,7 @@ func (l *liveJob) stopTimer() {
 // this one. It must be called with mu held.
 func (s *Service) wantsAnother(l *liveJob) bool {
 	for _, other := range s.jobs {
-		if other.user == l.user && other != l && other.ticket.isWaiting() {
+		if other.user == l.user && other != l && other.slot.isWaiting() {
 			return true
 		}
 	}
@@ -107,8 +107,8 @@ func (s *Service) replace(user dreamcore.UserID) {
 }
 
 // Cancel stops a job; its last event says that it was interrupted. A job that
-// waits in the queue never starts. A job that has ended, or never was, is no
-// error.
+// waits in the queue never starts. Cancel does nothing for a job that has ended
+// or never existed.
 func (s *Service) Cancel(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,7 +117,7 @@ func (s *Service) Cancel(id string) {
 	}
 }
 
-// end must be called with mu held.
+// end cancels a job. It must be called with mu held.
 func (s *Service) end(l *liveJob, why error) {
 	l.stopTimer()
 	if l.cancelled {
@@ -126,11 +126,11 @@ func (s *Service) end(l *liveJob, why error) {
 	l.cancelled = true
 	s.log.Info("a job is cancelled", "job", l.id, "user", string(l.user), "reason", why)
 	l.stop(why)
-	l.ticket.withdraw()
+	l.slot.withdraw()
 }
 
 // State returns the state of a job, JobQueued or JobRunning; ok is false for
-// one that has ended or never was. cancelled reports that the job is about to
+// one that has ended or never existed. cancelled reports that the job is about to
 // end because it was cancelled.
 func (s *Service) State(id string) (state dreamcore.JobState, cancelled, ok bool) {
 	s.mu.Lock()
@@ -139,13 +139,13 @@ func (s *Service) State(id string) (state dreamcore.JobState, cancelled, ok bool
 	switch {
 	case l == nil:
 		return "", false, false
-	case l.ticket.isWaiting():
+	case l.slot.isWaiting():
 		return dreamcore.JobQueued, l.cancelled, true
 	}
 	return dreamcore.JobRunning, l.cancelled, true
 }
 
-// forget takes a job that has ended off the list.
+// forget removes a job that has ended from the list.
 func (s *Service) forget(l *liveJob) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -39,7 +39,7 @@ func (o office) begin(listener context.Context, id string, user dreamcore.UserID
 	t := must(o.admission.enter(user))(o.t)
 	o.replace(user)
 	run, stop := context.WithCancelCause(context.Background())
-	l := &liveJob{id: id, user: user, ticket: t, stop: stop, grace: 10 * time.Second}
+	l := &liveJob{id: id, user: user, slot: t, stop: stop, grace: 10 * time.Second}
 	for _, f := range change {
 		f(l)
 	}
@@ -79,7 +79,7 @@ func TestAJobWithoutListenersIsCancelledAfterItsGrace(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		o.wants(job, nil)
 		time.Sleep(time.Second)
-		o.wants(job, errAlone)
+		o.wants(job, errAbandoned)
 		if state, cancelled, ok := o.State("a"); state != dreamcore.JobRunning || !cancelled || !ok {
 			t.Errorf("until it has ended it is %q, %v, %v", state, cancelled, ok)
 		}
@@ -100,7 +100,7 @@ func TestAJobWhoseClientHasGoneBeforeItCouldRead(t *testing.T) {
 		leave()
 		job := o.begin(gone, "a", alice)
 		time.Sleep(10 * time.Second)
-		o.wants(job, errAlone)
+		o.wants(job, errAbandoned)
 	})
 }
 
@@ -111,13 +111,13 @@ func TestAJobThatWaitsIsCancelledAtOnce(t *testing.T) {
 		client, leave := context.WithCancel(t.Context())
 		waiting := o.begin(client, "b", bob)
 		leave()
-		o.wants(waiting, errAlone)
+		o.wants(waiting, errAbandoned)
 		o.wants(running, nil)
 		if o.admission.waiting != 0 {
 			t.Error("it is still in the queue")
 		}
-		o.jobs["a"].ticket.leave()
-		if isIn(o.jobs["b"].ticket) {
+		o.jobs["a"].slot.leave()
+		if isIn(o.jobs["b"].slot) {
 			t.Error("it was admitted nevertheless")
 		}
 	})
@@ -152,7 +152,7 @@ func TestAJobWithAListenerIsNotReplaced(t *testing.T) {
 		o.begin(t.Context(), "c", bob)
 		o.wants(old, nil)
 		leave()
-		o.wants(next, errAlone)
+		o.wants(next, errAbandoned)
 		o.wants(old, nil)
 	})
 }
@@ -203,7 +203,7 @@ func TestAGraceOfZero(t *testing.T) {
 		client, leave := context.WithCancel(t.Context())
 		job := o.begin(client, "a", alice, func(l *liveJob) { l.grace = 0 })
 		leave()
-		o.wants(job, errAlone)
+		o.wants(job, errAbandoned)
 	})
 }
 
@@ -318,7 +318,7 @@ func TestAHundredAborts(t *testing.T) {
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
 	})
-	r := newRig(t, options{upstream: upstream, parts: func(p *Parts) { p.Books = books }, settings: func(s *Settings) {
+	r := newRig(t, options{upstream: upstream, parts: func(p *Parts) { p.Ledger = books }, settings: func(s *Settings) {
 		s.Running, s.Waiting, s.DisconnectGrace = 2, 100, time.Millisecond
 	}, play: func(g guest) (int, error) {
 		g.say("{\"type\":\"asks\"}\n")

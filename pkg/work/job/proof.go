@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -16,19 +17,20 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 // proofLimit bounds the proof, which takes seconds. The first start of the
-// agent's program reads all of it from the disk, and a machine that is emulated
-// by another one has been seen to take minutes.
+// agent's program reads all of it from the disk, and has been seen to take
+// minutes on an emulated machine.
 const proofLimit = 5 * time.Minute
 
-// Prove makes the agent write a file and run a command in a sandbox of its
-// own, with a scripted model, and looks at what came of it. Pairs of agent and
-// engine have been seen that exit with success at the first tool call without
-// doing anything. It returns the version that the agent says it has.
+// Prove makes the agent write a file and run a command in a workspace of its
+// own, with a scripted model, and checks the result. Some pairs of agent and
+// engine exit with success at the first tool call without doing anything. Prove
+// returns the version that the agent reports.
 func (s *Service) Prove(ctx context.Context) (version string, err error) {
 	settings := *s.settings.Load()
 	dir, err := os.MkdirTemp(s.parts.SocketDir, "proof-")
@@ -36,58 +38,59 @@ func (s *Service) Prove(ctx context.Context) (version string, err error) {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	for _, sub := range []string{"project", "home", "gateway"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
-			return "", err
-		}
-		if err := os.Chown(filepath.Join(dir, sub), int(settings.Agent.UID), int(settings.Agent.GID)); err != nil {
-			return "", err
-		}
-	}
-	nonce := rand.Text()
-	script, err := proofScript(nonce)
+	volumes, err := volume.Open(filepath.Join(dir, "volumes"), volume.Options{UID: int(settings.Agent.UID), GID: int(settings.Agent.GID)})
 	if err != nil {
 		return "", err
 	}
-	g := gateway.New(gateway.Config{Upstream: gateway.HandlerUpstream(replay.New(script)), Logger: s.log})
-	defer g.Close(context.WithoutCancel(ctx))
-	socket, err := g.Listen(filepath.Join(dir, "gateway"))
+	defer volumes.Close()
+	if _, err := volumes.Create(volume.Data); err != nil {
+		return "", err
+	}
+	user, id := dreamcore.UserID(uuid.NewString()), dreamcore.ProjectID(uuid.NewString())
+	nonce, inside := rand.Text(), workspace.ProjectDir(user, id)
+	script, err := proofScript(inside, nonce)
 	if err != nil {
 		return "", err
 	}
-	version, outcome, err := s.proofRun(ctx, settings, dir, socket)
+	parts := workspace.Parts{
+		Sandboxes: s.parts.Sandboxes, Volumes: volumes, SocketDir: dir,
+		Gateway: gateway.New(gateway.Config{Upstream: gateway.HandlerUpstream(replay.New(script)), Logger: s.log}),
+	}
+	defer parts.Gateway.Close(context.WithoutCancel(ctx))
+	project, err := volumes.Project(user, id)
 	if err != nil {
 		return "", err
 	}
-	return version, checkProof(filepath.Join(dir, "project"), nonce, outcome)
-}
-
-const proofDir = "/data/proof"
-
-func (s *Service) proofRun(ctx context.Context, settings Settings, dir string, socket *gateway.Socket) (version string, o agent.Outcome, err error) {
-	cfg := settings.Agent
-	cfg.Tools, cfg.Model, cfg.Turns, cfg.Hosts = agent.DefaultTools, "", 0, nil
-	sb, err := s.parts.Sandboxes.Create(ctx, sandbox.Spec{
-		Root: settings.Root, Limits: settings.Limits,
-		Mounts: []sandbox.Mount{
-			{Source: filepath.Join(dir, "project"), Target: proofDir, Writable: true},
-			{Source: filepath.Join(dir, "home"), Target: cfg.Home, Writable: true},
-			{Source: settings.AgentFile, Target: cfg.Path},
-			{Source: filepath.Join(dir, "gateway"), Target: filepath.Dir(cfg.Socket)},
-		},
-	})
+	defer project.Close()
+	home, err := volumes.Home(user, id)
 	if err != nil {
-		return "", o, err
+		return "", err
+	}
+	defer home.Close()
+	w, err := workspace.Open(ctx, parts, settings.workspace().Template, user)
+	if err != nil {
+		return "", err
 	}
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 		defer cancel()
-		err = errors.Join(err, sb.Close(cleanup))
+		err = errors.Join(err, w.Close(cleanup))
 	}()
-	grant := socket.Grant(gateway.GrantOptions{Job: "proof"})
+	cfg := settings.Agent
+	cfg.Tools, cfg.Model, cfg.Turns, cfg.Hosts = agent.DefaultTools, "", 0, nil
+	cfg.Home = path.Join(cfg.Home, string(id))
+	version, outcome, err := proofRun(ctx, w, cfg, inside)
+	if err != nil {
+		return "", err
+	}
+	return version, checkProof(project.Root(), nonce, outcome)
+}
+
+func proofRun(ctx context.Context, w *workspace.Workspace, cfg agent.Config, dir string) (version string, o agent.Outcome, err error) {
+	grant := w.Grant(gateway.GrantOptions{Job: "proof"})
 	defer grant.Revoke()
 	o, err = cfg.Run(ctx, agent.Job{
-		Sandbox: sb, Dir: proofDir, Prompt: "Prove that your tools work.", Token: grant.Token(),
+		Sandbox: w, Dir: dir, Prompt: "Prove that your tools work.", Token: grant.Token(),
 		Session: agent.Session{ID: uuid.NewString()}, Limit: proofLimit,
 		Emit: func(e dreamcore.Event) error {
 			var init struct {
@@ -102,9 +105,9 @@ func (s *Service) proofRun(ctx context.Context, settings Settings, dir string, s
 	return version, o, err
 }
 
-// proofScript is a model that writes the nonce with one tool and copies it
-// with another.
-func proofScript(nonce string) (*replay.Script, error) {
+// proofScript returns the script of a model that writes the nonce with one tool
+// and copies it with another.
+func proofScript(dir, nonce string) (*replay.Script, error) {
 	type tool struct {
 		Name  string            `json:"name"`
 		Input map[string]string `json:"input"`
@@ -114,7 +117,7 @@ func proofScript(nonce string) (*replay.Script, error) {
 		Tools []tool `json:"tools,omitempty"`
 	}
 	raw, err := json.Marshal(map[string][][]turn{"conversations": {{
-		{Tools: []tool{{"Write", map[string]string{"file_path": proofDir + "/written", "content": nonce}}}},
+		{Tools: []tool{{"Write", map[string]string{"file_path": dir + "/written", "content": nonce}}}},
 		{Tools: []tool{{"Bash", map[string]string{"command": "cat written > copied; id -u > uid", "description": "Copy the file"}}}},
 		{Text: "Done."},
 	}}})
@@ -124,29 +127,24 @@ func proofScript(nonce string) (*replay.Script, error) {
 	return replay.Parse(raw)
 }
 
-func checkProof(dir, nonce string, o agent.Outcome) error {
+func checkProof(root *os.Root, nonce string, o agent.Outcome) error {
 	if o.TimedOut {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the agent was not done with two tool calls after %v%s", proofLimit, cause(o)),
-			Hint: "see what else this machine does with: uptime (a slow or busy one does not get done); then run the same command again",
+			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the agent did not finish two tool calls within %v%s", proofLimit, details(o)),
+			Hint: "check the load of this machine with: uptime; then run the same command again",
 		}
 	}
 	if !o.Success() {
-		return fmt.Errorf("the agent ended with exit code %d%s", o.ExitCode, cause(o))
+		return fmt.Errorf("the agent ended with exit code %d%s", o.ExitCode, details(o))
 	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
 	for name, tool := range map[string]string{"written": "Write", "copied": "Bash"} {
 		got, err := root.ReadFile(name)
 		if err != nil || strings.TrimSpace(string(got)) != nonce {
-			return fmt.Errorf("the agent says it is done, but its tool %s did nothing: %s is %q (%v)", tool, name, got, err)
+			return fmt.Errorf("the agent reports success, but its tool %s did nothing: %s is %q (%v)", tool, name, got, err)
 		}
 	}
 	if uid, err := root.ReadFile("uid"); err != nil || strings.TrimSpace(string(uid)) == "0" {
-		return fmt.Errorf("the agent runs as user %q, not as an ordinary one", uid)
+		return fmt.Errorf("the agent runs as user %q, not as an ordinary user", uid)
 	}
 	return nil
 }

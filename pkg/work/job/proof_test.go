@@ -32,7 +32,7 @@ func proves(do func(nonce string) proofFiles, last string) program {
 		if err == nil {
 			err = json.Unmarshal([]byte(body), &answer)
 		}
-		if err != nil || status != 200 || len(answer.Content) != 1 || answer.Content[0].Input.Path != proofDir+"/written" {
+		if err != nil || status != 200 || len(answer.Content) != 1 || answer.Content[0].Input.Path != g.Dir+"/written" {
 			return 0, fmt.Errorf("status %d, %w, %s", status, err, body)
 		}
 		g.say(`{"type":"system","subtype":"init","claude_code_version":"9.8.7"}` + "\n")
@@ -61,8 +61,8 @@ func TestProve(t *testing.T) {
 		{"Write does nothing", proves(func(n string) proofFiles { return proofFiles{"", n, "10000"} }, good), "tool Write did nothing"},
 		{"Bash does nothing", proves(func(n string) proofFiles { return proofFiles{n, "", "10000"} }, good), "tool Bash did nothing"},
 		{"it writes something else", proves(func(n string) proofFiles { return proofFiles{"x", n, "10000"} }, good), "tool Write did nothing"},
-		{"it runs as root", proves(func(n string) proofFiles { return proofFiles{n, n, "0"} }, good), "not as an ordinary one"},
-		{"it does not say who it is", proves(func(n string) proofFiles { return proofFiles{n, n, ""} }, good), "not as an ordinary one"},
+		{"it runs as root", proves(func(n string) proofFiles { return proofFiles{n, n, "0"} }, good), "not as an ordinary user"},
+		{"it does not say who it is", proves(func(n string) proofFiles { return proofFiles{n, n, ""} }, good), "not as an ordinary user"},
 		{"no result", proves(honest, ""), "exit code 1"},
 		{"it exits with 0 and does nothing", func(g guest) (int, error) { return 0, nil }, "exit code 1"},
 		{"it fails", func(g guest) (int, error) { _, _ = g.Stderr.Write([]byte("no libc")); return 127, nil }, "no libc"},
@@ -86,7 +86,7 @@ func TestProve(t *testing.T) {
 }
 
 func TestAProofThatTakesTooLongSaysSo(t *testing.T) {
-	err := checkProof(t.TempDir(), "nonce", agent.Outcome{ExitCode: dreamcore.ExitTimeout, TimedOut: true, Stderr: "still here"})
+	err := checkProof(nil, "nonce", agent.Outcome{ExitCode: dreamcore.ExitTimeout, TimedOut: true, Stderr: "still here"})
 	if err == nil || !strings.Contains(err.Error(), proofLimit.String()) || !strings.Contains(err.Error(), "still here") || !strings.Contains(dreamcore.HintOf(err), "uptime") {
 		t.Errorf("%v, %s", err, dreamcore.HintOf(err))
 	}

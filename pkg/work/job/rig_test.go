@@ -45,17 +45,13 @@ type guest struct {
 	spec sandbox.Spec
 }
 
-func (g guest) project() string { return g.at(0) }
-func (g guest) home() string    { return g.at(1) }
-func (g guest) sockets() string { return g.spec.Mounts[3].Source }
+func (g guest) project() string { return g.below(0) }
+func (g guest) home() string    { return g.below(1) }
+func (g guest) sockets() string { return g.spec.Mounts[len(g.spec.Mounts)-1].Source }
 
-// at is what of a mount belongs to the one project, which the proof mounts
-// alone.
-func (g guest) at(mount int) string {
-	if path.Base(g.spec.Mounts[0].Target) == "projects" {
-		return filepath.Join(g.spec.Mounts[mount].Source, string(project))
-	}
-	return g.spec.Mounts[mount].Source
+// below returns the directory of the program's project in a mount.
+func (g guest) below(mount int) string {
+	return filepath.Join(g.spec.Mounts[mount].Source, path.Base(g.Dir))
 }
 
 // arg is the argument after a flag, "" without it.

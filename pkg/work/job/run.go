@@ -3,9 +3,6 @@ package job
 import (
 	"context"
 	"errors"
-	"fmt"
-	"path"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,87 +13,87 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// run is one run of the agent, of which a job has two at most.
+// run is one run of the agent. A job has at most two.
 type run struct {
 	session    agent.Session
 	outcome    agent.Outcome
 	requests   int64                 // that were sent to the model
-	seen       dreamcore.FailureCode // what the gateway saw of the model's failures
+	seen       dreamcore.FailureCode // failure of the model that the gateway saw; "" if none
 	overBudget bool
-	refused    bool // the model API refused a request for what was in it
-	tooLong    bool // because it was longer than the model takes
+	refused    bool // the model API refused a request because of its content
+	tooLong    bool // because it was longer than the model accepts
 }
 
-// asked reports whether the run got so far as to ask the model.
+// asked reports whether the run got as far as asking the model.
 func (r run) asked() bool { return r.requests > 0 || r.outcome.Talked || r.seen != "" }
 
-// retryShare is which part of the time limit must be left for a second run.
+// retryShare is the divisor of the time limit that must be left for a second run.
 const retryShare = 10
 
 // runAgent runs the agent in the project's own conversation. A run that fails
-// before it has changed anything is done once more in the same job, where
-// another may well go better: see second.
-func (j *job) runAgent(ctx context.Context, d *desk, project *volume.Project, home *volume.Home) error {
-	// Nothing of the user runs now: what an earlier job left would run in this one.
-	if err := home.Clean(ctx, keptOfHome(home, j.inside())); err != nil {
+// before it has changed anything is repeated once in the same job if the second
+// one may well succeed: see second.
+func (j *job) runAgent(ctx context.Context, s site) error {
+	// No process of the user runs now: residue of an earlier job would take part
+	// in this one.
+	if err := s.home.Clean(ctx, keptOfHome(s)); err != nil {
 		return err
 	}
 	deadline := time.Now().Add(j.settings.TimeLimit)
-	if mended, err := agent.MendHome(home.Root(), j.settings.Agent.UID); err != nil {
+	if mended, err := agent.MendHome(s.home.Root(), s.agent.UID); err != nil {
 		j.log.Error("mend the agent's home", "error", err)
 	} else if len(mended) > 0 {
 		j.log.Warn("parts of the agent's home were unusable and are set aside", "names", mended)
 	}
-	r, err := j.runOnce(ctx, d, home, deadline)
+	r, err := j.runOnce(ctx, s, deadline)
 	if err != nil {
 		return err
 	}
-	if why, undo := j.second(ctx, project, home, r, deadline); why != "" {
-		j.log.Warn("the agent is started once more", "reason", why, "exit_code", r.outcome.ExitCode, "error", cause(r.outcome))
+	if why, undo := j.second(ctx, s, r, deadline); why != "" {
+		j.log.Warn("the agent is started once more", "reason", why, "exit_code", r.outcome.ExitCode, "error", details(r.outcome))
 		j.status(why + "; it is started once more")
-		if r, err = j.runOnce(ctx, d, home, deadline); err != nil {
+		if r, err = j.runOnce(ctx, s, deadline); err != nil {
 			return err
 		}
 		if !r.outcome.Success() && !r.asked() {
-			undo() // that was not the reason
+			undo() // the home was not the reason
 		}
 	}
-	return j.judge(ctx, r)
+	if r.outcome.Success() {
+		return nil
+	}
+	return agentError(ctx, r)
 }
 
-// runOnce runs the CLI until the deadline at most. It adds what the run used to
-// the summary.
-func (j *job) runOnce(ctx context.Context, d *desk, home *volume.Home, deadline time.Time) (r run, err error) {
-	inside := j.inside()
-	r.session = j.session(home, inside)
-	grant := d.socket.Grant(gateway.GrantOptions{
-		Job: j.id, Expires: deadline.Add(cleanupLimit),
-		Meter: j.meter(), User: string(j.wish.User), Project: string(j.wish.Project), Sandbox: d.ID(),
+// runOnce runs the CLI until the deadline at most. It adds the usage of the run
+// to the summary.
+func (j *job) runOnce(ctx context.Context, s site, deadline time.Time) (r run, err error) {
+	r.session = j.session(s)
+	grant := s.workspace.Grant(gateway.GrantOptions{
+		Job: j.id, Project: string(j.request.Project), Expires: deadline.Add(cleanupLimit), Meter: j.meter(),
 		Context: ctx, // a cancelled job spends nothing more
 	})
 	defer grant.Revoke()
-	cfg := j.settings.Agent
-	cfg.Home = path.Join(cfg.Home, string(j.wish.Project))
-	r.outcome, err = cfg.Run(ctx, agent.Job{
-		Sandbox: d.Sandbox, Dir: inside, Wish: j.wish.Prompt, Token: grant.Token(), Session: r.session,
+	r.outcome, err = s.agent.Run(ctx, agent.Job{
+		Sandbox: s.workspace, Dir: s.dir, Prompt: j.request.Prompt, Token: grant.Token(), Session: r.session,
 		Limit: time.Until(deadline), Emit: j.forward,
 	})
-	grant.Revoke() // what the gateway saw is final only after it
+	grant.Revoke() // the usage is final only after this
 	used := grant.Usage()
 	r.requests, r.seen, r.overBudget = used.Requests, grant.Failure(), grant.OverBudget()
 	if refused, ok := grant.Refused(); ok {
 		r.refused, r.tooLong = true, refused.TooLong
 	}
-	s := &j.summary
-	s.Metered, s.Tokens, s.Cost = true, s.Tokens.Plus(used.Tokens), s.Cost+used.Cost
-	s.ExitCode, s.OutputLines, s.TimeoutReached = r.outcome.ExitCode, s.OutputLines+r.outcome.Lines, r.outcome.TimedOut
+	sum := &j.summary
+	sum.Metered, sum.Tokens, sum.Cost = true, sum.Tokens.Plus(used.Tokens), sum.Cost+used.Cost
+	sum.ExitCode, sum.OutputLines, sum.TimeoutReached = r.outcome.ExitCode, sum.OutputLines+r.outcome.Lines, r.outcome.TimedOut
 	return r, err
 }
 
-// second decides whether the agent is run once more after r, and returns why,
-// as a sentence, or "". Before it the conversation is forgotten where r shows
-// that it cannot be continued. undo puts back what was set aside.
-func (j *job) second(ctx context.Context, project *volume.Project, home *volume.Home, r run, deadline time.Time) (why string, undo func()) {
+// second decides whether the agent runs once more after r, and returns the
+// reason as a sentence, or "". If r shows that the conversation cannot be
+// continued, it is forgotten first. undo restores what was set aside.
+func (j *job) second(ctx context.Context, s site, r run, deadline time.Time) (why string, undo func()) {
 	o := r.outcome
 	if o.Success() || ctx.Err() != nil {
 		return "", nil
@@ -104,7 +101,7 @@ func (j *job) second(ctx context.Context, project *volume.Project, home *volume.
 	unusable := r.session.Resume && r.unusable()
 	if unusable {
 		j.log.Warn("the conversation cannot be continued and is forgotten", "session", r.session.ID)
-		j.forget(home)
+		j.forget(s.home)
 	}
 	switch {
 	case o.TimedOut, o.OutOfMemory, r.overBudget, time.Until(deadline) < j.settings.TimeLimit/retryShare:
@@ -118,43 +115,43 @@ func (j *job) second(ctx context.Context, project *volume.Project, home *volume.
 	default:
 		return "", nil
 	}
-	if made, err := j.record(ctx, project); err != nil || made.Changed {
-		return "", nil // what it has done must not be done twice
+	if made, err := j.record(ctx, s.project); err != nil || made.Changed {
+		return "", nil // changes must not be made twice
 	}
 	undo = func() {}
 	if !r.asked() {
-		undo = j.renew(home, r.session)
+		undo = j.renew(s.home, r.session)
 	}
 	if !r.session.Resume {
-		j.forget(home) // what a crash left of it is not to be continued
+		j.forget(s.home) // a new conversation that crashed must not be continued
 	}
 	return why, undo
 }
 
-// renew gives the agent a home without anything of its own, because it ended
-// before it asked the model. The returned function undoes it, so that the
-// conversation that was resumed is still there.
+// renew gives the agent an empty home, because it ended before it asked the
+// model. The returned function restores the old home, and with it a conversation
+// that was resumed.
 func (j *job) renew(home *volume.Home, resumed agent.Session) (undo func()) {
-	back, err := agent.RenewHome(home.Root())
+	restore, err := agent.RenewHome(home.Root())
 	if err != nil {
 		j.log.Error("set the agent's home aside", "error", err)
 		return func() {}
 	}
 	return func() {
-		err := back()
+		err := restore()
 		if resumed.Resume {
 			err = errors.Join(err, home.SetSession(resumed.ID))
 		}
 		if err != nil {
-			j.log.Error("put the agent's home back", "error", err)
+			j.log.Error("restore the agent's home", "error", err)
 		}
 	}
 }
 
 // unusable reports whether a failed run shows that its conversation cannot be
-// continued, which must not block the project for good: the CLI found nothing
-// to resume, it broke on what it found, or the model refused all of it. A fault
-// of the network or the model is no such sign.
+// continued, which must not block the project forever: the CLI found nothing to
+// resume, it broke on what it found, or the model refused all of it. A fault of
+// the network or the model does not show that.
 func (r run) unusable() bool {
 	if r.tooLong {
 		return true
@@ -165,66 +162,24 @@ func (r run) unusable() bool {
 	return r.outcome.ExitCode == 1 || r.requests == 0
 }
 
-// judge returns the error of a run that is the last one of its job.
-func (j *job) judge(ctx context.Context, r run) error {
-	if r.outcome.Success() {
-		return nil
-	}
-	f := verdict(r.outcome, r.seen)
-	f.Spent = f.Code == dreamcore.FailRateLimit && r.overBudget
-	f.Refused = f.Code == dreamcore.FailCLIGeneral && r.refused
-	if ctx.Err() != nil {
-		f = dreamcore.ExitFailure(dreamcore.ExitTerminated)
-	}
-	return &failed{failure: f, err: fmt.Errorf("the agent ended with exit code %d%s", r.outcome.ExitCode, cause(r.outcome))}
-}
-
-// verdict prefers what the gateway saw of the model API over the CLI's exit
-// code, which is 1 for everything.
-func verdict(o agent.Outcome, seen dreamcore.FailureCode) dreamcore.Failure {
-	if o.ExitCode == 1 && seen != "" {
-		return dreamcore.Failure{Code: seen}
-	}
-	return dreamcore.ExitFailure(o.ExitCode)
-}
-
-func cause(o agent.Outcome) string {
-	s := ""
-	if o.Result != nil && o.Result.IsError {
-		s += fmt.Sprintf(", result %s: %.500s", o.Result.Subtype, o.Result.Text)
-	}
-	if o.Stderr != "" {
-		s += ", standard error: " + o.Stderr
-	}
-	return strings.ToValidUTF8(s, "\uFFFD")
-}
-
-// inside is the directory of the project in the sandbox.
-func (j *job) inside() string {
-	return path.Join(fmt.Sprintf(projectsDir, j.wish.User), string(j.wish.Project))
-}
-
-// keptOfHome returns the only file that stays in the agent's home from one job
-// to the next: what the CLI needs to continue the conversation.
-func keptOfHome(home *volume.Home, inside string) string {
-	if id := home.Session(); id != "" {
-		return agent.SessionFile(inside, id)
+// keptOfHome returns the only file of the agent's home that stays from one job
+// to the next: the one that the CLI needs to continue the conversation.
+func keptOfHome(s site) string {
+	if id := s.home.Session(); id != "" {
+		return agent.SessionFile(s.dir, id)
 	}
 	return ""
 }
 
-// session continues the project's conversation where there is one, else it
-// begins one.
-func (j *job) session(home *volume.Home, inside string) agent.Session {
-	id := home.Session()
-	if id != "" {
-		if home.Has(agent.SessionFile(inside, id)) {
-			return agent.Session{ID: id, Resume: true}
-		}
+// session continues the project's conversation if there is one, else it begins
+// one.
+func (j *job) session(s site) agent.Session {
+	if id := s.home.Session(); id != "" && s.home.Has(agent.SessionFile(s.dir, id)) {
+		return agent.Session{ID: id, Resume: true}
 	}
-	id = uuid.NewString()
-	if err := home.SetSession(id); err != nil {
-		j.log.Error("note the conversation", "error", err)
+	id := uuid.NewString()
+	if err := s.home.SetSession(id); err != nil {
+		j.log.Error("record the conversation", "error", err)
 	}
 	return agent.Session{ID: id}
 }

@@ -11,32 +11,29 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// unchanged is what a client is told of a job that left every file as it was.
+// unchanged is the warning of a job that left every file as it was.
 const unchanged = "No file of the project was changed"
 
-// save makes a version of what the project is now, also after a failure:
-// nothing that was made is lost, and everything can be undone. It returns the
-// error of the job, which so far is err: what is not saved, or is no game, is
-// not done.
+// save records a version of the project, also after a failure: nothing that was
+// made is lost, and everything can be undone. err is the error of the job so
+// far, and save returns the final one: a job whose version is not saved, or
+// whose project has no file, has failed.
 func (j *job) save(ctx context.Context, project *volume.Project, room *volume.Room, err error) error {
 	err = j.checkWritten(project, err)
 	room.FreeForHost()
 	j.status("Saving the version")
-	made, serr := j.record(ctx, project)
+	made, saveErr := j.record(ctx, project)
 	switch {
-	case serr != nil:
-		j.log.Error("save the version", "error", serr)
+	case saveErr != nil:
+		j.log.Error("save the version", "error", saveErr)
 		j.tell(dreamcore.LogEvent("The version could not be saved", "error"))
 		if err == nil {
-			err = &failed{failure: failureOr(serr, dreamcore.FailUnknown), err: serr}
+			err = &stageError{stage: stageSave, err: saveErr}
 		}
 		return err
 	case err != nil:
 	case made.Empty:
-		err = &failed{
-			failure: dreamcore.Failure{Code: dreamcore.FailNoGame},
-			err:     errors.New("the agent ended well, and the project has no file"),
-		}
+		err = &stageError{stage: stageEmpty, err: errors.New("the agent succeeded, and the project has no file")}
 	case j.summary.FilesChanged == 0:
 		j.tell(dreamcore.WarningEvent(unchanged))
 	}
@@ -44,18 +41,18 @@ func (j *job) save(ctx context.Context, project *volume.Project, room *volume.Ro
 	return err
 }
 
-// checkWritten reports a disk of the user that has failed while the agent
-// worked: its programs may have been told that something is written which is
-// lost, so the job is no success, and no failure of the agent's either.
+// checkWritten returns an error if the user's disk has failed while the agent
+// worked. Its programs may have been told that lost data was written, so the job
+// has not succeeded, and the failure is not the agent's.
 func (j *job) checkWritten(project *volume.Project, err error) error {
-	werr := j.service.parts.Volumes.CheckWritable(project)
-	if !errors.Is(werr, disk.ErrFailed) {
+	diskErr := j.service.parts.Volumes.CheckWritable(project)
+	if !errors.Is(diskErr, disk.ErrFailed) {
 		return err
 	}
-	return &failed{failure: dreamcore.Failure{Code: dreamcore.FailDisk}, err: errors.Join(werr, err)}
+	return &stageError{stage: stageDisk, err: errors.Join(diskErr, err)}
 }
 
-// record makes a version where something has changed since the newest one.
+// record records a version if anything has changed since the newest one.
 func (j *job) record(ctx context.Context, project *volume.Project) (history.Recorded, error) {
 	ctx = context.WithoutCancel(ctx) // Record bounds its own time
 	made, err := j.service.parts.History.Record(ctx, j.request.User, j.request.Project, project.Root(), j.versionName(), time.Now())
@@ -74,3 +71,17 @@ func (j *job) record(ctx context.Context, project *volume.Project) (history.Reco
 	}
 	return made, nil
 }
+
+// tellLeftOut warns of files that are not in a version.
+func (j *job) tellLeftOut(reasons []string) {
+	for _, why := range reasons {
+		if runes := []rune(why); len(runes) > maxReason {
+			why = string(runes[:maxReason-1]) + "…"
+		}
+		j.tell(dreamcore.WarningEvent("Left out of the version: " + why))
+	}
+}
+
+// maxReason bounds one reason, in characters: it names a path, which a sandbox
+// can make very long.
+const maxReason = 500

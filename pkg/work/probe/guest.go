@@ -18,6 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 // checkMaxAge is how long a deep check can last at most; what is older in its
@@ -91,28 +92,27 @@ func (p *Prober) openUsers(dir string) (*volume.Store, error) {
 	return s, nil
 }
 
-// guest is a throw-away user in a sandbox that is made as one for a job: his
-// projects, a home, a socket of the model gateway and a token that works on it.
+// guest is a throw-away user in a workspace like that of a job, with a project, a
+// home, and a token for the model gateway.
 type guest struct {
-	sandbox.Sandbox
+	*workspace.Workspace
 	p       *Prober
+	parts   workspace.Parts
 	id      dreamcore.UserID
-	inside  string // his project, inside
+	inside  string // the project, inside
 	project *volume.Project
 	home    *volume.Home
-	user    *volume.User
-	socket  *gateway.Socket
 	grant   *gateway.Grant
-	dir     string // of the socket
 }
 
-// withGuests runs use with count users in sandboxes of their own.
+// withGuests calls use with count users in workspaces of their own.
 func (p *Prober) withGuests(ctx context.Context, n *notes, count int, use func([]*guest) error) (err error) {
 	users, err := p.openUsers(n.dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, users.Close()) }()
+	parts := workspace.Parts{Sandboxes: p.cfg.Sandboxes, Gateway: p.cfg.Deep.Gateway, Volumes: users, SocketDir: n.dir}
 	var guests []*guest
 	defer func() {
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
@@ -124,9 +124,9 @@ func (p *Prober) withGuests(ctx context.Context, n *notes, count int, use func([
 		}
 	}()
 	for range count {
-		g := &guest{p: p, id: dreamcore.UserID(uuid.NewString())}
+		g := &guest{p: p, parts: parts, id: dreamcore.UserID(uuid.NewString())}
 		guests = append(guests, g)
-		if err := g.enter(ctx, users, n); err != nil {
+		if err := g.enter(ctx); err != nil {
 			return &dreamcore.Error{
 				Code: dreamcore.CodeSetup, Message: "a sandbox could not be started", Err: ended(ctx, err),
 				Hint: hint(err, "the log of the service names the cause"),
@@ -136,69 +136,46 @@ func (p *Prober) withGuests(ctx context.Context, n *notes, count int, use func([
 	return use(guests)
 }
 
-// enter makes all that a guest has. What was made when it fails is closed by close.
-func (g *guest) enter(ctx context.Context, users *volume.Store, n *notes) (err error) {
+// enter creates everything that a guest has. After an error, close closes what
+// was created.
+func (g *guest) enter(ctx context.Context) (err error) {
 	project := dreamcore.ProjectID(uuid.NewString())
-	if g.user, err = users.User(ctx, g.id); err != nil {
+	if g.project, err = g.parts.Volumes.Project(g.id, project); err != nil {
 		return err
 	}
-	if g.project, err = users.Project(g.id, project); err != nil {
+	if g.home, err = g.parts.Volumes.Home(g.id, project); err != nil {
 		return err
 	}
-	if g.home, err = users.Home(g.id, project); err != nil {
-		return err
-	}
-	g.dir = filepath.Join(n.dir, string(g.id)+".socket")
-	if err = os.Mkdir(g.dir, 0o755); err != nil {
-		return err
-	}
-	if err = os.Chmod(g.dir, 0o755); err != nil { // whatever the umask
-		return err
-	}
-	if g.socket, err = g.p.cfg.Deep.Gateway.Listen(g.dir); err != nil {
-		return err
-	}
-	g.grant = g.socket.Grant(gateway.GrantOptions{Job: "check", Expires: time.Now().Add(DeepTimeLimit)})
-	g.inside = path.Join(g.projects(), string(project))
-	return g.boot(ctx)
+	g.inside = workspace.ProjectDir(g.id, project)
+	return g.open(ctx)
 }
 
-// projects is where a guest's projects lie, inside.
-func (g *guest) projects() string {
-	return path.Join(rootfs.DataDir, "users", string(g.id), "projects")
-}
-
-// boot starts the sandbox of a guest who has all that it sees.
-func (g *guest) boot(ctx context.Context) (err error) {
-	g.Sandbox, err = g.p.cfg.Sandboxes.Create(ctx, sandbox.Spec{Root: g.p.cfg.Root, Limits: g.p.cfg.Limits, Mounts: []sandbox.Mount{
-		{Source: g.user.ProjectsPath(), Target: g.projects(), Writable: true},
-		{Source: g.user.HomesPath(), Target: rootfs.HomeDir, Writable: true},
-		{Source: g.dir, Target: rootfs.GatewayDir},
-	}})
-	return err
+// open opens the guest's workspace.
+func (g *guest) open(ctx context.Context) (err error) {
+	g.Workspace, err = workspace.Open(ctx, g.parts, workspace.Template{
+		Root: g.p.cfg.Root, Limits: g.p.cfg.Limits, Home: rootfs.HomeDir, UID: g.p.cfg.UID, GID: g.p.cfg.GID,
+		Socket: path.Join(rootfs.GatewayDir, gateway.SocketName),
+	}, g.id)
+	if err != nil {
+		return err
+	}
+	g.grant = g.Grant(gateway.GrantOptions{Job: "check", Expires: time.Now().Add(DeepTimeLimit)})
+	return nil
 }
 
 func (g *guest) close(ctx context.Context) error {
 	var errs []error
-	if g.Sandbox != nil {
-		if err := g.Sandbox.Close(ctx); err != nil {
-			return err // what it sees stays for as long as it does
+	if g.Workspace != nil {
+		if err := g.Workspace.Close(ctx); err != nil {
+			return err // what the sandbox sees must stay for as long as it exists
 		}
-	}
-	if g.grant != nil {
 		g.grant.Revoke()
-	}
-	if g.socket != nil {
-		errs = append(errs, g.socket.Close())
 	}
 	if g.home != nil {
 		errs = append(errs, g.home.Close())
 	}
 	if g.project != nil {
 		errs = append(errs, g.project.Close())
-	}
-	if g.user != nil {
-		errs = append(errs, g.user.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -67,10 +67,10 @@ func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 		if err := g.EndAll(ctx); err != nil {
 			// A pool does the same: what cannot be cleaned is not used again.
 			ending, afterwards = "replaced: "+err.Error(), "a sandbox in its place"
-			if err := g.Sandbox.Close(ctx); err != nil {
+			if err := g.Workspace.Close(ctx); err != nil {
 				return failed("the sandbox could not be removed", err)
 			}
-			if err := g.boot(ctx); err != nil {
+			if err := g.open(ctx); err != nil {
 				return failed("the sandbox could not be replaced", err)
 			}
 		}

@@ -1,11 +1,9 @@
-package workspace_test
+package workspace
 
 import (
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 // BenchmarkWarmLease is the pool's own part of a warm lease and its release,
@@ -13,7 +11,7 @@ import (
 func BenchmarkWarmLease(b *testing.B) {
 	const members = 200
 	m := newMachine(members)
-	p, err := workspace.New(workspace.Config[*box]{Limits: workspace.Limits{Max: members, Idle: time.Hour, MaxAge: time.Hour, MinFree: 1}, Make: m.make})
+	p, err := newTestPool(m, Limits{Max: members, Idle: time.Hour, MaxAge: time.Hour, MinFree: 1}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

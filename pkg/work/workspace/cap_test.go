@@ -1,4 +1,4 @@
-package workspace_test
+package workspace
 
 import (
 	"context"
@@ -8,13 +8,12 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 func TestTheIdleMemberThatWasNotUsedForLongestMakesRoom(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.closing.set(takes(time.Second)) // which counts until it is over
-		for range 10 {                    // against luck
+		r.closingStep.set(takes(time.Second)) // which counts until it is over
+		for range 10 {                        // against luck
 			a := r.warm(1)
 			time.Sleep(time.Second)
 			b := r.warm(2)
@@ -30,7 +29,7 @@ func TestTheIdleMemberThatWasNotUsedForLongestMakesRoom(t *testing.T) {
 				r.Fatal("the wrong one made room")
 			}
 			for _, n := range []int{1, 4} {
-				if err := r.Stop(r.Context(), workspace.Name(user(n))); err != nil {
+				if err := r.Stop(r.Context(), Name(user(n))); err != nil {
 					r.Fatal(err)
 				}
 			}
@@ -39,14 +38,14 @@ func TestTheIdleMemberThatWasNotUsedForLongestMakesRoom(t *testing.T) {
 }
 
 func TestWhoseMemberIsReplacedKeepsTheTurn(t *testing.T) {
-	inBubble(t, workspace.Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
+	inBubble(t, Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
 		r.warm(1)
-		r.probing.set(func(context.Context, *box) error { time.Sleep(time.Second); return errBroken })
+		r.probingStep.set(func(context.Context, *box) error { time.Sleep(time.Second); return errBroken })
 		first := r.leaseLater(r.Context(), 1)
 		second := r.leaseLater(r.Context(), 2)
 		time.Sleep(time.Second)
 		r.want("1 leased")
-		r.probing.set(nil)
+		r.probingStep.set(nil)
 		(<-first).Release(r.Context())
 		(<-second).Release(r.Context())
 	})
@@ -59,7 +58,7 @@ func TestAReplacementTakesThePlaceOfItsOwn(t *testing.T) {
 		r.warm(1)
 		time.Sleep(time.Second)
 		r.boxes[1].setStale()
-		r.closing.set(takes(time.Second))
+		r.closingStep.set(takes(time.Second))
 		r.lease(1).Release(r.Context())
 		r.want("1 idle, 2 idle")
 		if r.boxes[0].isClosed() {
@@ -71,7 +70,7 @@ func TestAReplacementTakesThePlaceOfItsOwn(t *testing.T) {
 func TestAHolderThatTakesItsTimeBlocksNobodyElse(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		stopped := r.lease(1)
-		if err := r.Stop(r.Context(), workspace.Name(user(1))); err != nil {
+		if err := r.Stop(r.Context(), Name(user(1))); err != nil {
 			r.Fatal(err)
 		}
 		r.warm(2)
@@ -88,9 +87,9 @@ func TestAHolderThatTakesItsTimeBlocksNobodyElse(t *testing.T) {
 func TestStopInTheProbe(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.warm(1)
-		r.probing.set(func(context.Context, *box) error { time.Sleep(time.Second); return nil })
+		r.probingStep.set(func(context.Context, *box) error { time.Sleep(time.Second); return nil })
 		first := r.leaseLater(r.Context(), 1)
-		if err := r.Stop(r.Context(), workspace.Name(user(1))); err != nil {
+		if err := r.Stop(r.Context(), Name(user(1))); err != nil {
 			r.Fatal(err)
 		}
 		second := r.leaseLater(r.Context(), 1) // must not get there before who holds the place
@@ -135,8 +134,8 @@ func TestAtTheCapLeasesWaitInOrder(t *testing.T) {
 }
 
 func TestOneIdleMemberMakesRoomForOneOnly(t *testing.T) {
-	inBubble(t, workspace.Limits{Max: 3, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
-		r.closing.set(takes(time.Second))
+	inBubble(t, Limits{Max: 3, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
+		r.closingStep.set(takes(time.Second))
 		for n := range 3 {
 			r.warm(n)
 			time.Sleep(time.Second)
@@ -159,7 +158,7 @@ func TestAMemberThatCannotBeClosedCountsAndBlocksNobodyElse(t *testing.T) {
 		broken := r.warm(1)
 		time.Sleep(time.Second)
 		r.warm(2)
-		r.closing.set(func(_ context.Context, b *box) error {
+		r.closingStep.set(func(_ context.Context, b *box) error {
 			if b == broken {
 				return errBroken
 			}
@@ -175,7 +174,7 @@ func TestAMemberThatCannotBeClosedCountsAndBlocksNobodyElse(t *testing.T) {
 		if _, err := r.Prewarm(r.Context(), user(1)); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
 			r.Errorf("prewarm beside a member that cannot be closed: %v", err)
 		}
-		err := r.Stop(r.Context(), workspace.Name(user(1)))
+		err := r.Stop(r.Context(), Name(user(1)))
 		if !errors.Is(err, errBroken) || dreamcore.CodeOf(err) != dreamcore.CodeInternal || dreamcore.HintOf(err) == "" {
 			r.Errorf("stop of one that cannot be closed: %v", err)
 		}
@@ -189,7 +188,7 @@ func TestAMemberThatCannotBeClosedCountsAndBlocksNobodyElse(t *testing.T) {
 			r.Errorf("tried to close it %d times in an hour", broken.tries)
 		}
 		r.machine.mu.Unlock()
-		r.closing.set(nil)
+		r.closingStep.set(nil)
 		(<-own).Release(r.Context())
 		l.Release(r.Context())
 		r.want("1 idle, 3 idle")
@@ -205,8 +204,8 @@ func TestPrewarm(t *testing.T) {
 				r.Fatalf("prewarm of %d: %v, %v", n, got, err)
 			}
 		}
-		r.closing.set(takes(time.Second))
-		r.making.set(takes(time.Second))
+		r.closingStep.set(takes(time.Second))
+		r.creatingStep.set(takes(time.Second))
 		prewarm(1, false, "")
 		prewarm(1, true, "")
 		r.want("1 idle")
@@ -219,7 +218,7 @@ func TestPrewarm(t *testing.T) {
 		prewarm(1, true, "") // begins its idle time anew
 		time.Sleep(usual.Idle - time.Second)
 		first := r.lease(1)
-		if !first.Reused() || first.Member().cleans != 0 {
+		if !first.Reused() || boxOf(first).cleans != 0 {
 			r.Error("a prewarmed member is not the one that is leased")
 		}
 		prewarm(1, true, "") // in use
@@ -244,8 +243,8 @@ func TestPrewarm(t *testing.T) {
 }
 
 func TestWhoWaitsGetsThePlaceOfAPrewarmThatFails(t *testing.T) {
-	inBubble(t, workspace.Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
-		r.making.set(takes(time.Minute))
+	inBubble(t, Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
+		r.creatingStep.set(takes(time.Minute))
 		ctx, giveUp := context.WithCancelCause(r.Context())
 		failed := make(chan error, 1)
 		go func() {
@@ -264,23 +263,23 @@ func TestWhoWaitsGetsThePlaceOfAPrewarmThatFails(t *testing.T) {
 }
 
 func TestApply(t *testing.T) {
-	inBubble(t, workspace.Limits{Max: 3, Idle: time.Hour, MaxAge: 2 * time.Hour}, func(r *rig) {
-		apply := func(l workspace.Limits) {
+	inBubble(t, Limits{Max: 3, Idle: time.Hour, MaxAge: 2 * time.Hour}, func(r *rig) {
+		apply := func(l Limits) {
 			r.Helper()
-			if err := r.Apply(l); err != nil {
+			if err := r.Apply(Settings{Limits: l}); err != nil {
 				r.Fatal(err)
 			}
 		}
 		r.warm(1)
 		leased := r.lease(2)
 		leased3 := r.lease(3)
-		apply(workspace.Limits{Max: 1, Idle: time.Hour, MaxAge: 2 * time.Hour})
+		apply(Limits{Max: 1, Idle: time.Hour, MaxAge: 2 * time.Hour})
 		r.want("2 leased, 3 leased")
 		leased.Release(r.Context())
 		r.want("3 leased") // 2 was over the limit, 3 is not
 		waits := r.leaseLater(r.Context(), 4)
 		r.want("3 leased")
-		apply(workspace.Limits{Max: 2, Idle: time.Minute, MaxAge: 2 * time.Hour})
+		apply(Limits{Max: 2, Idle: time.Minute, MaxAge: 2 * time.Hour})
 		l4 := <-waits
 		l4.Release(r.Context())
 		r.want("3 leased, 4 idle")
@@ -291,7 +290,7 @@ func TestApply(t *testing.T) {
 		leased3.Release(r.Context())
 		time.Sleep(time.Second)
 		r.want("3 idle")
-		apply(workspace.Limits{Max: 2, Idle: time.Hour, MaxAge: time.Minute})
+		apply(Limits{Max: 2, Idle: time.Hour, MaxAge: time.Minute})
 		r.want("") // it is older, and goes at once
 	})
 }

@@ -1,4 +1,4 @@
-package workspace_test
+package workspace
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,19 +38,20 @@ type machine struct {
 	blind error // in place of them
 
 	// What the steps take and how they fail. Called without the lock.
-	making, closing, cleaning, probing step
+	creatingStep, closingStep, cleaningStep, probingStep step
 }
 
 // box is a member that takes notes.
 type box struct {
-	machine *machine
-	id      string
-	user    dreamcore.UserID
-	lost    chan struct{}
+	sandbox.Sandbox // nil: the pool calls no method but those below
+	machine         *machine
+	id              string
+	user            dreamcore.UserID
+	lost            chan struct{}
+	template        atomic.Pointer[Template] // of workspaces created now
 
 	// Guarded by machine.mu.
 	ended  bool
-	stale  bool
 	dirty  bool // a job was in it
 	held   bool
 	cleans int
@@ -67,9 +68,29 @@ func (m *machine) fault(format string, args ...any) {
 	m.faults = append(m.faults, fmt.Sprintf(format, args...))
 }
 
+// open is the pool's way to create a workspace: a box in place of the sandbox,
+// and nothing bound to it.
+func (m *machine) open(ctx context.Context, u dreamcore.UserID) (*Workspace, error) {
+	b, err := m.make(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return &Workspace{Sandbox: b, parts: &Parts{}, owner: u, current: &b.template}, nil
+}
+
+// boxOf returns the box of a lease's workspace.
+func boxOf(l *Lease) *box { return l.Workspace().Sandbox.(*box) }
+
+// newTestPool creates a pool whose workspaces and memory are those of m.
+func newTestPool(m *machine, l Limits, log *slog.Logger) (*Pool, error) {
+	p := &Pool{open: m.open, free: m.memory, log: log}
+	return p, p.start(l)
+}
+
 func (m *machine) make(ctx context.Context, u dreamcore.UserID) (*box, error) {
 	m.mu.Lock()
 	b := &box{machine: m, id: fmt.Sprintf("box-%d", len(m.boxes)), user: u, lost: make(chan struct{})}
+	b.template.Store(&Template{})
 	m.there[u]++
 	m.inMaking++
 	if m.there[u] > 1 {
@@ -84,7 +105,7 @@ func (m *machine) make(ctx context.Context, u dreamcore.UserID) (*box, error) {
 		m.fault("%d boxes at once, %d are the limit", n, m.max)
 	}
 	m.mu.Unlock()
-	err := m.making.run(ctx, b)
+	err := m.creatingStep.run(ctx, b)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.inMaking--
@@ -143,21 +164,16 @@ func (m *machine) end(t *testing.T) {
 func (b *box) ID() string            { return b.id }
 func (b *box) Lost() <-chan struct{} { return b.lost }
 
-func (b *box) Stale() bool {
-	b.machine.mu.Lock()
-	defer b.machine.mu.Unlock()
-	return b.stale
-}
-
-func (b *box) Probe(ctx context.Context) error {
+// EndAll is the probe of a workspace.
+func (b *box) EndAll(ctx context.Context) error {
 	b.machine.mu.Lock()
 	b.probes++
 	b.machine.mu.Unlock()
-	return b.machine.probing.run(ctx, b)
+	return b.machine.probingStep.run(ctx, b)
 }
 
-func (b *box) Clean(ctx context.Context) error {
-	if err := b.machine.cleaning.run(ctx, b); err != nil {
+func (b *box) Clean(ctx context.Context, _ sandbox.Residue) error {
+	if err := b.machine.cleaningStep.run(ctx, b); err != nil {
 		return err
 	}
 	b.machine.mu.Lock()
@@ -174,7 +190,7 @@ func (b *box) Close(ctx context.Context) error {
 		b.machine.fault("%s is closed again", b.id)
 	}
 	b.machine.mu.Unlock()
-	if err := b.machine.closing.run(ctx, b); err != nil {
+	if err := b.machine.closingStep.run(ctx, b); err != nil {
 		return err
 	}
 	b.machine.mu.Lock()
@@ -205,11 +221,7 @@ func (b *box) isClosed() bool {
 	return b.closed > 0
 }
 
-func (b *box) setStale() {
-	b.machine.mu.Lock()
-	defer b.machine.mu.Unlock()
-	b.stale = true
-}
+func (b *box) setStale() { b.template.Store(&Template{Home: "/changed"}) }
 
 // takes is a step that lasts d, or until its context ends.
 func takes(d time.Duration) func(context.Context, *box) error {
@@ -228,21 +240,21 @@ var errBroken = errors.New("it is broken")
 func fails(context.Context, *box) error { return errBroken }
 
 // usual has times that no regular look of the janitor falls on.
-var usual = workspace.Limits{Max: 2, Idle: 20*time.Minute + time.Second, MaxAge: 5*time.Hour + 2*time.Second}
+var usual = Limits{Max: 2, Idle: 20*time.Minute + time.Second, MaxAge: 5*time.Hour + 2*time.Second}
 
 // rig is a pool on a machine, in a bubble of its own time.
 type rig struct {
 	*testing.T
 	*machine
-	*workspace.Pool[*box]
+	*Pool
 }
 
 // inBubble runs a test with a pool and checks that the pool leaves nothing.
-func inBubble(t *testing.T, limits workspace.Limits, test func(r *rig)) {
+func inBubble(t *testing.T, limits Limits, test func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(limits.Max)
-		p, err := workspace.New(workspace.Config[*box]{Limits: limits, Make: m.make, Free: m.memory})
+		p, err := newTestPool(m, limits, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,14 +270,14 @@ func inBubble(t *testing.T, limits workspace.Limits, test func(r *rig)) {
 	})
 }
 
-func (r *rig) lease(n int) *workspace.Lease[*box] {
+func (r *rig) lease(n int) *Lease {
 	r.Helper()
 	l, err := r.Lease(r.Context(), user(n))
 	if err != nil {
 		r.Fatal(err)
 	}
-	if l.Member().user != user(n) {
-		r.Fatalf("user %d got the box of %s", n, l.Member().user)
+	if boxOf(l).user != user(n) {
+		r.Fatalf("user %d got the box of %s", n, boxOf(l).user)
 	}
 	return l
 }
@@ -275,13 +287,13 @@ func (r *rig) warm(n int) *box {
 	r.Helper()
 	l := r.lease(n)
 	l.Release(r.Context())
-	return l.Member()
+	return boxOf(l)
 }
 
 // leaseLater asks for a lease in the background and returns once it waits, or
 // has it.
-func (r *rig) leaseLater(ctx context.Context, n int) <-chan *workspace.Lease[*box] {
-	c := make(chan *workspace.Lease[*box], 1)
+func (r *rig) leaseLater(ctx context.Context, n int) <-chan *Lease {
+	c := make(chan *Lease, 1)
 	go func() {
 		defer close(c)
 		if l, err := r.Lease(ctx, user(n)); err == nil {

@@ -8,24 +8,24 @@ import (
 	"time"
 )
 
-// pressureEvery is how often the free memory is looked at while a member is
+// memoryInterval is how often the free memory is checked while a workspace is
 // idle.
-const pressureEvery = 3 * time.Second
+const memoryInterval = 3 * time.Second
 
-// tidy closes idle members whose time has come, and some when memory is short,
-// until the pool closes. It is the pool's one janitor.
-func (p *Pool[M]) tidy() {
+// runJanitor closes idle workspaces that are over a limit, and some when memory
+// is short, until the pool closes. A pool has one janitor.
+func (p *Pool) runJanitor() {
 	var (
-		timer    = time.NewTimer(pressureEvery)
-		measured time.Time // when the memory was looked at
-		blind    bool      // it could not be, which is logged once
+		timer      = time.NewTimer(memoryInterval)
+		measured   time.Time // the last check of the memory
+		unreadable bool      // the memory could not be read, which is logged once
 	)
 	defer timer.Stop()
 	for {
-		next, idle, measure := p.sweep(time.Since(measured) >= pressureEvery)
+		next, idle, measure := p.sweep(time.Since(measured) >= memoryInterval)
 		if measure {
 			measured = time.Now()
-			blind = p.relieve(blind)
+			unreadable = p.relieve(unreadable)
 		}
 		if idle {
 			timer.Reset(next)
@@ -34,50 +34,51 @@ func (p *Pool[M]) tidy() {
 		}
 		select {
 		case <-timer.C:
-		case <-p.wake:
+		case <-p.wakeup:
 		case <-p.quit:
 			return
 		}
 	}
 }
 
-// poke makes the janitor look. It may be called with the lock held.
-func (p *Pool[M]) poke() {
+// wake makes the janitor look. It may be called with mu held.
+func (p *Pool) wake() {
 	select {
-	case p.wake <- struct{}{}:
+	case p.wakeup <- struct{}{}:
 	default:
 	}
 }
 
-// sweep closes idle members that are not to be kept. It tells after what time
-// to look again, whether any is idle, and whether to look at the memory.
-func (p *Pool[M]) sweep(due bool) (next time.Duration, idle, measure bool) {
+// sweep closes idle workspaces that are over a limit. It returns when to look
+// again, whether any is idle, and whether to check the memory.
+func (p *Pool) sweep(due bool) (next time.Duration, idle, measure bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next = pressureEvery
-	for _, s := range p.places {
-		if s.state != StateIdle {
+	next = memoryInterval
+	for _, e := range p.entries {
+		if e.state != StateIdle {
 			continue
 		}
-		if why := p.unfit(s); why != nil {
-			p.end(s, why)
+		if why := p.unfit(e); why != nil {
+			p.end(e, why)
 			continue
 		}
 		idle = true
-		next = min(next, time.Until(s.used.Add(p.limits.Idle)), time.Until(s.created.Add(p.limits.MaxAge)))
+		next = min(next, time.Until(e.lastUsed.Add(p.limits.Idle)), time.Until(e.created.Add(p.limits.MaxAge)))
 	}
 	measure = idle && p.limits.MinFree > 0 && (due || p.measure)
 	p.measure = false
 	return next, idle, measure
 }
 
-// relieve closes one idle member when memory is short. When that one is
-// closed, the janitor looks again: no more go than must.
-func (p *Pool[M]) relieve(blind bool) bool {
+// relieve closes one idle workspace when memory is short. The janitor checks
+// again when that one is closed, so that no more are closed than necessary. It
+// reports whether the memory could not be read.
+func (p *Pool) relieve(unreadable bool) bool {
 	free, err := p.free()
 	if err != nil {
-		if !blind {
-			p.log.Error("the free memory cannot be read; idle sandboxes are kept", "error", err)
+		if !unreadable {
+			p.log.Error("the free memory cannot be read; idle sandboxes stay in the pool", "error", err)
 		}
 		return true
 	}
@@ -89,26 +90,23 @@ func (p *Pool[M]) relieve(blind bool) bool {
 	return false
 }
 
-// dismiss closes the member of a place, and tries until it is closed. Once the
-// pool closes it tries a few times more, then leaves it to the next start.
-func (p *Pool[M]) dismiss(s *place[M]) {
-	log := p.log.With("sandbox", s.member.ID(), "user", string(s.user))
-	level := slog.LevelWarn
-	if _, ok := errors.AsType[reason](s.why); ok {
-		level = slog.LevelInfo
-	}
-	log.Log(context.Background(), level, "closing a sandbox", "why", s.why)
-	pause, last := firstPause, 0
+// dismiss closes the workspace of an entry, and retries until it is closed.
+// Once the pool closes, it gives up after a few attempts: the next start of the
+// service removes the residue.
+func (p *Pool) dismiss(e *entry) {
+	log := p.log.With("sandbox", e.workspace.ID(), "user", string(e.user))
+	logClosing(log, "closing a sandbox", e.reason)
+	pause, final := firstPause, 0
 	for {
-		err := p.closeOnce(s)
+		err := p.closeOnce(e)
 		if err != nil && isClosed(p.quit) {
-			last++
+			final++
 		}
-		if p.settled(s, err, last == lastTries) {
+		if p.recordClose(e, err, final == finalAttempts) {
 			return
 		}
-		log.Error("close a sandbox; it is tried again", "error", err, "after", pause)
-		if last > 0 {
+		log.Error("close a sandbox; will retry", "error", err, "after", pause)
+		if final > 0 {
 			time.Sleep(firstPause)
 			continue
 		}
@@ -120,35 +118,44 @@ func (p *Pool[M]) dismiss(s *place[M]) {
 	}
 }
 
-func (p *Pool[M]) closeOnce(s *place[M]) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-	defer cancel()
-	return s.member.Close(ctx)
+// logClosing logs an ordinary reason as information and any other as a warning.
+func logClosing(log *slog.Logger, message string, why error) {
+	level := slog.LevelWarn
+	if _, ok := errors.AsType[reason](why); ok {
+		level = slog.LevelInfo
+	}
+	log.Log(context.Background(), level, message, "why", why)
 }
 
-// settled notes how a try to close has ended, and tells whether it was the
-// last.
-func (p *Pool[M]) settled(s *place[M], err error, last bool) bool {
+func (p *Pool) closeOnce(e *entry) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	return e.workspace.Close(ctx)
+}
+
+// recordClose records the result of an attempt to close a workspace. It reports
+// whether no other attempt is needed.
+func (p *Pool) recordClose(e *entry, err error, final bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.fault = err
-	if err != nil && !last {
-		if !s.stuck {
-			s.stuck = true
-			close(s.tried)
+	e.closeErr = err
+	if err != nil && !final {
+		if !e.failing {
+			e.failing = true
+			close(e.tried)
 		}
-		p.admit() // who waited for this place may get another
+		p.admit() // a waiter that counted on this slot may get another one
 		return false
 	}
 	if err != nil {
-		p.left = append(p.left, fmt.Errorf("close sandbox %s of user %s: %w", s.member.ID(), s.user, err))
+		p.left = append(p.left, fmt.Errorf("close sandbox %s of user %s: %w", e.workspace.ID(), e.user, err))
 	}
-	p.shut(s)
-	p.vacate(s)
+	p.setClosed(e)
+	p.vacate(e)
 	p.admit()
-	if s.why == errMemory {
+	if e.reason == errMemory {
 		p.measure = true
-		p.poke()
+		p.wake()
 	}
 	return true
 }

@@ -1,4 +1,4 @@
-package workspace_test
+package workspace
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 func TestIdleMembersGoWhenTheirTimeHasCome(t *testing.T) {
@@ -58,9 +57,9 @@ func TestAnIdleMemberThatIsStaleGoesSoon(t *testing.T) {
 }
 
 func TestShortMemoryEndsIdleMembersOneByOne(t *testing.T) {
-	limits := workspace.Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
+	limits := Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
 	inBubble(t, limits, func(r *rig) {
-		r.closing.set(func(context.Context, *box) error {
+		r.closingStep.set(func(context.Context, *box) error {
 			time.Sleep(time.Second)
 			free, _ := r.memory()
 			r.setFree(min(120, free+30))
@@ -81,7 +80,7 @@ func TestShortMemoryEndsIdleMembersOneByOne(t *testing.T) {
 		r.want("1 closing, 2 idle, 3 idle, 4 leased")
 		time.Sleep(time.Minute)
 		r.want("2 idle, 3 idle, 4 leased")
-		r.closing.set(nil) // and nothing helps
+		r.closingStep.set(nil) // and nothing helps
 		r.setFree(0)
 		time.Sleep(time.Minute)
 		r.want("4 leased") // a job is never what goes
@@ -95,11 +94,11 @@ func TestShortMemoryEndsIdleMembersOneByOne(t *testing.T) {
 const pressureLatest = 3 * time.Second
 
 func TestANewMemberMakesTheJanitorLookAtTheMemory(t *testing.T) {
-	limits := workspace.Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
+	limits := Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
 	inBubble(t, limits, func(r *rig) {
 		r.warm(1)
 		time.Sleep(time.Minute)
-		r.making.set(takes(time.Second))
+		r.creatingStep.set(takes(time.Second))
 		r.setFree(10)
 		began := time.Now()
 		l := r.leaseLater(r.Context(), 2)
@@ -114,8 +113,8 @@ func TestANewMemberMakesTheJanitorLookAtTheMemory(t *testing.T) {
 func TestMemoryThatCannotBeReadIsLoggedOnceAndEndsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, log := newMachine(5), &lines{}
-		limits := workspace.Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
-		p, err := workspace.New(workspace.Config[*box]{Limits: limits, Make: m.make, Free: m.memory, Logger: log.logger()})
+		limits := Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
+		p, err := newTestPool(m, limits, log.logger())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +135,7 @@ func TestMemoryThatCannotBeReadIsLoggedOnceAndEndsNothing(t *testing.T) {
 func TestEndsAreLoggedAsWhatTheyAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, log := newMachine(5), &lines{}
-		p, err := workspace.New(workspace.Config[*box]{Limits: usual, Make: m.make, Logger: log.logger()})
+		p, err := newTestPool(m, usual, log.logger())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,11 +146,11 @@ func TestEndsAreLoggedAsWhatTheyAre(t *testing.T) {
 		}{
 			{"level=INFO msg=\"closing a sandbox\" sandbox=box-0 user=" + string(user(1)), func(*box) { time.Sleep(usual.Idle) }},
 			{"level=WARN msg=\"closing a sandbox\" sandbox=box-1", (*box).lose},
-			{"level=ERROR msg=\"close a sandbox; it is tried again\" sandbox=box-2", func(b *box) {
-				m.closing.set(fails)
+			{"level=ERROR msg=\"close a sandbox; will retry\" sandbox=box-2", func(b *box) {
+				m.closingStep.set(fails)
 				b.lose()
 				time.Sleep(time.Second / 2)
-				m.closing.set(nil)
+				m.closingStep.set(nil)
 				time.Sleep(time.Second)
 			}},
 		} {
@@ -160,7 +159,7 @@ func TestEndsAreLoggedAsWhatTheyAre(t *testing.T) {
 				t.Fatal(err)
 			}
 			l.Release(t.Context())
-			tt.end(l.Member())
+			tt.end(boxOf(l))
 			synctest.Wait()
 			if !strings.Contains(log.String(), tt.want) {
 				t.Errorf("no %q in\n%s", tt.want, log)
@@ -171,14 +170,14 @@ func TestEndsAreLoggedAsWhatTheyAre(t *testing.T) {
 
 func TestStop(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.closing.set(takes(time.Second))
+		r.closingStep.set(takes(time.Second))
 		stop := func(n int) {
 			r.Helper()
-			if err := r.Stop(r.Context(), workspace.Name(user(n))); err != nil {
+			if err := r.Stop(r.Context(), Name(user(n))); err != nil {
 				r.Fatal(err)
 			}
 		}
-		for _, name := range []string{"", "user-", string(user(1)), workspace.Name(user(1)), "user-../x"} {
+		for _, name := range []string{"", "user-", string(user(1)), Name(user(1)), "user-../x"} {
 			if err := r.Stop(r.Context(), name); dreamcore.CodeOf(err) != dreamcore.CodeNotFound || dreamcore.HintOf(err) == "" {
 				r.Errorf("stop of %q: %v", name, err)
 			}
@@ -192,20 +191,20 @@ func TestStop(t *testing.T) {
 
 		leased := r.lease(1)
 		stop(1)
-		if !errors.Is(context.Cause(leased.Context()), workspace.ErrStopped) || !leased.Member().isClosed() {
-			r.Errorf("a job in it: %v, closed %v", context.Cause(leased.Context()), leased.Member().isClosed())
+		if !errors.Is(context.Cause(leased.Context()), ErrStopped) || !boxOf(leased).isClosed() {
+			r.Errorf("a job in it: %v, closed %v", context.Cause(leased.Context()), boxOf(leased).isClosed())
 		}
 		waits := r.leaseLater(r.Context(), 1)
 		r.want("1 closing") // who holds it may be at work on the user's files
 		leased.Release(r.Context())
 		l := <-waits
-		r.cleaning.set(takes(5 * time.Second))
+		r.cleaningStep.set(takes(5 * time.Second))
 		go l.Release(r.Context())
 		synctest.Wait()
 		stop(1) // in the middle of its cleaning
 		r.want("")
 
-		r.making.set(takes(time.Hour))
+		r.creatingStep.set(takes(time.Hour))
 		failed := make(chan error, 1)
 		go func() {
 			_, err := r.Lease(r.Context(), user(1))
@@ -213,17 +212,17 @@ func TestStop(t *testing.T) {
 		}()
 		r.want("1 starting")
 		stop(1)
-		if err := <-failed; !errors.Is(err, workspace.ErrStopped) {
+		if err := <-failed; !errors.Is(err, ErrStopped) {
 			r.Errorf("a lease whose member was stopped at its start: %v", err)
 		}
-		r.making.set(func(context.Context, *box) error { time.Sleep(time.Minute); return nil }) // hears nothing
+		r.creatingStep.set(func(context.Context, *box) error { time.Sleep(time.Minute); return nil }) // hears nothing
 		go func() {
 			_, err := r.Lease(r.Context(), user(1))
 			failed <- err
 		}()
 		r.want("1 starting")
 		stop(1)
-		if err := <-failed; !errors.Is(err, workspace.ErrStopped) {
+		if err := <-failed; !errors.Is(err, ErrStopped) {
 			r.Errorf("a lease whose member was stopped and started all the same: %v", err)
 		}
 		r.want("")
@@ -233,10 +232,10 @@ func TestStop(t *testing.T) {
 func TestStopWaitsNoLongerThanItsContext(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.warm(1)
-		r.closing.set(takes(time.Second))
+		r.closingStep.set(takes(time.Second))
 		ctx, cancel := context.WithTimeoutCause(r.Context(), time.Millisecond, errBroken)
 		defer cancel()
-		if err := r.Stop(ctx, workspace.Name(user(1))); !errors.Is(err, errBroken) {
+		if err := r.Stop(ctx, Name(user(1))); !errors.Is(err, errBroken) {
 			r.Errorf("%v", err)
 		}
 	})
@@ -254,7 +253,7 @@ func TestCloseWaitsForLeasesAndRefusesNewOnes(t *testing.T) {
 		synctest.Wait()
 		done := make(chan error, 1)
 		go func() { done <- r.Close(context.Background()) }()
-		if err := <-waits; !errors.Is(err, workspace.ErrClosed) || dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+		if err := <-waits; !errors.Is(err, ErrClosed) || dreamcore.CodeOf(err) != dreamcore.CodeBusy {
 			r.Errorf("who waited is told: %v", err)
 		}
 		r.want("1 leased")
@@ -262,12 +261,12 @@ func TestCloseWaitsForLeasesAndRefusesNewOnes(t *testing.T) {
 			r.Error("Close did not end the idle one, or did not wait for the leased one")
 		}
 		_, err := r.Prewarm(r.Context(), user(3))
-		if _, err2 := r.Lease(r.Context(), user(2)); !errors.Is(err, workspace.ErrClosed) || !errors.Is(err2, workspace.ErrClosed) {
+		if _, err2 := r.Lease(r.Context(), user(2)); !errors.Is(err, ErrClosed) || !errors.Is(err2, ErrClosed) {
 			r.Errorf("after Close: %v, %v", err, err2)
 		}
 		leased.Release(r.Context())
-		if err := <-done; err != nil || !leased.Member().isClosed() || leased.Member().cleans != 0 {
-			r.Errorf("%v, closed %v, cleaned %d times", err, leased.Member().isClosed(), leased.Member().cleans)
+		if err := <-done; err != nil || !boxOf(leased).isClosed() || boxOf(leased).cleans != 0 {
+			r.Errorf("%v, closed %v, cleaned %d times", err, boxOf(leased).isClosed(), boxOf(leased).cleans)
 		}
 		if err := r.Close(r.Context()); err != nil {
 			r.Error(err)
@@ -278,7 +277,7 @@ func TestCloseWaitsForLeasesAndRefusesNewOnes(t *testing.T) {
 func TestCloseCutsLeasesWhenItsContextEnds(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		leased := r.lease(1)
-		r.making.set(takes(time.Hour))
+		r.creatingStep.set(takes(time.Hour))
 		starting := r.leaseLater(r.Context(), 2)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -286,10 +285,10 @@ func TestCloseCutsLeasesWhenItsContextEnds(t *testing.T) {
 		if err := r.Close(ctx); err != nil {
 			r.Error(err)
 		}
-		if time.Since(began) != time.Minute || !leased.Member().isClosed() {
-			r.Errorf("after %v, closed %v", time.Since(began), leased.Member().isClosed())
+		if time.Since(began) != time.Minute || !boxOf(leased).isClosed() {
+			r.Errorf("after %v, closed %v", time.Since(began), boxOf(leased).isClosed())
 		}
-		if !errors.Is(context.Cause(leased.Context()), workspace.ErrClosed) {
+		if !errors.Is(context.Cause(leased.Context()), ErrClosed) {
 			r.Errorf("the cause is %v", context.Cause(leased.Context()))
 		}
 		if l := <-starting; l != nil {
@@ -303,7 +302,7 @@ func TestCloseCutsLeasesWhenItsContextEnds(t *testing.T) {
 func TestCloseTellsWhatItCouldNotClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(2)
-		p, err := workspace.New(workspace.Config[*box]{Limits: usual, Make: m.make})
+		p, err := newTestPool(m, usual, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +311,7 @@ func TestCloseTellsWhatItCouldNotClose(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		m.closing.set(fails)
+		m.closingStep.set(fails)
 		m.boxes[0].lose()                      // has been tried for long
 		time.Sleep(time.Hour + 10*time.Second) // the next try is far
 		began := time.Now()

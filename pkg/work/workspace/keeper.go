@@ -2,9 +2,7 @@ package workspace
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -12,26 +10,27 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Pauses of the keeper of spares.
+// Pauses of the keeper of standby sandboxes.
 const (
-	// courtesy is how long it waits, before it starts the next one, for who has
-	// taken one to be done with it: they would take each other's time. When they
-	// come faster than sandboxes start, it does not wait.
-	courtesy = 2 * time.Second
-	unhurt   = time.Hour // nothing changes by itself
-	// spareRoom is what must be free beyond the least free memory before one is
-	// started: it takes some itself, and users' sandboxes come first.
-	spareRoom = 128 << 20
+	// startDelay is how long the keeper waits, after one was handed out, before
+	// it starts the next one while the first is in use: a start would slow the
+	// check down. When callers come faster than sandboxes start, it does not wait.
+	startDelay = 2 * time.Second
+	// longSleep is for when only a wake can change anything.
+	longSleep = time.Hour
+	// standbyReserve is the memory that must be free beyond MinFree before one
+	// is started: it takes some itself, and users' sandboxes come first.
+	standbyReserve = 128 << 20
 )
 
-// keep makes what is missing and closes what is not to be kept.
-func (s *Spares) keep() {
+// keep starts and closes standby sandboxes until Close begins.
+func (s *Standby) keep() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-timer.C:
-		case <-s.wake:
+		case <-s.wakeup:
 		case <-s.ctx.Done():
 			s.discard()
 			return
@@ -39,68 +38,69 @@ func (s *Spares) keep() {
 		s.discard()
 		missing, next := s.missing()
 		if missing {
-			s.make()
+			s.start()
 			next = 0
 		}
 		timer.Reset(next)
 	}
 }
 
-// discard closes what is not to be kept: once Close has begun, all.
-func (s *Spares) discard() {
-	short := s.short(0)
-	var ends []*spare
+// discard closes those that must not be kept; once Close has begun, all.
+func (s *Standby) discard() {
+	short := s.memoryShort(0)
+	var ends []*standby
 	s.mu.Lock()
 	now := time.Now()
-	s.broken = slices.DeleteFunc(s.broken, func(sp *spare) bool {
-		if now.Before(sp.again) && !s.closed {
+	s.broken = slices.DeleteFunc(s.broken, func(sb *standby) bool {
+		if now.Before(sb.retryAt) && !s.closed {
 			return false
 		}
-		ends = append(ends, sp)
+		ends = append(ends, sb)
 		return true
 	})
-	kept := len(s.ready)
-	s.ready = slices.DeleteFunc(s.ready, func(sp *spare) bool {
-		why := s.unfit(sp)
-		if why == nil && kept > s.limits.Count {
+	count := len(s.ready)
+	s.ready = slices.DeleteFunc(s.ready, func(sb *standby) bool {
+		why := s.unfit(sb)
+		if why == nil && count > s.limits.Count {
 			why = errCrowded
 		}
 		if why == nil && short {
-			// Not to be started again at once with the memory that this one took.
-			why, s.after = errMemory, now.Add(longestPause)
+			// The next start must not take the memory that this close frees.
+			why, s.notBefore = errMemory, now.Add(longestPause)
 		}
 		if why != nil {
-			kept--
-			close(sp.gone)
-			sp.why = why
-			ends = append(ends, sp)
+			count--
+			close(sb.removed)
+			sb.reason = why
+			ends = append(ends, sb)
 		}
 		return why != nil
 	})
 	s.mu.Unlock()
 	var closing sync.WaitGroup
-	for _, sp := range ends {
-		closing.Go(func() { s.dismiss(sp) })
+	for _, sb := range ends {
+		closing.Go(func() { s.dismiss(sb) })
 	}
 	closing.Wait()
 }
 
-// unfit tells why a spare must not be given to anybody, or nil.
-func (s *Spares) unfit(sp *spare) error {
+// unfit returns why a sandbox must not be handed out, or nil. It must be called
+// with mu held.
+func (s *Standby) unfit(sb *standby) error {
 	switch {
 	case s.closed:
 		return ErrClosed
-	case isClosed(sp.Lost()):
-		return fmt.Errorf("sandbox %s: %w", sp.ID(), sandbox.ErrLost)
-	case time.Since(sp.made) >= s.limits.MaxAge:
+	case isClosed(sb.Lost()):
+		return fmt.Errorf("sandbox %s: %w", sb.ID(), sandbox.ErrLost)
+	case time.Since(sb.created) >= s.limits.MaxAge:
 		return errOld
 	}
 	return nil
 }
 
-// short tells whether memory is, with so much beyond the least. What cannot be
-// told is not, as for users' sandboxes.
-func (s *Spares) short(room int64) bool {
+// memoryShort reports whether less than MinFree and reserve bytes are free. As
+// for the pool, memory that cannot be read is not short.
+func (s *Standby) memoryShort(reserve int64) bool {
 	s.mu.Lock()
 	limit := s.limits.MinFree
 	s.mu.Unlock()
@@ -108,50 +108,51 @@ func (s *Spares) short(room int64) bool {
 		return false
 	}
 	free, err := s.cfg.Free()
-	return err == nil && free < limit+room
+	return err == nil && free < limit+reserve
 }
 
-// missing tells whether one is to be made now, else when to look again.
-func (s *Spares) missing() (missing bool, next time.Duration) {
-	short := s.short(spareRoom)
+// missing reports whether one must be started now, and otherwise when to look
+// again.
+func (s *Standby) missing() (missing bool, next time.Duration) {
+	short := s.memoryShort(standbyReserve)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next = unhurt
+	next = longSleep
 	if s.limits.MinFree > 0 && s.limits.Count > 0 {
-		next = pressureEvery
+		next = memoryInterval
 	}
 	if len(s.ready) > 0 {
-		next = min(next, time.Until(s.ready[0].made.Add(s.limits.MaxAge)))
+		next = min(next, time.Until(s.ready[0].created.Add(s.limits.MaxAge)))
 	}
-	for _, sp := range s.broken {
-		next = min(next, time.Until(sp.again))
+	for _, sb := range s.broken {
+		next = min(next, time.Until(sb.retryAt))
 	}
 	if s.closed || short || len(s.ready) >= s.limits.Count {
 		return false, max(next, 0)
 	}
-	from := s.after
-	if again := s.taken.Add(courtesy); s.out > 0 && !s.rush && again.After(from) {
-		from = again
+	from := s.notBefore
+	if delayed := s.lastTaken.Add(startDelay); s.inUse > 0 && !s.exhausted && delayed.After(from) {
+		from = delayed
 	}
 	wait := time.Until(from)
 	return wait <= 0, max(min(next, wait), 0)
 }
 
-// make starts a spare, for who waits for it or for the next one who comes.
-func (s *Spares) make() {
+// start starts a sandbox, for the caller that waits for it or for the next one.
+func (s *Standby) start() {
 	s.mu.Lock()
-	s.making = true
+	s.starting = true
 	s.mu.Unlock()
-	sb, err := s.cfg.Create(s.ctx, s.cfg.Spec)
+	created, err := s.cfg.Create(s.ctx, s.cfg.Spec)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	waiter := s.waiter
-	s.making, s.waiter = false, nil
+	s.starting, s.waiter = false, nil
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.pause = min(max(2*s.pause, firstPause), longestPause)
-			s.after = time.Now().Add(s.pause)
-			s.cfg.Logger.Error("start a spare sandbox; it is tried again", "error", err, "after", s.pause)
+			s.notBefore = time.Now().Add(s.pause)
+			s.cfg.Logger.Error("start a standby sandbox; will retry", "error", err, "after", s.pause)
 		}
 		if waiter != nil {
 			waiter <- nil
@@ -159,67 +160,64 @@ func (s *Spares) make() {
 		return
 	}
 	s.pause = 0
-	sp := &spare{Sandbox: sb, made: time.Now(), gone: make(chan struct{})}
+	sb := &standby{Sandbox: created, created: time.Now(), removed: make(chan struct{})}
 	if waiter != nil && !s.closed {
-		s.lend(sp, true)
-		waiter <- sp
+		s.handOut(sb, true)
+		waiter <- sb
 		return
 	}
 	if waiter != nil {
 		waiter <- nil
 	}
-	s.ready = append(s.ready, sp)
+	s.ready = append(s.ready, sb)
 	s.wg.Go(func() {
 		select {
-		case <-sp.Lost():
-			s.poke()
-		case <-sp.gone:
+		case <-sb.Lost():
+			s.wake()
+		case <-sb.removed:
 		}
 	})
 }
 
-// dismiss closes one that is a spare no more. One that cannot be closed is
-// tried again later; once Close has begun, a few times more. The lock is not
-// held.
-func (s *Spares) dismiss(sp *spare) {
-	level := slog.LevelWarn
-	if _, ok := errors.AsType[reason](sp.why); ok {
-		level = slog.LevelInfo
-	}
-	s.cfg.Logger.Log(context.Background(), level, "closing a spare sandbox", "sandbox", sp.ID(), "why", sp.why)
+// dismiss closes a sandbox that is not in ready any more. After a failure the
+// keeper retries later; once Close has begun, dismiss makes a few more attempts
+// itself. It must be called without mu.
+func (s *Standby) dismiss(sb *standby) {
+	logClosing(s.cfg.Logger.With("sandbox", sb.ID()), "closing a standby sandbox", sb.reason)
 	var err error
-	for try := range lastTries {
-		if try > 0 {
+	for attempt := range finalAttempts {
+		if attempt > 0 {
 			time.Sleep(firstPause)
 		}
-		if err = closeSpare(sp); err == nil {
+		if err = sb.closeOnce(); err == nil {
 			return
 		}
-		s.cfg.Logger.Error("close a spare sandbox; it is tried again", "sandbox", sp.ID(), "error", err)
-		if s.later(sp) {
+		s.cfg.Logger.Error("close a standby sandbox; will retry", "sandbox", sb.ID(), "error", err)
+		if s.retryLater(sb) {
 			return
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.left = append(s.left, fmt.Errorf("close spare sandbox %s: %w", sp.ID(), err))
+	s.left = append(s.left, fmt.Errorf("close standby sandbox %s: %w", sb.ID(), err))
 }
 
-func closeSpare(sp *spare) error {
+func (sb *standby) closeOnce() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
-	return sp.Close(ctx)
+	return sb.Close(ctx)
 }
 
-// later leaves one that could not be closed to the keeper, while there is one.
-func (s *Spares) later(sp *spare) bool {
+// retryLater leaves a sandbox that could not be closed to the keeper. It reports
+// false once Close has begun, when there is no keeper any more.
+func (s *Standby) retryLater(sb *standby) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
-	sp.pause = min(max(2*sp.pause, firstPause), longestPause)
-	sp.again = time.Now().Add(sp.pause)
-	s.broken = append(s.broken, sp)
+	sb.pause = min(max(2*sb.pause, firstPause), longestPause)
+	sb.retryAt = time.Now().Add(sb.pause)
+	s.broken = append(s.broken, sb)
 	return true
 }

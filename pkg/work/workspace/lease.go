@@ -10,182 +10,182 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Lease is the right to a user's member until Release. Who got it must release
-// it, also after its context has ended.
-type Lease[M Member] struct {
-	pool   *Pool[M]
-	place  *place[M]
-	member M
+// Lease is the exclusive right to a user's workspace until Release. The caller
+// of Pool.Lease must release it, even after its context has ended.
+type Lease struct {
+	pool   *Pool
+	entry  *entry
 	reused bool
 	ctx    context.Context
-	cut    context.CancelCauseFunc
+	cancel context.CancelCauseFunc
 	once   sync.Once
 }
 
-// Lease returns the user's member: the warm one when it is healthy, else a new
-// one. While another lease of the user lasts, or there is no place and no idle
-// member of another user to close for it, it waits in order of arrival, until
-// ctx ends.
-func (p *Pool[M]) Lease(ctx context.Context, user dreamcore.UserID) (*Lease[M], error) {
-	s, reused, err := p.obtain(ctx, &waiter[M]{user: user})
+// Lease returns the user's workspace: the warm one if it is healthy, else a new
+// one. It waits, in order of arrival and until ctx ends, while another lease of
+// the user lasts, and while the pool is full and has no idle workspace of
+// another user to close.
+func (p *Pool) Lease(ctx context.Context, user dreamcore.UserID) (*Lease, error) {
+	e, reused, err := p.obtain(ctx, &waiter{user: user})
 	if err != nil {
 		return nil, err
 	}
-	l := &Lease[M]{pool: p, place: s, member: s.member, reused: reused}
-	l.ctx, l.cut = p.arm(ctx, s)
+	l := &Lease{pool: p, entry: e, reused: reused}
+	l.ctx, l.cancel = p.hold(ctx, e)
 	p.mu.Lock()
-	s.jobs++
+	e.jobs++
 	p.mu.Unlock()
 	return l, nil
 }
 
-// Member is the sandbox.
-func (l *Lease[M]) Member() M { return l.member }
+// Workspace returns the leased workspace.
+func (l *Lease) Workspace() *Workspace { return l.entry.workspace }
 
-// Reused tells whether the member was there before the lease.
-func (l *Lease[M]) Reused() bool { return l.reused }
+// Reused reports whether the workspace existed before the lease.
+func (l *Lease) Reused() bool { return l.reused }
 
-// Context is the context that the lease was asked for with, and ends also when
-// the member is lost, its cause wrapping sandbox.ErrLost, when it is stopped
-// (ErrStopped), when the pool closes (ErrClosed), and on Release.
-func (l *Lease[M]) Context() context.Context { return l.ctx }
+// Context returns the context that was passed to Pool.Lease. It also ends when
+// the sandbox is lost (its cause wraps sandbox.ErrLost), when the workspace is
+// stopped (ErrStopped), when the pool closes (ErrClosed), and on Release.
+func (l *Lease) Context() context.Context { return l.ctx }
 
-// Release gives the member back. It is cleaned and stays warm, or is closed in
-// the background where that cannot be. Release takes as long as the cleaning,
-// which ctx does not cut short. It may be called more than once.
-func (l *Lease[M]) Release(ctx context.Context) {
+// Release gives the workspace back. It is cleaned and stays warm; if it cannot
+// be used again, it is closed in the background. Release takes as long as the
+// cleaning, which does not stop when ctx ends. It may be called more than once.
+func (l *Lease) Release(ctx context.Context) {
 	l.once.Do(func() {
-		l.cut(context.Canceled)
-		l.pool.release(ctx, l.place)
+		l.cancel(context.Canceled)
+		l.pool.release(ctx, l.entry)
 	})
 }
 
-var errUnclean = errors.New("cleaning did not come to an end")
+var errUnclean = errors.New("cleaning did not finish")
 
-func (p *Pool[M]) release(ctx context.Context, s *place[M]) {
-	err := errUnclean // stays when Clean panics: the member must not be used again
+func (p *Pool) release(ctx context.Context, e *entry) {
+	err := errUnclean // remains if clean panics: the workspace must not be used again
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		s.used = time.Now()
+		e.lastUsed = time.Now()
 		if err != nil {
-			p.end(s, err)
+			p.end(e, err)
 		}
-		p.rest(s)
+		p.giveBack(e)
 	}()
 	p.mu.Lock()
-	over := s.state == StateClosing || p.unfit(s) != nil
+	over := e.state == StateClosing || p.unfit(e) != nil
 	p.mu.Unlock()
 	if over {
-		err = nil // it is closed, dirty or not
+		err = nil // it is closed in any case
 		return
 	}
-	ctx, cut := p.arm(context.WithoutCancel(ctx), s)
-	defer cut(nil)
+	ctx, cancelHold := p.hold(context.WithoutCancel(ctx), e)
+	defer cancelHold(nil)
 	ctx, cancel := context.WithTimeout(ctx, cleanLimit)
 	defer cancel()
-	if err = s.member.Clean(ctx); err != nil {
+	if err = e.workspace.clean(ctx); err != nil {
 		err = fmt.Errorf("clean: %w", err)
 	}
 }
 
-// obtain waits for the turn of w and gets a healthy member. The caller holds
-// the place then. It returns no place when w only wanted to know that the
-// member is there.
-func (p *Pool[M]) obtain(ctx context.Context, w *waiter[M]) (s *place[M], reused bool, err error) {
+// obtain waits for the turn of w and returns the user's entry with a healthy
+// workspace, held by the caller. The entry is nil if w is a prewarm and the
+// workspace is in use.
+func (p *Pool) obtain(ctx context.Context, w *waiter) (e *entry, reused bool, err error) {
 	if ctx.Err() != nil {
 		return nil, false, fmt.Errorf("wait for a sandbox: %w", context.Cause(ctx))
 	}
 	p.mu.Lock()
-	p.enter(w, len(p.queue))
+	p.enqueue(w, len(p.queue))
 	p.admit()
 	p.mu.Unlock()
 	for {
-		if s, err = p.await(ctx, w); err != nil || s == nil {
+		if e, err = p.await(ctx, w); err != nil || e == nil {
 			return nil, false, err
 		}
-		if !s.made {
-			return s, false, p.fill(ctx, s)
+		if e.workspace == nil {
+			return e, false, p.fill(ctx, e)
 		}
-		healthy, err := p.check(ctx, s, w)
+		healthy, err := p.check(ctx, e, w)
 		if err != nil || healthy {
-			return s, true, err
+			return e, true, err
 		}
 	}
 }
 
-// check probes the warm member of a place that the caller holds. When it is
-// not healthy, the caller holds the place no more, and w waits again.
-func (p *Pool[M]) check(ctx context.Context, s *place[M], w *waiter[M]) (healthy bool, err error) {
+// check probes the warm workspace of an entry that the caller holds. If the
+// workspace is not healthy, the caller no longer holds the entry and w waits
+// again.
+func (p *Pool) check(ctx context.Context, e *entry, w *waiter) (healthy bool, err error) {
 	done := false
 	defer func() {
 		if !done { // a panic
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.end(s, errors.New("the probe did not come to an end"))
-			p.rest(s)
+			p.end(e, errors.New("the probe did not finish"))
+			p.giveBack(e)
 		}
 	}()
-	armed, cut := p.arm(ctx, s)
-	defer cut(nil)
-	probing, cancel := context.WithTimeout(armed, probeLimit)
+	held, cancelHold := p.hold(ctx, e)
+	defer cancelHold(nil)
+	probing, cancel := context.WithTimeout(held, probeLimit)
 	defer cancel()
-	fault := s.member.Probe(probing)
+	probeErr := e.workspace.probe(probing)
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	done = true
-	if ctx.Err() != nil { // says nothing about the member: the next one probes it again
-		p.rest(s)
+	if ctx.Err() != nil { // the probe proves nothing: the next caller repeats it
+		p.giveBack(e)
 		return false, fmt.Errorf("probe sandbox: %w", context.Cause(ctx))
 	}
-	why := p.unfit(s)
-	if why == nil && fault != nil {
-		why = fmt.Errorf("probe: %w", fault)
+	why := p.unfit(e)
+	if why == nil && probeErr != nil {
+		why = fmt.Errorf("probe: %w", probeErr)
 	}
 	if why != nil {
-		p.end(s, why)
+		p.end(e, why)
 	}
-	if s.state == StateClosing {
-		p.enter(w, 0) // one that has to be replaced does not cost its user the turn
-		p.rest(s)
+	if e.state == StateClosing {
+		p.enqueue(w, 0) // the user keeps the turn while the workspace is replaced
+		p.giveBack(e)
 		return false, nil
 	}
 	return true, nil
 }
 
-// fill makes the member of a new place that the caller holds. On an error the
-// place is gone.
-func (p *Pool[M]) fill(ctx context.Context, s *place[M]) error {
-	made := false
+// fill creates the workspace of a new entry that the caller holds. After an
+// error the entry is gone.
+func (p *Pool) fill(ctx context.Context, e *entry) error {
+	filled := false
 	defer func() {
-		if !made { // an error or a panic
+		if !filled { // an error or a panic
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.end(s, errors.New("it could not be made"))
-			p.shut(s)
-			p.rest(s)
+			p.end(e, errors.New("it could not be created"))
+			p.setClosed(e)
+			p.giveBack(e)
 		}
 	}()
-	making, cut := p.arm(ctx, s)
-	defer cut(nil)
-	m, err := p.create(making, s.user)
+	held, cancel := p.hold(ctx, e)
+	defer cancel(nil)
+	w, err := p.open(held, e.user)
 	if err != nil {
-		if c := context.Cause(making); c != nil {
-			err = c // what the engine says of it is no news
+		if cause := context.Cause(held); cause != nil {
+			err = cause // the engine's error only follows from it
 		}
 		return fmt.Errorf("make sandbox: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	made = true
-	p.settle(s, m)
-	if s.state != StateClosing {
-		s.state = StateLeased
+	filled = true
+	p.set(e, w)
+	if e.state != StateClosing {
+		e.state = StateLeased
 		return nil
 	}
-	// It was stopped meanwhile; the member did not notice.
-	p.wg.Go(func() { p.dismiss(s) })
-	p.rest(s)
-	return fmt.Errorf("make sandbox: %w", s.why)
+	// It was stopped while it was being created, and was created all the same.
+	p.wg.Go(func() { p.dismiss(e) })
+	p.giveBack(e)
+	return fmt.Errorf("make sandbox: %w", e.reason)
 }

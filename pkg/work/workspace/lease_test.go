@@ -1,4 +1,4 @@
-package workspace_test
+package workspace
 
 import (
 	"context"
@@ -9,33 +9,32 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
-	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 func TestAUserGetsTheSameMemberAgainAndNobodyElseDoes(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		first := r.lease(1)
-		if first.Reused() || first.Member().probes != 0 {
-			r.Errorf("a new one: reused %v, %d probes", first.Reused(), first.Member().probes)
+		if first.Reused() || boxOf(first).probes != 0 {
+			r.Errorf("a new one: reused %v, %d probes", first.Reused(), boxOf(first).probes)
 		}
 		first.Release(r.Context())
 		first.Release(r.Context()) // more than once is once
-		if first.Member().cleans != 1 {
-			r.Errorf("cleaned %d times between two jobs", first.Member().cleans)
+		if boxOf(first).cleans != 1 {
+			r.Errorf("cleaned %d times between two jobs", boxOf(first).cleans)
 		}
 		if !errors.Is(context.Cause(first.Context()), context.Canceled) {
 			r.Errorf("the context of a lease that is over: %v", context.Cause(first.Context()))
 		}
 		second := r.lease(1)
-		if !second.Reused() || second.Member() != first.Member() || second.Member().probes != 1 {
-			r.Errorf("the second lease: reused %v, %s, %d probes", second.Reused(), second.Member().id, second.Member().probes)
+		if !second.Reused() || boxOf(second) != boxOf(first) || boxOf(second).probes != 1 {
+			r.Errorf("the second lease: reused %v, %s, %d probes", second.Reused(), boxOf(second).id, boxOf(second).probes)
 		}
 		other := r.lease(2)
-		if other.Reused() || other.Member() == first.Member() {
+		if other.Reused() || boxOf(other) == boxOf(first) {
 			r.Error("another user got it")
 		}
 		first.Release(r.Context()) // an old lease has no say in a later one
-		if l := r.List(); l[0].State != workspace.StateLeased || l[0].Jobs != 2 || l[0].Sandbox != "box-0" || l[0].Name != "user-"+string(user(1)) {
+		if l := r.List(); l[0].State != StateLeased || l[0].Jobs != 2 || l[0].Sandbox != "box-0" || l[0].Name != "user-"+string(user(1)) {
 			r.Errorf("listed as %+v", l[0])
 		}
 		second.Release(r.Context())
@@ -46,9 +45,9 @@ func TestAUserGetsTheSameMemberAgainAndNobodyElseDoes(t *testing.T) {
 
 func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
 	for name, spoil := range map[string]func(r *rig, b *box){
-		"the probe fails":       func(r *rig, b *box) { r.probing.set(fails) },
-		"the probe hangs":       func(r *rig, b *box) { r.probing.set(takes(time.Hour)) },
-		"the probe sees a loss": func(r *rig, b *box) { r.probing.set(func(context.Context, *box) error { b.lose(); return nil }) },
+		"the probe fails":       func(r *rig, b *box) { r.probingStep.set(fails) },
+		"the probe hangs":       func(r *rig, b *box) { r.probingStep.set(takes(time.Hour)) },
+		"the probe sees a loss": func(r *rig, b *box) { r.probingStep.set(func(context.Context, *box) error { b.lose(); return nil }) },
 		"lost":                  func(r *rig, b *box) { b.lose() },
 		"stale":                 func(r *rig, b *box) { b.setStale() },
 		"too old":               func(r *rig, b *box) { time.Sleep(usual.MaxAge) },
@@ -56,11 +55,11 @@ func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, usual, func(r *rig) {
-				r.closing.set(takes(time.Second)) // the new one waits for it
+				r.closingStep.set(takes(time.Second)) // the new one waits for it
 				old := r.warm(1)
 				spoil(r, old)
 				l := r.lease(1)
-				if l.Reused() || l.Member() == old {
+				if l.Reused() || boxOf(l) == old {
 					r.Error("the old one was handed out")
 				}
 				if !old.isClosed() {
@@ -69,7 +68,7 @@ func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
 				if l.Context().Err() != nil {
 					r.Error("the new lease has ended: ", context.Cause(l.Context()))
 				}
-				r.probing.set(nil)
+				r.probingStep.set(nil)
 				l.Release(r.Context())
 				r.want("1 idle")
 			})
@@ -82,17 +81,17 @@ func TestAMemberThatIsNotFitIsNotKept(t *testing.T) {
 		"lost":                func(r *rig, b *box) { b.lose() },
 		"stale":               func(r *rig, b *box) { b.setStale() },
 		"too old":             func(r *rig, b *box) { time.Sleep(usual.MaxAge) },
-		"not clean":           func(r *rig, b *box) { r.cleaning.set(fails) },
-		"not clean in time":   func(r *rig, b *box) { r.cleaning.set(takes(time.Hour)) },
-		"lost in the cleanup": func(r *rig, b *box) { r.cleaning.set(func(context.Context, *box) error { b.lose(); return nil }) },
+		"not clean":           func(r *rig, b *box) { r.cleaningStep.set(fails) },
+		"not clean in time":   func(r *rig, b *box) { r.cleaningStep.set(takes(time.Hour)) },
+		"lost in the cleanup": func(r *rig, b *box) { r.cleaningStep.set(func(context.Context, *box) error { b.lose(); return nil }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, usual, func(r *rig) {
 				l := r.lease(1)
-				spoil(r, l.Member())
+				spoil(r, boxOf(l))
 				l.Release(r.Context())
 				r.want("")
-				if !l.Member().isClosed() {
+				if !boxOf(l).isClosed() {
 					r.Error("it is still there")
 				}
 			})
@@ -104,7 +103,7 @@ func TestAJobMayBeLongerThanTheAgeLimit(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		l := r.lease(1)
 		time.Sleep(2 * usual.MaxAge)
-		if l.Context().Err() != nil || l.Member().isClosed() {
+		if l.Context().Err() != nil || boxOf(l).isClosed() {
 			r.Error("a lease was cut for its age")
 		}
 		l.Release(r.Context())
@@ -114,7 +113,7 @@ func TestAJobMayBeLongerThanTheAgeLimit(t *testing.T) {
 
 func TestReleaseCleansThoughItsContextHasEnded(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.cleaning.set(takes(time.Second))
+		r.cleaningStep.set(takes(time.Second))
 		ctx, cancel := context.WithCancel(r.Context())
 		l, err := r.Lease(ctx, user(1))
 		if err != nil {
@@ -132,13 +131,13 @@ func TestReleaseCleansThoughItsContextHasEnded(t *testing.T) {
 func TestALostMemberEndsTheLeasesContext(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		l := r.lease(1)
-		l.Member().lose()
+		boxOf(l).lose()
 		<-l.Context().Done()
 		if err := context.Cause(l.Context()); !errors.Is(err, sandbox.ErrLost) {
 			r.Errorf("the cause is %v", err)
 		}
 		synctest.Wait()
-		if l.Member().isClosed() {
+		if boxOf(l).isClosed() {
 			r.Error("closed while its holder may still ask what happened")
 		}
 		l.Release(r.Context())
@@ -148,7 +147,7 @@ func TestALostMemberEndsTheLeasesContext(t *testing.T) {
 
 func TestTheSecondLeaseOfAUserWaitsForTheFirst(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.cleaning.set(takes(time.Second))
+		r.cleaningStep.set(takes(time.Second))
 		first := r.lease(1)
 		waits := r.leaseLater(r.Context(), 1)
 		short, cancel := context.WithTimeoutCause(r.Context(), time.Minute, errBroken)
@@ -164,7 +163,7 @@ func TestTheSecondLeaseOfAUserWaitsForTheFirst(t *testing.T) {
 		}
 		go first.Release(r.Context())
 		second := <-waits
-		if second.Member() != first.Member() || second.Member().cleans != 1 {
+		if boxOf(second) != boxOf(first) || boxOf(second).cleans != 1 {
 			r.Error("the second lease began before the cleaning ended")
 		}
 		second.Release(r.Context())
@@ -173,15 +172,15 @@ func TestTheSecondLeaseOfAUserWaitsForTheFirst(t *testing.T) {
 }
 
 func TestAFailedMakeLeavesNoPlaceTaken(t *testing.T) {
-	inBubble(t, workspace.Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
-		r.making.set(fails)
+	inBubble(t, Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
+		r.creatingStep.set(fails)
 		if _, err := r.Lease(r.Context(), user(1)); !errors.Is(err, errBroken) {
 			r.Errorf("%v", err)
 		}
 		if _, err := r.Prewarm(r.Context(), user(1)); !errors.Is(err, errBroken) {
 			r.Errorf("%v", err)
 		}
-		r.making.set(func(context.Context, *box) error { panic("broken") })
+		r.creatingStep.set(func(context.Context, *box) error { panic("broken") })
 		func() {
 			defer func() { _ = recover() }()
 			_, _ = r.Lease(r.Context(), user(1))
@@ -190,14 +189,14 @@ func TestAFailedMakeLeavesNoPlaceTaken(t *testing.T) {
 		r.there[user(1)], r.inMaking = 0, 0 // the panic passed them by
 		r.machine.mu.Unlock()
 		r.want("")
-		r.making.set(nil)
+		r.creatingStep.set(nil)
 		r.lease(2).Release(r.Context())
 	})
 }
 
 func TestWhoGivesUpWhileItIsMadeTakesNothing(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.making.set(takes(time.Hour))
+		r.creatingStep.set(takes(time.Hour))
 		ctx, cancel := context.WithTimeoutCause(r.Context(), time.Second, errBroken)
 		defer cancel()
 		if _, err := r.Lease(ctx, user(1)); !errors.Is(err, errBroken) {
@@ -213,14 +212,14 @@ func TestWhoGivesUpWhileItIsMadeTakesNothing(t *testing.T) {
 func TestWhoGivesUpInTheProbeLeavesTheMember(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		old := r.warm(1)
-		r.probing.set(takes(time.Second))
+		r.probingStep.set(takes(time.Second))
 		ctx, cancel := context.WithTimeout(r.Context(), time.Millisecond)
 		defer cancel()
 		if _, err := r.Lease(ctx, user(1)); !errors.Is(err, context.DeadlineExceeded) {
 			r.Errorf("%v", err)
 		}
 		r.want("1 idle")
-		if l := r.lease(1); l.Member() != old {
+		if l := r.lease(1); boxOf(l) != old {
 			r.Error("a healthy member was replaced")
 		}
 	})
@@ -234,31 +233,31 @@ func TestAPanicOfAMemberLeavesNoPlaceHeld(t *testing.T) {
 			f()
 		}
 		l := r.lease(1)
-		r.cleaning.set(bad)
+		r.cleaningStep.set(bad)
 		quietly(func() { l.Release(r.Context()) })
 		r.want("")
-		r.cleaning.set(nil)
+		r.cleaningStep.set(nil)
 		r.warm(1)
-		r.probing.set(bad)
+		r.probingStep.set(bad)
 		quietly(func() { _, _ = r.Lease(r.Context(), user(1)) })
 		r.want("")
 	})
 }
 
 func TestLimitsThatMakeNoSense(t *testing.T) {
-	good := workspace.Limits{Max: 1, Idle: 1, MaxAge: 1}
+	good := Limits{Max: 1, Idle: 1, MaxAge: 1}
 	m := newMachine(1)
-	p, err := workspace.New(workspace.Config[*box]{Limits: good, Make: m.make})
+	p, err := newTestPool(m, good, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close(t.Context())
-	for name, l := range map[string]workspace.Limits{
+	for name, l := range map[string]Limits{
 		"none": {Idle: 1, MaxAge: 1}, "no idle": {Max: 1, MaxAge: 1}, "no age": {Max: 1, Idle: 1},
 		"negative": {Max: 1, Idle: 1, MaxAge: 1, MinFree: -1},
 	} {
-		_, err := workspace.New(workspace.Config[*box]{Limits: l, Make: m.make})
-		for _, err := range []error{err, p.Apply(l)} {
+		_, err := newTestPool(m, l, nil)
+		for _, err := range []error{err, p.Apply(Settings{Limits: l})} {
 			if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -266,10 +265,7 @@ func TestLimitsThatMakeNoSense(t *testing.T) {
 	}
 	good.MinFree = 1
 	m.blind = errBroken
-	if _, err := workspace.New(workspace.Config[*box]{Limits: good, Make: m.make, Free: m.memory}); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
+	if _, err := newTestPool(m, good, nil); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
 		t.Errorf("a limit of memory that cannot be read: %v", err)
-	}
-	if _, err := workspace.New(workspace.Config[*box]{Limits: good}); err == nil {
-		t.Error("a pool that cannot make anything")
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// availableMemory is the kernel's estimate of the bytes that programs can get
+// availableMemory returns the kernel's estimate of the bytes that programs can get
 // without swapping.
 func availableMemory() (int64, error) {
 	f, err := os.Open("/proc/meminfo")

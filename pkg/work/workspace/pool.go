@@ -1,16 +1,23 @@
-// Package workspace keeps sandboxes warm: one for each user, ready before the next
-// job asks for it, and never more than the machine is to hold.
+// Package workspace gives each user a sandbox with everything bound to it: the
+// user's projects and homes as mounts, a socket of the model gateway, and
+// egress. A Pool keeps workspaces warm, ready for the user's next job, and
+// never more of them than the machine should hold.
 //
-//	p, err := pool.New(pool.Config[*Box]{Make: make, Limits: pool.Limits{Max: 8, Idle: 20 * time.Minute, MaxAge: 5 * time.Hour}})
+//	p, err := workspace.New(parts, settings)
 //	defer p.Close(ctx)
-//	lease, err := p.Lease(ctx, user) // the user's warm one, or a new one
+//	lease, err := p.Lease(ctx, user) // the user's warm workspace, or a new one
 //	if err != nil { … }
-//	defer lease.Release(ctx)         // cleans it and keeps it warm
-//	work(lease.Context(), lease.Member())
+//	defer lease.Release(ctx)         // cleans the workspace and keeps it warm
+//	work(lease.Context(), lease.Workspace())
 //
-// A member belongs to the user it was made for until it is closed; no other
-// user ever gets it. A user has one member at a time: the next one is made only
-// when the one before is really closed, for both would write to the same files.
+// A workspace belongs to one user until it is closed; no other user ever gets
+// it. A user has one workspace at a time: a new one is created only after the
+// previous one is really closed, because both would write to the same files.
+//
+// The files: workspace.go and mount.go create one workspace, exec.go runs
+// programs of the operator in it; pool.go, entry.go, lease.go, queue.go and
+// janitor.go are the pool. standby.go and keeper.go are a second, smaller pool
+// of sandboxes without a user, for checks of the service.
 package workspace
 
 import (
@@ -19,113 +26,101 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 )
 
-// Member is a sandbox that can be kept. Its methods are safe for concurrent
-// use. ID, Lost and Stale return at once and do not call the pool.
-type Member interface {
-	// ID is the sandbox's id.
-	ID() string
-	// Lost is closed when the sandbox has ended, by Close or by itself.
-	Lost() <-chan struct{}
-	// Probe is a quick check that programs can be started in it.
-	Probe(ctx context.Context) error
-	// Clean ends every process in it and empties its /tmp. After an error the
-	// member is closed.
-	Clean(ctx context.Context) error
-	// Stale tells that it was made from settings that no longer hold.
-	Stale() bool
-	// Close ends it and removes every trace. After an error it is called
-	// again, until it returns nil; never after that.
-	Close(ctx context.Context) error
-}
-
-// Limits bounds what is kept. All but MinFree must be positive.
-type Limits struct {
-	Max     int           // members at once: idle, leased, starting and closing
-	Idle    time.Duration // a member that nobody leased for so long is closed
-	MaxAge  time.Duration // an older member is closed, when its lease has ended
-	MinFree int64         // bytes of free memory under which idle members are closed; 0 looks at none
-}
-
-// Config says what a pool is made of.
-type Config[M Member] struct {
+// Settings may change while the pool runs.
+type Settings struct {
 	Limits
-	// Make makes the member of a user. ctx bounds the making, not the member.
-	// On an error nothing is left behind.
-	Make func(ctx context.Context, user dreamcore.UserID) (M, error)
-	// Free tells the bytes of memory that programs can still get. The default
-	// is MemAvailable of /proc/meminfo.
-	Free   func() (int64, error)
-	Logger *slog.Logger
+	Template Template
+	Env      []string // "KEY=value", for programs that Exec runs
 }
 
-// Causes of the end of a lease's context, beside sandbox.ErrLost.
+// Limits bounds what is pooled. All except MinFree must be positive.
+type Limits struct {
+	Max     int           // workspaces at once: idle, leased, starting and closing
+	Idle    time.Duration // a workspace that was not leased for this long is closed
+	MaxAge  time.Duration // an older workspace is closed, after its lease has ended
+	MinFree int64         // bytes of free memory below which idle workspaces are closed; 0 disables the check
+}
+
+// Causes of the end of a lease's context, besides sandbox.ErrLost.
 var (
 	ErrStopped error = reason("the sandbox was stopped")
 	ErrClosed  error = reason("the pool of sandboxes is closing")
 )
 
-// Time limits of the steps, and the pauses between tries to close.
+// Time limits of the steps, and the pauses between attempts to close.
 const (
-	probeLimit   = 2 * time.Second
-	cleanLimit   = 10 * time.Second
-	closeLimit   = 30 * time.Second
-	firstPause   = time.Second
-	longestPause = time.Minute
-	lastTries    = 3 // to close a member once the pool closes
+	probeLimit    = 2 * time.Second
+	cleanLimit    = 10 * time.Second
+	closeLimit    = 30 * time.Second
+	firstPause    = time.Second
+	longestPause  = time.Minute
+	finalAttempts = 3 // to close a workspace once the pool closes
 )
 
-// Pool keeps the members. Its methods are safe for concurrent use.
-type Pool[M Member] struct {
-	create func(context.Context, dreamcore.UserID) (M, error)
-	free   func() (int64, error)
-	log    *slog.Logger
+// Pool keeps workspaces warm. Its methods are safe for concurrent use.
+type Pool struct {
+	parts    Parts
+	open     func(context.Context, dreamcore.UserID) (*Workspace, error)
+	free     func() (int64, error) // bytes of memory that programs can still get
+	log      *slog.Logger
+	template atomic.Pointer[Template]
+	env      atomic.Pointer[[]string]
 
 	quit    chan struct{} // closed when Close begins
-	drained chan struct{} // closed when, after that, no member is left
-	wake    chan struct{} // gets a value when the janitor should look; never blocks
+	drained chan struct{} // closed when no workspace is left after that
+	wakeup  chan struct{} // gets a value when the janitor should look; sends never block
 	wg      sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows and the fields of places and waiters
+	mu      sync.Mutex // guards the fields below and those of entries and waiters
 	limits  Limits
-	places  map[dreamcore.UserID]*place[M] // never more than limits.Max, but after Apply lowered it
-	open    int                            // places whose member is not closed yet
-	queue   []*waiter[M]                   // in order of arrival
-	measure bool                           // the janitor shall look at the memory now
+	entries map[dreamcore.UserID]*entry // at most limits.Max, unless Apply has lowered it
+	present int                         // entries whose workspace is not closed yet
+	queue   []*waiter                   // in order of arrival
+	measure bool                        // the janitor should check the memory now
 	closing bool
-	left    []error // of members that could not be closed
+	left    []error // of workspaces that could not be closed
 }
 
-// New makes an empty pool, which the caller must Close. It fails with
-// CodeInvalid on limits that make no sense, and with CodeSetup when the free
-// memory cannot be told but has a limit.
-func New[M Member](cfg Config[M]) (*Pool[M], error) {
-	if err := cfg.validate(); err != nil {
+// New creates an empty pool, which the caller must Close before it closes the
+// parts. It fails with CodeInvalid for limits that make no sense, and with
+// CodeSetup when the free memory is limited but cannot be read.
+func New(parts Parts, s Settings) (*Pool, error) {
+	p := &Pool{parts: parts, log: parts.Logger, free: availableMemory}
+	p.open = p.openWorkspace
+	p.template.Store(&s.Template)
+	p.env.Store(&s.Env)
+	if err := p.start(s.Limits); err != nil {
 		return nil, err
 	}
-	p := &Pool[M]{
-		create: cfg.Make, free: cfg.Free, log: cfg.Logger, limits: cfg.Limits,
-		quit: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
-		places: map[dreamcore.UserID]*place[M]{},
+	parts.Volumes.OnRepair(p.stopForRepair)
+	return p, nil
+}
+
+// start sets the remaining fields and starts the janitor.
+func (p *Pool) start(l Limits) error {
+	if err := l.validate(); err != nil {
+		return err
 	}
-	if p.free == nil {
-		p.free = availableMemory
-	}
+	p.limits, p.entries = l, map[dreamcore.UserID]*entry{}
+	p.quit, p.drained, p.wakeup = make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	if _, err := p.free(); err != nil && cfg.MinFree > 0 {
-		return nil, &dreamcore.Error{
+	if _, err := p.free(); err != nil && l.MinFree > 0 {
+		return &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "the free memory of this machine cannot be read", Err: err,
-			Hint: "mount /proc, or set the least free memory to 0 to keep sandboxes whatever the memory is",
+			Hint: "mount /proc, or set min_free_mib to 0 to pool sandboxes regardless of the free memory",
 		}
 	}
-	p.wg.Go(p.tidy)
-	return p, nil
+	p.wg.Go(p.runJanitor)
+	return nil
 }
 
 func (l Limits) validate() error {
@@ -138,7 +133,7 @@ func (l Limits) validate() error {
 	case l.MaxAge <= 0:
 		fault = fmt.Sprintf("an age limit of %v", l.MaxAge)
 	case l.MinFree < 0:
-		fault = fmt.Sprintf("a least free memory of %d bytes", l.MinFree)
+		fault = fmt.Sprintf("a minimum of %d bytes of free memory", l.MinFree)
 	default:
 		return nil
 	}
@@ -148,74 +143,88 @@ func (l Limits) validate() error {
 	}
 }
 
-// Apply changes the limits. Idle members over a lower Max are closed at once,
-// leased ones when they are released.
-func (p *Pool[M]) Apply(l Limits) error {
-	if err := l.validate(); err != nil {
+// Apply changes the settings. Idle workspaces above a lower Max are closed at
+// once, leased ones when they are released. A workspace that was created from
+// another template is closed instead of being leased again.
+func (p *Pool) Apply(s Settings) error {
+	if err := s.Limits.validate(); err != nil {
 		return err
 	}
+	p.template.Store(&s.Template)
+	p.env.Store(&s.Env)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.limits, p.measure = l, true
+	p.limits, p.measure = s.Limits, true
 	for p.crowded() && p.evict(errCrowded) {
 	}
 	p.admit()
-	p.poke()
+	p.wake()
 	return nil
 }
 
-// Prewarm makes the user's member ready and leaves it idle. It tells whether
-// there was one already: idle and healthy, or in use, or being made. It closes
-// the least recently used idle member of another user where there is no place
-// otherwise, but never waits for a lease to end: it fails with CodeBusy.
-func (p *Pool[M]) Prewarm(ctx context.Context, user dreamcore.UserID) (already bool, err error) {
-	s, reused, err := p.obtain(ctx, &waiter[M]{user: user, prewarm: true})
-	if err != nil || s == nil {
+// Prewarm makes the user's workspace ready and leaves it idle. It reports
+// whether there was one already: idle and healthy, in use, or being created. If
+// the pool is full, it closes the least recently used idle workspace of another
+// user. It never waits for a lease to end: it fails with CodeBusy instead.
+func (p *Pool) Prewarm(ctx context.Context, user dreamcore.UserID) (already bool, err error) {
+	e, reused, err := p.obtain(ctx, &waiter{user: user, prewarm: true})
+	if err != nil || e == nil {
 		return err == nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.used = time.Now()
-	p.rest(s)
+	e.lastUsed = time.Now()
+	p.giveBack(e)
 	return reused, nil
 }
 
-// Stop ends the member of that name, whatever it does: a job in it ends with
-// ErrStopped. It returns when the member is closed, and fails with CodeNotFound
-// when there is none of that name.
-func (p *Pool[M]) Stop(ctx context.Context, name string) error {
-	p.mu.Lock()
-	s := p.named(name)
-	if s == nil {
-		p.mu.Unlock()
-		return &dreamcore.Error{
-			Code: dreamcore.CodeNotFound, Message: fmt.Sprintf("there is no sandbox %q", name),
-			Hint: "dreamcore ps lists them",
-		}
+// Stop closes the workspace of that name at the operator's request, whatever
+// runs in it: a job in it ends with ErrStopped. It returns when the workspace
+// is closed, and fails with CodeNotFound when there is none of that name.
+func (p *Pool) Stop(ctx context.Context, name string) error {
+	err := p.stop(ctx, name)
+	p.parts.audit(audit.EventOperator, "", ownerOf(name), "stop "+name, err)
+	return err
+}
+
+// stopForRepair closes the workspace of a user whose disk is to be repaired.
+func (p *Pool) stopForRepair(ctx context.Context, user dreamcore.UserID) error {
+	if err := p.stop(ctx, Name(user)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		return err
 	}
-	p.end(s, ErrStopped)
+	return nil
+}
+
+func (p *Pool) stop(ctx context.Context, name string) error {
+	p.mu.Lock()
+	e := p.named(name)
+	if e == nil {
+		p.mu.Unlock()
+		return notFound(name)
+	}
+	p.end(e, ErrStopped)
 	p.mu.Unlock()
 	select {
-	case <-s.tried:
+	case <-e.tried:
 	case <-ctx.Done():
 		return fmt.Errorf("stop sandbox %s: %w", name, context.Cause(ctx))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.fault != nil {
+	if e.closeErr != nil {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeInternal, Message: fmt.Sprintf("sandbox %s could not be closed", name), Err: s.fault,
-			Hint: "the service goes on trying; journalctl -u dreamcore tells more",
+			Code: dreamcore.CodeInternal, Message: fmt.Sprintf("sandbox %s could not be closed", name), Err: e.closeErr,
+			Hint: "the service keeps trying; see the cause with: journalctl -u dreamcore",
 		}
 	}
 	return nil
 }
 
-// Close takes no more leases and closes every idle member. It waits for those
-// that are leased; when ctx ends it ends their contexts with ErrClosed and
-// closes them too. It returns when every member is closed, or could not be
-// after a few tries. It may be called more than once.
-func (p *Pool[M]) Close(ctx context.Context) error {
+// Close refuses new leases and closes every idle workspace. It waits for leased
+// ones; when ctx ends, it ends the contexts of their leases with ErrClosed and
+// closes them too. It returns when every workspace is closed or could not be
+// closed in a few attempts. It may be called more than once.
+func (p *Pool) Close(ctx context.Context) error {
 	p.mu.Lock()
 	if !p.closing {
 		p.closing = true
@@ -225,7 +234,7 @@ func (p *Pool[M]) Close(ctx context.Context) error {
 		}
 		p.queue = nil
 		p.endAll(StateIdle, StateStarting)
-		if p.open == 0 {
+		if p.present == 0 {
 			close(p.drained)
 		}
 	}
@@ -257,9 +266,8 @@ func closedError() error {
 	}
 }
 
-func (cfg Config[M]) validate() error {
-	if cfg.Make == nil {
-		return errors.New("a pool needs a way to make its members")
+func notFound(name string) error {
+	return &dreamcore.Error{
+		Code: dreamcore.CodeNotFound, Message: fmt.Sprintf("there is no sandbox %q", name), Hint: "list them with: dreamcore ps",
 	}
-	return cfg.Limits.validate()
 }

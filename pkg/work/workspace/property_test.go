@@ -1,4 +1,4 @@
-package workspace_test
+package workspace
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
-	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 // TestWhateverHappensThePromisesHold lets many callers do anything at any time
@@ -59,7 +58,7 @@ func (c *tally) add(name string) {
 type caller struct {
 	*testing.T
 	m   *machine
-	p   *workspace.Pool[*box]
+	p   *Pool
 	rnd *rand.Rand
 	sum *tally
 }
@@ -68,13 +67,13 @@ const callers, acts, users = 12, 25, 5
 
 func chaos(t *testing.T, seed uint64, sum *tally) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	limits := workspace.Limits{
+	limits := Limits{
 		Max: 1 + rnd.IntN(4), Idle: time.Duration(1+rnd.IntN(60)) * time.Second,
 		MaxAge: time.Duration(1+rnd.IntN(5)) * time.Minute, MinFree: 50,
 	}
 	m := newMachine(limits.Max)
 	m.unruly(seed)
-	p, err := workspace.New(workspace.Config[*box]{Limits: limits, Make: m.make, Free: m.memory})
+	p, err := newTestPool(m, limits, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +91,7 @@ func chaos(t *testing.T, seed uint64, sum *tally) {
 	} else {
 		wg.Wait()
 	}
-	m.closing.set(takes(time.Second)) // what cannot be closed has a test of its own
+	m.closingStep.set(takes(time.Second)) // what cannot be closed has a test of its own
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(60))*time.Second)
 	defer cancel()
 	if err := p.Close(ctx); err != nil {
@@ -129,7 +128,7 @@ func (m *machine) unruly(seed uint64) {
 			return ctx.Err()
 		}
 	}
-	m.making.set(func(ctx context.Context, b *box) error {
+	m.creatingStep.set(func(ctx context.Context, b *box) error {
 		time.Sleep(time.Duration(roll(1000)) * time.Millisecond)
 		if roll(10) == 0 {
 			return errBroken
@@ -139,9 +138,9 @@ func (m *machine) unruly(seed uint64) {
 		}
 		return ctx.Err()
 	})
-	m.closing.set(unruly(time.Second, 20))
-	m.cleaning.set(unruly(time.Second, 10))
-	m.probing.set(unruly(10*time.Millisecond, 10))
+	m.closingStep.set(unruly(time.Second, 20))
+	m.cleaningStep.set(unruly(time.Second, 10))
+	m.probingStep.set(unruly(10*time.Millisecond, 10))
 }
 
 func (c *caller) act() {
@@ -149,7 +148,7 @@ func (c *caller) act() {
 	time.Sleep(time.Duration(c.rnd.IntN(3)*c.rnd.IntN(3000)) * time.Millisecond)
 	switch c.rnd.IntN(10) {
 	case 0:
-		err := c.p.Stop(c.shortly(), workspace.Name(u))
+		err := c.p.Stop(c.shortly(), Name(u))
 		switch {
 		case err == nil:
 			c.sum.add("stopped")
@@ -161,7 +160,7 @@ func (c *caller) act() {
 		switch {
 		case err == nil:
 			c.sum.add("prewarm")
-		case dreamcore.CodeOf(err) == dreamcore.CodeBusy && !errors.Is(err, workspace.ErrClosed):
+		case dreamcore.CodeOf(err) == dreamcore.CodeBusy && !errors.Is(err, ErrClosed):
 			c.sum.add("prewarm busy")
 		}
 	case 2:
@@ -169,7 +168,7 @@ func (c *caller) act() {
 	case 3:
 		c.m.setFree(int64(c.rnd.IntN(300)))
 		for _, i := range c.p.List() {
-			if i.Name != workspace.Name(i.User) {
+			if i.Name != Name(i.User) {
 				c.Errorf("listed as %+v", i)
 			}
 		}
@@ -194,7 +193,7 @@ func (m *machine) upset(rnd *rand.Rand) {
 			if rnd.IntN(2) == 0 {
 				b.endLocked()
 			} else {
-				b.stale = true
+				b.setStale()
 			}
 		}
 	}
@@ -215,7 +214,7 @@ func (c *caller) job(u dreamcore.UserID) {
 	case errors.Is(err, errBroken):
 		c.sum.add("make failed")
 		return
-	case errors.Is(err, workspace.ErrClosed), errors.Is(err, workspace.ErrStopped):
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrStopped):
 		return
 	default:
 		c.Errorf("lease: %v", err)
@@ -225,7 +224,7 @@ func (c *caller) job(u dreamcore.UserID) {
 	if l.Reused() {
 		c.sum.add("reused")
 	}
-	b := l.Member()
+	b := boxOf(l)
 	if fault := c.m.enter(b, u); fault != "" {
 		c.Error(fault)
 	}
@@ -234,7 +233,7 @@ func (c *caller) job(u dreamcore.UserID) {
 	case <-l.Context().Done():
 		c.sum.add("cut")
 		err := context.Cause(l.Context())
-		if !errors.Is(err, sandbox.ErrLost) && !errors.Is(err, workspace.ErrStopped) && !errors.Is(err, workspace.ErrClosed) && ctx.Err() == nil {
+		if !errors.Is(err, sandbox.ErrLost) && !errors.Is(err, ErrStopped) && !errors.Is(err, ErrClosed) && ctx.Err() == nil {
 			c.Errorf("a lease was cut: %v", err)
 		}
 	}

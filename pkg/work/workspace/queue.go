@@ -8,23 +8,23 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// waiter wants the member of a user. Its fields are guarded by the pool's lock
+// waiter is a request for a user's workspace. The pool's lock guards its fields
 // until ready is closed.
-type waiter[M Member] struct {
+type waiter struct {
 	user    dreamcore.UserID
-	prewarm bool          // does not wait for leases to end
-	ready   chan struct{} // closed with the answer
-	place   *place[M]     // in the waiter's hand; nil when it need do nothing
+	prewarm bool          // fails instead of waiting for leases to end
+	ready   chan struct{} // closed when the fields below are set
+	entry   *entry        // held by the waiter; nil if there is nothing to do
 	err     error
 }
 
-func (w *waiter[M]) answer(s *place[M], err error) {
-	w.place, w.err = s, err
+func (w *waiter) answer(e *entry, err error) {
+	w.entry, w.err = e, err
 	close(w.ready)
 }
 
-// enter puts w into the queue. It is called with the lock held.
-func (p *Pool[M]) enter(w *waiter[M], at int) {
+// enqueue puts w into the queue. It must be called with mu held.
+func (p *Pool) enqueue(w *waiter, at int) {
 	w.ready = make(chan struct{})
 	if p.closing {
 		w.answer(nil, closedError())
@@ -33,97 +33,98 @@ func (p *Pool[M]) enter(w *waiter[M], at int) {
 	p.queue = slices.Insert(p.queue, at, w)
 }
 
-// await returns the place of the user when it can be had: with a warm member,
-// or to be filled.
-func (p *Pool[M]) await(ctx context.Context, w *waiter[M]) (*place[M], error) {
+// await returns the entry that w gets: with a warm workspace, or to be filled.
+func (p *Pool) await(ctx context.Context, w *waiter) (*entry, error) {
 	select {
 	case <-w.ready:
-		return w.place, w.err
+		return w.entry, w.err
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if i := slices.Index(p.queue, w); i >= 0 {
-		p.queue = slices.Delete(p.queue, i, i+1) // which helps nobody: had there been a place, w had it
+		// No other waiter can be served now: w would have been served first.
+		p.queue = slices.Delete(p.queue, i, i+1)
 		return nil, fmt.Errorf("wait for a sandbox: %w", context.Cause(ctx))
 	}
-	return w.place, w.err // the answer came first
+	return w.entry, w.err // the answer came first
 }
 
-// round is one walk along the queue.
+// round is one pass through the queue.
 type round struct {
-	free  int                       // places that can be taken now
-	soon  int                       // those, and the ones that are being freed
-	asked map[dreamcore.UserID]bool // users for whom a place is on its way
+	free   int                       // slots for new entries now
+	soon   int                       // those, and the slots that are about to be free
+	served map[dreamcore.UserID]bool // users for whom a slot is being freed
 }
 
-// admit serves those who wait, in order, and closes idle members for those who
-// need a place. It is called, with the lock held, whenever a place, a member
+// admit serves the waiters in order, and closes idle workspaces for those that
+// need a slot. It must be called, with mu held, whenever an entry, a workspace
 // or the queue has changed.
-func (p *Pool[M]) admit() {
+func (p *Pool) admit() {
 	if len(p.queue) == 0 {
 		return
 	}
-	r := round{free: p.limits.Max - len(p.places), asked: map[dreamcore.UserID]bool{}}
+	r := round{free: p.limits.Max - len(p.entries), served: map[dreamcore.UserID]bool{}}
 	r.soon = r.free
-	for _, s := range p.places {
-		if s.foreseeable() {
+	for _, e := range p.entries {
+		if e.freeSoon() {
 			r.soon++
 		}
 	}
-	p.queue = slices.DeleteFunc(p.queue, func(w *waiter[M]) bool { return p.serve(w, &r) })
+	p.queue = slices.DeleteFunc(p.queue, func(w *waiter) bool { return p.serve(w, &r) })
 }
 
-// foreseeable tells whether the place is about to be free. One whose closing
-// failed may take for ever, one that is held, as long as the holder likes.
-func (s *place[M]) foreseeable() bool {
-	return s.state == StateClosing && !s.stuck && !s.held
+// freeSoon reports whether the slot of the entry is about to be free. A
+// workspace whose close has failed may take forever, and a holder as long as it
+// likes.
+func (e *entry) freeSoon() bool {
+	return e.state == StateClosing && !e.failing && !e.held
 }
 
-// serve tells whether w has its answer.
-func (p *Pool[M]) serve(w *waiter[M], r *round) bool {
-	s := p.places[w.user]
-	if s != nil && s.state == StateIdle {
-		why := p.unfit(s)
+// serve reports whether w has its answer.
+func (p *Pool) serve(w *waiter, r *round) bool {
+	e := p.entries[w.user]
+	if e != nil && e.state == StateIdle {
+		why := p.unfit(e)
 		if why == nil {
-			s.state, s.held = StateLeased, true
-			w.answer(s, nil)
+			e.state, e.held = StateLeased, true
+			w.answer(e, nil)
 			return true
 		}
-		p.end(s, why)
+		p.end(e, why)
 		r.soon++
 	}
 	switch {
-	case s != nil && s.state != StateClosing: // another holder's
+	case e != nil && e.state != StateClosing: // it has another holder
 		if w.prewarm {
 			w.answer(nil, nil)
 		}
 		return w.prewarm
-	case r.asked[w.user], s != nil && !s.foreseeable():
+	case r.served[w.user], e != nil && !e.freeSoon():
 		return p.refuse(w)
-	case s == nil && r.free > 0:
+	case e == nil && r.free > 0:
 		r.free--
 		r.soon--
-		w.answer(p.take(w.user), nil)
+		w.answer(p.reserve(w.user), nil)
 		return true
 	}
-	r.asked[w.user] = true
+	r.served[w.user] = true
 	switch {
 	case r.soon > 0:
 		r.soon--
 		return false
-	case p.evict(errEvicted): // its place will be w's
+	case p.evict(errEvicted): // w gets that slot
 		return false
 	}
 	return p.refuse(w)
 }
 
-// refuse answers a waiter that does not wait.
-func (p *Pool[M]) refuse(w *waiter[M]) bool {
+// refuse answers a prewarm, which does not wait. It reports whether w is one.
+func (p *Pool) refuse(w *waiter) bool {
 	if w.prewarm {
 		w.answer(nil, &dreamcore.Error{
-			Code: dreamcore.CodeBusy, Message: fmt.Sprintf("no place for another sandbox: all %d are taken", p.limits.Max),
-			Hint: "try again when a job has ended (dreamcore ps lists the sandboxes), or raise their number in the settings",
+			Code: dreamcore.CodeBusy, Message: fmt.Sprintf("no slot for another sandbox: all %d are in use", p.limits.Max),
+			Hint: "try again after a job has ended (dreamcore ps lists the sandboxes), or raise max_sandboxes",
 		})
 	}
 	return w.prewarm

@@ -1,4 +1,4 @@
-package workspace_test
+package workspace
 
 import (
 	"context"
@@ -12,20 +12,19 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
-	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 // bench makes sandboxes for spares, and takes notes.
 type bench struct {
-	t      *testing.T
-	took   time.Duration // to start one
-	mu     sync.Mutex
-	free   int64
-	each   int64 // that each one takes of free
-	fail   error // of the next start
-	made   []*item
-	starts int
-	spares *workspace.Spares
+	t       *testing.T
+	took    time.Duration // to start one
+	mu      sync.Mutex
+	free    int64
+	each    int64 // that each one takes of free
+	fail    error // of the next start
+	made    []*item
+	starts  int
+	standby *Standby
 }
 
 type item struct {
@@ -70,13 +69,13 @@ func (i *item) Close(ctx context.Context) error {
 	return i.Fake.Close(ctx)
 }
 
-var spareSpec = sandbox.Spec{Root: sandbox.Root{Path: "/root"}}
+var standbySpec = sandbox.Spec{Root: sandbox.Root{Path: "/root"}}
 
-func newBench(t *testing.T, l workspace.SpareLimits) *bench {
+func newBench(t *testing.T, l StandbyLimits) *bench {
 	t.Helper()
 	b := &bench{t: t, took: 300 * time.Millisecond, free: 1 << 40}
 	var err error
-	b.spares, err = workspace.NewSpares(workspace.SpareConfig{SpareLimits: l, Create: b.create, Spec: spareSpec, Free: func() (int64, error) {
+	b.standby, err = NewStandby(StandbyConfig{StandbyLimits: l, Create: b.create, Spec: standbySpec, Free: func() (int64, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		free := b.free
@@ -117,7 +116,7 @@ func (b *bench) create(ctx context.Context, _ sandbox.Spec) (sandbox.Sandbox, er
 func (b *bench) get(spec sandbox.Spec) (sandbox.Sandbox, time.Duration) {
 	b.t.Helper()
 	start := time.Now()
-	sb, err := b.spares.Create(b.t.Context(), spec)
+	sb, err := b.standby.Create(b.t.Context(), spec)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -135,7 +134,7 @@ func (b *bench) close(sb sandbox.Sandbox) {
 func (b *bench) end() {
 	b.t.Helper()
 	for range 2 {
-		if err := b.spares.Close(); err != nil {
+		if err := b.standby.Close(); err != nil {
 			b.t.Error(err)
 		}
 	}
@@ -148,7 +147,7 @@ func (b *bench) end() {
 	}
 }
 
-func (b *bench) ready() int { return len(b.spares.List()) }
+func (b *bench) ready() int { return len(b.standby.List()) }
 
 func (b *bench) item(n int) *item {
 	b.mu.Lock()
@@ -162,17 +161,17 @@ func (b *bench) tries() int {
 	return b.starts
 }
 
-var twoSpares = workspace.SpareLimits{Count: 2, MaxAge: time.Hour, MinFree: 1 << 20}
+var twoStandby = StandbyLimits{Count: 2, MaxAge: time.Hour, MinFree: 1 << 20}
 
 func TestASpareIsThereAtOnceAndReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, twoSpares)
+		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
-		list := b.spares.List()
-		if len(list) != 2 || list[0].Name != workspace.SpareName || list[0].State != workspace.StateSpare || list[0].Sandbox != "s-0" {
+		list := b.standby.List()
+		if len(list) != 2 || list[0].Name != StandbyName || list[0].State != StateStandby || list[0].Sandbox != "s-0" {
 			t.Fatalf("spares: %+v", list)
 		}
-		first, took := b.get(spareSpec)
+		first, took := b.get(standbySpec)
 		if first.ID() != "s-0" || took != 0 {
 			t.Errorf("got %s after %v", first.ID(), took)
 		}
@@ -185,7 +184,7 @@ func TestASpareIsThereAtOnceAndReplaced(t *testing.T) {
 		if b.ready() != 2 {
 			t.Errorf("%d spares after one was used", b.ready())
 		}
-		second, _ := b.get(spareSpec)
+		second, _ := b.get(standbySpec)
 		time.Sleep(3 * time.Second)
 		if b.ready() != 2 {
 			t.Error("who keeps one for long keeps the next one from being started")
@@ -200,13 +199,13 @@ func TestASpareIsThereAtOnceAndReplaced(t *testing.T) {
 
 func TestWhoComesFirstWaitsForTheOneThatIsBeingMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(100 * time.Millisecond)
 		var wg sync.WaitGroup
 		times := make([]time.Duration, 3)
 		for n := range times {
 			wg.Go(func() {
-				sb, took := b.get(spareSpec)
+				sb, took := b.get(standbySpec)
 				times[n] = took
 				b.close(sb)
 			})
@@ -230,12 +229,12 @@ func TestWhoComesFirstWaitsForTheOneThatIsBeingMade(t *testing.T) {
 
 func TestOthersGetNoSpare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, twoSpares)
+		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
 		for _, spec := range []sandbox.Spec{
-			{Root: spareSpec.Root, Mounts: []sandbox.Mount{{Source: "/x", Target: "/y"}}},
+			{Root: standbySpec.Root, Mounts: []sandbox.Mount{{Source: "/x", Target: "/y"}}},
 			{Root: sandbox.Root{Path: "/other"}},
-			{Root: spareSpec.Root, Limits: sandbox.Limits{Processes: 1}},
+			{Root: standbySpec.Root, Limits: sandbox.Limits{Processes: 1}},
 		} {
 			sb, took := b.get(spec)
 			if took != b.took {
@@ -253,18 +252,18 @@ func TestOthersGetNoSpare(t *testing.T) {
 // TestASpareThatIsHurt is never given to anybody.
 func TestASpareThatIsHurt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(time.Second)
 		b.item(0).lose()
 		time.Sleep(time.Second)
-		if l := b.spares.List(); len(l) != 1 || l[0].Sandbox != "s-1" {
+		if l := b.standby.List(); len(l) != 1 || l[0].Sandbox != "s-1" {
 			t.Fatalf("after one was lost: %+v", l)
 		}
 		mute := b.item(1)
 		b.mu.Lock()
 		mute.mute = true
 		b.mu.Unlock()
-		sb, took := b.get(spareSpec)
+		sb, took := b.get(standbySpec)
 		if sb.ID() == "s-1" || took > b.took {
 			t.Errorf("got %s after %v", sb.ID(), took)
 		}
@@ -273,7 +272,7 @@ func TestASpareThatIsHurt(t *testing.T) {
 		if b.ready() != 1 {
 			t.Errorf("%d spares after one did not answer", b.ready())
 		}
-		sb, _ = b.get(spareSpec)
+		sb, _ = b.get(standbySpec)
 		b.close(sb)
 		time.Sleep(time.Second)
 		if b.ready() != 1 {
@@ -285,9 +284,9 @@ func TestASpareThatIsHurt(t *testing.T) {
 
 func TestOldSparesAreReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Minute})
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Minute})
 		time.Sleep(10*time.Minute + time.Second)
-		if l := b.spares.List(); len(l) != 1 || time.Since(l[0].Created) > time.Minute || b.tries() < 9 || b.tries() > 11 {
+		if l := b.standby.List(); len(l) != 1 || time.Since(l[0].Created) > time.Minute || b.tries() < 9 || b.tries() > 11 {
 			t.Errorf("after ten minutes, %d starts: %+v", b.tries(), l)
 		}
 		b.end()
@@ -296,19 +295,19 @@ func TestOldSparesAreReplaced(t *testing.T) {
 
 func TestNoSparesWhenMemoryIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, twoSpares)
+		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
 		b.setFree(1)
 		time.Sleep(5 * time.Second)
 		if b.ready() != 0 {
 			t.Errorf("%d spares", b.ready())
 		}
-		sb, took := b.get(spareSpec)
+		sb, took := b.get(standbySpec)
 		if took != b.took {
 			t.Errorf("took %v", took)
 		}
 		b.close(sb)
-		b.setFree(twoSpares.MinFree + 1) // not enough to start one
+		b.setFree(twoStandby.MinFree + 1) // not enough to start one
 		time.Sleep(5 * time.Minute)
 		if b.ready() != 0 {
 			t.Errorf("%d spares with hardly any memory", b.ready())
@@ -332,14 +331,14 @@ func TestSparesThatDoNotStartAreTriedMoreSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, took: time.Millisecond, free: 1 << 40, fail: errors.New("no cgroup")}
 		var err error
-		if b.spares, err = workspace.NewSpares(workspace.SpareConfig{SpareLimits: twoSpares, Create: b.create, Spec: spareSpec}); err != nil {
+		if b.standby, err = NewStandby(StandbyConfig{StandbyLimits: twoStandby, Create: b.create, Spec: standbySpec}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
 		if n := b.tries(); n < 8 || n > 20 {
 			t.Errorf("%d tries in ten minutes", n)
 		}
-		if _, err := b.spares.Create(t.Context(), spareSpec); err == nil || err.Error() != "no cgroup" {
+		if _, err := b.standby.Create(t.Context(), standbySpec); err == nil || err.Error() != "no cgroup" {
 			t.Errorf("who needs one is told %v", err)
 		}
 		b.mu.Lock()
@@ -353,7 +352,7 @@ func TestSparesThatDoNotStartAreTriedMoreSeldom(t *testing.T) {
 		b.fail = errors.New("no cgroup")
 		b.mu.Unlock()
 		tries := b.tries()
-		sb, _ := b.get(spareSpec)
+		sb, _ := b.get(standbySpec)
 		b.close(sb)
 		time.Sleep(5 * time.Second)
 		if n := b.tries() - tries; n < 2 {
@@ -363,12 +362,12 @@ func TestSparesThatDoNotStartAreTriedMoreSeldom(t *testing.T) {
 	})
 }
 
-func TestSpareLimitsChange(t *testing.T) {
+func TestStandbyLimitsChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{})
+		b := newBench(t, StandbyLimits{})
 		time.Sleep(time.Minute)
 		for _, n := range []int{0, 3, 1, 2, 0} {
-			if err := b.spares.Apply(workspace.SpareLimits{Count: n, MaxAge: time.Hour}); err != nil {
+			if err := b.standby.Apply(StandbyLimits{Count: n, MaxAge: time.Hour}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(2 * time.Second)
@@ -383,14 +382,14 @@ func TestSpareLimitsChange(t *testing.T) {
 	})
 }
 
-func TestSpareLimitsThatMakeNoSense(t *testing.T) {
-	for _, l := range []workspace.SpareLimits{{Count: -1}, {Count: 1}, {Count: 1, MaxAge: -1}, {MinFree: -1}} {
-		_, err := workspace.NewSpares(workspace.SpareConfig{SpareLimits: l, Create: (&bench{}).create})
+func TestStandbyLimitsThatMakeNoSense(t *testing.T) {
+	for _, l := range []StandbyLimits{{Count: -1}, {Count: 1}, {Count: 1, MaxAge: -1}, {MinFree: -1}} {
+		_, err := NewStandby(StandbyConfig{StandbyLimits: l, Create: (&bench{}).create})
 		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
 			t.Errorf("%+v: %v", l, err)
 		}
 	}
-	if _, err := workspace.NewSpares(workspace.SpareConfig{}); err == nil {
+	if _, err := NewStandby(StandbyConfig{}); err == nil {
 		t.Error("spares that nobody makes")
 	}
 }
@@ -398,11 +397,11 @@ func TestSpareLimitsThatMakeNoSense(t *testing.T) {
 // TestSparesEndWhileOneIsMade, and while one is somewhere else.
 func TestSparesEndWhileOneIsMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, twoSpares)
+		b := newBench(t, twoStandby)
 		time.Sleep(400 * time.Millisecond) // the first is there, the second on its way
-		sb, _ := b.get(spareSpec)
+		sb, _ := b.get(standbySpec)
 		start := time.Now()
-		if err := b.spares.Close(); err != nil {
+		if err := b.standby.Close(); err != nil {
 			t.Error(err)
 		}
 		if time.Since(start) > time.Second {
@@ -413,7 +412,7 @@ func TestSparesEndWhileOneIsMade(t *testing.T) {
 		if b.tries() != tries {
 			t.Error("a spare was started after the end")
 		}
-		if late, err := b.spares.Create(t.Context(), spareSpec); err != nil {
+		if late, err := b.standby.Create(t.Context(), standbySpec); err != nil {
 			t.Error(err)
 		} else {
 			b.close(late)
@@ -426,7 +425,7 @@ func TestSparesEndWhileOneIsMade(t *testing.T) {
 // TestManyAtOnce hands no sandbox to two.
 func TestManyAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, twoSpares)
+		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
 		seen := map[string]bool{}
 		var mu sync.Mutex
@@ -434,7 +433,7 @@ func TestManyAtOnce(t *testing.T) {
 		for n := range 200 {
 			wg.Go(func() {
 				time.Sleep(time.Duration(n%50) * 20 * time.Millisecond)
-				sb, _ := b.get(spareSpec)
+				sb, _ := b.get(standbySpec)
 				mu.Lock()
 				if seen[sb.ID()] {
 					t.Errorf("%s was given twice", sb.ID())
@@ -457,7 +456,7 @@ func TestManyAtOnce(t *testing.T) {
 // TestSparesThatTakeTheMemoryThatIsShort are not started and ended all the time.
 func TestSparesThatTakeTheMemoryThatIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour, MinFree: 100 << 20})
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour, MinFree: 100 << 20})
 		time.Sleep(time.Second)
 		b.mu.Lock()
 		b.free, b.each = 230<<20, 140<<20 // enough to start one, not to keep it
@@ -473,11 +472,11 @@ func TestSparesThatTakeTheMemoryThatIsShort(t *testing.T) {
 // TestWhoFindsNoSpare has the next one started beside those that are held.
 func TestWhoFindsNoSpare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(time.Second)
-		first, _ := b.get(spareSpec)
+		first, _ := b.get(standbySpec)
 		time.Sleep(100 * time.Millisecond)
-		second, took := b.get(spareSpec)
+		second, took := b.get(standbySpec)
 		if took != b.took {
 			t.Errorf("the second took %v", took)
 		}
@@ -489,13 +488,13 @@ func TestWhoFindsNoSpare(t *testing.T) {
 		b.close(first)
 		b.close(second)
 		// Whoever closes twice is one who has closed.
-		third, _ := b.get(spareSpec)
+		third, _ := b.get(standbySpec)
 		time.Sleep(time.Second)
 		if b.ready() != 0 {
 			t.Error("the next one was started beside who has taken one")
 		}
 		b.close(third)
-		b.spares.Close()
+		b.standby.Close()
 	})
 }
 
@@ -503,11 +502,11 @@ func TestWhoFindsNoSpare(t *testing.T) {
 func TestASpareGoesToWhoWaitsForIt(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+			b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 			time.Sleep(100 * time.Millisecond)
 			var wg sync.WaitGroup
 			wg.Go(func() {
-				sb, took := b.get(spareSpec)
+				sb, took := b.get(standbySpec)
 				if took != 200*time.Millisecond {
 					t.Errorf("who waited took %v", took)
 				}
@@ -517,7 +516,7 @@ func TestASpareGoesToWhoWaitsForIt(t *testing.T) {
 			for range 20 {
 				wg.Go(func() {
 					time.Sleep(199 * time.Millisecond)
-					sb, _ := b.get(spareSpec)
+					sb, _ := b.get(standbySpec)
 					b.close(sb)
 				})
 			}
@@ -529,17 +528,17 @@ func TestASpareGoesToWhoWaitsForIt(t *testing.T) {
 
 func TestWhoGivesUpWaitingLeavesTheSpare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(100 * time.Millisecond)
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			start := time.Now()
-			if sb, err := b.spares.Create(ctx, spareSpec); err == nil || time.Since(start) != 20*time.Millisecond {
+			if sb, err := b.standby.Create(ctx, standbySpec); err == nil || time.Since(start) != 20*time.Millisecond {
 				t.Errorf("%v, %v after %v", sb, err, time.Since(start))
 			}
 			cancel()
 		}
-		sb, took := b.get(spareSpec) // who comes next waits in their place
+		sb, took := b.get(standbySpec) // who comes next waits in their place
 		if sb.ID() != "s-0" || took != 160*time.Millisecond {
 			t.Errorf("%s after %v", sb.ID(), took)
 		}
@@ -550,13 +549,13 @@ func TestWhoGivesUpWaitingLeavesTheSpare(t *testing.T) {
 
 func TestASpareThatCannotBeClosedIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(time.Second)
 		stuck := b.item(0)
 		b.mu.Lock()
 		stuck.mute, stuck.stuck = true, 5
 		b.mu.Unlock()
-		sb, _ := b.get(spareSpec)
+		sb, _ := b.get(standbySpec)
 		b.close(sb)
 		time.Sleep(time.Second)
 		if b.ready() != 1 {
@@ -569,13 +568,13 @@ func TestASpareThatCannotBeClosedIsTriedAgain(t *testing.T) {
 
 func TestSparesThatCannotBeClosedAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, twoSpares)
+		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
 		b.mu.Lock()
 		b.made[0].stuck, b.made[1].stuck = 1, 100
 		b.mu.Unlock()
 		start := time.Now()
-		err := b.spares.Close()
+		err := b.standby.Close()
 		if err == nil || dreamcore.CodeOf(err) != dreamcore.CodeInternal || time.Since(start) > 5*time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
@@ -588,9 +587,9 @@ func TestSparesThatCannotBeClosedAtTheEnd(t *testing.T) {
 // TestWhoWaitedHasTheNextOneStartedBeside: they come faster than sandboxes start.
 func TestWhoWaitedHasTheNextOneStartedBeside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, workspace.SpareLimits{Count: 1, MaxAge: time.Hour})
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(100 * time.Millisecond)
-		sb, _ := b.get(spareSpec)
+		sb, _ := b.get(standbySpec)
 		time.Sleep(400 * time.Millisecond)
 		if b.ready() != 1 {
 			t.Errorf("%d spares beside who has waited for one", b.ready())

@@ -9,9 +9,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// versionName returns the name of the version that the job makes: what the
-// request says, else what the operator's template makes of the job, else the
-// player's own words.
+// versionName returns the name of the version that the job makes: the one in the
+// request, else the result of the operator's template, else the player's own
+// words.
 func (j *job) versionName() string {
 	if name := history.Subject(j.request.CommitMessage); name != "" {
 		return name
@@ -21,11 +21,11 @@ func (j *job) versionName() string {
 	})
 }
 
-// skillsDir is where the operator's skills are in the global volume.
+// skillsDir holds the operator's skills in the global volume.
 const skillsDir = dreamcore.ConfigDir
 
 // showSkills makes the operator's skills visible in the project until hide is
-// called, after the last process of the job has ended.
+// called, which must be after the last process of the job has ended.
 func (j *job) showSkills(project *volume.Project) (hide func()) {
 	remove, err := j.service.parts.Volumes.ShowSkills(project)
 	if err != nil {
@@ -45,7 +45,7 @@ func (j *job) skills() []string {
 		return nil
 	}
 	root := filepath.Join(dir, skillsDir, "skills")
-	entries, _ := os.ReadDir(root) // sorted; none where there is no such directory
+	entries, _ := os.ReadDir(root) // sorted; empty if there is no such directory
 	var names []string
 	for _, e := range entries {
 		if fi, err := os.Lstat(filepath.Join(root, e.Name(), "SKILL.md")); err == nil && fi.Mode().IsRegular() {

@@ -1,0 +1,286 @@
+package workspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+)
+
+// A standby sandbox is listed with this state and name; both are part of the
+// API.
+const (
+	StateStandby State = "spare"
+	StandbyName        = "spare"
+)
+
+// StandbyLimits bounds the sandboxes that are kept started.
+type StandbyLimits struct {
+	Count   int           // how many; may be 0
+	MaxAge  time.Duration // an older one is replaced
+	MinFree int64         // bytes of free memory below which there are none; 0 disables the check
+}
+
+// StandbyConfig configures a Standby.
+type StandbyConfig struct {
+	StandbyLimits
+	// Create starts a sandbox, as sandbox.Provider does.
+	Create func(context.Context, sandbox.Spec) (sandbox.Sandbox, error)
+	Spec   sandbox.Spec
+	Free   func() (int64, error) // bytes of free memory; nil reads /proc/meminfo
+	Logger *slog.Logger          // may be nil
+}
+
+// Standby keeps a few sandboxes started that have no user, for checks that need
+// one for a moment. Each is used once. They are not in the Pool: they have no
+// user and no mounts, are never leased again, and must not take a slot from a
+// user. Its methods are safe for concurrent use.
+type Standby struct {
+	cfg    StandbyConfig
+	ctx    context.Context // ends when Close begins
+	cancel context.CancelCauseFunc
+	wakeup chan struct{}
+	wg     sync.WaitGroup // the keeper, and the goroutines that watch sandboxes for it
+
+	mu       sync.Mutex // guards the fields below
+	limits   StandbyLimits
+	ready    []*standby // the oldest first
+	broken   []*standby // to be closed: they did not work, or could not be closed
+	starting bool       // one is being started
+	// waiter gets the sandbox that is being started, or nil if the start fails.
+	// It belongs to the first caller that found none; nil if there is none.
+	waiter    chan *standby
+	exhausted bool          // the last caller found none
+	inUse     int           // handed out and not closed yet
+	lastTaken time.Time     // when the last one was handed out
+	notBefore time.Time     // earliest start of the next one
+	pause     time.Duration // after the last failed start
+	closed    bool
+	left      []error // of those that could not be closed at the end
+}
+
+// standby is one sandbox of a Standby.
+type standby struct {
+	sandbox.Sandbox
+	created time.Time
+	removed chan struct{} // closed when it is not in ready any more
+	reason  error         // why it is closed
+	retryAt time.Time     // earliest next attempt to close it
+	pause   time.Duration // before that attempt
+}
+
+// NewStandby starts to keep sandboxes, until Close. It fails with CodeInvalid
+// for limits that make no sense.
+func NewStandby(cfg StandbyConfig) (*Standby, error) {
+	if cfg.Create == nil {
+		return nil, errors.New("standby sandboxes need a provider")
+	}
+	if err := cfg.StandbyLimits.validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Free == nil {
+		cfg.Free = availableMemory
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Standby{cfg: cfg, limits: cfg.StandbyLimits, wakeup: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.wg.Go(s.keep)
+	return s, nil
+}
+
+func (l StandbyLimits) validate() error {
+	if l.Count >= 0 && (l.Count == 0 || l.MaxAge > 0) && l.MinFree >= 0 {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("invalid limits of standby sandboxes: count %d, maximum age %v, minimum of free memory %d bytes", l.Count, l.MaxAge, l.MinFree),
+		Hint: "correct spare_sandboxes and min_free_mib: neither may be negative",
+	}
+}
+
+// Apply changes the limits.
+func (s *Standby) Apply(l StandbyLimits) error {
+	if err := l.validate(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limits = l
+	s.wake()
+	return nil
+}
+
+// Create returns a sandbox of spec, as sandbox.Provider does. If spec is that of
+// the standby sandboxes and one is ready or being started, it returns that one,
+// else a new one.
+func (s *Standby) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	if reflect.DeepEqual(spec, s.cfg.Spec) {
+		if sb := s.take(ctx); sb != nil {
+			return sb, nil
+		}
+	}
+	return s.cfg.Create(ctx, spec)
+}
+
+// take returns a standby sandbox that works, or nil.
+func (s *Standby) take(ctx context.Context) sandbox.Sandbox {
+	for waited := false; ctx.Err() == nil; {
+		sb, starting := s.pop(waited)
+		if starting != nil {
+			waited = true
+			sb = s.await(ctx, starting)
+		}
+		if sb == nil {
+			return nil
+		}
+		if works(ctx, sb) {
+			return &handedOut{Sandbox: sb.Sandbox, standby: s}
+		}
+		s.discardBroken(sb)
+	}
+	return nil
+}
+
+// pop removes the oldest ready sandbox. If there is none, the first caller gets
+// a channel for the one that is being started.
+func (s *Standby) pop(waited bool) (*standby, chan *standby) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, nil
+	case len(s.ready) > 0:
+		sb := s.ready[0]
+		s.ready = s.ready[1:]
+		s.handOut(sb, waited)
+		return sb, nil
+	}
+	s.exhausted = true
+	s.wake()
+	if !s.starting || s.waiter != nil || waited {
+		return nil, nil
+	}
+	s.waiter = make(chan *standby, 1)
+	return nil, s.waiter
+}
+
+// handOut records that a sandbox belongs to a caller from now on. It must be
+// called with mu held.
+func (s *Standby) handOut(sb *standby, exhausted bool) {
+	close(sb.removed)
+	s.inUse++
+	s.lastTaken, s.exhausted = time.Now(), exhausted
+	s.wake()
+}
+
+// await waits for the sandbox that is being started for the caller. It returns
+// nil if the start fails or ctx ends.
+func (s *Standby) await(ctx context.Context, starting chan *standby) *standby {
+	select {
+	case sb := <-starting:
+		return sb
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiter == starting {
+		s.waiter = nil
+		return nil
+	}
+	return <-starting // it came at the same moment; the caller closes it
+}
+
+// discardBroken leaves a sandbox that does not work to the keeper.
+func (s *Standby) discardBroken(sb *standby) {
+	s.mu.Lock()
+	s.inUse--
+	closed := s.closed
+	sb.reason = errors.New("it does not answer")
+	if !closed {
+		s.broken = append(s.broken, sb)
+		s.wake()
+	}
+	s.mu.Unlock()
+	if closed {
+		s.dismiss(sb)
+	}
+}
+
+// works reports whether programs can be started in a standby sandbox. The end of
+// ctx does not affect the answer.
+func works(ctx context.Context, sb *standby) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeLimit)
+	defer cancel()
+	return !isClosed(sb.Lost()) && sb.EndAll(ctx) == nil
+}
+
+// handedOut is a sandbox in the hands of a caller.
+type handedOut struct {
+	sandbox.Sandbox
+	standby *Standby
+	once    sync.Once
+}
+
+// Close implements sandbox.Sandbox.
+func (h *handedOut) Close(ctx context.Context) error {
+	defer h.once.Do(h.standby.release)
+	return h.Sandbox.Close(ctx)
+}
+
+// release records that a caller is done with a sandbox.
+func (s *Standby) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inUse--
+	s.wake()
+}
+
+// wake makes the keeper look. It may be called with mu held.
+func (s *Standby) wake() {
+	select {
+	case s.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// List describes every standby sandbox.
+func (s *Standby) List() []Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]Info, 0, len(s.ready))
+	for _, sb := range s.ready {
+		list = append(list, Info{Name: StandbyName, Sandbox: sb.ID(), State: StateStandby, Created: sb.created, LastUsed: sb.created})
+	}
+	return list
+}
+
+// Close ends every standby sandbox. Those that were handed out are the callers'
+// to close. It may be called more than once.
+func (s *Standby) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel(ErrClosed)
+	s.wg.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := errors.Join(s.left...); err != nil {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeInternal, Message: "standby sandboxes could not be closed", Err: err,
+			Hint: "the next start of dreamcore removes what is left of them",
+		}
+	}
+	return nil
+}

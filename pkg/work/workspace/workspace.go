@@ -1,0 +1,234 @@
+package workspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
+	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// Sandboxes creates sandboxes; every sandbox.Provider does.
+type Sandboxes interface {
+	Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error)
+}
+
+// Parts are the components that workspaces are built from. The caller closes
+// them after the workspaces.
+type Parts struct {
+	Sandboxes Sandboxes
+	Gateway   *gateway.Gateway
+	Volumes   *volume.Store
+	Egress    *egress.Proxy // nil if no host is allowed
+	Audit     *audit.Log    // may be nil
+	SocketDir string        // where each workspace gets a directory for its sockets
+	Logger    *slog.Logger  // may be nil
+}
+
+// audit records what was done with a sandbox.
+func (p *Parts) audit(event, sandbox string, user dreamcore.UserID, target string, err error) {
+	e := audit.Entry{Event: event, Sandbox: sandbox, User: string(user), Target: target, Verdict: audit.Allowed}
+	if err != nil {
+		e.Verdict, e.Reason = audit.Failed, err.Error()
+	}
+	p.Audit.Record(e)
+}
+
+// Template holds the settings that the sandbox of a workspace is created from.
+type Template struct {
+	Root      sandbox.Root
+	Limits    sandbox.Limits
+	AgentFile string // the CLI on the host; "" leaves it out
+	AgentPath string // the CLI inside
+	Home      string // inside, parent of the homes
+	Socket    string // inside, of the model gateway
+	UID, GID  uint32 // of the programs
+}
+
+// Workspace is the sandbox of one user with everything bound to it. It sees all
+// projects of that user and nothing of another user. Its methods are safe for
+// concurrent use.
+type Workspace struct {
+	sandbox.Sandbox
+	parts    *Parts
+	owner    dreamcore.UserID
+	template Template
+	current  *atomic.Pointer[Template] // of new workspaces; nil outside of a pool
+
+	user    *volume.User
+	dir     string // of the sockets, on the host
+	gateway *gateway.Socket
+	egress  *egress.Socket // nil without egress
+
+	mu   sync.Mutex
+	jobs []string // the last rememberedJobs, the newest last; guarded by mu
+}
+
+// rememberedJobs is the number of jobs that a workspace remembers.
+const rememberedJobs = 16
+
+// Open creates a workspace that is in no pool, for a check. The caller must
+// Close it. On an error nothing is left behind.
+func Open(ctx context.Context, parts Parts, t Template, user dreamcore.UserID) (*Workspace, error) {
+	w := &Workspace{parts: &parts, owner: user, template: t}
+	if err := w.create(ctx); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (p *Pool) openWorkspace(ctx context.Context, user dreamcore.UserID) (*Workspace, error) {
+	w := &Workspace{parts: &p.parts, owner: user, template: *p.template.Load(), current: &p.template}
+	return w, w.create(ctx)
+}
+
+// create creates the sandbox, after everything that is bound to it.
+func (w *Workspace) create(ctx context.Context) (err error) {
+	created := false
+	defer func() {
+		if !created { // an error or a panic
+			err = errors.Join(err, w.closeBound())
+		}
+	}()
+	if w.user, err = w.parts.Volumes.User(ctx, w.owner); err != nil {
+		return fmt.Errorf("open the user's directories: %w", err)
+	}
+	if err = w.openGateway(); err != nil {
+		return fmt.Errorf("open the model gateway: %w", err)
+	}
+	relay, err := w.openRelay()
+	if err != nil {
+		return fmt.Errorf("open egress: %w", err)
+	}
+	w.Sandbox, err = w.parts.Sandboxes.Create(ctx, sandbox.Spec{
+		Root: w.template.Root, Limits: w.template.Limits, Mounts: w.mounts(), Relay: relay,
+	})
+	if err != nil {
+		w.parts.audit(audit.EventSandboxStart, "", w.owner, "", err)
+		return err
+	}
+	created = true
+	w.gateway.SetOwner(gateway.Owner{User: string(w.owner), Sandbox: w.ID()})
+	if w.egress != nil {
+		w.egress.SetUser(string(w.owner))
+	}
+	w.parts.audit(audit.EventSandboxStart, w.ID(), w.owner, "", nil)
+	return nil
+}
+
+// openGateway opens a socket of the model gateway for this sandbox alone.
+func (w *Workspace) openGateway() error {
+	dir := filepath.Join(w.parts.SocketDir, uuid.NewString())
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	w.dir = dir
+	if err := os.Chmod(dir, 0o755); err != nil { // despite the umask: the agent's user passes through it
+		return err
+	}
+	var err error
+	w.gateway, err = w.parts.Gateway.Listen(dir)
+	return err
+}
+
+// openRelay opens the socket of the egress proxy next to that of the gateway,
+// and returns the relay by which programs inside reach it.
+func (w *Workspace) openRelay() (relay sandbox.Relay, err error) {
+	if w.parts.Egress == nil {
+		return relay, nil
+	}
+	if w.egress, err = w.parts.Egress.Listen(w.dir); err != nil {
+		return relay, err
+	}
+	return sandbox.Relay{Port: egress.Port, Socket: filepath.Join(w.socketDir(), egress.SocketName)}, nil
+}
+
+// socketDir returns the directory of the sockets inside.
+func (w *Workspace) socketDir() string { return filepath.Dir(w.template.Socket) }
+
+// Grant issues a token for the model gateway that is valid only from this
+// workspace. It sets the user and the sandbox of the options.
+func (w *Workspace) Grant(o gateway.GrantOptions) *gateway.Grant {
+	o.User, o.Sandbox = string(w.owner), w.ID()
+	return w.gateway.Grant(o)
+}
+
+// OpenEgress lets a job out to the allowed hosts until the returned function is
+// called. env is the environment by which programs find the proxy; it is empty
+// if no host is allowed.
+func (w *Workspace) OpenEgress(job string) (env []string, end func()) {
+	if w.egress == nil {
+		return nil, func() {}
+	}
+	return w.egress.Environment(w.socketDir()), w.egress.Begin(job, w.ID()).End
+}
+
+// Begin records that a job runs in the workspace.
+func (w *Workspace) Begin(job string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.jobs = append(w.jobs, job)
+	if n := len(w.jobs); n > rememberedJobs {
+		w.jobs = slices.Clone(w.jobs[n-rememberedJobs:])
+	}
+}
+
+// probe checks that PID 1 still answers. It leaves no process running.
+func (w *Workspace) probe(ctx context.Context) error { return w.EndAll(ctx) }
+
+// clean ends every process and removes what the agent can leave for the next
+// job outside of projects and homes, and special files in homes. After an error
+// the workspace must be closed.
+func (w *Workspace) clean(ctx context.Context) error {
+	return w.Clean(ctx, sandbox.Residue{
+		UID: w.template.UID, GID: w.template.GID,
+		Empty: []string{"/tmp", "/dev/shm"}, Special: []string{w.template.Home},
+	})
+}
+
+// stale reports whether new workspaces are created from another template.
+func (w *Workspace) stale() bool { return !reflect.DeepEqual(w.template, *w.current.Load()) }
+
+// Close ends the sandbox and removes every trace of the workspace. After an
+// error it must be called again.
+func (w *Workspace) Close(ctx context.Context) error {
+	if err := w.Sandbox.Close(ctx); err != nil {
+		w.parts.audit(audit.EventSandboxStop, w.ID(), w.owner, "", err)
+		return err // what the sandbox sees must stay for as long as it exists
+	}
+	w.parts.audit(audit.EventSandboxStop, w.ID(), w.owner, "", nil)
+	return w.closeBound()
+}
+
+// closeBound closes everything except the sandbox. It may be called more than
+// once.
+func (w *Workspace) closeBound() error {
+	var errs []error
+	if w.gateway != nil {
+		errs = append(errs, w.gateway.Close())
+	}
+	if w.egress != nil {
+		errs = append(errs, w.egress.Close())
+	}
+	if w.dir != "" {
+		errs = append(errs, os.RemoveAll(w.dir))
+	}
+	if w.user != nil {
+		errs = append(errs, w.user.Close())
+	}
+	return errors.Join(errs...)
+}
