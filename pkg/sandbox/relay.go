@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// Relay makes a Unix socket of the host a port for the programs inside, most
-// of which cannot speak to a socket: each connection with the port on loopback
-// is copied to one with the socket, by PID 1. Zero is none.
+// Relay makes a Unix socket of the host available to programs inside as a port,
+// because most programs cannot use a Unix socket: PID 1 forwards each connection
+// to the port on loopback to the socket. The zero value means no relay.
 type Relay struct {
 	Port   uint16 // on 127.0.0.1 inside; not a privileged one
-	Socket string // absolute path inside, of a socket that a mount brings
+	Socket string // absolute path inside, in a mount
 }
 
-// relayRole is the argument of the supervisor before the port and the socket.
+// relayRole is the supervisor's argument before the port and the socket.
 const relayRole = "relay"
 
-// Args are the arguments by which engines tell the supervisor of its relay.
+// Args returns the arguments by which engines tell the supervisor its relay.
 func (r Relay) Args() []string {
 	if r == (Relay{}) {
 		return nil
@@ -26,7 +26,7 @@ func (r Relay) Args() []string {
 	return []string{relayRole, strconv.Itoa(int(r.Port)), r.Socket}
 }
 
-// ParseRelay is the opposite of Args.
+// ParseRelay is the inverse of Args.
 func ParseRelay(args []string) (r Relay, err error) {
 	if len(args) == 0 {
 		return r, nil

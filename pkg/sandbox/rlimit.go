@@ -6,19 +6,19 @@ import (
 	"strings"
 )
 
-// Rlimit is a limit of the kernel's on every process of a sandbox, hard and
-// soft.
+// Rlimit is a limit, hard and soft, that the kernel enforces on every process of a
+// sandbox.
 type Rlimit struct {
 	Name  string // as in "RLIMIT_NOFILE"
 	Value uint64
 }
 
-// rlimitRole is the argument of the supervisor before the limits.
+// rlimitRole is the supervisor's argument before the limits.
 const rlimitRole = "rlimits"
 
-// RlimitArgs are the arguments by which an engine that cannot set limits has
-// the supervisor set its own, which all programs inherit. They come before
-// those of the relay.
+// RlimitArgs returns the arguments by which an engine that cannot set limits lets
+// the supervisor set its own, which all programs inherit. They must precede those
+// of the relay.
 func RlimitArgs(limits []Rlimit) []string {
 	if len(limits) == 0 {
 		return nil
@@ -30,7 +30,7 @@ func RlimitArgs(limits []Rlimit) []string {
 	return []string{rlimitRole, strings.Join(words, ",")}
 }
 
-// ParseRlimits is the opposite of RlimitArgs. rest are the arguments after the
+// ParseRlimits is the inverse of RlimitArgs. rest holds the arguments after the
 // limits.
 func ParseRlimits(args []string) (limits []Rlimit, rest []string, err error) {
 	if len(args) == 0 || args[0] != rlimitRole {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestRlimitsComeBackFromArguments(t *testing.T) {
+func TestRlimitsSurviveTheArguments(t *testing.T) {
 	limits := []Rlimit{{"RLIMIT_NOFILE", 4096}, {"RLIMIT_CORE", 0}, {"RLIMIT_NPROC", 1<<64 - 1}}
 	relay := Relay{Port: 4000, Socket: "/run/x/egress.sock"}
 	got, rest, err := ParseRlimits(append(RlimitArgs(limits), relay.Args()...))
@@ -19,11 +19,11 @@ func TestRlimitsComeBackFromArguments(t *testing.T) {
 		t.Errorf("without limits: %+v, %q, %v", got, rest, err)
 	}
 	if args := RlimitArgs(nil); args != nil {
-		t.Errorf("arguments of no limits: %q", args)
+		t.Errorf("arguments without limits: %q", args)
 	}
 	for _, bad := range [][]string{{"rlimits"}, {"rlimits", ""}, {"rlimits", "RLIMIT_CORE"}, {"rlimits", "=1"}, {"rlimits", "RLIMIT_CORE=-1"}, {"rlimits", "RLIMIT_CORE=1,"}} {
 		if got, _, err := ParseRlimits(bad); err == nil {
-			t.Errorf("%q gave %+v", bad, got)
+			t.Errorf("%q was parsed as %+v", bad, got)
 		}
 	}
 }

@@ -1,10 +1,9 @@
 // Package sandbox is the contract of a sandbox engine: what the product may
-// ask of gVisor, runc or a cluster, and what it gets back. Engines live in
-// packages below it and pass the suite in sandboxtest.
+// request from gVisor, runc or a cluster, and what it gets back. The engines are
+// in subpackages and pass the suite in sandboxtest.
 //
-// A sandbox is made by Provider.Create from a Spec and holds no program of
-// its own but PID 1, our supervisor. Programs are started in it one by one or
-// side by side:
+// Provider.Create creates a sandbox from a Spec. Its only program is PID 1, our
+// supervisor, until the caller starts others, one after another or concurrently:
 //
 //	sb, err := provider.Create(ctx, spec)
 //	if err != nil { … }                 // nothing is left behind
@@ -13,7 +12,8 @@
 //	if err != nil { … }
 //	exit, err := p.Wait()
 //
-// What a program writes, how much and when is hostile: the caller bounds it.
+// The output of a program is hostile in content, size and timing: the caller must
+// bound it.
 package sandbox
 
 import (
@@ -23,34 +23,34 @@ import (
 	"syscall"
 )
 
-// ErrLost is in the chain of every error that comes from the sandbox itself
-// having ended: killed, out of memory, or closed.
+// ErrLost is in the chain of every error that is due to the end of the sandbox
+// itself: killed, out of memory, or closed.
 var ErrLost = errors.New("sandbox has ended")
 
-// ErrOutOfMemory is in the chain beside ErrLost when the sandbox was killed
+// ErrOutOfMemory is in the chain together with ErrLost when the sandbox was killed
 // because it used up its memory.
 var ErrOutOfMemory = errors.New("out of memory")
 
-// Provider makes sandboxes with one engine. Its methods are safe for
+// Provider creates sandboxes with one engine. Its methods are safe for
 // concurrent use.
 type Provider interface {
-	// Name is the engine's name as flags spell it: "gvisor", "runc".
+	// Name returns the engine's name as flags spell it: "gvisor", "runc".
 	Name() string
-	// Create starts a sandbox and returns once programs can be started in it.
-	// On an error nothing is left: no process, mount, cgroup or file. The
+	// Create starts a sandbox and returns when programs can be started in it.
+	// After an error nothing is left: no process, mount, cgroup or file. The
 	// caller must Close the sandbox.
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
-	// Close ends every sandbox that is still there and frees what the
-	// provider holds on the machine.
+	// Close ends every remaining sandbox and frees what the provider holds on
+	// the machine.
 	Close(ctx context.Context) error
 }
 
 // Sandbox is one running sandbox. Its methods are safe for concurrent use.
 type Sandbox interface {
-	// ID is unique on the machine and of a fixed length.
+	// ID returns a name that is unique on the machine and has a fixed length.
 	ID() string
-	// Start starts a program. An error that wraps ErrLost means that the
-	// sandbox has ended; any other, that the program could not be started.
+	// Start starts a program. An error that wraps ErrLost means that the sandbox
+	// has ended; any other error means that the program could not be started.
 	// When ctx ends, the program and its process group are killed.
 	Start(ctx context.Context, cmd Command) (Process, error)
 	// EndAll kills every process inside except PID 1 and returns when they
@@ -65,11 +65,12 @@ type Sandbox interface {
 	// endpoints are Loopback, "packet", "icmp", "raw", "vsock", "tcp=ADDR:PORT"
 	// and "udp=ADDR:PORT". An error means that the attempt could not be made.
 	Reach(ctx context.Context, uid, gid uint32, endpoint string) (string, error)
-	// Lost is closed when the sandbox has ended, by Close or by itself.
+	// Lost returns a channel that is closed when the sandbox has ended, by Close
+	// or by itself.
 	Lost() <-chan struct{}
-	// Close ends the sandbox and removes every trace of it: processes,
-	// mounts, cgroup, sockets, files. It may be called more than once, and
-	// after an error it tries again.
+	// Close ends the sandbox and removes every trace of it: processes, mounts,
+	// cgroup, sockets, files. It may be called more than once; after an error it
+	// retries.
 	Close(ctx context.Context) error
 }
 
@@ -98,32 +99,32 @@ type Process interface {
 	// Signal sends a signal to the program's process group.
 	Signal(sig syscall.Signal) error
 	// Wait returns when the program has ended and its output is written. An
-	// error means that the exit is not known: the sandbox was lost (ErrLost),
-	// or reading the input or writing the output failed, in which case the
-	// program was killed. Wait may be called more than once.
+	// error means that the exit is unknown: the sandbox was lost (ErrLost), or
+	// reading the input or writing the output failed, in which case the program
+	// was killed. Wait may be called more than once.
 	Wait() (Exit, error)
 }
 
 // Command is a program to start.
 type Command struct {
 	Args []string // Args[0] is an absolute path, or a name looked up in PATH of Env
-	Env  []string // "KEY=value"; nothing is added
-	Dir  string   // working directory inside; "" means "/"
+	Env  []string // "KEY=value"; the complete environment
+	Dir  string   // working directory inside; default "/"
 	UID  uint32   // user inside
 	GID  uint32   // group inside, the only one
 
-	// Stdin is read until EOF or until the program ends; one more Read may be
-	// under way then, which Wait does not wait for. An error kills the program.
-	// Nil is empty.
+	// Stdin is read until EOF or until the program ends. Wait does not wait for
+	// a Read that is then in progress. An error kills the program. If nil, the
+	// input is empty.
 	Stdin io.Reader
-	// Stdout and Stderr are never written to at the same time, so they may be
-	// one writer. An error kills the program. Nil is thrown away.
+	// Stdout and Stderr are never written to concurrently, so they may be the
+	// same writer. An error kills the program. If nil, the output is discarded.
 	Stdout io.Writer
 	Stderr io.Writer
 }
 
-// Exit tells how a program ended.
+// Exit is how a program ended.
 type Exit struct {
-	Code   int            // exit code; 128+Signal when a signal ended it
-	Signal syscall.Signal // 0 when the program ended by itself
+	Code   int            // exit code; 128+Signal if a signal ended it
+	Signal syscall.Signal // 0 if the program ended by itself
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Spec says what a sandbox is made of.
+// Spec describes a sandbox.
 type Spec struct {
 	Root   Root
 	Mounts []Mount // in order; a later one may lie inside an earlier one
@@ -18,22 +18,24 @@ type Spec struct {
 // Root is the file system a sandbox starts from, always read-only.
 type Root struct {
 	Path   string  // small directory on the host with every mount point; engines copy it
-	Mounts []Mount // what is mounted into it before Spec.Mounts
+	Mounts []Mount // mounted into it before Spec.Mounts
 }
 
-// Mount makes a host path, or an empty file system in memory, visible inside.
+// Mount makes a path of the host, or an empty file system in memory, visible
+// inside.
 type Mount struct {
-	Source   string // absolute host path; "" makes a tmpfs
+	Source   string // absolute path of the host; "" means a tmpfs
 	Target   string // absolute path inside; must exist in the root
 	Writable bool
 	Size     int64  // bytes, tmpfs only; 0 means 64 MiB
 	Mode     uint32 // permission bits, tmpfs only; 0 means 0755
 }
 
-// Limits bounds a sandbox. Zero values mean the defaults, never "no limit".
+// Limits bounds the resources of a sandbox. Zero values mean the defaults, never
+// "no limit".
 type Limits struct {
 	MemoryBytes int64   // default 2048 MiB
-	CPUs        float64 // default: as many as the host has
+	CPUs        float64 // default: those of the host
 	Processes   int     // inside; default 512
 	OpenFiles   uint64  // per process; default 4096
 }
@@ -46,7 +48,7 @@ const (
 	DefaultTmpfsBytes  = 64 << 20
 )
 
-// WithDefaults fills in what is zero.
+// WithDefaults replaces zero values by the defaults.
 func (l Limits) WithDefaults() Limits {
 	if l.MemoryBytes == 0 {
 		l.MemoryBytes = DefaultMemoryBytes
@@ -60,7 +62,7 @@ func (l Limits) WithDefaults() Limits {
 	return l
 }
 
-// Validate refuses what no engine could make sense of.
+// Validate returns an error for a Spec that no engine can run.
 func (s Spec) Validate() error {
 	if !path.IsAbs(s.Root.Path) {
 		return fmt.Errorf("root %q is not an absolute path", s.Root.Path)

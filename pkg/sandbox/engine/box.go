@@ -32,16 +32,16 @@ type box struct {
 	ends     []io.Closer // our ends of the pipes
 
 	logs     *os.File      // what the engine and PID 1 write to standard error
-	heard    chan struct{} // closed when nobody reads logs any more
+	heard    chan struct{} // closed when logs is no longer read
 	evidence evidence
 
 	lostOnce sync.Once
 	lost     chan struct{}
 	watch    sync.WaitGroup
 
-	starved atomic.Bool // the kernel has killed it for want of memory
+	starved atomic.Bool // the kernel has killed it because it was out of memory
 
-	closing  sync.Mutex // held for all of Close; guards what follows
+	closing  sync.Mutex // held for all of Close; guards the fields below
 	closed   bool
 	unreaped []int // killed processes that may be our children
 }
@@ -49,13 +49,13 @@ type box struct {
 var _ sandbox.Sandbox = (*box)(nil)
 
 // lastWords is how long the error of a lost sandbox waits for the engine to
-// say why.
+// write the reason.
 const lastWords = 500 * time.Millisecond
 
 // startLimit bounds the start of a sandbox when the caller's context does not.
 const startLimit = 60 * time.Second
 
-// start starts the sandbox. What an error leaves, Close removes.
+// start starts the sandbox. After an error, Close removes what remains.
 func (b *box) start(ctx context.Context, spec sandbox.Spec) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it did not start within %s", startLimit))
 	defer cancel()
@@ -64,7 +64,7 @@ func (b *box) start(ctx context.Context, spec sandbox.Spec) error {
 	}
 	err := b.boot(ctx, spec)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err) // "signal: killed" alone says little
+		err = fmt.Errorf("%w: %w", cause, err) // "signal: killed" alone explains little
 	}
 	return err
 }
@@ -96,7 +96,7 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 	}
 	b.watch.Go(func() {
 		<-b.init.Lost()
-		b.outOfMemory() // before anybody learns of the end and removes the group
+		b.outOfMemory() // before lost is closed and a caller removes the group
 		b.lostOnce.Do(func() { close(b.lost) })
 	})
 	if b.group != nil {
@@ -108,7 +108,7 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 	return nil
 }
 
-// bound makes the cgroup of the sandbox, where we may.
+// bound creates the cgroup of the sandbox; without root it does nothing.
 func (b *box) bound(limits sandbox.Limits) error {
 	if b.group == nil {
 		return nil
@@ -149,8 +149,8 @@ func (b *box) launch(ctx context.Context) (io.ReadWriteCloser, error) {
 	})
 
 	cmd := b.provider.engine.Command(ctx, b.Box)
-	// Ctrl-C on our terminal is ours to answer, and orphan tells commands by
-	// their process group.
+	// Ctrl-C on our terminal must reach this process only, and orphan recognizes
+	// commands by their process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = toInit, toUs, toLogs
@@ -164,8 +164,8 @@ func (b *box) launch(ctx context.Context) (io.ReadWriteCloser, error) {
 	return pid1.Stdio{In: fromInit, Out: fromUs}, nil
 }
 
-// because is what the engine and PID 1 said before they failed, for errors.
-// Nothing that they say later is heard.
+// because returns what the engine and PID 1 wrote before they failed, for
+// errors. It ends the reading of their output.
 func (b *box) because() string {
 	if b.logs != nil {
 		_ = b.logs.SetReadDeadline(time.Unix(1, 0))
@@ -195,8 +195,8 @@ func (b *box) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, 
 // EndAll implements sandbox.Sandbox.
 func (b *box) EndAll(ctx context.Context) error { return b.explain(b.init.EndAll(ctx)) }
 
-// outOfMemory tells whether the sandbox ran out of memory. It keeps knowing
-// when the cgroup that said so is gone.
+// outOfMemory reports whether the sandbox ran out of memory. It remembers that
+// after the cgroup is removed.
 func (b *box) outOfMemory() bool {
 	if b.group != nil && b.group.OutOfMemory() {
 		b.starved.Store(true)
@@ -204,8 +204,8 @@ func (b *box) outOfMemory() bool {
 	return b.starved.Load()
 }
 
-// watchMemory ends the sandbox when the kernel has killed a part of it for want
-// of memory.
+// watchMemory ends the sandbox when the kernel has killed a part of it because
+// it was out of memory.
 func (b *box) watchMemory() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -221,7 +221,7 @@ func (b *box) watchMemory() {
 	}
 }
 
-// explain adds to a lost sandbox why it was lost, where that is known.
+// explain adds to the error of a lost sandbox why it was lost, if that is known.
 func (b *box) explain(err error) error {
 	if !errors.Is(err, sandbox.ErrLost) {
 		return err
@@ -229,7 +229,7 @@ func (b *box) explain(err error) error {
 	if b.outOfMemory() {
 		return fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, err)
 	}
-	select { // its last words may be on their way
+	select { // the reason may still be in the pipe
 	case <-b.heard:
 	case <-time.After(lastWords):
 	}
@@ -239,7 +239,7 @@ func (b *box) explain(err error) error {
 	return err
 }
 
-// process adds to a program's end why its sandbox was lost.
+// process adds to the errors of a program why its sandbox was lost.
 type process struct {
 	sandbox.Process
 	box *box
@@ -248,10 +248,10 @@ type process struct {
 func (p *process) Wait() (sandbox.Exit, error) {
 	exit, err := p.Process.Wait()
 	if err == nil && p.box.outOfMemory() {
-		// The kernel has killed this program or another, and not the whole
-		// sandbox. What is left of it is ended before anybody is told.
+		// The kernel has killed this program or another one, but not the whole
+		// sandbox. The remaining processes are ended before Wait returns.
 		if kerr := p.box.group.Kill(); kerr != nil {
-			return exit, fmt.Errorf("end a sandbox out of memory: %w", kerr)
+			return exit, fmt.Errorf("end a sandbox that is out of memory: %w", kerr)
 		}
 		<-p.box.lost
 		return sandbox.Exit{}, fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, sandbox.ErrLost)
@@ -259,12 +259,12 @@ func (p *process) Wait() (sandbox.Exit, error) {
 	return exit, p.box.explain(err)
 }
 
-// Signal adds why the sandbox was lost.
+// Signal implements sandbox.Process.
 func (p *process) Signal(sig syscall.Signal) error { return p.box.explain(p.Process.Signal(sig)) }
 
-// Close implements sandbox.Sandbox. Every step is tried whatever the others
-// gave: the talk, the processes, the engine's own state, the files. After an
-// error it may be called again.
+// Close implements sandbox.Sandbox. It tries every step even if another one
+// fails: the connection, the processes, the engine's records, the files. After
+// an error it may be called again.
 func (b *box) Close(ctx context.Context) error {
 	b.closing.Lock()
 	defer b.closing.Unlock()
@@ -279,7 +279,7 @@ func (b *box) Close(ctx context.Context) error {
 		_ = b.init.Close()
 	}
 	for _, c := range b.ends {
-		_ = c.Close() // also closed with the talk
+		_ = c.Close() // usually closed with the connection
 	}
 	errs = append(errs, b.end(ctx))
 	b.lostOnce.Do(func() { close(b.lost) })
@@ -312,11 +312,11 @@ func (b *box) end(ctx context.Context) error {
 	} else {
 		b.unreaped = nil
 	}
-	if b.init == nil { // cut off before the engine wrote down whom it started
+	if b.init == nil { // the start was interrupted before the engine recorded its processes
 		errs = append(errs, b.provider.reapOrphans())
 	}
-	// Everything that the engine keeps of it is named by the id, which nothing
-	// else has.
+	// The names of the engine's records of this sandbox contain its id, which is
+	// unique.
 	records, err := filepath.Glob(filepath.Join(b.Instance, b.provider.marks.State, "*"+b.Box.ID+"*"))
 	errs = append(errs, err)
 	for _, r := range records {
@@ -333,8 +333,8 @@ func (b *box) kill(ctx context.Context) ([]int, error) {
 	return killNamed(ctx, b.provider.marks.Argument(b.Instance), b.Box.ID)
 }
 
-// pids are processes, from the engine's records, that are our children: when
-// they have died they are not in the cgroup any more.
+// pids returns the processes in the engine's records that are our children. Once
+// they are dead, the cgroup does not list them any more.
 func (b *box) pids() []int {
 	var pids []int
 	if raw, err := os.ReadFile(b.PIDFile); err == nil {
@@ -348,8 +348,8 @@ func (b *box) pids() []int {
 	return pids
 }
 
-// reap waits for the killed processes that have become our children. The
-// others are somebody else's to reap.
+// reap waits for the killed processes that have become our children. The others
+// are reaped by their own parents.
 func reap(ctx context.Context, pids []int) error {
 	var errs []error
 	for _, pid := range pids {

@@ -1,12 +1,16 @@
-// Package engine runs sandboxes under an OCI engine, whichever it is: gVisor
-// and runc are packages above, which say how theirs is started and what it
-// leaves. The engine is started as a child for every sandbox and never runs
-// inside the service.
+// Package engine runs sandboxes under any OCI engine. The packages gvisor and
+// runc above it know how their engine is started and what it leaves behind. The
+// engine is started as a child process for every sandbox and never runs inside
+// the service.
 //
 // The processes of a sandbox belong to a cgroup of their own, and the
 // supervisor inside holds the far end of two pipes: when this process dies,
-// the pipes close, the supervisor ends and the sandbox with it. What that
-// leaves behind, files and empty cgroups, the next start sweeps.
+// the pipes close, the supervisor ends and the sandbox with it. The next start
+// sweeps the files and empty cgroups that remain.
+//
+// The files: engine.go is the provider, box.go one sandbox, maintain.go its
+// cleaning and checks, sweep.go and orphan.go remove what dead processes left,
+// rootless.go is the case without root, view.go the mounts that an engine sees.
 package engine
 
 import (
@@ -31,70 +35,69 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
-// Engine is what engines differ in. It holds nothing that must be closed
-// before the provider has ended every sandbox.
+// Engine is the part that differs between engines. It holds nothing that must
+// be closed before the provider has ended every sandbox.
 type Engine interface {
-	// Name is the engine's name as flags spell it.
+	// Name returns the engine's name as flags spell it.
 	Name() string
-	// Prepare makes what the sandboxes of an instance share, in the instance's
-	// directory. The directory still has another name then.
+	// Prepare creates what the sandboxes of an instance share, in the instance's
+	// directory. The directory is renamed afterwards.
 	Prepare(dir string) error
-	// Bundle makes the bundle of a sandbox: config.json in box.Dir for a root
-	// that is at box.Root already.
+	// Bundle creates the bundle of a sandbox: config.json in box.Dir. The root
+	// is already at box.Root.
 	Bundle(box Box, spec sandbox.Spec) error
 	// Command starts the sandbox of a bundle, writes the id of its first
 	// process to box.PIDFile and ends once it runs. Its standard input and
-	// output become those of PID 1; it says on standard error what is wrong.
-	// What it starts is in the cgroup of the box.
+	// output become those of PID 1; it reports errors on standard error. The
+	// processes that it starts are in the cgroup of the box.
 	Command(ctx context.Context, box Box) *exec.Cmd
-	// Marks is what the engine's processes and records look like.
+	// Marks returns how the engine's processes and records are recognized.
 	Marks() Marks
 }
 
-// Box is where one sandbox of an engine lives.
+// Box holds the names and paths of one sandbox of an engine.
 type Box struct {
 	ID       string
 	Instance string   // directory of the instance
 	Dir      string   // the bundle
-	Root     string   // the root file system, a copy of the box's own
+	Root     string   // the root file system, a copy for this box alone
 	Init     string   // the program on the host that becomes PID 1
 	PIDFile  string   // where Command writes
-	Cgroup   []string // directories of the group that its processes are in; none without root
-	// Paths are all that the engine needs of the machine: see Paths. They are set
-	// before Bundle is called.
+	Cgroup   []string // directories of the group of its processes; empty without root
+	// Paths are the files of the host that the engine needs, as the function
+	// Paths returns them. They are set before Bundle is called.
 	Paths []string
-	// CgroupPath is the same group from the mount points of the hierarchies on.
+	// CgroupPath is the same group, relative to the mount points of the hierarchies.
 	CgroupPath string
 }
 
-// Marks tell an engine's traces.
+// Marks describe how an engine's processes and records are recognized.
 type Marks struct {
-	Title string // the engine in sentences
+	Title string // the engine's name in messages
 	// State is the directory, below the instance's, where the engine keeps
 	// records: files and directories whose names have the id of the sandbox.
 	State string
-	// HostProcesses is how many processes and threads of the host so many
-	// processes inside may take.
+	// HostProcesses returns how many processes and threads of the host a number
+	// of processes inside may take.
 	HostProcesses func(inside int) int
-	// Orphans are the names, as the kernel cuts them, of processes that the
+	// Orphans are the names, as the kernel truncates them, of processes that the
 	// engine starts and that may become our children.
 	Orphans []string
-	// Run runs what Command made to its end, where that takes more than Cmd.Run.
-	// Nil is Cmd.Run.
+	// Run runs the result of Command to its end; nil calls Cmd.Run.
 	Run func(box Box, cmd *exec.Cmd) error
-	// Ended frees what the engine holds for a box, whose processes have ended.
-	// It is called at least once for every box that Bundle was called with. Nil
-	// is nothing.
+	// Ended frees what the engine holds for a box whose processes have ended.
+	// It is called at least once for every box that Bundle was called with. It
+	// may be nil.
 	Ended func(box Box)
-	// Command is the name of the process of Command until it takes another one;
-	// "" is that of the program.
+	// Command is the name of the process of Engine.Command until it changes it;
+	// "" means the name of the program.
 	Command string
-	// Argument is one that all processes of an instance's sandboxes have on
-	// their command lines, beside the id of the sandbox. Nil: the engine does
-	// not run without root.
+	// Argument returns an argument that all processes of an instance's sandboxes
+	// have on their command lines, besides the id of the sandbox. It is nil if
+	// the engine does not run without root.
 	Argument func(instance string) string
-	// Children are processes by the engine's records that become our children,
-	// apart from the first one of the sandbox. Nil is none.
+	// Children returns the processes in the engine's records that become our
+	// children, except the first one of the sandbox. It may be nil.
 	Children func(box Box) []int
 }
 
@@ -104,8 +107,8 @@ type Config struct {
 	Exe    string // absolute path of our program, built without cgo
 	Dir    string // where bundles, sockets and engine state live; shared by instances
 	Logger *slog.Logger
-	// Closed frees what the engine holds, once every sandbox has ended. It is
-	// called once when New went well, and never when not. Nil is nothing.
+	// Closed frees what the engine holds, after every sandbox has ended. It is
+	// called once if New succeeds, and never if New fails. It may be nil.
 	Closed func() error
 }
 
@@ -133,12 +136,13 @@ type Provider struct {
 	finished bool       // guarded by closing
 }
 
-// errClosed is why a Create fails that comes after Close or is overtaken by it.
+// errClosed is the error of a Create that begins after Close, or before it and is
+// cancelled by it.
 var errClosed = errors.New("the provider is closed")
 
 var _ sandbox.Provider = (*Provider)(nil)
 
-// New makes a provider and removes what dead instances have left in the same
+// New creates a provider and removes what dead instances have left in the same
 // directory. The caller must Close it.
 func New(ctx context.Context, cfg Config) (*Provider, error) {
 	for _, path := range []string{cfg.Exe, cfg.Dir} {
@@ -161,7 +165,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		return nil, fmt.Errorf("prepare sandboxes: %w", err)
 	}
 	if err := p.sweep(ctx); err != nil {
-		return nil, fmt.Errorf("sweep what an earlier run left: %w", err)
+		return nil, fmt.Errorf("remove what an earlier run left: %w", err)
 	}
 	// Processes of a sandbox whose parent, the engine's command, has ended
 	// become ours, so that we can reap them: a zombie sentry counts as running.
@@ -174,8 +178,8 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	return p, nil
 }
 
-// detect finds the cgroups that bound sandboxes: nil where nothing can, which
-// is without root and the engine's part of the machine in order.
+// detect finds the cgroups that bound sandboxes. It returns nil without root,
+// after it has checked that the engine runs without.
 func detect(ctx context.Context, cfg Config) (*cgroup.Hierarchy, error) {
 	if rootless() {
 		return nil, checkRootless(ctx, cfg)
@@ -183,25 +187,25 @@ func detect(ctx context.Context, cfg Config) (*cgroup.Hierarchy, error) {
 	h, err := cgroup.Detect()
 	if err != nil {
 		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "sandboxes cannot be bounded on this machine", Err: err,
+			Code: dreamcore.CodeSetup, Message: "the resources of sandboxes cannot be limited on this machine", Err: err,
 			Hint: "mount cgroup v2 (or v1 with memory, pids and cpu) at /sys/fs/cgroup",
 		}
 	}
 	return h, nil
 }
 
-// claim makes this instance's directory, locked for as long as we live.
+// claim creates this instance's directory, locked for as long as this process lives.
 func (p *Provider) claim() error {
 	p.instance = "i-" + randomID()
 	p.dir = filepath.Join(p.base, p.instance)
-	// The lock is taken under a name that sweep does not look at.
+	// It is locked under a name that sweep ignores.
 	tmp := filepath.Join(p.base, "new-"+p.instance)
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return err
 	}
 	lock, err := lockFile(filepath.Join(tmp, "lock"))
 	if err == nil {
-		_, err = fmt.Fprintln(lock, os.Getpid()) // for those who find it locked
+		_, err = fmt.Fprintln(lock, os.Getpid()) // for a process that finds it locked
 	}
 	if err == nil && p.hierarchy != nil {
 		err = os.WriteFile(filepath.Join(tmp, cgroupFile), []byte(p.hierarchy.Base()), 0o600)
@@ -226,8 +230,8 @@ func (p *Provider) claim() error {
 	return nil
 }
 
-// Dir is this instance's own directory. What is put below it is swept with the
-// instance should this process die.
+// Dir returns this instance's own directory. Files below it are swept with the
+// instance if this process dies.
 func (p *Provider) Dir() string { return p.dir }
 
 // Name implements sandbox.Provider.
@@ -254,14 +258,14 @@ func (p *Provider) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandb
 	}
 	if err != nil {
 		if cerr := b.Close(context.WithoutCancel(ctx)); cerr != nil {
-			p.log.Error("clean up a sandbox that did not start", "sandbox", b.Box.ID, "error", cerr)
+			p.log.Error("clean up a sandbox that failed to start", "sandbox", b.Box.ID, "error", cerr)
 		}
 		return nil, fmt.Errorf("create sandbox: %w", err)
 	}
 	return b, nil
 }
 
-// enter lists a sandbox that has started among those that Close ends.
+// enter adds a sandbox that has started to those that Close ends.
 func (p *Provider) enter(b *box) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -295,8 +299,8 @@ func (p *Provider) cgroupPath(id string) string {
 // closeLimit bounds the removal of one sandbox.
 const closeLimit = 20 * time.Second
 
-// Close implements sandbox.Provider. A Create that is under way fails. When
-// Close returns an error, it may be called again.
+// Close implements sandbox.Provider. A Create in progress fails. After an error,
+// Close may be called again.
 func (p *Provider) Close(ctx context.Context) error {
 	p.closing.Lock()
 	defer p.closing.Unlock()
@@ -307,7 +311,7 @@ func (p *Provider) Close(ctx context.Context) error {
 	p.closed = true
 	p.mu.Unlock()
 	p.cancel(errClosed)
-	p.starting.Wait() // not for long: their context has ended
+	p.starting.Wait() // soon: their context has ended
 
 	p.mu.Lock()
 	boxes := slices.Collect(maps.Values(p.open))
@@ -320,7 +324,7 @@ func (p *Provider) Close(ctx context.Context) error {
 	closing.Wait()
 	errs = append(errs, p.removeInstance(ctx, p.instance))
 	if err := errors.Join(errs...); err != nil {
-		return err // the directory stays locked as long as we live
+		return err // the directory stays locked as long as this process lives
 	}
 	p.finished = true
 	err := p.lock.Close()
@@ -336,16 +340,16 @@ func (p *Provider) forget(id string) {
 	p.mu.Unlock()
 }
 
-// randomID returns 16 hexadecimal digits: fixed-length, because the engine
-// takes prefixes of ids for the ids themselves.
+// randomID returns 16 hexadecimal digits. The length is fixed because the engine
+// accepts a prefix of an id as the id.
 func randomID() string {
 	b := make([]byte, 8)
 	_, _ = rand.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
 
-// lockFile creates and locks a file, or fails with EWOULDBLOCK when another
-// process has it. Closing the file unlocks it.
+// lockFile creates and locks a file. It fails with EWOULDBLOCK while another
+// process holds the lock. Closing the file unlocks it.
 func lockFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

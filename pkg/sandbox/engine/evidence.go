@@ -15,13 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// evidence keeps what tells why an engine failed out of everything that the
-// engine and PID 1 write. It is bounded, whatever they write: a crash of the
-// engine, which a guest may bring about, prints megabytes.
+// evidence keeps the part of the output of the engine and PID 1 that explains a
+// failure. Its size is bounded: a crash of the engine, which a guest may cause,
+// prints megabytes.
 type evidence struct {
 	mu       sync.Mutex
 	errors   []string // the last ones
-	warnings []string // the last ones; every good start has some too
+	warnings []string // the last ones; successful starts print some too
 	crash    []string // the first lines of a crash
 }
 
@@ -31,7 +31,8 @@ const (
 	crashLines    = 6
 )
 
-// follow reads r until it ends, or until its deadline and then what is in it.
+// follow reads r until it ends, or until its deadline and then the rest of the
+// pipe.
 func (e *evidence) follow(r *os.File) {
 	if err := e.read(r); !errors.Is(err, os.ErrDeadlineExceeded) {
 		return
@@ -74,7 +75,7 @@ func (e *evidence) add(raw []byte) {
 	}
 }
 
-// line keeps a line, or not. e.mu is held.
+// line keeps a line if it explains a failure. It must be called with mu held.
 func (e *evidence) line(line string) {
 	if line == "" {
 		return
@@ -83,7 +84,7 @@ func (e *evidence) line(line string) {
 		if n < crashLines {
 			e.crash = append(e.crash, cut(line))
 		}
-		return // goroutines, for ever
+		return // stacks of goroutines
 	}
 	switch class(line) {
 	case 'I':
@@ -92,14 +93,14 @@ func (e *evidence) line(line string) {
 	case 'P':
 		e.crash = append(e.crash, cut(line))
 	default:
-		if line = cut(line); !slices.Contains(e.errors, line) { // the engine says it to us and to its log
+		if line = cut(line); !slices.Contains(e.errors, line) { // the engine prints it twice
 			e.errors = last(append(e.errors, line))
 		}
 	}
 }
 
-// class sorts a line: I is chatter, W a warning, P the begin of a crash. The
-// rest are errors of the engine and what PID 1 says.
+// class classifies a line: I is information, W a warning, P the beginning of a
+// crash, and E an error of the engine or a line of PID 1.
 func class(line string) byte {
 	if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") || strings.HasPrefix(line, "SIG") {
 		return 'P'
@@ -111,16 +112,16 @@ func class(line string) byte {
 		}
 		return line[0]
 	}
-	// The table of timings that ends the log of a start.
+	// The table of timings at the end of the log of a start.
 	if strings.HasPrefix(line, "[") || strings.HasPrefix(line, "----") {
 		return 'I'
 	}
 	return 'E'
 }
 
-// message is the text at the begin of a line, and what comes behind it. JSON, as
-// errors for the caller are, has its message for a text; the engine writes it
-// without the end of a line.
+// message splits a line into its text and the rest. The text of a JSON object,
+// the form of errors for the caller, is its message. The engine writes such an
+// object without a newline, so that another line may follow it.
 func message(line []byte) (text string, rest []byte) {
 	if len(line) > 0 && line[0] == '{' {
 		var v struct {
@@ -148,14 +149,14 @@ func last(lines []string) []string {
 	return lines
 }
 
-// Crash is the begin of what the engine said when it crashed, or "".
+// Crash returns the beginning of the engine's crash report, or "".
 func (e *evidence) Crash() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return strings.Join(e.crash, "\n")
 }
 
-// String is the evidence, line by line: a crash, else errors, else warnings.
+// String returns the errors and the crash, line by line, or else the warnings.
 func (e *evidence) String() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-func TestEvidenceKeepsWhatTellsWhy(t *testing.T) {
+func TestEvidenceKeepsTheReason(t *testing.T) {
 	const (
 		info    = "I1123 23:08:23.365420       1 cli.go:275] **** gVisor ****\n"
-		debug   = "D1123 23:08:23.365420       1 cli.go:275] chatter\n"
+		debug   = "D1123 23:08:23.365420       1 cli.go:275] information\n"
 		warning = "W1123 23:08:23.406694       1 filter.go:43] less restrictive\n"
 		failure = "E1123 23:08:23.406694       1 boot.go:1] no such mount\n"
 		timing  = "[23:08:23.365084]\t +4 919µs ├─ Go code running\n---- End of timing ----\n"
 	)
 	tests := map[string]struct{ in, want string }{
 		"nothing":                  {"", ""},
-		"chatter":                  {info + debug + timing, ""},
+		"information":              {info + debug + timing, ""},
 		"warnings alone":           {info + warning, strings.TrimSpace(warning)},
 		"errors before warnings":   {warning + failure + warning, strings.TrimSpace(failure)},
 		"JSON becomes its message": {`{"msg":"mounting: no such file","level":"error","time":"x"}` + "\n", "mounting: no such file"},
-		"JSON that ends without a line's end": {
+		"JSON without a newline": {
 			`{"msg":"no such file","level":"error"}` + warning + `{"msg":"a\nb","level":"error"}{"msg":"c"}PID 1: broken` + "\n",
 			"no such file\na\nb\nc\nPID 1: broken",
 		},
-		"a cause is told once":   {"no such file\n" + `{"msg":"no such file"}` + failure + "no such file\n" + failure, "no such file\n" + strings.TrimSpace(failure)},
+		"a cause is kept once":   {"no such file\n" + `{"msg":"no such file"}` + failure + "no such file\n" + failure, "no such file\n" + strings.TrimSpace(failure)},
 		"JSON without a message": {`{"a":1} x` + "\n", `{"a":1} x`},
-		"plain words of PID 1":   {info + "PID 1: broken\n" + warning, "PID 1: broken"},
+		"a line of PID 1":        {info + "PID 1: broken\n" + warning, "PID 1: broken"},
 		"no last newline":        {"PID 1: broken", "PID 1: broken"},
 		"a crash, not its stacks": {
 			"panic: boom\n\ngoroutine 1 [running]:\na\nb\nc\nd\ne\nf\ng\n" + failure,
@@ -58,13 +58,13 @@ func manyLines(n int) string {
 	return b.String()
 }
 
-func TestEvidenceHearsWhatIsInThePipeAtItsDeadline(t *testing.T) {
+func TestEvidenceReadsTheRestOfThePipeAtItsDeadline(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	defer w.Close() // still open: a process of the engine may live on
+	defer w.Close() // still open, as when a process of the engine lives on
 	if _, err := w.WriteString("PID 1: last words\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestEvidenceHearsWhatIsInThePipeAtItsDeadline(t *testing.T) {
 	var e evidence
 	e.follow(r)
 	if got := e.String(); got != "PID 1: last words" {
-		t.Errorf("heard %q", got)
+		t.Errorf("read %q", got)
 	}
 }
 

@@ -12,14 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxComm is how much the kernel keeps of a process's name, in bytes.
+// MaxComm is the length to which the kernel truncates the name of a process, in
+// bytes.
 const MaxComm = 15
 
-// reapOrphans collects processes of the engine that have died and become our
-// children without anybody having learned their ids: those of a start that was
-// cut off before the engine wrote them down. One that belongs to a sandbox
-// which is just being closed may be collected here or there. The dead have
-// left their cgroup, so that it cannot tell whose they were.
+// reapOrphans reaps dead processes of the engine that have become our children
+// and whose ids are not recorded: those of a start that was interrupted before
+// the engine recorded them. One that belongs to a sandbox that is being closed
+// may be reaped here or there: dead processes have left their cgroup, so nothing
+// tells which sandbox they belonged to.
 func (p *Provider) reapOrphans() error {
 	names, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -33,7 +34,7 @@ func (p *Provider) reapOrphans() error {
 	for _, name := range names {
 		raw, err := os.ReadFile(name)
 		if err != nil {
-			continue // gone meanwhile
+			continue // it has ended
 		}
 		s, ok := parseStat(raw)
 		if !ok || s.state != "Z" || s.parent != os.Getpid() || !s.orphan(own, p.marks.Orphans) {
@@ -46,18 +47,18 @@ func (p *Provider) reapOrphans() error {
 	return nil
 }
 
-// stat is what we need of proc(5)'s stat.
+// stat holds some fields of /proc/PID/stat, see proc(5).
 type stat struct {
 	comm, state                 string
 	pid, parent, group, session int
 }
 
-// orphan tells whether a child of ours is one of the engine's processes, which
-// have names of their own, and not a command of the engine, which somebody
-// waits for and which has the name of the program. Commands lead a process
-// group in our session. A child that died before it became what it should be
-// has the name of the program: it is still in the group of its parent, or has
-// a session of its own.
+// orphan reports whether a child of ours is a process that the engine left, and
+// not a command of the engine, which its starter waits for. Processes of the
+// engine have names of their own; commands have the name of the program and lead
+// a process group in our session. A process that died before it changed its name
+// also has the name of the program, but it is in the group of its parent or
+// leads its own session.
 func (s stat) orphan(own string, names []string) bool {
 	if s.comm == own {
 		return s.group != s.pid || s.session == s.pid
@@ -65,8 +66,8 @@ func (s stat) orphan(own string, names []string) bool {
 	return slices.Contains(names, s.comm)
 }
 
-// parseStat reads a line of /proc/PID/stat. The name in it may hold blanks and
-// parentheses.
+// parseStat parses a line of /proc/PID/stat. The name in it may contain blanks
+// and parentheses.
 func parseStat(raw []byte) (s stat, ok bool) {
 	open, end := bytes.IndexByte(raw, '('), bytes.LastIndexByte(raw, ')')
 	if open < 0 || end < open {

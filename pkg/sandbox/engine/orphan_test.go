@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestStatIsReadWhateverTheNameIs(t *testing.T) {
+func TestStatIsParsedForAnyName(t *testing.T) {
 	for _, tt := range []struct {
 		line string
 		want stat
@@ -32,19 +32,19 @@ func TestStatIsReadWhateverTheNameIs(t *testing.T) {
 	}
 }
 
-func TestOrphansAreToldFromCommands(t *testing.T) {
+func TestOrphansAreDistinguishedFromCommands(t *testing.T) {
 	const own = "dreamcore"
 	for name, tt := range map[string]struct {
 		stat stat
 		want bool
 	}{
-		"command":                      {stat{comm: own, pid: 5, group: 5, session: 1}, false},
-		"child cut off before setsid":  {stat{comm: own, pid: 6, group: 5, session: 1}, true},
-		"child cut off after setsid":   {stat{comm: own, pid: 6, group: 6, session: 6}, true},
-		"gofer":                        {stat{comm: "exe", pid: 6, group: 6, session: 6}, true},
-		"kernel of the guest":          {stat{comm: "gvisor_sentry", pid: 6, group: 6, session: 6}, true},
-		"helper that starts it":        {stat{comm: "gvisor-sentry-p", pid: 6, group: 6, session: 6}, true},
-		"other command of the service": {stat{comm: "git", pid: 6, group: 1, session: 1}, false},
+		"command":                         {stat{comm: own, pid: 5, group: 5, session: 1}, false},
+		"child interrupted before setsid": {stat{comm: own, pid: 6, group: 5, session: 1}, true},
+		"child interrupted after setsid":  {stat{comm: own, pid: 6, group: 6, session: 6}, true},
+		"gofer":                           {stat{comm: "exe", pid: 6, group: 6, session: 6}, true},
+		"kernel of the guest":             {stat{comm: "gvisor_sentry", pid: 6, group: 6, session: 6}, true},
+		"helper that starts it":           {stat{comm: "gvisor-sentry-p", pid: 6, group: 6, session: 6}, true},
+		"other command of the service":    {stat{comm: "git", pid: 6, group: 1, session: 1}, false},
 	} {
 		if got := tt.stat.orphan(own, []string{"exe", "gvisor_sentry", "gvisor-sentry-p"}); got != tt.want {
 			t.Errorf("%s: %v", name, got)
@@ -52,7 +52,7 @@ func TestOrphansAreToldFromCommands(t *testing.T) {
 	}
 }
 
-func TestReapOrphansLeavesCommandsToThoseWhoWait(t *testing.T) {
+func TestReapOrphansLeavesCommandsToTheirStarter(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestReapOrphansLeavesCommandsToThoseWhoWait(t *testing.T) {
 		t.Error(err)
 	}
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("the command was collected by somebody else: %v", err)
+		t.Errorf("the command was reaped: %v", err)
 	}
 	if err := other.Wait(); err == nil || strings.Contains(err.Error(), syscall.ECHILD.Error()) {
 		t.Errorf("the other command: %v", err)

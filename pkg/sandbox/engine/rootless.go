@@ -18,13 +18,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// rootless tells whether sandboxes of this process are started without root:
+// rootless reports whether sandboxes of this process are started without root:
 // in a user namespace with one user, and without a cgroup, which only root may
-// make.
+// create.
 func rootless() bool { return os.Geteuid() != 0 }
 
-// Unlimited names the limits that sandboxes of this process cannot have, for
-// people: none for root. Those inside a sandbox always hold.
+// Unlimited returns the names, for operators, of the limits that sandboxes of
+// this process cannot have; nil as root. Limits inside a sandbox always hold.
 func Unlimited() []string {
 	if !rootless() {
 		return nil
@@ -32,7 +32,7 @@ func Unlimited() []string {
 	return []string{"memory", "CPU", "processes on the host"}
 }
 
-// Unlimited names the limits that the provider cannot enforce.
+// Unlimited returns the names of the limits that the provider cannot enforce.
 func (p *Provider) Unlimited() []string {
 	if p.hierarchy != nil {
 		return nil
@@ -40,7 +40,7 @@ func (p *Provider) Unlimited() []string {
 	return Unlimited()
 }
 
-// checkRootless refuses to go on where a sandbox without root could not start.
+// checkRootless returns an error if sandboxes cannot start without root.
 func checkRootless(ctx context.Context, cfg Config) error {
 	if cfg.Engine.Marks().Argument == nil {
 		return &dreamcore.Error{
@@ -50,15 +50,15 @@ func checkRootless(ctx context.Context, cfg Config) error {
 	}
 	if err := tryNamespace(ctx, cfg.Exe); err != nil {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "sandboxes without root need user namespaces, which cannot be made here", Err: err,
+			Code: dreamcore.CodeSetup, Message: "sandboxes without root need user namespaces, which cannot be created here", Err: err,
 			Hint: "run the command with sudo, or allow them: sysctl user.max_user_namespaces=10000 (and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)",
 		}
 	}
 	return nil
 }
 
-// tryNamespace runs our program in a user namespace in which it makes a mount
-// namespace. Some systems give the first and then no privileges in it.
+// tryNamespace runs our program in a user namespace in which it creates a mount
+// namespace. Some systems allow the first but give no privileges in it.
 func tryNamespace(ctx context.Context, exe string) error {
 	cmd := exec.CommandContext(ctx, exe, "--version")
 	cmd.Env = []string{}
@@ -71,16 +71,16 @@ func tryNamespace(ctx context.Context, exe string) error {
 	return cmd.Run()
 }
 
-// killNamed kills every process of ours that has all these arguments on its
-// command line, and returns those that it killed once there are none. Without
-// a cgroup nothing else tells for certain whose a process is: an id may have
-// got another owner since it was written down. What gVisor starts below these
-// is in their process namespaces and ends with them.
+// killNamed kills every process of this user that has all these arguments on its
+// command line, until no such process exists, and returns those that it killed. Without a
+// cgroup nothing else identifies the processes of a sandbox for certain: a
+// recorded id may have been reused. What gVisor starts below these processes is
+// in their process namespaces and ends with them.
 func killNamed(ctx context.Context, arguments ...string) ([]int, error) {
 	var killed []int
-	// A process that starts another one while we look may be gone before the
-	// other one is seen: so until nobody is found twice.
-	// One that is becoming another program has no command line for a moment.
+	// A process may start another one during a round and end before that one is
+	// seen, so two rounds in a row must find none. A process that is executing
+	// another program has no command line for a moment.
 	unsure := 0
 	for quiet := 0; quiet < 2; {
 		found, nameless, err := killRound(arguments)
@@ -110,12 +110,12 @@ func killNamed(ctx context.Context, arguments ...string) ([]int, error) {
 	return killed, nil
 }
 
-// maxUnsure bounds how often processes of this user without a command line are
-// waited for, a millisecond each time: some stay like that.
+// maxUnsure bounds how often killNamed waits for processes of this user without a
+// command line, a millisecond each time: some stay like that.
 const maxUnsure = 100
 
-// killRound kills what it finds; nameless says that there is a process of this
-// user of which it cannot tell yet.
+// killRound kills the processes that it finds. nameless reports that there is a
+// process of this user that has no command line yet.
 func killRound(arguments []string) (found []int, nameless bool, err error) {
 	names, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -138,8 +138,7 @@ func killRound(arguments []string) (found []int, nameless bool, err error) {
 	return found, nameless, errors.Join(errs...)
 }
 
-// isNameless tells whether a process of ours, which is not dead, has no command
-// line.
+// isNameless reports whether a living process of this user has no command line.
 func isNameless(dir string) bool {
 	raw, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 	if err != nil || len(raw) > 0 {
@@ -153,14 +152,14 @@ func isNameless(dir string) bool {
 	return ok && s.state != "Z" && s.state != "X" && ours(filepath.Join(dir, "status"))
 }
 
-// killIf kills a process if it has the arguments. The descriptor makes sure
-// that it is the one whose command line was read.
+// killIf kills a process if it has the arguments. The descriptor ensures that it
+// is the one whose command line was read.
 func killIf(pid int, arguments []string) (bool, error) {
 	if !hasArguments(pid, arguments) {
 		return false, nil
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // gone, or a thread
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // it has ended, or is a thread
 		return false, nil
 	}
 	if err != nil {
@@ -176,8 +175,8 @@ func killIf(pid int, arguments []string) (bool, error) {
 	return true, nil
 }
 
-// hasArguments tells whether a process of ours has all these arguments. The
-// dead have none.
+// hasArguments reports whether a process of this user has all these arguments. A
+// dead process has none.
 func hasArguments(pid int, arguments []string) bool {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	raw, err := os.ReadFile(filepath.Join(dir, "cmdline"))
@@ -193,8 +192,8 @@ func hasArguments(pid int, arguments []string) bool {
 	return ours(filepath.Join(dir, "status"))
 }
 
-// ours tells whether a process is this user's: the owner of its directory in
-// /proc is root for those that changed their privileges.
+// ours reports whether a process is this user's, by its status file: the owner of
+// its directory in /proc is root if it has changed its privileges.
 func ours(status string) bool {
 	raw, err := os.ReadFile(status)
 	if err != nil {

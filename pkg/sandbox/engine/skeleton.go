@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSkeleton bounds the files and directories of a root itself, without what
-// is mounted into it.
+// maxSkeleton bounds the number of files and directories of a root, not counting
+// the mounts into it.
 const maxSkeleton = 1000
 
-// copySkeleton makes a root of one sandbox's own at dst. The engine makes the
-// mount points that are missing in a root, such as those below a file system
-// in memory, on the host: in a shared root they would stay for ever, and would
-// tell which users and projects there were.
+// copySkeleton copies the root src to dst for one sandbox alone. The engine
+// creates mount points that are missing in a root, such as those below a file
+// system in memory, on the host: in a shared root they would stay forever, and
+// would show other sandboxes which users and projects there were.
 func copySkeleton(src, dst string) error {
 	entries := 0
 	err := filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
@@ -26,7 +26,7 @@ func copySkeleton(src, dst string) error {
 			return err
 		}
 		if entries++; entries > maxSkeleton {
-			return fmt.Errorf("more than %d files: mount trees into the root, do not make them the root", maxSkeleton)
+			return fmt.Errorf("more than %d files: mount large directories into the root instead of copying them into it", maxSkeleton)
 		}
 		rel, err := filepath.Rel(src, path)
 		if err != nil {
@@ -58,13 +58,13 @@ func copyEntry(src, dst string, d fs.DirEntry) error {
 		}
 		return os.Symlink(target, dst)
 	case 0:
-		// Nobody writes to either name: the root is read-only inside.
+		// A hard link is safe: the root is read-only inside.
 		if err := os.Link(src, dst); !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EPERM) {
 			return err
 		}
 		return copyFile(src, dst)
 	}
-	return fmt.Errorf("%s is neither file, directory nor link", src)
+	return fmt.Errorf("%s is neither a file, a directory nor a link", src)
 }
 
 func copyFile(src, dst string) error {

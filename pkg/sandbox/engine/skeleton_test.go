@@ -29,11 +29,11 @@ func TestCopySkeleton(t *testing.T) {
 		t.Errorf("a: %v, %v", fi, err)
 	}
 	if to, err := os.Readlink(filepath.Join(dst, "bin")); to != "/usr/bin" {
-		t.Errorf("bin leads to %q, %v", to, err)
+		t.Errorf("bin points to %q, %v", to, err)
 	}
 	must(os.Mkdir(filepath.Join(dst, "a/b/new"), 0o755))
 	if _, err := os.Stat(filepath.Join(src, "a/b/new")); err == nil {
-		t.Error("the copy is the original")
+		t.Error("a change of the copy changed the original")
 	}
 }
 
@@ -51,7 +51,7 @@ func TestCopyFileKeepsModeAndContent(t *testing.T) {
 		t.Errorf("%q, %v, %v, %v", b, fi, err, serr)
 	}
 	if err := copyFile(filepath.Join(dir, "a"), filepath.Join(dir, "b")); err == nil {
-		t.Error("a file that is there was overwritten")
+		t.Error("an existing file was overwritten")
 	}
 }
 

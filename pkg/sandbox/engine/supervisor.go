@@ -9,13 +9,13 @@ import (
 	"runtime"
 )
 
-// SupervisorName is the file of the supervisor, embedded and in an instance's
-// directory. A program that was built without it has neither.
+// SupervisorName is the name of the supervisor's file, both embedded and in an
+// instance's directory. A program that was built without it has neither file.
 const SupervisorName = "dreamcore-init"
 
-// supervisor puts the embedded supervisor into the directory of an instance. A
-// program that was built without one is its own. Everybody may execute it: root
-// inside a sandbox may be nobody outside.
+// supervisor writes the embedded supervisor to the directory of an instance. A
+// program that was built without one serves as its own supervisor. Every user
+// may execute the file: root inside a sandbox may be any user outside.
 func (p *Provider) supervisor(dir string) error {
 	raw, err := embedded.ReadFile(path.Join("embedded", runtime.GOARCH, SupervisorName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -32,7 +32,7 @@ func (p *Provider) supervisor(dir string) error {
 	return errors.Join(err, f.Chmod(0o755), f.Close())
 }
 
-// init is the program on the host that becomes PID 1.
+// init returns the program on the host that becomes PID 1.
 func (p *Provider) init() string {
 	name := filepath.Join(p.dir, SupervisorName)
 	if _, err := os.Lstat(name); err == nil {

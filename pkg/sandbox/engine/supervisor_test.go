@@ -14,10 +14,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// TestTheEmbeddedSupervisorIsOfTheseSources finds one that was built before its
-// sources changed: it would talk as they did then. The sum is made as
-// scripts/supervisor.sh makes it.
-func TestTheEmbeddedSupervisorIsOfTheseSources(t *testing.T) {
+// TestTheEmbeddedSupervisorMatchesTheSources finds a supervisor that was built
+// before its sources changed: it could speak an older protocol. The sum is
+// computed as in scripts/supervisor.sh.
+func TestTheEmbeddedSupervisorMatchesTheSources(t *testing.T) {
 	dir := path.Join("embedded", runtime.GOARCH)
 	_, err := embedded.ReadFile(path.Join(dir, SupervisorName))
 	sandboxtest.Need(t, err == nil, "the supervisor, which scripts/build.sh embeds")

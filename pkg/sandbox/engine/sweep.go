@@ -19,12 +19,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
-// newLimit is how old a directory that never got its final name may be before
-// it counts as left behind.
+// newLimit is the age at which a directory that never got its final name counts
+// as left behind.
 const newLimit = time.Minute
 
-// sweep removes what instances that no longer live have left: a living one
-// holds the lock of its directory.
+// sweep removes what dead instances have left. A living one holds the lock of its
+// directory.
 func (p *Provider) sweep(ctx context.Context) error {
 	entries, err := os.ReadDir(p.base)
 	if err != nil {
@@ -46,7 +46,7 @@ func (p *Provider) sweep(ctx context.Context) error {
 				errs = append(errs, err)
 				continue
 			}
-			p.log.Info("sweep what an earlier run left", "instance", e.Name())
+			p.log.Info("remove what an earlier run left", "instance", e.Name())
 			errs = append(errs, p.removeInstance(ctx, e.Name()))
 			if lock != nil {
 				_ = lock.Close()
@@ -56,13 +56,13 @@ func (p *Provider) sweep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// inheritLimit is how long a dead owner's lock may still be held.
+// inheritLimit is how long the lock of a dead owner may still be held.
 const inheritLimit = 5 * time.Second
 
-// lockDead locks the file of an instance that no longer lives, or fails with
-// EWOULDBLOCK. A process that is killed while it forks leaves a child that
-// holds the lock until it has become another program: so when the owner that
-// the file names is gone, the lock is waited for.
+// lockDead locks the file of a dead instance, or fails with EWOULDBLOCK. A process
+// that is killed while it forks leaves a child that holds the lock until it
+// executes another program. So if the owner that the file names is dead, lockDead
+// waits for the lock.
 func lockDead(ctx context.Context, name string) (*os.File, error) {
 	for end := time.Now().Add(inheritLimit); ; {
 		f, err := lockFile(name)
@@ -95,20 +95,20 @@ func (p *Provider) removeInstance(ctx context.Context, instance string) error {
 	return errors.Join(append(errs, os.RemoveAll(dir))...)
 }
 
-// cgroupFile, in the directory of an instance, names the group that its groups
-// are below: that of a service differs from that of a command in a terminal.
+// cgroupFile, in the directory of an instance, names the parent of its cgroups:
+// that of a service differs from that of a command in a terminal.
 const cgroupFile = "cgroup.base"
 
 // removeGroups ends every process of an instance and removes its cgroups.
 func (p *Provider) removeGroups(ctx context.Context, instance string) error {
-	noted, err := os.ReadFile(filepath.Join(p.base, instance, cgroupFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may have died before it wrote that
+	recorded, err := os.ReadFile(filepath.Join(p.base, instance, cgroupFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may have died before it wrote the file
 		return err
 	}
 	errs := []error{p.removeGroupsOf(ctx, instance, p.hierarchy)}
-	// The machine may have had other hierarchies when it was written: then the
-	// groups have gone with them.
-	if h, ok := p.hierarchy.In(string(noted)); ok && h.Base() != p.hierarchy.Base() {
+	// If the machine had other hierarchies when the file was written, the groups
+	// are gone with them.
+	if h, ok := p.hierarchy.In(string(recorded)); ok && h.Base() != p.hierarchy.Base() {
 		errs = append(errs, p.removeGroupsOf(ctx, instance, h))
 	}
 	return errors.Join(errs...)
@@ -128,14 +128,14 @@ func (p *Provider) removeGroupsOf(ctx context.Context, instance string, h *cgrou
 	}
 	_, err = parent.Remove(ctx)
 	errs = append(errs, err)
-	// The last instance takes the group that they all share with it.
+	// The last instance removes the group that all instances share.
 	h.Open(dreamcore.AppName).RemoveIfEmpty()
 	return errors.Join(errs...)
 }
 
 // unmountBelow unmounts everything that is mounted at or below dir, deepest
-// first, and fails when anything stays: files below dir may only be removed
-// once they are certainly ours.
+// first. It fails if a mount remains: removing files below dir could then remove
+// files of another file system.
 func unmountBelow(dir string) error {
 	points, err := mountPoints(dir)
 	if err != nil {

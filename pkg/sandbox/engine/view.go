@@ -14,23 +14,23 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// InMounts runs f on a thread with a mount namespace of its own, after prepare
-// has changed the mounts there, and waits for it. Whatever process f starts
-// sees these mounts; nothing of them is there for others, or stays when f has
-// ended. f must not start goroutines that need them.
+// InMounts calls f on a thread with its own mount namespace, after prepare has
+// changed the mounts there, and waits for it. The processes that f starts see
+// these mounts; no other process does, and they are gone when f has returned and
+// its processes have ended. f must not start goroutines that need the mounts.
 func InMounts(prepare, f func() error) error {
 	done := make(chan error, 1)
 	go inMounts(done, prepare, f)
 	return <-done
 }
 
-// inMounts gives a thread the view. The thread is never used for anything else:
-// it ends with this goroutine, which stays locked to it.
+// inMounts moves its thread to a new mount namespace. The thread is used for
+// nothing else: it ends with this goroutine, which stays locked to it.
 func inMounts(done chan<- error, prepare, f func() error) {
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
-		// The first thread cannot end, and is what /proc/self shows. Another
-		// goroutine is certain to run on another thread while we hold this.
+		// The first thread cannot end, and is the one that /proc/self shows.
+		// Another goroutine runs on another thread while this one is locked.
 		other := make(chan error, 1)
 		go inMounts(other, prepare, f)
 		done <- <-other
@@ -51,9 +51,9 @@ func inMounts(done chan<- error, prepare, f func() error) {
 }
 
 // HideDisks unmounts, in the mount namespace of this thread, the file systems on
-// loop devices that none of paths is on, nor has in it: those of other users. A
-// sandbox that started with them in its copy of the mounts would keep their
-// devices attached for as long as it lives.
+// loop devices that neither contain one of paths nor are mounted below one: those
+// of other users. A sandbox that started with them in its copy of the mounts
+// would keep their devices attached for as long as it lives.
 func HideDisks(paths []string) error {
 	table, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -64,8 +64,8 @@ func HideDisks(paths []string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range strangeDisks(mounts, paths) {
-		// One that is gone has taken its reason with it.
+	for _, name := range foreignDisks(mounts, paths) {
+		// One that is gone already needs no unmount.
 		if err := unix.Unmount(name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return &os.PathError{Op: "unmount", Path: name, Err: err}
 		}
@@ -73,9 +73,9 @@ func HideDisks(paths []string) error {
 	return nil
 }
 
-// strangeDisks are the mount points of loop devices that have nothing to do with
+// foreignDisks returns the mount points of loop devices that are unrelated to
 // paths, the last one first.
-func strangeDisks(mounts []*mountinfo.Info, paths []string) (names []string) {
+func foreignDisks(mounts []*mountinfo.Info, paths []string) (names []string) {
 	for _, m := range slices.Backward(mounts) {
 		if !strings.HasPrefix(m.Source, "/dev/loop") || m.Mountpoint == "/" {
 			continue
@@ -92,8 +92,8 @@ func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// Paths are all that an engine needs of the machine for a sandbox, as they are
-// named and with their links followed.
+// Paths returns every file of the host that an engine needs for a sandbox, both
+// as it is named and with its links resolved.
 func Paths(box Box, exe string, spec sandbox.Spec) (paths []string) {
 	all := []string{box.Instance, box.Init, exe}
 	for _, m := range slices.Concat(spec.Root.Mounts, spec.Mounts) {
@@ -103,7 +103,7 @@ func Paths(box Box, exe string, spec sandbox.Spec) (paths []string) {
 	}
 	for _, p := range all {
 		paths = append(paths, p)
-		if real, err := filepath.EvalSymlinks(p); err == nil && real != p { // a missing one is the engine's to report
+		if real, err := filepath.EvalSymlinks(p); err == nil && real != p { // the engine reports a missing one
 			paths = append(paths, real)
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-func TestOnlyDisksOfOthersAreHidden(t *testing.T) {
+func TestOnlyDisksOfOtherUsersAreHidden(t *testing.T) {
 	mounts := []*mountinfo.Info{
 		{Mountpoint: "/", Source: "/dev/loop0"},
 		{Mountpoint: "/usr", Source: "/dev/loop1"},
@@ -20,7 +20,7 @@ func TestOnlyDisksOfOthersAreHidden(t *testing.T) {
 	}
 	paths := []string{"/usr", "/usr/lib", "/state/users/a/projects", "/opt"}
 	want := []string{"/state/users/b/inner", "/state/users/b", "/state/users/ab"}
-	if got := strangeDisks(mounts, paths); !slices.Equal(got, want) {
+	if got := foreignDisks(mounts, paths); !slices.Equal(got, want) {
 		t.Errorf("hidden: %q, not %q", got, want)
 	}
 }

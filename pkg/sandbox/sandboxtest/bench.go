@@ -7,7 +7,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Cold measures a sandbox from nothing to the first output of a program. The
+// Cold measures the time from Create to the first output of a program. The
 // removal of the sandbox is not timed.
 func Cold(b *testing.B, open Open) {
 	p, root := open(b, b.TempDir())
@@ -25,7 +25,7 @@ func Cold(b *testing.B, open Open) {
 	}
 }
 
-// Exec measures a program in a sandbox that runs already.
+// Exec measures a program in a running sandbox.
 func Exec(b *testing.B, open Open) {
 	p, root := open(b, b.TempDir())
 	sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})

@@ -1,5 +1,6 @@
-// Package sandboxtest is what tests of sandboxes share: the real program, and
-// one suite that every engine passes.
+// Package sandboxtest has what tests of sandboxes share: the contract of package
+// sandbox as a suite that every engine passes, a Fake for tests without an
+// engine, and the real program.
 package sandboxtest
 
 import (
@@ -9,13 +10,13 @@ import (
 	"testing"
 )
 
-// Environment variables that steer tests.
+// Environment variables that configure tests.
 const (
-	// BinaryEnv names a program that is already built, so that a run of many
-	// packages builds it once.
+	// BinaryEnv is the path of a program that is already built, so that the tests
+	// of many packages build it once.
 	BinaryEnv = "DREAMCORE_TEST_BINARY"
-	// NoSkipEnv, set to 1, turns a skip for want of something on the machine
-	// into a failure.
+	// NoSkipEnv, set to 1, turns the skip of a test that lacks something on the
+	// machine into a failure.
 	NoSkipEnv = "DREAMCORE_TEST_NO_SKIP"
 )
 

@@ -10,8 +10,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Output is what a shell script in a sandbox prints, run as root. It must end
-// well.
+// Output runs a shell script in a sandbox as root and returns what it prints. The
+// script must succeed.
 func Output(t testing.TB, sb sandbox.Sandbox, script string) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -25,18 +25,19 @@ func Output(t testing.TB, sb sandbox.Sandbox, script string) string {
 	return out.String()
 }
 
-// CreateLeavesTheRootAsItIs mounts into places that the root does not have.
+// CreateLeavesTheRootAsItIs checks that mounts at paths that the root does not
+// have leave the root unchanged.
 func CreateLeavesTheRootAsItIs(t *testing.T, open Open) {
 	p, root := open(t, t.TempDir())
 	before := tree(t, root.Path)
 	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root, Mounts: []sandbox.Mount{
 		{Source: t.TempDir(), Target: "/data/users/u1/projects/p1"},
-		{Source: t.TempDir(), Target: "/nobody/made/this"},
+		{Source: t.TempDir(), Target: "/not/in/the/root"},
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := Output(t, sb, "ls -d /data/users/u1/projects/p1 /nobody/made/this"); strings.Count(got, "\n") != 2 {
+	if got := Output(t, sb, "ls -d /data/users/u1/projects/p1 /not/in/the/root"); strings.Count(got, "\n") != 2 {
 		t.Errorf("ls: %q", got)
 	}
 	if after := tree(t, root.Path); after != before {
@@ -44,7 +45,7 @@ func CreateLeavesTheRootAsItIs(t *testing.T, open Open) {
 	}
 }
 
-// tree lists the files of a directory with their modes.
+// tree lists the files of a directory with their modes, for a comparison.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder

@@ -11,12 +11,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// guestCaps are the capabilities that the supervisor has, and with it what is
+// guestCaps are the capabilities of the supervisor and of programs that are
 // started as root: CAP_CHOWN, CAP_KILL, CAP_SETGID and CAP_SETUID.
 const guestCaps = "00000000000000e1"
 
-// testEscapes goes through what lists of ways out of containers have, as the
-// ordinary user and as root inside.
+// testEscapes tries known escapes from containers, as the ordinary user and as
+// root inside.
 func testEscapes(t *testing.T, sb sandbox.Sandbox) {
 	for _, uid := range []uint32{UID, 0} {
 		as := func(text string) string {
@@ -48,7 +48,7 @@ func testEscapes(t *testing.T, sb sandbox.Sandbox) {
 	}
 }
 
-// statusLines are lines of /proc/self/status, on one.
+// statusLines returns the named lines of /proc/self/status, joined to one line.
 func statusLines(status string, names ...string) string {
 	var found []string
 	for sc := bufio.NewScanner(strings.NewReader(status)); sc.Scan(); {
@@ -74,11 +74,12 @@ func checkCaps(t *testing.T, uid uint32, status string) {
 		}
 	}
 	if got := statusLines(status, "CapEff"); got == "" {
-		t.Errorf("user %d: the capabilities are not told", uid)
+		t.Errorf("user %d: no capabilities in the status", uid)
 	}
 }
 
-// checkNamespaces fails when one of the links is a namespace of this process.
+// checkNamespaces fails the test if one of the links is a namespace of this
+// process.
 func checkNamespaces(t *testing.T, uid uint32, links string) {
 	t.Helper()
 	ours, err := filepath.Glob("/proc/self/ns/*")
@@ -88,7 +89,7 @@ func checkNamespaces(t *testing.T, uid uint32, links string) {
 	inside := strings.Fields(links)
 	for _, name := range ours {
 		link, err := os.Readlink(name)
-		if err != nil || strings.HasPrefix(link, "time:") { // clocks are the machine's everywhere
+		if err != nil || strings.HasPrefix(link, "time:") { // sandboxes share the clocks of the machine
 			continue
 		}
 		if slices.Contains(inside, link) {

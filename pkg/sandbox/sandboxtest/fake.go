@@ -11,19 +11,20 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Run is one program in a Fake.
+// Run describes one program in a Fake to the function that plays it.
 type Run struct {
 	sandbox.Command
-	Signals <-chan syscall.Signal // what Process.Signal sent; a program may ignore it
+	Signals <-chan syscall.Signal // the signals of Process.Signal; a program may ignore them
 	Killed  <-chan struct{}       // closed when the program must end at once
 }
 
-// Fake is a sandbox without an engine, for tests of what uses sandboxes: a
-// program in it is a function. Its fields are set before the first use.
+// Fake is a sandbox without an engine, for tests of code that uses sandboxes. A
+// function plays its programs. The exported fields must be set before the first
+// use.
 type Fake struct {
-	// Program plays every program that is started; its return ends the
-	// program. A nil one exits with 0. Its Stdout and Stderr may always be
-	// written to.
+	// Program plays every program that is started; the program ends when it
+	// returns. If it is nil, programs exit with 0. Stdout and Stderr of the Run
+	// are never nil.
 	Program func(Run) (sandbox.Exit, error)
 
 	StartErr  error // of every Start, and of Clean, which starts a program
@@ -55,7 +56,7 @@ func (f *Fake) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process,
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	p := &fakeProcess{signals: make(chan syscall.Signal, 16), done: make(chan struct{})}
 	lost := f.Lost()
-	f.mu.Lock() // a Close that is under way waits for all of it or none
+	f.mu.Lock() // so that a concurrent Close waits for both goroutines or neither
 	defer f.mu.Unlock()
 	if f.closes > 0 {
 		kill()
@@ -125,15 +126,14 @@ func (f *Fake) Close(context.Context) error {
 	return f.CloseErr
 }
 
-// Closes returns how often the sandbox was closed, EndAlls how often its
-// processes were ended.
+// Closes returns how often the sandbox was closed.
 func (f *Fake) Closes() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.closes
 }
 
-// EndAlls is described at Closes.
+// EndAlls returns how often the processes of the sandbox were ended.
 func (f *Fake) EndAlls() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -162,7 +162,7 @@ func (o *fakeOutput) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.w == nil || o.err != nil {
-		return len(p), nil // a program does not hear of it
+		return len(p), nil // a program does not notice it
 	}
 	if _, err := o.w.Write(p); err != nil {
 		o.err = fmt.Errorf("output of the fake: %w", err)

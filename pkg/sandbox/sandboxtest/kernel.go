@@ -13,12 +13,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// The kernel bounds much of what programs take by user, in sums that no cgroup
-// knows. Each attack takes all of one kind that it gets and holds it; then the
-// host's own users, and another sandbox, must still get some.
+// The kernel limits many resources per user, in sums that no cgroup knows. Each
+// attack takes and holds all that it can get of one resource; the host's own
+// users, and another sandbox, must still get some of it.
 
-// prelude is what the Perl programs share: sending descriptors, which then are
-// in flight, and signals that wait.
+// prelude has the functions that the Perl programs share: sending descriptors,
+// which then are in flight, and queueing signals.
 var prelude = fmt.Sprintf(`use Socket; $| = 1;
 sub watch { my $fd = syscall(%d, 0); return if $fd < 0; return $fd }
 sub fly { my ($to, $fd, $n) = @_;
@@ -30,7 +30,7 @@ sub hold { my $set = pack("Q", 1 << 39); syscall(%d, 0, $set, 0, 8) } # blocks t
 sub queue { my $info = pack("i i i x4 i i x104", 40, 0, -1, $$, $<); return syscall(%d, $$, 40, $info) >= 0 }
 `, unix.SYS_INOTIFY_INIT1, unix.SYS_SENDMSG, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGQUEUEINFO)
 
-// hogs are the attacks. Each prints what it got, and waits for its end.
+// hogs are the attacks. Each prints what it got, and waits to be killed.
 var hogs = []struct{ name, program string }{
 	{"inotify instances", `for (1..1000) { defined(my $fd = watch()) or last; $n++ }`},
 	{"inotify instances of root inside", `for (1..1000) { defined(my $fd = watch()) or last; $n++ }`},
@@ -44,7 +44,7 @@ var hogs = []struct{ name, program string }{
 	{"locked memory", `for (1..1000) { my $s = "x" x 65536; last if syscall(` + fmt.Sprint(unix.SYS_MLOCK) + `, $s, 65536) < 0; push @all, $s; $n++ }`},
 }
 
-// modest takes one of each kind, and tells what it does not get.
+// modest takes one of each resource, and prints those that it does not get.
 const modest = `defined(watch()) or print "inotify: $!\n";
 pipe(my $r, my $w) or print "pipe: $!\n"; my $size = fcntl($w, 1032, 0); $size >= 65536 or print "a pipe of $size bytes\n";
 socketpair(my $a, my $b, AF_UNIX, SOCK_DGRAM, 0) or print "socketpair: $!\n"; fly($a, fileno($r), 3) or print "descriptors: $!\n";

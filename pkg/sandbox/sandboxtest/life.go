@@ -16,7 +16,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// testSandboxes is what holds of sandboxes as a whole.
+// testSandboxes tests the properties of whole sandboxes.
 func testSandboxes(t *testing.T, open Open) {
 	r := newRig(t, open)
 	r.warm(t)
@@ -33,7 +33,7 @@ func testSandboxes(t *testing.T, open Open) {
 	t.Run("close of the provider", func(t *testing.T) { testProviderClose(t, open) })
 }
 
-// testInterruptedCreate cancels a Create at many moments of it.
+// testInterruptedCreate cancels a Create at many different moments.
 func testInterruptedCreate(t *testing.T, r *rig) {
 	began := time.Now()
 	r.create(t, r.spec())
@@ -57,7 +57,7 @@ func testInterruptedCreate(t *testing.T, r *rig) {
 }
 
 func testLimits(t *testing.T, r *rig) {
-	t.Run("too many processes fail to fork and harm nobody", func(t *testing.T) {
+	t.Run("too many processes fail to fork and affect no other", func(t *testing.T) {
 		spec := r.spec()
 		spec.Limits.Processes = 50
 		sb := r.create(t, spec)
@@ -76,7 +76,7 @@ func testLimits(t *testing.T, r *rig) {
 			t.Errorf("left after EndAll: %s", got)
 		}
 	})
-	t.Run("a sandbox out of memory is lost and says so", func(t *testing.T) {
+	t.Run("a sandbox out of memory is lost with that error", func(t *testing.T) {
 		spec := r.spec()
 		spec.Limits.MemoryBytes = 200 << 20
 		sb := r.create(t, spec)
@@ -96,14 +96,14 @@ func testLimits(t *testing.T, r *rig) {
 			t.Errorf("Wait after Close: %v", err)
 		}
 	})
-	t.Run("memory of one is not memory of another", func(t *testing.T) {
+	t.Run("sandboxes have separate memory", func(t *testing.T) {
 		small := r.spec()
 		small.Limits.MemoryBytes = 200 << 20
 		victim, neighbour := r.create(t, small), r.create(t, r.spec())
 		p := start(t, victim, script("head -c 400000000 /dev/zero >/tmp/big"))
 		_, _ = wait(t, p)
 		if got := sh(t, neighbour, "echo fine"); got != "fine\n" {
-			t.Errorf("the neighbour says %q", got)
+			t.Errorf("the other sandbox prints %q", got)
 		}
 	})
 }
@@ -141,14 +141,14 @@ func testSeveral(t *testing.T, r *rig) {
 	seen := map[string]bool{}
 	for _, id := range ids {
 		if seen[id] || len(id) != len(ids[0]) {
-			t.Errorf("ids are not unique and of one length: %q", ids)
+			t.Errorf("ids are not unique or differ in length: %q", ids)
 		}
 		seen[id] = true
 	}
 }
 
-// hostProcesses are the processes of a sandbox on the host: those in a cgroup
-// that is called by its id.
+// hostProcesses returns the processes of a sandbox on the host: those in a cgroup
+// with its id in the name.
 func hostProcesses(t *testing.T, id string) []int {
 	t.Helper()
 	var pids []int
@@ -164,13 +164,13 @@ func hostProcesses(t *testing.T, id string) []int {
 		}
 	}
 	if len(pids) == 0 {
-		t.Fatalf("no process is in a cgroup called %s", id)
+		t.Fatalf("no process is in a cgroup with the name %s", id)
 	}
 	return pids
 }
 
-// checkGivesWay reports a process of a sandbox that the kernel would keep in place
-// of the service where the memory of the machine runs out.
+// checkGivesWay fails the test if the kernel would kill the service before this
+// process of a sandbox when the memory of the machine runs out.
 func checkGivesWay(t *testing.T, pid int) {
 	t.Helper()
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
@@ -220,7 +220,7 @@ func testLost(t *testing.T, r *rig) {
 }
 
 func testClose(t *testing.T, r *rig) {
-	t.Run("beside everything else, more than once", func(t *testing.T) {
+	t.Run("concurrently with everything else, more than once", func(t *testing.T) {
 		sb := r.create(t, r.spec())
 		before := start(t, sb, script("sleep 1000"))
 		var all sync.WaitGroup
@@ -261,16 +261,16 @@ func testClose(t *testing.T, r *rig) {
 			t.Errorf("Close again: %v", err)
 		}
 	})
-	t.Run("again, after a context that had ended", func(t *testing.T) {
+	t.Run("again, after a Close whose context had ended", func(t *testing.T) {
 		sb := r.create(t, r.spec())
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_ = sb.Close(ctx) // may fail, and then the next one must not
+		_ = sb.Close(ctx) // may fail; the next one must not
 		if err := sb.Close(bounded(t)); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
-	t.Run("while a writer is stuck", func(t *testing.T) {
+	t.Run("while a writer blocks", func(t *testing.T) {
 		sb := r.create(t, r.spec())
 		stuck := newGate(&strings.Builder{})
 		cmd := script("exec yes")
@@ -292,7 +292,7 @@ func testProviderClose(t *testing.T, open Open) {
 	if r.provider.Name() == "" {
 		t.Error("the provider has no name")
 	}
-	// Some are there, and some are on their way.
+	// Some sandboxes run, and some are being created.
 	ready := make([]sandbox.Sandbox, 2)
 	for i := range ready {
 		sb, err := r.provider.Create(bounded(t), r.spec())
@@ -313,7 +313,7 @@ func testProviderClose(t *testing.T, open Open) {
 			await(t, sb.Lost(), "the loss")
 		})
 	}
-	for time.Since(began) < 30*time.Millisecond { // well into their start
+	for time.Since(began) < 30*time.Millisecond { // in the middle of their start
 		time.Sleep(time.Millisecond)
 	}
 	for range 2 {
@@ -334,6 +334,6 @@ func testProviderClose(t *testing.T, open Open) {
 		t.Errorf("Wait: %v", err)
 	}
 	if sb, err := r.provider.Create(bounded(t), r.spec()); err == nil {
-		t.Errorf("a closed provider made sandbox %s", sb.ID())
+		t.Errorf("a closed provider created sandbox %s", sb.ID())
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// testAttacks has programs take all they can of what is bounded.
+// testAttacks runs programs that take all that they can get of a bounded resource.
 func testAttacks(t *testing.T, r *rig) {
 	t.Run("CPU", func(t *testing.T) {
 		const cpus = 0.5
@@ -22,7 +22,7 @@ func testAttacks(t *testing.T, r *rig) {
 		before, began := cpuTime(t, sb.ID()), time.Now()
 		sh(t, sb, "for i in 1 2 3; do timeout 2 sh -c 'while :; do :; done' & done; wait; true")
 		used, took := cpuTime(t, sb.ID())-before, time.Since(began)
-		// A quota is given out anew ten times a second, and may be used at once.
+		// The quota is renewed ten times a second, and may be used at once.
 		if most := time.Duration(cpus*1.2*float64(took)) + 200*time.Millisecond; used > most || used < 100*time.Millisecond {
 			t.Errorf("used %v of CPU in %v, at most %v", used, took, most)
 		}
@@ -34,16 +34,16 @@ func testAttacks(t *testing.T, r *rig) {
 		p := bomb(t, sb)
 		for range 5 {
 			if got := sh(t, neighbour, "echo fine"); got != "fine\n" {
-				t.Errorf("the neighbour says %q", got)
+				t.Errorf("the other sandbox prints %q", got)
 			}
 		}
 		defuse(t, sb, p)
-		if err := sb.Close(bounded(t)); err != nil { // before anybody looks at what the neighbour leaves
+		if err := sb.Close(bounded(t)); err != nil { // before the checks at the end of the other sandbox
 			t.Error(err)
 		}
 	})
-	t.Run("orphans without an end", func(t *testing.T) {
-		// All that end become children of PID 1, as fast as it collects them.
+	t.Run("an endless number of orphans", func(t *testing.T) {
+		// All of them become children of PID 1, as fast as it reaps them.
 		spec := r.spec()
 		spec.Limits.Processes = 200
 		sb := r.create(t, spec)
@@ -70,7 +70,7 @@ func testAttacks(t *testing.T, r *rig) {
 	})
 }
 
-// bomb starts a program that multiplies without an end.
+// bomb starts a program that forks without end.
 func bomb(t *testing.T, sb sandbox.Sandbox) sandbox.Process {
 	t.Helper()
 	cmd := script(`bomb() { bomb | bomb & }; bomb`)
@@ -78,8 +78,8 @@ func bomb(t *testing.T, sb sandbox.Sandbox) sandbox.Process {
 	return start(t, sb, cmd)
 }
 
-// defuse ends a bomb. The guest's user may have no process left to fork, but
-// the host ends it.
+// defuse ends a bomb. The user inside may be unable to fork another process, but
+// the host can end it.
 func defuse(t *testing.T, sb sandbox.Sandbox, p sandbox.Process) {
 	t.Helper()
 	if err := sb.EndAll(bounded(t)); err != nil {
@@ -91,7 +91,7 @@ func defuse(t *testing.T, sb sandbox.Sandbox, p sandbox.Process) {
 	}
 }
 
-// cpuTime is how much CPU the processes of a sandbox have used.
+// cpuTime returns the CPU time that the processes of a sandbox have used.
 func cpuTime(t *testing.T, id string) time.Duration {
 	t.Helper()
 	var found time.Duration
@@ -112,7 +112,7 @@ func cpuTime(t *testing.T, id string) time.Duration {
 		return nil
 	})
 	if found == 0 {
-		// cgroup v1 without cpuacct beside cpu: what the processes say.
+		// cgroup v1 without cpuacct: add up the processes.
 		for _, pid := range hostProcesses(t, id) {
 			found += processTime(pid)
 		}
@@ -120,8 +120,8 @@ func cpuTime(t *testing.T, id string) time.Duration {
 	return found
 }
 
-// processTime reads the CPU time of a process and of those that it has waited
-// for, in the kernel's hundredths.
+// processTime returns the CPU time of a process and of the children that it has
+// waited for. The kernel counts in hundredths of a second.
 func processTime(pid int) time.Duration {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

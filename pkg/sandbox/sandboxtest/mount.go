@@ -14,7 +14,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// owned makes a directory of the host that belongs to the ordinary user.
+// owned creates a directory of the host that belongs to the ordinary user.
 func owned(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -24,7 +24,7 @@ func owned(t *testing.T) string {
 	return dir
 }
 
-// testMounts is about what a sandbox sees of the host.
+// testMounts tests what a sandbox sees of the host.
 func testMounts(t *testing.T, r *rig) {
 	shared, fixed, inner := owned(t), owned(t), owned(t)
 	if err := os.WriteFile(filepath.Join(fixed, "text"), []byte("of the host"), 0o644); err != nil {
@@ -57,18 +57,18 @@ func testMounts(t *testing.T, r *rig) {
 			t.Errorf("the host reads %q, %v", b, err)
 		}
 	})
-	t.Run("what the host writes is seen at once", func(t *testing.T) {
+	t.Run("writes of the host are visible at once", func(t *testing.T) {
 		for i := range 5 {
 			want := fmt.Sprintf("round %d", i)
 			if err := os.WriteFile(filepath.Join(shared, "news"), []byte(want), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if got := sh(t, sb, "cat "+project+"/news"); got != want {
-				t.Errorf("inside it is %q, not %q", got, want)
+				t.Errorf("inside it reads %q, not %q", got, want)
 			}
 		}
 	})
-	t.Run("a read-only mount cannot be written, by root neither", func(t *testing.T) {
+	t.Run("a read-only mount cannot be written, not even by root", func(t *testing.T) {
 		for _, uid := range []uint32{UID, 0} {
 			cmd := script("cat /global/text; cd /global && { touch new; echo x >>text; rm -f text; chmod 777 text; mv text t; mkdir d; ln -s a b; } 2>/dev/null; ls")
 			cmd.UID = uid
@@ -89,12 +89,12 @@ func testMounts(t *testing.T, r *rig) {
 			t.Error("the outer mount was written to")
 		}
 	})
-	t.Run("beside the mounts there is nothing to see or write", func(t *testing.T) {
+	t.Run("only the mounts can be seen and written", func(t *testing.T) {
 		if got := sh(t, sb, "ls /data /data/users /data/users/u/projects; touch /data/x /data/users/x 2>/dev/null; true"); got != "/data:\nusers\n\n/data/users:\nu\n\n/data/users/u/projects:\np\n" {
 			t.Errorf("ls: %q", got)
 		}
 	})
-	t.Run("a link to the host leads nowhere", func(t *testing.T) {
+	t.Run("a link to a file of the host is broken", func(t *testing.T) {
 		target := filepath.Join(t.TempDir(), "secret")
 		if err := os.WriteFile(target, []byte("x"), 0o644); err != nil {
 			t.Fatal(err)
@@ -116,8 +116,8 @@ func testMounts(t *testing.T, r *rig) {
 	t.Run("a socket in a mount can be connected to", func(t *testing.T) { testSocket(t, sb, shared, project) })
 }
 
-// testSocket checks the one way out of a sandbox: a Unix socket that the host
-// has put into a mount, also when it comes after the sandbox.
+// testSocket tests the only connection to the outside: a Unix socket that the host
+// has put into a mount, also after the start of the sandbox.
 func testSocket(t *testing.T, sb sandbox.Sandbox, dir, inside string) {
 	for range 2 { // the second is a restart of the server
 		l, err := net.Listen("unix", filepath.Join(dir, "sock"))
@@ -145,7 +145,7 @@ func testSocket(t *testing.T, sb sandbox.Sandbox, dir, inside string) {
 	}
 }
 
-// testFailedCreate is about sandboxes that cannot be made.
+// testFailedCreate tests sandboxes that cannot be created.
 func testFailedCreate(t *testing.T, r *rig) {
 	missing := filepath.Join(t.TempDir(), "not-there")
 	tests := map[string]struct {
@@ -167,7 +167,7 @@ func testFailedCreate(t *testing.T, r *rig) {
 			before := r.take()
 			sb, err := r.provider.Create(bounded(t), test.spec)
 			if err == nil {
-				t.Errorf("it was made; Close: %v", sb.Close(bounded(t)))
+				t.Errorf("it was created; Close: %v", sb.Close(bounded(t)))
 			} else if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Create: %v", err)
 			}

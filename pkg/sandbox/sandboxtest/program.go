@@ -16,7 +16,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// testPrograms is what holds of the programs in one sandbox.
+// testPrograms tests programs in one sandbox.
 func testPrograms(t *testing.T, open Open) {
 	const secret = "key-that-only-the-host-knows"
 	t.Setenv("DREAMCORE_TEST_KEY", secret)
@@ -47,7 +47,7 @@ func testExit(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("%v: %+v", sig, got)
 		}
 	}
-	t.Run("Wait may be called again, and by many", func(t *testing.T) {
+	t.Run("Wait may be called again, and concurrently", func(t *testing.T) {
 		p := start(t, sb, script("exit 4"))
 		var all sync.WaitGroup
 		for range 5 {
@@ -62,7 +62,7 @@ func testExit(t *testing.T, sb sandbox.Sandbox) {
 }
 
 func testIdentity(t *testing.T, sb sandbox.Sandbox) {
-	t.Run("the environment is what was given", func(t *testing.T) {
+	t.Run("the environment is the one given", func(t *testing.T) {
 		env := []string{"PATH=/bin:/usr/bin", "EMPTY=", "TEXT=ein Wort\nund = noch 世界"}
 		r := run(t, sb, sandbox.Command{Args: []string{"env", "-0"}, Env: env, UID: UID, GID: GID})
 		got := strings.Split(strings.TrimSuffix(r.out, "\x00"), "\x00")
@@ -70,7 +70,7 @@ func testIdentity(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("environment %q", got)
 		}
 		if r := run(t, sb, sandbox.Command{Args: []string{"/usr/bin/env"}, UID: UID, GID: GID}); r.out != "" {
-			t.Errorf("without an environment there is %q", r.out)
+			t.Errorf("without an environment: %q", r.out)
 		}
 	})
 	t.Run("arguments arrive as they are", func(t *testing.T) {
@@ -80,7 +80,7 @@ func testIdentity(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("arguments %q", r.out)
 		}
 	})
-	t.Run("user and group are those given, and no others", func(t *testing.T) {
+	t.Run("user and group are the ones given, with no others", func(t *testing.T) {
 		if got := sh(t, sb, "id -u; id -g; id -G"); got != fmt.Sprintf("%d\n%d\n%d\n", UID, GID, GID) {
 			t.Errorf("id: %q", got)
 		}
@@ -91,7 +91,7 @@ func testIdentity(t *testing.T, sb sandbox.Sandbox) {
 			}
 		}
 	})
-	t.Run("the working directory is / or what was given", func(t *testing.T) {
+	t.Run("the working directory is / or the one given", func(t *testing.T) {
 		if got := sh(t, sb, "pwd"); got != "/\n" {
 			t.Errorf("pwd: %q", got)
 		}
@@ -167,7 +167,7 @@ func testSignals(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("Signal after the end: %v", err)
 		}
 	})
-	// It is ready when all four run: a group that is forking may outrun a signal.
+	// It is ready when all four run: a group that is forking may escape a signal.
 	group := "sleep 1001 & (sleep 1002 & sleep 1003) & sleep 1004 & " +
 		"while [ $(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c '^100[1-4]$') -lt 4 ]; do sleep 0.02; done; echo ready; wait"
 	t.Run("a signal reaches the whole group", func(t *testing.T) {
@@ -226,7 +226,7 @@ func testSignals(t *testing.T, sb sandbox.Sandbox) {
 	})
 }
 
-// gone waits until no process is left inside but PID 1.
+// gone waits until PID 1 is the only process inside.
 func gone(t *testing.T, sb sandbox.Sandbox) {
 	t.Helper()
 	ctx := bounded(t)
@@ -242,7 +242,7 @@ func gone(t *testing.T, sb sandbox.Sandbox) {
 }
 
 func testEndAll(t *testing.T, sb sandbox.Sandbox) {
-	t.Run("every process ends, in its own session too", func(t *testing.T) {
+	t.Run("every process ends, even in its own session", func(t *testing.T) {
 		out := newLine()
 		cmd := script("trap '' TERM HUP; setsid sh -c 'setsid sleep 1001 & sleep 1002' & (setsid nohup sleep 1003 >/dev/null 2>&1 &) ; echo ready; sleep 1004")
 		cmd.Stdout = out
@@ -258,7 +258,7 @@ func testEndAll(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("exit %+v, %v", exit, err)
 		}
 	})
-	t.Run("a bomb of forks ends", func(t *testing.T) {
+	t.Run("a fork bomb ends", func(t *testing.T) {
 		out := newLine()
 		cmd := script("echo ready; f() { f & f & }; f")
 		cmd.Stdout = out
@@ -272,7 +272,7 @@ func testEndAll(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("left after EndAll: %s", got)
 		}
 	})
-	t.Run("with nothing to end", func(t *testing.T) {
+	t.Run("without processes", func(t *testing.T) {
 		for range 2 {
 			if err := sb.EndAll(bounded(t)); err != nil {
 				t.Errorf("EndAll: %v", err)
@@ -290,7 +290,7 @@ func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
 		dev := sh(t, sb, "cat /proc/net/dev")
 		for _, l := range strings.Split(strings.TrimSpace(dev), "\n")[2:] {
 			if name, _, _ := strings.Cut(strings.TrimSpace(l), ":"); name != "lo" {
-				t.Errorf("there is an interface %q", name)
+				t.Errorf("an interface %q exists", name)
 			}
 		}
 		ours, err := net.Listen("tcp", "127.0.0.1:0")
@@ -307,7 +307,7 @@ func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
 			}
 		}
 	})
-	t.Run("the host's abstract sockets are not there", func(t *testing.T) {
+	t.Run("the host's abstract sockets cannot be reached", func(t *testing.T) {
 		l, err := net.Listen("unix", fmt.Sprintf("@dreamcore-test-%d", os.Getpid()))
 		if err != nil {
 			t.Fatal(err)
@@ -318,7 +318,7 @@ func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
 			t.Errorf("connect: exit %+v, %s", r.exit, r.err)
 		}
 	})
-	t.Run("nothing of the host's secrets", func(t *testing.T) {
+	t.Run("no secrets of the host", func(t *testing.T) {
 		for _, uid := range []uint32{UID, 0} {
 			cmd := script("cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; env; grep -rs key-that-only /etc /root /home /run /data /tmp /.dreamcore/bin; cat /etc/shadow; ls /root; true")
 			cmd.UID = uid
@@ -331,10 +331,10 @@ func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
 			t.Fatal(err)
 		}
 		if got := sh(t, sb, "cat /proc/sys/kernel/hostname"); strings.TrimSpace(got) == host {
-			t.Errorf("the host's name is %q inside too", host)
+			t.Errorf("the host name inside is that of the host: %q", host)
 		}
 	})
-	t.Run("the root cannot be written, by root neither", func(t *testing.T) {
+	t.Run("the root cannot be written, not even by root", func(t *testing.T) {
 		for _, uid := range []uint32{UID, 0} {
 			cmd := script("for d in / /usr /usr/bin /etc /.dreamcore; do touch $d/x 2>/dev/null && echo $d; done; echo x >>/usr/bin/env && echo env; chmod 777 /etc/passwd && echo passwd; true")
 			cmd.UID = uid
@@ -343,16 +343,16 @@ func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
 			}
 		}
 	})
-	t.Run("PID 1 cannot be touched", func(t *testing.T) {
+	t.Run("PID 1 is protected", func(t *testing.T) {
 		if r := run(t, sb, script("kill -9 1")); r.exit.Code == 0 {
 			t.Error("the ordinary user may signal PID 1")
 		}
 		r := run(t, sb, script("ls /proc/1/fd /proc/1/root /proc/1/cwd; cat /proc/1/mem /proc/1/environ"))
 		if r.out != "" {
-			t.Errorf("of PID 1 there is %q", r.out)
+			t.Errorf("of PID 1 one can read %q", r.out)
 		}
 	})
-	t.Run("devices of the host are not there", func(t *testing.T) {
+	t.Run("devices of the host do not exist", func(t *testing.T) {
 		for _, l := range strings.Fields(sh(t, sb, "cd /dev && ls")) {
 			if strings.HasPrefix(l, "sd") || strings.HasPrefix(l, "vd") || strings.HasPrefix(l, "nvme") || slices.Contains([]string{"mem", "kvm", "kmsg", "port"}, l) {
 				t.Errorf("there is %s", filepath.Join("/dev", l))

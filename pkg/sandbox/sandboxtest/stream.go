@@ -17,14 +17,14 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// noise is n bytes that look like nothing, the same every time.
+// noise returns n pseudo-random bytes, the same every time.
 func noise(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(b) // never fails
 	return b
 }
 
-// testStreams is about standard input, output and error.
+// testStreams tests standard input, output and error.
 func testStreams(t *testing.T, sb sandbox.Sandbox) {
 	for _, n := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 5_000_000} {
 		t.Run(fmt.Sprintf("%d bytes go in and come out", n), func(t *testing.T) {
@@ -58,7 +58,7 @@ func testStreams(t *testing.T, sb sandbox.Sandbox) {
 			}
 		}
 	})
-	t.Run("output and errors are separate and may be one writer", func(t *testing.T) {
+	t.Run("output and errors are separate, and may go to one writer", func(t *testing.T) {
 		r := run(t, sb, script("echo out; echo err >&2; echo out"))
 		if r.out != "out\nout\n" || r.err != "err\n" {
 			t.Errorf("output %q, errors %q", r.out, r.err)
@@ -71,21 +71,21 @@ func testStreams(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("together %q", got)
 		}
 	})
-	t.Run("streams that are nil are empty and thrown away", func(t *testing.T) {
+	t.Run("nil streams are empty or discarded", func(t *testing.T) {
 		cmd := script("cat; head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 3")
 		p := start(t, sb, cmd)
 		if exit, err := wait(t, p); err != nil || exit.Code != 3 {
 			t.Errorf("exit %+v, %v", exit, err)
 		}
 	})
-	t.Run("input may be more than what is read", func(t *testing.T) {
+	t.Run("input may be left unread", func(t *testing.T) {
 		cmd := script("head -c 10")
 		cmd.Stdin = bytes.NewReader(bytes.Repeat([]byte("0123456789"), 500_000))
 		if r := run(t, sb, cmd); r.out != "0123456789" || r.exit.Code != 0 {
 			t.Errorf("output %q, exit %+v", r.out, r.exit)
 		}
 	})
-	t.Run("input that never comes does not hold Wait up", func(t *testing.T) {
+	t.Run("input that never arrives does not delay Wait", func(t *testing.T) {
 		r, w := io.Pipe()
 		defer w.Close()
 		cmd := script("echo done")
@@ -94,7 +94,7 @@ func testStreams(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("output %q", got.out)
 		}
 	})
-	t.Run("input is there while the program runs", func(t *testing.T) {
+	t.Run("input arrives while the program runs", func(t *testing.T) {
 		r, w := io.Pipe()
 		out := newLine()
 		cmd := script("exec cat")
@@ -132,7 +132,7 @@ func (w *brokenWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// testSlowOutput is about writers that are slow, stuck or broken.
+// testSlowOutput tests writers that are slow, blocked or broken.
 func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 	t.Run("output that fails kills the program", func(t *testing.T) {
 		broken := errors.New("disk full")
@@ -146,7 +146,7 @@ func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("still there after Wait: %s", got)
 		}
 	})
-	t.Run("a stuck writer holds up no other program", func(t *testing.T) {
+	t.Run("a blocked writer does not delay other programs", func(t *testing.T) {
 		stuck := newGate(io.Discard)
 		cmd := script("exec yes")
 		cmd.Stdout = stuck
@@ -166,9 +166,9 @@ func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("exit %+v, %v", exit, err)
 		}
 	})
-	t.Run("what is on its way when the program ends arrives at a slow writer", func(t *testing.T) {
-		// A window of 256 KiB and a pipe of 64 KiB take this much, and no window
-		// alone: the end of it is still in the pipe when the program has ended.
+	t.Run("a slow writer gets all output of a program that has ended", func(t *testing.T) {
+		// A window of 256 KiB and a pipe of 64 KiB hold this much, a window alone
+		// does not: the end is still in the pipe when the program has ended.
 		const n = 320_000
 		var out bytes.Buffer
 		slow := newGate(&out)
@@ -178,7 +178,7 @@ func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 		p := start(t, sb, cmd)
 		await(t, slow.reached, "output")
 		gone(t, sb)
-		time.Sleep(time.Second) // longer than any patience after an end
+		time.Sleep(time.Second) // longer than any delay after the end
 		close(slow.open)
 		if exit, err := wait(t, p); err != nil || exit.Code != 0 {
 			t.Errorf("exit %+v, %v", exit, err)
@@ -187,7 +187,7 @@ func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("%d bytes of %d arrived", out.Len(), n)
 		}
 	})
-	t.Run("a child that holds the output open does not hold Wait up", func(t *testing.T) {
+	t.Run("a child that keeps the output open does not delay Wait", func(t *testing.T) {
 		began := time.Now()
 		if r := run(t, sb, script("sleep 100 & echo done")); r.out != "done\n" {
 			t.Errorf("output %q", r.out)
@@ -199,7 +199,7 @@ func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("EndAll: %v", err)
 		}
 	})
-	t.Run("a child that goes on writing does not hold Wait up", func(t *testing.T) {
+	t.Run("a child that keeps writing does not delay Wait", func(t *testing.T) {
 		if r := run(t, sb, script("yes & echo done >&2")); r.err != "done\n" {
 			t.Errorf("errors %q", r.err)
 		}

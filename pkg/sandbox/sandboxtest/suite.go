@@ -18,9 +18,8 @@ const (
 	GID = 10001
 )
 
-// Open makes the provider under test and a root for its sandboxes. Whatever
-// the provider keeps on the machine goes into dir; the root goes elsewhere. The
-// suite closes the provider.
+// Open creates the provider under test and a root for its sandboxes. All files of
+// the provider go into dir; the root is elsewhere. The suite closes the provider.
 type Open func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root)
 
 // Suite is the contract of package sandbox as tests. Every engine passes it.
@@ -37,11 +36,11 @@ type rig struct {
 	provider sandbox.Provider
 	root     sandbox.Root
 	dir      string
-	names    []string // of what the provider has in dir, and of its cgroups
+	names    []string // of the provider's files in dir, and of its cgroups
 }
 
-// newRig opens a provider and checks at the end of the test that its Close
-// leaves nothing.
+// newRig opens a provider. At the end of the test it closes the provider and
+// checks that nothing is left.
 func newRig(t *testing.T, open Open) *rig {
 	t.Helper()
 	dir := t.TempDir()
@@ -63,8 +62,8 @@ func newRig(t *testing.T, open Open) *rig {
 	return r
 }
 
-// warm makes and closes a sandbox. The first one has the provider make what it
-// keeps until its own Close.
+// warm creates and closes a sandbox. For the first one, the provider creates
+// files that it keeps until its own Close.
 func (r *rig) warm(t *testing.T) {
 	t.Helper()
 	sb, err := r.provider.Create(bounded(t), r.spec())
@@ -76,10 +75,10 @@ func (r *rig) warm(t *testing.T) {
 	}
 }
 
-// take looks at what the rig has on the machine.
+// take records what the rig has on the machine.
 func (r *rig) take() *traces { return take(r.dir, r.names) }
 
-// limit bounds what must not take for ever.
+// limit bounds every step that could block forever.
 const limit = 60 * time.Second
 
 func bounded(t testing.TB) context.Context {
@@ -88,13 +87,13 @@ func bounded(t testing.TB) context.Context {
 	return ctx
 }
 
-// spec is a sandbox of the rig's root with mounts.
+// spec returns the specification of a sandbox with the rig's root and mounts.
 func (r *rig) spec(mounts ...sandbox.Mount) sandbox.Spec {
 	return sandbox.Spec{Root: r.root, Mounts: mounts}
 }
 
-// create makes a sandbox that the end of the test closes. The sandbox must
-// then be gone without a trace.
+// create creates a sandbox. The end of the test closes it and checks that it left
+// no trace.
 func (r *rig) create(t testing.TB, spec sandbox.Spec) sandbox.Sandbox {
 	t.Helper()
 	before := r.take()
@@ -111,18 +110,19 @@ func (r *rig) create(t testing.TB, spec sandbox.Spec) sandbox.Sandbox {
 	return sb
 }
 
-// result is how a program went.
+// result is the output and the exit of a program.
 type result struct {
 	out, err string
 	exit     sandbox.Exit
 }
 
-// script is a command line for the shell as the ordinary user.
+// script returns the command that runs a shell script as the ordinary user.
 func script(text string) sandbox.Command {
 	return sandbox.Command{Args: []string{"/bin/sh", "-c", text}, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin"}, UID: UID, GID: GID}
 }
 
-// run runs a program to its end. Streams that cmd leaves open are filled in.
+// run runs a program to its end. It collects the output streams that cmd does not
+// set.
 func run(t testing.TB, sb sandbox.Sandbox, cmd sandbox.Command) result {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -153,7 +153,7 @@ func sh(t testing.TB, sb sandbox.Sandbox, text string) string {
 	return r.out
 }
 
-// start starts a program that the test goes on beside.
+// start starts a program in the background.
 func start(t testing.TB, sb sandbox.Sandbox, cmd sandbox.Command) sandbox.Process {
 	t.Helper()
 	p, err := sb.Start(t.Context(), cmd)
@@ -163,7 +163,7 @@ func start(t testing.TB, sb sandbox.Sandbox, cmd sandbox.Command) sandbox.Proces
 	return p
 }
 
-// wait is Wait, with an end.
+// wait calls Wait with a time limit.
 func wait(t testing.TB, p sandbox.Process) (exit sandbox.Exit, err error) {
 	t.Helper()
 	done := make(chan struct{})
@@ -175,7 +175,7 @@ func wait(t testing.TB, p sandbox.Process) (exit sandbox.Exit, err error) {
 	return exit, err
 }
 
-// await waits for a channel to close, and fails the test when it does not.
+// await waits until a channel is closed, and fails the test after a limit.
 func await(t testing.TB, done <-chan struct{}, what string) {
 	t.Helper()
 	select {
@@ -185,7 +185,7 @@ func await(t testing.TB, done <-chan struct{}, what string) {
 	}
 }
 
-// line is a writer that tells when the program's first line is there.
+// line is a writer that closes seen when it has the program's first line.
 type line struct {
 	bytes.Buffer
 	seen chan struct{}
@@ -203,7 +203,7 @@ func (l *line) Write(p []byte) (int, error) {
 // gate is a writer that blocks until it is opened.
 type gate struct {
 	w       io.Writer
-	reached chan struct{} // closed when somebody stands before the gate
+	reached chan struct{} // closed when the first Write has begun
 	open    chan struct{}
 	once    bool
 }
@@ -221,6 +221,6 @@ func (g *gate) Write(p []byte) (int, error) {
 	return g.w.Write(p)
 }
 
-// processes is a shell script that prints the pid and the name of every
-// process inside but PID 1 and its own.
+// processes is a shell script that prints the pid and the name of every process
+// inside except PID 1 and its own shell.
 const processes = `for d in /proc/[0-9]*; do p=${d#/proc/}; [ "$p" = 1 ] || [ "$p" = $$ ] || { read -r s <$d/stat && echo "$s"; } 2>/dev/null; done; true`

@@ -20,11 +20,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Start makes a provider from the program exe, with its state in the directory
+// Start creates a provider from the program exe, with its state in the directory
 // run, and a root for its sandboxes in the directory root.
 type Start func(ctx context.Context, exe, run, root string) (sandbox.Provider, sandbox.Root, error)
 
-// Opener makes an Open that closes the provider at the end of the test.
+// Opener returns an Open that closes the provider at the end of the test.
 func Opener(exe string, start Start) Open {
 	return func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root) {
 		t.Helper()
@@ -41,21 +41,21 @@ func Opener(exe string, start Start) Open {
 	}
 }
 
-// victimEnv makes a test program a service that is about to be killed: it names
-// the directory of its state.
-const victimEnv = "DREAMCORE_TEST_VICTIM"
+// targetEnv turns a test program into a service that the test kills. Its value is
+// the state directory of that service.
+const targetEnv = "DREAMCORE_TEST_TARGET"
 
 // Main is TestMain of an engine's package. SweepAfterKill needs it.
 func Main(m *testing.M, start Start) {
-	if dir := os.Getenv(victimEnv); dir != "" {
-		fmt.Println("failed:", beVictim(dir, start))
+	if dir := os.Getenv(targetEnv); dir != "" {
+		fmt.Println("failed:", runTarget(dir, start))
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// beVictim makes and closes sandboxes, two at a time, until it is killed.
-func beVictim(dir string, start Start) error {
+// runTarget creates and closes sandboxes, two at a time, until it is killed.
+func runTarget(dir string, start Start) error {
 	ctx := context.Background()
 	p, root, err := start(ctx, os.Getenv(BinaryEnv), filepath.Join(dir, "run"), filepath.Join(dir, "rootfs"))
 	if err != nil {
@@ -75,7 +75,7 @@ func beVictim(dir string, start Start) error {
 	return <-failed
 }
 
-// live makes a sandbox with a few programs, and closes it.
+// live creates a sandbox, runs a few programs in it, and closes it.
 func live(ctx context.Context, p sandbox.Provider, root sandbox.Root) error {
 	sb, err := p.Create(ctx, sandbox.Spec{Root: root})
 	if err != nil {
@@ -90,16 +90,16 @@ func live(ctx context.Context, p sandbox.Provider, root sandbox.Root) error {
 	return sb.Close(ctx)
 }
 
-// SweepAfterKill kills a service at any moment, as many times, and checks that
-// the next one finds and ends all that it left.
+// SweepAfterKill kills a service at a random moment, several times, and checks
+// that the next service ends and removes everything that it left.
 func SweepAfterKill(t *testing.T, rounds int, start Start) {
 	exe, dir := Binary(t), t.TempDir()
 	run := filepath.Join(dir, "run")
 	for round := range rounds {
-		killVictim(t, exe, dir, time.Duration(rand.IntN(400))*time.Millisecond)
+		killTarget(t, exe, dir, time.Duration(rand.IntN(400))*time.Millisecond)
 		died := Instances(t, run)
 		if len(died) == 0 {
-			t.Fatalf("round %d: the victim made nothing", round)
+			t.Fatalf("round %d: the target created nothing", round)
 		}
 		p, _, err := start(t.Context(), exe, run, t.TempDir())
 		if err != nil {
@@ -107,7 +107,7 @@ func SweepAfterKill(t *testing.T, rounds int, start Start) {
 		}
 		for _, name := range died {
 			if strings.HasSuffix(name, ".lock") {
-				continue // of all instances; the last one removes it
+				continue // shared by all instances; the last one removes it
 			}
 			swept(t, filepath.Join(run, name))
 		}
@@ -120,7 +120,8 @@ func SweepAfterKill(t *testing.T, rounds int, start Start) {
 	}
 }
 
-// SweepLeavesTheLivingAlone starts a second service where one runs.
+// SweepLeavesTheLivingAlone checks that a second service in the same directory
+// does not affect a running one.
 func SweepLeavesTheLivingAlone(t *testing.T, start Start) {
 	exe, run := Binary(t), t.TempDir()
 	open := Opener(exe, start)
@@ -141,37 +142,37 @@ func SweepLeavesTheLivingAlone(t *testing.T, start Start) {
 	}
 }
 
-// killVictim starts a service on dir and kills it some time after it is ready.
-func killVictim(t *testing.T, exe, dir string, after time.Duration) {
+// killTarget starts a service on dir and kills it some time after it is ready.
+func killTarget(t *testing.T, exe, dir string, after time.Duration) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	victim := exec.Command(self)
-	victim.Env = append(os.Environ(), victimEnv+"="+dir, BinaryEnv+"="+exe)
-	out, err := victim.StdoutPipe()
+	target := exec.Command(self)
+	target.Env = append(os.Environ(), targetEnv+"="+dir, BinaryEnv+"="+exe)
+	out, err := target.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := victim.Start(); err != nil {
+	if err := target.Start(); err != nil {
 		t.Fatal(err)
 	}
 	said := bufio.NewScanner(out)
 	if !said.Scan() || said.Text() != "ready" {
-		t.Errorf("the victim says %q", said.Text())
+		t.Errorf("the target prints %q", said.Text())
 	}
 	time.Sleep(after)
-	if err := victim.Process.Kill(); err != nil {
+	if err := target.Process.Kill(); err != nil {
 		t.Error(err)
 	}
 	for said.Scan() {
-		t.Errorf("the victim says %q", said.Text())
+		t.Errorf("the target prints %q", said.Text())
 	}
-	_ = victim.Wait() // "signal: killed"
+	_ = target.Wait() // "signal: killed"
 }
 
-// Instances are the directories of services below their common one.
+// Instances returns the directories of services below their common directory.
 func Instances(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -185,7 +186,7 @@ func Instances(t *testing.T, dir string) []string {
 	return names
 }
 
-// swept fails the test when there is anything of an instance left.
+// swept fails the test if anything of an instance is left.
 func swept(t *testing.T, dir string) {
 	t.Helper()
 	if _, err := os.Lstat(dir); err == nil {
@@ -200,9 +201,9 @@ func swept(t *testing.T, dir string) {
 		}
 		return nil
 	})
-	// A command that was not in its cgroup yet when the sweep came ends by
-	// itself, when it finds that there is none. The dead are ours to reap: we
-	// are the next reaper above their parent.
+	// A command that was not in its cgroup yet during the sweep ends by itself
+	// when it finds that the cgroup is gone. This process must reap the dead: it
+	// is the next subreaper above their parent.
 	deadline := time.Now().Add(5 * time.Second)
 	for {
 		reapAll()
@@ -232,7 +233,7 @@ type Process struct {
 	Command string // its arguments, with spaces between
 }
 
-// Processes are the processes whose command line names something in dir.
+// Processes returns the processes with a path in dir on their command line.
 func Processes(dir string) []Process {
 	var found []Process
 	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")

@@ -15,20 +15,20 @@ import (
 	"go.uber.org/goleak"
 )
 
-// traces are what sandboxes may leave on a machine.
+// traces lists everything that sandboxes may leave on a machine.
 type traces struct {
 	dir        string
 	names      []string // of the provider's own cgroups
 	files      []string
 	mounts     []string
 	cgroups    []string
-	processes  []string // our descendants, zombies too
+	processes  []string // descendants of this process, zombies included
 	fds        int
 	goroutines goleak.Option
 }
 
-// take looks at the machine now: at files and mounts in dir, at cgroups called
-// by one of names, at this process and those below it.
+// take records the state of the machine: files and mounts in dir, cgroups with one
+// of names, this process and its descendants.
 func take(dir string, names []string) *traces {
 	t := &traces{dir: dir, names: names, goroutines: goleak.IgnoreCurrent()}
 	t.look()
@@ -41,8 +41,8 @@ func (t *traces) look() {
 	t.fds = len(fds)
 }
 
-// check fails the test when there is more on the machine now than when t was
-// taken. What ends by itself gets a moment for it.
+// check fails the test if there is more on the machine now than when t was
+// recorded. Processes that end by themselves get a moment to do so.
 func (t *traces) check(tb testing.TB) {
 	tb.Helper()
 	deadline := time.Now().Add(3 * time.Second)
@@ -114,8 +114,8 @@ func mounts(dir string) []string {
 	return points
 }
 
-// cgroups are the directories of all hierarchies that are named after one of
-// names or lie below such a one. Other tests may use the machine meanwhile.
+// cgroups returns the directories of all hierarchies that have one of names, or
+// are below such a one. Concurrent tests may have others.
 func cgroups(names []string) []string {
 	var dirs []string
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
@@ -127,7 +127,7 @@ func cgroups(names []string) []string {
 	return dirs
 }
 
-// descendants are the processes below this one.
+// descendants returns the descendants of this process.
 func descendants() []string {
 	type process struct {
 		parent int

@@ -12,8 +12,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// testMountsInMounts is about a directory of the host that has disks of its own
-// in it, and what systemd puts over a part of it for a hardened service.
+// testMountsInMounts tests a directory of the host that contains other file
+// systems, and a mount over a part of it as systemd makes one for a hardened
+// service.
 func testMountsInMounts(t *testing.T, r *rig) {
 	tree := owned(t)
 	over := func(name, source, kind string, flags uintptr, data string) string {
@@ -60,13 +61,13 @@ func testMountsInMounts(t *testing.T, r *rig) {
 		run(t, sb, cmd)
 	}
 	if got := sh(t, sb, `cd /global && cat "local disk/text" program && ls "local disk" "local disk/in it"`); got != "on a disk\na file over a file\nlocal disk:\nin it\ntext\n\nlocal disk/in it:\ntext\n" {
-		t.Errorf("after writing it is %q", got)
+		t.Errorf("after a write it reads %q", got)
 	}
 	testReadOnlyForTheEngine(t)
 }
 
-// testReadOnlyForTheEngine looks from the host at what the engine's processes
-// could write, had one of them been taken over.
+// testReadOnlyForTheEngine checks, from the host, what the engine's processes could
+// write if one of them were compromised.
 func testReadOnlyForTheEngine(t *testing.T) {
 	refused := 0
 	for _, p := range descendants() {
@@ -84,6 +85,6 @@ func testReadOnlyForTheEngine(t *testing.T) {
 		}
 	}
 	if refused == 0 {
-		t.Errorf("no process has the mounts, of %q", descendants())
+		t.Errorf("no process has the mounts; processes: %q", descendants())
 	}
 }
