@@ -1,9 +1,14 @@
 // Package agent runs the Claude CLI in a sandbox: its command line, its
-// environment, its output as events, and the verdict on how it went.
+// environment, its output as events, and whether it succeeded.
 //
-// The sandbox is the border. The CLI has its tools and no questions to ask;
-// what it must not do, it cannot do: there is no network but the gateway's
-// socket, no key but the job's token, and no file but the project's.
+// The sandbox is the security border. The CLI uses its tools without asking for
+// permission, because the sandbox prevents what it must not do: the only network
+// is the gateway's socket, the only key the job's token, and the only files are
+// the project's.
+//
+// The files: agent.go and environment.go are the command, run.go runs it,
+// output.go turns its output into events, home.go repairs its HOME, install.go
+// finds and installs the program.
 package agent
 
 import (
@@ -15,37 +20,36 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// DefaultTools are what the agent may use unless the operator narrows it.
+// DefaultTools are the tools that the agent may use by default.
 var DefaultTools = []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"}
 
 // skillTool is the tool by which the agent reads a skill.
 const skillTool = "Skill"
 
-// Config is what is the same for every run.
+// Config holds the settings of a run.
 type Config struct {
 	Path   string // the CLI inside the sandbox
 	Home   string // HOME inside
 	Socket string // the gateway's socket inside
 	UID    uint32 // user inside; not root, which the CLI refuses
 	GID    uint32
-	Tools  []string // nil: DefaultTools
-	Model  string   // "": the CLI's own choice
-	Turns  int      // at most so many turns of the model; 0: no bound but time
-	Env    []string // "KEY=value" that programs see beside what the CLI needs
-	Given  []string // the same from the operator; Owns none of the names
-	Skills string   // directory inside whose skills/NAME/SKILL.md the agent may use; "": none
-	Hosts  []string // that programs may reach; none: there is no network
+	Tools  []string // nil means DefaultTools
+	Model  string   // "" leaves the choice to the CLI
+	Turns  int      // maximum number of turns of the model; 0 means unlimited
+	Env    []string // "KEY=value", in addition to the variables that the CLI needs
+	Given  []string // the same from the operator; Owns must be false for each name
+	Skills string   // directory inside whose skills/NAME/SKILL.md the agent may use; may be ""
+	Hosts  []string // that programs may reach; empty means no network
 }
 
 // Session is the conversation that a run belongs to.
 type Session struct {
 	ID     string // a UUID
-	Resume bool   // it was begun by an earlier run, in the same directory and HOME
+	Resume bool   // an earlier run has begun it, in the same directory and HOME
 }
 
-// firstLine stands before every prompt. A prompt that starts with a slash
-// would be taken as a command of the CLI, which then "succeeds" without
-// asking the model anything.
+// firstLine precedes every prompt. The CLI would take a prompt that starts with a
+// slash as one of its commands, and "succeed" without asking the model anything.
 const firstLine = "Work in the current directory. The wish of the user:\n\n"
 
 // Prompt returns what the CLI gets on standard input for a prompt of the user.
@@ -69,13 +73,13 @@ func (c Config) args(s Session) []string {
 		"--output-format", "stream-json", "--verbose", // -p needs --verbose for it
 		"--dangerously-skip-permissions",
 		"--tools", strings.Join(tools, ","),
-		// The project is written by strangers: its settings could run hooks and
-		// its .mcp.json start servers.
+		// The files of the project are hostile: its settings could run hooks, and
+		// its .mcp.json could start servers.
 		"--setting-sources", "", "--strict-mcp-config",
 	}
 	if c.Skills != "" {
-		// With no setting sources the CLI looks for skills in plugins only; a
-		// directory with a folder "skills" is one.
+		// Without setting sources, the CLI looks for skills in plugins only. A
+		// directory with a folder "skills" is a plugin.
 		args = append(args, "--plugin-dir", c.Skills)
 	}
 	if c.Model != "" {
@@ -91,11 +95,12 @@ func (c Config) args(s Session) []string {
 	return append(args, "--session-id", s.ID)
 }
 
-// shownHosts is how many hosts the agent is told of by name.
+// shownHosts bounds the number of hosts that the system prompt names.
 const shownHosts = 50
 
-// network tells the agent where the commands that it runs can go. Without it,
-// the agent tries to install packages and loses the time of the run.
+// network returns the part of the system prompt about the hosts that commands can
+// reach. Without it, the agent tries to install packages and wastes the time of
+// the run.
 func (c Config) network() string {
 	if len(c.Hosts) == 0 {
 		return "The commands that you run here have no network: downloads, npm, npx, pip and git clone fail. Work with the programs and files that are here."
@@ -107,8 +112,8 @@ func (c Config) network() string {
 	return "The commands that you run here reach these hosts of the network and no others: " + hosts + "."
 }
 
-// offline makes programs that would wait for a network say at once that there
-// is none: by default npm tries again for more than a minute.
+// offline makes programs that would wait for a network fail at once: by default
+// npm retries for more than a minute.
 var offline = []string{
 	"npm_config_offline=true",
 	"npm_config_fetch_retries=0",
@@ -125,8 +130,8 @@ var offline = []string{
 	"GIT_TERMINAL_PROMPT=0",
 }
 
-// env is all that the CLI sees of an environment; its sources are in the
-// design notes of the agent: each entry was measured.
+// env returns the complete environment of the CLI, without Given. Each entry was
+// tested with the CLI.
 func (c Config) env(token string) []string {
 	env := []string{
 		"PATH=/usr/local/bin:/usr/bin:/bin",
@@ -135,7 +140,7 @@ func (c Config) env(token string) []string {
 		"SHELL=/bin/bash",
 		"LANG=C.UTF-8",
 		"TMPDIR=/tmp",
-		// With the socket set, the address is never resolved; it must be http.
+		// If the socket is set, the address is never resolved; it must be http.
 		"ANTHROPIC_BASE_URL=http://model.invalid",
 		"ANTHROPIC_UNIX_SOCKET=" + c.Socket,
 		"ANTHROPIC_API_KEY=" + token,
@@ -143,14 +148,14 @@ func (c Config) env(token string) []string {
 		"DISABLE_AUTOUPDATER=1",
 		"CLAUDE_CODE_MAX_RETRIES=3",
 		"API_TIMEOUT_MS=300000",
-		// A stalled stream ends at the gateway; asking again without streaming
-		// would only double the wait.
+		// The gateway ends a stalled stream; a retry without streaming would only
+		// double the wait.
 		"CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK=1",
 		"CLAUDE_CODE_DISABLE_1M_CONTEXT=1",
 		"CLAUDE_CODE_DISABLE_BUNDLED_SKILLS=1",
 		"CLAUDE_CODE_DISABLE_AUTO_MEMORY=1",
-		// What would run on after the result is ended with the run, so the agent
-		// must not rely on hearing of its end.
+		// Background tasks are killed at the end of the run, so the agent must not
+		// wait for one to finish.
 		"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS=1",
 	}
 	if len(c.Hosts) == 0 {
@@ -164,10 +169,11 @@ func (c Config) env(token string) []string {
 	return append(env, c.Env...)
 }
 
-// SessionFile is where the CLI keeps a conversation, relative to HOME. It is
-// named after the working directory, with a dash for every UTF-16 unit that is
-// no letter or digit of ASCII. Directories of more than 200 units get another
-// name, which is not known here; a sandbox has none so deep.
+// SessionFile returns the file in which the CLI keeps a conversation, relative to
+// HOME. Its directory is named after the working directory, with a dash for every
+// UTF-16 unit that is not an ASCII letter or digit. For directories of more than
+// 200 units the CLI uses another name, which is unknown here; a sandbox has none
+// that long.
 func SessionFile(dir, id string) string {
 	var name strings.Builder
 	for _, u := range utf16.Encode([]rune(dir)) {

@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const session = "123e4567-e89b-42d3-a456-426614174000"
 
-func TestTheCommandOfARun(t *testing.T) {
+func TestCommand(t *testing.T) {
 	base := Config{Path: "/opt/claude", Home: "/home/agent", Socket: "/run/gw/api.sock", UID: 10000, GID: 10001}
 	narrow := base
 	narrow.Tools, narrow.Model, narrow.Turns = []string{"Read", "Write"}, "claude-x", 40
@@ -65,7 +65,7 @@ func TestTheCommandOfARun(t *testing.T) {
 	}
 }
 
-func TestSkillsDoNotChangeTheToolsOfOthers(t *testing.T) {
+func TestSkillsLeaveDefaultToolsUnchanged(t *testing.T) {
 	tools := make([]string, 1, 8)
 	tools[0] = "Skill"
 	c := Config{Tools: tools, Skills: "/s"}
@@ -80,7 +80,7 @@ func TestSkillsDoNotChangeTheToolsOfOthers(t *testing.T) {
 	}
 }
 
-func TestTheAgentIsToldOfItsNetwork(t *testing.T) {
+func TestSystemPromptDescribesTheNetwork(t *testing.T) {
 	var many []string
 	for i := range shownHosts + 7 {
 		many = append(many, fmt.Sprintf("h%d.example.com", i))
@@ -103,13 +103,13 @@ func TestTheAgentIsToldOfItsNetwork(t *testing.T) {
 			t.Errorf("%d hosts: %q", len(tt.hosts), c.Env)
 		}
 		if slices.Contains(c.Env, "PIP_RETRIES=0") || !slices.Contains(c.Env, "PIP_RETRIES=9") {
-			t.Errorf("what the operator sets does not replace what we set: %q", c.Env)
+			t.Errorf("the operator's variables do not replace the defaults: %q", c.Env)
 		}
 	}
 }
 
-// A golden file can be updated by mistake; these are never right to lose.
-func TestWhatEveryCommandNeeds(t *testing.T) {
+// A golden file can be updated by mistake; these parts must never be lost.
+func TestEveryCommandHasTheEssentialParts(t *testing.T) {
 	c := Config{Path: "/opt/claude", Socket: "/run/api.sock"}.Command("/p", "sk-token", Session{ID: session})
 	args := " " + strings.Join(c.Args, " ") + " "
 	for _, want := range []string{" -p ", " --verbose ", " --setting-sources  ", " --strict-mcp-config ", " --output-format stream-json "} {
@@ -118,7 +118,7 @@ func TestWhatEveryCommandNeeds(t *testing.T) {
 		}
 	}
 	if strings.Contains(args, "sk-token") {
-		t.Error("the token is in the arguments, where every process sees it")
+		t.Error("the token is in the arguments, where every process can read it")
 	}
 	env := "\n" + strings.Join(c.Env, "\n") + "\n"
 	for _, want := range []string{
@@ -140,9 +140,8 @@ func TestAPromptIsNeverACommandOfTheCLI(t *testing.T) {
 	}
 }
 
-// The names were read from what Claude Code 2.1.330 wrote in directories of
-// these names.
-func TestSessionFileIsWhereTheCLIPutsIt(t *testing.T) {
+// The names are those that Claude Code 2.1.330 used for these directories.
+func TestSessionFileIsTheOneOfTheCLI(t *testing.T) {
 	for dir, want := range map[string]string{
 		"/srv/h/a b":                             "-srv-h-a-b",
 		"/srv/h/dot.dir_under-score":             "-srv-h-dot-dir-under-score",

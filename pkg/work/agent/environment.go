@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// ownNames are variables that Config.env does not set and that would still
-// change how the agent, its shell or its way out works.
+// ownNames are variables that Config.env does not set, but that would change how
+// the agent, its shell or its egress works.
 var ownNames = []string{
 	"PWD", "OLDPWD", "SHLVL", "LOGNAME", "TERM", "_", "ENV", "IFS", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND",
 	"NODE_OPTIONS", "GLIBC_TUNABLES", "IS_SANDBOX", "NODE_USE_ENV_PROXY",
 	"SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS",
 }
 
-// ownPrefixes begin the names of such variables.
+// ownPrefixes are prefixes of the names of such variables.
 var ownPrefixes = []string{"ANTHROPIC_", "CLAUDE", "DREAMCORE_", "MODAL_", "LD_", "LC_", "BASH_", "BUN_"}
 
 // Owns reports whether a variable belongs to the environment of the agent, so

@@ -11,25 +11,26 @@ import (
 	"syscall"
 )
 
-// What the CLI keeps in HOME. Programs of the sandbox can change all of it.
+// The files of the CLI in HOME. Programs in the sandbox can change all of them.
 const (
 	homeSettings = ".claude.json"
 	homeDir      = ".claude"
-	asideSuffix  = ".set-aside" // of what was there when the CLI did not start
+	asideSuffix  = ".set-aside" // of files with which the CLI did not start
 )
 
-// Bounds of what is looked at in HOME before a run.
+// Bounds of the check of HOME before a run.
 const (
-	maxHomeSettings = 8 << 20 // bytes; the CLI's own are some kilobytes
+	maxHomeSettings = 8 << 20 // bytes; the CLI's own settings take some kilobytes
 	homeDepth       = 4       // directories inside each other
 	homeNames       = 4096
 )
 
-// MendHome sets aside what the CLI cannot start with, or would wait on for
-// ever: settings that are no JSON object in a regular file, and what is in the
-// place of its directory. FIFOs, sockets and devices in that directory are
-// removed, and what has another owner, or is closed to its own, is given to
-// uid, the CLI's user. MendHome returns the names of what it took away.
+// MendHome sets aside files with which the CLI cannot start or would block
+// forever: settings that are not a JSON object in a regular file, and anything
+// else than a directory in the place of its directory. It removes FIFOs, sockets
+// and devices in that directory. If uid, the CLI's user, does not own the settings
+// or the directory, or has no access to them, it gets both. MendHome returns the
+// names that it set aside or removed.
 func MendHome(home *os.Root, uid uint32) (mended []string, err error) {
 	for name, broken := range map[string]func(*os.Root, string, uint32) bool{homeSettings: brokenSettings, homeDir: brokenDir} {
 		if !broken(home, name, uid) {
@@ -45,7 +46,7 @@ func MendHome(home *os.Root, uid uint32) (mended []string, err error) {
 	return append(mended, special...), err
 }
 
-// RenewHome sets aside all that the CLI keeps in HOME. undo puts it back.
+// RenewHome sets aside all files of the CLI in HOME. undo restores them.
 func RenewHome(home *os.Root) (undo func() error, err error) {
 	for _, name := range []string{homeSettings, homeDir} {
 		if err := setAside(home, name); err != nil {
@@ -64,10 +65,10 @@ func RenewHome(home *os.Root) (undo func() error, err error) {
 	}, nil
 }
 
-// setAside renames an entry, in place of what an earlier run set aside.
+// setAside renames an entry. It replaces the one that an earlier run has set aside.
 func setAside(home *os.Root, name string) error {
 	if err := home.RemoveAll(name + asideSuffix); err != nil {
-		return fmt.Errorf("remove what was set aside of the agent's home: %w", err)
+		return fmt.Errorf("remove an old copy of the agent's home: %w", err)
 	}
 	if err := home.Rename(name, name+asideSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("set aside a part of the agent's home: %w", err)
@@ -75,14 +76,14 @@ func setAside(home *os.Root, name string) error {
 	return nil
 }
 
-// look returns what is at name; ok is false where there is nothing.
+// look returns the information about name; ok is false if it does not exist.
 func look(home *os.Root, name string) (info fs.FileInfo, ok bool) {
 	info, err := home.Lstat(name)
 	return info, err == nil
 }
 
-// open gives a file or directory to the user with these rights, and reports
-// whether it has them now.
+// open gives the user ownership of a file or directory, and its owner these
+// rights. It reports whether that succeeded.
 func open(home *os.Root, name string, info fs.FileInfo, uid uint32, rights fs.FileMode) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || st.Uid != uid && home.Lchown(name, int(uid), int(st.Gid)) != nil {
@@ -105,7 +106,7 @@ func brokenSettings(home *os.Root, name string, uid uint32) bool {
 	if !info.Mode().IsRegular() || info.Size() > maxHomeSettings || !open(home, name, info, uid, 0o600) {
 		return true
 	}
-	// Something else may have been put there meanwhile: a FIFO must not hold us.
+	// The entry may have been replaced meanwhile: opening a FIFO must not block.
 	f, err := home.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return true
@@ -116,7 +117,8 @@ func brokenSettings(home *os.Root, name string, uid uint32) bool {
 	return err != nil || json.Unmarshal(data, &object) != nil || object == nil
 }
 
-// removeSpecial removes what is no file, directory or link, as far as it looks.
+// removeSpecial removes FIFOs, sockets and devices, within the bounds of depth and
+// names.
 func removeSpecial(home *os.Root, dir string, depth int, names *int) (removed []string, err error) {
 	info, ok := look(home, dir)
 	if !ok || !info.IsDir() || depth == 0 {
@@ -124,7 +126,7 @@ func removeSpecial(home *os.Root, dir string, depth int, names *int) (removed []
 	}
 	d, err := home.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil // gone, or closed to us: what comes of it, the run shows
+		return nil, nil // it is gone or has no access: the run will show the consequences
 	}
 	entries, _ := d.ReadDir(max(*names, 1))
 	if err := d.Close(); err != nil {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// newHome is a HOME with a conversation in it.
+// newHome creates a HOME with a conversation.
 func newHome(t *testing.T) (root *os.Root, path func(...string) string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,7 +43,7 @@ func do(t *testing.T, errs ...error) {
 	}
 }
 
-func TestWhatTheCLICannotStartWithIsSetAside(t *testing.T) {
+func TestUnusableFilesAreSetAside(t *testing.T) {
 	type at func(...string) string
 	for _, tt := range []struct {
 		name   string
@@ -98,13 +98,13 @@ func TestWhatTheCLICannotStartWithIsSetAside(t *testing.T) {
 				}
 			}
 			if again, err := MendHome(root, uint32(os.Getuid())); err != nil || len(again) > 0 {
-				t.Errorf("once more: %q, %v", again, err)
+				t.Errorf("a second time: %q, %v", again, err)
 			}
 		})
 	}
 }
 
-func TestWhatIsClosedToTheCLIIsOpenedAgain(t *testing.T) {
+func TestMendHomeRestoresAccess(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root has other owners")
 	}
@@ -122,7 +122,7 @@ func TestWhatIsClosedToTheCLIIsOpenedAgain(t *testing.T) {
 	}
 }
 
-func TestAHomeIsRenewedAndPutBack(t *testing.T) {
+func TestRenewHomeAndUndo(t *testing.T) {
 	root, path := newHome(t)
 	undo, err := RenewHome(root)
 	if err != nil {
@@ -146,7 +146,7 @@ func TestAHomeIsRenewedAndPutBack(t *testing.T) {
 	if left, err := filepath.Glob(path("*" + asideSuffix)); err != nil || len(left) > 0 {
 		t.Errorf("left: %q, %v", left, err)
 	}
-	// A home with nothing in it is renewed to the same.
+	// An empty home stays empty.
 	if err := os.RemoveAll(path(homeDir)); err != nil {
 		t.Fatal(err)
 	}

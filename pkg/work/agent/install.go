@@ -17,14 +17,14 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Version is the release of the CLI that setup installs. Another release must
-// pass the same checks before it is trusted.
+// Version is the release of the CLI that setup installs. Another release must pass
+// the same checks before it may be used.
 const Version = "2.1.330"
 
 // Binary is an installed CLI, as setup records it.
 type Binary struct {
 	Path     string    `json:"path"`    // absolute, links resolved
-	Version  string    `json:"version"` // what it says of itself, inside a sandbox
+	Version  string    `json:"version"` // that the program reports inside a sandbox
 	Size     int64     `json:"size"`    // bytes
 	Modified time.Time `json:"modified"`
 	Proven   time.Time `json:"proven"` // when it last made a tool call in a sandbox here
@@ -32,8 +32,8 @@ type Binary struct {
 
 const recordName = "agent.json"
 
-// Recorded returns the CLI that setup has proven, from its record in dir. A
-// file that has changed since is an error: it is not what was proven.
+// Recorded returns the CLI that setup has proven, from its record in dir. It is an
+// error if the file has changed since.
 func Recorded(dir string) (Binary, error) {
 	var b Binary
 	raw, err := os.ReadFile(filepath.Join(dir, recordName))
@@ -60,7 +60,7 @@ func unready(message string, err error) error {
 	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: message, Hint: "run: dreamcore setup", Err: err}
 }
 
-// Record notes a CLI that has passed its check.
+// Record writes the record of a CLI that has passed its check.
 func Record(dir string, b Binary) error {
 	raw, err := json.MarshalIndent(b, "", "  ")
 	if err != nil {
@@ -75,7 +75,7 @@ func Record(dir string, b Binary) error {
 	return nil
 }
 
-// replaceFile writes a file so that a crash leaves the old or the new one.
+// replaceFile writes a file atomically: a crash leaves either the old or the new one.
 func replaceFile(name string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".new-*")
 	if err != nil {
@@ -94,9 +94,9 @@ func replaceFile(name string, data []byte) error {
 	return nil
 }
 
-// Locate looks at the program at path, or at "claude" in the search path when
-// path is "". A path that does not name a usable program is CodeInvalid; when
-// the search path has none, fs.ErrNotExist is in the chain.
+// Locate inspects the program at path or, if path is "", the program "claude" in
+// the search path. It fails with CodeInvalid if path is not a usable program, and
+// with fs.ErrNotExist in the chain if the search path has none.
 func Locate(path string) (Binary, error) {
 	if path != "" {
 		return inspect(path)
@@ -107,13 +107,14 @@ func Locate(path string) (Binary, error) {
 	}
 	b, err := inspect(found)
 	if err != nil {
-		// A script of another kind under the same name is not ours to use.
+		// Another program of the same name, for example a script.
 		return Binary{}, fmt.Errorf("%s: %w: %w", found, err, fs.ErrNotExist)
 	}
 	return b, nil
 }
 
-// inspect checks that a file is a program that can run in a sandbox by itself.
+// inspect checks that a file is a program that runs in a sandbox without other
+// files.
 func inspect(path string) (Binary, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err == nil {
@@ -122,20 +123,20 @@ func inspect(path string) (Binary, error) {
 	if err != nil {
 		return Binary{}, unusable("the agent's program cannot be read", "name the claude program with --claude PATH, or leave the flag out to install it", err)
 	}
-	// Before it is opened: a pipe would be waited for.
+	// This must precede the open, which would block on a FIFO.
 	fi, err := os.Stat(real)
 	if err == nil && !fi.Mode().IsRegular() {
-		err = errors.New("it is no regular file")
+		err = errors.New("it is not a regular file")
 	}
 	magic := make([]byte, len(elfMagic))
 	if err == nil {
 		err = readStart(real, magic)
 	}
 	if err != nil || string(magic) != elfMagic {
-		return Binary{}, unusable(real+" is no native program", "use the native claude program (the platform package of npm), or leave --claude out to install it", err)
+		return Binary{}, unusable(real+" is not a native program", "use the native claude program (the platform package of npm), or leave --claude out to install it", err)
 	}
 	if fi.Mode()&0o001 == 0 {
-		return Binary{}, unusable(real+" may not be run by everybody, so not by the user inside sandboxes", "run: chmod a+rx "+real, nil)
+		return Binary{}, unusable(real+" is not executable by all users, so not by the user inside sandboxes", "run: chmod a+rx "+real, nil)
 	}
 	return Binary{Path: real, Size: fi.Size(), Modified: fi.ModTime()}, nil
 }
@@ -157,9 +158,9 @@ func unusable(message, hint string, err error) error {
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: message, Hint: hint, Err: err}
 }
 
-// Package is the npm package that holds the native program for this machine.
-// The wrapper package is no good: on an old Node it silently installs an old
-// release.
+// Package returns the name of the npm package with the native program for this
+// machine. The wrapper package must not be used: on an old Node it silently
+// installs an old release.
 func Package() (string, error) {
 	arch, ok := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
 	if !ok {
@@ -175,7 +176,7 @@ func Package() (string, error) {
 // installLimit bounds the download.
 const installLimit = 15 * time.Minute
 
-// Install fetches the pinned release with the machine's npm into dir.
+// Install installs the pinned release into dir, with the npm of the machine.
 func Install(ctx context.Context, dir string) (Binary, error) {
 	pkg, err := Package()
 	if err != nil {
@@ -184,7 +185,7 @@ func Install(ctx context.Context, dir string) (Binary, error) {
 	npm, err := exec.LookPath("npm")
 	if err != nil {
 		return Binary{}, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the agent is not installed and there is no npm to fetch it with", Err: err,
+			Code: dreamcore.CodeSetup, Message: "the agent is not installed, and there is no npm to install it with", Err: err,
 			Hint: "run: apt-get install npm (then setup again), or name an installed program with --claude PATH",
 		}
 	}
@@ -205,7 +206,7 @@ func Install(ctx context.Context, dir string) (Binary, error) {
 	b, err := inspect(filepath.Join(dir, "node_modules", filepath.FromSlash(pkg), "claude"))
 	if err != nil {
 		return Binary{}, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "npm has installed no program of the agent that works here", Err: err,
+			Code: dreamcore.CodeSetup, Message: "npm has not installed a program of the agent that works here", Err: err,
 			Hint: "remove " + dir + " and run setup again, or name an installed program with --claude PATH",
 		}
 	}

@@ -26,7 +26,7 @@ func put(t *testing.T, name, content string, mode os.FileMode) string {
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(name, mode); err != nil { // whatever the umask
+	if err := os.Chmod(name, mode); err != nil { // despite the umask
 		t.Fatal(err)
 	}
 	return name
@@ -41,7 +41,7 @@ func resolved(t *testing.T, name string) string {
 	return real
 }
 
-func TestLocateAProgramThatIsNamed(t *testing.T) {
+func TestLocateByPath(t *testing.T) {
 	dir := t.TempDir()
 	native := put(t, filepath.Join(dir, "native"), elf, 0o755)
 	link := filepath.Join(dir, "link")
@@ -116,7 +116,7 @@ func proven(t *testing.T, file string) Binary {
 	return b
 }
 
-func TestARecordedProgramIsFoundAgain(t *testing.T) {
+func TestRecordedReturnsTheRecord(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "agent")
 	b := proven(t, put(t, filepath.Join(t.TempDir(), "claude"), elf, 0o755))
 	for range 2 { // the second replaces the first
@@ -130,11 +130,11 @@ func TestARecordedProgramIsFoundAgain(t *testing.T) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
-		t.Errorf("left beside the record: %v, %v", entries, err)
+		t.Errorf("left next to the record: %v, %v", entries, err)
 	}
 }
 
-func TestWhatIsNotAsItWasRecordedIsRefused(t *testing.T) {
+func TestRecordedRefusesAChangedProgram(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		spoil func(t *testing.T, dir, file string)
@@ -181,14 +181,14 @@ func TestWhatIsNotAsItWasRecordedIsRefused(t *testing.T) {
 	}
 }
 
-func TestARecordThatCannotBeWritten(t *testing.T) {
+func TestRecordFails(t *testing.T) {
 	file := put(t, filepath.Join(t.TempDir(), "file"), "", 0o600)
 	if err := Record(filepath.Join(file, "agent"), Binary{}); err == nil || !strings.Contains(err.Error(), "record the agent") {
 		t.Errorf("%v", err)
 	}
 }
 
-// fakeNPM puts a shell script in npm's place.
+// fakeNPM makes a shell script npm.
 func fakeNPM(t *testing.T, script string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -196,8 +196,8 @@ func fakeNPM(t *testing.T, script string) {
 	t.Setenv("PATH", dir+":/usr/bin:/bin")
 }
 
-// installs is npm as far as Install needs it: it puts $content where the
-// package's program is, and notes its arguments.
+// installs plays npm for Install: it writes $content to the file of the package's
+// program, and records its arguments.
 const installs = `
 echo "$@" >"$(dirname "$0")/args"
 while [ "$1" != --prefix ]; do shift; done
@@ -208,7 +208,7 @@ printf "$content" >"$dir/node_modules/$name/claude"
 chmod 755 "$dir/node_modules/$name/claude"
 `
 
-func TestInstallTakesThePinnedPlatformPackage(t *testing.T) {
+func TestInstallUsesThePinnedPlatformPackage(t *testing.T) {
 	fakeNPM(t, `content='\177ELF program'`+installs)
 	dir := filepath.Join(t.TempDir(), "agent")
 	b, err := Install(t.Context(), dir)
@@ -229,7 +229,7 @@ func TestInstallTakesThePinnedPlatformPackage(t *testing.T) {
 	}
 }
 
-func TestInstallSaysWhyItCannot(t *testing.T) {
+func TestInstallFails(t *testing.T) {
 	for _, tt := range []struct{ name, npm, says, hint string }{
 		{"npm fails", "echo 'npm error code E404'; exit 1", "E404", "npm ping"},
 		{"npm installs a script", "content='#!/bin/sh'" + installs, "no program", "--claude"},

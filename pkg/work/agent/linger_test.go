@@ -23,8 +23,8 @@ type step struct {
 	text  string
 }
 
-// talks is a CLI that prints its steps and then hangs until it is ended, or
-// exits with code where hangs is false.
+// talks returns a CLI that prints its steps and then hangs until it is ended, or
+// exits with code if hangs is false.
 func talks(steps []step, hangs bool, code int) func(sandboxtest.Run) (sandbox.Exit, error) {
 	return func(r sandboxtest.Run) (sandbox.Exit, error) {
 		for _, s := range steps {
@@ -44,7 +44,7 @@ func talks(steps []step, hangs bool, code int) func(sandboxtest.Run) (sandbox.Ex
 	}
 }
 
-func TestTheResultIsTheEndOfARun(t *testing.T) {
+func TestARunEndsAfterItsResult(t *testing.T) {
 	server := []step{{0, initLine + good}}
 	for range 100 {
 		server = append(server, step{time.Second, taskLine})
@@ -86,7 +86,7 @@ func TestTheResultIsTheEndOfARun(t *testing.T) {
 	}
 }
 
-func TestACLIThatLingersIsEndedByForce(t *testing.T) {
+func TestALingeringCLIIsKilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		o, err := Config{}.Run(t.Context(), job(&sandboxtest.Fake{Program: untilKilled}))
@@ -96,7 +96,7 @@ func TestACLIThatLingersIsEndedByForce(t *testing.T) {
 	})
 }
 
-func TestAShellCommandLeavesTimeForTheRun(t *testing.T) {
+func TestShellCommandsAreLimited(t *testing.T) {
 	for limit, want := range map[time.Duration][2]string{
 		30 * time.Second: {"BASH_DEFAULT_TIMEOUT_MS=10000", "BASH_MAX_TIMEOUT_MS=15000"},
 		5 * time.Minute:  {"BASH_DEFAULT_TIMEOUT_MS=100000", "BASH_MAX_TIMEOUT_MS=150000"},

@@ -9,7 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Result is the CLI's own account of a run, its last line.
+// Result is the CLI's own report on a run, its last line.
 type Result struct {
 	Subtype        string  `json:"subtype"`
 	IsError        bool    `json:"is_error"`
@@ -21,24 +21,24 @@ type Result struct {
 	CostUSD        float64 `json:"total_cost_usd"`
 }
 
-// output turns what the CLI writes into events and remembers its result. It
+// output turns the output of the CLI into events and remembers its result. It
 // implements io.Writer.
 type output struct {
 	emit    func(dreamcore.Event) error
-	line    []byte // the beginning of a line that has not ended
-	dropped int    // bytes left out of the line that is being read
+	line    []byte // the beginning of an unfinished line
+	dropped int    // bytes of the unfinished line that are not in it
 	lines   int
 	result  *Result
 	talked  bool      // the model has answered something
-	turns   chan bool // gets whether the CLI works on a turn: false after a result; holds the newest
+	turns   chan bool // holds the newest report on whether the CLI works on a turn; false after a result
 }
 
 func newOutput(emit func(dreamcore.Event) error) *output {
 	return &output{emit: emit, turns: make(chan bool, 1)}
 }
 
-// turn reports whether the CLI works on a turn. There is one writer, so after
-// it has taken out a report that is not read yet, there is room.
+// turn sends whether the CLI works on a turn, in place of an unread report. There
+// is one sender, so the send does not block.
 func (o *output) turn(works bool) {
 	select {
 	case <-o.turns:
@@ -47,8 +47,8 @@ func (o *output) turn(works bool) {
 	o.turns <- works
 }
 
-// Write takes bytes as they come; lines may be of any length, but of one over
-// MaxEventBytes only the length is told.
+// Write implements io.Writer. Lines may have any length; for a line of more than
+// MaxEventBytes, only its length is emitted.
 func (o *output) Write(p []byte) (int, error) {
 	n := len(p)
 	for {
@@ -74,12 +74,12 @@ func (o *output) keep(p []byte) {
 	o.line = append(o.line, p...)
 }
 
-// end takes the line as ended.
+// end handles a finished line.
 func (o *output) end() error {
 	line, dropped := o.line, o.dropped
 	o.line, o.dropped = o.line[:0], 0
 	if cap(o.line) > 1<<20 {
-		o.line = nil // one long line must not be paid for during the whole run
+		o.line = nil // one long line must not use memory during the whole run
 	}
 	if dropped > 0 {
 		return o.leaveOut(len(line) + dropped)
@@ -89,31 +89,31 @@ func (o *output) end() error {
 		return nil
 	}
 	if len(event) > dreamcore.MaxEventBytes {
-		return o.leaveOut(len(line)) // what is no JSON grows when it is quoted
+		return o.leaveOut(len(line)) // text that is not JSON grows when it is quoted
 	}
 	o.lines++
 	o.look(event)
-	// The event is kept by others; the line's buffer is used again.
+	// Emit may keep the event, and the buffer of the line is reused.
 	return o.emit(bytes.Clone(event))
 }
 
-// leaveOut tells of a line that is too long to be an event.
+// leaveOut emits a warning in place of a line that is too long for an event.
 func (o *output) leaveOut(size int) error {
 	o.lines++
 	return o.emit(dreamcore.LogEvent(fmt.Sprintf("a line of %d bytes was left out", size), "warning"))
 }
 
-// syntheticModel is the model of messages that the CLI makes itself, such as
-// the one that tells of an error of the API.
+// syntheticModel is the model in messages that the CLI creates itself, for example
+// about an error of the API.
 const syntheticModel = "<synthetic>"
 
-// look remembers what the verdict needs. What the lines say is hostile, but a
-// forged result can only spoil the run that forged it.
+// look remembers what the outcome needs. The lines are hostile, but a forged
+// result can only harm the run that forged it.
 func (o *output) look(e dreamcore.Event) {
 	switch dreamcore.EventType(e) {
 	case "system":
-		// A turn begins so, also one that the end of a background task brings
-		// about after a result; lines about tasks begin none.
+		// A turn begins with this line, even one that the end of a background
+		// task starts after a result. Lines about tasks do not begin a turn.
 		var s struct {
 			Subtype string `json:"subtype"`
 		}
@@ -131,8 +131,7 @@ func (o *output) look(e dreamcore.Event) {
 		}
 		o.talked = o.talked || json.Unmarshal(e, &a) == nil && a.Message.Model != syntheticModel
 	case "result":
-		// A result that does not say it is no error, or that cannot be read,
-		// is one.
+		// A result without is_error, or one that cannot be parsed, is an error.
 		r := Result{IsError: true}
 		if json.Unmarshal(e, &r) != nil {
 			r.IsError = true
@@ -142,7 +141,7 @@ func (o *output) look(e dreamcore.Event) {
 	}
 }
 
-// flush takes what is left without a newline as a last line.
+// flush handles a last line without a newline.
 func (o *output) flush() error {
 	if len(o.line) == 0 && o.dropped == 0 {
 		return nil

@@ -14,8 +14,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// split writes text in pieces of the sizes that next gives, and returns the
-// events and what was remembered of them.
+// split writes text in pieces of the sizes that next returns, and returns the
+// events and the output.
 func split(t testing.TB, text []byte, next func(left int) int) ([]string, *output) {
 	t.Helper()
 	var events []string
@@ -30,7 +30,7 @@ func split(t testing.TB, text []byte, next func(left int) int) ([]string, *outpu
 			t.Fatalf("Write of %d bytes: %d, %v", n, got, err)
 		}
 		for i := range piece {
-			piece[i] = 'x' // events must not lie in the writer's buffer
+			piece[i] = 'x' // events must not share the writer's buffer
 		}
 		text = text[n:]
 	}
@@ -75,7 +75,7 @@ func TestOutputBecomesEvents(t *testing.T) {
 	}
 }
 
-func TestALineOverTheBoundIsLeftOutAndCounted(t *testing.T) {
+func TestALongLineIsReplacedByAWarning(t *testing.T) {
 	const bound = dreamcore.MaxEventBytes
 	object := func(size int) string { return `{"x":"` + strings.Repeat("y", size-8) + `"}` }
 	for _, tt := range []struct {
@@ -99,7 +99,7 @@ func TestALineOverTheBoundIsLeftOutAndCounted(t *testing.T) {
 				t.Errorf("an event of %d bytes", len(events[0]))
 			}
 			if cap(o.line) > 2<<20 {
-				t.Errorf("%d bytes are held after the line", cap(o.line))
+				t.Errorf("%d bytes are kept after the line", cap(o.line))
 			}
 		})
 	}
@@ -130,7 +130,7 @@ func TestAnyChunkingGivesTheSameEvents(t *testing.T) {
 	}
 }
 
-func TestTheResultLine(t *testing.T) {
+func TestResultLine(t *testing.T) {
 	full := `{"type":"result","subtype":"success","is_error":false,"api_error_status":429,"duration_ms":1234.5,"num_turns":3,"result":"Done.","session_id":"s","total_cost_usd":0.25,"usage":{},"permission_denials":[]}`
 	status := 429
 	for _, tt := range []struct {
@@ -157,7 +157,7 @@ func TestTheResultLine(t *testing.T) {
 	}
 }
 
-func TestOnlyTheModelsOwnMessagesAreAnAnswer(t *testing.T) {
+func TestOnlyMessagesOfTheModelCountAsAnAnswer(t *testing.T) {
 	for in, want := range map[string]bool{
 		`{"type":"system","subtype":"init"}`:                                                                             false,
 		`{"type":"assistant","message":{"model":"claude-x"}}`:                                                            true,
@@ -222,7 +222,7 @@ func FuzzOutput(f *testing.F) {
 			t.Fatalf("remembered %+v, in parts %+v", whole, parts)
 		}
 		for _, e := range want {
-			// As the journal and old clients want it.
+			// As the journal and old clients require.
 			if !json.Valid([]byte(e)) || e[0] != '{' || strings.ContainsAny(e, "\r\n") {
 				t.Fatalf("event %q", e)
 			}

@@ -12,31 +12,31 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Job is what one run of the CLI needs.
+// Job describes one run of the CLI.
 type Job struct {
 	Sandbox sandbox.Sandbox
-	Dir     string // the project inside
+	Dir     string // of the project, inside
 	Prompt  string // what the user asked for
 	Token   string // the credential for the gateway
 	Session Session
 	Limit   time.Duration               // of wall time
-	Emit    func(dreamcore.Event) error // gets every line; must not wait for readers
+	Emit    func(dreamcore.Event) error // is called for every line; must not wait for readers
 }
 
-// Outcome tells how a run went.
+// Outcome is the result of a run.
 type Outcome struct {
-	ExitCode int // 0 only for a success, 124 after the time limit
+	ExitCode int // 0 only after a success, 124 after the time limit
 	TimedOut bool
-	Result   *Result // nil when the CLI did not give one
+	Result   *Result // nil if the CLI did not print one
 	Lines    int     // lines of output
-	Talked   bool    // the model has answered at least once: the session exists
+	Talked   bool    // the model has answered at least once, so the session exists
 	Stderr   string  // the end of standard error, for the log
 
-	OutOfMemory bool // the whole sandbox was ended for its memory
+	OutOfMemory bool // the sandbox was killed because it was out of memory
 }
 
-// Crashed reports whether a signal that a program does not get by itself ended
-// the CLI: it broke, or the kernel killed it.
+// Crashed reports whether the CLI ended with the signal of a crash, or was killed
+// by the kernel.
 func (o Outcome) Crashed() bool {
 	if o.TimedOut || o.OutOfMemory {
 		return false
@@ -48,34 +48,35 @@ func (o Outcome) Crashed() bool {
 	return false
 }
 
-// Success follows the CLI's own rules: it needs a result, that says it is no
-// error, and exit code 0. Each of them alone has been seen to lie.
+// Success reports whether the run succeeded by the CLI's own rules: there is a
+// result, it is not an error, and the exit code is 0. Each of these alone has been
+// wrong in practice.
 func (o Outcome) Success() bool {
 	return o.ExitCode == 0 && o.Result != nil && !o.Result.IsError
 }
 
-// exitNoResult is reported for a CLI that exits with 0 but without success.
+// exitNoResult is the exit code of a CLI that exits with 0 but without success.
 const exitNoResult = 1
 
 const (
-	// termGrace is how long a CLI has after SIGTERM, to write its session down.
+	// termGrace is how long a CLI has after SIGTERM to save its session.
 	termGrace = 2 * time.Second
-	// killLimit is how long a killed CLI may take to be gone.
+	// killLimit is how long a killed CLI may take to end.
 	killLimit = 10 * time.Second
-	// endLimit bounds the end of what a run has left behind.
+	// endLimit bounds the end of the processes that a run leaves behind.
 	endLimit = 15 * time.Second
 	// resultGrace is how long a CLI may take to exit, or to begin another turn,
-	// after it has printed its result. It waits for background tasks, which may
-	// be servers that never end.
+	// after it has printed its result. The CLI waits for background tasks, which
+	// may be servers that never end.
 	resultGrace = 3 * time.Second
 )
 
-// Run runs the CLI to its end and ends every process it leaves behind. A CLI
-// that has printed its result and does not exit is stopped, and judged by the
-// result. When ctx ends, the CLI is stopped and the exit code is 143. An error
-// means that the outcome is not known: the CLI could not be started, the
-// sandbox was lost (sandbox.ErrLost), or Emit failed. A sandbox that does not
-// end the CLI in time is closed.
+// Run runs the CLI to its end and ends every process that it leaves behind. A CLI
+// that has printed its result and does not exit is stopped; then the result alone
+// decides. When ctx ends, the CLI is stopped and the exit code is 143. An error
+// means that the outcome is unknown: the CLI could not be started, the sandbox was
+// lost (sandbox.ErrLost), or Emit failed. If the CLI cannot be killed in time, Run
+// closes the sandbox.
 func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 	out := newOutput(r.Emit)
 	stderr := &tail{}
@@ -86,11 +87,11 @@ func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, r.Limit, errTimeLimit)
 	defer cancel()
 	exit, why, err := execute(limited, r.Sandbox, cmd, out.turns)
-	// The agent's shell commands have groups of their own and outlive it.
+	// The agent's shell commands have their own process groups and outlive it.
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 	defer cancel()
 	if eerr := r.Sandbox.EndAll(cleanup); err == nil && eerr != nil {
-		err = fmt.Errorf("end what the agent left: %w", eerr)
+		err = fmt.Errorf("end the processes of the agent: %w", eerr)
 	}
 	if ferr := out.flush(); err == nil {
 		err = ferr
@@ -98,12 +99,12 @@ func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 	o := Outcome{ExitCode: exit.Code, Result: out.result, Lines: out.lines, Talked: out.talked, Stderr: stderr.String()}
 	switch {
 	case errors.Is(why, errLingers) && err == nil:
-		// The exit code tells of our signal only.
+		// The exit code is that of our signal.
 		o.ExitCode = 0
 		if !o.Success() {
 			o.ExitCode = exitNoResult
 		}
-	// What stopped the run is why it ended, whatever broke on the way out.
+	// If the run was stopped, that is its outcome, even if an error followed.
 	case errors.Is(why, errTimeLimit):
 		o.ExitCode, o.TimedOut = dreamcore.ExitTimeout, true
 	case why != nil && !errors.Is(why, errLingers):
@@ -118,18 +119,18 @@ func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
 	return o, nil
 }
 
-// Why a run was stopped.
+// Reasons to stop a run.
 var (
 	errTimeLimit = errors.New("the time limit is reached")
-	errLingers   = errors.New("the CLI has given its result and does not exit")
+	errLingers   = errors.New("the CLI has printed its result and does not exit")
 )
 
-// execute runs cmd until it ends, or stops it when ctx ends or when the CLI
-// lingers after its result; why is then the cause. turns reports whether the
-// CLI works on a turn.
+// execute runs cmd until it ends. It stops cmd when ctx ends, or when the CLI
+// lingers after its result; why is then the reason, else nil. turns receives
+// whether the CLI works on a turn.
 func execute(ctx context.Context, sb sandbox.Sandbox, cmd sandbox.Command, turns <-chan bool) (exit sandbox.Exit, why, err error) {
-	// The process outlives ctx for as long as it takes to stop it gently; only
-	// its start does not.
+	// The process may outlive ctx while it is stopped gracefully; its start may
+	// not.
 	life, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	disarm := context.AfterFunc(ctx, kill)
@@ -151,8 +152,8 @@ func execute(ctx context.Context, sb sandbox.Sandbox, cmd sandbox.Command, turns
 		kill()
 	}
 	if !closedWithin(done, killLimit) {
-		// PID 1 does not answer any more. Whoever gave us the sandbox closes it
-		// too, and hears how that went.
+		// PID 1 does not answer any more. The error of Close is dropped here: the
+		// owner of the sandbox closes it again, and gets the error.
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 		defer cancel()
 		_ = sb.Close(cleanup)
@@ -161,8 +162,7 @@ func execute(ctx context.Context, sb sandbox.Sandbox, cmd sandbox.Command, turns
 	return exit, why, err
 }
 
-// running waits for the end of a run and returns nil, or why it has to be
-// stopped.
+// running waits for the end of a run and returns nil, or the reason to stop it.
 func running(ctx context.Context, done <-chan struct{}, turns <-chan bool) error {
 	linger, lingers := time.NewTimer(resultGrace), false
 	linger.Stop()
@@ -179,7 +179,7 @@ func running(ctx context.Context, done <-chan struct{}, turns <-chan bool) error
 			default:
 			}
 			if lingers && errors.Is(why, errTimeLimit) {
-				return errLingers // it had its result in time
+				return errLingers // it has printed its result in time
 			}
 			return why
 		case <-linger.C:
@@ -193,9 +193,9 @@ func running(ctx context.Context, done <-chan struct{}, turns <-chan bool) error
 	}
 }
 
-// shellLimits bound a shell command of the agent, so that a server in the
-// foreground leaves the agent time to go on: by default to a third of the run,
-// and to half of it where the agent asks for more.
+// shellLimits returns the variables that limit the time of a shell command of the
+// agent, so that a server in the foreground leaves time for the rest of the run:
+// a third of the run by default, and half of it if the agent requests more.
 func shellLimits(run time.Duration) []string {
 	const most = 2 * time.Minute // the CLI's own default
 	return []string{

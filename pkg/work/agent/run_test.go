@@ -20,10 +20,10 @@ import (
 const (
 	good     = `{"type":"assistant","message":{"model":"m"}}` + "\n" + `{"type":"result","subtype":"success","is_error":false}` + "\n"
 	badLine  = `{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"no"}` + "\n"
-	interval = 10 * time.Second // of wall time for a run, in tests
+	interval = 10 * time.Second // time limit of a run
 )
 
-// says is a program that prints text and exits with code.
+// says returns a program that prints text and exits with code.
 func says(text string, code int) func(sandboxtest.Run) (sandbox.Exit, error) {
 	return func(r sandboxtest.Run) (sandbox.Exit, error) {
 		if _, err := io.WriteString(r.Stdout, text); err != nil {
@@ -50,7 +50,7 @@ func job(sb sandbox.Sandbox) Job {
 	return Job{Sandbox: sb, Dir: "/p", Prompt: "a game", Token: "sk", Session: Session{ID: session}, Limit: interval, Emit: new(events).emit}
 }
 
-func TestASuccessNeedsAllThreeOfItsSigns(t *testing.T) {
+func TestSuccessNeedsResultNoErrorAndExitCode(t *testing.T) {
 	for _, tt := range []struct {
 		name, out string
 		exit      int
@@ -82,13 +82,13 @@ func TestASuccessNeedsAllThreeOfItsSigns(t *testing.T) {
 				t.Errorf("%+v, success %v", o, o.Success())
 			}
 			if fake.EndAlls() != 1 {
-				t.Errorf("what the run left was ended %d times", fake.EndAlls())
+				t.Errorf("the remaining processes were ended %d times", fake.EndAlls())
 			}
 		})
 	}
 }
 
-func TestARunGetsItsPromptAndGivesItsLines(t *testing.T) {
+func TestRunPassesThePromptAndEmitsLines(t *testing.T) {
 	fake := &sandboxtest.Fake{Program: func(r sandboxtest.Run) (sandbox.Exit, error) {
 		prompt, err := io.ReadAll(r.Stdin)
 		if err != nil {
@@ -133,7 +133,7 @@ func untilTerm(r sandboxtest.Run) (sandbox.Exit, error) {
 	}
 }
 
-func TestTheTimeLimitStopsGentlyThenByForce(t *testing.T) {
+func TestTheTimeLimitTerminatesThenKills(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		program func(sandboxtest.Run) (sandbox.Exit, error)
@@ -176,7 +176,7 @@ func TestACancelledRunIsTerminated(t *testing.T) {
 	}
 }
 
-func TestACallersOwnDeadlineIsNoTimeLimit(t *testing.T) {
+func TestTheDeadlineOfTheCallerIsNotTheTimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -187,9 +187,9 @@ func TestACallersOwnDeadlineIsNoTimeLimit(t *testing.T) {
 	})
 }
 
-// stuck is a sandbox whose PID 1 has stopped answering: what is killed does
-// not end, until the sandbox is closed.
-func TestASandboxThatDoesNotEndTheRunIsClosed(t *testing.T) {
+// PID 1 of the sandbox has stopped answering: killed programs do not end until the
+// sandbox is closed.
+func TestASandboxThatCannotKillTheRunIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := &sandboxtest.Fake{EndAllErr: context.DeadlineExceeded}
 		fake.Program = func(sandboxtest.Run) (sandbox.Exit, error) {
@@ -207,7 +207,7 @@ func TestASandboxThatDoesNotEndTheRunIsClosed(t *testing.T) {
 	})
 }
 
-// slowStart is a sandbox whose programs take for ever to start.
+// slowStart is a sandbox whose programs never finish starting.
 type slowStart struct{ sandboxtest.Fake }
 
 func (*slowStart) Start(ctx context.Context, _ sandbox.Command) (sandbox.Process, error) {
@@ -215,7 +215,7 @@ func (*slowStart) Start(ctx context.Context, _ sandbox.Command) (sandbox.Process
 	return nil, ctx.Err()
 }
 
-func TestTheLimitsHoldWhileTheRunStarts(t *testing.T) {
+func TestTheLimitsApplyDuringTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, err := Config{}.Run(t.Context(), job(&slowStart{}))
 		if err != nil || o.ExitCode != 124 || !o.TimedOut {
@@ -229,7 +229,7 @@ func TestTheLimitsHoldWhileTheRunStarts(t *testing.T) {
 	})
 }
 
-func TestWhatBreaksARun(t *testing.T) {
+func TestRunErrors(t *testing.T) {
 	disk := errors.New("disk full")
 	oom := fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, sandbox.ErrLost)
 	fails := func(err error) func(sandboxtest.Run) (sandbox.Exit, error) {
@@ -242,7 +242,7 @@ func TestWhatBreaksARun(t *testing.T) {
 		name string
 		fake *sandboxtest.Fake
 		emit func(dreamcore.Event) error
-		exit int   // of the outcome, when there is no error
+		exit int   // of the outcome, if there is no error
 		err  error // in the chain
 	}{
 		{"out of memory", &sandboxtest.Fake{Program: fails(oom)}, nil, 137, nil},
@@ -268,13 +268,13 @@ func TestWhatBreaksARun(t *testing.T) {
 				t.Errorf("%+v", o)
 			}
 			if tt.fake.EndAlls() != 1 {
-				t.Errorf("what the run left was ended %d times", tt.fake.EndAlls())
+				t.Errorf("the remaining processes were ended %d times", tt.fake.EndAlls())
 			}
 		})
 	}
 }
 
-func TestAnErrorDoesNotHideWhyARunWasStopped(t *testing.T) {
+func TestAnErrorDoesNotHideTheReasonForAStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := &sandboxtest.Fake{EndAllErr: sandbox.ErrLost, Program: func(r sandboxtest.Run) (sandbox.Exit, error) {
 			<-r.Killed
