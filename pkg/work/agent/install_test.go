@@ -55,11 +55,11 @@ func TestLocateByPath(t *testing.T) {
 	for _, tt := range []struct{ name, path, refused string }{
 		{"a program", native, ""},
 		{"a link to one", link, ""},
-		{"a script", put(t, filepath.Join(dir, "script"), "#!/usr/bin/env node\n", 0o755), "no native program"},
-		{"an empty file", put(t, filepath.Join(dir, "empty"), "", 0o755), "no native program"},
-		{"three bytes", put(t, filepath.Join(dir, "short"), "\x7fEL", 0o755), "no native program"},
-		{"a directory", dir, "no native program"},
-		{"a pipe, which is not waited for", pipe, "no native program"},
+		{"a script", put(t, filepath.Join(dir, "script"), "#!/usr/bin/env node\n", 0o755), "not a native program"},
+		{"an empty file", put(t, filepath.Join(dir, "empty"), "", 0o755), "not a native program"},
+		{"three bytes", put(t, filepath.Join(dir, "short"), "\x7fEL", 0o755), "not a native program"},
+		{"a directory", dir, "not a native program"},
+		{"a FIFO, which must not block", pipe, "not a native program"},
 		{"nothing there", filepath.Join(dir, "none"), "cannot be read"},
 		{"for root alone", put(t, filepath.Join(dir, "private"), elf, 0o700), "not by the user inside sandboxes"},
 	} {
