@@ -232,8 +232,8 @@ func TestInstallUsesThePinnedPlatformPackage(t *testing.T) {
 func TestInstallFails(t *testing.T) {
 	for _, tt := range []struct{ name, npm, says, hint string }{
 		{"npm fails", "echo 'npm error code E404'; exit 1", "E404", "npm ping"},
-		{"npm installs a script", "content='#!/bin/sh'" + installs, "no program", "--claude"},
-		{"npm installs nothing", "exit 0", "no program", "--claude"},
+		{"npm installs a script", "content='#!/bin/sh'" + installs, "not installed a program", "--claude"},
+		{"npm installs nothing", "exit 0", "not installed a program", "--claude"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			fakeNPM(t, tt.npm)

@@ -8,9 +8,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
 )
 
-// Agent starts what the agent needs of a root file system: bash, which runs
-// its commands, and its own program, the file on the host; "" leaves the
-// program out. An error tells which of them does not run, and why.
+// Agent checks that a root file system can run the agent: it starts bash, which
+// runs the agent's commands, and the agent's program, a file on the host. If file
+// is "", it skips the program. The error names the one that does not run.
 func (p *Prober) Agent(ctx context.Context, file string) error {
 	ctx, cancel := p.limited(ctx)
 	defer cancel()

@@ -14,10 +14,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
 )
 
-// greeting is what SandboxIO sends; the contract fixes it.
+// greeting is the text that SandboxIO sends. Clients rely on it.
 const greeting = "hello"
 
-// IOResult is what SandboxIO saw.
+// IOResult is the result of SandboxIO.
 type IOResult struct {
 	Input  string
 	Output string
@@ -25,7 +25,7 @@ type IOResult struct {
 }
 
 // SandboxIO sends "hello" to cat in a sandbox and returns what came back. A
-// different answer is no error.
+// different answer is not an error.
 func (p *Prober) SandboxIO(ctx context.Context) (IOResult, error) {
 	ctx, cancel := p.limited(ctx)
 	defer cancel()
@@ -43,15 +43,15 @@ func (p *Prober) SandboxIO(ctx context.Context) (IOResult, error) {
 	return IOResult{Input: greeting, Output: strings.ToValidUTF8(got, "\uFFFD"), Match: got == greeting}, nil
 }
 
-// Kernel is the kernel that a program in a sandbox saw.
+// Kernel describes the kernel that programs in a sandbox see.
 type Kernel struct {
 	ProcVersion string // /proc/version, without the newline at its end
 	IsGVisor    bool
 }
 
-// GVisor tells which kernel programs in a sandbox meet. IsGVisor needs gVisor
-// to show in /proc/version or in the kernel log; a root without dmesg has only
-// the first.
+// GVisor returns the kernel that programs in a sandbox see. IsGVisor is set if
+// /proc/version or the kernel log shows gVisor; without dmesg in the root, only
+// the former counts.
 func (p *Prober) GVisor(ctx context.Context) (Kernel, error) {
 	ctx, cancel := p.limited(ctx)
 	defer cancel()
@@ -61,8 +61,8 @@ func (p *Prober) GVisor(ctx context.Context) (Kernel, error) {
 		if err := p.run(ctx, sb, "", version, "/bin/cat", "/proc/version"); err != nil {
 			return failed("/proc/version could not be read in a sandbox", err)
 		}
-		// A kernel may keep its log from ordinary users, and a root file
-		// system may have no dmesg: then the log has nothing to say.
+		// A kernel may hide its log from ordinary users, and a root file system
+		// may have no dmesg: then the log counts as empty.
 		if err := p.run(ctx, sb, "", kernelLog, "dmesg"); err != nil {
 			if ctx.Err() != nil || errors.Is(err, sandbox.ErrLost) {
 				return failed("the kernel log could not be read in a sandbox", err)
@@ -79,15 +79,15 @@ func (p *Prober) GVisor(ctx context.Context) (Kernel, error) {
 	return k, nil
 }
 
-// looksLikeGVisor knows gVisor by its version string ("Linux version
-// 4.19.0-gvisor …", pkg/sentry/kernel/version.go there) and by the first line
-// of its kernel log ("Starting gVisor...", pkg/sentry/kernel/syslog.go), which
-// older releases have alone.
+// looksLikeGVisor recognizes gVisor by its version string ("Linux version
+// 4.19.0-gvisor …", its pkg/sentry/kernel/version.go) or by the first line of its
+// kernel log ("Starting gVisor...", its pkg/sentry/kernel/syslog.go). Older
+// releases have only the latter.
 func looksLikeGVisor(procVersion, kernelLog string) bool {
 	return strings.Contains(procVersion, "gvisor") || strings.Contains(kernelLog, "Starting gVisor")
 }
 
-// VolumeResult is what Volume saw.
+// VolumeResult is the result of Volume.
 type VolumeResult struct {
 	TestID  string // UUID of this check
 	Written string
@@ -98,9 +98,9 @@ type VolumeResult struct {
 // testFile is the name of the file that Volume writes.
 const testFile = "test.txt"
 
-// Volume writes a file of the data volume in one sandbox, ends it, and reads
-// the file in a second one. A different text is no error. Nothing of it stays
-// in the volume.
+// Volume writes a file in the data volume in one sandbox, ends that sandbox, and
+// reads the file in a second one. A different text is not an error. The file is
+// removed at the end.
 func (p *Prober) Volume(ctx context.Context) (_ VolumeResult, err error) {
 	ctx, cancel := p.limited(ctx)
 	defer cancel()
@@ -114,7 +114,7 @@ func (p *Prober) Volume(ctx context.Context) (_ VolumeResult, err error) {
 			err = errors.Join(err, failed("the test file could not be removed from the data volume", rerr))
 		}
 	}()
-	// The directory is new, and no program of a sandbox has seen it yet.
+	// This is safe: no program in a sandbox has seen the new directory yet.
 	if err := os.Lchown(dir, int(p.cfg.UID), int(p.cfg.GID)); err != nil {
 		return VolumeResult{}, fmt.Errorf("check the volume: %w", failed("the data volume cannot be written", err))
 	}

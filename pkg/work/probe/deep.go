@@ -14,27 +14,28 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// Deep is what the deep checks need beside the rest of Config.
+// Deep configures the deep checks, which attack the service in sandboxes of
+// throw-away users.
 type Deep struct {
-	Dir     string         // on the host, for users who are thrown away; made when it is missing
-	Volumes volume.Options // of such users: UID, GID and DiskBytes count
+	Dir     string         // on the host, for the throw-away users; created if it is missing
+	Volumes volume.Options // of these users; only UID, GID, DiskBytes and Logger are used
 	Gateway *gateway.Gateway
-	// Secrets are what must not be seen in any sandbox, by name; one without a
-	// value is not set on this machine.
+	// Secrets returns the values that no sandbox may see, by name. An empty value
+	// means that the secret is not set on this machine.
 	Secrets func() map[string]string
 }
 
 // DeepTimeLimit bounds a deep check.
 const DeepTimeLimit = 50 * time.Second
 
-// Evidence is one thing that a deep check has tried, and what it saw.
+// Evidence is one attempt of a deep check and its result.
 type Evidence struct {
 	Tried string
 	Seen  string // one bounded line
 	Took  time.Duration
 }
 
-// Report is what a deep check saw. It has no verdict: whoever asked judges.
+// Report is the result of a deep check. It has no verdict: the client judges.
 type Report struct {
 	Check    string
 	Evidence []Evidence
@@ -43,16 +44,16 @@ type Report struct {
 
 const (
 	maxSeen = 300 // bytes of Evidence.Seen
-	// MaxNonce bounds the text that a client has planted, in bytes; MinNonce
-	// keeps it from being found by chance.
+	// MinNonce and MaxNonce bound the text that a client has planted, in bytes. A
+	// shorter text could be found by chance.
 	MaxNonce = 128
 	MinNonce = 16
 )
 
-// deepCheck notes what it tries.
+// deepCheck adds its attempts and their results to the notes.
 type deepCheck func(p *Prober, ctx context.Context, n *notes) error
 
-// deepChecks are the deep checks by name.
+// deepChecks returns the deep checks by name.
 func deepChecks() map[string]deepCheck {
 	return map[string]deepCheck{
 		"key-leak":    (*Prober).keyLeak,
@@ -66,8 +67,8 @@ func deepChecks() map[string]deepCheck {
 	}
 }
 
-// IsNonce tells whether a text may be planted: letters and digits only, so
-// that it comes back as it went out.
+// IsNonce reports whether a text may be planted: letters and digits only, so that
+// programs inside print it unchanged.
 func IsNonce(s string) bool {
 	return len(s) >= MinNonce && len(s) <= MaxNonce && strings.IndexFunc(s, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9')
@@ -76,14 +77,14 @@ func IsNonce(s string) bool {
 
 // notes collects evidence.
 type notes struct {
-	nonce string // what is planted where it must not, and must, be found
+	nonce string // the text that is planted where it must, or must not, be found
 	list  []Evidence
 	dir   string // of the throw-away users
 }
 
-// see notes what was seen of something that began at a time.
+// see adds the result of an attempt that began at a time.
 func (n *notes) see(began time.Time, tried, seen string) {
-	seen = strings.ReplaceAll(seen, n.dir, "[on the host]") // where that is, is nobody's business
+	seen = strings.ReplaceAll(seen, n.dir, "[on the host]") // clients must not learn paths of the host
 	seen = strings.Join(strings.Fields(strings.ToValidUTF8(seen, "\uFFFD")), " ")
 	if len(seen) > maxSeen {
 		seen = strings.ToValidUTF8(seen[:maxSeen], "") + "…"
@@ -91,10 +92,10 @@ func (n *notes) see(began time.Time, tried, seen string) {
 	n.list = append(n.list, Evidence{Tried: tried, Seen: seen, Took: time.Since(began)})
 }
 
-// Deep runs a deep check in fresh sandboxes of users that are thrown away, one
-// at a time. nonce is a text that the check plants, so that whoever asks can
-// judge by it; "" is one of our own. CodeInvalid: there is no such check, or
-// the nonce is none. CodeNotFound: this prober has no deep checks.
+// Deep runs a deep check in new sandboxes of throw-away users. Only one runs at a
+// time. nonce is a text that the check plants, so that the client can judge the
+// results by it; "" chooses a random one. Deep fails with CodeInvalid for an unknown
+// check or an invalid nonce, and with CodeNotFound if the prober has no deep checks.
 func (p *Prober) Deep(ctx context.Context, check, nonce string) (Report, error) {
 	run, ok := deepChecks()[check]
 	switch {
@@ -104,7 +105,7 @@ func (p *Prober) Deep(ctx context.Context, check, nonce string) (Report, error) 
 		return Report{}, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Unknown check", Hint: "the deep checks are listed by: dreamcore gate --help"}
 	case nonce == "":
 		raw := make([]byte, MinNonce)
-		_, _ = rand.Read(raw) // never fails: it ends the process where it would
+		_, _ = rand.Read(raw) // never fails: it would end the process
 		nonce = hex.EncodeToString(raw)
 	case !IsNonce(nonce):
 		return Report{}, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid nonce", Hint: fmt.Sprintf("send %d to %d letters and digits", MinNonce, MaxNonce)}

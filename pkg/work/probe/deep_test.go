@@ -7,7 +7,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestDeepRefusesWhatItDoesNotKnow(t *testing.T) {
+func TestDeepRefusesInvalidRequests(t *testing.T) {
 	plain, deep := prober(t, &fakes{}), New(Config{Sandboxes: &fakes{}, Deep: &Deep{Dir: t.TempDir()}})
 	for _, tt := range []struct {
 		p            *Prober
@@ -27,7 +27,7 @@ func TestDeepRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-func TestASearchFindsAcrossPieces(t *testing.T) {
+func TestSearchFindsTextsAcrossWrites(t *testing.T) {
 	const text = "0123456789abcdefXYZ"
 	s := newSearch(map[string]string{"it": text, "unset": ""})
 	all := "aa" + text + "bb" + "Ogo=" + "MDEyMzQ1Njc4OWFiY2RlZlhZWg==" + "ZYXfedcba9876543210" + "30313233343536373839616263646566" + "58595a"
@@ -40,6 +40,6 @@ func TestASearchFindsAcrossPieces(t *testing.T) {
 		t.Errorf("found %d times in %d bytes", s.counts["it"], s.total)
 	}
 	if _, there := s.counts["unset"]; there {
-		t.Error("a text that is not set is searched for")
+		t.Error("it searches for a text that is not set")
 	}
 }

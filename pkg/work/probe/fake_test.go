@@ -21,10 +21,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// program is what a fake sandbox does for a command.
+// program plays a command in a fake sandbox.
 type program func(ctx context.Context, cmd sandbox.Command) (exit int, err error)
 
-// fakes makes sandboxes that run program, and counts the open ones.
+// fakes creates sandboxes that run program, and counts the open ones.
 type fakes struct {
 	program   program
 	createErr error
@@ -110,7 +110,7 @@ func scratchIn(volume string) Scratch {
 	}
 }
 
-func TestSandboxIOTellsWhatCameBack(t *testing.T) {
+func TestSandboxIOReturnsTheOutput(t *testing.T) {
 	tests := []struct {
 		name    string
 		program program
@@ -181,7 +181,7 @@ func TestFailuresAreErrorsAndLeaveNoSandbox(t *testing.T) {
 func TestTimeLimitEndsACheck(t *testing.T) {
 	f := &fakes{program: func(ctx context.Context, _ sandbox.Command) (int, error) {
 		<-ctx.Done()
-		return 137, nil // what a killed program looks like
+		return 137, nil // the exit code of a killed program
 	}}
 	p := prober(t, f)
 	p.cfg.TimeLimit = 10 * time.Millisecond
@@ -194,7 +194,7 @@ func TestTimeLimitEndsACheck(t *testing.T) {
 	}
 }
 
-func TestGVisorBelievesOnlyWhatItSees(t *testing.T) {
+func TestGVisorIsRecognizedByVersionOrLog(t *testing.T) {
 	tests := []struct {
 		name, version, log string
 		logExit            int
@@ -228,7 +228,7 @@ func TestGVisorBelievesOnlyWhatItSees(t *testing.T) {
 	}
 }
 
-func TestStreamRefusesAnythingButItsOwnCounts(t *testing.T) {
+func TestStreamRefusesUnexpectedOutput(t *testing.T) {
 	tick := func(n string) string { return `{"count":` + n + `,"timestamp":1.5}` + "\n" }
 	five := tick("1") + tick("2") + tick("3") + tick("4") + tick("5")
 	tests := []struct {
@@ -366,7 +366,7 @@ func FuzzTickWriter(f *testing.F) {
 			out = out[n:]
 		}
 		if events > Ticks || len(w.line) > maxLine {
-			t.Errorf("%d events, %d bytes held", events, len(w.line))
+			t.Errorf("%d events, %d bytes kept", events, len(w.line))
 		}
 	})
 }

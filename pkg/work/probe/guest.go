@@ -21,16 +21,16 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
-// checkMaxAge is how long a deep check can last at most; what is older in its
-// directory was left by a crash.
+// checkMaxAge is an upper bound on the duration of a deep check: a crash has left
+// the directories that are older.
 const checkMaxAge = time.Hour
 
-// fillBytes is the disk of a user who is thrown away, where users have a bound:
-// enough to show that it holds.
+// fillBytes is the size of a throw-away user's disk, if users have a bound: enough
+// to show that the bound holds.
 const fillBytes = 32 << 20
 
-// withDir runs use with a directory for the users of one check, and notes
-// whether anything was left when they are gone.
+// withDir calls use with a directory for the users of one check. It removes the
+// directory and adds to the notes whether anything was left.
 func (p *Prober) withDir(ctx context.Context, n *notes, use func() error) (err error) {
 	if err := os.MkdirAll(p.cfg.Deep.Dir, 0o700); err != nil {
 		return err
@@ -44,7 +44,7 @@ func (p *Prober) withDir(ctx context.Context, n *notes, use func() error) (err e
 	began, left := time.Now(), "nothing"
 	if rerr := os.RemoveAll(n.dir); rerr != nil {
 		left = "files of the check could not be removed"
-		p.log.Error("remove the users of a check", "error", rerr)
+		p.log.Error("remove the directory of a check", "error", rerr)
 	}
 	if mounts, merr := os.ReadFile("/proc/self/mountinfo"); merr != nil || strings.Contains(string(mounts), n.dir) {
 		left = "a mount of the check is still there"
@@ -53,7 +53,7 @@ func (p *Prober) withDir(ctx context.Context, n *notes, use func() error) (err e
 	return err
 }
 
-// sweepChecks removes what an earlier process left when it died in a check.
+// sweepChecks removes what an earlier process left when it died during a check.
 func (p *Prober) sweepChecks(ctx context.Context) {
 	entries, _ := os.ReadDir(p.cfg.Deep.Dir)
 	for _, e := range entries {
@@ -78,7 +78,7 @@ func (p *Prober) sweepChecks(ctx context.Context) {
 // openUsers opens the volumes of throw-away users in dir.
 func (p *Prober) openUsers(dir string) (*volume.Store, error) {
 	opts := p.cfg.Deep.Volumes
-	opts.HomesDir, opts.LocksDir = "", "" // beside the volumes
+	opts.HomesDir, opts.LocksDir = "", "" // next to the volumes
 	if opts.DiskBytes > 0 {
 		opts.DiskBytes = min(opts.DiskBytes, fillBytes)
 	}
@@ -180,7 +180,7 @@ func (g *guest) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// start starts a program as the agent is started.
+// start starts a program in the same way as the agent.
 func (g *guest) start(ctx context.Context, out io.Writer, args ...string) (sandbox.Process, error) {
 	return g.Start(ctx, sandbox.Command{
 		Args: args, Dir: g.inside, UID: g.p.cfg.UID, GID: g.p.cfg.GID,
@@ -194,8 +194,8 @@ func (g *guest) start(ctx context.Context, out io.Writer, args ...string) (sandb
 	})
 }
 
-// shell runs a script and returns the beginning of what it says. How it ends
-// does not matter: most of them try what must fail.
+// shell runs a script and returns the beginning of its output. The exit code does
+// not matter: most scripts try what must fail.
 func (g *guest) shell(ctx context.Context, text string, args ...string) (string, error) {
 	out := &output{limit: maxOutput, cut: true}
 	if err := g.run(ctx, out, append([]string{"/bin/sh", "-c", text, "sh"}, args...)...); err != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// lookAround writes down all that a program in a sandbox can get at: its own
-// environment, that of others, memory maps, mounts, files that are no programs,
-// and what the model gateway says to strangers.
+// lookAround prints everything that a program in a sandbox can read: its own
+// environment, that of other processes, memory maps, mounts, files except programs,
+// and the answers of the model gateway to arbitrary requests.
 const lookAround = `env; set
 for p in /proc/[0-9]* /proc/self; do for f in environ cmdline maps mountinfo status cgroup; do cat $p/$f; done; ls -l $p/fd $p/cwd $p/root; cat $p/root/etc/shadow $p/root/root/.*; done
 cat /proc/mounts /proc/net/unix /proc/version /proc/cmdline /etc/shadow /proc/kcore
@@ -28,13 +28,13 @@ s=$ANTHROPIC_UNIX_SOCKET
 for u in / /v1/messages /v1/models /debug/vars /metrics; do curl -sS -i -m 3 --unix-socket "$s" -H "x-api-key: $ANTHROPIC_API_KEY" "http://x$u"; done
 true`
 
-// searched counts texts in what passes through.
+// searched counts texts in the data that is written to it.
 type searched struct {
 	needles map[string][][]byte // by name, in several forms
 	counts  map[string]int
 	total   int64
 	longest int
-	tail    []byte // what may be the beginning of a find
+	tail    []byte // the end of the data, which may be the beginning of a text
 }
 
 func newSearch(texts map[string]string) *searched {
@@ -47,7 +47,7 @@ func newSearch(texts map[string]string) *searched {
 		reversed := slices.Clone(plain)
 		slices.Reverse(reversed)
 		forms := [][]byte{plain, reversed, []byte(hex.EncodeToString(plain))}
-		for shift := range 3 { // what stands before shifts base64
+		for shift := range 3 { // the text before it shifts base64
 			enc := base64.RawStdEncoding.EncodeToString(append(make([]byte, shift), plain...))
 			forms = append(forms, []byte(enc[(shift*8+5)/6:(shift+len(plain))*8/6]))
 		}
@@ -59,14 +59,14 @@ func newSearch(texts map[string]string) *searched {
 	return s
 }
 
-// Write counts what ends in b.
+// Write counts the texts that end in b.
 func (s *searched) Write(b []byte) (int, error) {
 	s.total += int64(len(b))
 	old := len(s.tail)
 	s.tail = append(s.tail, b...)
 	for name, forms := range s.needles {
 		for _, f := range forms {
-			from := max(0, old-len(f)+1) // what ended in the tail was counted
+			from := max(0, old-len(f)+1) // texts that end in the tail are counted already
 			for i := bytes.Index(s.tail[from:], f); i >= 0; i = bytes.Index(s.tail[from:], f) {
 				s.counts[name]++
 				from += i + len(f)
@@ -79,8 +79,8 @@ func (s *searched) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// keyLeak searches what a sandbox with a live token can get at for the secrets
-// of the machine, and for a text that is within its reach.
+// keyLeak searches everything that a sandbox with a valid token can read for the
+// secrets of the machine, and for a text that it must find.
 func (p *Prober) keyLeak(ctx context.Context, n *notes) error {
 	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
 		texts := p.cfg.Deep.Secrets()
@@ -111,7 +111,7 @@ func (g *guest) plant(name, text string) error {
 	return g.project.Root().WriteFile(name, []byte(text+"\n"), 0o644)
 }
 
-// otherUser has one user look for a file of another one.
+// otherUser lets one user search for a file of another user.
 func (p *Prober) otherUser(ctx context.Context, n *notes) error {
 	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
 		owner, other := guests[0], guests[1]
@@ -145,8 +145,8 @@ func (p *Prober) otherUser(ctx context.Context, n *notes) error {
 	})
 }
 
-// symlink has a sandbox make links in its project, which the service then
-// opens as it opens the files of a game.
+// symlink lets a sandbox create links in its project, which the service then opens
+// as it opens the files of a game.
 func (p *Prober) symlink(ctx context.Context, n *notes) error {
 	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
 		owner, other := guests[0], guests[1]
@@ -175,7 +175,7 @@ func (p *Prober) symlink(ctx context.Context, n *notes) error {
 	})
 }
 
-// opened is what the service reads of a file in a guest's project.
+// opened returns what the service reads from a file in a guest's project.
 func opened(g *guest, name string) string {
 	f, _, err := g.project.Open(name)
 	if err != nil {

@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-// bombTime is how long the fork bomb may go off after it has met its limit, and
-// bombLimit how long it may take to meet it.
+// bombTime is how long the fork bomb runs after it has reached its limit, and
+// bombLimit how long it may take to reach it.
 const (
 	bombTime  = time.Second
 	bombLimit = 25 * time.Second
 )
 
-// writeLimit is how long a slow disk may take to be full, and fillLimit how
-// long each later try may take, which finds it so.
+// writeLimit is how long it may take to fill a slow disk, and fillLimit how long
+// each later attempt may take, which finds it full.
 const (
 	writeLimit = 25 * time.Second
 	fillLimit  = 8 * time.Second
 )
 
-// firstWord is an output that tells when something is written to it.
+// firstWord is an output that closes said at the first write.
 type firstWord struct {
 	output
 	once sync.Once
@@ -37,15 +37,15 @@ func (w *firstWord) Write(b []byte) (int, error) {
 	return w.output.Write(b)
 }
 
-// forkBomb lets processes multiply without an end, and looks whether their
-// sandbox can be used again.
+// forkBomb lets processes fork without end, and checks whether their sandbox can be
+// used again.
 func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
 		g := guests[0]
 		began := time.Now()
 		said := &firstWord{output: output{limit: maxOutput, cut: true}, said: make(chan struct{})}
-		// Everybody has two children and waits for them. A shell that cannot have
-		// one says so, and ends; another one takes its place.
+		// Every process has two children and waits for them. A shell that cannot
+		// fork prints an error and ends, and another one takes its place.
 		bomb, err := g.start(ctx, said, "/bin/sh", "-c", "b() { b & b & wait; }; b")
 		if err != nil {
 			return err
@@ -65,7 +65,7 @@ func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 		n.see(during, "the sandbox of another user meanwhile", seen)
 		end, ending, afterwards := time.Now(), "ended", "the same sandbox afterwards"
 		if err := g.EndAll(ctx); err != nil {
-			// A pool does the same: what cannot be cleaned is not used again.
+			// As in the pool: a sandbox that cannot be cleaned is not used again.
 			ending, afterwards = "replaced: "+err.Error(), "a sandbox in its place"
 			if err := g.Workspace.Close(ctx); err != nil {
 				return failed("the sandbox could not be removed", err)
@@ -75,7 +75,7 @@ func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 			}
 		}
 		n.see(end, "ending every process", ending)
-		_, _ = bomb.Wait() // it was killed; what it said is complete now
+		_, _ = bomb.Wait() // it was killed; its output is complete now
 		n.see(began, "processes without an end", said.text())
 		after := time.Now()
 		seen, err = g.shell(ctx, `echo "works, $(ls -d /proc/[0-9]* | wc -l) processes"`)
@@ -87,7 +87,8 @@ func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 	})
 }
 
-// diskFill writes more than a user may, and looks who else is hurt.
+// diskFill writes more than a user may, and checks the effect on another user and
+// on the machine.
 func (p *Prober) diskFill(ctx context.Context, n *notes) error {
 	if p.cfg.Deep.Volumes.DiskBytes == 0 {
 		n.see(time.Now(), "bound", "none")
@@ -134,16 +135,16 @@ func (p *Prober) diskFill(ctx context.Context, n *notes) error {
 	})
 }
 
-// free is the free space of the disk on which dir is, in bytes.
+// free returns the free space of the disk that dir is on, in bytes.
 func free(dir string) (int64, error) {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
-		return 0, errors.Join(errors.New("look at the disk"), err)
+		return 0, errors.Join(errors.New("read the free space of the disk"), err)
 	}
 	return int64(fs.Bavail) * fs.Bsize, nil
 }
 
-// inOrder are pairs in the order in which they stand.
+// inOrder returns the pairs in their order.
 func inOrder(pairs ...string) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for i := 0; i+1 < len(pairs); i += 2 {

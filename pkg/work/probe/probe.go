@@ -1,9 +1,12 @@
 // Package probe checks the service from the inside: each check starts real
-// sandboxes, runs a program in them and reports what it saw, never what is
-// configured. The HTTP endpoints test_* and the start of the service use it.
+// sandboxes, runs programs in them and reports what these observe, never the
+// configuration. The HTTP endpoints test_* and the start of the service use it.
 //
-// What a sandbox writes is hostile even here: it is bounded, and what goes on
-// to clients is made anew from parsed values.
+// The output of a sandbox is hostile even here: it is bounded, and the answers to
+// clients are built from parsed values.
+//
+// The files: check.go, stream.go and agent.go are the simple checks; deep.go and
+// guest.go run the deep checks of leak.go, load.go and reach.go.
 package probe
 
 import (
@@ -18,44 +21,40 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 // Limits of every check.
 const (
 	DefaultTimeLimit = 30 * time.Second
 	maxOutput        = 64 << 10         // bytes of one program's output
-	maxStderr        = 2 << 10          // bytes of it that go into an error
+	maxStderr        = 2 << 10          // bytes of standard error in an error
 	closeLimit       = 20 * time.Second // to remove one sandbox
 )
 
-// Sandboxes makes sandboxes; sandbox.Provider is one. The prober closes each.
-type Sandboxes interface {
-	Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error)
-}
-
-// Scratch makes an empty directory for the check id, a UUID, in the data
-// volume, and returns its path on the host and what removes it with all that
-// is in it. The prober gives it to the user of its Config, and removes it.
+// Scratch creates an empty directory in the data volume for the check id, a UUID.
+// It returns the path on the host and a function that removes the directory. The
+// prober changes its owner to the user of its Config, and removes it.
 type Scratch func(id string) (dir string, remove func() error, err error)
 
 // Config of a Prober.
 type Config struct {
-	Sandboxes Sandboxes
+	Sandboxes workspace.Sandboxes
 	Root      sandbox.Root
 	Limits    sandbox.Limits
 	UID, GID  uint32 // of the programs, inside
 	Scratch   Scratch
-	Logger    *slog.Logger  // nil: no log
+	Logger    *slog.Logger  // may be nil
 	TimeLimit time.Duration // of one check; 0 means DefaultTimeLimit
-	Deep      *Deep         // nil: no deep checks
+	Deep      *Deep         // nil disables the deep checks
 }
 
-// Prober runs checks. Its methods are safe for concurrent use; each takes a
-// sandbox or two, so the caller bounds how many run at once.
+// Prober runs checks. Its methods are safe for concurrent use. Each uses one or two
+// sandboxes, so the caller should bound how many run at once.
 //
-// All methods return a dreamcore.Error with a Message that may be shown to
-// clients; its cause is for the log. CodeSetup says that no sandbox could be
-// started, CodeInternal that something in it failed.
+// All methods return a dreamcore.Error whose Message may be shown to clients; its
+// cause is for the log. CodeSetup means that a sandbox could not be started,
+// CodeInternal that a program in it failed.
 type Prober struct {
 	cfg  Config
 	log  *slog.Logger
@@ -73,14 +72,14 @@ func New(cfg Config) *Prober {
 	return &Prober{cfg: cfg, log: cfg.Logger, deep: make(chan struct{}, 1)}
 }
 
-// limited bounds a check in time, and says so in the error of ctx.
+// limited returns a context with the time limit of a check, which its cause names.
 func (p *Prober) limited(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, p.cfg.TimeLimit,
 		fmt.Errorf("the check took longer than %s: %w", p.cfg.TimeLimit, context.DeadlineExceeded))
 }
 
-// within runs use with a new sandbox, which has ended and left nothing when
-// within returns without an error.
+// within calls use with a new sandbox. When it returns without an error, the sandbox
+// has ended and left nothing behind.
 func (p *Prober) within(ctx context.Context, mounts []sandbox.Mount, use func(sandbox.Sandbox) error) (err error) {
 	sb, err := p.cfg.Sandboxes.Create(ctx, sandbox.Spec{Root: p.cfg.Root, Mounts: mounts, Limits: p.cfg.Limits})
 	if err != nil {
@@ -114,7 +113,7 @@ func (p *Prober) run(ctx context.Context, sb sandbox.Sandbox, stdin string, stdo
 	exit, err := proc.Wait()
 	switch {
 	case ctx.Err() != nil:
-		// The program was killed; how it ended tells nothing.
+		// The program was killed; its exit code has no meaning.
 		return fmt.Errorf("run %s: %w", args[0], ended(ctx, err))
 	case err != nil:
 		return fmt.Errorf("run %s: %w", args[0], err)
@@ -124,7 +123,7 @@ func (p *Prober) run(ctx context.Context, sb sandbox.Sandbox, stdin string, stdo
 	return nil
 }
 
-// ended adds to err why ctx has ended, where it has.
+// ended adds to err the cause of the end of ctx, if it has ended.
 func ended(ctx context.Context, err error) error {
 	switch cause := context.Cause(ctx); {
 	case cause == nil:
@@ -153,15 +152,15 @@ func hint(err error, otherwise string) string {
 	return otherwise
 }
 
-// output keeps what a program writes, up to limit bytes. More is an error,
-// which ends the program, or is thrown away when cut is set.
+// output keeps the output of a program, up to limit bytes. If cut is set, the rest
+// is discarded; else it is an error, which kills the program.
 type output struct {
 	limit int
 	cut   bool
 	buf   bytes.Buffer
 }
 
-var errTooMuch = errors.New("the program writes more than it should")
+var errTooMuch = errors.New("the program writes more than is allowed")
 
 func (o *output) Write(b []byte) (int, error) {
 	free := o.limit - o.buf.Len()
@@ -175,7 +174,7 @@ func (o *output) Write(b []byte) (int, error) {
 	return free, errTooMuch
 }
 
-// text is the output as text without white space around it.
+// text returns the output as valid UTF-8, without surrounding white space.
 func (o *output) text() string {
 	return strings.ToValidUTF8(strings.TrimSpace(o.buf.String()), "\uFFFD")
 }

@@ -8,12 +8,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// metadata tries the addresses where clouds give credentials to their machines.
+// metadata tries the addresses at which clouds give credentials to their machines.
 func (p *Prober) metadata(ctx context.Context, n *notes) error {
 	return p.sockets(ctx, n, "tcp=169.254.169.254:80", "tcp=169.254.170.2:80", "tcp=100.100.100.200:80", "tcp=192.0.0.192:80", "tcp=[fd00:ec2::254]:80", "tcp=[::ffff:169.254.169.254]:80")
 }
 
-// dns tries servers of names, and the system's own way to a name.
+// dns tries name servers, and the resolver of the system.
 func (p *Prober) dns(ctx context.Context, n *notes) error {
 	return p.withGuests(ctx, n, 1, func(guests []*guest) error {
 		for _, name := range []string{"localhost", "example.com", "metadata.google.internal"} {
@@ -28,7 +28,7 @@ func (p *Prober) dns(ctx context.Context, n *notes) error {
 	})
 }
 
-// rawSockets tries what is below TCP and UDP, and beside the network.
+// rawSockets tries raw sockets, and those of virtual machines.
 func (p *Prober) rawSockets(ctx context.Context, n *notes) error {
 	return p.sockets(ctx, n, "packet", "icmp", "raw", "vsock")
 }
@@ -37,7 +37,8 @@ func (p *Prober) sockets(ctx context.Context, n *notes, names ...string) error {
 	return p.withGuests(ctx, n, 1, func(guests []*guest) error { return trySockets(ctx, guests[0], n, names...) })
 }
 
-// trySockets notes the result of each endpoint, after that of one that must work.
+// trySockets adds the result of each endpoint to the notes, after that of one that
+// must work.
 func trySockets(ctx context.Context, g *guest, n *notes, endpoints ...string) error {
 	for _, endpoint := range append([]string{sandbox.Loopback}, endpoints...) {
 		began := time.Now()

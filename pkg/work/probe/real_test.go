@@ -24,8 +24,8 @@ import (
 // The user of the programs, inside.
 const uid, gid = 10000, 10000
 
-// realProber checks with gVisor and the host's programs; volume is where its
-// data volume lies.
+// realProber returns a prober with gVisor and the host's programs, and the directory
+// of its data volume.
 func realProber(t testing.TB) (p *probe.Prober, volume string) {
 	t.Helper()
 	provider, root := realProvider(t)
@@ -39,7 +39,7 @@ func realProber(t testing.TB) (p *probe.Prober, volume string) {
 	}), volume
 }
 
-// realProvider makes sandboxes of gVisor, until the end of the test.
+// realProvider returns a provider of gVisor that is closed at the end of the test.
 func realProvider(t testing.TB) (sandbox.Provider, sandbox.Root) {
 	t.Helper()
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
@@ -88,7 +88,7 @@ func TestChecksInRealSandboxes(t *testing.T) {
 	})
 	t.Run("stream", func(t *testing.T) { testStream(t, p) })
 	t.Run("agent", func(t *testing.T) {
-		// What stands in for the agent answers --version, too.
+		// /bin/cat, in place of the agent, also answers --version.
 		for _, file := range []string{"", "/bin/cat"} {
 			if err := p.Agent(t.Context(), file); err != nil {
 				t.Errorf("%q: %v", file, err)
@@ -157,7 +157,7 @@ func BenchmarkSandboxIO(b *testing.B) {
 	}
 }
 
-// stubborn makes sandboxes whose first one ends nothing.
+// stubborn creates sandboxes, of which the first cannot end its processes.
 type stubborn struct {
 	sandbox.Provider
 	made atomic.Int32
@@ -175,7 +175,7 @@ type immortal struct{ sandbox.Sandbox }
 
 func (immortal) EndAll(context.Context) error { return errors.New("they live") }
 
-func TestAForkBombThatDoesNotEndCostsItsSandbox(t *testing.T) {
+func TestAForkBombThatCannotBeEndedReplacesItsSandbox(t *testing.T) {
 	provider, root := realProvider(t)
 	model := gateway.New(gateway.Config{})
 	t.Cleanup(func() {

@@ -17,9 +17,9 @@ const Ticks = 5
 // maxLine bounds one line of the counting program.
 const maxLine = 1 << 10
 
-// counting is the program of Stream. The seconds pass in the sandbox, so that
-// the pauses that a client sees are the program's own. busybox's date has no
-// %N and prints it as it is.
+// counting is the program of Stream. It sleeps in the sandbox, so that the pauses
+// that a client sees are the program's own. busybox's date does not support %N and
+// prints it literally.
 const counting = `for n in 1 2 3 4 5; do
 	[ "$n" = 1 ] || sleep 1
 	now=$(date +%s.%N)
@@ -27,11 +27,11 @@ const counting = `for n in 1 2 3 4 5; do
 	printf '{"count":%d,"timestamp":%s}\n' "$n" "$now"
 done`
 
-// Stream runs a program that counts to five, a second apart, and passes each
-// of its events {"count":n,"timestamp":seconds} to emit as it comes, then
-// {"type":"done"}: six events, when it returns without an error. Emit is not
-// called after Stream has returned, nor by two goroutines at once; its error
-// ends the check. The caller makes it return when ctx ends.
+// Stream runs a program that counts to five, a second apart, and passes each of its
+// events {"count":n,"timestamp":seconds} to emit at once, then {"type":"done"}: six
+// events if it returns without an error. emit is not called after Stream has
+// returned, nor concurrently; its error ends the check. The caller must make emit
+// return when ctx ends.
 func (p *Prober) Stream(ctx context.Context, emit func(dreamcore.Event) error) error {
 	ctx, cancel := p.limited(ctx)
 	defer cancel()
@@ -46,7 +46,7 @@ func (p *Prober) Stream(ctx context.Context, emit func(dreamcore.Event) error) e
 		}
 		return nil
 	})
-	// Only now it is known that the sandbox has ended well.
+	// Not before: only now the sandbox has ended without an error.
 	if err == nil {
 		err = emit(dreamcore.Event(`{"type":"done"}`))
 	}
@@ -56,16 +56,17 @@ func (p *Prober) Stream(ctx context.Context, emit func(dreamcore.Event) error) e
 	return nil
 }
 
-// tickWriter cuts the program's output into lines and emits an event for each.
+// tickWriter splits the program's output into lines and emits an event for each.
 type tickWriter struct {
 	emit  func(dreamcore.Event) error
-	line  []byte // begun and not ended
+	line  []byte // unfinished
 	count int    // events emitted
 }
 
-var errMalformed = errors.New("the program wrote something else than its next count")
+var errMalformed = errors.New("the program did not write its next count")
 
-// Write bounds the whole output by bounding the line and the number of lines.
+// Write implements io.Writer. It bounds the output by the length and the number of
+// lines.
 func (w *tickWriter) Write(b []byte) (int, error) {
 	for done := 0; ; {
 		rest := b[done:]
@@ -93,7 +94,7 @@ func (w *tickWriter) Write(b []byte) (int, error) {
 	}
 }
 
-// complete tells whether the program wrote what it should, all of it.
+// complete returns an error unless the program wrote all of its counts.
 func (w *tickWriter) complete() error {
 	if w.count != Ticks || len(w.line) != 0 {
 		return fmt.Errorf("%w: it ended after %d of %d", errMalformed, w.count, Ticks)
@@ -101,8 +102,8 @@ func (w *tickWriter) complete() error {
 	return nil
 }
 
-// parseTick makes the event of a line that counts want. It is made anew:
-// nothing of the line but two numbers reaches a client.
+// parseTick returns the event of a line whose count must be want. The event is built
+// from two numbers: no other part of the line reaches a client.
 func parseTick(line []byte, want int) (dreamcore.Event, error) {
 	var t struct {
 		Count     int         `json:"count"`
