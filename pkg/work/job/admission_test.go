@@ -30,14 +30,14 @@ func enter(t *testing.T, a *admission, n int) *slot {
 	return tk
 }
 
-// isIn reports whether a ticket may run, without waiting.
+// isIn reports whether a slot may run, without waiting.
 func isIn(tk *slot) bool {
 	tk.adm.mu.Lock()
 	defer tk.adm.mu.Unlock()
 	return tk.running
 }
 
-func placeOf(tk *slot) int {
+func positionOf(tk *slot) int {
 	tk.adm.mu.Lock()
 	defer tk.adm.mu.Unlock()
 	return tk.position
@@ -45,12 +45,12 @@ func placeOf(tk *slot) int {
 
 func TestWaitingUsersAreAdmittedInOrder(t *testing.T) {
 	a := queueOf(2, 10, 0)
-	tickets := make([]*slot, 6)
-	for i := range tickets {
-		tickets[i] = enter(t, a, i)
+	slots := make([]*slot, 6)
+	for i := range slots {
+		slots[i] = enter(t, a, i)
 	}
 	in := func() (n []int) {
-		for i, tk := range tickets {
+		for i, tk := range slots {
 			if isIn(tk) {
 				n = append(n, i)
 			}
@@ -58,20 +58,20 @@ func TestWaitingUsersAreAdmittedInOrder(t *testing.T) {
 		return n
 	}
 	if got := in(); !slices.Equal(got, []int{0, 1}) {
-		t.Fatalf("in at first: %v", got)
+		t.Fatalf("running at first: %v", got)
 	}
 	for _, step := range []struct {
 		leaves int
 		in     []int
 	}{{1, []int{0, 1, 2}}, {4, []int{0, 1, 2}}, {0, []int{0, 1, 2, 3}}, {2, []int{0, 1, 2, 3, 5}}} {
-		tickets[step.leaves].leave()
+		slots[step.leaves].leave()
 		if got := in(); !slices.Equal(got, step.in) {
 			t.Errorf("after %d left: %v, want %v", step.leaves, got, step.in)
 		}
 	}
 }
 
-func TestBoundsOfTheQueue(t *testing.T) {
+func TestLimitsOfTheQueue(t *testing.T) {
 	refused := func(a *admission, n int) {
 		t.Helper()
 		tk, err := a.enter(user(n))
@@ -82,52 +82,52 @@ func TestBoundsOfTheQueue(t *testing.T) {
 	a := queueOf(1, 2, 1)
 	first := enter(t, a, 1)
 	again := enter(t, a, 1)
-	refused(a, 1) // over the bound of the user
+	refused(a, 1) // over the limit of the user
 	second := enter(t, a, 2)
-	refused(a, 3) // over that of the queue
+	refused(a, 3) // over the limit of the queue
 	first.leave()
 	first.leave() // a second call does nothing
 	if !isIn(again) || isIn(second) {
-		t.Fatal("the slot did not go to the next, and to it only")
+		t.Fatal("the slot did not go to exactly the next one")
 	}
 	third := enter(t, a, 3)
 	if isIn(third) {
 		t.Error("leaving twice made two slots")
 	}
 	refused(a, 1)
-	// A bound of 0 is one generation at a time, also while slots are free.
+	// With a limit of 0, a user has one generation at a time, even while slots are free.
 	b := queueOf(5, 5, 0)
 	enter(t, b, 1)
 	refused(b, 1)
 }
 
-func TestPlacesAreToldWhenTheyChange(t *testing.T) {
+func TestPositionsAreReportedWhenTheyChange(t *testing.T) {
 	a := queueOf(1, 10, 0)
 	first, second, third, last := enter(t, a, 1), enter(t, a, 2), enter(t, a, 3), enter(t, a, 4)
-	places := make(chan int, 10)
+	positions := make(chan int, 10)
 	done := make(chan error, 1)
-	go func() { done <- third.wait(t.Context(), func(p int) { places <- p }) }()
-	if p := <-places; p != 2 {
-		t.Fatalf("place %d", p)
+	go func() { done <- third.wait(t.Context(), func(p int) { positions <- p }) }()
+	if p := <-positions; p != 2 {
+		t.Fatalf("position %d", p)
 	}
-	last.leave() // behind: nothing changes
+	last.leave() // behind it: its position stays
 	first.leave()
-	if p := <-places; p != 1 {
-		t.Errorf("place %d, want 1", p)
+	if p := <-positions; p != 1 {
+		t.Errorf("position %d, want 1", p)
 	}
 	second.leave()
-	if err := <-done; err != nil || len(places) != 0 {
-		t.Errorf("%v, %d more places", err, len(places))
+	if err := <-done; err != nil || len(positions) != 0 {
+		t.Errorf("%v, %d more positions", err, len(positions))
 	}
 }
 
-func TestAUserWithManyGenerationsGoesBehindTheOthers(t *testing.T) {
+func TestUsersTakeTurns(t *testing.T) {
 	a := queueOf(1, 10, 5)
 	running := enter(t, a, 1)
 	mine := []*slot{enter(t, a, 1), enter(t, a, 1), enter(t, a, 1)}
 	b, c := enter(t, a, 2), enter(t, a, 3)
-	if got := []int{placeOf(mine[0]), placeOf(b), placeOf(c), placeOf(mine[1]), placeOf(mine[2])}; !slices.Equal(got, []int{1, 2, 3, 4, 5}) {
-		t.Errorf("places %v", got)
+	if got := []int{positionOf(mine[0]), positionOf(b), positionOf(c), positionOf(mine[1]), positionOf(mine[2])}; !slices.Equal(got, []int{1, 2, 3, 4, 5}) {
+		t.Errorf("positions %v", got)
 	}
 	for _, next := range []*slot{mine[0], b, c, mine[1], mine[2]} {
 		running.leave()
@@ -138,17 +138,17 @@ func TestAUserWithManyGenerationsGoesBehindTheOthers(t *testing.T) {
 	}
 }
 
-func TestAUserWhoseGenerationRunsIsPassedOver(t *testing.T) {
+func TestAUserWithARunningGenerationIsSkipped(t *testing.T) {
 	a := queueOf(2, 10, 5)
 	running := enter(t, a, 1)
 	mine, other := enter(t, a, 1), enter(t, a, 2)
 	if isIn(mine) || !isIn(other) {
-		t.Fatal("the free slot is for the user who has none")
+		t.Fatal("the free slot went to a user with a running generation")
 	}
 	third := enter(t, a, 3)
 	other.leave()
 	if isIn(mine) || !isIn(third) {
-		t.Fatal("a user who cannot run yet holds up the others")
+		t.Fatal("a user who cannot run yet blocks the others")
 	}
 	running.leave()
 	if !isIn(mine) {
@@ -156,7 +156,7 @@ func TestAUserWhoseGenerationRunsIsPassedOver(t *testing.T) {
 	}
 }
 
-func TestATicketThatLeavesTheQueueMakesRoomBehind(t *testing.T) {
+func TestLeavingTheQueueMovesTheOthersUp(t *testing.T) {
 	a := queueOf(1, 2, 0)
 	first, second, third := enter(t, a, 1), enter(t, a, 2), enter(t, a, 3)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -173,19 +173,19 @@ func TestATicketThatLeavesTheQueueMakesRoomBehind(t *testing.T) {
 	}
 }
 
-func TestWithdrawnTicketsNeverRun(t *testing.T) {
+func TestWithdrawnSlotsNeverRun(t *testing.T) {
 	a := queueOf(1, 2, 1)
 	running, waiting := enter(t, a, 1), enter(t, a, 2)
 	waiting.withdraw()
-	running.withdraw() // runs: it keeps its slot
+	running.withdraw() // it runs and keeps its slot
 	if !isIn(running) || isIn(enter(t, a, 3)) {
-		t.Error("a running generation was taken out of its slot")
+		t.Error("a running generation lost its slot")
 	}
 	running.leave()
 	if isIn(waiting) || waiting.isWaiting() {
-		t.Error("a withdrawn ticket was admitted")
+		t.Error("a withdrawn slot was admitted")
 	}
-	// A ticket that is in when its context ends does not run either.
+	// A generation that is admitted after its context has ended does not run either.
 	ctx, cancel := context.WithCancel(t.Context())
 	in := enter(t, a, 4)
 	cancel()
@@ -196,42 +196,42 @@ func TestWithdrawnTicketsNeverRun(t *testing.T) {
 
 func TestResize(t *testing.T) {
 	a := queueOf(2, 10, 0)
-	tickets := make([]*slot, 5)
-	for i := range tickets {
-		tickets[i] = enter(t, a, i)
+	slots := make([]*slot, 5)
+	for i := range slots {
+		slots[i] = enter(t, a, i)
 	}
 	a.resize(admissionLimits{running: 4})
-	if !isIn(tickets[2]) || !isIn(tickets[3]) || isIn(tickets[4]) {
+	if !isIn(slots[2]) || !isIn(slots[3]) || isIn(slots[4]) {
 		t.Error("more slots did not admit the next two")
 	}
 	a.resize(admissionLimits{running: 1})
 	for i := range 3 {
-		tickets[i].leave()
-		if isIn(tickets[4]) {
+		slots[i].leave()
+		if isIn(slots[4]) {
 			t.Fatalf("admitted with %d running of 1", 3-i)
 		}
 	}
 	if _, err := a.enter(user(9)); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
 		t.Errorf("a queue of length 0: %v", err)
 	}
-	tickets[3].leave()
-	if !isIn(tickets[4]) {
-		t.Error("a ticket that waited before the queue shrank was forgotten")
+	slots[3].leave()
+	if !isIn(slots[4]) {
+		t.Error("a slot that waited before the queue shrank was forgotten")
 	}
 }
 
-// queueModel plays random steps on an admission and checks its rules.
+// queueModel performs random steps on an admission and checks its rules.
 type queueModel struct {
-	t       *testing.T
-	a       *admission
-	tickets []*slot
-	seen    map[*slot]bool // admitted
-	// overtaken counts, for each waiting ticket that is the first of a user
+	t     *testing.T
+	a     *admission
+	slots []*slot
+	seen  map[*slot]bool // admitted
+	// overtaken counts, for each waiting slot that is the first one of a user
 	// without a running generation, the admissions of every other user since.
 	overtaken map[*slot]map[dreamcore.UserID]int
 }
 
-func TestTheRulesOfAdmissionHoldAfterRandomSteps(t *testing.T) {
+func TestAdmissionKeepsItsRulesInRandomSteps(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		m := &queueModel{t: t, a: queueOf(1+rng.IntN(4), rng.IntN(20), rng.IntN(4)), seen: map[*slot]bool{}, overtaken: map[*slot]map[dreamcore.UserID]int{}}
@@ -239,14 +239,14 @@ func TestTheRulesOfAdmissionHoldAfterRandomSteps(t *testing.T) {
 			switch n := rng.IntN(100); {
 			case n < 55:
 				if tk, err := m.a.enter(user(rng.IntN(8))); err == nil {
-					m.tickets = append(m.tickets, tk)
+					m.slots = append(m.slots, tk)
 				}
-			case n < 97 && len(m.tickets) > 0:
-				i := rng.IntN(len(m.tickets))
+			case n < 97 && len(m.slots) > 0:
+				i := rng.IntN(len(m.slots))
 				if n%2 == 0 {
-					m.tickets[i].withdraw()
+					m.slots[i].withdraw()
 				} else {
-					m.tickets[i].leave()
+					m.slots[i].leave()
 				}
 			case n >= 97:
 				m.a.resize(admissionLimits{1 + rng.IntN(4), rng.IntN(20), rng.IntN(4)})
@@ -256,7 +256,7 @@ func TestTheRulesOfAdmissionHoldAfterRandomSteps(t *testing.T) {
 				t.Fatalf("seed %d", seed)
 			}
 		}
-		for _, tk := range m.tickets {
+		for _, tk := range m.slots {
 			tk.leave()
 		}
 		if a := m.a; a.running != 0 || a.waiting != 0 || len(a.line) != 0 || len(a.users) != 0 {
@@ -266,12 +266,12 @@ func TestTheRulesOfAdmissionHoldAfterRandomSteps(t *testing.T) {
 }
 
 func (m *queueModel) check() {
-	m.tickets = slices.DeleteFunc(m.tickets, func(tk *slot) bool { return tk.left })
+	m.slots = slices.DeleteFunc(m.slots, func(tk *slot) bool { return tk.left })
 	running, first := map[dreamcore.UserID]int{}, map[dreamcore.UserID]*slot{}
 	var admitted []*slot
-	var places []int
+	var positions []int
 	total := 0
-	for _, tk := range m.tickets { // in the order in which they came
+	for _, tk := range m.slots { // in the order of their arrival
 		switch {
 		case tk.running:
 			total++
@@ -284,7 +284,7 @@ func (m *queueModel) check() {
 				admitted = append(admitted, tk)
 			}
 		default:
-			places = append(places, tk.position)
+			positions = append(positions, tk.position)
 			if first[tk.user] == nil {
 				first[tk.user] = tk
 			}
@@ -295,15 +295,15 @@ func (m *queueModel) check() {
 			m.t.Errorf("%d generations of user %s run", n, u)
 		}
 	}
-	slices.Sort(places)
-	for i, p := range places {
+	slices.Sort(positions)
+	for i, p := range positions {
 		if p != i+1 {
-			m.t.Errorf("places %v", places)
+			m.t.Errorf("positions %v", positions)
 			break
 		}
 	}
-	if total != m.a.running || len(places) != m.a.waiting {
-		m.t.Errorf("%d run and %d wait, counted as %d and %d", total, len(places), m.a.running, m.a.waiting)
+	if total != m.a.running || len(positions) != m.a.waiting {
+		m.t.Errorf("%d run and %d wait, counted as %d and %d", total, len(positions), m.a.running, m.a.waiting)
 	}
 	m.checkTurns(first, running, admitted, total)
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // meter returns the job's account in the ledger; nil without a ledger. All runs
-// of the job share it: an account knows only what was spent through itself, so a
-// second one would allow the limits of a job once more.
+// of the job share it: an account counts only its own spending, so a second one
+// would allow the limits of a job once more.
 func (j *job) meter() gateway.Meter {
 	ledger := j.service.parts.Ledger
 	if ledger == nil {

@@ -20,8 +20,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
-// openBooks opens books in which the model m costs a dollar for a million tokens.
-func openBooks(t *testing.T, dir string, l usage.Limits) *usage.Book {
+// openLedger opens a ledger in which the model m costs a dollar per million tokens.
+func openLedger(t *testing.T, dir string, l usage.Limits) *usage.Book {
 	t.Helper()
 	prices, err := usage.ParsePrices([]string{"m in=1 out=1 write=1 write1h=1 read=1"})
 	if err != nil {
@@ -33,13 +33,13 @@ func openBooks(t *testing.T, dir string, l usage.Limits) *usage.Book {
 	}
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
-			t.Errorf("close the books: %v", err)
+			t.Errorf("close the ledger: %v", err)
 		}
 	})
 	return b
 }
 
-// teller is a model that says something else each time, and keeps what it said.
+// teller is a model that gives a different answer each time, and records the usage.
 type teller struct {
 	mu   sync.Mutex
 	said dreamcore.Tokens
@@ -51,8 +51,8 @@ func (m *teller) add(t dreamcore.Tokens) {
 	m.said = m.said.Plus(t)
 }
 
-// ServeHTTP streams an answer, which in a third of the cases is cut after its
-// beginning, or gives it in one piece.
+// ServeHTTP streams an answer, cuts the stream after its beginning, or sends the
+// answer in one piece.
 func (m *teller) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	five, hour := rand.Int64N(1000), rand.Int64N(1000)
@@ -84,7 +84,8 @@ func (m *teller) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":%d}}\n\ndata: {\"type\":\"message_stop\"}\n\n", out)
 }
 
-// gatewayTo opens a gateway with a model and returns a way to ask it as a job.
+// gatewayTo opens a gateway with a model and returns a function that asks it as a
+// job.
 func gatewayTo(t *testing.T, model http.Handler, log *audit.Log) (*gateway.Socket, func(token, body string) (int, http.Header, string)) {
 	t.Helper()
 	g := gateway.New(gateway.Config{Upstream: gateway.HandlerUpstream(model), Audit: log, RetryLimit: 1 << 30})
@@ -110,19 +111,19 @@ func gatewayTo(t *testing.T, model http.Handler, log *audit.Log) (*gateway.Socke
 			return 0, nil, err.Error()
 		}
 		defer resp.Body.Close()
-		raw, _ := io.ReadAll(resp.Body) // a cut answer is one too
+		raw, _ := io.ReadAll(resp.Body) // an answer that is cut also counts
 		return resp.StatusCode, resp.Header, string(raw)
 	}
 }
 
-func TestTheBooksSayWhatTheStreamsSaid(t *testing.T) {
+func TestTheLedgerMatchesTheStreams(t *testing.T) {
 	dir, auditDir := t.TempDir(), t.TempDir()
 	log, err := audit.Open(auditDir, audit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	model := &teller{}
-	books := openBooks(t, dir, usage.Limits{})
+	ledger := openLedger(t, dir, usage.Limits{})
 	s, ask := gatewayTo(t, model, log)
 	var mu sync.Mutex
 	var granted dreamcore.Tokens
@@ -131,7 +132,7 @@ func TestTheBooksSayWhatTheStreamsSaid(t *testing.T) {
 	for job := range 8 {
 		wg.Go(func() {
 			id := fmt.Sprint(job)
-			gr := s.Grant(gateway.GrantOptions{Job: id, User: string(alice), Meter: books.Job(string(alice), "p", id)})
+			gr := s.Grant(gateway.GrantOptions{Job: id, User: string(alice), Meter: ledger.Job(string(alice), "p", id)})
 			for range 50 {
 				if status, _, body := ask(gr.Token(), `{"model":"m","stream":true,"max_tokens":1}`); status != 200 {
 					t.Errorf("%d %s", status, body)
@@ -145,7 +146,7 @@ func TestTheBooksSayWhatTheStreamsSaid(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(books.Close(), log.Close()); err != nil {
+	if err := errors.Join(ledger.Close(), log.Close()); err != nil {
 		t.Fatal(err)
 	}
 	report, err := usage.NewReport("job")
@@ -166,23 +167,23 @@ func TestTheBooksSayWhatTheStreamsSaid(t *testing.T) {
 	}
 	want, total := model.said, report.Total
 	if total.Tokens != want || granted != want || audited != want || n != 400 || total.Requests != 400 || len(report.Rows()) != 8 {
-		t.Errorf("the streams said %+v, the books %+v, the grants %+v, the audit log %+v in %d records", want, total, granted, audited, n)
+		t.Errorf("the streams reported %+v, the ledger %+v, the grants %+v, the audit log %+v in %d records", want, total, granted, audited, n)
 	}
 	if total.Cost != dreamcore.Nano(want.Total()*1000) || cost != total.Cost {
-		t.Errorf("%d tokens cost %s in the books, %s in the grants", want.Total(), total.Cost, cost)
+		t.Errorf("%d tokens cost %s in the ledger, %s in the grants", want.Total(), total.Cost, cost)
 	}
 }
 
-func TestManyRequestsAtOnceStayWithinABudget(t *testing.T) {
+func TestConcurrentRequestsStayWithinABudget(t *testing.T) {
 	const limit, each = 5000, 30 // tokens
-	books := openBooks(t, t.TempDir(), usage.Limits{JobTokens: limit})
+	ledger := openLedger(t, t.TempDir(), usage.Limits{JobTokens: limit})
 	answer := fmt.Sprintf(`{"usage":{"input_tokens":10,"output_tokens":%d}}`, each-10)
 	s, ask := gatewayTo(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(time.Millisecond)
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, answer)
 	}), nil)
-	gr := s.Grant(gateway.GrantOptions{Meter: books.Job("u", "p", "j")})
+	gr := s.Grant(gateway.GrantOptions{Meter: ledger.Job("u", "p", "j")})
 	defer gr.Revoke()
 	var wg sync.WaitGroup
 	for range 32 {
@@ -203,7 +204,7 @@ func TestManyRequestsAtOnceStayWithinABudget(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// A request may use 2000 tokens and what it sends; none of these does.
+	// A request may use 2000 tokens plus its input; none of these does.
 	if n := gr.Usage().Tokens.Total(); n < limit || n >= limit+each {
 		t.Errorf("%d tokens were used of %d", n, limit)
 	}
@@ -212,8 +213,8 @@ func TestManyRequestsAtOnceStayWithinABudget(t *testing.T) {
 	}
 }
 
-func TestHangingUpIsNotFree(t *testing.T) {
-	books := openBooks(t, t.TempDir(), usage.Limits{})
+func TestAnAbortedRequestIsPaid(t *testing.T) {
+	ledger := openLedger(t, t.TempDir(), usage.Limits{})
 	text := strings.Repeat("data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\""+strings.Repeat("word ", 100)+"\"}}\n\n", 20)
 	begun := make(chan struct{}, 2)
 	s, _ := gatewayTo(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -229,7 +230,7 @@ func TestHangingUpIsNotFree(t *testing.T) {
 		<-r.Context().Done()
 	}), nil)
 	for agent, want := range map[string]dreamcore.Tokens{"early": {CacheWrite: 3000}, "late": {Input: 7, Output: 2450}} {
-		gr := s.Grant(gateway.GrantOptions{Meter: books.Job("u", "p", agent)})
+		gr := s.Grant(gateway.GrantOptions{Meter: ledger.Job("u", "p", agent)})
 		c, err := socket.Dial(t.Context(), s.Path())
 		if err != nil {
 			t.Fatal(err)
@@ -243,24 +244,24 @@ func TestHangingUpIsNotFree(t *testing.T) {
 		c.Close()
 		gr.Revoke()
 		got := gr.Usage().Tokens
-		// Early: nothing has been made in the moment since it was asked.
+		// Early: the model has generated nothing yet.
 		if got.Input != want.Input || got.CacheWrite < want.CacheWrite || got.CacheWrite > want.CacheWrite*11/10 || got.Output < want.Output*9/10 || got.Output > want.Output*11/10+1000 {
-			t.Errorf("who hangs up %s pays for %+v, want about %+v", agent, got, want)
+			t.Errorf("a request that is aborted %s costs %+v, want about %+v", agent, got, want)
 		}
 	}
 }
 
-// An answer in one piece costs what the model has made of it, though nothing has
-// come yet when the sandbox hangs up.
-func TestHangingUpOnAWholeAnswerIsNotFree(t *testing.T) {
-	books := openBooks(t, t.TempDir(), usage.Limits{})
+// An answer in one piece costs what the model has generated so far, although
+// nothing has arrived when the sandbox aborts the request.
+func TestAnAbortedRequestWithoutAStreamIsPaid(t *testing.T) {
+	ledger := openLedger(t, t.TempDir(), usage.Limits{})
 	begun := make(chan struct{}, 1)
 	s, _ := gatewayTo(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		begun <- struct{}{}
 		<-r.Context().Done()
 	}), nil)
 	for most, want := range map[int64]int64{100_000: 20, 5: 5} {
-		gr := s.Grant(gateway.GrantOptions{Meter: books.Job("u", "p", fmt.Sprint(most))})
+		gr := s.Grant(gateway.GrantOptions{Meter: ledger.Job("u", "p", fmt.Sprint(most))})
 		c, err := socket.Dial(t.Context(), s.Path())
 		if err != nil {
 			t.Fatal(err)
@@ -272,25 +273,25 @@ func TestHangingUpOnAWholeAnswerIsNotFree(t *testing.T) {
 		c.Close()
 		gr.Revoke()
 		if got := gr.Usage().Tokens; got.Output < want || got.Output > most || got.Prompt() == 0 {
-			t.Errorf("who hangs up on an answer of %d tokens pays for %+v, want %d at least", most, got, want)
+			t.Errorf("an aborted request for %d tokens costs %+v, want %d at least", most, got, want)
 		}
 	}
 }
 
-func TestAJobOfWhoHasSpentAllIsRefusedBeforeASandbox(t *testing.T) {
+func TestAJobOverBudgetStartsNoSandbox(t *testing.T) {
 	auditDir := t.TempDir()
 	log, err := audit.Open(auditDir, audit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	books := openBooks(t, t.TempDir(), usage.Limits{UserDayTokens: 10})
-	settle, err := books.Job(string(alice), "p", "j").Reserve("m", 1, 1)
+	ledger := openLedger(t, t.TempDir(), usage.Limits{UserDayTokens: 10})
+	settle, err := ledger.Job(string(alice), "p", "j").Reserve("m", 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	settle(dreamcore.Spent{Tokens: dreamcore.Tokens{Output: 10}}, true)
-	r := newRig(t, options{parts: func(p *Parts) { p.Ledger, p.Audit = books, log }})
+	r := newRig(t, options{parts: func(p *Parts) { p.Ledger, p.Audit = ledger, log }})
 	last, _ := r.ends(r.run(request(alice, "a game")))
 	if want := (dreamcore.Failure{Code: dreamcore.FailRateLimit, Spent: true}).UserMessage(dreamcore.English); last.Code != "RATE_LIMIT" || last.User != want {
 		t.Errorf("%+v", last)
@@ -298,7 +299,7 @@ func TestAJobOfWhoHasSpentAllIsRefusedBeforeASandbox(t *testing.T) {
 	if len(r.made) != 0 || len(r.versions(alice)) != 0 {
 		t.Errorf("%d sandboxes, versions %v", len(r.made), r.versions(alice))
 	}
-	// Another user is not held back, and what he starts is in the audit log.
+	// Another user is not affected, and the sandbox of that job is in the audit log.
 	if last, _ := r.ends(r.run(request(bob, "a game"))); last.Type != "done" {
 		t.Errorf("%+v", last)
 	}
@@ -314,11 +315,11 @@ func TestAJobOfWhoHasSpentAllIsRefusedBeforeASandbox(t *testing.T) {
 	}
 }
 
-func TestAJobThatSpendsAllEndsWithRateLimit(t *testing.T) {
-	books := openBooks(t, t.TempDir(), usage.Limits{JobCost: 1})
+func TestAJobThatSpendsItsBudgetEndsWithRateLimit(t *testing.T) {
+	ledger := openLedger(t, t.TempDir(), usage.Limits{JobCost: 1})
 	said := ""
 	r := newRig(t, options{
-		parts: func(p *Parts) { p.Ledger = books },
+		parts: func(p *Parts) { p.Ledger = ledger },
 		upstream: gateway.HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, `{"usage":{"input_tokens":1000,"output_tokens":500}}`)
@@ -337,17 +338,17 @@ func TestAJobThatSpendsAllEndsWithRateLimit(t *testing.T) {
 	events := r.run(request(alice, "a game"))
 	last, debug := r.ends(events)
 	if last.Code != "RATE_LIMIT" || !strings.HasPrefix(last.User, "The limit for making games is reached") || strings.Contains(said, "budget") {
-		t.Errorf("%+v, the model said %s", last, said)
+		t.Errorf("%+v, the model answered %s", last, said)
 	}
 	if debug.Cost != 0.0015 || debug.Input != 1000 || debug.Output != 500 {
 		t.Errorf("%+v", debug)
 	}
 }
 
-// TestTheBudgetOfAJobIsOfAllItsRunsTogether has an agent that spends what a job
-// may, crashes, and is started once more.
-func TestTheBudgetOfAJobIsOfAllItsRunsTogether(t *testing.T) {
-	books := openBooks(t, t.TempDir(), usage.Limits{JobTokens: 1500})
+// TestAllRunsShareTheBudgetOfTheJob has an agent that spends the budget of a job,
+// crashes, and is started once more.
+func TestAllRunsShareTheBudgetOfTheJob(t *testing.T) {
+	ledger := openLedger(t, t.TempDir(), usage.Limits{JobTokens: 1500})
 	asked, runs := 0, 0
 	asks := func(g guest) error {
 		_, _, err := g.ask(question)
@@ -355,7 +356,7 @@ func TestTheBudgetOfAJobIsOfAllItsRunsTogether(t *testing.T) {
 		return err
 	}
 	r := newRig(t, options{
-		parts: func(p *Parts) { p.Ledger = books },
+		parts: func(p *Parts) { p.Ledger = ledger },
 		upstream: gateway.HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			asked++
 			w.Header().Set("Content-Type", "application/json")

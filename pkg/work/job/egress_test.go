@@ -17,9 +17,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
-// The way out belongs to the job that runs, and there is none where the
-// operator allows nothing.
-func TestTheWayOutBelongsToTheJob(t *testing.T) {
+// Egress is open only during a job, and never if the operator allows no host.
+func TestEgressIsOpenDuringAJob(t *testing.T) {
 	policy, err := egress.ParsePolicy([]string{"api.example.com"}, nil, nil)
 	if err != nil {
 		t.Fatal(err)

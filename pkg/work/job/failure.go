@@ -41,7 +41,7 @@ type stageError struct {
 func (e *stageError) Error() string { return e.err.Error() }
 func (e *stageError) Unwrap() error { return e.err }
 
-// agentFailure is what is known of a run that did not succeed.
+// agentFailure holds the facts about a run that did not succeed.
 type agentFailure struct {
 	run       run
 	cancelled bool  // the job was cancelled while the agent ran

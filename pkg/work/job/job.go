@@ -52,9 +52,9 @@ type site struct {
 	dir       string       // of the project, inside
 }
 
-// work does the job and writes its one terminal event, whatever happens. The
-// slot is freed before that event: a client that sends the next request as soon
-// as it has read the last event must not be told that it is still busy.
+// work does the job and always writes exactly one terminal event. The slot is freed
+// before that event: a client that sends the next request as soon as it has read
+// the last event must not be told that it is still busy.
 func (j *job) work(ctx context.Context) {
 	defer func() {
 		if err := j.journal.Close(); err != nil {

@@ -41,7 +41,7 @@ func TestAJobThatSucceeds(t *testing.T) {
 	if !slices.Equal(order, want) {
 		t.Errorf("events %v, want %v", order, want)
 	}
-	// Where nothing changes there is no new version, but the old one is named.
+	// Without a change there is no new version, and the old one is reported.
 	r.playing(func(g guest) (int, error) { g.say(good); return 0, nil })
 	events = r.run(request(alice, "nothing"))
 	last, again := r.ends(events)
@@ -53,8 +53,8 @@ func TestAJobThatSucceeds(t *testing.T) {
 	}
 }
 
-func TestWhatASandboxSeesOfTheHost(t *testing.T) {
-	defer syscall.Umask(syscall.Umask(0o077)) // an operator's strict umask must not lock the agent out
+func TestMountsOfASandbox(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077)) // the umask of the operator must not affect the agent's access
 	r := newRig(t, options{play: func(g guest) (int, error) {
 		for _, dir := range []string{g.project(), g.home(), g.sockets()} {
 			var st syscall.Stat_t
@@ -104,11 +104,11 @@ func TestFailuresEndWithTheirEvent(t *testing.T) {
 		create func(*sandboxtest.Fake) error
 		wrap   func(sandbox.Sandbox) sandbox.Sandbox
 		code   dreamcore.FailureCode
-		exit   int // 0: none
+		exit   int // 0 if the event has none
 		saved  bool
 	}{
 		{name: "the agent fails", play: exits(1), code: dreamcore.FailCLIGeneral, exit: 1, saved: true},
-		{name: "an exit code of its own", play: exits(7), code: dreamcore.FailCLIUnknown, exit: 7, saved: true},
+		{name: "an unknown exit code", play: exits(7), code: dreamcore.FailCLIUnknown, exit: 7, saved: true},
 		{name: "killed", play: exits(137), code: dreamcore.FailCLIKilled, exit: 137, saved: true},
 		{name: "exit 0 without a result", play: exits(0), code: dreamcore.FailCLIGeneral, exit: 1, saved: true},
 		{name: "no sandbox", create: func(*sandboxtest.Fake) error { return errFake }, code: dreamcore.FailSandbox},
@@ -116,7 +116,7 @@ func TestFailuresEndWithTheirEvent(t *testing.T) {
 		{name: "a sandbox that is lost", play: breaks(sandbox.ErrLost), code: dreamcore.FailSandboxLost},
 		{name: "out of memory", play: breaks(oom), code: dreamcore.FailCLIKilled, exit: 137},
 		{name: "processes that do not end", create: func(f *sandboxtest.Fake) error { f.EndAllErr = errFake; return nil }, code: dreamcore.FailUnknown, saved: true},
-		{name: "a panic while it is made", create: func(*sandboxtest.Fake) error { panic("boom") }, code: dreamcore.FailUnknown},
+		{name: "a panic during its creation", create: func(*sandboxtest.Fake) error { panic("boom") }, code: dreamcore.FailUnknown},
 		{name: "a panic in the middle", wrap: func(sb sandbox.Sandbox) sandbox.Sandbox { return panics{sb} }, code: dreamcore.FailUnknown, saved: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -137,7 +137,7 @@ func TestFailuresEndWithTheirEvent(t *testing.T) {
 					t.Errorf("the player is told %q", last.User)
 				}
 			}
-			// The project and the user's place are free again.
+			// The project and the user's slot are free again.
 			r.create, r.wrap = nil, nil
 			r.playing(makesGame)
 			if last, _ := r.ends(r.run(request(alice, "again"))); last.Type != "done" {
@@ -147,7 +147,7 @@ func TestFailuresEndWithTheirEvent(t *testing.T) {
 	}
 }
 
-// panics is a sandbox that breaks after the agent has made something.
+// panics is a sandbox that panics after the agent has made something.
 type panics struct{ sandbox.Sandbox }
 
 func (p panics) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, error) {
@@ -160,7 +160,7 @@ func (p panics) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process
 
 func (panics) Clean(context.Context, sandbox.Residue) error { panic("boom") }
 
-func TestTheModelsFailureIsTheJobs(t *testing.T) {
+func TestAFailureOfTheModelIsTheFailureOfTheJob(t *testing.T) {
 	r := newRig(t, options{upstream: failingModel(t, 429), play: func(g guest) (int, error) {
 		status, _, err := g.ask(`{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}],"tools":[{"name":"Write"}]}`)
 		g.say(fmt.Sprintf("status %d, %v\n", status, err))
@@ -180,7 +180,7 @@ func TestTheTimeLimit(t *testing.T) {
 	}
 }
 
-func TestTestErrorsTouchNothing(t *testing.T) {
+func TestTestErrorsHaveNoSideEffects(t *testing.T) {
 	for _, te := range []dreamcore.TestError{
 		dreamcore.TestErrorTimeout, dreamcore.TestErrorGeneral, dreamcore.TestErrorSandbox, dreamcore.TestErrorNetwork, dreamcore.TestErrorRateLimit,
 	} {
@@ -201,7 +201,7 @@ func TestTestErrorsTouchNothing(t *testing.T) {
 	}
 }
 
-func TestOutputOverTheLimitIsNotForwardedAndTheRunGoesOn(t *testing.T) {
+func TestOutputOverTheLimitIsNotForwarded(t *testing.T) {
 	play := func(n int) program {
 		return func(g guest) (int, error) {
 			g.say(lines(n, `{"type":"user","n":%d}`))
@@ -221,7 +221,7 @@ func TestOutputOverTheLimitIsNotForwardedAndTheRunGoesOn(t *testing.T) {
 	}
 }
 
-func TestALogThatIsFullDoesNotEndTheRun(t *testing.T) {
+func TestAFullJournalDoesNotEndTheRun(t *testing.T) {
 	r := newRig(t, options{journal: journal.Options{MaxLogBytes: 8 << 10}, play: func(g guest) (int, error) {
 		g.say(lines(50, `{"type":"user","n":%d,"x":"`+strings.Repeat("x", 1000)+`"}`))
 		return makesGame(g)
@@ -233,7 +233,7 @@ func TestALogThatIsFullDoesNotEndTheRun(t *testing.T) {
 	}
 }
 
-func TestAFullDiskUnderTheJournalDoesNotHangAJob(t *testing.T) {
+func TestAFullDiskUnderTheJournalDoesNotBlockAJob(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"); err != nil {
@@ -270,7 +270,7 @@ func TestAFullDiskUnderTheJournalDoesNotHangAJob(t *testing.T) {
 	}
 }
 
-func TestSkillsAreTold(t *testing.T) {
+func TestSkillsAreReported(t *testing.T) {
 	r := newRig(t, options{play: func(g guest) (int, error) {
 		g.say(fmt.Sprintf("plugins %q\n", g.arg("--plugin-dir")))
 		return makesGame(g)
@@ -296,17 +296,17 @@ func TestSkillsAreTold(t *testing.T) {
 	if count(events, func(e event) bool { return e.Message == "Skills loaded: [odd] name, threejs" }) != 1 || count(events, says(`plugins "/global/.claude"`)) != 1 {
 		t.Errorf("with skills: %+v", events)
 	}
-	// One job's skills are not the next one's.
+	// A removed skill is not passed to the next job.
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	if events := r.run(request(alice, "x")); count(events, says(`plugins ""`)) != 1 {
-		t.Errorf("after they are gone: %+v", events)
+		t.Errorf("after their removal: %+v", events)
 	}
 }
 
-// TestSkillsAreInTheProjectOfARunningJob looks at the link from the agent's
-// side: the fake sandbox is the host, where it leads nowhere.
+// TestSkillsAreInTheProjectOfARunningJob reads the link as the agent sees it: the
+// fake sandbox is the host, where the target of the link does not exist.
 func TestSkillsAreInTheProjectOfARunningJob(t *testing.T) {
 	r := newRig(t, options{play: func(g guest) (int, error) {
 		target, err := os.Readlink(filepath.Join(g.project(), ".claude/skills"))
@@ -333,7 +333,7 @@ func TestSkillsAreInTheProjectOfARunningJob(t *testing.T) {
 			t.Errorf("after the job: %q", got)
 		}
 	}
-	// A job that is cancelled hides them, too.
+	// A cancelled job hides them, too.
 	r.playing(untilStopped)
 	id := r.submit(request(alice, "x"))
 	r.until(id, isType("began"))

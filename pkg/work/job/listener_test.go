@@ -18,21 +18,21 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
 )
 
-// office is a service of which only the list of jobs is used.
-type office struct {
+// listed is a service of which only the list of jobs is used.
+type listed struct {
 	*Service
 	t *testing.T
 }
 
-func newOffice(t *testing.T, running int) office {
-	return office{&Service{
+func newListed(t *testing.T, running int) listed {
+	return listed{&Service{
 		admission: queueOf(running, 10, 3), jobs: map[string]*liveJob{}, log: slog.New(slog.DiscardHandler),
 	}, t}
 }
 
 // begin adds a job that does nothing, with one listener. The context ends when
 // the job is cancelled.
-func (o office) begin(listener context.Context, id string, user dreamcore.UserID, change ...func(*liveJob)) context.Context {
+func (o listed) begin(listener context.Context, id string, user dreamcore.UserID, change ...func(*liveJob)) context.Context {
 	o.t.Helper()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -48,7 +48,7 @@ func (o office) begin(listener context.Context, id string, user dreamcore.UserID
 	return run
 }
 
-func (o office) wants(run context.Context, want error) {
+func (o listed) wants(run context.Context, want error) {
 	o.t.Helper()
 	synctest.Wait()
 	if got := context.Cause(run); !errors.Is(got, want) {
@@ -58,7 +58,7 @@ func (o office) wants(run context.Context, want error) {
 
 func TestAJobWithoutListenersIsCancelledAfterItsGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(t, 5)
+		o := newListed(t, 5)
 		one, leaveOne := context.WithCancel(t.Context())
 		two, leaveTwo := context.WithCancel(t.Context())
 		job := o.begin(one, "a", alice)
@@ -70,7 +70,7 @@ func TestAJobWithoutListenersIsCancelledAfterItsGrace(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		o.wants(job, nil)
 
-		// A listener comes back, and the grace begins anew when it goes.
+		// A listener comes back, and the grace begins again when it leaves.
 		three, leaveThree := context.WithCancel(t.Context())
 		o.Attach(three, "a")
 		time.Sleep(time.Hour)
@@ -81,9 +81,9 @@ func TestAJobWithoutListenersIsCancelledAfterItsGrace(t *testing.T) {
 		time.Sleep(time.Second)
 		o.wants(job, errAbandoned)
 		if state, cancelled, ok := o.State("a"); state != dreamcore.JobRunning || !cancelled || !ok {
-			t.Errorf("until it has ended it is %q, %v, %v", state, cancelled, ok)
+			t.Errorf("until it has ended its state is %q, %v, %v", state, cancelled, ok)
 		}
-		o.Attach(t.Context(), "a") // too late, and no error
+		o.Attach(t.Context(), "a") // too late, but not an error
 		o.forget(o.jobs["a"])
 		o.Attach(t.Context(), "a")
 		o.Cancel("a")
@@ -93,9 +93,9 @@ func TestAJobWithoutListenersIsCancelledAfterItsGrace(t *testing.T) {
 	})
 }
 
-func TestAJobWhoseClientHasGoneBeforeItCouldRead(t *testing.T) {
+func TestAJobWhoseClientLeftBeforeItCouldRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(t, 5)
+		o := newListed(t, 5)
 		gone, leave := context.WithCancel(t.Context())
 		leave()
 		job := o.begin(gone, "a", alice)
@@ -106,7 +106,7 @@ func TestAJobWhoseClientHasGoneBeforeItCouldRead(t *testing.T) {
 
 func TestAJobThatWaitsIsCancelledAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(t, 1)
+		o := newListed(t, 1)
 		running := o.begin(t.Context(), "a", alice)
 		client, leave := context.WithCancel(t.Context())
 		waiting := o.begin(client, "b", bob)
@@ -118,16 +118,16 @@ func TestAJobThatWaitsIsCancelledAtOnce(t *testing.T) {
 		}
 		o.jobs["a"].slot.leave()
 		if isIn(o.jobs["b"].slot) {
-			t.Error("it was admitted nevertheless")
+			t.Error("it was admitted")
 		}
 	})
 }
 
 func TestAskingForAnotherGameCancelsTheAbandonedOneAtOnce(t *testing.T) {
-	for name, leaveFirst := range map[string]bool{"gone before it asked": true, "seen to be gone after it asked": false} {
+	for name, leaveFirst := range map[string]bool{"left before the request": true, "left after the request": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOffice(t, 5)
+				o := newListed(t, 5)
 				client, leave := context.WithCancel(t.Context())
 				old := o.begin(client, "a", alice)
 				if leaveFirst {
@@ -145,7 +145,7 @@ func TestAskingForAnotherGameCancelsTheAbandonedOneAtOnce(t *testing.T) {
 
 func TestAJobWithAListenerIsNotReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(t, 5)
+		o := newListed(t, 5)
 		old := o.begin(t.Context(), "a", alice)
 		client, leave := context.WithCancel(t.Context())
 		next := o.begin(client, "b", alice)
@@ -157,7 +157,7 @@ func TestAJobWithAListenerIsNotReplaced(t *testing.T) {
 	})
 }
 
-func TestARefusedGameReplacesNone(t *testing.T) {
+func TestARefusedRequestReplacesNoJob(t *testing.T) {
 	r := newRig(t, options{play: untilStopped, settings: func(s *Settings) { s.Running, s.Waiting = 1, 0 }})
 	client, leave := context.WithCancel(t.Context())
 	id := must(r.service.Submit(client, request(alice, "x"), dreamcore.English))(t)
@@ -174,7 +174,7 @@ func TestARefusedGameReplacesNone(t *testing.T) {
 		t.Errorf("with a full queue: %v", err)
 	}
 	if _, cancelled, ok := r.service.State(id); cancelled || !ok {
-		t.Error("the game that runs was cancelled for one that was refused")
+		t.Error("the running job was cancelled for a refused one")
 	}
 	r.service.Cancel(id)
 	r.events(id)
@@ -182,7 +182,7 @@ func TestARefusedGameReplacesNone(t *testing.T) {
 
 func TestJobsThatRunOnWithoutListeners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(t, 1)
+		o := newListed(t, 1)
 		runOn := func(l *liveJob) { l.runOn = true }
 		client, leave := context.WithCancel(t.Context())
 		running, waiting := o.begin(client, "a", alice, runOn), o.begin(client, "b", bob, runOn)
@@ -199,7 +199,7 @@ func TestJobsThatRunOnWithoutListeners(t *testing.T) {
 
 func TestAGraceOfZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(t, 1)
+		o := newListed(t, 1)
 		client, leave := context.WithCancel(t.Context())
 		job := o.begin(client, "a", alice, func(l *liveJob) { l.grace = 0 })
 		leave()
@@ -207,9 +207,9 @@ func TestAGraceOfZero(t *testing.T) {
 	})
 }
 
-func TestAStoppingServiceLeavesJobsWithoutListenersAlone(t *testing.T) {
+func TestAStoppingServiceKeepsJobsWithoutListeners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(t, 1)
+		o := newListed(t, 1)
 		client, leave := context.WithCancel(t.Context())
 		gone, leaveBefore := context.WithCancel(t.Context())
 		running, waiting := o.begin(gone, "a", alice), o.begin(client, "b", bob)
@@ -225,7 +225,7 @@ func TestAStoppingServiceLeavesJobsWithoutListenersAlone(t *testing.T) {
 	})
 }
 
-func TestDetachAndTheSettingReachTheJob(t *testing.T) {
+func TestDetachAndTheSettingKeepAJobRunning(t *testing.T) {
 	for name, tt := range map[string]struct {
 		detach, setting, want bool
 	}{"neither": {false, false, false}, "in the request": {true, false, true}, "the setting": {false, true, true}} {
@@ -256,8 +256,8 @@ func TestDetachAndTheSettingReachTheJob(t *testing.T) {
 	}
 }
 
-// TestACancelledJobSpendsNothingMore has an agent that does not end when it is
-// told to: its token is worthless all the same, its request is cut.
+// TestACancelledJobSpendsNothingMore has an agent that ignores SIGTERM. Its token is
+// revoked and its request is cut nevertheless.
 func TestACancelledJobSpendsNothingMore(t *testing.T) {
 	asked, cut := make(chan struct{}), make(chan struct{})
 	var requests atomic.Int64
@@ -278,7 +278,7 @@ func TestACancelledJobSpendsNothingMore(t *testing.T) {
 			defer close(done)
 			_, _, _ = g.ask(question)
 		}()
-		<-done // cut before the agent ends
+		<-done // it is cut before the agent ends
 		status, _, _ := g.ask(question)
 		again.Store(int64(status))
 		<-g.Signals
@@ -297,28 +297,28 @@ func TestACancelledJobSpendsNothingMore(t *testing.T) {
 	}
 }
 
-// upstreamFunc is a model API.
+// upstreamFunc plays a model API.
 type upstreamFunc func(context.Context, gateway.Call) (*gateway.Answer, error)
 
 func (f upstreamFunc) Send(ctx context.Context, c gateway.Call) (*gateway.Answer, error) {
 	return f(ctx, c)
 }
 
-// TestAHundredAborts leaves jobs at random moments, and asks at once for
-// another game. Afterwards no job runs and nothing is reserved or held; the
-// rig checks the slots and the sandboxes, TestMain the goroutines.
+// TestAHundredAborts abandons jobs at random moments, and requests another game at
+// once. Afterwards no job runs and nothing is reserved or leased: the rig checks the
+// slots and the sandboxes, TestMain the goroutines.
 func TestAHundredAborts(t *testing.T) {
 	const users, aborts = 4, 25
 	var working atomic.Int64
 	dir := t.TempDir()
-	books := openBooks(t, dir, usage.Limits{})
+	ledger := openLedger(t, dir, usage.Limits{})
 	upstream := upstreamFunc(func(ctx context.Context, _ gateway.Call) (*gateway.Answer, error) {
 		working.Add(1)
 		defer working.Add(-1)
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
 	})
-	r := newRig(t, options{upstream: upstream, parts: func(p *Parts) { p.Ledger = books }, settings: func(s *Settings) {
+	r := newRig(t, options{upstream: upstream, parts: func(p *Parts) { p.Ledger = ledger }, settings: func(s *Settings) {
 		s.Running, s.Waiting, s.DisconnectGrace = 2, 100, time.Millisecond
 	}, play: func(g guest) (int, error) {
 		g.say("{\"type\":\"asks\"}\n")
@@ -334,7 +334,7 @@ func TestAHundredAborts(t *testing.T) {
 			for range aborts {
 				client, leave := context.WithCancel(t.Context())
 				id, err := r.service.Submit(client, request(user(u), "x"), dreamcore.English)
-				for err != nil && dreamcore.CodeOf(err) == dreamcore.CodeBusy { // that a client has gone is seen a moment later
+				for err != nil && dreamcore.CodeOf(err) == dreamcore.CodeBusy { // the service notices a moment later that a client has left
 					time.Sleep(time.Millisecond)
 					id, err = r.service.Submit(client, request(user(u), "x"), dreamcore.English)
 				}
@@ -371,16 +371,16 @@ func TestAHundredAborts(t *testing.T) {
 		t.Errorf("%d requests are still with the model", n)
 	}
 	for u := range users {
-		nothingIsReserved(t, books, dir, user(u))
+		nothingIsReserved(t, ledger, dir, user(u))
 	}
 	if logs, _ := filepath.Glob(filepath.Join(r.dir, "jobs", "*")); len(logs) != users*aborts {
 		t.Errorf("%d logs", len(logs))
 	}
 }
 
-// nothingIsReserved checks that a user whose budget is one token more than was
-// spent may ask for the model: with a reservation left, there would be no room.
-func nothingIsReserved(t *testing.T, books *usage.Book, dir string, user dreamcore.UserID) {
+// nothingIsReserved checks that a user whose budget is one token more than the spent
+// ones may ask the model: a remaining reservation would prevent that.
+func nothingIsReserved(t *testing.T, ledger *usage.Book, dir string, user dreamcore.UserID) {
 	t.Helper()
 	var spent int64
 	err := usage.Read(dir, time.Time{}, func(r usage.Record) {
@@ -391,8 +391,8 @@ func nothingIsReserved(t *testing.T, books *usage.Book, dir string, user dreamco
 	if err != nil {
 		t.Fatal(err)
 	}
-	books.Apply(usage.Prices{}, usage.Limits{UserDayTokens: spent + 1})
-	settle, err := books.Job(string(user), string(project), "another").Reserve("m", 1, 1)
+	ledger.Apply(usage.Prices{}, usage.Limits{UserDayTokens: spent + 1})
+	settle, err := ledger.Job(string(user), string(project), "another").Reserve("m", 1, 1)
 	if err != nil {
 		t.Errorf("%d tokens are spent, and more are reserved: %v", spent, err)
 		return

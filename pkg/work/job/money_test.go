@@ -29,8 +29,9 @@ type bill struct {
 	containerHours int64
 }
 
-// vendorPrices are thousandths of a dollar per million tokens: input, output,
-// write for five minutes and for an hour, read; then the factor of fast mode.
+// vendorPrices are in thousandths of a dollar per million tokens: input, output,
+// write for five minutes and for an hour, read. The last number is the factor of
+// fast mode.
 var vendorPrices = map[string][6]int64{
 	"claude-opus-5-5":   {4_000, 20_000, 5_000, 8_000, 200, 2},
 	"claude-opus-4-6":   {5_000, 25_000, 6_250, 10_000, 500, 6},
@@ -40,7 +41,8 @@ var vendorPrices = map[string][6]int64{
 	"claude-haiku-5-5":  {100, 500, 125, 200, 10, 1},
 }
 
-// price is what the vendor's price list makes of the bill, in billionths.
+// price returns the price of the bill by the vendor's list, in billionths of a
+// dollar.
 func (b bill) price() dreamcore.Nano {
 	var sum int64
 	for _, p := range b.passes {
@@ -65,12 +67,12 @@ func (b bill) price() dreamcore.Nano {
 	return dreamcore.Nano(sum) + dreamcore.Nano(b.searches)*10_000_000 + dreamcore.Nano(b.containerHours)*50_000_000
 }
 
-// shape is a form of usage that the vendor documents. exact: nothing in it is
-// unknown, so the ledger has the price itself.
+// shape is a form of usage that the vendor documents. exact means that the usage is
+// complete, so that the ledger has the exact price.
 type shape struct {
 	model string
 	usage string
-	body  string // members of the request beside model, max_tokens and stream
+	body  string // members of the request besides model, max_tokens and stream
 	bill  bill
 	exact bool
 }
@@ -89,7 +91,7 @@ var shapes = map[string]shape{
 		``, single(pass{in: 5, out: 6}), true},
 	"cache of both times": {"claude-opus-5-5", `{"input_tokens":2048,"cache_read_input_tokens":1800,"cache_creation_input_tokens":248,"output_tokens":503,"cache_creation":{"ephemeral_5m_input_tokens":148,"ephemeral_1h_input_tokens":100}}`,
 		`,"system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]`, single(pass{in: 2048, out: 503, write: 148, writeHour: 100, read: 1800}), true},
-	"cache for an hour, not told apart": {"claude-opus-5-5", `{"input_tokens":20,"cache_creation_input_tokens":5000,"output_tokens":5}`,
+	"cache for an hour, without a breakdown": {"claude-opus-5-5", `{"input_tokens":20,"cache_creation_input_tokens":5000,"output_tokens":5}`,
 		`,"system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral","ttl":"\u0031h"}}]`, single(pass{in: 20, out: 5, writeHour: 5000}), true},
 	"compaction": {"claude-opus-4-6", `{"input_tokens":23000,"output_tokens":1000,"iterations":[{"type":"compaction","input_tokens":180000,"output_tokens":3500},{"type":"message","input_tokens":23000,"output_tokens":1000}]}`,
 		``, bill{passes: []pass{{in: 180000, out: 3500}, {in: 23000, out: 1000}}}, true},
@@ -98,7 +100,7 @@ var shapes = map[string]shape{
 		`,"cache_control":{"type":"ephemeral","ttl":"1h"}`, bill{passes: []pass{{in: 100, out: 3500, writeHour: 180000, read: 7}, {in: 10, out: 1000, writeHour: 9000}}}, true},
 	"compaction in a stream with totals at the top": {"claude-opus-4-6", `{"input_tokens":300,"output_tokens":70,"iterations":[{"type":"message","input_tokens":100,"output_tokens":50}]}`,
 		``, single(pass{in: 300, out: 70}), true},
-	"fallback to a dearer model": {"claude-opus-5-5", `{"input_tokens":100,"output_tokens":900,"iterations":[{"type":"message","model":"claude-opus-5-5","input_tokens":100,"output_tokens":3},{"type":"fallback_message","model":"claude-fable-5-2","input_tokens":100,"output_tokens":900}],"fallback_credit":{"input_tokens":100}}`,
+	"fallback to a more expensive model": {"claude-opus-5-5", `{"input_tokens":100,"output_tokens":900,"iterations":[{"type":"message","model":"claude-opus-5-5","input_tokens":100,"output_tokens":3},{"type":"fallback_message","model":"claude-fable-5-2","input_tokens":100,"output_tokens":900}],"fallback_credit":{"input_tokens":100}}`,
 		``, bill{passes: []pass{{in: 100, out: 3}, {model: "claude-fable-5-2", in: 100, out: 900}}}, false},
 	"fallback to a cheaper model": {"claude-fable-5-2", `{"input_tokens":100,"output_tokens":900,"iterations":[{"type":"message","model":"claude-fable-5-2","input_tokens":100,"output_tokens":3},{"type":"fallback_message","model":"claude-opus-4-8","input_tokens":100,"output_tokens":900}]}`,
 		``, bill{passes: []pass{{in: 100, out: 3}, {model: "claude-opus-4-8", in: 100, out: 900}}}, false},
@@ -114,7 +116,7 @@ var shapes = map[string]shape{
 	"in one region": {"claude-opus-5-5", `{"input_tokens":25,"output_tokens":151,"inference_geo":"us"}`, ``, bill{passes: []pass{{in: 25, out: 151}}, regional: true}, true},
 	"fast, in one region, with searches": {"claude-opus-4-8", `{"input_tokens":25,"output_tokens":151,"inference_geo":"us","speed":"fast","server_tool_use":{"web_search_requests":1}}`,
 		``, bill{passes: []pass{{in: 25, out: 151}}, regional: true, fast: true, searches: 1}, true},
-	"region not told":    {"claude-opus-4-6", `{"input_tokens":25,"output_tokens":151,"inference_geo":"not_available"}`, ``, single(pass{in: 25, out: 151}), true},
+	"unknown region":     {"claude-opus-4-6", `{"input_tokens":25,"output_tokens":151,"inference_geo":"not_available"}`, ``, single(pass{in: 25, out: 151}), true},
 	"priority":           {"claude-opus-5-5", `{"input_tokens":410,"output_tokens":585,"service_tier":"priority"}`, ``, single(pass{in: 410, out: 585}), true},
 	"long context":       {"claude-sonnet-4-5", `{"input_tokens":100001,"cache_read_input_tokens":60000,"cache_creation_input_tokens":40000,"output_tokens":1000}`, ``, single(pass{in: 100001, read: 60000, write: 40000, out: 1000}), false},
 	"not yet long":       {"claude-sonnet-4-5", `{"input_tokens":100000,"cache_read_input_tokens":60000,"cache_creation_input_tokens":40000,"output_tokens":1000}`, ``, single(pass{in: 100000, read: 60000, write: 40000, out: 1000}), true},
@@ -124,8 +126,8 @@ var shapes = map[string]shape{
 		``, bill{passes: []pass{{in: 150000, out: 100}, {in: 100, out: 10}}}, false},
 }
 
-// answerWithUsage answers with a message that has the usage, streamed or not as the
-// request asks; the beginning of a stream has the input only, as the vendor's.
+// answerWithUsage answers with a message that has the usage, streamed if the request
+// says so. As with the vendor, the beginning of a stream has the input only.
 func answerWithUsage(w http.ResponseWriter, r *http.Request, told string) {
 	body, _ := io.ReadAll(r.Body)
 	if !strings.Contains(string(body), `"stream":true`) {
@@ -139,7 +141,7 @@ func answerWithUsage(w http.ResponseWriter, r *http.Request, told string) {
 	fmt.Fprintf(w, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
 }
 
-func TestTheLedgerIsNeverUnderThePriceOfTheVendor(t *testing.T) {
+func TestTheLedgerIsNeverBelowThePriceOfTheVendor(t *testing.T) {
 	for name, sh := range shapes {
 		for i, p := range sh.bill.passes {
 			if p.model == "" {
@@ -150,9 +152,9 @@ func TestTheLedgerIsNeverUnderThePriceOfTheVendor(t *testing.T) {
 			t.Fatalf("%s: no JSON", name)
 		}
 		for _, stream := range []bool{true, false} {
-			books := openBooks(t, t.TempDir(), usage.Limits{})
+			ledger := openLedger(t, t.TempDir(), usage.Limits{})
 			s, ask := gatewayTo(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerWithUsage(w, r, sh.usage) }), nil)
-			gr := s.Grant(gateway.GrantOptions{Meter: books.Job("u", "p", "j")})
+			gr := s.Grant(gateway.GrantOptions{Meter: ledger.Job("u", "p", "j")})
 			status, _, body := ask(gr.Token(), fmt.Sprintf(`{"model":%q,"max_tokens":64000,"stream":%v%s}`, sh.model, stream, sh.body))
 			gr.Revoke()
 			got, want := gr.Usage().Cost, sh.bill.price()
@@ -163,10 +165,10 @@ func TestTheLedgerIsNeverUnderThePriceOfTheVendor(t *testing.T) {
 	}
 }
 
-// What the API makes of a small document, and what a workspace adds to each
-// price, was known to no request before its answer: all at once they must not
-// pass a budget by more than one.
-func TestDearRequestsAtOncePassABudgetByOneAtMost(t *testing.T) {
+// The number of tokens of a small document, and the surcharge of a workspace at the
+// vendor, are unknown before the answer. Concurrent requests must exceed a budget
+// by one request at most.
+func TestConcurrentRequestsExceedABudgetByOneAtMost(t *testing.T) {
 	for name, tc := range map[string]struct{ body, usage string }{
 		"a region of the workspace": {`{"model":"claude-opus-5-5","max_tokens":50000}`,
 			`{"input_tokens":100,"output_tokens":50000,"inference_geo":"us"}`},
@@ -177,10 +179,10 @@ func TestDearRequestsAtOncePassABudgetByOneAtMost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			model := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				time.Sleep(25 * time.Millisecond) // the work of the model: requests overlap
+				time.Sleep(25 * time.Millisecond) // the time of the model, so that requests overlap
 				answerWithUsage(w, r, tc.usage)
 			})
-			free := openBooks(t, t.TempDir(), usage.Limits{})
+			free := openLedger(t, t.TempDir(), usage.Limits{})
 			s, ask := gatewayTo(t, model, nil)
 			gr := s.Grant(gateway.GrantOptions{Meter: free.Job("u", "p", "j")})
 			ask(gr.Token(), tc.body)
@@ -188,11 +190,11 @@ func TestDearRequestsAtOncePassABudgetByOneAtMost(t *testing.T) {
 			each := gr.Usage().Cost
 
 			limit := 12 * each
-			books := openBooks(t, t.TempDir(), usage.Limits{JobCost: limit})
+			ledger := openLedger(t, t.TempDir(), usage.Limits{JobCost: limit})
 			s, ask = gatewayTo(t, model, nil)
-			gr = s.Grant(gateway.GrantOptions{Meter: books.Job("u", "p", "j")})
+			gr = s.Grant(gateway.GrantOptions{Meter: ledger.Job("u", "p", "j")})
 			var wg sync.WaitGroup
-			for range 14 { // the gateway's own bound for one job is 16
+			for range 14 { // the gateway's own limit for one job is 16
 				wg.Go(func() {
 					for {
 						status, header, body := ask(gr.Token(), tc.body)

@@ -39,7 +39,7 @@ const (
 	agentU = 10000
 )
 
-// guest is the agent's program in a fake sandbox, with what it can reach.
+// guest is the agent's program in a fake sandbox.
 type guest struct {
 	sandboxtest.Run
 	spec sandbox.Spec
@@ -54,7 +54,7 @@ func (g guest) below(mount int) string {
 	return filepath.Join(g.spec.Mounts[mount].Source, path.Base(g.Dir))
 }
 
-// arg is the argument after a flag, "" without it.
+// arg returns the argument after a flag, or "".
 func (g guest) arg(flag string) string {
 	for i, a := range g.Args[:len(g.Args)-1] {
 		if a == flag {
@@ -104,10 +104,10 @@ func (g guest) ask(body string) (int, string, error) {
 	return resp.StatusCode, string(raw), err
 }
 
-// program is the whole run of the agent; 0 and no error end it well.
+// program plays a whole run of the agent. It succeeds with 0 and no error.
 type program func(guest) (exit int, err error)
 
-// makesGame writes a file and says that all is well.
+// makesGame writes a file and reports success.
 func makesGame(g guest) (int, error) {
 	g.say(`{"type":"system","subtype":"init"}` + "\n")
 	if err := g.write("index.html", "<p>"+time.Now().String()); err != nil {
@@ -141,8 +141,8 @@ type rig struct {
 
 	mu     sync.Mutex
 	play   program                               // of the next run
-	create func(*sandboxtest.Fake) error         // nil: it works
-	wrap   func(sandbox.Sandbox) sandbox.Sandbox // nil: as it is
+	create func(*sandboxtest.Fake) error         // may change or fail a creation; may be nil
+	wrap   func(sandbox.Sandbox) sandbox.Sandbox // may be nil
 	made   []*sandboxtest.Fake
 	specs  []sandbox.Spec
 }
@@ -178,7 +178,7 @@ type options struct {
 	play     program
 	settings func(*Settings)
 	journal  journal.Options
-	jobs     string // directory of the journal; "": one of its own
+	jobs     string // directory of the journal; "" for a new one
 	upstream gateway.Upstream
 	parts    func(*Parts)
 	egress   *egress.Proxy
@@ -216,7 +216,7 @@ func newRig(t *testing.T, o options) *rig {
 	settings := Settings{
 		Root:  sandbox.Root{Path: r.dir},
 		Agent: agent.Config{Path: "/opt/claude", Home: "/home/agent", Socket: "/run/gw/" + gateway.SocketName, UID: agentU, GID: agentU},
-		// Nothing runs it; it is only mounted.
+		// It is only mounted, not run.
 		AgentFile: filepath.Join(r.dir, "claude"), TimeLimit: time.Minute, OutputLines: 1000, Running: 2, Waiting: 4, PerUser: 3,
 		DisconnectGrace: 10 * time.Second,
 		Pool:            workspace.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour},
@@ -229,7 +229,7 @@ func newRig(t *testing.T, o options) *rig {
 	return r
 }
 
-// close ends the service and looks at what it has left.
+// close closes the service and checks that nothing is left.
 func (r *rig) close() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -238,7 +238,7 @@ func (r *rig) close() {
 		r.t.Error(err)
 	}
 	if left, err := os.ReadDir(r.parts.SocketDir); err != nil || len(left) > 0 {
-		r.t.Errorf("sockets that are left: %v, %v", left, err)
+		r.t.Errorf("remaining sockets: %v, %v", left, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -281,14 +281,14 @@ func (r *rig) run(w dreamcore.GenerateRequest) []event {
 	return r.events(r.submit(w))
 }
 
-// playing changes the program of the runs to come.
+// playing changes the program of the next runs.
 func (r *rig) playing(p program) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.play = p
 }
 
-// event is what tests look at in an event.
+// event has the fields of an event that tests use.
 type event struct {
 	Type    string  `json:"type"`
 	Message string  `json:"message"`
@@ -308,7 +308,7 @@ type event struct {
 	Files   *int    `json:"files_changed"`
 }
 
-// limit ends a test that waits for an event in vain.
+// limit bounds the wait for an event.
 const limit = 30 * time.Second
 
 // events reads a job to its end.
@@ -317,7 +317,7 @@ func (r *rig) events(id string) []event {
 	return r.until(id, func(event) bool { return false })
 }
 
-// until reads a job up to the first event that is the one.
+// until reads a job up to the first event for which is returns true.
 func (r *rig) until(id string, is func(event) bool) []event {
 	r.t.Helper()
 	reader := must(r.parts.Journal.Reader(id, 0))(r.t)
@@ -335,7 +335,7 @@ func (r *rig) until(id string, is func(event) bool) []event {
 		}
 		var e event
 		if json.Unmarshal(entry.Event, &e) != nil {
-			e = event{Type: dreamcore.EventType(entry.Event)} // a line of the agent in a form of its own
+			e = event{Type: dreamcore.EventType(entry.Event)} // a line of the agent in another form
 		}
 		all = append(all, e)
 		if is(e) {
@@ -344,8 +344,8 @@ func (r *rig) until(id string, is func(event) bool) []event {
 	}
 }
 
-// ends checks the rules that the events of every job keep, and returns the
-// last one and the debug event.
+// ends checks the rules for the events of every job, and returns the last event and
+// the debug event.
 func (r *rig) ends(events []event) (last, debug event) {
 	r.t.Helper()
 	if len(events) < 2 {
@@ -371,7 +371,7 @@ func (r *rig) ends(events []event) (last, debug event) {
 	return last, debug
 }
 
-// versions are the messages of the project's versions, the newest first.
+// versions returns the messages of the project's versions, the newest first.
 func (r *rig) versions(user dreamcore.UserID) []string {
 	r.t.Helper()
 	var messages []string
@@ -396,7 +396,7 @@ func says(text string) func(event) bool {
 
 func isType(t string) func(event) bool { return func(e event) bool { return e.Type == t } }
 
-// logBuffer is a log that tests read.
+// logBuffer is a log for tests.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

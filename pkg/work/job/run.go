@@ -92,7 +92,8 @@ func (j *job) runOnce(ctx context.Context, s site, deadline time.Time) (r run, e
 
 // second decides whether the agent runs once more after r, and returns the
 // reason as a sentence, or "". If r shows that the conversation cannot be
-// continued, it is forgotten first. undo restores what was set aside.
+// continued, it is forgotten first. undo restores
+// the files that were set aside.
 func (j *job) second(ctx context.Context, s site, r run, deadline time.Time) (why string, undo func()) {
 	o := r.outcome
 	if o.Success() || ctx.Err() != nil {

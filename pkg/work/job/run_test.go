@@ -13,7 +13,7 @@ import (
 
 const answered = `{"type":"assistant","message":{"model":"m"}}` + "\n"
 
-// inTurn plays one program after the other, the last one for ever.
+// inTurn plays one program after another, and repeats the last one.
 func inTurn(runs *int, programs ...program) program {
 	return func(g guest) (int, error) {
 		p := programs[min(*runs, len(programs)-1)]
@@ -22,12 +22,12 @@ func inTurn(runs *int, programs ...program) program {
 	}
 }
 
-// after plays a program that first does something.
+// after returns a program that does something and exits with a code.
 func after(do func(guest) error, exit int) program {
 	return func(g guest) (int, error) { return exit, do(g) }
 }
 
-func TestARunIsDoneOnceMoreOnlyBeforeItHasChangedAnything(t *testing.T) {
+func TestARunIsRepeatedOnlyIfItChangedNothing(t *testing.T) {
 	asks := func(g guest) error {
 		_, _, err := g.ask(question)
 		g.say(answered)
@@ -39,7 +39,7 @@ func TestARunIsDoneOnceMoreOnlyBeforeItHasChangedAnything(t *testing.T) {
 		first program
 		model int
 		runs  int
-		code  dreamcore.FailureCode // "": done
+		code  dreamcore.FailureCode // "" after a success
 	}{
 		{"a crash before it asked", after(nothing, 139), 500, 2, ""},
 		{"a crash after it asked", after(asks, 139), 400, 2, ""},
@@ -49,16 +49,16 @@ func TestARunIsDoneOnceMoreOnlyBeforeItHasChangedAnything(t *testing.T) {
 		{"a bus error", after(asks, 135), 400, 2, ""},
 		{"a floating point error", after(asks, 136), 400, 2, ""},
 		{"killed by the kernel", after(asks, 137), 400, 2, ""},
-		{"a crash after only what no version has", after(func(g guest) error {
+		{"a crash after a change that no version has", after(func(g guest) error {
 			return os.MkdirAll(filepath.Join(g.project(), "empty", ".git"), 0o755)
 		}, 139), 500, 2, ""},
 		{"a crash after it wrote", after(func(g guest) error { return g.write("half.js", "half") }, 139), 500, 1, dreamcore.FailCLIUnknown},
 		{"killed after it wrote", after(func(g guest) error { return g.write("half.js", "half") }, 137), 500, 1, dreamcore.FailCLIKilled},
 		{"out of memory", func(guest) (int, error) { return 0, sandbox.ErrOutOfMemory }, 500, 1, dreamcore.FailCLIKilled},
 		{"it could not start", after(nothing, 1), 500, 2, ""},
-		{"it could not start and said nothing", after(nothing, 0), 500, 2, ""},
+		{"it could not start and printed nothing", after(nothing, 0), 500, 2, ""},
 		{"SIGTERM from inside after it asked", after(asks, 143), 400, 1, dreamcore.FailCLITerminated},
-		{"an exit code of its own after it asked", after(asks, 7), 400, 1, dreamcore.FailCLIUnknown},
+		{"an unknown exit code after it asked", after(asks, 7), 400, 1, dreamcore.FailCLIUnknown},
 		{"it failed after it asked", after(asks, 1), 400, 1, dreamcore.FailCLIGeneral},
 		{"the key is refused", after(asks, 1), 401, 1, dreamcore.FailAuth},
 		{"the model is broken", after(asks, 1), 500, 1, dreamcore.FailNetwork},
@@ -72,7 +72,7 @@ func TestARunIsDoneOnceMoreOnlyBeforeItHasChangedAnything(t *testing.T) {
 				t.Errorf("%d runs, last event %+v\n%s", runs, last, r.log)
 			}
 			if told := count(events, says("it is started once more")); told != runs-1 {
-				t.Errorf("told of %d more runs", told)
+				t.Errorf("%d more runs were reported", told)
 			}
 			if tt.runs == 2 && (debug.Lines < 3 || *debug.Files != 1 || count(events, says("Git commit created")) != 1) {
 				t.Errorf("debug event %+v", debug)
@@ -81,7 +81,7 @@ func TestARunIsDoneOnceMoreOnlyBeforeItHasChangedAnything(t *testing.T) {
 	}
 }
 
-func TestARunIsDoneOnceMoreOnceOnly(t *testing.T) {
+func TestARunIsRepeatedOnce(t *testing.T) {
 	runs := 0
 	r := newRig(t, options{play: inTurn(&runs, after(func(guest) error { return nil }, 139))})
 	if last, _ := r.ends(r.run(request(alice, "x"))); runs != 2 || last.Code != string(dreamcore.FailCLIUnknown) || *last.Exit != 139 {
@@ -89,7 +89,7 @@ func TestARunIsDoneOnceMoreOnceOnly(t *testing.T) {
 	}
 }
 
-func TestTheTimeLimitIsOfAllRunsTogether(t *testing.T) {
+func TestAllRunsShareTheTimeLimit(t *testing.T) {
 	runs := 0
 	began := time.Now()
 	slow := after(func(guest) error { time.Sleep(300 * time.Millisecond); return nil }, 139)
@@ -106,7 +106,7 @@ func TestTheTimeLimitIsOfAllRunsTogether(t *testing.T) {
 	}
 }
 
-// breaks is a CLI that does not start with something in its home.
+// breaks returns a CLI that does not start if its home has a certain file.
 func breaks(name string) program {
 	return func(g guest) (int, error) {
 		if _, err := os.Lstat(filepath.Join(g.home(), name)); err == nil {
@@ -117,7 +117,7 @@ func breaks(name string) program {
 	}
 }
 
-func TestAHomeThatTheAgentCannotStartWithIsSetAside(t *testing.T) {
+func TestAnUnusableHomeIsSetAside(t *testing.T) {
 	r := newRig(t, options{})
 	spoil := func(name, text string, then program) program {
 		return func(g guest) (int, error) {
@@ -133,7 +133,7 @@ func TestAHomeThatTheAgentCannotStartWithIsSetAside(t *testing.T) {
 	}
 	fails := func(guest) (int, error) { return 1, nil }
 	for _, tt := range []struct{ name, text string }{{".claude.json", ""}, {".claude.json", `{"a":1}`}, {".claude/odd", "x"}} {
-		// What an earlier job has left is gone before the agent is started.
+		// A file of an earlier job is removed before the agent is started.
 		r.playing(spoil(tt.name, tt.text, makesGame))
 		r.run(request(alice, "spoil"))
 		r.playing(breaks(tt.name))
@@ -141,7 +141,7 @@ func TestAHomeThatTheAgentCannotStartWithIsSetAside(t *testing.T) {
 		if last, _ := r.ends(events); last.Type != "done" || count(events, says("The agent could not start")) != 0 {
 			t.Errorf("%s of an earlier job: %+v\n%s", tt.name, events, r.log)
 		}
-		// What the agent leaves itself is seen only by running it once more.
+		// A file that the first run leaves is set aside for the second run.
 		runs := 0
 		r.playing(inTurn(&runs, spoil(tt.name, tt.text, fails), breaks(tt.name)))
 		events = r.run(request(alice, "x"))
@@ -151,7 +151,7 @@ func TestAHomeThatTheAgentCannotStartWithIsSetAside(t *testing.T) {
 	}
 }
 
-func TestAHomeThatIsNotToBlameIsKept(t *testing.T) {
+func TestAHomeIsRestoredIfItIsNotTheReason(t *testing.T) {
 	var seen []string
 	r := newRig(t, options{play: talks(&seen)})
 	r.run(request(alice, "first"))
@@ -166,16 +166,16 @@ func TestAHomeThatIsNotToBlameIsKept(t *testing.T) {
 	}
 }
 
-func TestAProjectWithoutAFileIsNoGame(t *testing.T) {
+func TestAnEmptyProjectIsAFailure(t *testing.T) {
 	r := newRig(t, options{play: func(g guest) (int, error) { g.say(good); return 0, nil }})
 	last, debug := r.ends(r.run(request(alice, "x")))
 	if last.Code != string(dreamcore.FailNoGame) || last.Exit != nil || debug.Files == nil || *debug.Files != 0 || debug.Commit != "" {
 		t.Errorf("%+v %+v", last, debug)
 	}
 	if !strings.Contains(r.log.String(), "NO_GAME") {
-		t.Errorf("the log does not say it: %s", r.log)
+		t.Errorf("it is not in the log: %s", r.log)
 	}
-	// Nor is one whose files the agent has removed.
+	// So is one whose files the agent has removed.
 	r.playing(makesGame)
 	r.run(request(alice, "x"))
 	r.playing(func(g guest) (int, error) {

@@ -16,10 +16,10 @@ import (
 
 func one(s *Settings) { s.Running = 1 }
 
-func TestAClientIsNotBusyOnceItHasReadTheLastEvent(t *testing.T) {
+func TestTheSlotIsFreeAfterTheLastEvent(t *testing.T) {
 	r := newRig(t, options{})
 	w := request(alice, "x")
-	w.TestError = dreamcore.TestErrorGeneral // the shortest job there is
+	w.TestError = dreamcore.TestErrorGeneral // the shortest possible job
 	for i := range 100 {
 		id, err := r.service.Submit(t.Context(), w, dreamcore.English)
 		if err != nil {
@@ -43,8 +43,8 @@ func TestAnotherJobOfAUserWaitsItsTurn(t *testing.T) {
 		t.Errorf("a fifth job: %v", err)
 	}
 	other := r.submit(request(bob, "x"))
-	r.until(other, isType("began")) // not behind those of Alice
-	// In order, one after the other.
+	r.until(other, isType("began")) // it does not wait for those of Alice
+	// They run in order, one after another.
 	for i, id := range ids {
 		r.until(id, isType("began"))
 		for _, later := range ids[i+1:] {
@@ -60,7 +60,7 @@ func TestAnotherJobOfAUserWaitsItsTurn(t *testing.T) {
 	}
 }
 
-func TestPlacesInTheQueueAreTold(t *testing.T) {
+func TestPositionsInTheQueueAreReported(t *testing.T) {
 	release := make(chan struct{})
 	r := newRig(t, options{settings: one, play: func(g guest) (int, error) {
 		g.say("{\"type\":\"began\"}\n")
@@ -88,7 +88,7 @@ func TestPlacesInTheQueueAreTold(t *testing.T) {
 		}
 		want := [][]string{nil, {"place 1"}, {"place 2", "place 1"}}[i]
 		if !slices.Equal(places, want) {
-			t.Errorf("job %d was told %v, want %v", i, places, want)
+			t.Errorf("job %d reported %v, want %v", i, places, want)
 		}
 	}
 }
@@ -110,11 +110,11 @@ func TestCancel(t *testing.T) {
 	if last, debug := r.ends(events); last.Code != string(dreamcore.FailCLITerminated) || *last.Exit != 143 || debug.Commit == "" {
 		t.Errorf("while it ran: %+v", events)
 	}
-	r.service.Cancel(running) // has ended
+	r.service.Cancel(running) // it has ended
 	r.service.Cancel("never was")
 }
 
-func TestACancelledJobThatWaitsForItsProject(t *testing.T) {
+func TestCancelWhileAJobWaitsForItsProject(t *testing.T) {
 	r := newRig(t, options{})
 	unlock := must(r.parts.Volumes.TryLock(alice, project))(t)
 	defer unlock()
@@ -137,11 +137,11 @@ func TestCloseGivesRunningJobsTheirGrace(t *testing.T) {
 	r.until(id, isType("began"))
 	closed := make(chan error, 1)
 	go func() { closed <- r.service.Close(t.Context()) }()
-	// No more jobs are taken as soon as it is closing.
+	// A closing service refuses jobs.
 	for {
 		_, err := r.service.Submit(t.Context(), request(bob, "x"), dreamcore.English)
 		if err != nil && strings.Contains(err.Error(), "stopping") {
-			break // before that, Bob's jobs have their grace too
+			break // before that, Bob's jobs are accepted
 		}
 		if err != nil && dreamcore.CodeOf(err) != dreamcore.CodeBusy {
 			t.Fatal(err)
@@ -171,7 +171,7 @@ func TestCloseStopsJobsWhenTheGraceIsOver(t *testing.T) {
 	if err := r.service.Close(grace); err != nil {
 		t.Error(err)
 	}
-	// It has waited: every event is there, nothing more comes.
+	// Close has waited: the journal is complete.
 	for _, id := range []string{running, waiting} {
 		raw, err := os.ReadFile(filepath.Join(r.dir, "jobs", id+".ndjson"))
 		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(raw)), `"recoverable":true}`) || strings.Count(string(raw), `"CLI_TERMINATED"`) != 1 {
@@ -179,14 +179,14 @@ func TestCloseStopsJobsWhenTheGraceIsOver(t *testing.T) {
 		}
 	}
 	if len(r.versions(alice)) != 1 {
-		t.Error("what the stopped job made is not saved")
+		t.Error("the files of the stopped job are not saved")
 	}
 	if err := r.service.Close(t.Context()); err != nil {
 		t.Errorf("a second Close: %v", err)
 	}
 }
 
-func TestApplyIsForJobsThatBeginAfterIt(t *testing.T) {
+func TestApplyAffectsOnlyNewJobs(t *testing.T) {
 	release := make(chan struct{})
 	r := newRig(t, options{settings: one, play: func(g guest) (int, error) {
 		g.say("{\"type\":\"began\"}\n")
@@ -203,7 +203,7 @@ func TestApplyIsForJobsThatBeginAfterIt(t *testing.T) {
 	settings.OutputLines, settings.Running = 2, 2
 	r.service.Apply(settings)
 	young := r.submit(request(bob, "x"))
-	r.until(young, isType("began")) // there is a second place now
+	r.until(young, isType("began")) // there is a second slot now
 	close(release)
 	if events := r.events(old); count(events, isType("warning")) != 0 {
 		t.Errorf("the old job: %+v", events)
@@ -234,7 +234,7 @@ func TestManyJobsAtOnce(t *testing.T) {
 				return
 			}
 			if n%2 == 0 {
-				go r.service.Cancel(id) // whenever it comes
+				go r.service.Cancel(id) // at any moment
 			} else if w.Project[len(w.Project)-1]%3 == 2 {
 				r.until(id, isType("began"))
 				r.service.Cancel(id)
@@ -245,7 +245,7 @@ func TestManyJobsAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-func TestRecoverEndsWhatACrashLeft(t *testing.T) {
+func TestRecoverEndsUnfinishedJobs(t *testing.T) {
 	r := newRig(t, options{})
 	dir := filepath.Join(r.dir, "jobs")
 	put := func(id, content string) {
@@ -260,12 +260,12 @@ func TestRecoverEndsWhatACrashLeft(t *testing.T) {
 	put(torn, status+`{"type":"done","exit_co`)
 	put(empty, "")
 	put(ended, status+`{"type":"done","exit_code":0}`+"\n")
-	other := must(journal.Open(dir, journal.Options{}))(t) // another process, which is at work
+	other := must(journal.Open(dir, journal.Options{}))(t) // another process, which writes to it
 	defer other.Close()
 	log := must(other.Create("55555555-5555-4555-8555-555555555555"))(t)
 	defer log.Close()
 
-	for range 2 { // the second time there is nothing left to do
+	for range 2 { // the second time nothing remains to be done
 		if err := r.service.Recover(); err != nil {
 			t.Fatal(err)
 		}
@@ -287,7 +287,7 @@ func TestRecoverEndsWhatACrashLeft(t *testing.T) {
 	}
 }
 
-func TestARecoveryThatFailsSaysWhichJob(t *testing.T) {
+func TestAFailedRecoveryNamesTheJob(t *testing.T) {
 	r := newRig(t, options{})
 	id := "11111111-1111-4111-8111-111111111111"
 	if err := os.Mkdir(filepath.Join(r.dir, "jobs", id+".ndjson"), 0o700); err != nil {
@@ -298,7 +298,7 @@ func TestARecoveryThatFailsSaysWhichJob(t *testing.T) {
 	}
 }
 
-func TestALanguageIsKeptToTheEnd(t *testing.T) {
+func TestTheErrorIsInTheLanguageOfTheRequest(t *testing.T) {
 	r := newRig(t, options{play: func(guest) (int, error) { return 1, nil }})
 	id := must(r.service.Submit(t.Context(), request(alice, "x"), dreamcore.Japanese))(t)
 	if last, _ := r.ends(r.events(id)); !strings.Contains(last.User, "。") {
@@ -306,7 +306,7 @@ func TestALanguageIsKeptToTheEnd(t *testing.T) {
 	}
 }
 
-func TestAJournalThatCannotBeginAJobGivesThePlaceBack(t *testing.T) {
+func TestAFailureOfTheJournalFreesTheSlot(t *testing.T) {
 	r := newRig(t, options{settings: func(s *Settings) { s.Running, s.Waiting = 1, 0 }})
 	if err := os.RemoveAll(filepath.Join(r.dir, "jobs")); err != nil {
 		t.Fatal(err)

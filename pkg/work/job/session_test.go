@@ -14,7 +14,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// failingModel is a model that answers everything with a status.
+// failingModel returns a model that answers every request with a status.
 func failingModel(t *testing.T, status int) gateway.Upstream {
 	t.Helper()
 	script, err := replay.Parse(fmt.Appendf(nil, `{"conversations":[[{"text":"x","fail":{"status":%d}}]]}`, status))
@@ -26,7 +26,7 @@ func failingModel(t *testing.T, status int) gateway.Upstream {
 
 const question = `{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}],"tools":[{"name":"Write"}]}`
 
-// talks is an agent that keeps its conversation where the CLI keeps it.
+// talks returns an agent that keeps its conversation in the same file as the CLI.
 func talks(seen *[]string) program {
 	return func(g guest) (int, error) {
 		id := g.arg("--session-id")
@@ -48,7 +48,7 @@ func talks(seen *[]string) program {
 	}
 }
 
-// ifResumed plays a program only where a conversation is resumed.
+// ifResumed plays a program only if a conversation is resumed.
 func ifResumed(resumed, other program) program {
 	return func(g guest) (int, error) {
 		if g.arg("--resume") != "" {
@@ -83,7 +83,7 @@ func TestAConversationThatTheAgentNeverWroteIsNotResumed(t *testing.T) {
 	r := newRig(t, options{play: note})
 	r.run(request(alice, "x"))
 	r.run(request(alice, "x"))
-	// Each job tries it twice.
+	// Each job runs the agent twice.
 	slices.Sort(seen)
 	if distinct := slices.Compact(slices.Clone(seen)); len(distinct) != 4 || seen[0] == "" {
 		t.Errorf("sessions %q", seen)
@@ -103,16 +103,16 @@ func TestAConversationIsForgottenOnlyWhenItCannotBeContinued(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		play   program // of the second job, where it resumes
+		play   program // of the second job, which resumes
 		model  int     // status of the model
 		forget bool
 		runs   int // of the second job
 	}{
 		{"nothing to resume", func(g guest) (int, error) { g.say("No conversation found\n"); return 1, nil }, 500, true, 2},
-		{"exit 0, nothing said", func(guest) (int, error) { return 0, nil }, 500, true, 2},
+		{"exit 0 without output", func(guest) (int, error) { return 0, nil }, 500, true, 2},
 		{"the model refuses all of it", asks(1), 400, true, 2},
-		{"it breaks the agent", func(guest) (int, error) { return 137, nil }, 500, true, 2},
-		{"it holds the agent up", untilStopped, 500, true, 1},
+		{"it crashes the agent", func(guest) (int, error) { return 137, nil }, 500, true, 2},
+		{"it blocks the agent", untilStopped, 500, true, 1},
 		{"the model is busy", asks(1), 429, false, 1},
 		{"the model is broken", asks(1), 500, false, 1},
 		{"the key is wrong", asks(1), 401, false, 1},
@@ -121,7 +121,7 @@ func TestAConversationIsForgottenOnlyWhenItCannotBeContinued(t *testing.T) {
 			g.say(`{"type":"assistant","message":{"model":"m"}}` + "\n")
 			return 1, nil
 		}, 500, false, 1},
-		{"it goes well", func(g guest) (int, error) { g.say(good); return 0, nil }, 500, false, 1},
+		{"it succeeds", func(g guest) (int, error) { g.say(good); return 0, nil }, 500, false, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var seen []string

@@ -84,7 +84,7 @@ func (s *space) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
-// look records what is full and warns the client, once for each bound.
+// look records which bounds are reached, and warns the client once for each.
 func (s *space) look(ctx context.Context) volume.Full {
 	full, err := s.guard.Check(ctx)
 	if err != nil {

@@ -29,11 +29,11 @@ func TestAJobThatOutgrowsItsProjectIsStopped(t *testing.T) {
 		t.Errorf("%d warnings", n)
 	}
 	if len(r.versions(alice)) != 1 {
-		t.Error("what was made is not saved")
+		t.Error("the files are not saved")
 	}
 }
 
-func TestTheStreamSaysWhatAVersionLeftOut(t *testing.T) {
+func TestFilesLeftOutOfAVersionAreReported(t *testing.T) {
 	r := newRig(t, options{play: func(g guest) (int, error) {
 		if err := syscall.Mkfifo(filepath.Join(g.project(), "pipe\n"+strings.Repeat("x", 200)), 0o644); err != nil {
 			return 0, err
@@ -51,13 +51,13 @@ func TestTheStreamSaysWhatAVersionLeftOut(t *testing.T) {
 	}
 }
 
-// TestAJobThatIsCancelledWhileItWaitsForTheDiskIsInterrupted: it has not failed
-// because of the disk.
-func TestAJobThatIsCancelledWhileItWaitsForTheDiskIsInterrupted(t *testing.T) {
+// A job that is cancelled while it waits for the disk is interrupted: it has not
+// failed because of the disk.
+func TestCancelWhileAJobWaitsForTheDisk(t *testing.T) {
 	ids := make(chan string, 1)
 	var r *rig
 	r = newRig(t, options{parts: func(p *Parts) {
-		p.Ready = func() error { // stands for all that a reservation waits for
+		p.Ready = func() error { // in place of a reservation that waits
 			r.service.Cancel(<-ids)
 			return fmt.Errorf("wait for the disk: %w", context.Canceled)
 		}

@@ -26,10 +26,10 @@ func TestTheNextJobOfAUserGetsTheSameSandbox(t *testing.T) {
 		return debug.Reused
 	}
 	if reused(alice) || !reused(alice) || reused(bob) || !reused(alice) {
-		t.Errorf("each user's first job makes a sandbox, the next ones use it\n%s", r.log)
+		t.Errorf("each user's first job must create a sandbox, and the next ones must use it\n%s", r.log)
 	}
 	if len(r.specs) != 2 {
-		t.Errorf("%d sandboxes were made", len(r.specs))
+		t.Errorf("%d sandboxes were created", len(r.specs))
 	}
 	list := r.service.Sandboxes()
 	if len(list) != 2 || list[0].Name != "user-"+string(alice) || list[0].Jobs != 3 || list[0].State != workspace.StateIdle {
@@ -38,7 +38,7 @@ func TestTheNextJobOfAUserGetsTheSameSandbox(t *testing.T) {
 	if jobs, err := r.service.SandboxJobs(list[0].Name); err != nil || len(jobs) != 3 {
 		t.Errorf("jobs: %q, %v", jobs, err)
 	}
-	// Sandboxes that were made with other settings are not used again.
+	// Sandboxes that were created from other settings are not used again.
 	s := *r.service.settings.Load()
 	s.Limits.Processes = 99
 	if err := r.service.Apply(s); err != nil {
@@ -91,10 +91,10 @@ func TestStoppingASandboxStopsItsJob(t *testing.T) {
 		t.Errorf("%+v", last)
 	}
 	if len(r.versions(alice)) != 1 {
-		t.Error("what the job had made is not saved")
+		t.Error("the files of the job are not saved")
 	}
 	if err := r.service.StopSandbox(t.Context(), "user-"+string(bob)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
-		t.Errorf("of a sandbox that is not there: %v", err)
+		t.Errorf("of an unknown sandbox: %v", err)
 	}
 }
 
@@ -122,7 +122,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-func TestTheOperatorsVariablesReachProgramsAndFollowTheSettings(t *testing.T) {
+func TestProgramsGetTheVariablesOfTheSettings(t *testing.T) {
 	var seen []string
 	var settings Settings
 	r := newRig(t, options{
@@ -162,7 +162,7 @@ func TestTheOperatorsVariablesReachProgramsAndFollowTheSettings(t *testing.T) {
 	}
 }
 
-func TestADeskThatCannotBeMadeLeavesNothing(t *testing.T) {
+func TestAFailedCreationLeavesNothing(t *testing.T) {
 	r := newRig(t, options{})
 	r.create = func(*sandboxtest.Fake) error { return errFake }
 	if _, _, err := r.service.Prewarm(t.Context(), alice); !errors.Is(err, errFake) {

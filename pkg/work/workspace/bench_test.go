@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// BenchmarkWarmLease is the pool's own part of a warm lease and its release,
-// among as many members as a large machine holds.
+// BenchmarkWarmLease measures the pool's own part of a warm lease and its release,
+// with as many workspaces as a large machine has.
 func BenchmarkWarmLease(b *testing.B) {
-	const members = 200
-	m := newMachine(members)
-	p, err := newTestPool(m, Limits{Max: members, Idle: time.Hour, MaxAge: time.Hour, MinFree: 1}, nil)
+	const workspaces = 200
+	m := newMachine(workspaces)
+	p, err := newTestPool(m, Limits{Max: workspaces, Idle: time.Hour, MaxAge: time.Hour, MinFree: 1}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer p.Close(b.Context())
-	for n := range members {
+	for n := range workspaces {
 		if _, err := p.Prewarm(b.Context(), user(n)); err != nil {
 			b.Fatal(err)
 		}

@@ -10,10 +10,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestTheIdleMemberThatWasNotUsedForLongestMakesRoom(t *testing.T) {
+func TestTheLeastRecentlyUsedWorkspaceIsEvicted(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
-		r.closingStep.set(takes(time.Second)) // which counts until it is over
-		for range 10 {                        // against luck
+		r.closingStep.set(takes(time.Second)) // a closing workspace counts until it is closed
+		for range 10 {                        // because maps have a random order
 			a := r.warm(1)
 			time.Sleep(time.Second)
 			b := r.warm(2)
@@ -26,7 +26,7 @@ func TestTheIdleMemberThatWasNotUsedForLongestMakesRoom(t *testing.T) {
 			r.warm(4)
 			r.want("1 idle, 4 idle")
 			if a.isClosed() || !b.isClosed() {
-				r.Fatal("the wrong one made room")
+				r.Fatal("the wrong one was evicted")
 			}
 			for _, n := range []int{1, 4} {
 				if err := r.Stop(r.Context(), Name(user(n))); err != nil {
@@ -37,7 +37,7 @@ func TestTheIdleMemberThatWasNotUsedForLongestMakesRoom(t *testing.T) {
 	})
 }
 
-func TestWhoseMemberIsReplacedKeepsTheTurn(t *testing.T) {
+func TestAUserKeepsTheTurnDuringAReplacement(t *testing.T) {
 	inBubble(t, Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
 		r.warm(1)
 		r.probingStep.set(func(context.Context, *box) error { time.Sleep(time.Second); return errBroken })
@@ -51,7 +51,7 @@ func TestWhoseMemberIsReplacedKeepsTheTurn(t *testing.T) {
 	})
 }
 
-func TestAReplacementTakesThePlaceOfItsOwn(t *testing.T) {
+func TestAReplacementEvictsNoOther(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.warm(2)
 		time.Sleep(time.Second)
@@ -62,12 +62,12 @@ func TestAReplacementTakesThePlaceOfItsOwn(t *testing.T) {
 		r.lease(1).Release(r.Context())
 		r.want("1 idle, 2 idle")
 		if r.boxes[0].isClosed() {
-			r.Error("the member of another user went for it")
+			r.Error("the workspace of another user was evicted for it")
 		}
 	})
 }
 
-func TestAHolderThatTakesItsTimeBlocksNobodyElse(t *testing.T) {
+func TestASlowHolderDoesNotBlockOthers(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		stopped := r.lease(1)
 		if err := r.Stop(r.Context(), Name(user(1))); err != nil {
@@ -78,7 +78,7 @@ func TestAHolderThatTakesItsTimeBlocksNobodyElse(t *testing.T) {
 		r.lease(3).Release(r.Context())
 		r.want("1 closing, 3 idle")
 		if time.Since(began) != 0 {
-			r.Error("it waited for the holder of a member that was stopped")
+			r.Error("it waited for the holder of a stopped workspace")
 		}
 		stopped.Release(r.Context())
 	})
@@ -92,10 +92,10 @@ func TestStopInTheProbe(t *testing.T) {
 		if err := r.Stop(r.Context(), Name(user(1))); err != nil {
 			r.Fatal(err)
 		}
-		second := r.leaseLater(r.Context(), 1) // must not get there before who holds the place
+		second := r.leaseLater(r.Context(), 1) // must not overtake the first lease
 		l := <-first
 		if l == nil || l.Reused() || l.Context().Err() != nil {
-			r.Fatalf("what was stopped in its probe was handed out: %+v", l)
+			r.Fatalf("a workspace that was stopped during its probe was leased: %+v", l)
 		}
 		r.want("1 leased")
 		l.Release(r.Context())
@@ -110,12 +110,12 @@ func TestAtTheCapLeasesWaitInOrder(t *testing.T) {
 		ctx, giveUp := context.WithCancel(r.Context())
 		fourth := r.leaseLater(ctx, 4)
 		fifth := r.leaseLater(r.Context(), 5)
-		again := r.leaseLater(r.Context(), 1) // comes last, though its member is there
+		again := r.leaseLater(r.Context(), 1) // comes last, although its workspace exists
 		r.want("1 leased, 2 leased")
 
 		giveUp()
 		if l := <-fourth; l != nil {
-			r.Fatal("who gave up got a lease")
+			r.Fatal("a caller that gave up got a lease")
 		}
 		second.Release(r.Context())
 		l3 := <-third
@@ -126,14 +126,14 @@ func TestAtTheCapLeasesWaitInOrder(t *testing.T) {
 		l3.Release(r.Context())
 		l1 := <-again
 		if l1.Reused() {
-			r.Error("who came last kept its place before the others")
+			r.Error("the last caller got a workspace before the others")
 		}
 		l1.Release(r.Context())
 		l5.Release(r.Context())
 	})
 }
 
-func TestOneIdleMemberMakesRoomForOneOnly(t *testing.T) {
+func TestEvictionsMatchTheWaiters(t *testing.T) {
 	inBubble(t, Limits{Max: 3, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
 		r.closingStep.set(takes(time.Second))
 		for n := range 3 {
@@ -142,9 +142,9 @@ func TestOneIdleMemberMakesRoomForOneOnly(t *testing.T) {
 		}
 		a := r.leaseLater(r.Context(), 7)
 		r.want("0 closing, 1 idle, 2 idle")
-		b := r.leaseLater(r.Context(), 7) // of a user who waits for a place already
+		b := r.leaseLater(r.Context(), 7) // of a user that waits already
 		r.want("0 closing, 1 idle, 2 idle")
-		c := r.leaseLater(r.Context(), 0) // whose own is closing for the other
+		c := r.leaseLater(r.Context(), 0) // of a user whose workspace is closing for another
 		r.want("0 closing, 1 closing, 2 idle")
 		(<-a).Release(r.Context())
 		(<-b).Release(r.Context())
@@ -153,7 +153,7 @@ func TestOneIdleMemberMakesRoomForOneOnly(t *testing.T) {
 	})
 }
 
-func TestAMemberThatCannotBeClosedCountsAndBlocksNobodyElse(t *testing.T) {
+func TestAWorkspaceThatCannotBeClosedCountsAndDoesNotBlockOthers(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		broken := r.warm(1)
 		time.Sleep(time.Second)
@@ -165,27 +165,27 @@ func TestAMemberThatCannotBeClosedCountsAndBlocksNobodyElse(t *testing.T) {
 			return nil
 		})
 		began := time.Now()
-		l := r.lease(3) // 1 cannot make room: 2 does
+		l := r.lease(3) // 2 is evicted in place of 1
 		if time.Since(began) != 0 {
 			r.Error("it waited for the one that cannot be closed")
 		}
 		r.want("1 closing, 3 leased")
-		own := r.leaseLater(r.Context(), 1) // which must not run beside the old one
+		own := r.leaseLater(r.Context(), 1) // which must not run together with the old one
 		if _, err := r.Prewarm(r.Context(), user(1)); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
-			r.Errorf("prewarm beside a member that cannot be closed: %v", err)
+			r.Errorf("prewarm while the old one cannot be closed: %v", err)
 		}
 		err := r.Stop(r.Context(), Name(user(1)))
 		if !errors.Is(err, errBroken) || dreamcore.CodeOf(err) != dreamcore.CodeInternal || dreamcore.HintOf(err) == "" {
 			r.Errorf("stop of one that cannot be closed: %v", err)
 		}
 		l.Release(r.Context())
-		r.want("1 closing, 3 idle") // another's place is of no use to 1
+		r.want("1 closing, 3 idle") // user 1 still waits for its own entry
 		l = r.lease(3)
 		time.Sleep(time.Hour)
 		r.want("1 closing, 3 leased")
 		r.machine.mu.Lock()
 		if broken.tries < 30 || broken.tries > 100 {
-			r.Errorf("tried to close it %d times in an hour", broken.tries)
+			r.Errorf("%d attempts to close it in an hour", broken.tries)
 		}
 		r.machine.mu.Unlock()
 		r.closingStep.set(nil)
@@ -215,11 +215,11 @@ func TestPrewarm(t *testing.T) {
 		r.boxes[0].lose()
 		prewarm(1, false, "")
 		time.Sleep(usual.Idle - time.Second)
-		prewarm(1, true, "") // begins its idle time anew
+		prewarm(1, true, "") // restarts its idle time
 		time.Sleep(usual.Idle - time.Second)
 		first := r.lease(1)
 		if !first.Reused() || boxOf(first).cleans != 0 {
-			r.Error("a prewarmed member is not the one that is leased")
+			r.Error("the prewarmed workspace was not leased")
 		}
 		prewarm(1, true, "") // in use
 		second := r.leaseLater(r.Context(), 2)
@@ -236,13 +236,13 @@ func TestPrewarm(t *testing.T) {
 		}
 		first.Release(r.Context())
 		(<-waits).Release(r.Context())
-		prewarm(4, false, "") // in the place of 3
+		prewarm(4, false, "") // evicts 3
 		r.want("2 leased, 4 idle")
 		l2.Release(r.Context())
 	})
 }
 
-func TestWhoWaitsGetsThePlaceOfAPrewarmThatFails(t *testing.T) {
+func TestAFailedPrewarmFreesItsSlot(t *testing.T) {
 	inBubble(t, Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
 		r.creatingStep.set(takes(time.Minute))
 		ctx, giveUp := context.WithCancelCause(r.Context())
@@ -291,6 +291,6 @@ func TestApply(t *testing.T) {
 		time.Sleep(time.Second)
 		r.want("3 idle")
 		apply(Limits{Max: 2, Idle: time.Hour, MaxAge: time.Minute})
-		r.want("") // it is older, and goes at once
+		r.want("") // it is older, and is closed at once
 	})
 }

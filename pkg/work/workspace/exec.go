@@ -12,7 +12,7 @@ import (
 )
 
 // Jobs returns the last jobs that ran in the workspace of that name, the newest
-// last. It fails with CodeNotFound when there is none of that name.
+// last. It fails with CodeNotFound for an unknown name.
 func (p *Pool) Jobs(name string) ([]string, error) {
 	w, _, err := p.find(name)
 	if err != nil {

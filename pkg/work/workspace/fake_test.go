@@ -24,24 +24,24 @@ func user(n int) dreamcore.UserID {
 	return dreamcore.UserID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n))
 }
 
-// machine makes boxes, and notes whatever a pool must not do to one.
+// machine creates boxes, and records violations of the rules of a pool.
 type machine struct {
 	mu       sync.Mutex
-	max      int // boxes at once that are no fault
+	max      int // allowed boxes at once
 	boxes    []*box
-	there    map[dreamcore.UserID]int // boxes that are there or being made
-	most     int                      // of them at once
-	inMaking int
+	existing map[dreamcore.UserID]int // boxes that exist or are being created
+	most     int                      // maximum of these at once
+	creating int
 	faults   []string
 
 	free  int64 // bytes of memory
-	blind error // in place of them
+	blind error // if set, the memory cannot be read
 
-	// What the steps take and how they fail. Called without the lock.
+	// The duration and errors of the steps. They are called without mu.
 	creatingStep, closingStep, cleaningStep, probingStep step
 }
 
-// box is a member that takes notes.
+// box is a fake sandbox that records its calls.
 type box struct {
 	sandbox.Sandbox // nil: the pool calls no method but those below
 	machine         *machine
@@ -52,16 +52,16 @@ type box struct {
 
 	// Guarded by machine.mu.
 	ended  bool
-	dirty  bool // a job was in it
+	dirty  bool // a job ran in it
 	held   bool
 	cleans int
 	probes int
 	tries  int // calls of Close
-	closed int // of them that succeeded
+	closed int // successful calls of Close
 }
 
 func newMachine(max int) *machine {
-	return &machine{max: max, there: map[dreamcore.UserID]int{}, free: 1 << 40}
+	return &machine{max: max, existing: map[dreamcore.UserID]int{}, free: 1 << 40}
 }
 
 func (m *machine) fault(format string, args ...any) {
@@ -91,13 +91,13 @@ func (m *machine) make(ctx context.Context, u dreamcore.UserID) (*box, error) {
 	m.mu.Lock()
 	b := &box{machine: m, id: fmt.Sprintf("box-%d", len(m.boxes)), user: u, lost: make(chan struct{})}
 	b.template.Store(&Template{})
-	m.there[u]++
-	m.inMaking++
-	if m.there[u] > 1 {
-		m.fault("%d boxes of %s at once", m.there[u], u)
+	m.existing[u]++
+	m.creating++
+	if m.existing[u] > 1 {
+		m.fault("%d boxes of %s at once", m.existing[u], u)
 	}
 	n := 0
-	for _, of := range m.there {
+	for _, of := range m.existing {
 		n += of
 	}
 	m.most = max(m.most, n)
@@ -108,16 +108,16 @@ func (m *machine) make(ctx context.Context, u dreamcore.UserID) (*box, error) {
 	err := m.creatingStep.run(ctx, b)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.inMaking--
+	m.creating--
 	if err != nil {
-		m.there[u]--
+		m.existing[u]--
 		return nil, err
 	}
 	m.boxes = append(m.boxes, b)
 	return b, nil
 }
 
-// step is what a method of a box does; a test may change it at any time.
+// step is the behaviour of a method of a box. A test may change it at any time.
 type step struct {
 	f atomic.Pointer[func(context.Context, *box) error]
 }
@@ -143,7 +143,7 @@ func (m *machine) setFree(n int64) {
 	m.free = n
 }
 
-// end is the check at the end: every box was closed, once.
+// end checks that every box was closed exactly once.
 func (m *machine) end(t *testing.T) {
 	t.Helper()
 	m.mu.Lock()
@@ -153,8 +153,8 @@ func (m *machine) end(t *testing.T) {
 			t.Errorf("%s of %s was closed %d times", b.id, b.user, b.closed)
 		}
 	}
-	if m.inMaking != 0 {
-		t.Errorf("%d boxes are being made", m.inMaking)
+	if m.creating != 0 {
+		t.Errorf("%d boxes are being created", m.creating)
 	}
 	for _, f := range m.faults {
 		t.Error(f)
@@ -196,12 +196,12 @@ func (b *box) Close(ctx context.Context) error {
 	b.machine.mu.Lock()
 	defer b.machine.mu.Unlock()
 	b.closed++
-	b.machine.there[b.user]--
+	b.machine.existing[b.user]--
 	b.endLocked()
 	return nil
 }
 
-// lose ends the box by itself.
+// lose plays a box that ends by itself.
 func (b *box) lose() {
 	b.machine.mu.Lock()
 	defer b.machine.mu.Unlock()
@@ -223,7 +223,7 @@ func (b *box) isClosed() bool {
 
 func (b *box) setStale() { b.template.Store(&Template{Home: "/changed"}) }
 
-// takes is a step that lasts d, or until its context ends.
+// takes returns a step that lasts d, or until its context ends.
 func takes(d time.Duration) func(context.Context, *box) error {
 	return func(ctx context.Context, _ *box) error {
 		select {
@@ -239,17 +239,17 @@ var errBroken = errors.New("it is broken")
 
 func fails(context.Context, *box) error { return errBroken }
 
-// usual has times that no regular look of the janitor falls on.
+// usual has times that are not multiples of the interval of the janitor.
 var usual = Limits{Max: 2, Idle: 20*time.Minute + time.Second, MaxAge: 5*time.Hour + 2*time.Second}
 
-// rig is a pool on a machine, in a bubble of its own time.
+// rig is a pool on a machine, in a synctest bubble.
 type rig struct {
 	*testing.T
 	*machine
 	*Pool
 }
 
-// inBubble runs a test with a pool and checks that the pool leaves nothing.
+// inBubble runs a test with a pool and checks that nothing is left.
 func inBubble(t *testing.T, limits Limits, test func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -258,7 +258,7 @@ func inBubble(t *testing.T, limits Limits, test func(r *rig)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { // also when the test fails, or a bubble that does not end hides why
+		defer func() { // even if the test fails: a blocked bubble would hide the reason
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			if err := p.Close(ctx); err != nil {
@@ -290,8 +290,8 @@ func (r *rig) warm(n int) *box {
 	return boxOf(l)
 }
 
-// leaseLater asks for a lease in the background and returns once it waits, or
-// has it.
+// leaseLater requests a lease in the background. It returns when the request waits
+// or has succeeded.
 func (r *rig) leaseLater(ctx context.Context, n int) <-chan *Lease {
 	c := make(chan *Lease, 1)
 	go func() {
@@ -304,7 +304,7 @@ func (r *rig) leaseLater(ctx context.Context, n int) <-chan *Lease {
 	return c
 }
 
-// states is the list in short: "1 idle, 2 leased".
+// states returns the list in short form: "1 idle, 2 leased".
 func (r *rig) states() string {
 	s := ""
 	for _, i := range r.List() {
@@ -320,11 +320,11 @@ func (r *rig) want(states string) {
 	r.Helper()
 	synctest.Wait()
 	if got := r.states(); got != states {
-		r.Fatalf("members: %q, want %q", got, states)
+		r.Fatalf("workspaces: %q, want %q", got, states)
 	}
 }
 
-// lines is a log that is looked at.
+// lines is a log for tests.
 type lines struct {
 	mu sync.Mutex
 	b  strings.Builder

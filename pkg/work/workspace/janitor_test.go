@@ -11,7 +11,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestIdleMembersGoWhenTheirTimeHasCome(t *testing.T) {
+func TestIdleWorkspacesAreClosedAtTheirLimits(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.warm(1)
 		time.Sleep(usual.Idle - time.Nanosecond)
@@ -30,15 +30,15 @@ func TestIdleMembersGoWhenTheirTimeHasCome(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		r.want("")
 		if n := len(r.boxes); n != 2 {
-			r.Errorf("%d members were made, not 2", n)
+			r.Errorf("%d workspaces were created, want 2", n)
 		}
 	})
 }
 
-func TestAnIdleMemberThatIsLostGoesAtOnce(t *testing.T) {
+func TestALostIdleWorkspaceIsClosedAtOnce(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		b := r.warm(1)
-		time.Sleep(time.Second) // the janitor has looked, and will not for a while
+		time.Sleep(time.Second) // between two looks of the janitor
 		began := time.Now()
 		b.lose()
 		r.want("")
@@ -48,7 +48,7 @@ func TestAnIdleMemberThatIsLostGoesAtOnce(t *testing.T) {
 	})
 }
 
-func TestAnIdleMemberThatIsStaleGoesSoon(t *testing.T) {
+func TestAStaleIdleWorkspaceIsClosedSoon(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.warm(1).setStale()
 		time.Sleep(10 * time.Second)
@@ -56,7 +56,7 @@ func TestAnIdleMemberThatIsStaleGoesSoon(t *testing.T) {
 	})
 }
 
-func TestShortMemoryEndsIdleMembersOneByOne(t *testing.T) {
+func TestShortMemoryClosesIdleWorkspacesOneByOne(t *testing.T) {
 	limits := Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
 	inBubble(t, limits, func(r *rig) {
 		r.closingStep.set(func(context.Context, *box) error {
@@ -73,27 +73,27 @@ func TestShortMemoryEndsIdleMembersOneByOne(t *testing.T) {
 		r.setFree(100)
 		time.Sleep(time.Minute)
 		r.want("0 idle, 1 idle, 2 idle, 3 idle, 4 leased")
-		r.setFree(50) // two must go
+		r.setFree(50) // two must be closed
 		time.Sleep(pressureLatest)
 		r.want("0 closing, 1 idle, 2 idle, 3 idle, 4 leased")
 		time.Sleep(time.Second)
 		r.want("1 closing, 2 idle, 3 idle, 4 leased")
 		time.Sleep(time.Minute)
 		r.want("2 idle, 3 idle, 4 leased")
-		r.closingStep.set(nil) // and nothing helps
+		r.closingStep.set(nil) // closing one frees no memory
 		r.setFree(0)
 		time.Sleep(time.Minute)
-		r.want("4 leased") // a job is never what goes
+		r.want("4 leased") // leased workspaces stay
 		l.Release(r.Context())
 		time.Sleep(time.Minute)
 		r.want("")
 	})
 }
 
-// pressureLatest is when short memory is noticed at the latest.
+// pressureLatest is the time within which short memory must be noticed.
 const pressureLatest = 3 * time.Second
 
-func TestANewMemberMakesTheJanitorLookAtTheMemory(t *testing.T) {
+func TestACreationMakesTheJanitorCheckTheMemory(t *testing.T) {
 	limits := Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
 	inBubble(t, limits, func(r *rig) {
 		r.warm(1)
@@ -110,7 +110,7 @@ func TestANewMemberMakesTheJanitorLookAtTheMemory(t *testing.T) {
 	})
 }
 
-func TestMemoryThatCannotBeReadIsLoggedOnceAndEndsNothing(t *testing.T) {
+func TestUnreadableMemoryIsLoggedOnceAndClosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, log := newMachine(5), &lines{}
 		limits := Limits{Max: 5, Idle: time.Hour, MaxAge: time.Hour, MinFree: 100}
@@ -127,12 +127,12 @@ func TestMemoryThatCannotBeReadIsLoggedOnceAndEndsNothing(t *testing.T) {
 		m.mu.Unlock()
 		time.Sleep(time.Minute)
 		if len(p.List()) != 1 || log.count("free memory") != 1 {
-			t.Errorf("%d members, log:\n%s", len(p.List()), log)
+			t.Errorf("%d workspaces, log:\n%s", len(p.List()), log)
 		}
 	})
 }
 
-func TestEndsAreLoggedAsWhatTheyAre(t *testing.T) {
+func TestLogLevelsOfClosing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, log := newMachine(5), &lines{}
 		p, err := newTestPool(m, usual, log.logger())
@@ -192,16 +192,16 @@ func TestStop(t *testing.T) {
 		leased := r.lease(1)
 		stop(1)
 		if !errors.Is(context.Cause(leased.Context()), ErrStopped) || !boxOf(leased).isClosed() {
-			r.Errorf("a job in it: %v, closed %v", context.Cause(leased.Context()), boxOf(leased).isClosed())
+			r.Errorf("cause of its lease: %v, closed %v", context.Cause(leased.Context()), boxOf(leased).isClosed())
 		}
 		waits := r.leaseLater(r.Context(), 1)
-		r.want("1 closing") // who holds it may be at work on the user's files
+		r.want("1 closing") // its holder may still work on the user's files
 		leased.Release(r.Context())
 		l := <-waits
 		r.cleaningStep.set(takes(5 * time.Second))
 		go l.Release(r.Context())
 		synctest.Wait()
-		stop(1) // in the middle of its cleaning
+		stop(1) // during its cleaning
 		r.want("")
 
 		r.creatingStep.set(takes(time.Hour))
@@ -213,9 +213,9 @@ func TestStop(t *testing.T) {
 		r.want("1 starting")
 		stop(1)
 		if err := <-failed; !errors.Is(err, ErrStopped) {
-			r.Errorf("a lease whose member was stopped at its start: %v", err)
+			r.Errorf("a lease whose workspace was stopped during its creation: %v", err)
 		}
-		r.creatingStep.set(func(context.Context, *box) error { time.Sleep(time.Minute); return nil }) // hears nothing
+		r.creatingStep.set(func(context.Context, *box) error { time.Sleep(time.Minute); return nil }) // ignores its context
 		go func() {
 			_, err := r.Lease(r.Context(), user(1))
 			failed <- err
@@ -223,13 +223,13 @@ func TestStop(t *testing.T) {
 		r.want("1 starting")
 		stop(1)
 		if err := <-failed; !errors.Is(err, ErrStopped) {
-			r.Errorf("a lease whose member was stopped and started all the same: %v", err)
+			r.Errorf("a lease whose workspace was stopped and created nevertheless: %v", err)
 		}
 		r.want("")
 	})
 }
 
-func TestStopWaitsNoLongerThanItsContext(t *testing.T) {
+func TestStopReturnsAtTheEndOfItsContext(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.warm(1)
 		r.closingStep.set(takes(time.Second))
@@ -254,7 +254,7 @@ func TestCloseWaitsForLeasesAndRefusesNewOnes(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- r.Close(context.Background()) }()
 		if err := <-waits; !errors.Is(err, ErrClosed) || dreamcore.CodeOf(err) != dreamcore.CodeBusy {
-			r.Errorf("who waited is told: %v", err)
+			r.Errorf("the waiting caller got: %v", err)
 		}
 		r.want("1 leased")
 		if !idle.isClosed() || leased.Context().Err() != nil || len(done) != 0 {
@@ -274,7 +274,7 @@ func TestCloseWaitsForLeasesAndRefusesNewOnes(t *testing.T) {
 	})
 }
 
-func TestCloseCutsLeasesWhenItsContextEnds(t *testing.T) {
+func TestCloseEndsLeasesAtTheEndOfItsContext(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		leased := r.lease(1)
 		r.creatingStep.set(takes(time.Hour))
@@ -299,7 +299,7 @@ func TestCloseCutsLeasesWhenItsContextEnds(t *testing.T) {
 	})
 }
 
-func TestCloseTellsWhatItCouldNotClose(t *testing.T) {
+func TestCloseReportsWorkspacesThatCannotBeClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(2)
 		p, err := newTestPool(m, usual, nil)
@@ -312,8 +312,8 @@ func TestCloseTellsWhatItCouldNotClose(t *testing.T) {
 			}
 		}
 		m.closingStep.set(fails)
-		m.boxes[0].lose()                      // has been tried for long
-		time.Sleep(time.Hour + 10*time.Second) // the next try is far
+		m.boxes[0].lose()                      // many attempts have failed
+		time.Sleep(time.Hour + 10*time.Second) // the next attempt is far away
 		began := time.Now()
 		for range 2 {
 			err := p.Close(t.Context())

@@ -11,19 +11,19 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-func TestAUserGetsTheSameMemberAgainAndNobodyElseDoes(t *testing.T) {
+func TestAWorkspaceIsReusedForItsUserOnly(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		first := r.lease(1)
 		if first.Reused() || boxOf(first).probes != 0 {
-			r.Errorf("a new one: reused %v, %d probes", first.Reused(), boxOf(first).probes)
+			r.Errorf("a new workspace: reused %v, %d probes", first.Reused(), boxOf(first).probes)
 		}
 		first.Release(r.Context())
-		first.Release(r.Context()) // more than once is once
+		first.Release(r.Context()) // has no effect
 		if boxOf(first).cleans != 1 {
 			r.Errorf("cleaned %d times between two jobs", boxOf(first).cleans)
 		}
 		if !errors.Is(context.Cause(first.Context()), context.Canceled) {
-			r.Errorf("the context of a lease that is over: %v", context.Cause(first.Context()))
+			r.Errorf("the context of a released lease: %v", context.Cause(first.Context()))
 		}
 		second := r.lease(1)
 		if !second.Reused() || boxOf(second) != boxOf(first) || boxOf(second).probes != 1 {
@@ -33,7 +33,7 @@ func TestAUserGetsTheSameMemberAgainAndNobodyElseDoes(t *testing.T) {
 		if other.Reused() || boxOf(other) == boxOf(first) {
 			r.Error("another user got it")
 		}
-		first.Release(r.Context()) // an old lease has no say in a later one
+		first.Release(r.Context()) // an old lease does not affect a later one
 		if l := r.List(); l[0].State != StateLeased || l[0].Jobs != 2 || l[0].Sandbox != "box-0" || l[0].Name != "user-"+string(user(1)) {
 			r.Errorf("listed as %+v", l[0])
 		}
@@ -43,7 +43,7 @@ func TestAUserGetsTheSameMemberAgainAndNobodyElseDoes(t *testing.T) {
 	})
 }
 
-func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
+func TestAnUnfitWorkspaceIsReplaced(t *testing.T) {
 	for name, spoil := range map[string]func(r *rig, b *box){
 		"the probe fails":       func(r *rig, b *box) { r.probingStep.set(fails) },
 		"the probe hangs":       func(r *rig, b *box) { r.probingStep.set(takes(time.Hour)) },
@@ -60,7 +60,7 @@ func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
 				spoil(r, old)
 				l := r.lease(1)
 				if l.Reused() || boxOf(l) == old {
-					r.Error("the old one was handed out")
+					r.Error("the old one was leased")
 				}
 				if !old.isClosed() {
 					r.Error("the old one is still there")
@@ -76,7 +76,7 @@ func TestAMemberThatIsNotFitIsReplaced(t *testing.T) {
 	}
 }
 
-func TestAMemberThatIsNotFitIsNotKept(t *testing.T) {
+func TestAnUnfitWorkspaceIsNotPooled(t *testing.T) {
 	for name, spoil := range map[string]func(r *rig, b *box){
 		"lost":                func(r *rig, b *box) { b.lose() },
 		"stale":               func(r *rig, b *box) { b.setStale() },
@@ -104,14 +104,14 @@ func TestAJobMayBeLongerThanTheAgeLimit(t *testing.T) {
 		l := r.lease(1)
 		time.Sleep(2 * usual.MaxAge)
 		if l.Context().Err() != nil || boxOf(l).isClosed() {
-			r.Error("a lease was cut for its age")
+			r.Error("a lease ended because of its age")
 		}
 		l.Release(r.Context())
 		r.want("")
 	})
 }
 
-func TestReleaseCleansThoughItsContextHasEnded(t *testing.T) {
+func TestReleaseCleansAfterTheEndOfItsContext(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.cleaningStep.set(takes(time.Second))
 		ctx, cancel := context.WithCancel(r.Context())
@@ -121,14 +121,14 @@ func TestReleaseCleansThoughItsContextHasEnded(t *testing.T) {
 		}
 		cancel()
 		if l.Context().Err() == nil {
-			r.Error("the lease's context outlives the one it was asked for with")
+			r.Error("the lease's context outlives the context of the request")
 		}
 		l.Release(ctx)
 		r.want("1 idle")
 	})
 }
 
-func TestALostMemberEndsTheLeasesContext(t *testing.T) {
+func TestALostSandboxEndsTheContextOfTheLease(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		l := r.lease(1)
 		boxOf(l).lose()
@@ -138,7 +138,7 @@ func TestALostMemberEndsTheLeasesContext(t *testing.T) {
 		}
 		synctest.Wait()
 		if boxOf(l).isClosed() {
-			r.Error("closed while its holder may still ask what happened")
+			r.Error("closed while its holder may still need the reason")
 		}
 		l.Release(r.Context())
 		r.want("")
@@ -155,7 +155,7 @@ func TestTheSecondLeaseOfAUserWaitsForTheFirst(t *testing.T) {
 		if _, err := r.Lease(short, user(1)); !errors.Is(err, errBroken) {
 			r.Errorf("a lease while the first one lasts: %v", err)
 		}
-		other := r.lease(2) // whom it does not concern
+		other := r.lease(2) // another user does not wait
 		select {
 		case <-waits:
 			r.Fatal("two leases of one user")
@@ -171,7 +171,7 @@ func TestTheSecondLeaseOfAUserWaitsForTheFirst(t *testing.T) {
 	})
 }
 
-func TestAFailedMakeLeavesNoPlaceTaken(t *testing.T) {
+func TestAFailedCreationLeavesNoEntry(t *testing.T) {
 	inBubble(t, Limits{Max: 1, Idle: time.Hour, MaxAge: time.Hour}, func(r *rig) {
 		r.creatingStep.set(fails)
 		if _, err := r.Lease(r.Context(), user(1)); !errors.Is(err, errBroken) {
@@ -186,7 +186,7 @@ func TestAFailedMakeLeavesNoPlaceTaken(t *testing.T) {
 			_, _ = r.Lease(r.Context(), user(1))
 		}()
 		r.machine.mu.Lock()
-		r.there[user(1)], r.inMaking = 0, 0 // the panic passed them by
+		r.existing[user(1)], r.creating = 0, 0 // the panic skipped their update
 		r.machine.mu.Unlock()
 		r.want("")
 		r.creatingStep.set(nil)
@@ -194,7 +194,7 @@ func TestAFailedMakeLeavesNoPlaceTaken(t *testing.T) {
 	})
 }
 
-func TestWhoGivesUpWhileItIsMadeTakesNothing(t *testing.T) {
+func TestGivingUpDuringTheCreation(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		r.creatingStep.set(takes(time.Hour))
 		ctx, cancel := context.WithTimeoutCause(r.Context(), time.Second, errBroken)
@@ -209,7 +209,7 @@ func TestWhoGivesUpWhileItIsMadeTakesNothing(t *testing.T) {
 	})
 }
 
-func TestWhoGivesUpInTheProbeLeavesTheMember(t *testing.T) {
+func TestGivingUpDuringTheProbeKeepsTheWorkspace(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		old := r.warm(1)
 		r.probingStep.set(takes(time.Second))
@@ -220,12 +220,12 @@ func TestWhoGivesUpInTheProbeLeavesTheMember(t *testing.T) {
 		}
 		r.want("1 idle")
 		if l := r.lease(1); boxOf(l) != old {
-			r.Error("a healthy member was replaced")
+			r.Error("a healthy workspace was replaced")
 		}
 	})
 }
 
-func TestAPanicOfAMemberLeavesNoPlaceHeld(t *testing.T) {
+func TestAPanicLeavesNoEntryHeld(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		bad := func(context.Context, *box) error { panic("broken") }
 		quietly := func(f func()) {
@@ -244,7 +244,7 @@ func TestAPanicOfAMemberLeavesNoPlaceHeld(t *testing.T) {
 	})
 }
 
-func TestLimitsThatMakeNoSense(t *testing.T) {
+func TestInvalidLimits(t *testing.T) {
 	good := Limits{Max: 1, Idle: 1, MaxAge: 1}
 	m := newMachine(1)
 	p, err := newTestPool(m, good, nil)
@@ -266,6 +266,6 @@ func TestLimitsThatMakeNoSense(t *testing.T) {
 	good.MinFree = 1
 	m.blind = errBroken
 	if _, err := newTestPool(m, good, nil); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
-		t.Errorf("a limit of memory that cannot be read: %v", err)
+		t.Errorf("a limit for memory that cannot be read: %v", err)
 	}
 }

@@ -40,7 +40,7 @@ type Settings struct {
 	Env      []string // "KEY=value", for programs that Exec runs
 }
 
-// Limits bounds what is pooled. All except MinFree must be positive.
+// Limits bounds a pool. All except MinFree must be positive.
 type Limits struct {
 	Max     int           // workspaces at once: idle, leased, starting and closing
 	Idle    time.Duration // a workspace that was not leased for this long is closed
@@ -178,9 +178,9 @@ func (p *Pool) Prewarm(ctx context.Context, user dreamcore.UserID) (already bool
 	return reused, nil
 }
 
-// Stop closes the workspace of that name at the operator's request, whatever
-// runs in it: a job in it ends with ErrStopped. It returns when the workspace
-// is closed, and fails with CodeNotFound when there is none of that name.
+// Stop closes the workspace of that name at the operator's request, even while a
+// job runs in it; the job ends with ErrStopped. Stop returns when the workspace is
+// closed. It fails with CodeNotFound for an unknown name.
 func (p *Pool) Stop(ctx context.Context, name string) error {
 	err := p.stop(ctx, name)
 	p.parts.audit(audit.EventOperator, "", ownerOf(name), "stop "+name, err)

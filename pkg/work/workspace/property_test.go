@@ -14,12 +14,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// TestWhateverHappensThePromisesHold lets many callers do anything at any time
-// over few users and places, on a machine where every step is slow and may
-// fail. The machine notes broken promises: more members than places, two of
-// one user, one closed twice. The callers note the others. The bubble ends the
-// test if the pool ever blocks for good.
-func TestWhateverHappensThePromisesHold(t *testing.T) {
+// TestInvariantsUnderRandomCalls lets many callers use the pool at random, with few
+// users and slots, on a machine where every step is slow and may fail. The machine
+// records violations: more workspaces than the limit, two of one user, one closed
+// twice. The callers record the others. The bubble ends the test if the pool
+// deadlocks.
+func TestInvariantsUnderRandomCalls(t *testing.T) {
 	rounds := 300
 	if testing.Short() {
 		rounds = 30
@@ -32,14 +32,14 @@ func TestWhateverHappensThePromisesHold(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { chaos(t, uint64(seed), &totals) })
 	}
 	t.Logf("%+v", totals.of)
-	for _, name := range []string{"lease", "reused", "cut", "gave up", "stopped", "prewarm", "prewarm busy", "make failed"} {
+	for _, name := range []string{"lease", "reused", "ended early", "gave up", "stopped", "prewarm", "prewarm busy", "creation failed"} {
 		if totals.of[name] == 0 {
 			t.Errorf("the test never saw %q", name)
 		}
 	}
 }
 
-// tally counts what happened: a test of nothing must not pass.
+// tally counts the events: a test that saw none of a kind must not pass.
 type tally struct {
 	mu sync.Mutex
 	of map[string]int
@@ -54,7 +54,7 @@ func (c *tally) add(name string) {
 	c.of[name]++
 }
 
-// caller is one of many who use the pool at once.
+// caller is one of many concurrent users of the pool.
 type caller struct {
 	*testing.T
 	m   *machine
@@ -86,12 +86,12 @@ func chaos(t *testing.T, seed uint64, sum *tally) {
 			}
 		})
 	}
-	if seed%3 == 0 { // while they are at it
+	if seed%3 == 0 { // during the calls
 		time.Sleep(time.Duration(rnd.IntN(120)) * time.Second)
 	} else {
 		wg.Wait()
 	}
-	m.closingStep.set(takes(time.Second)) // what cannot be closed has a test of its own
+	m.closingStep.set(takes(time.Second)) // failures of Close have their own test
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(60))*time.Second)
 	defer cancel()
 	if err := p.Close(ctx); err != nil {
@@ -99,7 +99,7 @@ func chaos(t *testing.T, seed uint64, sum *tally) {
 	}
 	wg.Wait()
 	if l := p.List(); len(l) != 0 {
-		t.Errorf("after all that there is %+v", l)
+		t.Errorf("left after Close: %+v", l)
 	}
 	m.end(t)
 }
@@ -121,10 +121,10 @@ func (m *machine) unruly(seed uint64) {
 			case fate >= failures:
 				return takes(d)(ctx, b)
 			case fate%2 == 0:
-				time.Sleep(d) // and hears nothing of its context
+				time.Sleep(d) // ignores its context
 				return errBroken
 			}
-			<-ctx.Done() // it hangs
+			<-ctx.Done() // it hangs until then
 			return ctx.Err()
 		}
 	}
@@ -134,7 +134,7 @@ func (m *machine) unruly(seed uint64) {
 			return errBroken
 		}
 		if roll(4) == 0 {
-			return nil // though its context may have ended
+			return nil // even if its context has ended
 		}
 		return ctx.Err()
 	})
@@ -177,14 +177,14 @@ func (c *caller) act() {
 	}
 }
 
-// shortly is a context that ends within a minute.
+// shortly returns a context that ends within a minute.
 func (c *caller) shortly() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.rnd.IntN(60_000))*time.Millisecond)
 	time.AfterFunc(time.Minute, cancel)
 	return ctx
 }
 
-// upset loses or outdates any box that is there.
+// upset loses some of the boxes, and makes others stale.
 func (m *machine) upset(rnd *rand.Rand) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -212,7 +212,7 @@ func (c *caller) job(u dreamcore.UserID) {
 		c.sum.add("gave up")
 		return
 	case errors.Is(err, errBroken):
-		c.sum.add("make failed")
+		c.sum.add("creation failed")
 		return
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrStopped):
 		return
@@ -231,22 +231,22 @@ func (c *caller) job(u dreamcore.UserID) {
 	select {
 	case <-time.After(time.Duration(c.rnd.IntN(30_000)) * time.Millisecond):
 	case <-l.Context().Done():
-		c.sum.add("cut")
+		c.sum.add("ended early")
 		err := context.Cause(l.Context())
 		if !errors.Is(err, sandbox.ErrLost) && !errors.Is(err, ErrStopped) && !errors.Is(err, ErrClosed) && ctx.Err() == nil {
-			c.Errorf("a lease was cut: %v", err)
+			c.Errorf("a lease ended early: %v", err)
 		}
 	}
 	if c.m.leave(b) {
-		time.Sleep(time.Nanosecond) // passes when all that can happen now has happened
+		time.Sleep(time.Nanosecond) // lets all other goroutines run until they block
 		if l.Context().Err() == nil {
-			c.Errorf("%s has ended, and nobody told its holder", b.id)
+			c.Errorf("%s has ended, and the context of its lease has not", b.id)
 		}
 	}
 	l.Release(ctx)
 }
 
-// enter notes that a job of u begins in the box.
+// enter records that a job of u begins in the box.
 func (m *machine) enter(b *box, u dreamcore.UserID) (fault string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -254,7 +254,7 @@ func (m *machine) enter(b *box, u dreamcore.UserID) (fault string) {
 	case b.user != u:
 		fault = fmt.Sprintf("%s got the box of %s", u, b.user)
 	case b.dirty:
-		fault = fmt.Sprintf("%s was handed out dirty", b.id)
+		fault = fmt.Sprintf("%s was leased dirty", b.id)
 	}
 	for _, o := range m.boxes {
 		if o.held && o.user == u {
@@ -265,7 +265,7 @@ func (m *machine) enter(b *box, u dreamcore.UserID) (fault string) {
 	return fault
 }
 
-// leave notes that the job is over, and tells whether the box is.
+// leave records the end of the job, and reports whether the box has ended.
 func (m *machine) leave(b *box) (ended bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -24,7 +24,7 @@ const (
 type StandbyLimits struct {
 	Count   int           // how many; may be 0
 	MaxAge  time.Duration // an older one is replaced
-	MinFree int64         // bytes of free memory below which there are none; 0 disables the check
+	MinFree int64         // bytes of free memory below which they are closed; 0 disables the check
 }
 
 // StandbyConfig configures a Standby.
@@ -54,7 +54,7 @@ type Standby struct {
 	broken   []*standby // to be closed: they did not work, or could not be closed
 	starting bool       // one is being started
 	// waiter gets the sandbox that is being started, or nil if the start fails.
-	// It belongs to the first caller that found none; nil if there is none.
+	// It belongs to the first caller that found no sandbox; it may be nil.
 	waiter    chan *standby
 	exhausted bool          // the last caller found none
 	inUse     int           // handed out and not closed yet
@@ -149,8 +149,8 @@ func (s *Standby) take(ctx context.Context) sandbox.Sandbox {
 	return nil
 }
 
-// pop removes the oldest ready sandbox. If there is none, the first caller gets
-// a channel for the one that is being started.
+// pop removes the oldest ready sandbox. If no sandbox is ready, the first caller
+// gets a channel for the one that is being started.
 func (s *Standby) pop(waited bool) (*standby, chan *standby) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,14 +14,14 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// bench makes sandboxes for spares, and takes notes.
+// bench creates standby sandboxes, and records their use.
 type bench struct {
 	t       *testing.T
 	took    time.Duration // to start one
 	mu      sync.Mutex
 	free    int64
-	each    int64 // that each one takes of free
-	fail    error // of the next start
+	each    int64 // memory that each one takes from free
+	fail    error // of the next starts
 	made    []*item
 	starts  int
 	standby *Standby
@@ -29,18 +29,18 @@ type bench struct {
 
 type item struct {
 	*sandboxtest.Fake
-	id     string
-	bench  *bench
-	lost   chan struct{}
-	once   sync.Once
-	mute   bool // guarded by bench.mu, as are closed and stuck
-	stuck  int  // tries to close it that fail
-	closed int
+	id      string
+	bench   *bench
+	lost    chan struct{}
+	once    sync.Once
+	mute    bool // it does not answer; guarded by bench.mu, as are the fields below
+	failing int  // number of attempts to close it that fail
+	closed  int
 }
 
 func (i *item) Lost() <-chan struct{} { return i.lost }
 
-// EndAll fails once the item is mute.
+// EndAll fails if the item is mute.
 func (i *item) EndAll(ctx context.Context) error {
 	i.bench.mu.Lock()
 	defer i.bench.mu.Unlock()
@@ -56,13 +56,13 @@ func (i *item) ID() string { return i.id }
 
 func (i *item) Close(ctx context.Context) error {
 	i.bench.mu.Lock()
-	i.stuck--
-	stuck := i.stuck >= 0
-	if !stuck {
+	i.failing--
+	fails := i.failing >= 0
+	if !fails {
 		i.closed++
 	}
 	i.bench.mu.Unlock()
-	if stuck {
+	if fails {
 		return errors.New("it does not end")
 	}
 	i.lose()
@@ -112,7 +112,7 @@ func (b *bench) create(ctx context.Context, _ sandbox.Spec) (sandbox.Sandbox, er
 	return i, nil
 }
 
-// get takes a sandbox and tells how long that took.
+// get takes a sandbox and returns how long that took.
 func (b *bench) get(spec sandbox.Spec) (sandbox.Sandbox, time.Duration) {
 	b.t.Helper()
 	start := time.Now()
@@ -130,7 +130,7 @@ func (b *bench) close(sb sandbox.Sandbox) {
 	}
 }
 
-// end closes the spares and checks that every sandbox was closed once.
+// end closes the standby sandboxes and checks that every one was closed once.
 func (b *bench) end() {
 	b.t.Helper()
 	for range 2 {
@@ -163,13 +163,13 @@ func (b *bench) tries() int {
 
 var twoStandby = StandbyLimits{Count: 2, MaxAge: time.Hour, MinFree: 1 << 20}
 
-func TestASpareIsThereAtOnceAndReplaced(t *testing.T) {
+func TestAStandbySandboxIsReadyAndReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
 		list := b.standby.List()
 		if len(list) != 2 || list[0].Name != StandbyName || list[0].State != StateStandby || list[0].Sandbox != "s-0" {
-			t.Fatalf("spares: %+v", list)
+			t.Fatalf("standby: %+v", list)
 		}
 		first, took := b.get(standbySpec)
 		if first.ID() != "s-0" || took != 0 {
@@ -177,27 +177,27 @@ func TestASpareIsThereAtOnceAndReplaced(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if b.ready() != 1 {
-			t.Error("the next one was started beside who has taken one")
+			t.Error("the next one was started while the first was in use")
 		}
 		b.close(first)
 		time.Sleep(time.Second)
 		if b.ready() != 2 {
-			t.Errorf("%d spares after one was used", b.ready())
+			t.Errorf("%d after one was used", b.ready())
 		}
 		second, _ := b.get(standbySpec)
 		time.Sleep(3 * time.Second)
 		if b.ready() != 2 {
-			t.Error("who keeps one for long keeps the next one from being started")
+			t.Error("a long use prevents the start of the next one")
 		}
 		if second.ID() == first.ID() {
-			t.Error("a spare was given twice")
+			t.Error("a sandbox was handed out twice")
 		}
 		b.close(second)
 		b.end()
 	})
 }
 
-func TestWhoComesFirstWaitsForTheOneThatIsBeingMade(t *testing.T) {
+func TestTheFirstCallerWaitsForTheStartingSandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(100 * time.Millisecond)
@@ -227,7 +227,7 @@ func TestWhoComesFirstWaitsForTheOneThatIsBeingMade(t *testing.T) {
 	})
 }
 
-func TestOthersGetNoSpare(t *testing.T) {
+func TestOtherSpecsGetNewSandboxes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
@@ -243,14 +243,14 @@ func TestOthersGetNoSpare(t *testing.T) {
 			b.close(sb)
 		}
 		if b.ready() != 2 {
-			t.Errorf("%d spares", b.ready())
+			t.Errorf("%d are ready", b.ready())
 		}
 		b.end()
 	})
 }
 
-// TestASpareThatIsHurt is never given to anybody.
-func TestASpareThatIsHurt(t *testing.T) {
+// A sandbox that is lost or does not answer is never handed out.
+func TestABrokenSandboxIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(time.Second)
@@ -270,19 +270,19 @@ func TestASpareThatIsHurt(t *testing.T) {
 		b.close(sb)
 		time.Sleep(5 * time.Second)
 		if b.ready() != 1 {
-			t.Errorf("%d spares after one did not answer", b.ready())
+			t.Errorf("%d after one did not answer", b.ready())
 		}
 		sb, _ = b.get(standbySpec)
 		b.close(sb)
 		time.Sleep(time.Second)
 		if b.ready() != 1 {
-			t.Error("the one that did not answer counts as taken")
+			t.Error("the one that did not answer counts as in use")
 		}
 		b.end()
 	})
 }
 
-func TestOldSparesAreReplaced(t *testing.T) {
+func TestOldSandboxesAreReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Minute})
 		time.Sleep(10*time.Minute + time.Second)
@@ -293,14 +293,14 @@ func TestOldSparesAreReplaced(t *testing.T) {
 	})
 }
 
-func TestNoSparesWhenMemoryIsShort(t *testing.T) {
+func TestNoStandbyWhenMemoryIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
 		b.setFree(1)
 		time.Sleep(5 * time.Second)
 		if b.ready() != 0 {
-			t.Errorf("%d spares", b.ready())
+			t.Errorf("%d are ready", b.ready())
 		}
 		sb, took := b.get(standbySpec)
 		if took != b.took {
@@ -310,12 +310,12 @@ func TestNoSparesWhenMemoryIsShort(t *testing.T) {
 		b.setFree(twoStandby.MinFree + 1) // not enough to start one
 		time.Sleep(5 * time.Minute)
 		if b.ready() != 0 {
-			t.Errorf("%d spares with hardly any memory", b.ready())
+			t.Errorf("%d with hardly any memory", b.ready())
 		}
 		b.setFree(1 << 40)
 		time.Sleep(5 * time.Second)
 		if b.ready() != 2 {
-			t.Errorf("%d spares with memory again", b.ready())
+			t.Errorf("%d with memory again", b.ready())
 		}
 		b.end()
 	})
@@ -327,7 +327,7 @@ func (b *bench) setFree(n int64) {
 	b.free = n
 }
 
-func TestSparesThatDoNotStartAreTriedMoreSeldom(t *testing.T) {
+func TestFailedStartsAreRetriedWithBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, took: time.Millisecond, free: 1 << 40, fail: errors.New("no cgroup")}
 		var err error
@@ -336,17 +336,17 @@ func TestSparesThatDoNotStartAreTriedMoreSeldom(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		if n := b.tries(); n < 8 || n > 20 {
-			t.Errorf("%d tries in ten minutes", n)
+			t.Errorf("%d attempts in ten minutes", n)
 		}
 		if _, err := b.standby.Create(t.Context(), standbySpec); err == nil || err.Error() != "no cgroup" {
-			t.Errorf("who needs one is told %v", err)
+			t.Errorf("the caller got %v", err)
 		}
 		b.mu.Lock()
 		b.fail = nil
 		b.mu.Unlock()
 		time.Sleep(2 * time.Minute)
 		if b.ready() != 2 {
-			t.Errorf("%d spares when they start again", b.ready())
+			t.Errorf("%d when starts succeed again", b.ready())
 		}
 		b.mu.Lock()
 		b.fail = errors.New("no cgroup")
@@ -356,7 +356,7 @@ func TestSparesThatDoNotStartAreTriedMoreSeldom(t *testing.T) {
 		b.close(sb)
 		time.Sleep(5 * time.Second)
 		if n := b.tries() - tries; n < 2 {
-			t.Errorf("%d tries in the first seconds of another fault", n)
+			t.Errorf("%d attempts in the first seconds of another fault", n)
 		}
 		b.end()
 	})
@@ -372,17 +372,17 @@ func TestStandbyLimitsChange(t *testing.T) {
 			}
 			time.Sleep(2 * time.Second)
 			if b.ready() != n {
-				t.Errorf("%d spares, %d are wanted", b.ready(), n)
+				t.Errorf("%d are ready, want %d", b.ready(), n)
 			}
 		}
 		if b.tries() != 4 {
-			t.Errorf("%d starts; fewer spares need none", b.tries())
+			t.Errorf("%d starts; a lower count needs none", b.tries())
 		}
 		b.end()
 	})
 }
 
-func TestStandbyLimitsThatMakeNoSense(t *testing.T) {
+func TestInvalidStandbyLimits(t *testing.T) {
 	for _, l := range []StandbyLimits{{Count: -1}, {Count: 1}, {Count: 1, MaxAge: -1}, {MinFree: -1}} {
 		_, err := NewStandby(StandbyConfig{StandbyLimits: l, Create: (&bench{}).create})
 		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
@@ -390,15 +390,15 @@ func TestStandbyLimitsThatMakeNoSense(t *testing.T) {
 		}
 	}
 	if _, err := NewStandby(StandbyConfig{}); err == nil {
-		t.Error("spares that nobody makes")
+		t.Error("no error without a provider")
 	}
 }
 
-// TestSparesEndWhileOneIsMade, and while one is somewhere else.
-func TestSparesEndWhileOneIsMade(t *testing.T) {
+// Close comes while one is being started and another one is in use.
+func TestCloseDuringAStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, twoStandby)
-		time.Sleep(400 * time.Millisecond) // the first is there, the second on its way
+		time.Sleep(400 * time.Millisecond) // the first is ready, the second is being started
 		sb, _ := b.get(standbySpec)
 		start := time.Now()
 		if err := b.standby.Close(); err != nil {
@@ -410,7 +410,7 @@ func TestSparesEndWhileOneIsMade(t *testing.T) {
 		tries := b.tries()
 		time.Sleep(time.Minute)
 		if b.tries() != tries {
-			t.Error("a spare was started after the end")
+			t.Error("a sandbox was started after Close")
 		}
 		if late, err := b.standby.Create(t.Context(), standbySpec); err != nil {
 			t.Error(err)
@@ -422,8 +422,8 @@ func TestSparesEndWhileOneIsMade(t *testing.T) {
 	})
 }
 
-// TestManyAtOnce hands no sandbox to two.
-func TestManyAtOnce(t *testing.T) {
+// No sandbox is handed out twice.
+func TestManyConcurrentCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
@@ -436,7 +436,7 @@ func TestManyAtOnce(t *testing.T) {
 				sb, _ := b.get(standbySpec)
 				mu.Lock()
 				if seen[sb.ID()] {
-					t.Errorf("%s was given twice", sb.ID())
+					t.Errorf("%s was handed out twice", sb.ID())
 				}
 				seen[sb.ID()] = true
 				mu.Unlock()
@@ -447,14 +447,14 @@ func TestManyAtOnce(t *testing.T) {
 		wg.Wait()
 		time.Sleep(3 * time.Second)
 		if b.ready() != 2 {
-			t.Errorf("%d spares afterwards", b.ready())
+			t.Errorf("%d afterwards", b.ready())
 		}
 		b.end()
 	})
 }
 
-// TestSparesThatTakeTheMemoryThatIsShort are not started and ended all the time.
-func TestSparesThatTakeTheMemoryThatIsShort(t *testing.T) {
+// Sandboxes whose start makes memory short are not started and closed all the time.
+func TestStandbyDoesNotFlapWhenMemoryIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour, MinFree: 100 << 20})
 		time.Sleep(time.Second)
@@ -469,8 +469,8 @@ func TestSparesThatTakeTheMemoryThatIsShort(t *testing.T) {
 	})
 }
 
-// TestWhoFindsNoSpare has the next one started beside those that are held.
-func TestWhoFindsNoSpare(t *testing.T) {
+// If a caller finds none, the next one is started without a delay.
+func TestAMissStartsTheNextOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(time.Second)
@@ -482,24 +482,25 @@ func TestWhoFindsNoSpare(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if b.ready() != 1 {
-			t.Errorf("%d spares a second after one was missed", b.ready())
+			t.Errorf("%d a second after a miss", b.ready())
 		}
 		b.close(first)
 		b.close(first)
 		b.close(second)
-		// Whoever closes twice is one who has closed.
+		// A second Close does not count.
 		third, _ := b.get(standbySpec)
 		time.Sleep(time.Second)
 		if b.ready() != 0 {
-			t.Error("the next one was started beside who has taken one")
+			t.Error("the next one was started while the first was in use")
 		}
 		b.close(third)
 		b.standby.Close()
 	})
 }
 
-// TestASpareGoesToWhoWaitsForIt whoever else comes when it is ready.
-func TestASpareGoesToWhoWaitsForIt(t *testing.T) {
+// The caller that waits for a start gets the sandbox, even if others come when it is
+// ready.
+func TestTheWaitingCallerGetsTheSandbox(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
@@ -508,7 +509,7 @@ func TestASpareGoesToWhoWaitsForIt(t *testing.T) {
 			wg.Go(func() {
 				sb, took := b.get(standbySpec)
 				if took != 200*time.Millisecond {
-					t.Errorf("who waited took %v", took)
+					t.Errorf("the waiting caller took %v", took)
 				}
 				b.close(sb)
 			})
@@ -526,7 +527,7 @@ func TestASpareGoesToWhoWaitsForIt(t *testing.T) {
 	}
 }
 
-func TestWhoGivesUpWaitingLeavesTheSpare(t *testing.T) {
+func TestGivingUpLeavesTheSandbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(100 * time.Millisecond)
@@ -538,7 +539,7 @@ func TestWhoGivesUpWaitingLeavesTheSpare(t *testing.T) {
 			}
 			cancel()
 		}
-		sb, took := b.get(standbySpec) // who comes next waits in their place
+		sb, took := b.get(standbySpec) // the next caller waits in their place
 		if sb.ID() != "s-0" || took != 160*time.Millisecond {
 			t.Errorf("%s after %v", sb.ID(), took)
 		}
@@ -547,31 +548,31 @@ func TestWhoGivesUpWaitingLeavesTheSpare(t *testing.T) {
 	})
 }
 
-func TestASpareThatCannotBeClosedIsTriedAgain(t *testing.T) {
+func TestClosingIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(time.Second)
 		stuck := b.item(0)
 		b.mu.Lock()
-		stuck.mute, stuck.stuck = true, 5
+		stuck.mute, stuck.failing = true, 5
 		b.mu.Unlock()
 		sb, _ := b.get(standbySpec)
 		b.close(sb)
 		time.Sleep(time.Second)
 		if b.ready() != 1 {
-			t.Errorf("%d spares beside one that cannot be closed", b.ready())
+			t.Errorf("%d besides one that cannot be closed", b.ready())
 		}
 		time.Sleep(2 * time.Minute)
 		b.end()
 	})
 }
 
-func TestSparesThatCannotBeClosedAtTheEnd(t *testing.T) {
+func TestCloseReportsSandboxesThatCannotBeClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, twoStandby)
 		time.Sleep(time.Second)
 		b.mu.Lock()
-		b.made[0].stuck, b.made[1].stuck = 1, 100
+		b.made[0].failing, b.made[1].failing = 1, 100
 		b.mu.Unlock()
 		start := time.Now()
 		err := b.standby.Close()
@@ -584,15 +585,16 @@ func TestSparesThatCannotBeClosedAtTheEnd(t *testing.T) {
 	})
 }
 
-// TestWhoWaitedHasTheNextOneStartedBeside: they come faster than sandboxes start.
-func TestWhoWaitedHasTheNextOneStartedBeside(t *testing.T) {
+// If a caller had to wait, the next one is started without a delay: callers come
+// faster than sandboxes start.
+func TestAWaitStartsTheNextOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
 		time.Sleep(100 * time.Millisecond)
 		sb, _ := b.get(standbySpec)
 		time.Sleep(400 * time.Millisecond)
 		if b.ready() != 1 {
-			t.Errorf("%d spares beside who has waited for one", b.ready())
+			t.Errorf("%d after a caller has waited for one", b.ready())
 		}
 		b.close(sb)
 		b.end()

@@ -39,7 +39,7 @@ type Parts struct {
 	Logger    *slog.Logger  // may be nil
 }
 
-// audit records what was done with a sandbox.
+// audit records an action on a sandbox.
 func (p *Parts) audit(event, sandbox string, user dreamcore.UserID, target string, err error) {
 	e := audit.Entry{Event: event, Sandbox: sandbox, User: string(user), Target: target, Verdict: audit.Allowed}
 	if err != nil {
@@ -60,7 +60,7 @@ type Template struct {
 }
 
 // Workspace is the sandbox of one user with everything bound to it. It sees all
-// projects of that user and nothing of another user. Its methods are safe for
+// projects of that user, and no file of another user. Its methods are safe for
 // concurrent use.
 type Workspace struct {
 	sandbox.Sandbox
