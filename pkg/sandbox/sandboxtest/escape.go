@@ -39,7 +39,7 @@ func testEscapes(t *testing.T, sb sandbox.Sandbox) {
 		none("settings of the kernel that can be written",
 			`find /proc/sys /proc/sysrq-trigger /proc/bus /proc/fs /proc/irq /sys ! -type l -writable ! -type d 2>/dev/null | while read -r f; do (: >>"$f") 2>/dev/null && (cat "$f" >/dev/null 2>&1; printf x >"$f") 2>/dev/null && echo "$f"; done | grep -v '^/proc/sys/kernel/hostname$'`)
 		none("devices of the machine", "find /dev -type b; ls -d /dev/mem /dev/kmem /dev/port /dev/kmsg /dev/kvm /dev/loop* /dev/mapper /dev/vhost* /dev/input 2>/dev/null")
-		none("devices that can be made", "for d in /tmp /dev /dev/shm; do for k in 'b 8 0' 'c 1 1'; do mknod $d/device $k 2>/dev/null && echo $d $k; done; done")
+		none("devices that can be created", "for d in /tmp /dev /dev/shm; do for k in 'b 8 0' 'c 1 1'; do mknod $d/device $k 2>/dev/null && echo $d $k; done; done")
 		none("file systems that can be mounted", "for t in proc sysfs tmpfs cgroup cgroup2 overlay devtmpfs; do mount -t $t $t /tmp 2>/dev/null && echo $t; done; mount --bind / /tmp 2>/dev/null && echo bind; mount -o remount,rw / 2>/dev/null && echo remount; umount /usr 2>/dev/null && echo umount")
 		none("control sockets and groups of the machine", "ls -d /run/docker.sock /var/run/docker.sock /run/containerd /run/systemd /run/dbus /run/user /sys/fs/cgroup/*/release_agent /sys/fs/cgroup/release_agent /sys/kernel/debug/* /sys/kernel/tracing/* /sys/firmware/* 2>/dev/null")
 		none("ways through another process's root", "for p in /proc/[0-9]*; do ls $p/root/root $p/cwd/../root/.ssh 2>/dev/null; done; ls /proc/1/root/../work /proc/1/root/var/lib/dreamcore 2>/dev/null")

@@ -113,17 +113,17 @@ func testStartFailure(t *testing.T, sb sandbox.Sandbox) {
 		cmd  sandbox.Command
 		want string // in the error
 	}{
-		"missing program":         {sandbox.Command{Args: []string{"/no/such/program"}}, "/no/such/program"},
-		"name not in PATH":        {sandbox.Command{Args: []string{"nosuchname"}, Env: []string{"PATH=/bin"}}, "nosuchname"},
-		"name without PATH":       {sandbox.Command{Args: []string{"sh"}}, "sh"},
-		"directory":               {sandbox.Command{Args: []string{"/usr"}}, "/usr"},
-		"file that is no program": {sandbox.Command{Args: []string{"/etc/passwd"}}, "/etc/passwd"},
-		"missing directory":       {sandbox.Command{Args: []string{"/bin/true"}, Dir: "/no/such/dir"}, "/no/such/dir"},
-		"directory is a file":     {sandbox.Command{Args: []string{"/bin/true"}, Dir: "/etc/passwd"}, "/etc/passwd"},
-		"no arguments":            {sandbox.Command{}, "no program"},
-		"empty name":              {sandbox.Command{Args: []string{""}}, ""},
-		"NUL in an argument":      {sandbox.Command{Args: []string{"/bin/true", "a\x00b"}}, ""},
-		"argument list too long":  {sandbox.Command{Args: []string{"/bin/true", strings.Repeat("x", 3<<20)}}, ""},
+		"missing program":            {sandbox.Command{Args: []string{"/no/such/program"}}, "/no/such/program"},
+		"name not in PATH":           {sandbox.Command{Args: []string{"nosuchname"}, Env: []string{"PATH=/bin"}}, "nosuchname"},
+		"name without PATH":          {sandbox.Command{Args: []string{"sh"}}, "sh"},
+		"directory":                  {sandbox.Command{Args: []string{"/usr"}}, "/usr"},
+		"file that is not a program": {sandbox.Command{Args: []string{"/etc/passwd"}}, "/etc/passwd"},
+		"missing directory":          {sandbox.Command{Args: []string{"/bin/true"}, Dir: "/no/such/dir"}, "/no/such/dir"},
+		"directory is a file":        {sandbox.Command{Args: []string{"/bin/true"}, Dir: "/etc/passwd"}, "/etc/passwd"},
+		"no arguments":               {sandbox.Command{}, "no program"},
+		"empty name":                 {sandbox.Command{Args: []string{""}}, ""},
+		"NUL in an argument":         {sandbox.Command{Args: []string{"/bin/true", "a\x00b"}}, ""},
+		"argument list too long":     {sandbox.Command{Args: []string{"/bin/true", strings.Repeat("x", 3<<20)}}, ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -286,7 +286,7 @@ func testEndAll(t *testing.T, sb sandbox.Sandbox) {
 }
 
 func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
-	t.Run("the network is a loopback of its own", func(t *testing.T) {
+	t.Run("the network is a separate loopback", func(t *testing.T) {
 		dev := sh(t, sb, "cat /proc/net/dev")
 		for _, l := range strings.Split(strings.TrimSpace(dev), "\n")[2:] {
 			if name, _, _ := strings.Cut(strings.TrimSpace(l), ":"); name != "lo" {

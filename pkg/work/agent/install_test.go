@@ -147,7 +147,7 @@ func TestRecordedRefusesAChangedProgram(t *testing.T) {
 		}, "not installed"},
 		{"a damaged record", func(t *testing.T, dir, _ string) { put(t, filepath.Join(dir, recordName), `{"path":`, 0o600) }, "damaged"},
 		{"an empty record", func(t *testing.T, dir, _ string) { put(t, filepath.Join(dir, recordName), ``, 0o600) }, "damaged"},
-		{"a record of nothing", func(t *testing.T, dir, _ string) { put(t, filepath.Join(dir, recordName), `{}`, 0o600) }, "gone"},
+		{"a record without fields", func(t *testing.T, dir, _ string) { put(t, filepath.Join(dir, recordName), `{}`, 0o600) }, "gone"},
 		{"the program is gone", func(t *testing.T, _, file string) {
 			if err := os.Remove(file); err != nil {
 				t.Fatal(err)

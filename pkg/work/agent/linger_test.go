@@ -59,12 +59,12 @@ func TestARunEndsAfterItsResult(t *testing.T) {
 		{"it hangs after a good result", []step{{0, initLine + good}}, true, 0, resultGrace},
 		{"it hangs after a bad result", []step{{0, initLine + badLine}}, true, 1, resultGrace},
 		{"it hangs after a good result and then a bad one", []step{{0, good}, {time.Second, badLine}}, true, 1, time.Second + resultGrace},
-		{"a background task goes on telling of itself", server, true, 0, resultGrace},
+		{"a background task keeps printing", server, true, 0, resultGrace},
 		{"it exits in time", []step{{0, good}, {2 * time.Second, taskLine}}, false, 0, 2 * time.Second},
-		{"another turn begins and is not cut", []step{{0, good}, {time.Second, taskLine + initLine}, {5 * time.Second, good}}, false, 0, 6 * time.Second},
+		{"another turn begins and is not interrupted", []step{{0, good}, {time.Second, taskLine + initLine}, {5 * time.Second, good}}, false, 0, 6 * time.Second},
 		{"the result of the other turn counts", []step{{0, good}, {time.Second, initLine}, {5 * time.Second, badLine}}, true, 1, 6*time.Second + resultGrace},
-		{"the other turn goes on without a word", []step{{0, good}, {time.Second, userLine}}, true, 124, interval},
-		{"the time limit comes while it hangs", []step{{interval - time.Second, good}}, true, 0, interval},
+		{"the other turn continues without output", []step{{0, good}, {time.Second, userLine}}, true, 124, interval},
+		{"the time limit is reached while it hangs", []step{{interval - time.Second, good}}, true, 0, interval},
 		{"no result", []step{{0, initLine + userLine}}, true, 124, interval},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

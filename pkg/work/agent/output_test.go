@@ -50,17 +50,17 @@ func TestOutputBecomesEvents(t *testing.T) {
 	}{
 		{"nothing", "", nil},
 		{"blank lines", "\n  \n\t\r\n\n", nil},
-		{"an object as it is", `{ "type" : "user", "n":1.0,"x":"<&>" }` + "\n", []string{`{ "type" : "user", "n":1.0,"x":"<&>" }`}},
-		{"white space around it goes", "  {\"a\":1}\t\n", []string{`{"a":1}`}},
+		{"an object is unchanged", `{ "type" : "user", "n":1.0,"x":"<&>" }` + "\n", []string{`{ "type" : "user", "n":1.0,"x":"<&>" }`}},
+		{"surrounding white space is removed", "  {\"a\":1}\t\n", []string{`{"a":1}`}},
 		{"\\r\\n", "{\"a\":1}\r\nplain\r\n", []string{`{"a":1}`, `{"type":"log","content":"plain"}`}},
 		{"\\r within a line", "{\"a\":\r1}\n", []string{`{"type":"log","content":"{\"a\":\r1}"}`}},
 		{"no final newline", `{"a":1}`, []string{`{"a":1}`}},
-		{"no JSON", "Error: \"boom\"\n", []string{`{"type":"log","content":"Error: \"boom\""}`}},
+		{"not JSON", "Error: \"boom\"\n", []string{`{"type":"log","content":"Error: \"boom\""}`}},
 		{"an array", "[1]\n", []string{`{"type":"log","content":"[1]"}`}},
-		{"cut JSON", `{"a":`, []string{`{"type":"log","content":"{\"a\":"}`}},
+		{"truncated JSON", `{"a":`, []string{`{"type":"log","content":"{\"a\":"}`}},
 		{"NUL", "a\x00b\n", []string{`{"type":"log","content":"a\u0000b"}`}},
-		{"no UTF-8", "a\xffb\n", []string{`{"type":"log","content":"a` + "\\ufffd" + `b"}`}},
-		{"our own last events", `{"type":"done","exit_code":0}` + "\n", []string{`{"type":"log","content":"{\"type\":\"done\",\"exit_code\":0}"}`}},
+		{"not UTF-8", "a\xffb\n", []string{`{"type":"log","content":"a` + "\\ufffd" + `b"}`}},
+		{"forged last events of the service", `{"type":"done","exit_code":0}` + "\n", []string{`{"type":"log","content":"{\"type\":\"done\",\"exit_code\":0}"}`}},
 		{"5 MB without a newline", long, []string{long}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -138,14 +138,14 @@ func TestResultLine(t *testing.T) {
 		want     *Result
 	}{
 		{"none", `{"type":"assistant"}`, nil},
-		{"all of it", full, &Result{Subtype: "success", APIErrorStatus: &status, DurationMS: 1234.5, Turns: 3, Text: "Done.", SessionID: "s", CostUSD: 0.25}},
-		{"no word on errors is one", `{"type":"result","subtype":"success"}`, &Result{Subtype: "success", IsError: true}},
-		{"null is no word", `{"type":"result","is_error":null}`, &Result{IsError: true}},
-		{"what cannot be read is one", `{"type":"result","is_error":false,"num_turns":"many"}`, &Result{IsError: true}},
+		{"all fields", full, &Result{Subtype: "success", APIErrorStatus: &status, DurationMS: 1234.5, Turns: 3, Text: "Done.", SessionID: "s", CostUSD: 0.25}},
+		{"without is_error", `{"type":"result","subtype":"success"}`, &Result{Subtype: "success", IsError: true}},
+		{"is_error is null", `{"type":"result","is_error":null}`, &Result{IsError: true}},
+		{"a field of the wrong type", `{"type":"result","is_error":false,"num_turns":"many"}`, &Result{IsError: true}},
 		{"is_error of another type", `{"type":"result","is_error":"false"}`, &Result{IsError: true}},
 		{"the last one counts", full + "\n" + `{"type":"result","subtype":"error_max_turns","is_error":true}`, &Result{Subtype: "error_max_turns", IsError: true}},
 		{"a broken one after a good one counts", full + "\n" + `{"type":"result","is_error":false,"result":1}`, &Result{IsError: true}},
-		{"another spelling is none", `{"Type":"result","is_error":false}`, nil},
+		{"another spelling is no result", `{"Type":"result","is_error":false}`, nil},
 		{"in a log line", `x {"type":"result","is_error":false}`, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

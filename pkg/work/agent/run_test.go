@@ -64,8 +64,8 @@ func TestSuccessNeedsResultNoErrorAndExitCode(t *testing.T) {
 		{"subtype success with is_error", badLine, 0, 1, false},
 		{"the same with exit 1", badLine, 1, 1, false},
 		{"SIGINT mid-stream: exit 0, error_during_execution", `{"type":"result","subtype":"error_during_execution","is_error":true}`, 0, 1, false},
-		{"a result without a word on errors", `{"type":"result","subtype":"success"}`, 0, 1, false},
-		{"success, then another result that is none", good + badLine, 0, 1, false},
+		{"a result without is_error", `{"type":"result","subtype":"success"}`, 0, 1, false},
+		{"success, then another result with an error", good + badLine, 0, 1, false},
 		{"a good result, but exit 1", good, 1, 1, false},
 		{"a good result, but exit 7", good, 7, 7, false},
 		{"killed after its result", good, 137, 137, false},
@@ -139,8 +139,8 @@ func TestTheTimeLimitTerminatesThenKills(t *testing.T) {
 		program func(sandboxtest.Run) (sandbox.Exit, error)
 		takes   time.Duration
 	}{
-		{"a CLI that heeds SIGTERM", untilTerm, interval},
-		{"a CLI that does not", deaf, interval + termGrace},
+		{"a CLI that ends at SIGTERM", untilTerm, interval},
+		{"a CLI that ignores SIGTERM", deaf, interval + termGrace},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -29,7 +29,7 @@ const (
 )
 
 // stageError is an error of one stage of a job. classify maps it to the failure
-// that the client is told. An error without a stage is told by its cause.
+// that the client sees. An error without a stage is classified by its cause.
 type stageError struct {
 	stage stage
 	err   error
@@ -49,8 +49,8 @@ type agentFailure struct {
 	disk      error // why the disk of the machine takes no more; nil if it does
 }
 
-// classify returns the failure that the client is told for err, the error of a
-// job that has ended. It is the only place that decides this.
+// classify returns the failure that the client sees for err, the error of a job
+// that has ended. Only this function decides it.
 func classify(ctx context.Context, err error) dreamcore.Failure {
 	e, ok := errors.AsType[*stageError](err)
 	if !ok {
@@ -105,7 +105,7 @@ func (a agentFailure) classify() dreamcore.Failure {
 	if !unspecific(f.Code) {
 		return f
 	}
-	// A full disk makes the agent fail in any way.
+	// The agent may fail in any way because a disk is full.
 	if a.full {
 		return dreamcore.Failure{Code: dreamcore.FailQuota}
 	}

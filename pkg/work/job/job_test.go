@@ -134,7 +134,7 @@ func TestFailuresEndWithTheirEvent(t *testing.T) {
 			}
 			for _, secret := range []string{"boom", errFake.Error()} {
 				if strings.Contains(last.User, secret) {
-					t.Errorf("the player is told %q", last.User)
+					t.Errorf("the player sees %q", last.User)
 				}
 			}
 			// The project and the user's slot are free again.
@@ -266,7 +266,7 @@ func TestAFullDiskUnderTheJournalDoesNotBlockAJob(t *testing.T) {
 		t.Errorf("last event %+v\n%s", last, r.log)
 	}
 	if len(r.versions(alice)) != 1 {
-		t.Error("what was made is not saved")
+		t.Error("the files are not saved")
 	}
 }
 

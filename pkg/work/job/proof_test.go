@@ -13,11 +13,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// proofFiles is what an agent leaves of its proof.
+// proofFiles are the contents of the files that an agent leaves in its proof.
 type proofFiles struct{ written, copied, uid string }
 
-// proves is an agent that asks the model what to write, as the CLI does, and
-// then does what do makes of it.
+// proves returns an agent that asks the model what to write, as the CLI does, and
+// then leaves the files that do returns.
 func proves(do func(nonce string) proofFiles, last string) program {
 	return func(g guest) (int, error) {
 		status, body, err := g.ask(question)
@@ -55,21 +55,21 @@ func TestProve(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		play program
-		says string // "": proven
+		says string // in the error; "" if proven
 	}{
 		{"an agent that works", proves(honest, good), ""},
 		{"Write does nothing", proves(func(n string) proofFiles { return proofFiles{"", n, "10000"} }, good), "tool Write did nothing"},
 		{"Bash does nothing", proves(func(n string) proofFiles { return proofFiles{n, "", "10000"} }, good), "tool Bash did nothing"},
 		{"it writes something else", proves(func(n string) proofFiles { return proofFiles{"x", n, "10000"} }, good), "tool Write did nothing"},
 		{"it runs as root", proves(func(n string) proofFiles { return proofFiles{n, n, "0"} }, good), "not as an ordinary user"},
-		{"it does not say who it is", proves(func(n string) proofFiles { return proofFiles{n, n, ""} }, good), "not as an ordinary user"},
+		{"it leaves no user id", proves(func(n string) proofFiles { return proofFiles{n, n, ""} }, good), "not as an ordinary user"},
 		{"no result", proves(honest, ""), "exit code 1"},
 		{"it exits with 0 and does nothing", func(g guest) (int, error) { return 0, nil }, "exit code 1"},
 		{"it fails", func(g guest) (int, error) { _, _ = g.Stderr.Write([]byte("no libc")); return 127, nil }, "no libc"},
 		{"it breaks", func(guest) (int, error) { return 0, errFake }, errFake.Error()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			// Narrowed tools of the operator do not narrow the proof.
+			// A restriction of the tools does not apply to the proof.
 			r := newRig(t, options{play: tt.play, settings: func(s *Settings) { s.Agent.Tools = []string{"Read"} }})
 			version, err := r.service.Prove(t.Context())
 			if tt.says == "" {
@@ -85,7 +85,7 @@ func TestProve(t *testing.T) {
 	}
 }
 
-func TestAProofThatTakesTooLongSaysSo(t *testing.T) {
+func TestAProofThatTimesOut(t *testing.T) {
 	err := checkProof(nil, "nonce", agent.Outcome{ExitCode: dreamcore.ExitTimeout, TimedOut: true, Stderr: "still here"})
 	if err == nil || !strings.Contains(err.Error(), proofLimit.String()) || !strings.Contains(err.Error(), "still here") || !strings.Contains(dreamcore.HintOf(err), "uptime") {
 		t.Errorf("%v, %s", err, dreamcore.HintOf(err))

@@ -36,7 +36,7 @@ const retryShare = 10
 func (j *job) runAgent(ctx context.Context, s site) error {
 	// No process of the user runs now: residue of an earlier job would take part
 	// in this one.
-	if err := s.home.Clean(ctx, keptOfHome(s)); err != nil {
+	if err := s.home.Clean(ctx, fileToKeep(s)); err != nil {
 		return err
 	}
 	deadline := time.Now().Add(j.settings.TimeLimit)
@@ -92,8 +92,7 @@ func (j *job) runOnce(ctx context.Context, s site, deadline time.Time) (r run, e
 
 // second decides whether the agent runs once more after r, and returns the
 // reason as a sentence, or "". If r shows that the conversation cannot be
-// continued, it is forgotten first. undo restores
-// the files that were set aside.
+// continued, it is forgotten first. undo restores the files that were set aside.
 func (j *job) second(ctx context.Context, s site, r run, deadline time.Time) (why string, undo func()) {
 	o := r.outcome
 	if o.Success() || ctx.Err() != nil {
@@ -163,9 +162,9 @@ func (r run) unusable() bool {
 	return r.outcome.ExitCode == 1 || r.requests == 0
 }
 
-// keptOfHome returns the only file of the agent's home that stays from one job
+// fileToKeep returns the only file of the agent's home that stays from one job
 // to the next: the one that the CLI needs to continue the conversation.
-func keptOfHome(s site) string {
+func fileToKeep(s site) string {
 	if id := s.home.Session(); id != "" {
 		return agent.SessionFile(s.dir, id)
 	}

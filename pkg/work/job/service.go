@@ -10,8 +10,8 @@
 // The files: service.go submits, closes and recovers jobs, admission.go decides
 // which of them run, listener.go cancels those without a listener. job.go is the
 // path of one job, run.go one run of the agent, space.go and budget.go are the
-// bounds of a job, save.go and skills.go its version, failure.go what the client
-// is told of an error. proof.go checks a machine before it serves.
+// bounds of a job, save.go and skills.go its version, failure.go maps errors
+// to the failures that clients see. proof.go checks a machine before it serves.
 package job
 
 import (

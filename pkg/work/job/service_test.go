@@ -302,7 +302,7 @@ func TestTheErrorIsInTheLanguageOfTheRequest(t *testing.T) {
 	r := newRig(t, options{play: func(guest) (int, error) { return 1, nil }})
 	id := must(r.service.Submit(t.Context(), request(alice, "x"), dreamcore.Japanese))(t)
 	if last, _ := r.ends(r.events(id)); !strings.Contains(last.User, "。") {
-		t.Errorf("the Japanese player is told %q", last.User)
+		t.Errorf("the Japanese player sees %q", last.User)
 	}
 }
 
