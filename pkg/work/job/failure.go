@@ -55,7 +55,7 @@ func classify(ctx context.Context, err error) dreamcore.Failure {
 	e, ok := errors.AsType[*stageError](err)
 	if !ok {
 		switch {
-		case context.Cause(ctx) != nil:
+		case context.Cause(ctx) != nil, isStop(err):
 			return dreamcore.ExitFailure(dreamcore.ExitTerminated)
 		case errors.Is(err, sandbox.ErrOutOfMemory):
 			return dreamcore.ExitFailure(dreamcore.ExitKilled)

@@ -11,6 +11,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
 func TestVerdict(t *testing.T) {
@@ -58,6 +59,7 @@ func TestClassify(t *testing.T) {
 		{"out of memory", nil, fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, lost), dreamcore.ExitFailure(137)},
 		{"any other error", nil, errors.New("x"), code(dreamcore.FailUnknown)},
 		{"no space", nil, noSpace, code(dreamcore.FailDisk)},
+		{"a stopped sandbox", nil, fmt.Errorf("%w: %w", workspace.ErrStopped, lost), dreamcore.ExitFailure(143)},
 		{"cancelled", cancelled, lost, dreamcore.ExitFailure(143)},
 		{"requested", cancelled, &stageError{stage: stageRequested, requested: code(dreamcore.FailNetwork), err: lost}, code(dreamcore.FailNetwork)},
 		{"over budget", nil, in(stageBudget, errors.New("x")), dreamcore.Failure{Code: dreamcore.FailRateLimit, Spent: true}},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
@@ -181,11 +182,20 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	// Stopping the sandbox cancels the job. A sandbox that is lost does not: the
 	// agent's run reports that itself, with the reason.
 	defer context.AfterFunc(lease.Context(), func() {
-		if why := context.Cause(lease.Context()); errors.Is(why, workspace.ErrStopped) || errors.Is(why, workspace.ErrClosed) {
+		if why := context.Cause(lease.Context()); isStop(why) {
 			cancel(why)
 		}
 	})()
-	return j.runAgent(ctx, s)
+	err = j.runAgent(ctx, s)
+	if why := context.Cause(lease.Context()); errors.Is(err, sandbox.ErrLost) && isStop(why) {
+		err = fmt.Errorf("%w: %w", why, err) // the sandbox was gone before the run noticed the stop
+	}
+	return err
+}
+
+// isStop reports whether a workspace was closed on request.
+func isStop(err error) bool {
+	return errors.Is(err, workspace.ErrStopped) || errors.Is(err, workspace.ErrClosed)
 }
 
 // agentConfig returns the agent's settings for this job. env is the environment
