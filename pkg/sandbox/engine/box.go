@@ -32,14 +32,14 @@ type box struct {
 	ends     []io.Closer // our ends of the pipes
 
 	logs     *os.File      // what the engine and PID 1 write to standard error
-	heard    chan struct{} // closed when logs is no longer read
+	logsRead chan struct{} // closed when logs is no longer read
 	evidence evidence
 
 	lostOnce sync.Once
 	lost     chan struct{}
 	watch    sync.WaitGroup
 
-	starved atomic.Bool // the kernel has killed it because it was out of memory
+	oomKilled atomic.Bool // the kernel has killed it because it was out of memory
 
 	closing  sync.Mutex // held for all of Close; guards the fields below
 	closed   bool
@@ -48,9 +48,9 @@ type box struct {
 
 var _ sandbox.Sandbox = (*box)(nil)
 
-// lastWords is how long the error of a lost sandbox waits for the engine to
+// reasonDelay is how long the error of a lost sandbox waits for the engine to
 // write the reason.
-const lastWords = 500 * time.Millisecond
+const reasonDelay = 500 * time.Millisecond
 
 // startLimit bounds the start of a sandbox when the caller's context does not.
 const startLimit = 60 * time.Second
@@ -103,7 +103,7 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 		b.watch.Go(b.watchMemory)
 	}
 	if err := b.init.Ping(ctx); err != nil {
-		return fmt.Errorf("PID 1 does not answer: %w%s", err, b.because())
+		return fmt.Errorf("PID 1 does not answer: %w%s", err, b.logTail())
 	}
 	return nil
 }
@@ -142,9 +142,9 @@ func (b *box) launch(ctx context.Context) (io.ReadWriteCloser, error) {
 	}
 	defer toLogs.Close()
 	b.ends = append(b.ends, logs)
-	b.logs, b.heard = logs, make(chan struct{})
+	b.logs, b.logsRead = logs, make(chan struct{})
 	b.watch.Go(func() {
-		defer close(b.heard)
+		defer close(b.logsRead)
 		b.evidence.follow(logs)
 	})
 
@@ -159,17 +159,17 @@ func (b *box) launch(ctx context.Context) (io.ReadWriteCloser, error) {
 		run = func(_ Box, cmd *exec.Cmd) error { return cmd.Run() }
 	}
 	if err := run(b.Box, cmd); err != nil {
-		return nil, fmt.Errorf("start %s: %w%s", b.provider.marks.Title, err, b.because())
+		return nil, fmt.Errorf("start %s: %w%s", b.provider.marks.Title, err, b.logTail())
 	}
 	return pid1.Stdio{In: fromInit, Out: fromUs}, nil
 }
 
-// because returns what the engine and PID 1 wrote before they failed, for
+// logTail returns what the engine and PID 1 wrote before they failed, for
 // errors. It ends the reading of their output.
-func (b *box) because() string {
+func (b *box) logTail() string {
 	if b.logs != nil {
 		_ = b.logs.SetReadDeadline(time.Unix(1, 0))
-		<-b.heard
+		<-b.logsRead
 	}
 	if s := b.evidence.String(); s != "" {
 		return "\n" + s
@@ -199,9 +199,9 @@ func (b *box) EndAll(ctx context.Context) error { return b.explain(b.init.EndAll
 // after the cgroup is removed.
 func (b *box) outOfMemory() bool {
 	if b.group != nil && b.group.OutOfMemory() {
-		b.starved.Store(true)
+		b.oomKilled.Store(true)
 	}
-	return b.starved.Load()
+	return b.oomKilled.Load()
 }
 
 // watchMemory ends the sandbox when the kernel has killed a part of it because
@@ -230,8 +230,8 @@ func (b *box) explain(err error) error {
 		return fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, err)
 	}
 	select { // the reason may still be in the pipe
-	case <-b.heard:
-	case <-time.After(lastWords):
+	case <-b.logsRead:
+	case <-time.After(reasonDelay):
 	}
 	if crash := b.evidence.Crash(); crash != "" {
 		return fmt.Errorf("%w: %s crashed: %s", err, b.provider.marks.Title, crash)

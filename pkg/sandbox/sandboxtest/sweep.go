@@ -158,16 +158,16 @@ func killTarget(t *testing.T, exe, dir string, after time.Duration) {
 	if err := target.Start(); err != nil {
 		t.Fatal(err)
 	}
-	said := bufio.NewScanner(out)
-	if !said.Scan() || said.Text() != "ready" {
-		t.Errorf("the target prints %q", said.Text())
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "ready" {
+		t.Errorf("the target prints %q", lines.Text())
 	}
 	time.Sleep(after)
 	if err := target.Process.Kill(); err != nil {
 		t.Error(err)
 	}
-	for said.Scan() {
-		t.Errorf("the target prints %q", said.Text())
+	for lines.Scan() {
+		t.Errorf("the target prints %q", lines.Text())
 	}
 	_ = target.Wait() // "signal: killed"
 }

@@ -103,11 +103,11 @@ func (u *userQueue) count() int {
 	return len(u.waiting)
 }
 
-// wait returns when the generation may run. It calls tell with the position in
+// wait returns when the generation may run. It calls report with the position in
 // the queue, from 1, whenever it has changed. It fails with the cause of ctx if
 // ctx ends first; a generation whose ctx has ended never runs.
-func (s *slot) wait(ctx context.Context, tell func(position int)) error {
-	for told := 0; ; {
+func (s *slot) wait(ctx context.Context, report func(position int)) error {
+	for reported := 0; ; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -117,9 +117,9 @@ func (s *slot) wait(ctx context.Context, tell func(position int)) error {
 		if running {
 			return nil
 		}
-		if position != told && position != 0 {
-			tell(position)
-			told = position
+		if position != reported && position != 0 {
+			report(position)
+			reported = position
 		}
 		select {
 		case <-s.moved:

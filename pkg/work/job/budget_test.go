@@ -42,13 +42,13 @@ func openLedger(t *testing.T, dir string, l usage.Limits) *usage.Book {
 // teller is a model that gives a different answer each time, and records the usage.
 type teller struct {
 	mu   sync.Mutex
-	said dreamcore.Tokens
+	used dreamcore.Tokens
 }
 
 func (m *teller) add(t dreamcore.Tokens) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.said = m.said.Plus(t)
+	m.used = m.used.Plus(t)
 }
 
 // ServeHTTP streams an answer, cuts the stream after its beginning, or sends the
@@ -165,7 +165,7 @@ func TestTheLedgerMatchesTheStreams(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	want, total := model.said, report.Total
+	want, total := model.used, report.Total
 	if total.Tokens != want || granted != want || audited != want || n != 400 || total.Requests != 400 || len(report.Rows()) != 8 {
 		t.Errorf("the streams reported %+v, the ledger %+v, the grants %+v, the audit log %+v in %d records", want, total, granted, audited, n)
 	}
@@ -317,7 +317,7 @@ func TestAJobOverBudgetStartsNoSandbox(t *testing.T) {
 
 func TestAJobThatSpendsItsBudgetEndsWithRateLimit(t *testing.T) {
 	ledger := openLedger(t, t.TempDir(), usage.Limits{JobCost: 1})
-	said := ""
+	answers := ""
 	r := newRig(t, options{
 		parts: func(p *Parts) { p.Ledger = ledger },
 		upstream: gateway.HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -327,7 +327,7 @@ func TestAJobThatSpendsItsBudgetEndsWithRateLimit(t *testing.T) {
 		play: func(g guest) (int, error) {
 			for range 2 {
 				status, body, err := g.ask(`{"model":"m","max_tokens":5}`)
-				if said += fmt.Sprint(status, body); err != nil || status != 200 {
+				if answers += fmt.Sprint(status, body); err != nil || status != 200 {
 					return 1, err
 				}
 			}
@@ -337,8 +337,8 @@ func TestAJobThatSpendsItsBudgetEndsWithRateLimit(t *testing.T) {
 	})
 	events := r.run(request(alice, "a game"))
 	last, debug := r.ends(events)
-	if last.Code != "RATE_LIMIT" || !strings.HasPrefix(last.User, "The limit for making games is reached") || strings.Contains(said, "budget") {
-		t.Errorf("%+v, the model answered %s", last, said)
+	if last.Code != "RATE_LIMIT" || !strings.HasPrefix(last.User, "The limit for making games is reached") || strings.Contains(answers, "budget") {
+		t.Errorf("%+v, the model answered %s", last, answers)
 	}
 	if debug.Cost != 0.0015 || debug.Input != 1000 || debug.Output != 500 {
 		t.Errorf("%+v", debug)

@@ -86,10 +86,10 @@ func (j *job) work(ctx context.Context) {
 		j.log.Info("generation done", "elapsed", j.summary.Elapsed, "lines", j.summary.OutputLines, "commit", j.summary.GitCommit)
 	}
 	if j.request.TestError == dreamcore.TestErrorNone {
-		j.tell(dreamcore.DebugEvent(j.summary))
+		j.emit(dreamcore.DebugEvent(j.summary))
 	}
 	j.slot.leave()
-	j.tell(last)
+	j.emit(last)
 }
 
 // guarded calls attempt. A panic in it fails this job, not the service.
@@ -241,11 +241,11 @@ func (j *job) mute(warning string) error {
 	return err
 }
 
-func (j *job) status(message string) { j.tell(dreamcore.StatusEvent(message)) }
+func (j *job) status(message string) { j.emit(dreamcore.StatusEvent(message)) }
 
-// tell appends an event of the service to the journal. An error is logged and
+// emit appends an event of the service to the journal. An error is logged and
 // the job goes on: the project is worth more than its log.
-func (j *job) tell(e dreamcore.Event) {
+func (j *job) emit(e dreamcore.Event) {
 	if _, err := j.journal.Append(e); err != nil {
 		j.log.Error("write an event", "error", err)
 	}

@@ -128,16 +128,16 @@ var shapes = map[string]shape{
 
 // answerWithUsage answers with a message that has the usage, streamed if the request
 // says so. As with the vendor, the beginning of a stream has the input only.
-func answerWithUsage(w http.ResponseWriter, r *http.Request, told string) {
+func answerWithUsage(w http.ResponseWriter, r *http.Request, usage string) {
 	body, _ := io.ReadAll(r.Body)
 	if !strings.Contains(string(body), `"stream":true`) {
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"type":"message","role":"assistant","content":[],"stop_reason":"end_turn","usage":%s}`, told)
+		fmt.Fprintf(w, `{"type":"message","role":"assistant","content":[],"stop_reason":"end_turn","usage":%s}`, usage)
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	fmt.Fprintf(w, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n")
-	fmt.Fprintf(w, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":%s}\n\n", told)
+	fmt.Fprintf(w, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":%s}\n\n", usage)
 	fmt.Fprintf(w, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
 }
 

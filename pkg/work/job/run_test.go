@@ -71,8 +71,8 @@ func TestARunIsRepeatedOnlyIfItChangedNothing(t *testing.T) {
 			if runs != tt.runs || last.Code != string(tt.code) {
 				t.Errorf("%d runs, last event %+v\n%s", runs, last, r.log)
 			}
-			if told := count(events, says("it is started once more")); told != runs-1 {
-				t.Errorf("%d more runs were reported", told)
+			if more := count(events, says("it is started once more")); more != runs-1 {
+				t.Errorf("%d more runs were reported", more)
 			}
 			if tt.runs == 2 && (debug.Lines < 3 || *debug.Files != 1 || count(events, says("Git commit created")) != 1) {
 				t.Errorf("debug event %+v", debug)

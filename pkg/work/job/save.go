@@ -26,7 +26,7 @@ func (j *job) save(ctx context.Context, project *volume.Project, room *volume.Ro
 	switch {
 	case saveErr != nil:
 		j.log.Error("save the version", "error", saveErr)
-		j.tell(dreamcore.LogEvent("The version could not be saved", "error"))
+		j.emit(dreamcore.LogEvent("The version could not be saved", "error"))
 		if err == nil {
 			err = &stageError{stage: stageSave, err: saveErr}
 		}
@@ -35,9 +35,9 @@ func (j *job) save(ctx context.Context, project *volume.Project, room *volume.Ro
 	case made.Empty:
 		err = &stageError{stage: stageEmpty, err: errors.New("the agent succeeded, and the project has no file")}
 	case j.summary.FilesChanged == 0:
-		j.tell(dreamcore.WarningEvent(unchanged))
+		j.emit(dreamcore.WarningEvent(unchanged))
 	}
-	j.tellLeftOut(made.LeftOut)
+	j.warnLeftOut(made.LeftOut)
 	return err
 }
 
@@ -62,7 +62,7 @@ func (j *job) record(ctx context.Context, project *volume.Project) (history.Reco
 	j.summary.GitCommit = history.Short(made.Hash)
 	j.summary.FilesChanged += made.Files
 	if made.Changed {
-		j.tell(dreamcore.LogEvent("Git commit created: "+history.Short(made.Hash), "info"))
+		j.emit(dreamcore.LogEvent("Git commit created: "+history.Short(made.Hash), "info"))
 		ctx, cancel := context.WithTimeout(ctx, pruneLimit)
 		defer cancel()
 		if _, err := j.service.parts.History.Prune(ctx, j.request.User, j.request.Project); err != nil {
@@ -72,13 +72,13 @@ func (j *job) record(ctx context.Context, project *volume.Project) (history.Reco
 	return made, nil
 }
 
-// tellLeftOut warns of files that are not in a version.
-func (j *job) tellLeftOut(reasons []string) {
+// warnLeftOut warns of files that are not in a version.
+func (j *job) warnLeftOut(reasons []string) {
 	for _, why := range reasons {
 		if runes := []rune(why); len(runes) > maxReason {
 			why = string(runes[:maxReason-1]) + "…"
 		}
-		j.tell(dreamcore.WarningEvent("Left out of the version: " + why))
+		j.emit(dreamcore.WarningEvent("Left out of the version: " + why))
 	}
 }
 

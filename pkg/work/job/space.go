@@ -96,10 +96,10 @@ func (s *space) look(ctx context.Context) volume.Full {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if full.Bytes && !s.full.Bytes {
-		s.job.tell(dreamcore.WarningEvent(bytesFull))
+		s.job.emit(dreamcore.WarningEvent(bytesFull))
 	}
 	if full.Files && !s.full.Files {
-		s.job.tell(dreamcore.WarningEvent(filesFull))
+		s.job.emit(dreamcore.WarningEvent(filesFull))
 	}
 	s.full.Bytes, s.full.Files = s.full.Bytes || full.Bytes, s.full.Files || full.Files
 	return full

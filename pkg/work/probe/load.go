@@ -25,15 +25,15 @@ const (
 	fillLimit  = 8 * time.Second
 )
 
-// firstWord is an output that closes said at the first write.
-type firstWord struct {
+// firstWrite is an output that closes written at the first write.
+type firstWrite struct {
 	output
-	once sync.Once
-	said chan struct{}
+	once    sync.Once
+	written chan struct{}
 }
 
-func (w *firstWord) Write(b []byte) (int, error) {
-	w.once.Do(func() { close(w.said) })
+func (w *firstWrite) Write(b []byte) (int, error) {
+	w.once.Do(func() { close(w.written) })
 	return w.output.Write(b)
 }
 
@@ -43,15 +43,15 @@ func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
 		g := guests[0]
 		began := time.Now()
-		said := &firstWord{output: output{limit: maxOutput, cut: true}, said: make(chan struct{})}
+		out := &firstWrite{output: output{limit: maxOutput, cut: true}, written: make(chan struct{})}
 		// Every process has two children and waits for them. A shell that cannot
 		// fork prints an error and ends, and another one takes its place.
-		bomb, err := g.start(ctx, said, "/bin/sh", "-c", "b() { b & b & wait; }; b")
+		bomb, err := g.start(ctx, out, "/bin/sh", "-c", "b() { b & b & wait; }; b")
 		if err != nil {
 			return err
 		}
 		select {
-		case <-said.said:
+		case <-out.written:
 		case <-time.After(bombLimit):
 		case <-ctx.Done():
 			return ended(ctx, nil)
@@ -76,7 +76,7 @@ func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
 		}
 		n.see(end, "ending every process", ending)
 		_, _ = bomb.Wait() // it was killed; its output is complete now
-		n.see(began, "processes without an end", said.text())
+		n.see(began, "processes without an end", out.text())
 		after := time.Now()
 		seen, err = g.shell(ctx, `echo "works, $(ls -d /proc/[0-9]* | wc -l) processes"`)
 		if err != nil {
