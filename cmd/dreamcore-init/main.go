@@ -1,7 +1,7 @@
-// Command dreamcore-init is what runs inside of sandboxes: the supervisor, and
-// the removal of what a job has left. The program dreamcore does the same under
-// this name; but it is fifty megabytes that a sandbox's kernel would have to
-// start, three times a job. It is also a helper of gVisor, on the host.
+// Command dreamcore-init is the program inside sandboxes: the supervisor, and
+// the removal of a job's residue. The dreamcore program can do the same under
+// this name, but it is fifty megabytes that a sandbox's kernel would have to
+// load three times per job. On the host it is also a helper of gVisor.
 // scripts/supervisor.sh embeds it in dreamcore.
 package main
 

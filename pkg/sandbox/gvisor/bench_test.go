@@ -23,15 +23,14 @@ func BenchmarkCold(b *testing.B) { sandboxtest.Cold(b, opener(b)) }
 
 func BenchmarkExec(b *testing.B) { sandboxtest.Exec(b, opener(b)) }
 
-// BenchmarkBare is what the engine itself takes, without us: `runsc run` of the
-// same program on the same root, from its start to its end. Cold is measured
-// against it.
+// BenchmarkBare measures the engine alone: `runsc run` of the same program on
+// the same root, from start to end. It is the baseline of BenchmarkCold.
 func BenchmarkBare(b *testing.B) {
 	exe := sandboxtest.Binary(b)
 	dir := b.TempDir()
 	p, root := open(b, exe, filepath.Join(dir, "run"))
 	bundle := bareBundle(b, p, root, exe, dir)
-	// The engine leaves the namespace of sandboxes without a network mounted.
+	// The engine leaves the network namespace of sandboxes without a network mounted.
 	b.Cleanup(func() { _ = syscall.Unmount(filepath.Join(dir, "state/null-netns"), 0) })
 	i := 0
 	for b.Loop() {
@@ -48,8 +47,8 @@ func BenchmarkBare(b *testing.B) {
 	}
 }
 
-// bareBundle is a bundle like ours whose first process is a program instead of
-// our supervisor.
+// bareBundle writes a bundle like the provider's, except that its first process
+// is a program instead of the supervisor.
 func bareBundle(b *testing.B, p *engine.Provider, root sandbox.Root, exe, dir string) string {
 	bundle := filepath.Join(dir, "bundle")
 	if err := os.MkdirAll(bundle, 0o700); err != nil {
@@ -77,8 +76,8 @@ func bareBundle(b *testing.B, p *engine.Provider, root sandbox.Root, exe, dir st
 	return bundle
 }
 
-// BenchmarkClean is what the end of a job costs a sandbox that stays: the end
-// of every process and the removal of what they left.
+// BenchmarkClean measures the cleanup of a reused sandbox after a job: ending
+// every process and removing their residue.
 func BenchmarkClean(b *testing.B) {
 	p, root := open(b, sandboxtest.Binary(b), b.TempDir())
 	sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
@@ -99,7 +98,7 @@ func BenchmarkClean(b *testing.B) {
 	}
 }
 
-// BenchmarkProbe is what a lease of a warm sandbox asks of it.
+// BenchmarkProbe measures the check of a warm sandbox when it is leased.
 func BenchmarkProbe(b *testing.B) {
 	p, root := open(b, sandboxtest.Binary(b), b.TempDir())
 	sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
@@ -113,8 +112,8 @@ func BenchmarkProbe(b *testing.B) {
 	}
 }
 
-// BenchmarkIdle holds a hundred sandboxes at once and reports what each takes
-// of the host's memory, by its control group.
+// BenchmarkIdle keeps a hundred idle sandboxes and reports the host memory of
+// each, as counted by its cgroup.
 func BenchmarkIdle(b *testing.B) {
 	const held = 100
 	p, root := open(b, sandboxtest.Binary(b), b.TempDir())
@@ -136,7 +135,7 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// groupMiB is the memory of the control group called by an instance.
+// groupMiB returns the memory of an instance's cgroup.
 func groupMiB(b *testing.B, instance string) float64 {
 	for _, name := range []string{
 		"/sys/fs/cgroup/memory/dreamcore/" + instance + "/memory.usage_in_bytes",
@@ -150,6 +149,6 @@ func groupMiB(b *testing.B, instance string) float64 {
 			return float64(n) / (1 << 20)
 		}
 	}
-	b.Fatal("no control group of the instance")
+	b.Fatal("the instance has no cgroup")
 	return 0
 }

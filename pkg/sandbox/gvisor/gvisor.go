@@ -1,8 +1,8 @@
-// Package gvisor is the engine gVisor, compiled into our own program (see the
-// package runsc).
+// Package gvisor implements the gVisor engine, which is compiled into this
+// program (see package runsc).
 //
-// A sandbox is two processes: the sentry, which is the kernel that guests see,
-// and the gofer, which opens files for it.
+// A sandbox consists of two processes: the sentry, which is the kernel that
+// guests see, and the gofer, which opens files for it.
 package gvisor
 
 import (
@@ -23,14 +23,15 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 )
 
-// Name is the engine's name as flags spell it.
+// Name is the engine's name in flags and settings.
 const Name = "gvisor"
 
-// How our program is told that it is part of gVisor.
+// Command-line conventions by which the program recognizes that it runs as part
+// of gVisor.
 const (
 	Role          = "runsc"                   // first argument
-	JoinPrefix    = "--join-cgroups="         // second argument: directories, by commas
-	RootPrefix    = "--root="                 // an argument of all: a directory below the instance's
+	JoinPrefix    = "--join-cgroups="         // second argument: comma-separated directories
+	RootPrefix    = "--root="                 // an argument of every process: a directory below the instance's
 	PrewarmerName = "gvisor-sentry-prewarmer" // argv[0]
 	SentryName    = "gvisor_sentry"           // argv[0]
 	sidecarEnv    = "GVISOR_SIDECAR_BINARIES_DIR"
@@ -39,26 +40,27 @@ const (
 )
 
 // The sentry, the gofer and the stub processes of the systrap platform need
-// threads on the host, about two for each of the guest's. Too few kill the
-// sentry, so the engine's own limit of the guest's processes must bite first.
+// host threads, about two for each thread of the guest. Running out of them
+// kills the sentry, so the engine's own limit on guest processes must apply
+// first.
 const (
 	hostProcesses = 2048
 	hostPerGuest  = 4
 )
 
-// Config of the provider.
+// Config configures the provider.
 type Config struct {
-	Exe    string // absolute path of our program, built without cgo
-	Dir    string // where bundles, sockets and engine state live; shared by instances
+	Exe    string // absolute path of this program, built without cgo
+	Dir    string // holds bundles, sockets and engine state; shared by instances
 	Logger *slog.Logger
 }
 
-// New makes a provider and removes what dead instances have left in the same
-// directory. The caller must Close it.
+// New returns a provider after removing the residue of dead instances from the
+// same directory. The caller must Close it.
 //
-// Sandboxes are started from the program as it is now: that it is replaced or
-// removed while a service runs keeps no sandbox from starting, and starts none
-// with a program that is not the service's own.
+// Sandboxes are started from an open descriptor of the program. If its file is
+// replaced or removed while the service runs, sandboxes still start, and always
+// with the service's own version.
 func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
 	if !filepath.IsAbs(cfg.Exe) {
 		return nil, fmt.Errorf("prepare sandboxes: the program %q is not an absolute path", cfg.Exe)
@@ -76,19 +78,20 @@ func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
 	return p, nil
 }
 
-// gvisor starts the engine from a descriptor of our program.
+// gvisor starts the engine from a descriptor of this program.
 type gvisor struct{ exe *os.File }
 
-// program is the path of our program for a child of ours that is given the
-// descriptor, before it becomes the program.
+// program is the path of this program in a child that holds the descriptor and
+// has not executed it yet.
 const program = "/proc/self/fd/3"
 
-// self is our program for a process that runs it, and for a child of that.
+// self is the path of this program for a process that runs it, and for that
+// process's children.
 const self = "/proc/self/exe"
 
 func (g gvisor) Name() string { return Name }
 
-// Prepare lets gVisor find our program as its own helpers.
+// Prepare creates the links by which gVisor finds this program as its helpers.
 func (g gvisor) Prepare(dir string) error {
 	if err := os.Mkdir(filepath.Join(dir, sidecarDir), 0o700); err != nil {
 		return err
@@ -111,30 +114,30 @@ func (g gvisor) Bundle(box engine.Box, spec sandbox.Spec) error {
 	return oci.WriteBundle(box.Dir, box.Init, spec, nil)
 }
 
-// logPath is where the engine writes its logs: into its standard error, which
-// is a pipe that we read. Files would grow as a guest likes.
+// logPath makes the engine log to its standard error, a pipe that the service
+// reads. Log files would grow without bound if a guest caused errors.
 const logPath = "/proc/self/fd/2"
 
-// rootFlag is an argument that all of gVisor's processes of an instance have.
+// rootFlag returns the argument that all gVisor processes of an instance have.
 func rootFlag(instance string) string { return RootPrefix + filepath.Join(instance, stateDir) }
 
-// Command is `runsc run`. Nothing of our environment goes with it: it is no
-// place for keys.
+// Command returns `runsc run`. The service's environment is not passed on,
+// because it may hold keys.
 func (g gvisor) Command(ctx context.Context, box engine.Box) *exec.Cmd {
 	args := []string{Role}
-	if len(box.Cgroup) > 0 { // none without root
+	if len(box.Cgroup) > 0 { // empty without root
 		args = append(args, JoinPrefix+strings.Join(box.Cgroup, ","))
 	}
 	args = append(args,
 		rootFlag(box.Instance),
 		"--platform=systrap",
-		"--network=none",   // no route to anywhere; loopback only
-		"--host-uds=open",  // programs may connect to sockets that we bind in
+		"--network=none",   // loopback only
+		"--host-uds=open",  // programs may connect to bind-mounted sockets
 		"--overlay2=none",  // the root is read-only, projects are written through
-		"--ignore-cgroups", // the command joins a group of ours, and its children stay in it
+		"--ignore-cgroups", // the command joins the box's cgroup, and its children stay in it
 		"--sidecar-usage-policy=STRICT",
 		"--host-settings=ignore",
-		// Without these a failed boot shows as EOF.
+		// Without these, a failed boot shows only as EOF.
 		"--log="+logPath, "--log-format=json", "--debug-log="+logPath,
 		"run", "--detach", "--bundle", box.Dir, "--pid-file", box.PIDFile, box.ID)
 	cmd := exec.CommandContext(ctx, program, args...)
@@ -155,21 +158,21 @@ func (g gvisor) Marks() engine.Marks {
 	}
 }
 
-// run runs a command that sees no disk of another user: see engine.HideDisks.
-// Without root there are no such disks, and mounts are not ours to change.
+// run runs a command that cannot see disks of other users: see
+// engine.HideDisks. Without root there are no such disks, and no right to mount.
 func run(box engine.Box, cmd *exec.Cmd) error {
 	if os.Geteuid() != 0 || len(box.Cgroup) == 0 {
 		return cmd.Run()
 	}
 	return engine.InMounts(func() error {
 		if err := engine.HideDisks(box.Paths); err != nil {
-			return fmt.Errorf("hide the disks of other users: %w", err)
+			return fmt.Errorf("hide disks of other users: %w", err)
 		}
 		return nil
 	}, cmd.Run)
 }
 
-// gofers are the gofers of a sandbox.
+// gofers returns the process ids of a sandbox's gofers.
 func gofers(box engine.Box) []int {
 	var pids []int
 	states, _ := filepath.Glob(filepath.Join(box.Instance, stateDir, "*"+box.ID+"*.state"))

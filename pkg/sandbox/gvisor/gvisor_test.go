@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { sandboxtest.Main(m, start) }
 
-// start makes a provider and a root for whoever we are.
+// start returns a provider and a root for the current user.
 func start(ctx context.Context, exe, run, rootDir string) (sandbox.Provider, sandbox.Root, error) {
 	uid, gid := uint32(sandboxtest.UID), uint32(sandboxtest.GID)
 	if os.Geteuid() != 0 {
@@ -33,10 +33,10 @@ func start(ctx context.Context, exe, run, rootDir string) (sandbox.Provider, san
 	return p, root, err
 }
 
-// opener is open as the suite wants it.
+// opener adapts start for the test suite.
 func opener(t testing.TB) sandboxtest.Open { return sandboxtest.Opener(sandboxtest.Binary(t), start) }
 
-// open makes a provider with its state in dir and the host's programs as root.
+// open returns a provider with its state in dir and the host's programs as root.
 func open(t testing.TB, exe, dir string) (*engine.Provider, sandbox.Root) {
 	t.Helper()
 	p, root := sandboxtest.Opener(exe, start)(t, dir)
@@ -52,7 +52,7 @@ func TestSandboxRunsUnderGVisor(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
 	if p.Name() != "gvisor" {
-		t.Errorf("the provider is called %q", p.Name())
+		t.Errorf("provider name: %q", p.Name())
 	}
 	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root})
 	if err != nil {
@@ -63,12 +63,12 @@ func TestSandboxRunsUnderGVisor(t *testing.T) {
 	}
 }
 
-func TestCreateLeavesTheRootAsItIs(t *testing.T) {
+func TestCreateDoesNotChangeTheRoot(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	sandboxtest.CreateLeavesTheRootAsItIs(t, opener(t))
 }
 
-func TestCrashOfTheEngineIsTold(t *testing.T) {
+func TestEngineCrashIsReported(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
 	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root})
@@ -87,7 +87,7 @@ func TestCrashOfTheEngineIsTold(t *testing.T) {
 	}
 }
 
-func TestFailedStartTellsWhatTheEngineSaid(t *testing.T) {
+func TestFailedStartReportsTheEnginesError(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
 	missing := filepath.Join(t.TempDir(), "not-there")
@@ -104,12 +104,12 @@ func TestNewRefusesRelativePaths(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	for _, cfg := range []gvisor.Config{{Exe: "dreamcore", Dir: t.TempDir()}, {Exe: "/bin/true", Dir: "run"}, {}} {
 		if p, err := gvisor.New(t.Context(), cfg); err == nil {
-			t.Errorf("New(%+v) went well; Close: %v", cfg, p.Close(t.Context()))
+			t.Errorf("New(%+v) succeeded; Close: %v", cfg, p.Close(t.Context()))
 		}
 	}
 }
 
-// sentry is the process id of gVisor's kernel of the one sandbox in dir.
+// sentry returns the process id of the sentry of the only sandbox in dir.
 func sentry(t *testing.T, dir string) int {
 	t.Helper()
 	for _, p := range sandboxtest.Processes(dir) {
@@ -117,11 +117,11 @@ func sentry(t *testing.T, dir string) int {
 			return p.PID
 		}
 	}
-	t.Fatal("no sentry runs")
+	t.Fatal("no sentry is running")
 	return 0
 }
 
-func TestProgramsSeeTheLimitAsTheirMemory(t *testing.T) {
+func TestProgramsSeeTheLimitAsTotalMemory(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
 	for _, mib := range []int64{0, 300} {
@@ -140,7 +140,7 @@ func TestProgramsSeeTheLimitAsTheirMemory(t *testing.T) {
 	}
 }
 
-func TestSandboxesStartWithoutTheProgramsFile(t *testing.T) {
+func TestSandboxesStartAfterTheProgramFileIsReplaced(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	raw, err := os.ReadFile(sandboxtest.Binary(t))
 	if err != nil {
@@ -153,7 +153,7 @@ func TestSandboxesStartWithoutTheProgramsFile(t *testing.T) {
 	p, root := sandboxtest.Opener(exe, start)(t, t.TempDir())
 	for what, change := range map[string]func() error{
 		"removed": func() error { return os.RemoveAll(exe) },
-		"replaced": func() error { // as installers do it, not by writing into the file
+		"replaced": func() error { // like an installer: a new file, not an overwritten one
 			return errors.Join(os.RemoveAll(exe), os.WriteFile(exe, []byte("#!/bin/sh\nexit 1\n"), 0o755))
 		},
 	} {

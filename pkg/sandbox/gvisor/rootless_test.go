@@ -22,15 +22,15 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// stranger is an id that nobody on a machine has.
+// stranger is a user id that is not in use on the host.
 const stranger = 23456
 
-// TestWithoutRoot runs the tests of this file as somebody who is not root.
+// TestWithoutRoot runs the tests of this file as a user other than root.
 func TestWithoutRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("the tests below run by themselves: this is not root")
+		t.Skip("not running as root: the tests below run directly")
 	}
-	dir, err := os.MkdirTemp("", "dreamcore-rootless-") // t.TempDir is root's alone
+	dir, err := os.MkdirTemp("", "dreamcore-rootless-") // only root can access t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +87,11 @@ func copied(t *testing.T, from, to string) string {
 func notRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() == 0 {
-		t.Skip("TestWithoutRoot runs it")
+		t.Skip("run by TestWithoutRoot")
 	}
 }
 
-// rootless makes a provider and a root for sandboxes of ours.
+// rootless returns a provider and a root for sandboxes of the current user.
 func rootless(t *testing.T) (*engine.Provider, sandbox.Root, string) {
 	t.Helper()
 	notRoot(t)
@@ -118,7 +118,7 @@ func rootless(t *testing.T) (*engine.Provider, sandbox.Root, string) {
 	return p, root, dir
 }
 
-// said runs a script as the sandbox's user and returns what it prints.
+// said runs a script as the sandbox's user and returns its output.
 func said(t *testing.T, sb sandbox.Sandbox, script string) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -159,17 +159,17 @@ func TestRootlessSandbox(t *testing.T) {
 	}
 	want := fmt.Sprintf("%d %d agent\n", os.Getuid(), os.Getgid())
 	if got := said(t, sb, "echo $(id -u) $(id -g) $(id -un)"); got != want {
-		t.Errorf("id: %q, not %q", got, want)
+		t.Errorf("id: %q, want %q", got, want)
 	}
 	if got := said(t, sb, "echo text > /data/project/file; stat -c %u:%g /data/project/file"); got != fmt.Sprintf("%d:%d\n", os.Getuid(), os.Getgid()) {
-		t.Errorf("the file belongs inside to %q", got)
+		t.Errorf("owner of the file inside: %q", got)
 	}
 	fi, err := os.Stat(filepath.Join(project, "file"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if st := fi.Sys().(*syscall.Stat_t); int(st.Uid) != os.Getuid() || int(st.Gid) != os.Getgid() {
-		t.Errorf("the file belongs on the host to %d:%d", st.Uid, st.Gid)
+		t.Errorf("owner of the file on the host: %d:%d", st.Uid, st.Gid)
 	}
 	for _, script := range []string{"echo x > /global/file", "echo x > /usr/file", "echo x > /file", "chown 1 /data/project/file", "cat /etc/shadow"} {
 		if got := said(t, sb, "("+script+") 2>/dev/null && echo done || echo refused"); got != "refused\n" {
@@ -181,7 +181,7 @@ func TestRootlessSandbox(t *testing.T) {
 	}
 }
 
-func TestRootlessGuestsDoNotReachPID1(t *testing.T) {
+func TestRootlessGuestsCannotControlPID1(t *testing.T) {
 	p, root, _ := rootless(t)
 	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root})
 	if err != nil {
@@ -242,10 +242,10 @@ func TestRootlessLimitsInside(t *testing.T) {
 	got := said(t, sb, `perl -e '$n = 0; while ($n < 200) { my $p = fork; last unless defined $p; if (!$p) { sleep 1000; exit } $n++; push @p, $p } kill 9, @p; print $n'`)
 	var n int
 	if _, err := fmt.Sscan(got, &n); err != nil || n < 5 || n >= 40 {
-		t.Errorf("%q processes were made where 40 may be", got)
+		t.Errorf("%q processes were started, the limit is 40", got)
 	}
 	if got := said(t, sb, "head -c 2000000 /dev/zero > /global/big 2>/dev/null; stat -c %s /global/big"); len(strings.TrimSpace(got)) > 7 || strings.TrimSpace(got) > "1048576" {
-		t.Errorf("%s bytes are in a file system of 1048576", got)
+		t.Errorf("%s bytes fit into a file system of 1048576", got)
 	}
 }
 
@@ -276,10 +276,10 @@ func TestRootlessEndOfSandbox(t *testing.T) {
 	}
 }
 
-func TestRootlessCreateThatIsCutOff(t *testing.T) {
+func TestRootlessCreateCanBeCancelled(t *testing.T) {
 	p, root, dir := rootless(t)
 	started := 0
-	// Ever longer, until one start was not cut off.
+	// Cancel later and later, until one start completes.
 	for after := 0; started == 0 && after < 1000 && !t.Failed(); after += 1 + after/4 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(after)*10*time.Millisecond)
 		if sb, err := p.Create(ctx, sandbox.Spec{Root: root}); err == nil {

@@ -12,7 +12,7 @@ func TestSweepAfterKill(t *testing.T) {
 	sandboxtest.SweepAfterKill(t, 10, start)
 }
 
-func TestSweepLeavesTheLivingAlone(t *testing.T) {
+func TestSweepKeepsRunningInstances(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	sandboxtest.SweepLeavesTheLivingAlone(t, start)
 }

@@ -11,43 +11,43 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Kernel is what a sandbox needs when its guests call the host's own kernel,
-// as under runc: nothing but the kernel's rules is between them and the
-// machine, so all that the kernel has are used.
+// Kernel configures a sandbox whose guests call the host's own kernel, as under
+// runc. Only the kernel's own restrictions separate such guests from the host,
+// so all of them are used.
 type Kernel struct {
-	// UID and GID are the sandbox's user. Files of projects belong to them on
-	// the disk, and the mounts that can be written map them to ids of the
-	// sandbox's own range.
+	// UID and GID are the sandbox's user. Project files belong to them on disk,
+	// and writable mounts map them to ids of the sandbox's own range.
 	UID, GID uint32
-	// Range is the range of host ids that the sandbox has for itself: no user of
-	// the machine and no other sandbox has one of them. Many limits of the kernel
-	// count by user id, and a guest can exhaust those of its own range only.
+	// Range is the sandbox's exclusive range of host ids: neither a user of the
+	// host nor another sandbox has any of them. Many kernel limits count by user
+	// id, so a guest can exhaust only those of its own range.
 	Range Range
 	// Userns is the path of a user namespace with the mappings of UIDMappings
-	// and GIDMappings. Its owner must be an id of the range: what a guest takes
-	// is counted to the owner of the namespace too.
+	// and GIDMappings. Its owner must be an id of the range, because the kernel
+	// also charges what a guest uses to the owner of the namespace.
 	Userns string
-	// Cgroup is the sandbox's group as an absolute path in every hierarchy.
+	// Cgroup is the sandbox's cgroup as an absolute path in every hierarchy.
 	Cgroup string
 }
 
-// Range is the number of a range of host ids, below Ranges.
+// Range is the index of a range of host ids; it is less than Ranges.
 type Range uint32
 
-// Ids inside are mapped to host ids from FirstID on. No system gives these to
-// users: they are above the ranges of login users (those of directories too), of subordinate ids and of
-// containers under systemd, and positive as 32-bit numbers.
+// Ids inside are mapped to host ids from FirstID on. No system assigns these to
+// users: they are above the ranges of login users (including directory
+// services), of subordinate ids and of containers under systemd, and they are
+// positive as signed 32-bit numbers.
 const (
 	FirstID  = 0x7800_0000
-	Ranges   = 2047 // the last id of 31 bits is in none
+	Ranges   = 2047 // the last 31-bit id is in no range
 	mapSize  = 1 << 16
-	overflow = 65534 // what the kernel shows of owners that are not mapped
+	overflow = 65534 // the owner that the kernel reports for unmapped ids
 )
 
-// Root returns the host id of root inside.
+// Root returns the host id of the sandbox's root user.
 func (r Range) Root() uint32 { return FirstID + uint32(r)*mapSize }
 
-// Validate refuses users that cannot be mapped.
+// Validate returns an error if the user or the group cannot be mapped.
 func (k Kernel) Validate() error {
 	if _, err := mapping(k.Range, k.UID); err != nil {
 		return fmt.Errorf("user of the sandbox: %w", err)
@@ -58,14 +58,14 @@ func (k Kernel) Validate() error {
 	return nil
 }
 
-// UIDMappings returns the mapping of user ids inside to those of the host.
+// UIDMappings returns the mapping of user ids inside to host ids.
 func (k Kernel) UIDMappings() ([]specs.LinuxIDMapping, error) { return mapping(k.Range, k.UID) }
 
-// GIDMappings returns the mapping of group ids inside to those of the host.
+// GIDMappings returns the mapping of group ids inside to host ids.
 func (k Kernel) GIDMappings() ([]specs.LinuxIDMapping, error) { return mapping(k.Range, k.GID) }
 
-// fit adds to a bundle what a shared kernel needs.
-func (k *Kernel) fit(c *specs.Spec) error {
+// apply implements Mode.
+func (k *Kernel) apply(c *specs.Spec) error {
 	if err := k.Validate(); err != nil {
 		return err
 	}
@@ -80,17 +80,17 @@ func (k *Kernel) fit(c *specs.Spec) error {
 	c.Linux.Seccomp = calls
 	c.Linux.MaskedPaths = slices.Clone(masked)
 	c.Linux.RootfsPropagation = "private"
-	// The engine may not set limits on a process in a user namespace that is not
-	// its own, so PID 1 sets its own before it does anything.
+	// The engine cannot set limits on a process in a user namespace that is not
+	// its own, so PID 1 sets them on itself before it does anything else.
 	var limits []sandbox.Rlimit
 	for _, l := range append(c.Process.Rlimits, rlimits...) {
 		limits = append(limits, sandbox.Rlimit{Name: l.Type, Value: l.Hard})
 	}
 	c.Process.Rlimits = nil
 	c.Process.Args = slices.Insert(c.Process.Args, 1, sandbox.RlimitArgs(limits)...)
-	// The service outlives its guests when the whole machine is short of memory.
+	// When the host runs out of memory, guests are killed before the service.
 	c.Process.OOMScoreAdj = new(500)
-	// /sys tells about the machine's devices, and no guest needs it.
+	// /sys describes the host's devices, and no guest needs it.
 	c.Mounts = slices.DeleteFunc(c.Mounts, func(m specs.Mount) bool { return m.Type == "sysfs" })
 	for i, m := range c.Mounts {
 		switch {
@@ -99,22 +99,22 @@ func (k *Kernel) fit(c *specs.Spec) error {
 		case m.Type == "devpts":
 			c.Mounts[i].Options = append(m.Options, "max="+strconv.Itoa(maxTerminals))
 		case m.Type == "bind" && slices.Contains(m.Options, "rw"):
-			k.own(&c.Mounts[i])
+			k.mapOwner(&c.Mounts[i])
 		}
 	}
 	return nil
 }
 
-// own makes the files that belong to the sandbox's user on the disk those of
-// the user's id in the range. Files of other owners keep them, so that they are
-// of nobody inside; root inside is not root there.
-func (k *Kernel) own(m *specs.Mount) {
+// mapOwner maps files that belong to the sandbox's user on disk to that user's
+// id in the range. Files of other owners keep their owner, which is unmapped
+// inside; root inside is not root on the mount.
+func (k *Kernel) mapOwner(m *specs.Mount) {
 	users, _ := mapping(k.Range, k.UID)
 	groups, _ := mapping(k.Range, k.GID)
 	m.UIDMappings, m.GIDMappings = onDisk(users, k.UID), onDisk(groups, k.GID)
 }
 
-// onDisk maps one id as m does, and all others of the disk to themselves.
+// onDisk maps one id as m does, and all other ids on disk to themselves.
 func onDisk(m []specs.LinuxIDMapping, id uint32) []specs.LinuxIDMapping {
 	var host uint32
 	for _, r := range m {
@@ -129,30 +129,29 @@ func onDisk(m []specs.LinuxIDMapping, id uint32) []specs.LinuxIDMapping {
 	}
 }
 
-// maxTerminals bounds the terminals of a sandbox. Without it one takes all
-// that the machine has for containers.
+// maxTerminals bounds the terminals of a sandbox. Without it, one sandbox could
+// use all the terminals that the host has for containers.
 const maxTerminals = 256
 
-// userLimits bound what one user namespace takes of the kernel, below the
-// limits that its owner has. The owner is of the sandbox's range, so that they
-// hold for all users inside together.
+// userLimits bound the kernel resources of one user namespace, below the limits
+// of its owner. The owner is an id of the sandbox's range, so these limits apply
+// to all users inside together.
 var userLimits = map[string]string{
 	"user.max_inotify_instances": "128",
 	"user.max_inotify_watches":   "65536",
 	"user.max_user_namespaces":   "0",
 }
 
-// masked are files of the kernel that tell about the machine, or about other
-// sandboxes, or let it be touched: what Docker, Podman and containerd mask, and
-// the command line of the boot.
+// masked are kernel files that reveal or modify the host or other sandboxes:
+// what Docker, Podman and containerd mask, and the kernel's command line.
 var masked = []string{
 	"/proc/acpi", "/proc/asound", "/proc/cmdline", "/proc/config.gz", "/proc/interrupts", "/proc/kallsyms",
 	"/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/latency_stats", "/proc/modules", "/proc/sched_debug",
 	"/proc/scsi", "/proc/slabinfo", "/proc/timer_list", "/proc/timer_stats", "/proc/vmallocinfo",
 }
 
-// rlimits are those that a process would otherwise have from the service, hard
-// and soft.
+// rlimits replace limits that a process would otherwise inherit from the
+// service, both hard and soft.
 var rlimits = []specs.POSIXRlimit{
 	{Type: "RLIMIT_MEMLOCK", Hard: 64 << 10, Soft: 64 << 10},
 	{Type: "RLIMIT_MSGQUEUE", Hard: 0, Soft: 0},
@@ -161,16 +160,17 @@ var rlimits = []specs.POSIXRlimit{
 	{Type: "RLIMIT_SIGPENDING", Hard: 1024, Soft: 1024},
 }
 
-// mapping maps the ids of a usual system to a range, and one id wherever it is.
+// mapping maps ids below mapSize to a range, and additionally the id id if it
+// is not below.
 func mapping(r Range, id uint32) ([]specs.LinuxIDMapping, error) {
 	switch {
 	case r >= Ranges:
-		return nil, fmt.Errorf("there is no range %d of ids", r)
+		return nil, fmt.Errorf("id range %d does not exist", r)
 	case id == 0:
-		return nil, fmt.Errorf("0 is root, who must not own the files of projects")
+		return nil, fmt.Errorf("0 is root, which must not own project files")
 	case id == overflow || id >= FirstID-1:
-		return nil, fmt.Errorf("%d has another meaning", id)
-	case id >= mapSize: // in the place of an id that no system uses
+		return nil, fmt.Errorf("%d is reserved", id)
+	case id >= mapSize: // replaces the last id of the range, which no system uses
 		const last = mapSize - 1
 		return []specs.LinuxIDMapping{{ContainerID: 0, HostID: r.Root(), Size: last}, {ContainerID: id, HostID: r.Root() + last, Size: 1}}, nil
 	}

@@ -17,15 +17,15 @@ import (
 
 var kernel = oci.Kernel{UID: 10000, GID: 10001, Range: 7, Userns: "/state/userns", Cgroup: "/dreamcore/i-1/s-1"}
 
-// bundle writes a bundle and reads its configuration.
+// bundle writes a bundle and returns its configuration.
 func bundle(t *testing.T, k *oci.Kernel) specs.Spec {
 	t.Helper()
 	dir := t.TempDir()
-	var way oci.Way
+	var mode oci.Mode
 	if k != nil {
-		way = k
+		mode = k
 	}
-	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, way); err != nil {
+	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, mode); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
@@ -39,7 +39,7 @@ func bundle(t *testing.T, k *oci.Kernel) specs.Spec {
 	return c
 }
 
-// outside is the id on the host of an id inside.
+// outside returns the host id of an id inside.
 func outside(t *testing.T, m []specs.LinuxIDMapping, id uint32) uint32 {
 	t.Helper()
 	for _, r := range m {
@@ -51,7 +51,7 @@ func outside(t *testing.T, m []specs.LinuxIDMapping, id uint32) uint32 {
 	return 0
 }
 
-func TestSharedKernelHasIdsOfItsOwn(t *testing.T) {
+func TestSharedKernelUsesOwnIDRange(t *testing.T) {
 	for _, user := range []uint32{1, 998, 10000, 65533, 65535, 65536, 1_000_000} {
 		for _, number := range []oci.Range{0, 1, oci.Ranges - 1} {
 			k := kernel
@@ -65,13 +65,13 @@ func TestSharedKernelHasIdsOfItsOwn(t *testing.T) {
 			}
 			first, last := uint64(oci.FirstID)+uint64(number)<<16, uint64(oci.FirstID)+uint64(number+1)<<16-1
 			if last > 1<<31-2 {
-				t.Fatalf("the range %d ends at %d", number, last)
+				t.Fatalf("range %d ends at %d", number, last)
 			}
 			hosts := map[uint32]bool{}
 			for _, id := range append(slices.Collect(seq(0, 65535)), user) {
 				got := outside(t, users, id)
 				if uint64(got) < first || uint64(got) > last || hosts[got] && id != user {
-					t.Fatalf("with the user %d in range %d, %d is %d outside", user, number, id, got)
+					t.Fatalf("user %d in range %d: id %d maps to %d", user, number, id, got)
 				}
 				hosts[got] = true
 			}
@@ -80,7 +80,7 @@ func TestSharedKernelHasIdsOfItsOwn(t *testing.T) {
 	}
 }
 
-// seq counts.
+// seq iterates over the numbers from from to to-1.
 func seq(from, to uint32) func(yield func(uint32) bool) {
 	return func(yield func(uint32) bool) {
 		for i := from; i < to && yield(i); i++ {
@@ -88,8 +88,8 @@ func seq(from, to uint32) func(yield func(uint32) bool) {
 	}
 }
 
-// checkOwned checks that what can be written belongs to the sandbox's user on
-// the disk, and that what cannot is as it is.
+// checkOwned checks that writable mounts map the sandbox's user to its range,
+// and that read-only mounts are not mapped.
 func checkOwned(t *testing.T, c specs.Spec, k oci.Kernel) {
 	t.Helper()
 	users, _ := k.UIDMappings()
@@ -105,19 +105,19 @@ func checkOwned(t *testing.T, c specs.Spec, k oci.Kernel) {
 		writable++
 		for id, want := range map[uint32]uint32{0: 0, k.UID: outside(t, users, k.UID), k.UID + 1: k.UID + 1, 65534: 65534, oci.FirstID - 1: oci.FirstID - 1} {
 			if got := outside(t, m.UIDMappings, id); got != want {
-				t.Errorf("files of the user %d in %s belong to %d, not to %d", id, m.Destination, got, want)
+				t.Errorf("files of user %d in %s belong to %d, want %d", id, m.Destination, got, want)
 			}
 		}
 		if got, want := outside(t, m.GIDMappings, k.GID), outside(t, groups, k.GID); got != want {
-			t.Errorf("files of the group in %s belong to %d, not to %d", m.Destination, got, want)
+			t.Errorf("files of the group in %s belong to %d, want %d", m.Destination, got, want)
 		}
 	}
 	if writable == 0 {
-		t.Error("nothing can be written")
+		t.Error("no mount is writable")
 	}
 }
 
-// allows tells whether the list lets a call through with a first argument.
+// allows reports whether the profile allows a call with the given first argument.
 func allows(s *specs.LinuxSeccomp, call string, arg uint64) bool {
 	for _, r := range s.Syscalls {
 		if r.Action != specs.ActAllow || !slices.Contains(r.Names, call) {
@@ -131,7 +131,7 @@ func allows(s *specs.LinuxSeccomp, call string, arg uint64) bool {
 			case specs.OpMaskedEqual:
 				match = match && a.Index == 0 && arg&a.Value == a.ValueTwo
 			default:
-				match = true // not understood here: counts as open
+				match = true // not evaluated here; treat as allowed
 			}
 		}
 		if match {
@@ -144,7 +144,7 @@ func allows(s *specs.LinuxSeccomp, call string, arg uint64) bool {
 func TestSystemCallsOfASharedKernel(t *testing.T) {
 	s := bundle(t, &kernel).Linux.Seccomp
 	if s == nil || s.DefaultAction != specs.ActErrno || len(s.Architectures) != 1 || len(s.Flags) != 0 {
-		t.Fatalf("the list: %+v", s)
+		t.Fatalf("profile: %+v", s)
 	}
 	refused := strings.Fields(`mount umount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr
 		unshare setns clone3 ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp
@@ -184,11 +184,11 @@ func TestSystemCallsOfASharedKernel(t *testing.T) {
 	}
 }
 
-func TestSharedKernelAddsAndTakesNothingElseAway(t *testing.T) {
+func TestSharedKernelKeepsCommonRestrictions(t *testing.T) {
 	plain, hard := bundle(t, nil), bundle(t, &kernel)
 	for _, n := range plain.Linux.Namespaces {
 		if !slices.Contains(hard.Linux.Namespaces, n) {
-			t.Errorf("the namespace %s is gone", n.Type)
+			t.Errorf("namespace %s is missing", n.Type)
 		}
 	}
 	for _, n := range []specs.LinuxNamespaceType{specs.UserNamespace, specs.CgroupNamespace, specs.NetworkNamespace} {
@@ -197,7 +197,7 @@ func TestSharedKernelAddsAndTakesNothingElseAway(t *testing.T) {
 			own.Path = kernel.Userns
 		}
 		if !slices.Contains(hard.Linux.Namespaces, own) {
-			t.Errorf("there is no %s namespace of its own", n)
+			t.Errorf("no separate %s namespace", n)
 		}
 	}
 	for _, p := range plain.Linux.MaskedPaths {
@@ -211,7 +211,7 @@ func TestSharedKernelAddsAndTakesNothingElseAway(t *testing.T) {
 	}
 	for _, l := range plain.Process.Rlimits {
 		if l.Hard != l.Soft || !slices.Contains(set, sandbox.Rlimit{Name: l.Type, Value: l.Hard}) {
-			t.Errorf("the limit %+v is gone", l)
+			t.Errorf("limit %+v is missing", l)
 		}
 	}
 	if !slices.Equal(plain.Process.Capabilities.Bounding, hard.Process.Capabilities.Bounding) || !hard.Process.NoNewPrivileges || !hard.Root.Readonly {
@@ -219,12 +219,12 @@ func TestSharedKernelAddsAndTakesNothingElseAway(t *testing.T) {
 	}
 	for _, m := range hard.Mounts {
 		if m.Type == "sysfs" {
-			t.Error("/sys is there")
+			t.Error("/sys is mounted")
 		}
 	}
 }
 
-func TestRootlessIsOneUser(t *testing.T) {
+func TestRootlessMapsOneUser(t *testing.T) {
 	dir := t.TempDir()
 	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, oci.Rootless{UID: 1000, GID: 0}); err != nil {
 		t.Fatal(err)
@@ -242,6 +242,6 @@ func TestRootlessIsOneUser(t *testing.T) {
 		t.Errorf("users %+v, groups %+v, PID 1 %+v", c.Linux.UIDMappings, c.Linux.GIDMappings, c.Process.User)
 	}
 	if err := oci.WriteBundle(t.TempDir(), "/opt/dreamcore", spec, oci.Rootless{}); err == nil {
-		t.Error("root got a rootless sandbox")
+		t.Error("WriteBundle accepted a rootless sandbox for root")
 	}
 }

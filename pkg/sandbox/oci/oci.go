@@ -1,7 +1,7 @@
-// Package oci turns the specification of a sandbox into the bundle that OCI
-// engines take: a directory with a config.json. All engines get the same one,
-// so that what is tested under one holds under the other. An engine whose
-// guests share the host's kernel gets more of the same: see Kernel.
+// Package oci writes the bundle that OCI engines read for a sandbox: a
+// directory with a config.json. All engines get the same configuration, so that
+// tests with one of them hold for the others. An engine whose guests share
+// the host's kernel gets additional restrictions: see Kernel.
 package oci
 
 import (
@@ -18,26 +18,27 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// InitPath is where our own binary, the supervisor, is inside a sandbox. Roots
-// have an empty file there to mount it on.
+// InitPath is the path of the supervisor program inside a sandbox. Root file
+// systems contain an empty file there as its mount point.
 const InitPath = "/.dreamcore/" + InitRole
 
-// InitRole is the name in argv[0] that tells our program to be the supervisor.
+// InitRole is the name in argv[0] that makes the program act as the supervisor.
 const InitRole = "dreamcore-init"
 
-// supervisorCaps are what PID 1 needs: to start programs as another user, to
-// give them their standard streams and to kill them. Programs of ordinary users
-// have none.
+// supervisorCaps are the capabilities that PID 1 needs to start programs as
+// another user, to hand them their standard streams and to kill them. Programs
+// run as ordinary users have none.
 var supervisorCaps = []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"}
 
-// Way is how the sandbox runs on the host: *Kernel or Rootless.
-type Way interface {
-	fit(c *specs.Spec) error
+// Mode is how a sandbox runs on the host: *Kernel or Rootless.
+type Mode interface {
+	apply(c *specs.Spec) error
 }
 
-// WriteBundle writes dir/config.json for a sandbox whose PID 1 is the program
-// exe of the host. way is what the engine needs beyond that; nil is nothing.
-func WriteBundle(dir, exe string, s sandbox.Spec, way Way) error {
+// WriteBundle writes dir/config.json for a sandbox whose PID 1 is the host
+// program exe. mode adds what the engine needs beyond the common configuration;
+// it may be nil.
+func WriteBundle(dir, exe string, s sandbox.Spec, mode Mode) error {
 	if err := s.Validate(); err != nil {
 		return fmt.Errorf("sandbox specification: %w", err)
 	}
@@ -45,8 +46,8 @@ func WriteBundle(dir, exe string, s sandbox.Spec, way Way) error {
 	if err != nil {
 		return err
 	}
-	if way != nil {
-		if err := way.fit(c); err != nil {
+	if mode != nil {
+		if err := mode.apply(c); err != nil {
 			return fmt.Errorf("sandbox specification: %w", err)
 		}
 	}
@@ -68,11 +69,11 @@ func config(exe string, s sandbox.Spec) (*specs.Spec, error) {
 	}
 	host, err := mountinfo.GetMounts(nil)
 	if err != nil {
-		return nil, fmt.Errorf("find what is mounted: %w", err)
+		return nil, fmt.Errorf("list mounts: %w", err)
 	}
 	for _, m := range slices.Concat(s.Root.Mounts, []sandbox.Mount{{Source: exe, Target: InitPath}}, s.Mounts) {
 		own := mount(m)
-		in := below(m, &own, host)
+		in := submounts(m, &own, host)
 		mounts = append(append(mounts, own), in...)
 	}
 	return &specs.Spec{
@@ -117,7 +118,7 @@ func mount(m sandbox.Mount) specs.Mount {
 		options := []string{
 			"nosuid", "nodev", "mode=" + strconv.FormatUint(uint64(mode), 8), "size=" + strconv.FormatInt(size, 10),
 		}
-		if !m.Writable { // it is there for the mount points in it
+		if !m.Writable { // only holds mount points
 			options = append(options, "noexec")
 		}
 		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: options}

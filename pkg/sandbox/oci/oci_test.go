@@ -15,7 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 )
 
-// spec uses everything that a specification has.
+// spec sets every field of a specification.
 var spec = sandbox.Spec{
 	Root: sandbox.Root{Path: "/state/root", Mounts: []sandbox.Mount{
 		{Source: "/state/tree/usr", Target: "/usr"},
@@ -29,10 +29,10 @@ var spec = sandbox.Spec{
 	Limits: sandbox.Limits{MemoryBytes: 1 << 30, CPUs: 1.5, Processes: 100, OpenFiles: 2000},
 }
 
-func TestBundleIsTheGoldenOne(t *testing.T) {
+func TestBundleMatchesGoldenFile(t *testing.T) {
 	tests := map[string]struct {
 		spec   sandbox.Spec
-		kernel oci.Way
+		kernel oci.Mode
 	}{
 		"full.json":    {spec, nil},
 		"default.json": {sandbox.Spec{Root: sandbox.Root{Path: "/state/root"}}, nil},
@@ -48,7 +48,7 @@ func TestBundleIsTheGoldenOne(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// System calls differ from machine to machine, and have a test of their own.
+			// System calls differ between hosts and have a test of their own.
 			if at := bytes.Index(raw, []byte(`,"seccomp":`)); at >= 0 {
 				end := bytes.Index(raw, []byte(`,"rootfsPropagation"`))
 				raw = append(raw[:at:at], raw[end:]...)
@@ -76,12 +76,12 @@ func TestBundleIsTheGoldenOne(t *testing.T) {
 }
 
 func TestMain(m *testing.M) {
-	flag.Bool("update", false, "write the golden files anew")
+	flag.Bool("update", false, "rewrite the golden files")
 	flag.Parse()
 	os.Exit(m.Run())
 }
 
-func TestBundleIsForItsOwnerAlone(t *testing.T) {
+func TestBundleIsReadableOnlyByOwner(t *testing.T) {
 	dir := t.TempDir()
 	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, nil); err != nil {
 		t.Fatal(err)
@@ -92,13 +92,13 @@ func TestBundleIsForItsOwnerAlone(t *testing.T) {
 	}
 }
 
-func TestWriteBundleRefusesWhatMakesNoSense(t *testing.T) {
+func TestWriteBundleRefusesInvalidInput(t *testing.T) {
 	dir := t.TempDir()
 	if err := oci.WriteBundle(dir, "/opt/dreamcore", sandbox.Spec{Root: sandbox.Root{Path: "root"}}, nil); err == nil || !strings.Contains(err.Error(), "absolute") {
 		t.Errorf("WriteBundle: %v", err)
 	}
 	if err := oci.WriteBundle(filepath.Join(dir, "none"), "/opt/dreamcore", spec, nil); err == nil {
-		t.Error("a directory that is not there")
+		t.Error("WriteBundle succeeded in a missing directory")
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		t.Errorf("left: %v, %v", entries, err)

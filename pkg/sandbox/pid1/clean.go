@@ -10,15 +10,14 @@ import (
 	"syscall"
 )
 
-// Clean removes everything in the directories, but not the directories. It
-// runs inside a sandbox, as the user whose files are there, when no other
-// process runs; what they are called, how deep they lie and which modes they
-// have is that user's doing. Nothing outside is touched: links are removed,
-// not followed.
+// Clean removes the contents of directories, but not the directories
+// themselves. It runs inside a sandbox while no other process runs, as the user
+// that owns the files and therefore controls their names, depth and modes.
+// Nothing outside is touched: links are removed, not followed.
 //
-// Of a directory after SpecialPrefix only FIFOs, sockets and devices are
-// removed. An engine may keep them inside, where the host does not see them, and
-// a program of the next job that opens one waits for ever.
+// In a directory after SpecialPrefix, only FIFOs, sockets and devices are
+// removed. An engine may keep them inside the sandbox, invisible to the host,
+// and a program of the next job that opens one would block forever.
 func Clean(dirs []string) error {
 	var errs []error
 	for _, dir := range dirs {
@@ -34,7 +33,7 @@ func Clean(dirs []string) error {
 
 // Bounds of the search for special files.
 const (
-	specialDepth = 6 // directories inside each other
+	specialDepth = 6 // nested directories
 	specialNames = 20_000
 )
 
@@ -44,7 +43,7 @@ func removeSpecial(dir string, depth int, names *int) error {
 		entries, err = os.ReadDir(dir)
 	}
 	if err != nil {
-		return nil // gone, or not of this user
+		return nil // gone, or owned by another user
 	}
 	var errs []error
 	for _, e := range entries {
@@ -78,7 +77,7 @@ func empty(dir string) error {
 		if os.RemoveAll(name) == nil {
 			continue
 		}
-		// Directories that their owner may not enter or change.
+		// Some directories may deny their owner access.
 		open(name)
 		if err := os.RemoveAll(name); err != nil {
 			errs = append(errs, fmt.Errorf("clean: %w", err))
@@ -87,7 +86,7 @@ func empty(dir string) error {
 	return errors.Join(errs...)
 }
 
-// open gives the directories of a tree back to their owner. What fails shows
+// open makes the directories of a tree accessible to their owner. Errors show
 // when the tree is removed.
 func open(name string) {
 	fi, err := os.Lstat(name)

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-func TestCleanRemovesAllAndFollowsNothing(t *testing.T) {
-	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "kept")
+func TestCleanRemovesAllWithoutFollowingLinks(t *testing.T) {
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "target")
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -32,7 +32,7 @@ func TestCleanRemovesAllAndFollowsNothing(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 	if _, err := os.Stat(outside); err != nil {
-		t.Errorf("what a link led to: %v", err)
+		t.Errorf("target of a link: %v", err)
 	}
 	if err := Clean([]string{outside}); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file: %v", err)

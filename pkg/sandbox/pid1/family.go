@@ -12,28 +12,28 @@ import (
 	"time"
 )
 
-// family knows the children of PID 1. PID 1 inherits every orphan and must
-// reap it, so os/exec, which waits for its own children only, is of no use.
+// family tracks the children of PID 1. PID 1 inherits every orphan and must
+// reap it, so os/exec, which waits only for its own children, cannot be used.
 type family struct {
 	signals chan os.Signal
 	quit    chan struct{}
 	reaper  sync.WaitGroup
 
-	mu       sync.Mutex // held over fork and over reaping, so no exit is missed
+	mu       sync.Mutex // held during fork and reap, so that no exit is missed
 	children map[int]*child
 }
 
-// child is a program that the host asked for.
+// child is a program that the host started.
 type child struct {
 	pid   int
 	ended chan syscall.WaitStatus // gets one value
 
 	mu   sync.Mutex
-	over bool // reaped: the pid may belong to somebody else now
+	over bool // reaped; the pid may have been reused
 }
 
-// killUnlessEnded kills the child's process group. After the child was reaped
-// its pid means nothing, so then it does nothing.
+// killUnlessEnded kills the child's process group. It does nothing once the
+// child was reaped, because the pid may then be another process.
 func (c *child) killUnlessEnded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,7 +80,7 @@ func (f *family) start(path string, o order, files []uintptr) (*child, error) {
 	pid, err := syscall.ForkExec(path, o.Args, &syscall.ProcAttr{
 		Dir: dir, Env: o.Env, Files: files,
 		Sys: &syscall.SysProcAttr{
-			Setsid:     true, // a session of its own: its group can be killed whole
+			Setsid:     true, // a session of its own, so the whole group can be killed
 			Credential: &syscall.Credential{Uid: o.UID, Gid: o.GID},
 		},
 	})
@@ -92,13 +92,13 @@ func (f *family) start(path string, o order, files []uintptr) (*child, error) {
 	return c, nil
 }
 
-// reapAtOnce is how many children reap collects at most: programs that multiply
-// end as fast as they can be collected, and everybody else wants the lock too.
+// reapAtOnce bounds how many children reap collects at once: programs that
+// multiply end as fast as they are collected, and other callers need the lock.
 const reapAtOnce = 64
 
-// reap collects children that have ended and tells those who wait for them.
-// It reports whether there are children left, and whether more of them may
-// have ended.
+// reap collects children that have ended and notifies those that wait for them.
+// It reports whether children are left, and whether more of them may have
+// ended.
 func (f *family) reap() (left, more bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -126,9 +126,9 @@ func (f *family) reap() (left, more bool) {
 	return true, true
 }
 
-// endAll kills every process but PID 1 until none is left. New children
-// cannot appear unseen: those of other processes become ours when their
-// parent dies, and are killed on the next round.
+// endAll kills every process but PID 1 until none is left. New children cannot
+// escape: those of other processes are reparented to PID 1 when their parent
+// dies, and are killed in the next round.
 func (f *family) endAll(deadline time.Time) error {
 	for {
 		err := syscall.Kill(-1, syscall.SIGKILL)
@@ -140,14 +140,14 @@ func (f *family) endAll(deadline time.Time) error {
 		case !left:
 			return nil
 		case time.Now().After(deadline):
-			return errors.New("processes are left that do not die")
+			return errors.New("some processes do not die")
 		case !more:
 			time.Sleep(time.Millisecond)
 		}
 	}
 }
 
-// pipes are the three standard streams of a child, ours and theirs.
+// pipes are the three standard streams of a child, both ends of each.
 type pipes struct {
 	stdin, stdout, stderr *os.File
 	child                 [3]*os.File
@@ -168,8 +168,8 @@ func newPipes() (*pipes, error) {
 	return p, nil
 }
 
-// giveTo makes the child's ends belong to its user, so that it can open them
-// once more by their names, such as /dev/stdout.
+// giveTo makes the child's ends belong to its user, so that it can reopen them
+// by name, such as /dev/stdout.
 func (p *pipes) giveTo(uid, gid uint32) error {
 	for _, f := range p.child {
 		if err := f.Chown(int(uid), int(gid)); err != nil {
@@ -200,8 +200,8 @@ func (p *pipes) close() {
 	}
 }
 
-// explain says what could not be started. The kernel gives the same error for
-// a missing program and for a missing working directory.
+// explain names what could not be started. The kernel returns the same error
+// for a missing program and for a missing working directory.
 func explain(path, dir string, err error) error {
 	if dir != "" {
 		switch fi, derr := os.Stat(dir); {

@@ -24,18 +24,18 @@ const signalLimit = 10 * time.Second
 // past is a deadline that has passed: it wakes a blocked read.
 var past = time.Unix(1, 0)
 
-// drainLimit is how long the output of an ended program may stay open in the
-// hands of processes it left behind before it is cut off.
+// drainLimit is how long the output of an ended program may be held open by
+// processes that it left behind before it is cut off.
 const drainLimit = 250 * time.Millisecond
 
-// Serve is the supervisor: it carries out orders from conn until it closes,
-// then kills every process that is left. It returns only when the sandbox is
-// to end. It refuses to run as anything but PID 1: on a host it would kill
-// every process of the machine. A relay, where there is one, is there before
-// the host gets any answer, so that no program can take its port.
+// Serve runs the supervisor: it carries out orders from conn until conn closes,
+// then kills all remaining processes. It returns only when the sandbox is to
+// end. It refuses to run as any process but PID 1: on a host it would kill every
+// process. The relay, if r is set, listens before the host gets any answer, so
+// no program can take its port first.
 func Serve(conn io.ReadWriteCloser, r sandbox.Relay) error {
 	if pid := os.Getpid(); pid != 1 {
-		return fmt.Errorf("this is the supervisor of a sandbox and runs as process 1 only, not as %d", pid)
+		return fmt.Errorf("the supervisor of a sandbox runs as process 1 only, not as %d", pid)
 	}
 	if err := becomeRoot(); err != nil {
 		return fmt.Errorf("PID 1: %w", err)
@@ -45,14 +45,14 @@ func Serve(conn io.ReadWriteCloser, r sandbox.Relay) error {
 		return fmt.Errorf("PID 1: %w", err)
 	}
 	defer relay.close()
-	// The talk may be standard output, and Go ends a program that writes to a
-	// broken one. It must end as below instead. Ignoring the signal would pass
-	// on to programs.
+	// conn may be standard output, and Go ends a program that writes to a
+	// broken one. The supervisor must shut down as below instead. Ignoring the
+	// signal would be inherited by programs.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
 	// No time limit: the host may take long to read the last output of a
-	// program, and always closes in the end.
+	// program, and always closes the stream eventually.
 	session, err := yamux.Server(conn, sessionConfig(0))
 	if err != nil {
 		return fmt.Errorf("PID 1: %w", err)
@@ -63,7 +63,7 @@ func Serve(conn io.ReadWriteCloser, r sandbox.Relay) error {
 	for {
 		stream, err := session.AcceptStream()
 		if err != nil {
-			break // the host has closed the talk, or died
+			break // the host closed the connection, or died
 		}
 		streams.Go(func() {
 			defer stream.Close()
@@ -77,8 +77,8 @@ func Serve(conn io.ReadWriteCloser, r sandbox.Relay) error {
 	return nil
 }
 
-// becomeRoot makes the supervisor root, where the engine had to start it as the
-// user of the programs: they could kill and trace it.
+// becomeRoot makes the supervisor root if the engine had to start it as the
+// same user as the programs, which could otherwise kill and trace it.
 func becomeRoot() error {
 	if os.Getuid() == 0 && os.Getgid() == 0 {
 		return nil
@@ -89,21 +89,21 @@ func becomeRoot() error {
 	if err := syscall.Setuid(0); err != nil {
 		return fmt.Errorf("become root: %w", err)
 	}
-	// What was inheritable to come this far is not for programs.
+	// Capabilities that were inheritable to get here must not reach programs.
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData
 	if err := unix.Capget(&header, &caps[0]); err != nil {
-		return fmt.Errorf("read the capabilities: %w", err)
+		return fmt.Errorf("read capabilities: %w", err)
 	}
 	caps[0].Inheritable, caps[1].Inheritable = 0, 0
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&caps[0])), 0)
 	if errno != 0 {
-		return fmt.Errorf("give up inheritable capabilities: %w", errno)
+		return fmt.Errorf("drop inheritable capabilities: %w", errno)
 	}
 	return nil
 }
 
-// Stdio is the connection that PID 1 was given: its standard input and output.
+// Stdio is PID 1's connection to the host: its standard input and output.
 type Stdio struct{ In, Out *os.File }
 
 func (s Stdio) Read(p []byte) (int, error)  { return s.In.Read(p) }
@@ -116,14 +116,14 @@ type supervisor struct {
 	family *family
 
 	mu      sync.Mutex
-	running map[uint64]int // process group of each program by its handle
+	running map[uint64]int // process groups by handle of the program
 }
 
 func (s *supervisor) handle(stream *yamux.Stream) {
 	fr := newFrames(stream)
 	k, payload, err := fr.read(maxOrder)
 	if err != nil || k != kindOrder {
-		_ = fr.writeJSON(kindFailed, failure{Message: "no order came"})
+		_ = fr.writeJSON(kindFailed, failure{Message: "no order received"})
 		return
 	}
 	var o order
@@ -149,8 +149,8 @@ func (s *supervisor) handle(stream *yamux.Stream) {
 	}
 }
 
-// signal sends a signal to the group of a program. A program that has ended is
-// no error: it is what the caller wanted, or too late to matter.
+// signal signals the process group of a program. If the program has ended,
+// signal returns nil.
 func (s *supervisor) signal(o order) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,9 +160,8 @@ func (s *supervisor) signal(o order) error {
 	}
 	sig := syscall.Signal(o.Signal)
 	err := syscall.Kill(-pid, sig)
-	// A process that is forking while its group is killed may leave a child
-	// that the signal has missed. The group's number is taken for as long as
-	// it has a member.
+	// A process that is forking while its group is killed may leave a child that
+	// missed the signal. The group id is not reused while the group has a member.
 	for range killAgain {
 		if sig != syscall.SIGKILL || err != nil {
 			break
@@ -176,13 +175,13 @@ func (s *supervisor) signal(o order) error {
 	return err
 }
 
-// killAgain bounds how often a group is killed until nobody is left in it.
+// killAgain bounds how often the kill of a non-empty group is repeated.
 const killAgain = 20
 
 // start runs a program to its end. An error means that it did not start.
 func (s *supervisor) start(fr *frames, o order) error {
 	if len(o.Args) == 0 {
-		return errors.New("no program named")
+		return errors.New("no program given")
 	}
 	path, err := lookPath(o.Args[0], o.Env)
 	if err != nil {
@@ -216,8 +215,8 @@ func (s *supervisor) start(fr *frames, o order) error {
 	return nil
 }
 
-// attend moves bytes until the program has ended and its output is drained,
-// then reports the exit.
+// attend copies the program's streams until it has ended and its output is
+// drained, then reports the exit.
 func (s *supervisor) attend(fr *frames, c *child, p *pipes) {
 	var out sync.WaitGroup
 	out.Go(func() { drain(fr, kindStdout, p.stdout) })
@@ -230,7 +229,7 @@ func (s *supervisor) attend(fr *frames, c *child, p *pipes) {
 	select {
 	case <-drained:
 	case <-time.After(drainLimit):
-		// A process that the program left behind holds its output open.
+		// A process that the program left behind still holds its output open.
 		_ = p.stdout.SetReadDeadline(past)
 		_ = p.stderr.SetReadDeadline(past)
 		<-drained
@@ -238,23 +237,23 @@ func (s *supervisor) attend(fr *frames, c *child, p *pipes) {
 	_ = fr.writeJSON(kindExit, report(status))
 }
 
-// drain sends what comes out of a pipe until its last holder has closed it,
-// nobody reads any more, or a deadline cuts it off. A program that still
-// writes then gets EPIPE.
+// drain sends a pipe's contents until all its writers have closed it, the host
+// stops reading, or a deadline cuts it off. A program that still writes then
+// gets EPIPE.
 func drain(fr *frames, k kind, r *os.File) {
 	defer r.Close()
 	reading, sending := fr.copyIn(k, r)
 	if sending != nil || !errors.Is(reading, os.ErrDeadlineExceeded) {
 		return
 	}
-	// The program has ended. What it wrote is in the pipe still when the host
-	// is slow; what others write after this moment is not its output.
+	// The program has ended. If the host is slow, the program's last output is
+	// still in the pipe; what other processes write from now on is not its output.
 	if err := r.SetReadDeadline(time.Time{}); err == nil {
 		_, _ = fr.copyIn(k, io.LimitReader(r, int64(pending(r))))
 	}
 }
 
-// pending is how many bytes are in a pipe: TIOCINQ is FIONREAD by another name.
+// pending returns the number of bytes in a pipe. TIOCINQ equals FIONREAD.
 func pending(r *os.File) (n int) {
 	raw, err := r.SyscallConn()
 	if err != nil {
@@ -266,8 +265,8 @@ func pending(r *os.File) (n int) {
 	return n
 }
 
-// feedStdin gives the program what the host sends. When the host goes away
-// while the program runs, the program is killed.
+// feedStdin writes the host's frames to the program's standard input. If the
+// stream fails while the program runs, the program is killed.
 func feedStdin(fr *frames, c *child, stdin *os.File) {
 	defer stdin.Close()
 	for {
@@ -277,7 +276,7 @@ func feedStdin(fr *frames, c *child, stdin *os.File) {
 			c.killUnlessEnded()
 			return
 		case k == kindStdin:
-			// A program that does not read its input is its own business.
+			// An error means that the program does not read its input, which is allowed.
 			_, _ = stdin.Write(payload)
 		case k == kindEOF:
 			_ = stdin.Close()

@@ -21,41 +21,42 @@ import (
 // Client is the host's side: it starts programs through the supervisor. Its
 // methods are safe for concurrent use.
 //
-// The supervisor is hostile once a guest has taken it over. It may answer
-// nonsense, which ends the talk, or nothing at all: then a context ends every
-// call but Wait, and Close ends that.
+// A guest may have taken over the supervisor. If the supervisor violates the
+// protocol, the connection is closed. If it does not answer at all, the context
+// ends every call but Wait, and Close ends Wait.
 type Client struct {
 	session   *yamux.Session
 	handles   atomic.Uint64
 	killLimit time.Duration
 
-	mu     sync.Mutex // guards closed, and the group against a late Go
+	mu     sync.Mutex // guards closed, and prevents group.Go after Close
 	closed bool
-	group  sync.WaitGroup // what runs in the background, apart from the caller's readers and writers
+	group  sync.WaitGroup // background goroutines except the caller's readers and writers
 }
 
-// hostCloseTimeout bounds the memory that a supervisor can hold by streams it
-// never closes.
+// hostCloseTimeout bounds the memory that a supervisor can hold by never closing
+// streams.
 const hostCloseTimeout = 60 * time.Second
 
-// NewClient speaks over conn with a supervisor at its other end. Close closes
-// conn too.
+// NewClient returns a client of the supervisor at the other end of conn. Close
+// closes conn too.
 func NewClient(conn io.ReadWriteCloser) (*Client, error) {
 	s, err := yamux.Client(conn, sessionConfig(hostCloseTimeout))
 	if err != nil {
-		return nil, fmt.Errorf("talk to PID 1: %w", err)
+		return nil, fmt.Errorf("connect to PID 1: %w", err)
 	}
 	c := &Client{session: s, killLimit: killLimit}
-	// The supervisor has no business to open streams, which would cost memory.
+	// The supervisor must not open streams, which would cost memory.
 	c.spawn(func() { _ = s.GoAway() })
 	return c, nil
 }
 
-// Lost is closed when the supervisor is gone or Close was called.
+// Lost returns a channel that is closed when the supervisor is gone or Close
+// was called.
 func (c *Client) Lost() <-chan struct{} { return c.session.CloseChan() }
 
-// Close ends the talk. The supervisor then ends every process of the sandbox
-// and itself.
+// Close closes the connection. The supervisor then ends every process of the
+// sandbox and itself.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -65,8 +66,8 @@ func (c *Client) Close() error {
 	return err
 }
 
-// spawn runs f in the background, where Close waits for it. After Close it
-// does nothing.
+// spawn runs f in the background; Close waits for it. After Close, spawn does
+// nothing.
 func (c *Client) spawn(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,18 +76,18 @@ func (c *Client) spawn(f func()) {
 	}
 }
 
-// drop closes a stream in the background: it blocks when the supervisor does
-// not read.
+// drop closes a stream in the background, because closing blocks while the
+// supervisor does not read.
 func (c *Client) drop(stream *yamux.Stream) { c.spawn(func() { _ = stream.Close() }) }
 
-// violation ends the talk with a supervisor that does not keep to the
-// protocol: what it says means nothing any more.
+// violation closes the connection to a supervisor that violates the protocol:
+// nothing that it sends can be trusted any more.
 func (c *Client) violation(err error) error {
 	c.spawn(func() { _ = c.session.Close() })
-	return lost(fmt.Errorf("PID 1 does not keep to the protocol: %w", err))
+	return lost(fmt.Errorf("PID 1 violated the protocol: %w", err))
 }
 
-// Ping returns once the supervisor answers, which also means it is up.
+// Ping returns nil once the supervisor answers, which also means that it is up.
 func (c *Client) Ping(ctx context.Context) error {
 	done := make(chan error, 1)
 	c.spawn(func() {
@@ -106,7 +107,7 @@ func (c *Client) Ping(ctx context.Context) error {
 // Start implements sandbox.Sandbox.
 func (c *Client) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, error) {
 	if len(cmd.Args) == 0 {
-		return nil, errors.New("start: no program named")
+		return nil, errors.New("start: no program given")
 	}
 	o := order{
 		Op: opStart, Handle: c.handles.Add(1), Args: cmd.Args, Env: cmd.Env,
@@ -130,7 +131,7 @@ func (c *Client) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Proces
 // EndAll implements sandbox.Sandbox.
 func (c *Client) EndAll(ctx context.Context) error { return c.do(ctx, order{Op: opEndAll}) }
 
-// do carries out an order whose answer is one frame.
+// do carries out an order that is answered by one frame.
 func (c *Client) do(ctx context.Context, o order) error {
 	stream, _, k, payload, err := c.ask(ctx, o)
 	if err != nil {
@@ -143,7 +144,7 @@ func (c *Client) do(ctx context.Context, o order) error {
 	return nil
 }
 
-// answer is what the supervisor said first on a stream.
+// answer is the supervisor's first frame on a stream.
 type answer struct {
 	stream  *yamux.Stream
 	frames  *frames
@@ -153,7 +154,7 @@ type answer struct {
 }
 
 // ask sends an order on a stream of its own and reads the first frame of the
-// answer. Without an error the caller must close the stream.
+// answer. If err is nil, the caller must close the stream.
 func (c *Client) ask(ctx context.Context, o order) (*yamux.Stream, *frames, kind, []byte, error) {
 	b, err := json.Marshal(o)
 	if err != nil {
@@ -165,8 +166,8 @@ func (c *Client) ask(ctx context.Context, o order) (*yamux.Stream, *frames, kind
 	if err := ctx.Err(); err != nil {
 		return nil, nil, 0, nil, err
 	}
-	// Opening a stream and writing to it block on a supervisor that does not
-	// read, whatever ctx says.
+	// Opening and writing a stream block, regardless of ctx, while the
+	// supervisor does not read.
 	got := make(chan answer, 1)
 	c.spawn(func() { got <- c.talk(ctx, b) })
 	select {
@@ -200,7 +201,7 @@ func (c *Client) talk(ctx context.Context, order []byte) answer {
 		a.kind, a.payload, err = a.frames.read(MaxFrame)
 	}
 	switch {
-	case !stop(): // its deadline has passed, perhaps only after the answer
+	case !stop(): // the deadline was set, perhaps only after the answer
 		a.err = ctx.Err()
 	case err != nil:
 		a.err = c.broken(err)
@@ -211,9 +212,9 @@ func (c *Client) talk(ctx context.Context, order []byte) answer {
 	return a
 }
 
-// broken is the error of a stream that failed under us. When the talk has not
-// ended already, the supervisor cut the stream, sent a frame that is too long
-// or did not answer in time.
+// broken returns the error for a failed stream. If the connection is still
+// open, the supervisor cut the stream, sent a frame that is too long, or did not
+// answer in time.
 func (c *Client) broken(err error) error {
 	if c.session.IsClosed() {
 		return lost(err)
@@ -221,32 +222,32 @@ func (c *Client) broken(err error) error {
 	return c.violation(err)
 }
 
-// process is a program that runs inside.
+// process is a program that runs inside the sandbox.
 type process struct {
 	client *Client
 	handle uint64
 	stream *yamux.Stream
 	frames *frames
 	cmd    sandbox.Command
-	stop   func() bool // disarms the kill at the end of the context
+	stop   func() bool // cancels the kill at the end of the context
 
-	once   sync.Once // of kill
+	once   sync.Once // guards kill
 	killed atomic.Bool
 
 	mu     sync.Mutex
-	failed error // why we killed it: its output or input could not be moved
+	failed error // why it was killed: its output or input could not be copied
 
 	done chan struct{} // closed when exit and err are set
 	exit sandbox.Exit
 	err  error
 }
 
-// killLimit is how long the supervisor may say nothing about a program that it
-// was told to kill. The machine may be starved of CPU.
+// killLimit is how long the supervisor may stay silent about a program that it
+// was told to kill. The host may be short of CPU time.
 const killLimit = 30 * time.Second
 
-// feed sends standard input. It is not waited for: a Read of the caller's
-// reader may block for ever. It ends when the program does at the latest,
+// feed sends standard input. Nothing waits for it, because a Read of the
+// caller's reader may block forever. It ends with the program at the latest,
 // because the stream is then closed.
 func (p *process) feed() {
 	if p.cmd.Stdin != nil {
@@ -255,7 +256,7 @@ func (p *process) feed() {
 			return
 		}
 		if reading != nil {
-			// To the program, a cut input must not look like a whole one.
+			// A truncated input must not look complete to the program.
 			p.fail(fmt.Errorf("input of %s: %w", p.cmd.Args[0], reading))
 			return
 		}
@@ -263,7 +264,7 @@ func (p *process) feed() {
 	_ = p.frames.write(kindEOF, nil)
 }
 
-// follow reads what the program writes until it has ended.
+// follow copies the program's output until it has ended.
 func (p *process) follow() {
 	p.exit, p.err = p.output()
 	if p.err == nil {
@@ -298,7 +299,7 @@ func (p *process) output() (sandbox.Exit, error) {
 			}
 			return exit, nil
 		default:
-			return sandbox.Exit{}, p.client.violation(fmt.Errorf("a frame of unknown kind %q", k))
+			return sandbox.Exit{}, p.client.violation(fmt.Errorf("unknown frame kind %q", k))
 		}
 		if err != nil {
 			stdout, stderr = nil, nil
@@ -307,7 +308,7 @@ func (p *process) output() (sandbox.Exit, error) {
 	}
 }
 
-// parseExit reads how a program ended.
+// parseExit parses and checks the exit status of a program.
 func parseExit(payload []byte) (sandbox.Exit, error) {
 	var e exitReport
 	if err := json.Unmarshal(payload, &e); err != nil {
@@ -319,7 +320,7 @@ func parseExit(payload []byte) (sandbox.Exit, error) {
 	return sandbox.Exit{Code: e.Code, Signal: syscall.Signal(e.Signal)}, nil
 }
 
-// fail kills the program and makes Wait return err. The first one counts.
+// fail kills the program and makes Wait return the first err.
 func (p *process) fail(err error) {
 	p.mu.Lock()
 	if p.failed == nil {
@@ -329,8 +330,8 @@ func (p *process) fail(err error) {
 	p.kill()
 }
 
-// kill has the program killed. A supervisor that then says nothing for too
-// long counts as lost.
+// kill has the supervisor kill the program. If the supervisor then stays silent
+// for killLimit, it counts as lost.
 func (p *process) kill() {
 	p.once.Do(func() {
 		p.killed.Store(true)
@@ -360,7 +361,8 @@ func write(w io.Writer, b []byte) error {
 	return err
 }
 
-// lost says that the talk itself failed, which means that the sandbox is gone.
+// lost wraps an error of the connection itself, which means that the sandbox is
+// gone.
 func lost(err error) error {
 	if err == nil {
 		return nil
@@ -368,23 +370,23 @@ func lost(err error) error {
 	return fmt.Errorf("%w: %w", sandbox.ErrLost, err)
 }
 
-// refusal is the error of an order that was not carried out.
+// refusal returns the error for an order that was not carried out.
 func (c *Client) refusal(action string, k kind, payload []byte) error {
 	if k != kindFailed {
-		return c.violation(fmt.Errorf("%s: a frame of kind %q", action, k))
+		return c.violation(fmt.Errorf("%s: unexpected frame kind %q", action, k))
 	}
 	var f failure
 	if err := json.Unmarshal(payload, &f); err != nil {
 		return c.violation(fmt.Errorf("%s: %w", action, err))
 	}
-	const most = 1 << 10 // it ends up in logs and on terminals
+	const most = 1 << 10 // it is shown in logs and on terminals
 	if len(f.Message) > most {
 		f.Message = f.Message[:most] + "…"
 	}
 	return fmt.Errorf("%s: %s", action, strings.Map(printable, f.Message))
 }
 
-// printable takes control characters out of what goes to terminals.
+// printable replaces characters that must not reach a terminal.
 func printable(r rune) rune {
 	if unicode.IsPrint(r) {
 		return r

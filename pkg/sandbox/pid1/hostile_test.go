@@ -18,8 +18,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// hostile is a supervisor that a guest has taken over: answer gets each stream
-// after its order was read.
+// hostile returns the client of a supervisor that a guest has taken over.
+// answer is called with each stream after its order was read.
 func hostile(t testing.TB, answer func(stream *yamux.Stream, o []byte)) *Client {
 	t.Helper()
 	ours, theirs := net.Pipe()
@@ -54,7 +54,7 @@ func hostile(t testing.TB, answer func(stream *yamux.Stream, o []byte)) *Client 
 	return c
 }
 
-// frame is a frame as bytes; n is the length it claims, -1 the true one.
+// frame encodes a frame. n is the length that it claims; -1 means the true one.
 func frame(k kind, n int64, payload string) string {
 	if n < 0 {
 		n = int64(len(payload))
@@ -63,10 +63,10 @@ func frame(k kind, n int64, payload string) string {
 	return string(b) + payload
 }
 
-// silence waits until the other side has gone.
+// silence waits until the other side has closed the stream.
 func silence(stream *yamux.Stream) { _, _ = io.Copy(io.Discard, stream) }
 
-// within fails the test when f takes long.
+// within fails the test if f does not return in time.
 func within(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -74,35 +74,35 @@ func within(t *testing.T, f func()) {
 	select {
 	case <-done:
 	case <-time.After(20 * time.Second):
-		t.Fatal("it takes for ever")
+		t.Fatal("timeout")
 	}
 }
 
-func TestSupervisorThatAnswersNonsense(t *testing.T) {
+func TestSupervisorThatViolatesTheProtocol(t *testing.T) {
 	started := frame(kindStarted, 0, "")
 	tests := map[string]struct {
 		answer  string
-		started bool // Start goes well, Wait does not
+		started bool // Start succeeds, Wait fails
 	}{
-		"nothing":                 {"", false},
-		"half a frame":            {"s\x00\x00", false},
-		"oversize frame":          {frame(kindStarted, 1<<32-1, "x"), false},
-		"frame one byte too long": {frame(kindStarted, MaxFrame+1, strings.Repeat("x", MaxFrame+1)), false},
-		"unknown kind":            {frame('?', -1, "x"), false},
-		"output before the start": {frame(kindStdout, -1, "x"), false},
-		"failure that is no JSON": {frame(kindFailed, -1, "{"), false},
-		"then nothing":            {started, true},
-		"then half a frame":       {started + "1\x00", true},
-		"then less than it says":  {started + frame(kindStdout, 100, "x"), true},
-		"then an oversize frame":  {started + frame(kindStdout, MaxFrame+1, "x"), true},
-		"then an unknown kind":    {started + frame(0, -1, "x"), true},
-		"then a second start":     {started + started, true},
-		"then garbage for exit":   {started + frame(kindExit, -1, "garbage"), true},
-		"then an empty exit":      {started + frame(kindExit, 0, ""), true},
-		"then a code too high":    {started + frame(kindExit, -1, `{"code":256}`), true},
-		"then a negative code":    {started + frame(kindExit, -1, `{"code":-1}`), true},
-		"then code and signal":    {started + frame(kindExit, -1, `{"code":0,"signal":9}`), true},
-		"then a signal too high":  {started + frame(kindExit, -1, `{"code":200,"signal":72}`), true},
+		"nothing":                  {"", false},
+		"half a frame":             {"s\x00\x00", false},
+		"oversize frame":           {frame(kindStarted, 1<<32-1, "x"), false},
+		"frame one byte too long":  {frame(kindStarted, MaxFrame+1, strings.Repeat("x", MaxFrame+1)), false},
+		"unknown kind":             {frame('?', -1, "x"), false},
+		"output before the start":  {frame(kindStdout, -1, "x"), false},
+		"failure that is not JSON": {frame(kindFailed, -1, "{"), false},
+		"then nothing":             {started, true},
+		"then half a frame":        {started + "1\x00", true},
+		"then a frame cut short":   {started + frame(kindStdout, 100, "x"), true},
+		"then an oversize frame":   {started + frame(kindStdout, MaxFrame+1, "x"), true},
+		"then an unknown kind":     {started + frame(0, -1, "x"), true},
+		"then a second start":      {started + started, true},
+		"then garbage for exit":    {started + frame(kindExit, -1, "garbage"), true},
+		"then an empty exit":       {started + frame(kindExit, 0, ""), true},
+		"then a code too high":     {started + frame(kindExit, -1, `{"code":256}`), true},
+		"then a negative code":     {started + frame(kindExit, -1, `{"code":-1}`), true},
+		"then code and signal":     {started + frame(kindExit, -1, `{"code":0,"signal":9}`), true},
+		"then a signal too high":   {started + frame(kindExit, -1, `{"code":200,"signal":72}`), true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestSupervisorThatAnswersNonsense(t *testing.T) {
 				if !errors.Is(err, sandbox.ErrLost) {
 					t.Errorf("not lost: %v", err)
 				}
-				<-c.Lost() // a sandbox like this is of no use any more
+				<-c.Lost() // the client gives the sandbox up
 			})
 		})
 	}
@@ -163,7 +163,7 @@ func TestSupervisorThatNeverAnswers(t *testing.T) {
 			ctx, cancel := ctx()
 			defer cancel()
 			within(t, func() {
-				n := 300 // more than the streams that may be open without an answer
+				n := 300 // more than yamux allows open without an answer
 				if strings.HasPrefix(name, "long") {
 					n = 3
 				}
@@ -210,8 +210,8 @@ func TestSupervisorThatDoesNotKill(t *testing.T) {
 	}
 }
 
-func TestOutputGoesOnAfterItsWriterFailed(t *testing.T) {
-	// The exit comes only after more output, which must not block it.
+func TestOutputIsDrainedAfterItsWriterFailed(t *testing.T) {
+	// The exit is preceded by more output, which must not block it.
 	c := hostile(t, func(stream *yamux.Stream, o []byte) {
 		if bytes.Contains(o, []byte(`"signal"`)) {
 			_, _ = io.WriteString(stream, frame(kindDone, 0, ""))
@@ -241,7 +241,7 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
-func TestRefusalIsFitForATerminal(t *testing.T) {
+func TestRefusalIsSafeForATerminal(t *testing.T) {
 	c := hostile(t, func(stream *yamux.Stream, _ []byte) {
 		_ = newFrames(stream).writeJSON(kindFailed, failure{Message: "a\x1b[2Jb\x00c\n" + strings.Repeat("é", 5000)})
 	})
@@ -276,12 +276,12 @@ func TestSupervisorCannotOpenStreams(t *testing.T) {
 				t.Errorf("OpenStream: %v", err)
 				return
 			}
-			_ = stream.Close() // from before the client's word came
+			_ = stream.Close() // opened before the client's GoAway arrived
 		}
 	})
 }
 
-func TestFramesKeepTheirLimit(t *testing.T) {
+func TestFramesEnforceTheirLimit(t *testing.T) {
 	for _, n := range []int{0, 1, 4096, MaxFrame} {
 		var b bytes.Buffer
 		fr := newFrames(&b)
@@ -301,7 +301,7 @@ func TestFramesKeepTheirLimit(t *testing.T) {
 	}
 }
 
-// FuzzFrames plays whatever bytes to the host as a supervisor's answer.
+// FuzzFrames sends arbitrary bytes to the host as a supervisor's answer.
 func FuzzFrames(f *testing.F) {
 	started := frame(kindStarted, 0, "")
 	f.Add([]byte(""))

@@ -8,21 +8,21 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// CleanRole is the argument that tells the program inside a sandbox to remove
-// what is in the directories that follow, as the user that it runs as.
+// CleanRole is the argument that makes the program inside a sandbox remove the
+// contents of the directories that follow, as the user that it runs as.
 const CleanRole = "clean"
 
-// SpecialPrefix stands before a directory of CleanRole that keeps its files and
-// directories, but nothing else.
+// SpecialPrefix precedes a directory of CleanRole of which only FIFOs, sockets
+// and devices are removed.
 const SpecialPrefix = "--special="
 
-// PauseRole is the argument that tells the program on the host to do nothing
-// until the end of its input: it holds a namespace that it was started in.
+// PauseRole is the argument that makes the program on the host wait for the end
+// of its input. Meanwhile it keeps the namespace alive that it was started in.
 const PauseRole = "pause"
 
-// Main is the program inside a sandbox: the supervisor, which talks over its
-// standard input and output, or the removal of what an ended job has left, or the
-// attempts of a check.
+// Main runs the program inside a sandbox in the role that args select: the
+// supervisor, which communicates over its standard input and output, the
+// removal of an ended job's residue, or the attempts of a check.
 func Main(args []string) error {
 	if len(args) > 1 && args[0] == CleanRole {
 		return Clean(args[1:])

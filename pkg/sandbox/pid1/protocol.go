@@ -1,16 +1,16 @@
-// Package pid1 is the supervisor that runs as PID 1 in every sandbox, and the
-// host's side of the talk with it.
+// Package pid1 implements the supervisor that runs as PID 1 in every sandbox,
+// and the host's client for it.
 //
-// The two speak over the supervisor's standard input and output, which are
-// pipes that only it holds: nothing inside can reach them by a path, and when
-// the host's program dies they close, the supervisor ends, and with it the
-// sandbox. Streams are multiplexed by yamux; the host opens them, one for each
-// program or order, and the supervisor never opens any.
+// The two communicate over the supervisor's standard input and output. These
+// are pipes that only the supervisor holds: nothing inside can reach them by a
+// path. When the host's program dies they close, the supervisor exits, and the
+// sandbox ends with it. Streams are multiplexed by yamux; the host opens one
+// for each program or order, and the supervisor never opens any.
 //
-// A stream carries frames: one byte kind, four bytes length (big endian), the
-// payload, at most MaxFrame bytes. The first frame is an order in JSON. Both
-// sides treat what they read as hostile: lengths are checked before they
-// allocate, unknown kinds end the stream.
+// A stream carries frames: one byte kind, four bytes length (big endian) and a
+// payload of at most MaxFrame bytes. The first frame is an order in JSON. Both
+// sides treat what they read as hostile: lengths are checked before memory is
+// allocated, and an unknown kind ends the stream.
 package pid1
 
 import (
@@ -34,7 +34,7 @@ const maxOrder = 1 << 20
 type kind byte
 
 const (
-	kindOrder   kind = 'o' // host: what to do; JSON
+	kindOrder   kind = 'o' // host: order in JSON
 	kindStdin   kind = 'i' // host: bytes for standard input
 	kindEOF     kind = 'c' // host: close standard input
 	kindStarted kind = 's' // guest: the program runs
@@ -45,8 +45,7 @@ const (
 	kindFailed  kind = 'f' // guest: failure in JSON; the last frame
 )
 
-// errFrame is in the chain of the error of a frame that is against the
-// protocol.
+// errFrame is wrapped by errors about frames over the limit.
 var errFrame = errors.New("frame too long")
 
 // order is the first frame of a stream.
@@ -128,8 +127,8 @@ func (f *frames) writeJSON(k kind, v any) error {
 	return f.write(k, b)
 }
 
-// copyIn sends all of r as frames of kind k until the first error of reading
-// or of sending; io.EOF is none.
+// copyIn sends all of r as frames of kind k until the first error of reading or
+// sending. io.EOF is not returned as an error.
 func (f *frames) copyIn(k kind, r io.Reader) (reading, sending error) {
 	buf := make([]byte, 32<<10)
 	for {
@@ -148,11 +147,10 @@ func (f *frames) copyIn(k kind, r io.Reader) (reading, sending error) {
 	}
 }
 
-// sessionConfig is the yamux configuration of both sides. Keep-alives are off:
-// a dead peer shows as EOF of its pipe, and a sandbox that the machine starves
-// of CPU for a while is not dead. closeTimeout is how long after its own close
-// a side waits for the other's before it drops the stream and what is still
-// unread in it; 0 is for ever.
+// sessionConfig returns the yamux configuration of both sides. Keep-alives are
+// off: a dead peer shows as EOF of its pipe, and a sandbox that gets no CPU time
+// for a while is not dead. After its own close, a side waits closeTimeout for
+// the other's before it drops the stream with its unread data; 0 waits forever.
 func sessionConfig(closeTimeout time.Duration) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.EnableKeepAlive = false

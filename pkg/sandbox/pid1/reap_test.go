@@ -9,10 +9,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// Orphans may end as fast as they are collected. Whoever collects them must
-// let others have their turn: with the lock held to the last one, nobody could
-// kill those that multiply.
-func TestReapTakesSomeAtOnce(t *testing.T) {
+// Orphans may end as fast as they are collected. The reaper must release its
+// lock in between: otherwise programs that multiply could not be killed.
+func TestReapIsBounded(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start programs as a user")
 	f := &family{children: map[int]*child{}}
 	for range 2*reapAtOnce + 1 {
@@ -20,8 +19,8 @@ func TestReapTakesSomeAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		delete(f.children, c.pid) // as an orphan, for whom nobody waits
-		// Until it has ended; it can still be collected.
+		delete(f.children, c.pid) // like an orphan, which has no waiter
+		// Wait until it has ended, but leave it to be collected.
 		if err := unix.Waitid(unix.P_PID, c.pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -11,21 +11,23 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Bounds of a relay. Programs inside decide how many connections there are,
-// and each takes two descriptors of the supervisor, which needs some to start
-// programs with.
+// Bounds of a relay. Programs inside decide how many connections there are. Each
+// takes two descriptors of the supervisor, which also needs some to start
+// programs.
 const (
 	relayConns  = 512
 	relayBuffer = 8 << 10
 	// relayLinger is how long a program may go on sending after the host has
-	// nothing more to say.
+	// finished.
 	relayLinger = 30 * time.Second
-	// relayPause is the wait after a failed accept: descriptors may run out.
+	// relayPause is the wait after a failed accept, which may be caused by a lack
+	// of descriptors.
 	relayPause = 50 * time.Millisecond
 )
 
-// relay copies connections with a port on loopback to a socket of the host. It
-// is part of the supervisor, not a program: programs end with each job.
+// relay copies connections between a loopback port and a socket of the host. It
+// is part of the supervisor rather than a program, because programs end with
+// each job.
 type relay struct {
 	listener *net.TCPListener
 	socket   net.UnixAddr
@@ -37,7 +39,7 @@ type relay struct {
 	open   map[io.Closer]struct{}
 }
 
-// startRelay listens. A relay of none is nil.
+// startRelay starts listening. It returns nil if r is the zero value.
 func startRelay(r sandbox.Relay) (*relay, error) {
 	if r == (sandbox.Relay{}) {
 		return nil, nil
@@ -54,7 +56,7 @@ func startRelay(r sandbox.Relay) (*relay, error) {
 	return y, nil
 }
 
-// close cuts what is open and waits for its end.
+// close closes all connections and waits for their goroutines.
 func (y *relay) close() {
 	if y == nil {
 		return
@@ -81,7 +83,7 @@ func (y *relay) accept() {
 		}
 		select {
 		case y.slots <- struct{}{}:
-		default: // a queue here would hold connections over the end of their job
+		default: // a queue here would keep connections beyond the end of their job
 			_ = conn.Close()
 			continue
 		}
@@ -92,7 +94,7 @@ func (y *relay) accept() {
 	}
 }
 
-// join copies both ways until both have ended.
+// join copies in both directions until both have ended.
 func (y *relay) join(inside *net.TCPConn) {
 	defer inside.Close()
 	if !y.track(inside) {
@@ -118,16 +120,16 @@ func (y *relay) join(inside *net.TCPConn) {
 	<-sent
 }
 
-// halfCloser is a connection whose end of writing can be told.
+// halfCloser is a connection whose write side can be closed separately.
 type halfCloser interface {
 	io.Writer
 	CloseWrite() error
 	Close() error
 }
 
-// move copies until the end of one side and tells it to the other. A broken
-// one breaks the other. It keeps from splicing: that takes pipes, which are
-// more descriptors.
+// move copies src to dst until EOF and closes dst for writing; on an error it
+// closes dst entirely. It prevents splicing, which would use pipes and so more
+// descriptors.
 func move(dst halfCloser, src io.Reader) {
 	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, relayBuffer))
 	if err != nil || dst.CloseWrite() != nil {
@@ -135,7 +137,8 @@ func move(dst halfCloser, src io.Reader) {
 	}
 }
 
-// track lists what close closes. It reports whether that is still to come.
+// track registers c to be closed by close. It returns false if the relay is
+// already closed.
 func (y *relay) track(c io.Closer) bool {
 	y.mu.Lock()
 	defer y.mu.Unlock()

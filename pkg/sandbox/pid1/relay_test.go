@@ -14,7 +14,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// freePort is one on loopback that nobody has.
+// freePort returns an unused loopback port.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -25,7 +25,7 @@ func freePort(t *testing.T) uint16 {
 	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
-// relayed is a relay to a socket whose connections go to serve.
+// relayed starts a relay to a socket whose connections are passed to serve.
 func relayed(t *testing.T, serve func(*net.UnixConn)) (*relay, net.Addr) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
@@ -53,7 +53,7 @@ func relayed(t *testing.T, serve func(*net.UnixConn)) (*relay, net.Addr) {
 
 func TestRelayCopiesBothWaysToTheEnd(t *testing.T) {
 	_, addr := relayed(t, func(c *net.UnixConn) {
-		b, _ := io.ReadAll(c) // the end of what the program says comes through
+		b, _ := io.ReadAll(c) // the relay forwards the program's EOF
 		_, _ = c.Write(bytes.ToUpper(b))
 	})
 	text := strings.Repeat("text ", 100000)
@@ -95,7 +95,7 @@ func TestRelayIsBoundedAndEnds(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if n, err := dial().Read(make([]byte, 1)); err == nil {
-		t.Errorf("one too many: %d", n)
+		t.Errorf("connection over the limit: read %d bytes", n)
 	}
 	_ = conns[0].Close()
 	for end := time.Now().Add(10 * time.Second); len(y.slots) == relayConns && time.Now().Before(end); {
@@ -107,7 +107,7 @@ func TestRelayIsBoundedAndEnds(t *testing.T) {
 	}
 	y.close()
 	if _, err := conns[1].Read(make([]byte, 1)); err == nil {
-		t.Error("a connection outlives the relay")
+		t.Error("a connection survived the relay")
 	}
 }
 
@@ -125,7 +125,7 @@ func TestRelayWithoutItsSocket(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); err == nil {
 		t.Errorf("%d", n)
 	}
-	// Its port is taken, so a second one does not start.
+	// The port is in use, so a second relay does not start.
 	port := uint16(y.listener.Addr().(*net.TCPAddr).Port)
 	if _, err := startRelay(sandbox.Relay{Port: port, Socket: "/nowhere/s"}); err == nil {
 		t.Error("two relays on one port")

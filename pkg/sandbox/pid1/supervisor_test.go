@@ -20,12 +20,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// roleEnv makes the test program a supervisor.
+// roleEnv makes the test program act as a supervisor.
 const roleEnv = "DREAMCORE_TEST_PID1"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(roleEnv) != "" {
-		// /proc must show the processes of our own namespace.
+		// /proc must show the processes of the new namespace.
 		if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	// What this process has inherited is not the supervisor's to give away.
+	// Descriptors that this process inherited must not reach the supervisor.
 	if err := unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// supervisor runs a real one as PID 1 of a namespace of its own.
+// peer is a real supervisor that runs as PID 1 of a namespace of its own.
 type peer struct {
 	*Client
 	cmd    *exec.Cmd
@@ -89,7 +89,7 @@ func startSupervisor(t *testing.T) *peer {
 		select {
 		case <-s.ended:
 		case <-time.After(20 * time.Second):
-			t.Error("the supervisor outlives the talk")
+			t.Error("the supervisor survived its connection")
 			_ = s.cmd.Process.Kill()
 			<-s.ended
 		}
@@ -103,19 +103,19 @@ func startSupervisor(t *testing.T) *peer {
 	return s
 }
 
-// TestServeRefusesToRunBesideOthers tries it where a kill of everybody reaches
-// nobody else: as process 2 of a namespace.
-func TestServeRefusesToRunBesideOthers(t *testing.T) {
+// TestServeRefusesToRunAlongsideOthers runs the supervisor as process 2 of a
+// namespace, where killing every process cannot reach the host.
+func TestServeRefusesToRunAlongsideOthers(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, for namespaces")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/bin/sh", "-c", `sleep 1000 & "$0" </dev/null; echo "exit $?"; kill -0 $! && echo neighbour lives; kill -9 $!`, self)
+	cmd := exec.Command("/bin/sh", "-c", `sleep 1000 & "$0" </dev/null; echo "exit $?"; kill -0 $! && echo neighbour is alive; kill -9 $!`, self)
 	cmd.Env = append(os.Environ(), roleEnv+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "runs as process 1 only") || !strings.Contains(string(out), "exit 1\nneighbour lives") {
+	if err != nil || !strings.Contains(string(out), "runs as process 1 only") || !strings.Contains(string(out), "exit 1\nneighbour is alive") {
 		t.Errorf("%v, %s", err, out)
 	}
 }
@@ -164,11 +164,11 @@ func TestSupervisorRunsPrograms(t *testing.T) {
 	}
 }
 
-func TestSupervisorGivesNoDescriptorAway(t *testing.T) {
+func TestSupervisorLeaksNoDescriptor(t *testing.T) {
 	s := startSupervisor(t)
 	out, _ := s.run(t, "ls -l /proc/self/fd")
 	if n := strings.Count(out, " -> "); n != 4 { // the last is the directory that ls reads
-		t.Errorf("a program has %s", out)
+		t.Errorf("descriptors of a program: %s", out)
 	}
 }
 
@@ -210,7 +210,7 @@ func TestSupervisorReapsOrphans(t *testing.T) {
 	}
 }
 
-func TestSupervisorEndsWithTheTalkAndTakesAllWithIt(t *testing.T) {
+func TestSupervisorEndsEverythingWhenDisconnected(t *testing.T) {
 	s := startSupervisor(t)
 	out, w := io.Pipe()
 	cmd := shell("trap '' TERM HUP; setsid sleep 1001 & echo ready; sleep 1002")
@@ -229,7 +229,7 @@ func TestSupervisorEndsWithTheTalkAndTakesAllWithIt(t *testing.T) {
 	select {
 	case <-s.ended: // the kernel ends a namespace with its PID 1
 	case <-time.After(20 * time.Second):
-		t.Error("the supervisor runs on")
+		t.Error("the supervisor still runs")
 	}
 }
 
@@ -245,7 +245,7 @@ func TestSupervisorKillsAProgramWhoseStreamIsCut(t *testing.T) {
 	}
 }
 
-func TestSupervisorSaysWhatCannotBeStarted(t *testing.T) {
+func TestSupervisorReportsStartErrors(t *testing.T) {
 	s := startSupervisor(t)
 	file := "/etc/passwd"
 	tests := []struct {
@@ -261,13 +261,13 @@ func TestSupervisorSaysWhatCannotBeStarted(t *testing.T) {
 	}
 	for _, test := range tests {
 		if _, err := s.Start(t.Context(), test.cmd); err == nil || !strings.Contains(err.Error(), test.want) || errors.Is(err, sandbox.ErrLost) {
-			t.Errorf("Start: %v, not %q", err, test.want)
+			t.Errorf("Start: %v, want %q", err, test.want)
 		}
 	}
 	if _, err := s.Start(t.Context(), sandbox.Command{}); err == nil {
-		t.Error("nothing was started")
+		t.Error("Start of an empty command succeeded")
 	}
-	// Past the client's own check.
+	// Orders that the client's own checks would refuse.
 	for _, o := range []order{{Op: opStart}, {Op: "dance"}} {
 		if err := s.do(t.Context(), o); err == nil || errors.Is(err, sandbox.ErrLost) {
 			t.Errorf("order %+v: %v", o, err)
@@ -303,14 +303,14 @@ func TestContextKillsAProgramThatDoesNotReadItsInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-in.many // its pipe and the window are full
+	<-in.many // the pipe and the yamux window are full
 	cancel()
 	if exit, err := p.Wait(); err != nil || exit.Signal != syscall.SIGKILL {
 		t.Errorf("exit %+v, %v", exit, err)
 	}
 }
 
-// endless is an input without end that tells when a few buffers are read.
+// endless is an endless input that closes many once a few buffers were read.
 type endless struct {
 	n    int
 	many chan struct{}

@@ -9,31 +9,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TryRole is the argument that tells the program inside a sandbox to open the
-// sockets that follow, as a check of the service does, and to print a line for
-// each: its name, a colon, and "opened" or the error. It is the same in every
-// root file system, which a tool of the system would not be.
+// TryRole is the argument that makes the program inside a sandbox try to open
+// the sockets that follow, for the service's self-check, and print a line for
+// each: its name, a colon, and "opened" or the error. Unlike system tools, it is
+// the same in every root file system.
 const TryRole = "try"
 
-// Opened is what a line of TryRole says of a socket that could be opened or
+// Opened is the result that TryRole prints for a socket that was opened or
 // connected.
 const Opened = "opened"
 
-// LoopbackTry is a connection to a socket of our own: it works where sockets do.
+// LoopbackTry connects to a Unix socket of the program itself, which works
+// wherever sockets work at all.
 const LoopbackTry = "loopback"
 
-// connectLimit of one connection, in milliseconds.
+// connectLimit bounds one connection attempt, in milliseconds.
 const connectLimit = 2000
 
-// Try opens what is named: loopback, packet, icmp, raw, vsock, tcp=ADDR:PORT,
-// udp=ADDR:PORT.
+// Try opens the named sockets: loopback, packet, icmp, raw, vsock,
+// tcp=ADDR:PORT or udp=ADDR:PORT.
 func Try(names []string, out io.Writer) error {
 	for _, name := range names {
-		said := Opened
+		result := Opened
 		if err := try(name); err != nil {
-			said = err.Error()
+			result = err.Error()
 		}
-		if _, err := fmt.Fprintf(out, "%s: %s\n", name, said); err != nil {
+		if _, err := fmt.Fprintf(out, "%s: %s\n", name, result); err != nil {
 			return err
 		}
 	}
@@ -60,7 +61,7 @@ func try(name string) error {
 		}
 		return tryAddress(kind, to)
 	}
-	return fmt.Errorf("there is no socket %q", name)
+	return fmt.Errorf("unknown socket %q", name)
 }
 
 func openOnly(family, kind, protocol int) error {
@@ -111,8 +112,8 @@ func connect(family, kind int, to unix.Sockaddr) error {
 	return err
 }
 
-// tryLoopback connects to a listener of our own, a Unix socket without a file:
-// a sandbox need not have even a loopback interface.
+// tryLoopback connects to a listener of its own on an abstract Unix socket,
+// because a sandbox may not even have a loopback interface.
 func tryLoopback() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

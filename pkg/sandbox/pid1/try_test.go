@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestTryTellsWhatOpens(t *testing.T) {
+func TestTryReportsWhatOpens(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -25,12 +25,12 @@ func TestTryTellsWhatOpens(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	for i, want := range []string{LoopbackTry + ": opened", open + ": opened", closed + ": connection refused", "udp=127.0.0.1:9: opened", "tcp=nonsense: ", "other: there is no socket"} {
+	for i, want := range []string{LoopbackTry + ": opened", open + ": opened", closed + ": connection refused", "udp=127.0.0.1:9: opened", "tcp=nonsense: ", "other: unknown socket"} {
 		if i >= len(lines) || !strings.HasPrefix(lines[i], want) {
 			t.Errorf("line %d of %q, want %q", i, lines, want)
 		}
 	}
-	// Who may, sees that it opens: a refusal elsewhere means something.
+	// Root may open these, so a refusal elsewhere is meaningful.
 	if os.Geteuid() == 0 {
 		out.Reset()
 		if err := Try([]string{"packet", "icmp", "raw"}, &out); err != nil || strings.Count(out.String(), ": opened") != 3 {

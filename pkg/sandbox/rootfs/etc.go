@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// etcFiles are all that programs commonly look for in /etc, with the agent as
-// user uid and group gid. Nothing in them comes from the host.
+// etcFiles returns the files that programs commonly expect in /etc, with the
+// agent as user uid and group gid. Nothing in them comes from the host.
 func etcFiles(uid, gid uint32) map[string]string {
 	return map[string]string{
 		"passwd": fmt.Sprintf("root:x:0:0:root:/root:/bin/sh\nagent:x:%d:%d:agent:%s:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
@@ -22,13 +22,13 @@ func etcFiles(uid, gid uint32) map[string]string {
 	}
 }
 
-// loaderFiles tell the dynamic loader where the host's libraries are; they
-// hold paths only.
+// loaderFiles are the host's files that list library paths for the dynamic
+// loader. They contain nothing else.
 var loaderFiles = []string{"ld.so.cache"}
 
 func writeEtc(dir string, uid, gid uint32) error {
 	if err := mkdir(filepath.Dir(dir), filepath.Base(dir)); err != nil {
-		return fmt.Errorf("make /etc of the sandbox: %w", err)
+		return fmt.Errorf("create /etc of the sandbox: %w", err)
 	}
 	files := map[string][]byte{}
 	for name, text := range etcFiles(uid, gid) {
@@ -41,14 +41,14 @@ func writeEtc(dir string, uid, gid uint32) error {
 	}
 	for name, b := range files {
 		if err := writeFile(filepath.Join(dir, name), b); err != nil {
-			return fmt.Errorf("make /etc of the sandbox: %w", err)
+			return fmt.Errorf("create /etc of the sandbox: %w", err)
 		}
 	}
 	return nil
 }
 
-// writeFile replaces a file in one step: a running sandbox that reads it sees
-// the old or the new text.
+// writeFile replaces a file atomically: a running sandbox reads either the old
+// or the new text.
 func writeFile(name string, b []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-")
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package rootfs makes the read-only file system that sandboxes start from:
-// from the programs of the host itself, or from a directory of the operator.
+// Package rootfs creates the read-only root file system of sandboxes, either
+// from the programs of the host or from a directory that the operator provides.
 //
-// Either way the root is a skeleton of empty mount points that belongs to us,
-// and what it shows of the host is mounted read-only into it: nothing is ever
-// written to the tree it is made from.
+// In both cases the root is a skeleton of empty mount points that the service
+// owns, into which directories are mounted read-only: nothing is ever written to
+// the source tree.
 package rootfs
 
 import (
@@ -18,35 +18,35 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Places inside every sandbox.
+// Paths inside every sandbox.
 const (
 	DataDir    = "/data"                  // tmpfs; projects are mounted below it
 	GlobalDir  = "/global"                // the global volume
 	HomeDir    = "/home/agent"            // HOME of the agent
 	GatewayDir = "/run/dreamcore"         // the model gateway's socket
 	AgentPath  = "/.dreamcore/bin/claude" // the agent's CLI
-	ToolDir    = "/.dreamcore"            // our own mounts
+	ToolDir    = "/.dreamcore"            // mounts of dreamcore itself
 )
 
-// Sizes of the file systems in memory. They count towards the memory limit.
+// Sizes of in-memory file systems, in bytes. They count towards the memory limit.
 const (
 	tmpBytes  = 512 << 20
 	dataBytes = 1 << 20
 )
 
-// hostDirs are shown of the host. /etc is made anew: the host's holds secrets.
+// hostDirs are mounted from the host. /etc is created anew: the host's holds secrets.
 var hostDirs = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 
-// ownDirs are mount points of ours in every root; whatever the tree has under
-// the first element of these names is not shown.
+// ownDirs are the mount points in every root. The tree's own directories at
+// their first path elements are hidden.
 var ownDirs = []string{
 	"proc", "sys", "dev", "tmp", "run/dreamcore", "data", "global", "home/agent", ".dreamcore/bin",
 }
 
-// Host makes a root from the machine's own programs in the directory dir,
-// which is created or brought up to date: /usr and what belongs to it
-// read-only, and an /etc of our own without anything of the host's users,
-// keys or configuration. The agent is the user uid and the group gid in it.
+// Host creates or updates a root in the directory dir from the host's own
+// programs: /usr and related directories read-only, and a new /etc without any
+// of the host's users, keys or configuration. In it, the agent has the user id
+// uid and the group id gid.
 func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
 	for _, name := range hostDirs {
 		if err := outside(dir, filepath.Join("/", name)); err != nil {
@@ -71,7 +71,7 @@ func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
 	if err := link("../tmp", filepath.Join(dir, "var/tmp")); err != nil {
 		return root, err
 	}
-	// Debian's alternatives are links from /usr/bin through this directory.
+	// Debian's alternatives are links from /usr/bin into this directory.
 	if fi, err := os.Stat("/etc/alternatives"); err == nil && fi.IsDir() {
 		if err := mkdir(dir, "etc/alternatives"); err != nil {
 			return root, err
@@ -81,9 +81,9 @@ func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
 	return root, nil
 }
 
-// Directory makes a root from the tree of the operator at tree, such as an
-// unpacked image. Top-level names that the sandbox needs for itself (/proc,
-// /sys, /dev, /tmp, /run, /data, /global, /home) are not taken from it.
+// Directory creates a root in dir from the operator's directory tree, such as an
+// unpacked image. Top-level names that the sandbox needs itself (/proc, /sys,
+// /dev, /tmp, /run, /data, /global, /home) are not taken from it.
 func Directory(dir, tree string) (sandbox.Root, error) {
 	tree, entries, err := readTree(tree)
 	if err != nil {
@@ -111,7 +111,7 @@ func Directory(dir, tree string) (sandbox.Root, error) {
 	return root, nil
 }
 
-// readTree lists the tree of the operator and refuses what is no root.
+// readTree lists the operator's tree. It refuses trees that are no root.
 func readTree(tree string) (string, []fs.DirEntry, error) {
 	refuse := func(message string, err error) (string, []fs.DirEntry, error) {
 		return "", nil, &dreamcore.Error{
@@ -121,46 +121,46 @@ func readTree(tree string) (string, []fs.DirEntry, error) {
 	}
 	tree, err := filepath.Abs(tree)
 	if err != nil {
-		return refuse("the root file system cannot be found", err)
+		return refuse("cannot find the root file system", err)
 	}
 	entries, err := os.ReadDir(tree)
 	if err != nil {
-		return refuse("the root file system cannot be read", err)
+		return refuse("cannot read the root file system", err)
 	}
 	host, err := os.Stat("/")
 	if err != nil {
-		return refuse("the root file system cannot be read", err)
+		return refuse("cannot read the root file system", err)
 	}
 	if fi, err := os.Stat(tree); err != nil || os.SameFile(fi, host) {
-		return refuse("the host's own root would show its secrets to sandboxes", err)
+		return refuse("the host's own root would expose its secrets to sandboxes", err)
 	}
-	// A link is not followed: its target is meant for inside.
+	// A link is not followed, because its target is meant for inside.
 	if fi, err := os.Lstat(filepath.Join(tree, "bin")); err != nil || !fi.IsDir() && fi.Mode()&fs.ModeSymlink == 0 {
 		return refuse(fmt.Sprintf("%s is no root file system: it has no /bin", tree), err)
 	}
 	return tree, entries, nil
 }
 
-// outside refuses a skeleton in what sandboxes are shown: the rest of our
-// state is beside it, with the disks of all users.
+// outside refuses a skeleton inside a directory that sandboxes see, because the
+// rest of the service's state, with all users' disks, is alongside it.
 func outside(dir, shown string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return fmt.Errorf("make root file system: %w", err)
+		return fmt.Errorf("create root file system: %w", err)
 	}
 	inner, err := os.Stat(shown)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("make root file system: %w", err)
+		return fmt.Errorf("create root file system: %w", err)
 	}
 	for {
-		// By what it is, not by its name: links may lead there.
+		// Compare files, not names: links may lead there.
 		if fi, err := os.Stat(dir); err == nil && os.SameFile(fi, inner) {
 			return &dreamcore.Error{
 				Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the state directory is in %s, which every sandbox sees", shown),
-				Hint: "name another place for it with --state DIR, like /var/lib/" + dreamcore.AppName,
+				Hint: "choose another one with --state DIR, such as /var/lib/" + dreamcore.AppName,
 			}
 		}
 		up := filepath.Dir(dir)
@@ -180,23 +180,23 @@ func firstElement(p string) string {
 	return p
 }
 
-// skeleton makes the mount points of ours below dir.
+// skeleton creates the mount points below dir.
 func skeleton(dir string) (sandbox.Root, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return sandbox.Root{}, err
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return sandbox.Root{}, fmt.Errorf("make root file system: %w", err)
+		return sandbox.Root{}, fmt.Errorf("create root file system: %w", err)
 	}
 	for _, d := range ownDirs {
 		if err := mkdir(dir, d); err != nil {
-			return sandbox.Root{}, fmt.Errorf("make root file system: %w", err)
+			return sandbox.Root{}, fmt.Errorf("create root file system: %w", err)
 		}
 	}
 	for _, f := range []string{".dreamcore/dreamcore-init", ".dreamcore/bin/claude"} {
 		if err := touch(filepath.Join(dir, f)); err != nil {
-			return sandbox.Root{}, fmt.Errorf("make root file system: %w", err)
+			return sandbox.Root{}, fmt.Errorf("create root file system: %w", err)
 		}
 	}
 	return sandbox.Root{Path: dir, Mounts: []sandbox.Mount{
@@ -206,7 +206,7 @@ func skeleton(dir string) (sandbox.Root, error) {
 }
 
 // show makes the entry name of tree visible in root: a link as a link, a
-// directory as a read-only mount. A name that is not there is left out.
+// directory as a read-only mount. A missing entry is skipped.
 func show(root *sandbox.Root, tree, name string) error {
 	src, dst := filepath.Join(tree, name), filepath.Join(root.Path, name)
 	fi, err := os.Lstat(src)
@@ -214,16 +214,16 @@ func show(root *sandbox.Root, tree, name string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("make root file system: %w", err)
+		return fmt.Errorf("create root file system: %w", err)
 	case fi.Mode()&fs.ModeSymlink != 0:
 		target, err := os.Readlink(src)
 		if err != nil {
-			return fmt.Errorf("make root file system: %w", err)
+			return fmt.Errorf("create root file system: %w", err)
 		}
 		return link(target, dst)
 	case fi.IsDir():
 		if err := mkdir(root.Path, name); err != nil {
-			return fmt.Errorf("make root file system: %w", err)
+			return fmt.Errorf("create root file system: %w", err)
 		}
 		root.Mounts = append(root.Mounts, sandbox.Mount{Source: src, Target: "/" + name})
 	}
@@ -235,15 +235,15 @@ func link(target, name string) error {
 		return nil
 	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make root file system: %w", err)
+		return fmt.Errorf("create root file system: %w", err)
 	}
 	return os.Symlink(target, name)
 }
 
-// mkdir makes the directory name below root and everything between. Programs
-// of other users go through these directories, whatever the umask was. A link
-// in the way was made for another tree and is replaced: followed, it would
-// lead to directories of the host.
+// mkdir creates the directory name below root with all its parents. Programs of
+// other users must be able to traverse them regardless of the umask. A link in
+// the way was created for another tree and is replaced: following it could lead
+// to directories of the host.
 func mkdir(root, name string) error {
 	dir := root
 	for {

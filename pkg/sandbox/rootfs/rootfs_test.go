@@ -15,7 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
 )
 
-// files are the regular files below dir with their text.
+// files returns the contents of the regular files below dir.
 func files(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -42,7 +42,7 @@ func mountOf(root sandbox.Root, target string) (sandbox.Mount, bool) {
 	return root.Mounts[i], true
 }
 
-func TestHostRootHasNothingOfTheHostsConfiguration(t *testing.T) {
+func TestHostRootExposesNoHostConfiguration(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "root")
 	root, err := rootfs.Host(dir, 1234, 5678)
 	if err != nil {
@@ -55,7 +55,7 @@ func TestHostRootHasNothingOfTheHostsConfiguration(t *testing.T) {
 	got := files(t, dir)
 	for name := range got {
 		if !slices.Contains(known, name) {
-			t.Errorf("there is a file %s", name)
+			t.Errorf("unexpected file %s", name)
 		}
 	}
 	for _, name := range known[:8] {
@@ -69,7 +69,7 @@ func TestHostRootHasNothingOfTheHostsConfiguration(t *testing.T) {
 		users = append(users, f[0]+":"+f[2]+":"+f[3])
 	}
 	if want := []string{"root:0:0", "agent:1234:5678", "nobody:65534:65534"}; !slices.Equal(users, want) {
-		t.Errorf("users %q, not %q", users, want)
+		t.Errorf("users %q, want %q", users, want)
 	}
 	for _, m := range root.Mounts {
 		allowed := m.Source == "" || m.Source == "/etc/alternatives" || slices.Contains([]string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}, strings.TrimPrefix(m.Source, "/"))
@@ -81,7 +81,7 @@ func TestHostRootHasNothingOfTheHostsConfiguration(t *testing.T) {
 
 func TestHostRootHasEveryMountPoint(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "root")
-	old := syscall.Umask(0o077) // a strict one of the operator's
+	old := syscall.Umask(0o077) // a strict umask of the operator
 	root, err := rootfs.Host(dir, 1234, 5678)
 	syscall.Umask(old)
 	if err != nil {
@@ -113,7 +113,7 @@ func TestHostRootHasEveryMountPoint(t *testing.T) {
 	}
 }
 
-func TestHostRootMayBeMadeAgain(t *testing.T) {
+func TestHostRootCanBeCreatedAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "root")
 	first, err := rootfs.Host(dir, 1, 1)
 	if err != nil {
@@ -131,11 +131,11 @@ func TestHostRootMayBeMadeAgain(t *testing.T) {
 	}
 }
 
-// unpacked makes a tree that looks like a root.
+// unpacked creates a tree that looks like a root.
 func unpacked(t *testing.T) string {
 	t.Helper()
 	tree := t.TempDir()
-	for _, d := range []string{"usr/bin", "usr/lib", "etc", "opt", "proc", "home/somebody", "run", "tmp", "data", ".dreamcore"} {
+	for _, d := range []string{"usr/bin", "usr/lib", "etc", "opt", "proc", "home/user", "run", "tmp", "data", ".dreamcore"} {
 		if err := os.MkdirAll(filepath.Join(tree, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -168,15 +168,15 @@ func TestDirectoryRootShowsTheTree(t *testing.T) {
 	}
 	slices.Sort(shown)
 	if want := []string{filepath.Join(tree, "etc"), filepath.Join(tree, "opt"), filepath.Join(tree, "usr")}; !slices.Equal(shown, want) {
-		t.Errorf("shown %q, not %q", shown, want)
+		t.Errorf("shown %q, want %q", shown, want)
 	}
 	for name, want := range map[string]string{"bin": "usr/bin", "lib": "/usr/lib"} {
 		if to, err := os.Readlink(filepath.Join(dir, name)); to != want {
 			t.Errorf("%s leads to %q, %v", name, to, err)
 		}
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "home/somebody")); err == nil {
-		t.Error("the tree's /home is there")
+	if _, err := os.Lstat(filepath.Join(dir, "home/user")); err == nil {
+		t.Error("the tree's /home is visible")
 	}
 	if err := (sandbox.Spec{Root: root}).Validate(); err != nil {
 		t.Error(err)
@@ -195,7 +195,7 @@ func TestDirectoryTakesRelativePaths(t *testing.T) {
 	}
 }
 
-func TestDirectoryRefusesWhatIsNoRoot(t *testing.T) {
+func TestDirectoryRefusesTreesThatAreNoRoot(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "image.tar")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -209,13 +209,13 @@ func TestDirectoryRefusesWhatIsNoRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tree := range map[string]string{
-		"not there":             filepath.Join(t.TempDir(), "none"),
-		"a file":                file,
-		"empty":                 t.TempDir(),
-		"without programs":      binIsFile,
-		"the host":              "/",
-		"the host, in disguise": "/usr/../.",
-		"a link to the host":    toHost,
+		"not there":                filepath.Join(t.TempDir(), "none"),
+		"a file":                   file,
+		"empty":                    t.TempDir(),
+		"without programs":         binIsFile,
+		"the host":                 "/",
+		"the host by another path": "/usr/../.",
+		"a link to the host":       toHost,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "root")
@@ -225,15 +225,13 @@ func TestDirectoryRefusesWhatIsNoRoot(t *testing.T) {
 				t.Errorf("Directory: %v", err)
 			}
 			if _, err := os.Stat(dir); err == nil {
-				t.Error("something was made")
+				t.Error("Directory created something")
 			}
 		})
 	}
 }
 
-// TestRootsAreMadeInTurnAtOnePlace goes from one kind of root to the other: a
-// link of the former must never be followed to the host.
-func TestNoRootLiesInWhatItShows(t *testing.T) {
+func TestNoRootLiesInsideWhatItShows(t *testing.T) {
 	tree := t.TempDir()
 	if err := os.Mkdir(filepath.Join(tree, "bin"), 0o755); err != nil {
 		t.Fatal(err)
@@ -254,12 +252,14 @@ func TestNoRootLiesInWhatItShows(t *testing.T) {
 	}
 	for _, made := range []string{"/usr/none", filepath.Join(tree, "state")} {
 		if _, err := os.Lstat(made); err == nil {
-			t.Errorf("%s was made", made)
+			t.Errorf("%s was created", made)
 		}
 	}
 }
 
-func TestRootsAreMadeInTurnAtOnePlace(t *testing.T) {
+// TestRootsCanAlternateInOneDirectory switches between kinds of root: a link of
+// the previous root must never be followed to the host.
+func TestRootsCanAlternateInOneDirectory(t *testing.T) {
 	trap := t.TempDir() // stands for the host's /etc
 	if err := os.Chmod(trap, 0o700); err != nil {
 		t.Fatal(err)
@@ -295,18 +295,18 @@ func TestRootsAreMadeInTurnAtOnePlace(t *testing.T) {
 	}
 }
 
-func TestRootThatCannotBeMade(t *testing.T) {
+func TestRootThatCannotBeCreated(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := rootfs.Host(filepath.Join(file, "root"), 1, 1); err == nil {
-		t.Error("made below a file")
+		t.Error("created below a file")
 	}
 	if _, err := rootfs.Host(file, 1, 1); err == nil {
-		t.Error("made where a file is")
+		t.Error("created in place of a file")
 	}
 	if _, err := rootfs.Directory(filepath.Join(file, "root"), unpacked(t)); err == nil {
-		t.Error("made below a file")
+		t.Error("created below a file")
 	}
 }

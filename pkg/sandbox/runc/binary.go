@@ -21,10 +21,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// maxBinary bounds runc without its compression.
+// maxBinary bounds the size of the uncompressed runc binary in bytes.
 const maxBinary = 32 << 20
 
-// Version is the version of the runc in this program, or "" without one.
+// Version returns the version of the embedded runc, or "" if runc is not embedded.
 func Version() string {
 	v, _, err := release(embedded, "embedded/"+runtime.GOARCH)
 	if err != nil {
@@ -33,13 +33,13 @@ func Version() string {
 	return v
 }
 
-// release reads what scripts/runc.sh says about the runc that it put into dir.
+// release returns what scripts/runc.sh recorded about the runc binary in dir.
 func release(files fs.FS, dir string) (version, digest string, err error) {
 	b, err := fs.ReadFile(files, path.Join(dir, "runc.sum"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", "", &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: "this program was built without runc", Err: err,
-			Hint: "build it with scripts/build.sh on a machine with gcc and libseccomp-dev, or use gVisor",
+			Hint: "build it with scripts/build.sh on a host with gcc and libseccomp-dev, or use gVisor",
 		}
 	}
 	if err != nil {
@@ -52,19 +52,18 @@ func release(files fs.FS, dir string) (version, digest string, err error) {
 	return version, digest, nil
 }
 
-// binary is runc in memory: a file that nobody can write to any more, which
-// the commands of all providers of this process share. It needs no place on a
-// disk, so there is none where it could be exchanged.
+// binary is runc in a sealed memory file that the commands of all providers of
+// this process share. It exists in no directory, so it cannot be replaced.
 type binary struct {
 	mu    sync.Mutex
 	file  *os.File
-	users int
+	users int // number of open calls without a close
 }
 
 var shared binary
 
-// open gives the sealed file to one more user, who must close it. Unpacking
-// takes a moment, the first time.
+// open returns the sealed file for one more user, who must call close. The first
+// call unpacks it, which takes a moment.
 func (b *binary) open() (*os.File, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -79,7 +78,7 @@ func (b *binary) open() (*os.File, error) {
 	return b.file, nil
 }
 
-// close takes the file back from one user; the last one frees its memory.
+// close ends the use by one user; the last one frees the memory.
 func (b *binary) close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -91,7 +90,7 @@ func (b *binary) close() error {
 	return f.Close()
 }
 
-// unpack puts the runc of dir into a sealed file in memory.
+// unpack unpacks the runc binary of dir into a sealed memory file.
 func unpack(files fs.FS, dir string) (*os.File, error) {
 	_, want, err := release(files, dir)
 	if err != nil {
@@ -110,10 +109,10 @@ func unpack(files fs.FS, dir string) (*os.File, error) {
 		return nil, fmt.Errorf("unpack runc: %w", err)
 	}
 	if len(program) > maxBinary {
-		return nil, fmt.Errorf("unpack runc: it has more than %d bytes", maxBinary)
+		return nil, fmt.Errorf("unpack runc: the binary is larger than %d bytes", maxBinary)
 	}
 	if sum := sha256.Sum256(program); hex.EncodeToString(sum[:]) != want {
-		return nil, fmt.Errorf("unpack runc: its digest is %x, not %s", sum, want)
+		return nil, fmt.Errorf("unpack runc: the digest is %x, want %s", sum, want)
 	}
 	f, err := seal(program)
 	if err != nil {
@@ -122,19 +121,19 @@ func unpack(files fs.FS, dir string) (*os.File, error) {
 	return f, nil
 }
 
-// seals make that nobody can change a file, root neither.
+// seals prevent any change of a file, even by root.
 const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
-// seal puts a program into a sealed file in memory that may be executed, and
-// opens it without the right to write: a program that somebody has open for
-// writing cannot be executed. No other goroutine starts a child meanwhile,
-// for that would have the writable descriptor for a moment.
+// seal writes a program to an executable sealed memory file and reopens it
+// read-only, because a file that is open for writing cannot be executed. Until
+// then no other goroutine may start a child, which would briefly inherit the
+// writable descriptor.
 func seal(program []byte) (*os.File, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate("runc", flags|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 every one may be executed
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3, memory files are always executable
 		fd, err = unix.MemfdCreate("runc", flags)
 	}
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// packed is a directory as scripts/runc.sh leaves it, for a program of ours.
+// packed returns the files that scripts/runc.sh writes, for the given program.
 func packed(t *testing.T, program []byte) fstest.MapFS {
 	t.Helper()
 	var gz bytes.Buffer
@@ -58,21 +58,21 @@ func TestUnpackedProgramRunsAndIsSealed(t *testing.T) {
 		t.Errorf("seals %#x, %v", got, err)
 	}
 	if _, err := f.Write([]byte("x")); err == nil {
-		t.Error("it can be written to")
+		t.Error("the file is writable")
 	}
 	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
 	if w, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
 		if _, err := w.Write([]byte("x")); err == nil {
-			t.Error("it can be opened anew and written to")
+			t.Error("the file can be reopened for writing")
 		}
 		_ = w.Close()
 	}
 	if err := os.Truncate(path, 0); err == nil {
-		t.Error("it can be emptied")
+		t.Error("the file can be truncated")
 	}
 }
 
-func TestUnpackRefusesWhatIsNotWhatWasBuilt(t *testing.T) {
+func TestUnpackRefusesModifiedBinaries(t *testing.T) {
 	good := func() fstest.MapFS { return packed(t, []byte("program")) }
 	changed := good()
 	changed["d/runc.gz"] = packed(t, []byte("Program"))["d/runc.gz"]
@@ -88,15 +88,15 @@ func TestUnpackRefusesWhatIsNotWhatWasBuilt(t *testing.T) {
 	delete(noGz, "d/runc.gz")
 	tests := map[string]struct {
 		files fstest.MapFS
-		want  string // in the error
+		want  string // part of the error
 	}{
-		"another program":    {changed, "digest"},
-		"cut off":            {cut, "unexpected EOF"},
-		"not compressed":     {noGzip, "gzip"},
-		"no digest":          {noSum, "malformed"},
-		"half a digest":      {shortSum, "malformed"},
-		"digest without one": {noGz, "runc.gz"},
-		"too large":          {packed(t, make([]byte, maxBinary+1)), "more than"},
+		"another program":         {changed, "digest"},
+		"cut off":                 {cut, "unexpected EOF"},
+		"not compressed":          {noGzip, "gzip"},
+		"no digest":               {noSum, "malformed"},
+		"half a digest":           {shortSum, "malformed"},
+		"digest without a binary": {noGz, "runc.gz"},
+		"too large":               {packed(t, make([]byte, maxBinary+1)), "more than"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -107,14 +107,14 @@ func TestUnpackRefusesWhatIsNotWhatWasBuilt(t *testing.T) {
 	}
 }
 
-func TestProgramWithoutRuncSaysHowToBuildIt(t *testing.T) {
+func TestProgramWithoutRuncHintsHowToBuildIt(t *testing.T) {
 	f, err := unpack(fstest.MapFS{"d/README.md": {}}, "d")
 	if f != nil || dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "scripts/build.sh") {
 		t.Errorf("unpack: %v, %v, hint %q", f, err, dreamcore.HintOf(err))
 	}
 }
 
-func TestBinaryIsSharedAndFreedByTheLast(t *testing.T) {
+func TestBinaryIsSharedAndFreedByTheLastUser(t *testing.T) {
 	if Version() == "" {
 		t.Skip("this test program was built without runc")
 	}
@@ -132,7 +132,7 @@ func TestBinaryIsSharedAndFreedByTheLast(t *testing.T) {
 	all.Wait()
 	for i, f := range files {
 		if f != files[0] {
-			t.Errorf("user %d has a file of its own", i)
+			t.Errorf("user %d has a separate file", i)
 		}
 		if _, err := f.ReadAt(make([]byte, 4), 0); err != nil {
 			t.Errorf("user %d: %v", i, err)
@@ -142,7 +142,7 @@ func TestBinaryIsSharedAndFreedByTheLast(t *testing.T) {
 		}
 	}
 	if _, err := io.ReadAll(files[0]); err == nil {
-		t.Error("the last user has left and the file is open")
+		t.Error("the file is open after the last close")
 	}
 	if f, err := b.open(); err != nil || f == files[0] {
 		t.Errorf("open after the last: %v, %v", f, err)

@@ -28,8 +28,8 @@ func perl(t *testing.T, sb sandbox.Sandbox, uid uint32, program string) string {
 	return out.String()
 }
 
-// calls are system calls that no guest may make, with arguments that the
-// kernel would otherwise take or refuse with an error that is not EPERM.
+// calls are system calls that no guest may make, with arguments for which the
+// kernel would otherwise succeed or return an error other than EPERM.
 var calls = []struct {
 	name string
 	nr   int
@@ -84,31 +84,31 @@ func TestSystemCallsAreRefused(t *testing.T) {
 	}
 	for _, uid := range []uint32{sandboxtest.UID, 0} {
 		for _, c := range calls {
-			// The kernel gives EPERM for many of these anyhow; that the filter is
-			// there and complete, the tests of the package oci and the status say.
+			// The kernel returns EPERM for many of these anyway. That the filter is
+			// installed and complete is checked by package oci's tests and by the status.
 			got := perl(t, sb, uid, fmt.Sprintf(`my @a = (%[2]s); $! = 0; my $r = syscall(%[1]d, @a); print "$r ", $!+0`, c.nr, c.args))
 			if want := fmt.Sprintf("-1 %d", unix.EPERM); got != want {
-				t.Errorf("user %d: %s gave %q, not %q", uid, c.name, got, want)
+				t.Errorf("user %d: %s returned %q, want %q", uid, c.name, got, want)
 			}
 		}
-		// This one is said not to be there, so that libraries use clone, which can be judged.
+		// clone3 must look unimplemented, so that libraries use clone, whose flags can be filtered.
 		if got := perl(t, sb, uid, `$! = 0; my $r = syscall(435, 0, 0); print "$r ", $!+0`); got != fmt.Sprintf("-1 %d", unix.ENOSYS) {
-			t.Errorf("user %d: clone3 gave %q", uid, got)
+			t.Errorf("user %d: clone3 returned %q", uid, got)
 		}
 		if runtime.GOARCH == "amd64" {
-			// Numbers of the x32 kind are calls of their own, and deadly.
+			// x32 system calls have numbers of their own and must kill the process.
 			pr, err := sb.Start(t.Context(), sandbox.Command{Args: []string{"/usr/bin/perl", "-e", "syscall(0x40000000 + 39)"}, UID: uid, GID: uid})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if exit, err := pr.Wait(); err != nil || exit.Signal != unix.SIGSYS {
-				t.Errorf("user %d: a call of another kind: %+v, %v", uid, exit, err)
+				t.Errorf("user %d: x32 system call: %+v, %v", uid, exit, err)
 			}
 		}
 	}
 }
 
-func TestGuestsAreNobodyOutside(t *testing.T) {
+func TestGuestsAreUnprivilegedOutside(t *testing.T) {
 	need(t)
 	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
 	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root})
@@ -118,7 +118,7 @@ func TestGuestsAreNobodyOutside(t *testing.T) {
 	status := sandboxtest.Output(t, sb, "cat /proc/self/status")
 	for _, want := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "Seccomp_filters:\t1", "CapBnd:\t00000000000000e1"} {
 		if !strings.Contains(status, want+"\n") {
-			t.Errorf("there is no %q in\n%s", want, status)
+			t.Errorf("missing %q in\n%s", want, status)
 		}
 	}
 	for _, name := range []string{"uid_map", "gid_map"} {
@@ -133,20 +133,20 @@ func TestGuestsAreNobodyOutside(t *testing.T) {
 		}
 	}
 	if got := sandboxtest.Output(t, sb, "cat /proc/self/cgroup"); strings.Contains(got, sb.ID()) {
-		t.Errorf("the groups of the machine are seen: %s", got)
+		t.Errorf("cgroup paths of the host are visible: %s", got)
 	}
 	if got := sandboxtest.Output(t, sb, "ls -A /sys"); got != "" {
-		t.Errorf("/sys has %s", got)
+		t.Errorf("/sys contains %s", got)
 	}
 	for _, file := range []string{"/proc/cmdline", "/proc/kallsyms", "/proc/interrupts", "/proc/keys", "/proc/timer_list"} {
 		if got := sandboxtest.Output(t, sb, "test -e "+file+" && cat "+file+" || true"); got != "" {
-			t.Errorf("%s has %q", file, got)
+			t.Errorf("%s contains %q", file, got)
 		}
 	}
 	if got := sandboxtest.Output(t, sb, "cd /dev && ls"); got != "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n" {
-		t.Errorf("/dev has %q", got)
+		t.Errorf("/dev contains %q", got)
 	}
-	// Nothing can be executed where nothing needs to be.
+	// Programs cannot be executed from file systems that hold none.
 	if got := sandboxtest.Output(t, sb, "for d in /dev /dev/shm /data; do cp /bin/true $d/x 2>/dev/null && $d/x 2>/dev/null && echo $d; done; true"); got != "" {
 		t.Errorf("programs run in %s", got)
 	}

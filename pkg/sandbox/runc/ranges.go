@@ -16,35 +16,34 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 )
 
-// rangesFile, in the directory that instances share, is where they lock the
-// ranges of ids that their sandboxes have: the byte N for the range N.
+// rangesFile, in the directory that instances share, is the file in which they
+// lock the id ranges of their sandboxes: byte N for range N.
 const rangesFile = "ids.lock"
 
-// ranges gives every sandbox a range of host ids for itself, for as long as it
-// lives. On the disk there are no ids of a range, so nothing remembers which
-// user had one.
+// ranges assigns every sandbox an exclusive range of host ids for its lifetime.
+// No file on disk is owned by ids of a range, so a range can be reused at once.
 type ranges struct {
 	file  *os.File
-	first uint32 // where the search begins
-	count uint32 // oci.Ranges; tests have fewer
+	first uint32 // first range to try
+	count uint32 // oci.Ranges; less in tests
 
-	mu    sync.Mutex
-	taken map[string]oci.Range // by the sandbox's id; guarded by mu
+	mu       sync.Mutex
+	reserved map[string]oci.Range // by sandbox id; guarded by mu
 }
 
-// present is the byte of the file that every instance has a shared lock of.
+// present is the byte of the file on which every instance has a shared lock.
 const present = oci.Ranges
 
-// openRanges opens the ranges of the instances in dir. Other directories of the
-// machine have locks of their own, and begin elsewhere.
+// openRanges opens the ranges of the instances in dir. Instances in other
+// directories of the host use their own locks and start at another range.
 func openRanges(dir string) (*ranges, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(filepath.Clean(dir))) // never fails
-	r := &ranges{first: h.Sum32() % oci.Ranges, count: oci.Ranges, taken: map[string]oci.Range{}}
-	const tries = 100 // another instance may remove the file as its last act
+	r := &ranges{first: h.Sum32() % oci.Ranges, count: oci.Ranges, reserved: map[string]oci.Range{}}
+	const tries = 100 // another instance may remove the file when it closes
 	for try := 1; ; try++ {
 		err := r.open(filepath.Join(dir, rangesFile))
 		if err == nil || try == tries || !errors.Is(err, errRemoved) && !errors.Is(err, unix.EAGAIN) {
@@ -54,9 +53,9 @@ func openRanges(dir string) (*ranges, error) {
 	}
 }
 
-var errRemoved = errors.New("the file was removed meanwhile")
+var errRemoved = errors.New("the file was removed by another instance")
 
-// open opens the file and notes that it is in use.
+// open opens the file and takes the shared lock that shows that it is in use.
 func (r *ranges) open(name string) (err error) {
 	if r.file, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600); err != nil {
 		return err
@@ -82,15 +81,16 @@ func (r *ranges) close() (err error) {
 	return errors.Join(err, r.file.Close())
 }
 
-// take returns a range that no other sandbox has. CodeBusy: all are taken.
-func (r *ranges) take(id string) (oci.Range, error) {
+// reserve returns a range that no other sandbox has, or dreamcore.CodeBusy if all
+// are in use.
+func (r *ranges) reserve(id string) (oci.Range, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if got, ok := r.taken[id]; ok {
+	if got, ok := r.reserved[id]; ok {
 		return got, nil
 	}
-	used := make(map[oci.Range]bool, len(r.taken))
-	for _, t := range r.taken {
+	used := make(map[oci.Range]bool, len(r.reserved))
+	for _, t := range r.reserved {
 		used[t] = true
 	}
 	for i := range r.count {
@@ -100,41 +100,41 @@ func (r *ranges) take(id string) (oci.Range, error) {
 		}
 		err := r.lock(n, unix.F_WRLCK)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			continue // of another instance
+			continue // reserved by another instance
 		}
 		if err != nil {
-			return 0, fmt.Errorf("lock a range of ids: %w", err)
+			return 0, fmt.Errorf("lock id range: %w", err)
 		}
-		r.taken[id] = n
+		r.reserved[id] = n
 		return n, nil
 	}
 	return 0, &dreamcore.Error{
 		Code: dreamcore.CodeBusy, Message: "all ranges of user ids for sandboxes are in use",
-		Hint: fmt.Sprintf("this machine can have %d sandboxes under runc at once: close some, or set max_sandboxes to less", oci.Ranges),
+		Hint: fmt.Sprintf("runc supports %d sandboxes at once on one host: close some, or lower max_sandboxes", oci.Ranges),
 	}
 }
 
-// of returns the range that a sandbox has.
+// of returns the range of a sandbox.
 func (r *ranges) of(id string) (oci.Range, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n, ok := r.taken[id]
+	n, ok := r.reserved[id]
 	return n, ok
 }
 
-// give returns the range of a sandbox whose processes have ended. Without one
-// it does nothing.
-func (r *ranges) give(id string) {
+// release frees the range of a sandbox whose processes have ended. It does
+// nothing if the sandbox has no range.
+func (r *ranges) release(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n, ok := r.taken[id]; ok {
-		_ = r.lock(n, unix.F_UNLCK) // an unlock of what is locked does not fail
-		delete(r.taken, id)
+	if n, ok := r.reserved[id]; ok {
+		_ = r.lock(n, unix.F_UNLCK) // unlocking a held lock does not fail
+		delete(r.reserved, id)
 	}
 }
 
-// lock sets the lock of a range. The lock is of the open file: it ends with
-// this process, and two providers of one process exclude each other.
+// lock sets the lock of a range. It is an open file description lock: it ends
+// with this process, and two providers of one process exclude each other.
 func (r *ranges) lock(n oci.Range, kind int16) error {
 	l := unix.Flock_t{Type: kind, Whence: 0, Start: int64(n), Len: 1}
 	return unix.FcntlFlock(r.file.Fd(), unix.F_OFD_SETLK, &l)

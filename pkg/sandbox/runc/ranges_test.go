@@ -10,13 +10,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 )
 
-func TestEverySandboxHasARangeForItself(t *testing.T) {
+func TestRangesAreExclusive(t *testing.T) {
 	dir := t.TempDir()
 	first, err := openRanges(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := openRanges(dir) // another instance, as far as locks go
+	second, err := openRanges(dir) // its locks behave like another instance's
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,25 +29,25 @@ func TestEverySandboxHasARangeForItself(t *testing.T) {
 		if i%2 == 1 {
 			r = second
 		}
-		got, err := r.take(id)
+		got, err := r.reserve(id)
 		if err != nil {
 			t.Fatalf("range %d: %v", i, err)
 		}
-		if again, err := r.take(id); again != got || err != nil {
+		if again, err := r.reserve(id); again != got || err != nil {
 			t.Fatalf("asked again: %d, %v", again, err)
 		}
 		if o, taken := owner[got]; taken || got >= oci.Ranges {
-			t.Fatalf("%s has the range %d of %s", id, got, o)
+			t.Fatalf("%s got range %d of %s", id, got, o)
 		}
 		owner[got] = id
 	}
-	if _, err := first.take("one more"); dreamcore.CodeOf(err) != dreamcore.CodeBusy || dreamcore.HintOf(err) == "" {
+	if _, err := first.reserve("one more"); dreamcore.CodeOf(err) != dreamcore.CodeBusy || dreamcore.HintOf(err) == "" {
 		t.Errorf("one more: %v", err)
 	}
 	freed, _ := second.of("1")
-	second.give("1")
-	second.give("1")
-	if got, err := first.take("one more"); err != nil || got != freed {
+	second.release("1")
+	second.release("1")
+	if got, err := first.reserve("one more"); err != nil || got != freed {
 		t.Errorf("after one has ended: %d, %v", got, err)
 	}
 	if err := first.close(); err != nil {
@@ -55,15 +55,15 @@ func TestEverySandboxHasARangeForItself(t *testing.T) {
 	}
 	file := filepath.Join(dir, rangesFile)
 	if _, err := os.Lstat(file); err != nil {
-		t.Errorf("the file of an instance that lives: %v", err)
+		t.Errorf("lock file of a running instance: %v", err)
 	}
-	if got, err := second.take("later"); err != nil {
-		t.Errorf("a range of an instance that has ended: %d, %v", got, err)
+	if got, err := second.reserve("later"); err != nil {
+		t.Errorf("range of a closed instance: %d, %v", got, err)
 	}
 	if err := second.close(); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(file); err == nil {
-		t.Error("the last instance leaves the file")
+		t.Error("the last instance did not remove the file")
 	}
 }

@@ -1,9 +1,9 @@
-// Package runc is the engine runc, embedded in our own program and run from
-// memory. It is faster than gVisor and needs less memory; but its guests call
-// the kernel of the machine, so that a fault of the kernel is a way out. Only
-// an operator who says so gets it.
+// Package runc implements the runc engine. The runc binary is embedded in this
+// program and executed from memory. It is faster than gVisor and needs less
+// memory, but its guests call the host's kernel, so that a kernel vulnerability
+// lets them escape. It is used only if the operator selects it explicitly.
 //
-// A sandbox is its own processes and nothing else: runc ends once PID 1 runs.
+// A sandbox consists only of its own processes: runc exits once PID 1 runs.
 package runc
 
 import (
@@ -26,35 +26,35 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
 )
 
-// Name is the engine's name as flags spell it.
+// Name is the engine's name in flags and settings.
 const Name = "runc"
 
 // stateDir is where runc keeps its records, below the instance's directory.
 const stateDir = "runc"
 
-// initProcesses is how many threads the supervisor may have beside the
-// processes of the guest, who has a limit of their own.
+// initProcesses is how many threads the supervisor may have in addition to the
+// guest's processes, which have a limit of their own.
 const initProcesses = 64
 
-// Config of the provider.
+// Config configures the provider.
 type Config struct {
-	Exe    string // absolute path of our program, which everybody may execute
-	Dir    string // where bundles and engine state live; shared by instances
-	UID    uint32 // the sandbox's user, who owns the files of projects on the disk
+	Exe    string // absolute path of this program, executable by all users
+	Dir    string // holds bundles and engine state; shared by instances
+	UID    uint32 // the sandbox's user, which owns project files on disk
 	GID    uint32 // the sandbox's group
 	Logger *slog.Logger
 }
 
-// New makes a provider and removes what dead instances have left in the same
-// directory. The caller must Close it. A program without runc fails with
-// dreamcore.CodeSetup.
+// New returns a provider after removing the residue of dead instances from the
+// same directory. The caller must Close it. It returns dreamcore.CodeSetup if the
+// program was built without runc.
 func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
 	if err := executable(cfg.Exe); err != nil {
 		return nil, err
 	}
 	if err := (oci.Kernel{UID: cfg.UID, GID: cfg.GID}).Validate(); err != nil {
 		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Message: "runc's sandboxes cannot have this user", Err: err,
+			Code: dreamcore.CodeInvalid, Message: "this user cannot run runc sandboxes", Err: err,
 			Hint: "set sandbox_uid and sandbox_gid to the ids of an ordinary user, such as 10000",
 		}
 	}
@@ -78,7 +78,7 @@ func start(ctx context.Context, cfg Config, r runc) (p *engine.Provider, err err
 		return nil, fmt.Errorf("prepare sandboxes: %q and %q must be absolute paths", cfg.Exe, cfg.Dir)
 	}
 	if r.ranges, err = openRanges(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("prepare the user ids of sandboxes: %w", err)
+		return nil, fmt.Errorf("prepare user ids for sandboxes: %w", err)
 	}
 	p, err = engine.New(ctx, engine.Config{
 		Engine: r, Exe: cfg.Exe, Dir: cfg.Dir, Logger: cfg.Logger,
@@ -90,8 +90,8 @@ func start(ctx context.Context, cfg Config, r runc) (p *engine.Provider, err err
 	return p, nil
 }
 
-// executable refuses a program that only root may execute: root inside is
-// somebody else.
+// executable returns an error if only root may execute the program, because
+// root inside is an ordinary user for the host.
 func executable(exe string) error {
 	fi, err := os.Stat(exe)
 	if err != nil {
@@ -99,15 +99,15 @@ func executable(exe string) error {
 	}
 	if fi.Mode().Perm()&0o005 != 0o005 {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the program may not be executed by everybody, and runc's sandboxes run it as somebody else",
+			Code: dreamcore.CodeSetup, Message: "runc sandboxes run the program as another user, but it is not executable by all users",
 			Hint: "chmod 755 " + exe,
 		}
 	}
 	return nil
 }
 
-// hidden are the mount points of the hierarchies of cgroup v1, and of v2 beside
-// them, that our groups do not live in.
+// hidden returns the mount points of cgroup v1 hierarchies, and of v2 alongside
+// them, in which the service creates no cgroups.
 func hidden() ([]string, error) {
 	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
@@ -117,7 +117,7 @@ func hidden() ([]string, error) {
 	var hide []string
 	for _, m := range mounts {
 		controllers := strings.Split(m.VFSOptions, ",")
-		if m.FSType == "cgroup" && slices.ContainsFunc(controllers, func(c string) bool { return slices.Contains(ours, c) }) {
+		if m.FSType == "cgroup" && slices.ContainsFunc(controllers, func(c string) bool { return slices.Contains(controllersInUse, c) }) {
 			v1 = true
 		} else {
 			hide = append(hide, m.Mountpoint)
@@ -129,8 +129,8 @@ func hidden() ([]string, error) {
 	return hide, nil
 }
 
-// ours are the controllers of cgroup v1 that our groups have.
-var ours = []string{"memory", "pids", "cpu", "devices"}
+// controllersInUse are the cgroup v1 controllers of the service's cgroups.
+var controllersInUse = []string{"memory", "pids", "cpu", "devices"}
 
 type runc struct {
 	cfg     Config
@@ -141,8 +141,8 @@ type runc struct {
 
 func (r runc) Name() string { return Name }
 
-// Prepare makes nothing, for runc makes the directory of its records: it tries
-// what the kernel and the file system must be able to do.
+// Prepare checks what the kernel and the file system must support. runc itself
+// creates the directory of its records.
 func (r runc) Prepare(dir string) error {
 	init := filepath.Join(dir, engine.SupervisorName)
 	if _, err := os.Lstat(init); err != nil {
@@ -151,34 +151,34 @@ func (r runc) Prepare(dir string) error {
 	return checkMappable(init, dir, oci.Kernel{UID: r.cfg.UID, GID: r.cfg.GID})
 }
 
-// Bundle writes the bundle for a root that is where the room has it.
+// Bundle writes the bundle for a root at its path in the engine's mounts.
 func (r runc) Bundle(box engine.Box, spec sandbox.Spec) error {
-	ids, err := r.ranges.take(box.ID)
+	ids, err := r.ranges.reserve(box.ID)
 	if err != nil {
 		return err
 	}
-	if err := give(box.Root, ids); err != nil {
-		return fmt.Errorf("give the root to the sandbox: %w", err)
+	if err := chownDirs(box.Root, ids); err != nil {
+		return fmt.Errorf("change owner of the root: %w", err)
 	}
-	at, err := place(r.paths(box, spec))
+	at, err := freeMountPoint(r.paths(box, spec))
 	if err != nil {
 		return err
 	}
-	if err := os.Symlink(at, placeLink(box)); err != nil {
+	if err := os.Symlink(at, rootLink(box)); err != nil {
 		return err
 	}
 	k := r.kernel(box, ids)
-	if err := os.WriteFile(k.Userns, nil, 0o600); err != nil { // to mount the namespace over
+	if err := os.WriteFile(k.Userns, nil, 0o600); err != nil { // mount point of the namespace
 		return err
 	}
 	spec.Root.Path = at
 	return oci.WriteBundle(box.Dir, box.Init, spec, &k)
 }
 
-// placeLink is a link in the bundle that tells where its root is in the room.
-func placeLink(box engine.Box) string { return filepath.Join(box.Dir, "at") }
+// rootLink is a link in the bundle to the root's path in the engine's mounts.
+func rootLink(box engine.Box) string { return filepath.Join(box.Dir, "at") }
 
-// paths are all that runc needs of the machine.
+// paths returns all host paths that runc needs.
 func (r runc) paths(box engine.Box, spec sandbox.Spec) []string {
 	paths := []string{box.Instance, box.Init}
 	for _, m := range append(append([]sandbox.Mount(nil), spec.Root.Mounts...), spec.Mounts...) {
@@ -189,9 +189,9 @@ func (r runc) paths(box engine.Box, spec sandbox.Spec) []string {
 	return paths
 }
 
-// give makes the directories of a root belong to root inside, who makes the
-// mount points that are missing. Files may be other sandboxes' too.
-func give(root string, ids oci.Range) error {
+// chownDirs makes the directories of a root belong to root inside, which creates
+// missing mount points. Files keep their owner: other sandboxes may share them.
+func chownDirs(root string, ids oci.Range) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
@@ -200,9 +200,9 @@ func give(root string, ids oci.Range) error {
 	})
 }
 
-// Command is `runc run`. It is executed from its sealed memory, and nothing of
-// our environment goes with it: it is no place for keys. It puts PID 1 into the
-// box's group before PID 1 does anything, and sets no limits of its own there.
+// Command returns `runc run`, executed from its sealed memory. The service's
+// environment is not passed on, because it may hold keys. runc moves PID 1 into
+// the box's cgroup before PID 1 does anything, and sets no limits of its own.
 func (r runc) Command(ctx context.Context, box engine.Box) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/fd/3",
 		"--root="+filepath.Join(box.Instance, stateDir), "--log-format=json",
@@ -212,18 +212,18 @@ func (r runc) Command(ctx context.Context, box engine.Box) *exec.Cmd {
 	return cmd
 }
 
-// run runs a command in a room.
+// run runs a command in the engine's mounts.
 func (r runc) run(box engine.Box, cmd *exec.Cmd) error {
-	at, err := os.Readlink(placeLink(box))
+	at, err := os.Readlink(rootLink(box))
 	if err != nil {
 		return err
 	}
 	ids, ok := r.ranges.of(box.ID)
 	if !ok {
-		return fmt.Errorf("the sandbox %s has no user ids", box.ID)
+		return fmt.Errorf("sandbox %s has no user ids", box.ID)
 	}
 	k := r.kernel(box, ids)
-	return room{root: box.Root, at: at, hide: r.hide}.do(func() error {
+	return mounts{root: box.Root, at: at, hide: r.hide}.run(func() error {
 		if err := bindUserns(box.Init, k, k.Userns); err != nil {
 			return err
 		}
@@ -235,10 +235,10 @@ func (r runc) Marks() engine.Marks {
 	return engine.Marks{
 		Title: "runc", State: stateDir,
 		HostProcesses: func(inside int) int { return initProcesses + inside },
-		// runc renames its processes as they go. The command itself, for whom
-		// somebody waits, is called by its descriptor.
+		// runc renames its processes while it runs. The command itself, which is
+		// waited for, is named after its descriptor.
 		Orphans: []string{"exe", "runc:[0:PARENT]", "runc:[1:CHILD]", "runc:[2:INIT]", oci.InitRole},
 		Run:     r.run,
-		Ended:   func(box engine.Box) { r.ranges.give(box.ID) },
+		Ended:   func(box engine.Box) { r.ranges.release(box.ID) },
 	}
 }

@@ -26,17 +26,17 @@ func start(ctx context.Context, exe, run, rootDir string) (sandbox.Provider, san
 	return p, root, err
 }
 
-// opener is open as the suite wants it.
+// opener adapts start for the test suite.
 func opener(t testing.TB) sandboxtest.Open { return sandboxtest.Opener(sandboxtest.Binary(t), start) }
 
-// need skips a test where sandboxes of runc cannot be.
+// need skips a test where runc sandboxes cannot run.
 func need(t testing.TB) {
 	t.Helper()
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	sandboxtest.Need(t, runc.Version() != "", "runc in the test program: run scripts/build.sh")
 }
 
-// open makes a provider with its state in dir and the host's programs as root.
+// open returns a provider with its state in dir and the host's programs as root.
 func open(t testing.TB, exe, dir string) (*engine.Provider, sandbox.Root) {
 	t.Helper()
 	p, root := sandboxtest.Opener(exe, start)(t, dir)
@@ -54,14 +54,14 @@ func TestSuite(t *testing.T) {
 
 func TestSandboxRunsUnderRunc(t *testing.T) {
 	need(t)
-	// Nobody but root comes through this directory.
+	// Only root can access this directory.
 	private := t.TempDir()
 	if err := os.Chmod(private, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	p, root := open(t, sandboxtest.Binary(t), filepath.Join(private, "run"))
 	if p.Name() != "runc" {
-		t.Errorf("the provider is called %q", p.Name())
+		t.Errorf("provider name: %q", p.Name())
 	}
 	source := filepath.Join(private, "source")
 	if err := os.Mkdir(source, 0o755); err != nil {
@@ -83,12 +83,12 @@ func TestSandboxRunsUnderRunc(t *testing.T) {
 	}
 }
 
-func TestCreateLeavesTheRootAsItIs(t *testing.T) {
+func TestCreateDoesNotChangeTheRoot(t *testing.T) {
 	need(t)
 	sandboxtest.CreateLeavesTheRootAsItIs(t, opener(t))
 }
 
-func TestFailedStartTellsWhatTheEngineSaid(t *testing.T) {
+func TestFailedStartReportsTheEnginesError(t *testing.T) {
 	need(t)
 	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
 	missing := filepath.Join(t.TempDir(), "not-there")
@@ -101,7 +101,7 @@ func TestFailedStartTellsWhatTheEngineSaid(t *testing.T) {
 	}
 }
 
-func TestNewRefusesWhatCannotWork(t *testing.T) {
+func TestNewRefusesInvalidConfigurations(t *testing.T) {
 	need(t)
 	private := filepath.Join(t.TempDir(), "dreamcore")
 	if err := os.WriteFile(private, nil, 0o700); err != nil {
@@ -111,17 +111,17 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		cfg  runc.Config
 		code dreamcore.Code
 	}{
-		"relative program":       {config("dreamcore", t.TempDir()), dreamcore.CodeInternal},
-		"relative directory":     {config("/bin/true", "run"), dreamcore.CodeInternal},
-		"nothing":                {runc.Config{}, dreamcore.CodeInternal},
-		"program for root alone": {config(private, t.TempDir()), dreamcore.CodeSetup},
-		"root as the user":       {runc.Config{Exe: "/bin/true", Dir: t.TempDir(), GID: 1}, dreamcore.CodeInvalid},
+		"relative program":                   {config("dreamcore", t.TempDir()), dreamcore.CodeInternal},
+		"relative directory":                 {config("/bin/true", "run"), dreamcore.CodeInternal},
+		"nothing":                            {runc.Config{}, dreamcore.CodeInternal},
+		"program that only root may execute": {config(private, t.TempDir()), dreamcore.CodeSetup},
+		"root as the user":                   {runc.Config{Exe: "/bin/true", Dir: t.TempDir(), GID: 1}, dreamcore.CodeInvalid},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			p, err := runc.New(t.Context(), test.cfg)
 			if err == nil {
-				t.Fatalf("it went well; Close: %v", p.Close(t.Context()))
+				t.Fatalf("New succeeded; Close: %v", p.Close(t.Context()))
 			}
 			if dreamcore.CodeOf(err) != test.code {
 				t.Errorf("New: %v", err)

@@ -11,7 +11,7 @@ func TestSweepAfterKill(t *testing.T) {
 	sandboxtest.SweepAfterKill(t, 5, start)
 }
 
-func TestSweepLeavesTheLivingAlone(t *testing.T) {
+func TestSweepKeepsRunningInstances(t *testing.T) {
 	need(t)
 	sandboxtest.SweepLeavesTheLivingAlone(t, start)
 }

@@ -18,18 +18,18 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
 )
 
-// usernsFile, in a bundle, is where the room has the sandbox's user namespace.
+// usernsFile, in a bundle, is where the user namespace of a sandbox is mounted.
 const usernsFile = "userns"
 
-// A user namespace that runc makes itself belongs to root, and the kernel
-// counts what a guest takes (inotify instances, pending signals, locked memory)
-// to the guest and to the owner of its namespace: a few sandboxes would leave
-// root of the machine without. So each namespace is made here, and belongs to
-// root of the sandbox's own range.
+// A user namespace that runc itself creates belongs to root, and the kernel
+// charges what a guest uses (inotify instances, pending signals, locked memory)
+// to the guest and to the owner of its namespace: a few sandboxes could exhaust
+// the limits of the host's root. So each namespace is created here and belongs
+// to root of the sandbox's own range.
 
-// bindUserns makes a user namespace and mounts it at a path. It must be called
-// on a thread that is locked, has mounts of its own and is thrown away if this
-// fails. init is a program that waits under the role of pid1.PauseRole.
+// bindUserns creates a user namespace and mounts it at a path. It must be called
+// on a locked thread with a mount namespace of its own, which must be discarded
+// if this fails. init is a program that waits in the role pid1.PauseRole.
 func bindUserns(init string, k oci.Kernel, at string) error {
 	program, err := os.Open(init)
 	if err != nil {
@@ -38,18 +38,18 @@ func bindUserns(init string, k oci.Kernel, at string) error {
 	defer program.Close()
 	hold, end, err := startPaused(program, k)
 	if err != nil {
-		return fmt.Errorf("make a user namespace: %w", err)
+		return fmt.Errorf("create user namespace: %w", err)
 	}
 	err = unix.Mount(fmt.Sprintf("/proc/%d/ns/user", hold.Process.Pid), at, "", unix.MS_BIND, "")
 	if err != nil {
-		err = fmt.Errorf("mount the user namespace at %s: %w", at, err)
+		err = fmt.Errorf("mount user namespace at %s: %w", at, err)
 	}
 	_ = end.Close()
 	return errors.Join(err, hold.Wait())
 }
 
-// startPaused starts a program that holds a new user namespace, until its input
-// is closed. The caller must do that and then wait for it.
+// startPaused starts a program that keeps a new user namespace alive until its
+// input is closed. The caller must close it and then wait for the program.
 func startPaused(program *os.File, k oci.Kernel) (hold *exec.Cmd, end io.Closer, err error) {
 	users, err := k.UIDMappings()
 	if err != nil {
@@ -65,7 +65,7 @@ func startPaused(program *os.File, k oci.Kernel) (hold *exec.Cmd, end io.Closer,
 	hold.Dir = "/"
 	hold.ExtraFiles = []*os.File{program}
 	hold.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:    true, // as every command that somebody waits for
+		Setpgid:    true, // like every command that is waited for
 		Cloneflags: syscall.CLONE_NEWUSER, UidMappings: sysMappings(users), GidMappings: sysMappings(groups),
 		GidMappingsEnableSetgroups: true,
 		Credential:                 &syscall.Credential{Uid: 0, Gid: 0},
@@ -88,27 +88,27 @@ func sysMappings(list []specs.LinuxIDMapping) (m []syscall.SysProcIDMap) {
 	return m
 }
 
-// as runs f with another effective user and all capabilities. The thread must
-// be locked, and thrown away after an error.
+// as runs f with another effective user and all capabilities. The caller's
+// thread must be locked, and discarded after an error.
 func as(uid uint32, f func() error) error {
 	const same = ^uintptr(0)
-	// The package unix would change all threads.
+	// Package unix would change all threads.
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); e != 0 {
 		return os.NewSyscallError("setresuid", e)
 	}
-	err := raise()
+	err := raiseCaps()
 	if err == nil {
 		err = f()
 	}
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same); e != 0 {
 		return errors.Join(err, os.NewSyscallError("setresuid", e))
 	}
-	return errors.Join(err, raise())
+	return errors.Join(err, raiseCaps())
 }
 
-// raise makes the thread's capabilities effective: they sleep when the
-// effective user is not root any more.
-func raise() error {
+// raiseCaps makes the thread's permitted capabilities effective; the kernel
+// clears the effective set when the effective user is no longer root.
+func raiseCaps() error {
 	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&h, &data[0]); err != nil {
@@ -123,11 +123,11 @@ func raise() error {
 	return nil
 }
 
-// checkMappable makes sure that files in dir can be mounted with other owners:
-// that is how files of projects belong to one user on the disk, and to another
-// one in every sandbox.
+// checkMappable checks that files in dir can be mounted with other owners, which
+// lets project files belong to one user on disk and to a different one in every
+// sandbox.
 func checkMappable(init, dir string, k oci.Kernel) error {
-	err := room{}.do(func() error {
+	err := mounts{}.run(func() error {
 		program, err := os.Open(init)
 		if err != nil {
 			return err
@@ -145,13 +145,13 @@ func checkMappable(init, dir string, k oci.Kernel) error {
 		return nil
 	}
 	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "the user ids of runc's sandboxes cannot be mapped in " + dir, Err: err,
-		Hint: "runc needs Linux 5.12 or newer and a state directory on ext4, xfs, btrfs or another file system that takes id-mapped mounts; or use gVisor",
+		Code: dreamcore.CodeSetup, Message: "cannot map user ids of runc sandboxes in " + dir, Err: err,
+		Hint: "runc needs Linux 5.12 or newer and a state directory on ext4, xfs, btrfs or another file system that supports id-mapped mounts; or use gVisor",
 	}
 }
 
-// mapTree makes a mount of dir with the mapping of a user namespace, which no
-// other process sees and which goes away at once.
+// mapTree creates a mount of dir with the mapping of a user namespace. No other
+// process sees the mount, and it is discarded at once.
 func mapTree(dir, userns string) error {
 	ns, err := os.Open(userns)
 	if err != nil {
@@ -170,7 +170,7 @@ func mapTree(dir, userns string) error {
 	return nil
 }
 
-// kernel is what the sandbox of a box needs of the machine's kernel.
+// kernel returns the kernel configuration of a box's sandbox.
 func (r runc) kernel(box engine.Box, n oci.Range) oci.Kernel {
 	return oci.Kernel{
 		UID: r.cfg.UID, GID: r.cfg.GID, Range: n,

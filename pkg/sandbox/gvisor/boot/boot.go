@@ -1,6 +1,6 @@
-// Package boot is what makes gVisor's processes start with little work: they
-// are this whole program, several times for a sandbox. It is apart from gVisor,
-// so that the small program that becomes PID 1 can be one of them.
+// Package boot reduces the startup work of gVisor's processes, several of which
+// execute this whole program for every sandbox. It is separate from package
+// gvisor so that the small program that becomes PID 1 can also be one of them.
 package boot
 
 import (
@@ -17,41 +17,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Heap is how much memory a process may take before it has settled without
-// collecting what it does not need any more, in bytes. A sentry takes a fifth.
+// Heap is how much memory in bytes a process may allocate during its start
+// without collecting garbage. A sentry uses a fifth of it.
 const Heap = 64 << 20
 
-// Hurry keeps a process from collecting garbage, up to Heap. A short one ends
-// before it would have to.
-func Hurry() {
+// DeferGC turns off garbage collection up to Heap. A short-lived process ends
+// before it would have to collect.
+func DeferGC() {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(Heap)
 }
 
-// GiveWay makes the kernel end this process, and those that it starts, before the
-// service where the memory of the machine runs out. The service may run with a
-// negative score, which its children have too. A process may always raise its
-// own: from outside it would need rights that the service does not have.
-func GiveWay() {
-	// Where it cannot be set, the sandbox is as good as before.
+// RaiseOOMScore makes the kernel kill this process and its children before the
+// service if the host runs out of memory. The service may run with a negative
+// score, which its children inherit. A process may always raise its own score,
+// whereas setting it from outside needs privileges that the service lacks.
+func RaiseOOMScore() {
+	// On failure the inherited score stays, which is no reason to refuse a sandbox.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
 }
 
-// Settle ends the hurry of a process that lives as long as its sandbox, after
-// its start, and gives back what that took: an idle one would keep it for good,
-// as it allocates too little to ever collect.
-func Settle(after time.Duration) {
+// ResumeGC restores normal garbage collection in a process that lives as long as
+// its sandbox, a given time after its start, and returns the memory that the
+// start used: an idle process allocates too little to ever collect it.
+func ResumeGC(after time.Duration) {
 	time.Sleep(after)
 	debug.SetGCPercent(100)
 	debug.SetMemoryLimit(math.MaxInt64)
 	debug.FreeOSMemory()
 }
 
-// Umounter finds the small program for a sentry with these arguments, which is
-// called name and lies beside the state directory that rootPrefix begins the
-// argument of. It returns a path by which the sentry finds it in any root
-// directory, as long as it lives. There is none when the sentry will start
-// itself again, by the same setting: it drops its rights in another way then.
+// Umounter finds the small program for a sentry with these arguments. The
+// program is called name and lies in the parent of the state directory that
+// args name after rootPrefix. The returned path is valid in any root directory
+// as long as the sentry lives. ok is false if the sentry will re-execute itself,
+// because it drops its privileges differently then.
 func Umounter(args []string, rootPrefix, name string) (path string, ok bool) {
 	again := slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--sync-userns-fd") })
 	state := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, rootPrefix) })
@@ -66,9 +66,9 @@ func Umounter(args []string, rootPrefix, name string) (path string, ok bool) {
 	return fmt.Sprintf("/proc/self/fd/%d", fd), true
 }
 
-// openReadOnly opens a file on a mount of its own, which nobody sees and which
-// cannot be written to. A sentry keeps the descriptor, and even one that a guest
-// has taken over must not change the file's owner by it.
+// openReadOnly opens a file on a detached read-only mount. The sentry keeps the
+// descriptor, and even a sentry controlled by a guest must not be able to change
+// the file's owner through it.
 func openReadOnly(path string) (fd int, err error) {
 	fd, err = unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
@@ -83,9 +83,9 @@ func openReadOnly(path string) (fd int, err error) {
 }
 
 // Become makes ps show the process as if it had been executed with the command
-// line os.Args[from:], and called name, and returns that command line.
+// line os.Args[from:] and the name name, and returns that command line.
 func Become(from int, name string) []string {
-	// The strings of os.Args are the memory that the kernel shows.
+	// The strings of os.Args are the memory that the kernel reports.
 	first, last := os.Args[0], os.Args[len(os.Args)-1]
 	start := unsafe.StringData(first)
 	size := uintptr(unsafe.Pointer(unsafe.StringData(last))) + uintptr(len(last)) - uintptr(unsafe.Pointer(start))

@@ -17,26 +17,26 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-func TestTheHurryEnds(t *testing.T) {
+func TestDeferredGCResumes(t *testing.T) {
 	was := debug.SetGCPercent(100)
 	defer debug.SetGCPercent(was)
-	Hurry()
+	DeferGC()
 	if got := debug.SetMemoryLimit(-1); got != Heap {
-		t.Errorf("a limit of %d bytes in a hurry", got)
+		t.Errorf("deferred: memory limit is %d bytes", got)
 	}
 	if got := debug.SetGCPercent(-1); got != -1 {
-		t.Errorf("collections at %d%% in a hurry", got)
+		t.Errorf("deferred: GC percent is %d", got)
 	}
-	Settle(time.Millisecond)
+	ResumeGC(time.Millisecond)
 	if got := debug.SetMemoryLimit(-1); got != math.MaxInt64 {
-		t.Errorf("a limit of %d bytes afterwards", got)
+		t.Errorf("resumed: memory limit is %d bytes", got)
 	}
 	if got := debug.SetGCPercent(100); got != 100 {
-		t.Errorf("collections at %d%% afterwards", got)
+		t.Errorf("resumed: GC percent is %d", got)
 	}
 }
 
-func TestUmounterIsForSentriesThatDropTheirRights(t *testing.T) {
+func TestUmounterIsForSentriesThatDropPrivileges(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	dir := t.TempDir()
 	program := filepath.Join(dir, "small")
@@ -61,16 +61,16 @@ func TestUmounterIsForSentriesThatDropTheirRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	if path, ok := Umounter(args, "--root=", "absent"); ok {
-		t.Errorf("a program that is not there: %s", path)
+		t.Errorf("found a missing program: %s", path)
 	}
 	path, ok := Umounter(args, "--root=", "small")
 	if !ok {
-		t.Fatal("there is no umounter")
+		t.Fatal("no umounter found")
 	}
 	if raw, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(raw), "#!") {
-		t.Errorf("the umounter: %q, %v", raw, err)
+		t.Errorf("umounter: %q, %v", raw, err)
 	}
-	// What a sentry that was taken over could do with it.
+	// What a compromised sentry could do with it.
 	if err := os.Chown(path, 1, 1); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("chown: %v", err)
 	}
@@ -80,7 +80,7 @@ func TestUmounterIsForSentriesThatDropTheirRights(t *testing.T) {
 	if f, err := os.OpenFile(path, os.O_WRONLY, 0); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("open for writing: %v, %v", f, err)
 	}
-	fd, err := openReadOnly("/bin/true") // a program, for scripts are looked up by name again
+	fd, err := openReadOnly("/bin/true") // a binary, because scripts are opened again by name
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,12 +89,12 @@ func TestUmounterIsForSentriesThatDropTheirRights(t *testing.T) {
 	cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(must(unix.Dup(fd))), "true")}
 	defer cmd.ExtraFiles[0].Close()
 	if err := cmd.Run(); err != nil {
-		t.Errorf("it cannot be executed: %v", err)
+		t.Errorf("execute: %v", err)
 	}
 }
 
-// becomeEnv makes the test program become what its arguments from the third on
-// say, and show what the kernel knows of it.
+// becomeEnv makes the test program call Become for its arguments from the third
+// on, and print what the kernel reports about it.
 const becomeEnv = "DREAMCORE_TEST_BECOME"
 
 func become() {
@@ -105,7 +105,7 @@ func become() {
 		strings.ReplaceAll(strings.TrimRight(string(shown), "\x00"), "\x00", "|") + "\n" + string(comm))
 }
 
-func TestBecomeIsSeenByOthers(t *testing.T) {
+func TestBecomeChangesWhatTheKernelReports(t *testing.T) {
 	cmd := self(t, "/a/long/path/of/the/helper", "/a/program", "runsc-sandbox", "--root=/x", "", "last one")
 	cmd.Env = append(os.Environ(), becomeEnv+"=1")
 	out, err := cmd.CombinedOutput()
@@ -113,7 +113,7 @@ func TestBecomeIsSeenByOthers(t *testing.T) {
 	if err != nil || string(out) != line+line+line+"a-new-name\n" {
 		t.Errorf("%v:\n%s", err, out)
 	}
-	// Without the means to, it is only what it says.
+	// If the command line is too short, only os.Args changes.
 	cmd = self(t, "/a/helper", "/a/program", "x", "")
 	cmd.Env = append(os.Environ(), becomeEnv+"=1")
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "x|\nx|\n") {

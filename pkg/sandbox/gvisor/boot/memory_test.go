@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestASentryIsToldTheLimitOfItsSandbox(t *testing.T) {
+func TestLimitMemory(t *testing.T) {
 	dir := t.TempDir()
 	bundle := func(note string) string {
 		b := filepath.Join(dir, note)
@@ -28,13 +28,13 @@ func TestASentryIsToldTheLimitOfItsSandbox(t *testing.T) {
 		args, want []string
 	}{
 		{"the limit is less", []string{"x", "boot", noted, "--total-memory", "8589934592", "id"}, []string{"x", "boot", noted, "--total-memory", "2147483648", "id"}},
-		{"the machine has less", []string{"x", "boot", noted, "--total-memory", "1000"}, nil},
-		{"no bundle any more", []string{"x", "boot", "--bundle=/not/here", "--total-memory", "8589934592"}, nil},
-		{"no memory", []string{"x", "boot", noted}, nil},
+		{"the host has less", []string{"x", "boot", noted, "--total-memory", "1000"}, nil},
+		{"missing bundle", []string{"x", "boot", "--bundle=/not/here", "--total-memory", "8589934592"}, nil},
+		{"no memory flag", []string{"x", "boot", noted}, nil},
 		{"a flag without its value", []string{"x", "boot", noted, "--total-memory"}, nil},
-		{"no number", []string{"x", "boot", noted, "--total-memory", "much"}, nil},
-		{"a note that is none", []string{"x", bundle("-1"), "--total-memory", "1000"}, nil},
-		{"a note of nothing", []string{"x", bundle("0"), "--total-memory", "1000"}, nil},
+		{"not a number", []string{"x", "boot", noted, "--total-memory", "much"}, nil},
+		{"a negative limit", []string{"x", bundle("-1"), "--total-memory", "1000"}, nil},
+		{"a limit of zero", []string{"x", bundle("0"), "--total-memory", "1000"}, nil},
 		{"no arguments", nil, nil},
 	} {
 		want := tt.want

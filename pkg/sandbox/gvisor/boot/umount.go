@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// umountRole is the argument of the process that unmounts a directory when it
-// is told to: the sentry has no right to it any more when the time has come.
+// umountRole is the argument of the process that unmounts a directory on
+// request, because the sentry itself has dropped the privilege by then.
 const umountRole = "umount"
 
-// UmountMain is the program of that process, when the command line says that
-// this is it.
+// UmountMain runs that process if the command line has its role. It reports
+// whether that was the case.
 func UmountMain(args []string) (is bool, err error) {
 	if len(args) != 4 || args[1] != umountRole {
 		return false, nil
@@ -22,9 +22,8 @@ func UmountMain(args []string) (is bool, err error) {
 	return true, unmount(args[2], args[3])
 }
 
-// unmount takes dir out of the tree once there is a byte to read from the
-// descriptor that a flag names. The end of the file is no such order: whoever
-// would have given it is dead.
+// unmount detaches dir once there is a byte to read from the descriptor that
+// flag names. EOF means that the requester died, so nothing is unmounted.
 func unmount(flag, dir string) error {
 	number, _ := strings.CutPrefix(flag, "--sync-fd=")
 	fd, err := strconv.ParseUint(number, 10, 31)

@@ -13,7 +13,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// TestMain lets the test program be the helper.
+// TestMain lets the test program act as the helper.
 func TestMain(m *testing.M) {
 	if os.Getenv(becomeEnv) != "" {
 		become()
@@ -40,7 +40,7 @@ func self(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func TestOthersAreNoHelper(t *testing.T) {
+func TestOtherCommandLinesAreNotTheHelper(t *testing.T) {
 	for _, args := range [][]string{
 		nil, {"dreamcore-init"}, {"dreamcore-init", "umount"}, {"x", "umount", "--sync-fd=3"},
 		{"/bin/dreamcore", "serve", "--listen", "x"}, {"x", "--sync-fd=3", "umount", "/proc"},
@@ -51,7 +51,7 @@ func TestOthersAreNoHelper(t *testing.T) {
 	}
 }
 
-// TestUnmountWaitsForItsOrder unmounts only when there is a byte to read.
+// TestUnmountWaitsForItsOrder checks that unmount waits for a byte to read.
 func TestUnmountWaitsForItsOrder(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	dir := t.TempDir()
@@ -88,10 +88,10 @@ func TestUnmountWaitsForItsOrder(t *testing.T) {
 	}
 }
 
-func TestUnmountOfNonsense(t *testing.T) {
+func TestUnmountRefusesInvalidArguments(t *testing.T) {
 	for _, flag := range []string{"", "--sync-fd=", "--sync-fd=-1", "--sync-fd=x", "--sync-fd=99999999999"} {
 		if err := unmount(flag, "/not/here"); err == nil {
-			t.Errorf("%q is a descriptor", flag)
+			t.Errorf("%q was accepted as a descriptor", flag)
 		}
 	}
 	r, w, err := os.Pipe()
@@ -105,7 +105,7 @@ func TestUnmountOfNonsense(t *testing.T) {
 	number := fmt.Sprintf("--sync-fd=%d", must(unix.Dup(int(r.Fd()))))
 	_ = r.Close()
 	if err := unmount(number, "/not/here"); err == nil || !strings.Contains(err.Error(), "/not/here") {
-		t.Errorf("unmounted what is not there: %v", err)
+		t.Errorf("unmount of a missing directory: %v", err)
 	}
 }
 

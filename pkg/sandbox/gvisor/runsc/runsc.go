@@ -1,7 +1,7 @@
-// Package runsc is gVisor, compiled in: the part of its command line that our
-// sandboxes need. Only the program itself imports it, never a test: the
-// sandbox's processes re-execute the program, and a build with cgo, as the
-// race detector needs, breaks them.
+// Package runsc compiles in gVisor: the part of its command line that sandboxes
+// need. Only the program itself imports it, never a test: the sandbox's
+// processes re-execute the program, and a build with cgo, which the race
+// detector needs, breaks them.
 package runsc
 
 import (
@@ -25,22 +25,23 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
-// settleAfter is how long a sentry and a gofer may take for their start: at a
-// hundred starts at once they all take longer, which costs only memory.
-const settleAfter = 2 * time.Second
+// gcDelay is how long after its start a sentry or gofer resumes garbage
+// collection. With a hundred concurrent starts all take longer, which costs only
+// memory.
+const gcDelay = 2 * time.Second
 
 // sandboxName is argv[0] of a sentry.
 const sandboxName = "runsc-sandbox"
 
-// Dispatch runs gVisor when the command line says that this process is part
-// of it, and then does not return. gVisor re-executes the program under names
-// of its own, and its boot clears the environment: argv is all there is.
+// Dispatch runs gVisor and does not return if the command line shows that this
+// process is part of it. gVisor re-executes the program under names of its own
+// and clears the environment on boot, so only argv can tell.
 func Dispatch(args []string) {
-	// gVisor starts its sentry through this helper: the command line that is to
-	// be executed follows. It is this program, which need not start again.
+	// gVisor starts its sentry through this helper and appends the command line
+	// to execute. That is this program too, so it continues without an exec.
 	if filepath.Base(args[0]) == gvisor.PrewarmerName {
 		if len(args) < 3 || args[2] != sandboxName {
-			_, _ = os.Stderr.WriteString("this is a part of gVisor, which starts sandboxes by it\n")
+			_, _ = os.Stderr.WriteString("this is an internal helper of gVisor\n")
 			os.Exit(127)
 		}
 		args = boot.Become(2, gvisor.SentryName)
@@ -48,21 +49,21 @@ func Dispatch(args []string) {
 	switch filepath.Base(args[0]) {
 	case sandboxName, gvisor.SentryName:
 		if path, ok := boot.Umounter(args, gvisor.RootPrefix, engine.SupervisorName); ok {
-			specutils.ExePath = path // of all that a sentry starts, there is only this
+			specutils.ExePath = path // the umounter is the only program that a sentry starts
 		}
 		args = boot.LimitMemory(args)
 		fallthrough
 	case "runsc-gofer":
-		boot.Hurry()
-		go boot.Settle(settleAfter)
+		boot.DeferGC()
+		go boot.ResumeGC(gcDelay)
 		run(args)
 	case "runsc", "runsc-exec", "exe":
-		boot.Hurry()
+		boot.DeferGC()
 		run(args)
 	}
 	if len(args) > 1 && args[1] == gvisor.Role {
-		// The service may have inherited descriptors that no guest's kernel
-		// should hold; what gVisor needs of ours it passes on by itself.
+		// Descriptors that the service inherited must not reach a guest's kernel.
+		// gVisor passes on the ones that it needs itself.
 		_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 		args = args[2:]
 		if len(args) > 0 && strings.HasPrefix(args[0], gvisor.JoinPrefix) {
@@ -73,8 +74,8 @@ func Dispatch(args []string) {
 			}
 			args = args[1:]
 		}
-		boot.GiveWay()
-		boot.Hurry()
+		boot.RaiseOOMScore()
+		boot.DeferGC()
 		run(append([]string{"runsc"}, args...))
 	}
 }

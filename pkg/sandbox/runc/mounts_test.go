@@ -15,13 +15,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-func TestPlaceCoversNothingThatIsNeeded(t *testing.T) {
+func TestFreeMountPointCoversNoNeededPath(t *testing.T) {
 	base := t.TempDir()
-	old := places
-	t.Cleanup(func() { places = old })
-	places = nil
+	old := mountPoints
+	t.Cleanup(func() { mountPoints = old })
+	mountPoints = nil
 	for _, name := range []string{"missing", "a", "b"} {
-		places = append(places, filepath.Join(base, name))
+		mountPoints = append(mountPoints, filepath.Join(base, name))
 	}
 	for _, name := range []string{"a/data/x", "b"} {
 		if err := os.MkdirAll(filepath.Join(base, name), 0o755); err != nil {
@@ -35,31 +35,31 @@ func TestPlaceCoversNothingThatIsNeeded(t *testing.T) {
 	in := func(name string) string { return filepath.Join(base, name) }
 	tests := map[string]struct {
 		paths []string
-		want  string // "" for none
+		want  string // "" if no mount point is free
 	}{
 		"nothing is needed":            {nil, in("a")},
-		"a place beside":               {[]string{"/usr", in("ab"), base}, in("a")},
+		"a sibling directory":          {[]string{"/usr", in("ab"), base}, in("a")},
 		"a directory in the first":     {[]string{in("a/data/x")}, in("b")},
 		"the first itself":             {[]string{in("a")}, in("b")},
 		"a link into the first":        {[]string{link}, in("b")},
 		"a directory behind that link": {[]string{filepath.Join(link, "x")}, in("b")},
-		"what is not there":            {[]string{in("a/not/there")}, in("b")},
+		"a missing path":               {[]string{in("a/not/there")}, in("b")},
 		"both":                         {[]string{in("b/x"), in("a/x")}, ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := place(test.paths)
+			got, err := freeMountPoint(test.paths)
 			if got != test.want || (err == nil) != (test.want != "") {
-				t.Errorf("place: %q, %v", got, err)
+				t.Errorf("freeMountPoint: %q, %v", got, err)
 			}
 			if err != nil && (dreamcore.CodeOf(err) != dreamcore.CodeSetup || dreamcore.HintOf(err) == "") {
-				t.Errorf("the error is of no help: %v", err)
+				t.Errorf("the error has no code or hint: %v", err)
 			}
 		})
 	}
 }
 
-// namespace is the mount namespace of a thread.
+// namespace returns the mount namespace of a thread.
 func namespace(t *testing.T, of string) string {
 	t.Helper()
 	link, err := os.Readlink("/proc/" + of + "/ns/mnt")
@@ -69,7 +69,7 @@ func namespace(t *testing.T, of string) string {
 	return link
 }
 
-// elsewhere are the threads of this process that are in another mount namespace.
+// elsewhere returns the threads of this process in another mount namespace.
 func elsewhere(t *testing.T, here string) (left []string) {
 	t.Helper()
 	threads, err := filepath.Glob("/proc/self/task/*/ns/mnt")
@@ -84,7 +84,7 @@ func elsewhere(t *testing.T, here string) (left []string) {
 	return left
 }
 
-func TestRoomIsSeenByNobodyElse(t *testing.T) {
+func TestMountsAreInvisibleToOthers(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	at := t.TempDir()
 	before := namespace(t, "self")
@@ -97,20 +97,20 @@ func TestRoomIsSeenByNobodyElse(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			err := room{root: root, at: at}.do(func() error {
+			err := mounts{root: root, at: at}.run(func() error {
 				if unix.Gettid() == unix.Getpid() {
-					t.Error("the room is on the first thread, which lives on")
+					t.Error("f runs on the main thread, which never ends")
 				}
 				if b, err := os.ReadFile(filepath.Join(at, "mark")); err != nil || string(b) != root {
-					t.Errorf("in the room there is %q, %v", b, err)
+					t.Errorf("mark: %q, %v", b, err)
 				}
 				if namespace(t, "thread-self") == before {
-					t.Error("the room has our mounts")
+					t.Error("f runs in the process's own mount namespace")
 				}
 				return failed
 			})
 			if !errors.Is(err, failed) {
-				t.Errorf("do: %v", err)
+				t.Errorf("run: %v", err)
 			}
 		})
 	}
@@ -122,24 +122,24 @@ func TestRoomIsSeenByNobodyElse(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Errorf("still in a room: %q", left)
+			t.Errorf("still in another mount namespace: %q", left)
 			break
 		}
 	}
 	if b, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(b), at) {
-		t.Errorf("mounted for everybody: %v", err)
+		t.Errorf("mounted for other processes: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(at, "mark")); err == nil {
-		t.Error("what is in the room is there for everybody")
+		t.Error("the root is visible to other processes")
 	}
 }
 
-func TestRoomTellsWhatCannotBeMounted(t *testing.T) {
+func TestMountsReportMountErrors(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	missing := filepath.Join(t.TempDir(), "not-there")
 	ran := false
-	err := room{root: missing, at: t.TempDir()}.do(func() error { ran = true; return nil })
+	err := mounts{root: missing, at: t.TempDir()}.run(func() error { ran = true; return nil })
 	if !errors.Is(err, os.ErrNotExist) || ran {
-		t.Errorf("do: %v, and ran: %t", err, ran)
+		t.Errorf("run: %v, and ran: %t", err, ran)
 	}
 }
