@@ -1,7 +1,8 @@
-// Package admission bounds how many heavy operations run at once: those whose
-// memory depends on what a sandbox has written, such as the diff of a version or
-// the first version of a project. A user runs one of them at a time, the machine
-// a few, and users who wait take turns, however many requests each of them has.
+// Package admission bounds how many expensive operations run at once: those
+// whose memory use depends on what a sandbox has written, such as the diff of a
+// version or the first version of a project. Each user runs one at a time and
+// the host a few. Waiting users take turns, regardless of how many requests each
+// of them has.
 package admission
 
 import (
@@ -21,24 +22,24 @@ const (
 	DefaultPatience = 20 * time.Second
 )
 
-// Limits of a Limiter. Zero values mean the defaults.
+// Limits of a Limiter. Zero values select the defaults.
 type Limits struct {
-	Running  int           // operations at once on the machine
-	Waiting  int           // calls of Enter of one user that wait
-	Patience time.Duration // how long Enter waits
+	Running  int           // concurrent operations on the host
+	Waiting  int           // waiting calls of Enter per user
+	Patience time.Duration // how long Enter waits at most
 }
 
-// Limiter admits heavy operations. Its methods are safe for concurrent use. A
-// nil Limiter admits all of them at once.
+// Limiter admits expensive operations. Its methods are safe for concurrent use.
+// A nil Limiter admits all operations at once.
 type Limiter struct {
 	limits Limits
 
 	mu      sync.Mutex
 	running map[dreamcore.UserID]bool // guarded by mu
-	queues  []*queue                  // guarded by mu; of users with calls that wait, the next one in front
+	queues  []*queue                  // guarded by mu; users with waiting calls, next one first
 }
 
-// queue holds the calls of one user that wait, the oldest first.
+// queue holds the waiting calls of one user, oldest first.
 type queue struct {
 	user    dreamcore.UserID
 	callers []*caller
@@ -46,7 +47,7 @@ type queue struct {
 
 type caller struct {
 	admitted chan struct{} // closed when it is the caller's turn
-	patient  bool          // does not count for Limits.Waiting
+	patient  bool          // not counted by Limits.Waiting
 }
 
 // New returns a Limiter.
@@ -63,9 +64,9 @@ func New(l Limits) *Limiter {
 	return &Limiter{limits: l, running: map[dreamcore.UserID]bool{}}
 }
 
-// Enter admits an operation of a user, and waits for that if it must. The caller
-// must call leave, once, at the operation's end. CodeBusy: too many of the user's
-// operations wait, or it took too long; else the error is ctx's.
+// Enter waits until an operation of a user is admitted. The caller must call
+// leave once at the operation's end. The error is dreamcore.CodeBusy if too many
+// of the user's operations wait or the wait took too long, else ctx's error.
 func (l *Limiter) Enter(ctx context.Context, user dreamcore.UserID) (leave func(), err error) {
 	if l == nil {
 		return func() {}, nil
@@ -79,8 +80,8 @@ func (l *Limiter) Enter(ctx context.Context, user dreamcore.UserID) (leave func(
 	return leave, err
 }
 
-// Wait is Enter for work that must be done, such as saving what a job has made:
-// only ctx ends the waiting.
+// Wait is like Enter for work that must be done, such as saving a job's result:
+// the wait ends only with ctx.
 func (l *Limiter) Wait(ctx context.Context, user dreamcore.UserID) (leave func(), err error) {
 	if l == nil {
 		return func() {}, nil
@@ -117,13 +118,13 @@ func (l *Limiter) enter(ctx context.Context, user dreamcore.UserID, patient bool
 	l.mu.Lock()
 	gaveUp := l.forget(user, c)
 	l.mu.Unlock()
-	if !gaveUp { // it was admitted at the same moment
+	if !gaveUp { // it was admitted concurrently
 		leave()
 	}
 	return nil, ctx.Err()
 }
 
-// queueOf returns the queue of a user. The lock is held.
+// queueOf returns the queue of a user. It must be called with mu held.
 func (l *Limiter) queueOf(user dreamcore.UserID) *queue {
 	for _, q := range l.queues {
 		if q.user == user {
@@ -144,7 +145,7 @@ func (q *queue) impatient() (n int) {
 	return n
 }
 
-// admit lets those in whose turn it is. The lock is held.
+// admit admits callers whose turn it is. It must be called with mu held.
 func (l *Limiter) admit() {
 	for len(l.running) < l.limits.Running {
 		i := slices.IndexFunc(l.queues, func(q *queue) bool { return len(q.callers) > 0 && !l.running[q.user] })
@@ -162,8 +163,8 @@ func (l *Limiter) admit() {
 	}
 }
 
-// forget takes a caller out of its queue, and reports whether it was still in
-// it. The lock is held.
+// forget removes a caller from its queue, and reports whether it was still in
+// it. It must be called with mu held.
 func (l *Limiter) forget(user dreamcore.UserID, c *caller) bool {
 	for i, q := range l.queues {
 		if q.user != user {

@@ -26,8 +26,8 @@ func enter(t *testing.T, l *Limiter, user dreamcore.UserID) func() {
 	return leave
 }
 
-// TestOneOfAUserAndAFewAtOnce runs many operations of few users.
-func TestOneOfAUserAndAFewAtOnce(t *testing.T) {
+// TestLimitsPerUserAndHost runs many operations of few users.
+func TestLimitsPerUserAndHost(t *testing.T) {
 	l := New(Limits{Running: 3, Waiting: 1000, Patience: time.Minute})
 	var all sync.WaitGroup
 	var running atomic.Int64
@@ -50,11 +50,11 @@ func TestOneOfAUserAndAFewAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	if len(l.queues) != 0 || len(l.running) != 0 {
-		t.Errorf("left: %v %v", l.queues, l.running)
+		t.Errorf("residue: %v %v", l.queues, l.running)
 	}
 }
 
-// TestUsersTakeTurns: a user with many operations does not delay one with one.
+// TestUsersTakeTurns checks that many operations of a user do not delay another user.
 func TestUsersTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(Limits{Running: 1, Waiting: 10})
@@ -97,7 +97,7 @@ func TestWaitingIsBounded(t *testing.T) {
 			synctest.Wait()
 		}
 		if err := <-results; dreamcore.CodeOf(err) != dreamcore.CodeBusy || time.Since(began) != 0 {
-			t.Error("a third one waits:", err)
+			t.Error("a third call waits:", err)
 		}
 		for range 2 {
 			if err := <-results; dreamcore.CodeOf(err) != dreamcore.CodeBusy || time.Since(began) != 10*time.Second {
@@ -110,7 +110,7 @@ func TestWaitingIsBounded(t *testing.T) {
 			t.Error(err)
 		}
 		saved := make(chan struct{})
-		go func() { // what must be done waits as long as it takes
+		go func() { // Wait has no time limit
 			done, err := l.Wait(t.Context(), "a")
 			if err != nil {
 				t.Error(err)
@@ -122,12 +122,12 @@ func TestWaitingIsBounded(t *testing.T) {
 		leave()
 		<-saved
 		if len(l.queues) != 0 || len(l.running) != 0 {
-			t.Errorf("left: %v %v", l.queues, l.running)
+			t.Errorf("residue: %v %v", l.queues, l.running)
 		}
 	})
 }
 
-func TestANilLimiterAdmitsAll(t *testing.T) {
+func TestNilLimiterAdmitsAll(t *testing.T) {
 	var l *Limiter
 	enter(t, l, "a")
 	enter(t, l, "a")()

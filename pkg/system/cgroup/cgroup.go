@@ -1,7 +1,7 @@
-// Package cgroup makes and removes the control groups that bound sandboxes. It
-// speaks cgroup v1, v2 and the hybrid of both directly: an engine that is
-// started inside a group of ours needs no cgroup code of its own, and a group
-// is enough to find and end whatever a crash left.
+// Package cgroup creates and removes the cgroups that limit sandboxes. It uses
+// cgroup v1, v2 and the hybrid of both directly: an engine that is started
+// inside such a cgroup needs no cgroup code of its own, and the cgroup suffices
+// to find and kill processes that a crash left running.
 package cgroup
 
 import (
@@ -20,30 +20,30 @@ import (
 	"time"
 )
 
-// Limits of a group. Zero means that the controller sets no limit.
+// Limits of a cgroup. Zero leaves the resource unlimited.
 type Limits struct {
 	MemoryBytes int64
 	CPUs        float64
-	Processes   int // threads count, as the kernel counts them
+	Processes   int // including threads, as the kernel counts them
 }
 
-// Hierarchy is where the machine's controllers are mounted.
+// Hierarchy describes where the host's controllers are mounted.
 type Hierarchy struct {
-	unified string            // mount point of cgroup v2 with controllers, or ""
-	v1      map[string]string // controller → mount point
-	base    string            // group that ours are below, relative to the top; "" is the top
-	lent    bool              // base has processes that must make room: see giveBelow
+	unified   string            // mount point of cgroup v2 with controllers, or ""
+	v1        map[string]string // controller → mount point
+	base      string            // parent of all cgroups of this service, relative to the root; "" is the root
+	delegated bool              // processes in base must be moved to a child: see enableBelow
 }
 
-// controllers are those that bound a sandbox, in the order they are set.
+// controllers are the controllers that limit a sandbox, in the order of setting.
 var controllers = []string{"memory", "pids", "cpu"}
 
-// extra is a controller of cgroup v1 that groups live in too where it is
-// mounted: runc insists on bounding devices, and makes the group if we do not.
+// extra is a cgroup v1 controller in which groups are created too if it is
+// mounted: runc insists on limiting devices, and would create the group itself.
 const extra = "devices"
 
-// Detect finds the mounted controllers. It fails when memory or pids cannot be
-// bounded on this machine.
+// Detect finds the mounted controllers. It returns an error if memory, pids or
+// cpu cannot be limited on this host.
 func Detect() (*Hierarchy, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -53,34 +53,34 @@ func Detect() (*Hierarchy, error) {
 	if err != nil || h.unified == "" {
 		return h, err
 	}
-	given, err := os.ReadFile(filepath.Join(h.unified, "cgroup.controllers"))
+	available, err := os.ReadFile(filepath.Join(h.unified, "cgroup.controllers"))
 	if err != nil {
 		return nil, fmt.Errorf("find cgroups: %w", err)
 	}
-	if err := h.check(given); err != nil {
+	if err := h.check(available); err != nil {
 		return nil, err
 	}
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return nil, fmt.Errorf("find cgroups: %w", err)
 	}
-	h.settle(own)
+	h.setBase(own)
 	return h, nil
 }
 
-// check refuses a cgroup v2 without the controllers that we need: they may be
-// off on the kernel's command line, or not given to this container.
-func (h *Hierarchy) check(given []byte) error {
+// check returns an error if cgroup v2 lacks a required controller, which may be
+// disabled on the kernel's command line or not delegated to this container.
+func (h *Hierarchy) check(available []byte) error {
 	for _, c := range controllers {
-		if !slices.Contains(strings.Fields(string(given)), c) {
+		if !slices.Contains(strings.Fields(string(available)), c) {
 			return fmt.Errorf("the cgroup controller %q is not available in %s", c, h.unified)
 		}
 	}
 	return nil
 }
 
-// detect reads mountinfo(5). Of several mounts of one hierarchy the first
-// counts; later ones are copies for containers and chroots.
+// detect parses mountinfo(5). Of several mounts of one hierarchy the first is
+// used; later ones are copies for containers and chroots.
 func detect(mountinfo []byte) (*Hierarchy, error) {
 	h := &Hierarchy{v1: map[string]string{}}
 	var unified string
@@ -119,7 +119,7 @@ func detect(mountinfo []byte) (*Hierarchy, error) {
 	return h, nil
 }
 
-// String says which version of cgroups the hierarchy is.
+// String describes the version and location of the hierarchy.
 func (h *Hierarchy) String() string {
 	if h.unified != "" && h.base != "" {
 		return "cgroup v2 at " + h.unified + ", sandboxes in " + h.base
@@ -130,18 +130,18 @@ func (h *Hierarchy) String() string {
 	return "cgroup v1, memory at " + h.v1["memory"]
 }
 
-// Group is one control group, in every hierarchy it lives in.
+// Group is one cgroup, in every hierarchy that it exists in.
 type Group struct {
 	dirs    []string
 	unified bool
 }
 
-// Path is where the group that Open names path is in every hierarchy, from its
-// mount point on: it begins with a slash.
+// Path returns the path of the group Open(path) relative to the mount point of
+// every hierarchy. It begins with a slash.
 func (h *Hierarchy) Path(path string) string { return filepath.Join("/", h.base, path) }
 
-// Open names the group at path, such as "dreamcore/i-1/s-2", relative to the
-// group that this process may make groups in. The group need not exist.
+// Open returns the group at path, such as "dreamcore/i-1/s-2", relative to the
+// group in which this process may create groups. The group need not exist.
 func (h *Hierarchy) Open(path string) *Group {
 	if h.unified != "" {
 		return &Group{dirs: []string{filepath.Join(h.unified, h.base, path)}, unified: true}
@@ -149,7 +149,7 @@ func (h *Hierarchy) Open(path string) *Group {
 	g := &Group{}
 	for _, c := range append(slices.Clone(controllers), extra) {
 		if h.v1[c] == "" {
-			continue // the extra one
+			continue // extra is optional
 		}
 		dir := filepath.Join(h.v1[c], path)
 		if len(g.dirs) == 0 || g.dirs[len(g.dirs)-1] != dir { // cpu,cpuacct share a mount
@@ -159,18 +159,18 @@ func (h *Hierarchy) Open(path string) *Group {
 	return g
 }
 
-// makeAgain is how often the making of a group that lost its parent meanwhile
-// is tried again.
-const makeAgain = 20
+// createRetries bounds how often the creation of a group is retried after its
+// parent was removed.
+const createRetries = 20
 
-// Create makes the group at path with its parents and sets its limits. On an
-// error nothing is left.
+// Create creates the group at path with its parents and sets its limits. On an
+// error it leaves nothing behind.
 func (h *Hierarchy) Create(path string, l Limits) (*Group, error) {
 	g := h.Open(path)
-	err := g.make(h, path, l)
-	for again := 0; errors.Is(err, fs.ErrNotExist) && again < makeAgain; again++ {
-		// Another program has removed the parent, which was empty, in between.
-		err = g.make(h, path, l)
+	err := g.create(h, path, l)
+	for again := 0; errors.Is(err, fs.ErrNotExist) && again < createRetries; again++ {
+		// Another process has removed the empty parent in between.
+		err = g.create(h, path, l)
 	}
 	if err != nil {
 		_ = g.remove()
@@ -179,14 +179,14 @@ func (h *Hierarchy) Create(path string, l Limits) (*Group, error) {
 	return g, nil
 }
 
-func (g *Group) make(h *Hierarchy, path string, l Limits) error {
+func (g *Group) create(h *Hierarchy, path string, l Limits) error {
 	if g.unified {
-		// A controller is there for a group only if every group above gives it on.
+		// A controller is available to a group only if every ancestor enables it.
 		dir := filepath.Join(h.unified, h.base)
 		parts := strings.Split(path, "/")
 		for i, p := range parts {
-			if err := giveBelow(dir, controllers, i == 0 && h.lent); err != nil {
-				return fmt.Errorf("give controllers to %s: %w", dir, err)
+			if err := enableBelow(dir, controllers, i == 0 && h.delegated); err != nil {
+				return fmt.Errorf("enable controllers in %s: %w", dir, err)
 			}
 			dir = filepath.Join(dir, p)
 			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -214,16 +214,16 @@ func (g *Group) make(h *Hierarchy, path string, l Limits) error {
 
 type setting struct {
 	file, value string
-	optional    bool // a kernel without the file has nothing to bound
+	optional    bool // the kernel may lack the file, with nothing to limit
 }
 
-// errNoFile is returned for a setting whose file does not exist: the kernel does
-// not have it, or the group was removed meanwhile.
-var errNoFile = fmt.Errorf("the kernel does not have it: %w", fs.ErrNotExist)
+// errNoFile means that the file of a setting does not exist: either the kernel
+// lacks it, or the group was removed concurrently.
+var errNoFile = fmt.Errorf("not supported by the kernel: %w", fs.ErrNotExist)
 
 // yield gives the group that holds all sandboxes a fifth of the kernel's default
-// weight: while the machine is busy, the service answers requests before
-// sandboxes compute. Sandboxes keep equal shares among themselves.
+// weight, so that on a busy host the service handles requests before sandboxes
+// compute. Sandboxes keep equal shares among themselves.
 func (g *Group) yield() error {
 	if g.unified {
 		return g.set("cpu.weight", "20")
@@ -242,7 +242,7 @@ func (g *Group) settings(l Limits) []setting {
 				setting{file: "memory.swap.max", value: "0", optional: true},
 				setting{file: "memory.oom.group", value: "1"})
 		} else {
-			// The second bounds memory and swap together, hence after the first.
+			// memsw limits memory and swap together, hence it is set second.
 			s = append(s,
 				setting{file: "memory.limit_in_bytes", value: strconv.FormatInt(l.MemoryBytes, 10)},
 				setting{file: "memory.memsw.limit_in_bytes", value: strconv.FormatInt(l.MemoryBytes, 10), optional: true})
@@ -279,10 +279,10 @@ func (g *Group) set(file, value string) error {
 	return fmt.Errorf("set %s: %w", file, errNoFile)
 }
 
-// Dirs are the directories of the group; JoinDirs takes them.
+// Dirs returns the directories of the group, for JoinDirs.
 func (g *Group) Dirs() []string { return g.dirs }
 
-// JoinDirs moves the calling process into the group with these directories.
+// JoinDirs moves the calling process into the group with the given directories.
 func JoinDirs(dirs []string) error {
 	for _, dir := range dirs {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
@@ -292,7 +292,7 @@ func JoinDirs(dirs []string) error {
 	return nil
 }
 
-// Exists tells whether any part of the group is there.
+// Exists reports whether any part of the group exists.
 func (g *Group) Exists() bool {
 	for _, dir := range g.dirs {
 		if _, err := os.Stat(dir); err == nil {
@@ -302,14 +302,14 @@ func (g *Group) Exists() bool {
 	return false
 }
 
-// Processes returns the ids of the processes in the group itself, not in
-// groups below it.
+// Processes returns the ids of the processes in the group itself, excluding
+// those in its subgroups.
 func (g *Group) Processes() ([]int, error) {
 	seen := map[int]bool{}
 	var pids []int
 	for _, dir := range g.dirs {
 		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) { // removed, or just now
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) { // removed, perhaps just now
 			continue
 		}
 		if err != nil {
@@ -325,8 +325,8 @@ func (g *Group) Processes() ([]int, error) {
 	return pids, nil
 }
 
-// OutOfMemory tells whether the kernel has killed a process of the group
-// because the group's memory was used up.
+// OutOfMemory reports whether the kernel has killed a process of the group
+// because the group reached its memory limit.
 func (g *Group) OutOfMemory() bool {
 	for _, dir := range g.dirs {
 		for _, file := range []string{"memory.events", "memory.oom_control"} {
@@ -345,9 +345,9 @@ func (g *Group) OutOfMemory() bool {
 	return false
 }
 
-// Remove kills every process in the group and removes it. A group that is not
-// there is no error. It returns the ids of the processes that it killed: those
-// that are or become children of the caller are the caller's to reap.
+// Remove kills every process in the group and removes it. It is no error if the
+// group does not exist. It returns the ids of the processes that it killed; the
+// caller must reap those that are or become its children.
 func (g *Group) Remove(ctx context.Context) (killed []int, err error) {
 	for {
 		pids, err := g.Processes()
@@ -377,12 +377,11 @@ func (g *Group) Remove(ctx context.Context) (killed []int, err error) {
 	}
 }
 
-// RemoveIfEmpty removes the group when it has neither processes nor groups
-// below it, and leaves it alone otherwise.
+// RemoveIfEmpty removes the group if it has neither processes nor subgroups.
 func (g *Group) RemoveIfEmpty() { _ = g.remove() }
 
-// remove removes the group's directories, which must have no process. Groups
-// have no files that could be removed, so Remove and never RemoveAll.
+// remove removes the group's directories, which must have no process. A cgroup's
+// files cannot be removed, hence os.Remove and never os.RemoveAll.
 func (g *Group) remove() error {
 	var errs []error
 	for _, dir := range g.dirs {
@@ -393,7 +392,7 @@ func (g *Group) remove() error {
 	return errors.Join(errs...)
 }
 
-// Children returns the names of the groups directly below this one.
+// Children returns the names of the group's direct subgroups.
 func (g *Group) Children() ([]string, error) {
 	seen := map[string]bool{}
 	var names []string

@@ -49,7 +49,7 @@ func TestDetect(t *testing.T) {
 		"none":                {disk, nil, false, "memory"},
 		"nothing":             {"", nil, false, "memory"},
 		"lines that are junk": {"\n - \n- cgroup2\na b c d e - cgroup2\n" + v2, []string{"/sys/fs/cgroup/a/b"}, true, ""},
-		"a line too long":     {strings.Repeat("x", 1<<20) + "\n" + v2, nil, false, "too long"},
+		"an overlong line":    {strings.Repeat("x", 1<<20) + "\n" + v2, nil, false, "too long"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -105,11 +105,11 @@ func TestSettings(t *testing.T) {
 		t.Errorf("v2:\n%s", got)
 	}
 	if got := text(&Group{}, Limits{}) + text(&Group{unified: true}, Limits{}); got != "" {
-		t.Errorf("without limits:\n%s", got)
+		t.Errorf("no limits:\n%s", got)
 	}
 }
 
-func TestOutOfMemoryIsReadInBothVersions(t *testing.T) {
+func TestOutOfMemoryInBothVersions(t *testing.T) {
 	for text, want := range map[string]bool{
 		"oom_kill_disable 0\nunder_oom 0\noom_kill 0\n": false,
 		"oom_kill_disable 0\nunder_oom 0\noom_kill 2\n": true,
@@ -129,7 +129,7 @@ func TestOutOfMemoryIsReadInBothVersions(t *testing.T) {
 	}
 }
 
-// real is the machine's hierarchy and a path of this test's own in it.
+// real returns the host's hierarchy and a path in it for this test.
 func real(t *testing.T) (*Hierarchy, string) {
 	t.Helper()
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, for cgroups")
@@ -144,7 +144,7 @@ func real(t *testing.T) (*Hierarchy, string) {
 	return h, base
 }
 
-// sleeper runs in a group. It is killed at the end of the test.
+// sleeper starts a process in a group. It is killed at the end of the test.
 func sleeper(t *testing.T, g *Group) *exec.Cmd {
 	t.Helper()
 	script := `for d; do echo 0 >$d/cgroup.procs || exit 1; done; echo in; exec sleep 1000`
@@ -171,7 +171,7 @@ func TestCreateAndRemove(t *testing.T) {
 	}
 	for _, s := range g.settings(Limits{MemoryBytes: 64 << 20, CPUs: 0.5, Processes: 10}) {
 		if got, ok := readSetting(g, s.file); got != s.value && (ok || !s.optional) {
-			t.Errorf("%s is %q, not %q", s.file, got, s.value)
+			t.Errorf("%s is %q, want %q", s.file, got, s.value)
 		}
 	}
 	for file, low := range map[string]string{"cpu.shares": "204", "cpu.weight": "20"} {
@@ -191,7 +191,7 @@ func TestCreateAndRemove(t *testing.T) {
 	}
 	h.Open(base).RemoveIfEmpty()
 	if !g.Exists() || g.OutOfMemory() {
-		t.Error("a group with a group below it was removed, or is out of memory")
+		t.Error("a group with a subgroup was removed, or is out of memory")
 	}
 	killed, err := g.Remove(ctx)
 	if err != nil || !slices.Equal(killed, []int{cmd.Process.Pid}) {
@@ -213,10 +213,10 @@ func TestCreateAndRemove(t *testing.T) {
 		}
 	}
 	if pids, err := g.Processes(); err != nil || len(pids) > 0 {
-		t.Errorf("processes of a group that is gone: %v, %v", pids, err)
+		t.Errorf("processes of a removed group: %v, %v", pids, err)
 	}
 	if names, err := g.Children(); err != nil || len(names) > 0 {
-		t.Errorf("children of a group that is gone: %v, %v", names, err)
+		t.Errorf("children of a removed group: %v, %v", names, err)
 	}
 }
 
@@ -229,17 +229,17 @@ func readSetting(g *Group, file string) (string, bool) {
 	return "", false
 }
 
-func TestCreateThatFailsLeavesNothing(t *testing.T) {
+func TestFailedCreateLeavesNothing(t *testing.T) {
 	h, base := real(t)
-	if g, err := h.Create(base, Limits{CPUs: 1e-9}); err == nil { // below what the kernel takes
+	if g, err := h.Create(base, Limits{CPUs: 1e-9}); err == nil { // below the kernel's minimum
 		t.Errorf("created %v", g.Dirs())
 	}
 	if h.Open(base).Exists() {
-		t.Error("the group is there")
+		t.Error("the group exists")
 	}
 }
 
-func TestRemoveEndsAGroupThatForks(t *testing.T) {
+func TestRemoveKillsAGroupThatForks(t *testing.T) {
 	h, base := real(t)
 	g, err := h.Create(base, Limits{Processes: 200})
 	if err != nil {
@@ -268,7 +268,7 @@ func TestRemoveStopsWithItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A group below keeps the kernel from removing the one above.
+	// A subgroup prevents the kernel from removing the group.
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := h.Open(base).Remove(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -290,7 +290,7 @@ func TestOutOfMemoryAfterAKill(t *testing.T) {
 	script := `for d; do echo 0 >$d/cgroup.procs || exit 1; done; head -c 100000000 /dev/zero | tail -c 90000000`
 	_ = exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, g.Dirs()...)...).Run()
 	if !g.OutOfMemory() {
-		t.Error("nobody was killed, or nobody says so")
+		t.Error("OutOfMemory is false after a kill")
 	}
 	if _, err := g.Remove(t.Context()); err != nil {
 		t.Error(err)
@@ -299,10 +299,10 @@ func TestOutOfMemoryAfterAKill(t *testing.T) {
 
 func TestJoinDirs(t *testing.T) {
 	if err := JoinDirs([]string{filepath.Join(t.TempDir(), "gone")}); err == nil {
-		t.Error("joined a group that is not there")
+		t.Error("joined a missing group")
 	}
-	// The calling process cannot leave a group without another to go to, so a
-	// plain directory stands for one.
+	// The calling process cannot leave a group without joining another one, so a
+	// plain directory stands for it.
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -315,8 +315,8 @@ func TestJoinDirs(t *testing.T) {
 	}
 }
 
-// TestInstancesShareTheirParent has many that make groups in one parent and
-// remove the parent whenever it is empty, as instances of the product do.
+// TestInstancesShareTheirParent creates groups in one parent concurrently and
+// removes the parent whenever it is empty, as instances of the service do.
 func TestInstancesShareTheirParent(t *testing.T) {
 	h, base := real(t)
 	var all sync.WaitGroup
@@ -348,7 +348,7 @@ func FuzzDetect(f *testing.F) {
 	f.Add([]byte(" - cgroup \n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if h, err := detect(b); err == nil && len(h.Open("a").Dirs()) == 0 {
-			t.Error("a hierarchy without a place")
+			t.Error("a hierarchy without a mount point")
 		}
 	})
 }

@@ -10,13 +10,13 @@ import (
 )
 
 // MemoryLimit returns how many bytes of memory this process may use: the
-// smallest limit of its cgroup and of those above it, or what the machine has.
-// It is 0 if neither can be read.
+// smallest limit of its cgroup and its ancestors, or else the host's memory.
+// It returns 0 if neither can be read.
 func MemoryLimit() int64 { return memoryLimit("/proc", "/sys/fs/cgroup") }
 
 func memoryLimit(proc, mount string) int64 {
 	limit := int64(math.MaxInt64)
-	if total := machineMemory(filepath.Join(proc, "meminfo")); total > 0 {
+	if total := hostMemory(filepath.Join(proc, "meminfo")); total > 0 {
 		limit = total
 	}
 	own, _ := os.ReadFile(filepath.Join(proc, "self/cgroup"))
@@ -48,8 +48,8 @@ func hasController(list, name string) bool {
 	return false
 }
 
-// smallest returns the smallest limit of a group and of those above it. In a
-// container the path may be that of the host, of which only the top is there.
+// smallest returns the smallest limit of a group and its ancestors. In a
+// container the path may be the host's, of which only the root is visible.
 func smallest(mount, group, file string) int64 {
 	limit := int64(math.MaxInt64)
 	for at := path.Clean("/" + group); ; at = path.Dir(at) {
@@ -63,7 +63,7 @@ func smallest(mount, group, file string) int64 {
 	}
 }
 
-func machineMemory(file string) int64 {
+func hostMemory(file string) int64 {
 	raw, _ := os.ReadFile(file)
 	for line := range strings.Lines(string(raw)) {
 		if text, ok := strings.CutPrefix(line, "MemTotal:"); ok {

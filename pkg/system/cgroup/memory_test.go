@@ -21,7 +21,7 @@ func TestMemoryLimit(t *testing.T) {
 		}, 100 * mib},
 		"v1": {map[string]string{
 			"proc/self/cgroup": "9:cpu,cpuacct:/x\n5:memory:/docker/1\n0::/docker/1\n", "proc/meminfo": "MemTotal: 8388608 kB\n",
-			"sys/memory/memory.limit_in_bytes": "524288000\n", // the host's path is not there
+			"sys/memory/memory.limit_in_bytes": "524288000\n", // the host's path is not visible
 		}, 500 * mib},
 		"v1 without a limit": {map[string]string{
 			"proc/self/cgroup": "5:memory:/\n", "proc/meminfo": "MemTotal: 1048576 kB\n", "sys/memory/memory.limit_in_bytes": "9223372036854771712\n",
@@ -50,6 +50,6 @@ func TestMemoryLimit(t *testing.T) {
 		})
 	}
 	if MemoryLimit() <= 0 {
-		t.Error("nothing is known of this machine")
+		t.Error("no limit found on this host")
 	}
 }

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oomSettle is how long after the kernel's message that memory is used up its
-// victim may take to be counted.
-const oomSettle = time.Second
+// oomCountDelay is how long after its out-of-memory event the kernel may take to
+// count the killed process.
+const oomCountDelay = time.Second
 
 // KillOutOfMemory waits until the kernel has killed a process of the group
-// because the group's memory was used up, and then kills the others: half of a
-// sandbox is no use to anybody. It returns when ctx has ended or the group is
-// gone. With cgroup v2 the kernel kills them all by itself.
+// because the group reached its memory limit, and then kills the others, because
+// a partly killed sandbox is useless. It returns when ctx is done or the group is
+// removed. With cgroup v2 the kernel itself kills the whole group.
 func (g *Group) KillOutOfMemory(ctx context.Context) error {
 	if g.unified {
 		<-ctx.Done()
@@ -27,7 +27,7 @@ func (g *Group) KillOutOfMemory(ctx context.Context) error {
 	}
 	events, err := g.memoryEvents()
 	if err != nil {
-		return fmt.Errorf("watch the memory of a cgroup: %w", err)
+		return fmt.Errorf("watch cgroup memory: %w", err)
 	}
 	defer events.Close()
 	defer context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })()
@@ -36,13 +36,13 @@ func (g *Group) KillOutOfMemory(ctx context.Context) error {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				return nil
 			}
-			return fmt.Errorf("watch the memory of a cgroup: %w", err)
+			return fmt.Errorf("watch cgroup memory: %w", err)
 		}
-		for end := time.Now().Add(oomSettle); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(oomCountDelay); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 			if g.OutOfMemory() {
 				return g.Kill()
 			}
-			if !g.Exists() { // this is an event too
+			if !g.Exists() { // removal triggers an event too
 				return nil
 			}
 		}
@@ -50,8 +50,8 @@ func (g *Group) KillOutOfMemory(ctx context.Context) error {
 	return nil
 }
 
-// memoryEvents is a descriptor that can be read each time the memory of a
-// group of cgroup v1 is used up.
+// memoryEvents returns a descriptor that becomes readable each time a cgroup v1
+// group reaches its memory limit.
 func (g *Group) memoryEvents() (*os.File, error) {
 	for _, dir := range g.dirs {
 		control, err := os.Open(filepath.Join(dir, "memory.oom_control"))
@@ -76,7 +76,7 @@ func (g *Group) memoryEvents() (*os.File, error) {
 	return nil, fmt.Errorf("memory.oom_control: %w", errNoFile)
 }
 
-// Kill kills every process that is in the group now.
+// Kill kills every process that is in the group at this time.
 func (g *Group) Kill() error {
 	pids, err := g.Processes()
 	errs := []error{err}

@@ -26,9 +26,9 @@ func inGroup(t *testing.T, g *cgroup.Group, script string) *exec.Cmd {
 	return cmd
 }
 
-func TestOutOfMemoryEndsTheWholeGroup(t *testing.T) {
+func TestOutOfMemoryKillsTheWholeGroup(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to make cgroups")
+		t.Skip("needs root, to create cgroups")
 	}
 	h, err := cgroup.Detect()
 	if err != nil {
@@ -61,16 +61,16 @@ func TestOutOfMemoryEndsTheWholeGroup(t *testing.T) {
 		}
 	}
 	if strings.HasPrefix(h.String(), "cgroup v2") {
-		cancel() // it has waited while the kernel killed
+		cancel() // KillOutOfMemory only waits while the kernel kills
 	}
 	if err := <-watched; err != nil {
 		t.Errorf("KillOutOfMemory: %v", err)
 	}
 }
 
-func TestWatchOfMemoryEndsWithItsContextAndWithTheGroup(t *testing.T) {
+func TestKillOutOfMemoryEndsWithItsContextAndWithTheGroup(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to make cgroups")
+		t.Skip("needs root, to create cgroups")
 	}
 	h, err := cgroup.Detect()
 	if err != nil {
@@ -88,7 +88,7 @@ func TestWatchOfMemoryEndsWithItsContextAndWithTheGroup(t *testing.T) {
 		go func() { watched <- g.KillOutOfMemory(ctx) }()
 		select {
 		case err := <-watched:
-			t.Errorf("%s: it did not wait: %v", how, err)
+			t.Errorf("%s: returned early: %v", how, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 		if how == "context" {

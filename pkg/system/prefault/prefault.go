@@ -1,12 +1,12 @@
-// Package prefault makes a program of ours start faster where page faults are
-// dear, as in a virtual machine within another: a start of this program takes
-// some thousand of them, and a sandbox takes several starts. A program that
-// imports the package asks the kernel in a few calls to map itself, and the
-// memory that the initialisation of its packages needs.
+// Package prefault makes the program start faster where page faults are
+// expensive, as in nested virtual machines: each start causes some thousand of
+// them, and a sandbox needs several starts. On import, the package asks the
+// kernel in a few calls to map the program itself and the memory that package
+// initialization needs.
 //
-// Packages are initialised in the order of their paths, as far as imports
-// permit; so this one imports hardly anything, and runs before those that
-// matter. What the kernel refuses, it maps later by itself.
+// Packages are initialized in the order of their import paths as far as their
+// dependencies permit, so this package imports hardly anything and runs before
+// those that matter. Refused calls are harmless: pages are then mapped on demand.
 package prefault
 
 import (
@@ -16,7 +16,7 @@ import (
 	"unsafe"
 )
 
-// Advice of madvise: map pages as reading them, or writing to them, would.
+// Advice values of madvise: map pages as a read, or a write, of them would.
 const (
 	populateRead  = 22
 	populateWrite = 23
@@ -24,17 +24,17 @@ const (
 
 func init() {
 	for _, m := range programMaps() {
-		if !m.writable { // what is written to becomes memory of our own
+		if !m.writable { // written pages become private copies
 			populate(m.from, m.to, populateRead)
 		}
 	}
 	growHeap()
 }
 
-// growHeap gives Go's heap stackSize bytes of memory that are mapped already.
+// growHeap adds stackSize bytes of mapped memory to Go's heap.
 //
-// The runtime has no call for it. But it takes back the stack of a goroutine
-// that has ended at once, without a collection, and that memory is the heap's.
+// The runtime has no call for that. But when a goroutine ends, the runtime takes
+// its stack back at once, without a collection, and the memory joins the heap.
 func growHeap() {
 	done := make(chan struct{})
 	go func() {
@@ -44,15 +44,15 @@ func growHeap() {
 	<-done
 }
 
-// The size of a stack that holds a frame with a value of half of it and more:
-// the runtime doubles stacks until they are large enough.
+// valueSize is the size of a frame that needs a stack of stackSize: the runtime
+// doubles stacks until they are large enough.
 const (
 	stackSize = 4 << 20
 	valueSize = stackSize * 5 / 8
 )
 
-// deep has a frame in which the result of huge would be put, and which nobody
-// writes to, and maps the stack that it lies in.
+// deep has a frame that reserves space for the result of huge without writing
+// to it, and maps the stack below it.
 //
 //go:noinline
 func deep(call bool) {
@@ -67,14 +67,14 @@ func deep(call bool) {
 //go:noinline
 func huge() (value [valueSize]byte) { return value }
 
-// span is a mapping of a file.
+// span is a mapping of the program's file.
 type span struct {
 	from, to uintptr
 	writable bool
 }
 
-// programMaps are the mappings of the program's file, which the kernel lists
-// first; none, where there is no /proc.
+// programMaps returns the mappings of the program's file, which the kernel lists
+// first, or nil without /proc.
 func programMaps() []span {
 	fd, err := syscall.Open("/proc/self/maps", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -90,14 +90,14 @@ func programMaps() []span {
 	for line := range strings.Lines(string(raw[:n])) {
 		m, ok := parseMap(line)
 		if !ok {
-			break // no file is behind what follows
+			break // the mappings that follow have no file
 		}
 		maps = append(maps, m)
 	}
 	return maps
 }
 
-// parseMap reads a line such as
+// parseMap parses a line such as
 // "00400000-018d8000 r-xp 00000000 fe:00 9978226    /bin/dreamcore\n".
 func parseMap(line string) (m span, ok bool) {
 	fields := strings.Fields(line)

@@ -22,7 +22,7 @@ func TestParseMap(t *testing.T) {
 	for _, line := range []string{
 		"", "\n", "03a82000-05ad2000 rw-p 00000000 00:00 0 \n",
 		"7ffc-7ffe r-xp 00000000 00:00 0                                  [vdso]\n",
-		"00400000-018d8000 r-xp 00000000 fe:00 9978226        /bin/dreamc", // cut off
+		"00400000-018d8000 r-xp 00000000 fe:00 9978226        /bin/dreamc", // truncated
 		"018d8000-00400000 r-xp 00000000 fe:00 9978226        /bin/dreamcore\n",
 		"x-018d8000 r-xp 00000000 fe:00 9978226        /bin/dreamcore\n",
 		"00400000 r-xp 00000000 fe:00 9978226        /bin/dreamcore\n",
@@ -34,8 +34,8 @@ func TestParseMap(t *testing.T) {
 	}
 }
 
-// TestTheProgramIsFound compares with the name that the kernel gives.
-func TestTheProgramIsFound(t *testing.T) {
+// TestProgramMapsFindsTheProgram compares with the name that the kernel reports.
+func TestProgramMapsFindsTheProgram(t *testing.T) {
 	raw, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestTheProgramIsFound(t *testing.T) {
 	}
 }
 
-// mapped tells how many of n pages are.
+// mapped returns how many of n pages are mapped.
 func mapped(t *testing.T, start uintptr, n int) (there int) {
 	t.Helper()
 	states := make([]byte, n)
@@ -82,28 +82,28 @@ func TestPopulate(t *testing.T) {
 	}
 }
 
-// TestAStackIsTheHeapsAfterwards fails where the runtime does not take a large
-// stack, or keeps it: then growHeap helps nobody. Small objects come first from
-// the lowest addresses.
-func TestAStackIsTheHeapsAfterwards(t *testing.T) {
+// TestStackJoinsTheHeap fails if the runtime does not take back a large stack,
+// or does not reuse it: then growHeap has no effect. Small objects are allocated
+// from the lowest addresses first.
+func TestStackJoinsTheHeap(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	growHeap()
-	// The goroutine has said that it is done; now it ends.
+	// The goroutine has signalled that it is done, but may not have ended yet.
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if runtime.ReadMemStats(&after); after.StackInuse <= before.StackInuse+stackSize/4 {
 			break
 		}
 	}
 	if got := after.HeapIdle - after.HeapReleased; got < stackSize*3/4 {
-		t.Errorf("the heap has %d bytes that it need not ask the kernel for", got)
+		t.Errorf("the heap has only %d bytes in reserve", got)
 	}
 	if after.StackInuse > before.StackInuse+stackSize/4 {
-		t.Errorf("the stack is still one: %d bytes", after.StackInuse-before.StackInuse)
+		t.Errorf("the stack is still in use: %d bytes", after.StackInuse-before.StackInuse)
 	}
 }
 
-func TestWhatTheKernelRefuses(t *testing.T) {
+func TestRefusedCallsAreHarmless(t *testing.T) {
 	populate(0, 1<<40, populateWrite)
 	populate(1<<60, 1<<61, populateRead)
 }

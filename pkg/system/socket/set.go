@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// Set is what is open of something that has sockets, to be closed together. Its
-// zero value is empty. Its methods are safe for concurrent use.
+// Set is a set of open sockets, or owners of sockets, that are closed together.
+// The zero value is empty. Its methods are safe for concurrent use.
 type Set[S interface {
 	comparable
 	io.Closer
@@ -18,7 +18,7 @@ type Set[S interface {
 	closed bool           // guarded by mu
 }
 
-// Add puts s into the set, and tells whether it could: not once Close has begun.
+// Add adds s to the set. It returns false once Close was called.
 func (t *Set[S]) Add(s S) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -32,16 +32,16 @@ func (t *Set[S]) Add(s S) bool {
 	return true
 }
 
-// Remove takes s out of the set.
+// Remove removes s from the set.
 func (t *Set[S]) Remove(s S) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, s)
 }
 
-// Close closes all that is in the set at the same time, and lets nothing more
-// in. When ctx ends first it returns ctx's error while the closing goes on;
-// calling it again waits again.
+// Close closes all elements concurrently and prevents further calls of Add. If
+// ctx ends first, Close returns ctx's cause while closing continues; another
+// call waits again.
 func (t *Set[S]) Close(ctx context.Context) error {
 	t.mu.Lock()
 	t.closed = true

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// slow is closed after a time.
+// slow takes a while to close.
 type slow struct {
 	takes  time.Duration
 	err    error
@@ -31,7 +31,7 @@ func (s *slow) closes() int {
 	return s.closed
 }
 
-func TestASetClosesAllAtTheSameTime(t *testing.T) {
+func TestSetClosesConcurrently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set Set[*slow]
 		bad := errors.New("bad")
@@ -54,15 +54,15 @@ func TestASetClosesAllAtTheSameTime(t *testing.T) {
 			}
 		}
 		if gone.closes() != 0 {
-			t.Error("what was removed was closed")
+			t.Error("a removed element was closed")
 		}
 		if set.Add(gone) {
-			t.Error("something was added after the end")
+			t.Error("Add succeeded after Close")
 		}
 	})
 }
 
-func TestASetGoesOnClosing(t *testing.T) {
+func TestSetContinuesClosing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var set Set[*slow]
 		s := &slow{takes: time.Minute}
@@ -79,7 +79,7 @@ func TestASetGoesOnClosing(t *testing.T) {
 		}
 		var empty Set[*slow]
 		if err := empty.Close(t.Context()); err != nil {
-			t.Errorf("nothing to close: %v", err)
+			t.Errorf("empty set: %v", err)
 		}
 	})
 }

@@ -1,6 +1,6 @@
-// Package socket is Unix sockets at any path. The address of a socket has room
-// for 107 bytes, and a state directory may lie deep, so both ends go through
-// the open directory of the socket.
+// Package socket provides Unix sockets at paths of any length. A socket address
+// holds at most 107 bytes, and a state directory may be nested deeply, so both
+// ends go through a descriptor of the socket's directory.
 package socket
 
 import (
@@ -15,17 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is a bound socket: its directory, held open, and its identity.
+// File is a bound socket file.
 type File struct {
-	dir  *os.File
+	dir  *os.File // open
 	name string
-	stat unix.Stat_t
+	stat unix.Stat_t // identifies the file
 }
 
-// Listen makes the socket name in the directory dir, with the permissions
-// perm. A socket that an earlier process left there is replaced; anything else
-// of that name is an error. The caller closes the listener, and removes the
-// file after that.
+// Listen creates the socket name in the directory dir, with the permissions
+// perm. It replaces a socket that an earlier process left there, and returns an
+// error if anything else has that name. The caller must close the listener, and
+// call Remove after that.
 func Listen(dir, name string, perm fs.FileMode) (_ *net.UnixListener, _ *File, err error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -39,14 +39,14 @@ func Listen(dir, name string, perm fs.FileMode) (_ *net.UnixListener, _ *File, e
 	if err != nil {
 		return nil, nil, errors.Join(err, d.Close())
 	}
-	listener.SetUnlinkOnClose(false) // the listener's path is good only while d is open
+	listener.SetUnlinkOnClose(false) // the listener's path is valid only while d is open
 	if err := file.publish(perm); err != nil {
 		return nil, nil, errors.Join(err, listener.Close(), unix.Unlinkat(int(d.Fd()), name, 0), d.Close())
 	}
 	return listener, file, nil
 }
 
-// removeStale removes a socket of an earlier process, and nothing but a socket.
+// removeStale removes the socket of an earlier process, and nothing but a socket.
 func (f *File) removeStale() error {
 	var st unix.Stat_t
 	err := unix.Fstatat(int(f.dir.Fd()), f.name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -54,18 +54,18 @@ func (f *File) removeStale() error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("look at %s: %w", f.name, err)
+		return fmt.Errorf("stat %s: %w", f.name, err)
 	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return fmt.Errorf("%s is there and is no socket", f.name)
+		return fmt.Errorf("%s exists and is not a socket", f.name)
 	}
 	if err := unix.Unlinkat(int(f.dir.Fd()), f.name, 0); err != nil {
-		return fmt.Errorf("remove the old %s: %w", f.name, err)
+		return fmt.Errorf("remove old %s: %w", f.name, err)
 	}
 	return nil
 }
 
-// publish sets the permissions and remembers which socket is ours. It goes
-// through a descriptor, so that a symlink put there meanwhile is not followed.
+// publish sets the permissions and records the identity of the socket file. It
+// uses a descriptor so that it does not follow a symlink that replaced the file.
 func (f *File) publish(perm fs.FileMode) error {
 	fd, err := unix.Openat(int(f.dir.Fd()), f.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -73,19 +73,19 @@ func (f *File) publish(perm fs.FileMode) error {
 	}
 	defer unix.Close(fd)
 	if err := unix.Fstat(fd, &f.stat); err != nil {
-		return fmt.Errorf("look at %s: %w", f.name, err)
+		return fmt.Errorf("stat %s: %w", f.name, err)
 	}
 	if f.stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("%s is no socket", f.name)
+		return fmt.Errorf("%s is not a socket", f.name)
 	}
 	if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), perm); err != nil {
-		return fmt.Errorf("set the permissions of %s: %w", f.name, err)
+		return fmt.Errorf("set permissions of %s: %w", f.name, err)
 	}
 	return nil
 }
 
-// Remove deletes the socket file, if it is still the one that was made, and
-// closes the directory.
+// Remove deletes the socket file, unless it was replaced, and closes the
+// directory.
 func (f *File) Remove() error {
 	var now unix.Stat_t
 	err := unix.Fstatat(int(f.dir.Fd()), f.name, &now, unix.AT_SYMLINK_NOFOLLOW)
@@ -93,12 +93,12 @@ func (f *File) Remove() error {
 		err = unix.Unlinkat(int(f.dir.Fd()), f.name, 0)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // somebody removed the directory: that is what we want
+		err = nil // the directory was removed, and the socket with it
 	}
 	return errors.Join(err, f.dir.Close())
 }
 
-// Dial connects with the socket at path.
+// Dial connects to the socket at path.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {

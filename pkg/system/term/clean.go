@@ -6,11 +6,11 @@ import (
 	"unicode/utf8"
 )
 
-// Clean makes foreign text safe to show on one line: escape sequences and
-// control characters are dropped, line breaks and tabs become blanks, bytes
-// that are no UTF-8 become U+FFFD, and characters that reorder text (the
-// bidirectional overrides) are dropped too. The result holds no control
-// character, and cleaning it again changes nothing.
+// Clean makes foreign text safe to show on one line. It drops escape sequences,
+// control characters and characters that reorder text (the bidirectional
+// overrides). Line breaks and tabs become blanks, and bytes that are not UTF-8
+// become U+FFFD. The result contains no control character, and cleaning it again
+// changes nothing.
 func Clean(s string) string {
 	if isClean(s) {
 		return s
@@ -23,7 +23,7 @@ func Clean(s string) string {
 		case r == '\n' || r == '\t' || r == '\u2028' || r == '\u2029':
 			b.WriteByte(' ')
 		case r == '\r':
-			// Half of a line break, or a try to overwrite the line.
+			// Half of a line break, or an attempt to overwrite the line.
 			if i+size >= len(s) || s[i+size] != '\n' {
 				b.WriteByte(' ')
 			}
@@ -31,7 +31,7 @@ func Clean(s string) string {
 			size += sequence(s[i+size:], r)
 		case reorders(r):
 		default:
-			b.WriteRune(r) // U+FFFD for a broken byte
+			b.WriteRune(r) // U+FFFD for an invalid byte
 		}
 		i += size
 	}
@@ -60,15 +60,15 @@ func isClean(s string) bool {
 	return true
 }
 
-// reorders tells whether r changes the order in which its neighbours are
-// shown, which can make a text read as what it is not.
+// reorders reports whether r changes the display order of its neighbours, which
+// can make text read as something else.
 func reorders(r rune) bool {
 	return r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' || r == '\u200e' || r == '\u200f' || r == '\u061c'
 }
 
 // sequence returns how many bytes of rest belong to the escape sequence that
-// control character r has opened. A sequence that is not complete counts as
-// its introducer only, so that an opening alone cannot hide the text after it.
+// the control character r starts. Only the introducer of an incomplete sequence
+// is dropped, so that it cannot hide the text after it.
 func sequence(rest string, r rune) int {
 	switch r {
 	case '\x1b':
@@ -77,7 +77,7 @@ func sequence(rest string, r rune) int {
 		}
 		switch c := rest[0]; {
 		case c == '[':
-			// Of an incomplete sequence just the introducer goes.
+			// Only the introducer of an incomplete sequence is dropped.
 			return 1 + controlSequence(rest[1:])
 		case strings.IndexByte("]PX^_", c) >= 0:
 			return 1 + controlString(rest[1:])
@@ -92,7 +92,7 @@ func sequence(rest string, r rune) int {
 	return 0
 }
 
-// controlSequence measures "parameters intermediates final" after CSI.
+// controlSequence returns the length of "parameters intermediates final" after CSI.
 func controlSequence(s string) int {
 	i := skip(s, 0, 0x30, 0x3f)
 	i = skip(s, i, 0x20, 0x2f)
@@ -102,7 +102,7 @@ func controlSequence(s string) int {
 	return 0
 }
 
-// escape measures "intermediates final" after ESC, such as a charset choice.
+// escape returns the length of "intermediates final" after ESC, such as a charset choice.
 func escape(s string) int {
 	i := skip(s, 0, 0x20, 0x2f)
 	if i < len(s) && s[i] >= 0x30 && s[i] <= 0x7e {
@@ -118,8 +118,8 @@ func skip(s string, i int, low, high byte) int {
 	return i
 }
 
-// controlString measures text up to BEL or ST. Any other control character
-// ends the try, which keeps the whole of Clean linear.
+// controlString returns the length of text up to BEL or ST. Any other control
+// character ends the attempt, which keeps Clean linear.
 func controlString(s string) int {
 	for i, r := range s {
 		switch {

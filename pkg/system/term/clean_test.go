@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestCleanDropsWhatSteersATerminal(t *testing.T) {
+func TestCleanDropsTerminalControls(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"plain", "a b", "a b"},
 		{"Japanese and emoji", "日本語 🎮👨‍👩‍👧", "日本語 🎮👨‍👩‍👧"},

@@ -7,12 +7,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// maxErrorLines bounds how much of an error is shown: causes may quote logs.
+// maxErrorLines bounds how much of an error is shown, because causes may quote logs.
 const maxErrorLines = 24
 
 // RenderError writes err to ErrOut: what failed, the cause in muted lines, and
-// what to do next. With JSON it is one object {"error","code","hint"} with the
-// cause within "error". A nil error writes nothing.
+// a hint. With JSON it writes one object {"error","code","hint"} that includes
+// the cause in "error". It writes nothing if err is nil.
 func (t *IO) RenderError(err error) {
 	if err == nil {
 		return
@@ -50,8 +50,8 @@ func (t *IO) errorJSON(err error) {
 	_ = t.screen.write(t.ErrOut, append(line, '\n'))
 }
 
-// split takes the cause off the text of err where an Error of the product is
-// in its chain; the actions that were wrapped around it stay in the message.
+// split separates the cause from the text of err if its chain contains a
+// dreamcore.Error; the actions that wrap it stay in the message.
 func split(err error) (message, cause string) {
 	text := err.Error()
 	e, ok := errors.AsType[*dreamcore.Error](err)

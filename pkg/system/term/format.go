@@ -8,7 +8,7 @@ import (
 )
 
 // Size formats a number of bytes in decimal units, such as "512 B", "1.2 kB"
-// and "381 MB". A negative number, which no file has, is "0 B".
+// and "381 MB". A negative number becomes "0 B".
 func Size(bytes int64) string {
 	if bytes < 1000 {
 		return strconv.FormatInt(max(0, bytes), 10) + " B"
@@ -27,8 +27,8 @@ func Size(bytes int64) string {
 	return strconv.FormatFloat(value, 'f', 0, 64) + " " + unit
 }
 
-// Duration formats a time as a person would say it: "12 ms", "5.1 s",
-// "30 s", "2m 05s", "3h 20m", "4d 2h". A negative one is "0 ms".
+// Duration formats a time for people: "12 ms", "5.1 s", "30 s", "2m 05s",
+// "3h 20m", "4d 2h". A negative one becomes "0 ms".
 func Duration(d time.Duration) string {
 	d = max(0, d)
 	if d < time.Second {
@@ -52,7 +52,8 @@ func Duration(d time.Duration) string {
 	return fmt.Sprintf("%dd %dh", d/day, d%day/time.Hour)
 }
 
-// Dollars formats a cost in US dollars: cents, and more digits below one.
+// Dollars formats a cost in US dollars, with two digits after the point, or four
+// below one cent.
 func Dollars(usd float64) string {
 	if usd > 0 && usd < 0.01 {
 		return fmt.Sprintf("$%.4f", usd)

@@ -10,19 +10,18 @@ import (
 	xterm "golang.org/x/term"
 )
 
-// defaultWidth is the line length in columns where there is no terminal to ask.
+// defaultWidth is the line length in columns if there is no terminal.
 const defaultWidth = 80
 
-// IO is the operator's side of the process. The fields are set before the
-// first use and not changed after it; the methods are safe for concurrent use.
-// An IO must not be copied.
+// IO holds the operator's streams. Its fields must not be changed after the
+// first use; its methods are safe for concurrent use. An IO must not be copied.
 type IO struct {
 	In     io.Reader
 	Out    io.Writer
 	ErrOut io.Writer
 
-	// These say which of the streams are terminals: prompts need In and
-	// ErrOut to be, styles the stream that is written to.
+	// These report which streams are terminals: prompts require In and ErrOut,
+	// styles the stream that is written to.
 	InTerminal  bool
 	OutTerminal bool
 	ErrTerminal bool
@@ -30,17 +29,17 @@ type IO struct {
 	Color   bool // styles on terminals
 	Rewrite bool // terminals can redraw a line; false for TERM=dumb
 	Width   int  // columns; 0 asks the terminal each time
-	JSON    bool // Out is read by a program: people read ErrOut
+	JSON    bool // a program reads Out, people read ErrOut
 
 	files  files
 	screen screen
 }
 
-// files are the streams as files; they are nil in tests.
+// files are the streams as files; nil in tests.
 type files struct{ in, out, errOut *os.File }
 
 // System returns the IO of a real process. getenv looks up environment
-// variables and is asked for NO_COLOR, CLICOLOR and TERM only.
+// variables; it is called for NO_COLOR, CLICOLOR and TERM only.
 func System(in, out, errOut *os.File, getenv func(string) string) *IO {
 	dumb := getenv("TERM") == "dumb"
 	return &IO{
@@ -54,12 +53,12 @@ func System(in, out, errOut *os.File, getenv func(string) string) *IO {
 	}
 }
 
-// MoveErr makes f what ErrOut writes to from now on, which leads to where it
-// led before. It must not be called while something is printed.
+// MoveErr replaces ErrOut by f, which must lead to the same destination. It must
+// not be called concurrently with printing.
 func (t *IO) MoveErr(f *os.File) { t.ErrOut, t.files.errOut = f, f }
 
-// Buffers returns an IO without any terminal that reads from in and writes to
-// the two buffers.
+// Buffers returns an IO without a terminal that reads from in and writes to two
+// buffers.
 func Buffers(in string) (t *IO, out, errOut *bytes.Buffer) {
 	out, errOut = new(bytes.Buffer), new(bytes.Buffer)
 	return &IO{In: bytes.NewBufferString(in), Out: out, ErrOut: errOut}, out, errOut
@@ -69,7 +68,7 @@ func isTerminal(f *os.File) bool {
 	return f != nil && xterm.IsTerminal(int(f.Fd()))
 }
 
-// Interactive tells whether a person can be asked something.
+// Interactive reports whether the IO can prompt.
 func (t *IO) Interactive() bool { return t.InTerminal && t.ErrTerminal }
 
 // Stdout returns the printer of results.
@@ -100,7 +99,7 @@ func (t *IO) WriteJSON(v any) error {
 	return t.WriteLine(line)
 }
 
-// WriteLine writes line and a newline to Out, unchanged: it is for programs.
+// WriteLine writes line and a newline to Out, unchanged, for programs.
 func (t *IO) WriteLine(line []byte) error {
 	b := make([]byte, 0, len(line)+1)
 	b = append(append(b, line...), '\n')
@@ -110,8 +109,8 @@ func (t *IO) WriteLine(line []byte) error {
 	return nil
 }
 
-// encodeJSON returns v on one line, without a newline, and with <, > and & as
-// they are: no browser reads it.
+// encodeJSON returns v on one line, without a newline, and with <, > and &
+// unescaped, because no browser reads it.
 func encodeJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -8,8 +8,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// Printer writes lines for a person to one stream. Printers are cheap and may
-// be made again at any time.
+// Printer writes lines for people to one stream. Printers are cheap, so callers
+// need not keep them.
 type Printer struct {
 	io       *IO
 	w        io.Writer
@@ -20,10 +20,10 @@ func (t *IO) printer(w io.Writer, terminal bool) *Printer {
 	return &Printer{io: t, w: w, terminal: terminal}
 }
 
-// Terminal tells whether a person watches the stream as it is written.
+// Terminal reports whether the stream is a terminal.
 func (p *Printer) Terminal() bool { return p.terminal }
 
-// Columns returns the width of the stream's terminal, 80 if there is none.
+// Columns returns the width of the stream's terminal, or 80 without a terminal.
 func (p *Printer) Columns() int { return p.io.columns(p.w) }
 
 // Style returns text, cleaned, in the style of tone.
@@ -35,11 +35,11 @@ func (p *Printer) Style(tone Tone, text string) string {
 	return paint(tone, text)
 }
 
-// Println writes one line as it is, without trailing blanks. Its parts must
-// come from Style, Pad or be constants: they are not cleaned again.
+// Println writes one line unchanged, without trailing blanks. Its parts must be
+// constants or come from Style or Pad: they are not cleaned again.
 func (p *Printer) Println(parts ...string) {
 	line := strings.TrimRight(strings.Join(parts, ""), " ")
-	// A failed write of human text has nobody to go to; see the package's doc.
+	// Errors are ignored; see the package documentation.
 	_ = p.io.screen.write(p.w, []byte(line+"\n"))
 }
 
@@ -74,7 +74,7 @@ func (p *Printer) status(m Mark, message string, details []string) string {
 	return line
 }
 
-// Success, Failure, Warning and Info are Status with the mark of that meaning.
+// Success writes a line with ✓.
 func (p *Printer) Success(message string, details ...string) { p.Status(Done, message, details...) }
 
 // Failure writes a line with ✗; errors go through IO.RenderError.
@@ -86,8 +86,7 @@ func (p *Printer) Warning(message string, details ...string) { p.Status(Warned, 
 // Info writes a line with •.
 func (p *Printer) Info(message string, details ...string) { p.Status(Note, message, details...) }
 
-// Heading writes a title, with a muted remark if there is one, and an empty
-// line.
+// Heading writes a title, a muted remark unless it is empty, and an empty line.
 func (p *Printer) Heading(title, remark string) {
 	line := p.Style(Strong, title)
 	if remark != "" {
@@ -97,8 +96,8 @@ func (p *Printer) Heading(title, remark string) {
 	p.Println()
 }
 
-// Hint writes "→ text". Text of the form "run: COMMAND" shows the command as
-// something to type.
+// Hint writes "→ text". In text of the form "run: COMMAND", the command is
+// highlighted.
 func (p *Printer) Hint(text string) {
 	text = Clean(text)
 	if text == "" {
@@ -131,14 +130,13 @@ func (p *Printer) Pairs(pairs ...Pair) {
 	}
 }
 
-// Pad fills text with blanks up to width columns. Wide characters count as
-// two columns, styles as none.
+// Pad appends blanks to text up to width columns. Wide characters count as two
+// columns, styles as zero.
 func Pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-ansi.StringWidth(text)))
 }
 
-// Truncate cuts text to width columns, the last of them "…" where it was
-// longer.
+// Truncate cuts text to width columns. The last column is "…" if text was cut.
 func Truncate(text string, width int) string {
 	if width <= 0 {
 		return ""
@@ -146,8 +144,8 @@ func Truncate(text string, width int) string {
 	return ansi.Truncate(text, width, "…")
 }
 
-// Wrap splits text into lines of at most width columns, between words where it
-// can. It returns one line at least.
+// Wrap splits text into lines of at most width columns, between words if
+// possible. It returns at least one line.
 func Wrap(text string, width int) []string {
 	lines := strings.Split(ansi.Wrap(text, max(1, width), ""), "\n")
 	for i, line := range lines {
@@ -156,15 +154,15 @@ func Wrap(text string, width int) []string {
 	return lines
 }
 
-// screen keeps what is written apart from the progress line: both streams may
-// be one terminal.
+// screen separates the progress line from other output, because both streams
+// may be the same terminal.
 type screen struct {
 	mu   sync.Mutex
-	live *Progress // guarded by mu; the line that is on the terminal now
+	live *Progress // guarded by mu; the progress line that is shown
 }
 
-// write takes the progress line away, writes text, which ends in a newline,
-// and puts the progress line back below it.
+// write erases the progress line, writes text, which must end in a newline, and
+// draws the progress line again below it.
 func (s *screen) write(w io.Writer, text []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

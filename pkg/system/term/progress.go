@@ -9,13 +9,13 @@ import (
 const (
 	// frameInterval is the time between two frames of the spinner.
 	frameInterval = 100 * time.Millisecond
-	// clockAfter is when a step is slow enough to show its time.
+	// clockAfter is the time after which a step shows its elapsed time.
 	clockAfter = 2 * time.Second
-	// eraseLine goes to the first column and clears the line.
+	// eraseLine moves to the first column and clears the line.
 	eraseLine = "\r\x1b[2K"
 )
 
-// frame returns the n-th picture of the spinner.
+// frame returns the n-th frame of the spinner.
 func frame(n int) string {
 	const dots = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 	const size = len("⠋")
@@ -23,9 +23,9 @@ func frame(n int) string {
 	return dots[n : n+size]
 }
 
-// Progress is one line that says what is going on. On a terminal it moves and
-// is rewritten in place, below everything else that is printed; elsewhere each
-// new text is a plain line.
+// Progress is a line that shows the current activity. On a terminal it is
+// animated in place, below all other output; elsewhere each new text is a plain
+// line.
 type Progress struct {
 	p       *Printer
 	stop    chan struct{}
@@ -39,7 +39,7 @@ type Progress struct {
 }
 
 // Progress shows text until Stop or End is called, which the caller must do.
-// An IO has one progress line: a new one ends the one before.
+// An IO has one progress line; a new one stops the previous one.
 func (p *Printer) Progress(text string) *Progress {
 	g := &Progress{p: p, stop: make(chan struct{}), done: make(chan struct{}), started: time.Now()}
 	if !g.moves() {
@@ -82,14 +82,14 @@ func (g *Progress) Update(text string) {
 	}
 }
 
-// Stop takes the line away and waits for the goroutine that draws it. It may
-// be called more than once.
+// Stop erases the line and waits for the goroutine that draws it. It may be
+// called more than once.
 func (g *Progress) Stop() {
 	g.stopped.Do(func() { close(g.stop) })
 	<-g.done
 }
 
-// End stops and writes a status line in the place of the progress.
+// End stops the progress and writes a status line in its place.
 func (g *Progress) End(m Mark, message string, details ...string) {
 	g.Stop()
 	g.p.Status(m, message, details...)
@@ -122,16 +122,16 @@ func (g *Progress) spin() {
 	}
 }
 
-// draw and erase are called with the screen's mutex held. The line stays one
-// column short of the width: a full line would wrap, and only its last row
+// draw and erase must be called with the screen's mutex held. The line stays
+// one column short of the width: a full line would wrap, and only its last row
 // could be erased.
 func (g *Progress) draw() {
 	clock := ""
 	if d := time.Since(g.started); d >= clockAfter {
 		clock = "  " + Duration(d.Truncate(time.Second))
 	}
-	room := g.p.Columns() - 1 - len("x ") - len(clock)
-	line := g.p.Style(Accent, frame(g.frame)) + " " + Truncate(g.text, room) + g.p.Style(Muted, clock)
+	width := g.p.Columns() - 1 - len("x ") - len(clock)
+	line := g.p.Style(Accent, frame(g.frame)) + " " + Truncate(g.text, width) + g.p.Style(Muted, clock)
 	_, _ = io.WriteString(g.p.w, line)
 }
 

@@ -14,17 +14,16 @@ import (
 )
 
 const (
-	// maxLine bounds what is read as one answer, in bytes.
+	// maxLine bounds one answer, in bytes.
 	maxLine = 64 << 10
-	// pollMillis is how long Ctrl-C may take to leave a prompt.
+	// pollMillis is how long Ctrl-C may take to end a prompt.
 	pollMillis = 100
 )
 
-// ReadSecret asks for what on the terminal and reads one line without showing
-// it. Blanks around the answer are dropped. Where nobody can be asked it
-// returns an Error with CodeInvalid and the hint instead, which names a flag;
-// an empty answer is CodeInvalid too. When ctx ends first, the terminal is put
-// back as it was and ctx's cause is returned.
+// ReadSecret prompts for what and reads one line without echo. Blanks around the
+// answer are dropped. If the IO cannot prompt, or the answer is empty, it returns
+// CodeInvalid with the hint instead, which should name a flag. If ctx ends first,
+// the terminal is restored and ctx's cause is returned.
 func (t *IO) ReadSecret(ctx context.Context, what, instead string) (string, error) {
 	if err := t.canAsk(what, instead); err != nil {
 		return "", err
@@ -39,8 +38,8 @@ func (t *IO) ReadSecret(ctx context.Context, what, instead string) (string, erro
 	return line, nil
 }
 
-// Confirm asks a question that "y" or "yes" agrees to; anything else, and no
-// answer, is no. Errors are those of ReadSecret.
+// Confirm asks a question. It returns true for "y" or "yes" and false for any
+// other answer or EOF. Its errors are those of ReadSecret.
 func (t *IO) Confirm(ctx context.Context, question, instead string) (bool, error) {
 	if err := t.canAsk("an answer", instead); err != nil {
 		return false, err
@@ -62,17 +61,17 @@ func (t *IO) canAsk(what, instead string) error {
 	}
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeInvalid,
-		Message: "cannot ask for " + Clean(what) + ": this is no terminal",
+		Message: "cannot ask for " + Clean(what) + ": not a terminal",
 		Hint:    instead,
 	}
 }
 
-// ask shows prompt and reads one line. The progress line, if any, was ended
-// by the caller: a question cannot share its line.
+// ask shows prompt and reads one line. The caller must have ended the progress
+// line, because a question cannot share its line.
 func (t *IO) ask(ctx context.Context, prompt string, hidden bool) (line string, err error) {
 	tty := t.files.in
 	if hidden && tty != nil {
-		// Before the prompt, so that not even the fastest answer is shown.
+		// Before the prompt, so that even the fastest answer is not echoed.
 		restore, err := silence(tty)
 		if err != nil {
 			return "", err
@@ -95,14 +94,14 @@ func (t *IO) ask(ctx context.Context, prompt string, hidden bool) (line string, 
 		line, err = readLine(t.In)
 	}
 	if hidden || err != nil {
-		// The answer's own line break was not shown.
+		// The line break of the answer was not echoed.
 		_, _ = io.WriteString(t.ErrOut, "\n")
 	}
 	return strings.TrimSpace(line), err
 }
 
-// readLine reads up to a line break and not a byte more: what follows belongs
-// to the next reader of r.
+// readLine reads up to a line break and not a byte more, because what follows
+// belongs to the next reader of r.
 func readLine(r io.Reader) (string, error) {
 	var line []byte
 	b := make([]byte, 1)
@@ -121,12 +120,12 @@ func readLine(r io.Reader) (string, error) {
 			return "", err
 		}
 	}
-	return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the answer is too long", Hint: "give it in a file or by standard input"}
+	return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the answer is too long", Hint: "pass it in a file or on standard input"}
 }
 
-// silence turns the echo of the terminal f off and returns what turns it on
-// again. ReadPassword does the same by itself, but it blocks in a read that
-// Ctrl-C does not end, and the shell would be left without an echo.
+// silence turns off the echo of the terminal f and returns a function that turns
+// it on again. ReadPassword does so itself, but it blocks in a read that Ctrl-C
+// does not end, and the shell would be left without echo.
 func silence(f *os.File) (restore func(), err error) {
 	fd := int(f.Fd())
 	before, err := xterm.GetState(fd)
@@ -139,13 +138,13 @@ func silence(f *os.File) (restore func(), err error) {
 	}
 	mode.Lflag &^= unix.ECHO
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, mode); err != nil {
-		return nil, fmt.Errorf("turn the echo off: %w", err)
+		return nil, fmt.Errorf("turn off echo: %w", err)
 	}
 	return func() { _ = xterm.Restore(fd, before) }, nil
 }
 
-// awaitLine returns when a read of the terminal f does not block, which is
-// when a whole line was typed, or with ctx's cause.
+// awaitLine returns nil once a read of the terminal f does not block, which is
+// when a whole line was typed, or else ctx's cause.
 func awaitLine(ctx context.Context, f *os.File) error {
 	for {
 		if ctx.Err() != nil {

@@ -23,11 +23,11 @@ func TestPromptsNeedATerminal(t *testing.T) {
 		t.Errorf("Confirm: %v, hint %q", err, dreamcore.HintOf(err))
 	}
 	if errOut.Len() > 0 {
-		t.Errorf("asked all the same: %q", errOut)
+		t.Errorf("prompted without a terminal: %q", errOut)
 	}
 }
 
-func TestConfirmTakesOnlyYesForYes(t *testing.T) {
+func TestConfirmRequiresYes(t *testing.T) {
 	for in, want := range map[string]bool{
 		"y\n": true, "YES\r\n": true, " y ": true, "n\n": false, "\n": false, "": false, "yeah\n": false, "yy\n": false,
 	} {
@@ -42,7 +42,7 @@ func TestConfirmTakesOnlyYesForYes(t *testing.T) {
 	}
 }
 
-func TestAnswersLeaveTheNextLineUnread(t *testing.T) {
+func TestPromptLeavesTheNextLineUnread(t *testing.T) {
 	tio, _ := terminal("y\nrest")
 	if _, err := tio.Confirm(t.Context(), "?", ""); err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestAnswersLeaveTheNextLineUnread(t *testing.T) {
 	}
 }
 
-func TestAnswersAreBoundedAndNotEmpty(t *testing.T) {
+func TestAnswersMustBeBoundedAndNonEmpty(t *testing.T) {
 	tio, _ := terminal(strings.Repeat("x", maxLine+1))
 	if _, err := tio.ReadSecret(t.Context(), "key", ""); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
 		t.Errorf("an endless line: %v", err)
@@ -69,7 +69,7 @@ func openPTY(t *testing.T) (keyboard, tty *os.File) {
 	t.Helper()
 	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no pseudo terminals here: %v", err)
+		t.Skipf("pseudo terminals are not available: %v", err)
 	}
 	t.Cleanup(func() { keyboard.Close() })
 	fd := int(keyboard.Fd())
@@ -82,7 +82,7 @@ func openPTY(t *testing.T) (keyboard, tty *os.File) {
 	}
 	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no pseudo terminals here: %v", err)
+		t.Skipf("pseudo terminals are not available: %v", err)
 	}
 	t.Cleanup(func() { tty.Close() })
 	return keyboard, tty
@@ -97,7 +97,7 @@ func echoes(t *testing.T, tty *os.File) bool {
 	return mode.Lflag&unix.ECHO != 0
 }
 
-// promptWriter acts once, when the prompt is shown.
+// promptWriter calls a function once, when the prompt is shown.
 type promptWriter struct {
 	act   func()
 	shown strings.Builder
@@ -110,11 +110,11 @@ func (w *promptWriter) Write(p []byte) (int, error) {
 	return w.shown.Write(p)
 }
 
-func TestSecretIsReadFromARealTerminalWithoutEcho(t *testing.T) {
+func TestReadSecretTurnsOffTheEcho(t *testing.T) {
 	keyboard, tty := openPTY(t)
 	tio := System(tty, tty, tty, func(string) string { return "" })
 	if !tio.Interactive() || !tio.OutTerminal {
-		t.Fatalf("a terminal was not seen: %+v", tio)
+		t.Fatalf("the terminal was not recognized: %+v", tio)
 	}
 	prompt := &promptWriter{act: func() {
 		if echoes(t, tty) {
@@ -135,7 +135,7 @@ func TestSecretIsReadFromARealTerminalWithoutEcho(t *testing.T) {
 	}
 }
 
-func TestCancelledPromptPutsTheTerminalBack(t *testing.T) {
+func TestCancelledPromptRestoresTheTerminal(t *testing.T) {
 	_, tty := openPTY(t)
 	tio := System(tty, tty, tty, func(string) string { return "" })
 	interrupted := errors.New("interrupted")
@@ -154,7 +154,7 @@ func TestCancelledPromptPutsTheTerminalBack(t *testing.T) {
 	}
 }
 
-func TestColumnsAsksTheTerminal(t *testing.T) {
+func TestColumnsReadsTheTerminalSize(t *testing.T) {
 	_, tty := openPTY(t)
 	if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 123}); err != nil {
 		t.Fatal(err)

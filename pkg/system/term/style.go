@@ -7,11 +7,11 @@ import (
 	"github.com/muesli/termenv"
 )
 
-// Tone says what a piece of text means; the colours follow from it.
+// Tone is the meaning of a piece of text, from which its colour follows.
 type Tone int
 
-// The tones. Muted is for what a reader may skip, Accent for our own name and
-// for what moves, Command for something to type.
+// The tones. Muted is for less important text, Accent for the product's name and
+// the spinner, Command for something to type.
 const (
 	Normal Tone = iota
 	Strong
@@ -23,10 +23,10 @@ const (
 	Bad
 )
 
-// Mark is the symbol that opens a status line.
+// Mark is the symbol at the start of a status line.
 type Mark int
 
-// The marks, in the order of how much they ask of the reader.
+// The marks, in order of importance.
 const (
 	Note    Mark = iota // •
 	Working             // …
@@ -66,9 +66,9 @@ func (m Mark) Tone() Tone {
 	return Muted
 }
 
-// paint returns text in the style of tone. Only the terminal's own sixteen
-// colours are used: they fit the reader's theme, and nothing has to be asked
-// of the terminal (a query of its background can block).
+// paint returns text in the style of tone. It uses only the terminal's sixteen
+// colours: they fit the reader's theme, and need no query of the terminal's
+// background, which can block.
 func paint(tone Tone, text string) string {
 	r := lipgloss.NewRenderer(io.Discard, termenv.WithProfile(termenv.ANSI), termenv.WithTTY(true))
 	r.SetColorProfile(termenv.ANSI)

@@ -8,15 +8,15 @@ import (
 
 const (
 	gutter = "  "
-	// minFlex is the narrowest that a wrapped column becomes, in columns.
+	// minFlex is the minimum width of a wrapped column.
 	minFlex = 20
 )
 
 // Column describes one column of a Table.
 type Column struct {
 	Title string
-	Right bool // aligned to the right, for numbers
-	Flex  bool // wraps on a terminal where the table is too wide; one column at most
+	Right bool // right-aligned, for numbers
+	Flex  bool // wrapped if the table is too wide for the terminal; at most one column
 }
 
 // Cell is one field of a Table.
@@ -25,14 +25,14 @@ type Cell struct {
 	Tone Tone
 }
 
-// Table is aligned rows under a header, without rules. Rows may be shorter
-// than the header.
+// Table is aligned rows under a header, without lines. Rows may be shorter than
+// the header.
 type Table struct {
 	Columns []Column
 	Rows    [][]Cell
 }
 
-// Row makes cells of plain text.
+// Row returns cells of plain text.
 func Row(texts ...string) []Cell {
 	cells := make([]Cell, len(texts))
 	for i, s := range texts {
@@ -41,7 +41,7 @@ func Row(texts ...string) []Cell {
 	return cells
 }
 
-// Table writes t. In a pipe nothing is wrapped or cut.
+// Table writes t. In a pipe, nothing is wrapped or cut.
 func (p *Printer) Table(t Table) {
 	header := make([]Cell, len(t.Columns))
 	for i, c := range t.Columns {
@@ -66,7 +66,7 @@ func cleanRow(row []Cell, n int) []Cell {
 }
 
 // fit returns the widths of the columns. On a terminal the flexible column
-// gives way until the table fits.
+// shrinks until the table fits.
 func (p *Printer) fit(columns []Column, rows [][]Cell) []int {
 	widths := make([]int, len(columns))
 	for _, row := range rows {
@@ -91,7 +91,7 @@ func (p *Printer) fit(columns []Column, rows [][]Cell) []int {
 	return widths
 }
 
-// row writes one row, which takes several lines where a cell is wrapped.
+// row writes one row, which takes several lines if a cell is wrapped.
 func (p *Printer) row(columns []Column, widths []int, row []Cell) {
 	lines := make([][]string, len(row))
 	height := 1

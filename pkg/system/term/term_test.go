@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// terminal returns an IO whose streams all count as one terminal.
+// terminal returns an IO whose streams are all the same terminal.
 func terminal(in string) (*IO, *bytes.Buffer) {
 	t, out, _ := Buffers(in)
 	t.ErrOut = out
@@ -33,7 +33,7 @@ func same(t *testing.T, got, want string) {
 	}
 }
 
-func TestPipeGetsPlainLines(t *testing.T) {
+func TestPipeOutputIsPlain(t *testing.T) {
 	tio, out, _ := Buffers("")
 	p := tio.Stdout()
 	p.Heading("Setup", "first run")
@@ -61,7 +61,7 @@ two
 `)
 }
 
-func TestTerminalGetsStyles(t *testing.T) {
+func TestTerminalOutputIsStyled(t *testing.T) {
 	tio, out := terminal("")
 	p := tio.Stdout()
 	p.Success("done", "1.2 kB")
@@ -72,7 +72,7 @@ func TestTerminalGetsStyles(t *testing.T) {
 		"\x1b[1mGates\x1b[0m\n\n")
 }
 
-func TestColourFollowsTheEnvironment(t *testing.T) {
+func TestColourDependsOnTheEnvironment(t *testing.T) {
 	for _, tt := range []struct {
 		name           string
 		env            map[string]string
@@ -97,7 +97,7 @@ func TestColourFollowsTheEnvironment(t *testing.T) {
 	same(t, out.String(), "✓ plain  detail\n")
 }
 
-func TestForeignTextCannotSteerTheTerminal(t *testing.T) {
+func TestForeignTextCannotControlTheTerminal(t *testing.T) {
 	tio, out := terminal("")
 	evil := "a\x1b]0;title\x07b\x1b[2Jc\rd\x9be\u009b31mf"
 	p := tio.Stdout()
@@ -129,7 +129,7 @@ func TestTableAlignsWideCharacters(t *testing.T) {
 		Rows: [][]Cell{
 			Row("ゲーム.js", "1.2 kB", "日本語"),
 			Row("a.css", "12 B"),
-			Row("🎮", "381 MB", "emoji", "no column for this"),
+			Row("🎮", "381 MB", "emoji", "extra cell"),
 		},
 	})
 	same(t, out.String(), `NAME         SIZE  NOTE
@@ -139,7 +139,7 @@ a.css        12 B
 `)
 }
 
-func TestTableWrapsItsFlexibleColumnOnlyOnATerminal(t *testing.T) {
+func TestTableWrapsOnlyOnATerminal(t *testing.T) {
 	table := func() Table {
 		return Table{
 			Columns: []Column{{Title: "gate"}, {Title: "detail", Flex: true}, {Title: "time", Right: true}},
@@ -182,7 +182,7 @@ func TestProgressRewritesItsLineOnATerminal(t *testing.T) {
 	})
 }
 
-func TestProgressShowsTheTimeOfASlowStepAndStaysOnOneLine(t *testing.T) {
+func TestSlowProgressShowsTimeOnOneLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tio, out := terminal("")
 		tio.Color, tio.Width = false, 24
@@ -202,7 +202,7 @@ func TestProgressShowsTheTimeOfASlowStepAndStaysOnOneLine(t *testing.T) {
 	})
 }
 
-func TestProgressIsPlainLinesInAPipeAndOnADumbTerminal(t *testing.T) {
+func TestProgressIsPlainInAPipeAndOnADumbTerminal(t *testing.T) {
 	for _, dumb := range []bool{false, true} {
 		t.Run(fmt.Sprintf("dumb %v", dumb), func(t *testing.T) {
 			tio, out, _ := Buffers("")
@@ -216,7 +216,7 @@ func TestProgressIsPlainLinesInAPipeAndOnADumbTerminal(t *testing.T) {
 	}
 }
 
-func TestNewProgressEndsTheOneBefore(t *testing.T) {
+func TestNewProgressStopsThePreviousOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tio, out := terminal("")
 		tio.Color = false
@@ -253,11 +253,11 @@ func TestRenderErrorOfAnyOtherError(t *testing.T) {
 	lines := strings.Split(errOut.String(), "\n")
 	same(t, strings.Join(lines[:2], "\n"), "✗ one\n  two")
 	if len(lines) > maxErrorLines+5 {
-		t.Errorf("%d lines for one error", len(lines))
+		t.Errorf("one error took %d lines", len(lines))
 	}
 }
 
-func TestRenderErrorForPrograms(t *testing.T) {
+func TestRenderErrorAsJSON(t *testing.T) {
 	tio, out, errOut := Buffers("")
 	tio.JSON = true
 	tio.RenderError(&dreamcore.Error{Code: dreamcore.CodeSetup, Message: "a <b>\x1b[1m", Hint: "run: c", Err: errors.New("why")})

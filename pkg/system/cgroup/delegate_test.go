@@ -17,8 +17,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// tree makes directories that look like a hierarchy of version 2.
-func tree(t *testing.T, lent ...string) *Hierarchy {
+// tree creates directories that look like a cgroup v2 hierarchy.
+func tree(t *testing.T, delegated ...string) *Hierarchy {
 	t.Helper()
 	h := &Hierarchy{unified: t.TempDir()}
 	for _, dir := range []string{"a.slice/one.service/service", "a.slice/few.service", "b.scope"} {
@@ -26,46 +26,46 @@ func tree(t *testing.T, lent ...string) *Hierarchy {
 			t.Fatal(err)
 		}
 		for ; dir != "."; dir = filepath.Dir(dir) {
-			given := "cpuset cpu io memory pids\n"
+			available := "cpuset cpu io memory pids\n"
 			if strings.Contains(dir, "few") {
-				given = "memory pids\n"
+				available = "memory pids\n"
 			}
-			if err := os.WriteFile(filepath.Join(h.unified, dir, "cgroup.controllers"), []byte(given), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(h.unified, dir, "cgroup.controllers"), []byte(available), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	for i, dir := range lent {
+	for i, dir := range delegated {
 		err := unix.Setxattr(filepath.Join(h.unified, dir), delegated[i%len(delegated)], []byte("1"), 0)
 		sandboxtest.Need(t, err == nil, "root, and extended attributes of temporary files")
 	}
 	return h
 }
 
-func TestGroupsGoWhereSystemdHasLentAPlace(t *testing.T) {
-	lent := []string{"a.slice/one.service", "a.slice/few.service"}
+func TestBaseIsTheDelegatedGroup(t *testing.T) {
+	delegated := []string{"a.slice/one.service", "a.slice/few.service"}
 	for _, tt := range []struct {
 		name, own, base string
-		lent            []string
+		delegated       []string
 	}{
-		{"a service", "0::/a.slice/one.service\n", "a.slice/one.service", lent},
+		{"a service", "0::/a.slice/one.service\n", "a.slice/one.service", delegated},
 		{"by the other attribute", "0::/b.scope\n", "b.scope", []string{"a.slice/one.service", "b.scope"}},
-		{"one that has made room", "0::/a.slice/one.service/service\n", "a.slice/one.service", lent},
-		{"a service that nothing is lent to", "0::/b.scope\n", "", lent},
-		{"not enough is lent", "0::/a.slice/few.service\n", "", lent},
-		{"below one that is lent", "0::/a.slice/one.service/x\n", "", lent},
-		{"the top", "0::/\n", "", lent},
-		{"beside version 1", "5:memory:/x\n0::/a.slice/one.service\n", "a.slice/one.service", lent},
-		{"only version 1", "5:memory:/a.slice/one.service\n", "", lent},
-		{"outside of our view", "0::/../a.slice/one.service\n", "", lent},
-		{"a way out", "0::/a.slice/../a.slice/one.service\n", "", lent},
-		{"gone", "0::/a.slice/none.service\n", "", lent},
-		{"junk", "0::", "", lent},
+		{"processes already moved", "0::/a.slice/one.service/service\n", "a.slice/one.service", delegated},
+		{"a service without delegation", "0::/b.scope\n", "", delegated},
+		{"not enough controllers", "0::/a.slice/few.service\n", "", delegated},
+		{"below a delegated group", "0::/a.slice/one.service/x\n", "", delegated},
+		{"the root", "0::/\n", "", delegated},
+		{"alongside version 1", "5:memory:/x\n0::/a.slice/one.service\n", "a.slice/one.service", delegated},
+		{"only version 1", "5:memory:/a.slice/one.service\n", "", delegated},
+		{"outside of the process's view", "0::/../a.slice/one.service\n", "", delegated},
+		{"a path with dots", "0::/a.slice/../a.slice/one.service\n", "", delegated},
+		{"gone", "0::/a.slice/none.service\n", "", delegated},
+		{"junk", "0::", "", delegated},
 	} {
-		h := tree(t, tt.lent...)
-		h.settle([]byte(tt.own))
-		if h.Base() != tt.base || h.lent != (tt.base != "") {
-			t.Errorf("%s: %q, lent %v, want %q", tt.name, h.Base(), h.lent, tt.base)
+		h := tree(t, tt.delegated...)
+		h.setBase([]byte(tt.own))
+		if h.Base() != tt.base || h.delegated != (tt.base != "") {
+			t.Errorf("%s: %q, delegated %v, want %q", tt.name, h.Base(), h.delegated, tt.base)
 		}
 		want := filepath.Join("/", tt.base, "dreamcore/i/s")
 		if got := h.Path("dreamcore/i/s"); got != want || !slices.Equal(h.Open("dreamcore/i/s").Dirs(), []string{filepath.Join(h.unified, want)}) {
@@ -74,23 +74,23 @@ func TestGroupsGoWhereSystemdHasLentAPlace(t *testing.T) {
 	}
 }
 
-func TestTheTopOfAContainerIsLent(t *testing.T) {
+func TestRootOfAContainerIsDelegated(t *testing.T) {
 	for _, own := range []string{"0::/\n", "0::/service\n"} {
 		h := tree(t)
-		if h.settle([]byte(own)); h.lent {
-			t.Error("the machine's own top need not be made room in")
+		if h.setBase([]byte(own)); h.delegated {
+			t.Error("the host's own root group counts as delegated")
 		}
 		if err := os.WriteFile(filepath.Join(h.unified, "cgroup.type"), []byte("domain\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if h.settle([]byte(own)); !h.lent || h.Base() != "" {
-			t.Errorf("%q: %q, lent %v", own, h.Base(), h.lent)
+		if h.setBase([]byte(own)); !h.delegated || h.Base() != "" {
+			t.Errorf("%q: %q, delegated %v", own, h.Base(), h.delegated)
 		}
 	}
 }
 
-func TestPlacesOfOthers(t *testing.T) {
-	h := &Hierarchy{unified: "/cg", base: "a/b", lent: true}
+func TestInOtherBases(t *testing.T) {
+	h := &Hierarchy{unified: "/cg", base: "a/b", delegated: true}
 	for base, ok := range map[string]bool{"": true, "a/b": true, "x.service": true, "..": false, "a/../..": false, "/a": false, "a//b": false, "a/": false} {
 		in, got := h.In(base)
 		if got != ok || ok && (in.Base() != base || h.Base() != "a/b") {
@@ -99,15 +99,15 @@ func TestPlacesOfOthers(t *testing.T) {
 	}
 	old := &Hierarchy{v1: map[string]string{"memory": "/cg/memory"}}
 	if in, ok := old.In(""); !ok || in.Open("x").Dirs()[0] != "/cg/memory/x" {
-		t.Error("version 1 has one place")
+		t.Error("version 1 has the root as base")
 	}
 	if _, ok := old.In("a"); ok {
-		t.Error("version 1 has a second place")
+		t.Error("version 1 has no other base")
 	}
 }
 
-// TestProcessesMakeRoom needs a controller that no hierarchy of version 1 has.
-func TestProcessesMakeRoom(t *testing.T) {
+// TestProcessesOfADelegatedGroupAreMoved needs a controller that no v1 hierarchy has.
+func TestProcessesOfADelegatedGroupAreMoved(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root")
 	top := t.TempDir()
 	sandboxtest.Need(t, unix.Mount("none", top, "cgroup2", 0, "") == nil, "cgroup v2")
@@ -122,10 +122,10 @@ func TestProcessesMakeRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(free) == 0 {
-		t.Skip("version 1 has every controller of this machine")
+		t.Skip("version 1 has every controller of this host")
 	}
-	give := free[len(free)-1:]
-	if err := giveBelow(top, give, false); err != nil {
+	enabled := free[len(free)-1:]
+	if err := enableBelow(top, enabled, false); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(top, "dreamcore-test-"+strconv.Itoa(os.Getpid()))
@@ -149,11 +149,11 @@ func TestProcessesMakeRoom(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := giveBelow(dir, give, false); !errors.Is(err, syscall.EBUSY) {
-		t.Fatalf("a group that is not ours made room, or needs none: %v", err)
+	if err := enableBelow(dir, enabled, false); !errors.Is(err, syscall.EBUSY) {
+		t.Fatalf("processes of a group that is not delegated were moved, or did not have to be: %v", err)
 	}
 	for range 2 { // the second time there is nothing to do
-		if err := giveBelow(dir, give, true); err != nil {
+		if err := enableBelow(dir, enabled, true); err != nil {
 			t.Fatal(err)
 		}
 	}
