@@ -20,14 +20,14 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
-// Client asks the service of a state directory.
+// Client sends commands to the service of a state directory.
 type Client struct {
 	path string
 	http *http.Client
 }
 
-// NewClient is a client of the service whose socket is in dir. Nothing is
-// connected before the first call; Close ends idle connections.
+// NewClient returns a client of the service whose socket is in dir. It connects
+// on the first call. The caller must Close it.
 func NewClient(dir string) *Client {
 	c := &Client{path: filepath.Join(dir, SocketName)}
 	c.http = &http.Client{Transport: &http.Transport{
@@ -36,10 +36,11 @@ func NewClient(dir string) *Client {
 	return c
 }
 
-// Close ends the client's connections.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// List returns the sandboxes. CodeUnreachable: no service runs there.
+// List returns the sandboxes. The error is CodeUnreachable if no service is
+// running.
 func (c *Client) List(ctx context.Context) ([]workspace.Info, error) {
 	resp, err := c.do(ctx, http.MethodGet, "/sandboxes", nil)
 	if err != nil {
@@ -50,12 +51,12 @@ func (c *Client) List(ctx context.Context) ([]workspace.Info, error) {
 		Sandboxes []workspace.Info `json:"sandboxes"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
-		return nil, fmt.Errorf("read the list of sandboxes: %w", err)
+		return nil, fmt.Errorf("read list of sandboxes: %w", err)
 	}
 	return list.Sandboxes, nil
 }
 
-// Stop ends a sandbox.
+// Stop stops a sandbox.
 func (c *Client) Stop(ctx context.Context, name string) error {
 	resp, err := c.do(ctx, http.MethodPost, "/sandboxes/"+url.PathEscape(name)+"/stop", nil)
 	if err != nil {
@@ -64,8 +65,8 @@ func (c *Client) Stop(ctx context.Context, name string) error {
 	return resp.Body.Close()
 }
 
-// Logs gives fn the events of the last job in a sandbox; with follow, to the
-// end of the job.
+// Logs calls fn with the events of the last job in a sandbox; with follow, until
+// the end of the job.
 func (c *Client) Logs(ctx context.Context, name string, follow bool, fn func(dreamcore.Event) error) error {
 	path := "/sandboxes/" + url.PathEscape(name) + "/logs"
 	if follow {
@@ -83,7 +84,7 @@ func (c *Client) Logs(ctx context.Context, name string, follow bool, fn func(dre
 func (c *Client) Exec(ctx context.Context, name string, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int, err error) {
 	path := "/sandboxes/" + url.PathEscape(name) + "/exec?" + url.Values{"arg": args}.Encode()
 	if stdin != nil {
-		stdin = io.NopCloser(stdin) // with a length it would not be streamed
+		stdin = io.NopCloser(stdin) // a body of known length would not be streamed
 	}
 	resp, err := c.do(ctx, http.MethodPost, path, stdin)
 	if err != nil {
@@ -94,7 +95,7 @@ func (c *Client) Exec(ctx context.Context, name string, args []string, stdin io.
 	err = lines(resp.Body, func(line []byte) error {
 		var f frame
 		if err := json.Unmarshal(line, &f); err != nil {
-			return fmt.Errorf("read the output: %w", err)
+			return fmt.Errorf("read output: %w", err)
 		}
 		var err error
 		switch {
@@ -112,13 +113,13 @@ func (c *Client) Exec(ctx context.Context, name string, args []string, stdin io.
 	if err == nil && !ended {
 		err = context.Cause(ctx)
 		if err == nil {
-			err = &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the service has ended before the program did", Hint: "see the log of the service"}
+			err = &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the service stopped before the program ended", Hint: "see the log of the service"}
 		}
 	}
 	return code, err
 }
 
-// lines gives fn each line, however long.
+// lines calls fn with each line of any length.
 func lines(r io.Reader, fn func([]byte) error) error {
 	br := bufio.NewReader(r)
 	for {
@@ -137,8 +138,8 @@ func lines(r io.Reader, fn func([]byte) error) error {
 	}
 }
 
-// do sends a request and turns an answer that is an error into one. Without an
-// error the caller closes the body.
+// do sends a request and converts an error response into an error. If err is nil,
+// the caller must close the response's body.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://dreamcore"+path, body)
 	if err != nil {
@@ -158,7 +159,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	var f fault
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if json.Unmarshal(raw, &f) != nil || f.Error == "" {
-		return nil, fmt.Errorf("the service answered %s", resp.Status)
+		return nil, fmt.Errorf("unexpected response of the service: %s", resp.Status)
 	}
 	return nil, &dreamcore.Error{Code: f.Code, Message: f.Error, Hint: f.Hint}
 }
@@ -172,9 +173,9 @@ func (c *Client) unreachable(err error) error {
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeUnreachable, Message: "no service runs on this state directory",
-			Hint: "start it with: dreamcore serve (or name the directory of one that runs with --state DIR)",
+			Code: dreamcore.CodeUnreachable, Message: "no service is running on this state directory",
+			Hint: "start it with: dreamcore serve (or select the directory of a running one with --state DIR)",
 		}
 	}
-	return &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the service does not answer", Err: err, Hint: "see its log"}
+	return &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the service does not respond", Err: err, Hint: "see its log"}
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const name = "user-a11ce000-0000-4000-8000-000000000001"
 
-// fakeSandboxes has one sandbox, in which programs are functions.
+// fakeSandboxes has one sandbox, whose programs are functions.
 type fakeSandboxes struct {
 	mu      sync.Mutex
 	stopped []string
@@ -81,7 +81,7 @@ func open(t *testing.T, f *fakeSandboxes) (*Client, *journal.Store) {
 			t.Error(err)
 		}
 		if _, err := os.Lstat(filepath.Join(dir, SocketName)); !os.IsNotExist(err) {
-			t.Errorf("the socket is left: %v", err)
+			t.Errorf("the socket remains: %v", err)
 		}
 	})
 	if fi, err := os.Lstat(filepath.Join(dir, SocketName)); err != nil || fi.Mode().Perm() != 0o600 {
@@ -106,21 +106,21 @@ func TestListAndStop(t *testing.T) {
 			t.Errorf("Stop(%q): %v", n, err)
 		}
 		if last := f.stopped[len(f.stopped)-1]; last != n {
-			t.Errorf("the service was asked for %q, not %q", last, n)
+			t.Errorf("requested sandbox %q, want %q", last, n)
 		}
 	}
 }
 
-func TestNoServiceIsTold(t *testing.T) {
+func TestMissingServiceIsReported(t *testing.T) {
 	c := NewClient(t.TempDir())
 	if _, err := c.List(t.Context()); dreamcore.CodeOf(err) != dreamcore.CodeUnreachable || !strings.Contains(dreamcore.HintOf(err), "dreamcore serve") {
 		t.Errorf("List: %v", err)
 	}
 }
 
-func TestExecMovesBytesBothWays(t *testing.T) {
+func TestExecStreamsInBothDirections(t *testing.T) {
 	f := &fakeSandboxes{play: func(_ context.Context, cmd sandbox.Command) (sandbox.Exit, error) {
-		// An answer to each line before the input has ended.
+		// Respond to each line before the input has ended.
 		buf := make([]byte, 1)
 		for {
 			if _, err := cmd.Stdin.Read(buf); err != nil {
@@ -139,7 +139,7 @@ func TestExecMovesBytesBothWays(t *testing.T) {
 	go func() {
 		code, err := c.Exec(t.Context(), name, []string{"a b", "", "c&d"}, in, out, &errs)
 		if code != 7 {
-			err = errors.Join(err, errors.New("not the exit code"))
+			err = errors.Join(err, errors.New("wrong exit code"))
 		}
 		done <- err
 		out.Close()
@@ -159,7 +159,7 @@ func TestExecMovesBytesBothWays(t *testing.T) {
 	}
 }
 
-func TestExecEndsWithTheCommand(t *testing.T) {
+func TestExecEndsWithItsClient(t *testing.T) {
 	ended := make(chan struct{})
 	f := &fakeSandboxes{play: func(ctx context.Context, cmd sandbox.Command) (sandbox.Exit, error) {
 		_, _ = cmd.Stdout.Write([]byte("began"))
@@ -177,7 +177,7 @@ func TestExecEndsWithTheCommand(t *testing.T) {
 	select {
 	case <-ended:
 	case <-time.After(10 * time.Second):
-		t.Error("the program goes on")
+		t.Error("the program still runs")
 	}
 }
 
@@ -190,7 +190,7 @@ func (c *cancelWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestExecTellsFailures(t *testing.T) {
+func TestExecReportsFailures(t *testing.T) {
 	f := &fakeSandboxes{play: func(_ context.Context, cmd sandbox.Command) (sandbox.Exit, error) {
 		if cmd.Args[0] == "late" {
 			_, _ = cmd.Stdout.Write([]byte("half"))
@@ -234,7 +234,7 @@ func TestLogsShowTheLastJob(t *testing.T) {
 		return got
 	}
 	if got := read(false); len(got) != 1 || !strings.Contains(got[0], "one") {
-		t.Errorf("what there is: %q", got)
+		t.Errorf("existing events: %q", got)
 	}
 	if got := read(true); len(got) != 2 || !strings.Contains(got[1], "done") {
 		t.Errorf("followed: %q", got)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// FuzzLines reads what a service sends.
+// FuzzLines splits arbitrary responses into lines.
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("{\"out\":\"aGVsbG8=\"}\n{\"exit\":0}\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {

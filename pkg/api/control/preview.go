@@ -11,10 +11,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// PreviewLink asks for an address of a game for browsers, and when it stops to
-// work. A lifetime of 0 is the service's choice. CodeUnreachable: no service
-// runs there; CodeSetup: it has no previews; CodeNotFound: there is no such
-// project.
+// PreviewLink returns an address of a game for browsers, and its expiry. With a
+// lifetime of 0 the service chooses it. The error is CodeUnreachable if no
+// service is running, CodeSetup if it has no previews, and CodeNotFound if the
+// project does not exist.
 func (c *Client) PreviewLink(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, lifetime time.Duration) (address string, expires time.Time, err error) {
 	query := url.Values{"user": {string(user)}, "project": {string(project)}, "for": {lifetime.String()}}
 	resp, err := c.do(ctx, http.MethodPost, "/previews?"+query.Encode(), nil)
@@ -24,7 +24,7 @@ func (c *Client) PreviewLink(ctx context.Context, user dreamcore.UserID, project
 	defer resp.Body.Close()
 	var l link
 	if err := json.NewDecoder(resp.Body).Decode(&l); err != nil {
-		return "", expires, fmt.Errorf("read the link: %w", err)
+		return "", expires, fmt.Errorf("read link: %w", err)
 	}
 	return l.URL, l.Expires, nil
 }
@@ -49,12 +49,12 @@ func (s *Server) link(query url.Values) (address string, expires time.Time, err 
 	}
 	lifetime, err := time.ParseDuration(query.Get("for"))
 	if err != nil {
-		return "", expires, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the lifetime is no duration", Hint: "write it with its unit, like --for 24h", Err: err}
+		return "", expires, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the lifetime is not a duration", Hint: "write it with a unit, such as --for 24h", Err: err}
 	}
 	if s.previews == nil {
 		return "", expires, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the service that runs here has no previews",
-			Hint: "set preview_domain (or preview_listen) in its configuration and start it again: dreamcore serve",
+			Code: dreamcore.CodeSetup, Message: "the running service has no previews",
+			Hint: "set preview_domain (or preview_listen) in its configuration and restart it: dreamcore serve",
 		}
 	}
 	return s.previews.Link(user, project, lifetime)

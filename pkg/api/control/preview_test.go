@@ -2,7 +2,6 @@ package control
 
 import (
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -22,7 +21,7 @@ const (
 	game  = dreamcore.ProjectID("123e4567-e89b-42d3-a456-426614174000")
 )
 
-// aPreview shows one game.
+// aPreview returns a preview service with one game.
 func aPreview(t *testing.T) *preview.Service {
 	t.Helper()
 	v, err := volume.Open(filepath.Join(t.TempDir(), "volumes"), volume.Options{UID: os.Geteuid(), GID: os.Getegid()})
@@ -48,7 +47,7 @@ func aPreview(t *testing.T) *preview.Service {
 	return s
 }
 
-func TestALinkToAGameIsMade(t *testing.T) {
+func TestPreviewLink(t *testing.T) {
 	c, _ := open(t, &fakeSandboxes{})
 	address, expires, err := c.PreviewLink(t.Context(), owner, game, time.Hour)
 	if left := time.Until(expires); err != nil || left > time.Hour || left < 50*time.Minute {
@@ -58,19 +57,19 @@ func TestALinkToAGameIsMade(t *testing.T) {
 		t.Errorf("%s, %v", address, err)
 	}
 	if _, _, err := c.PreviewLink(t.Context(), owner, dreamcore.NewProjectID(), time.Hour); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
-		t.Errorf("no project: %v", err)
+		t.Errorf("missing project: %v", err)
 	}
 	if _, _, err := c.PreviewLink(t.Context(), owner, game, time.Second); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
-		t.Errorf("a second: %v", err)
+		t.Errorf("a lifetime of one second: %v", err)
 	}
 	if _, _, err := c.PreviewLink(t.Context(), "x/../y", game, time.Hour); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
-		t.Errorf("no user: %v", err)
+		t.Errorf("missing user: %v", err)
 	}
 }
 
-func TestAServiceWithoutPreviewsSaysSo(t *testing.T) {
+func TestServiceWithoutPreviewsReportsIt(t *testing.T) {
 	w := httptest.NewRecorder()
-	(&Server{log: slog.New(slog.DiscardHandler)}).preview(w, httptest.NewRequest(http.MethodPost, "/previews?user="+string(owner)+"&project="+string(game)+"&for=1h", nil))
+	(&Server{}).preview(w, httptest.NewRequest(http.MethodPost, "/previews?user="+string(owner)+"&project="+string(game)+"&for=1h", nil))
 	if raw, _ := io.ReadAll(w.Body); w.Code != http.StatusInternalServerError || !strings.Contains(string(raw), "preview_domain") {
 		t.Errorf("%d %s", w.Code, raw)
 	}

@@ -3,12 +3,9 @@ package control
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -18,74 +15,48 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
-// Journal is where the events of jobs are read; *journal.Store is one.
+// Journal opens the events of jobs; *journal.Store implements it.
 type Journal interface {
 	Reader(job string, after uint64) (*journal.Reader, error)
 }
 
-// Server answers commands. The caller must Close it.
+// Server serves commands. The caller must Close it.
 type Server struct {
 	sandboxes Sandboxes
 	journal   Journal
 	previews  Previews
-	log       *slog.Logger
-
-	file   *socket.File
-	http   *http.Server
-	cancel context.CancelFunc // of every request
-	served sync.WaitGroup
-	conns  sync.WaitGroup // one for each connection
+	server    *socket.Server
+	cancel    context.CancelFunc // cancels every request
 }
 
-// Listen serves in the directory dir until Close. A socket that a dead service
-// left there is replaced.
+// Listen serves on a socket in the directory dir until Close. It replaces a
+// socket that a dead service left there. p may be nil.
 func Listen(dir string, s Sandboxes, j Journal, p Previews, log *slog.Logger) (*Server, error) {
-	ln, file, err := socket.Listen(dir, SocketName, 0o600)
-	if err != nil {
-		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the socket for commands cannot be made in " + dir, Err: err,
-			Hint: "check that the directory is there and writable: ls -ld " + dir,
-		}
-	}
-	srv := &Server{sandboxes: s, journal: j, previews: p, log: log, file: file}
-	ctx, cancel := context.WithCancel(context.Background())
-	srv.cancel = cancel
+	srv := &Server{sandboxes: s, journal: j, previews: p}
+	var ctx context.Context
+	ctx, srv.cancel = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /sandboxes", srv.list)
 	mux.HandleFunc("POST /sandboxes/{name}/stop", srv.stop)
 	mux.HandleFunc("GET /sandboxes/{name}/logs", srv.logs)
 	mux.HandleFunc("POST /sandboxes/{name}/exec", srv.exec)
 	mux.HandleFunc("POST /previews", srv.preview)
-	srv.http = &http.Server{
-		Handler:           mux,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		// StateNew is reported before Serve returns, so Add never meets Wait.
-		ConnState: func(_ net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
-				srv.conns.Add(1)
-			case http.StateClosed:
-				srv.conns.Done()
-			}
-		},
-	}
-	srv.served.Go(func() {
-		if err := srv.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the socket for commands failed", "error", err)
+	var err error
+	srv.server, err = socket.Serve(ctx, dir, SocketName, 0o600, socket.Options{Handler: mux, Logger: log})
+	if err != nil {
+		srv.cancel()
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: "cannot create the control socket in " + dir, Err: err,
+			Hint: "check that the directory exists and is writable: ls -ld " + dir,
 		}
-	})
+	}
 	return srv, nil
 }
 
-// Close cuts what runs, waits for it and removes the socket.
+// Close cancels all requests, waits for them and removes the socket.
 func (s *Server) Close() error {
 	s.cancel()
-	err := s.http.Close()
-	s.served.Wait()
-	s.conns.Wait()
-	return errors.Join(err, s.file.Remove())
+	return s.server.Close()
 }
 
 func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
@@ -129,7 +100,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	for {
 		entry, err := reader.Next(ctx)
 		if err != nil {
-			return // its end, the snapshot's, or the reader went
+			return // the log or the snapshot ended, or the client disconnected
 		}
 		if _, err := w.Write(append(entry.Event, '\n')); err != nil {
 			return
@@ -138,16 +109,16 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// snapshotLimit is how long a log that is not followed is waited for: what is
-// there comes at once.
+// snapshotLimit bounds the wait for further events of a log that is not followed.
+// Existing events are read without waiting.
 const snapshotLimit = 300 * time.Millisecond
 
-// exec runs a program. The command that asked for it has gone when the
-// connection breaks, which ends the program.
+// exec runs a program. It ends the program if the connection breaks, because the
+// command has gone then.
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	args := r.URL.Query()["arg"]
 	if len(args) == 0 {
-		s.fail(w, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "no program named", Hint: "write it behind the name: dreamcore sandbox exec NAME -- ls -l"})
+		s.fail(w, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "no program given", Hint: "put it after the name: dreamcore sandbox exec NAME -- ls -l"})
 		return
 	}
 	rc := http.NewResponseController(w)
@@ -173,7 +144,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// frameWriter writes frames. Programs write to one stream at a time.
+// frameWriter writes frames. Exec writes to one stream at a time.
 type frameWriter struct {
 	w     io.Writer
 	rc    *http.ResponseController
@@ -206,8 +177,8 @@ func (s *Server) answer(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// fail answers with an error in full: whoever reaches this socket may read the
-// log too.
+// fail responds with the complete error, because clients of this socket may read
+// the log too.
 func (s *Server) fail(w http.ResponseWriter, err error) {
 	code := dreamcore.CodeOf(err)
 	status := http.StatusInternalServerError

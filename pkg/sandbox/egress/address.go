@@ -5,42 +5,42 @@ import (
 	"net/netip"
 )
 
-// Why an address is refused, as operators and the log read it.
+// Reasons for refusing an address, for operators and logs.
 const (
 	addrLoopback  = "loopback"
 	addrPrivate   = "a private network"
-	addrShared    = "the shared network of a carrier"
-	addrOwn       = "an address of this machine"
+	addrShared    = "a carrier's shared network"
+	addrOwn       = "an address of this host"
 	addrLinkLocal = "link-local"
-	addrMetadata  = "the metadata service of a cloud"
+	addrMetadata  = "a cloud metadata service"
 	addrMulticast = "multicast"
 	addrReserved  = "reserved"
 	addrEmbedding = "another address inside an IPv6 address"
 )
 
-// block is a range that nothing goes to. An operator who names a private host
-// may reach those that are open to him.
+// block is a range of addresses that are refused. Ranges with open set are
+// allowed for private hosts.
 type block struct {
 	prefix netip.Prefix
 	reason string
 	open   bool
 }
 
-// blocks are, in order of precedence, the special ranges of the registries of
-// IANA (RFC 6890 and its successors), the metadata services of clouds, and the
-// forms in which an IPv6 address carries an IPv4 one that a router on the way
-// may unpack.
+// blocks are, in order of precedence, the special-purpose ranges of the IANA
+// registries (RFC 6890 and its successors), the metadata services of clouds, and
+// the forms in which an IPv6 address embeds an IPv4 address that a router may
+// extract.
 var blocks = []block{
-	// Instance metadata: credentials of the machine for whoever asks.
+	// Instance metadata: credentials of the host for any client.
 	{prefix("169.254.169.254/32"), addrMetadata, false},
-	{prefix("169.254.170.0/24"), addrMetadata, false}, // tasks of containers
+	{prefix("169.254.170.0/24"), addrMetadata, false}, // container tasks
 	{prefix("100.100.100.200/32"), addrMetadata, false},
-	{prefix("168.63.129.16/32"), addrMetadata, false}, // a public address by its looks
+	{prefix("168.63.129.16/32"), addrMetadata, false}, // looks like a public address
 	{prefix("192.0.0.192/32"), addrMetadata, false},
 	{prefix("fd00:ec2::/32"), addrMetadata, false},
 	{prefix("fd20:ce::/32"), addrMetadata, false},
 
-	{prefix("0.0.0.0/8"), addrReserved, false}, // 0.0.0.0 is this machine to Linux
+	{prefix("0.0.0.0/8"), addrReserved, false}, // Linux connects 0.0.0.0 to the host itself
 	{prefix("10.0.0.0/8"), addrPrivate, true},
 	{prefix("100.64.0.0/10"), addrShared, true},
 	{prefix("127.0.0.0/8"), addrLoopback, true},
@@ -76,14 +76,13 @@ var blocks = []block{
 	{prefix("ff00::/8"), addrMulticast, false},
 }
 
-// global is all of IPv6 that is given to anybody.
+// global is the range of all assigned global IPv6 addresses.
 var global = prefix("2000::/3")
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
-// checkAddr returns why a connection must not go to an address, "" when it may.
-// own are the machine's addresses. private opens the ranges that an operator
-// may open.
+// checkAddr returns why a connection must not go to an address, or "" if it may.
+// own are the host's addresses. private allows open blocks and own addresses.
 func checkAddr(a netip.Addr, own []netip.Addr, private bool) string {
 	if !a.IsValid() || a.Zone() != "" {
 		return addrReserved
@@ -110,14 +109,14 @@ func checkAddr(a netip.Addr, own []netip.Addr, private bool) string {
 	return ""
 }
 
-// isISATAP tells whether the second half is the one of a tunnel to an IPv4
-// address: 0000:5efe or 0200:5efe before it.
+// isISATAP reports whether the interface identifier embeds an IPv4 address for
+// a tunnel, after 0000:5efe or 0200:5efe.
 func isISATAP(a netip.Addr) bool {
 	b := a.As16()
 	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
-// ownAddresses are those of the machine's interfaces now.
+// ownAddresses returns the current addresses of the host's interfaces.
 func ownAddresses() ([]netip.Addr, error) {
 	list, err := net.InterfaceAddrs()
 	if err != nil {

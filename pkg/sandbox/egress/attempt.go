@@ -7,48 +7,48 @@ import (
 	"time"
 )
 
-// Verdict is how an attempt ended.
+// Verdict is the outcome of an attempt.
 type Verdict string
 
 // Verdicts.
 const (
 	Allowed Verdict = "allowed" // the host was reached
-	Refused Verdict = "refused" // a rule or a bound was against it
-	Failed  Verdict = "failed"  // the host was not reached, or the connection did not end as it should
+	Refused Verdict = "refused" // a rule or a limit forbade it
+	Failed  Verdict = "failed"  // the host was not reached, or the connection ended abnormally
 )
 
-// Attempt is one try of a sandbox to reach something.
+// Attempt is one attempt of a sandbox to reach a host.
 type Attempt struct {
 	Time     time.Time
 	Duration time.Duration
-	Job      string // "" when none ran
+	Job      string // "" if none was running
 	User     string
 	Sandbox  string
-	Method   string         // "CONNECT" for a tunnel, else of the request
-	Host     string         // as it was asked for, cut and made printable
-	Port     uint16         // 0 where none could be read
-	Address  netip.AddrPort // that was dialled; zero when none was
-	Up, Down int64          // bytes of the tunnel, or of the bodies
-	Status   int            // of the host's answer to a request, or of our refusal
+	Method   string         // method of the request; "CONNECT" for a tunnel
+	Host     string         // as requested, truncated and made printable
+	Port     uint16         // 0 if unknown
+	Address  netip.AddrPort // dialled address; zero if none
+	Up, Down int64          // bytes through the tunnel, or of the bodies
+	Status   int            // status of the host's response, or of the refusal
 	Injected bool           // a secret was added
 	Verdict  Verdict
-	Reason   string // for other verdicts than Allowed
+	Reason   string // set unless Verdict is Allowed
 }
 
-// attempt is one that is under way.
+// attempt is a running attempt.
 type attempt struct {
 	Attempt
-	session  *Session // nil when there is none
+	session  *Session // nil without one
 	observe  func(Attempt)
 	up, down atomic.Int64
 	done     bool
-	quiet    bool // nobody is told
+	quiet    bool // not observed
 }
 
-// maxText bounds what of a hostile text goes into an Attempt.
+// maxText bounds how much hostile text goes into an Attempt, in bytes.
 const maxText = 256
 
-// printable keeps to what a log and a terminal can show.
+// printable replaces characters that must not reach a log or a terminal.
 func printable(s string) string {
 	if len(s) > maxText {
 		s = s[:maxText]
@@ -61,12 +61,12 @@ func printable(s string) string {
 	}, s)
 }
 
-// refusal is why an attempt was not carried out or failed.
+// refusal is the reason why an attempt was refused or failed.
 type refusal struct {
-	status  int // for the sandbox
+	status  int // HTTP status for the sandbox
 	verdict Verdict
-	reason  string // for the log, and for the sandbox
-	err     error  // for the log
+	reason  string // for the log and the sandbox
+	err     error  // for the log only
 }
 
 func (r *refusal) Error() string {
@@ -86,5 +86,5 @@ func fail(reason string, err error) *refusal {
 	return &refusal{status: 502, verdict: Failed, reason: reason, err: err}
 }
 
-// asked notes whom the attempt is for.
+// asked records the target of the attempt.
 func (a *attempt) asked(t Target) { a.Host, a.Port = t.Host, t.Port }

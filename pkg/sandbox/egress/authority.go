@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// clockSkew is how wrong the clock of a sandbox may be.
+// clockSkew is how far a sandbox's clock may be off.
 const clockSkew = time.Hour
 
-// authority signs the certificates by which the proxy is the hosts of
-// injections to sandboxes. Its key is in memory only, and it is good for those
-// hosts only, whoever gets it.
+// authority signs the certificates by which the proxy impersonates the hosts of
+// injections to sandboxes. Its key exists in memory only, and the authority is
+// valid only for those hosts, which limits the damage of a leaked key.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -53,7 +53,7 @@ func newAuthority(injections []Injection, life time.Duration) (*authority, error
 			template.PermittedDNSDomains = append(template.PermittedDNSDomains, i.Target.Host)
 		}
 	}
-	// A kind of name without any permitted one would be free.
+	// A kind of name without permitted names would be unrestricted.
 	if len(template.PermittedDNSDomains) == 0 {
 		template.ExcludedDNSDomains = []string{""}
 	}
@@ -76,7 +76,7 @@ func newAuthority(injections []Injection, life time.Duration) (*authority, error
 	}, nil
 }
 
-// leaf is the certificate for a host, good for as long as the authority.
+// leaf returns the certificate for a host, which is valid as long as the authority.
 func (a *authority) leaf(t Target) (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -15,27 +15,27 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// minSecret is the shortest value that can be looked for in an answer without
-// finding it everywhere.
+// minSecret is the minimum length of a value: shorter ones would occur in
+// responses by chance.
 const minSecret = 8
 
 // credential is the value of an injection for one request.
 type credential struct {
 	header string
-	value  string // of the header, whole
-	forms  []string
+	value  string   // complete header value
+	forms  []string // encodings in which responses may repeat the secret
 }
 
-// credential reads the secret of an injection as it is now.
+// credential returns the current secret of an injection.
 func (p *Proxy) credential(i Injection) (credential, error) {
 	v, err := p.cfg.Secret(i)
 	if err != nil {
 		return credential{}, err
 	}
-	v = strings.TrimRight(v, "\r\n") // files end with one
+	v = strings.TrimRight(v, "\r\n") // files end with a newline
 	if len(v) < minSecret || !httpguts.ValidHeaderFieldValue(v) || strings.TrimSpace(v) != v {
 		return credential{}, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the secret " + i.Secret + " is no value for a header", Err: errors.New("it must be one line of at least 8 characters"),
+			Code: dreamcore.CodeSetup, Message: "the secret " + i.Secret + " is not a valid header value", Err: errors.New("it must be one line of at least 8 characters"),
 			Hint: "set it again: dreamcore secret create " + i.Secret + " KEY=value --force",
 		}
 	}
@@ -46,7 +46,7 @@ func (p *Proxy) credential(i Injection) (credential, error) {
 	return c, nil
 }
 
-// formsOf are the ways in which an answer may repeat a value.
+// formsOf returns the encodings in which a response may repeat a value.
 func formsOf(v string) []string {
 	forms := []string{v, url.QueryEscape(v), url.PathEscape(v), strings.ReplaceAll(v, "/", `\/`)}
 	if raw, err := json.Marshal(v); err == nil {
@@ -54,15 +54,15 @@ func formsOf(v string) []string {
 	}
 	slices.SortFunc(forms, func(a, b string) int {
 		if len(a) != len(b) {
-			return len(b) - len(a) // a shorter one may be the beginning of a longer
+			return len(b) - len(a) // a shorter one may be the prefix of a longer one
 		}
 		return strings.Compare(a, b)
 	})
 	return slices.Compact(forms)
 }
 
-// put sets the header, in place of all that the sandbox sent under its name:
-// many servers take an underscore for a dash.
+// put sets the header and removes everything that the sandbox sent under its
+// name, including with underscores, which many servers treat as dashes.
 func (c credential) put(h http.Header) {
 	for name := range h {
 		if strings.EqualFold(strings.ReplaceAll(name, "_", "-"), strings.ReplaceAll(c.header, "_", "-")) {
@@ -72,7 +72,7 @@ func (c credential) put(h http.Header) {
 	h[c.header] = []string{c.value}
 }
 
-// clean takes the value out of a text.
+// clean replaces the value in a text.
 func (c credential) clean(s string) string {
 	for _, f := range c.forms {
 		s = strings.ReplaceAll(s, f, strings.Repeat("*", len(f)))
@@ -80,7 +80,7 @@ func (c credential) clean(s string) string {
 	return s
 }
 
-// scrub takes the value out of headers.
+// scrub removes the value from headers.
 func (c credential) scrub(h http.Header) {
 	for name, values := range h {
 		for i, v := range values {
@@ -92,14 +92,14 @@ func (c credential) scrub(h http.Header) {
 	}
 }
 
-// named tells whether the name of a header has the value in it: names lose
-// their case.
+// named reports whether the name of a header contains the value, ignoring case,
+// which header names do not preserve.
 func (c credential) named(s string) bool {
 	return slices.ContainsFunc(c.forms, func(f string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(f)) })
 }
 
-// redact returns a body without the value, of the same length. done is called
-// at its end, when the trailers are there.
+// redact returns a body without the value, of the same length. done is called at
+// the body's end, when the trailers are available.
 func (c credential) redact(body io.ReadCloser, done func()) io.ReadCloser {
 	r := &redactor{ReadCloser: body, done: done, buf: make([]byte, 32<<10)}
 	for _, f := range c.forms {
@@ -108,16 +108,16 @@ func (c credential) redact(body io.ReadCloser, done func()) io.ReadCloser {
 	return r
 }
 
-// redactor replaces values in a stream by stars. It holds back no more than
-// what may be the beginning of a value, so that events pass as they come.
+// redactor replaces values in a stream by stars. It holds back only bytes that
+// may be the beginning of a value, so that events pass without delay.
 type redactor struct {
 	io.ReadCloser
 	forms   [][]byte
 	done    func()
 	buf     []byte
-	pending []byte // read and not given out
-	ready   int    // of pending: looked at, may go out
-	err     error  // that comes after pending
+	pending []byte // read but not yet returned
+	ready   int    // length of the prefix of pending that may be returned
+	err     error  // returned after pending
 }
 
 func (r *redactor) Read(p []byte) (int, error) {
@@ -140,7 +140,7 @@ func (r *redactor) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// look replaces every value in pending and finds how much of it may go out.
+// look replaces every value in pending and sets ready.
 func (r *redactor) look() {
 	for _, f := range r.forms {
 		for at := 0; ; {
@@ -155,7 +155,7 @@ func (r *redactor) look() {
 	}
 	r.ready = len(r.pending)
 	if r.err != nil && errors.Is(r.err, io.EOF) {
-		return // nothing follows that would make a value of it
+		return // the rest cannot become a value any more
 	}
 	for _, f := range r.forms {
 		for n := min(len(f)-1, len(r.pending)); n > 0; n-- {

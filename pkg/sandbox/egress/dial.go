@@ -12,12 +12,11 @@ import (
 	"time"
 )
 
-// maxAddresses is how many addresses of a name are tried.
+// maxAddresses bounds how many addresses of a name are tried.
 const maxAddresses = 4
 
-// dial reaches a target that a rule allows. The connection ends with the
-// session. The address that was dialled is exactly one that was checked: the
-// name is not looked up again.
+// dial connects to a target that a rule allows. The connection ends with the
+// session. Only checked addresses are dialled: the name is not resolved again.
 func (x *Session) dial(t Target, r rule) (*hostConn, *refusal) {
 	cfg := &x.socket.proxy.cfg
 	ctx, cancel := x.limited(cfg.DialLimit)
@@ -41,7 +40,7 @@ func (x *Session) dial(t Target, r rule) (*hostConn, *refusal) {
 	return nil, fail("the host cannot be reached", errors.Join(errs...))
 }
 
-// addresses are the ones of a target that may be dialled.
+// addresses returns the addresses of a target that may be dialled.
 func (x *Session) addresses(ctx context.Context, t Target, r rule) ([]netip.Addr, *refusal) {
 	p := x.socket.proxy
 	found := []netip.Addr{}
@@ -50,7 +49,7 @@ func (x *Session) addresses(ctx context.Context, t Target, r rule) ([]netip.Addr
 	} else {
 		name := t.Host
 		if strings.Contains(name, ".") {
-			name += "." // the machine's search list is not for it
+			name += "." // the host's search list must not apply
 		}
 		var err error
 		if found, err = p.cfg.Resolver.LookupNetIP(ctx, "ip", name); err != nil {
@@ -59,14 +58,14 @@ func (x *Session) addresses(ctx context.Context, t Target, r rule) ([]netip.Addr
 	}
 	own, err := p.own()
 	if err != nil {
-		return nil, fail("the machine's addresses are not known", err)
+		return nil, fail("the host's addresses are unknown", err)
 	}
 	var good []netip.Addr
 	why := ""
 	for _, a := range found {
-		a = a.Unmap() // as which resolvers give IPv4
+		a = a.Unmap() // resolvers return IPv4 in this form
 		if reason := checkAddr(a, own, r.private); reason != "" {
-			why = fmt.Sprintf("the name leads to %s (%s)", reason, a)
+			why = fmt.Sprintf("the name resolves to %s (%s)", reason, a)
 			continue
 		}
 		good = append(good, a)
@@ -80,7 +79,7 @@ func (x *Session) addresses(ctx context.Context, t Target, r rule) ([]netip.Addr
 	return good[:min(len(good), maxAddresses)], nil
 }
 
-// control is the last check, at the socket itself.
+// control returns the final check, at the socket itself.
 func (x *Session) control(r rule) func(context.Context, string, string, syscall.RawConn) error {
 	return func(_ context.Context, _, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
@@ -98,10 +97,10 @@ func (x *Session) control(r rule) func(context.Context, string, string, syscall.
 	}
 }
 
-// hostConn is a connection with a host. What goes over it is charged to the
-// session, and it ends with the session.
+// hostConn is a connection to a host. Its traffic is charged to the session, and
+// it ends with the session.
 type hostConn struct {
-	net.Conn // no more than that: a copy must not go around Read and Write
+	net.Conn // not embedded as *net.TCPConn, whose ReadFrom and WriteTo would bypass Read and Write
 	session  *Session
 	stop     func() bool
 }
@@ -132,7 +131,7 @@ func (c *hostConn) spend(n int, err error) error {
 	return err
 }
 
-// CloseWrite tells the host that nothing more comes.
+// CloseWrite shuts down the sending side.
 func (c *hostConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 
 // Close implements net.Conn.
@@ -141,7 +140,7 @@ func (c *hostConn) Close() error {
 	return c.Conn.Close()
 }
 
-// remote is where a connection goes.
+// remote returns the address that a connection goes to.
 func remote(c net.Conn) netip.AddrPort {
 	a, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {

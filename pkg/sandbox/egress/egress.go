@@ -16,33 +16,33 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
-// Resolver finds the addresses of a name; *net.Resolver does.
+// Resolver resolves names; *net.Resolver implements it.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// Config of a Proxy. A zero field has the default that its comment names.
+// Config configures a Proxy. Zero fields have the defaults in their comments.
 type Config struct {
 	Policy *Policy
-	// Secret returns the value of an injection's secret as it is now. It is
-	// asked for each request. Needed where the policy has injections.
+	// Secret returns the current value of an injection's secret. It is called
+	// for each request. It is required if the policy has injections.
 	Secret func(Injection) (string, error)
-	// Observe is told of every attempt once it has ended; nil is nobody. The
-	// sandbox's connection waits for it.
+	// Observe is called with every attempt once it has ended; may be nil. The
+	// sandbox's connection waits for it to return.
 	Observe func(Attempt)
 	Logger  *slog.Logger // nil discards
 
-	Resolver Resolver       // the machine's
-	Roots    *x509.CertPool // that hosts with injections are verified by: the machine's
-	CAFile   string         // certificates of authorities that sandboxes trust, in PEM; "" is none but ours
-	CALife   time.Duration  // of the certificate that sandboxes trust for injections (48 h); sockets must not be older than half of it
+	Resolver Resolver       // default: the host's
+	Roots    *x509.CertPool // verify hosts with injections; default: the host's
+	CAFile   string         // PEM file of authorities that sandboxes trust in addition to the proxy's; optional
+	CALife   time.Duration  // lifetime of the certificate for injections (48 h); sockets must not live longer than half of it
 
-	MaxConns    int           // connections of one sandbox at one time (128)
-	MaxBytes    int64         // both ways together, of one session (1 GiB)
-	MaxAttempts int64         // of one session (10,000)
-	DialLimit   time.Duration // for finding and reaching a host (15 s)
-	IdleLimit   time.Duration // silence of a connection (2 min)
-	TotalLimit  time.Duration // of one connection or request (1 h)
+	MaxConns    int           // concurrent connections of one sandbox (128)
+	MaxBytes    int64         // per session, both directions together (1 GiB)
+	MaxAttempts int64         // per session (10,000)
+	DialLimit   time.Duration // resolving and connecting (15 s)
+	IdleLimit   time.Duration // inactivity of a connection (2 min)
+	TotalLimit  time.Duration // duration of one connection or request (1 h)
 }
 
 func (c Config) withDefaults() Config {
@@ -65,10 +65,10 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Proxy owns the sockets. Its methods may be called at the same time.
+// Proxy owns the sockets. Its methods are safe for concurrent use.
 type Proxy struct {
 	cfg    Config
-	bundle []byte // of the machine's authorities, PEM
+	bundle []byte // the host's authorities, PEM
 	own    func() ([]netip.Addr, error)
 
 	sockets socket.Set[*Socket]
@@ -77,8 +77,8 @@ type Proxy struct {
 	authority *authority // guarded by mu; nil without injections
 }
 
-// New returns a Proxy without sockets. The secrets of all injections must be
-// there. The caller calls Close at the end.
+// New returns a Proxy without sockets. The secrets of all injections must exist.
+// The caller must Close it.
 func New(cfg Config) (*Proxy, error) {
 	p := &Proxy{cfg: cfg.withDefaults(), own: ownAddresses}
 	for _, i := range p.cfg.Policy.Injections() {
@@ -94,14 +94,14 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	if _, err := p.currentAuthority(); err != nil {
-		return nil, fmt.Errorf("egress: make the certificate of the proxy: %w", err)
+		return nil, fmt.Errorf("egress: create the proxy's certificate: %w", err)
 	}
 	return p, nil
 }
 
-// currentAuthority returns the authority for a new sandbox, nil where there are
-// no injections. One that has lived half of its life is replaced: sandboxes
-// keep the one that they began with.
+// currentAuthority returns the authority for a new sandbox, or nil without
+// injections. It replaces an authority after half of its lifetime; existing
+// sandboxes keep the one that they started with.
 func (p *Proxy) currentAuthority() (*authority, error) {
 	injections := p.cfg.Policy.Injections()
 	if len(injections) == 0 {
@@ -119,8 +119,8 @@ func (p *Proxy) currentAuthority() (*authority, error) {
 	return p.authority, nil
 }
 
-// Close closes every socket as Socket.Close does and refuses new ones. When
-// ctx ends first it returns ctx's error while the closing goes on.
+// Close closes every socket as Socket.Close does and refuses new ones. If ctx
+// ends first, it returns ctx's cause while closing continues.
 func (p *Proxy) Close(ctx context.Context) error {
 	if err := p.sockets.Close(ctx); err != nil {
 		return fmt.Errorf("close egress: %w", err)

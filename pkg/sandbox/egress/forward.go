@@ -15,9 +15,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
-// newTransport is what requests of a session go out by.
+// newTransport returns the transport for a session's requests.
 func (x *Session) newTransport() *http.Transport {
 	cfg := &x.socket.proxy.cfg
 	return &http.Transport{
@@ -32,7 +34,7 @@ func (x *Session) newTransport() *http.Transport {
 			}
 			conn, refused := x.dial(t, r)
 			if refused != nil {
-				return nil, refused // not as a nil of another type
+				return nil, refused // a nil *refusal would be a non-nil error
 			}
 			return conn, nil
 		},
@@ -48,8 +50,8 @@ func (x *Session) newTransport() *http.Transport {
 	}
 }
 
-// forward carries out a request for a target, built anew. With an injection it
-// goes over TLS, with the secret in it.
+// forward sends a rebuilt request to a target. With an injection it uses TLS and
+// adds the secret.
 func (s *Socket) forward(w http.ResponseWriter, r *http.Request, a *attempt, t Target, i *Injection) {
 	if refused := checkMethod(r.Method); refused != nil {
 		a.answer(w, refused)
@@ -59,8 +61,8 @@ func (s *Socket) forward(w http.ResponseWriter, r *http.Request, a *attempt, t T
 	if i != nil {
 		var err error
 		if c, err = s.proxy.credential(*i); err != nil {
-			s.proxy.cfg.Logger.Error("a secret of egress cannot be read", "secret", i.Secret, "error", err)
-			a.answer(w, fail("its secret cannot be read", nil))
+			s.proxy.cfg.Logger.Error("cannot read a secret for egress", "secret", i.Secret, "error", err)
+			a.answer(w, fail("the secret for it cannot be read", nil))
 			return
 		}
 		a.Injected = true
@@ -79,8 +81,8 @@ func (s *Socket) forward(w http.ResponseWriter, r *http.Request, a *attempt, t T
 		},
 	}
 	defer func() {
-		// An answer that breaks off ends in a panic of ReverseProxy, so that the
-		// sandbox sees it break.
+		// ReverseProxy panics when a response breaks off, so that the sandbox sees
+		// an incomplete response.
 		p := recover()
 		if p != nil && p != http.ErrAbortHandler {
 			s.proxy.cfg.Logger.Error("egress", "panic", p)
@@ -89,7 +91,7 @@ func (s *Socket) forward(w http.ResponseWriter, r *http.Request, a *attempt, t T
 		var refused *refusal
 		if p != nil {
 			if refused = a.broken(ctx, nil); refused == nil {
-				refused = fail("the answer broke off", nil)
+				refused = fail("the response broke off", nil)
 			}
 		}
 		a.setAddress(&out.address)
@@ -101,7 +103,7 @@ func (s *Socket) forward(w http.ResponseWriter, r *http.Request, a *attempt, t T
 	proxy.ServeHTTP(w, r)
 }
 
-// forwarding is one request on its way.
+// forwarding is one request that is being forwarded.
 type forwarding struct {
 	attempt    *attempt
 	target     Target
@@ -109,8 +111,8 @@ type forwarding struct {
 	secure     bool
 }
 
-// rewrite makes the request that goes out: hop-by-hop headers have been
-// removed from it.
+// rewrite builds the outgoing request. ReverseProxy has already removed
+// hop-by-hop headers.
 func (f *forwarding) rewrite(p *httputil.ProxyRequest) {
 	scheme, usual := "http", uint16(80)
 	if f.secure {
@@ -126,11 +128,11 @@ func (f *forwarding) rewrite(p *httputil.ProxyRequest) {
 	p.Out.Host = name
 	h := p.Out.Header
 	for _, header := range []string{"Upgrade", "Connection", "Te", "Proxy-Connection", "Proxy-Authorization"} {
-		h.Del(header) // no protocol but HTTP
+		h.Del(header) // only HTTP is forwarded
 	}
 	if f.secure {
 		f.credential.put(h)
-		// The secret is looked for in what comes back, which must be plain and whole.
+		// The secret is searched for in the response, which must be unencoded and whole.
 		h.Set("Accept-Encoding", "identity")
 		h.Del("Range")
 		h.Del("If-Range")
@@ -140,13 +142,13 @@ func (f *forwarding) rewrite(p *httputil.ProxyRequest) {
 	}
 }
 
-// errEncoded is an answer in which a secret could not be seen.
-var errEncoded = errors.New("the host encoded its answer although it was asked not to")
+// errEncoded means that a secret could not be recognized in a response.
+var errEncoded = errors.New("the host encoded its response although the request forbids it")
 
-// response looks through what the host answers.
+// response removes the secret from the host's response.
 func (f *forwarding) response(resp *http.Response) error {
 	f.attempt.Status = resp.StatusCode
-	resp.Header.Del("Alt-Svc") // there is no other way to the host
+	resp.Header.Del("Alt-Svc") // sandboxes cannot use alternative services
 	if f.secure {
 		if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 			return errEncoded
@@ -158,7 +160,7 @@ func (f *forwarding) response(resp *http.Response) error {
 	return nil
 }
 
-// failure is why there is no answer.
+// failure returns why there is no response.
 func (f *forwarding) failure(err error) *refusal {
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r
@@ -172,11 +174,11 @@ func (f *forwarding) failure(err error) *refusal {
 	if errors.Is(err, errEncoded) {
 		return fail(errEncoded.Error(), nil)
 	}
-	return fail("the host did not answer as it should", errors.New(f.credential.clean(err.Error())))
+	return fail("the host did not respond properly", errors.New(f.credential.clean(err.Error())))
 }
 
-// outgoing is the transport of one request. The request leaves the context of
-// ReverseProxy behind, by which informational answers would go in unseen.
+// outgoing is the transport of one request. It replaces the context of
+// ReverseProxy, which would forward informational responses unchecked.
 type outgoing struct {
 	attempt *attempt
 	ctx     context.Context
@@ -190,14 +192,14 @@ func (o *outgoing) RoundTrip(r *http.Request) (*http.Response, error) {
 	return o.attempt.session.transport.RoundTrip(r.WithContext(ctx))
 }
 
-// setAddress notes where a request has gone.
+// setAddress records the address that a request was sent to.
 func (a *attempt) setAddress(p *atomic.Pointer[net.Conn]) {
 	if c := p.Load(); c != nil {
 		a.Address = remote(*c)
 	}
 }
 
-// countedBody counts what is read of a body.
+// countedBody counts the bytes read from a body.
 type countedBody struct {
 	io.ReadCloser
 	n *atomic.Int64
@@ -209,8 +211,8 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// intercept is the host of an injection to the sandbox: it ends the TLS of a
-// tunnel and carries out the requests in it.
+// intercept acts as the host of an injection: it terminates the TLS of a tunnel
+// and forwards the requests in it.
 func (s *Socket) intercept(w http.ResponseWriter, a *attempt, t Target, i *Injection) {
 	guest, first, refused := takeOver(w, a, t)
 	if refused == nil {
@@ -220,12 +222,12 @@ func (s *Socket) intercept(w http.ResponseWriter, a *attempt, t Target, i *Injec
 	a.finish(refused)
 }
 
-// requests serves the requests in a tunnel, each an attempt of its own, until
-// the sandbox closes it.
+// requests serves the requests in a tunnel until the sandbox closes it. Each
+// request is an attempt of its own.
 func (s *Socket) requests(guest *replay, first []byte, a *attempt, t Target, i *Injection) *refusal {
 	leaf, err := s.authority.leaf(t)
 	if err != nil {
-		return fail("no certificate can be made", err)
+		return fail("cannot create a certificate", err)
 	}
 	ctx, cancel := a.session.limited(s.proxy.cfg.TotalLimit)
 	defer cancel()
@@ -237,15 +239,15 @@ func (s *Socket) requests(guest *replay, first []byte, a *attempt, t Target, i *
 	err = conn.HandshakeContext(shake)
 	stop()
 	if err != nil {
-		return fail("the sandbox does not take the certificate of the proxy", err)
+		return fail("the sandbox rejects the proxy's certificate", err)
 	}
-	a.finish(nil) // what follows is told of request by request
+	a.finish(nil) // from here on, each request is observed by itself
 	ended := make(chan struct{})
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	server := http.Server{
 		Protocols: &protocols, DisableGeneralOptionsHandler: true, MaxHeaderBytes: maxHeaderBytes,
-		ReadHeaderTimeout: readHeaderLimit, IdleTimeout: s.proxy.cfg.IdleLimit,
+		ReadHeaderTimeout: socket.ReadHeaderLimit, IdleTimeout: s.proxy.cfg.IdleLimit,
 		ErrorLog: slog.NewLogLogger(s.proxy.cfg.Logger.Handler(), slog.LevelDebug),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s.inside(w, r, a.session, t, i)
@@ -260,7 +262,7 @@ func (s *Socket) requests(guest *replay, first []byte, a *attempt, t Target, i *
 	return nil
 }
 
-// inside carries out one request of a tunnel that was intercepted.
+// inside handles one request in an intercepted tunnel.
 func (s *Socket) inside(w http.ResponseWriter, r *http.Request, session *Session, t Target, i *Injection) {
 	a := s.newAttempt(session, r.Method)
 	a.asked(t)
@@ -279,7 +281,7 @@ func (s *Socket) inside(w http.ResponseWriter, r *http.Request, session *Session
 	s.forward(w, r, a, t, i)
 }
 
-// sameHost tells whether a Host header means the target of a tunnel.
+// sameHost reports whether a Host header matches the target of a tunnel.
 func sameHost(header string, t Target) bool {
 	host, port, err := splitTarget(header)
 	if err != nil {
@@ -287,7 +289,7 @@ func sameHost(header string, t Target) bool {
 	}
 	if port == "" {
 		port = "443"
-		if t.Port != DefaultPort { // clients leave out the port of https only; some leave out any
+		if t.Port != DefaultPort { // clients omit the port of https; some omit any port
 			port = t.String()[strings.LastIndexByte(t.String(), ':')+1:]
 		}
 	}
@@ -295,7 +297,8 @@ func sameHost(header string, t Target) bool {
 	return err == nil && got == t
 }
 
-// single is a listener of one connection, which waits for its end.
+// single is a listener with one connection; its second Accept waits for the end
+// of that connection.
 type single struct {
 	conn  net.Conn
 	ended <-chan struct{}

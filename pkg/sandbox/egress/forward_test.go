@@ -21,7 +21,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestAPlainRequestIsBuiltAnew(t *testing.T) {
+func TestPlainRequestIsRebuilt(t *testing.T) {
 	type seen struct {
 		Method, URI, Host string
 		Header            http.Header
@@ -55,7 +55,7 @@ func TestAPlainRequestIsBuiltAnew(t *testing.T) {
 	}
 	for _, name := range []string{"X-Mine", "Proxy-Authorization", "Upgrade", "Te", "X-Forwarded-For", "Connection", "User-Agent"} {
 		if v, ok := in.Header[name]; ok {
-			t.Errorf("%s: %q went out", name, v)
+			t.Errorf("%s: %q was forwarded", name, v)
 		}
 	}
 	if a := r.nth(1); a.Method != "POST" || a.Status != 201 || a.Up != 4 || a.Down != 4 || a.Verdict != Allowed || a.Address.String() != at("127.0.0.1", port) || a.Injected {
@@ -72,11 +72,11 @@ func TestAPlainRequestIsBuiltAnew(t *testing.T) {
 		}
 	}
 	if len(got) != 0 {
-		t.Error("a malformed request went out")
+		t.Error("a malformed request was forwarded")
 	}
 }
 
-// echo is an upstream that tells what it was sent in every way there is.
+// echo is an upstream that repeats the request's secret in every possible way.
 var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	v := r.Header.Get("Authorization")
 	w.Header().Set("Link", "<"+v+">")
@@ -90,7 +90,7 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Last", v)
 })
 
-func TestASecretIsAddedAndNeverShown(t *testing.T) {
+func TestSecretIsAddedAndNeverReturned(t *testing.T) {
 	ca := newCA(t)
 	given := make(chan string, 10)
 	port := ca.upstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -123,17 +123,17 @@ func TestASecretIsAddedAndNeverShown(t *testing.T) {
 			t.Fatal(err, resp.StatusCode, string(b))
 		}
 		if got := <-given; got != "Bearer "+theSecret {
-			t.Errorf("the host was given %q", got)
+			t.Errorf("the host received %q", got)
 		}
 		all := fmt.Sprint(resp.Header, resp.Trailer, hints, string(b))
 		if strings.Contains(strings.ToLower(all), "canary") {
-			t.Errorf("%s: the secret came back: %s", url, all)
+			t.Errorf("%s: the secret was returned: %s", url, all)
 		}
 		if !strings.Contains(string(b), `"auth":["Bearer ***`) || !strings.Contains(string(b), `"encoding":"identity"`) || !strings.Contains(string(b), `"range":""`) || !strings.Contains(string(b), "/v1?x=1") || !strings.Contains(string(b), "HTTP/2.0") {
 			t.Errorf("%s: %s", url, b)
 		}
 	}
-	s.End() // all attempts have been told of
+	s.End() // all attempts have been observed
 	injected := 0
 	for _, a := range r.seen() {
 		if strings.Contains(fmt.Sprint(a), "canary") {
@@ -151,7 +151,7 @@ func TestASecretIsAddedAndNeverShown(t *testing.T) {
 	}
 }
 
-func TestRequestsOfAnInterceptedTunnelAreBounded(t *testing.T) {
+func TestRequestsInAnInterceptedTunnelAreChecked(t *testing.T) {
 	ca := newCA(t)
 	port := ca.upstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/zip" {
@@ -190,19 +190,19 @@ func TestRequestsOfAnInterceptedTunnelAreBounded(t *testing.T) {
 			t.Errorf("%+v: %d %s", test, status, body)
 		}
 	}
-	// The sandbox that does not trust the proxy says so, and it is told of.
-	s.End() // all that came before has been told of
+	// A sandbox that does not trust the proxy ends the handshake, which is observed.
+	s.End() // all earlier attempts have been observed
 	n := len(r.seen())
 	defer r.sock.Begin("j", "s").End()
 	if _, err := r.client(ca.pool).Get("https://" + host); err == nil {
-		t.Error("the real certificate was shown")
+		t.Error("the sandbox saw the real certificate")
 	}
 	if a := r.nth(n + 1); a.Verdict != Failed || !strings.Contains(a.Reason, "certificate") {
 		t.Errorf("%+v", a)
 	}
 }
 
-func TestTheRealHostIsVerified(t *testing.T) {
+func TestRealHostIsVerified(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	for name, port := range map[string]int{
 		"another authority": other.upstream(t, hello200, apiHost),
@@ -219,7 +219,7 @@ func TestTheRealHostIsVerified(t *testing.T) {
 	}
 }
 
-func TestTheAuthorityIsGoodForItsHostsOnly(t *testing.T) {
+func TestAuthorityIsValidForItsHostsOnly(t *testing.T) {
 	for _, hosts := range [][]Target{{{apiHost, 443}}, {{"10.1.2.3", 443}}, {{apiHost, 443}, {"fd00::1", 8443}}} {
 		var injections []Injection
 		for _, h := range hosts {
@@ -250,13 +250,13 @@ func TestTheAuthorityIsGoodForItsHostsOnly(t *testing.T) {
 		}
 		for _, host := range []string{"example.com", "evil.com", "1.1.1.1", "2606:4700::1"} {
 			if err := verify(host); err == nil {
-				t.Errorf("%v: good for %s", hosts, host)
+				t.Errorf("%v: valid for %s", hosts, host)
 			}
 		}
 	}
 }
 
-func TestANewAuthorityComesInTime(t *testing.T) {
+func TestAuthorityIsReplacedInTime(t *testing.T) {
 	ca := newCA(t)
 	host := "api.example.com:443"
 	r := newRig(t, ca, options{allow: []string{host}, inject: []string{host + "=a:B"}, config: func(c *Config) { c.CALife = 4 * time.Second }})
@@ -265,7 +265,7 @@ func TestANewAuthorityComesInTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2500 * time.Millisecond) // past the half; certificates have whole seconds
+	time.Sleep(2500 * time.Millisecond) // past half of the lifetime; certificates have whole seconds
 	later, err := r.proxy.Listen(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -275,7 +275,7 @@ func TestANewAuthorityComesInTime(t *testing.T) {
 	}
 }
 
-func TestSecretsThatCannotBeInjected(t *testing.T) {
+func TestInvalidSecretsAreRefused(t *testing.T) {
 	policy, err := ParsePolicy([]string{apiHost}, nil, []string{apiHost + "=openai:X-Api-Key"})
 	if err != nil {
 		t.Fatal(err)
@@ -291,11 +291,11 @@ func TestSecretsThatCannotBeInjected(t *testing.T) {
 		}
 	}
 	if _, err := New(Config{Policy: policy}); err == nil {
-		t.Error("without secrets")
+		t.Error("New succeeded without secrets")
 	}
 }
 
-func TestASecretIsReadForEachRequest(t *testing.T) {
+func TestSecretIsReadForEachRequest(t *testing.T) {
 	ca := newCA(t)
 	given := make(chan string, 1)
 	port := ca.upstream(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { given <- r.Header.Get("X-Api-Key") }), apiHost)
@@ -348,7 +348,7 @@ func TestRedactor(t *testing.T) {
 	if c.scrub(h); len(h) != 1 || strings.Contains(fmt.Sprint(h), "canary") {
 		t.Errorf("%v", h)
 	}
-	// What has come goes on at once, and a cut stream shows no part of a value.
+	// Available data is returned at once, and a cut stream reveals no part of a value.
 	pr, pw := io.Pipe()
 	r := c.redact(pr, func() {})
 	go func() { _, _ = io.WriteString(pw, "event\nsk-cana"); _ = pw.CloseWithError(io.ErrUnexpectedEOF) }()
@@ -368,7 +368,7 @@ func TestEnvironmentAndFiles(t *testing.T) {
 	env := strings.Join(r.sock.Environment("/run/x"), "\n")
 	for _, want := range []string{"HTTPS_PROXY=http://127.0.0.1:3128", "no_proxy=localhost,", "SSL_CERT_FILE=/run/x/" + bundleName, "NODE_EXTRA_CA_CERTS=/run/x/" + bundleName} {
 		if !strings.Contains(env, want) {
-			t.Errorf("no %s in\n%s", want, env)
+			t.Errorf("missing %s in\n%s", want, env)
 		}
 	}
 	raw, err := os.ReadFile(r.dir + "/" + bundleName)
@@ -397,6 +397,6 @@ func TestEnvironmentAndFiles(t *testing.T) {
 		t.Error(err)
 	}
 	if FindBundle("/some") != "/some" {
-		t.Error("the operator's own file is not taken")
+		t.Error("SSL_CERT_FILE is ignored")
 	}
 }

@@ -13,30 +13,30 @@ import (
 	"time"
 )
 
-// Bounds of the beginning of a tunnel.
+// Bounds of the start of a tunnel.
 const (
 	helloLimit = 10 * time.Second
 	maxHello   = 64 << 10
 )
 
-// extensionECH marks an encrypted hello, whose true name cannot be seen.
+// extensionECH marks an encrypted hello, whose real name is not visible.
 const extensionECH = 0xfe0d
 
-// hello is what a TLS client says first.
+// hello is the first message of a TLS client.
 type hello struct {
-	server    string // the name it asks for, in lower case; "" is none
-	encrypted bool   // it, or another hello inside it, is encrypted
-	raw       []byte // everything that was read
+	server    string // requested name, in lower case; may be empty
+	encrypted bool   // the hello, or another one inside it, is encrypted
+	raw       []byte // all bytes that were read
 }
 
 var (
-	errPeeked    = errors.New("seen enough")
-	errNoHello   = errors.New("it does not begin with a TLS hello")
+	errPeeked    = errors.New("hello parsed")
+	errNoHello   = errors.New("no TLS hello")
 	errLongHello = errors.New("the TLS hello is too long")
 )
 
-// peek reads a TLS hello off conn, with the parser of crypto/tls, and answers
-// nothing.
+// peek reads a TLS hello from conn with the parser of crypto/tls, without
+// responding.
 func peek(ctx context.Context, conn net.Conn) (hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloLimit)
 	defer cancel()
@@ -53,11 +53,11 @@ func peek(ctx context.Context, conn net.Conn) (hello, error) {
 	return *seen, nil
 }
 
-// check tells whether a hello is one for the target.
+// check returns a refusal unless the hello is for the target.
 func (h hello) check(t Target) *refusal {
 	want := t.Host
 	if _, isAddr := t.addr(); isAddr {
-		want = "" // addresses are not named in a hello
+		want = "" // a hello does not name addresses
 	}
 	switch {
 	case h.encrypted:
@@ -68,7 +68,7 @@ func (h hello) check(t Target) *refusal {
 	return nil
 }
 
-// recorder keeps what is read and writes nothing.
+// recorder records everything read and discards writes.
 type recorder struct {
 	net.Conn
 	read bytes.Buffer
@@ -85,7 +85,7 @@ func (r *recorder) Read(b []byte) (int, error) {
 
 func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
 
-// replay is a connection whose first bytes have been read already.
+// replay is a connection that returns bytes that were already read first.
 type replay struct {
 	net.Conn
 	first io.Reader
@@ -97,7 +97,7 @@ func newReplay(conn net.Conn, first []byte) *replay {
 
 func (r *replay) Read(b []byte) (int, error) { return r.first.Read(b) }
 
-// CloseWrite tells the sandbox that nothing more comes.
+// CloseWrite shuts down the sending side.
 func (r *replay) CloseWrite() error {
 	if c, ok := r.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()

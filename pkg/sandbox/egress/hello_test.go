@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// bytesConn is a connection from which a client's bytes are read.
+// bytesConn is a connection that returns a client's bytes.
 type bytesConn struct {
 	io.Reader
 	wrote int
@@ -25,7 +25,7 @@ func (c *bytesConn) SetDeadline(time.Time) error      { return nil }
 func (c *bytesConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *bytesConn) SetWriteDeadline(time.Time) error { return nil }
 
-// clientHello is what a real client says first.
+// clientHello returns the first message of a real client.
 func clientHello(t testing.TB, cfg *tls.Config) []byte {
 	t.Helper()
 	var said bytes.Buffer
@@ -55,18 +55,18 @@ func TestPeek(t *testing.T) {
 	}
 	api, ip := Target{"api.example.com", 443}, Target{"1.1.1.1", 443}
 	if h.check(api) != nil || h.check(Target{"example.com", 443}) == nil || h.check(ip) == nil {
-		t.Error("check of a named host")
+		t.Error("check accepted another name")
 	}
 	nameless, err := peek(t.Context(), &bytesConn{Reader: bytes.NewReader(clientHello(t, &tls.Config{ServerName: "1.1.1.1"}))})
 	if err != nil || nameless.check(ip) != nil || nameless.check(api) == nil {
 		t.Errorf("%+v %v", nameless, err)
 	}
 	if (hello{server: "api.example.com", encrypted: true}).check(api) == nil {
-		t.Error("an encrypted hello passes")
+		t.Error("check accepted an encrypted hello")
 	}
 }
 
-// withExtension adds an empty extension to the hello of a record.
+// withExtension adds an empty extension to the hello in a record.
 func withExtension(raw []byte, id uint16) []byte {
 	b := bytes.Clone(raw)
 	at := 5 + 4 + 2 + 32
@@ -89,13 +89,13 @@ func TestPeekSeesAnEncryptedHello(t *testing.T) {
 	if err == nil && !h.encrypted {
 		t.Errorf("%+v", h)
 	}
-	// A second name is no hello at all.
+	// A second name makes the hello invalid.
 	if h, err := peek(t.Context(), &bytesConn{Reader: bytes.NewReader(withExtension(raw, 0))}); err == nil {
 		t.Errorf("%+v", h)
 	}
 }
 
-func TestPeekRefusesWhatIsNoHello(t *testing.T) {
+func TestPeekRefusesOtherData(t *testing.T) {
 	for _, s := range []string{"", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "SSH-2.0-x\r\n", "\x16\x03\x01\xff\xff", "\x16\x03\x01\x00\x04\x02\x00\x00\x00", "\x80\x2e\x01\x00\x02"} {
 		if h, err := peek(t.Context(), &bytesConn{Reader: bytes.NewReader([]byte(s))}); !errors.Is(err, errNoHello) {
 			t.Errorf("%q: %+v %v", s, h, err)
@@ -112,10 +112,10 @@ func FuzzPeek(f *testing.F) {
 		conn := &bytesConn{Reader: bytes.NewReader(b)}
 		h, err := peek(context.Background(), conn)
 		if conn.wrote != 0 {
-			t.Error("it writes")
+			t.Error("peek wrote to the client")
 		}
 		if err == nil && !bytes.HasPrefix(b, h.raw) {
-			t.Error("what is passed on is not what was read")
+			t.Error("raw differs from the bytes read")
 		}
 	})
 }

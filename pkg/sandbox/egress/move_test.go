@@ -13,12 +13,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// side is an end of a tunnel that takes two bytes and then no more in time.
+// side is an end of a tunnel whose slow writes accept two bytes and then time out.
 type side struct {
-	net.Conn // nil: not asked
+	net.Conn // nil; not used
 	text     io.Reader
 	taken    []byte
-	slow     int // writes that are too slow
+	slow     int // number of writes that time out
 }
 
 func (s *side) Read(p []byte) (int, error)       { return s.text.Read(p[:min(4, len(p))]) }
@@ -36,9 +36,9 @@ func (s *side) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A host that does not take what it is sent ends the tunnel, also while it
-// sends itself: going on would leave bytes out.
-func TestATunnelLeavesNothingOut(t *testing.T) {
+// If a host stops accepting data, the tunnel must end even if the host still
+// sends: continuing would leave out bytes.
+func TestTunnelNeverSkipsBytes(t *testing.T) {
 	a := &attempt{session: &Session{socket: &Socket{proxy: &Proxy{cfg: Config{}.withDefaults()}}}}
 	src, dst := &side{text: strings.NewReader("0123456789")}, &side{slow: 1}
 	var count, last atomic.Int64
@@ -50,7 +50,7 @@ func TestATunnelLeavesNothingOut(t *testing.T) {
 	}
 }
 
-func TestASecretThatIsNoHeaderNamesTheCommand(t *testing.T) {
+func TestInvalidSecretHintsAtTheCommand(t *testing.T) {
 	policy, err := ParsePolicy([]string{"api.example.com"}, nil, []string{"api.example.com=token:Authorization:Bearer"})
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestASecretThatIsNoHeaderNamesTheCommand(t *testing.T) {
 	}
 }
 
-func TestASlashWithAStrokeHidesNoSecret(t *testing.T) {
+func TestSecretWithEscapedSlashIsRedacted(t *testing.T) {
 	c := credential{forms: formsOf("to/ken/0123456789")}
 	for _, text := range []string{"to/ken/0123456789", `to\/ken\/0123456789`, "to%2Fken%2F0123456789"} {
 		got, err := io.ReadAll(c.redact(io.NopCloser(strings.NewReader("<"+text+">")), func() {}))

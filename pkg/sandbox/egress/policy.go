@@ -16,29 +16,29 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Policy is what an operator allows. It does not change.
+// Policy holds the hosts that an operator allows. It is immutable.
 type Policy struct {
 	exact      map[Target]rule
-	below      map[Target]rule // by the name whose subdomains are allowed
+	below      map[Target]rule // keyed by the parent of the allowed subdomains
 	injections []Injection
 }
 
 type rule struct {
-	private bool       // it may lead to a private network
-	inject  *Injection // what is added to requests; nil is nothing
+	private bool       // the host may be in a private network
+	inject  *Injection // secret added to requests; may be nil
 }
 
-// Injection is a secret that is added to the requests for one host.
+// Injection is a secret that is added to the requests to one host.
 type Injection struct {
 	Target Target
 	Secret string // name of the sealed secret
-	Key    string // its key; "" where it has only one
+	Key    string // key in the secret; "" if it has only one
 	Header string
-	Scheme string // stands before the value, with a space: "Bearer"; "" is none
+	Scheme string // precedes the value, with a space, such as "Bearer"; optional
 }
 
-// ParsePolicy reads the rules: hosts with an optional port, private hosts with
-// their port, and injections. The error names every fault and has CodeInvalid.
+// ParsePolicy parses the rules: hosts with an optional port, private hosts with
+// their port, and injections. Its error has CodeInvalid and lists every fault.
 func ParsePolicy(allow, private, inject []string) (*Policy, error) {
 	p := &Policy{exact: map[Target]rule{}, below: map[Target]rule{}}
 	var faults []string
@@ -61,10 +61,10 @@ func ParsePolicy(allow, private, inject []string) (*Policy, error) {
 	return p, nil
 }
 
-// Empty tells that nothing is allowed.
+// Empty reports whether nothing is allowed.
 func (p *Policy) Empty() bool { return p == nil || len(p.exact) == 0 && len(p.below) == 0 }
 
-// Injections are all of them.
+// Injections returns all injections.
 func (p *Policy) Injections() []Injection {
 	if p == nil {
 		return nil
@@ -92,9 +92,9 @@ func (p *Policy) find(t Target) (rule, bool) {
 	}
 }
 
-// upgrade is the injection that takes a plain request for a host, so that the
-// secret never goes out without TLS: one for the same port, or for https where
-// the request has the port of http.
+// upgrade returns the injection that applies to a plain request to a host, so
+// that the secret is never sent without TLS: one for the same port, or for https
+// if the request is to port 80.
 func (p *Policy) upgrade(t Target) *Injection {
 	ports := []uint16{t.Port}
 	if t.Port == 80 {
@@ -108,7 +108,7 @@ func (p *Policy) upgrade(t Target) *Injection {
 	return nil
 }
 
-// operatorTarget reads what an operator writes: Unicode, and perhaps no port.
+// operatorTarget parses a target as operators write it: Unicode, with optional port.
 func operatorTarget(s string) (t Target, hasPort bool, err error) {
 	host, port, err := splitTarget(s)
 	if err != nil {
@@ -116,7 +116,7 @@ func operatorTarget(s string) (t Target, hasPort bool, err error) {
 	}
 	if !isASCII(host) {
 		if host, err = idna.Lookup.ToASCII(host); err != nil {
-			return t, false, fmt.Errorf("it is no host name: %w", err)
+			return t, false, fmt.Errorf("not a host name: %w", err)
 		}
 	}
 	if hasPort = port != ""; !hasPort {
@@ -140,7 +140,7 @@ func (p *Policy) allow(s string) error {
 	}
 	if a, ok := t.addr(); ok {
 		if why := checkAddr(a, nil, false); why != "" {
-			return fmt.Errorf("the address is %s (a private one can be named in allow_private_hosts)", why)
+			return fmt.Errorf("the address is %s (private addresses belong in allow_private_hosts)", why)
 		}
 	}
 	if _, ok := p.exact[t]; !ok {
@@ -149,8 +149,8 @@ func (p *Policy) allow(s string) error {
 	return nil
 }
 
-// allowBelow allows the subdomains of a name, at any depth, and not the name.
-// One under which strangers get names of their own is refused.
+// allowBelow allows the subdomains of a name, at any depth, but not the name
+// itself. It refuses names below which anyone can register a subdomain.
 func (p *Policy) allowBelow(s string) error {
 	t, _, err := operatorTarget(s)
 	if err != nil {
@@ -161,7 +161,7 @@ func (p *Policy) allowBelow(s string) error {
 	}
 	suffix, _ := publicsuffix.PublicSuffix(t.Host)
 	if suffix == t.Host {
-		return errors.New("anybody can have a name below that one: name the hosts")
+		return errors.New("anyone can register a name below it: list the hosts instead")
 	}
 	p.below[t] = rule{}
 	return nil
@@ -184,8 +184,8 @@ func (p *Policy) allowPrivate(s string) error {
 	return nil
 }
 
-// injectForm is HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]. It takes two
-// milliseconds to compile, which not every start shall pay.
+// injectForm matches HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]. It is compiled on
+// first use, because compiling takes two milliseconds.
 var injectForm = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^([^=]+)=([a-z0-9][a-z0-9-]*)(?:/([A-Za-z_][A-Za-z0-9_]*))?:([^:]+)(?::([A-Za-z][A-Za-z0-9._-]*))?$`)
 })
@@ -193,7 +193,7 @@ var injectForm = sync.OnceValue(func() *regexp.Regexp {
 func (p *Policy) addInjection(s string) error {
 	m := injectForm().FindStringSubmatch(s)
 	if m == nil {
-		return errors.New("it must be HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]")
+		return errors.New("it must have the form HOST[:PORT]=SECRET[/KEY]:HEADER[:SCHEME]")
 	}
 	t, _, err := operatorTarget(m[1])
 	if err != nil {
@@ -202,11 +202,11 @@ func (p *Policy) addInjection(s string) error {
 	r, ok := p.exact[t]
 	switch {
 	case !ok:
-		return fmt.Errorf("the host is not allowed by its own name: add --allow-host %s", t)
+		return fmt.Errorf("the host must be allowed by its exact name: add --allow-host %s", t)
 	case r.inject != nil:
-		return errors.New("the host has an injection already")
-	case !httpguts.ValidHeaderFieldName(m[4]) || isOurs(m[4]):
-		return fmt.Errorf("%q is no header that can be set", m[4])
+		return errors.New("the host already has an injection")
+	case !httpguts.ValidHeaderFieldName(m[4]) || isReserved(m[4]):
+		return fmt.Errorf("the header %q cannot be set", m[4])
 	}
 	i := Injection{Target: t, Secret: m[2], Key: m[3], Header: textproto.CanonicalMIMEHeaderKey(m[4]), Scheme: m[5]}
 	r.inject = &i
@@ -215,8 +215,8 @@ func (p *Policy) addInjection(s string) error {
 	return nil
 }
 
-// isOurs tells whether a header is the proxy's own to set.
-func isOurs(name string) bool {
+// isReserved reports whether the proxy itself sets a header.
+func isReserved(name string) bool {
 	switch textproto.CanonicalMIMEHeaderKey(name) {
 	case "Host", "Content-Length", "Content-Encoding", "Accept-Encoding", "Transfer-Encoding", "Connection", "Keep-Alive",
 		"Te", "Trailer", "Upgrade", "Range", "If-Range", "Expect", "Proxy-Authorization", "Proxy-Connection":

@@ -27,7 +27,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
-// names is a resolver of the test's own names.
+// names is a resolver of the test's names.
 type names struct {
 	mu    sync.Mutex
 	addrs map[string][]string
@@ -57,7 +57,7 @@ func (n *names) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, er
 	return found, nil
 }
 
-// testCA signs the certificates of real upstreams.
+// testCA issues the certificates of the tests' upstreams.
 type testCA struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -86,7 +86,7 @@ func newCA(t testing.TB) *testCA {
 	return ca
 }
 
-// upstream is a real TLS server that is called by the names.
+// upstream starts a real TLS server with the given names.
 func (ca *testCA) upstream(t testing.TB, h http.Handler, hosts ...string) (port int) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -168,14 +168,14 @@ func newRig(t testing.TB, ca *testCA, o options) *rig {
 	return r
 }
 
-// seen are the attempts so far.
+// seen returns the attempts so far.
 func (r *rig) seen() []Attempt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Attempt(nil), r.attempts...)
 }
 
-// last waits for the nth attempt and returns it.
+// nth waits for the nth attempt and returns it.
 func (r *rig) nth(n int) Attempt {
 	r.t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
@@ -183,7 +183,7 @@ func (r *rig) nth(n int) Attempt {
 			return a[n-1]
 		}
 	}
-	r.t.Fatalf("there are %+v", r.seen())
+	r.t.Fatalf("attempts: %+v", r.seen())
 	return Attempt{}
 }
 
@@ -197,7 +197,7 @@ func (r *rig) dial() net.Conn {
 	return c
 }
 
-// client is an HTTP client that has the proxy, as programs of a sandbox do.
+// client returns an HTTP client that uses the proxy, like programs of a sandbox.
 func (r *rig) client(roots *x509.CertPool) *http.Client {
 	tr := &http.Transport{
 		Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy"}),
@@ -210,14 +210,14 @@ func (r *rig) client(roots *x509.CertPool) *http.Client {
 	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
 }
 
-// inner trusts what the sandbox's bundle has.
+// inner returns the certificates of the sandbox's bundle.
 func (r *rig) inner() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(r.sock.authority.pem)
 	return pool
 }
 
-// ask sends raw bytes and returns the answer.
+// ask sends raw bytes and returns the response.
 func (r *rig) ask(raw string) (status int, body string) {
 	r.t.Helper()
 	c := r.dial()

@@ -20,7 +20,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
-// engines are those that the way out works under.
+// engines are the engines that egress is tested under.
 var engines = map[string]func(t *testing.T, exe, dir string) (sandbox.Provider, error){
 	"gvisor": func(t *testing.T, exe, dir string) (sandbox.Provider, error) {
 		return gvisor.New(t.Context(), gvisor.Config{Exe: exe, Dir: dir})
@@ -49,13 +49,13 @@ func TestRealSandboxes(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			t.Run("with a way out", func(t *testing.T) { testWayOut(t, p, root) })
-			t.Run("without one", func(t *testing.T) { testNoWayOut(t, p, root) })
+			t.Run("with egress", func(t *testing.T) { testEgress(t, p, root) })
+			t.Run("without egress", func(t *testing.T) { testNoEgress(t, p, root) })
 		})
 	}
 }
 
-// inside is a sandbox whose programs are the test's.
+// inside is a sandbox in which the test runs programs.
 type inside struct {
 	t   *testing.T
 	sb  sandbox.Sandbox
@@ -80,8 +80,8 @@ func (i inside) sh(script string) string {
 	return out.String()
 }
 
-// wants runs a script and looks for texts in its output: "!" before one that
-// must not be there.
+// wants runs a script and checks its output for texts. A text after "!" must not
+// occur.
 func (i inside) wants(script string, texts ...string) {
 	i.t.Helper()
 	out := i.sh(script)
@@ -93,7 +93,7 @@ func (i inside) wants(script string, texts ...string) {
 	}
 }
 
-func testWayOut(t *testing.T, p sandbox.Provider, root sandbox.Root) {
+func testEgress(t *testing.T, p sandbox.Provider, root sandbox.Root) {
 	ca := newCA(t)
 	given := make(chan string, 100)
 	secretPort := ca.upstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -135,7 +135,7 @@ func testWayOut(t *testing.T, p sandbox.Provider, root sandbox.Root) {
 	in.wants("curl -sS -H 'X-Api-Key: mine' https://"+secretHost+"/ http://"+secretHost+"/", "you sent ***", "!canary", "!mine")
 	for range 2 {
 		if got := <-given; got != theSecret {
-			t.Errorf("the host was given %q", got)
+			t.Errorf("the host received %q", got)
 		}
 	}
 
@@ -143,7 +143,7 @@ func testWayOut(t *testing.T, p sandbox.Provider, root sandbox.Root) {
 	in.wants("curl -sS https://rebind.example.com/ 2>&1", "403")
 	in.wants("curl -sS http://169.254.169.254/latest/meta-data/", "not among")
 	in.wants("curl -sS http://127.0.0.1:"+fmt.Sprint(clear)+"/ --noproxy '' ", "not among")
-	// Names, raw sockets and other networks: there are none inside.
+	// Name resolution, raw sockets and other networks must not work inside.
 	in.wants("getent hosts "+apiHost+" secret.example.com; echo code $?", "code 2", "!127.0.0.1")
 	in.wants("curl -sS --noproxy '*' https://"+tunnelHost+"/ 2>&1", "Could not resolve host")
 	for _, to := range []string{fmt.Sprintf("tcp/127.0.0.1/%d", clear), "tcp/1.1.1.1/443", "udp/1.1.1.1/53", "tcp/169.254.169.254/80"} {
@@ -151,14 +151,14 @@ func testWayOut(t *testing.T, p sandbox.Provider, root sandbox.Root) {
 	}
 	in.wants(`perl -MSocket -e 'print socket(S, PF_INET, SOCK_RAW, 1) ? "raw" : "refused: $!"; print socket(P, 17, SOCK_RAW, 768) ? "packet" : " refused: $!"'`, "!raw", "!packet")
 
-	// A hundred at once, and the relay outlives the programs of a job.
+	// A hundred requests at once; the relay survives the end of a job's programs.
 	in.wants("seq 100 | xargs -P 100 -I{} curl -sS -o /dev/null -w '%{http_code}\\n' http://"+plainHost+"/ | sort | uniq -c", "100 200")
 	if err := sb.EndAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	in.wants("curl -sS http://"+plainHost+"/", "hello from")
 
-	// The secret is nowhere inside.
+	// The secret must not be found anywhere inside.
 	in.wants(`env | grep -c canary; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\0' '\n' | grep -c canary
 grep -rIl sk-canary /run /etc /tmp /home /data /.dreamcore 2>/dev/null; grep -c PRIVATE `+rootfs.GatewayDir+`/*.pem; echo searched`, "!sk-canary", "searched", "!1\n", "0\n")
 
@@ -171,8 +171,8 @@ grep -rIl sk-canary /run /etc /tmp /home /data /.dreamcore 2>/dev/null; grep -c 
 	}
 }
 
-// Without a rule there is no relay, no port and no variable.
-func testNoWayOut(t *testing.T, p sandbox.Provider, root sandbox.Root) {
+// testNoEgress checks that without a rule there is no relay, port or variable.
+func testNoEgress(t *testing.T, p sandbox.Provider, root sandbox.Root) {
 	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root})
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func testNoWayOut(t *testing.T, p sandbox.Provider, root sandbox.Root) {
 	defer sb.Close(context.WithoutCancel(t.Context()))
 	in := inside{t: t, sb: sb}
 	in.wants(fmt.Sprintf("(exec 3<>/dev/tcp/127.0.0.1/%d && echo open) 2>&1; ls -A %s", Port, rootfs.GatewayDir), "refused", "!open", "!sock")
-	// A way out whose host has gone refuses, and the sandbox lives on.
+	// Egress whose socket has vanished refuses, and the sandbox continues to run.
 	dir := t.TempDir()
 	sb2, err := p.Create(t.Context(), sandbox.Spec{
 		Root: root, Mounts: []sandbox.Mount{{Source: dir, Target: rootfs.GatewayDir}},

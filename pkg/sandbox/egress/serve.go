@@ -7,14 +7,12 @@ import (
 	"time"
 )
 
-// serve answers one request of a sandbox.
+// serve handles one request of a sandbox.
 func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
-	s.running.Add(1) // the connection counts until it is taken over, so that this is never the first
-	defer s.running.Done()
 	conn := r.Context().Value(guestKey{}).(*guestConn)
 	a := s.newAttempt(conn.session, r.Method)
 	if a.session == nil {
-		a.answer(w, refuse(http.StatusForbidden, "no job runs"))
+		a.answer(w, refuse(http.StatusForbidden, "no job is running"))
 		return
 	}
 	if refused := a.session.enter(); refused != nil {
@@ -45,8 +43,8 @@ func (s *Socket) newAttempt(session *Session, method string) *attempt {
 	return a
 }
 
-// admit refuses what is beyond the bounds of the job. Of attempts beyond
-// theirs, only the first is told of: a log must not grow as a sandbox likes.
+// admit refuses attempts over the job's limits. Of the attempts over the limit,
+// only the first is observed, so that a sandbox cannot fill a log.
 func (a *attempt) admit() *refusal {
 	limit := a.session.socket.proxy.cfg.MaxAttempts
 	switch n := a.session.attempts.Add(1); {
@@ -61,8 +59,8 @@ func (a *attempt) admit() *refusal {
 	return nil
 }
 
-// answer refuses an attempt towards the sandbox and ends it. The connection
-// ends with it: what follows on it may be the body.
+// answer sends a refusal to the sandbox and ends the attempt. It closes the
+// connection, because the following bytes may be the request's body.
 func (a *attempt) answer(w http.ResponseWriter, r *refusal) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -80,7 +78,7 @@ func orUnknown(host string) string {
 	return host
 }
 
-// finish ends an attempt and tells of it, once; nil is a success.
+// finish ends an attempt and has it observed, once. A nil r means success.
 func (a *attempt) finish(r *refusal) {
 	if a.done {
 		return
@@ -130,10 +128,10 @@ func (s *Socket) connect(w http.ResponseWriter, r *http.Request, a *attempt) {
 }
 
 func notAllowed() *refusal {
-	return refuse(http.StatusForbidden, "it is not among the hosts that are allowed here")
+	return refuse(http.StatusForbidden, "it is not among the allowed hosts")
 }
 
-// connectTarget is whom a tunnel is to, if the request says nothing else.
+// connectTarget returns the target of a tunnel, if the request is well-formed.
 func connectTarget(r *http.Request) (Target, *refusal) {
 	t, err := parseTarget(r.RequestURI)
 	if err != nil {
@@ -145,18 +143,18 @@ func connectTarget(r *http.Request) (Target, *refusal) {
 	return t, nil
 }
 
-// requestTarget is whom a plain request is to.
+// requestTarget returns the target of a plain request.
 func requestTarget(r *http.Request) (Target, *refusal) {
 	malformed := func(why string) (Target, *refusal) {
 		return Target{}, refuse(http.StatusBadRequest, "malformed request: "+why)
 	}
 	switch {
 	case r.URL.Host == "" || r.URL.Opaque != "":
-		return malformed("this is a proxy, ask it for http://HOST/PATH")
+		return malformed("this is a proxy, request http://HOST/PATH")
 	case r.URL.Scheme != "http":
-		return malformed("only http goes without CONNECT")
+		return malformed("only http works without CONNECT")
 	case r.URL.User != nil:
-		return malformed("a name or password in the address")
+		return malformed("the address contains a user name or password")
 	}
 	host, port, err := splitTarget(r.URL.Host)
 	if err != nil {
@@ -172,7 +170,7 @@ func requestTarget(r *http.Request) (Target, *refusal) {
 	return t, nil
 }
 
-// methods are those of plain requests. TRACE would send back what is added.
+// methods are allowed in plain requests. TRACE would echo the injected secret.
 const methods = " GET HEAD POST PUT PATCH DELETE OPTIONS "
 
 func checkMethod(method string) *refusal {
@@ -182,7 +180,7 @@ func checkMethod(method string) *refusal {
 	return nil
 }
 
-// request passes on a plain request.
+// request forwards a plain request.
 func (s *Socket) request(w http.ResponseWriter, r *http.Request, a *attempt) {
 	t, refused := requestTarget(r)
 	if refused != nil {

@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// Causes that end connections.
+// Causes for ending connections.
 var (
 	errEnded  = errors.New("the job has ended")
-	errBudget = errors.New("the job has used up its bytes")
+	errBudget = errors.New("the job has used up its data volume")
 )
 
-// Session is the right of one job to the socket of its sandbox. Whoever began
-// it calls End.
+// Session allows one job to use the socket of its sandbox. The caller of Begin
+// must call End.
 type Session struct {
 	socket    *Socket
 	job       string
-	transport *http.Transport // for requests; tunnels have no use for it
+	transport *http.Transport // for requests; not used by tunnels
 
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
@@ -28,14 +28,14 @@ type Session struct {
 	attempts atomic.Int64
 
 	mu       sync.Mutex
-	conns    map[*guestConn]struct{} // guarded by mu: of the sandbox, that were made in this session
+	conns    map[*guestConn]struct{} // guarded by mu; the sandbox's connections of this session
 	inflight int                     // guarded by mu
 	ended    bool                    // guarded by mu
 	idle     chan struct{}           // closed when ended and inflight is 0
 }
 
-// Begin lets a job use the socket until End. One session is there at a time:
-// an earlier one ends. On a closed socket it is born ended.
+// Begin lets a job use the socket until End. It ends the previous session, if
+// any. On a closed socket the returned session has already ended.
 func (s *Socket) Begin(job, sandbox string) *Session {
 	x := &Session{socket: s, job: job, conns: map[*guestConn]struct{}{}, idle: make(chan struct{})}
 	x.ctx, x.cancel = context.WithCancelCause(context.Background())
@@ -53,9 +53,8 @@ func (s *Socket) Begin(job, sandbox string) *Session {
 	return x
 }
 
-// End refuses everything from now on, cuts the connections that are open, and
-// returns when all of them have ended and been observed. It may be called more
-// than once.
+// End refuses all new requests, closes open connections, and returns when all of
+// them have ended and been observed. It may be called more than once.
 func (x *Session) End() {
 	x.socket.mu.Lock()
 	if x.socket.session == x {
@@ -82,7 +81,7 @@ func (x *Session) End() {
 	x.transport.CloseIdleConnections()
 }
 
-// enter counts an attempt in; leave counts it out.
+// enter counts a running attempt; leave must be called at its end.
 func (x *Session) enter() *refusal {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -102,8 +101,8 @@ func (x *Session) leave() {
 	}
 }
 
-// spend takes n bytes off what the job may move. At the end of it everything
-// that is open is cut.
+// spend charges n bytes to the job. Over the limit it returns errBudget, which
+// ends the connection.
 func (x *Session) spend(n int) error {
 	if x.bytes.Add(int64(n)) > x.socket.proxy.cfg.MaxBytes {
 		return errBudget
@@ -113,7 +112,7 @@ func (x *Session) spend(n int) error {
 
 func (x *Session) spent() bool { return x.bytes.Load() > x.socket.proxy.cfg.MaxBytes }
 
-// limited is a context of the session that ends after d.
+// limited returns a context of the session that ends after d.
 func (x *Session) limited(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(x.ctx, d)
 }

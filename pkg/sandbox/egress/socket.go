@@ -3,45 +3,37 @@ package egress
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
-// What Listen makes in a directory: a socket, and the certificates that a
-// sandbox trusts.
+// Files that Listen creates in a directory: a socket, and the certificates that
+// a sandbox trusts.
 const (
 	SocketName = "egress.sock"
 	bundleName = "egress-ca.pem"
 )
 
-const (
-	readHeaderLimit = 10 * time.Second
-	maxHeaderBytes  = 32 << 10
-)
+// maxHeaderBytes bounds the header of a request.
+const maxHeaderBytes = 32 << 10
 
-// Socket is the proxy's end in one sandbox. Whoever called Listen calls Close.
+// Socket is the proxy's side of one sandbox. The caller of Listen must Close it.
 type Socket struct {
 	proxy     *Proxy
-	authority *authority // that this sandbox trusts; nil without injections
-	listener  net.Listener
-	file      *socket.File
-	bundle    string // path of the file; "" is none
-	server    *http.Server
-	served    chan struct{}
-	running   sync.WaitGroup // connections, and handlers of those that were taken over
+	authority *authority // trusted by this sandbox; nil without injections
+	server    *socket.Server
+	bundle    string // path of the certificates; "" without any
 
 	mu      sync.Mutex
-	session *Session // guarded by mu; nil: everything is refused
-	sandbox string   // guarded by mu; the id of the sandbox, once known
-	user    string   // guarded by mu; whose sandbox it is, see SetUser
+	session *Session // guarded by mu; nil refuses everything
+	sandbox string   // guarded by mu; id of the sandbox, "" until known
+	user    string   // guarded by mu; user of the sandbox, see SetUser
 	conns   int      // guarded by mu
 	closed  bool     // guarded by mu
 
@@ -49,70 +41,46 @@ type Socket struct {
 	closeErr  error
 }
 
-// SetUser says whose sandbox it is, for attempts.
+// SetUser sets the user of the sandbox, which is recorded in attempts.
 func (s *Socket) SetUser(user string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.user = user
 }
 
-// Listen makes the socket in dir, which every user may connect to, and serves
+// Listen creates the socket in dir, to which every user may connect, and serves
 // it until Close. Until Begin everything is refused. Errors have
 // dreamcore.CodeSetup.
 func (p *Proxy) Listen(dir string) (_ *Socket, err error) {
-	s := &Socket{proxy: p, served: make(chan struct{})}
+	s := &Socket{proxy: p}
 	if s.authority, err = p.currentAuthority(); err == nil {
 		err = s.writeBundle(dir)
 	}
 	if err == nil {
-		s.listener, s.file, err = socket.Listen(dir, SocketName, 0o666)
+		s.server, err = socket.Serve(context.Background(), dir, SocketName, 0o666, socket.Options{
+			Handler:  http.HandlerFunc(s.serve),
+			Listener: func(l net.Listener) net.Listener { return guests{l, s} },
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+				return context.WithValue(ctx, guestKey{}, c)
+			},
+			IdleTimeout:    p.cfg.IdleLimit,
+			MaxHeaderBytes: maxHeaderBytes,
+			Logger:         p.cfg.Logger,
+		})
 	}
 	if err != nil {
 		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the egress proxy cannot make its socket in " + dir,
+			Code: dreamcore.CodeSetup, Message: "the egress proxy cannot create its socket in " + dir,
 			Hint: "check that the directory exists and is writable: ls -ld " + dir, Err: errors.Join(err, s.removeBundle()),
 		}
 	}
-	s.server = s.newServer()
 	if err := p.add(s); err != nil {
-		return nil, errors.Join(err, s.listener.Close(), s.file.Remove(), s.removeBundle())
+		return nil, errors.Join(err, s.server.Close(), s.removeBundle())
 	}
-	go func() {
-		defer close(s.served)
-		if err := s.server.Serve(guests{s}); !errors.Is(err, http.ErrServerClosed) {
-			p.cfg.Logger.Error("the egress proxy's socket failed", "error", err)
-		}
-	}()
 	return s, nil
 }
 
-func (s *Socket) newServer() *http.Server {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	return &http.Server{
-		Handler:                      http.HandlerFunc(s.serve),
-		Protocols:                    &protocols,
-		DisableGeneralOptionsHandler: true,
-		ReadHeaderTimeout:            readHeaderLimit,
-		IdleTimeout:                  s.proxy.cfg.IdleLimit,
-		MaxHeaderBytes:               maxHeaderBytes,
-		ErrorLog:                     slog.NewLogLogger(s.proxy.cfg.Logger.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, guestKey{}, c)
-		},
-		// The handler of a connection that it takes over counts itself, before.
-		ConnState: func(_ net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
-				s.running.Add(1)
-			case http.StateClosed, http.StateHijacked:
-				s.running.Done()
-			}
-		},
-	}
-}
-
-// Close ends the session, cuts all connections, waits for all that ran and
+// Close ends the session, closes all connections, waits for their handlers and
 // removes the files. It may be called more than once.
 func (s *Socket) Close() error {
 	s.closeOnce.Do(func() {
@@ -120,20 +88,16 @@ func (s *Socket) Close() error {
 		s.closed = true
 		session := s.session
 		s.mu.Unlock()
-		err := s.server.Close()
 		if session != nil {
 			session.End()
 		}
-		<-s.served
-		s.running.Wait()
+		s.closeErr = errors.Join(s.server.Close(), s.removeBundle())
 		s.proxy.sockets.Remove(s)
-		s.closeErr = errors.Join(err, s.file.Remove(), s.removeBundle())
 	})
 	return s.closeErr
 }
 
-// writeBundle puts the certificates into dir that programs of the sandbox are
-// pointed to.
+// writeBundle writes the certificates for the sandbox's programs into dir.
 func (s *Socket) writeBundle(dir string) error {
 	pem := s.proxy.bundle
 	if s.authority != nil {
@@ -146,7 +110,7 @@ func (s *Socket) writeBundle(dir string) error {
 	if err := os.WriteFile(s.bundle, pem, 0o644); err != nil {
 		return err
 	}
-	return os.Chmod(s.bundle, 0o644) // whatever the umask
+	return os.Chmod(s.bundle, 0o644) // regardless of the umask
 }
 
 func (s *Socket) removeBundle() error {
@@ -159,23 +123,23 @@ func (s *Socket) removeBundle() error {
 	return nil
 }
 
-// guests is the listener: it pins each connection to the session in which it
-// was made, so that no other job is ever charged for it or speaks for it.
-type guests struct{ s *Socket }
-
-func (g guests) Addr() net.Addr { return g.s.listener.Addr() }
-func (g guests) Close() error   { return g.s.listener.Close() }
+// guests is the listener. It ties each connection to the session in which it was
+// opened, so that no other job can be charged for it or use it.
+type guests struct {
+	net.Listener
+	s *Socket
+}
 
 func (g guests) Accept() (net.Conn, error) {
 	for {
-		conn, err := g.s.listener.Accept()
+		conn, err := g.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
 		if c := g.s.admit(conn.(*net.UnixConn)); c != nil {
 			return c, nil
 		}
-		// One too many, or too late. A queue would hold it over the job's end.
+		// Over the limit or closed. Queueing it could outlast the job.
 		_ = conn.Close()
 	}
 }
@@ -196,11 +160,11 @@ func (s *Socket) admit(conn *net.UnixConn) *guestConn {
 
 type guestKey struct{}
 
-// guestConn is a connection of a sandbox.
+// guestConn is a connection from a sandbox.
 type guestConn struct {
 	*net.UnixConn
 	socket  *Socket
-	session *Session // nil: made when no job ran
+	session *Session // nil if opened while no job was running
 	once    sync.Once
 }
 

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// DefaultPort is that of https.
+// DefaultPort is the port of https.
 const DefaultPort = 443
 
-// maxHost bounds a name with its last dot, in bytes: the bound of DNS.
+// maxHost is DNS's bound on a name with its final dot, in bytes.
 const maxHost = 254
 
-// Target is where a connection goes: a host in its one form (see
+// Target is the destination of a connection: a host in its canonical form (see
 // canonicalHost) and a port.
 type Target struct {
 	Host string
@@ -26,21 +26,21 @@ type Target struct {
 
 func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
-// addr is the address of a target that is named by one.
+// addr returns the address of a target that is not a name.
 func (t Target) addr() (netip.Addr, bool) {
 	a, err := netip.ParseAddr(t.Host)
 	return a, err == nil
 }
 
-// parseTarget reads HOST:PORT as sandboxes write it: ASCII, with a port, and
-// nothing around it.
+// parseTarget parses HOST:PORT as sandboxes write it: ASCII, with a port and
+// nothing else.
 func parseTarget(s string) (Target, error) {
 	host, port, err := splitTarget(s)
 	if err != nil {
 		return Target{}, err
 	}
 	if port == "" {
-		return Target{}, errors.New("there is no port")
+		return Target{}, errors.New("the port is missing")
 	}
 	return makeTarget(host, port)
 }
@@ -54,8 +54,8 @@ func makeTarget(host, port string) (Target, error) {
 	return Target{h, p}, err
 }
 
-// splitTarget separates host and port; port is "" where there is none. An IPv6
-// address has brackets, and nothing else has.
+// splitTarget separates host and port; port is "" if missing. IPv6 addresses,
+// and only those, must have brackets.
 func splitTarget(s string) (host, port string, err error) {
 	if len(s) > maxHost+len(":65535")+len("[]") {
 		return "", "", errors.New("it is too long")
@@ -66,7 +66,7 @@ func splitTarget(s string) (host, port string, err error) {
 			return "", "", errors.New("brackets are for an IPv6 address, like [2606:4700::1]:443")
 		}
 		if port == ":" {
-			return "", "", errors.New("there is no port after the colon")
+			return "", "", errors.New("the port after the colon is missing")
 		}
 		return host, strings.TrimPrefix(port, ":"), nil
 	}
@@ -75,7 +75,7 @@ func splitTarget(s string) (host, port string, err error) {
 	case strings.Contains(port, ":"):
 		return "", "", errors.New("an IPv6 address needs brackets, like [2606:4700::1]:443")
 	case found && port == "":
-		return "", "", errors.New("there is no port after the colon")
+		return "", "", errors.New("the port after the colon is missing")
 	}
 	return host, port, nil
 }
@@ -83,21 +83,21 @@ func splitTarget(s string) (host, port string, err error) {
 func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 || strconv.FormatUint(n, 10) != s {
-		return 0, fmt.Errorf("%q is no port", s)
+		return 0, fmt.Errorf("invalid port %q", s)
 	}
 	return uint16(n), nil
 }
 
-// canonicalHost returns the one form of a host: an address as netip writes it,
-// or a name of DNS in lower case without a dot at its end. What a resolver
-// might take for an address in another form is neither.
+// canonicalHost returns the canonical form of a host: an address as netip writes
+// it, or a DNS name in lower case without a final dot. It refuses anything else
+// that a resolver might take for an address.
 func canonicalHost(s string) (string, error) {
 	if s == "" || len(s) > maxHost {
 		return "", errors.New("a host has 1 to 253 characters")
 	}
 	if a, err := netip.ParseAddr(s); err == nil {
 		if a.Zone() != "" || a.Is4In6() {
-			return "", fmt.Errorf("%q is no address in its plain form", s)
+			return "", fmt.Errorf("%q is not a plain address", s)
 		}
 		return a.String(), nil
 	}
@@ -105,20 +105,20 @@ func canonicalHost(s string) (string, error) {
 	labels := strings.Split(name, ".")
 	for _, l := range labels {
 		if !isLabel(l) {
-			return "", fmt.Errorf("%q is no host name", s)
+			return "", fmt.Errorf("%q is not a host name", s)
 		}
 	}
 	if last := labels[len(labels)-1]; looksLikeNumber(last) {
-		return "", fmt.Errorf("%q looks like an address and is none", s)
+		return "", fmt.Errorf("%q looks like an address but is not one", s)
 	}
 	if ascii, err := idna.Lookup.ToASCII(name); err != nil || ascii != name {
-		return "", fmt.Errorf("%q is no host name", s)
+		return "", fmt.Errorf("%q is not a host name", s)
 	}
 	return name, nil
 }
 
-// isLabel tells whether l is one part of a host name. Letters beyond ASCII
-// are for operators, whose names come through idna first.
+// isLabel reports whether l is one part of an ASCII host name. Operators may use
+// other letters, which idna converts first.
 func isLabel(l string) bool {
 	if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
 		return false
@@ -128,8 +128,8 @@ func isLabel(l string) bool {
 	})
 }
 
-// looksLikeNumber follows the rule of browsers: resolvers of the C library take
-// 2130706433, 0x7f.1 and 127.1 for addresses.
+// looksLikeNumber applies the browsers' rule, because the C library resolves
+// 2130706433, 0x7f.1 and 127.1 to addresses.
 func looksLikeNumber(label string) bool {
 	if hex, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(hex, "0123456789abcdef") == ""

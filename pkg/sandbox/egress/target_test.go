@@ -8,7 +8,7 @@ import (
 )
 
 func TestParseTarget(t *testing.T) {
-	tests := map[string]string{ // "": refused
+	tests := map[string]string{ // "" means refused
 		"api.example.com:443":      "api.example.com:443",
 		"API.Example.COM.:8443":    "api.example.com:8443",
 		"localhost:1":              "localhost:1",
@@ -100,8 +100,8 @@ func TestPolicy(t *testing.T) {
 func TestPolicyRefuses(t *testing.T) {
 	for name, test := range map[string][3]string{
 		"private address": {"10.0.0.1"}, "loopback": {"127.0.0.1:80"}, "metadata": {"169.254.169.254:80"}, "number": {"2130706433"},
-		"all names": {"*.com"}, "all names of a registry": {"*.co.uk"}, "names of strangers": {"*.github.io"}, "star alone": {"*"}, "star inside": {"a.*.com"}, "star of addresses": {"*.1.1.1.1"},
-		"address of a page": {"https://api.example.com"}, "empty": {""},
+		"all names": {"*.com"}, "all names of a registry": {"*.co.uk"}, "names that anyone can register": {"*.github.io"}, "star alone": {"*"}, "star inside": {"a.*.com"}, "star of addresses": {"*.1.1.1.1"},
+		"URL": {"https://api.example.com"}, "empty": {""},
 		"private without a port": {"", "db.internal"}, "private metadata": {"", "169.254.169.254:80"}, "private unspecified": {"", "0.0.0.0:80"}, "private star": {"", "*.internal.example:80"},
 		"injection without a host": {"", "", "api.example.com=a:Authorization"}, "injection for a star": {"*.example.com", "", "a.example.com=a:Authorization"},
 		"injection without a header": {"a.example.com", "", "a.example.com=a"}, "injection of Host": {"a.example.com", "", "a.example.com=a:host"},

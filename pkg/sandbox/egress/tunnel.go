@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// takeOver tells the sandbox that its tunnel is open and reads the TLS hello
-// that must come first. The caller closes the connection.
+// takeOver confirms the tunnel to the sandbox and reads the TLS hello that must
+// come first. The caller must close the connection.
 func takeOver(w http.ResponseWriter, a *attempt, t Target) (*replay, []byte, *refusal) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return nil, nil, fail("the connection cannot be taken over", err)
+		return nil, nil, fail("cannot hijack the connection", err)
 	}
 	early := make([]byte, buffered.Reader.Buffered())
-	_, _ = io.ReadFull(buffered.Reader, early) // it is in memory
+	_, _ = io.ReadFull(buffered.Reader, early) // already in memory
 	_ = conn.SetWriteDeadline(time.Now().Add(helloLimit))
 	if _, err := io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		_ = conn.Close()
-		return nil, nil, fail("the sandbox has gone", err)
+		return nil, nil, fail("the sandbox closed the connection", err)
 	}
 	guest := newReplay(conn, early)
 	h, err := peek(a.session.ctx, guest)
@@ -44,8 +44,8 @@ func takeOver(w http.ResponseWriter, a *attempt, t Target) (*replay, []byte, *re
 	return guest, h.raw, nil
 }
 
-// pipe moves bytes both ways, after the first ones, until both have ended, or
-// one is broken, silent for too long, or too much.
+// pipe copies bytes in both directions, beginning with first, until both have
+// ended or one fails, is idle for too long or exceeds the limit.
 func (a *attempt) pipe(guest *replay, host *hostConn, first []byte) *refusal {
 	ctx, cancel := a.session.limited(a.session.socket.proxy.cfg.TotalLimit)
 	defer cancel()
@@ -59,7 +59,7 @@ func (a *attempt) pipe(guest *replay, host *hostConn, first []byte) *refusal {
 	if err != nil {
 		return a.broken(ctx, err)
 	}
-	var last atomic.Int64 // when anything moved
+	var last atomic.Int64 // time of the last transfer in either direction
 	last.Store(time.Now().UnixNano())
 	up := make(chan error, 1)
 	go func() { up <- a.move(host, guest, &a.up, &last, cut) }()
@@ -67,13 +67,13 @@ func (a *attempt) pipe(guest *replay, host *hostConn, first []byte) *refusal {
 	return a.broken(ctx, errors.Join(down, <-up))
 }
 
-// end is a side of a tunnel.
+// end is one side of a tunnel.
 type end interface {
 	net.Conn
 	CloseWrite() error
 }
 
-// move copies one way until its end, of which it tells the other side.
+// move copies one direction until EOF, then shuts down the sending side of dst.
 func (a *attempt) move(dst, src end, count, last *atomic.Int64, cut func()) error {
 	idle := a.session.socket.proxy.cfg.IdleLimit
 	buf := make([]byte, 32<<10)
@@ -85,7 +85,7 @@ func (a *attempt) move(dst, src end, count, last *atomic.Int64, cut func()) erro
 			_ = dst.SetWriteDeadline(time.Now().Add(idle))
 			written, werr := dst.Write(buf[:n])
 			count.Add(int64(written))
-			if werr != nil { // also a deadline: what was not written is lost
+			if werr != nil { // including a deadline: unwritten bytes are lost
 				cut()
 				return errors.Join(werr, err)
 			}
@@ -95,7 +95,7 @@ func (a *attempt) move(dst, src end, count, last *atomic.Int64, cut func()) erro
 		case errors.Is(err, io.EOF) && dst.CloseWrite() == nil:
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded) && time.Since(time.Unix(0, last.Load())) < idle:
-			// The other way is not silent.
+			// The other direction is active.
 		default:
 			cut()
 			return err
@@ -103,8 +103,8 @@ func (a *attempt) move(dst, src end, count, last *atomic.Int64, cut func()) erro
 	}
 }
 
-// broken says why a tunnel ended, nil where it ended as tunnels do: clients
-// and servers often just go away.
+// broken returns why a tunnel ended abnormally, or nil: it is normal that
+// clients and servers just close their connections.
 func (a *attempt) broken(ctx context.Context, err error) *refusal {
 	switch {
 	case a.session.spent():
@@ -114,7 +114,7 @@ func (a *attempt) broken(ctx context.Context, err error) *refusal {
 	case ctx.Err() != nil:
 		return fail("the connection was open for too long", nil)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fail("the connection was silent for too long", nil)
+		return fail("the connection was idle for too long", nil)
 	}
 	return nil
 }

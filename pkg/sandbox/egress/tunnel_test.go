@@ -18,7 +18,7 @@ import (
 
 const apiHost = "api.example.com"
 
-func TestATunnelReachesAnAllowedHost(t *testing.T) {
+func TestTunnelReachesAnAllowedHost(t *testing.T) {
 	ca := newCA(t)
 	port := ca.upstream(t, hello200, apiHost)
 	r := newRig(t, ca, options{private: []string{at(apiHost, port)}})
@@ -36,7 +36,7 @@ func TestATunnelReachesAnAllowedHost(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotAllowedIsRefused(t *testing.T) {
+func TestOtherTargetsAreRefused(t *testing.T) {
 	ca := newCA(t)
 	port := ca.upstream(t, hello200, apiHost)
 	r := newRig(t, ca, options{
@@ -65,7 +65,7 @@ func TestWhatIsNotAllowedIsRefused(t *testing.T) {
 		connect("c.wild.example.com:443"): {403, addrEmbedding},
 		connect("d.wild.example.com:443"): {502, "no address"},
 		connect("e.wild.example.com:443"): {502, "cannot be resolved"},
-		connect("mixed.example.com:443"):  {403, "the name leads to"},
+		connect("mixed.example.com:443"):  {403, "the name resolves to"},
 		connect("2130706433:443"):         {400, "malformed"},
 		connect("http://" + apiHost):      {400, ""},
 		"CONNECT a.wild.example.com:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd": {400, "body"},
@@ -86,7 +86,7 @@ func TestWhatIsNotAllowedIsRefused(t *testing.T) {
 			continue
 		}
 		if want.reason == "" {
-			continue // net/http refuses it itself
+			continue // refused by net/http itself
 		}
 		if a := r.nth(before + 1); a.Verdict == Allowed || !strings.Contains(a.Reason, want.reason) || a.Status != want.status || a.Job != "j" {
 			t.Errorf("%q: %+v", raw, a)
@@ -94,9 +94,9 @@ func TestWhatIsNotAllowedIsRefused(t *testing.T) {
 	}
 }
 
-// A name that leads elsewhere at the second look is the attack by rebinding:
-// there is no second look.
-func TestANameIsLookedUpOnceAndTheCheckedAddressDialled(t *testing.T) {
+// In a DNS rebinding attack, a name resolves differently the second time. The
+// proxy resolves names only once.
+func TestNameIsResolvedOnceAndTheCheckedAddressIsDialled(t *testing.T) {
 	ca := newCA(t)
 	port := ca.upstream(t, hello200, apiHost)
 	r := newRig(t, ca, options{private: []string{at(apiHost, port)}, allow: []string{"rebind.example.com"}})
@@ -114,7 +114,7 @@ func TestANameIsLookedUpOnceAndTheCheckedAddressDialled(t *testing.T) {
 	}
 }
 
-func TestATunnelMustBeginWithTheHelloOfItsHost(t *testing.T) {
+func TestTunnelMustBeginWithTheHelloOfItsHost(t *testing.T) {
 	ca := newCA(t)
 	port := ca.upstream(t, hello200, apiHost, "other.example.com")
 	r := newRig(t, ca, options{private: []string{at(apiHost, port), at("127.0.0.1", port)}})
@@ -135,7 +135,7 @@ func TestATunnelMustBeginWithTheHelloOfItsHost(t *testing.T) {
 	for _, test := range []struct{ target, server, reason string }{
 		{at(apiHost, port), apiHost, ""},
 		{at(apiHost, port), "other.example.com", "names another host"},
-		{at(apiHost, port), "127.0.0.1", "names another host"}, // no name at all
+		{at(apiHost, port), "127.0.0.1", "names another host"}, // an address is not named in the hello
 		{at("127.0.0.1", port), "127.0.0.1", ""},
 		{at("127.0.0.1", port), apiHost, "names another host"},
 	} {
@@ -162,7 +162,7 @@ func TestATunnelMustBeginWithTheHelloOfItsHost(t *testing.T) {
 	}
 }
 
-// endless is an upstream that goes on until its client goes away.
+// endless is an upstream whose response continues until its client disconnects.
 func endless(t *testing.T) (http.Handler, *sync.WaitGroup) {
 	var running sync.WaitGroup
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -178,7 +178,7 @@ func endless(t *testing.T) (http.Handler, *sync.WaitGroup) {
 	}), &running
 }
 
-func TestTheEndOfAJobCutsWhatIsOpen(t *testing.T) {
+func TestEndOfAJobClosesItsConnections(t *testing.T) {
 	ca := newCA(t)
 	h, running := endless(t)
 	port, clear := ca.upstream(t, h, apiHost), plain(t, h)
@@ -207,7 +207,7 @@ func TestTheEndOfAJobCutsWhatIsOpen(t *testing.T) {
 	}
 	for _, b := range bodies {
 		if _, err := io.Copy(io.Discard, b); err == nil {
-			t.Error("a stream ended as if it were whole")
+			t.Error("a cut stream ended like a complete one")
 		}
 		_ = b.Close()
 	}
@@ -219,10 +219,10 @@ func TestTheEndOfAJobCutsWhatIsOpen(t *testing.T) {
 	defer s2.End()
 	if _, err := io.WriteString(idle, connect(at(apiHost, port))); err == nil {
 		if n, err := idle.Read(make([]byte, 10)); n > 0 || err == nil {
-			t.Error("a connection of an earlier job is good for a later one")
+			t.Error("a connection of an earlier job works in a later one")
 		}
 	}
-	s.End() // of one that has ended
+	s.End() // End of a session that already ended
 	if _, body := r.ask(connect("evil.example.com:443")); !strings.Contains(body, "not among") {
 		t.Errorf("the end of an old session ended the new one: %s", body)
 	}
@@ -251,10 +251,10 @@ func TestBounds(t *testing.T) {
 		if err == nil || n > 64<<10 {
 			t.Error(n, err)
 		}
-		if a := r.nth(1); a.Verdict != Refused || !strings.Contains(a.Reason, "bytes") || a.Up+a.Down > 64<<10+32<<10 {
+		if a := r.nth(1); a.Verdict != Refused || !strings.Contains(a.Reason, "data volume") || a.Up+a.Down > 64<<10+32<<10 {
 			t.Errorf("%+v", a)
 		}
-		if status, body := r.ask(connect(at(apiHost, port))); status != 429 || !strings.Contains(body, "bytes") {
+		if status, body := r.ask(connect(at(apiHost, port))); status != 429 || !strings.Contains(body, "data volume") {
 			t.Error(status, body)
 		}
 	})
@@ -262,9 +262,9 @@ func TestBounds(t *testing.T) {
 		r, c := start(t, func(c *Config) { c.IdleLimit = 100 * time.Millisecond })
 		if resp, err := c.Get("https://" + at(apiHost, quiet)); err == nil {
 			_ = resp.Body.Close()
-			t.Error("an answer")
+			t.Error("got a response")
 		}
-		if a := r.nth(1); a.Verdict != Failed || !strings.Contains(a.Reason, "silent") {
+		if a := r.nth(1); a.Verdict != Failed || !strings.Contains(a.Reason, "idle") {
 			t.Errorf("%+v", a)
 		}
 	})
@@ -275,7 +275,7 @@ func TestBounds(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := io.Copy(io.Discard, resp.Body); err == nil {
-			t.Error("it ended well")
+			t.Error("ended without an error")
 		}
 		_ = resp.Body.Close()
 		if a := r.nth(1); a.Verdict != Failed || !strings.Contains(a.Reason, "too long") {
@@ -290,7 +290,7 @@ func TestBounds(t *testing.T) {
 			}
 		}
 		if got := r.seen(); len(got) != 4 || got[3].Status != 429 {
-			t.Errorf("%d are told of: %+v", len(got), got)
+			t.Errorf("%d attempts were observed: %+v", len(got), got)
 		}
 	})
 	t.Run("connections", func(t *testing.T) {
@@ -324,15 +324,15 @@ func Test500TunnelsAtOnce(t *testing.T) {
 	there.Add(many)
 	port := ca.upstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		there.Done()
-		there.Wait() // nobody is answered before all are there
+		there.Wait() // no request is answered before all have arrived
 		_, _ = io.WriteString(w, "all")
 	}), apiHost)
 	r := newRig(t, ca, options{private: []string{at(apiHost, port)}, config: func(c *Config) { c.MaxConns = many }})
 	r.names.set(apiHost, "127.0.0.1")
 	s := r.sock.Begin("j", "s")
 	began := time.Now()
-	// Handshakes are work for a machine, so there are not many of them at a
-	// time; tunnels stay open until all are.
+	// Handshakes are expensive, so only a few run at a time; tunnels stay open
+	// until all are established.
 	cfg := &tls.Config{ServerName: apiHost, RootCAs: ca.pool, ClientSessionCache: tls.NewLRUClientSessionCache(1), CurvePreferences: []tls.CurveID{tls.X25519}}
 	conns, next := make([]net.Conn, many), make(chan int)
 	var workers sync.WaitGroup
@@ -376,8 +376,8 @@ func Test500TunnelsAtOnce(t *testing.T) {
 	}
 }
 
-// openTunnel opens a tunnel and shakes hands with the host behind it; nil is a
-// failure, which the test knows of.
+// openTunnel opens a tunnel and completes the TLS handshake with the host. On a
+// failure it marks the test as failed and returns nil.
 func openTunnel(t *testing.T, r *rig, target string, cfg *tls.Config) net.Conn {
 	c, err := socket.Dial(t.Context(), r.dir+"/"+SocketName)
 	if err != nil {
@@ -401,7 +401,7 @@ func openTunnel(t *testing.T, r *rig, target string, cfg *tls.Config) net.Conn {
 	return secure
 }
 
-func TestNothingWorksOnAClosedSocket(t *testing.T) {
+func TestClosedSocketRefusesEverything(t *testing.T) {
 	ca := newCA(t)
 	r := newRig(t, ca, options{allow: []string{apiHost}})
 	s := r.sock.Begin("j", "s")
