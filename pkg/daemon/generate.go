@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"io"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -26,17 +24,7 @@ func (m *Machine) Generate(ctx context.Context, req dreamcore.GenerateRequest, l
 		return end, err
 	}
 	defer r.Close()
-	for {
-		e, err := r.Next(context.WithoutCancel(ctx))
-		if errors.Is(err, io.EOF) {
-			if end == (client.Outcome{}) {
-				return end, &dreamcore.Error{
-					Code: dreamcore.CodeInternal, Message: "the job's log ends without its last event",
-					Hint: "see the log above; most often the disk is full",
-				}
-			}
-			return end, nil
-		}
+	for e, err := range r.Follow(context.WithoutCancel(ctx)) {
 		if err != nil {
 			return end, err
 		}
@@ -48,4 +36,5 @@ func (m *Machine) Generate(ctx context.Context, req dreamcore.GenerateRequest, l
 			return end, err
 		}
 	}
+	return end, nil
 }

@@ -97,10 +97,9 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 	}
 	rc := http.NewResponseController(w)
-	for {
-		entry, err := reader.Next(ctx)
+	for entry, err := range reader.Follow(ctx) {
 		if err != nil {
-			return // the log or the snapshot ended, or the client disconnected
+			return // the snapshot ended, or the client disconnected
 		}
 		if _, err := w.Write(append(entry.Event, '\n')); err != nil {
 			return

@@ -19,7 +19,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// browser starts a headless browser, or skips the test where there is none.
+// browser starts a headless browser, or skips the test if none is installed.
 func browser(t *testing.T) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
@@ -29,17 +29,17 @@ func browser(t *testing.T) context.Context {
 		}
 		t.Skip(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // t.Context ends before the clean-up
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // t.Context ends before the cleanup
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("ignore-certificate-errors", true), // of the tests' own servers
+		chromedp.Flag("ignore-certificate-errors", true), // for the tests' own servers
 		chromedp.Flag("host-resolver-rules", "MAP *.games.test 127.0.0.1, MAP games.test 127.0.0.1, MAP cdn.test 127.0.0.1, MAP evil.test 127.0.0.1"))...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil { // waits for the browser to end
+		if err := chromedp.Cancel(ctx); err != nil { // waits for the browser to exit
 			t.Errorf("end the browser: %v", err)
 		}
 		cancel()
@@ -50,7 +50,7 @@ func browser(t *testing.T) context.Context {
 	return ctx
 }
 
-// tab is a page; console has what the browser says about it.
+// tab is a page; console holds the browser's messages about it.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -99,7 +99,7 @@ func eval[T any](p *tab, expression string) T {
 	return v
 }
 
-// results waits for the game to publish what it found out.
+// results waits for the game to publish its results.
 func (p *tab) results() map[string]string {
 	p.t.Helper()
 	if _, err := chromedp.Run(p.ctx, chromedp.Poll[bool](`window.results !== undefined`, chromedp.WithPollingTimeout(60*time.Second))); err != nil {
@@ -112,7 +112,7 @@ func (p *tab) results() map[string]string {
 	return m
 }
 
-// goodGame uses what games use.
+// goodGame uses the features that games use.
 var goodGame = map[string]string{
 	"index.html": `<!doctype html><title>good</title><link rel="stylesheet" href="style.css"><canvas id="c" width="8" height="8"></canvas><img id="i" src="assets/dot.svg">
 <script src="classic.js"></script><script type="module" src="game.mjs"></script>`,
@@ -146,7 +146,7 @@ await attempt('fullscreen', () => document.fullscreenEnabled);
 window.results = r;`,
 }
 
-// works is what the good game finds where it has an origin of its own.
+// works holds the results of goodGame in an origin of its own.
 var works = map[string]string{
 	"part": "imported", "classic": "ran", "canvas": "255", "webgl": "true", "style": "rgb(1, 2, 3)", "image": "4", "fetch": "7", "eval": "22", "inline": "5",
 	"blob": "3", "wasm": "true", "submit": "seen", "worker": "2", "storage": "1", "db": "open", "pads": "true", "fullscreen": "true",
@@ -173,7 +173,7 @@ func (p *tab) play(want map[string]string) {
 	}
 }
 
-func TestAGameHasWhatGamesUseInItsOwnOrigin(t *testing.T) {
+func TestGameFeaturesWorkInItsOwnOrigin(t *testing.T) {
 	st := open(t, local)
 	st.write(gameA, goodGame)
 	p := openTab(t, browser(t))
@@ -182,20 +182,20 @@ func TestAGameHasWhatGamesUseInItsOwnOrigin(t *testing.T) {
 		t.Errorf("the token stays in the address: %s", got)
 	}
 	p.play(works)
-	p.visit(st.link(gameA).String()) // a new link, and the high score is still there
+	p.visit(st.link(gameA).String()) // a new link keeps the high score
 	if got := p.results()["storage"]; got != "2" {
 		t.Errorf("storage: %s", got)
 	}
 	for _, s := range p.said() {
-		// The game has no icon; the warning is about an attribute that the page
-		// around could take away, which a header has none of.
+		// The game has no icon. The other warning is about an iframe attribute
+		// that an embedding page could remove; a header has no such problem.
 		if !strings.Contains(s, "favicon.ico") && !strings.Contains(s, "can escape its sandboxing") {
-			t.Errorf("the browser says: %s", s)
+			t.Errorf("browser message: %s", s)
 		}
 	}
 }
 
-func TestAGameInTheSharedOriginRunsWithoutStorage(t *testing.T) {
+func TestGameRunsWithoutStorageInTheSharedOrigin(t *testing.T) {
 	st := open(t, Place{Scheme: "http", Host: "127.0.0.1", Shared: true})
 	st.write(gameA, goodGame)
 	p := openTab(t, browser(t))
@@ -207,12 +207,12 @@ func TestAGameInTheSharedOriginRunsWithoutStorage(t *testing.T) {
 	want["storage"], want["db"], want["worker"] = "SecurityError", "SecurityError", "SecurityError"
 	p.play(want)
 	if got := eval[string](p, `self.origin`); got != "null" {
-		t.Errorf("its origin is %s", got)
+		t.Errorf("origin: %s", got)
 	}
 }
 
-// attack is a game that tries to reach everything else; addresses are filled
-// in. Each result that is not "blocked…" is a hole.
+// attack is a game that tries to reach everything else; addresses are filled in.
+// Each result that is not "blocked…" is a vulnerability.
 const attack = `<!doctype html><title>attack</title><script type="module">
 const T = %s, r = {}, wait = (ms) => new Promise((ok) => setTimeout(ok, ms));
 const attempt = async (name, f) => { try { const v = await Promise.race([f(), wait(3000).then(() => 'blocked: nothing came')]); r[name] = v === undefined ? 'done' : String(v); } catch (e) { r[name] = 'blocked: ' + e.name; } };
@@ -262,9 +262,9 @@ const audience = opener || (parent !== self ? parent : null);
 audience && audience.postMessage({results: r}, '*');
 </script><body>`
 
-// victim is a game with something to steal, which answers nobody.
-var victim = map[string]string{
-	"index.html": `<!doctype html><title>victim</title><body>the secret of the game<script>
+// target is a game with data to steal, which must not be sent anywhere.
+var target = map[string]string{
+	"index.html": `<!doctype html><title>target</title><body>the secret of the game<script>
 try { localStorage.secret = 'high score'; indexedDB.open('secret-db'); caches.open('secret-cache'); } catch {}
 const b = new BroadcastChannel('game'); b.onmessage = () => b.postMessage('the secret of the game');
 window.results = {ready: 'yes'};</script>`,
@@ -272,7 +272,7 @@ window.results = {ready: 'yes'};</script>`,
 	"secret.svg": `<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>`,
 }
 
-// sink is a server that writes down who asks it for what.
+// sink is a server that records the requests that it receives.
 func sink(t *testing.T) (address string, asked func() []string) {
 	var mu sync.Mutex
 	var all []string
@@ -290,7 +290,7 @@ func sink(t *testing.T) (address string, asked func() []string) {
 	}
 }
 
-// attacker writes the attack into game A; other is what it is after.
+// attacker writes the attack into game A, against the game other.
 func (st *stage) attacker(other, domain, evil, api string) {
 	st.t.Helper()
 	targets, err := json.Marshal(map[string]string{"other": other, "domain": domain, "evil": evil, "api": api})
@@ -309,14 +309,14 @@ func (p *tab) checkBlocked(least int) {
 		}
 	}
 	if len(got) < least {
-		p.t.Errorf("only %d attacks were tried", len(got))
+		p.t.Errorf("only %d attacks were attempted", len(got))
 	}
 }
 
-// attacks is how many there are.
+// attacks is the number of attacks.
 var attacks = strings.Count(attack, "\nawait attempt(")
 
-func TestAGameReachesNothingButItself(t *testing.T) {
+func TestGameReachesNothingButItself(t *testing.T) {
 	b := browser(t)
 	for name, place := range map[string]Place{
 		"own origins of localhost": local,
@@ -325,35 +325,35 @@ func TestAGameReachesNothingButItself(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := open(t, place)
-			st.write(gameB, victim)
+			st.write(gameB, target)
 			strangers, asked := sink(t)
 			evil := strings.Replace(strangers, "127.0.0.1", "evil.test", 1) + "/"
 			other := st.link(gameB)
 			p := openTab(t, b)
-			p.visit(other.String()) // the browser has its cookie and storage now
+			p.visit(other.String()) // now the browser has its cookie and storage
 			p.results()
 			other.RawQuery = ""
-			if place.Shared { // there the address is the secret
+			if place.Shared { // there the address is secret
 				other.Path = "/" + strings.Repeat("A", 92) + "/"
 			}
 			st.attacker(other.String(), place.Host, evil, strangers+"/")
-			// The victim stays open in its tab meanwhile.
+			// The target stays open in its tab meanwhile.
 			attacker := openTab(t, b)
 			attacker.visit(st.link(gameA).String())
 			attacker.checkBlocked(attacks)
 			for _, a := range asked() {
-				t.Errorf("a stranger was asked: %s", a)
+				t.Errorf("another host received a request: %s", a)
 			}
-			if got := eval[string](p, `document.title`); got != "victim" {
-				t.Errorf("the victim's page is now %s", got)
+			if got := eval[string](p, `document.title`); got != "target" {
+				t.Errorf("the target's page is now %s", got)
 			}
 		})
 	}
 }
 
-// TestAFrontEndEmbedsGames shows a hostile game in a frame of a page that may,
-// and of one that may not.
-func TestAFrontEndEmbedsGames(t *testing.T) {
+// TestFrontEndEmbedsGames shows a hostile game in a frame of an allowed page, and
+// of another one.
+func TestFrontEndEmbedsGames(t *testing.T) {
 	var framed string
 	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -362,7 +362,7 @@ func TestAFrontEndEmbedsGames(t *testing.T) {
 	front, stranger := httptest.NewServer(page), httptest.NewServer(page)
 	t.Cleanup(front.Close)
 	t.Cleanup(stranger.Close)
-	// One site with the games, as app.games.test is, or frames had no cookies under http.
+	// app.games.test is on the same site as the games; other frames have no cookies under http.
 	address := strings.Replace(front.URL, "127.0.0.1", "app.games.test", 1)
 	strangers, asked := sink(t)
 	st := open(t, Place{Scheme: "http", Host: "games.test"}, func(c *Config) { c.Ancestors = []string{address} })
@@ -376,17 +376,17 @@ func TestAFrontEndEmbedsGames(t *testing.T) {
 		t.Errorf("the front end is now %s", got)
 	}
 	for _, a := range asked() {
-		t.Errorf("a stranger was asked: %s", a)
+		t.Errorf("another host received a request: %s", a)
 	}
 	p = openTab(t, b)
 	p.visit(strings.Replace(stranger.URL, "127.0.0.1", "other.games.test", 1))
 	time.Sleep(2 * time.Second)
 	if !strings.Contains(strings.Join(p.said(), "\n"), "frame-ancestors") || eval[bool](p, `window.results !== undefined`) {
-		t.Errorf("a stranger's page shows the game:\n%s", strings.Join(p.said(), "\n"))
+		t.Errorf("another page shows the game:\n%s", strings.Join(p.said(), "\n"))
 	}
 }
 
-func TestAGameLoadsFromTheHostsOfTheOperatorOnly(t *testing.T) {
+func TestGameLoadsFromAllowedHostsOnly(t *testing.T) {
 	cdn := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/javascript")
 		w.Header().Set("Access-Control-Allow-Origin", "*")

@@ -6,27 +6,28 @@ import (
 	"strings"
 )
 
-// Games of one domain are one site to a browser: any of them can set cookies
-// for the domain above them, which the browser then sends to all. A game that
-// sets many makes the headers of requests for the others so large that servers
-// refuse them. So much is read as browsers send at most, and such cookies are
-// taken away again.
+// Games of one domain are one site to browsers: any of them can set cookies for
+// the parent domain, which browsers then send to all games. With many cookies,
+// the headers of requests to other games become so large that servers refuse
+// them. The service therefore accepts headers as large as browsers send, and
+// expires such cookies.
 
 const (
-	// foreignBytes is how much of other cookies a request may bring before they
-	// are taken away.
+	// foreignBytes is the size of other cookies in a request from which they are
+	// expired.
 	foreignBytes = 4 << 10
-	// maxExpired bounds how many one answer takes away: its header must pass too.
+	// maxExpired bounds the cookies that one response expires, whose header must
+	// pass proxies too.
 	maxExpired = 60
-	// clearParameter of the query has the browser forget all cookies of the site.
+	// clearParameter in the query makes the browser delete all cookies of the site.
 	clearParameter = "preview_clear"
 )
 
 var pageCleared = notice{"The cookies are gone", "Cookies of this site are deleted in your browser, those of the games and of all that shares their domain. Open the link to the game again."}
 
-// expireForeign takes cookies away that games have set for the whole domain,
-// when there are many. Those that a game has set for its own host stay, and so
-// does ours.
+// expireForeign expires cookies that games have set for the whole domain, if they
+// are large. It keeps the service's own cookie and those that a game has set for
+// its own host.
 func (v *visit) expireForeign() {
 	total := 0
 	for _, line := range v.r.Header["Cookie"] {
@@ -45,7 +46,7 @@ func (v *visit) expireForeign() {
 			continue
 		}
 		if sent[c.Name] = true; len(sent)*len(paths) > maxExpired {
-			return // the next answer goes on
+			return // the next response continues
 		}
 		for _, p := range paths {
 			http.SetCookie(v, &http.Cookie{Name: c.Name, Domain: v.s.cfg.Place.Host, Path: p, MaxAge: -1})
@@ -53,8 +54,8 @@ func (v *visit) expireForeign() {
 	}
 }
 
-// clear has the browser forget all cookies of the site: the way out when
-// expireForeign does not get them, such as those of a domain above.
+// clear makes the browser delete all cookies of the site, including those that
+// expireForeign cannot expire, such as cookies of a parent domain.
 func (v *visit) clear() {
 	v.Header().Set("Clear-Site-Data", `"cookies"`)
 	v.page(http.StatusOK, pageCleared)

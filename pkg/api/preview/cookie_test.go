@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// bomb is a game that fills the browser with cookies for all games.
+// bomb is a game that sets many cookies for all games in the browser.
 const bomb = `<!doctype html><script>
 for (let i = 0; i < 170; i++) document.cookie = 'c' + i + '=' + 'x'.repeat(3500) + '; domain=games.test; path=/; max-age=31536000';
 document.cookie = 'own=1';
 window.results = {};</script>`
 
-func TestCookiesOfOneGameDoNotKeepABrowserFromTheOthers(t *testing.T) {
+func TestCookiesOfOneGameDoNotBlockOthers(t *testing.T) {
 	st := open(t, Place{Scheme: "http", Host: "games.test"})
 	st.write(gameA, map[string]string{"index.html": bomb})
 	st.write(gameB, map[string]string{"index.html": `<!doctype html><title>fine</title><script>window.results = {cookies: String(document.cookie.length)}</script>`})
@@ -22,14 +22,14 @@ func TestCookiesOfOneGameDoNotKeepABrowserFromTheOthers(t *testing.T) {
 	p.visit(st.link(gameA).String())
 	p.results()
 	if n := eval[int](p, `document.cookie.length`); n < 300<<10 {
-		t.Fatalf("the browser keeps %d bytes of cookies only", n)
+		t.Fatalf("the browser kept only %d bytes of cookies", n)
 	}
-	// Each answer takes some away.
+	// Each response expires some.
 	left := ""
 	for range 8 {
 		p.visit(st.link(gameB).String())
 		if title := eval[string](p, `document.title`); title != "fine" {
-			t.Fatalf("the other game is %q", title)
+			t.Fatalf("title of the other game: %q", title)
 		}
 		left = p.results()["cookies"]
 	}
@@ -39,7 +39,7 @@ func TestCookiesOfOneGameDoNotKeepABrowserFromTheOthers(t *testing.T) {
 	}
 }
 
-func TestForeignCookiesAreTakenAwayAndOursStay(t *testing.T) {
+func TestForeignCookiesAreExpired(t *testing.T) {
 	st := open(t, Place{Scheme: "http", Host: "games.test"})
 	st.write(gameA, map[string]string{"index.html": "x"})
 	ask := func(target string, cookies ...string) *http.Response {
@@ -76,6 +76,6 @@ func TestForeignCookiesAreTakenAwayAndOursStay(t *testing.T) {
 	}
 	res := ask("/?preview_clear")
 	if got := res.Header.Get("Clear-Site-Data"); res.StatusCode != http.StatusOK || got != `"cookies"` {
-		t.Errorf("the way out: %d, %q", res.StatusCode, got)
+		t.Errorf("clear: %d, %q", res.StatusCode, got)
 	}
 }

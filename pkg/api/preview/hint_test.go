@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// hints are ways of a page to have the browser ask another host ahead of time;
-// the address is filled in. The policy must close all of them. It cannot close
-// preconnect, which tells the host that someone is there, and speculation
-// rules, which are allowed with inline scripts: SECURITY.md says so.
+// hints are ways in which a page can make the browser contact another host ahead
+// of time; the address is filled in. The policy must block all of them. It cannot
+// block preconnect, which reveals a visit to the host, and speculation rules,
+// which are allowed with inline scripts: see SECURITY.md.
 var hints = map[string]string{
 	"prefetch":      `<link rel="prefetch" href="%s">`,
 	"preload":       `<link rel="preload" as="image" href="%s">`,
@@ -27,7 +27,7 @@ var hints = map[string]string{
 	"ping":          `<a id="a" ping="%s" href="#x">x</a><script>a.click()</script>`,
 }
 
-func TestHintsAskNoStranger(t *testing.T) {
+func TestHintsContactNoOtherHost(t *testing.T) {
 	connected := make(chan struct{})
 	var once sync.Once
 	var mu sync.Mutex
@@ -57,14 +57,14 @@ func TestHintsAskNoStranger(t *testing.T) {
 	p.visit(st.link(gameA).String())
 	p.results()
 	select {
-	case <-connected: // the browser has got that far, and the host can be reached
+	case <-connected: // the browser has processed the page and can reach the host
 	case <-time.After(30 * time.Second):
-		t.Fatalf("not even a connection came:\n%s", strings.Join(p.said(), "\n"))
+		t.Fatalf("no connection was made:\n%s", strings.Join(p.said(), "\n"))
 	}
-	time.Sleep(2 * time.Second) // what does not come cannot be waited for
+	time.Sleep(2 * time.Second) // no event marks the absence of a request
 	mu.Lock()
 	defer mu.Unlock()
 	for name := range asked {
-		t.Errorf("a stranger was asked by %s", name)
+		t.Errorf("%s contacted another host", name)
 	}
 }

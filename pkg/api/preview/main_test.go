@@ -35,7 +35,7 @@ type stage struct {
 	client  *http.Client // follows no redirect
 }
 
-// open starts a Service; place has the port of the listener when it returns.
+// open starts a Service; its place has the listener's port.
 func open(t testing.TB, place Place, more ...func(*Config)) *stage {
 	t.Helper()
 	v, err := volume.Open(filepath.Join(t.TempDir(), "volumes"), volume.Options{UID: os.Geteuid(), GID: os.Getegid()})
@@ -78,7 +78,7 @@ func open(t testing.TB, place Place, more ...func(*Config)) *stage {
 	return st
 }
 
-// write fills a project and returns its directory.
+// write writes the files of a project and returns its directory.
 func (st *stage) write(project dreamcore.ProjectID, files map[string]string) string {
 	st.t.Helper()
 	p, err := st.volumes.Project(alice, project)
@@ -95,7 +95,7 @@ func (st *stage) write(project dreamcore.ProjectID, files map[string]string) str
 	return p.Path()
 }
 
-// link is a link to a project in its parts.
+// link returns a parsed link to a project.
 func (st *stage) link(project dreamcore.ProjectID) *url.URL {
 	st.t.Helper()
 	address, _, err := st.service.Link(alice, project, time.Hour)
@@ -109,7 +109,7 @@ func (st *stage) link(project dreamcore.ProjectID) *url.URL {
 	return u
 }
 
-// do sends a request as it is, whatever its host means to the resolver.
+// do sends a request to the stage, regardless of how its host would resolve.
 func (st *stage) do(method, host, uri string, header ...string) *http.Response {
 	st.t.Helper()
 	req, err := http.NewRequest(method, "http://"+st.addr+"/", nil)

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// policy is what browsers are told about games.
+// policy holds the response headers for games.
 type policy struct {
-	game   string // content security policy of what games consist of
-	own    string // of our own pages
+	game   string // content security policy of games' files
+	own    string // content security policy of notices
 	shared bool
 }
 
-// sandboxed is what games may do beyond drawing and sound. Not among it: to
-// navigate the page around them or the one that opened them, windows, downloads.
-// Forms are allowed for the sake of their submit event; they are sent nowhere.
+// sandboxed lists what games may do in addition to drawing and sound. They may
+// not navigate the surrounding or opening page, open windows or download. Forms
+// are allowed for their submit event only; they cannot be sent.
 const sandboxed = "sandbox allow-scripts allow-pointer-lock allow-modals allow-forms allow-orientation-lock"
 
 func newPolicy(cfg Config) policy {
@@ -24,12 +24,12 @@ func newPolicy(cfg Config) policy {
 	if len(cfg.Hosts) > 0 {
 		hosts = " " + strings.Join(cfg.Hosts, " ")
 	}
-	// Of a shared origin no page may frame another: 'self' would be all games.
+	// In a shared origin no page may frame another: 'self' would include all games.
 	ancestors := strings.Join(cfg.Ancestors, " ")
 	sandbox := sandboxed
 	if !cfg.Place.Shared {
 		ancestors = strings.TrimSpace("'self' " + ancestors)
-		sandbox += " allow-same-origin" // that is, its own
+		sandbox += " allow-same-origin" // the game's own origin
 	} else if ancestors == "" {
 		ancestors = "'none'"
 	}
@@ -52,8 +52,8 @@ func newPolicy(cfg Config) policy {
 	}
 }
 
-// permissions: games may have the screen, controllers, tilt and sound.
-// Everything else that browsers know by now is off.
+// permissions allow games to use the screen, controllers, tilt and sound. All
+// other known browser features are off.
 const permissions = "accelerometer=(self), autoplay=(self), fullscreen=(self), gamepad=(self), gyroscope=(self), " +
 	"keyboard-map=(self), screen-wake-lock=(self), " +
 	"browsing-topics=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
@@ -62,9 +62,9 @@ const permissions = "accelerometer=(self), autoplay=(self), fullscreen=(self), g
 	"publickey-credentials-create=(), publickey-credentials-get=(), serial=(), storage-access=(), usb=(), " +
 	"window-management=(), xr-spatial-tracking=()"
 
-// headers are those of every answer. There is no Cross-Origin-Opener-Policy
-// for games: HTML has browsers refuse a page that has both it and a sandbox,
-// and the sandbox already keeps a game from what opened it.
+// headers sets the headers of every response. Games get no
+// Cross-Origin-Opener-Policy: browsers refuse pages with both it and a sandbox,
+// and the sandbox already separates a game from its opener.
 func (p policy) headers(h http.Header) {
 	h.Set("Content-Security-Policy", p.game)
 	h.Set("Permissions-Policy", permissions)
@@ -73,8 +73,8 @@ func (p policy) headers(h http.Header) {
 	h.Set("X-DNS-Prefetch-Control", "off")
 	h.Set("X-Robots-Tag", "noindex, nofollow")
 	if p.shared {
-		// A page of an opaque origin is a stranger to its own files. Who can
-		// name them has the token.
+		// For a page of an opaque origin, its own files are cross-origin. Their
+		// addresses contain the token.
 		h.Set("Access-Control-Allow-Origin", "*")
 		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 		return
@@ -83,7 +83,7 @@ func (p policy) headers(h http.Header) {
 	h.Set("Origin-Agent-Cluster", "?1")
 }
 
-// notice is a page of ours, in plain words.
+// notice is a page of the service itself, for visitors.
 type notice struct{ title, text string }
 
 var (
@@ -102,7 +102,7 @@ const pageText = `<!doctype html><html lang="en"><meta charset="utf-8"><meta nam
 <h1>%[1]s</h1><p>%[2]s</p></html>
 `
 
-// page answers with a page of ours.
+// page responds with a notice.
 func (p policy) page(w http.ResponseWriter, r *http.Request, status int, n notice) {
 	h := w.Header()
 	p.headers(h)

@@ -1,19 +1,21 @@
-// Package preview shows games to browsers. The code of a game is hostile: it
-// must reach neither the pages of the operator, nor the service, nor another
-// game. So each game has an origin of its own, which the browser keeps apart:
+// Package preview serves games to browsers. The code of a game is hostile: it
+// must not reach the operator's pages, the service or another game. So each game
+// has an origin of its own, which browsers isolate:
 //
-//	http://LABEL.DOMAIN/   own origins: LABEL follows from user and project by a
-//	                       keyed hash, so it tells neither and cannot be guessed
-//	http://HOST/TOKEN/     one origin for all, where there is no domain: pages are
-//	                       sandboxed into opaque origins, without any storage
+//	http://LABEL.DOMAIN/   one origin per game: LABEL is derived from user and
+//	                       project by a keyed hash, so it reveals neither and
+//	                       cannot be guessed
+//	http://HOST/TOKEN/     one shared origin, without a domain: pages are sandboxed
+//	                       into opaque origins, without any storage
 //
-// Whoever has a link may see the game until it expires. A link carries a token,
-// sealed with a key of the operator. Under own origins the first request with
-// it gets a cookie of that host in its place, and the address without it;
-// in the shared one it stays in the path, since opaque origins have no cookies.
+// Anyone with a link can see the game until the link expires. A link carries a
+// token, sealed with the operator's key. With own origins, the first request
+// exchanges the token for a cookie of that host and redirects to an address
+// without it. In the shared origin the token stays in the path, because opaque
+// origins have no cookies.
 //
-// A request passes: host → no service worker → method → not from another
-// site's page → link or cookie → file. No secret of the service is looked at.
+// A request passes these checks: host → no service worker → method → not from
+// another site's page → link or cookie → file. The service's secrets play no part.
 package preview
 
 import (
@@ -32,7 +34,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// How long links are good.
+// Bounds of a link's lifetime.
 const (
 	DefaultLifetime = 24 * time.Hour
 	MinLifetime     = time.Minute
@@ -40,8 +42,8 @@ const (
 )
 
 const (
-	// MaxHeaderBytes is how large the header of a request for a game may be: a
-	// browser keeps up to 180 cookies of 4 KiB for a site, and sends all.
+	// MaxHeaderBytes bounds the header of a request for a game: a browser keeps up
+	// to 180 cookies of 4 KiB for a site, and sends them all.
 	MaxHeaderBytes = 768 << 10
 	headerTimeout  = 10 * time.Second
 	readTimeout    = 30 * time.Second
@@ -50,18 +52,18 @@ const (
 	graceLimit     = 5 * time.Second
 )
 
-// Localhost is the domain whose names browsers resolve to their own machine.
+// Localhost is the domain whose names browsers resolve to their own host.
 const Localhost = "localhost"
 
-// Place is where browsers find games.
+// Place is the address of games.
 type Place struct {
-	Scheme string // http or https, as browsers have it
+	Scheme string // http or https, as seen by browsers
 	Host   string // the domain above the games' own hosts, or the host of all games; lower case
-	Port   string // "": the usual one of the scheme
+	Port   string // "" is the default port of the scheme
 	Shared bool   // one origin for all games
 }
 
-// String is the address of games, for people.
+// String returns the form of games' addresses, for people.
 func (p Place) String() string {
 	if p.Shared {
 		return p.origin(p.Host) + "/TOKEN/"
@@ -78,23 +80,24 @@ func (p Place) origin(host string) string {
 	return p.Scheme + "://" + host
 }
 
-// Projects is where games are read; *volume.Store is one.
+// Projects opens projects; *volume.Store implements it.
 type Projects interface {
-	// Find opens a project; CodeNotFound: there is none. The caller closes it.
+	// Find opens a project, which the caller must close. The error is
+	// CodeNotFound if the project does not exist.
 	Find(user dreamcore.UserID, project dreamcore.ProjectID) (*volume.Project, error)
 }
 
-// Config of a Service.
+// Config configures a Service.
 type Config struct {
 	Place     Place
-	Key       string   // of the operator; labels and tokens follow from it
-	Hosts     []string // sources of a content security policy that games may load from
+	Key       string   // the operator's; labels and tokens are derived from it
+	Hosts     []string // sources, as in a content security policy, that games may load from
 	Ancestors []string // origins whose pages may show games in frames
 	Projects  Projects
-	Logger    *slog.Logger // nil: no log
+	Logger    *slog.Logger // nil discards
 }
 
-// Service shows games. Its methods are safe for concurrent use.
+// Service serves games. Its methods are safe for concurrent use.
 type Service struct {
 	cfg    Config
 	log    *slog.Logger
@@ -103,19 +106,19 @@ type Service struct {
 	now    func() time.Time
 }
 
-// minKey is the shortest key, in bytes.
+// minKey is the minimum length of the key, in bytes.
 const minKey = 32
 
-// New returns a Service. CodeSetup: the key is too short.
+// New returns a Service. The error is CodeSetup if the key is too short.
 func New(cfg Config) (*Service, error) {
 	if len(cfg.Key) < minKey {
 		return nil, &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the key of previews is shorter than %d characters", minKey),
-			Hint: "delete it, and a new one is made: dreamcore secret delete preview-key",
+			Hint: "delete it to have a new one created: dreamcore secret delete preview-key",
 		}
 	}
 	if cfg.Projects == nil || cfg.Place.Host == "" {
-		return nil, errors.New("preview: Projects and Place are needed")
+		return nil, errors.New("preview: Projects and Place are required")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -127,12 +130,12 @@ func New(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg, log: cfg.Logger, sealer: sealer, policy: newPolicy(cfg), now: time.Now}, nil
 }
 
-// Place is where games are shown.
+// Place returns the address of games.
 func (s *Service) Place() Place { return s.cfg.Place }
 
-// Link returns the address of a game, and when it stops to work. A lifetime of
-// 0 is DefaultLifetime. CodeInvalid: the lifetime is out of bounds;
-// CodeNotFound: there is no such project.
+// Link returns the address of a game and its expiry. A lifetime of 0 selects
+// DefaultLifetime. The error is CodeInvalid if the lifetime is out of bounds and
+// CodeNotFound if the project does not exist.
 func (s *Service) Link(user dreamcore.UserID, project dreamcore.ProjectID, lifetime time.Duration) (address string, expires time.Time, err error) {
 	if lifetime == 0 {
 		lifetime = DefaultLifetime
@@ -160,9 +163,9 @@ func (s *Service) Link(user dreamcore.UserID, project dreamcore.ProjectID, lifet
 	return origin + "/?" + url.Values{tokenParameter: {token}}.Encode(), g.expires, err
 }
 
-// Serves tells whether a host, as a request names it, belongs to previews, so
-// that nothing else may answer there: everything in the domain, but of
-// localhost only the names that are labels, since the rest is not ours alone.
+// Serves reports whether a host, as in a request, belongs to previews, so that
+// nothing else may answer there. That is everything in the domain, except that of
+// localhost only labels belong to it, because other programs use localhost too.
 func (s *Service) Serves(host string) bool {
 	if s.cfg.Place.Shared {
 		return false
@@ -175,14 +178,14 @@ func (s *Service) Serves(host string) bool {
 	return ok && (s.cfg.Place.Host != Localhost || isLabel(label))
 }
 
-// label is the label of the game that a host belongs to.
+// label returns the label of the game that a host belongs to.
 func (s *Service) label(host string) (string, bool) {
 	label, ok := strings.CutSuffix(hostName(host), "."+s.cfg.Place.Host)
 	return label, ok && isLabel(label)
 }
 
-// hostName is the name in a Host header, lower case, without port and the dot
-// at its end.
+// hostName returns the name in a Host header in lower case, without port and
+// final dot.
 func hostName(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -190,8 +193,8 @@ func hostName(host string) string {
 	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
-// Elsewhere is a Service on the listener of something else, where it answers
-// its hosts with nothing but that games are not here.
+// Elsewhere handles a Service's hosts on another listener, where it only responds
+// that games are served at another port.
 type Elsewhere struct{ *Service }
 
 // ServeHTTP implements http.Handler.
@@ -199,9 +202,9 @@ func (e Elsewhere) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.policy.page(w, r, http.StatusMisdirectedRequest, pageElsewhere)
 }
 
-// Serve shows games on a listener of its own until ctx ends, then closes it. It
-// returns when no request is being served any more: nil after such a stop, an
-// error when ln failed.
+// Serve serves games on a listener of its own until ctx is done, then closes it.
+// It returns when no request is being served any more: nil after such a stop, an
+// error if ln failed.
 func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 	var conns sync.WaitGroup // http.Server.Close does not wait for handlers
 	srv := &http.Server{
@@ -209,7 +212,7 @@ func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		// StateNew is reported before Serve returns, so Add never meets Wait.
+		// StateNew is reported before Serve returns, so Add is never concurrent with Wait.
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
@@ -227,7 +230,7 @@ func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 		failed = fmt.Errorf("accept connections on %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceLimit)
-		_ = srv.Shutdown(grace) // what is left is cut
+		_ = srv.Shutdown(grace) // srv.Close below cuts the rest
 		cancel()
 		<-ended
 	}

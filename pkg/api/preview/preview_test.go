@@ -27,7 +27,7 @@ func body(t testing.TB, resp *http.Response) string {
 	return string(raw)
 }
 
-func TestALinkBecomesACookieAndACleanAddress(t *testing.T) {
+func TestLinkBecomesCookieAndCleanAddress(t *testing.T) {
 	st := open(t, local)
 	st.write(gameA, map[string]string{"index.html": "game A", "a/b.js": "let b"})
 	u := st.link(gameA)
@@ -40,7 +40,7 @@ func TestALinkBecomesACookieAndACleanAddress(t *testing.T) {
 	}
 	c := resp.Cookies()[0]
 	if c.Domain != "" || c.Path != "/" || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Secure || time.Until(c.Expires) > time.Hour || strings.Contains(c.Value, u.Query().Get(tokenParameter)) {
-		t.Errorf("the cookie is %s", c)
+		t.Errorf("cookie: %s", c)
 	}
 	resp = st.do("GET", u.Host, "/a/b.js", "Cookie", c.Name+"=planted; "+c.Name+"="+c.Value)
 	if got := body(t, resp); resp.StatusCode != 200 || got != "let b" || resp.Header.Get("Content-Type") != "text/javascript; charset=utf-8" {
@@ -56,7 +56,7 @@ func TestALinkBecomesACookieAndACleanAddress(t *testing.T) {
 	}
 	for _, s := range []string{"form-action 'none'", "object-src 'none'", "base-uri 'self'", "frame-ancestors 'self';", "sandbox allow-scripts"} {
 		if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, s) {
-			t.Errorf("no %s in %s", s, csp)
+			t.Errorf("missing %s in %s", s, csp)
 		}
 	}
 	if again := st.link(gameA); again.Host != u.Host || again.RawQuery == u.RawQuery {
@@ -64,7 +64,7 @@ func TestALinkBecomesACookieAndACleanAddress(t *testing.T) {
 	}
 }
 
-func TestUnderHTTPSTheCookieIsSecureAndWorksInFrames(t *testing.T) {
+func TestCookieUnderHTTPS(t *testing.T) {
 	st := open(t, Place{Scheme: "https", Host: "games.test"}, func(c *Config) { c.Ancestors = []string{"https://app.test"} })
 	st.write(gameA, map[string]string{"index.html": "game A"})
 	u := st.link(gameA)
@@ -84,7 +84,7 @@ func TestUnderHTTPSTheCookieIsSecureAndWorksInFrames(t *testing.T) {
 	}
 }
 
-func TestWhoHasNoLinkSeesNothing(t *testing.T) {
+func TestGamesNeedTheirLink(t *testing.T) {
 	st := open(t, local)
 	st.write(gameA, map[string]string{"index.html": "game A"})
 	st.write(gameB, map[string]string{"index.html": "game B"})
@@ -93,10 +93,10 @@ func TestWhoHasNoLinkSeesNothing(t *testing.T) {
 	name, valueA, _ := strings.Cut(cookieA, "=")
 	tokenA, tokenB := st.link(gameA).Query().Get(tokenParameter), st.link(gameB).Query().Get(tokenParameter)
 	if hostA == hostB {
-		t.Fatal("two games have one host")
+		t.Fatal("two games have the same host")
 	}
 	forged := func(token string) (all []string) {
-		for i := range token { // each bit position of the text once
+		for i := range token { // replace each character
 			for _, c := range "Aa0_" {
 				if f := token[:i] + string(c) + token[i+1:]; f != token {
 					all = append(all, f)
@@ -170,7 +170,7 @@ func TestLinksAndCookiesExpireTogether(t *testing.T) {
 	}
 }
 
-func TestRequestsThatNoGameMakesAreRefused(t *testing.T) {
+func TestOtherRequestsAreRefused(t *testing.T) {
 	st := open(t, local)
 	st.write(gameA, map[string]string{"index.html": "game A", "sw.js": "onfetch = () => {}"})
 	host, cookie := st.enter(gameA)
@@ -200,7 +200,7 @@ func TestRequestsThatNoGameMakesAreRefused(t *testing.T) {
 	}
 }
 
-func TestFilesAreFoundAsABrowserAsksForThem(t *testing.T) {
+func TestFilesAreServedLikeByAWebServer(t *testing.T) {
 	st := open(t, local)
 	dir := st.write(gameA, map[string]string{
 		"play.html": "the page", "sub/index.html": "sub", "sub/a b#?%.txt": "odd", "big.bin": strings.Repeat("x", 100_000), "ゲーム.html": "game",
@@ -243,7 +243,7 @@ func TestFilesAreFoundAsABrowserAsksForThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	if resp := get("/play.html"); resp.StatusCode != 404 || !strings.Contains(body(t, resp), pageNoGame.title) {
-		t.Errorf("a project that is gone: %s", resp.Status)
+		t.Errorf("a deleted project: %s", resp.Status)
 	}
 	st.write(gameA, map[string]string{"game.js": ""})
 	if resp := get("/"); resp.StatusCode != 404 || !strings.Contains(body(t, resp), pageNoPage.title) {
@@ -251,8 +251,8 @@ func TestFilesAreFoundAsABrowserAsksForThem(t *testing.T) {
 	}
 }
 
-// TestNoPathLeavesTheGame tries every form of a step out of the project, and
-// names of things that are no files of a game.
+// TestNoPathLeavesTheGame tries every form of a path out of the project, and
+// names that are not files of a game.
 func TestNoPathLeavesTheGame(t *testing.T) {
 	st := open(t, local)
 	shared := open(t, Place{Scheme: "http", Host: "127.0.0.1", Shared: true})
@@ -316,7 +316,7 @@ func (st *stage) volumesDir() string {
 	return dir
 }
 
-func TestTheSharedOriginHasItsTokenInThePath(t *testing.T) {
+func TestSharedOriginHasItsTokenInThePath(t *testing.T) {
 	st := open(t, Place{Scheme: "http", Host: "127.0.0.1", Shared: true}, func(c *Config) { c.Hosts = []string{"https://cdn.test"} })
 	st.write(gameA, map[string]string{"index.html": "game A", "sub/index.html": "sub"})
 	u := st.link(gameA)
@@ -342,11 +342,11 @@ func TestTheSharedOriginHasItsTokenInThePath(t *testing.T) {
 		t.Errorf("expired: %s", resp.Status)
 	}
 	if st.service.Serves("127.0.0.1") || st.service.Serves("") {
-		t.Error("a shared origin takes hosts of the service")
+		t.Error("a shared origin claims hosts of the service")
 	}
 }
 
-func TestAShortKeyIsRefused(t *testing.T) {
+func TestShortKeyIsRefused(t *testing.T) {
 	_, err := New(Config{Place: local, Key: "short", Projects: open(t, local).volumes})
 	if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "dreamcore ") {
 		t.Errorf("%v", err)

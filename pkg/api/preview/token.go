@@ -18,7 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// scope is what a token is for. One that was made for something else is none.
+// scope is the purpose of a token. A token is invalid for other purposes.
 type scope string
 
 const (
@@ -27,15 +27,15 @@ const (
 	scopePath   scope = "path"   // in the path of the shared origin
 )
 
-// grant is what a token allows: to see one game until it expires.
+// grant is the content of a token: permission to see one game until it expires.
 type grant struct {
 	user    dreamcore.UserID
 	project dreamcore.ProjectID
 	expires time.Time // whole seconds
 }
 
-// sealer makes labels and tokens. A token is sealed and not only signed: a
-// player who has a link does not learn whose game it is.
+// sealer creates labels and tokens. Tokens are encrypted and not only signed, so
+// that a player with a link does not learn the game's owner.
 type sealer struct {
 	labelKey []byte
 	aead     cipher.AEAD
@@ -62,8 +62,8 @@ func derive(key, purpose string) ([]byte, error) {
 	return hkdf.Key(sha256.New, []byte(key), nil, "dreamcore preview v1 "+purpose, 32)
 }
 
-// Labels are 16 bytes in base 32, which fits into a label of a host name and
-// never looks like the host name of an endpoint: it has no dash.
+// Labels are 16 bytes in base 32, which fits into a label of a host name. Without
+// a dash, it never looks like the host name of an endpoint.
 const (
 	labelBytes  = 16
 	labelLength = 26
@@ -73,7 +73,7 @@ var labelEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithP
 
 func (s sealer) label(user dreamcore.UserID, project dreamcore.ProjectID) string {
 	mac := hmac.New(sha256.New, s.labelKey)
-	mac.Write([]byte(user + "/" + dreamcore.UserID(project))) // both of one length
+	mac.Write([]byte(user + "/" + dreamcore.UserID(project))) // both have a fixed length
 	return labelEncoding.EncodeToString(mac.Sum(nil)[:labelBytes])
 }
 
@@ -81,7 +81,7 @@ func isLabel(text string) bool {
 	return len(text) == labelLength && strings.Trim(text, "abcdefghijklmnopqrstuvwxyz234567") == ""
 }
 
-// owns tells whether a label is the one of the grant's game.
+// owns reports whether a label belongs to the grant's game.
 func (s sealer) owns(label string, g grant) bool {
 	return subtle.ConstantTimeCompare([]byte(label), []byte(s.label(g.user, g.project))) == 1
 }
@@ -108,10 +108,11 @@ func (s sealer) seal(sc scope, g grant) (string, error) {
 	return tokenEncoding.EncodeToString(s.aead.Seal(nil, nil, plain, []byte(sc))), nil
 }
 
-// open returns what a token allows; false: it is not one of ours for this
-// scope, or has expired at now. How long it takes does not depend on the key.
-func (s sealer) open(sc scope, token string, now time.Time) (grant, bool) {
-	if len(token) > maxTokenLen || strings.ContainsAny(token, "\r\n") { // which the decoder would skip
+// open returns the grant in a token. ok is false if the token was not sealed with
+// this key for this scope, or has expired at now. Its duration does not depend on
+// the key.
+func (s sealer) open(sc scope, token string, now time.Time) (_ grant, ok bool) {
+	if len(token) > maxTokenLen || strings.ContainsAny(token, "\r\n") { // the decoder would skip line breaks
 		return grant{}, false
 	}
 	raw, err := tokenEncoding.DecodeString(token)

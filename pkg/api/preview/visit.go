@@ -7,65 +7,36 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/response"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // tokenParameter of the query carries the token of a link.
 const tokenParameter = "preview_token"
 
-// cookieName is that of the cookie. With its prefix, which browsers accept
-// under https only, no neighbour in the domain can plant one.
+// cookieName is the name of the cookie. Browsers accept its prefix only under
+// https; it prevents other hosts of the domain from setting the cookie.
 const (
 	cookieName   = "dreamcore-preview"
 	securePrefix = "__Host-"
 )
 
-// visit is one request with its answer. It is the ResponseWriter too.
+// visit is one request and its response. It is also the ResponseWriter.
 type visit struct {
-	http.ResponseWriter
-	r       *http.Request
-	s       *Service
-	control *http.ResponseController
-	status  int
-	err     error // what went wrong on our side
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (v *visit) Unwrap() http.ResponseWriter { return v.ResponseWriter }
-
-// WriteHeader implements http.ResponseWriter.
-func (v *visit) WriteHeader(status int) {
-	if v.status == 0 {
-		v.status = status
-	}
-	v.extendWrite()
-	v.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter. A client that takes nothing for the
-// whole of writeTimeout is dropped.
-func (v *visit) Write(b []byte) (int, error) {
-	if v.status == 0 {
-		v.status = http.StatusOK
-	}
-	v.extendWrite()
-	return v.ResponseWriter.Write(b)
-}
-
-func (v *visit) extendWrite() {
-	_ = v.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // not there without a connection
+	*response.Writer
+	r   *http.Request
+	s   *Service
+	err error // internal error, for the log
 }
 
 // ServeHTTP implements http.Handler.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	began := time.Now()
-	v := &visit{ResponseWriter: w, r: r, s: s, control: http.NewResponseController(w)}
+	v := &visit{Writer: response.New(w, writeTimeout), r: r, s: s}
 	if r.ContentLength != 0 {
-		w.Header().Set("Connection", "close") // nobody reads it
+		w.Header().Set("Connection", "close") // the body is not read
 	}
 	s.policy.headers(w.Header())
 	if s.cfg.Place.Shared {
@@ -74,19 +45,19 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.own()
 	}
 	level := slog.LevelDebug
-	attrs := []slog.Attr{slog.String("method", r.Method), slog.Int("status", v.status), slog.Duration("duration", time.Since(began))}
+	attrs := []slog.Attr{slog.String("method", r.Method), slog.Int("status", v.Status()), slog.Int64("bytes", v.Bytes()), slog.Duration("duration", v.Duration())}
 	if v.err != nil {
 		level = slog.LevelError
 		attrs = append(attrs, slog.Any("error", v.err))
 	}
-	s.log.LogAttrs(r.Context(), level, "preview", attrs...) // its address may hold a token
+	s.log.LogAttrs(r.Context(), level, "preview", attrs...) // not the address, which may contain a token
 }
 
-// allowed refuses what no game needs.
+// allowed refuses requests that no game needs.
 func (v *visit) allowed() bool {
 	switch {
 	case v.r.Header.Get("Service-Worker") != "":
-		// It would stay in the browser, and answer for later versions.
+		// A service worker would persist and serve in place of later versions.
 		v.page(http.StatusForbidden, pageRefused)
 	case v.r.Method != http.MethodGet && v.r.Method != http.MethodHead:
 		v.Header().Set("Allow", "GET, HEAD")
@@ -99,9 +70,9 @@ func (v *visit) allowed() bool {
 	return false
 }
 
-// foreign tells whether a page of another origin asks for something to load
-// into itself. Games of one domain are one site to a browser, so it sends them
-// each other's cookies, and only then looks at what they may read.
+// foreign reports whether a page of another origin loads something into itself.
+// Games of one domain are one site to browsers, which therefore send the cookies
+// of one game with requests by another, and only then check what may be read.
 func (v *visit) foreign() bool {
 	switch v.r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":
@@ -110,7 +81,7 @@ func (v *visit) foreign() bool {
 	return v.r.Header.Get("Sec-Fetch-Mode") != "navigate"
 }
 
-// own answers under a host name of the game's own.
+// own serves an origin of the game's own.
 func (v *visit) own() {
 	label, ok := v.s.label(v.r.Host)
 	if !ok {
@@ -139,7 +110,8 @@ func (v *visit) own() {
 	v.page(http.StatusUnauthorized, pageLink)
 }
 
-// enter takes a link's token for a cookie and the address without it.
+// enter exchanges a link's token for a cookie and redirects to the address without
+// the token.
 func (v *visit) enter(label string, query url.Values) {
 	g, ok := v.s.sealer.open(scopeLink, query.Get(tokenParameter), v.s.now())
 	if !ok || !v.s.sealer.owns(label, g) {
@@ -156,7 +128,7 @@ func (v *visit) enter(label string, query url.Values) {
 		Expires: g.expires, Secure: v.s.secure(),
 	}
 	if c.Secure && v.r.Header.Get("Sec-Fetch-Dest") == "iframe" && v.r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-		// In a frame of another site, a browser keeps a cookie only so.
+		// In a frame of another site, browsers keep only such cookies.
 		c.SameSite, c.Partitioned = http.SameSiteNoneMode, true
 	}
 	http.SetCookie(v, c)
@@ -173,7 +145,7 @@ func (s *Service) cookieName() string {
 	return cookieName
 }
 
-// shared answers in the origin of all games, where the path has the token.
+// shared serves the shared origin, in which the path contains the token.
 func (v *visit) shared() {
 	if !v.allowed() {
 		return
@@ -190,8 +162,8 @@ func (v *visit) shared() {
 	}
 }
 
-// show answers with a file of a game. base is the path of the game, name what
-// follows it.
+// show serves a file of a game. base is the path of the game, name the path
+// below it.
 func (v *visit) show(g grant, base, name string) {
 	p, err := v.s.cfg.Projects.Find(g.user, g.project)
 	if err != nil {
@@ -217,7 +189,7 @@ func (v *visit) show(g grant, base, name string) {
 		return
 	}
 	defer file.Close()
-	cache := "private, no-cache" // asked for again each time, and sent again only when changed
+	cache := "private, no-cache" // revalidated each time, and sent again only if changed
 	if strings.HasPrefix(file.Kind, "text/html") {
 		cache = "no-store"
 	}
@@ -225,9 +197,9 @@ func (v *visit) show(g grant, base, name string) {
 	file.Serve(v, v.r)
 }
 
-// elsewhere answers where a file that is not there has one that stands for it:
-// a directory has its index, a game without index.html its first page. The
-// browser is sent there, so that what it asks for next is found.
+// elsewhere redirects from a missing file to its replacement: the index of a
+// directory, or the first page of a game without index.html. It redirects so that
+// relative addresses in the page work. It reports whether it has responded.
 func (v *visit) elsewhere(p *volume.Project, base, name string, directory bool) bool {
 	if !directory {
 		file, err := project.Open(p, name+"/"+project.IndexName)
@@ -249,8 +221,8 @@ func (v *visit) elsewhere(p *volume.Project, base, name string, directory bool) 
 	return true
 }
 
-// hidden tells of names that are none of a game's files, and of forms that
-// leave it.
+// hidden reports whether a name contains an element that begins with a dot, which
+// games' files do not and steps out of the project do.
 func hidden(name string) bool {
 	for element := range strings.SplitSeq(name, "/") {
 		if strings.HasPrefix(element, ".") {
@@ -260,8 +232,8 @@ func hidden(name string) bool {
 	return false
 }
 
-// redirect sends the browser to a path of the same host. base begins with its
-// only slash, so that the path names no host.
+// redirect redirects to a path on the same host. base begins with a single slash,
+// so that the path cannot name another host.
 func (v *visit) redirect(base, name, query string) {
 	h := v.Header()
 	h.Set("Cache-Control", "no-store")
@@ -274,13 +246,13 @@ func (v *visit) redirect(base, name, query string) {
 	v.WriteHeader(http.StatusSeeOther)
 }
 
-// refuse answers with what a visitor may know of an error.
+// refuse responds with the part of an error that a visitor may see.
 func (v *visit) refuse(err error, missing notice) {
 	switch code := dreamcore.CodeOf(err); {
 	case code == dreamcore.CodeNotFound || code == dreamcore.CodeInvalid:
 		v.page(http.StatusNotFound, missing)
 	case errors.Is(err, v.r.Context().Err()) && v.r.Context().Err() != nil:
-		v.page(http.StatusRequestTimeout, pageFault) // nobody reads it
+		v.page(http.StatusRequestTimeout, pageFault) // the visitor has disconnected
 	default:
 		v.fail(err)
 	}

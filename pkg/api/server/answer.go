@@ -11,20 +11,20 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// codeMethod is an error code of HTTP alone.
+// codeMethod is an error code used only in HTTP responses.
 const codeMethod dreamcore.Code = "METHOD_NOT_ALLOWED"
 
-// internalMessage is all that a client learns of a fault that is ours.
+// internalMessage is all that a client learns about an internal error.
 const internalMessage = "Internal server error"
 
 // How long a client should wait before it tries again.
 const (
-	retryConflict = 5 * time.Second  // the user's other generation is about to end, perhaps
-	retryBusy     = 10 * time.Second // a place in the queue, or of a check
+	retryConflict = 5 * time.Second  // the user's other generation may end soon
+	retryBusy     = 10 * time.Second // a slot in the queue, or for a check
 )
 
-// lingerLimit is how long the rest of a refused body is still taken from the
-// connection, so that the client can read the answer before it is closed.
+// lingerLimit is how long the rest of a refused body is still read, so that the
+// client can read the response before the connection is closed.
 const lingerLimit = time.Second
 
 // answer writes v as JSON.
@@ -33,7 +33,7 @@ func (x *exchange) answer(status int, v any) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic(err) // values of ours only: strings, numbers, booleans
+		panic(err) // only for unencodable types, which the service never sends
 	}
 	h := x.Header()
 	h.Set("Content-Type", "application/json")
@@ -41,19 +41,19 @@ func (x *exchange) answer(status int, v any) {
 	h.Set("Content-Length", strconv.Itoa(b.Len()))
 	x.WriteHeader(status)
 	if _, err := x.Write(b.Bytes()); err != nil {
-		x.log.Debug("the answer could not be sent", "error", err)
+		x.log.Debug("cannot send the response", "error", err)
 	}
 }
 
-// errorBody is what a client sees of an error. The contract promises Error.
+// errorBody is the body of an error response. The contract specifies Error.
 type errorBody struct {
 	Error string         `json:"error"`
 	Code  dreamcore.Code `json:"code,omitempty"`
 	Hint  string         `json:"hint,omitempty"`
 }
 
-// fail answers with an error: message and hint where they are the client's
-// business, the cause to the log.
+// fail responds with an error. The client gets its message and hint if the error
+// concerns the client; the cause is only logged.
 func (x *exchange) fail(err error) {
 	status, body := describe(err)
 	switch body.Code {
@@ -62,26 +62,26 @@ func (x *exchange) fail(err error) {
 	case dreamcore.CodeBusy:
 		x.retryAfter(retryBusy)
 	case dreamcore.CodeUnauthorized:
-		// The contract shows this answer in full.
+		// The contract specifies this body exactly.
 		body = errorBody{Error: body.Error}
 	}
 	x.err = err
 	x.answer(status, body)
 }
 
-// refuse is fail for a request whose body was not read, or not to its end. The
-// connection is closed, because the rest of the body stands between it and the
-// next request, and it may be long.
+// refuse is fail for a request whose body was not read completely. It closes the
+// connection, because the rest of the body, which may be long, precedes the next
+// request.
 func (x *exchange) refuse(r *http.Request, err error) {
 	x.leaveBody(r)
 	x.fail(err)
 }
 
-// leaveBody prepares an answer before the end of the body.
+// leaveBody prepares a response that is sent before the body was read.
 func (x *exchange) leaveBody(r *http.Request) {
 	if r.ContentLength != 0 {
 		x.Header().Set("Connection", "close")
-		_ = x.control.SetReadDeadline(time.Now().Add(lingerLimit))
+		_ = x.Control.SetReadDeadline(time.Now().Add(lingerLimit))
 	}
 }
 
@@ -89,9 +89,9 @@ func (x *exchange) retryAfter(d time.Duration) {
 	x.Header().Set("Retry-After", strconv.Itoa(int(d.Seconds())))
 }
 
-// describe tells the status and the body of an error. Only an error whose code
-// says that the client can do something about it shows its text; all others
-// may name paths and states of the machine.
+// describe returns the status and the body for an error. Only errors that the
+// client can act on, according to their code, keep their text; others may
+// contain paths and internal state.
 func describe(err error) (int, errorBody) {
 	status := http.StatusInternalServerError
 	e, ok := errors.AsType[*dreamcore.Error](err)

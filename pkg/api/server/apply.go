@@ -26,19 +26,19 @@ type Editor interface {
 }
 
 const (
-	maxApplied     = 1000 // files of one request
+	maxApplied     = 1000 // files per request
 	defaultMessage = "Update files"
 )
 
-// applyRequest is what apply_files is asked to do.
+// applyRequest is a decoded request of apply_files.
 type applyRequest struct {
 	user    dreamcore.UserID
 	project dreamcore.ProjectID
 	fields  map[string]json.RawMessage
 }
 
-// applyFiles changes the files of a project, or looks into its versions. The
-// action decides; without one, files are changed.
+// applyFiles changes the files of a project, or reads or restores its versions.
+// The action decides; without an action, files are changed.
 func (s *Server) applyFiles(x *exchange, r *http.Request) {
 	reserved, ok := s.reserveApply(x, r)
 	if !ok {
@@ -61,7 +61,7 @@ func (s *Server) applyFiles(x *exchange, r *http.Request) {
 	x.log = x.log.With("user", string(q.user), "project", string(q.project))
 	action, ok := textOf(q.fields["action"])
 	if !ok {
-		action = string(q.fields["action"]) // no action is written like another JSON value
+		action = string(q.fields["action"]) // no action looks like another JSON value
 	}
 	switch action {
 	case "":
@@ -80,10 +80,10 @@ func (s *Server) applyFiles(x *exchange, r *http.Request) {
 	}
 }
 
-// reserveApply takes the part of a request of all bodies that may be in memory at
-// once, in the order in which they come. One whose length is not known takes the
-// most that it may have until it was read. Where there is no room in time, it has
-// answered and returns false. The caller must release what was reserved.
+// reserveApply reserves a request's share of the memory for bodies, in order of
+// arrival. A request of unknown length reserves the maximum until it was read. If
+// there is no room in time, reserveApply responds with an error and returns false.
+// The caller must release the reservation.
 func (s *Server) reserveApply(x *exchange, r *http.Request) (n int64, ok bool) {
 	n = s.limits.MaxApplyBody
 	if r.ContentLength > n {
@@ -100,9 +100,9 @@ func (s *Server) reserveApply(x *exchange, r *http.Request) (n int64, ok bool) {
 		return 0, false
 	}
 	if r.ContentLength != 0 {
-		// The time for the body begins now, not when the request came; its end
-		// lifts this bound. There is none in tests without a connection.
-		_ = x.control.SetReadDeadline(time.Now().Add(s.limits.ReadTimeout))
+		// The time for the body starts now, not when the request arrived; the end
+		// of the body lifts this limit. Tests without a connection have none.
+		_ = x.Control.SetReadDeadline(time.Now().Add(s.limits.ReadTimeout))
 	}
 	return n, true
 }
@@ -126,14 +126,14 @@ func decodeApply(body []byte) (applyRequest, error) {
 type fileChange struct {
 	Path, Action string
 	change       project.Change
-	fault        error // of its encoding; nothing is changed then
+	fault        error // an invalid encoding; then nothing is changed
 }
 
-// decodeChanges reads "files". A path and an encoding are judged only when they
-// are used: one that is wrong is an event of the stream.
+// decodeChanges decodes "files". Paths and encodings are checked only when they
+// are used: an invalid one is reported by an event of the stream.
 func decodeChanges(raw json.RawMessage) ([]fileChange, error) {
-	// An array of Go takes no more elements than it has: a list of millions of
-	// empty ones would cost many times its text.
+	// A Go array bounds the number of elements: a slice for millions of empty
+	// elements would take many times the size of their text.
 	var all [maxApplied + 1]json.RawMessage
 	err := json.Unmarshal(raw, &all)
 	list := all[:]
@@ -177,8 +177,8 @@ func decodeChanges(raw json.RawMessage) ([]fileChange, error) {
 	return changes, nil
 }
 
-// decodeContent returns the bytes of files[i]: its text, or what the text
-// encodes.
+// decodeContent returns the contents of files[i]: its text, or the bytes that the
+// text encodes.
 func decodeContent(i int, content string, encoding json.RawMessage) (string, error) {
 	switch name, ok := textOf(encoding); {
 	case !ok || name != "" && name != "utf-8" && name != "base64":
@@ -186,7 +186,7 @@ func decodeContent(i int, content string, encoding json.RawMessage) (string, err
 	case name != "base64":
 		return content, nil
 	}
-	// The decoder skips line breaks, Strict or not.
+	// The decoder skips line breaks, even when it is Strict.
 	decoded, err := base64.StdEncoding.Strict().DecodeString(content)
 	if err != nil || strings.ContainsAny(content, "\r\n") {
 		return "", badMember(i, "content", "must be base64 in the standard alphabet with padding, on one line")
@@ -202,8 +202,8 @@ func badFile(i int, why string) error {
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("Invalid files[%d]: %s", i, why)}
 }
 
-// changeFiles makes the changes and streams what becomes of them. A client
-// that goes away does not stop them half-way.
+// changeFiles applies the changes and streams the result. It continues if the
+// client disconnects.
 func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 	changes, err := decodeChanges(q.fields["files"])
 	if err != nil {
@@ -226,7 +226,7 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 		return
 	}
 	done := make(chan struct{})
-	defer func() { <-done }() // also of a client that is gone
+	defer func() { <-done }() // wait even if the client is gone
 	f := startFeed(r.Context(), func(_ context.Context, send func(message) error) error {
 		defer close(done)
 		defer unlock()
@@ -268,7 +268,7 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 
 func status(text string) message { return message{event: dreamcore.StatusEvent(text)} }
 
-// encodeMessage is v as an event. A value is one of ours: it never fails.
+// encodeMessage returns v as an event. It panics only for unencodable types.
 func encodeMessage(v any) message {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -295,7 +295,7 @@ func applyResult(changes []fileChange, applied []project.Applied) any {
 	return result
 }
 
-// applyFailure is the error event of a change that was not made.
+// applyFailure returns the error event of a failed change.
 func applyFailure(err error) any {
 	code, message := "INTERNAL", internalMessage
 	switch dreamcore.CodeOf(err) {
@@ -315,7 +315,7 @@ func applyFailure(err error) any {
 	}{"error", message, code}
 }
 
-// gitLog answers with the versions of a project.
+// gitLog returns the versions of a project.
 func (s *Server) gitLog(x *exchange, r *http.Request, q applyRequest) {
 	limit := 0
 	if raw := q.fields["limit"]; len(raw) > 0 && string(raw) != "null" {
@@ -344,7 +344,7 @@ func (s *Server) gitLog(x *exchange, r *http.Request, q applyRequest) {
 	}{commits, made})
 }
 
-// gitDiff answers with what a version changed.
+// gitDiff returns the changes of a version.
 func (s *Server) gitDiff(x *exchange, r *http.Request, q applyRequest) {
 	hash, err := commitOf(q)
 	if err == nil {
@@ -359,8 +359,8 @@ func (s *Server) gitDiff(x *exchange, r *http.Request, q applyRequest) {
 	x.fail(err)
 }
 
-// gitRestore puts the code of a project back to a version. A client that goes
-// away does not stop it.
+// gitRestore restores the code of a project to a version. It continues if the
+// client disconnects.
 func (s *Server) gitRestore(x *exchange, r *http.Request, q applyRequest) {
 	hash, err := commitOf(q)
 	if err == nil {
@@ -379,7 +379,7 @@ func (s *Server) gitRestore(x *exchange, r *http.Request, q applyRequest) {
 }
 
 func commitOf(q applyRequest) (string, error) {
-	const hint = "give 7 to 40 hexadecimal digits, as git_log shows them"
+	const hint = "use 7 to 40 hexadecimal digits, as in git_log"
 	hash, ok := textOf(q.fields["commit"])
 	if !ok {
 		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid commit hash", Hint: hint}

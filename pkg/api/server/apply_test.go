@@ -29,12 +29,12 @@ func aDesk(t testing.TB, s *volume.Store) *project.Editor {
 	return project.New(s, versions)
 }
 
-// applyBody is a body of apply_files about the project of the tests.
+// applyBody returns a request body of apply_files for the tests' project.
 func applyBody(members string) string {
 	return `{"user_id":"` + user + `","project_id":"` + projectID + `",` + members + `}`
 }
 
-// editor is a service with an empty project, and its files on disk.
+// editor is a service with an empty project, and the project's files on disk.
 type editor struct {
 	*service
 	volumes *volume.Store
@@ -100,7 +100,7 @@ func (e editor) file(name string) string {
 	return string(raw)
 }
 
-func TestApplyFilesAnswersAsTheContractSays(t *testing.T) {
+func TestApplyFilesFollowsTheContract(t *testing.T) {
 	e := startEditor(t)
 	events := e.apply(`"files":[{"path":"index.html","content":"<p>é","action":"create"},{"path":"./a/b.js","content":"let a","action":"update"}],"commit_message":"two files"`)
 	if len(events) != 3 || events[0] != `{"type":"status","message":"Applying 2 files"}` ||
@@ -129,7 +129,7 @@ func TestApplyFilesAnswersAsTheContractSays(t *testing.T) {
 	}
 }
 
-func TestABadPathChangesNothing(t *testing.T) {
+func TestInvalidPathChangesNothing(t *testing.T) {
 	e := startEditor(t)
 	e.apply(`"files":[{"path":"index.html","content":"old"}]`)
 	for _, bad := range []string{"../x", "/etc/passwd", "a/../../x", ".git/config", "index.html/x", "a\\u0000b", "..", "index.html"} {
@@ -144,7 +144,7 @@ func TestABadPathChangesNothing(t *testing.T) {
 	}
 }
 
-func TestApplyFilesRefusesWhatItCannotDo(t *testing.T) {
+func TestApplyFilesRefusesInvalidRequests(t *testing.T) {
 	e := startEditor(t)
 	many := strings.Repeat(`{"path":"a","content":""},`, maxApplied)
 	for body, want := range map[string]string{
@@ -191,12 +191,12 @@ func TestApplyFilesRefusesWhatItCannotDo(t *testing.T) {
 		t.Errorf("a project without a version: %d %s", code, got)
 	}
 	if code, got := e.action(`"action":"git_log","limit":1`); code != 200 || strings.Contains(got, "autoInitialized") {
-		t.Errorf("after it: %d %s", code, got)
+		t.Errorf("afterwards: %d %s", code, got)
 	}
 	if code, got := e.action(`"action":"git_diff","commit":"1234567"`); code != 404 || !strings.Contains(got, `"error":"Commit not found"`) {
 		t.Errorf("%d %s", code, got)
 	}
-	// A generation has the project.
+	// The project is locked by a generation.
 	unlock, err := e.volumes.TryLock(dreamcore.UserID(user), dreamcore.ProjectID(projectID))
 	if err != nil {
 		t.Fatal(err)
@@ -207,12 +207,12 @@ func TestApplyFilesRefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
-func TestRestorePutsCodeBackAndLeavesTheRest(t *testing.T) {
+func TestRestoreChangesOnlyCode(t *testing.T) {
 	e := startEditor(t)
 	e.apply(`"files":[{"path":"index.html","content":"1"},{"path":"js/a.js","content":"1"},{"path":"SPEC.md","content":"1"},{"path":"notes.md","content":"1"},{"path":"a.png","content":"1"}]`)
 	first := e.log()[0].Hash
 	e.apply(`"files":[{"path":"index.html","content":"2"},{"path":"js/a.js","action":"delete"},{"path":"SPEC.md","content":"2"},{"path":"notes.md","content":"2"},{"path":"a.png","content":"2"},{"path":"new.js","content":"2"}]`)
-	withFiles(t, e.volumes, map[string]string{"index.html": "nobody has made a version of this"})
+	withFiles(t, e.volumes, map[string]string{"index.html": "not in any version"})
 	if code, got := e.action(`"action":"git_restore","commit":"` + first + `"`); code != 200 || got != `{"success":true,"restored_files":["SPEC.md","index.html","js/a.js"]}` {
 		t.Errorf("%d %s", code, got)
 	}
@@ -225,13 +225,13 @@ func TestRestorePutsCodeBackAndLeavesTheRest(t *testing.T) {
 	}
 }
 
-func TestManyChangesOfOneProjectAreWhole(t *testing.T) {
+func TestConcurrentChangesAreAtomic(t *testing.T) {
 	e := startEditor(t)
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
 			code, got := http.StatusConflict, ""
-			for range 20 { // who waits for too long is told so, and comes again
+			for range 20 { // a request that waited too long is retried
 				if code != http.StatusConflict {
 					break
 				}
@@ -248,7 +248,7 @@ func TestManyChangesOfOneProjectAreWhole(t *testing.T) {
 	}
 }
 
-func TestGetSkillContentAnswersAsTheContractSays(t *testing.T) {
+func TestGetSkillContentFollowsTheContract(t *testing.T) {
 	e := startEditor(t)
 	if _, err := e.volumes.Create(volume.Global); err != nil {
 		t.Fatal(err)
@@ -297,7 +297,7 @@ func TestGetSkillContentAnswersAsTheContractSays(t *testing.T) {
 	}
 }
 
-func TestGetFileKnowsRangesAndTags(t *testing.T) {
+func TestGetFileSupportsRangesAndTags(t *testing.T) {
 	e := startEditor(t)
 	withFiles(t, e.volumes, map[string]string{"a.js": "0123456789"})
 	time.Sleep(2 * project.TagDelay)
@@ -340,7 +340,7 @@ func TestGetFileKnowsRangesAndTags(t *testing.T) {
 	}
 }
 
-func TestEveryTextIsAnOrdinaryText(t *testing.T) {
+func TestNoStringIsSpecial(t *testing.T) {
 	e := startEditor(t)
 	events := e.apply(`"files":[{"path":"(not a string)","content":"(not a string)"}],"commit_message":"(not a string)"`)
 	if events[1] != `{"type":"result","files":[{"path":"(not a string)","action":"update","size":14}]}` || e.file("(not a string)") != "(not a string)" {
@@ -351,7 +351,7 @@ func TestEveryTextIsAnOrdinaryText(t *testing.T) {
 	}
 }
 
-func TestBinaryFilesGoInAsBase64(t *testing.T) {
+func TestBinaryFilesAsBase64(t *testing.T) {
 	e := startEditor(t)
 	picture := "\x89PNG\r\n\x1a\n\x00\xff\xfe"
 	encoded := base64.StdEncoding.EncodeToString([]byte(picture))
@@ -369,7 +369,7 @@ func TestBinaryFilesGoInAsBase64(t *testing.T) {
 	for member, want := range map[string]string{
 		`"content":"a","encoding":"base64"`:                          bad64,
 		`"content":"YQ","encoding":"base64"`:                         bad64, // no padding
-		`"content":"YR==","encoding":"base64"`:                       bad64, // bits that count for nothing
+		`"content":"YR==","encoding":"base64"`:                       bad64, // unused bits are set
 		`"content":"_-__","encoding":"base64"`:                       bad64, // the alphabet of URLs
 		`"content":"YWJj\nYWJj","encoding":"base64"`:                 bad64,
 		`"content":"YWJj\r\n","encoding":"base64"`:                   bad64,
@@ -426,7 +426,7 @@ func TestFilesWhoseNamesAreNotUTF8AreCounted(t *testing.T) {
 	if code != 200 || !strings.Contains(body, "autoInitialized") {
 		t.Fatal(code, body)
 	}
-	// Versions keep them, and a restore brings them back under their own names.
+	// Versions contain them, and a restore restores them under their own names.
 	first := e.log()[0].Hash
 	withFiles(t, e.volumes, map[string]string{"\x83\x51.js": "2", "\x83\x52.js": "2"})
 	code, body = e.action(`"action":"git_restore","commit":"` + first + `"`)
@@ -441,8 +441,8 @@ func TestFilesWhoseNamesAreNotUTF8AreCounted(t *testing.T) {
 	}
 }
 
-// TestTooManyFilesCostNoMemory has a list that is short as text and would be long
-// in memory.
+// TestTooManyFilesCostNoMemory sends a list that is short as text but would be
+// large in memory.
 func TestTooManyFilesCostNoMemory(t *testing.T) {
 	raw := json.RawMessage("[" + strings.Repeat("0,", 1<<20) + "0]")
 	var before, after runtime.MemStats
@@ -453,6 +453,6 @@ func TestTooManyFilesCostNoMemory(t *testing.T) {
 		t.Error(err)
 	}
 	if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
-		t.Errorf("it took %d bytes", took)
+		t.Errorf("decoding allocated %d bytes", took)
 	}
 }

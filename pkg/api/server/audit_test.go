@@ -8,7 +8,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 )
 
-func TestWrongSecretsAreInTheAuditLogAndCannotFillIt(t *testing.T) {
+func TestWrongSecretsAreAuditedWithoutFillingTheLog(t *testing.T) {
 	dir := t.TempDir()
 	log, err := audit.Open(dir, audit.Options{})
 	if err != nil {

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// SecretHeader carries the internal secret. Authorization: Bearer does as well.
+// SecretHeader carries the internal secret. Authorization: Bearer works as well.
 const SecretHeader = "X-Modal-Secret"
 
-// authorized tells whether a request carries one of the valid secrets. The
-// time it takes depends on the lengths only: the hashes make all comparisons
-// equally long, and every secret is compared whatever the others gave.
+// authorized reports whether a request carries a valid secret. Its duration
+// depends only on lengths: hashing makes all comparisons equally long, and the
+// secret is compared with every valid one.
 func authorized(h http.Header, valid []string) bool {
 	given, ok := givenSecret(h)
 	if !ok {
@@ -31,9 +31,9 @@ func authorized(h http.Header, valid []string) bool {
 	return match == 1
 }
 
-// givenSecret returns the secret that a request carries. A request with two
-// different ones is refused: a proxy before us and we might believe different
-// ones. Authorization in a scheme other than Bearer is not meant for us.
+// givenSecret returns the secret of a request. It refuses a request with two
+// different ones, because a proxy in front of the service might check the other
+// one. Authorization in other schemes than Bearer is ignored.
 func givenSecret(h http.Header) (secret string, ok bool) {
 	given := slices.Clone(h.Values(SecretHeader))
 	if len(given) > 1 {

@@ -15,7 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestOnlyARightSecretGetsIn(t *testing.T) {
+func TestOnlyAValidSecretIsAccepted(t *testing.T) {
 	sv := start(t, options{})
 	tests := []struct {
 		name   string
@@ -67,7 +67,7 @@ func TestOnlyARightSecretGetsIn(t *testing.T) {
 	}
 }
 
-func TestTheSecretAsABearerToken(t *testing.T) {
+func TestSecretAsBearerToken(t *testing.T) {
 	sv := start(t, options{})
 	tests := []struct {
 		name          string
@@ -126,7 +126,7 @@ func TestHealthNeedsNoSecret(t *testing.T) {
 	}
 }
 
-func TestSecretsMayChangeWhileServing(t *testing.T) {
+func TestSecretsCanChangeWhileServing(t *testing.T) {
 	var valid atomic.Pointer[[]string]
 	valid.Store(&[]string{secret})
 	sv := start(t, options{config: func(c *Config) { c.Secrets = func() []string { return *valid.Load() } }})
@@ -154,8 +154,8 @@ func TestNewRefusesToServeWithoutASecret(t *testing.T) {
 	}
 }
 
-// flood writes chunks of a body of 100 MB until the server does not take
-// them any more, and returns how much it took.
+// flood writes chunks of a body of 100 MB until the server stops reading, and
+// returns how much was sent.
 func flood(w io.Writer) (sent int) {
 	const size = 64 << 10
 	chunk := "10000\r\n" + strings.Repeat("x", size) + "\r\n"
@@ -168,7 +168,7 @@ func flood(w io.Writer) (sent int) {
 	return sent
 }
 
-func TestARefusedRequestDoesNotKeepTheServerReading(t *testing.T) {
+func TestRefusedBodyIsNotRead(t *testing.T) {
 	sv := start(t, options{})
 	tests := []struct {
 		name, head string
@@ -194,15 +194,15 @@ func TestARefusedRequestDoesNotKeepTheServerReading(t *testing.T) {
 			if status != tt.status || !res.Close {
 				t.Errorf("status %d, connection closed: %v", status, res.Close)
 			}
-			// What the kernel buffers on the way counts as taken.
+			// Data in the kernel's buffers counts as sent.
 			if n := <-sent; n > 40<<20 {
-				t.Errorf("the server took %d MB", n>>20)
+				t.Errorf("the server accepted %d MB", n>>20)
 			}
 		})
 	}
 }
 
-func TestABodyThatSaysItIsTooLargeIsNotRead(t *testing.T) {
+func TestDeclaredOversizeBodyIsNotRead(t *testing.T) {
 	sv := start(t, options{})
 	conn := sv.raw(head("/generate_game", secret, "Content-Length: 104857600", "Expect: 100-continue"))
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -214,7 +214,7 @@ func TestABodyThatSaysItIsTooLargeIsNotRead(t *testing.T) {
 	}
 }
 
-func TestAClientThatExpectsToContinueIsToldBeforeItSends(t *testing.T) {
+func TestExpectContinueIsAnsweredBeforeTheBody(t *testing.T) {
 	sv := start(t, options{})
 	expect := []string{"Expect: 100-continue", "Content-Length: " + itoa(len(generateBody))}
 
@@ -239,7 +239,7 @@ func TestAClientThatExpectsToContinueIsToldBeforeItSends(t *testing.T) {
 	}
 }
 
-func TestASlowBodyIsGivenUp(t *testing.T) {
+func TestSlowBodyTimesOut(t *testing.T) {
 	sv := start(t, options{config: func(c *Config) { c.Limits.ReadTimeout = 50 * time.Millisecond }})
 	conn := sv.raw(head("/generate_game", secret, "Content-Length: 100") + `{"user_id":`)
 	r := bufio.NewReader(conn)

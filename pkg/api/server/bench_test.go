@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// BenchmarkGetFile reads 100 kB over a connection that is kept.
+// BenchmarkGetFile reads 100 kB over a persistent connection.
 func BenchmarkGetFile(b *testing.B) {
 	store := openVolumes(b)
 	withFiles(b, store, map[string]string{"sprite.png": strings.Repeat("x", 100_000)})
@@ -35,15 +35,14 @@ func BenchmarkGetFile(b *testing.B) {
 	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "median-ms")
 }
 
-// TestAThousandReadersAtOnceAreAllServed has each of them on a connection of
-// its own.
+// TestAThousandReadersAtOnceAreAllServed uses a separate connection for each.
 func TestAThousandReadersAtOnceAreAllServed(t *testing.T) {
 	const readers, size = 1000, 100_000
 	store := openVolumes(t)
 	withFiles(t, store, map[string]string{"sprite.png": strings.Repeat("x", size)})
 	sv := start(t, options{config: func(c *Config) {
 		c.Projects, c.Editor, c.Skills = store, aDesk(t, store), store
-		c.Limits.ReadHeaderTimeout = 2 * time.Minute // all of them are busy, and so may the machine be
+		c.Limits.ReadHeaderTimeout = 2 * time.Minute // the connections, and perhaps the host, are busy
 	}})
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: readers}
 	defer transport.CloseIdleConnections()

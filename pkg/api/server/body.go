@@ -14,36 +14,37 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// codeSlow is an error code of HTTP alone: a body that does not come.
+// codeSlow is an error code used only in HTTP responses, for a body that is not
+// received in time.
 const codeSlow dreamcore.Code = "REQUEST_TIMEOUT"
 
-// readBody reads a request body within its limits. Where it fails, it has
-// answered and returns false. After it, the end of the client is seen as the
-// end of the request's context.
+// readBody reads a request body within its limits. On failure it sends an error
+// response and returns false. After the body, a disconnecting client ends the
+// request's context.
 func (x *exchange) readBody(r *http.Request) ([]byte, bool) {
 	var b bytes.Buffer
 	ok := x.copyBody(&b, r, x.limits.MaxBody)
 	return b.Bytes(), ok
 }
 
-// skipBody is readBody for endpoints that want nothing of it.
+// skipBody is like readBody for endpoints that ignore the body.
 func (x *exchange) skipBody(r *http.Request) bool { return x.copyBody(io.Discard, r, x.limits.MaxBody) }
 
 func (x *exchange) copyBody(w io.Writer, r *http.Request, limit int64) bool {
-	// A length that says it already spares the client the upload: nothing was
-	// read, so a client that expects "100 Continue" has not begun.
+	// Refusing by the declared length avoids the upload: nothing was read, so
+	// a client that expects "100 Continue" has not started to send.
 	if r.ContentLength > limit {
 		x.refuse(r, tooLarge(limit))
 		return false
 	}
-	// http.Server bounds the time, and lifts that bound at the end of the body.
+	// http.Server limits the time, and lifts that limit at the end of the body.
 	n, err := io.Copy(w, io.LimitReader(r.Body, limit+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.refuse(r, &dreamcore.Error{Code: codeSlow, Message: "The request body came too slowly", Err: err})
 		return false
 	case err != nil:
-		// Broken chunks, or the client is gone and nobody reads this.
+		// Malformed chunks, or the client has disconnected.
 		x.refuse(r, invalidJSON(fmt.Errorf("read the body: %w", err)))
 		return false
 	case n > limit:
@@ -67,11 +68,11 @@ func invalidJSON(cause error) error {
 	}
 }
 
-// codeEncoding is an error code of HTTP alone: a body that is compressed.
+// codeEncoding is an error code used only in HTTP responses, for a compressed body.
 const codeEncoding dreamcore.Code = "UNSUPPORTED_MEDIA_TYPE"
 
-// checkEncoding refuses a body that is compressed, or encoded in another way:
-// it would be read as broken JSON.
+// checkEncoding refuses bodies with a Content-Encoding, which would otherwise be
+// reported as invalid JSON.
 func checkEncoding(r *http.Request) error {
 	if r.ContentLength == 0 {
 		return nil // no body
@@ -89,11 +90,11 @@ func checkEncoding(r *http.Request) error {
 	return nil
 }
 
-// decodeRequest reads the request for a game. Its errors are a body that is no
-// JSON object, bad ids, and fields of the wrong type that the old backend did
-// not have; the rest is for Request.Validate. Unknown fields are left out, null
-// is as good as missing, and of a name that occurs twice the last one counts, as
-// in the old backend.
+// decodeRequest decodes the request for a game. It returns errors for a body that
+// is not a JSON object, for invalid ids, and for fields of a wrong type that the
+// old backend did not have; Request.Validate checks the rest. As in the old
+// backend, unknown fields are ignored, null means missing, and the last of
+// duplicate names counts.
 func decodeRequest(body []byte) (dreamcore.Request, error) {
 	fields := map[string]json.RawMessage{
 		"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil, "detach": nil, "commit_message": nil,
@@ -112,7 +113,7 @@ func decodeRequest(body []byte) (dreamcore.Request, error) {
 	r := dreamcore.Request{
 		UserID:    string(user),
 		ProjectID: string(project),
-		Prompt:    text(fields["prompt"], ""), // "prompt is required", which it is
+		Prompt:    text(fields["prompt"], ""), // a wrong type is reported as "prompt is required"
 		TestError: text(fields["_test_error"], ""),
 	}
 	var ok bool
@@ -123,7 +124,7 @@ func decodeRequest(body []byte) (dreamcore.Request, error) {
 	return r, err
 }
 
-// flag is the value of a boolean member; missing and null are false.
+// flag returns the value of a boolean member; missing and null mean false.
 func flag(name string, raw json.RawMessage) (bool, error) {
 	switch string(raw) {
 	case "", "null", "false":
@@ -136,18 +137,18 @@ func flag(name string, raw json.RawMessage) (bool, error) {
 	}
 }
 
-// userField is the user that a member names.
+// userField parses the user id in a member.
 func userField(raw json.RawMessage) (dreamcore.UserID, error) {
 	return dreamcore.ParseUserID(idText(raw))
 }
 
-// projectField is the project that a member names.
+// projectField parses the project id in a member.
 func projectField(raw json.RawMessage) (dreamcore.ProjectID, error) {
 	return dreamcore.ParseProjectID(idText(raw))
 }
 
-// idText is the text of an id. What is no string is taken as it is written: no
-// other JSON value looks like a UUID, so the format is what is wrong with it.
+// idText returns the text of an id. Values of other types are returned as
+// written: such a value never looks like a UUID, so the format error applies.
 func idText(raw json.RawMessage) string {
 	if s, ok := textOf(raw); ok {
 		return s
@@ -155,14 +156,14 @@ func idText(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// decodeObject fills the wanted members of a JSON object into fields. Names
-// are compared exactly, unlike in encoding/json's structs.
+// decodeObject stores the wanted members of a JSON object in fields. Unlike
+// encoding/json's structs, it compares names exactly.
 func decodeObject(body []byte, fields map[string]json.RawMessage) error {
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	switch {
 	case !utf8.Valid(body):
 		return errors.New("the body is not UTF-8")
-	case !json.Valid(body): // also bounds the depth, and refuses what follows the value
+	case !json.Valid(body): // also limits the depth and refuses trailing data
 		return errors.New("the body is not one JSON value")
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
@@ -185,9 +186,9 @@ func decodeObject(body []byte, fields map[string]json.RawMessage) error {
 	return nil
 }
 
-// textOf is the value of a string member; missing and null give "". ok is false
-// for a value of another type. No string stands for that: every string can be
-// a client's own text.
+// textOf returns the value of a string member; missing and null give "". ok is
+// false for other types. No string could indicate that, because any string may
+// be a client's own text.
 func textOf(raw json.RawMessage) (s string, ok bool) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return "", true
@@ -198,7 +199,7 @@ func textOf(raw json.RawMessage) (s string, ok bool) {
 	return s, true
 }
 
-// text is textOf with a default for a value of another type.
+// text is like textOf with a default for values of other types.
 func text(raw json.RawMessage, otherwise string) string {
 	if s, ok := textOf(raw); ok {
 		return s
@@ -206,8 +207,8 @@ func text(raw json.RawMessage, otherwise string) string {
 	return otherwise
 }
 
-// textField is textOf for a member of which a value of another type is refused
-// by name.
+// textField is like textOf, but returns an error that names the member for
+// values of other types.
 func textField(fields map[string]json.RawMessage, name string) (string, error) {
 	s, ok := textOf(fields[name])
 	if !ok {

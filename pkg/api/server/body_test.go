@@ -17,7 +17,7 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// quoted is s as a JSON string.
+// quoted encodes s as a JSON string.
 func quoted(s string) string {
 	b, err := json.Marshal(s)
 	if err != nil {
@@ -26,7 +26,7 @@ func quoted(s string) string {
 	return string(b)
 }
 
-// body makes a request body of raw JSON values; "" leaves a member out.
+// body builds a request body from raw JSON values; "" omits a member.
 func body(user, projectID, prompt string) string {
 	var members []string
 	for _, m := range [][2]string{{"user_id", user}, {"project_id", projectID}, {"prompt", prompt}} {
@@ -45,7 +45,7 @@ const (
 	badMessage = "Invalid commit_message: must be text without NUL, of at most 4096 bytes"
 )
 
-func TestBadRequestsAreRefusedInTheWordsOfTheContract(t *testing.T) {
+func TestInvalidRequestsAreRefusedWithTheContractsTexts(t *testing.T) {
 	u, p, w := quoted(user), quoted(projectID), quoted("a game")
 	tests := []struct {
 		name, body string
@@ -158,7 +158,7 @@ func TestValidRequestsArriveUnchanged(t *testing.T) {
 	}
 }
 
-// escaped writes every character that is not ASCII as \u, as Python does.
+// escaped encodes every non-ASCII character as \u, as Python does.
 func escaped(s string) string {
 	var b strings.Builder
 	for _, r := range quoted(s) {
@@ -226,7 +226,7 @@ func FuzzDecodeRequest(f *testing.F) {
 			return
 		}
 		if !isObject {
-			t.Fatalf("%q is taken for an object", raw)
+			t.Fatalf("%q was accepted as an object", raw)
 		}
 		want := dreamcore.Request{}
 		want.UserID, want.ProjectID = strings.ToLower(member(object, "user_id")), strings.ToLower(member(object, "project_id"))
@@ -272,7 +272,7 @@ func TestCompressedBodiesAreRefusedEverywhere(t *testing.T) {
 			t.Errorf("%q: status %d", encoding, res.StatusCode)
 		}
 	}
-	// The secret comes first, and a request without a body has nothing that is compressed.
+	// The secret is checked first, and an absent body is not compressed.
 	req := sv.request(http.MethodPost, "/generate_game", zipped.String())
 	req.Header.Set("Content-Encoding", "gzip")
 	req.Header.Del(SecretHeader)

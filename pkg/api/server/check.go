@@ -19,14 +19,14 @@ func (s *Server) health(x *exchange, r *http.Request) {
 	status := http.StatusOK
 	if s.cfg.Health != nil {
 		if err := s.cfg.Health(); err != nil {
-			// The log has the cause: anyone may ask for the health.
+			// The cause is only logged, because health needs no secret.
 			status, answer.Status, answer.Reason = http.StatusServiceUnavailable, "unhealthy", reasonOf(err)
 		}
 	}
 	x.answer(status, answer)
 }
 
-// reasonOf returns the message of an error that is made for clients.
+// reasonOf returns the message of an error that is intended for clients.
 func reasonOf(err error) string {
 	if e, ok := errors.AsType[*dreamcore.Error](err); ok {
 		return e.Message
@@ -44,9 +44,9 @@ func (s *Server) testAuth(x *exchange, r *http.Request) {
 	}{true, "The secret is valid"})
 }
 
-// check makes an endpoint of a check that answers with one JSON object. A
-// check that fails answers 200 with "success":false: it was carried out, and
-// that is what it found.
+// check returns the handler of a check that responds with one JSON object. A
+// failed check has status 200 with "success":false, because it was carried out
+// and the failure is its result.
 func (s *Server) check(run func(context.Context) (any, error)) func(*exchange, *http.Request) {
 	return func(x *exchange, r *http.Request) {
 		if !x.skipBody(r) || !s.beginCheck(x, r) {
@@ -62,12 +62,13 @@ func (s *Server) check(run func(context.Context) (any, error)) func(*exchange, *
 	}
 }
 
-// beginCheck waits for a place for a check, or has answered that too many wait
-// already. Every check starts sandboxes, which generations need more.
+// beginCheck waits for a slot for a check. If too many checks wait already, it
+// responds with an error and returns false. Checks start sandboxes, which
+// generations need more.
 func (s *Server) beginCheck(x *exchange, r *http.Request) bool {
 	if s.waiting.Add(1) > int64(s.limits.MaxChecks+s.limits.MaxWaitingChecks) {
 		s.waiting.Add(-1)
-		x.fail(&dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many checks are running", Hint: "try again in some seconds"})
+		x.fail(&dreamcore.Error{Code: dreamcore.CodeBusy, Message: "Too many checks are running", Hint: "try again in a few seconds"})
 		return false
 	}
 	select {
@@ -75,7 +76,7 @@ func (s *Server) beginCheck(x *exchange, r *http.Request) bool {
 		return true
 	case <-r.Context().Done():
 		s.waiting.Add(-1)
-		x.fail(&dreamcore.Error{Code: dreamcore.CodeBusy, Message: "The check did not begin", Err: context.Cause(r.Context()), Hint: "try again in some seconds"})
+		x.fail(&dreamcore.Error{Code: dreamcore.CodeBusy, Message: "The check did not start", Err: context.Cause(r.Context()), Hint: "try again in a few seconds"})
 		return false
 	}
 }
@@ -85,8 +86,8 @@ func (s *Server) endCheck() {
 	s.waiting.Add(-1)
 }
 
-// checkFailed answers for a check that could not see what it looks for. The
-// prober's messages are made for clients; causes go to the log.
+// checkFailed responds to a check without a result. The prober's messages are
+// intended for clients; causes are only logged.
 func (x *exchange) checkFailed(err error) {
 	message := internalMessage
 	if e, ok := errors.AsType[*dreamcore.Error](err); ok {
@@ -111,7 +112,7 @@ func (s *Server) testSandboxIO(ctx context.Context) (any, error) {
 		Output  string `json:"output"`
 		Match   bool   `json:"match"`
 		Error   string `json:"error,omitempty"`
-	}{got.Match, got.Input, got.Output, got.Match, unless(got.Match, "the output is not the input")}, nil
+	}{got.Match, got.Input, got.Output, got.Match, unless(got.Match, "the output differs from the input")}, nil
 }
 
 func (s *Server) testGVisor(ctx context.Context) (any, error) {
@@ -138,7 +139,7 @@ func (s *Server) testVolume(ctx context.Context) (any, error) {
 		Read    string `json:"read"`
 		Match   bool   `json:"match"`
 		Error   string `json:"error,omitempty"`
-	}{got.Match, got.TestID, got.Written, got.Read, got.Match, unless(got.Match, "the text that was read is not the one that was written")}, nil
+	}{got.Match, got.TestID, got.Written, got.Read, got.Match, unless(got.Match, "the text that was read differs from the text that was written")}, nil
 }
 
 func unless(ok bool, reason string) string {
@@ -150,9 +151,9 @@ func unless(ok bool, reason string) string {
 
 var errNoEvent = errors.New("the check ended without an event")
 
-// testStream streams what a program in a sandbox prints. A check that fails
-// before its first event is answered like the other checks, later with an
-// error event.
+// testStream streams the output of a program in a sandbox. A failure before the
+// first event is reported like in the other checks, a later one by an error
+// event.
 func (s *Server) testStream(x *exchange, r *http.Request) {
 	if !x.skipBody(r) || !s.beginCheck(x, r) {
 		return
@@ -176,7 +177,7 @@ func (s *Server) testStream(x *exchange, r *http.Request) {
 		err = x.event(first)
 	}
 	if err == nil {
-		err = x.flush()
+		err = x.FlushError()
 	}
 	if err == nil {
 		err = x.forward(r.Context(), f)

@@ -14,7 +14,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/probe"
 )
 
-func TestChecksAnswerWhatWasSeen(t *testing.T) {
+func TestChecksReportTheirResults(t *testing.T) {
 	seen := fakeProber{
 		io: func(context.Context) (probe.IOResult, error) {
 			return probe.IOResult{Input: "hello", Output: "<hell>"}, nil
@@ -31,17 +31,17 @@ func TestChecksAnswerWhatWasSeen(t *testing.T) {
 		want   object
 	}{
 		{"/test_sandbox_io", fakeProber{}, object{"success": true, "input": "hello", "output": "hello", "match": true}},
-		{"/test_sandbox_io", seen, object{"success": false, "input": "hello", "output": "<hell>", "match": false, "error": "the output is not the input"}},
+		{"/test_sandbox_io", seen, object{"success": false, "input": "hello", "output": "<hell>", "match": false, "error": "the output differs from the input"}},
 		{"/test_gvisor", fakeProber{}, object{"success": true, "proc_version": "Linux version 4.19.0-gvisor", "is_gvisor": true}},
 		{"/test_gvisor", seen, object{"success": true, "proc_version": "Linux 6", "is_gvisor": false}},
 		{"/test_volume", fakeProber{}, object{"success": true, "test_id": projectID, "written": "text", "read": "text", "match": true}},
 		{"/test_volume", seen, object{"success": false, "test_id": projectID, "written": "a", "read": "b", "match": false,
-			"error": "the text that was read is not the one that was written"}},
+			"error": "the text that was read differs from the text that was written"}},
 		{"/test_auth", fakeProber{}, object{"success": true, "message": "The secret is valid"}},
 	}
 	for _, tt := range tests {
 		sv := start(t, options{prober: tt.prober})
-		for _, body := range []string{"", "{}", "no JSON"} { // nothing of it matters
+		for _, body := range []string{"", "{}", "no JSON"} { // the body is ignored
 			status, _, got := sv.post(tt.path, body)
 			if diff := cmp.Diff(tt.want, got); status != http.StatusOK || diff != "" {
 				t.Errorf("%s: status %d %s", tt.path, status, diff)
@@ -50,7 +50,7 @@ func TestChecksAnswerWhatWasSeen(t *testing.T) {
 	}
 }
 
-func TestAFailedCheckIsNoSuccessAndKeepsItsCause(t *testing.T) {
+func TestFailedCheckHidesItsCause(t *testing.T) {
 	cause := &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "a sandbox could not be started", Hint: "look at /var/lib", Err: errors.New("/run/secret/path")}
 	failing := fakeProber{
 		io:     func(context.Context) (probe.IOResult, error) { return probe.IOResult{Match: true}, cause },
@@ -68,7 +68,7 @@ func TestAFailedCheckIsNoSuccessAndKeepsItsCause(t *testing.T) {
 	}
 }
 
-func TestTestStreamPassesTheEventsOn(t *testing.T) {
+func TestTestStreamForwardsEvents(t *testing.T) {
 	sv := start(t, options{})
 	got := readStream(t, sv.do(sv.request(http.MethodPost, "/test_stream", "{}")).Body).all()
 	want := []string{
@@ -80,7 +80,7 @@ func TestTestStreamPassesTheEventsOn(t *testing.T) {
 	}
 }
 
-func TestTestStreamThatFailsHalfWayEndsWithAnErrorEvent(t *testing.T) {
+func TestFailingTestStreamEndsWithAnErrorEvent(t *testing.T) {
 	endings := map[string]func() error{
 		"error": func() error { return errors.New("/run/secret/path") },
 		"panic": func() error { panic("/run/secret/path") },
@@ -102,14 +102,14 @@ func TestTestStreamThatFailsHalfWayEndsWithAnErrorEvent(t *testing.T) {
 	}
 }
 
-func TestTestStreamWithoutAnyEventIsNoSuccess(t *testing.T) {
+func TestTestStreamWithoutEventsFails(t *testing.T) {
 	sv := start(t, options{prober: fakeProber{stream: func(context.Context, func(dreamcore.Event) error) error { return nil }}})
 	if status, _, got := sv.post("/test_stream", ""); status != http.StatusOK || got["success"] != false || got["error"] == "" {
 		t.Errorf("status %d, %v", status, got)
 	}
 }
 
-func TestChecksBeyondTheLimitsAreBusy(t *testing.T) {
+func TestChecksOverTheLimitsAreBusy(t *testing.T) {
 	running, end := make(chan struct{}), make(chan struct{})
 	sv := start(t, options{
 		config: func(c *Config) { c.Limits.MaxChecks, c.Limits.MaxWaitingChecks = 1, 1 },
@@ -140,7 +140,7 @@ func TestChecksBeyondTheLimitsAreBusy(t *testing.T) {
 		t.Errorf("test_auth runs no check, and got status %d", status)
 	}
 	end <- struct{}{}
-	<-running // the second has its turn
+	<-running // the second check has started
 	close(end)
 	for _, answer := range []chan int{first, second} {
 		if status := <-answer; status != http.StatusOK {
@@ -152,7 +152,7 @@ func TestChecksBeyondTheLimitsAreBusy(t *testing.T) {
 	}
 }
 
-func TestACheckEndsWithItsClient(t *testing.T) {
+func TestCheckEndsWithItsClient(t *testing.T) {
 	running, ended := make(chan struct{}), make(chan struct{})
 	sv := start(t, options{prober: fakeProber{io: func(ctx context.Context) (probe.IOResult, error) {
 		close(running)
@@ -166,7 +166,7 @@ func TestACheckEndsWithItsClient(t *testing.T) {
 	<-ended
 }
 
-func TestAPanicIsAnInternalError(t *testing.T) {
+func TestPanicIsAnInternalError(t *testing.T) {
 	var log logBuffer
 	sv := start(t, options{
 		config: log.attach,
@@ -181,6 +181,6 @@ func TestAPanicIsAnInternalError(t *testing.T) {
 		t.Errorf("after it: status %d", status)
 	}
 	if got := log.text(sv); !strings.Contains(got, "index out of range") || !strings.Contains(got, "check_test.go") {
-		t.Errorf("the log does not tell where: %s", got)
+		t.Errorf("the log does not contain the location: %s", got)
 	}
 }

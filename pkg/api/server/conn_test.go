@@ -14,13 +14,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
 )
 
-// TestAMachineThatVanishesIsNoticed takes the network away between a client and
-// the service, so that nothing tells of the end of the connection.
-func TestAMachineThatVanishesIsNoticed(t *testing.T) {
-	sandboxtest.Need(t, os.Geteuid() == 0, "root, for a network of its own")
-	runtime.LockOSThread() // for good: the thread ends with the test, and its network with it
+// TestVanishedClientIsNoticed takes down the network between a client and the
+// service, so that the connection ends without any packet.
+func TestVanishedClientIsNoticed(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, for a network namespace")
+	runtime.LockOSThread() // never unlocked: the thread and its network end with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		sandboxtest.Need(t, false, "a network of its own")
+		sandboxtest.Need(t, false, "a network namespace")
 	}
 	setLoopback(t, true)
 	end := make(chan struct{})
@@ -42,11 +42,11 @@ func TestAMachineThatVanishesIsNoticed(t *testing.T) {
 	select {
 	case <-sv.generator.listener(0).Done():
 	case <-time.After(30 * time.Second):
-		t.Error("the client still counts as one who listens")
+		t.Error("the client still counts as a listener")
 	}
 }
 
-// setLoopback switches the loopback device of this thread's network.
+// setLoopback switches the loopback device of this thread's network namespace.
 func setLoopback(t *testing.T, up bool) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

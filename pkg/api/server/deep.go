@@ -8,16 +8,16 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/probe"
 )
 
-// deepEvidence is one thing that was tried and what was seen of it.
+// deepEvidence is one attempt of a check and its observed result.
 type deepEvidence struct {
 	Tried   string  `json:"tried"`
 	Seen    string  `json:"seen"`
 	Seconds float64 `json:"seconds"`
 }
 
-// testDeep runs the deep check that the body names: {"check":"key-leak"}, with
-// a "nonce" that the check plants, so that the client can judge by what comes
-// back. The answer is evidence; "success" says only that it is complete.
+// testDeep runs the deep check named by the body: {"check":"key-leak"}. The
+// check plants the optional "nonce", so that the client can judge by the
+// evidence; "success" only means that the evidence is complete.
 func (s *Server) testDeep(x *exchange, r *http.Request) {
 	body, ok := x.readBody(r)
 	if !ok {

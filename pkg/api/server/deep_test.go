@@ -11,7 +11,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/probe"
 )
 
-func TestDeepCheckAnswersWithEvidence(t *testing.T) {
+func TestDeepCheckReturnsEvidence(t *testing.T) {
 	var asked []string
 	sv := start(t, options{prober: fakeProber{deep: func(_ context.Context, check, nonce string) (probe.Report, error) {
 		asked = append(asked, check+" "+nonce)

@@ -17,16 +17,17 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
-// Projects is where the files of projects are read; *volume.Store is one.
+// Projects opens projects; *volume.Store implements it.
 type Projects interface {
-	// Find opens a project; CodeNotFound: there is none. The server closes it.
+	// Find opens a project; the server closes it. The error is CodeNotFound if the
+	// project does not exist.
 	Find(user dreamcore.UserID, project dreamcore.ProjectID) (*volume.Project, error)
 }
 
-// listFiles answers with the paths of a project's files, each as get_file takes
-// it, and with how many are left out: names that are not UTF-8, and what is
-// beyond the limits on depth and paths. Apart from that it is exact: a project
-// that cannot be walked to its end is an error, not a shorter list.
+// listFiles returns the paths of a project's files as get_file accepts them, and
+// the number of files that are left out: names that are not UTF-8, and files
+// beyond the limits on depth and paths. Apart from that the list is exact: if a
+// project cannot be walked completely, the response is an error.
 func (s *Server) listFiles(x *exchange, r *http.Request) {
 	x.leaveBody(r)
 	p, err := s.project(r)
@@ -43,7 +44,7 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 	}
 	defer p.Close()
 	text, _ := parameter(r.URL.Query(), "user_id")
-	user, _ := dreamcore.ParseUserID(text) // project has read it
+	user, _ := dreamcore.ParseUserID(text) // s.project has validated it
 	files, leftOut, done, err := s.walk(r.Context(), user, p)
 	if err != nil {
 		x.fail(err)
@@ -54,16 +55,16 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 }
 
 const (
-	maxWalks      = 4         // walks through projects at once; one of a user
-	maxWaiting    = 64        // walks of one user that wait
-	largeList     = 256 << 10 // bytes of paths; lists with more are large
-	maxLargeLists = 6         // that are in memory until their clients have read them
+	maxWalks      = 4         // concurrent walks; one per user
+	maxWaiting    = 64        // waiting walks per user
+	largeList     = 256 << 10 // bytes of paths; longer lists are large
+	maxLargeLists = 6         // in memory until their clients have read them
 )
 
-// walk returns the files of a project that JSON can hold and the number of the
-// others. A list is as long as a sandbox makes it, so walks take turns, and few
-// large lists are in memory at once. The caller must call done when it needs
-// the list no more.
+// walk returns the files of a project that JSON can represent and the number of
+// the others. Sandboxes determine the length of a list, so walks take turns, and
+// only a few large lists are in memory at once. The caller must call done when it
+// no longer needs the list.
 func (s *Server) walk(ctx context.Context, user dreamcore.UserID, p *volume.Project) (files []string, leftOut int, done func(), err error) {
 	leave, err := s.walks.Enter(ctx, user)
 	if err != nil {
@@ -89,9 +90,8 @@ func (s *Server) walk(ctx context.Context, user dreamcore.UserID, p *volume.Proj
 	return files, leftOut + unlisted, done, nil
 }
 
-// listed returns those of paths that JSON can hold, which is UTF-8 only, and
-// the number of the others. Another spelling of those would be the name of no
-// file, or of another one.
+// listed returns those paths that JSON can represent, which is UTF-8 only, and
+// the number of the others. A converted name would name no file, or another one.
 func listed(paths []string) (files []string, leftOut int) {
 	files = []string{} // not null in JSON
 	for _, path := range paths {
@@ -104,14 +104,14 @@ func listed(paths []string) (files []string, leftOut int) {
 	return files, leftOut
 }
 
-// answerList writes {"files":[…],"left_out":N} without holding it in memory: in
+// answerList writes {"files":[…],"left_out":N} without building it in memory: in
 // JSON a name may take six times its bytes.
 func (x *exchange) answerList(files []string, leftOut int) {
 	h := x.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	x.WriteHeader(http.StatusOK)
-	w := bufio.NewWriterSize(x, 32<<10) // which keeps its first error until Flush
+	w := bufio.NewWriterSize(x, 32<<10) // Flush returns the first error
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
@@ -121,7 +121,7 @@ func (x *exchange) answerList(files []string, leftOut int) {
 			w.WriteByte(',')
 		}
 		text.Reset()
-		_ = enc.Encode(name) // a string into memory
+		_ = enc.Encode(name) // a string cannot fail
 		if _, err := w.Write(bytes.TrimSuffix(text.Bytes(), []byte("\n"))); err != nil {
 			break
 		}
@@ -132,11 +132,11 @@ func (x *exchange) answerList(files []string, leftOut int) {
 	}
 	w.WriteString("}\n")
 	if err := w.Flush(); err != nil {
-		x.log.Debug("the answer could not be sent", "error", err)
+		x.log.Debug("cannot send the response", "error", err)
 	}
 }
 
-// getFile answers with the bytes of one file.
+// getFile returns the contents of one file.
 func (s *Server) getFile(x *exchange, r *http.Request) {
 	x.leaveBody(r)
 	x.Header().Set("Access-Control-Allow-Origin", "*")
@@ -145,7 +145,7 @@ func (s *Server) getFile(x *exchange, r *http.Request) {
 		x.fail(err)
 		return
 	}
-	name = strings.TrimLeft(name, "/") // as the old backend took it
+	name = strings.TrimLeft(name, "/") // as in the old backend
 	if name == "" {
 		name = project.IndexName
 	}
@@ -171,7 +171,7 @@ func (s *Server) getFile(x *exchange, r *http.Request) {
 	file.Serve(x, r)
 }
 
-// project opens the project that the query names.
+// project opens the project that the query specifies.
 func (s *Server) project(r *http.Request) (*volume.Project, error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -195,16 +195,16 @@ func (s *Server) project(r *http.Request) (*volume.Project, error) {
 	return s.cfg.Projects.Find(user, id)
 }
 
-// parameter returns the value of a parameter, "" without one. Several different
-// values are refused: a client that puts a file's name into the address without
-// escaping it must not be led to another user's project by "&user_id=".
+// parameter returns the value of a parameter, or "" if it is missing. It refuses
+// different values: a client that puts an unescaped file name into the address
+// must not be led to another user's project by "&user_id=" in the name.
 func parameter(q url.Values, name string) (string, error) {
 	values := q[name]
 	for _, v := range values {
 		if v != values[0] {
 			return "", &dreamcore.Error{
 				Code: dreamcore.CodeInvalid, Message: name + " is given more than once",
-				Hint: "send it once, and escape what stands in the other parameters",
+				Hint: "send it once, and escape the other parameters",
 			}
 		}
 	}
@@ -214,8 +214,8 @@ func parameter(q url.Values, name string) (string, error) {
 	return values[0], nil
 }
 
-// rename gives errors of one code the text of the contract. An error that has
-// its text already keeps it.
+// rename replaces the text of errors with a code by the text of the contract. An
+// error that already has its text keeps it.
 func rename(err error, code dreamcore.Code, text string) error {
 	if dreamcore.CodeOf(err) != code || errors.Is(err, project.ErrNoPage) {
 		return err
@@ -223,8 +223,8 @@ func rename(err error, code dreamcore.Code, text string) error {
 	return &dreamcore.Error{Code: code, Message: text, Err: err}
 }
 
-// cacheControl: pages are always asked for anew, what they load may be kept, by
-// the client alone: it is answered to whoever has the secret.
+// cacheControl returns the Cache-Control of a MIME type. Pages are never cached;
+// what they load may be cached by the client only, because it needs the secret.
 func cacheControl(kind string) string {
 	switch {
 	case strings.HasPrefix(kind, "text/html"):

@@ -17,7 +17,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 )
 
-// openVolumes is a store in a temporary directory whose projects are ours.
+// openVolumes returns a store in a temporary directory whose projects belong to
+// the current user.
 func openVolumes(t testing.TB) *volume.Store {
 	t.Helper()
 	s, err := volume.Open(filepath.Join(t.TempDir(), "volumes"), volume.Options{UID: os.Geteuid(), GID: os.Getegid()})
@@ -31,14 +32,14 @@ func openVolumes(t testing.TB) *volume.Store {
 	return s
 }
 
-// aGame is a store with a game in the project of the tests.
+// aGame returns a store with a game in the tests' project.
 func aGame(t testing.TB) *volume.Store {
 	s := openVolumes(t)
 	withFiles(t, s, map[string]string{"index.html": "<p>a game"})
 	return s
 }
 
-// withFiles fills the project of the tests.
+// withFiles writes files to the tests' project.
 func withFiles(t testing.TB, s *volume.Store, files map[string]string) string {
 	t.Helper()
 	p, err := s.Project(dreamcore.UserID(user), dreamcore.ProjectID(projectID))
@@ -86,7 +87,7 @@ func fileServer(t *testing.T) (get func(path string, query ...string) (*http.Res
 	}, store
 }
 
-func TestListFilesNamesWhatClientsMaySee(t *testing.T) {
+func TestListFilesListsVisibleFiles(t *testing.T) {
 	get, store := fileServer(t)
 	if resp, body := get("/list_files"); resp.StatusCode != 404 || body != `{"error":"Project not found","files":[]}` {
 		t.Errorf("no project: %s %s", resp.Status, body)
@@ -111,7 +112,7 @@ func TestListFilesNamesWhatClientsMaySee(t *testing.T) {
 	}
 }
 
-func TestGetFileAnswersAsTheContractSays(t *testing.T) {
+func TestGetFileFollowsTheContract(t *testing.T) {
 	get, store := fileServer(t)
 	if resp, body := get("/get_file"); resp.StatusCode != 404 || !strings.Contains(body, `"error":"Project not found"`) {
 		t.Errorf("no project: %s %s", resp.Status, body)
@@ -150,7 +151,7 @@ func TestGetFileAnswersAsTheContractSays(t *testing.T) {
 	}
 }
 
-func TestGetFileTakesPathsAsTheOldBackendDid(t *testing.T) {
+func TestGetFileAcceptsPathsLikeTheOldBackend(t *testing.T) {
 	get, store := fileServer(t)
 	withFiles(t, store, map[string]string{"index.html": "<p>page", "assets/a.js": "let a", " ": "space"})
 	for path, want := range map[string]string{
@@ -169,7 +170,7 @@ func TestGetFileTakesPathsAsTheOldBackendDid(t *testing.T) {
 	}
 }
 
-func TestAParameterIsGivenOnce(t *testing.T) {
+func TestConflictingParametersAreRefused(t *testing.T) {
 	store := aGame(t)
 	h := start(t, options{config: func(c *Config) { c.Projects = store }})
 	for query, status := range map[string]int{

@@ -1,22 +1,19 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
 )
 
-// JobHeader names the job in every answer that streams its events.
+// JobHeader carries the job's id in every response that streams its events.
 const JobHeader = "X-Job-Id"
 
 // generateGame starts a generation and streams its events. The client is the
-// job's first listener; see presence for when it has gone.
+// job's first listener for as long as presence holds.
 func (s *Server) generateGame(x *exchange, r *http.Request) {
 	body, ok := x.readBody(r)
 	if !ok {
@@ -41,8 +38,8 @@ func (s *Server) generateGame(x *exchange, r *http.Request) {
 	x.log = x.log.With("job", job, "user", string(valid.User), "project", string(valid.Project))
 	reader, err := s.cfg.Journal.Reader(job, 0)
 	if err != nil {
-		// A job that we cannot find is our fault, whatever the code says.
-		x.fail(&dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the events of the new job cannot be read", Err: err})
+		// A missing log of the new job is an internal error, regardless of its code.
+		x.fail(&dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot read the events of the new job", Err: err})
 		return
 	}
 	defer x.closeReader(reader)
@@ -62,41 +59,23 @@ func (s *Server) follow(x *exchange, r *http.Request, from source, lang dreamcor
 	case err != nil:
 		x.cut = err
 	case f.err != nil:
-		x.err = fmt.Errorf("read the events of the job to their end: %w", f.err)
+		x.err = fmt.Errorf("stream the events of the job: %w", f.err)
 		x.lastWords(dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailUnknown}, lang))
 	}
 }
 
-var errNoEnd = errors.New("the log of the job has no terminal event")
-
-// tail is the source of a job's events. It ends with the terminal event, and
-// does not wait for the job to be put away.
+// tail is the source of a job's events. It ends with the terminal event, without
+// waiting for the job to close its log.
 func tail(reader *journal.Reader) source {
 	return func(ctx context.Context, send func(message) error) error {
-		for {
-			entry, err := reader.Next(ctx)
-			if errors.Is(err, io.EOF) {
-				return errNoEnd
-			}
+		for entry, err := range reader.Follow(ctx) {
 			if err != nil {
 				return err
 			}
-			if err := send(message{entry.ID, entry.Event}); err != nil {
+			if err := send(message{entry.ID, entry.Event}); err != nil || entry.Terminal() {
 				return err
 			}
-			if isTerminal(entry.Event) {
-				return nil
-			}
 		}
+		return nil
 	}
-}
-
-// isTerminal tells whether e ends a stream. The search spares nearly every
-// event the JSON parser; our own events are never escaped.
-func isTerminal(e dreamcore.Event) bool {
-	if !bytes.Contains(e, []byte(`"done"`)) && !bytes.Contains(e, []byte(`"error"`)) {
-		return false
-	}
-	t := dreamcore.EventType(e)
-	return t == "done" || t == "error"
 }

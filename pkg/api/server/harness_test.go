@@ -32,13 +32,13 @@ const (
 	projectID = "5c0fbe1c-7f0b-4a3d-b0cb-0f0d5a9d3c11"
 )
 
-// generateBody is a good body of generate_game.
+// generateBody is a valid request body of generate_game.
 const generateBody = `{"user_id":"` + user + `","project_id":"` + projectID + `","prompt":"a snake game"}`
 
-// generation is what a fake job does; the log is closed after it.
+// generation is the work of a fake job; the log is closed after it.
 type generation func(log *journal.Log)
 
-// fakeGenerator writes real logs.
+// fakeGenerator runs fake jobs that write real logs.
 type fakeGenerator struct {
 	t     testing.TB
 	store *journal.Store
@@ -46,10 +46,10 @@ type fakeGenerator struct {
 	jobs  sync.WaitGroup
 
 	mu       sync.Mutex
-	err      error // of Submit
+	err      error // returned by Submit
 	requests []dreamcore.GenerateRequest
 	langs    []dreamcore.Language
-	contexts []context.Context // of listeners
+	contexts []context.Context // contexts of listeners
 	ids      []string
 	live     map[string]bool
 	stopped  []string
@@ -110,7 +110,7 @@ func (g *fakeGenerator) listener(n int) context.Context {
 	return g.contexts[n]
 }
 
-// Prewarm is told a second time that the sandbox is there.
+// Prewarm reports the sandbox as existing from the second call on.
 func (g *fakeGenerator) Prewarm(_ context.Context, user dreamcore.UserID) (already bool, name string, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -128,7 +128,7 @@ func (g *fakeGenerator) lastRequest() dreamcore.GenerateRequest {
 	return g.requests[len(g.requests)-1]
 }
 
-// events is a generation that appends the given events.
+// events returns a generation that appends the given events.
 func events(all ...dreamcore.Event) generation {
 	return func(log *journal.Log) {
 		for _, e := range all {
@@ -137,7 +137,7 @@ func events(all ...dreamcore.Event) generation {
 	}
 }
 
-// fakeProber answers with what its fields say; nil ones answer well.
+// fakeProber runs its fields as checks; checks of nil fields succeed.
 type fakeProber struct {
 	io     func(context.Context) (probe.IOResult, error)
 	gvisor func(context.Context) (probe.Kernel, error)
@@ -196,7 +196,7 @@ type service struct {
 	store     *journal.Store
 	client    *http.Client
 	stop      context.CancelFunc
-	stopped   chan error // has what Serve returned
+	stopped   chan error // receives the result of Serve
 }
 
 type options struct {
@@ -253,8 +253,8 @@ func start(t testing.TB, o options) *service {
 	return sv
 }
 
-// request makes a request with the right secret; host and secret may be
-// changed before it is sent.
+// request returns a request with a valid secret; the caller may change host and
+// secret before sending it.
 func (sv *service) request(method, path, body string) *http.Request {
 	sv.t.Helper()
 	req, err := http.NewRequestWithContext(sv.t.Context(), method, sv.url+path, strings.NewReader(body))
@@ -265,7 +265,7 @@ func (sv *service) request(method, path, body string) *http.Request {
 	return req
 }
 
-// requestFor makes a request that e answers with 200.
+// requestFor returns a request that e answers with 200.
 func (sv *service) requestFor(e endpoint, path string) *http.Request {
 	sv.t.Helper()
 	body := generateBody
@@ -304,7 +304,7 @@ func (sv *service) do(req *http.Request) *http.Response {
 	return res
 }
 
-// post returns the status, the header and the JSON object of an answer.
+// post returns the status, header and JSON object of a response.
 func (sv *service) post(path, body string) (int, http.Header, map[string]any) {
 	sv.t.Helper()
 	return object(sv.t, sv.do(sv.request(http.MethodPost, path, body)))
@@ -319,7 +319,7 @@ func object(t testing.TB, res *http.Response) (int, http.Header, map[string]any)
 	}
 	var v map[string]any
 	if err := json.Unmarshal(raw, &v); err != nil {
-		t.Fatalf("status %d, no JSON object: %.200q", res.StatusCode, raw)
+		t.Fatalf("status %d, not a JSON object: %.200q", res.StatusCode, raw)
 	}
 	if got := res.Header.Get("Content-Type"); got != "application/json" {
 		t.Errorf("Content-Type is %q", got)
@@ -327,7 +327,7 @@ func object(t testing.TB, res *http.Response) (int, http.Header, map[string]any)
 	return res.StatusCode, res.Header, v
 }
 
-// frame is one block of an event stream: an event, or a comment.
+// frame is one block of an event stream: an event or a comment.
 type frame struct {
 	id, data, comment string
 }
@@ -342,8 +342,8 @@ func readStream(t testing.TB, r io.Reader) *stream {
 	return &stream{t: t, r: bufio.NewReaderSize(r, 64<<10)}
 }
 
-// next returns the next frame, or io.EOF (io.ErrUnexpectedEOF and the like
-// where the stream was cut).
+// next returns the next frame. Its error is io.EOF at the end of the stream, and
+// another one (such as io.ErrUnexpectedEOF) if the stream was cut.
 func (s *stream) next() (frame, error) {
 	s.t.Helper()
 	var f frame
@@ -365,12 +365,12 @@ func (s *stream) next() (frame, error) {
 		case strings.HasPrefix(line, ": "):
 			f.comment = line[len(": "):]
 		default:
-			return frame{}, fmt.Errorf("line %.100q is none of the contract's", line)
+			return frame{}, fmt.Errorf("line %.100q is not in the contract", line)
 		}
 	}
 }
 
-// all reads the events to the end and checks that they are numbered.
+// all reads all events and checks that they are numbered.
 func (s *stream) all() (data []string) {
 	s.t.Helper()
 	for {
@@ -392,7 +392,7 @@ func (s *stream) all() (data []string) {
 	}
 }
 
-// raw opens a connection of its own and writes text to it.
+// raw opens a separate connection and writes text to it.
 func (sv *service) raw(text string) net.Conn {
 	sv.t.Helper()
 	conn, err := net.Dial("tcp", sv.addr)
@@ -407,7 +407,7 @@ func (sv *service) raw(text string) net.Conn {
 	return conn
 }
 
-// head is the start of a raw POST.
+// head returns the start of a raw POST request.
 func head(path, secret string, more ...string) string {
 	lines := append([]string{"POST " + path + " HTTP/1.1", "Host: x", SecretHeader + ": " + secret}, more...)
 	return strings.Join(lines, "\r\n") + "\r\n\r\n"

@@ -12,21 +12,22 @@ import (
 )
 
 const (
-	headerFree = 16 << 10 // bytes of a header that are not counted
-	headerStep = 32 << 10 // bytes of it that are counted at a time
+	headerFree = 16 << 10 // bytes of a header free of charge
+	headerStep = 32 << 10 // bytes that are reserved at a time
 )
 
-// headerListener bounds what the headers of all requests of its connections take
-// together: any client can send one, without a secret, and leave it unfinished.
+// headerListener bounds the memory for the headers of all its connections
+// together: any client can send headers, without a secret, and leave them
+// unfinished.
 type headerListener struct {
 	net.Listener
 	room     *semaphore.Weighted
 	patience time.Duration
 }
 
-// boundHeaders returns ln with a bound on headers.
+// boundHeaders returns a listener on ln that bounds headers.
 func (s *Server) boundHeaders(ln net.Listener) *headerListener {
-	size := max(s.limits.MaxHeaders, int64(s.maxHeaderBytes()+2*headerStep)) // one fits in any case
+	size := max(s.limits.MaxHeaders, int64(s.maxHeaderBytes()+2*headerStep)) // at least one always fits
 	return &headerListener{Listener: ln, room: semaphore.NewWeighted(size), patience: s.limits.ReadHeaderTimeout / 2}
 }
 
@@ -39,16 +40,16 @@ func (l *headerListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// headerConn is a connection whose headers are counted from the first byte of
-// each to the end of the request, which keeps it in memory.
+// headerConn is a connection that counts each header from its first byte to the
+// end of the request, which keeps it in memory.
 type headerConn struct {
 	*net.TCPConn
 	listener *headerListener
 
 	mu     sync.Mutex
-	header bool  // guarded by mu; what is read belongs to a header
+	header bool  // guarded by mu; reads belong to a header
 	read   int64 // guarded by mu; bytes of the header
-	held   int64 // guarded by mu; of headerListener.room
+	held   int64 // guarded by mu; reserved from headerListener.room
 }
 
 // Read implements net.Conn. It waits until there is room for the header.
@@ -65,7 +66,7 @@ func (c *headerConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// reserve reserves the room for n more bytes of a header.
+// reserve reserves room for n more bytes of a header.
 func (c *headerConn) reserve(n int) bool {
 	c.mu.Lock()
 	enough := !c.header || c.read+int64(n) <= headerFree+c.held
@@ -84,14 +85,14 @@ func (c *headerConn) reserve(n int) bool {
 	return true
 }
 
-// headerRead says that the header is complete: the body follows.
+// headerRead marks the end of the header: the body follows.
 func (c *headerConn) headerRead() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.header = false
 }
 
-// requestEnded says that the next byte belongs to another header.
+// requestEnded marks the end of the request: another header follows.
 func (c *headerConn) requestEnded() {
 	c.mu.Lock()
 	held := c.held
@@ -100,7 +101,7 @@ func (c *headerConn) requestEnded() {
 	c.listener.room.Release(held)
 }
 
-// followHeaders is the http.Server's ConnState.
+// followHeaders is the ConnState callback of the http.Server.
 func followHeaders(c net.Conn, state http.ConnState) {
 	if c, ok := c.(*headerConn); ok && (state == http.StateIdle || state == http.StateClosed) {
 		c.requestEnded()
@@ -109,7 +110,7 @@ func followHeaders(c net.Conn, state http.ConnState) {
 
 type headerConnKey struct{}
 
-// trackHeaders tells connections where headers end.
+// trackHeaders notifies connections of the end of headers.
 func trackHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(headerConnKey{}).(*headerConn); ok {

@@ -59,25 +59,25 @@ func TestHeadersAreBoundedTogether(t *testing.T) {
 	}
 	followHeaders(third, http.StateClosed)
 	if _, err := open(headerFree - 4096); err != nil {
-		t.Errorf("a small header beside large ones: %v", err)
+		t.Errorf("a small header alongside large ones: %v", err)
 	}
 	followHeaders(first, http.StateIdle)
 	fourth, err := open(largeHeader)
 	if err != nil {
 		t.Errorf("a large header after another one: %v", err)
 	}
-	// A body does not count.
+	// A body is not counted.
 	fourth.headerRead()
 	if !fourth.reserve(1 << 30) {
-		t.Error("a body counts")
+		t.Error("a body was counted")
 	}
 }
 
-// TestARequestGivesBackWhatItsHeaderTook has more requests with large headers on
-// one connection than fit at once.
-func TestARequestGivesBackWhatItsHeaderTook(t *testing.T) {
+// TestRequestReleasesItsHeaderMemory sends more requests with large headers on one
+// connection than fit at once.
+func TestRequestReleasesItsHeaderMemory(t *testing.T) {
 	sv := start(t, options{config: func(c *Config) {
-		c.Previews = nil // with it, one header alone may be larger
+		c.Previews = nil // with previews, a single header may be larger
 		c.Limits.MaxHeaders, c.Limits.ReadHeaderTimeout = 1, time.Second
 	}})
 	c, err := net.Dial("tcp", sv.addr)

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,23 +10,23 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
 )
 
-// jobStatus is what the endpoints below /jobs answer.
+// jobStatus is the response of the endpoints below /jobs.
 type jobStatus struct {
 	ID    string             `json:"id"`
 	State dreamcore.JobState `json:"state"`
-	// CancelRequested is true until a job that was cancelled has ended.
+	// CancelRequested is set while a cancelled job has not ended yet.
 	CancelRequested bool `json:"cancel_requested,omitempty"`
 }
 
-// getJob answers with the state of a job.
+// getJob returns the state of a job.
 func (s *Server) getJob(x *exchange, r *http.Request) {
 	if id, ok := x.jobID(r); ok {
 		s.answerJob(x, id)
 	}
 }
 
-// cancelJob cancels a job and answers with its state, which is the final one if
-// the job has ended before.
+// cancelJob cancels a job and returns its state, which is the final state if the
+// job had already ended.
 func (s *Server) cancelJob(x *exchange, r *http.Request) {
 	id, ok := x.jobID(r)
 	if !ok || !x.skipBody(r) {
@@ -46,9 +45,9 @@ func (s *Server) answerJob(x *exchange, id string) {
 	x.answer(http.StatusOK, job)
 }
 
-// findJob returns the status of a job. A terminal event in the journal counts
-// before what the service says: a client that has read it knows that the job
-// has ended.
+// findJob returns the status of a job. A terminal event in the journal takes
+// precedence over the generator's state, because a client that has read the event
+// knows that the job has ended.
 func (s *Server) findJob(id string) (jobStatus, error) {
 	state, cancelled, live := s.cfg.Generator.State(id)
 	last, err := s.cfg.Journal.Last(id)
@@ -61,15 +60,15 @@ func (s *Server) findJob(id string) (jobStatus, error) {
 	if live {
 		return jobStatus{ID: id, State: state, CancelRequested: cancelled}, nil
 	}
-	return jobStatus{ID: id, State: dreamcore.JobFailed}, nil // its journal could not be written to the end
+	return jobStatus{ID: id, State: dreamcore.JobFailed}, nil // its journal is incomplete
 }
 
-// jobEvents streams the events of a job from the first one, or after the one
-// that the client has seen last. A client that follows a job is one of its
+// jobEvents streams the events of a job from the first one, or after the one that
+// the client has seen last. Following a job makes the client one of its
 // listeners.
 func (s *Server) jobEvents(x *exchange, r *http.Request) {
 	id, ok := x.jobID(r)
-	if !ok || !x.skipBody(r) { // the end of the client is seen after the body only
+	if !ok || !x.skipBody(r) { // a disconnect is detected only after the body
 		return
 	}
 	after, err := lastEventID(r)
@@ -86,30 +85,11 @@ func (s *Server) jobEvents(x *exchange, r *http.Request) {
 	}
 	defer x.closeReader(reader)
 	x.Header().Set(JobHeader, id)
-	from := tail(reader)
-	if after > 0 {
-		from = s.remaining(from, id)
-	}
-	s.follow(x, r, from, s.language(r))
+	s.follow(x, r, tail(reader), s.language(r))
 }
 
-// remaining is tail for a client that may have seen the last event already:
-// then nothing comes, which is no fault of the log.
-func (s *Server) remaining(from source, job string) source {
-	return func(ctx context.Context, send func(message) error) error {
-		err := from(ctx, send)
-		if !errors.Is(err, errNoEnd) {
-			return err
-		}
-		if last, lastErr := s.cfg.Journal.Last(job); lastErr != nil || !isTerminal(last) {
-			return errors.Join(err, lastErr)
-		}
-		return nil
-	}
-}
-
-// lastEventID returns the id of the event that the client has seen last. The
-// header is newer than the address: browsers add it when they connect again.
+// lastEventID returns the id of the last event that the client has seen. The
+// header takes precedence over the query, because browsers add it on reconnecting.
 func lastEventID(r *http.Request) (uint64, error) {
 	name, value := "Last-Event-ID", r.Header.Get("Last-Event-ID")
 	if value == "" {
@@ -128,7 +108,8 @@ func lastEventID(r *http.Request) (uint64, error) {
 	return id, nil
 }
 
-// jobID returns the job that the path names, or answers and returns false.
+// jobID returns the job id in the path, or responds with an error and returns
+// false.
 func (x *exchange) jobID(r *http.Request) (string, bool) {
 	id, err := dreamcore.ParseJobID(r.PathValue("id"))
 	if err != nil {
@@ -137,20 +118,20 @@ func (x *exchange) jobID(r *http.Request) (string, bool) {
 	return id, err == nil
 }
 
-// jobNotFound words the error for a job without a log.
+// jobNotFound returns the API's error for a job without a log.
 func jobNotFound(err error) error {
 	if dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
 		return err
 	}
 	return &dreamcore.Error{
 		Code: dreamcore.CodeNotFound, Message: "Job not found", Err: err,
-		Hint: "generate_game names its job in the header " + JobHeader + "; logs are kept for journal_days",
+		Hint: "generate_game returns the job id in the header " + JobHeader + "; logs are kept for journal_days",
 	}
 }
 
-// presence returns a context for as long as the client of r is there: until it
-// closes the connection or has its answer. That the service stops and cuts its
-// connections is no sign of that.
+// presence returns a context that is done when the client of r closes the
+// connection or has received its response. It is not done when the stopping
+// service cuts the connection.
 func presence(r *http.Request) context.Context {
 	here, leave := context.WithCancel(context.WithoutCancel(r.Context()))
 	context.AfterFunc(r.Context(), func() {
@@ -161,7 +142,7 @@ func presence(r *http.Request) context.Context {
 	return here
 }
 
-// language returns the language for sentences to the player behind r.
+// language returns the language for messages to the player behind r.
 func (s *Server) language(r *http.Request) dreamcore.Language {
 	return preferredLanguage(strings.Join(r.Header.Values("Accept-Language"), ","), s.cfg.DefaultLanguage)
 }

@@ -15,7 +15,7 @@ import (
 
 const noJob = "99999999-9999-4999-8999-999999999999"
 
-// get returns the status, the header and the JSON object of an answer.
+// get returns the status, header and JSON object of a response.
 func (sv *service) get(path string) (int, http.Header, map[string]any) {
 	sv.t.Helper()
 	return object(sv.t, sv.do(sv.request(http.MethodGet, path, "")))
@@ -84,7 +84,7 @@ func TestEventsOfAJobFromAnyPoint(t *testing.T) {
 	}
 }
 
-func TestEventsOfAJobThatRuns(t *testing.T) {
+func TestEventsOfARunningJob(t *testing.T) {
 	more := make(chan struct{})
 	sv := start(t, options{run: func(log *journal.Log) {
 		_, _ = log.Append(dreamcore.StatusEvent("1"))
@@ -103,7 +103,7 @@ func TestEventsOfAJobThatRuns(t *testing.T) {
 	}
 }
 
-func TestAJobWhoseLogHasNoEndEndsInAnError(t *testing.T) {
+func TestIncompleteLogEndsWithAnErrorEvent(t *testing.T) {
 	sv := start(t, options{run: events(dreamcore.StatusEvent("1"))})
 	res, s := sv.open()
 	_, _ = s.next()
@@ -125,7 +125,7 @@ func TestAJobWhoseLogHasNoEndEndsInAnError(t *testing.T) {
 	}
 }
 
-func TestAJobIsCancelled(t *testing.T) {
+func TestCancelJob(t *testing.T) {
 	end := make(chan struct{})
 	sv := start(t, options{run: func(log *journal.Log) {
 		_, _ = log.Append(dreamcore.StatusEvent("1"))
@@ -157,7 +157,7 @@ func TestAJobIsCancelled(t *testing.T) {
 	}
 }
 
-func TestStatesOfJobsThatHaveEnded(t *testing.T) {
+func TestStatesOfEndedJobs(t *testing.T) {
 	for want, last := range map[string]dreamcore.Event{
 		"succeeded": dreamcore.DoneEvent(),
 		"failed":    dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailSandbox}, dreamcore.English),
@@ -166,7 +166,7 @@ func TestStatesOfJobsThatHaveEnded(t *testing.T) {
 		more := make(chan struct{})
 		sv := start(t, options{run: func(log *journal.Log) {
 			_, _ = log.Append(last)
-			<-more // a client that has read the last event knows that it has ended
+			<-more // the terminal event takes precedence over the generator's state
 		}})
 		res, s := sv.open()
 		s.all()
@@ -177,7 +177,7 @@ func TestStatesOfJobsThatHaveEnded(t *testing.T) {
 	}
 }
 
-func TestJobsThatCannotBeFound(t *testing.T) {
+func TestUnknownJobs(t *testing.T) {
 	sv := start(t, options{})
 	for _, e := range []struct{ method, path string }{{"GET", "/jobs/%s"}, {"GET", "/jobs/%s/events"}, {"POST", "/jobs/%s/cancel"}} {
 		for id, want := range map[string]int{noJob: 404, "1": 400, "..": 400, noJob + "0": 400, "%2e%2e%2fpasswd": 404, strings.ReplaceAll(noJob, "-", ""): 400} {

@@ -7,12 +7,12 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// maxAcceptLanguage bounds what is looked at of the header; browsers send
-// less than a tenth of it.
+// maxAcceptLanguage bounds how much of the header is parsed, in bytes; browsers
+// send less than a tenth of it.
 const maxAcceptLanguage = 1 << 10
 
-// preferredLanguage picks the language that an Accept-Language header likes
-// best of those there are sentences in. Malformed parts do not count.
+// preferredLanguage returns the supported language with the highest weight in an
+// Accept-Language header. Malformed parts are ignored.
 func preferredLanguage(header string, otherwise dreamcore.Language) dreamcore.Language {
 	header = header[:min(len(header), maxAcceptLanguage)]
 	best, bestQ := otherwise, 0.0
@@ -22,7 +22,7 @@ func preferredLanguage(header string, otherwise dreamcore.Language) dreamcore.La
 		if !ok {
 			continue
 		}
-		// Of equals the first: that is what clients without weights mean.
+		// Of equal weights the first counts, as clients without weights expect.
 		if q := weight(params); q > bestQ {
 			best, bestQ = lang, q
 		}
@@ -30,7 +30,7 @@ func preferredLanguage(header string, otherwise dreamcore.Language) dreamcore.La
 	return best
 }
 
-// knownLanguage knows "ja", "ja-JP", "EN-us" and "*".
+// knownLanguage recognizes "ja", "ja-JP", "EN-us" and "*".
 func knownLanguage(tag string, otherwise dreamcore.Language) (dreamcore.Language, bool) {
 	primary, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(tag)), "-")
 	switch lang := dreamcore.Language(primary); lang {
@@ -42,7 +42,8 @@ func knownLanguage(tag string, otherwise dreamcore.Language) (dreamcore.Language
 	return "", false
 }
 
-// weight reads "q=0.8"; none means 1, and a malformed one 0, which is never.
+// weight parses "q=0.8". A missing weight is 1, a malformed one 0, which excludes
+// the language.
 func weight(params string) float64 {
 	params = strings.ToLower(strings.TrimSpace(params))
 	if params == "" {

@@ -33,7 +33,7 @@ func TestPreferredLanguage(t *testing.T) {
 		{"english", "ja"},
 		{" en ; q=1 ", "en"},
 		{",,;;=,en", "en"},
-		{strings.Repeat("fr,", 400) + "en", "ja"}, // too far behind
+		{strings.Repeat("fr,", 400) + "en", "ja"}, // beyond the parsed part
 	}
 	for _, tt := range tests {
 		if got := preferredLanguage(tt.header, dreamcore.Japanese); got != tt.want {
@@ -42,7 +42,7 @@ func TestPreferredLanguage(t *testing.T) {
 	}
 }
 
-func TestTheClientsLanguageReachesTheGenerator(t *testing.T) {
+func TestClientLanguageReachesTheGenerator(t *testing.T) {
 	sv := start(t, options{config: func(c *Config) { c.DefaultLanguage = dreamcore.Japanese }})
 	for _, header := range [][]string{nil, {"en"}, {"fr", "en;q=0.5"}} {
 		req := sv.request(http.MethodPost, "/generate_game", generateBody)

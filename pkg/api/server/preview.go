@@ -9,20 +9,20 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Previews shows games to browsers; *preview.Service does. What it serves is
-// hostile, so its hosts are none of the service's.
+// Previews serves games to browsers; *preview.Service implements it. The games
+// are hostile, so their hosts are separate from the service's.
 type Previews interface {
 	http.Handler
-	// Serves tells whether requests for a host belong to it, all of them.
+	// Serves reports whether all requests for a host belong to previews.
 	Serves(host string) bool
-	// Link makes an address of a game that works for a while; 0 is the usual
-	// one. CodeNotFound: there is no such project; CodeInvalid: the lifetime is
-	// out of bounds.
+	// Link returns a temporary address of a game; a lifetime of 0 selects the
+	// default. The error is CodeNotFound if the project does not exist and
+	// CodeInvalid if the lifetime is out of bounds.
 	Link(user dreamcore.UserID, project dreamcore.ProjectID, lifetime time.Duration) (address string, expires time.Time, err error)
 }
 
-// previewsFirst gives the hosts of previews to them, before anything else is
-// looked at: no endpoint answers there, and no secret counts.
+// previewsFirst routes the hosts of previews to Previews before anything else is
+// checked: endpoints and secrets do not exist on those hosts.
 func (s *Server) previewsFirst(next http.Handler) http.Handler {
 	previews := s.cfg.Previews
 	if previews == nil {
@@ -42,16 +42,16 @@ func (s *Server) previewsFirst(next http.Handler) http.Handler {
 	})
 }
 
-// previewHeaderBytes is how large headers of requests for games may be: a
-// browser sends up to 180 cookies of 4 KiB, which any game of the domain can
-// have set.
+// previewHeaderBytes is the maximum size of headers of requests for games: a
+// browser sends up to 180 cookies of 4 KiB, which any game of the domain may have
+// set.
 const previewHeaderBytes = 768 << 10
 
-// headerSlop is what net/http lets through beyond MaxHeaderBytes.
+// headerSlop is what net/http accepts beyond MaxHeaderBytes.
 const headerSlop = 4096
 
-// maxHeaderBytes is the limit of the listener, which is read before the host is
-// known. previewsFirst holds all other hosts to theirs.
+// maxHeaderBytes returns the listener's limit, which applies before the host is
+// known. previewsFirst enforces the lower limit of other hosts.
 func (s *Server) maxHeaderBytes() int {
 	if s.cfg.Previews == nil {
 		return s.limits.MaxHeaderBytes
@@ -59,7 +59,7 @@ func (s *Server) maxHeaderBytes() int {
 	return max(s.limits.MaxHeaderBytes, previewHeaderBytes)
 }
 
-// headerBytes is about how large the header of a request was.
+// headerBytes returns the approximate size of a request's header.
 func headerBytes(r *http.Request) int {
 	n := len(r.Method) + len(r.RequestURI) + len(r.Host)
 	for name, values := range r.Header {
@@ -70,7 +70,7 @@ func headerBytes(r *http.Request) int {
 	return n
 }
 
-// previewLink answers with an address of a game for browsers.
+// previewLink returns an address of a game for browsers.
 func (s *Server) previewLink(x *exchange, r *http.Request) {
 	body, ok := x.readBody(r)
 	if !ok {
@@ -111,11 +111,11 @@ func (s *Server) previewLink(x *exchange, r *http.Request) {
 	}{address, expires.UTC()})
 }
 
-// maxSeconds is more than any lifetime; below it nothing overflows.
+// maxSeconds exceeds any valid lifetime and prevents overflows.
 const maxSeconds = 1 << 30
 
-// seconds is the value of a member with a whole number of seconds; missing and
-// null give 0.
+// seconds parses a member with a whole number of seconds; missing and null give
+// 0.
 func seconds(raw json.RawMessage) (time.Duration, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return 0, nil

@@ -23,7 +23,7 @@ func aPreview(t testing.TB, store *volume.Store) *preview.Service {
 	return s
 }
 
-func TestPreviewLinkIsAnAddressThatWorks(t *testing.T) {
+func TestPreviewLinkWorks(t *testing.T) {
 	sv := start(t, options{})
 	body := `{"user_id":"` + user + `","project_id":"` + projectID + `"`
 	status, _, o := sv.post("/preview_link", body+`,"expires_in":600}`)
@@ -46,14 +46,14 @@ func TestPreviewLinkIsAnAddressThatWorks(t *testing.T) {
 		body   string
 		status int
 	}{
-		"no project":    {`{"user_id":"` + user + `","project_id":"` + user + `"}`, 404},
-		"no user":       {`{"project_id":"` + user + `"}`, 400},
-		"a second":      {body + `,"expires_in":1}`, 400},
-		"for ever":      {body + `,"expires_in":1e9}`, 400},
-		"an overflow":   {body + `,"expires_in":99999999999999999999}`, 400},
-		"a text":        {body + `,"expires_in":"600"}`, 400},
-		"below nothing": {body + `,"expires_in":-600}`, 400},
-		"null":          {body + `,"expires_in":null}`, 200},
+		"no project":        {`{"user_id":"` + user + `","project_id":"` + user + `"}`, 404},
+		"no user":           {`{"project_id":"` + user + `"}`, 400},
+		"a second":          {body + `,"expires_in":1}`, 400},
+		"a million seconds": {body + `,"expires_in":1e9}`, 400},
+		"an overflow":       {body + `,"expires_in":99999999999999999999}`, 400},
+		"a text":            {body + `,"expires_in":"600"}`, 400},
+		"negative":          {body + `,"expires_in":-600}`, 400},
+		"null":              {body + `,"expires_in":null}`, 200},
 	} {
 		if status, _, o := sv.post("/preview-link", tt.body); status != tt.status {
 			t.Errorf("%s: %d %v", name, status, o)
@@ -61,7 +61,7 @@ func TestPreviewLinkIsAnAddressThatWorks(t *testing.T) {
 	}
 }
 
-func TestNoEndpointAnswersOnAHostOfPreviews(t *testing.T) {
+func TestPreviewHostsHaveNoEndpoints(t *testing.T) {
 	sv := start(t, options{})
 	for _, host := range []string{"games.test", "GAMES.test.:80", "a.games.test", "acme-health.games.test", "x.y.games.test:8080"} {
 		for _, e := range (&Server{}).endpoints() {
@@ -83,7 +83,7 @@ func TestNoEndpointAnswersOnAHostOfPreviews(t *testing.T) {
 	}
 }
 
-func TestWithoutPreviewsThereAreNoLinks(t *testing.T) {
+func TestPreviewLinkWithoutPreviews(t *testing.T) {
 	sv := start(t, options{config: func(c *Config) { c.Previews = nil }})
 	status, _, o := sv.post("/preview_link", `{"user_id":"`+user+`","project_id":"`+projectID+`"}`)
 	if status != 404 || o["hint"] == "" {
@@ -91,7 +91,7 @@ func TestWithoutPreviewsThereAreNoLinks(t *testing.T) {
 	}
 }
 
-func TestCookiesOfGamesFitAndOtherHostsKeepTheirLimit(t *testing.T) {
+func TestHeaderLimitsOfPreviewAndOtherHosts(t *testing.T) {
 	sv := start(t, options{config: func(c *Config) { c.Limits.MaxHeaderBytes = 8 << 10 }})
 	status, _, o := sv.post("/preview_link", `{"user_id":"`+user+`","project_id":"`+projectID+`"}`)
 	address, err := url.Parse(o["url"].(string))
@@ -108,7 +108,7 @@ func TestCookiesOfGamesFitAndOtherHostsKeepTheirLimit(t *testing.T) {
 			req.AddCookie(&http.Cookie{Name: "c" + strings.Repeat("n", i), Value: strings.Repeat("x", 3900)})
 		}
 		if res := sv.do(req); res.StatusCode != want {
-			t.Errorf("host %q: status %d, not %d", host, res.StatusCode, want)
+			t.Errorf("host %q: status %d, want %d", host, res.StatusCode, want)
 		}
 	}
 }

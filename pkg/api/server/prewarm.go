@@ -7,8 +7,8 @@ import (
 	"net/http"
 )
 
-// prewarmSandbox makes the sandbox of a user ready ahead of a generation. A
-// client that goes away does not undo it.
+// prewarmSandbox prepares the sandbox of a user ahead of a generation. It
+// continues if the client disconnects.
 func (s *Server) prewarmSandbox(x *exchange, r *http.Request) {
 	body, ok := x.readBody(r)
 	if !ok {

@@ -7,7 +7,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestPrewarmInTheWordsOfTheContract(t *testing.T) {
+func TestPrewarmFollowsTheContract(t *testing.T) {
 	sv := start(t, options{})
 	for _, want := range []string{"warmed", "already_warm"} {
 		status, _, got := sv.post("/prewarm_sandbox", `{"user_id":`+quoted(strings.ToUpper(user))+`}`)

@@ -14,20 +14,21 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
 )
 
-// Prompts answers prompt endpoints, of which there may be others at any time;
-// *prompt.Service is one.
+// Prompts serves prompt endpoints, which may change at any time;
+// *prompt.Service implements it.
 type Prompts interface {
 	// Names returns the names of the endpoints and a version that changes with
 	// them.
 	Names() (names []string, version uint64)
 	Version() uint64
-	// Answer answers a request. CodeInvalid and CodeTooLarge: its fields;
-	// CodeNotFound: there is no endpoint of that name any more; CodeBusy: too
-	// many calls run.
+	// Answer handles a request. The error is CodeInvalid or CodeTooLarge for bad
+	// fields, CodeNotFound if the endpoint no longer exists, and CodeBusy if too
+	// many calls are running.
 	Answer(ctx context.Context, name string, body []byte, lang dreamcore.Language) (prompt.Result, error)
 }
 
-// otherPaths are first elements of paths that are not endpoints of the table.
+// otherPaths are first path elements that are reserved besides the table's
+// endpoints.
 var otherPaths = []string{"jobs", "projects", "users"}
 
 // ReservedNames returns the names that no prompt endpoint may have.
@@ -39,7 +40,7 @@ func ReservedNames() []string {
 	return names
 }
 
-// routing keeps the routes of the table and of the prompt endpoints together.
+// routing caches the routes of the table and the prompt endpoints.
 type routing struct {
 	mu      sync.Mutex
 	version uint64 // guarded by mu
@@ -47,7 +48,7 @@ type routing struct {
 	routes  routes // guarded by mu
 }
 
-// currentRoutes returns the routes with the prompt endpoints that there are now.
+// currentRoutes returns the routes with the current prompt endpoints.
 func (s *Server) currentRoutes() routes {
 	if s.cfg.Prompts == nil {
 		return s.routes
@@ -61,7 +62,7 @@ func (s *Server) currentRoutes() routes {
 		table := s.endpoints()
 		for _, name := range names {
 			if slices.Contains(reserved, name) {
-				continue // the Prompts refuse it; an endpoint of the table is never hidden
+				continue // Prompts refuses such names; an endpoint of the table is never hidden
 			}
 			table = append(table, endpoint{name: name, methods: []string{http.MethodPost}, serve: s.promptEndpoint(name)})
 		}
@@ -70,7 +71,7 @@ func (s *Server) currentRoutes() routes {
 	return s.prompts.routes
 }
 
-// promptEndpoint answers the requests of one prompt endpoint.
+// promptEndpoint returns the handler of one prompt endpoint.
 func (s *Server) promptEndpoint(name string) func(*exchange, *http.Request) {
 	return func(x *exchange, r *http.Request) {
 		body, ok := x.readBody(r)
@@ -80,7 +81,7 @@ func (s *Server) promptEndpoint(name string) func(*exchange, *http.Request) {
 		lang := preferredLanguage(strings.Join(r.Header.Values("Accept-Language"), ","), s.cfg.DefaultLanguage)
 		result, err := s.cfg.Prompts.Answer(r.Context(), name, body, lang)
 		if r.Context().Err() != nil {
-			x.cut = errors.Join(errors.New("the client did not wait for the answer"), err)
+			x.cut = errors.Join(errors.New("the client disconnected before the response"), err)
 			return
 		}
 		if err != nil {

@@ -20,14 +20,14 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
 )
 
-// askFunc is a model.
+// askFunc is a fake model.
 type askFunc func(ctx context.Context, call gateway.HostCall) (gateway.HostAnswer, error)
 
 func (f askFunc) Ask(ctx context.Context, call gateway.HostCall) (gateway.HostAnswer, error) {
 	return f(ctx, call)
 }
 
-// goodAnswers has an answer for each embedded endpoint.
+// goodAnswers holds a valid answer for each embedded endpoint.
 var goodAnswers = map[string]string{
 	"detect_intent": "chat", "v2_detect_intent": "chat", "detect_skills": "[]", "chat_haiku": `{"message":"hi"}`, "chat_sonnet": `{"message":"hi"}`,
 	"generate_publish_info": `{"title":"T","description":"D","howToPlay":"H","tags":[]}`, "v2_chat_haiku": "words",
@@ -38,11 +38,11 @@ func answersWell(_ context.Context, call gateway.HostCall) (gateway.HostAnswer, 
 	return gateway.HostAnswer{Text: goodAnswers[call.Name]}, nil
 }
 
-// promptBody is a request that every embedded endpoint takes.
+// promptBody is a request that every embedded endpoint accepts.
 const promptBody = `{"user_id":"` + user + `","project_id":"` + projectID + `","message":"how?","prompt":"p","game_code":"c"}`
 
-// withPrompts adds prompt endpoints with a model of the test's; global is the
-// directory of the global volume.
+// withPrompts adds prompt endpoints with a fake model; global is the directory of
+// the global volume.
 func withPrompts(t testing.TB, global string, ask askFunc, change ...func(*prompt.Config)) func(*Config) {
 	open := func() (*os.Root, error) { return os.OpenRoot(global) }
 	set, err := prompt.Open(prompt.Source{Open: open, Reserved: ReservedNames()})
@@ -58,7 +58,7 @@ func withPrompts(t testing.TB, global string, ask askFunc, change ...func(*promp
 	}
 }
 
-func TestPromptEndpointsAnswerInAllAddressForms(t *testing.T) {
+func TestPromptEndpointsHaveAllAddressForms(t *testing.T) {
 	sv := start(t, options{config: withPrompts(t, t.TempDir(), answersWell)})
 	for _, name := range prompt.Shipped() {
 		dashes := strings.ReplaceAll(name, "_", "-")
@@ -89,7 +89,7 @@ func TestPromptEndpointsAnswerInAllAddressForms(t *testing.T) {
 
 func TestPromptEndpointsNeedTheSecretAndPOST(t *testing.T) {
 	sv := start(t, options{config: withPrompts(t, t.TempDir(), func(context.Context, gateway.HostCall) (gateway.HostAnswer, error) {
-		t.Error("the model was asked")
+		t.Error("the model was called")
 		return gateway.HostAnswer{}, errors.New("no")
 	})})
 	for _, name := range prompt.Shipped() {
@@ -123,7 +123,7 @@ func TestPromptEndpointsNeedTheSecretAndPOST(t *testing.T) {
 	}
 }
 
-func TestAFailedPromptIsToldInTheLanguageOfThePlayer(t *testing.T) {
+func TestFailedPromptIsReportedInThePlayersLanguage(t *testing.T) {
 	sv := start(t, options{config: withPrompts(t, t.TempDir(), func(context.Context, gateway.HostCall) (gateway.HostAnswer, error) {
 		return gateway.HostAnswer{}, &gateway.HostError{Code: dreamcore.FailAPITimeout}
 	})})
@@ -141,7 +141,7 @@ func TestAFailedPromptIsToldInTheLanguageOfThePlayer(t *testing.T) {
 	}
 }
 
-func TestALimitOfRequestsIs429(t *testing.T) {
+func TestRequestLimitIs429(t *testing.T) {
 	sv := start(t, options{config: withPrompts(t, t.TempDir(), func(context.Context, gateway.HostCall) (gateway.HostAnswer, error) {
 		return gateway.HostAnswer{}, &gateway.HostError{Code: dreamcore.FailRateLimit, Over: &dreamcore.OverBudget{Limit: "user_requests", After: 100 * time.Millisecond}}
 	})})
@@ -153,7 +153,7 @@ func TestALimitOfRequestsIs429(t *testing.T) {
 
 const ownPrompt = "model: m\nprompt: x\nanswer: {kind: text, key: own}\nfailure: {status: 500, body: {error: x}}\n"
 
-func TestPromptEndpointsComeAndGoWhileServing(t *testing.T) {
+func TestPromptEndpointsCanChangeWhileServing(t *testing.T) {
 	global := t.TempDir()
 	var clock sync.Mutex
 	now := time.Now()
@@ -192,7 +192,7 @@ func TestPromptEndpointsComeAndGoWhileServing(t *testing.T) {
 	if status, _, body := sv.post("/name-ideas", "{}"); status != http.StatusOK || body["own"] != "said" {
 		t.Errorf("a new one: status %d, %v", status, body)
 	}
-	// What is no prompt endpoint stays what it is, in every form.
+	// The table's endpoints are unchanged, in every form.
 	if res := sv.do(sv.request(http.MethodGet, "/health", "")); res.StatusCode != http.StatusOK {
 		t.Errorf("health: status %d", res.StatusCode)
 	}
@@ -202,7 +202,7 @@ func TestPromptEndpointsComeAndGoWhileServing(t *testing.T) {
 		t.Errorf("test_auth: status %d, %v", status, body)
 	}
 	if status, _, _ := sv.post("/jobs", "{}"); status == http.StatusOK {
-		t.Error("jobs is a prompt endpoint")
+		t.Error("jobs became a prompt endpoint")
 	}
 	if err := os.Remove(filepath.Join(global, prompt.Dir, "name_ideas.yaml")); err != nil {
 		t.Fatal(err)
@@ -213,8 +213,8 @@ func TestPromptEndpointsComeAndGoWhileServing(t *testing.T) {
 	}
 }
 
-// TestSlowPromptsDoNotDelayGenerations has 50 calls wait for the model while a
-// game is made.
+// TestSlowPromptsDoNotDelayGenerations generates a game while 50 calls wait for
+// the model.
 func TestSlowPromptsDoNotDelayGenerations(t *testing.T) {
 	const calls = 50
 	release, began := make(chan struct{}), make(chan struct{}, calls)
@@ -278,10 +278,10 @@ func TestTooManyPromptsAre429(t *testing.T) {
 	done.Wait()
 }
 
-func TestASlowModelDoesNotMeetTheLimitsOfTheConnection(t *testing.T) {
+func TestConnectionLimitsDoNotApplyToASlowModel(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	add := withPrompts(t, t.TempDir(), func(context.Context, gateway.HostCall) (gateway.HostAnswer, error) {
-		time.Sleep(8 * limit) // a model that thinks
+		time.Sleep(8 * limit) // a slow model
 		return gateway.HostAnswer{Text: "edit"}, nil
 	})
 	sv := start(t, options{config: func(c *Config) {
@@ -293,7 +293,7 @@ func TestASlowModelDoesNotMeetTheLimitsOfTheConnection(t *testing.T) {
 	}
 }
 
-func TestAPromptEndsWithItsClient(t *testing.T) {
+func TestPromptEndsWithItsClient(t *testing.T) {
 	began, ended := make(chan struct{}), make(chan struct{})
 	sv := start(t, options{config: withPrompts(t, t.TempDir(), func(ctx context.Context, _ gateway.HostCall) (gateway.HostAnswer, error) {
 		close(began)
@@ -308,12 +308,12 @@ func TestAPromptEndsWithItsClient(t *testing.T) {
 	}()
 	if res, err := sv.client.Do(sv.request(http.MethodPost, "/detect_intent", promptBody).WithContext(ctx)); err == nil {
 		res.Body.Close()
-		t.Error("there is an answer")
+		t.Error("got a response")
 	}
 	<-ended
 }
 
-func TestReservedNamesHaveEveryEndpointOfTheTable(t *testing.T) {
+func TestReservedNamesIncludeEveryEndpoint(t *testing.T) {
 	names := ReservedNames()
 	for _, e := range (&Server{}).endpoints() {
 		if !slices.Contains(names, e.name) {

@@ -31,7 +31,7 @@ func BenchmarkPrompt(b *testing.B) {
 	model, own := replay.New(replay.Demo()), time.Duration(0)
 	gw := gateway.New(gateway.Config{Audit: log, Upstream: gateway.HandlerUpstream(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		time.Sleep(20 * time.Millisecond) // a model that thinks
+		time.Sleep(20 * time.Millisecond) // a slow model
 		model.ServeHTTP(w, r)
 		own = time.Since(began)
 	}))})
@@ -58,7 +58,7 @@ func BenchmarkPrompt(b *testing.B) {
 	b.ReportMetric(float64(added[len(added)*95/100].Microseconds())/1000, "added-ms(p95)")
 }
 
-// TestLimitsHoldForPrompts asks through a real gateway with a real ledger.
+// TestLimitsHoldForPrompts sends prompts through a real gateway with a real ledger.
 func TestLimitsHoldForPrompts(t *testing.T) {
 	books, err := usage.Open(t.TempDir(), usage.Options{Limits: usage.Limits{UserRequests: 4, UserMonthTokens: 100}})
 	if err != nil {
@@ -69,7 +69,7 @@ func TestLimitsHoldForPrompts(t *testing.T) {
 	sv := start(t, options{config: withPrompts(t, t.TempDir(), gw.Ask, func(c *prompt.Config) {
 		c.Meter = func(user, projectID, job string) gateway.Meter { return books.Job(user, projectID, job) }
 	})})
-	// A quarter of 4 requests a minute may come at once.
+	// A quarter of the 4 requests per minute may come at once.
 	if status, _, body := sv.post("/v2_chat_haiku", promptBody); status != http.StatusOK {
 		t.Fatalf("the first: status %d, %v", status, body)
 	}
@@ -80,7 +80,7 @@ func TestLimitsHoldForPrompts(t *testing.T) {
 	if status, _, body := sv.post("/detect_intent", promptBody); status != http.StatusOK || body["fallback"] != true || body["intent"] != "chat" {
 		t.Errorf("user_requests: status %d, %v", status, body)
 	}
-	// Another account has limits of its own.
+	// Another account has its own limits.
 	if status, _, body := sv.post("/detect_intent", `{"message":"m"}`); status != http.StatusOK || body["fallback"] != nil {
 		t.Errorf("another account: status %d, %v", status, body)
 	}

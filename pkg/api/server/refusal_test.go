@@ -25,7 +25,7 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 			t.Fatalf("status %d", w.Code)
 		}
 	}
-	s.tellSuppressed(s.refusals.rest())
+	s.logSuppressed(s.refusals.flush())
 	lines, told := 0, 0
 	for line := range bytes.Lines(out.Bytes()) {
 		var m struct {
@@ -40,13 +40,13 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 		}
 		told += m.Suppressed
 	}
-	// The test may take some seconds, in which more are let through.
+	// The test may take some seconds, during which more entries are admitted.
 	if lines < 50 || lines > 400 || lines+told != each*addresses {
 		t.Errorf("%d lines, and %d are told to be left out, of %d", lines, told, each*addresses)
 	}
 }
 
-func TestOneAddressDoesNotHideTheRefusalsOfOthers(t *testing.T) {
+func TestRefusalLimitsArePerAddress(t *testing.T) {
 	r, now := newRefusals(), time.Now()
 	for range 10_000 {
 		r.admit("192.0.2.1:1", now)

@@ -6,19 +6,19 @@ import (
 	"strings"
 )
 
-// endpoint is one entry of the route table. Its name has underscores; the
-// paths and the host label follow from it. A name with slashes is a path below
-// the others and its only address; {x} in it stands for one segment, which
+// endpoint is one entry of the route table. Its name has underscores; the paths
+// and the host label are derived from it. A name with slashes is a path and the
+// endpoint's only address; {x} in it matches one segment, which
 // Request.PathValue("x") returns.
 type endpoint struct {
 	name    string
 	methods []string
 	open    bool // needs no secret
-	quiet   bool // asked all the time: logged at debug level only
+	quiet   bool // polled frequently: logged at debug level only
 	serve   func(x *exchange, r *http.Request)
 }
 
-// endpoints is the route table: a new endpoint is a line here.
+// endpoints returns the route table: a new endpoint is one line here.
 func (s *Server) endpoints() []endpoint {
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	return []endpoint{
@@ -55,23 +55,23 @@ const (
 // routes finds endpoints by address.
 type routes struct {
 	paths    map[string]route
-	suffixes []suffix // the longest first, so that none hides a longer one
+	suffixes []suffix // longest first, so that none hides a longer one
 	patterns []pattern
 }
 
 type route struct {
 	*endpoint
 	form   addressForm
-	values map[string]string // of the {x} in the name
+	values map[string]string // values of {x} in the name
 }
 
-// pattern is the segments of a name with slashes.
+// pattern holds the segments of a name with slashes.
 type pattern struct {
 	segments []string
 	*endpoint
 }
 
-// suffix is what the first label of a host name ends with: "-test-auth".
+// suffix is the end of the first label of a host name, such as "-test-auth".
 type suffix struct {
 	text string
 	route
@@ -87,15 +87,15 @@ func newRoutes(table []endpoint) routes {
 		}
 		dashes := strings.ReplaceAll(e.name, "_", "-")
 		r.paths["/"+dashes] = route{endpoint: e, form: formDashes}
-		r.paths["/"+e.name] = route{endpoint: e, form: formUnderscores} // the documented form of names without either
+		r.paths["/"+e.name] = route{endpoint: e, form: formUnderscores} // last, so that names without either log the documented form
 		r.suffixes = append(r.suffixes, suffix{"-" + dashes, route{endpoint: e, form: formHost}})
 	}
 	slices.SortFunc(r.suffixes, func(a, b suffix) int { return len(b.text) - len(a.text) })
 	return r
 }
 
-// find returns the endpoint that a request is for. The path decides; the host
-// name does only where the path says nothing.
+// find returns the endpoint for a request. The host name is used only if the
+// path is empty.
 func (r routes) find(host, path string) (route, bool) {
 	if path != "/" && path != "" {
 		if found, ok := r.paths[path]; ok {
@@ -116,8 +116,8 @@ func (r routes) findPattern(path string) (route, bool) {
 	return route{}, false
 }
 
-// match compares segments with those of the name; {x} takes any but an empty
-// one.
+// match compares segments with those of the name; {x} matches any non-empty
+// segment.
 func (p pattern) match(segments []string) (values map[string]string, ok bool) {
 	if len(segments) != len(p.segments) {
 		return nil, false
@@ -135,11 +135,11 @@ func (p pattern) match(segments []string) (values map[string]string, ok bool) {
 	return values, true
 }
 
-// findHost looks at the first label of a host name, which may have a port. A
-// base must stand before the endpoint's name, as in BASE-test-auth.example.com.
+// findHost matches the first label of a host name with optional port. A base must
+// precede the endpoint's name, as in BASE-test-auth.example.com.
 func (r routes) findHost(host string) (route, bool) {
 	label, _, _ := strings.Cut(host, ".")
-	label, _, _ = strings.Cut(label, ":") // no "[::1]:80" survives this
+	label, _, _ = strings.Cut(label, ":") // "[::1]:80" matches nothing
 	label = strings.ToLower(label)
 	for _, s := range r.suffixes {
 		if len(label) > len(s.text) && strings.HasSuffix(label, s.text) {

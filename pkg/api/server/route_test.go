@@ -12,7 +12,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
 )
 
-func TestDocumentationHasEveryEndpointAndNoOther(t *testing.T) {
+func TestDocumentationListsExactlyTheEndpoints(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)
@@ -22,11 +22,11 @@ func TestDocumentationHasEveryEndpointAndNoOther(t *testing.T) {
 		told = append(told, m[1]+" "+m[2])
 	}
 	for _, e := range (&Server{}).endpoints() {
-		if !strings.Contains(e.name, "/") { // see TestDocumentationHasEveryEndpointOfJobs
+		if !strings.Contains(e.name, "/") { // see TestDocumentationListsEveryJobEndpoint
 			there = append(there, e.methods[0]+" "+e.name)
 		}
 	}
-	for _, name := range prompt.Shipped() { // told of where they are described, or left out
+	for _, name := range prompt.Shipped() { // optional in api.md
 		if slices.Contains(told, "POST "+name) {
 			there = append(there, "POST "+name)
 		}
@@ -38,11 +38,11 @@ func TestDocumentationHasEveryEndpointAndNoOther(t *testing.T) {
 	}
 }
 
-func TestEndpointsAnswerInAllAddressForms(t *testing.T) {
+func TestEndpointsHaveAllAddressForms(t *testing.T) {
 	sv := start(t, options{})
 	for _, e := range (&Server{}).endpoints() {
 		if strings.Contains(e.name, "/") {
-			continue // it has one form
+			continue // has only one form
 		}
 		dashes := strings.ReplaceAll(e.name, "_", "-")
 		addresses := []struct{ host, path string }{
@@ -69,19 +69,19 @@ func TestEndpointsAnswerInAllAddressForms(t *testing.T) {
 	}
 }
 
-func TestDocumentationHasEveryEndpointOfJobs(t *testing.T) {
+func TestDocumentationListsEveryJobEndpoint(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range (&Server{}).endpoints() {
 		if line := "`" + e.methods[0] + " /" + e.name + "`"; strings.Contains(e.name, "/") && !strings.Contains(string(raw), line) {
-			t.Errorf("it does not tell of %s", line)
+			t.Errorf("it does not list %s", line)
 		}
 	}
 }
 
-func TestPatternsOfPaths(t *testing.T) {
+func TestPathPatterns(t *testing.T) {
 	r := newRoutes([]endpoint{{name: "jobs/{id}"}, {name: "jobs/{id}/events"}, {name: "jobs/list"}, {name: "a/{x}/b/{y}"}})
 	for path, want := range map[string]string{
 		"/jobs/1": "jobs/{id} id=1", "/jobs/1/events": "jobs/{id}/events id=1", "/a/1/b/2": "a/{x}/b/{y} x=1 y=2", "/jobs/{id}": "jobs/{id} id={id}",
@@ -122,7 +122,7 @@ func TestUnknownAddressesAreNotFound(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.host+tt.path[:min(len(tt.path), 40)], func(t *testing.T) {
 			req := sv.request(http.MethodPost, tt.path, "{}")
-			req.Header.Del(SecretHeader) // none is needed to be told this
+			req.Header.Del(SecretHeader) // unknown addresses need no secret
 			req.Host = tt.host
 			status, _, body := object(t, sv.do(req))
 			if status != http.StatusNotFound || body["error"] != "Not found" {
@@ -132,7 +132,7 @@ func TestUnknownAddressesAreNotFound(t *testing.T) {
 	}
 }
 
-func TestWrongMethodsAreToldTheRightOne(t *testing.T) {
+func TestWrongMethodIsRefusedWithAllow(t *testing.T) {
 	sv := start(t, options{})
 	tests := []struct{ method, path, allow string }{
 		{"GET", "/generate_game", "POST"},
@@ -155,7 +155,7 @@ func TestWrongMethodsAreToldTheRightOne(t *testing.T) {
 	}
 }
 
-func TestALongerNameIsNotHiddenByAShorterOne(t *testing.T) {
+func TestShorterNameDoesNotHideALongerOne(t *testing.T) {
 	r := newRoutes([]endpoint{{name: "file"}, {name: "get_file"}, {name: "stream"}, {name: "test_stream"}})
 	for host, want := range map[string]string{
 		"a-file.x": "file", "a-get-file.x": "get_file", "a-test-stream.x": "test_stream", "a-stream": "stream",
@@ -200,7 +200,7 @@ func FuzzFindPath(f *testing.F) {
 		if !ok {
 			return
 		}
-		// What was found is the path again.
+		// The path must follow from the result.
 		again := "/" + got.name
 		for name, value := range got.values {
 			if value == "" || strings.Contains(value, "/") {

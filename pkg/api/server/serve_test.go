@@ -20,7 +20,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/probe"
 )
 
-func TestStopLetsStreamsComeToTheirEnd(t *testing.T) {
+func TestStopWaitsForStreams(t *testing.T) {
 	more := make(chan struct{})
 	sv := start(t, options{run: func(log *journal.Log) {
 		_, _ = log.Append(dreamcore.StatusEvent("ready"))
@@ -32,7 +32,7 @@ func TestStopLetsStreamsComeToTheirEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	sv.stop()
-	for { // the listener is closed at some moment from now on
+	for { // the listener will be closed soon
 		conn, err := net.Dial("tcp", sv.addr)
 		if err != nil {
 			break
@@ -48,7 +48,7 @@ func TestStopLetsStreamsComeToTheirEnd(t *testing.T) {
 	}
 }
 
-func TestStopCutsWhatDoesNotEnd(t *testing.T) {
+func TestStopCutsAfterTheGracePeriod(t *testing.T) {
 	end := make(chan struct{})
 	sv := start(t, options{
 		config: func(c *Config) { c.Limits.GraceLimit = 50 * time.Millisecond },
@@ -76,13 +76,13 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	}
 	for _, s := range []*stream{job, check} {
 		if f, err := s.next(); err == nil || errors.Is(err, io.EOF) {
-			t.Errorf("a cut stream looks whole: %v, %v", f, err)
+			t.Errorf("a cut stream looks complete: %v, %v", f, err)
 		}
 	}
 }
 
-func TestACutStreamDoesNotLookWhole(t *testing.T) {
-	// Here nothing else closes the connection.
+func TestCutStreamLooksIncomplete(t *testing.T) {
+	// The service keeps running, so nothing else closes the connection.
 	sv := start(t, options{})
 	end := make(chan struct{})
 	sv.generator.run = func(log *journal.Log) {
@@ -114,7 +114,7 @@ func TestACutStreamDoesNotLookWhole(t *testing.T) {
 	}
 }
 
-func TestServeWaitsForWhatItCuts(t *testing.T) {
+func TestServeWaitsForCutRequests(t *testing.T) {
 	running := make(chan struct{})
 	var ended atomic.Bool
 	sv := start(t, options{
@@ -122,7 +122,7 @@ func TestServeWaitsForWhatItCuts(t *testing.T) {
 		prober: fakeProber{io: func(ctx context.Context) (probe.IOResult, error) {
 			close(running)
 			<-ctx.Done()
-			time.Sleep(100 * time.Millisecond) // the sandbox takes its time to end
+			time.Sleep(100 * time.Millisecond) // the sandbox ends slowly
 			ended.Store(true)
 			return probe.IOResult{}, ctx.Err()
 		}},
@@ -135,7 +135,7 @@ func TestServeWaitsForWhatItCuts(t *testing.T) {
 	}
 }
 
-func TestServeTellsWhenItsListenerFails(t *testing.T) {
+func TestServeReturnsListenerErrors(t *testing.T) {
 	game := openVolumes(t)
 	s, err := New(Config{
 		Secrets:   func() []string { return []string{secret} },
@@ -154,7 +154,7 @@ func TestServeTellsWhenItsListenerFails(t *testing.T) {
 	}
 }
 
-func TestSlowAndLargeHeadersAreGivenUp(t *testing.T) {
+func TestSlowAndLargeHeadersAreRefused(t *testing.T) {
 	sv := start(t, options{config: func(c *Config) {
 		c.Limits.ReadHeaderTimeout = 50 * time.Millisecond
 		c.Limits.MaxHeaderBytes = 8 << 10
@@ -170,7 +170,7 @@ func TestSlowAndLargeHeadersAreGivenUp(t *testing.T) {
 	}
 }
 
-// logBuffer is a log that a test reads.
+// logBuffer captures the log for a test.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -186,7 +186,7 @@ func (b *logBuffer) attach(c *Config) {
 	c.Logger = slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// text stops the service, after which nothing is logged any more.
+// text stops the service, after which nothing is logged, and returns the log.
 func (b *logBuffer) text(sv *service) string {
 	sv.client.CloseIdleConnections()
 	sv.stop()
@@ -194,7 +194,7 @@ func (b *logBuffer) text(sv *service) string {
 	return b.buf.String()
 }
 
-func TestTheLogNamesRequestsAndNoSecretsOrPrompts(t *testing.T) {
+func TestLogContainsNoSecretsOrPrompts(t *testing.T) {
 	var log logBuffer
 	sv := start(t, options{config: log.attach})
 	res, s := sv.open()

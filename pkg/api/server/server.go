@@ -1,15 +1,18 @@
-// Package server is the HTTP service: routes in every address form that
-// clients of the old backend know, authentication, bounded request bodies,
-// and streams of server-sent events.
+// Package server is the HTTP API: routes in every address form that clients of
+// the old backend use, authentication, bounded request bodies, and streams of
+// server-sent events.
 //
-// A request passes one line of steps, each of which may refuse it:
+// A request passes these steps, each of which may refuse it:
 //
 //	address → method → secret → body → fields → the endpoint's own work
 //
-// Nothing of a body is read before the secret is known to be right, and
-// nothing is reserved before the fields are. A generation belongs to the
-// generator, which is told for how long each client follows it and cancels the
-// one that has lost its last client; its events stay in the journal.
+// The body is not read before the secret has been checked, and nothing is
+// reserved before the fields have been. A generation belongs to the generator.
+// The server tells it how long each client listens, and the generator cancels a
+// job that has lost its last listener. Events stay in the journal.
+//
+// The files: route.go, auth.go and exchange.go handle every request, stream.go
+// and answer.go every response; the other files hold the endpoints.
 package server
 
 import (
@@ -34,8 +37,8 @@ import (
 
 // Defaults of Config.
 const (
-	// DefaultMaxBody holds a prompt of the largest size with every byte of it
-	// written as \u00XX, which is the longest way to write it.
+	// DefaultMaxBody fits the largest prompt with every byte encoded as \u00XX,
+	// which is the longest encoding.
 	DefaultMaxBody           = 6*dreamcore.MaxPromptBytes + 64<<10
 	DefaultMaxApplyBody      = 32 << 20
 	DefaultMaxApplyBytes     = 48 << 20
@@ -55,78 +58,77 @@ const (
 // Generator runs generations.
 type Generator interface {
 	// Submit accepts a request and returns the job, whose log is then in the
-	// journal. The client is a listener of the job until ctx ends. CodeBusy:
-	// the queue is full, or the user has too many jobs.
+	// journal. The client is a listener of the job until ctx is done. The error
+	// is CodeBusy if the queue is full or the user has too many jobs.
 	Submit(ctx context.Context, request dreamcore.GenerateRequest, lang dreamcore.Language) (job string, err error)
-	// Attach adds a listener to a job until ctx ends. A job that has ended, or
-	// never was, has none.
+	// Attach adds a listener to a job until ctx is done. It does nothing if the
+	// job has ended or does not exist.
 	Attach(ctx context.Context, job string)
-	// Cancel stops a job; one that has ended, or never was, is left alone.
+	// Cancel stops a job. It does nothing if the job has ended or does not exist.
 	Cancel(job string)
-	// State returns the state of a job that has not ended, and whether it was
-	// cancelled; ok is false for others.
+	// State returns the state of a running job, and whether its cancellation was
+	// requested; ok is false for other jobs.
 	State(job string) (state dreamcore.JobState, cancelled, ok bool)
-	// Prewarm makes the user's sandbox ready and tells its name and whether it
-	// was ready already. CodeBusy: there is no room for one now.
+	// Prewarm prepares the user's sandbox and returns its name and whether it
+	// already existed. The error is CodeBusy if there is no room for it now.
 	Prewarm(ctx context.Context, user dreamcore.UserID) (already bool, name string, err error)
 }
 
-// Journal is where the events of jobs are read; *journal.Store is one.
+// Journal stores the events of jobs; *journal.Store implements it.
 type Journal interface {
-	// Reader follows a job from the event after the given id. The server
-	// closes it.
+	// Reader reads a job's events after the given id. The server closes it.
 	Reader(job string, after uint64) (*journal.Reader, error)
-	// Last returns the last event of a job so far, nil if there is none yet.
-	// Both fail with CodeNotFound for an unknown job.
+	// Last returns the latest event of a job, or nil if it has none yet. Both
+	// methods return CodeNotFound for an unknown job.
 	Last(job string) (dreamcore.Event, error)
 }
 
-// Prober runs the checks of the test endpoints; *probe.Prober is one.
+// Prober runs the checks of the test endpoints; *probe.Prober implements it.
 type Prober interface {
 	SandboxIO(ctx context.Context) (probe.IOResult, error)
 	GVisor(ctx context.Context) (probe.Kernel, error)
 	Stream(ctx context.Context, emit func(dreamcore.Event) error) error
 	Volume(ctx context.Context) (probe.VolumeResult, error)
-	// Deep runs one of the deep checks. CodeInvalid: there is none of that
-	// name, or the nonce is none.
+	// Deep runs a deep check. The error is CodeInvalid if the check is unknown or
+	// the nonce is malformed.
 	Deep(ctx context.Context, check, nonce string) (probe.Report, error)
 }
 
-// Config of a Server. Zero values of Limits mean the defaults.
+// Config configures a Server. Zero values of Limits select the defaults.
 type Config struct {
-	Version         string          // what /health reports
-	Secrets         func() []string // the secrets that are valid now; asked at every request
+	Version         string          // reported by /health
+	Secrets         func() []string // returns the currently valid secrets; called for every request
 	Generator       Generator
 	Journal         Journal
 	Prober          Prober
 	Projects        Projects
 	Editor          Editor
 	Skills          Skills
-	Previews        Previews           // nil: none
-	Prompts         Prompts            // nil: there are no prompt endpoints
-	Health          func() error       // the reason why no game can be made now; nil: never one
-	DefaultLanguage dreamcore.Language // of clients that name none; default English
-	Logger          *slog.Logger       // nil: no log
-	Audit           *audit.Log         // takes wrong secrets; nil: none are written down
+	Previews        Previews           // may be nil
+	Prompts         Prompts            // may be nil; then there are no prompt endpoints
+	Health          func() error       // returns why no games can be generated at present, or nil; may be nil
+	DefaultLanguage dreamcore.Language // for clients that request none; default English
+	Logger          *slog.Logger       // nil discards
+	Audit           *audit.Log         // records wrong secrets; may be nil
 	Limits          Limits
 }
 
-// Limits bounds what clients may take of the server.
+// Limits bounds the resources that clients can use.
 type Limits struct {
 	MaxBody           int64         // bytes of a request body
-	MaxApplyBody      int64         // the same of apply_files, which brings whole files
-	MaxApplyBytes     int64         // of all bodies of apply_files that are worked on at once
-	ApplyPatience     time.Duration // how long one waits for its part of them
+	MaxApplyBody      int64         // the same for apply_files, which carries whole files
+	MaxApplyBytes     int64         // of all concurrent bodies of apply_files
+	ApplyPatience     time.Duration // how long a request waits for its share of them
 	MaxHeaderBytes    int           // bytes of a request's header
 	MaxHeaders        int64         // bytes of the headers of all requests, beyond the first 16 KiB of each
-	MaxChecks         int           // checks (test_*) that run at once
-	MaxWaitingChecks  int           // checks that wait for their turn
-	KeepAlive         time.Duration // silence in a stream before a comment is sent
+	MaxChecks         int           // checks (test_*) running at once
+	MaxWaitingChecks  int           // waiting checks
+	KeepAlive         time.Duration // idle time in a stream before a comment is sent
 	WriteTimeout      time.Duration // without progress, before a client is dropped
-	ReadHeaderTimeout time.Duration // for the header of a request
-	ReadTimeout       time.Duration // for its body
-	IdleTimeout       time.Duration // between two requests of a connection
-	GraceLimit        time.Duration // for open streams when the server stops
+	ReadHeaderTimeout time.Duration // for reading the header of a request
+	ReadTimeout       time.Duration // for reading its body
+	IdleTimeout       time.Duration // between requests of a connection
+	GraceLimit        time.Duration // for open requests when the server stops
 }
 
 func (l Limits) withDefaults() Limits {
@@ -159,23 +161,23 @@ type Server struct {
 	cfg    Config
 	limits Limits
 	log    *slog.Logger
-	routes routes // of the table alone; see currentRoutes
+	routes routes // without prompt endpoints; see currentRoutes
 
 	prompts routing
 
 	refusals *refusals
 
-	checks  chan struct{} // has a value for each check that runs
-	waiting atomic.Int64  // checks that run or wait
+	checks  chan struct{} // holds a value for each running check
+	waiting atomic.Int64  // running and waiting checks
 
-	applied *semaphore.Weighted // bytes of the bodies of apply_files
+	applied *semaphore.Weighted // bytes of apply_files bodies
 
-	walks      *admission.Limiter  // of list_files
-	largeLists *semaphore.Weighted // lists that are sent
+	walks      *admission.Limiter  // for list_files
+	largeLists *semaphore.Weighted // large lists being sent
 }
 
-// New returns a Server. It refuses, with CodeSetup, to be one that lets
-// everybody in or that has no use.
+// New returns a Server. It returns CodeSetup without a secret, because every
+// request would be refused.
 func New(cfg Config) (*Server, error) {
 	if cfg.Secrets == nil || !anySecret(cfg.Secrets()) {
 		return nil, &dreamcore.Error{
@@ -184,7 +186,7 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	if cfg.Generator == nil || cfg.Journal == nil || cfg.Prober == nil || cfg.Projects == nil || cfg.Editor == nil || cfg.Skills == nil {
-		return nil, errors.New("server: Generator, Journal, Prober, Projects, Editor and Skills are needed")
+		return nil, errors.New("server: Generator, Journal, Prober, Projects, Editor and Skills are required")
 	}
 	if cfg.DefaultLanguage == "" {
 		cfg.DefaultLanguage = dreamcore.English
@@ -202,14 +204,12 @@ func New(cfg Config) (*Server, error) {
 }
 
 // Handler returns the service as a handler. Limits on headers, on the time for
-// a body and on idle connections are the business of the http.Server around
-// it: Serve has them.
+// a body and on idle connections need an http.Server configured as in Serve.
 func (s *Server) Handler() http.Handler { return s.previewsFirst(http.HandlerFunc(s.serve)) }
 
-// Serve answers requests that come in on ln until ctx ends, then closes ln and
-// lets what is open come to its end, for as long as Limits.GraceLimit; what is
-// still open then is cut. It returns when no request is being served any more:
-// nil after such a stop, an error when ln failed.
+// Serve serves requests on ln until ctx is done, then closes ln and waits up to
+// Limits.GraceLimit for open requests before it cuts them. It returns when no
+// request is being served any more: nil after such a stop, an error if ln failed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
@@ -235,34 +235,34 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		cut(failed)
 		_ = srv.Close()
 	case <-ctx.Done():
-		s.log.Info("the service stops", "grace", s.limits.GraceLimit)
+		s.log.Info("stopping the service", "grace", s.limits.GraceLimit)
 		s.stop(ctx, srv, cut)
 		<-ended // http.ErrServerClosed
 	}
 	open.wait()
-	s.tellSuppressed(s.refusals.rest())
+	s.logSuppressed(s.refusals.flush())
 	return failed
 }
 
 var errStopping = errors.New("the service has stopped")
 
-// stop closes the listener and idle connections, and waits for the others.
+// stop closes the listener and idle connections, and waits for open requests.
 func (s *Server) stop(ctx context.Context, srv *http.Server, cut context.CancelCauseFunc) {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.GraceLimit)
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {
-		s.log.Warn("open requests are cut: they did not end in time", "grace", s.limits.GraceLimit)
+		s.log.Warn("cutting open requests that did not end in time", "grace", s.limits.GraceLimit)
 		cut(errStopping)
 		_ = srv.Close()
 	}
 }
 
-// inFlight counts the requests that are being served. http.Server.Close does
-// not wait for their handlers.
+// inFlight counts the requests that are being served, because
+// http.Server.Close does not wait for their handlers.
 type inFlight struct {
 	mu    sync.Mutex
 	count int
-	idle  chan struct{} // closed at count 0; nil until somebody waits
+	idle  chan struct{} // closed at count 0; nil until wait is called
 }
 
 func (f *inFlight) track(h http.Handler) http.Handler {
@@ -273,7 +273,7 @@ func (f *inFlight) track(h http.Handler) http.Handler {
 		f.mu.Unlock()
 		defer f.leave()
 		if stopped {
-			panic(http.ErrAbortHandler) // its connection is closed already
+			panic(http.ErrAbortHandler) // the connection is already closed
 		}
 		h.ServeHTTP(w, r)
 	})

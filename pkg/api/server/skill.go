@@ -17,22 +17,21 @@ const (
 	maxSkillBytes = 1 << 20 // of one SKILL.md
 )
 
-// Skills is where the operator's skills are read; *volume.Store is one.
+// Skills reads the operator's skills; *volume.Store implements it.
 type Skills interface {
-	// ReadFile returns a file of a volume of at most limit bytes.
-	// CodeNotFound: there is none; CodeTooLarge: it is larger.
+	// ReadFile returns a file of a volume of at most limit bytes. The error is
+	// CodeNotFound if the file is missing and CodeTooLarge if it is larger.
 	ReadFile(volume, name string, limit int64) ([]byte, error)
 }
 
-// getSkillContent answers with the texts of skills. Those that are not there
-// are left out.
+// getSkillContent returns the texts of skills. Missing skills are left out.
 func (s *Server) getSkillContent(x *exchange, r *http.Request) {
 	body, ok := x.readBody(r)
 	if !ok {
 		return
 	}
 	fields := map[string]json.RawMessage{"skill_names": nil}
-	if len(bytes.TrimSpace(body)) > 0 { // an empty one asks for no skill, as in the old backend
+	if len(bytes.TrimSpace(body)) > 0 { // an empty body requests no skills, as in the old backend
 		if err := decodeObject(body, fields); err != nil {
 			x.fail(invalidJSON(err))
 			return
@@ -58,7 +57,7 @@ func (s *Server) getSkillContent(x *exchange, r *http.Request) {
 		case dreamcore.CodeNotFound:
 			continue
 		case dreamcore.CodeTooLarge:
-			x.log.Warn("a skill is left out", "skill", name, "error", err)
+			x.log.Warn("a skill is too large and was left out", "skill", name, "error", err)
 			continue
 		}
 		if err != nil {

@@ -12,30 +12,32 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// pieceBytes is how much of a large event is written at once: a client on a
-// slow line makes progress with every piece, and is not taken for a stalled one.
+// pieceBytes is how much of a large event is written at once. A client with a
+// slow connection makes progress with every piece, and does not count as stalled.
 const pieceBytes = 32 << 10
 
-// backlog is how many events may wait between a source and a slow client.
-// Each may have dreamcore.MaxEventBytes, so it is small; the rest stays in the
+// backlog is how many events may wait between a source and a slow client. Each
+// may have dreamcore.MaxEventBytes, so it is small; later events stay in the
 // journal.
 const backlog = 2
 
-// message is an event on its way to a client.
+// message is an event for a client.
 type message struct {
-	id    uint64 // 0: none
+	id    uint64 // 0 sends no id
 	event dreamcore.Event
 }
 
-// feed runs a source of events beside the writer that serves the client, so
-// that the writer can fill silences with comments. Whoever starts one stops it.
+// feed runs a source of events alongside the writer that serves the client, so
+// that the writer can send comments while the source is idle. The caller of
+// startFeed must call stop.
 type feed struct {
 	messages chan message // closed when the source has ended
-	err      error        // why it has, once messages is closed
+	err      error        // the source's error, once messages is closed
 	cancel   context.CancelFunc
 }
 
-// source passes events to send until it ends; send fails when ctx ends.
+// source passes events to send until it ends; send returns an error when ctx is
+// done.
 type source func(ctx context.Context, send func(message) error) error
 
 func startFeed(ctx context.Context, from source) *feed {
@@ -60,14 +62,14 @@ func startFeed(ctx context.Context, from source) *feed {
 	return f
 }
 
-// stop ends the source and waits for it.
+// stop cancels the source and waits for it.
 func (f *feed) stop() {
 	f.cancel()
 	for range f.messages {
 	}
 }
 
-// beginStream writes the header of a stream and shows it to the client.
+// beginStream sends the header of a stream.
 func (x *exchange) beginStream() error {
 	h := x.Header()
 	h.Set("Content-Type", "text/event-stream")
@@ -75,12 +77,12 @@ func (x *exchange) beginStream() error {
 	h.Set("Connection", "keep-alive")
 	h.Set("X-Accel-Buffering", "no")
 	x.WriteHeader(http.StatusOK)
-	return x.flush()
+	return x.FlushError()
 }
 
-// forward writes what comes from f until f ends, and a comment whenever there
-// was silence for Limits.KeepAlive. An error means that the client is gone:
-// it closed the connection, or took nothing for Limits.WriteTimeout.
+// forward writes the messages of f until f ends, and a comment whenever there was
+// no event for Limits.KeepAlive. An error means that the client is gone: it
+// closed the connection, or accepted no data for Limits.WriteTimeout.
 func (x *exchange) forward(ctx context.Context, f *feed) error {
 	silence := time.NewTimer(x.limits.KeepAlive)
 	defer silence.Stop()
@@ -88,10 +90,10 @@ func (x *exchange) forward(ctx context.Context, f *feed) error {
 		select {
 		case m, ok := <-f.messages:
 			if !ok && f.err != nil && ctx.Err() != nil {
-				return context.Cause(ctx) // which is why the source has ended
+				return context.Cause(ctx) // the cause of the source's end
 			}
 			if !ok {
-				return x.flush()
+				return x.FlushError()
 			}
 			if err := x.event(m); err != nil {
 				return err
@@ -106,14 +108,14 @@ func (x *exchange) forward(ctx context.Context, f *feed) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := x.flush(); err != nil {
+		if err := x.FlushError(); err != nil {
 			return err
 		}
 		silence.Reset(x.limits.KeepAlive)
 	}
 }
 
-// event writes one event and does not flush it.
+// event writes one event without flushing.
 func (x *exchange) event(m message) error {
 	head := make([]byte, 0, 32)
 	if m.id != 0 {
@@ -133,8 +135,8 @@ func (x *exchange) event(m message) error {
 	return err
 }
 
-// oneLine makes sure that an event cannot forge fields of the stream. JSON has
-// line breaks between its tokens only, where a space is as good.
+// oneLine ensures that an event cannot forge fields of the stream. JSON contains
+// line breaks only between tokens, where spaces are equivalent.
 func oneLine(e dreamcore.Event) []byte {
 	if bytes.IndexByte(e, '\n') < 0 && bytes.IndexByte(e, '\r') < 0 {
 		return e
@@ -147,14 +149,9 @@ func oneLine(e dreamcore.Event) []byte {
 	}, e)
 }
 
-func (x *exchange) flush() error {
-	x.extendWrite()
-	return x.control.Flush()
-}
-
 // lastWords ends a stream that has begun with an error event.
 func (x *exchange) lastWords(e dreamcore.Event) {
 	if x.event(message{event: e}) == nil {
-		_ = x.flush() // the client may be gone by now
+		_ = x.FlushError() // an error means that the client is gone
 	}
 }

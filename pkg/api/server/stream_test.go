@@ -15,6 +15,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/system/response"
 )
 
 // open starts a generation and returns its stream.
@@ -50,7 +51,7 @@ func TestGenerateGameStreamsTheJournal(t *testing.T) {
 	}
 }
 
-func TestStreamsHaveTheHeadersOfTheContract(t *testing.T) {
+func TestStreamHeadersFollowTheContract(t *testing.T) {
 	sv := start(t, options{})
 	for _, path := range []string{"/generate_game", "/test_stream"} {
 		conn := sv.raw(head(path, secret, "Content-Length: "+itoa(len(generateBody))) + generateBody)
@@ -78,7 +79,7 @@ func TestStreamsHaveTheHeadersOfTheContract(t *testing.T) {
 	}
 }
 
-func TestAConnectionServesOneStreamAfterTheOther(t *testing.T) {
+func TestConnectionServesConsecutiveStreams(t *testing.T) {
 	sv := start(t, options{})
 	r := bufio.NewReader(sv.raw(strings.Repeat(head("/generate_game", secret, "Content-Length: "+itoa(len(generateBody)))+generateBody, 3)))
 	for range 3 {
@@ -92,7 +93,7 @@ func TestAConnectionServesOneStreamAfterTheOther(t *testing.T) {
 	}
 }
 
-func TestEventsArriveOneByOne(t *testing.T) {
+func TestEventsArriveImmediately(t *testing.T) {
 	more := make(chan struct{})
 	sv := start(t, options{run: func(log *journal.Log) {
 		for range 3 {
@@ -100,7 +101,7 @@ func TestEventsArriveOneByOne(t *testing.T) {
 			<-more
 		}
 		_, _ = log.Append(dreamcore.DoneEvent())
-		<-more // the stream ends before the job is put away
+		<-more // the stream ends before the job closes its log
 	}})
 	_, s := sv.open()
 	for range 3 {
@@ -122,7 +123,7 @@ func TestSilenceIsFilledWithComments(t *testing.T) {
 	silent := make(chan struct{})
 	quiet := func(c *Config) {
 		c.Limits.KeepAlive = 20 * time.Millisecond
-		// Far shorter than the stream: it is for the request's body only.
+		// Far shorter than the stream: it limits the request's body only.
 		c.Limits.ReadTimeout = 30 * time.Millisecond
 		c.Limits.ReadHeaderTimeout = 30 * time.Millisecond
 	}
@@ -158,7 +159,7 @@ func TestSilenceIsFilledWithComments(t *testing.T) {
 	}
 }
 
-func TestTheGeneratorIsToldThatAClientHasGone(t *testing.T) {
+func TestGeneratorSeesDisconnectedClients(t *testing.T) {
 	end := make(chan struct{})
 	sv := start(t, options{run: func(log *journal.Log) {
 		_, _ = log.Append(dreamcore.StatusEvent("ready"))
@@ -181,17 +182,17 @@ func TestTheGeneratorIsToldThatAClientHasGone(t *testing.T) {
 		}
 		listener := sv.generator.listener(i + 1)
 		if err := listener.Err(); err != nil {
-			t.Errorf("client %d is there, and is said to have gone: %v", i, err)
+			t.Errorf("connected client %d counts as disconnected: %v", i, err)
 		}
 		_ = conn.Close()
 		<-listener.Done()
 	}
 	if err := sv.generator.listener(0).Err(); err != nil {
-		t.Errorf("the first client is there, and is said to have gone: %v", err)
+		t.Errorf("the connected first client counts as disconnected: %v", err)
 	}
 }
 
-func TestAServiceThatStopsIsNoClientThatHasGone(t *testing.T) {
+func TestStoppingServiceDoesNotDisconnectListeners(t *testing.T) {
 	end := make(chan struct{})
 	sv := start(t, options{config: func(c *Config) { c.Limits.GraceLimit = time.Millisecond }, run: func(log *journal.Log) {
 		_, _ = log.Append(dreamcore.StatusEvent("ready"))
@@ -207,11 +208,11 @@ func TestAServiceThatStopsIsNoClientThatHasGone(t *testing.T) {
 		t.Error(err)
 	}
 	if err := sv.generator.listener(0).Err(); err != nil {
-		t.Errorf("a connection that the service cut counts as a client that has gone: %v", err)
+		t.Errorf("a connection cut by the service counts as a disconnected client: %v", err)
 	}
 }
 
-func TestAStalledClientIsDroppedAndSlowsNobody(t *testing.T) {
+func TestStalledClientIsDropped(t *testing.T) {
 	const count = 300
 	large := dreamcore.LogEvent(strings.Repeat("x", 128<<10), "")
 	sv := start(t, options{
@@ -232,7 +233,7 @@ func TestAStalledClientIsDroppedAndSlowsNobody(t *testing.T) {
 		t.Errorf("the fast client got %d events", len(got))
 	}
 	sv.generator.jobs.Wait() // both jobs have ended, though one client reads nothing
-	// Serve returns only when the stalled client has been dropped.
+	// Serve returns only after the stalled client was dropped.
 	sv.stop()
 	select {
 	case err := <-sv.stopped:
@@ -244,11 +245,11 @@ func TestAStalledClientIsDroppedAndSlowsNobody(t *testing.T) {
 	}
 	got, err := io.ReadAll(stalled)
 	if bytes.Contains(got, []byte(`"type":"done"`)) || len(got) >= count*len(large) {
-		t.Errorf("the stalled client was waited for: %d bytes, %v", len(got), err)
+		t.Errorf("the stalled client got everything: %d bytes, %v", len(got), err)
 	}
 }
 
-func TestAStreamWithoutATerminalEventEndsWithAnError(t *testing.T) {
+func TestStreamWithoutTerminalEventEndsWithAnError(t *testing.T) {
 	sv := start(t, options{run: events(dreamcore.StatusEvent("ready"))})
 	req := sv.request(http.MethodPost, "/generate_game", generateBody)
 	req.Header.Set("Accept-Language", "ja")
@@ -264,7 +265,7 @@ func TestAStreamWithoutATerminalEventEndsWithAnError(t *testing.T) {
 	}
 }
 
-func TestRefusalsOfTheGeneratorTellWhenToComeBack(t *testing.T) {
+func TestGeneratorRefusalsHaveRetryAfter(t *testing.T) {
 	cause := errors.New("open /var/lib/state: denied")
 	tests := []struct {
 		err        error
@@ -293,7 +294,7 @@ func TestRefusalsOfTheGeneratorTellWhenToComeBack(t *testing.T) {
 func TestAnEventCannotForgeFields(t *testing.T) {
 	forged := dreamcore.Event("{\"type\":\r\"log\",\n\n\"a\":\"\u2028\"}")
 	var b strings.Builder
-	x := &exchange{ResponseWriter: recorder{&b}, control: http.NewResponseController(recorder{}), limits: Limits{}.withDefaults()}
+	x := &exchange{Writer: response.New(recorder{&b}, time.Second)}
 	if err := x.event(message{7, forged}); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
-// slowEditor makes changes that end when end is closed.
+// slowEditor applies changes that end when end is closed.
 type slowEditor struct {
 	Editor
 	inside, most atomic.Int64
@@ -85,7 +85,7 @@ func TestBodiesOfChangesAreBoundedTogether(t *testing.T) {
 		t.Error(res.Status)
 	}
 	if res := sv.do(send(strings.NewReader(applyBody(`"action":"x"`)))); res.StatusCode != http.StatusBadRequest {
-		t.Error("a small one has no room:", res.Status)
+		t.Error("a small request has no room:", res.Status)
 	}
 	close(e.end)
 	all.Wait()
@@ -95,7 +95,7 @@ func TestBodiesOfChangesAreBoundedTogether(t *testing.T) {
 	res := sv.do(send(io.MultiReader(strings.NewReader(body))))
 	_, _ = io.Copy(io.Discard, res.Body)
 	if res.StatusCode != http.StatusOK || !sv.server.applied.TryAcquire(2*one+one/2) {
-		t.Error("what was reserved was not given back:", res.Status)
+		t.Error("a reservation was not released:", res.Status)
 	}
 }
 
