@@ -87,14 +87,14 @@ func (p policy) headers(h http.Header) {
 type notice struct{ title, text string }
 
 var (
-	pageLink      = notice{"This game needs a link", "Links to games work for a while only. Ask whoever showed you this game for a new one. If you have just opened one, allow this page to set a cookie, and open it again."}
+	pageLink      = notice{"This game needs a link", "Links to games expire. Ask the person who showed you this game for a new one. If you have just opened one, allow this page to set a cookie, and open it again."}
 	pageNotFound  = notice{"There is nothing here", "The game has no such file."}
-	pageNoGame    = notice{"There is no game here", "It may have been removed, or the address has a slip in it."}
-	pageNoPage    = notice{"The game has no page yet", "It may still be in the making. Load this page again in a while."}
-	pageRefused   = notice{"Not for this", "The pages of other sites cannot load parts of a game, and a game cannot install a service worker."}
-	pageMethod    = notice{"Not for this", "Games can be read, nothing else."}
-	pageFault     = notice{"This did not work", "Something went wrong on our side. Try again in a while."}
-	pageElsewhere = notice{"There is no game here", "Games are shown at another port of this host."}
+	pageNoGame    = notice{"There is no game here", "It may have been removed, or the address is wrong."}
+	pageNoPage    = notice{"The game has no page yet", "It may still be in progress. Reload this page later."}
+	pageRefused   = notice{"This is not allowed", "Pages of other sites cannot load parts of a game, and a game cannot install a service worker."}
+	pageMethod    = notice{"This is not allowed", "Games are read-only."}
+	pageFault     = notice{"This did not work", "An internal error occurred. Try again later."}
+	pageElsewhere = notice{"There is no game here", "Games are served at another port of this host."}
 )
 
 const pageText = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%[1]s</title>

@@ -96,7 +96,7 @@ func TestUnpackRefusesModifiedBinaries(t *testing.T) {
 		"no digest":               {noSum, "malformed"},
 		"half a digest":           {shortSum, "malformed"},
 		"digest without a binary": {noGz, "runc.gz"},
-		"too large":               {packed(t, make([]byte, maxBinary+1)), "more than"},
+		"too large":               {packed(t, make([]byte, maxBinary+1)), "larger than"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
