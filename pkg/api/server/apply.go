@@ -262,7 +262,7 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 		x.cut = err
 	case f.err != nil:
 		x.err = f.err
-		x.lastWords(encodeMessage(applyFailure(f.err)).event)
+		x.endWithError(encodeMessage(applyFailure(f.err)).event)
 	}
 }
 

@@ -188,6 +188,6 @@ func (s *Server) testStream(x *exchange, r *http.Request) {
 	case f.err != nil:
 		x.err = f.err
 		lang := preferredLanguage(r.Header.Get("Accept-Language"), s.cfg.DefaultLanguage)
-		x.lastWords(dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailSandbox}, lang))
+		x.endWithError(dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailSandbox}, lang))
 	}
 }

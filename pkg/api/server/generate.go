@@ -60,7 +60,7 @@ func (s *Server) follow(x *exchange, r *http.Request, from source, lang dreamcor
 		x.cut = err
 	case f.err != nil:
 		x.err = fmt.Errorf("stream the events of the job: %w", f.err)
-		x.lastWords(dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailUnknown}, lang))
+		x.endWithError(dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailUnknown}, lang))
 	}
 }
 

@@ -149,8 +149,8 @@ func oneLine(e dreamcore.Event) []byte {
 	}, e)
 }
 
-// lastWords ends a stream that has begun with an error event.
-func (x *exchange) lastWords(e dreamcore.Event) {
+// endWithError ends a stream that has begun with an error event.
+func (x *exchange) endWithError(e dreamcore.Event) {
 	if x.event(message{event: e}) == nil {
 		_ = x.FlushError() // an error means that the client is gone
 	}

@@ -133,15 +133,15 @@ func (r *redactor) Read(p []byte) (int, error) {
 				r.done()
 			}
 		}
-		r.look()
+		r.scan()
 	}
 	n := copy(p, r.pending[:r.ready])
 	r.pending, r.ready = r.pending[n:], r.ready-n
 	return n, nil
 }
 
-// look replaces every value in pending and sets ready.
-func (r *redactor) look() {
+// scan replaces every value in pending and sets ready.
+func (r *redactor) scan() {
 	for _, f := range r.forms {
 		for at := 0; ; {
 			i := bytes.Index(r.pending[at:], f)

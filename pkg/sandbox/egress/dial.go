@@ -30,7 +30,7 @@ func (x *Session) dial(t Target, r rule) (*hostConn, *refusal) {
 		d := net.Dialer{Timeout: cfg.DialLimit / 2, ControlContext: x.control(r)}
 		conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, t.Port).String())
 		if err == nil {
-			return x.hold(conn.(*net.TCPConn)), nil
+			return x.newHostConn(conn.(*net.TCPConn)), nil
 		}
 		errs = append(errs, err)
 	}
@@ -105,7 +105,7 @@ type hostConn struct {
 	stop     func() bool
 }
 
-func (x *Session) hold(conn *net.TCPConn) *hostConn {
+func (x *Session) newHostConn(conn *net.TCPConn) *hostConn {
 	return &hostConn{Conn: conn, session: x, stop: context.AfterFunc(x.ctx, func() { _ = conn.Close() })}
 }
 

@@ -214,7 +214,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 // intercept acts as the host of an injection: it terminates the TLS of a tunnel
 // and forwards the requests in it.
 func (s *Socket) intercept(w http.ResponseWriter, a *attempt, t Target, i *Injection) {
-	guest, first, refused := takeOver(w, a, t)
+	guest, first, refused := hijack(w, a, t)
 	if refused == nil {
 		defer guest.Close()
 		refused = s.requests(guest, first, a, t, i)

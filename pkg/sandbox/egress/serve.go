@@ -119,7 +119,7 @@ func (s *Socket) connect(w http.ResponseWriter, r *http.Request, a *attempt) {
 	}
 	defer host.Close()
 	a.Address = remote(host)
-	guest, first, refused := takeOver(w, a, t)
+	guest, first, refused := hijack(w, a, t)
 	if refused == nil {
 		defer guest.Close()
 		refused = a.pipe(guest, host, first)

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// takeOver confirms the tunnel to the sandbox and reads the TLS hello that must
+// hijack confirms the tunnel to the sandbox and reads the TLS hello that must
 // come first. The caller must close the connection.
-func takeOver(w http.ResponseWriter, a *attempt, t Target) (*replay, []byte, *refusal) {
+func hijack(w http.ResponseWriter, a *attempt, t Target) (*replay, []byte, *refusal) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, nil, fail("cannot hijack the connection", err)

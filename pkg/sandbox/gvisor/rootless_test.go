@@ -118,8 +118,8 @@ func rootless(t *testing.T) (*engine.Provider, sandbox.Root, string) {
 	return p, root, dir
 }
 
-// said runs a script as the sandbox's user and returns its output.
-func said(t *testing.T, sb sandbox.Sandbox, script string) string {
+// outputOf runs a script as the sandbox's user and returns its output.
+func outputOf(t *testing.T, sb sandbox.Sandbox, script string) string {
 	t.Helper()
 	var out bytes.Buffer
 	p, err := sb.Start(t.Context(), ourCommand(&out, "/bin/sh", "-c", script))
@@ -154,14 +154,14 @@ func TestRootlessSandbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("Create took %s", time.Since(began))
-	if got := said(t, sb, "cat /proc/version"); !strings.Contains(got, "gvisor") {
+	if got := outputOf(t, sb, "cat /proc/version"); !strings.Contains(got, "gvisor") {
 		t.Errorf("/proc/version: %q", got)
 	}
 	want := fmt.Sprintf("%d %d agent\n", os.Getuid(), os.Getgid())
-	if got := said(t, sb, "echo $(id -u) $(id -g) $(id -un)"); got != want {
+	if got := outputOf(t, sb, "echo $(id -u) $(id -g) $(id -un)"); got != want {
 		t.Errorf("id: %q, want %q", got, want)
 	}
-	if got := said(t, sb, "echo text > /data/project/file; stat -c %u:%g /data/project/file"); got != fmt.Sprintf("%d:%d\n", os.Getuid(), os.Getgid()) {
+	if got := outputOf(t, sb, "echo text > /data/project/file; stat -c %u:%g /data/project/file"); got != fmt.Sprintf("%d:%d\n", os.Getuid(), os.Getgid()) {
 		t.Errorf("owner of the file inside: %q", got)
 	}
 	fi, err := os.Stat(filepath.Join(project, "file"))
@@ -172,11 +172,11 @@ func TestRootlessSandbox(t *testing.T) {
 		t.Errorf("owner of the file on the host: %d:%d", st.Uid, st.Gid)
 	}
 	for _, script := range []string{"echo x > /global/file", "echo x > /usr/file", "echo x > /file", "chown 1 /data/project/file", "cat /etc/shadow"} {
-		if got := said(t, sb, "("+script+") 2>/dev/null && echo done || echo refused"); got != "refused\n" {
+		if got := outputOf(t, sb, "("+script+") 2>/dev/null && echo done || echo refused"); got != "refused\n" {
 			t.Errorf("%s: %q", script, got)
 		}
 	}
-	if got := said(t, sb, "ls /sys/class/net; cat /proc/net/route | wc -l"); strings.Contains(got, "eth") {
+	if got := outputOf(t, sb, "ls /sys/class/net; cat /proc/net/route | wc -l"); strings.Contains(got, "eth") {
 		t.Errorf("network devices: %q", got)
 	}
 }
@@ -187,20 +187,20 @@ func TestRootlessGuestsCannotControlPID1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(said(t, sb, "grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status")) {
+	for line := range strings.Lines(outputOf(t, sb, "grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status")) {
 		if strings.Trim(strings.Fields(line)[1], "0") != "" {
 			t.Errorf("a program has capabilities: %s", line)
 		}
 	}
 	// ptrace(2) is 101 on amd64 and 117 on arm64; 16 attaches.
-	got := said(t, sb, `kill -9 1; kill -STOP 1; perl -e '$n = `+"`uname -m`"+` =~ /aarch64/ ? 117 : 101; print syscall($n, 16, 1, 0, 0) == 0 ? "traced" : "refused: $!"'`)
+	got := outputOf(t, sb, `kill -9 1; kill -STOP 1; perl -e '$n = `+"`uname -m`"+` =~ /aarch64/ ? 117 : 101; print syscall($n, 16, 1, 0, 0) == 0 ? "traced" : "refused: $!"'`)
 	if !strings.Contains(got, "refused: Operation not permitted") {
 		t.Errorf("ptrace of PID 1: %q", got)
 	}
-	if got := said(t, sb, "head -c1 /proc/1/mem >/dev/null 2>&1 && echo read || echo refused"); got != "refused\n" {
+	if got := outputOf(t, sb, "head -c1 /proc/1/mem >/dev/null 2>&1 && echo read || echo refused"); got != "refused\n" {
 		t.Errorf("memory of PID 1: %q", got)
 	}
-	if got := said(t, sb, "echo alive"); got != "alive\n" {
+	if got := outputOf(t, sb, "echo alive"); got != "alive\n" {
 		t.Errorf("PID 1 after all that: %q", got)
 	}
 }
@@ -211,15 +211,15 @@ func TestRootlessEndAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	said(t, sb, "for i in 1 2 3; do setsid sh -c 'trap \"\" TERM HUP INT; sleep 1000 & sleep 1000' >/dev/null 2>&1 & done; sleep 0.2")
+	outputOf(t, sb, "for i in 1 2 3; do setsid sh -c 'trap \"\" TERM HUP INT; sleep 1000 & sleep 1000' >/dev/null 2>&1 & done; sleep 0.2")
 	count := "ls -d /proc/[0-9]* | wc -l"
-	if got := said(t, sb, count); strings.TrimSpace(got) < "5" && len(got) < 3 {
+	if got := outputOf(t, sb, count); strings.TrimSpace(got) < "5" && len(got) < 3 {
 		t.Errorf("%s processes run before EndAll", got)
 	}
 	if err := sb.EndAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := said(t, sb, "ps -e -o comm= 2>/dev/null | grep -c sleep || true"); got != "0\n" {
+	if got := outputOf(t, sb, "ps -e -o comm= 2>/dev/null | grep -c sleep || true"); got != "0\n" {
 		t.Errorf("sleeps after EndAll: %q", got)
 	}
 }
@@ -233,18 +233,18 @@ func TestRootlessLimitsInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := said(t, sb, "ulimit -n"); got != "64\n" {
+	if got := outputOf(t, sb, "ulimit -n"); got != "64\n" {
 		t.Errorf("open files: %q", got)
 	}
-	if got := said(t, sb, "ulimit -n 65 2>/dev/null && echo raised || echo refused"); got != "refused\n" {
+	if got := outputOf(t, sb, "ulimit -n 65 2>/dev/null && echo raised || echo refused"); got != "refused\n" {
 		t.Errorf("a higher limit of open files: %q", got)
 	}
-	got := said(t, sb, `perl -e '$n = 0; while ($n < 200) { my $p = fork; last unless defined $p; if (!$p) { sleep 1000; exit } $n++; push @p, $p } kill 9, @p; print $n'`)
+	got := outputOf(t, sb, `perl -e '$n = 0; while ($n < 200) { my $p = fork; last unless defined $p; if (!$p) { sleep 1000; exit } $n++; push @p, $p } kill 9, @p; print $n'`)
 	var n int
 	if _, err := fmt.Sscan(got, &n); err != nil || n < 5 || n >= 40 {
 		t.Errorf("%q processes were started, the limit is 40", got)
 	}
-	if got := said(t, sb, "head -c 2000000 /dev/zero > /global/big 2>/dev/null; stat -c %s /global/big"); len(strings.TrimSpace(got)) > 7 || strings.TrimSpace(got) > "1048576" {
+	if got := outputOf(t, sb, "head -c 2000000 /dev/zero > /global/big 2>/dev/null; stat -c %s /global/big"); len(strings.TrimSpace(got)) > 7 || strings.TrimSpace(got) > "1048576" {
 		t.Errorf("%s bytes fit into a file system of 1048576", got)
 	}
 }
