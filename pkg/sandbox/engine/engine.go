@@ -33,6 +33,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Engine is the part that differs between engines. It holds nothing that must
@@ -355,7 +356,7 @@ func lockFile(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := statefile.TryLock(f); err != nil {
 		_ = f.Close()
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // etcFiles returns the files that programs commonly expect in /etc, with the
@@ -50,21 +52,5 @@ func writeEtc(dir string, uid, gid uint32) error {
 // writeFile replaces a file atomically: a running sandbox reads either the old
 // or the new text.
 func writeFile(name string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	if _, err := tmp.Write(b); err != nil {
-		_ = tmp.Close()
-		return err
-	}
-	if err := tmp.Chmod(0o644); err != nil {
-		_ = tmp.Close()
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
+	return statefile.ReplaceCacheFile(name, 0o644, statefile.Bytes(b))
 }

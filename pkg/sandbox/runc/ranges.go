@@ -14,6 +14,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/oci"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // rangesFile, in the directory that instances share, is the file in which they
@@ -46,7 +47,7 @@ func openRanges(dir string) (*ranges, error) {
 	const tries = 100 // another instance may remove the file when it closes
 	for try := 1; ; try++ {
 		err := r.open(filepath.Join(dir, rangesFile))
-		if err == nil || try == tries || !errors.Is(err, errRemoved) && !errors.Is(err, unix.EAGAIN) {
+		if err == nil || try == tries || !errors.Is(err, errRemoved) && !errors.Is(err, statefile.ErrLocked) {
 			return r, err
 		}
 		time.Sleep(time.Millisecond)
@@ -60,7 +61,7 @@ func (r *ranges) open(name string) (err error) {
 	if r.file, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600); err != nil {
 		return err
 	}
-	if err = r.lock(present, unix.F_RDLCK); err == nil {
+	if err = r.lock(present, statefile.Shared); err == nil {
 		ours, oerr := r.file.Stat()
 		named, nerr := os.Lstat(name)
 		if err = errors.Join(oerr, nerr); err == nil && !os.SameFile(ours, named) || errors.Is(err, fs.ErrNotExist) {
@@ -75,7 +76,7 @@ func (r *ranges) open(name string) (err error) {
 
 // close removes the file unless another instance uses it.
 func (r *ranges) close() (err error) {
-	if r.lock(present, unix.F_WRLCK) == nil {
+	if r.lock(present, statefile.Exclusive) == nil {
 		err = os.Remove(r.file.Name())
 	}
 	return errors.Join(err, r.file.Close())
@@ -98,8 +99,8 @@ func (r *ranges) reserve(id string) (oci.Range, error) {
 		if used[n] {
 			continue
 		}
-		err := r.lock(n, unix.F_WRLCK)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		err := r.lock(n, statefile.Exclusive)
+		if errors.Is(err, statefile.ErrLocked) {
 			continue // reserved by another instance
 		}
 		if err != nil {
@@ -128,14 +129,13 @@ func (r *ranges) release(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n, ok := r.reserved[id]; ok {
-		_ = r.lock(n, unix.F_UNLCK) // unlocking a held lock does not fail
+		_ = r.lock(n, statefile.Unlocked) // unlocking a held lock does not fail
 		delete(r.reserved, id)
 	}
 }
 
 // lock sets the lock of a range. It is an open file description lock: it ends
 // with this process, and two providers of one process exclude each other.
-func (r *ranges) lock(n oci.Range, kind int16) error {
-	l := unix.Flock_t{Type: kind, Whence: 0, Start: int64(n), Len: 1}
-	return unix.FcntlFlock(r.file.Fd(), unix.F_OFD_SETLK, &l)
+func (r *ranges) lock(n oci.Range, mode statefile.Mode) error {
+	return statefile.TryRange(r.file, mode, int64(n), 1)
 }
