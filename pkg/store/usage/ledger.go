@@ -63,9 +63,6 @@ type Ledger struct {
 	done   chan struct{}
 }
 
-// Book is the former name of Ledger, until its users have moved.
-type Book = Ledger
-
 // dayFile is the open file of a day.
 type dayFile struct {
 	f     *os.File

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Version is the release of the CLI that setup installs. Another release must pass
@@ -69,27 +70,8 @@ func Record(dir string, b Binary) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("record the agent: %w", err)
 	}
-	if err := replaceFile(filepath.Join(dir, recordName), append(raw, '\n')); err != nil {
+	if err := statefile.ReplaceFile(filepath.Join(dir, recordName), 0o600, statefile.Bytes(append(raw, '\n'))); err != nil {
 		return fmt.Errorf("record the agent: %w", err)
-	}
-	return nil
-}
-
-// replaceFile writes a file atomically: a crash leaves either the old or the new one.
-func replaceFile(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // openLedger opens a ledger in which the model m costs a dollar per million tokens.
-func openLedger(t *testing.T, dir string, l usage.Limits) *usage.Book {
+func openLedger(t *testing.T, dir string, l usage.Limits) *usage.Ledger {
 	t.Helper()
 	prices, err := usage.ParsePrices([]string{"m in=1 out=1 write=1 write1h=1 read=1"})
 	if err != nil {

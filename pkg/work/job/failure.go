@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
@@ -91,7 +91,7 @@ func ofSpace(err error, otherwise dreamcore.FailureCode) dreamcore.Failure {
 	switch {
 	case dreamcore.CodeOf(err) == dreamcore.CodeTooLarge:
 		return dreamcore.Failure{Code: dreamcore.FailQuota}
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), disk.IsFailure(err):
+	case statefile.IsFull(err), disk.IsFailure(err):
 		return dreamcore.Failure{Code: dreamcore.FailDisk}
 	}
 	return dreamcore.Failure{Code: otherwise}

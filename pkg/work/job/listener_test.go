@@ -380,7 +380,7 @@ func TestAHundredAborts(t *testing.T) {
 
 // nothingIsReserved checks that a user whose budget is one token more than the spent
 // ones may ask the model: a remaining reservation would prevent that.
-func nothingIsReserved(t *testing.T, ledger *usage.Book, dir string, user dreamcore.UserID) {
+func nothingIsReserved(t *testing.T, ledger *usage.Ledger, dir string, user dreamcore.UserID) {
 	t.Helper()
 	var spent int64
 	err := usage.Read(dir, time.Time{}, func(r usage.Record) {

@@ -46,7 +46,7 @@ type Parts struct {
 	Volumes   *volume.Store
 	History   *history.Store
 	Journal   *journal.Store
-	Ledger    *usage.Book   // nil if nothing is counted or limited
+	Ledger    *usage.Ledger // nil if nothing is counted or limited
 	Audit     *audit.Log    // may be nil
 	SocketDir string        // where workspaces get directories for their sockets
 	Egress    *egress.Proxy // nil if no host is allowed
