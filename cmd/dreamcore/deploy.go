@@ -1,22 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/gvisor"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -67,7 +64,11 @@ type deployed struct {
 }
 
 func runDeploy(ctx context.Context, a *app, o deployOptions) error {
-	opts, err := deployPlanOptions(a, o)
+	req, err := deployRequest(a, o)
+	if err != nil {
+		return err
+	}
+	opts, err := req.Options()
 	if err != nil {
 		return err
 	}
@@ -94,162 +95,35 @@ func runDeploy(ctx context.Context, a *app, o deployOptions) error {
 	return finishStarted(ctx, a, plan, result)
 }
 
-// deployPlanOptions finds the settings of the service: those of a
-// configuration that is there, else those of the flags and the environment.
-func deployPlanOptions(a *app, o deployOptions) (deploy.Options, error) {
-	var opts deploy.Options
+// deployRequest returns what the operator asks for.
+func deployRequest(a *app, o deployOptions) (deploy.Request, error) {
 	if a.configFlag != "" {
-		return opts, &dreamcore.Error{
+		return deploy.Request{}, &dreamcore.Error{
 			Code: dreamcore.CodeInvalid, Message: "deploy does not take --config: the service reads " + deploy.ConfigFile,
-			Hint: "put your settings there first; deploy leaves them alone",
+			Hint: "put your settings there first; deploy does not change them",
 		}
 	}
-	if _, err := a.env.NonGVisorAllowed(); err != nil { // before anything is changed
-		return opts, err
-	}
-	root, err := absolute(o.root)
-	if err != nil {
-		return opts, err
-	}
-	exe, err := os.Executable()
-	if err == nil {
-		exe, err = filepath.EvalSymlinks(exe)
-	}
-	if err != nil {
-		return opts, fmt.Errorf("find our own program: %w", err)
-	}
-	opts = deploy.Options{
-		Root: root, Exe: exe, Version: version, Credential: config.IdentityCredential,
-		Claude: o.claude, KeyFile: o.keyFile, Key: a.env.APIKey, NoStart: o.noStart,
-		Environ: a.environ, Stdin: a.io.In,
-	}
-	if o.keyFile != "" && o.keyFile != "-" {
-		if opts.KeyFile, err = absolute(o.keyFile); err != nil {
-			return opts, err
-		}
-	}
-	state, err := a.deployState()
-	if err != nil {
-		return opts, err
-	}
-	file, adopt, err := deploy.ExistingConfig(root, state)
-	if err != nil {
-		return opts, err
-	}
-	if file != "" {
-		return opts, a.keepSettings(&opts, file, adopt, state)
-	}
-	return opts, a.newSettings(&opts, state)
+	_, err := a.env.NonGVisorAllowed() // checked before anything is changed
+	return deploy.Request{
+		Root: o.root, State: cmp.Or(a.stateFlag, config.Lookup(a.environ)("DREAMCORE_STATE")), StateGiven: a.stateFlag != "",
+		Flags: a.flags, Environ: a.environ, Version: version, Credential: config.IdentityCredential,
+		Claude: o.claude, KeyFile: o.keyFile, Key: a.env.APIKey, NoStart: o.noStart, Stdin: a.io.In, Load: serviceSettings,
+	}, err
 }
 
-// deployState is the state directory that is asked for, else that of a
-// service. A user's own is not for services, whoever runs the command.
-func (a *app) deployState() (string, error) {
-	state := a.stateFlag
-	if state == "" {
-		state = config.Lookup(a.environ)("DREAMCORE_STATE")
-	}
-	if state == "" {
-		return "/var/lib/" + dreamcore.AppName, nil
-	}
-	return absolute(state)
-}
-
-// keepSettings takes the settings from a configuration that is there. Flags
-// that say something else are errors: they would have no effect.
-func (a *app) keepSettings(opts *deploy.Options, file string, adopt bool, state string) error {
-	src := config.Sources{File: file}
-	if adopt {
-		src.Flags = map[string]any{"state": state}
-		var err error
-		if opts.Config, err = os.ReadFile(file); err != nil {
-			return fmt.Errorf("read the configuration: %w", err)
-		}
-	}
-	cfg, err := config.Load(src)
-	if err != nil {
-		return err
-	}
-	if adopt {
-		// The service finds the file elsewhere, so the file has to say where
-		// the state is.
-		if plain, err := config.Load(config.Sources{File: file}); err != nil || plain.State != state {
-			opts.Config = append(opts.Config, fmt.Sprintf("\nstate: %q\n", state)...)
-		}
-	}
-	have := map[string]string{"listen": cfg.Listen, "model_script": cfg.ModelScript, "rootfs": cfg.Rootfs, "image": cfg.Image, "runtime": cfg.Runtime, "state": cfg.State}
-	want := map[string]any{}
-	for key, v := range a.flags {
-		want[key] = v
-	}
-	if a.stateFlag != "" {
-		want["state"] = state
-	}
-	for key, v := range want {
-		if have[key] != v {
-			return &dreamcore.Error{
-				Code:    dreamcore.CodeInvalid,
-				Message: fmt.Sprintf("the configuration %s says %s: %q, so it cannot be %q as well", file, key, have[key], v),
-				Hint:    "change it in the file and leave the flag out",
-			}
-		}
-	}
-	opts.Settings = serviceSettings(cfg)
-	return nil
-}
-
-// newSettings are those of flags and environment, for a new configuration.
-func (a *app) newSettings(opts *deploy.Options, state string) error {
-	flags := map[string]any{"state": state}
-	for k, v := range a.flags {
-		flags[k] = v
-	}
-	cfg, err := config.Load(config.Sources{File: os.DevNull, Environ: a.environ, Flags: flags})
-	if err != nil {
-		return err
-	}
-	opts.Settings = serviceSettings(cfg)
-	s := &opts.Settings
-	if s.Upstream == config.DefaultUpstream {
-		s.Upstream = ""
-	}
-	if s.Runtime == gvisor.Name { // the default, which the file need not say
-		s.Runtime = ""
-	}
-	s.More = map[string]string{}
-	chosen := false
-	for _, kv := range a.environ {
-		name, value, _ := strings.Cut(kv, "=")
-		key, ours := strings.CutPrefix(name, "DREAMCORE_")
-		key = strings.ToLower(key)
-		if !ours || value == "" || strings.HasPrefix(key, "test_") {
-			continue
-		}
-		switch key {
-		case "state", "listen", "upstream", "model_script", "rootfs", "image", "runtime", "config":
-		case "sandbox_uid", "sandbox_gid":
-			chosen = true
-		default:
-			s.More[key] = value // Load has checked it
-		}
-	}
-	_, err = os.Lstat(filepath.Join(opts.Root, state, daemon.VolumesDir))
-	opts.FreeIDs = err != nil && !chosen
-	return nil
-}
-
-func serviceSettings(c config.Config) deploy.Settings {
+func serviceSettings(file string, environ []string, flags map[string]any) (deploy.Settings, error) {
+	c, err := config.Load(config.Sources{File: file, Environ: environ, Flags: flags})
 	return deploy.Settings{
 		State: c.State, Listen: c.Listen, UID: c.UID, GID: c.GID, Upstream: c.Upstream,
 		ModelScript: c.ModelScript, Rootfs: c.Rootfs, Image: c.Image, Runtime: c.Runtime, Grace: c.Grace,
-	}
+	}, err
 }
 
 // confirmDeploy asks before the machine is changed. Where nothing is to be
 // done there is nothing to ask.
 func confirmDeploy(ctx context.Context, a *app, o deployOptions, plan *deploy.Plan) (bool, error) {
 	steps, err := plan.Preview(ctx)
-	if err != nil || o.yes || o.root != "" || !changes(steps) {
+	if err != nil || o.yes || o.root != "" || !deploy.HasChanges(steps) {
 		return err == nil, err
 	}
 	p := a.io.Human()
@@ -265,15 +139,6 @@ func confirmDeploy(ctx context.Context, a *app, o deployOptions, plan *deploy.Pl
 		p.Info("Nothing was changed")
 	}
 	return ok, err
-}
-
-func changes(steps []deploy.Step) bool {
-	for _, s := range steps {
-		if s.Status != deploy.Unchanged {
-			return true
-		}
-	}
-	return false
 }
 
 // where is the shortest description of an item.
@@ -313,7 +178,7 @@ func applyDeploy(ctx context.Context, a *app, plan *deploy.Plan) (deployed, erro
 		}
 		out.Status(mark, s.Name, string(s.Status), s.Detail)
 	})
-	return deployed{Changed: changes(steps), Steps: steps}, err
+	return deployed{Changed: deploy.HasChanges(steps), Steps: steps}, err
 }
 
 // finishInstalled says what is left to do after an installation that was not
@@ -408,7 +273,7 @@ func previewDeploy(ctx context.Context, a *app, plan *deploy.Plan) error {
 	}
 	obstacles := plan.Obstacles()
 	if a.io.JSON {
-		r := deployed{DryRun: true, Changed: changes(steps), Steps: steps}
+		r := deployed{DryRun: true, Changed: deploy.HasChanges(steps), Steps: steps}
 		for _, o := range obstacles {
 			r.Notes = append(r.Notes, o.Error())
 		}
@@ -422,7 +287,7 @@ func previewDeploy(ctx context.Context, a *app, plan *deploy.Plan) error {
 	for _, o := range obstacles {
 		p.Print("")
 		p.Warning("It cannot be done here yet: " + o.Error())
-		p.Hint(dreamcore.HintOf(o))
+		p.Hint(hintOf(o))
 	}
 	return nil
 }

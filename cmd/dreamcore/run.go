@@ -85,7 +85,7 @@ func (a *app) report(err error) int {
 		return int(code)
 	}
 	if !errors.Is(err, errReported) {
-		a.io.RenderError(redacted{err, a.redactor})
+		a.io.RenderError(redacted{hinted{err}, a.redactor})
 	}
 	switch dreamcore.CodeOf(err) {
 	case dreamcore.CodeInvalid, dreamcore.CodeTooLarge:

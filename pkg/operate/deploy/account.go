@@ -13,14 +13,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// ids are those that a file like /etc/passwd or /etc/group gives away.
+// ids are the entries of a file like /etc/passwd or /etc/group.
 type ids struct {
-	byName map[string][2]int // the numbers of the third and the fourth field
-	taken  map[int]string    // third field → name
+	byName map[string][2]int // third and fourth field by name
+	taken  map[int]string    // name by third field
 }
 
-// readIDs reads such a file. Lines that are not of its form are somebody
-// else's business.
+// readIDs parses such a file and ignores malformed lines.
 func readIDs(raw []byte) ids {
 	r := ids{byName: map[string][2]int{}, taken: map[int]string{}}
 	for line := range strings.Lines(string(raw)) {
@@ -59,9 +58,9 @@ func (p *Plan) accounts() (users, groups ids, err error) {
 	return users, groups, nil
 }
 
-// chooseAccount settles the ids of the account. Where nothing depends on them
-// yet, ids that somebody has are replaced by free ones; else that is an error,
-// because files of projects belong to those ids already.
+// chooseAccount sets the ids of the account. Ids that another account has are
+// replaced by free ones if FreeIDs is set; otherwise they are an error, because
+// files of projects belong to those ids already.
 func (p *Plan) chooseAccount() error {
 	users, groups, err := p.accounts()
 	if err != nil {
@@ -74,9 +73,9 @@ func (p *Plan) chooseAccount() error {
 		}
 		if have != [2]int{s.UID, s.GID} {
 			return &dreamcore.Error{
-				Code:    dreamcore.CodeConflict,
+				Code: dreamcore.CodeConflict, Reason: ReasonAccount,
 				Message: fmt.Sprintf("the user %s has the ids %d:%d, but sandboxes are set to %d:%d", Account, have[0], have[1], s.UID, s.GID),
-				Hint:    fmt.Sprintf("set sandbox_uid: %d and sandbox_gid: %d in the configuration, and chown what projects there are; or run: userdel %s", have[0], have[1], Account),
+				Hint:    fmt.Sprintf("set sandbox_uid: %d and sandbox_gid: %d in the configuration and chown the existing projects, or run: userdel %s", have[0], have[1], Account),
 			}
 		}
 		return nil
@@ -90,9 +89,9 @@ func (p *Plan) chooseAccount() error {
 	}
 	if !p.o.FreeIDs {
 		return &dreamcore.Error{
-			Code:    dreamcore.CodeConflict,
-			Message: fmt.Sprintf("the ids of sandboxes, %d:%d, belong to somebody else on this machine", s.UID, s.GID),
-			Hint:    "set sandbox_uid and sandbox_gid to free ids in the configuration, and chown what projects there are",
+			Code: dreamcore.CodeConflict, Reason: ReasonAccount,
+			Message: fmt.Sprintf("the ids of sandboxes, %d:%d, belong to another account of this machine", s.UID, s.GID),
+			Hint:    "set sandbox_uid and sandbox_gid to free ids in the configuration, and chown the existing projects",
 		}
 	}
 	for id := 999; id >= 100; id-- { // ids of system accounts
@@ -102,23 +101,23 @@ func (p *Plan) chooseAccount() error {
 		}
 	}
 	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "there is no free id for the user " + Account,
-		Hint: "make the user " + Account + " with useradd, then run: dreamcore deploy",
+		Code: dreamcore.CodeSetup, Reason: ReasonAccount, Message: "there is no free id for the user " + Account,
+		Hint: "create the user " + Account + " with useradd",
 	}
 }
 
-// accountLines declare the account. systemd-sysusers makes it, here at once
-// and in an image at its first boot.
+// accountLines returns the declaration of the account for systemd-sysusers,
+// which creates it: here at once, in an image at its first boot.
 func (p *Plan) accountLines() []byte {
 	s := p.o.Settings
 	var b bytes.Buffer
-	b.WriteString("# Made by: dreamcore deploy\n# The owner of what sandboxed agents write. Nobody logs in as it.\n")
+	b.WriteString("# Made by: dreamcore deploy\n# Owns the files that sandboxed agents write. It has no login.\n")
 	fmt.Fprintf(&b, "g %s %d\n", Account, s.GID)
 	fmt.Fprintf(&b, "u %s %d:%d \"dreamcore sandboxes\" - -\n", Account, s.UID, s.GID)
 	return b.Bytes()
 }
 
-// account is the user with its group.
+// account is the action that creates the user with its group.
 type account struct{ plan *Plan }
 
 func (a *account) name() string { return "user " + Account }
@@ -131,14 +130,14 @@ func (a *account) item() Item {
 }
 
 func (a *account) check(context.Context) (Status, error) {
-	ok, err := a.there()
+	ok, err := a.exists()
 	if ok {
 		return Unchanged, err
 	}
 	return Created, err
 }
 
-func (a *account) there() (bool, error) {
+func (a *account) exists() (bool, error) {
 	users, _, err := a.plan.accounts()
 	_, ok := users.byName[Account]
 	return ok, err
@@ -146,15 +145,15 @@ func (a *account) there() (bool, error) {
 
 func (a *account) apply(ctx context.Context) (string, error) {
 	if _, err := a.plan.o.Runner(ctx, a.command()); err != nil {
-		return "", commandFault("make the user "+Account, err)
+		return "", commandFault("create the user "+Account, err)
 	}
-	// It gives another id where a directory service has given this one away.
+	// systemd-sysusers chooses another id if a directory service has assigned this one.
 	want := [2]int{a.plan.o.Settings.UID, a.plan.o.Settings.GID}
 	users, _, err := a.plan.accounts()
 	if have, ok := users.byName[Account]; err == nil && (!ok || have != want) {
 		err = &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the user %s did not get the ids %d:%d", Account, want[0], want[1]),
-			Hint: "make it yourself with useradd --system, set sandbox_uid and sandbox_gid in " + ConfigFile + ", then run: dreamcore deploy",
+			Code: dreamcore.CodeSetup, Reason: ReasonAccount, Message: fmt.Sprintf("the user %s did not get the ids %d:%d", Account, want[0], want[1]),
+			Hint: "create it with useradd --system, and set sandbox_uid and sandbox_gid in " + ConfigFile,
 		}
 	}
 	return fmt.Sprintf("uid %d, gid %d", want[0], want[1]), err

@@ -21,16 +21,16 @@ func TestIDsOfTheAccount(t *testing.T) {
 		uid, gid      int
 		code          dreamcore.Code
 	}{
-		{"nobody has them", "", "", false, 10000, 10000, ""},
-		{"the account is there", "dreamcore:x:10000:10000::/:/bin/false\n", "dreamcore:x:10000:\n", false, 10000, 10000, ""},
-		{"the account has others, which may be taken", "dreamcore:x:991:990::/:/bin/false\n", "", true, 991, 990, ""},
-		{"the account has others, but projects have these", "dreamcore:x:991:990::/:/bin/false\n", "", false, 0, 0, dreamcore.CodeConflict},
-		{"somebody has the user id", "joe:x:10000:50::/:/bin/sh\n", "", true, 999, 999, ""},
-		{"somebody has the group id", "", "staff:x:10000:\n", true, 999, 999, ""},
-		{"somebody has the next too", "joe:x:10000:50::/:/bin/sh\nann:x:999:50::/:/bin/sh\n", "g:x:998:\n", true, 997, 997, ""},
-		{"somebody has it, and projects too", "joe:x:10000:50::/:/bin/sh\n", "", false, 0, 0, dreamcore.CodeConflict},
+		{"they are free", "", "", false, 10000, 10000, ""},
+		{"the account exists", "dreamcore:x:10000:10000::/:/bin/false\n", "dreamcore:x:10000:\n", false, 10000, 10000, ""},
+		{"the account has others and no project exists", "dreamcore:x:991:990::/:/bin/false\n", "", true, 991, 990, ""},
+		{"the account has others and projects exist", "dreamcore:x:991:990::/:/bin/false\n", "", false, 0, 0, dreamcore.CodeConflict},
+		{"another account has the user id", "joe:x:10000:50::/:/bin/sh\n", "", true, 999, 999, ""},
+		{"another group has the group id", "", "staff:x:10000:\n", true, 999, 999, ""},
+		{"the next free id is used too", "joe:x:10000:50::/:/bin/sh\nann:x:999:50::/:/bin/sh\n", "g:x:998:\n", true, 997, 997, ""},
+		{"another account has the user id and projects exist", "joe:x:10000:50::/:/bin/sh\n", "", false, 0, 0, dreamcore.CodeConflict},
 		{"the group is ours", "", "dreamcore:x:10000:\n", false, 10000, 10000, ""},
-		{"lines that are none", "::\n+\njoe:x:ten:1::\n\n", "x\n", false, 10000, 10000, ""},
+		{"malformed lines", "::\n+\njoe:x:ten:1::\n\n", "x\n", false, 10000, 10000, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := newMachine(t)
@@ -39,7 +39,7 @@ func TestIDsOfTheAccount(t *testing.T) {
 			m.opts.FreeIDs = tc.free
 			p, err := m.plan()
 			if tc.code != "" {
-				if dreamcore.CodeOf(err) != tc.code || dreamcore.HintOf(err) == "" {
+				if dreamcore.CodeOf(err) != tc.code || dreamcore.ReasonOf(err) == "" {
 					t.Errorf("error %v", err)
 				}
 				return
@@ -63,7 +63,7 @@ func TestAccountThatGetsOtherIDsIsAnError(t *testing.T) {
 	}
 }
 
-func TestSysusersMakesTheAccount(t *testing.T) {
+func TestSysusersCreatesTheAccount(t *testing.T) {
 	tool, err := exec.LookPath("systemd-sysusers")
 	sandboxtest.Need(t, err == nil && os.Geteuid() == 0, "systemd-sysusers and root")
 	m := newMachine(t)
@@ -81,7 +81,7 @@ func TestSysusersMakesTheAccount(t *testing.T) {
 	}
 }
 
-func TestNewConfigurationHasTheSettingsThatWereGiven(t *testing.T) {
+func TestNewConfigurationHasTheGivenSettings(t *testing.T) {
 	m := newMachine(t)
 	s := &m.opts.Settings
 	s.Listen, s.Upstream, s.Rootfs, s.ModelScript = "0.0.0.0:80", "http://gw", `/srv/a"b`, ""
@@ -94,7 +94,7 @@ func TestNewConfigurationHasTheSettingsThatWereGiven(t *testing.T) {
 	}
 }
 
-func TestCommandsAreShownAsAShellTakesThem(t *testing.T) {
+func TestCommandsAreQuotedForAShell(t *testing.T) {
 	for want, args := range map[string][]string{
 		"a -b --c=d": {"a", "-b", "--c=d"}, "a '' 'b c'": {"a", "", "b c"}, `a 'it'\''s' '$x'`: {"a", "it's", "$x"},
 	} {
@@ -104,17 +104,17 @@ func TestCommandsAreShownAsAShellTakesThem(t *testing.T) {
 	}
 }
 
-func TestRunTellsHowACommandFailed(t *testing.T) {
+func TestRunReportsHowACommandFailed(t *testing.T) {
 	out, err := Run(t.Context(), Command{Args: []string{"/bin/sh", "-c", "cat; echo $A; echo broken >&2; exit 3"}, Env: []string{"A=1"}, Stdin: strings.NewReader("in ")})
 	var failed *CommandError
 	if string(out) != "in 1\n" || !errors.As(err, &failed) || failed.Code != 3 || failed.Stderr != "broken\n" {
 		t.Errorf("%q, %v", out, err)
 	}
 	if out, err := Run(t.Context(), Command{Args: []string{"/usr/bin/env"}}); err != nil || len(out) > 0 {
-		t.Errorf("the environment of this process went along: %q, %v", out, err)
+		t.Errorf("the command got the environment of this process: %q, %v", out, err)
 	}
 	if _, err := Run(t.Context(), Command{Args: []string{filepath.Join(t.TempDir(), "none")}}); !errors.As(err, &failed) || failed.Code != -1 {
-		t.Errorf("a program that is not there: %v", err)
+		t.Errorf("a program that does not exist: %v", err)
 	}
 	out, err = Run(t.Context(), Command{Args: []string{"/bin/sh", "-c", "head -c 3000000 /dev/zero; printf end"}, Env: []string{"PATH=/usr/bin:/bin"}})
 	if err != nil || len(out) != maxOutput || !strings.HasSuffix(string(out), "end") {

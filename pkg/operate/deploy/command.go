@@ -16,11 +16,11 @@ import (
 // Command is a program to run.
 type Command struct {
 	Args  []string
-	Env   []string  // all of its environment
-	Stdin io.Reader // nil is nothing
+	Env   []string  // its whole environment
+	Stdin io.Reader // may be nil
 }
 
-// String is the command as a shell takes it, without its environment.
+// String returns the command quoted for a shell, without its environment.
 func (c Command) String() string {
 	quoted := make([]string, len(c.Args))
 	for i, a := range c.Args {
@@ -36,15 +36,15 @@ func special(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._+@:=,-", r)
 }
 
-// Runner runs a command to its end and returns its standard output. A command
-// that fails gives a *CommandError.
+// Runner runs a command to its end and returns its standard output. If the
+// command fails, the error is a *CommandError.
 type Runner func(ctx context.Context, c Command) (stdout []byte, err error)
 
-// CommandError tells how a command failed.
+// CommandError describes how a command failed.
 type CommandError struct {
 	Command string
-	Code    int    // exit code; -1 when it did not start or a signal ended it
-	Stderr  string // its end
+	Code    int    // exit code; -1 if it did not start or was ended by a signal
+	Stderr  string // the last part of it
 	Err     error
 }
 
@@ -58,16 +58,16 @@ func (e *CommandError) Error() string {
 
 func (e *CommandError) Unwrap() error { return e.Err }
 
-// maxOutput bounds what is kept of each output of a command.
+// maxOutput bounds the stored part of each output of a command, in bytes.
 const maxOutput = 1 << 20
 
-// Run is the Runner of this machine. A command gets SIGTERM when ctx ends, so
-// that it can clean up.
+// Run is the Runner of this machine. When ctx ends it sends SIGTERM, so that
+// the command can clean up.
 func Run(ctx context.Context, c Command) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
 	cmd.Env, cmd.Stdin = c.Env, c.Stdin
 	if cmd.Env == nil {
-		cmd.Env = []string{} // nil would be ours
+		cmd.Env = []string{} // nil would inherit ours
 	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
@@ -88,7 +88,7 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	return out.buf, nil
 }
 
-// tail keeps the end of what is written to it.
+// tail is a writer that keeps the last maxOutput bytes.
 type tail struct{ buf []byte }
 
 func (t *tail) Write(b []byte) (int, error) {
@@ -101,13 +101,13 @@ func (t *tail) Write(b []byte) (int, error) {
 
 func (p *Plan) command(args ...string) Command { return Command{Args: args, Env: p.environ()} }
 
-// environ is the operator's environment without what would steer our own
-// program past the configuration that is installed.
+// environ returns the operator's environment without the variables that would
+// make our own program use other settings than the installed configuration.
 func (p *Plan) environ() []string {
 	env := []string{}
 	for _, kv := range p.o.Environ {
 		name, _, _ := strings.Cut(kv, "=")
-		if strings.HasPrefix(name, "DREAMCORE_") || strings.HasPrefix(name, "MODAL_") || name == credentialsVar {
+		if strings.HasPrefix(name, variablePrefix) || strings.HasPrefix(name, "MODAL_") || name == credentialsVar {
 			continue
 		}
 		env = append(env, kv)
@@ -115,16 +115,16 @@ func (p *Plan) environ() []string {
 	return env
 }
 
-// commandFault is the error of a command that failed to do what is named. A
-// command that was interrupted gives the reason of that.
+// commandFault returns the error for a command that failed to do action. An
+// error that is no *CommandError, such as an interruption, is returned as it is.
 func commandFault(action string, err error) error {
 	var failed *CommandError
 	if !errors.As(err, &failed) {
 		return err
 	}
-	hint := fmt.Sprintf("run it by itself to see why: %s", failed.Command)
+	hint := fmt.Sprintf("run it on its own to see why: %s", failed.Command)
 	if errors.Is(err, exec.ErrNotFound) {
-		hint = "install the systemd tools of this machine's distribution, then run: dreamcore deploy"
+		hint = "install the systemd tools of this machine's distribution"
 	}
-	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot " + action, Hint: hint, Err: err}
+	return &dreamcore.Error{Code: dreamcore.CodeSetup, Reason: ReasonCommand, Message: "cannot " + action, Hint: hint, Err: err}
 }

@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// configuration is a new configuration file.
+// configuration returns the content of a new configuration file.
 func (p *Plan) configuration() []byte {
 	if p.o.Config != nil {
 		return p.o.Config
@@ -33,7 +33,7 @@ func (p *Plan) configuration() []byte {
 	return b.Bytes()
 }
 
-// effective is the configuration as it is, or will be.
+// effective returns the content of the installed configuration, or of the one to be installed.
 func (p *Plan) effective() ([]byte, error) {
 	host, fi, err := p.lstat(ConfigFile)
 	if err != nil {
@@ -49,9 +49,9 @@ func (p *Plan) effective() ([]byte, error) {
 	return raw, nil
 }
 
-// ExistingConfig finds the configuration that an installation would keep, ""
-// where there is none. adopt tells that it is the one of the state directory,
-// whose content would move to ConfigFile.
+// ExistingConfig returns the path of the configuration that an installation
+// would keep, or "" if there is no configuration. adopt reports that it is the
+// one of the state directory, whose content would move to ConfigFile.
 func ExistingConfig(root, state string) (path string, adopt bool, err error) {
 	p := &Plan{o: Options{Root: root}}
 	for _, c := range []struct {

@@ -3,13 +3,17 @@
 // identity of the sealed secrets as a credential; then it starts the service
 // and waits until it is healthy.
 //
-// A Plan is an ordered list of actions. Each one looks first whether what it
-// sees to is so already, so a plan may run any number of times: the second run
-// changes nothing and restarts nothing. A run that stops midway leaves whole
-// files only, and the next run goes on from there.
+// A Plan is an ordered list of actions. Each action first checks whether
+// anything needs to change, so a plan may run any number of times: the second
+// run changes nothing and restarts nothing. A run that stops midway leaves only
+// complete files, and the next run continues from there.
 //
-// With a Root the files go below that directory, for an image, and nothing is
-// run; deploying once more on the machine itself does the rest.
+// With a Root, the files are installed below that directory, for an image, and
+// no command is run; deploying again on the machine itself completes it.
+//
+// deploy.go has the plan, request.go the options of a plan from the operator's
+// flags and environment; file.go, account.go, identity.go, unit.go, setup.go and
+// service.go have the actions, health.go waits for the service.
 package deploy
 
 import (
@@ -19,19 +23,20 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Where things are installed. Options.Root goes in front.
+// Paths of the installation, relative to Options.Root.
 const (
 	ProgramFile     = "/usr/local/bin/" + dreamcore.AppName
 	AgentFile       = "/usr/local/lib/" + dreamcore.AppName + "/claude"
 	ConfigDir       = "/etc/" + dreamcore.AppName
 	ConfigFile      = ConfigDir + "/config.yaml"
-	EnvironmentFile = ConfigDir + "/environment" // read by the unit where the operator has made it
+	EnvironmentFile = ConfigDir + "/environment" // optional; read by the unit, written by the operator
 	UnitFile        = "/etc/systemd/system/" + UnitName
 	AccountFile     = "/etc/sysusers.d/" + dreamcore.AppName + ".conf"
 )
@@ -39,50 +44,49 @@ const (
 // UnitName is the name of the service.
 const UnitName = dreamcore.AppName + ".service"
 
-// Account is the user and group that own what sandboxed agents write. Nobody
-// logs in as it; it keeps the ids from being given to somebody else.
+// Account is the user and group that own the files that sandboxed agents write.
+// It has no login; it exists so that no other account gets its ids.
 const Account = dreamcore.AppName
 
-// Settings are those of the service's configuration that the installation
-// depends on. Where there is a configuration, they come from it.
+// Settings are the settings of the service that the installation depends on.
 type Settings struct {
 	State       string // absolute
 	Listen      string // HOST:PORT
 	UID, GID    int    // the user inside sandboxes
-	Upstream    string // "" is the default
-	ModelScript string // "" asks the model API
+	Upstream    string // "" for the default
+	ModelScript string // "" if the model API answers
 	Rootfs      string
-	Image       string            // in place of Rootfs
-	Runtime     string            // engine of sandboxes; "" is the default
-	Grace       time.Duration     // for running generations when the service stops
-	More        map[string]string // other settings for a new configuration, by their keys
+	Image       string            // instead of Rootfs
+	Runtime     string            // engine of sandboxes; "" for the default
+	Grace       time.Duration     // how long running generations may continue when the service stops
+	More        map[string]string // other settings for a new configuration, by key
 }
 
 // Options of a Plan.
 type Options struct {
-	Root     string // "": this machine; else files go below it, and nothing is run
+	Root     string // "" for this machine; else files are installed below it and no command is run
 	Exe      string // the program to install, absolute
-	Version  string // what its /health says
+	Version  string // that /health of the service must report
 	Settings Settings
-	// FreeIDs lets the plan replace UID and GID by ids that nobody has:
-	// nothing depends on them yet.
+	// FreeIDs lets the plan replace UID and GID by unused ids. Set it only if
+	// no project exists yet.
 	FreeIDs bool
-	// Config is the content of a new configuration; nil makes one from the
-	// settings. A configuration that is there stays as it is.
+	// Config is the content of a new configuration; if nil, it is written from
+	// the settings. An existing configuration is never changed.
 	Config     []byte
 	Credential string // name of the systemd credential with the identity
 
-	Claude  string // the agent's program; "" leaves it to setup
-	KeyFile string // with the model key; "-" is Stdin
-	Key     string // the model key, where the operator has it in the environment
+	Claude  string // the agent's program; if "", setup finds or installs it
+	KeyFile string // has the model key; "-" for Stdin
+	Key     string // the model key from the operator's environment, or ""
 	NoStart bool   // install and enable, but do not start
 
-	Environ []string  // of the commands that are run
+	Environ []string  // environment of the commands
 	Stdin   io.Reader // for KeyFile
-	Runner  Runner    // nil: Run
+	Runner  Runner    // Run if nil
 }
 
-// Status says what an action does, or in a preview would do.
+// Status is the effect of an action; in a preview, the effect that it would have.
 type Status string
 
 // What actions do.
@@ -90,10 +94,10 @@ const (
 	Unchanged Status = "unchanged"
 	Created   Status = "created"
 	Changed   Status = "changed"
-	Ran       Status = "ran" // a command
+	Ran       Status = "ran" // a command was run
 )
 
-// Item is what an action sees to, in full, for people who want to know before.
+// Item describes an action in full, for operators who want to know beforehand.
 type Item struct {
 	Kind     string   `json:"kind"` // account, directory, file, link, program, credential, command
 	Path     string   `json:"path,omitempty"`
@@ -101,10 +105,10 @@ type Item struct {
 	Source   string   `json:"source,omitempty"`  // of a program, target of a link
 	Content  string   `json:"content,omitempty"` // of a text file
 	Note     string   `json:"note,omitempty"`
-	Commands []string `json:"commands,omitempty"` // as a shell takes them
+	Commands []string `json:"commands,omitempty"` // quoted for a shell
 }
 
-// Step is what became of one action.
+// Step is the result of one action.
 type Step struct {
 	Name   string `json:"name"`
 	Status Status `json:"status"`
@@ -112,34 +116,34 @@ type Step struct {
 	Item   *Item  `json:"item,omitempty"` // in previews
 }
 
-// action is one thing that a plan sees to.
+// action is one step of a plan.
 type action interface {
 	name() string
-	// item describes the action. It is asked after check.
+	// item describes the action. It must be called after check.
 	item() Item
-	// check tells what apply would do. It changes nothing.
+	// check returns the effect that apply would have. It changes nothing.
 	check(ctx context.Context) (Status, error)
-	// apply makes it so and may return a detail for the operator.
+	// apply carries the action out and may return a detail for the operator.
 	apply(ctx context.Context) (detail string, err error)
 }
 
-// Plan is everything that makes the installation. It is made by New and not
-// safe for concurrent use.
+// Plan is an installation to carry out. It is created by New and not safe for
+// concurrent use.
 type Plan struct {
 	o       Options
-	offline bool // nothing is run
-	owned   bool // files are given to root
+	offline bool // no command is run
+	owned   bool // files are chowned to root
 	actions []action
-	touched map[string]bool // names of actions that were not unchanged
-	sealed  bool            // the identity is sealed for this machine
-	claude  string          // for setup, "" where it looks itself
-	limit   time.Duration   // of the wait for a healthy service
+	touched map[string]bool // names of the actions that changed something
+	sealed  bool            // the identity is encrypted for this machine
+	claude  string          // passed to setup; if "", setup searches
+	limit   time.Duration   // how long to wait for a healthy service
 	began   time.Time       // when the service was last started
 }
 
-// New looks at the machine and makes the plan. It changes nothing. CodeInvalid:
-// the options do not fit together; CodeConflict: what is there is not ours to
-// change.
+// New inspects the machine and returns the plan. It changes nothing. The error
+// has CodeInvalid if the options contradict each other, and CodeConflict if the
+// machine has something that the plan must not change.
 func New(ctx context.Context, o Options) (*Plan, error) {
 	return newPlan(ctx, o, o.Root != "")
 }
@@ -158,7 +162,7 @@ func newPlan(ctx context.Context, o Options, offline bool) (*Plan, error) {
 	return p, nil
 }
 
-// prepare decides what depends on the machine and lists the actions.
+// prepare makes the decisions that depend on the machine and lists the actions.
 func (p *Plan) prepare(ctx context.Context) error {
 	if err := p.o.validate(p.offline); err != nil {
 		return err
@@ -202,17 +206,17 @@ func (p *Plan) prepare(ctx context.Context) error {
 
 func (p *Plan) add(a ...action) { p.actions = append(p.actions, a...) }
 
-// withoutCommands keeps what needs files only. The identity is left to the
-// machine as well: one that is part of an image is no secret.
+// withoutCommands returns the actions that only write files. The identity is
+// omitted too: one that is part of an image would be no secret.
 func withoutCommands(all []action) []action {
-	var kept []action
+	var files []action
 	for _, a := range all {
 		switch a.(type) {
 		case *directory, *file, *link, *program, *unit:
-			kept = append(kept, a)
+			files = append(files, a)
 		}
 	}
-	return kept
+	return files
 }
 
 // Names of the actions that a restart depends on.
@@ -224,7 +228,7 @@ const (
 	setupStep    = "setup"
 )
 
-// plainPath are paths that need no quoting in a unit, where blanks, quotes,
+// plainPath matches paths that need no quoting in a unit, where blanks, quotes,
 // percent signs and backslashes have a meaning.
 var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/._+@:-]*$`)
 
@@ -232,19 +236,19 @@ func (o Options) validate(offline bool) error {
 	s := o.Settings
 	switch {
 	case !plainPath.MatchString(s.State) || filepath.Clean(s.State) != s.State || s.State == "/":
-		return invalid("name a directory like /var/lib/dreamcore with --state", "the state directory %q cannot stand in a unit", s.State)
+		return invalid(ReasonState, "use a directory like /var/lib/dreamcore", "the state directory %q cannot be written in a unit", s.State)
 	case hidden(s.State):
-		return invalid("name a directory like /var/lib/dreamcore with --state", "the service cannot see the state directory %s: home and temporary directories are hidden from it", s.State)
+		return invalid(ReasonState, "use a directory like /var/lib/dreamcore", "the service cannot see the state directory %s: home and temporary directories are hidden from it", s.State)
 	case s.ModelScript != "" && filepath.IsAbs(s.ModelScript) && hidden(s.ModelScript):
-		return invalid("move it to "+ConfigDir+" and name it there", "the service cannot see the model script %s: home and temporary directories are hidden from it", s.ModelScript)
+		return invalid(ReasonHidden, "move it to "+ConfigDir, "the service cannot see the model script %s: home and temporary directories are hidden from it", s.ModelScript)
 	case s.Rootfs != "" && hidden(s.Rootfs):
-		return invalid("move it to "+s.State+" and name it there", "the service cannot see the root file system %s: home and temporary directories are hidden from it", s.Rootfs)
+		return invalid(ReasonHidden, "move it to "+s.State, "the service cannot see the root file system %s: home and temporary directories are hidden from it", s.Rootfs)
 	case hidden(s.Image) || hidden(afterColon(s.Image)):
-		return invalid("move it to "+s.State+" and name it there", "the service cannot see the image %s: home and temporary directories are hidden from it", s.Image)
+		return invalid(ReasonHidden, "move it to "+s.State, "the service cannot see the image %s: home and temporary directories are hidden from it", s.Image)
 	case o.Root != "" && !filepath.IsAbs(o.Root):
-		return invalid("name an absolute path with --root", "the directory %q to install below is not absolute", o.Root)
+		return invalid(ReasonRoot, "use an absolute path", "the directory %q to install below is not absolute", o.Root)
 	case offline && (o.Claude != "" || o.KeyFile != ""):
-		return invalid("leave it out; give it to deploy on the machine itself", "--root installs files only: it takes neither an agent nor a key")
+		return invalid(ReasonRoot, "pass the agent and the key when you deploy on the machine itself", "an installation below a root directory takes neither an agent nor a key")
 	}
 	if _, err := addresses(s.Listen, ""); err != nil {
 		return err
@@ -252,13 +256,13 @@ func (o Options) validate(offline bool) error {
 	return nil
 }
 
-// afterColon is the path of an image in an archive or a layout.
+// afterColon returns the path of an image in an archive or a layout.
 func afterColon(image string) string {
 	_, path, _ := strings.Cut(image, ":")
 	return path
 }
 
-// hidden tells whether the unit hides path from the service.
+// hidden reports whether the unit hides path from the service.
 func hidden(path string) bool {
 	for _, dir := range []string{"/home", "/root", "/run/user", "/tmp", "/var/tmp"} {
 		if path == dir || strings.HasPrefix(path, dir+"/") {
@@ -268,7 +272,7 @@ func hidden(path string) bool {
 	return false
 }
 
-// Preview tells what Run would do, with everything in full. It changes nothing.
+// Preview returns the steps that Run would take, each with its Item. It changes nothing.
 func (p *Plan) Preview(ctx context.Context) ([]Step, error) {
 	clear(p.touched)
 	var steps []Step
@@ -284,9 +288,9 @@ func (p *Plan) Preview(ctx context.Context) ([]Step, error) {
 	return steps, nil
 }
 
-// Run does what is not done yet and returns what became of each action, also
-// with an error. begin and done, which may be nil, are told about each as it
-// happens.
+// Run carries out every action that has something to change and returns the
+// steps so far, also with an error. begin and done may be nil; they are called
+// before and after each action.
 func (p *Plan) Run(ctx context.Context, begin func(name string), done func(Step)) ([]Step, error) {
 	clear(p.touched)
 	var steps []Step
@@ -321,8 +325,8 @@ func (p *Plan) run(ctx context.Context, a action) (Step, error) {
 	return step, err
 }
 
-// Obstacles are the reasons for which Run cannot work here, all of them. A
-// preview works all the same.
+// Obstacles returns every reason why Run cannot succeed here. Preview works
+// nevertheless.
 func (p *Plan) Obstacles() []error {
 	if p.offline {
 		return nil
@@ -330,30 +334,51 @@ func (p *Plan) Obstacles() []error {
 	var errs []error
 	if !p.booted() {
 		errs = append(errs, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "systemd is not running on this machine",
-			Hint: "run: dreamcore setup && dreamcore serve --listen " + p.o.Settings.Listen +
-				" (under a supervisor of your own: it stays in the foreground, logs to standard error and ends on SIGTERM)",
+			Code: dreamcore.CodeSetup, Reason: ReasonNoSystemd, Message: "systemd is not running on this machine",
 		})
 	}
 	if !p.owned {
 		errs = append(errs, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "installing a service needs root", Hint: "run: sudo dreamcore deploy",
+			Code: dreamcore.CodeSetup, Reason: ReasonNeedsRoot, Message: "installing a service needs root",
 		})
 	}
-	if !p.o.NoStart && !p.answers() {
+	if !p.o.NoStart && !p.hasModel() {
 		errs = append(errs, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "there is no key for the model API, so the service would refuse to start",
-			Hint: "run: dreamcore deploy --anthropic-key-file FILE (or, for a demo: dreamcore deploy --model-script demo)",
+			Code: dreamcore.CodeSetup, Reason: ReasonNoKey, Message: "there is no key for the model API, so the service would refuse to start",
 		})
 	}
 	return errs
 }
 
-// answers tells whether something will answer the agent.
-func (p *Plan) answers() bool {
+// hasModel reports whether the service will have a model script or a key for the model API.
+func (p *Plan) hasModel() bool {
 	return p.o.Settings.ModelScript != "" || p.o.KeyFile != "" || p.o.Key != "" || p.hasSecret(modelSecret)
 }
 
-func invalid(hint, format string, args ...any) error {
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf(format, args...), Hint: hint}
+func invalid(reason dreamcore.Reason, hint, format string, args ...any) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: reason, Message: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// Reasons of errors.
+const (
+	ReasonAccount    dreamcore.Reason = "deploy.account"     // the user and group of sandboxes
+	ReasonCommand    dreamcore.Reason = "deploy.command"     // a command of the system failed
+	ReasonFile       dreamcore.Reason = "deploy.file"        // a file or directory cannot be used
+	ReasonHidden     dreamcore.Reason = "deploy.hidden"      // the unit hides a path from the service
+	ReasonIdentity   dreamcore.Reason = "deploy.identity"    // of the sealed secrets
+	ReasonListen     dreamcore.Reason = "deploy.listen"      // the address cannot be served
+	ReasonNeedsRoot  dreamcore.Reason = "deploy.needs_root"  // permission denied
+	ReasonNoKey      dreamcore.Reason = "deploy.no_key"      // of the model API
+	ReasonNoSystemd  dreamcore.Reason = "deploy.no_systemd"  // systemd does not run
+	ReasonNotStarted dreamcore.Reason = "deploy.not_started" // the service does not become healthy
+	ReasonOccupied   dreamcore.Reason = "deploy.occupied"    // a foreign file or service is in the way
+	ReasonReadOnly   dreamcore.Reason = "deploy.read_only"   // file system
+	ReasonRoot       dreamcore.Reason = "deploy.root"        // the directory to install below
+	ReasonSettings   dreamcore.Reason = "deploy.settings"    // contradict an existing configuration
+	ReasonState      dreamcore.Reason = "deploy.state"       // the state directory
+)
+
+// HasChanges reports whether any of the steps changed something, or would change it.
+func HasChanges(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool { return s.Status != Unchanged })
 }

@@ -70,7 +70,7 @@ func TestSecondDeployChangesNothingAndRestartsNothing(t *testing.T) {
 			if m.ran != nil {
 				t.Errorf("ran %v", m.ran)
 			}
-			// The directory in which setup would get its identity is not made.
+			// The directory for the identity of setup is not created.
 			if d := cmp.Diff(before, m.tree()); d != "" {
 				t.Error(d)
 			}
@@ -91,9 +91,9 @@ func TestDeployRestartsExactlyWhenSomethingChanged(t *testing.T) {
 		}, []string{"program", "service"}},
 		{"unit edited", func(m *machine) { m.write(UnitFile, "[Service]\n") }, []string{"unit", "systemd", "service"}},
 		{"configuration edited", func(m *machine) { m.write(ConfigFile, "listen: elsewhere\n") }, []string{"service"}},
-		{"environment made", func(m *machine) { m.write(EnvironmentFile, "HTTPS_PROXY=x\n") }, []string{"service"}},
+		{"environment created", func(m *machine) { m.write(EnvironmentFile, "HTTPS_PROXY=x\n") }, []string{"service"}},
 		{"stopped", func(m *machine) { m.active = false }, []string{"service"}},
-		{"cut off before the restart", func(m *machine) { m.write("/var/lib/dreamcore/deployed", "old") }, []string{"service"}},
+		{"interrupted before the restart", func(m *machine) { m.write("/var/lib/dreamcore/deployed", "old") }, []string{"service"}},
 		{"mode of the program", func(m *machine) { _ = os.Chmod(m.host(ProgramFile), 0o700) }, []string{"program", "service"}},
 		{"disabled", func(m *machine) { m.enabled = false }, []string{"start with the machine"}},
 		{"not loaded", func(m *machine) { m.loaded, m.enabled = false, true }, []string{"systemd"}},
@@ -115,7 +115,7 @@ func TestDeployRestartsExactlyWhenSomethingChanged(t *testing.T) {
 	}
 }
 
-func TestPreviewTellsEverythingAndTouchesNothing(t *testing.T) {
+func TestPreviewShowsEverythingAndChangesNothing(t *testing.T) {
 	m := newMachine(t)
 	before := m.tree()
 	p := m.mustPlan()
@@ -137,12 +137,12 @@ func TestPreviewTellsEverythingAndTouchesNothing(t *testing.T) {
 		contents = append(contents, s.Item.Content)
 		commands = append(commands, s.Item.Commands...)
 	}
-	// What Run does is what the preview said.
+	// Run does what the preview showed.
 	if _, err := p.Run(context.Background(), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(commands, m.ran); d != "" {
-		t.Error("commands that were told and that ran:", d)
+		t.Error("commands of the preview and commands that ran:", d)
 	}
 	for _, path := range []string{UnitFile, ConfigFile, AccountFile} {
 		if !slices.Contains(contents, m.read(path)) {
@@ -155,17 +155,17 @@ func TestPreviewTellsEverythingAndTouchesNothing(t *testing.T) {
 	}
 }
 
-func TestFailureMidwayLeavesWholeFilesAndTheNextRunGoesOn(t *testing.T) {
+func TestFailureMidwayLeavesCompleteFilesAndTheNextRunContinues(t *testing.T) {
 	for _, failing := range []string{"systemd-sysusers", ProgramFile + " setup", "systemctl daemon-reload", "systemctl enable", "systemctl restart"} {
 		t.Run(failing, func(t *testing.T) {
 			m := newMachine(t)
 			m.fail[failing] = &CommandError{Code: 1, Stderr: "broken on purpose", Err: errors.New("exit status 1")}
 			steps, err := m.deploy()
-			if err == nil || !strings.Contains(err.Error(), "broken on purpose") || dreamcore.HintOf(err) == "" {
-				t.Fatalf("error %v, hint %q", err, dreamcore.HintOf(err))
+			if err == nil || !strings.Contains(err.Error(), "broken on purpose") || dreamcore.ReasonOf(err) == "" {
+				t.Fatalf("error %v, reason %q", err, dreamcore.ReasonOf(err))
 			}
 			if len(steps) == 0 {
-				t.Error("it does not tell what was done before")
+				t.Error("it does not return the steps before the failure")
 			}
 			for path, what := range m.tree() {
 				base := filepath.Base(path)
@@ -196,7 +196,7 @@ func TestInterruptedRunStopsWithTheReason(t *testing.T) {
 	}
 }
 
-func TestObstaclesAreTold(t *testing.T) {
+func TestObstaclesAreReported(t *testing.T) {
 	m := newMachine(t)
 	if got := m.mustPlan().Obstacles(); os.Geteuid() == 0 && len(got) > 0 {
 		t.Errorf("on a good machine: %v", got)
@@ -212,10 +212,10 @@ func TestObstaclesAreTold(t *testing.T) {
 			t.Errorf("%v does not say %q", err, want)
 		}
 	}
-	if hint := dreamcore.HintOf(p.Obstacles()[0]); !strings.Contains(hint, "dreamcore serve") {
-		t.Errorf("the hint is %q", hint)
+	if reason := dreamcore.ReasonOf(p.Obstacles()[0]); reason != ReasonNoSystemd {
+		t.Errorf("the reason is %q", reason)
 	}
-	// The preview works all the same.
+	// The preview works nevertheless.
 	if steps, err := p.Preview(context.Background()); err != nil || len(steps) == 0 {
 		t.Errorf("preview: %v, %v", steps, err)
 	}
@@ -230,7 +230,7 @@ func TestObstaclesAreTold(t *testing.T) {
 func TestRootInstallsFilesBelowItAndRunsNothing(t *testing.T) {
 	m := newMachine(t)
 	outside := t.TempDir()
-	// Images have absolute links, which mean the image.
+	// Absolute links in an image refer to the image.
 	m.mkdir("/data/lib")
 	if err := os.Symlink("/data", m.host("/var")); err != nil {
 		t.Fatal(err)
@@ -298,14 +298,14 @@ func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 			m := newMachine(t)
 			change(&m.opts)
 			_, err := New(context.Background(), m.opts)
-			if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
-				t.Errorf("error %v, hint %q", err, dreamcore.HintOf(err))
+			if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.ReasonOf(err) == "" {
+				t.Errorf("error %v, reason %q", err, dreamcore.ReasonOf(err))
 			}
 		})
 	}
 }
 
-func TestWhatIsInTheWayIsNotReplaced(t *testing.T) {
+func TestForeignFilesAreNotReplaced(t *testing.T) {
 	for name, block := range map[string]func(m *machine){
 		"directory for the unit":    func(m *machine) { m.mkdir(UnitFile) },
 		"directory for the program": func(m *machine) { m.mkdir(ProgramFile) },
@@ -325,8 +325,8 @@ func TestWhatIsInTheWayIsNotReplaced(t *testing.T) {
 			m := newMachine(t)
 			block(m)
 			steps, err := m.mustPlan().Preview(context.Background())
-			if dreamcore.CodeOf(err) != dreamcore.CodeConflict || dreamcore.HintOf(err) == "" {
-				t.Errorf("preview: %v, %v, hint %q", done(steps), err, dreamcore.HintOf(err))
+			if dreamcore.CodeOf(err) != dreamcore.CodeConflict || dreamcore.ReasonOf(err) == "" {
+				t.Errorf("preview: %v, %v, reason %q", done(steps), err, dreamcore.ReasonOf(err))
 			}
 		})
 	}
@@ -351,7 +351,7 @@ func TestConfigurationOfTheStateDirectoryMovesWithItsContent(t *testing.T) {
 	}
 }
 
-func TestLinkInThePlaceOfAFileBecomesAFile(t *testing.T) {
+func TestALinkIsReplacedByAFile(t *testing.T) {
 	m := newMachine(t)
 	m.mkdir(filepath.Dir(ProgramFile))
 	if err := os.Symlink(m.opts.Exe, m.host(ProgramFile)); err != nil {

@@ -16,20 +16,21 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// at is where path lies on this machine. Below a Root, links in the way are
-// followed as they would be in the image; the last element is not followed.
+// at returns the path on this machine for a path of the installation. Below a
+// Root, symbolic links in the path are followed as they would be in the image;
+// the last element is not followed.
 func (p *Plan) at(path string) (string, error) {
 	if p.o.Root == "" {
 		return path, nil
 	}
 	dir, err := securejoin.SecureJoin(p.o.Root, filepath.Dir(path))
 	if err != nil {
-		return "", fileFault("find the place", path, err)
+		return "", fileFault("resolve", path, err)
 	}
 	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
-// lstat is os.Lstat of a path of the installation; nothing there is nil.
+// lstat is os.Lstat for a path of the installation. fi is nil if nothing exists there.
 func (p *Plan) lstat(path string) (host string, fi fs.FileInfo, err error) {
 	if host, err = p.at(path); err != nil {
 		return "", nil, err
@@ -44,8 +45,8 @@ func (p *Plan) lstat(path string) (host string, fi fs.FileInfo, err error) {
 	return host, fi, nil
 }
 
-// proper tells whether the permissions and, where they can be set, the owner
-// are those of an installation.
+// proper reports whether the permissions are mode and the owner is root. The
+// owner is not checked if it cannot be set.
 func (p *Plan) proper(fi fs.FileInfo, mode fs.FileMode) bool {
 	if fi.Mode().Perm() != mode {
 		return false
@@ -54,7 +55,7 @@ func (p *Plan) proper(fi fs.FileInfo, mode fs.FileMode) bool {
 	return !p.owned || ok && st.Uid == 0 && st.Gid == 0
 }
 
-// directory is a directory with its permissions.
+// directory is the action that creates a directory with its permissions.
 type directory struct {
 	plan *Plan
 	path string
@@ -73,7 +74,7 @@ func (d *directory) check(context.Context) (Status, error) {
 		return Created, err
 	}
 	if fi.Mode()&fs.ModeSymlink != 0 {
-		// Somebody keeps it on another disk. Its target has the permissions.
+		// The operator may keep it on another disk. Its target has the permissions.
 		if fi, err = os.Stat(host); err != nil {
 			return "", fileFault("look at", host, err)
 		}
@@ -99,13 +100,13 @@ func (d *directory) apply(context.Context) (string, error) {
 		err = os.Chown(host, 0, 0)
 	}
 	if err != nil {
-		return "", fileFault("make the directory", host, err)
+		return "", fileFault("create the directory", host, err)
 	}
 	return "", nil
 }
 
-// mkdir makes a directory and those above it, open to read for everybody
-// whatever the umask is: programs are found through them.
+// mkdir creates a directory and its parents with mode 0755 regardless of the
+// umask: every user finds programs through them.
 func (p *Plan) mkdir(dir string) error {
 	if fi, err := os.Stat(dir); err == nil && fi.IsDir() {
 		return nil
@@ -121,14 +122,14 @@ func (p *Plan) mkdir(dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// file is a text file.
+// file is the action that writes a text file.
 type file struct {
 	plan    *Plan
 	what    string
 	path    string
 	mode    fs.FileMode
 	content func() []byte
-	keep    bool // one that is there stays as it is
+	keep    bool // an existing file is never changed
 }
 
 func (f *file) name() string { return f.what }
@@ -136,7 +137,7 @@ func (f *file) name() string { return f.what }
 func (f *file) item() Item {
 	it := Item{Kind: "file", Path: f.path, Mode: octal(f.mode), Content: string(f.content())}
 	if _, fi, err := f.plan.lstat(f.path); f.keep && err == nil && fi != nil {
-		it.Content, it.Note = "", "it is yours and stays as it is"
+		it.Content, it.Note = "", "it exists and is not changed"
 	}
 	return it
 }
@@ -165,12 +166,12 @@ func (f *file) apply(context.Context) (string, error) {
 	return f.path, f.plan.install(f.path, f.mode, bytes.NewReader(f.content()))
 }
 
-// program is a copy of an executable file.
+// program is the action that copies an executable file.
 type program struct {
 	plan   *Plan
 	what   string
 	path   string
-	source string // on this machine, whatever the Root is
+	source string // on this machine, also with a Root
 }
 
 func (c *program) name() string { return c.what }
@@ -191,8 +192,8 @@ func (c *program) check(context.Context) (Status, error) {
 	if err != nil {
 		return "", fileFault("compare with "+c.source, host, err)
 	}
-	// A link to the program is replaced: it would lead nowhere on the day the
-	// source is moved, and a service must not hang on that.
+	// A link to the program is replaced by a copy: moving the source must not
+	// break the service.
 	if same && fi.Mode().IsRegular() && c.plan.proper(fi, 0o755) {
 		return Unchanged, nil
 	}
@@ -211,7 +212,7 @@ func (c *program) apply(context.Context) (string, error) {
 func sameContent(a, b string) (bool, error) {
 	fa, err := os.Open(a)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // a link to nothing
+		return false, nil // a dangling link
 	}
 	if err != nil {
 		return false, err
@@ -244,7 +245,7 @@ func sameContent(a, b string) (bool, error) {
 			return false, nil
 		}
 		if errA != nil || errB != nil {
-			return atEnd(errA) && atEnd(errB), errors.Join(unlessEnd(errA), unlessEnd(errB))
+			return atEnd(errA) && atEnd(errB), errors.Join(ignoreEnd(errA), ignoreEnd(errB))
 		}
 	}
 }
@@ -253,15 +254,15 @@ func atEnd(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-func unlessEnd(err error) error {
+func ignoreEnd(err error) error {
 	if atEnd(err) {
 		return nil
 	}
 	return err
 }
 
-// link is a symbolic link. It takes the place of a file only where nothing is
-// lost by that: what the link leads to begins with the file's content.
+// link is the action that creates a symbolic link. It replaces a file only if
+// no content is lost: the target must begin with the file's content.
 type link struct {
 	plan    *Plan
 	path    string
@@ -296,7 +297,7 @@ func (l *link) check(context.Context) (Status, error) {
 
 func (l *link) apply(context.Context) (string, error) { return "", l.plan.relink(l.path, l.target()) }
 
-// relink puts a symbolic link in the place of whatever file is at path.
+// relink replaces the file at path by a symbolic link.
 func (p *Plan) relink(path, target string) error {
 	host, err := p.at(path)
 	if err != nil {
@@ -316,8 +317,8 @@ func (p *Plan) relink(path, target string) error {
 	return nil
 }
 
-// install writes a file whole or not at all: another name, synced, renamed. A
-// service that runs the old one keeps it.
+// install writes a file atomically: temporary file, fsync, rename. A process
+// that runs the old file keeps it.
 func (p *Plan) install(path string, mode fs.FileMode, content io.Reader) (err error) {
 	host, err := p.at(path)
 	if err != nil {
@@ -376,21 +377,21 @@ func syncDir(dir string) error {
 func octal(m fs.FileMode) string { return fmt.Sprintf("%04o", m) }
 
 func fileFault(action, path string, err error) error {
-	hint := "look at " + path + ", then run: dreamcore deploy"
+	reason, hint := ReasonFile, "check "+path
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		hint = "run: sudo dreamcore deploy"
+		reason, hint = ReasonNeedsRoot, ""
 	case errors.Is(err, syscall.ENOSPC):
-		hint = "free some space on the disk of " + path + ", then run: dreamcore deploy"
+		hint = "free some space on the disk of " + path
 	case errors.Is(err, syscall.EROFS):
-		hint = "make " + path + " writable, or prepare an image with --root DIR"
+		reason, hint = ReasonReadOnly, "make "+path+" writable"
 	}
-	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot " + action + " " + path, Hint: hint, Err: err}
+	return &dreamcore.Error{Code: dreamcore.CodeSetup, Reason: reason, Message: "cannot " + action + " " + path, Hint: hint, Err: err}
 }
 
 func occupied(path, want string) error {
 	return &dreamcore.Error{
-		Code: dreamcore.CodeConflict, Message: path + " is in the way: " + want + " belongs there",
-		Hint: "move it away (mv " + path + " " + path + ".old), then run: dreamcore deploy",
+		Code: dreamcore.CodeConflict, Reason: ReasonOccupied, Message: path + " is in the way: " + want + " belongs there",
+		Hint: "move it away: mv " + path + " " + path + ".old",
 	}
 }

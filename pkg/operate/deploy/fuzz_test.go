@@ -15,8 +15,8 @@ func FuzzRecipients(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) { recipients(raw) })
 }
 
-// FuzzCommandString wants a command that is shown to be one line that a shell
-// would take apart as it was.
+// FuzzCommandString checks that a command is quoted so that a shell parses it
+// back into the same arguments.
 func FuzzCommandString(f *testing.F) {
 	f.Add("systemctl", "it's \"$(here)\"", "a\nb")
 	f.Fuzz(func(t *testing.T, a, b, c string) {

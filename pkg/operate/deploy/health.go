@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -14,26 +13,27 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-// A service proves a sandbox before it listens: seconds, on a busy machine
-// many.
+// A service proves a sandbox before it listens, which takes seconds, and longer
+// on a busy machine.
 const (
 	healthLimit    = 90 * time.Second
 	healthInterval = 200 * time.Millisecond
 )
 
-// endpoints of a service by where it listens.
+// endpoints are the base addresses of a service.
 type endpoints struct {
 	local  string // for this machine
-	others string // for whoever can reach it
+	others string // for other machines
 }
 
-// addresses are the base addresses of a service that listens on listen. host
-// is this machine's name, for a service that listens everywhere.
+// addresses returns the base addresses of a service that listens on listen.
+// host is the name of this machine, used if the service listens on all
+// addresses.
 func addresses(listen, host string) (endpoints, error) {
 	name, port, err := net.SplitHostPort(listen)
 	n, perr := strconv.Atoi(port)
 	if err != nil || perr != nil || n < 1 || n > 65535 {
-		return endpoints{}, invalid("write it like 127.0.0.1:8080, with a port of your choice",
+		return endpoints{}, invalid(ReasonListen, "use an address like 127.0.0.1:8080 with a fixed port",
 			"the service cannot listen on %q: front ends need HOST:PORT with a fixed port", listen)
 	}
 	local, others := name, name
@@ -49,29 +49,29 @@ func addresses(listen, host string) (endpoints, error) {
 	return endpoints{"http://" + net.JoinHostPort(local, port), "http://" + net.JoinHostPort(others, port)}, nil
 }
 
-// Address is the base address of the service on this machine.
+// Address returns the base address of the service on this machine.
 func (p *Plan) Address() string {
 	e, _ := addresses(p.o.Settings.Listen, "") // validated
 	return e.local
 }
 
-// Wiring is what a front end of the old backend needs: two lines for its
-// environment.
+// Wiring is the configuration of a front end that was written for Modal: two
+// lines for its environment.
 type Wiring struct {
 	Endpoint string `json:"endpoint"` // base address
 	// Lines set MODAL_ENDPOINT and MODAL_INTERNAL_SECRET. The endpoint is the
-	// full address of generate_game, from which old clients make those of the
-	// other endpoints by replacing its name, and which ours take too. The
-	// second line is for a shell, which runs the command in it.
+	// full address of generate_game: such front ends derive the other addresses
+	// by replacing the name, and our client accepts it too. The second line is
+	// for a shell, which runs the command in it.
 	Lines [2]string `json:"lines"`
 }
 
-// Wire tells how to reach the service. host is the name of this machine, for a
-// service that listens on all of its addresses.
+// Wire returns how a front end reaches the service. host is the name of this
+// machine, used if the service listens on all addresses.
 func (p *Plan) Wire(host string) Wiring {
 	e, _ := addresses(p.o.Settings.Listen, host) // validated
 	show := "sudo " + ProgramFile + " secret show " + secret.InternalSecret + " " + secret.InternalKey
-	if p.o.Settings.State != filepath.Join("/var/lib", dreamcore.AppName) {
+	if p.o.Settings.State != DefaultState {
 		show += " --state " + p.o.Settings.State
 	}
 	return Wiring{Endpoint: e.others, Lines: [2]string{
@@ -80,8 +80,8 @@ func (p *Plan) Wire(host string) Wiring {
 	}}
 }
 
-// awaitHealth returns when the service that was just started answers, or with
-// an error as soon as systemd has given it up.
+// awaitHealth waits until the service that was just started answers. It returns
+// an error as soon as systemd reports that the start failed.
 func (p *Plan) awaitHealth(ctx context.Context) error {
 	ep, err := client.ParseEndpoint(p.Address())
 	if err != nil {
@@ -100,7 +100,7 @@ func (p *Plan) awaitHealth(ctx context.Context) error {
 		h, herr := c.Health(limited)
 		state, err := p.state(limited)
 		switch {
-		case limited.Err() != nil: // told below
+		case limited.Err() != nil: // handled below
 		case err != nil:
 			return err
 		case state.active == "failed" || state.sub == "auto-restart":
@@ -121,14 +121,14 @@ func (p *Plan) awaitHealth(ctx context.Context) error {
 
 var errLate = errors.New("the service is late")
 
-// checkHealth tells our service from another that has its port.
+// checkHealth returns an error if another service answers on the port.
 func (p *Plan) checkHealth(h client.Health) error {
 	if h.App == dreamcore.AppName && h.Version == p.o.Version {
 		return nil
 	}
 	return &dreamcore.Error{
-		Code:    dreamcore.CodeConflict,
-		Message: fmt.Sprintf("something else answers at %s: %s %s instead of %s %s", p.Address(), h.App, h.Version, dreamcore.AppName, p.o.Version),
-		Hint:    "stop what listens there, or set another address with listen: in " + ConfigFile + "; then run: dreamcore deploy",
+		Code: dreamcore.CodeConflict, Reason: ReasonOccupied,
+		Message: fmt.Sprintf("another service answers at %s: %s %s instead of %s %s", p.Address(), h.App, h.Version, dreamcore.AppName, p.o.Version),
+		Hint:    "stop the service that listens there, or set another address with listen: in " + ConfigFile,
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
-// The state directory's places that pkg/store/secret documents.
+// Names in the state directory; pkg/store/secret documents them.
 const (
 	secretsDir    = "secrets"
 	identityName  = "identity"
@@ -28,23 +28,23 @@ const (
 	maxCredential = 64 << 10
 )
 
-// credentialsVar names the directory in which systemd, and here we, hand a
-// process its credentials.
+// credentialsVar names the directory with the credentials of a process. systemd
+// sets it for the service, this package for the commands that it runs.
 const credentialsVar = "CREDENTIALS_DIRECTORY"
 
-// identity is the key of the sealed secrets, as a credential of the service:
-// away from the secrets that it opens, so that a copy of the state directory
-// tells nothing. Where systemd-creds can, it is encrypted for this machine
-// (with its TPM, where it has one). Where the state directory had the identity
-// there is a link, for commands at the terminal: to the credential, or to
-// where systemd puts the decrypted one while the service runs.
+// identity is the action that installs the key of the sealed secrets as a
+// credential of the service. It is kept apart from the secrets, so that a copy
+// of the state directory reveals nothing. If systemd-creds works here, the
+// credential is encrypted for this machine, with its TPM if it has one. The
+// state directory gets a link for commands at the terminal: to the credential,
+// or to the file into which systemd decrypts it while the service runs.
 type identity struct{ plan *Plan }
 
 func (i *identity) name() string { return identityStep }
 
 const encryptedSuffix = ".cred"
 
-// credentialPath is the file that the unit names.
+// credentialPath returns the file that the unit names.
 func (p *Plan) credentialPath() string {
 	path := filepath.Join(ConfigDir, p.o.Credential)
 	if p.sealed {
@@ -53,7 +53,7 @@ func (p *Plan) credentialPath() string {
 	return path
 }
 
-// linkTarget is where commands at the terminal find the identity.
+// linkTarget returns the file in which commands at the terminal find the identity.
 func (p *Plan) linkTarget() string {
 	if p.sealed {
 		return filepath.Join("/run/credentials", UnitName, p.o.Credential)
@@ -65,8 +65,8 @@ func (p *Plan) linkPath() string {
 	return filepath.Join(p.o.Settings.State, secretsDir, identityName)
 }
 
-// chooseSealed tells whether the identity is, or will be, encrypted. What is
-// installed already stays as it is.
+// chooseSealed reports whether the identity is, or will be, encrypted. An
+// installed credential keeps its form.
 func (p *Plan) chooseSealed(ctx context.Context) bool {
 	if p.offline {
 		return false
@@ -150,8 +150,8 @@ func (i *identity) apply(ctx context.Context) (string, error) {
 	return detail, p.relink(p.linkPath(), p.linkTarget())
 }
 
-// ownIdentity is the one that lies in the state directory, nil where there is
-// none or only our link.
+// ownIdentity returns the identity file of the state directory, or nil if it
+// does not exist or is our link.
 func (p *Plan) ownIdentity() ([]byte, error) {
 	host, fi, err := p.lstat(p.linkPath())
 	if err != nil || fi == nil || fi.Mode()&fs.ModeSymlink != 0 {
@@ -166,15 +166,16 @@ func (p *Plan) ownIdentity() ([]byte, error) {
 	}
 	if recipients(raw) == nil {
 		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the identity " + host + " is damaged: it holds no age X25519 key",
-			Hint: "put it back from a backup, then run: dreamcore deploy",
+			Code: dreamcore.CodeSetup, Reason: ReasonIdentity, Message: "the identity " + host + " is damaged: it holds no age X25519 key",
+			Hint: "restore it from a backup",
 		}
 	}
 	return raw, nil
 }
 
-// recipients are the public keys of an identity file, sorted; nil when it is
-// none. Errors of the parser may quote the key, so they go nowhere.
+// recipients returns the public keys of an identity file, sorted, or nil if raw
+// is no identity file. Errors of the parser may quote the key, so they are
+// dropped.
 func recipients(raw []byte) []string {
 	parsed, err := age.ParseIdentities(bytes.NewReader(raw))
 	if err != nil {
@@ -190,8 +191,8 @@ func recipients(raw []byte) []string {
 	return keys
 }
 
-// newIdentity makes an identity, unless there are secrets that it could not
-// open.
+// newIdentity returns a new identity. It fails if secrets exist that the new
+// identity could not open.
 func (p *Plan) newIdentity() ([]byte, error) {
 	dir, err := p.at(filepath.Dir(p.linkPath()))
 	if err != nil {
@@ -200,21 +201,21 @@ func (p *Plan) newIdentity() ([]byte, error) {
 	orphans, _ := filepath.Glob(filepath.Join(dir, "*"+sealedSuffix))
 	if len(orphans) > 0 {
 		return nil, &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
+			Code: dreamcore.CodeSetup, Reason: ReasonIdentity,
 			Message: fmt.Sprintf("there are %d sealed secrets in %s, but not the identity that opens them", len(orphans), dir),
-			Hint:    "put the identity back as " + p.linkPath() + ", or move the secrets away (mv " + dir + " " + dir + ".old); then run: dreamcore deploy",
+			Hint:    "restore the identity as " + p.linkPath() + ", or move the secrets away: mv " + dir + " " + dir + ".old",
 		}
 	}
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
-		return nil, fmt.Errorf("make an identity: %w", err)
+		return nil, fmt.Errorf("create an identity: %w", err)
 	}
 	return fmt.Appendf(nil, "# The key of the sealed secrets of dreamcore.\n# created: %s\n# public key: %s\n%s\n",
 		time.Now().UTC().Format(time.RFC3339), id.Recipient(), id), nil
 }
 
-// keepCredential checks that the credential, which is there, is the identity
-// that the state directory has: two cannot be merged.
+// keepCredential checks that the installed credential is the identity of the
+// state directory: two identities cannot be merged.
 func (p *Plan) keepCredential(ctx context.Context, own []byte) error {
 	host, err := p.at(p.credentialPath())
 	if err != nil {
@@ -226,8 +227,8 @@ func (p *Plan) keepCredential(ctx context.Context, own []byte) error {
 	}
 	if recipients(have) == nil || own != nil && !slices.Equal(recipients(have), recipients(own)) {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeConflict, Message: "the credential " + host + " is not the identity of " + p.linkPath(),
-			Hint: "move the one that opens nothing away, then run: dreamcore deploy",
+			Code: dreamcore.CodeConflict, Reason: ReasonIdentity, Message: "the credential " + host + " is not the identity of " + p.linkPath(),
+			Hint: "move away the one of the two that opens no secret",
 		}
 	}
 	if err := os.Chmod(host, 0o600); err != nil {
@@ -241,9 +242,10 @@ func (p *Plan) keepCredential(ctx context.Context, own []byte) error {
 	return nil
 }
 
-// writeCredential installs the identity. An encrypted one is opened again
-// before the plain one is given up. Where this machine has the tool but cannot
-// encrypt, the credential is a plain file, which the operator is told.
+// writeCredential installs the identity. An encrypted credential is decrypted
+// once for comparison before the plain identity is removed. If systemd-creds
+// exists but cannot encrypt, the credential is a plain file, and the returned
+// detail says so.
 func (p *Plan) writeCredential(ctx context.Context, raw []byte) (string, error) {
 	if !p.sealed {
 		return "a file for root only", p.install(p.credentialPath(), 0o600, bytes.NewReader(raw))
@@ -266,7 +268,7 @@ func (p *Plan) writeCredential(ctx context.Context, raw []byte) (string, error) 
 	}
 	again, err := p.openIdentity(ctx)
 	if err == nil && !bytes.Equal(again, raw) {
-		err = errors.New("decrypting gives something else")
+		err = errors.New("decrypting returns different content")
 	}
 	if err != nil {
 		if host, aerr := p.at(p.credentialPath()); aerr == nil {
@@ -300,16 +302,16 @@ func (p *Plan) openIdentity(ctx context.Context) ([]byte, error) {
 			return nil, err
 		}
 		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the credential " + host + " cannot be decrypted", Err: err,
-			Hint: "it opens only on the machine that made it; with a copy of the identity, put it at " + p.linkPath() +
-				" and move the credential away, then run: dreamcore deploy",
+			Code: dreamcore.CodeSetup, Reason: ReasonIdentity, Message: "the credential " + host + " cannot be decrypted", Err: err,
+			Hint: "only the machine that encrypted it can decrypt it; if you have a copy of the identity, put it at " + p.linkPath() +
+				" and move the credential away",
 		}
 	}
 	return raw, nil
 }
 
 // withIdentity calls do with an environment in which our own program finds the
-// identity as it would as a service. The plain identity is in memory only.
+// identity as the service does. The plain identity lies below /run, in memory.
 func (p *Plan) withIdentity(ctx context.Context, do func(env []string) error) (err error) {
 	raw, err := p.openIdentity(ctx)
 	if err != nil {
@@ -321,7 +323,7 @@ func (p *Plan) withIdentity(ctx context.Context, do func(env []string) error) (e
 	}
 	dir, err := os.MkdirTemp(run, "dreamcore-deploy-")
 	if err != nil {
-		return fileFault("make a directory in", run, err)
+		return fileFault("create a directory in", run, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err := os.WriteFile(filepath.Join(dir, p.o.Credential), raw, 0o600); err != nil {
@@ -330,7 +332,7 @@ func (p *Plan) withIdentity(ctx context.Context, do func(env []string) error) (e
 	return do(append(p.environ(), credentialsVar+"="+dir))
 }
 
-// hasSecret tells whether the state directory has a sealed secret.
+// hasSecret reports whether the state directory has a sealed secret called name.
 func (p *Plan) hasSecret(name string) bool {
 	_, fi, err := p.lstat(filepath.Join(p.o.Settings.State, secretsDir, name+sealedSuffix))
 	return err == nil && fi != nil

@@ -26,7 +26,7 @@ func newKey(t *testing.T) string {
 	return "# mine\n" + id.String() + "\n"
 }
 
-func TestSealedIdentityIsNowherePlain(t *testing.T) {
+func TestSealedIdentityIsNowhereInPlainText(t *testing.T) {
 	m := newMachine(t)
 	m.mustDeploy()
 	for path, what := range m.tree() {
@@ -42,7 +42,7 @@ func TestSealedIdentityIsNowherePlain(t *testing.T) {
 	}
 }
 
-func TestIdentityIsAPlainFileWhereSystemdCredsCannotEncrypt(t *testing.T) {
+func TestIdentityIsAPlainFileIfSystemdCredsCannotEncrypt(t *testing.T) {
 	for name, change := range map[string]func(m *machine){
 		"no such tool": func(m *machine) { m.noCreds = true },
 		"no key":       func(m *machine) { m.credsBad = true },
@@ -67,7 +67,7 @@ func TestIdentityIsAPlainFileWhereSystemdCredsCannotEncrypt(t *testing.T) {
 			if unit := m.read(UnitFile); !strings.Contains(unit, "\nLoadCredential=dreamcore-identity:"+plainFile+"\n") {
 				t.Error(unit)
 			}
-			// It stays so when the tool comes later: the unit must not flap.
+			// It stays a plain file if the tool is installed later: the unit must not flap.
 			m.noCreds, m.credsBad = false, false
 			if again := done(m.mustDeploy()); again != nil {
 				t.Errorf("not unchanged: %v", again)
@@ -93,7 +93,7 @@ func TestIdentityOfTheStateDirectoryMovesIntoTheCredential(t *testing.T) {
 			if fi, err := os.Lstat(m.host(stateIdentity)); err != nil || fi.Mode()&os.ModeSymlink == 0 {
 				t.Errorf("in the state directory is %v, %v", fi, err)
 			}
-			// A run that was cut off before the link: the same identity twice.
+			// A run that was interrupted before it created the link: the same identity twice.
 			if err := os.Remove(m.host(stateIdentity)); err != nil {
 				t.Fatal(err)
 			}
@@ -105,21 +105,21 @@ func TestIdentityOfTheStateDirectoryMovesIntoTheCredential(t *testing.T) {
 	}
 }
 
-func TestIdentitiesAreNeverGivenUp(t *testing.T) {
+func TestIdentitiesAreNeverLost(t *testing.T) {
 	for name, tc := range map[string]struct {
 		prepare func(m *machine)
 		code    dreamcore.Code
 	}{
-		"another one in the state directory": {func(m *machine) {
+		"another identity in the state directory": {func(m *machine) {
 			m.mustDeploy()
 			_ = os.Remove(m.host(stateIdentity))
 			m.write(stateIdentity, newKey(t))
 		}, dreamcore.CodeConflict},
-		"secrets without one": {func(m *machine) {
+		"secrets without an identity": {func(m *machine) {
 			m.write("/var/lib/dreamcore/secrets/modal-internal-secret.age", "sealed")
 		}, dreamcore.CodeSetup},
-		"a damaged one": {func(m *machine) { m.write(stateIdentity, "junk") }, dreamcore.CodeSetup},
-		"a sealed one of another machine": {func(m *machine) {
+		"a damaged identity": {func(m *machine) { m.write(stateIdentity, "junk") }, dreamcore.CodeSetup},
+		"a credential of another machine": {func(m *machine) {
 			m.write(sealedFile, "sealed elsewhere")
 		}, dreamcore.CodeSetup},
 		"a directory": {func(m *machine) { m.mkdir(stateIdentity) }, dreamcore.CodeConflict},
@@ -129,8 +129,8 @@ func TestIdentitiesAreNeverGivenUp(t *testing.T) {
 			tc.prepare(m)
 			before := m.tree()
 			_, err := m.deploy()
-			if dreamcore.CodeOf(err) != tc.code || dreamcore.HintOf(err) == "" {
-				t.Errorf("error %v, hint %q", err, dreamcore.HintOf(err))
+			if dreamcore.CodeOf(err) != tc.code || dreamcore.ReasonOf(err) == "" {
+				t.Errorf("error %v, reason %q", err, dreamcore.ReasonOf(err))
 			}
 			for _, path := range []string{stateIdentity, sealedFile} {
 				if before[path] != m.tree()[path] {
@@ -141,7 +141,7 @@ func TestIdentitiesAreNeverGivenUp(t *testing.T) {
 	}
 }
 
-func TestSetupGetsTheIdentityAndNoSettingsOfTheTerminal(t *testing.T) {
+func TestSetupGetsTheIdentityAndNoSettingsOfTheEnvironment(t *testing.T) {
 	m := newMachine(t)
 	m.opts.KeyFile = "-"
 	m.opts.Stdin = strings.NewReader("sk-key")
@@ -157,14 +157,14 @@ func TestSetupGetsTheIdentityAndNoSettingsOfTheTerminal(t *testing.T) {
 		}
 	}
 	if !strings.Contains(env, "HTTPS_PROXY=p") || !strings.Contains(env, "PATH=/bin") {
-		t.Errorf("its environment lacks what the operator has:\n%s", env)
+		t.Errorf("its environment lacks the operator's variables:\n%s", env)
 	}
 	if got, err := m.mustPlan().InternalSecret(t.Context()); err != nil || got != "the-secret" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
 
-func TestFailureOfSetupIsTheOneThatItTells(t *testing.T) {
+func TestTheErrorOfSetupIsThatOfDeploy(t *testing.T) {
 	m := newMachine(t)
 	m.fail[ProgramFile+" setup"] = &CommandError{
 		Code: 1, Err: os.ErrInvalid,
@@ -173,11 +173,11 @@ func TestFailureOfSetupIsTheOneThatItTells(t *testing.T) {
 	}
 	_, err := m.deploy()
 	if err == nil || !strings.Contains(err.Error(), "the agent does not work") || dreamcore.HintOf(err) != "name another with --claude PATH" {
-		t.Errorf("error %v, hint %q", err, dreamcore.HintOf(err))
+		t.Errorf("error %v, reason %q", err, dreamcore.ReasonOf(err))
 	}
 }
 
-func TestAgentInAHiddenPlaceIsCopied(t *testing.T) {
+func TestAgentInAHiddenDirectoryIsCopied(t *testing.T) {
 	m := newMachine(t)
 	dir := t.TempDir() // below /tmp, which the unit hides
 	if !hidden(dir) {
@@ -193,6 +193,6 @@ func TestAgentInAHiddenPlaceIsCopied(t *testing.T) {
 		t.Errorf("the copy is %q", got)
 	}
 	if !slices.ContainsFunc(m.ran, func(c string) bool { return strings.HasSuffix(c, " --claude "+AgentFile) }) {
-		t.Errorf("setup was not told of the copy: %v", m.ran)
+		t.Errorf("setup does not use the copy: %v", m.ran)
 	}
 }

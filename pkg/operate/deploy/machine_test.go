@@ -28,22 +28,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testVersion = "1.2.3"
 
-// machine is a machine in a directory: files are real, commands are played.
+// machine is a machine in a directory: files are real, commands are simulated.
 type machine struct {
 	t    *testing.T
 	root string
 	opts Options
 
-	ran      []string          // commands that change something
-	envs     map[string]string // what each had in its environment, joined
+	ran      []string          // commands that changed something
+	envs     map[string]string // environment of each command, joined
 	stdin    map[string]string
-	fail     map[string]*CommandError // by the beginning of a command
+	fail     map[string]*CommandError // by prefix of a command
 	credsBad bool                     // systemd-creds cannot encrypt
 	noCreds  bool                     // there is no systemd-creds
-	takenID  bool                     // sysusers gives another id
+	takenID  bool                     // sysusers assigns another id
 
 	loaded, enabled, active bool
-	sub                     string // with active false
+	sub                     string // substate while active is false
 	app, version            string // of /health
 }
 
@@ -107,7 +107,7 @@ func (m *machine) read(path string) string {
 	return string(raw)
 }
 
-// plan makes a plan that runs commands, in spite of its root.
+// plan returns a plan that runs commands in spite of its root.
 func (m *machine) plan() (*Plan, error) { return newPlan(context.Background(), m.opts, false) }
 
 func (m *machine) mustPlan() *Plan {
@@ -133,7 +133,7 @@ func (m *machine) mustDeploy() []Step {
 	return steps
 }
 
-// done are the names of the steps that were not unchanged.
+// done returns the names of the steps that changed something.
 func done(steps []Step) []string {
 	var names []string
 	for _, s := range steps {
@@ -144,7 +144,7 @@ func done(steps []Step) []string {
 	return names
 }
 
-// run plays the commands of a machine with systemd.
+// run simulates the commands of a machine with systemd.
 func (m *machine) run(ctx context.Context, c Command) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
@@ -210,8 +210,8 @@ func (m *machine) play(c Command, line string, in []byte) (out []byte, reads boo
 	return nil, false, nil
 }
 
-// scramble stands for encryption: its result does not show the identity. It
-// undoes itself behind its mark.
+// scramble stands for encryption: its result does not show the identity. Applied
+// to the bytes after its mark, it decrypts them.
 func scramble(b []byte) []byte {
 	out := []byte("SEALED")
 	for _, c := range b {
@@ -251,8 +251,8 @@ func (m *machine) sysusers() {
 	}
 }
 
-// setup plays our own setup: it finds the identity and makes what check looks
-// for.
+// setup simulates our own setup: it opens the identity and creates the files
+// that check looks for.
 func (m *machine) setup(c Command) error {
 	var dir string
 	for _, kv := range c.Env {
@@ -272,7 +272,7 @@ func (m *machine) setup(c Command) error {
 	m.mkdir(state + "/volumes/" + volume.Data)
 	m.mkdir(state + "/volumes/" + volume.Global)
 	m.mkdir(state + "/agent")
-	path := "/proc/self/exe" // a file of the real machine that no unit hides
+	path := "/proc/self/exe" // a file of the real machine that the unit does not hide
 	if i := slices.Index(c.Args, "--claude"); i >= 0 {
 		path = c.Args[i+1]
 	}
@@ -283,7 +283,7 @@ func (m *machine) setup(c Command) error {
 	return agent.Record(m.host(state+"/agent"), bin)
 }
 
-// tree is every file below the root with its mode, content and target.
+// tree returns every file below the root with its mode, content and target.
 func (m *machine) tree() map[string]string {
 	m.t.Helper()
 	all := map[string]string{}
@@ -313,7 +313,7 @@ func (m *machine) tree() map[string]string {
 	return all
 }
 
-// freePort is an address that nobody listens on.
+// freePort returns an address on which no process listens.
 func freePort(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -324,8 +324,8 @@ func freePort(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// contextUntil returns a context that ends with reason once the file is there.
-// The returned function waits for what watches it.
+// contextUntil returns a context that ends with reason once the file exists. The
+// returned function waits for the goroutine that watches it.
 func contextUntil(t *testing.T, file string, reason error) (context.Context, func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(context.Background())

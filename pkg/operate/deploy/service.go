@@ -16,7 +16,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// booted tells whether systemd runs this machine, as sd_booted(3) does.
+// booted reports whether systemd is the init system of this machine, as sd_booted(3) does.
 func (p *Plan) booted() bool {
 	host, err := p.at("/run/systemd/system")
 	if err != nil {
@@ -26,13 +26,13 @@ func (p *Plan) booted() bool {
 	return err == nil && fi.IsDir()
 }
 
-// unitState is what systemd knows of the service.
+// unitState is the state of the service in systemd.
 type unitState struct {
 	load, active, sub, file, result string
 	stale                           bool // the unit file has changed since it was read
 }
 
-// state asks systemd. Where systemd does not run, nothing is loaded.
+// state queries systemd. If systemd does not run, it returns the zero unitState.
 func (p *Plan) state(ctx context.Context) (unitState, error) {
 	var s unitState
 	if !p.booted() {
@@ -63,7 +63,7 @@ func (p *Plan) state(ctx context.Context) (unitState, error) {
 	return s, nil
 }
 
-// reload makes systemd read the unit.
+// reload is the action that makes systemd read the unit.
 type reload struct{ plan *Plan }
 
 func (r *reload) name() string { return "systemd" }
@@ -89,7 +89,7 @@ func (r *reload) apply(ctx context.Context) (string, error) {
 	return "has read the unit", nil
 }
 
-// enable makes the service start with the machine.
+// enable is the action that makes the service start at boot.
 type enable struct{ plan *Plan }
 
 func (e *enable) name() string { return "start with the machine" }
@@ -115,8 +115,8 @@ func (e *enable) apply(ctx context.Context) (string, error) {
 	return "enabled", nil
 }
 
-// start starts the service, or starts it again when something that it read at
-// its start has changed since, and waits until it is healthy.
+// start is the action that starts the service, or restarts it if a file that it
+// reads at its start has changed since, and waits until it is healthy.
 type start struct{ plan *Plan }
 
 func (s *start) name() string { return "service" }
@@ -137,9 +137,9 @@ func (s *start) item() Item {
 	return it
 }
 
-// stampName is the file in the state directory that tells what the service was
-// last started with. A deploy that was cut off after a new program, but before
-// the restart, is finished by the next one because of it.
+// stampName is a file in the state directory with the digest of what the service
+// was last started with. It lets the next deploy finish one that was interrupted
+// after it replaced the program and before it restarted the service.
 const stampName = "deployed"
 
 func (s *start) check(ctx context.Context) (Status, error) {
@@ -167,7 +167,7 @@ func (s *start) check(ctx context.Context) (Status, error) {
 	return Unchanged, nil
 }
 
-// stamp is the digest of everything that the service reads at its start.
+// stamp returns the digest of every file that the service reads at its start.
 func (p *Plan) stamp() (string, error) {
 	h := sha256.New()
 	for _, path := range []string{ProgramFile, UnitFile, ConfigFile, p.credentialPath(), EnvironmentFile} {
@@ -201,7 +201,7 @@ func (s *start) apply(ctx context.Context) (string, error) {
 	}
 	p.began = time.Now()
 	commands := s.commands()
-	// reset-failed fails for a unit that has never run; restart tells the rest.
+	// reset-failed fails for a unit that has never run; restart reports real faults.
 	if _, err := p.o.Runner(ctx, commands[0]); err != nil && ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
@@ -221,17 +221,17 @@ func (s *start) apply(ctx context.Context) (string, error) {
 	return "healthy at " + p.Address(), nil
 }
 
-// notStarted is the error of a service that does not come up, with the end of
-// its log.
+// notStarted returns the error for a service that does not become healthy, with
+// the end of its log.
 func (p *Plan) notStarted(ctx context.Context, why string) error {
 	out, err := p.o.Runner(context.WithoutCancel(ctx), p.command(
 		"journalctl", "--unit", UnitName, "--since", fmt.Sprintf("@%d", p.began.Unix()), "--lines", "15", "--no-pager", "--output", "cat"))
 	log := strings.TrimSpace(string(out))
 	if err != nil || log == "" {
-		log = "its log says nothing"
+		log = "its log is empty"
 	}
 	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "the service does not come up: " + why, Err: errors.New(log),
-		Hint: "mend the cause, then run: dreamcore deploy (its log: journalctl -u " + dreamcore.AppName + ")",
+		Code: dreamcore.CodeSetup, Reason: ReasonNotStarted, Message: "the service does not start: " + why, Err: errors.New(log),
+		Hint: "fix the cause; the log: journalctl -u " + dreamcore.AppName,
 	}
 }

@@ -35,8 +35,8 @@ func runcUnit() unitValues {
 	return v
 }
 
-// UPDATE=1 go test ./pkg/operate/deploy writes the golden files anew.
-func TestUnitIsTheGoldenOne(t *testing.T) {
+// UPDATE=1 go test ./pkg/operate/deploy rewrites the golden files.
+func TestUnitMatchesTheGoldenFile(t *testing.T) {
 	for name, v := range map[string]unitValues{"plain.service": exampleUnit(false), "sealed.service": exampleUnit(true), "runc.service": runcUnit()} {
 		file := filepath.Join("testdata", name)
 		got := string(render(v))
@@ -55,7 +55,7 @@ func TestUnitIsTheGoldenOne(t *testing.T) {
 	}
 }
 
-func TestUnitOfAPlanIsTheGoldenOne(t *testing.T) {
+func TestUnitOfAPlanMatchesTheGoldenFile(t *testing.T) {
 	m := newMachine(t)
 	m.mustDeploy()
 	if d := cmp.Diff(string(render(exampleUnit(true))), m.read(UnitFile)); d != "" {
@@ -63,7 +63,7 @@ func TestUnitOfAPlanIsTheGoldenOne(t *testing.T) {
 	}
 }
 
-func TestOnlyRuncGetsWhatRuncNeeds(t *testing.T) {
+func TestOnlyTheUnitForRuncHasItsCapabilities(t *testing.T) {
 	for runtime, want := range map[string]string{
 		"": string(render(exampleUnit(true))), "gvisor": string(render(exampleUnit(true))), "runc": string(render(runcUnit())),
 	} {
@@ -81,7 +81,7 @@ func TestSystemdVerifiesTheUnit(t *testing.T) {
 	sandboxtest.Need(t, err == nil, "systemd-analyze")
 	for name, v := range map[string]unitValues{"plain": exampleUnit(false), "sealed": exampleUnit(true), "runc": runcUnit()} {
 		t.Run(name, func(t *testing.T) {
-			v.Program = "/bin/true" // it must be there to pass
+			v.Program = "/bin/true" // systemd-analyze requires that it exists
 			file := filepath.Join(t.TempDir(), UnitName)
 			if err := os.WriteFile(file, render(v), 0o600); err != nil {
 				t.Fatal(err)
@@ -92,7 +92,7 @@ func TestSystemdVerifiesTheUnit(t *testing.T) {
 			}
 			threshold := "--threshold=45"
 			if v.Runc {
-				threshold = "--threshold=52" // runc wants three capabilities more
+				threshold = "--threshold=52" // runc needs three more capabilities
 			}
 			out, err = exec.Command(analyze, "security", "--offline=yes", threshold, file).CombinedOutput()
 			if err != nil && !strings.Contains(string(out), "unrecognized option") {
@@ -102,7 +102,7 @@ func TestSystemdVerifiesTheUnit(t *testing.T) {
 	}
 }
 
-func TestServiceThatDoesNotComeUpIsToldWithItsLog(t *testing.T) {
+func TestServiceThatDoesNotStartIsReportedWithItsLog(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(m *machine)
 		want   string

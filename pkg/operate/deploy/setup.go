@@ -15,19 +15,18 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// agentDir and volumesDir are where the service keeps these in its state
-// directory.
+// Directories of the agent and the volumes in the state directory.
 const (
 	agentDir   = "agent"
 	volumesDir = "volumes"
 )
 
-// modelKeyVar is where setup looks for the key of the model API.
+// modelKeyVar is the variable in which setup looks for the key of the model API.
 const modelKeyVar = secret.AnthropicKey
 
-// chooseAgent finds out which agent setup should take, and returns the program
-// that must be copied first because the unit hides its place from the service:
-// the vendor's installer puts it into a home directory.
+// chooseAgent decides which agent setup uses. If the unit hides that program
+// from the service, it returns its path so that it is copied first: the
+// vendor's installer puts it into a home directory.
 func (p *Plan) chooseAgent() (copied string, err error) {
 	if p.offline {
 		return "", nil
@@ -46,7 +45,7 @@ func (p *Plan) chooseAgent() (copied string, err error) {
 	return "", nil
 }
 
-// findAgent is the agent that setup would take, "" where it installs one.
+// findAgent returns the agent that setup would use, or "" if setup installs one.
 func (p *Plan) findAgent() (string, error) {
 	if p.o.Claude != "" {
 		bin, err := agent.Locate(p.o.Claude)
@@ -70,7 +69,7 @@ func (p *Plan) recorded() (agent.Binary, error) {
 	return agent.Recorded(dir)
 }
 
-// setup runs the installed program's own setup: secrets, volumes, agent.
+// setup is the action that runs "dreamcore setup" of the installed program: secrets, volumes, agent.
 type setup struct{ plan *Plan }
 
 func (s *setup) name() string { return setupStep }
@@ -117,7 +116,7 @@ func (s *setup) apply(ctx context.Context) (detail string, err error) {
 	err = s.plan.withIdentity(ctx, func(env []string) error {
 		cmd := s.command()
 		cmd.Env = env
-		if s.plan.o.Key != "" { // nobody else gets it
+		if s.plan.o.Key != "" { // only this command gets it
 			cmd.Env = append(slices.Clone(env), modelKeyVar+"="+s.plan.o.Key)
 		}
 		out, err := s.plan.o.Runner(ctx, cmd)
@@ -130,21 +129,21 @@ func (s *setup) apply(ctx context.Context) (detail string, err error) {
 	return detail, err
 }
 
-// setupFault is what setup itself said, where it did.
+// setupFault returns the error that setup printed, or that of the command if it printed none.
 func setupFault(err error) error {
 	var failed *CommandError
 	if !errors.As(err, &failed) {
 		return err
 	}
 	var fault error
-	for line := range strings.Lines(failed.Stderr) { // lines of the log among them
-		var said struct {
+	for line := range strings.Lines(failed.Stderr) { // the log is in it too
+		var printed struct {
 			Error string         `json:"error"`
 			Code  dreamcore.Code `json:"code"`
 			Hint  string         `json:"hint"`
 		}
-		if json.Unmarshal([]byte(line), &said) == nil && said.Code != "" {
-			fault = &dreamcore.Error{Code: said.Code, Message: said.Error, Hint: said.Hint}
+		if json.Unmarshal([]byte(line), &printed) == nil && printed.Code != "" {
+			fault = &dreamcore.Error{Code: printed.Code, Message: printed.Error, Hint: printed.Hint}
 		}
 	}
 	if fault != nil {
@@ -153,7 +152,7 @@ func setupFault(err error) error {
 	return commandFault("set the service up", err)
 }
 
-// describeSetup tells what setup made.
+// describeSetup returns the steps in which setup changed something.
 func describeSetup(out []byte) string {
 	var result struct {
 		Steps []struct{ Name, Status string } `json:"steps"`
@@ -161,16 +160,16 @@ func describeSetup(out []byte) string {
 	if json.Unmarshal(out, &result) != nil {
 		return ""
 	}
-	var made []string
+	var changed []string
 	for _, s := range result.Steps {
 		if s.Status != "exists" {
-			made = append(made, s.Name+" "+s.Status)
+			changed = append(changed, s.Name+" "+s.Status)
 		}
 	}
-	return strings.Join(made, ", ")
+	return strings.Join(changed, ", ")
 }
 
-// InternalSecret is the secret that clients of the installed service send.
+// InternalSecret returns the secret that clients of the installed service send.
 func (p *Plan) InternalSecret(ctx context.Context) (value string, err error) {
 	err = p.withIdentity(ctx, func(env []string) error {
 		cmd := p.command(ProgramFile, "secret", "show", secret.InternalSecret, secret.InternalKey, "--config", ConfigFile)

@@ -11,35 +11,36 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// unitTemplate is the service. Everything in it was tried with real gVisor
-// sandboxes under a real systemd 252. What a reader may miss, and why:
+// unitTemplate is the unit file. Every directive was tried with real gVisor
+// sandboxes under a real systemd 252. The directives and capabilities below are
+// missing, or present, for these reasons:
 //
-//   - User=: gVisor makes namespaces and mounts, which needs root. What it does
-//     not need is most of root's capabilities. SETUID, SETGID, SETFCAP (to map
-//     root into a user namespace, since Linux 5.12) and SYS_ADMIN are what
-//     gVisor was seen to need; CHOWN, DAC_OVERRIDE, FOWNER, FSETID and KILL are
-//     the service's, for projects, which belong to the account;
-//     NET_BIND_SERVICE lets it listen on ports like 80.
-//   - With runc, and only then: SYS_CHROOT, by which it enters a sandbox's mount
-//     namespace; SYS_PTRACE, to look at the namespaces of its child; AF_NETLINK,
-//     over which it speaks with that child and brings loopback up; and cgroup
-//     namespaces, of which each sandbox has one.
-//   - ProtectControlGroups=: each sandbox has a cgroup, which the service makes.
-//   - MemoryDenyWriteExecute=: gVisor maps guests' code; it does not boot with it.
-//   - ProcSubset=pid: cgroups are found through other files of /proc.
-//   - UMask=0077: the sandboxes' root is made here for another user to read.
-//     What is secret lies in directories of mode 0700.
-//   - PrivateUsers=, DynamicUser=: no root, no mounts.
-//   - PrivateNetwork=: it serves HTTP and asks the model API. Sandboxes have no
-//     network in any case.
-//   - SystemCallFilter=~@debug: gVisor's systrap platform begins with ptrace.
-//   - SystemCallFilter=~@mount, ~@privileged: see User=.
+//   - User= is missing: gVisor creates namespaces and mounts, which needs root,
+//     but not most of root's capabilities. gVisor needs SETUID, SETGID, SETFCAP
+//     (to map root into a user namespace, since Linux 5.12) and SYS_ADMIN. The
+//     service needs CHOWN, DAC_OVERRIDE, FOWNER, FSETID and KILL for projects,
+//     which belong to the account, and NET_BIND_SERVICE for ports like 80.
+//   - runc also needs SYS_CHROOT to enter a sandbox's mount namespace, SYS_PTRACE
+//     to inspect the namespaces of its child, AF_NETLINK to talk to that child and
+//     to configure loopback, and cgroup namespaces, one for each sandbox.
+//   - ProtectControlGroups= is missing: the service creates a cgroup for each sandbox.
+//   - MemoryDenyWriteExecute= is missing: gVisor maps guests' code and does not
+//     boot with it.
+//   - ProcSubset=pid is missing: cgroups are found through other files of /proc.
+//   - UMask=0077 is missing: another user must read the root file system of
+//     sandboxes, which the service creates. Secrets lie in directories of mode 0700.
+//   - PrivateUsers= and DynamicUser= are missing: with them there is no root and
+//     no mount.
+//   - PrivateNetwork= is missing: the service serves HTTP and calls the model
+//     API. Sandboxes have no network in any case.
+//   - SystemCallFilter=~@debug is missing: gVisor's systrap platform starts with ptrace.
+//   - SystemCallFilter=~@mount and ~@privileged are missing for the reasons of User=.
 //
-// A filter must refuse with an error and not kill: filters are inherited by
-// the processes that run guests' code, whose system calls gVisor catches with
-// a filter of its own, and killing would win over catching.
+// A filter must return an error instead of killing the process: filters are
+// inherited by the processes that run guests' code. gVisor traps their system
+// calls with a filter of its own, and a kill would take precedence over the trap.
 const unitTemplate = `# Made by: dreamcore deploy
-# Changes belong into a drop-in: systemctl edit {{.Name}}
+# Put changes into a drop-in: systemctl edit {{.Name}}
 
 [Unit]
 Description=dreamcore: browser games from prompts, made in {{if .Runc}}runc{{else}}gVisor{{end}} sandboxes
@@ -61,17 +62,17 @@ LoadCredentialEncrypted={{.Credential}}:{{.Identity}}
 LoadCredential={{.Credential}}:{{.Identity}}
 {{- end}}
 
-# SIGTERM goes to the service alone, which lets running generations end and
-# then takes its sandboxes down itself.
+# SIGTERM goes to the service only: it waits for running generations and then
+# stops its sandboxes itself.
 KillMode=mixed
 TimeoutStopSec={{.StopSeconds}}
 Restart=on-failure
 RestartSec=2
-# Exit code 2 is a wrong setting: trying again does not mend it.
+# Exit code 2 means a wrong setting: a restart does not fix it.
 RestartPreventExitStatus=2
-# A sandbox that runs out of memory is no reason to stop the service.
+# A sandbox that runs out of memory must not stop the service.
 OOMPolicy=continue
-# Where the machine runs out of memory, the kernel takes a sandbox (500) first.
+# If the machine runs out of memory, the kernel kills a sandbox (500) first.
 OOMScoreAdjust=-500
 TasksMax=infinity
 LimitNOFILE=1048576
@@ -81,7 +82,7 @@ Delegate=yes
 CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL
 CapabilityBoundingSet=CAP_SETGID CAP_SETUID CAP_SETFCAP CAP_SYS_ADMIN CAP_NET_BIND_SERVICE
 {{- if .Runc}}
-# The last is for the rules about devices that runc makes with cgroup v2.
+# NET_ADMIN is for the device rules that runc sets with cgroup v2.
 CapabilityBoundingSet=CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_NET_ADMIN
 {{- end}}
 NoNewPrivileges=yes
@@ -89,7 +90,7 @@ ProtectSystem=strict
 ReadWritePaths={{.State}}
 ProtectHome=yes
 PrivateTmp=yes
-# Loop devices, for the file systems of users, and the harmless ones.
+# Loop devices for the file systems of users, besides null, zero, random and the like.
 DevicePolicy=closed
 DeviceAllow=/dev/loop-control rw
 DeviceAllow=block-loop rw
@@ -117,15 +118,15 @@ SystemCallErrorNumber=EPERM
 WantedBy=multi-user.target
 `
 
-// runtimeRunc is the setting runtime of those who have chosen runc.
+// runtimeRunc is the value of the setting runtime that selects runc.
 const runtimeRunc = "runc"
 
-// unitValues fill the template.
+// unitValues are the values of the template.
 type unitValues struct {
 	Name, Program, Config, Environment, State string
 	Credential, Identity                      string
 	Sealed                                    bool
-	Runc                                      bool // the engine, which needs more than gVisor
+	Runc                                      bool // the engine is runc, which needs more than gVisor
 	StopSeconds                               int
 }
 
@@ -136,8 +137,8 @@ func render(v unitValues) []byte {
 	return b.Bytes()
 }
 
-// stopMargin is for what the service does after the grace: ending sandboxes
-// and writing the last lines.
+// stopMargin is the time that the service needs after the grace to stop sandboxes
+// and to write its last log lines.
 const stopMargin = 45 * time.Second
 
 func (p *Plan) unitContent() []byte {
@@ -145,12 +146,12 @@ func (p *Plan) unitContent() []byte {
 	return render(unitValues{
 		Name: UnitName, Program: ProgramFile, Config: ConfigFile, Environment: EnvironmentFile,
 		State: s.State, Credential: p.o.Credential, Identity: p.credentialPath(), Sealed: p.sealed, Runc: s.Runtime == runtimeRunc,
-		// Streams get the grace first, then generations that nobody listens to.
+		// Streams get the grace first, then generations without a listener.
 		StopSeconds: int((2*s.Grace + stopMargin).Round(time.Second) / time.Second),
 	})
 }
 
-// unit is the unit file. One that an administrator has masked stays masked.
+// unit is the action that writes the unit file. A masked unit stays masked.
 type unit struct{ file }
 
 func (u *unit) check(ctx context.Context) (Status, error) {
@@ -161,7 +162,7 @@ func (u *unit) check(ctx context.Context) (Status, error) {
 	if fi != nil && fi.Mode()&fs.ModeSymlink != 0 {
 		if to, _ := os.Readlink(host); to == os.DevNull {
 			return "", &dreamcore.Error{
-				Code: dreamcore.CodeConflict, Message: "the service " + UnitName + " is masked on this machine",
+				Code: dreamcore.CodeConflict, Reason: ReasonOccupied, Message: "the service " + UnitName + " is masked on this machine",
 				Hint: "run: systemctl unmask " + UnitName,
 			}
 		}

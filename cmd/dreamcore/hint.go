@@ -1,0 +1,63 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
+)
+
+// deployAgain is what to do once the cause of a failed deploy is fixed.
+const deployAgain = "then run: dreamcore deploy"
+
+// reasonHints are the commands and flags of this program that help with an
+// error, by the error's reason. Packages do not know the command line; their
+// own hints name only what is wrong in the system or in the input.
+var reasonHints = map[dreamcore.Reason]string{
+	deploy.ReasonAccount:    deployAgain,
+	deploy.ReasonCommand:    deployAgain,
+	deploy.ReasonFile:       deployAgain,
+	deploy.ReasonHidden:     "then name the new path in the configuration or with the flag",
+	deploy.ReasonIdentity:   deployAgain,
+	deploy.ReasonListen:     "set it with --listen HOST:PORT",
+	deploy.ReasonNeedsRoot:  "run: sudo dreamcore deploy",
+	deploy.ReasonNoKey:      "run: dreamcore deploy --anthropic-key-file FILE (or, for a demo: dreamcore deploy --model-script demo)",
+	deploy.ReasonNoSystemd:  "run: dreamcore setup && dreamcore serve --listen HOST:PORT (under another supervisor: serve stays in the foreground, logs to standard error and ends on SIGTERM)",
+	deploy.ReasonNotStarted: deployAgain,
+	deploy.ReasonOccupied:   deployAgain,
+	deploy.ReasonReadOnly:   "or prepare an image with --root DIR",
+	deploy.ReasonRoot:       "see: dreamcore deploy --help",
+	deploy.ReasonState:      "name it with --state DIR",
+}
+
+// hintOf returns what to do about err: the hint of the error itself, followed
+// by the command or flag for its reason.
+func hintOf(err error) string {
+	hint, command := dreamcore.HintOf(err), reasonHints[dreamcore.ReasonOf(err)]
+	if hint == "" || command == "" {
+		return hint + command
+	}
+	return hint + "; " + command
+}
+
+// hinted is an error whose hint is that of hintOf.
+type hinted struct{ err error }
+
+func (h hinted) Error() string { return h.err.Error() }
+func (h hinted) Unwrap() error { return h.err }
+
+// As makes the first Error of the chain one with the hint of the command line.
+func (h hinted) As(target any) bool {
+	to, ok := target.(**dreamcore.Error)
+	if !ok {
+		return false
+	}
+	e, ok := errors.AsType[*dreamcore.Error](h.err)
+	if !ok {
+		return false
+	}
+	copied := *e
+	copied.Hint = hintOf(h.err)
+	*to = &copied
+	return true
+}
