@@ -3,9 +3,14 @@ package main
 import (
 	"errors"
 
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
 )
+
+// sendSecret is what to do if the server does not accept the secret.
+const sendSecret = "pass the server's secret with --secret-file or MODAL_INTERNAL_SECRET; on the server: dreamcore secret show modal-internal-secret"
 
 // deployAgain is what to do once the cause of a failed deploy is fixed.
 const deployAgain = "then run: dreamcore deploy"
@@ -14,6 +19,19 @@ const deployAgain = "then run: dreamcore deploy"
 // error, by the error's reason. Packages do not know the command line; their
 // own hints name only what is wrong in the system or in the input.
 var reasonHints = map[dreamcore.Reason]string{
+	client.ReasonAddress:  "check the address in --endpoint or MODAL_ENDPOINT",
+	client.ReasonEndpoint: "pass --endpoint URL or set MODAL_ENDPOINT",
+	client.ReasonRedirect: "if that is your server, pass its address with --endpoint",
+	client.ReasonRefused:  "start the server with: dreamcore serve",
+	client.ReasonSecret:   sendSecret,
+	client.ReasonTimeout:  "or allow more time with --timeout",
+
+	gate.ReasonNoDeepChecks: "check such a server with: dreamcore gate --all",
+	gate.ReasonNoDiskBound:  "on the server, run as root with disk_mib set; or accept it here with DREAMCORE_ALLOW_UNLIMITED=true",
+	gate.ReasonNoGVisor:     "run the server with gVisor; or accept less isolation with ALLOW_NON_GVISOR=true",
+	gate.ReasonSecret:       sendSecret,
+	gate.ReasonSelection:    "all of them: dreamcore gate --all --deep",
+
 	deploy.ReasonAccount:    deployAgain,
 	deploy.ReasonCommand:    deployAgain,
 	deploy.ReasonFile:       deployAgain,

@@ -12,12 +12,11 @@ import (
 // maxAnswer bounds a JSON answer, in bytes.
 const maxAnswer = 1 << 20
 
-// answer is a JSON object; its members are read by their exact names.
-// encoding/json would also take another case, which other clients do not.
+// answer is a JSON object. Its members are looked up by their exact names:
+// encoding/json would accept another case too, which other clients do not.
 type answer map[string]json.RawMessage
 
-// json sends r and returns the status, and the object of the answer whatever
-// the status is. body is the beginning of the answer.
+// json sends r and returns the response and its body, with any status.
 func (c *Client) json(ctx context.Context, r call) (resp *http.Response, body []byte, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.opts.Timeout, &errTimeout{"answer", c.opts.Timeout})
 	defer cancel()
@@ -36,7 +35,7 @@ func (c *Client) json(ctx context.Context, r call) (resp *http.Response, body []
 	return resp, body, nil
 }
 
-// object is json for calls where only 200 is an answer.
+// object is json for calls in which every status but 200 is an error.
 func (c *Client) object(ctx context.Context, r call) (answer, error) {
 	resp, body, err := c.json(ctx, r)
 	if err != nil {
@@ -55,39 +54,39 @@ func (c *Client) parse(name string, body []byte) (answer, error) {
 	}
 	var a answer
 	if err := json.Unmarshal(body, &a); err != nil || a == nil {
-		return nil, c.malformed(name, fmt.Sprintf("no JSON object, it begins with %q", c.text(string(body[:min(len(body), 80)]))))
+		return nil, c.malformed(name, fmt.Sprintf("not a JSON object; it begins with %q", c.text(string(body[:min(len(body), 80)]))))
 	}
 	return a, nil
 }
 
-// reader takes members of an answer and keeps the first fault.
+// reader decodes members of an answer and records the first fault.
 type reader struct {
 	a     answer
 	fault string
 }
 
-func (r *reader) take(name string, to any, kind string) {
+func (r *reader) decode(name string, to any, kind string) {
 	raw, ok := r.a[name]
 	switch {
 	case r.fault != "":
 	case !ok:
 		r.fault = fmt.Sprintf("%q is missing", name)
 	case string(raw) == "null" || json.Unmarshal(raw, to) != nil:
-		r.fault = fmt.Sprintf("%q is no %s", name, kind)
+		r.fault = fmt.Sprintf("%q is not a %s", name, kind)
 	}
 }
 
 func (r *reader) text(name string) (s string) {
-	r.take(name, &s, "string")
+	r.decode(name, &s, "string")
 	return s
 }
 
 func (r *reader) flag(name string) (b bool) {
-	r.take(name, &b, "boolean")
+	r.decode(name, &b, "boolean")
 	return b
 }
 
-// optional returns the text called name, or "" if it is not there.
+// optional returns the text called name, or "" if it is missing.
 func (r *reader) optional(name string) string {
 	if _, ok := r.a[name]; !ok {
 		return ""
@@ -95,9 +94,9 @@ func (r *reader) optional(name string) string {
 	return r.text(name)
 }
 
-// check posts to a test endpoint. A check that failed on the server, which
-// "success":false tells, comes back as reason; the other members are promised
-// only without it.
+// check posts to a test endpoint. If the check failed on the server
+// ("success":false), reason is not empty; the other members of the answer are
+// required only if it is.
 func (c *Client) check(ctx context.Context, name string) (r *reader, reason string, err error) {
 	a, err := c.object(ctx, c.post(name, []byte("{}")))
 	if err != nil {

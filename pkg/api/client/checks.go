@@ -13,10 +13,10 @@ import (
 type Health struct {
 	Status  string
 	App     string
-	Version string // "" where the server tells none
+	Version string // "" if the server does not report it
 }
 
-// Health asks whether the server is there. The secret is not sent.
+// Health calls /health, without the secret.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	a, err := c.object(ctx, call{name: NameHealth, method: http.MethodGet, accept: "application/json"})
 	if err != nil {
@@ -27,15 +27,15 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	return h, c.finish(NameHealth, r)
 }
 
-// SandboxIO is what went into a sandbox and came out of it.
+// SandboxIO is the input of a program in a sandbox and its output.
 type SandboxIO struct {
-	Failed string // the server's reason; "" where its check succeeded
+	Failed string // the server's reason; "" if its check succeeded
 	Input  string
 	Output string
 	Match  bool
 }
 
-// TestSandboxIO calls test_sandbox_io. The caller compares the texts itself.
+// TestSandboxIO calls test_sandbox_io. The caller compares the texts.
 func (c *Client) TestSandboxIO(ctx context.Context) (SandboxIO, error) {
 	r, failed, err := c.check(ctx, NameTestSandboxIO)
 	if err != nil || failed != "" {
@@ -45,9 +45,9 @@ func (c *Client) TestSandboxIO(ctx context.Context) (SandboxIO, error) {
 	return s, c.finish(NameTestSandboxIO, r)
 }
 
-// GVisor is what the server saw inside a sandbox.
+// GVisor describes the kernel that the server saw inside a sandbox.
 type GVisor struct {
-	Failed      string // the server's reason; "" where its check succeeded
+	Failed      string // the server's reason; "" if its check succeeded
 	ProcVersion string
 	IsGVisor    bool
 }
@@ -62,9 +62,9 @@ func (c *Client) TestGVisor(ctx context.Context) (GVisor, error) {
 	return g, c.finish(NameTestGVisor, r)
 }
 
-// Volume is what one sandbox wrote and another one read.
+// Volume has the text that one sandbox wrote and the text that another one read.
 type Volume struct {
-	Failed  string // the server's reason; "" where its check succeeded
+	Failed  string // the server's reason; "" if its check succeeded
 	TestID  string
 	Written string
 	Read    string
@@ -81,7 +81,7 @@ func (c *Client) TestVolume(ctx context.Context) (Volume, error) {
 	return v, c.finish(NameTestVolume, r)
 }
 
-// Auth is an answer of test_auth, whatever its status was.
+// Auth is an answer of test_auth, with any status.
 type Auth struct {
 	Status  int
 	Success bool
@@ -89,8 +89,8 @@ type Auth struct {
 	Error   string
 }
 
-// TestAuth calls test_auth with the given secret instead of the client's own;
-// nil sends no header. A refusal is an answer here, not an error.
+// TestAuth calls test_auth with the given secret instead of the client's own.
+// If secret is nil, no header is sent. A refusal is an answer, not an error.
 func (c *Client) TestAuth(ctx context.Context, secret *string) (Auth, error) {
 	r := c.post(NameTestAuth, []byte("{}"))
 	r.secret = secret
@@ -112,15 +112,15 @@ func (c *Client) TestAuth(ctx context.Context, secret *string) (Auth, error) {
 	return a, c.finish(NameTestAuth, m)
 }
 
-// Arrival is an event and when its last byte was read.
+// Arrival is an event and the time at which its last byte was read.
 type Arrival struct {
 	Event dreamcore.Event
 	At    time.Time
 }
 
-// TestStream calls test_stream and hands every event to fn as it arrives, up
-// to the end of the answer, also those after a terminal event. An error of fn
-// ends the call and is returned.
+// TestStream calls test_stream and passes every event to fn as it arrives, up
+// to the end of the answer, including events after a terminal event. An error of
+// fn ends the call and is returned.
 func (c *Client) TestStream(ctx context.Context, fn func(Arrival) error) error {
 	return c.stream(ctx, nil, c.post(NameTestStream, []byte("{}")), func(e dreamcore.Event) error {
 		return fn(Arrival{Event: e, At: time.Now()})
@@ -129,22 +129,22 @@ func (c *Client) TestStream(ctx context.Context, fn func(Arrival) error) error {
 
 // Outcome is how a generation ended.
 type Outcome struct {
-	Done        bool // the game was made; the other fields tell why not
+	Done        bool // the game is finished; otherwise the other fields describe the failure
 	Code        dreamcore.FailureCode
 	UserMessage string // cleaned, one line
 	Recoverable bool
-	ExitCode    int // of the CLI, where HasExit
+	ExitCode    int // of the CLI; valid if HasExit
 	HasExit     bool
 }
 
 // errEnded stops the reading of a stream at its terminal event.
 var errEnded = errors.New("the stream has ended")
 
-// Generate asks for a game and hands every event to fn as it arrives, the
-// terminal one too. The error tells that there is no outcome: no answer, a
-// refusal before the stream, a cut, or fn's own error. A stream that breaks is
-// taken up again where the server names its job (see follow). When ctx ends, or
-// fn fails, the job is cancelled, unless it was asked for with Detach.
+// Generate requests a game and passes every event to fn as it arrives, including
+// the terminal event. An error means that there is no outcome: no answer, a
+// refusal before the stream, an interrupted stream, or an error of fn. If the
+// server names the job, a broken stream is resumed (see follow). When ctx ends
+// or fn fails, the job is cancelled, unless the request has Detach set.
 func (c *Client) Generate(ctx context.Context, req dreamcore.Request, fn func(dreamcore.Event) error) (Outcome, error) {
 	body, err := marshal(req)
 	if err != nil {
@@ -175,7 +175,7 @@ func (c *Client) Generate(ctx context.Context, req dreamcore.Request, fn func(dr
 	return outcome, err
 }
 
-// stopped is an error of the caller's function.
+// stopped wraps an error of the caller's function.
 type stopped struct{ err error }
 
 func (s *stopped) Error() string { return s.err.Error() }

@@ -19,8 +19,8 @@ const SecretHeader = "X-Modal-Secret"
 const (
 	// DefaultTimeout is long enough for two cold sandboxes on a busy machine.
 	DefaultTimeout = time.Minute
-	// DefaultSilence is longer than a whole run of the CLI (5 min): the old
-	// backend sends no keep-alive comments while the model thinks.
+	// DefaultSilence is longer than a run of the CLI (5 min): a backend on Modal
+	// sends no keep-alive comments while the model thinks.
 	DefaultSilence = 6 * time.Minute
 	// maxRedirects within the server's own origin.
 	maxRedirects = 5
@@ -29,12 +29,12 @@ const (
 // Options of a Client.
 type Options struct {
 	Endpoint  Endpoint
-	Secret    string        // goes into SecretHeader; "" sends none
-	HTTP      *http.Client  // its Transport is used; nil makes one
-	UserAgent string        // "" is the product's name
-	Language  string        // Accept-Language, for the sentences of errors; "" sends none
-	Timeout   time.Duration // for a whole JSON answer, and for the head of a stream; 0 is DefaultTimeout
-	Silence   time.Duration // the longest pause within a stream; 0 is DefaultSilence
+	Secret    string        // value of SecretHeader; if "", no header is sent
+	HTTP      *http.Client  // its Transport is used; may be nil
+	UserAgent string        // "" for the product's name
+	Language  string        // Accept-Language, for the messages of errors; if "", none is sent
+	Timeout   time.Duration // for a whole JSON answer and for the header of a stream; 0 for DefaultTimeout
+	Silence   time.Duration // the longest pause within a stream; 0 for DefaultSilence
 }
 
 // Client calls the endpoints of one server. It is safe for concurrent use.
@@ -47,13 +47,13 @@ type Client struct {
 // New returns a client. Close frees its idle connections.
 func New(o Options) (*Client, error) {
 	if o.Endpoint == (Endpoint{}) {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "no endpoint is given", Hint: "pass --endpoint URL or set MODAL_ENDPOINT"}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonEndpoint, Message: "no endpoint is given"}
 	}
 	if strings.ContainsFunc(o.Secret, func(r rune) bool { return r < ' ' || r >= 0x7f }) || strings.TrimSpace(o.Secret) != o.Secret {
 		return nil, &dreamcore.Error{
 			Code:    dreamcore.CodeInvalid,
-			Message: "the secret has characters that no header can carry",
-			Hint:    "look for a line break or a blank around the secret",
+			Message: "the secret has characters that headers cannot carry",
+			Hint:    "look for a line break or a blank before or after the secret",
 		}
 	}
 	if o.Timeout <= 0 {
@@ -68,20 +68,20 @@ func New(o Options) (*Client, error) {
 	return &Client{opts: o, http: httpClient(o), maxEvent: maxEvent}, nil
 }
 
-// Endpoint returns the address that the client was made for.
+// Endpoint returns the address of the server.
 func (c *Client) Endpoint() Endpoint { return c.opts.Endpoint }
 
-// HasSecret tells whether the client sends a secret.
+// HasSecret reports whether the client sends a secret.
 func (c *Client) HasSecret() bool { return c.opts.Secret != "" }
 
 // Secret returns the secret that the client sends.
 func (c *Client) Secret() string { return c.opts.Secret }
 
-// Close frees the idle connections. Calls that run are not touched.
+// Close closes the idle connections. It does not affect running calls.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// httpClient never follows a redirect to another origin: net/http strips
-// Authorization and cookies there, but not our header.
+// httpClient returns a client that never follows a redirect to another origin:
+// net/http strips Authorization and cookies there, but not our header.
 func httpClient(o Options) *http.Client {
 	var transport http.RoundTripper
 	if o.HTTP != nil && o.HTTP.Transport != nil {
@@ -94,21 +94,21 @@ func httpClient(o Options) *http.Client {
 	return &http.Client{Transport: transport, CheckRedirect: checkRedirect}
 }
 
-// errRedirect stops a redirect; to is where the server pointed.
+// errRedirect is the error of a redirect that is not followed.
 type errRedirect struct{ to *url.URL }
 
 func (e *errRedirect) Error() string { return "redirect to " + e.target() + " was not followed" }
 
-// target leaves out what may be private: user, query and fragment.
+// target returns the address without its private parts: user, query and fragment.
 func (e *errRedirect) target() string { return origin(e.to) + e.to.EscapedPath() }
 
-// checkRedirect follows a redirect within the origin where the method stays
-// as meant: the old backend answers a slow call with 303 and the address of
-// its result.
+// checkRedirect follows a redirect within the origin that keeps the method, and
+// a 303: a backend on Modal answers a slow call with 303 and the address of its
+// result.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	first := via[0]
 	if len(via) > maxRedirects {
-		return errors.New("the server redirects in circles")
+		return errors.New("the server redirects too often")
 	}
 	status := req.Response.StatusCode
 	keeps := req.Method == first.Method || status == http.StatusSeeOther
@@ -118,7 +118,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// origin returns "scheme://host:port" with the port always there.
+// origin returns "scheme://host:port", always with the port.
 func origin(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -133,9 +133,9 @@ type call struct {
 	method string
 	query  url.Values
 	body   []byte
-	secret *string // nil sends no header
+	secret *string // if nil, no header is sent
 	accept string
-	after  string // Last-Event-ID; "" sends none
+	after  string // Last-Event-ID; if "", none is sent
 }
 
 // post returns a call with the client's own secret.
@@ -150,8 +150,8 @@ func (c *Client) secret() *string {
 	return &c.opts.Secret
 }
 
-// do sends one request and returns the answer with its body open. Errors are
-// finished. ctx bounds the body too.
+// do sends one request. The caller must close the body of the response. Errors
+// need no further wrapping. ctx also bounds the reading of the body.
 func (c *Client) do(ctx context.Context, r call) (*http.Response, error) {
 	address := c.opts.Endpoint.URL(r.name)
 	if len(r.query) > 0 {
@@ -163,11 +163,11 @@ func (c *Client) do(ctx context.Context, r call) (*http.Response, error) {
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, address, body)
 	if err != nil {
-		return nil, fmt.Errorf("make request: %w", err)
+		return nil, fmt.Errorf("create request: %w", err)
 	}
 	req.Header.Set("Accept", r.accept)
-	// Unasked, net/http would ask for gzip, and proxies hold back a stream
-	// that they compress.
+	// net/http would ask for gzip by default, and proxies buffer a stream that
+	// they compress.
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", c.opts.UserAgent)
 	if r.body != nil {

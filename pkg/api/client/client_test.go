@@ -64,7 +64,7 @@ func check[T any](t *testing.T, got T, err error, want T) {
 	}
 }
 
-func TestAFailedCheckTellsTheServersReason(t *testing.T) {
+func TestAFailedCheckReturnsTheServersReason(t *testing.T) {
 	c := serve(t, answerWith(200, `{"success":false,"error":"no \u001b[31msandbox\n`+testSecret+`"}`))
 	got, err := c.TestVolume(t.Context())
 	check(t, got, err, Volume{Failed: "no sandbox [secret]"})
@@ -73,7 +73,7 @@ func TestAFailedCheckTellsTheServersReason(t *testing.T) {
 	check(t, io, err, SandboxIO{Failed: "no reason given"})
 }
 
-func TestAuthSendsTheHeaderItIsTold(t *testing.T) {
+func TestAuthSendsTheGivenSecret(t *testing.T) {
 	var got []string
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		got = r.Header[SecretHeader]
@@ -92,7 +92,7 @@ func TestAuthSendsTheHeaderItIsTold(t *testing.T) {
 	}
 }
 
-func TestStatusesBecomeCodesWithHints(t *testing.T) {
+func TestStatusesBecomeCodesReasonsAndHints(t *testing.T) {
 	for _, tt := range []struct {
 		status     int
 		header     string
@@ -101,8 +101,8 @@ func TestStatusesBecomeCodesWithHints(t *testing.T) {
 		text, hint string
 	}{
 		{400, "", `{"error":"Invalid user_id: must be UUID format","hint":"use a UUID"}`, dreamcore.CodeInvalid, "Invalid user_id: must be UUID format (400)", "use a UUID"},
-		{401, "", `{"error":"Unauthorized"}`, dreamcore.CodeUnauthorized, "Unauthorized (401)", "--secret-file"},
-		{403, "", `no`, dreamcore.CodeUnauthorized, "403 Forbidden", "MODAL_INTERNAL_SECRET"},
+		{401, "", `{"error":"Unauthorized"}`, dreamcore.CodeUnauthorized, "Unauthorized (401)", string(ReasonSecret)},
+		{403, "", `no`, dreamcore.CodeUnauthorized, "403 Forbidden", string(ReasonSecret)},
 		{404, "", `{"error":"Project not found"}`, dreamcore.CodeNotFound, "Project not found (404)", ""},
 		{405, "", ``, dreamcore.CodeNotFound, "405 Method Not Allowed", ""},
 		{409, "7", `{"error":"busy"}`, dreamcore.CodeConflict, "busy (409)", "try again in 7 s"},
@@ -127,7 +127,7 @@ func TestStatusesBecomeCodesWithHints(t *testing.T) {
 				if dreamcore.CodeOf(err) != tt.code || err == nil || !strings.Contains(err.Error(), tt.text) {
 					t.Errorf("got %s %v, want %s %q", dreamcore.CodeOf(err), err, tt.code, tt.text)
 				}
-				if hint := dreamcore.HintOf(err); !strings.Contains(hint, tt.hint) {
+				if hint := advice(err); !strings.Contains(hint, tt.hint) {
 					t.Errorf("hint is %q, want %q", hint, tt.hint)
 				}
 				fitToPrint(t, err)
@@ -136,7 +136,7 @@ func TestStatusesBecomeCodesWithHints(t *testing.T) {
 	}
 }
 
-// fitToPrint checks what holds for every error.
+// fitToPrint checks the invariants of every error.
 func fitToPrint(t *testing.T, err error) {
 	t.Helper()
 	if err == nil {
@@ -151,6 +151,9 @@ func fitToPrint(t *testing.T, err error) {
 		t.Errorf("the error is not fit to print: %q", all)
 	}
 }
+
+// advice is the reason and the hint of an error.
+func advice(err error) string { return string(dreamcore.ReasonOf(err)) + " " + dreamcore.HintOf(err) }
 
 func TestMalformedAnswersAreErrors(t *testing.T) {
 	for name, body := range map[string]string{
@@ -198,8 +201,8 @@ func TestUnreachableServersAreExplained(t *testing.T) {
 	garbage := rawServer(t, "SSH-2.0-OpenSSH "+testSecret+"\r\n")
 	gone := rawServer(t, "")
 	for _, tt := range []struct{ name, address, text, hint string }{
-		{"refused", "http://" + free.Addr().String(), "nothing listens at 127.0.0.1:", "dreamcore serve"},
-		{"unknown name", "http://no-such-host.invalid", "no-such-host.invalid", "--endpoint"},
+		{"refused", "http://" + free.Addr().String(), "nothing listens at 127.0.0.1:", string(ReasonRefused)},
+		{"unknown name", "http://no-such-host.invalid", "no-such-host.invalid", string(ReasonAddress)},
 		{"HTTP for HTTPS", strings.Replace(plain.URL, "http:", "https:", 1), "plain HTTP", "use http://"},
 		{"untrusted certificate", secure.URL, "certificate is not trusted", "SSL_CERT_FILE"},
 		{"no HTTP", garbage, "cannot reach", ""},
@@ -210,8 +213,8 @@ func TestUnreachableServersAreExplained(t *testing.T) {
 			transport := &http.Transport{DialContext: dialWithoutDNS}
 			c := connect(t, tt.address, func(o *Options) { o.HTTP = &http.Client{Transport: transport} })
 			_, err := c.TestSandboxIO(t.Context())
-			if dreamcore.CodeOf(err) != dreamcore.CodeUnreachable || err == nil || !strings.Contains(err.Error(), tt.text) || !strings.Contains(dreamcore.HintOf(err), tt.hint) {
-				t.Errorf("got %v, hint %q", err, dreamcore.HintOf(err))
+			if dreamcore.CodeOf(err) != dreamcore.CodeUnreachable || err == nil || !strings.Contains(err.Error(), tt.text) || !strings.Contains(advice(err), tt.hint) {
+				t.Errorf("got %v, advice %q", err, advice(err))
 			}
 			fitToPrint(t, err)
 		})
@@ -249,7 +252,7 @@ func rawServer(t *testing.T, text string) string {
 	return "http://" + l.Addr().String()
 }
 
-func TestServersThatNeverAnswerEndByTheTimeout(t *testing.T) {
+func TestTheTimeoutEndsCallsToAServerThatNeverAnswers(t *testing.T) {
 	hang := func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	half := func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{"success":`)
@@ -294,7 +297,7 @@ func TestTheCallersContextEndsACall(t *testing.T) {
 	})
 }
 
-func TestRedirectsNeverTakeTheSecretElsewhere(t *testing.T) {
+func TestRedirectsNeverSendTheSecretToAnotherServer(t *testing.T) {
 	var stolen []string
 	thief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		stolen = append(stolen, r.Header.Get(SecretHeader))
@@ -323,7 +326,7 @@ func TestRedirectsNeverTakeTheSecretElsewhere(t *testing.T) {
 func TestRedirectsWithinTheServerAreFollowed(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/test_sandbox_io": // the old backend, when a call takes long
+		case "/test_sandbox_io": // as a backend on Modal does if a call takes long
 			http.Redirect(w, r, "/result", http.StatusSeeOther)
 		case "/test_gvisor":
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
@@ -347,7 +350,7 @@ func TestRedirectsWithinTheServerAreFollowed(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	if _, err := New(Options{}); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
+	if _, err := New(Options{}); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.ReasonOf(err) != ReasonEndpoint {
 		t.Errorf("no endpoint: %v", err)
 	}
 	e, _ := ParseEndpoint("http://host")
@@ -359,7 +362,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-func TestRequestsSayWhatTheyAre(t *testing.T) {
+func TestRequestHeadersAndBody(t *testing.T) {
 	var header http.Header
 	var body []byte
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -424,7 +427,7 @@ func TestFilesOfAProject(t *testing.T) {
 		io.WriteString(w, "123")
 	})
 	if n, err := cut.GetFile(t.Context(), "u", "p", "x", io.Discard, 100); err == nil {
-		t.Errorf("a cut file counts as whole: %d", n)
+		t.Errorf("a truncated file counts as complete: %d", n)
 	}
 	bad := serve(t, answerWith(200, `{"files":[1]}`))
 	if _, _, err := bad.ListFiles(t.Context(), "u", "p"); dreamcore.CodeOf(err) != dreamcore.CodeInternal || err == nil {

@@ -5,25 +5,25 @@ import (
 	"encoding/json"
 )
 
-// maxEvidence bounds what is taken of a deep check.
+// maxEvidence bounds the evidence of a deep check.
 const maxEvidence = 100
 
-// Evidence is one thing that a deep check of the server has tried, and what it
-// saw; both texts are cleaned.
+// Evidence is one attempt of a deep check and the result that the server saw.
+// Both texts are cleaned.
 type Evidence struct {
 	Tried   string
 	Seen    string
 	Seconds float64
 }
 
-// Deep is what a deep check of the server saw.
+// Deep is the result of a deep check.
 type Deep struct {
-	Failed   string // the server's reason; "" where its check was carried out
+	Failed   string // the server's reason; "" if the check was carried out
 	Check    string
 	Evidence []Evidence
 }
 
-// TestDeep calls test_deep. CodeNotFound: the server offers no deep checks.
+// TestDeep calls test_deep. The error has CodeNotFound if the server offers no deep checks.
 func (c *Client) TestDeep(ctx context.Context, check, nonce string) (Deep, error) {
 	body, err := json.Marshal(map[string]string{"check": check, "nonce": nonce})
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *Client) TestDeep(ctx context.Context, check, nonce string) (Deep, error
 		Seen    string  `json:"seen"`
 		Seconds float64 `json:"seconds"`
 	}
-	r.take("evidence", &list, "list of attempts")
+	r.decode("evidence", &list, "list of attempts")
 	for _, e := range list[:min(len(list), maxEvidence)] {
 		d.Evidence = append(d.Evidence, Evidence{Tried: c.text(e.Tried), Seen: c.text(e.Seen), Seconds: e.Seconds})
 	}

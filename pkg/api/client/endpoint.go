@@ -10,7 +10,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// Names of the contract's endpoints, as URL takes them.
+// Names of the endpoints of the contract, for Endpoint.URL.
 const (
 	NameHealth        = "health"
 	NameGenerateGame  = "generate_game"
@@ -38,15 +38,15 @@ func endpointNames() []string {
 }
 
 const (
-	// modalDomain completes a base that has a label only.
+	// modalDomain is appended to a base that consists of a label only.
 	modalDomain = ".modal.run"
 	// maxAddress bounds the text of an address, in bytes.
 	maxAddress = 2048
 )
 
-// Endpoint is the address of a server, from which the addresses of all of its
-// endpoints follow. The zero value is no endpoint; ParseEndpoint makes them.
-// Endpoints may be compared with ==.
+// Endpoint is the address of a server, from which the addresses of its endpoints
+// are derived. The zero value is not valid; use ParseEndpoint. Endpoints may be
+// compared with ==.
 type Endpoint struct {
 	scheme string // "http" or "https"
 
@@ -59,17 +59,17 @@ type Endpoint struct {
 	// In the path form every endpoint is a path below address + prefix.
 	address string // host and port
 	prefix  string // "" or "/…" without a slash at the end, percent-encoded
-	dashes  bool   // names are spelled with dashes, as in the address that was given
+	dashes  bool   // names are spelled with dashes, as in the parsed address
 }
 
-// ParseEndpoint takes an address in any form of the contract:
+// ParseEndpoint parses an address in any form of the contract:
 //
 //	http://host:8080, https://host/prefix     paths below it
-//	https://acme--dreamcore                   the base of the old backend
+//	https://acme--dreamcore                   the base of a backend on Modal
 //	https://acme--dreamcore-generate-game.modal.run, http://host:8080/generate_game
 //	                                          the full address of any endpoint
 //
-// The error is an Error with CodeInvalid that names these forms.
+// The error is an Error with CodeInvalid whose hint lists these forms.
 func ParseEndpoint(s string) (Endpoint, error) {
 	s = strings.TrimSpace(s)
 	u, fault := splitAddress(s)
@@ -100,8 +100,9 @@ func ParseEndpoint(s string) (Endpoint, error) {
 }
 
 // URL returns the address of the endpoint called name, spelled with
-// underscores, such as "test_sandbox_io". What has slashes in it is a path below
-// the endpoints; in the host form every host has it, so that of generate_game.
+// underscores, such as "test_sandbox_io". A name with slashes is a path of the
+// server; in the host form it is served by every host, so that of generate_game
+// is used.
 func (e Endpoint) URL(name string) string {
 	if strings.Contains(name, "/") {
 		if e.byHost {
@@ -123,7 +124,7 @@ func (e Endpoint) URL(name string) string {
 	return e.base() + "/" + name
 }
 
-// String returns the shortest address that ParseEndpoint takes for e.
+// String returns the shortest address that ParseEndpoint parses into e.
 func (e Endpoint) String() string {
 	if e == (Endpoint{}) {
 		return ""
@@ -149,8 +150,8 @@ func (e Endpoint) host(name string) string {
 	return e.address
 }
 
-// splitAddress parses s as an absolute address of http or https, or says what
-// is wrong with it.
+// splitAddress parses s as an absolute address of http or https. fault is "" if
+// s is valid.
 func splitAddress(s string) (u *url.URL, fault string) {
 	if s == "" {
 		return nil, "it is empty"
@@ -159,11 +160,11 @@ func splitAddress(s string) (u *url.URL, fault string) {
 		return nil, "it is too long"
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) || strings.Contains(s, `\`) {
-		return nil, "it has characters that no address has"
+		return nil, "it has characters that are not allowed in an address"
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return nil, "it is no URL"
+		return nil, "it is not a URL"
 	}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
@@ -175,13 +176,14 @@ func splitAddress(s string) (u *url.URL, fault string) {
 	case u.Opaque != "" || !validHost(u.Hostname()):
 		return nil, "it has no valid host"
 	case !validPort(u):
-		return nil, "its port is none from 1 to 65535"
+		return nil, "its port is not between 1 and 65535"
 	}
 	return u, ""
 }
 
 // validHost takes IP addresses and names of letters, digits, dashes, dots and
-// underscores, as the old backend's addresses have.
+// validHost reports whether host is an IP address or a name of letters, digits,
+// dashes, dots and underscores, which addresses on Modal have.
 func validHost(host string) bool {
 	if net.ParseIP(host) != nil {
 		return true
@@ -205,7 +207,7 @@ func validPort(u *url.URL) bool {
 	return err == nil && n >= 1 && n <= 65535
 }
 
-// pathSegments splits the path, as it is encoded, at its slashes.
+// pathSegments splits the encoded path at its slashes.
 func pathSegments(u *url.URL) (segments []string, fault string) {
 	path := strings.TrimSuffix(u.EscapedPath(), "/")
 	if path == "" {
@@ -221,7 +223,7 @@ func pathSegments(u *url.URL) (segments []string, fault string) {
 	return segments, ""
 }
 
-// endpointName tells whether s is the name of an endpoint, spelled with
+// endpointName reports whether s is the name of an endpoint, spelled with
 // underscores or dashes.
 func endpointName(s string) (name string, dashes, ok bool) {
 	for _, name := range endpointNames() {
@@ -236,7 +238,7 @@ func endpointName(s string) (name string, dashes, ok bool) {
 }
 
 // hostForm splits host at the endpoint that its first label names, or at the
-// end of the label of an old base. ok is false for the host of a path form.
+// end of the label of a base on Modal. ok is false for the host of a path form.
 func hostForm(u *url.URL, host string) (label, rest string, ok bool) {
 	if net.ParseIP(u.Hostname()) != nil {
 		return "", "", false
@@ -258,9 +260,9 @@ func hostForm(u *url.URL, host string) (label, rest string, ok bool) {
 	return label, rest, modal && rest == modalDomain
 }
 
-// cutEndpoint takes "-NAME" off the end of label. The single word "health"
-// may well be the end of a name of its own, so it counts in the old backend's
-// labels only.
+// cutEndpoint removes "-NAME" from the end of label. The single word "health"
+// may be the end of an ordinary host name, so it is recognized in labels of
+// Modal only.
 func cutEndpoint(label string, modal bool) (base string, ok bool) {
 	plain := strings.ReplaceAll(label, "_", "-")
 	for _, name := range endpointNames() {

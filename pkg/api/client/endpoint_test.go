@@ -9,7 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestEveryFormOfAnAddressLeadsToEveryEndpoint(t *testing.T) {
+func TestEveryFormOfAnAddressGivesEveryEndpoint(t *testing.T) {
 	const (
 		pathForm  = "http://host:8080/test_sandbox_io"
 		dashForm  = "http://host:8080/test-sandbox-io"
@@ -56,7 +56,7 @@ func TestEveryFormOfAnAddressLeadsToEveryEndpoint(t *testing.T) {
 			if got := e.String(); got != tt.short {
 				t.Errorf("String is %s, want %s", got, tt.short)
 			}
-			// And back: the address of any endpoint leads to the same ones.
+			// The address of any endpoint parses into the same Endpoint.
 			for _, name := range endpointNames() {
 				back, err := ParseEndpoint(e.URL(name))
 				if err != nil || back.URL(NameTestVolume) == "" || name != NameHealth && back != e {
@@ -67,7 +67,7 @@ func TestEveryFormOfAnAddressLeadsToEveryEndpoint(t *testing.T) {
 	}
 }
 
-func TestBadAddressesAreRefusedWithTheFormsThereAre(t *testing.T) {
+func TestBadAddressesAreRefusedWithTheValidForms(t *testing.T) {
 	for _, in := range []string{
 		"", " ", "host:8080", "localhost", "ftp://host", "http://", "http:///x", "http://:8080", "http:host",
 		"http://host:0", "http://host:65536", "http://host:x", "http://host:", "http://ho st", "http://host/a b",

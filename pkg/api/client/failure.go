@@ -18,10 +18,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// maxText bounds what of a server's text goes into an error, in bytes.
+// maxText bounds the part of a server's text that an error quotes, in bytes.
 const maxText = 300
 
-// errTimeout is the cause of a context that ended by a limit of the client.
+// errTimeout is the cause of a context that was ended by a timeout of the client.
 type errTimeout struct {
 	what string
 	d    time.Duration
@@ -29,8 +29,8 @@ type errTimeout struct {
 
 func (e *errTimeout) Error() string { return "no " + e.what + " within " + term.Duration(e.d) }
 
-// cause is the text of an error that may quote the server: cleaned, and
-// without the secret. The error itself stays in the chain for errors.Is.
+// cause is an error whose text may quote the server: the text is cleaned and the
+// secret removed. The original error stays in the chain for errors.Is.
 type cause struct {
 	text string
 	err  error
@@ -39,15 +39,15 @@ type cause struct {
 func (e *cause) Error() string { return e.text }
 func (e *cause) Unwrap() error { return e.err }
 
-// text makes foreign text fit for an error: one line, no control characters,
-// bounded, and the secret blotted out, which a server could echo.
+// text prepares text of a server for an error: one line, no control characters,
+// bounded, and without the secret, which a server could echo.
 func (c *Client) text(s string) string {
 	if len(s) > 4*maxText {
 		s = s[:4*maxText]
 	}
 	s = strings.Join(strings.Fields(term.Clean(s)), " ")
 	if c.opts.Secret != "" {
-		s = blot(s, c.opts.Secret)
+		s = redact(s, c.opts.Secret)
 	}
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "") + "…"
@@ -55,8 +55,8 @@ func (c *Client) text(s string) string {
 	return s
 }
 
-// blot removes secret and, at the end of s, a piece of it that a cut has left.
-func blot(s, secret string) string {
+// redact replaces the secret and, at the end of s, a truncated secret.
+func redact(s, secret string) string {
 	s = strings.ReplaceAll(s, secret, "[secret]")
 	for n := min(len(secret)-1, len(s)); n >= 8; n-- {
 		if strings.HasSuffix(s, secret[:n]) {
@@ -70,42 +70,52 @@ func (c *Client) cause(err error) error {
 	return &cause{text: c.text(err.Error()), err: err}
 }
 
-func (c *Client) unreachable(message, hint string, err error) error {
-	return &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: message, Hint: hint, Err: c.cause(err)}
+// Reasons of errors.
+const (
+	ReasonAddress  dreamcore.Reason = "client.address"  // the server cannot be found at its address
+	ReasonEndpoint dreamcore.Reason = "client.endpoint" // no endpoint is given
+	ReasonRedirect dreamcore.Reason = "client.redirect" // the server redirects to another one
+	ReasonRefused  dreamcore.Reason = "client.refused"  // no process listens on the port
+	ReasonSecret   dreamcore.Reason = "client.secret"   // the secret is missing or wrong
+	ReasonTimeout  dreamcore.Reason = "client.timeout"  // no answer in time
+	ReasonTLS      dreamcore.Reason = "client.tls"      // a certificate, or the wrong scheme
+)
+
+func (c *Client) unreachable(reason dreamcore.Reason, message, hint string, err error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeUnreachable, Reason: reason, Message: message, Hint: hint, Err: c.cause(err)}
 }
 
-// transportError explains why a request got no answer, or a stream ended.
+// transportError returns the error for a request without an answer, or for a
+// stream that ended early.
 func (c *Client) transportError(ctx context.Context, name string, err error) error {
 	at := c.opts.Endpoint.host(name)
 	if ctx.Err() != nil {
 		why := context.Cause(ctx)
 		if t, ok := errors.AsType[*errTimeout](why); ok {
-			return c.unreachable(fmt.Sprintf("%s: no %s from %s within %s", name, t.what, at, term.Duration(t.d)),
-				"look at the server's log, or allow more time with --timeout", why)
+			return c.unreachable(ReasonTimeout, fmt.Sprintf("%s: no %s from %s within %s", name, t.what, at, term.Duration(t.d)),
+				"look at the server's log", why)
 		}
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return c.unreachable(fmt.Sprintf("%s: %s did not finish in time", name, at),
-				"look at the server's log, or allow more time with --timeout", why)
+			return c.unreachable(ReasonTimeout, fmt.Sprintf("%s: %s did not finish in time", name, at), "look at the server's log", why)
 		}
 		return fmt.Errorf("%s: %w", name, why)
 	}
 	if e, ok := errors.AsType[*errRedirect](err); ok {
-		return c.unreachable(name+": "+at+" redirects to "+c.text(e.target()),
-			"if that is your server, give its address with --endpoint; the secret is sent to one server only", e)
+		return c.unreachable(ReasonRedirect, name+": "+at+" redirects to "+c.text(e.target()), "the secret is sent to one server only", e)
 	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
-		return c.unreachable("the name "+c.text(e.Name)+" is not known", "check the address that --endpoint or MODAL_ENDPOINT gives", e)
+		return c.unreachable(ReasonAddress, "the host name "+c.text(e.Name)+" is not known", "", e)
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return c.unreachable("nothing listens at "+at, "start the server (dreamcore serve), or check the port", err)
+		return c.unreachable(ReasonRefused, "nothing listens at "+at, "check the port", err)
 	}
 	if message, hint, ok := tlsFault(err); ok {
-		return c.unreachable(at+": "+message, hint, err)
+		return c.unreachable(ReasonTLS, at+": "+message, hint, err)
 	}
-	return c.unreachable("cannot reach "+at, "check the address that --endpoint or MODAL_ENDPOINT gives, and that the server runs", err)
+	return c.unreachable(ReasonAddress, "cannot reach "+at, "check that the server runs", err)
 }
 
-// tlsFault explains the usual faults of a certificate or a scheme.
+// tlsFault describes the usual errors of certificates and schemes.
 func tlsFault(err error) (message, hint string, ok bool) {
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return "the server speaks plain HTTP", "use http:// in the address", true
@@ -122,15 +132,15 @@ func tlsFault(err error) (message, hint string, ok bool) {
 	return "", "", false
 }
 
-// statusError makes an error of an answer whose status is not 200. body is the
-// beginning of the answer.
+// statusError returns the error for an answer whose status is not 200. body is
+// the beginning of the answer.
 func (c *Client) statusError(name string, resp *http.Response, body []byte) error {
-	code, hint := statusCode(resp)
+	code, reason, hint := statusCode(resp)
 	said := struct {
 		Error string `json:"error"`
 		Hint  string `json:"hint"`
 	}{}
-	// Whatever it is if no JSON object: the status tells enough.
+	// If the body is not a JSON object, the status has to do.
 	_ = json.Unmarshal(body, &said)
 	message := fmt.Sprintf("%s: the server answered %d", name, resp.StatusCode)
 	if text := http.StatusText(resp.StatusCode); text != "" {
@@ -142,28 +152,27 @@ func (c *Client) statusError(name string, resp *http.Response, body []byte) erro
 	if hint == "" {
 		hint = c.text(said.Hint)
 	}
-	return &dreamcore.Error{Code: code, Message: message, Hint: hint}
+	return &dreamcore.Error{Code: code, Reason: reason, Message: message, Hint: hint}
 }
 
-func statusCode(resp *http.Response) (code dreamcore.Code, hint string) {
+func statusCode(resp *http.Response) (code dreamcore.Code, reason dreamcore.Reason, hint string) {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return dreamcore.CodeUnauthorized, "give the server's secret with --secret-file or MODAL_INTERNAL_SECRET; " +
-			"on the server: dreamcore secret show modal-internal-secret"
+		return dreamcore.CodeUnauthorized, ReasonSecret, ""
 	case http.StatusBadRequest:
-		return dreamcore.CodeInvalid, ""
+		return dreamcore.CodeInvalid, "", ""
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		return dreamcore.CodeNotFound, "" // a missing file, or no server of the contract
+		return dreamcore.CodeNotFound, "", "" // a missing file, or another kind of server
 	case http.StatusConflict:
-		return dreamcore.CodeConflict, retryHint(resp, "wait for the running generation to end")
+		return dreamcore.CodeConflict, "", retryHint(resp, "wait for the running generation to end")
 	case http.StatusTooManyRequests:
-		return dreamcore.CodeBusy, retryHint(resp, "try again in a moment")
+		return dreamcore.CodeBusy, "", retryHint(resp, "try again in a moment")
 	case http.StatusRequestEntityTooLarge:
-		return dreamcore.CodeTooLarge, ""
+		return dreamcore.CodeTooLarge, "", ""
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return dreamcore.CodeUnreachable, retryHint(resp, "a proxy answered, not the server: check that the server runs")
+		return dreamcore.CodeUnreachable, "", retryHint(resp, "a proxy answered, not the server: check that the server runs")
 	}
-	return dreamcore.CodeInternal, ""
+	return dreamcore.CodeInternal, "", ""
 }
 
 func retryHint(resp *http.Response, otherwise string) string {
@@ -174,7 +183,7 @@ func retryHint(resp *http.Response, otherwise string) string {
 	return otherwise
 }
 
-// malformed is the error of an answer that is not the contract's.
+// malformed returns the error for an answer that violates the contract.
 func (c *Client) malformed(name, fault string) error {
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeInternal,

@@ -16,7 +16,7 @@ import (
 const maxFiles = 10_000
 
 // ListFiles returns the paths of a project's files, relative and with slashes,
-// and how many files the service has left out because their names are not
+// and the number of files that the service omitted because their names are not
 // UTF-8. The paths come from a sandbox: open them through os.Root only.
 func (c *Client) ListFiles(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (files []string, leftOut int, err error) {
 	a, err := c.object(ctx, c.get(NameListFiles, projectQuery(user, project), "application/json"))
@@ -24,9 +24,9 @@ func (c *Client) ListFiles(ctx context.Context, user dreamcore.UserID, project d
 		return nil, 0, err
 	}
 	r := &reader{a: a}
-	r.take("files", &files, "list of strings")
-	if _, some := r.a["left_out"]; some { // the old backend knows no such thing
-		r.take("left_out", &leftOut, "number")
+	r.decode("files", &files, "list of strings")
+	if _, some := r.a["left_out"]; some { // a backend on Modal does not send it
+		r.decode("left_out", &leftOut, "number")
 	}
 	if r.fault == "" && len(files) > maxFiles {
 		r.fault = fmt.Sprintf("it lists more than %d files", maxFiles)
@@ -37,9 +37,9 @@ func (c *Client) ListFiles(ctx context.Context, user dreamcore.UserID, project d
 	return files, leftOut, nil
 }
 
-// GetFile copies one file of a project to w and returns its size in bytes. A
-// file of more than limit bytes is an Error with CodeTooLarge, after limit
-// bytes were written.
+// GetFile copies one file of a project to w and returns its size in bytes. For a
+// file of more than limit bytes it returns an Error with CodeTooLarge, after it
+// has written limit bytes.
 func (c *Client) GetFile(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, path string, w io.Writer, limit int64) (int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.opts.Timeout, &errTimeout{"whole file", c.opts.Timeout})
 	defer cancel()
@@ -51,7 +51,7 @@ func (c *Client) GetFile(ctx context.Context, user dreamcore.UserID, project dre
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		// The beginning is enough for an error.
+		// The beginning is enough for the error.
 		head, _ := io.ReadAll(io.LimitReader(resp.Body, maxRead))
 		return 0, c.statusError(NameGetFile, resp, head)
 	}
@@ -61,7 +61,7 @@ func (c *Client) GetFile(ctx context.Context, user dreamcore.UserID, project dre
 		return n, &dreamcore.Error{
 			Code:    dreamcore.CodeTooLarge,
 			Message: fmt.Sprintf("%s: %s is larger than %s", NameGetFile, c.text(path), term.Size(limit)),
-			Hint:    "leave the file out, or take it from the server's data volume",
+			Hint:    "omit the file, or copy it from the server's data volume",
 		}
 	case err != nil && ctx.Err() != nil:
 		return n, c.transportError(ctx, NameGetFile, err)
@@ -79,7 +79,7 @@ func projectQuery(user dreamcore.UserID, project dreamcore.ProjectID) url.Values
 	return url.Values{"user_id": {string(user)}, "project_id": {string(project)}}
 }
 
-// errTooLong says that a source has more bytes than are wanted.
+// errTooLong is returned for a source with more bytes than the limit.
 var errTooLong = errors.New("too long")
 
 func copyLimited(w io.Writer, r io.Reader, limit int64) (int64, error) {

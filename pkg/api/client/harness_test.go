@@ -52,7 +52,7 @@ func (m inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 		defer stop()
 		m.handler(w, r)
 		w.WriteHeader(http.StatusOK)
-		// A handler that returns because its client has gone ends no answer.
+		// A handler that returns because its client disconnected does not complete the answer.
 		pw.CloseWithError(context.Cause(r.Context()))
 	}()
 	select {
@@ -83,7 +83,7 @@ func (w *pipeWriter) Write(b []byte) (int, error) {
 	return w.body.Write(b)
 }
 
-// overPipe makes a client of handler for a synctest bubble.
+// overPipe returns a client of handler for a synctest bubble.
 func overPipe(t *testing.T, handler http.HandlerFunc) *Client {
 	return connect(t, "http://server", func(o *Options) { o.HTTP = &http.Client{Transport: inMemory{handler}} })
 }

@@ -18,7 +18,7 @@ import (
 
 const aJob = "5f0e5c1a-0000-4000-8000-000000000001"
 
-// jobServer answers with pieces of a stream, one for each request.
+// jobServer answers each request with the next piece of a stream.
 type jobServer struct {
 	job    string
 	pieces []func(w http.ResponseWriter, r *http.Request)
@@ -40,8 +40,8 @@ func (s *jobServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.pieces[min(n, len(s.pieces)-1)](w, r)
 }
 
-// piece is a stream with the events of these ids that breaks after them, or
-// ends well if the last one is 9.
+// piece returns a stream with the events of the given ids. It breaks after them,
+// or ends properly if the last id is 9.
 func piece(ids ...int) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -63,7 +63,7 @@ func refuses(status int) func(http.ResponseWriter, *http.Request) {
 	}
 }
 
-func TestABrokenStreamIsTakenUpAgain(t *testing.T) {
+func TestABrokenStreamIsResumed(t *testing.T) {
 	const post, get = "POST /generate_game", "GET /jobs/" + aJob + "/events"
 	for _, tt := range []struct {
 		name   string

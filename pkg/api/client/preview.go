@@ -9,9 +9,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// PreviewLink asks for an address of a game for browsers, and when it stops to
-// work. A lifetime of 0 is the server's choice; parts of a second are left out.
-// The address is http or https.
+// PreviewLink returns an address at which browsers can play a game, and the time
+// at which it expires. If lifetime is 0, the server chooses it; fractions of a
+// second are dropped. The scheme of the address is http or https.
 func (c *Client) PreviewLink(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, lifetime time.Duration) (address string, expires time.Time, err error) {
 	body, err := json.Marshal(struct {
 		User    dreamcore.UserID    `json:"user_id"`
@@ -27,10 +27,10 @@ func (c *Client) PreviewLink(ctx context.Context, user dreamcore.UserID, project
 	}
 	r := &reader{a: a}
 	address = r.text("url")
-	r.take("expires", &expires, "time")
-	// It may be given to a program of the desktop.
+	r.decode("expires", &expires, "time")
+	// The address may be passed to a program of the desktop.
 	if u, err := url.Parse(address); r.fault == "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-		r.fault = `"url" is no http or https address`
+		r.fault = `"url" is not an http or https address`
 	}
 	return address, expires, c.finish(NamePreviewLink, r)
 }

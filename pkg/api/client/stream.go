@@ -20,8 +20,8 @@ const (
 	// maxEvent bounds one event of a stream, in bytes; a server's own limit is
 	// dreamcore.MaxEventBytes.
 	maxEvent = 32 << 20
-	// maxRead bounds one read of a stream. The parser scans all that it holds
-	// for every event, so a large read makes a stream of small events slow.
+	// maxRead bounds one read of a stream, in bytes. The parser scans its whole
+	// buffer for every event, so large reads make a stream of small events slow.
 	maxRead = 32 << 10
 )
 
@@ -31,10 +31,9 @@ const (
 	typeError = "error"
 )
 
-// stream sends a request and hands every event to fn until the answer ends. A
-// stream without a terminal event was cut, which is an error. So is an answer
-// that is no stream. f learns the job and the events that have come; it may be
-// nil.
+// stream sends a request and passes every event to fn until the answer ends. A
+// stream without a terminal event is an error, and so is an answer that is not a
+// stream. f records the job and the received events; it may be nil.
 func (c *Client) stream(ctx context.Context, f *following, r call, fn func(dreamcore.Event) error) error {
 	name := r.name
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -58,27 +57,27 @@ func (c *Client) stream(ctx context.Context, f *following, r call, fn func(dream
 	return c.events(ctx, name, f, &pacedReader{r: resp.Body, heard: func() { silence.Reset(c.opts.Silence) }}, fn)
 }
 
-// streamHead refuses an answer that is no stream.
+// streamHead returns an error for an answer that is not a stream.
 func (c *Client) streamHead(name string, resp *http.Response) error {
 	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if resp.StatusCode == http.StatusOK && err == nil && media == "text/event-stream" {
 		return nil
 	}
-	// The beginning is enough for an error; a fault in reading leaves it short.
+	// The beginning is enough for the error; a read error only shortens it.
 	head, _ := io.ReadAll(io.LimitReader(resp.Body, maxRead))
 	if resp.StatusCode != http.StatusOK {
 		return c.statusError(name, resp, head)
 	}
 	if a, err := c.parse(name, head); err == nil {
 		if said := (&reader{a: a}).optional("error"); said != "" {
-			return c.malformed(name, "no event stream, it says: "+c.text(said))
+			return c.malformed(name, "not an event stream; the error is: "+c.text(said))
 		}
 	}
-	return c.malformed(name, fmt.Sprintf("no event stream, its type is %q", c.text(resp.Header.Get("Content-Type"))))
+	return c.malformed(name, fmt.Sprintf("not an event stream; its type is %q", c.text(resp.Header.Get("Content-Type"))))
 }
 
-// pacedReader returns at most maxRead bytes at a time, tells of each read, and
-// keeps whether the answer has ended.
+// pacedReader returns at most maxRead bytes at a time, calls heard after each
+// read, and records whether the answer has ended.
 type pacedReader struct {
 	r     io.Reader
 	heard func()
@@ -109,23 +108,23 @@ func (c *Client) events(ctx context.Context, name string, f *following, body *pa
 		}
 		if !isObject(data) {
 			if body.over && !json.Valid(data) {
-				// The parser delivers a cut event as if it were whole.
+				// The parser delivers a truncated event as if it were complete.
 				if _, err := parser.ReadEvent(); err != nil {
 					return c.streamEnd(ctx, f, name, err, ended)
 				}
 			}
-			return c.malformed(name, fmt.Sprintf("an event is no JSON object, it begins with %q", c.text(string(data[:min(len(data), 80)]))))
+			return c.malformed(name, fmt.Sprintf("an event is not a JSON object; it begins with %q", c.text(string(data[:min(len(data), 80)]))))
 		}
 		ended = ended || terminal(data)
-		f.took(block)
+		f.received(block)
 		if err := fn(data); err != nil {
 			return err
 		}
 	}
 }
 
-// streamEnd judges the end of a stream. After the terminal event a broken
-// connection loses nothing.
+// streamEnd returns the error for the end of a stream. After the terminal event
+// a broken connection is no error.
 func (c *Client) streamEnd(ctx context.Context, f *following, name string, err error, ended bool) error {
 	switch {
 	case errors.Is(err, bufio.ErrTooLong):
@@ -136,22 +135,22 @@ func (c *Client) streamEnd(ctx context.Context, f *following, name string, err e
 		return nil
 	}
 	f.breaks()
-	return c.cut(name, err)
+	return c.interrupted(name, err)
 }
 
-// cut is the error of a stream that ended before its terminal event.
-func (c *Client) cut(name string, err error) error {
+// interrupted returns the error for a stream that ended before its terminal event.
+func (c *Client) interrupted(name string, err error) error {
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeInternal,
 		Message: name + ": the stream was cut before its last event",
-		Hint:    "look at the server's log, and at the time limits of a proxy before it; then try again",
+		Hint:    "check the server's log and the timeouts of a proxy in front of it, then try again",
 		Err:     c.cause(err),
 	}
 }
 
-// eventData returns a copy of the data of one block of a stream: the block is
-// a view of the parser's buffer. ok is false for a block without data, such as
-// a keep-alive comment.
+// eventData returns a copy of the data of one block of a stream: the block is a
+// slice of the parser's buffer. ok is false for a block without data, such as a
+// keep-alive comment.
 func eventData(block []byte) (data []byte, ok bool) {
 	block = bytes.TrimPrefix(block, []byte("\ufeff"))
 	for line := range bytes.FieldsFuncSeq(block, func(r rune) bool { return r == '\n' || r == '\r' }) {
@@ -168,7 +167,7 @@ func eventData(block []byte) (data []byte, ok bool) {
 	return data, ok
 }
 
-// space is what JSON takes for it, which is less than what Unicode does.
+// space has the white space of JSON, which is less than that of Unicode.
 const space = " \t\r\n"
 
 func isObject(data []byte) bool {
@@ -181,8 +180,8 @@ func terminal(e dreamcore.Event) bool {
 	return t == typeDone || t == typeError
 }
 
-// outcome reads a terminal event. Members of a wrong type are left out: that
-// the generation has failed is sure all the same.
+// outcome parses a terminal event. Members of a wrong type are ignored: the
+// generation has failed in any case.
 func (c *Client) outcome(e dreamcore.Event) Outcome {
 	if dreamcore.EventType(e) == typeDone {
 		return Outcome{Done: true}
@@ -206,7 +205,7 @@ func (c *Client) outcome(e dreamcore.Event) Outcome {
 	return o
 }
 
-// marshal encodes a request and leaves the characters of a prompt as they are.
+// marshal encodes a request without escaping the HTML characters of a prompt.
 func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -217,7 +216,7 @@ func marshal(v any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Terminal reads the last event of a generation; ok is false for any other.
+// Terminal parses the last event of a generation. ok is false for any other event.
 func Terminal(e dreamcore.Event) (o Outcome, ok bool) {
 	if !terminal(e) {
 		return Outcome{}, false

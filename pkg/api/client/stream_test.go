@@ -33,7 +33,7 @@ func collect(c *Client, ctx context.Context) (events []string, outcome Outcome, 
 	return events, outcome, err
 }
 
-func TestGenerateHandsOnEveryEventUpToTheLast(t *testing.T) {
+func TestGenerateForwardsEveryEventUpToTheLast(t *testing.T) {
 	const done = `{"type":"done","exit_code":0}`
 	for _, tt := range []struct {
 		name, text string
@@ -83,9 +83,9 @@ func TestBrokenStreamsAreErrors(t *testing.T) {
 		{"empty", "", "cut before its last event"},
 		{"no terminal event", "data: {\"a\":1}\n\n", "cut before its last event"},
 		{"cut inside an event", "data: {\"a\":1}\n\ndata: {\"type\":\"do", "cut before its last event"},
-		{"no JSON", "data: hello " + testSecret + "\n\ndata: {\"type\":\"done\"}\n\n", "no JSON object"},
-		{"an array", "data: [1]\n\ndata: {\"type\":\"done\"}\n\n", "no JSON object"},
-		{"empty data", "data:\n\ndata: {\"type\":\"done\"}\n\n", "no JSON object"},
+		{"no JSON", "data: hello " + testSecret + "\n\ndata: {\"type\":\"done\"}\n\n", "not a JSON object"},
+		{"an array", "data: [1]\n\ndata: {\"type\":\"done\"}\n\n", "not a JSON object"},
+		{"empty data", "data:\n\ndata: {\"type\":\"done\"}\n\n", "not a JSON object"},
 		{"no stream at all", "<html>" + testSecret, "cut before its last event"},
 		{"an endless event", "data: " + strings.Repeat("x", 1<<20), "longer than 1 MiB"},
 	} {
@@ -101,7 +101,7 @@ func TestBrokenStreamsAreErrors(t *testing.T) {
 	}
 }
 
-func TestALostConnectionIsACut(t *testing.T) {
+func TestALostConnectionIsAnInterruptedStream(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		streamWith("data: {\"a\":1}\n\ndata: {\"b")(w, r)
 		w.(http.Flusher).Flush()
@@ -113,12 +113,12 @@ func TestALostConnectionIsACut(t *testing.T) {
 	}
 }
 
-func TestAnswersToAStreamCallThatAreNoStreamAreErrors(t *testing.T) {
+func TestAnswersThatAreNotAStreamAreErrors(t *testing.T) {
 	for _, tt := range []struct{ media, body, want string }{
-		{"text/html", "<html>", `no event stream, its type is "text/html"`},
-		{"", `x`, "no event stream"},
-		{"application/json", `{"success":false,"error":"no \u001b[1msandbox"}`, "it says: no sandbox"},
-		{"text/event-stream-not", "data: {\"type\":\"done\"}\n\n", "no event stream"},
+		{"text/html", "<html>", `not an event stream; its type is "text/html"`},
+		{"", `x`, "not an event stream"},
+		{"application/json", `{"success":false,"error":"no \u001b[1msandbox"}`, "the error is: no sandbox"},
+		{"text/event-stream-not", "data: {\"type\":\"done\"}\n\n", "not an event stream"},
 	} {
 		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", tt.media)
@@ -132,7 +132,7 @@ func TestAnswersToAStreamCallThatAreNoStreamAreErrors(t *testing.T) {
 	}
 }
 
-func TestStreamTellsWhenEachEventArrived(t *testing.T) {
+func TestStreamReportsWhenEachEventArrived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := overPipe(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -174,7 +174,7 @@ func TestASilentStreamEnds(t *testing.T) {
 	})
 }
 
-func TestTheReadersErrorEndsAStream(t *testing.T) {
+func TestAnErrorOfTheCallersFunctionEndsAStream(t *testing.T) {
 	full := errors.New("disk full")
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		streamWith("data: {\"a\":1}\n\n")(w, r)
@@ -187,7 +187,7 @@ func TestTheReadersErrorEndsAStream(t *testing.T) {
 	}
 }
 
-// greedyReader notes the largest read that it was asked for.
+// greedyReader records the size of the largest requested read.
 type greedyReader struct {
 	io.Reader
 	most int
@@ -198,8 +198,8 @@ func (g *greedyReader) Read(b []byte) (int, error) {
 	return g.Reader.Read(b)
 }
 
-// The parser scans its whole buffer for every event: if a large event made the
-// reads large, the small ones after it would take minutes.
+// The parser scans its whole buffer for every event: if a large event made all
+// later reads large, the small events after it would take minutes.
 func TestReadsStaySmallAfterALargeEvent(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString("data: {\"a\":\"" + strings.Repeat("x", 4<<20) + "\"}\n\n")
@@ -249,7 +249,7 @@ func FuzzEvents(f *testing.F) {
 			return nil
 		})
 		if err == nil && !ended {
-			t.Errorf("%q counts as a whole stream", b)
+			t.Errorf("%q counts as a complete stream", b)
 		}
 		if err != nil {
 			fitToPrint(t, err)

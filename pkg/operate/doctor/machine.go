@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
@@ -24,9 +23,9 @@ const (
 	NameCgroups = "cgroups"
 )
 
-// Machine are the checks that need nothing but the machine. state is the state
-// directory, listen the address of the service, unlimited what cannot be limited
-// without root.
+// Machine returns the checks that need nothing but the machine. state is the
+// state directory, listen the address of the service, unlimited the resources of
+// sandboxes that cannot be limited without root.
 func Machine(state, listen string, unlimited []string) []Check {
 	return []Check{
 		{Name: "kernel", Run: func(context.Context) (string, error) { return kernel() }},
@@ -40,8 +39,8 @@ func Machine(state, listen string, unlimited []string) []Check {
 	}
 }
 
-// Kernel releases: gVisor's oldest, and those whose cgroup v2 device rules
-// corrupt memory.
+// Kernel releases: the oldest that gVisor supports, and those whose cgroup v2
+// device rules corrupt memory.
 var (
 	oldestKernel = [2]int{4, 14}
 	badFrom      = [2]int{6, 17}
@@ -61,9 +60,9 @@ func judgeKernel(release, machine string) (string, error) {
 	v, ok := parseKernel(release)
 	switch {
 	case !ok:
-		return "", &Concern{Message: detail + ": a release of unknown form", Fix: "use Linux 4.14 or later"}
+		return "", concern("", detail+": a release of unknown form", "use Linux 4.14 or later")
 	case less(v, oldestKernel):
-		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: detail + " is too old for gVisor", Hint: "use Linux 4.14 or later"}
+		return "", fault("", detail+" is too old for gVisor", "use Linux 4.14 or later", nil)
 	case !less(v, badFrom) && less(v, badBefore):
 		return detail + " (its cgroup v2 device rules are faulty; gVisor does not use them)", nil
 	}
@@ -86,12 +85,10 @@ func less(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] 
 
 func root(euid int, unlimited []string) (string, error) {
 	if euid != 0 {
-		return "", &Concern{
-			Message: fmt.Sprintf("this is user %d; without root, these limits of sandboxes cannot be enforced: %s", euid, strings.Join(unlimited, ", ")),
-			Fix:     "run: sudo dreamcore doctor (serve then does without --allow-unlimited)",
-		}
+		return "", concern(ReasonNotRoot,
+			fmt.Sprintf("running as user %d; without root, these limits of sandboxes cannot be enforced: %s", euid, strings.Join(unlimited, ", ")), "")
 	}
-	return "this is root", nil
+	return "running as root", nil
 }
 
 func cgroups(euid int) (string, error) {
@@ -100,10 +97,7 @@ func cgroups(euid int) (string, error) {
 	}
 	h, err := cgroup.Detect()
 	if err != nil {
-		return "", &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "sandboxes cannot be bounded", Err: err,
-			Hint: "mount cgroup v2 (or v1 with memory, pids and cpu) at /sys/fs/cgroup",
-		}
+		return "", fault("", "sandboxes cannot be limited", "mount cgroup v2 (or v1 with memory, pids and cpu) at /sys/fs/cgroup", err)
 	}
 	return h.String(), nil
 }
@@ -116,15 +110,12 @@ func namespaces(dir string) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the kernel has no namespaces of the kinds " + strings.Join(missing, ", "),
-			Hint: "use a kernel with CONFIG_NAMESPACES and what is below it",
-		}
+		return "", fault("", "the kernel lacks these namespaces: "+strings.Join(missing, ", "), "use a kernel with CONFIG_NAMESPACES and its suboptions", nil)
 	}
 	return "ipc, mnt, net, pid, user, uts", nil
 }
 
-// leastMemory is what the service and one sandbox with the agent take.
+// leastMemory is the memory that the service and one sandbox with the agent need, in bytes.
 const leastMemory = 1 << 30
 
 func memory() (string, error) {
@@ -135,13 +126,12 @@ func memory() (string, error) {
 	total := uint64(i.Totalram) * uint64(i.Unit)
 	detail := fmt.Sprintf("%.1f GiB", float64(total)/(1<<30))
 	if total < leastMemory {
-		return "", &Concern{Message: detail + ": little for an agent, which takes some 0.3 GiB at work", Fix: "use a machine with 2 GiB or more"}
+		return "", concern("", detail+": little for an agent, which uses about 0.3 GiB", "use a machine with 2 GiB or more")
 	}
 	return detail, nil
 }
 
-// Free disk that a check wants: below the first nothing works, below the
-// second not for long.
+// Thresholds for the free space of the disk, in bytes.
 const (
 	diskFail = 32 << 20
 	diskWarn = 2 << 30
@@ -157,26 +147,26 @@ func disk(state string) (string, error) {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
-		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot look at the disk of " + state, Err: err, Hint: "name another directory with --state DIR"}
+		return "", fault(ReasonState, "cannot inspect the disk of "+state, "", err)
 	}
 	free := fs.Bavail * uint64(fs.Bsize)
 	detail := fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), state)
 	switch {
 	case free < diskFail:
-		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: detail, Hint: "free some space, or name a directory on another disk with --state DIR"}
+		return "", fault(ReasonState, detail, "free some space", nil)
 	case free < diskWarn || fs.Files > 0 && fs.Ffree < 10_000:
-		return "", &Concern{Message: fmt.Sprintf("%s, %d files", detail, fs.Ffree), Fix: "free some space: the agent alone takes 0.4 GiB, and projects grow"}
+		return "", concern("", fmt.Sprintf("%s, %d files", detail, fs.Ffree), "free some space: the agent alone takes 0.4 GiB, and projects grow")
 	}
 	return detail, nil
 }
 
-// earliest is a time that has passed for certain: certificates of the model
-// API are not valid for a clock before it.
+// earliest is a time in the past. With a clock before it, the certificates of the
+// model API are not valid yet.
 var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func clock(now time.Time) (string, error) {
 	if now.Before(earliest) {
-		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the clock says " + now.UTC().Format(time.RFC3339), Hint: "set the clock, for instance with: timedatectl set-ntp true"}
+		return "", fault("", "the clock is at "+now.UTC().Format(time.RFC3339), "set the clock, for instance with: timedatectl set-ntp true", nil)
 	}
 	return now.UTC().Format(time.RFC3339), nil
 }
@@ -185,10 +175,10 @@ func port(ctx context.Context, listen string) (string, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return "", &Concern{Message: listen + " is in use, perhaps by the service itself", Fix: "if not: name another address with serve --listen HOST:PORT"}
+		return "", concern(ReasonListen, listen+" is in use, perhaps by the service itself", "")
 	}
 	if err != nil {
-		return "", &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot listen on " + listen, Err: err, Hint: "name another address with --listen HOST:PORT"}
+		return "", fault(ReasonListen, "cannot listen on "+listen, "", err)
 	}
 	return listen + " is free", ln.Close()
 }

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// sent is what the server writes to the standard input of cat.
+	// sent is the text that the server writes to the standard input of cat.
 	sent = "hello"
-	// unauthorized is the text of a refusal.
+	// unauthorized is the error text of a refusal.
 	unauthorized = "Unauthorized"
 )
 
@@ -30,7 +30,7 @@ func checkHealth(ctx context.Context, c Config) verdict {
 	case h.Status != "healthy":
 		return failed("its status is " + quote(h.Status) + ", not " + quote("healthy"))
 	case h.App == "":
-		return failed("it does not tell its name")
+		return failed("it does not report its name")
 	}
 	return passed(strings.TrimSpace(h.App + " " + h.Version))
 }
@@ -45,11 +45,11 @@ func checkSandboxIO(ctx context.Context, c Config) verdict {
 	case s.Input != sent:
 		return failed("the input was " + quote(s.Input) + ", not " + quote(sent))
 	case s.Output != s.Input:
-		return failed("went in as " + quote(s.Input) + ", came out as " + quote(s.Output))
+		return failed("the input was " + quote(s.Input) + ", the output " + quote(s.Output))
 	case !s.Match:
-		return failed("the texts are equal, but the server says that they are not")
+		return failed("the texts are equal, but the server reports a mismatch")
 	}
-	return passed(quote(s.Output) + " went in and came out")
+	return passed("the output is " + quote(s.Output) + ", as the input")
 }
 
 func checkIsolation(ctx context.Context, c Config) verdict {
@@ -65,39 +65,33 @@ func checkIsolation(ctx context.Context, c Config) verdict {
 	v := verdict{}
 	switch {
 	case strings.TrimSpace(g.ProcVersion) == "":
-		return failed("nothing was seen: /proc/version is empty")
+		return failed("no evidence: /proc/version is empty")
 	case evidence && g.IsGVisor:
 		return passed(strings.TrimSpace(g.ProcVersion))
 	case evidence:
-		v = failed("the server sees no gVisor, although " + seen)
+		v = failed("the server reports no gVisor, although " + seen)
 	case g.IsGVisor:
-		v = failed("the server claims gVisor, but " + seen)
+		v = failed("the server reports gVisor, but " + seen)
 	default:
 		v = failed("no gVisor: " + seen)
 	}
 	if c.AllowNonGVisor {
 		return verdict{status: Relaxed, detail: "allowed by ALLOW_NON_GVISOR; " + v.detail}
 	}
-	v.err = &dreamcore.Error{
-		Code:    dreamcore.CodeInternal,
-		Message: v.detail,
-		Hint:    "run the server with gVisor, or set ALLOW_NON_GVISOR=true if you accept less isolation",
-	}
+	v.err = &dreamcore.Error{Code: dreamcore.CodeInternal, Reason: ReasonNoGVisor, Message: v.detail}
 	return v
 }
 
-// olderGVisor is the /proc/version of gVisor releases that do not name
-// themselves in it. They all show the same build of Linux 4.4.0, which no
-// distribution has.
+// olderGVisor matches /proc/version of gVisor releases that do not name gVisor
+// in it. They all show the same build of Linux 4.4.0, which no distribution has.
 var olderGVisor = regexp.MustCompile(`^Linux version 4\.4\.0 (.* )?#1 SMP Sun Jan 10 15:06:54 PST 2016$`)
 
-// showsGVisor reports whether a /proc/version is gVisor's.
+// showsGVisor reports whether procVersion is the /proc/version of gVisor.
 func showsGVisor(procVersion string) bool {
 	return strings.Contains(strings.ToLower(procVersion), "gvisor") || olderGVisor.MatchString(strings.TrimSpace(procVersion))
 }
 
-// checkVolume asks twice: an answer that was made up beforehand has the same
-// id each time.
+// checkVolume asks twice: a prepared answer would have the same id each time.
 func checkVolume(ctx context.Context, c Config) verdict {
 	first := ""
 	for range 2 {
@@ -109,25 +103,25 @@ func checkVolume(ctx context.Context, c Config) verdict {
 		case v.Failed != "":
 			return refused(v.Failed)
 		case idErr != nil || !strings.EqualFold(id.String(), v.TestID):
-			return failed("the test id " + quote(v.TestID) + " is no UUID")
+			return failed("the test id " + quote(v.TestID) + " is not a UUID")
 		case v.Written == "":
 			return failed("nothing was written")
 		case v.Read != v.Written:
 			return failed("wrote " + quote(v.Written) + ", read " + quote(v.Read))
 		case !v.Match:
-			return failed("the texts are equal, but the server says that they are not")
+			return failed("the texts are equal, but the server reports a mismatch")
 		case v.TestID == first:
 			return failed("two tests have the same id " + v.TestID)
 		}
 		first = v.TestID
 	}
-	return passed("what was written is read back, twice")
+	return passed("the written text was read back, twice")
 }
 
 func checkAuth(ctx context.Context, c Config) verdict {
 	right := c.Client.Secret()
 	random := make([]byte, 32)
-	rand.Read(random) // never fails: it ends the process where it would
+	rand.Read(random) // never fails: it would crash the process instead
 	wrong, longer, empty := hex.EncodeToString(random), right+"0", ""
 	for _, try := range []struct {
 		how    string
@@ -144,27 +138,21 @@ func checkAuth(ctx context.Context, c Config) verdict {
 		}
 	}
 	if right == "" {
-		v := failed("strangers are refused, but there is no secret to try")
-		v.err = &dreamcore.Error{
-			Code:    dreamcore.CodeUnauthorized,
-			Message: v.detail,
-			Hint:    "give the server's secret with --secret-file or MODAL_INTERNAL_SECRET",
-		}
-		return v
+		return failedFor(dreamcore.CodeUnauthorized, ReasonSecret, "calls without the secret are refused, but there is no secret to try")
 	}
 	return rightSecret(c.Client.TestAuth(ctx, &right))
 }
 
-// notRefused returns the failure of an answer that is not the refusal that the
-// contract has; ok is false where it is.
+// notRefused returns the failure of an answer that is not the refusal of the
+// contract. ok is false if the answer is that refusal.
 func notRefused(a client.Auth, err error, how string) (v verdict, ok bool) {
 	switch {
 	case err != nil:
 		return failedBy(fmt.Errorf("%s: %w", how, err)), true
 	case a.Status != http.StatusUnauthorized:
-		return failed(fmt.Sprintf("%s: the answer is %d, not 401", how, a.Status)), true
+		return failed(fmt.Sprintf("%s: the status is %d, not 401", how, a.Status)), true
 	case a.Error != unauthorized:
-		return failed(fmt.Sprintf("%s: 401 says %s, not %s", how, quote(a.Error), quote(unauthorized))), true
+		return failed(fmt.Sprintf("%s: the error of the 401 is %s, not %s", how, quote(a.Error), quote(unauthorized))), true
 	}
 	return verdict{}, false
 }
@@ -174,22 +162,16 @@ func rightSecret(a client.Auth, err error) verdict {
 	case err != nil:
 		return failedBy(fmt.Errorf("with the right secret: %w", err))
 	case a.Status == http.StatusUnauthorized:
-		v := failed("with the given secret: 401, the server has another one")
-		v.err = &dreamcore.Error{
-			Code:    dreamcore.CodeUnauthorized,
-			Message: v.detail,
-			Hint:    "on the server, run: dreamcore secret show modal-internal-secret",
-		}
-		return v
+		return failedFor(dreamcore.CodeUnauthorized, ReasonSecret, "with the given secret: 401, the server has another one")
 	case a.Status != http.StatusOK:
-		return failed(fmt.Sprintf("with the right secret: the answer is %d, not 200", a.Status))
+		return failed(fmt.Sprintf("with the right secret: the status is %d, not 200", a.Status))
 	case !a.Success:
 		return failed("with the right secret: 200, but no success")
 	}
-	return passed("401 without, with a wrong and an empty secret; 200 with the right one")
+	return passed("401 without a secret and with wrong ones, 200 with the right one")
 }
 
-// quote shows a text of the server within a sentence.
+// quote quotes a text of the server, truncated.
 func quote(s string) string {
 	const most = 120
 	if len(s) > most {

@@ -15,24 +15,23 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// A deep gate asks the server to try something in sandboxes of its own, and
-// judges by what the server has seen. The text that some of them look for is
-// made here, so an answer that was made up beforehand does not have it.
+// A deep gate asks the server to attack itself from its own sandboxes, and judges
+// the results that the server saw. The text that some attacks look for (the
+// nonce) is chosen here, so a prepared answer cannot contain it.
 
-// judge says what is wrong with the evidence of a check, or in words what it
-// shows.
+// judge decides whether the evidence of a check is a pass.
 type judge func(c Config, e evidence) verdict
 
 func deepGates() []Gate {
 	gates := []Gate{
-		{Number: 6, Name: "key-leak", Passes: "no secret is in anything that a sandbox gets at", check: deep("key-leak", judgeKeyLeak)},
-		{Number: 7, Name: "other-user", Passes: "a user's file is out of another user's reach", check: deep("other-user", judgeOtherUser)},
-		{Number: 8, Name: "metadata", Passes: "no address of cloud credentials is reached", check: deep("metadata", judgeSockets(5, "169.254.169.254"))},
-		{Number: 9, Name: "dns", Passes: "no name is resolved, no name server reached", check: deep("dns", judgeDNS)},
-		{Number: 10, Name: "raw-sockets", Passes: "no raw, packet or VM socket opens", check: deep("raw-sockets", judgeSockets(4, "packet"))},
-		{Number: 11, Name: "fork-bomb", Passes: "a fork bomb is bounded and hurts nobody", check: deep("fork-bomb", judgeForkBomb)},
-		{Number: 12, Name: "disk-fill", Passes: "a full disk is the disk of its user only", check: deep("disk-fill", judgeDiskFill)},
-		{Number: 13, Name: "symlink", Passes: "the service follows no link of a sandbox", check: deep("symlink", judgeSymlink)},
+		{Number: 6, Name: "key-leak", Passes: "no secret is readable in a sandbox", check: deep("key-leak", judgeKeyLeak)},
+		{Number: 7, Name: "other-user", Passes: "a user cannot reach another user's file", check: deep("other-user", judgeOtherUser)},
+		{Number: 8, Name: "metadata", Passes: "no address of cloud credentials is reachable", check: deep("metadata", judgeSockets(5, "169.254.169.254"))},
+		{Number: 9, Name: "dns", Passes: "no name is resolved, no name server is reachable", check: deep("dns", judgeDNS)},
+		{Number: 10, Name: "raw-sockets", Passes: "no raw, packet or VM socket can be opened", check: deep("raw-sockets", judgeSockets(4, "packet"))},
+		{Number: 11, Name: "fork-bomb", Passes: "a fork bomb is bounded and affects no other user", check: deep("fork-bomb", judgeForkBomb)},
+		{Number: 12, Name: "disk-fill", Passes: "a user can fill only their own disk", check: deep("disk-fill", judgeDiskFill)},
+		{Number: 13, Name: "symlink", Passes: "the service follows no symbolic link of a sandbox", check: deep("symlink", judgeSymlink)},
 	}
 	for i := range gates {
 		gates[i].Deep = true
@@ -40,13 +39,13 @@ func deepGates() []Gate {
 	return gates
 }
 
-// evidence is what a deep check saw, and the text that was planted for it.
+// evidence is the result of a deep check, and the text that was planted for it.
 type evidence struct {
 	list  []Evidence
 	nonce string
 }
 
-// of returns what was seen of one thing.
+// of returns the result of one attempt.
 func (e evidence) of(tried string) (seen string, ok bool) {
 	for _, one := range e.list {
 		if one.Tried == tried {
@@ -56,12 +55,12 @@ func (e evidence) of(tried string) (seen string, ok bool) {
 	return "", false
 }
 
-// deep makes the check of a deep gate. While the server works, it must go on
-// to answer others.
+// deep returns the check of a deep gate. While the server runs it, /health must
+// keep answering.
 func deep(name string, judged judge) func(context.Context, Config) verdict {
 	return func(ctx context.Context, c Config) verdict {
 		raw := make([]byte, 16)
-		rand.Read(raw) // never fails: it ends the process where it would
+		rand.Read(raw) // never fails: it would crash the process instead
 		e := evidence{nonce: hex.EncodeToString(raw)}
 		stop := watchHealth(ctx, c)
 		d, err := c.Client.TestDeep(ctx, name, e.nonce)
@@ -70,9 +69,7 @@ func deep(name string, judged judge) func(context.Context, Config) verdict {
 			_, lost = c.Client.Health(ctx)
 		}
 		if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
-			v := failed("not offered: the server has no deep checks")
-			v.err = &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: v.detail, Err: err, Hint: "check such a server with: dreamcore gate --all"}
-			return v
+			return failedFor(dreamcore.CodeNotFound, ReasonNoDeepChecks, "not offered: the server has no deep checks")
 		}
 		for _, one := range d.Evidence {
 			clean := Evidence{Tried: short(one.Tried), Seen: short(one.Seen), Seconds: one.Seconds}
@@ -109,8 +106,8 @@ const (
 	healthLimit = 5 * time.Second
 )
 
-// watchHealth asks for /health again and again until stop is called, which
-// tells the longest wait and the first failure.
+// watchHealth polls /health until stop is called. stop returns the longest wait
+// and the first failure.
 func watchHealth(ctx context.Context, c Config) (stop func() (slowest time.Duration, lost error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var slowest time.Duration
@@ -142,8 +139,8 @@ func watchHealth(ctx context.Context, c Config) (stop func() (slowest time.Durat
 	}
 }
 
-// minSearched is how much a search must have seen at least to mean anything:
-// the environment and /proc alone are more.
+// minSearched is the least number of bytes that a credible search covers: the
+// environment and /proc alone have more.
 const minSearched = 16 << 10
 
 func judgeKeyLeak(_ Config, e evidence) verdict {
@@ -160,8 +157,8 @@ func judgeKeyLeak(_ Config, e evidence) verdict {
 		seen, ok := e.of(secret)
 		switch {
 		case !ok:
-			return failed("nobody looked for " + secret)
-		case seen == "not set" && (secret == "the API key" || secret == "the identity"): // a model script; an identity that is in no file
+			return failed("no search for " + secret)
+		case seen == "not set" && (secret == "the API key" || secret == "the identity"): // with a model script; an identity outside of files
 			unset = append(unset, secret)
 		case seen != "0":
 			return failed(secret + " was seen: " + quote(seen))
@@ -184,12 +181,12 @@ func atLeastOne(s string) bool {
 	return err == nil && n > 0
 }
 
-// mustSee judges attempts of which some show the planted text and all others,
-// at least n of them, do not.
+// mustSee requires that the attempts in shown saw the planted text and that all
+// others, at least n of them, did not.
 func mustSee(e evidence, n int, shown ...string) verdict {
 	for _, tried := range shown {
 		if seen, _ := e.of(tried); !strings.Contains(seen, e.nonce) {
-			return failed("what was planted is not seen where it must be, " + tried + ": " + quote(seen))
+			return failed("the planted text is missing where it must be seen, " + tried + ": " + quote(seen))
 		}
 	}
 	hidden := 0
@@ -197,9 +194,9 @@ func mustSee(e evidence, n int, shown ...string) verdict {
 		switch {
 		case slices.Contains(shown, one.Tried) || one.Tried == "left behind":
 		case one.Seen == "":
-			return failed("nothing is told of the attempt " + one.Tried)
+			return failed("the attempt " + one.Tried + " has no result")
 		case strings.Contains(one.Seen, e.nonce):
-			return failed("what was planted is seen " + one.Tried)
+			return failed("the planted text is seen " + one.Tried)
 		default:
 			hidden++
 		}
@@ -207,7 +204,7 @@ func mustSee(e evidence, n int, shown ...string) verdict {
 	if hidden < n {
 		return failed(fmt.Sprintf("only %d attempts, not %d", hidden, n))
 	}
-	return passed(fmt.Sprintf("%d attempts failed, and the one that must work did", hidden))
+	return passed(fmt.Sprintf("%d attempts failed, and the control attempt worked", hidden))
 }
 
 func judgeOtherUser(_ Config, e evidence) verdict {
@@ -219,12 +216,12 @@ func judgeOtherUser(_ Config, e evidence) verdict {
 
 func judgeSymlink(_ Config, e evidence) verdict { return mustSee(e, 6, "plain.txt") }
 
-// judgeSockets wants every attempt refused, at least n and one with a certain
-// text, and the one socket to open that must.
+// judgeSockets requires that every attempt was refused, at least n of them and
+// one with named in it, and that a socket on loopback opened.
 func judgeSockets(n int, named string) judge {
 	return func(_ Config, e evidence) verdict {
 		if seen, _ := e.of("loopback"); seen != "opened" {
-			return failed("not even a socket within the sandbox works: " + quote(seen))
+			return failed("a socket within the sandbox does not work: " + quote(seen))
 		}
 		refusals, found := 0, false
 		for _, one := range e.list {
@@ -238,7 +235,7 @@ func judgeSockets(n int, named string) judge {
 			found = found || strings.Contains(one.Tried, named)
 		}
 		if refusals < n || !found {
-			return failed(fmt.Sprintf("only %d attempts, of %d that are wanted", refusals, n))
+			return failed(fmt.Sprintf("only %d attempts of %d, or none on %s", refusals, n, named))
 		}
 		return passed(fmt.Sprintf("%d attempts refused, a socket within the sandbox works", refusals))
 	}
@@ -246,7 +243,7 @@ func judgeSockets(n int, named string) judge {
 
 func judgeDNS(c Config, e evidence) verdict {
 	if seen, _ := e.of("name=localhost"); !strings.Contains(seen, "localhost") {
-		return failed("not even localhost has an address: " + quote(seen))
+		return failed("localhost has no address: " + quote(seen))
 	}
 	for _, name := range []string{"name=example.com", "name=metadata.google.internal"} {
 		if seen, _ := e.of(name); !strings.HasPrefix(seen, "not found") {
@@ -278,13 +275,9 @@ func judgeForkBomb(_ Config, e evidence) verdict {
 func judgeDiskFill(c Config, e evidence) verdict {
 	text, _ := e.of("bound")
 	if text == "none" {
-		v := failed("what a user writes is bounded by nothing but the machine's disk")
+		v := failedFor(dreamcore.CodeInternal, ReasonNoDiskBound, "users' files are bounded only by the machine's disk")
 		if c.AllowUnlimited {
 			return verdict{status: Relaxed, detail: "allowed by allow_unlimited; " + v.detail}
-		}
-		v.err = &dreamcore.Error{
-			Code: dreamcore.CodeInternal, Message: v.detail,
-			Hint: "on the server, run as root with disk_mib set; or set DREAMCORE_ALLOW_UNLIMITED=true here if you accept that",
 		}
 		return v
 	}
@@ -292,12 +285,12 @@ func judgeDiskFill(c Config, e evidence) verdict {
 	written, _ := e.of("bytes written")
 	n, werr := strconv.ParseInt(strings.TrimSpace(written), 10, 64)
 	lost, _ := e.of("bytes less on the machine's disk")
-	_, lerr := strconv.ParseInt(lost, 10, 64) // no more: others write to the same disk
+	_, lerr := strconv.ParseInt(lost, 10, 64) // only its form is checked: others write to the same disk
 	said, _ := e.of("writing twice the bound")
 	another, _ := e.of("another user writes meanwhile")
 	switch {
 	case err != nil || werr != nil || lerr != nil || bound <= 0 || n <= 0:
-		return failed("the numbers are none: bound " + quote(text) + ", written " + quote(written) + ", less " + quote(lost))
+		return failed("malformed numbers: bound " + quote(text) + ", written " + quote(written) + ", less " + quote(lost))
 	case n > bound:
 		return failed(fmt.Sprintf("%s were written, over the bound of %s", term.Size(n), term.Size(bound)))
 	case !strings.Contains(said, "No space left"):

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 )
 
-// standard are the gates without the deep ones.
+// standard returns the gates without the deep ones.
 func standard(t testing.TB) []Gate {
 	t.Helper()
 	gates, err := Select(nil, true, false)
@@ -19,7 +19,7 @@ func standard(t testing.TB) []Gate {
 	return gates
 }
 
-// seen is what an honest server saw, with the nonce where %N stands.
+// seen is the evidence of an honest server; %N stands for the nonce.
 var seen = map[string][]string{
 	"key-leak":    {"bytes searched", "123456", "planted text", "2", "the API key", "0", "the internal secret", "0", "the identity", "0", "the token of another job", "0"},
 	"other-user":  {"the owner reads it", "%N", "users that are seen", "none but itself", "a", "no", "b", "no", "c", "no", "d", "no", "e", "no", "f", "no"},
@@ -31,8 +31,8 @@ var seen = map[string][]string{
 	"symlink":     {"plain.txt", "%N", "a", "refused", "b", "refused", "c", "refused", "d", "refused", "e", "refused", "f", "refused"},
 }
 
-// deepServer answers test_deep with what was seen, and with changes to it:
-// pairs of what was tried and what is seen instead; "" leaves it out.
+// deepServer answers test_deep with the honest evidence and changes to it, which
+// are pairs of an attempt and its result; "" omits the attempt.
 func deepServer(changes ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q struct{ Check, Nonce string }
@@ -68,7 +68,7 @@ func runDeep(t *testing.T, name string, answer http.HandlerFunc, more ...func(*C
 	return Run(t.Context(), c).Gates[0]
 }
 
-func TestDeepGatesBelieveEvidenceOnly(t *testing.T) {
+func TestDeepGatesRelyOnEvidenceOnly(t *testing.T) {
 	for name := range seen {
 		synctest.Test(t, func(t *testing.T) {
 			r := runDeep(t, name, deepServer())
@@ -83,20 +83,20 @@ func TestDeepGatesBelieveEvidenceOnly(t *testing.T) {
 		detail string
 	}{
 		{"key-leak", deepServer("the API key", "1"), "the API key was seen"},
-		{"key-leak", deepServer("the internal secret", ""), "nobody looked for the internal secret"},
+		{"key-leak", deepServer("the internal secret", ""), "no search for the internal secret"},
 		{"key-leak", deepServer("the internal secret", "not set"), "the internal secret was seen"},
 		{"key-leak", deepServer("the token of another job", "3"), "another job was seen"},
 		{"key-leak", deepServer("planted text", "0"), "did not find what was planted"},
 		{"key-leak", deepServer("bytes searched", "12"), "too little was searched"},
-		{"other-user", deepServer("c", "a%N"), "what was planted is seen c"},
-		{"other-user", deepServer("the owner reads it", "something else"), "not seen where it must be"},
+		{"other-user", deepServer("c", "a%N"), "the planted text is seen c"},
+		{"other-user", deepServer("the owner reads it", "something else"), "missing where it must be seen"},
 		{"other-user", deepServer("users that are seen", "b0b"), "other users are seen"},
 		{"other-user", deepServer("a", ""), "only 6 attempts"},
 		{"metadata", deepServer("tcp=169.254.169.254:80", "opened"), `169.254.169.254:80: "opened"`},
-		{"metadata", deepServer("loopback", "refused"), "not even a socket"},
+		{"metadata", deepServer("loopback", "refused"), "a socket within the sandbox does not work"},
 		{"metadata", deepServer("tcp=169.254.169.254:80", ""), "only 4 attempts"},
 		{"dns", deepServer("name=example.com", "93.184.216.34 example.com"), "93.184.216.34"},
-		{"dns", deepServer("name=localhost", "not found"), "not even localhost"},
+		{"dns", deepServer("name=localhost", "not found"), "localhost has no address"},
 		{"dns", deepServer("udp=8.8.8.8:53", "opened"), `"opened"`},
 		{"raw-sockets", deepServer("vsock", "opened"), `vsock: "opened"`},
 		{"fork-bomb", deepServer("processes without an end", "fine"), "no limit was met"},
@@ -107,8 +107,8 @@ func TestDeepGatesBelieveEvidenceOnly(t *testing.T) {
 		{"disk-fill", deepServer("bytes written", "1001"), "over the bound"},
 		{"disk-fill", deepServer("writing twice the bound", "fine"), "no limit was met"},
 		{"disk-fill", deepServer("another user writes meanwhile", "no"), "another user cannot write"},
-		{"disk-fill", deepServer("bound", "none"), "bounded by nothing"},
-		{"symlink", deepServer("b", "%N"), "what was planted is seen b"},
+		{"disk-fill", deepServer("bound", "none"), "bounded only by the machine"},
+		{"symlink", deepServer("b", "%N"), "the planted text is seen b"},
 		{"symlink", reply(404, `{"error":"Not found"}`), "not offered"},
 		{"symlink", reply(200, `{"success":true}`), `"check" is missing`},
 		{"symlink", reply(200, `{"success":false,"error":"no disk"}`), "the server reports: no disk"},
@@ -124,7 +124,7 @@ func TestDeepGatesBelieveEvidenceOnly(t *testing.T) {
 }
 
 // The service replaces a sandbox that cannot be cleaned.
-func TestAForkBombMayCostItsOwnSandbox(t *testing.T) {
+func TestAForkBombMayEndItsOwnSandbox(t *testing.T) {
 	e := evidence{list: []Evidence{
 		{Tried: "processes without an end", Seen: "sh: 1: Cannot fork"},
 		{Tried: "the sandbox of another user meanwhile", Seen: "works"},
@@ -139,7 +139,7 @@ func TestAForkBombMayCostItsOwnSandbox(t *testing.T) {
 	}
 }
 
-func TestADeepGateFailsWhereHealthDoesNotAnswerMeanwhile(t *testing.T) {
+func TestADeepGateFailsIfHealthDoesNotAnswerMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := server{lies: map[string]http.HandlerFunc{"/test_deep": func(w http.ResponseWriter, r *http.Request) {
 			wait(r, 8e9)
@@ -153,7 +153,7 @@ func TestADeepGateFailsWhereHealthDoesNotAnswerMeanwhile(t *testing.T) {
 	})
 }
 
-func TestDeepGatesAreChosenInWords(t *testing.T) {
+func TestDeepGatesAreSelectedExplicitly(t *testing.T) {
 	if gates, err := Select(nil, true, true); err != nil || len(gates) != 14 {
 		t.Errorf("%d gates, %v", len(gates), err)
 	}
@@ -162,7 +162,7 @@ func TestDeepGatesAreChosenInWords(t *testing.T) {
 	}
 }
 
-func TestNoDiskBoundIsAllowedInWordsOnly(t *testing.T) {
+func TestNoDiskBoundIsAllowedExplicitlyOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := runDeep(t, "disk-fill", deepServer("bound", "none"), func(c *Config) { c.AllowUnlimited = true })
 		if r.Status != Relaxed {
@@ -190,7 +190,7 @@ func FuzzDeepEvidence(f *testing.F) {
 		e := evidence{[]Evidence{{a, b, 0}, {c, d, 0}}, "0123456789abcdef"}
 		for _, judged := range []judge{judgeKeyLeak, judgeOtherUser, judgeDNS, judgeForkBomb, judgeDiskFill, judgeSymlink, judgeSockets(4, "packet"), judgeSockets(5, "169.254.169.254")} {
 			if v := judged(Config{}, e); v.status.OK() {
-				t.Errorf("two attempts are enough for %q", v.detail)
+				t.Errorf("two attempts suffice for %q", v.detail)
 			}
 		}
 	})

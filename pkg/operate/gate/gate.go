@@ -1,11 +1,14 @@
-// Package gate checks that a server keeps the HTTP contract where it counts:
-// input reaches a sandbox, the sandbox is gVisor's, streams are live, volumes
-// keep what is written, and nobody gets in without the secret.
+// Package gate checks that a server keeps the essential promises of the HTTP
+// contract: input reaches a sandbox, the sandbox runs under gVisor, streams are
+// live, volumes keep written files, and every call needs the secret.
 //
-// A gate believes evidence only: it compares the texts itself and measures
-// when chunks arrive, and never takes "success":true for a proof. Whatever the
-// server answers, or does not, a gate ends with a status and one line of
-// detail, within its time limit.
+// A gate relies on evidence only: it compares the texts itself, measures when
+// chunks arrive, and does not accept "success":true as proof. Whether or not the
+// server answers, a gate ends with a status and one line of detail within its
+// time limit.
+//
+// gate.go has the list of gates, checks.go, streaming.go and deep.go their
+// checks, run.go runs them, report.go and view.go show the results.
 package gate
 
 import (
@@ -17,11 +20,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Status is how a gate ended.
+// Status is the result of a gate.
 type Status string
 
-// The statuses. Relaxed is a pass that the operator has allowed in words;
-// Skipped means that the gate was not tried, and is no pass.
+// The statuses. Relaxed is a pass that the operator has allowed explicitly.
+// Skipped means that the gate was not tried; it is not a pass.
 const (
 	Pass    Status = "pass"
 	Fail    Status = "fail"
@@ -29,24 +32,24 @@ const (
 	Skipped Status = "skipped"
 )
 
-// OK tells whether s counts as passed.
+// OK reports whether s counts as passed.
 func (s Status) OK() bool { return s == Pass || s == Relaxed }
 
-// Gate is one check. All and Select make them.
+// Gate is one check. All and Select return them.
 type Gate struct {
 	Number int
 	Name   string
-	Passes string // when it passes, in words
-	Deep   bool   // asks the server for evidence; only with --deep, or by name
+	Passes string // condition for a pass
+	Deep   bool   // the server attacks itself; selected only explicitly
 	check  func(context.Context, Config) verdict
 }
 
-// verdict is what a check found. detail is one line of clean text.
+// verdict is the result of a check. detail is one line of clean text.
 type verdict struct {
 	status Status
 	detail string
-	err    error  // the cause of a failure, for its hint and code; may be nil
-	until  string // how far it came, for a check that time has ended
+	err    error  // the cause of a failure, for its code, reason and hint; may be nil
+	until  string // the progress of a check that timed out
 
 	evidence []Evidence
 }
@@ -55,21 +58,20 @@ type verdict struct {
 func All() []Gate {
 	return append([]Gate{
 		{0, "health", "the server answers and is healthy", false, checkHealth},
-		{1, "sandbox-io", "output equals the input that was sent", false, checkSandboxIO},
+		{1, "sandbox-io", "the output equals the input", false, checkSandboxIO},
 		{2, "isolation", "gVisor is seen inside the sandbox", false, checkIsolation},
 		{3, "streaming", "5 or more chunks arrive, 0.5 to 2 s apart", false, checkStreaming},
-		{4, "volume", "what one sandbox wrote, another one reads", false, checkVolume},
+		{4, "volume", "one sandbox reads what another one wrote", false, checkVolume},
 		{5, "auth", "401 without the right secret, 200 with it", false, checkAuth},
 	}, deepGates()...)
 }
 
-// oldNames are the words for gates that scripts of the old backend use, beside
-// those that are the same today.
+// oldNames maps the names of gates in scripts for Modal to ours, if they differ.
 var oldNames = map[string]string{"gvisor": "isolation", "stream": "streaming"}
 
-// today returns today's word for a gate: names are written in any case, with
-// underscores or dashes, and as the endpoint of the check.
-func today(name string) string {
+// canonical returns the name of a gate for name, which may be in any case, have
+// underscores or dashes, and may be the endpoint of the check.
+func canonical(name string) string {
 	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	name = strings.TrimPrefix(name, "test-")
 	if renamed, ok := oldNames[name]; ok {
@@ -78,24 +80,23 @@ func today(name string) string {
 	return name
 }
 
-// Select returns the gates that names choose, each by its name (today's or the
-// old backend's) or its number, in the order of All, or every gate, of the deep
-// ones only with deep. Nothing chosen and an unknown name are Errors with
-// CodeInvalid that list the gates.
+// Select returns the gates that names lists by name or number, in the order of
+// All. With all it returns every gate, the deep ones only with deep. An empty
+// selection and an unknown name are Errors with CodeInvalid that list the gates.
 func Select(names []string, all, deep bool) ([]Gate, error) {
 	gates := All()
 	if all && len(names) == 0 {
 		return slices.DeleteFunc(gates, func(g Gate) bool { return g.Deep && !deep }), nil
 	}
 	if all {
-		return nil, invalid("name gates or use --all, not both")
+		return nil, invalid("select gates by name or all of them, not both")
 	}
 	if len(names) == 0 {
-		return nil, invalid("no gate is named")
+		return nil, invalid("no gate is selected")
 	}
 	chosen := make([]bool, len(gates))
 	for _, name := range names {
-		wanted := today(name)
+		wanted := canonical(name)
 		i := slices.IndexFunc(gates, func(g Gate) bool { return g.Name == wanted || strconv.Itoa(g.Number) == name })
 		if i < 0 {
 			return nil, invalid("there is no gate " + strconv.Quote(short(name)))
@@ -117,8 +118,16 @@ func invalid(message string) error {
 		list = append(list, strconv.Itoa(g.Number)+" "+g.Name)
 	}
 	return &dreamcore.Error{
-		Code:    dreamcore.CodeInvalid,
-		Message: message,
-		Hint:    "gates by number or name: " + strings.Join(list, ", ") + "; all of them: dreamcore gate --all --deep",
+		Code: dreamcore.CodeInvalid, Reason: ReasonSelection, Message: message,
+		Hint: "gates by number or name: " + strings.Join(list, ", "),
 	}
 }
+
+// Reasons of errors.
+const (
+	ReasonNoDeepChecks dreamcore.Reason = "gate.no_deep_checks" // the server does not offer them
+	ReasonNoDiskBound  dreamcore.Reason = "gate.no_disk_bound"  // users' files are unbounded
+	ReasonNoGVisor     dreamcore.Reason = "gate.no_gvisor"      // sandboxes do not run under gVisor
+	ReasonSecret       dreamcore.Reason = "gate.secret"         // the secret is missing or wrong
+	ReasonSelection    dreamcore.Reason = "gate.selection"      // of gates
+)

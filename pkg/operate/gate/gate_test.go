@@ -17,7 +17,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-func TestARightServerPassesEveryGate(t *testing.T) {
+func TestACorrectServerPassesEveryGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var started, ended []string
 		report := Run(t.Context(), Config{
@@ -28,11 +28,11 @@ func TestARightServerPassesEveryGate(t *testing.T) {
 		})
 		want := Report{Endpoint: "http://server", Passed: true, Gates: []Result{
 			{0, "health", Pass, "dreamcore 1.0.0", 0, nil, nil},
-			{1, "sandbox-io", Pass, `"hello" went in and came out`, 0, nil, nil},
+			{1, "sandbox-io", Pass, `the output is "hello", as the input`, 0, nil, nil},
 			{2, "isolation", Pass, "Linux version 4.19.0-gvisor", 0, nil, nil},
 			{3, "streaming", Pass, "5 chunks, 1.00 to 1.00 s apart", 4, nil, nil},
-			{4, "volume", Pass, "what was written is read back, twice", 0, nil, nil},
-			{5, "auth", Pass, "401 without, with a wrong and an empty secret; 200 with the right one", 0, nil, nil},
+			{4, "volume", Pass, "the written text was read back, twice", 0, nil, nil},
+			{5, "auth", Pass, "401 without a secret and with wrong ones, 200 with the right one", 0, nil, nil},
 		}}
 		if diff := cmp.Diff(want, report, cmpopts.IgnoreUnexported(Result{})); diff != "" {
 			t.Errorf("report (-want +got):\n%s", diff)
@@ -47,25 +47,25 @@ func TestARightServerPassesEveryGate(t *testing.T) {
 	})
 }
 
-func TestEachLieIsFoundByItsGate(t *testing.T) {
+func TestEachLieIsDetectedByItsGate(t *testing.T) {
 	for _, tt := range []struct {
 		name, gate string
 		lie        http.HandlerFunc
 		detail     string
 	}{
 		{"status is sick", "health", reply(200, `{"status":"sick","app":"x"}`), `"sick"`},
-		{"no name", "health", reply(200, `{"status":"healthy","app":""}`), "does not tell its name"},
+		{"no name", "health", reply(200, `{"status":"healthy","app":""}`), "does not report its name"},
 		{"a web page", "health", reply(200, "<html>hi"), "malformed answer"},
 		{"500", "health", reply(500, `{"error":"broken"}`), "broken (500)"},
 
-		{"another output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"hallo","match":true}`), `came out as "hallo"`},
-		{"the secret as output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"`+testSecret+`","match":true}`), `came out as "[secret]"`},
-		{"no output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"","match":true}`), `came out as ""`},
+		{"another output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"hallo","match":true}`), `the output "hallo"`},
+		{"the secret as output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"`+testSecret+`","match":true}`), `the output "[secret]"`},
+		{"no output", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"","match":true}`), `the output ""`},
 		{"another input", "sandbox-io", reply(200, `{"success":true,"input":"","output":"","match":true}`), `the input was ""`},
 		{"success only", "sandbox-io", reply(200, `{"success":true}`), `"input" is missing`},
-		{"match is false", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"hello","match":false}`), "the server says that they are not"},
+		{"match is false", "sandbox-io", reply(200, `{"success":true,"input":"hello","output":"hello","match":false}`), "the server reports a mismatch"},
 		{"success is false", "sandbox-io", reply(200, `{"success":false,"error":"no\u001b[2J sandbox","input":"hello","output":"hello","match":true}`), "the server reports: no sandbox"},
-		{"wrong types", "sandbox-io", reply(200, `{"success":1,"input":[],"output":{}}`), `"success" is no boolean`},
+		{"wrong types", "sandbox-io", reply(200, `{"success":1,"input":[],"output":{}}`), `"success" is not a boolean`},
 		{"500 with a success", "sandbox-io", reply(500, `{"success":true,"input":"hello","output":"hello","match":true}`), "500"},
 		{"201", "sandbox-io", reply(201, `{"success":true,"input":"hello","output":"hello","match":true}`), "201"},
 		{"5 MB", "sandbox-io", reply(200, `{"success":true,"input":"`+strings.Repeat("x", 5<<20)), "longer than 1 MiB"},
@@ -73,18 +73,18 @@ func TestEachLieIsFoundByItsGate(t *testing.T) {
 		{"not there", "sandbox-io", reply(404, "not found"), "404"},
 		{"never answers", "sandbox-io", hang, "not finished within 30 s"},
 
-		{"a claim without evidence", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 6.1.0 (gcc)","is_gvisor":true}`), `claims gVisor, but /proc/version is "Linux version 6.1.0 (gcc)"`},
+		{"a claim without evidence", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 6.1.0 (gcc)","is_gvisor":true}`), `reports gVisor, but /proc/version is "Linux version 6.1.0 (gcc)"`},
 		{"an ordinary kernel", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 6.1.0","is_gvisor":false}`), "no gVisor"},
-		{"evidence denied", "isolation", reply(200, `{"success":true,"proc_version":"4.19.0-gvisor","is_gvisor":false}`), "sees no gVisor"},
-		{"a kernel 4.4.0 of a distribution", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0-21-generic (buildd@lgw01-21) (gcc) #37-Ubuntu SMP Mon Apr 18 18:33:37 UTC 2016","is_gvisor":true}`), "claims gVisor"},
-		{"an older gVisor and more", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016 x","is_gvisor":true}`), "claims gVisor"},
-		{"an older gVisor with another release", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 6.1.0 #1 SMP Sun Jan 10 15:06:54 PST 2016","is_gvisor":true}`), "claims gVisor"},
-		{"an older gVisor denied", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016","is_gvisor":false}`), "sees no gVisor"},
-		{"nothing seen", "isolation", reply(200, `{"success":true,"proc_version":" ","is_gvisor":true}`), "nothing was seen"},
+		{"evidence denied", "isolation", reply(200, `{"success":true,"proc_version":"4.19.0-gvisor","is_gvisor":false}`), "reports no gVisor"},
+		{"a kernel 4.4.0 of a distribution", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0-21-generic (buildd@lgw01-21) (gcc) #37-Ubuntu SMP Mon Apr 18 18:33:37 UTC 2016","is_gvisor":true}`), "reports gVisor"},
+		{"an older gVisor and more", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016 x","is_gvisor":true}`), "reports gVisor"},
+		{"an older gVisor with another release", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 6.1.0 #1 SMP Sun Jan 10 15:06:54 PST 2016","is_gvisor":true}`), "reports gVisor"},
+		{"an older gVisor denied", "isolation", reply(200, `{"success":true,"proc_version":"Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016","is_gvisor":false}`), "reports no gVisor"},
+		{"nothing seen", "isolation", reply(200, `{"success":true,"proc_version":" ","is_gvisor":true}`), "no evidence"},
 
-		{"all at once", "streaming", streamOf(0, 5, true), "all 5 chunks came at once"},
-		{"too fast", "streaming", streamOf(400*time.Millisecond, 5, true), "chunk 2 came 400 ms after"},
-		{"too slow", "streaming", streamOf(2100*time.Millisecond, 5, true), "chunk 2 came 2.1 s after"},
+		{"all at once", "streaming", streamOf(0, 5, true), "all 5 chunks arrived at once"},
+		{"too fast", "streaming", streamOf(400*time.Millisecond, 5, true), "chunk 2 arrived 400 ms after"},
+		{"too slow", "streaming", streamOf(2100*time.Millisecond, 5, true), "chunk 2 arrived 2.1 s after"},
 		{"four chunks", "streaming", streamOf(time.Second, 4, true), "4 chunks, not 5"},
 		{"no chunks", "streaming", streamOf(0, 0, true), "0 chunks, not 5"},
 		{"no done", "streaming", streamOf(time.Second, 5, false), "after 5 chunks: test_stream: the stream was cut"},
@@ -103,23 +103,23 @@ func TestEachLieIsFoundByItsGate(t *testing.T) {
 		{"counts in words", "streaming", script("data: {\"count\":\"1\"}\n\n"), "chunk 1 has the count"},
 		{"an error event", "streaming", script("data: {\"type\":\"error\",\"count\":1}\n\n"), "neither a chunk nor done"},
 		{"another event", "streaming", script("data: {\"type\":\"status\"}\n\n"), "neither a chunk nor done"},
-		{"garbage", "streaming", script("data: hello\n\ndata: x\n\n"), "no JSON object"},
-		{"no stream", "streaming", reply(200, `{"success":true}`), "no event stream"},
+		{"garbage", "streaming", script("data: hello\n\ndata: x\n\n"), "not a JSON object"},
+		{"no stream", "streaming", reply(200, `{"success":true}`), "not an event stream"},
 
 		{"reads something else", "volume", reply(200, `{"success":true,"test_id":"123e4567-e89b-42d3-a456-426614174000","written":"a","read":"b","match":true}`), `wrote "a", read "b"`},
 		{"writes nothing", "volume", reply(200, `{"success":true,"test_id":"123e4567-e89b-42d3-a456-426614174000","written":"","read":"","match":true}`), "nothing was written"},
-		{"no id", "volume", reply(200, `{"success":true,"test_id":"{123e4567-e89b-42d3-a456-426614174000}","written":"a","read":"a","match":true}`), "no UUID"},
+		{"no id", "volume", reply(200, `{"success":true,"test_id":"{123e4567-e89b-42d3-a456-426614174000}","written":"a","read":"a","match":true}`), "not a UUID"},
 		{"a canned answer", "volume", reply(200, `{"success":true,"test_id":"123e4567-e89b-42d3-a456-426614174000","written":"a","read":"a","match":true}`), "two tests have the same id"},
-		{"denies the match", "volume", reply(200, `{"success":true,"test_id":"123e4567-e89b-42d3-a456-426614174000","written":"a","read":"a","match":false}`), "the server says that they are not"},
+		{"denies the match", "volume", reply(200, `{"success":true,"test_id":"123e4567-e89b-42d3-a456-426614174000","written":"a","read":"a","match":false}`), "the server reports a mismatch"},
 
-		{"open to all", "auth", reply(200, `{"success":true,"message":"hi"}`), "without a secret: the answer is 200, not 401"},
+		{"open to all", "auth", reply(200, `{"success":true,"message":"hi"}`), "without a secret: the status is 200, not 401"},
 		{"closed to all", "auth", reply(401, `{"error":"Unauthorized"}`), "the server has another one"},
-		{"403", "auth", reply(403, `{"error":"Unauthorized"}`), "the answer is 403, not 401"},
-		{"another refusal", "auth", reply(401, `{"error":"go away"}`), `401 says "go away"`},
+		{"403", "auth", reply(403, `{"error":"Unauthorized"}`), "the status is 403, not 401"},
+		{"another refusal", "auth", reply(401, `{"error":"go away"}`), `the error of the 401 is "go away"`},
 		{"a page as the refusal", "auth", reply(401, "<html>"), "malformed answer"},
-		{"any secret is right", "auth", accepts(func(s string, sent bool) bool { return s != "" }), "with a wrong secret: the answer is 200"},
-		{"a prefix is right", "auth", accepts(func(s string, sent bool) bool { return strings.HasPrefix(s, testSecret) }), "one more character: the answer is 200"},
-		{"an empty secret is right", "auth", accepts(func(s string, sent bool) bool { return sent && (s == "" || s == testSecret) }), "with an empty secret: the answer is 200"},
+		{"any secret is right", "auth", accepts(func(s string, sent bool) bool { return s != "" }), "with a wrong secret: the status is 200"},
+		{"a prefix is right", "auth", accepts(func(s string, sent bool) bool { return strings.HasPrefix(s, testSecret) }), "one more character: the status is 200"},
+		{"an empty secret is right", "auth", accepts(func(s string, sent bool) bool { return sent && (s == "" || s == testSecret) }), "with an empty secret: the status is 200"},
 		{"the right one without success", "auth", func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get(client.SecretHeader) == testSecret {
 				reply(200, `{"success":false}`)(w, r)
@@ -128,8 +128,8 @@ func TestEachLieIsFoundByItsGate(t *testing.T) {
 			reply(401, `{"error":"Unauthorized"}`)(w, r)
 		}, "no success"},
 		{"a redirect elsewhere", "auth", func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "http://thief/", http.StatusTemporaryRedirect)
-		}, "redirects to http://thief:80/"},
+			http.Redirect(w, r, "http://other/", http.StatusTemporaryRedirect)
+		}, "redirects to http://other:80/"},
 	} {
 		t.Run(tt.gate+": "+tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { oneLie(t, tt.gate, tt.lie, tt.detail) })
@@ -137,7 +137,7 @@ func TestEachLieIsFoundByItsGate(t *testing.T) {
 	}
 }
 
-// oneLie checks that the gate, and no other one, fails, and how.
+// oneLie checks that the given gate, and no other, fails with the given detail.
 func oneLie(t *testing.T, name string, lie http.HandlerFunc, detail string) {
 	path := map[string]string{
 		"health": "/health", "sandbox-io": "/test_sandbox_io", "isolation": "/test_gvisor",
@@ -177,7 +177,7 @@ func accepts(ok func(secret string, sent bool) bool) http.HandlerFunc {
 	}
 }
 
-func TestIsolationIsRelaxedOnlyWhenAllowedAndOnlyForWhatWasSeen(t *testing.T) {
+func TestIsolationIsRelaxedOnlyIfAllowedAndOnlyWithEvidence(t *testing.T) {
 	for _, tt := range []struct {
 		answer string
 		want   Status
@@ -210,7 +210,7 @@ func TestAnUnreachableServerSkipsTheRest(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	report := Run(t.Context(), Config{Client: connect(t, gone.URL, testSecret, &http.Transport{}), Gates: standard(t)})
-	if report.Passed || dreamcore.CodeOf(report.Err()) != dreamcore.CodeUnreachable || dreamcore.HintOf(report.Err()) == "" {
+	if report.Passed || dreamcore.CodeOf(report.Err()) != dreamcore.CodeUnreachable || dreamcore.ReasonOf(report.Err()) == "" {
 		t.Errorf("passed %v, %v", report.Passed, report.Err())
 	}
 	contains(t, "detail", report.Gates[0].Detail, "nothing listens at 127.0.0.1")
@@ -268,15 +268,15 @@ func TestAWrongOrNoSecretIsUnauthorized(t *testing.T) {
 			t.Fatal(err)
 		}
 		report := Run(t.Context(), Config{Client: connect(t, "http://server", secret, inMemory{server{}}), Gates: gates})
-		if report.Passed || dreamcore.CodeOf(report.Err()) != dreamcore.CodeUnauthorized || dreamcore.HintOf(report.Err()) == "" {
+		if report.Passed || dreamcore.CodeOf(report.Err()) != dreamcore.CodeUnauthorized || dreamcore.ReasonOf(report.Err()) == "" {
 			t.Errorf("secret %q: passed %v, %v (%s)", secret, report.Passed, report.Err(), report.Gates[0].Detail)
 		}
 	}
 }
 
-func TestNoGatesAreNoPass(t *testing.T) {
+func TestARunWithoutGatesIsNotAPass(t *testing.T) {
 	if Run(t.Context(), Config{Client: connect(t, "http://server", "", inMemory{server{}})}).Passed {
-		t.Error("a run of nothing passed")
+		t.Error("an empty run passed")
 	}
 }
 
@@ -291,7 +291,7 @@ func TestGatesPassOverRealConnections(t *testing.T) {
 	}
 }
 
-func TestGatesAreChosenByNameOrNumber(t *testing.T) {
+func TestGatesAreSelectedByNameOrNumber(t *testing.T) {
 	names := func(gates []Gate) (names []string) {
 		for _, g := range gates {
 			names = append(names, g.Name)
@@ -342,7 +342,7 @@ func FuzzStreaming(f *testing.F) {
 			Gates:   gates,
 			Timeout: 20 * time.Second,
 		})
-		// Five chunks half a second apart do not come out of one write.
+		// One write cannot produce five chunks half a second apart.
 		if r.Passed || r.Gates[0].Status != Fail || strings.ContainsAny(r.Gates[0].Detail, "\n\x1b") {
 			t.Errorf("%q: %+v", text, r)
 		}

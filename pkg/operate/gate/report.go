@@ -10,14 +10,14 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Report is the result of a run. Its JSON form is fixed: scripts read it.
+// Report is the result of a run. Its JSON form must not change: scripts read it.
 type Report struct {
 	Endpoint string   `json:"endpoint"`
 	Passed   bool     `json:"passed"` // every chosen gate passed, or passed relaxed
 	Gates    []Result `json:"gates"`
 }
 
-// Result is how one gate ended.
+// Result is the result of one gate.
 type Result struct {
 	Number  int     `json:"number"`
 	Name    string  `json:"name"`
@@ -27,17 +27,17 @@ type Result struct {
 
 	Evidence []Evidence `json:"evidence,omitempty"` // of a deep gate
 
-	err error // why it failed; nil otherwise
+	err error // the cause of a failure; nil otherwise
 }
 
-// Evidence is one thing that the server tried, and what it saw of it.
+// Evidence is one attempt of the server and the result that it saw.
 type Evidence struct {
 	Tried   string  `json:"tried"` // one line of clean text, as Seen
 	Seen    string  `json:"seen"`
 	Seconds float64 `json:"seconds"`
 }
 
-// count returns how many gates have one of the given statuses.
+// count returns the number of gates with one of the given statuses.
 func (r Report) count(statuses ...Status) (n int) {
 	for _, g := range r.Gates {
 		for _, s := range statuses {
@@ -49,9 +49,9 @@ func (r Report) count(statuses ...Status) (n int) {
 	return n
 }
 
-// Err returns nil for a report that passed, else an Error for the exit code:
-// CodeUnreachable where nobody answered, CodeUnauthorized where the secret was
-// not taken, CodeInternal otherwise. Its hint is that of the first failure.
+// Err returns nil for a report that passed, otherwise an Error for the exit code:
+// CodeUnreachable if the server did not answer, CodeUnauthorized if it rejected
+// the secret, else CodeInternal. Hint and reason are those of the first failure.
 func (r Report) Err() error {
 	if r.Passed {
 		return nil
@@ -65,13 +65,13 @@ func (r Report) Err() error {
 		case dreamcore.CodeUnreachable, dreamcore.CodeUnauthorized:
 			e.Code = code
 		}
-		e.Hint = dreamcore.HintOf(g.err)
+		e.Hint, e.Reason = dreamcore.HintOf(g.err), dreamcore.ReasonOf(g.err)
 		break
 	}
 	return e
 }
 
-// summary says in words what Passed and the statuses say.
+// summary returns the number of gates by status as a sentence.
 func (r Report) summary() string {
 	total := len(r.Gates)
 	if !r.Passed {
@@ -101,7 +101,7 @@ func (r Report) WriteJSON(w io.Writer) error {
 	return nil
 }
 
-// The elements of a JUnit report, as test dashboards read it.
+// The elements of a JUnit report.
 type (
 	junitSuites struct {
 		XMLName xml.Name `xml:"testsuites"`
@@ -141,7 +141,7 @@ type (
 	}
 )
 
-// WriteJUnit writes the report as JUnit XML, one test case for each gate.
+// WriteJUnit writes the report as JUnit XML with one test case for each gate.
 func (r Report) WriteJUnit(w io.Writer) error {
 	const class = dreamcore.AppName + ".gate"
 	suite := junitSuite{Name: class, Properties: []junitProperty{{"endpoint", r.Endpoint}}}
@@ -165,7 +165,7 @@ func (r Report) WriteJUnit(w io.Writer) error {
 	suite.junitCounts = junitCounts{
 		Tests: len(r.Gates), Failures: r.count(Fail), Skipped: r.count(Skipped), Time: seconds(total),
 	}
-	// Characters that XML cannot hold become U+FFFD in the encoder.
+	// The encoder replaces characters that XML cannot represent by U+FFFD.
 	text, err := xml.MarshalIndent(junitSuites{Name: dreamcore.AppName + " gate", junitCounts: suite.junitCounts, Suite: suite}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode JUnit report: %w", err)

@@ -36,9 +36,9 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// samples are reports of every kind.
+// samples are reports of each kind.
 func samples() map[string]Report {
-	unreachable := &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "nothing listens at host:8080", Hint: "start the server (dreamcore serve), or check the port"}
+	unreachable := &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "nothing listens at host:8080", Hint: "check the port"}
 	return map[string]Report{
 		"passed": {Endpoint: "http://host:8080", Passed: true, Gates: []Result{
 			{0, "health", Pass, "dreamcore 1.0.0", 0.012, nil, nil},
@@ -59,7 +59,7 @@ func samples() map[string]Report {
 	}
 }
 
-func TestReportsAsTheyArePrinted(t *testing.T) {
+func TestReportsMatchTheGoldenFiles(t *testing.T) {
 	for name, report := range samples() {
 		t.Run(name, func(t *testing.T) {
 			tio, out, _ := term.Buffers("")
@@ -91,7 +91,7 @@ func show(tio *term.IO, r Report) {
 	for _, g := range r.Gates {
 		view.Result(g)
 	}
-	view.End(r)
+	view.End(r, dreamcore.HintOf(r.Err()))
 }
 
 func TestTheRunningGateIsShownOnATerminal(t *testing.T) {
@@ -105,7 +105,7 @@ func TestTheRunningGateIsShownOnATerminal(t *testing.T) {
 			OnStart:  view.Start,
 			OnResult: view.Result,
 		})
-		view.End(report)
+		view.End(report, "")
 		shown := out.String()
 		contains(t, "output", shown, "3 streaming  5 or more chunks arrive, 0.5 to 2 s apart  3 s\r\x1b[2K")
 		contains(t, "output", shown, "\r\x1b[2K✓ 3 streaming       4 s  5 chunks, 1.00 to 1.00 s apart\n")
@@ -115,7 +115,7 @@ func TestTheRunningGateIsShownOnATerminal(t *testing.T) {
 	})
 }
 
-func TestNothingMovesInAPipe(t *testing.T) {
+func TestThereIsNoAnimationInAPipe(t *testing.T) {
 	tio, out, _ := term.Buffers("")
 	view := NewView(tio.Stdout(), "x")
 	view.Start(All()[0])
@@ -125,7 +125,7 @@ func TestNothingMovesInAPipe(t *testing.T) {
 	}
 }
 
-func TestJUnitIsValidXMLWhateverADetailHolds(t *testing.T) {
+func TestJUnitIsValidXMLForAnyDetail(t *testing.T) {
 	hostile := "\x00\x01\x1b[31m]]><&\"'\ufffe\uffff\xff\u2028日本"
 	report := Report{Endpoint: hostile, Gates: []Result{
 		{1, hostile, Fail, hostile, 1, nil, nil}, {2, "b", Skipped, hostile, 0, nil, nil}, {3, "c", Pass, hostile, 0.5, nil, nil},

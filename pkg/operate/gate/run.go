@@ -13,27 +13,27 @@ import (
 )
 
 const (
-	// DefaultTimeout of one gate: the old backend may start two cold sandboxes.
+	// DefaultTimeout of one gate: a backend on Modal may start two cold sandboxes.
 	DefaultTimeout = time.Minute
 	// maxDetail bounds a detail, in columns.
 	maxDetail = 300
 )
 
-// Config says what to check. OnStart and OnResult may be nil; they are called
-// from Run's own goroutine, one after the other.
+// Config selects what to check. OnStart and OnResult may be nil; they are called
+// from the goroutine of Run.
 type Config struct {
 	Client         *client.Client
 	Gates          []Gate
-	Timeout        time.Duration // of each gate; 0 is DefaultTimeout
-	AllowNonGVisor bool          // isolation passes, relaxed, without gVisor
-	AllowUnlimited bool          // disk-fill passes, relaxed, where users have no bound
+	Timeout        time.Duration // of each gate; 0 for DefaultTimeout
+	AllowNonGVisor bool          // without gVisor, isolation is Relaxed instead of Fail
+	AllowUnlimited bool          // without a bound on users' files, disk-fill is Relaxed instead of Fail
 	OnStart        func(Gate)
 	OnResult       func(Result)
 }
 
 // Run runs the gates one after the other and returns when the last one has
-// ended, after Timeout times their number at most. When ctx ends, the rest is
-// skipped. So it is when the gate health finds nobody there.
+// ended, after Timeout times their number at most. The remaining gates are
+// skipped when ctx ends, and if the gate health cannot reach the server.
 func Run(ctx context.Context, c Config) Report {
 	if c.Timeout <= 0 {
 		c.Timeout = DefaultTimeout
@@ -63,9 +63,9 @@ func Run(ctx context.Context, c Config) Report {
 	return report
 }
 
-// NotStarted is the report of gates that could not be tried, because of err: as
-// with a server that is not there, the first has failed and the rest is skipped.
-// err is shown as it is, so it must name no secret.
+// NotStarted returns the report of gates that could not be tried because of err.
+// As with an unreachable server, the first gate has failed and the others are
+// skipped. The report quotes err, which therefore must not contain a secret.
 func NotStarted(endpoint string, gates []Gate, err error) Report {
 	report := Report{Endpoint: endpoint, Gates: []Result{}}
 	for i, g := range gates {
@@ -78,7 +78,7 @@ func NotStarted(endpoint string, gates []Gate, err error) Report {
 	return report
 }
 
-// run runs one gate within its time.
+// run runs one gate with its timeout.
 func (c Config) run(parent context.Context, g Gate) Result {
 	ctx, cancel := context.WithTimeout(parent, c.Timeout)
 	defer cancel()
@@ -93,7 +93,7 @@ func (c Config) run(parent context.Context, g Gate) Result {
 		v.detail = "not finished within " + term.Duration(c.Timeout) + v.until
 	}
 	if secret := c.Client.Secret(); secret != "" {
-		// A report may be published; a server could have echoed the secret.
+		// A report may be published, and the server may have echoed the secret.
 		v.detail = strings.ReplaceAll(v.detail, secret, "[secret]")
 	}
 	return Result{
@@ -108,7 +108,7 @@ func (c Config) run(parent context.Context, g Gate) Result {
 	}
 }
 
-// short makes one bounded line of text that may quote the server.
+// short returns text, which may quote the server, as one line of bounded length.
 func short(text string) string {
 	return term.Truncate(strings.Join(strings.Fields(term.Clean(text)), " "), maxDetail)
 }
@@ -123,7 +123,12 @@ func failedBy(err error) verdict {
 	return verdict{status: Fail, detail: err.Error(), err: err}
 }
 
-// refused is the failure of a check that the server itself reports.
+// failedFor returns a failure with a code and a reason.
+func failedFor(code dreamcore.Code, reason dreamcore.Reason, detail string) verdict {
+	return verdict{status: Fail, detail: detail, err: &dreamcore.Error{Code: code, Reason: reason, Message: detail}}
+}
+
+// refused returns the failure of a check that the server itself reports.
 func refused(reason string) verdict {
 	return failed("the server reports: " + reason)
 }

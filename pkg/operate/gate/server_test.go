@@ -18,8 +18,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testSecret = "4f9d1c2b7a6e5d3c8b9a0f1e2d3c4b5a"
 
-// server answers the contract as it should, except where lies has a handler
-// for a path.
+// server answers according to the contract, except for the paths for which lies
+// has a handler.
 type server struct {
 	lies map[string]http.HandlerFunc
 }
@@ -72,7 +72,7 @@ func streamOf(pause time.Duration, n int, done bool) http.HandlerFunc {
 		startStream(w)
 		for i := range n {
 			if i > 0 && !wait(r, pause) {
-				return // the client is gone, and must not see what it never asked for
+				return // the client has disconnected
 			}
 			if _, err := fmt.Fprintf(w, "id: %d\ndata: {\"count\":%d,\"timestamp\":1}\n\n", i+1, i+1); err != nil {
 				return
@@ -85,7 +85,7 @@ func streamOf(pause time.Duration, n int, done bool) http.HandlerFunc {
 	}
 }
 
-// wait reports whether the client has stayed so long.
+// wait reports whether the client stays connected for d.
 func wait(r *http.Request, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -115,7 +115,7 @@ func (m inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 		defer stop()
 		m.handler.ServeHTTP(w, r)
 		w.WriteHeader(http.StatusOK)
-		// A handler that returns because its client has gone ends no answer.
+		// A handler that returns because its client disconnected does not complete the answer.
 		pw.CloseWithError(context.Cause(r.Context()))
 	}()
 	select {

@@ -17,21 +17,21 @@ const (
 	mostChunks  = 60
 	shortestGap = 500 * time.Millisecond
 	longestGap  = 2 * time.Second
-	// grace is how long the answer may take to end after its last event.
+	// grace is the time within which the answer must end after its last event.
 	grace = 5 * time.Second
 )
 
-// errNoEnd ends a stream that goes on after its last event.
+// errNoEnd is the cause of a stream that continues after its last event.
 var errNoEnd = errors.New("the answer does not end after its last event")
 
-// chunks judges the events of the test stream as they arrive.
+// chunks checks the events of the test stream as they arrive.
 type chunks struct {
 	arrived []time.Time
 	done    bool
 	onDone  func() // called once, at the done event
 }
 
-// fault is what is wrong with a stream, as a sentence.
+// fault is an error in the content of a stream.
 type fault string
 
 func (f fault) Error() string { return string(f) }
@@ -43,7 +43,7 @@ func checkStreaming(ctx context.Context, c Config) verdict {
 	end.Stop()
 	defer end.Stop()
 	s := chunks{onDone: func() { end.Reset(grace) }}
-	err := c.Client.TestStream(ctx, s.take)
+	err := c.Client.TestStream(ctx, s.check)
 	var f fault
 	switch {
 	case errors.As(err, &f):
@@ -63,11 +63,11 @@ func checkStreaming(ctx context.Context, c Config) verdict {
 	return s.verdict()
 }
 
-// take checks one event: counts from 1 without gaps, then done, then nothing.
-func (s *chunks) take(a client.Arrival) error {
+// check checks one event: counts from 1 without gaps, then done, then nothing.
+func (s *chunks) check(a client.Arrival) error {
 	var event map[string]json.RawMessage
 	if err := json.Unmarshal(a.Event, &event); err != nil {
-		return fault("an event is no JSON object: " + quote(string(a.Event)))
+		return fault("an event is not a JSON object: " + quote(string(a.Event)))
 	}
 	count, isChunk := event["count"]
 	kind := string(event["type"])
@@ -79,7 +79,7 @@ func (s *chunks) take(a client.Arrival) error {
 		s.onDone()
 		return nil
 	case kind == `"error"` || !isChunk:
-		return fault("neither a chunk nor done: " + quote(string(a.Event)))
+		return fault("an event is neither a chunk nor done: " + quote(string(a.Event)))
 	}
 	want := len(s.arrived) + 1
 	if string(count) != strconv.Itoa(want) {
@@ -92,20 +92,20 @@ func (s *chunks) take(a client.Arrival) error {
 	return nil
 }
 
-// verdict judges the times between chunks.
+// verdict checks the times between chunks.
 func (s *chunks) verdict() verdict {
 	n := len(s.arrived)
 	if n < leastChunks {
 		return failed(fmt.Sprintf("%d chunks, not %d", n, leastChunks))
 	}
 	if s.arrived[n-1].Sub(s.arrived[0]) < shortestGap {
-		return failed(fmt.Sprintf("all %d chunks came at once: something holds the stream back", n))
+		return failed(fmt.Sprintf("all %d chunks arrived at once: the stream is buffered on the way", n))
 	}
 	low, high := time.Duration(1<<62), time.Duration(0)
 	for i := 1; i < n; i++ {
 		gap := s.arrived[i].Sub(s.arrived[i-1])
 		if gap < shortestGap || gap > longestGap {
-			return failed(fmt.Sprintf("chunk %d came %s after the one before, not 0.5 to 2 s", i+1, term.Duration(gap)))
+			return failed(fmt.Sprintf("chunk %d arrived %s after the previous one, not 0.5 to 2 s", i+1, term.Duration(gap)))
 		}
 		low, high = min(low, gap), max(high, gap)
 	}

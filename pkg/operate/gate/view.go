@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -16,20 +15,20 @@ const (
 )
 
 // View shows a run as it happens: a row for each gate that has ended, and on a
-// terminal a line that moves for the one that runs. Its methods fit OnStart
-// and OnResult of Config; they are not safe for concurrent use.
+// terminal an animated line for the running gate. Start and Result are for
+// OnStart and OnResult of Config; they are not safe for concurrent use.
 type View struct {
 	p       *term.Printer
 	running *term.Progress
 }
 
-// NewView opens a view with its heading. End closes it.
+// NewView prints the heading and returns a view. The caller must call End.
 func NewView(p *term.Printer, endpoint string) *View {
 	p.Heading("Gates", endpoint)
 	return &View{p: p}
 }
 
-// Start shows that g runs. In a pipe its result alone will do.
+// Start shows that g is running, on a terminal only.
 func (v *View) Start(g Gate) {
 	if v.p.Terminal() {
 		v.running = v.p.Progress(fmt.Sprintf("%d %s  %s", g.Number, g.Name, g.Passes))
@@ -47,7 +46,7 @@ func (v *View) Result(r Result) {
 	lead := v.p.Style(mark.Tone(), mark.Symbol())
 	width := 1
 	if !v.p.Terminal() {
-		// A pipe is read by searching for words.
+		// In a pipe the status is a word that programs can search for.
 		lead, width = term.Pad(string(r.Status), wordColumns), wordColumns
 	}
 	clock := strings.Repeat(" ", max(0, timeColumns-len(took))) + took
@@ -67,13 +66,13 @@ func (v *View) Result(r Result) {
 	}
 }
 
-// End writes the summary and, where a gate failed, what to do next.
-func (v *View) End(r Report) {
+// End prints the summary and, if a gate failed, the hint.
+func (v *View) End(r Report, hint string) {
 	v.stop()
 	v.p.Println()
-	if err := r.Err(); err != nil {
+	if r.Err() != nil {
 		v.p.Failure(r.summary())
-		v.p.Hint(dreamcore.HintOf(err))
+		v.p.Hint(hint)
 		return
 	}
 	v.p.Success(r.summary())
