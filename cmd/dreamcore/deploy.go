@@ -250,7 +250,7 @@ func deployGates(ctx context.Context, a *app, c *client.Client) gate.Report {
 	view := gate.NewView(a.io.Stdout(), c.Endpoint().String())
 	cfg.OnStart, cfg.OnResult = view.Start, view.Result
 	report := gate.Run(ctx, cfg)
-	view.End(report)
+	view.End(report, hintOf(report.Err()))
 	return report
 }
 

@@ -94,7 +94,7 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err er
 	}
 	report := gate.Run(ctx, cfg)
 	if view != nil {
-		view.End(report)
+		view.End(report, hintOf(report.Err()))
 	} else if err := report.WriteJSON(a.io.Out); err != nil {
 		return err
 	}

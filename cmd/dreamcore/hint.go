@@ -6,7 +6,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/doctor"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/setup"
 )
 
 // sendSecret is what to do if the server does not accept the secret.
@@ -31,6 +33,17 @@ var reasonHints = map[dreamcore.Reason]string{
 	gate.ReasonNoGVisor:     "run the server with gVisor; or accept less isolation with ALLOW_NON_GVISOR=true",
 	gate.ReasonSecret:       sendSecret,
 	gate.ReasonSelection:    "all of them: dreamcore gate --all --deep",
+
+	setup.ReasonAgent:  "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH",
+	setup.ReasonNoKey:  "set ANTHROPIC_API_KEY, or name a file with --anthropic-key-file FILE",
+	setup.ReasonRotate: "for others run: dreamcore secret create --force",
+
+	doctor.ReasonAgent:   "run: dreamcore setup",
+	doctor.ReasonListen:  "choose another address with --listen HOST:PORT",
+	doctor.ReasonNoKey:   "run: dreamcore setup --anthropic-key-file FILE",
+	doctor.ReasonNotRoot: "run: sudo dreamcore doctor (serve then needs no --allow-unlimited)",
+	doctor.ReasonPrompts: "run: dreamcore prompts check",
+	doctor.ReasonState:   "or choose a directory on another disk with --state DIR",
 
 	deploy.ReasonAccount:    deployAgain,
 	deploy.ReasonCommand:    deployAgain,

@@ -81,7 +81,7 @@ func TestMachineChecksReportWhatIsMissing(t *testing.T) {
 	if _, err := clock(time.Unix(0, 0)); err == nil {
 		t.Error("a clock of 1970 is accepted")
 	}
-	if d, err := disk(filepath.Join(t.TempDir(), "not", "yet")); d == "" && err == nil {
+	if d, err := diskSpace(filepath.Join(t.TempDir(), "not", "yet")); d == "" && err == nil {
 		t.Error("the disk of a directory that does not exist yet was not inspected")
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

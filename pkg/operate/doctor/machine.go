@@ -33,7 +33,7 @@ func Machine(state, listen string, unlimited []string) []Check {
 		{Name: NameCgroups, Run: func(context.Context) (string, error) { return cgroups(os.Geteuid()) }},
 		{Name: "namespaces", Run: func(context.Context) (string, error) { return namespaces("/proc/self/ns") }},
 		{Name: "memory", Run: func(context.Context) (string, error) { return memory() }},
-		{Name: "disk", Run: func(context.Context) (string, error) { return disk(state) }},
+		{Name: "disk", Run: func(context.Context) (string, error) { return diskSpace(state) }},
 		{Name: "clock", Run: func(context.Context) (string, error) { return clock(time.Now()) }},
 		{Name: "port", Run: func(ctx context.Context) (string, error) { return port(ctx, listen) }},
 	}
@@ -137,7 +137,7 @@ const (
 	diskWarn = 2 << 30
 )
 
-func disk(state string) (string, error) {
+func diskSpace(state string) (string, error) {
 	dir := state
 	for {
 		if _, err := os.Stat(dir); err == nil || dir == "/" || dir == "." {

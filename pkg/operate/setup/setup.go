@@ -1,6 +1,6 @@
-// Package setup makes a machine ready: secrets, volumes, the agent, and the
-// proof that the agent works in a sandbox here. Run again, it changes nothing
-// that is there.
+// Package setup prepares a machine: it creates the secrets and volumes, finds or
+// installs the agent, and proves that the agent works in a sandbox. A second run
+// changes nothing that exists.
 package setup
 
 import (
@@ -19,31 +19,31 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// Status says what a step did.
+// Status is the effect of a step.
 type Status string
 
-// What steps do.
+// The statuses.
 const (
 	Created   Status = "created"
 	Exists    Status = "exists"
 	Rotated   Status = "rotated"
 	Installed Status = "installed"
 	Checked   Status = "checked"
-	Missing   Status = "missing" // left out for want of something that is not needed
+	Missing   Status = "missing" // skipped, because something optional is missing
 )
 
-// Step is one thing that setup sees to.
+// Step is the result of one step of setup.
 type Step struct {
 	Name   string `json:"name"`
 	Status Status `json:"status"`
 	Detail string `json:"detail,omitempty"`
 }
 
-// Result is what setup did.
+// Result has every step that was carried out.
 type Result struct {
 	State string `json:"state"`
 	Steps []Step `json:"steps"`
-	// InternalSecret is set only when this run made or rotated it.
+	// InternalSecret is set only if this run created or rotated it.
 	InternalSecret string `json:"internal_secret,omitempty"`
 }
 
@@ -51,28 +51,29 @@ type Result struct {
 type Options struct {
 	State      string
 	SecretsDir string
-	Engine     string // of sandboxes, for people
-	// OpenSecrets makes the secrets in SecretsDir ready and opens them; created
-	// tells whether it made an identity. nil keeps the identity in SecretsDir.
+	Engine     string // title of the sandbox engine
+	// OpenSecrets creates the store in SecretsDir if necessary and opens it.
+	// created reports whether it created an identity. If nil, the identity is
+	// kept in SecretsDir.
 	OpenSecrets func() (store *secret.Store, created bool, err error)
 	AgentDir    string
-	Claude      string // the agent's program; "": in the search path, else installed
+	Claude      string // the agent's program; if "", it is searched in PATH, else installed
 	Volumes     *volume.Store
 	Rotate      []string // names of secrets to replace
-	Keyless     bool     // the upstreams have credentials of their own: the vendor's key is not asked for
-	// Key returns the key of the model API, "" when there is none, and where
-	// it comes from. It is asked only when the key is needed.
+	Keyless     bool     // do not ask for the vendor's key: the upstreams have credentials of their own
+	// Key returns the key of the model API, or "" if there is no key, and its
+	// source. It is called only if the key is needed.
 	Key func(ctx context.Context) (key, source string, err error)
 	// Prove makes the agent do a tool call in a sandbox on this machine and
-	// returns the version it says it has.
+	// returns the version that the agent reports.
 	Prove func(ctx context.Context, bin agent.Binary) (version string, err error)
-	Begin func(doing string) // tells what is being done; may be nil
-	Done  func(Step)         // tells what was done; may be nil
+	Begin func(doing string) // called before something that takes time; may be nil
+	Done  func(Step)         // called after each step; may be nil
 }
 
-// Run does every step, in an order in which each can use what the ones before
-// have made. It stops at the first error; what was made stays, and another run
-// goes on from there.
+// Run carries out every step, in an order in which each step can use the results
+// of the previous ones. It stops at the first error; the results so far stay, and
+// another run continues from there.
 func Run(ctx context.Context, o Options) (Result, error) {
 	r := &runner{Options: o, result: Result{State: o.State}}
 	if err := checkRotate(o.Rotate); err != nil {
@@ -94,19 +95,26 @@ func checkRotate(names []string) error {
 	for _, n := range names {
 		if !slices.Contains(known, n) {
 			return &dreamcore.Error{
-				Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("setup cannot rotate %q", n),
-				Hint: "it can rotate " + strings.Join(known, " and ") + "; for others run: dreamcore secret create --force",
+				Code: dreamcore.CodeInvalid, Reason: ReasonRotate, Message: fmt.Sprintf("setup cannot rotate %q", n),
+				Hint: "it can rotate " + strings.Join(known, " and "),
 			}
 		}
 	}
 	return nil
 }
 
+// Reasons of errors.
+const (
+	ReasonAgent  dreamcore.Reason = "setup.agent"  // it does not work in a sandbox
+	ReasonNoKey  dreamcore.Reason = "setup.no_key" // to rotate to
+	ReasonRotate dreamcore.Reason = "setup.rotate" // not a secret of setup
+)
+
 type runner struct {
 	Options
 	result  Result
 	secrets *secret.Store
-	rotates bool // the internal secret was there before and is to be replaced
+	rotates bool // the internal secret existed before and is to be rotated
 }
 
 func (r *runner) begin(doing string) {
@@ -141,11 +149,11 @@ func (r *runner) identity(context.Context) error {
 		return err
 	}
 	r.secrets = secrets
-	r.done("identity", made(created), "it opens the sealed secrets; keep a copy in a safe place")
+	r.done("identity", createdOrExists(created), "it opens the sealed secrets; keep a copy in a safe place")
 	return nil
 }
 
-func made(created bool) Status {
+func createdOrExists(created bool) Status {
 	if created {
 		return Created
 	}
@@ -173,8 +181,8 @@ func (r *runner) internalSecret(context.Context) error {
 	return nil
 }
 
-// rotateInternal is the last step: when another one fails and setup is run
-// again, a second rotation would lock out everybody with the old value.
+// rotateInternal is the last step: if it came earlier and a later step failed,
+// running setup again would rotate twice and lock out clients with the old value.
 func (r *runner) rotateInternal(context.Context) error {
 	if !r.rotates {
 		return nil
@@ -210,8 +218,7 @@ func (r *runner) modelKey(ctx context.Context) error {
 	if key = strings.TrimSpace(key); key == "" {
 		if rotate {
 			return &dreamcore.Error{
-				Code: dreamcore.CodeInvalid, Message: "there is no new key to rotate to",
-				Hint: "set ANTHROPIC_API_KEY, or name a file with --anthropic-key-file FILE",
+				Code: dreamcore.CodeInvalid, Reason: ReasonNoKey, Message: "there is no new key to rotate to",
 			}
 		}
 		r.done(name, Missing, "games are made by the demo script until you run: dreamcore setup --anthropic-key-file FILE")
@@ -237,13 +244,13 @@ func (r *runner) volumes(context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.done("volume "+name, made(created), "")
+		r.done("volume "+name, createdOrExists(created), "")
 	}
 	return nil
 }
 
-// agent finds or installs the CLI and proves it. A proven CLI that is still
-// the same file is not proven again.
+// agent finds or installs the CLI and proves that it works. A CLI that was proven
+// before and is still the same file is not proven again.
 func (r *runner) agent(ctx context.Context) error {
 	if bin, err := agent.Recorded(r.AgentDir); err == nil && r.Claude == "" {
 		r.done("agent", Exists, describe(bin))
@@ -256,10 +263,11 @@ func (r *runner) agent(ctx context.Context) error {
 	r.begin("Checking the agent: a tool call in a real sandbox")
 	version, err := r.Prove(ctx, bin)
 	if err != nil {
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox on this machine", Err: err,
-			Hint: cmp.Or(dreamcore.HintOf(err), "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH"),
+		e := &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox on this machine", Err: err}
+		if dreamcore.HintOf(err) == "" && dreamcore.ReasonOf(err) == "" {
+			e.Reason = ReasonAgent
 		}
+		return e
 	}
 	bin.Version, bin.Proven = version, time.Now().UTC()
 	if err := agent.Record(r.AgentDir, bin); err != nil {

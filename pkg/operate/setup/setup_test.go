@@ -16,7 +16,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// machine is one to be set up: real stores, a program that is no agent.
+// machine is a machine to set up: the stores are real, the agent is a dummy program.
 type machine struct {
 	t       *testing.T
 	dir     string
@@ -25,7 +25,7 @@ type machine struct {
 
 	key, source string
 	keyErr      error
-	asked       int // for the key
+	asked       int // number of calls of Key
 
 	version  string
 	proveErr error
@@ -56,10 +56,10 @@ func (m *machine) program(content string) {
 	}
 }
 
-// run runs setup and returns what it did as "name: status".
+// run runs setup and returns the steps as "name: status".
 func (m *machine) run() (Result, []string, error) {
 	m.t.Helper()
-	var told []string
+	var reported []string
 	o := Options{
 		State: m.dir, SecretsDir: m.secretsDir(), AgentDir: filepath.Join(m.dir, "agent"), Volumes: m.volumes, Rotate: m.rotate,
 		Key: func(context.Context) (string, string, error) {
@@ -70,7 +70,7 @@ func (m *machine) run() (Result, []string, error) {
 			m.proven = append(m.proven, b.Path)
 			return m.version, m.proveErr
 		},
-		Done: func(s Step) { told = append(told, s.Name+": "+string(s.Status)) },
+		Done: func(s Step) { reported = append(reported, s.Name+": "+string(s.Status)) },
 	}
 	if m.named {
 		o.Claude = m.claude
@@ -83,8 +83,8 @@ func (m *machine) run() (Result, []string, error) {
 			m.t.Errorf("a step shows the key: %+v", s)
 		}
 	}
-	if !slices.Equal(steps, told) {
-		m.t.Errorf("told %v, result %v", told, steps)
+	if !slices.Equal(steps, reported) {
+		m.t.Errorf("reported %v, result %v", reported, steps)
 	}
 	return r, steps, err
 }
@@ -126,7 +126,7 @@ func (m *machine) internal() []string {
 	return v
 }
 
-func TestTheFirstRunMakesEverythingAndTheSecondNothing(t *testing.T) {
+func TestTheFirstRunCreatesEverythingAndTheSecondNothing(t *testing.T) {
 	m := newMachine(t)
 	m.key = "sk-first"
 	r, steps := m.must()
@@ -162,15 +162,15 @@ func TestASetupWithoutAKey(t *testing.T) {
 		t.Errorf("steps %q", steps)
 	}
 	if i := slices.IndexFunc(r.Steps, func(s Step) bool { return s.Status == Missing }); !strings.Contains(r.Steps[i].Detail, "dreamcore setup --anthropic-key-file") {
-		t.Errorf("it does not say how to give one: %q", r.Steps[i].Detail)
+		t.Errorf("it does not say how to provide one: %q", r.Steps[i].Detail)
 	}
 	m.key = "sk-later"
 	if _, steps = m.must(); !slices.Contains(steps, "secret anthropic-api-key: created") || m.stored() != "sk-later" {
-		t.Errorf("a key that comes later: %q", steps)
+		t.Errorf("a key that is provided later: %q", steps)
 	}
 }
 
-func TestKeysAsPeoplePasteThem(t *testing.T) {
+func TestPastedKeysAreTrimmed(t *testing.T) {
 	for _, tt := range []struct{ key, stored string }{
 		{"sk-x", "sk-x"}, {"  sk-x\r\n", "sk-x"}, {" \n\t", ""}, {"sk x", ""}, {"sk-\nx", ""}, {"sk-\x00", ""}, {"sk-\xff", ""},
 	} {
@@ -202,7 +202,7 @@ func TestRotation(t *testing.T) {
 	const both = secret.AnthropicSecret + " " + secret.InternalSecret
 	for _, tt := range []struct {
 		name   string
-		before bool // setup has run, with a key
+		before bool // setup has run before, with a key
 		rotate string
 		key    string
 		steps  []string // of the secrets
@@ -230,7 +230,7 @@ func TestRotation(t *testing.T) {
 			m.key, m.rotate = tt.key, strings.Fields(tt.rotate)
 			r, steps, err := m.run()
 			if tt.fails != "" {
-				if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), tt.fails) || dreamcore.HintOf(err) == "" {
+				if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), tt.fails) || dreamcore.HintOf(err) == "" && dreamcore.ReasonOf(err) == "" {
 					t.Errorf("%v, hint %q", err, dreamcore.HintOf(err))
 				}
 				if m.stored() != "sk-old" || !slices.Equal(m.internal(), old) {
@@ -253,7 +253,7 @@ func TestRotation(t *testing.T) {
 			now := m.internal()
 			rotated := slices.Contains(tt.steps, "modal-internal-secret: rotated")
 			if rotated && (len(now) != 2 || now[1] != old[0] || now[0] != r.InternalSecret || now[0] == old[0]) {
-				t.Errorf("internal secret: %q before, %q now, %q told", old, now, r.InternalSecret)
+				t.Errorf("internal secret: %q before, %q now, %q reported", old, now, r.InternalSecret)
 			}
 			if tt.before && !rotated && (!slices.Equal(now, old) || r.InternalSecret != "") {
 				t.Error("the internal secret was rotated without being asked to")
@@ -262,7 +262,7 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-func TestARotationIsNotDoneTwiceWhenALaterStepFails(t *testing.T) {
+func TestARotationIsNotRepeatedIfALaterStepFails(t *testing.T) {
 	m := newMachine(t)
 	m.must()
 	old := m.internal()[0]
@@ -279,11 +279,11 @@ func TestARotationIsNotDoneTwiceWhenALaterStepFails(t *testing.T) {
 	}
 }
 
-func TestAProofThatFailsLeavesWhatWasMadeAndSaysWhatToDo(t *testing.T) {
+func TestAFailedProofKeepsTheResultsSoFarAndHasAReason(t *testing.T) {
 	m := newMachine(t)
 	m.key, m.proveErr = "sk-x", errors.New("cgroups are not writable")
 	_, steps, err := m.run()
-	if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !errors.Is(err, m.proveErr) || !strings.Contains(dreamcore.HintOf(err), "dreamcore ") {
+	if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !errors.Is(err, m.proveErr) || dreamcore.ReasonOf(err) != ReasonAgent {
 		t.Errorf("%v, hint %q", err, dreamcore.HintOf(err))
 	}
 	if len(steps) != 5 || m.stored() != "sk-x" || len(m.internal()) != 1 {
@@ -295,7 +295,7 @@ func TestAProofThatFailsLeavesWhatWasMadeAndSaysWhatToDo(t *testing.T) {
 	if _, err := agent.Recorded(filepath.Join(m.dir, "agent")); err == nil {
 		t.Error("an agent that is not proven was recorded")
 	}
-	// The next run goes on from there.
+	// The next run continues from there.
 	m.proveErr = nil
 	internal := m.internal()[0]
 	r, steps := m.must()
@@ -304,7 +304,7 @@ func TestAProofThatFailsLeavesWhatWasMadeAndSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestAnAgentIsProvenAgainOnlyWhereThatIsNeeded(t *testing.T) {
+func TestAnAgentIsProvenAgainOnlyIfItChanged(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(m *machine)
@@ -331,7 +331,7 @@ func TestAnAgentIsProvenAgainOnlyWhereThatIsNeeded(t *testing.T) {
 	}
 }
 
-func TestWhichAgentIsTaken(t *testing.T) {
+func TestWhichAgentIsUsed(t *testing.T) {
 	npm := func(content string) string {
 		return "#!/bin/sh\nPATH=/usr/bin:/bin\nwhile [ \"$1\" != --prefix ]; do shift; done\nd=\"$2/node_modules/${3%@*}\"\nmkdir -p \"$d\"; printf '" + content + "' >\"$d/claude\"; chmod 755 \"$d/claude\"\n"
 	}
@@ -370,7 +370,7 @@ func TestWhichAgentIsTaken(t *testing.T) {
 	}
 }
 
-func TestAProgramThatIsNamedButNoAgentIsRefused(t *testing.T) {
+func TestAProgramThatIsNotAnAgentIsRefused(t *testing.T) {
 	m := newMachine(t)
 	m.program("#!/bin/sh\n")
 	if _, _, err := m.run(); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(dreamcore.HintOf(err), "--claude") || len(m.proven) != 0 {
@@ -378,7 +378,7 @@ func TestAProgramThatIsNamedButNoAgentIsRefused(t *testing.T) {
 	}
 }
 
-func TestASetupThatIsInterruptedStopsBetweenSteps(t *testing.T) {
+func TestAnInterruptedSetupStopsBetweenSteps(t *testing.T) {
 	m := newMachine(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")
@@ -411,7 +411,7 @@ func TestSecretsWithoutTheirIdentityAreNotReplaced(t *testing.T) {
 	}
 }
 
-func TestAnUnknownVersionIsSaid(t *testing.T) {
+func TestAnUnknownVersionIsReported(t *testing.T) {
 	m := newMachine(t)
 	m.version = ""
 	r, _ := m.must()
