@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,43 +10,49 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
 )
 
-// withArchive opens what moves projects in and out, shows how that goes on,
-// and what has become of them.
-func (a *app) withArchive(patience time.Duration, text string, f func(*archive.Depot) (archive.Report, error)) error {
-	s, versions, err := a.openDepot()
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	line := a.io.Stderr().Progress(text)
-	defer line.Stop()
-	terminal := a.io.Stderr().Terminal()
-	depot := archive.New(s.Volumes, versions, archive.Options{StateDir: s.Config.State, Patience: patience, Owner: a.owner(), Progress: func(p archive.Progress) {
-		switch {
-		case !terminal:
-		case p.Total > 0:
-			line.Update(fmt.Sprintf("%s: project %d of %d", text, p.Done, p.Total))
-		default:
-			line.Update(fmt.Sprintf("%s: %d projects", text, p.Done))
+// withArchive opens the depot that moves projects in and out, and shows the
+// progress and the result.
+func (a *app) withArchive(patience time.Duration, text string, do func(*archive.Depot) (archive.Report, error)) error {
+	return a.withState(func(s *daemon.State) error {
+		versions, err := a.openHistory(s)
+		if err != nil {
+			return err
 		}
-	}})
-	report, err := f(depot)
-	line.Stop()
-	if showErr := showReport(a, report, err); err == nil {
-		err = showErr
-	}
-	if n := report.Failures(); err == nil && n > 0 {
-		err = &dreamcore.Error{Code: dreamcore.CodeInternal, Message: fmt.Sprintf("%d of %d projects are not where they should be", n, len(report.Projects)), Hint: "the report says why; run it again when that is mended: what is done is left alone"}
-	}
-	return err
+		line := a.io.Stderr().Progress(text)
+		defer line.Stop()
+		owner := a.owner()
+		opts := archive.Options{StateDir: s.Config.State, Patience: patience, Owner: &owner}
+		if a.io.Stderr().Terminal() {
+			opts.Progress = func(p archive.Progress) {
+				if p.Total > 0 {
+					line.Update(fmt.Sprintf("%s: project %d of %d", text, p.Done, p.Total))
+					return
+				}
+				line.Update(fmt.Sprintf("%s: %d projects", text, p.Done))
+			}
+		}
+		report, err := do(archive.New(s.Volumes, versions, opts))
+		line.Stop()
+		if showErr := showReport(a, report, err); err == nil {
+			err = showErr
+		}
+		if n := report.Failures(); err == nil && n > 0 {
+			err = &dreamcore.Error{
+				Code: dreamcore.CodeInternal, Message: fmt.Sprintf("%d of %d projects have failed", n, len(report.Projects)),
+				Hint: "the report has the reasons; fix them and run the command again: finished projects are skipped",
+			}
+		}
+		return err
+	})
 }
 
-// maxShown is how many projects a table names that went well.
+// maxShown is the number of projects up to which the table has those without a note.
 const maxShown = 50
 
 func showReport(a *app, r archive.Report, failed error) error {
@@ -58,14 +65,11 @@ func showReport(a *app, r archive.Report, failed error) error {
 		}
 		return a.io.WriteJSON(r)
 	}
-	table := term.Table{Columns: []term.Column{{Title: "PROJECT"}, {Title: "USER"}, {Title: "STATE"}, {Title: "FILES", Right: true}, {Title: "SIZE", Right: true}, {Title: "VERSIONS", Right: true}, {Title: "NOTE", Flex: true}}}
+	table := term.Table{Columns: columns("PROJECT", "USER", "STATE", ">FILES", ">SIZE", ">VERSIONS", "~NOTE")}
 	counts := map[string]int{}
 	for _, p := range r.Projects {
 		counts[p.State]++
-		note := p.Reason
-		if note == "" {
-			note = strings.Join(p.Notes, "; ")
-		}
+		note := cmp.Or(p.Reason, strings.Join(p.Notes, "; "))
 		if note == "" && len(r.Projects) > maxShown {
 			continue
 		}
@@ -95,12 +99,12 @@ func newImportCmd(a *app) *cobra.Command {
 	var users map[string]string
 	var force bool
 	c := &cobra.Command{
-		Use: "import DIR|FILE.tar[.gz|.zst]", Short: "Take in projects: an old backend's volume, or an export",
-		Long: "Takes in users/UUID/projects/UUID/… with the versions in each project's .git.\n" +
-			"Every project is verified by hash, and is here whole or not at all. Run again, it\n" +
-			"goes on where it was ended, and leaves alone what it has taken in before.\n\n" +
-			"Of a .git only objects and references are read, each object is checked, and nothing\n" +
-			"is run. Of a history with a fault the versions before the fault are taken.",
+		Use: "import DIR|FILE.tar[.gz|.zst]", Short: "Import projects from a volume of Modal or from an export",
+		Long: "Imports users/UUID/projects/UUID/… with the versions in each project's .git. Every\n" +
+			"project is verified by hash and imported completely or not at all. If the command is\n" +
+			"interrupted, run it again: it continues and skips the projects that are imported.\n\n" +
+			"From a .git only objects and references are read, each object is checked, and nothing\n" +
+			"is run. Of a damaged history, the versions before the fault are imported.",
 		Example: "  modal volume get my-volume users old && sudo dreamcore import old\n" +
 			"  sudo dreamcore import --user-map OLDUUID=NEWUUID game.tar.zst",
 		Args: usageArgs(cobra.ExactArgs(1)),
@@ -120,8 +124,8 @@ func newImportCmd(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringToStringVar(&users, "user-map", nil, "whose projects become whose: OLD=NEW, several by commas")
-	c.Flags().BoolVarP(&force, "force", "f", false, "replace the files of projects that are here; their versions stay")
+	c.Flags().StringToStringVar(&users, "user-map", nil, "assign the projects of user OLD to NEW: OLD=NEW, separated by commas")
+	c.Flags().BoolVarP(&force, "force", "f", false, "replace the files of existing projects; their versions stay")
 	return c
 }
 
@@ -129,9 +133,10 @@ func newExportCmd(a *app) *cobra.Command {
 	var user string
 	var all, force bool
 	c := &cobra.Command{
-		Use: "export [PROJECT] DEST", Short: "Copy projects out, with their versions",
-		Long: "Copies projects to DEST: a tar when it is named .tar, .tar.gz or .tar.zst, else a\n" +
-			"directory. Each has its versions in .git, as stock git reads them. import takes it.",
+		Use: "export [PROJECT] DEST", Short: "Export projects with their versions",
+		Long: "Exports projects to DEST: a tar file if the name ends in .tar, .tar.gz or .tar.zst,\n" +
+			"otherwise a directory. Each project has its versions in .git, which stock git reads.\n" +
+			"dreamcore import imports it again.",
 		Example: "  sudo dreamcore export PROJECT game.tar.zst\n  sudo dreamcore export --all everything",
 		Args:    usageArgs(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -146,13 +151,13 @@ func newExportCmd(a *app) *cobra.Command {
 	}
 	c.Flags().StringVar(&user, "user", "", "the projects of this user")
 	c.Flags().BoolVar(&all, "all", false, "all projects")
-	c.Flags().BoolVarP(&force, "force", "f", false, "replace a file that exists")
+	c.Flags().BoolVarP(&force, "force", "f", false, "replace an existing file")
 	return c
 }
 
 func exportScope(c *cobra.Command, args []string, user string, all bool) (scope archive.Scope, err error) {
 	if (len(args) == 1) != (user != "" || all) || user != "" && all {
-		return scope, misuse(c, errors.New("name one project, or --user UUID, or --all; and where it goes"))
+		return scope, misuse(c, errors.New("name one project, or --user UUID, or --all; and the destination"))
 	}
 	if user != "" {
 		if scope.User, err = dreamcore.ParseUserID(user); err != nil {
@@ -169,10 +174,10 @@ func newBackupCmd(a *app) *cobra.Command {
 	var opts archive.BackupOptions
 	var patience time.Duration
 	c := &cobra.Command{
-		Use: "backup FILE.tar[.gz|.zst]", Short: "Write everything to one file, while serving",
+		Use: "backup FILE.tar[.gz|.zst]", Short: "Back up everything to one file, also while serving",
 		Long: "Writes projects, versions, conversations, volumes and the configuration to one\n" +
-			"file, with a hash of each. A project that stays in use is taken from its newest\n" +
-			"version, and the report says so. The file is there when it is whole.",
+			"file, with a hash of each. For a project that stays in use, the newest version is\n" +
+			"saved, and the report says so. The file appears only when it is complete.",
 		Example: "  sudo dreamcore backup --with-secrets /backup/dreamcore.tar.zst",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -181,21 +186,20 @@ func newBackupCmd(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&opts.Secrets, "with-secrets", false, "the sealed secrets too")
-	c.Flags().BoolVar(&opts.Identity, "with-identity", false, "what opens the secrets too: keep such a file like a key")
-	c.Flags().BoolVar(&opts.Journals, "with-journals", false, "the event logs of jobs too")
-	c.Flags().BoolVarP(&opts.Force, "force", "f", false, "replace a file that exists")
-	c.Flags().DurationVar(&patience, "patience", archive.DefaultPatience, "how long a project in use is waited for")
+	c.Flags().BoolVar(&opts.Secrets, "with-secrets", false, "include the sealed secrets")
+	c.Flags().BoolVar(&opts.Identity, "with-identity", false, "include the identity that opens the secrets: keep such a file like a key")
+	c.Flags().BoolVar(&opts.Journals, "with-journals", false, "include the event logs of jobs")
+	c.Flags().BoolVarP(&opts.Force, "force", "f", false, "replace an existing file")
+	c.Flags().DurationVar(&patience, "patience", archive.DefaultPatience, "how long to wait for a project that is in use")
 	return c
 }
 
 func newRestoreCmd(a *app) *cobra.Command {
 	var check, force bool
 	c := &cobra.Command{
-		Use: "restore FILE.tar[.gz|.zst]", Short: "Put a backup in place, or check it",
-		Long: "Checks a backup against its manifest, then puts everything in place. A state\n" +
-			"directory that has projects, or secrets where the backup has some, is refused\n" +
-			"without --force.",
+		Use: "restore FILE.tar[.gz|.zst]", Short: "Restore a backup, or check it",
+		Long: "Checks a backup against its manifest, then restores everything. Without --force, it\n" +
+			"refuses a state directory that has projects, or secrets if the backup has some too.",
 		Example: "  dreamcore restore --check /backup/dreamcore.tar.zst\n" +
 			"  sudo dreamcore restore /backup/dreamcore.tar.zst",
 		Args: usageArgs(cobra.ExactArgs(1)),
@@ -208,8 +212,8 @@ func newRestoreCmd(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&check, "check", false, "only compare the backup with its manifest")
-	c.Flags().BoolVarP(&force, "force", "f", false, "replace what is here; versions of projects stay")
+	c.Flags().BoolVar(&check, "check", false, "only check the backup against its manifest")
+	c.Flags().BoolVarP(&force, "force", "f", false, "replace existing files; versions of projects stay")
 	return c
 }
 
@@ -221,9 +225,5 @@ func checkBackup(ctx context.Context, a *app, name string) error {
 	if err != nil {
 		return err
 	}
-	if a.io.JSON {
-		return a.io.WriteJSON(contents)
-	}
-	a.io.Stdout().Success("the backup is whole", fmt.Sprintf("%d projects", contents.Projects), term.Size(contents.Bytes), "made "+contents.Created.Local().Format(time.DateTime))
-	return nil
+	return a.done(contents, "the backup is complete", fmt.Sprintf("%d projects", contents.Projects), term.Size(contents.Bytes), "created "+contents.Created.Local().Format(time.DateTime))
 }

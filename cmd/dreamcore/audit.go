@@ -22,16 +22,16 @@ type auditOptions struct {
 func newAuditCmd(a *app) *cobra.Command {
 	var o auditOptions
 	c := &cobra.Command{
-		Use: "audit", Short: "Show who did what: requests for the model, refusals, sandboxes, commands",
-		Long: "Prints the audit log of this state directory, the oldest first. With --json each\n" +
-			"record is its line as it is written.",
+		Use: "audit", Short: "Show the audit log: model calls, refusals, sandboxes, commands",
+		Long: "Prints the audit log of this state directory, oldest record first. With --json each\n" +
+			"record is printed as it is stored.",
 		Example: "  dreamcore audit --since 1h\n  dreamcore audit --follow --user UUID --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(c *cobra.Command, _ []string) error { return runAudit(c.Context(), a, o, time.Now()) },
 	}
 	f := c.Flags()
-	f.BoolVarP(&o.follow, "follow", "f", false, "go on with what is written from now on")
-	f.StringVar(&o.since, "since", "", "from then on: a date like 2026-11-01, a time, or how long ago, like 24h")
+	f.BoolVarP(&o.follow, "follow", "f", false, "keep printing new records")
+	f.StringVar(&o.since, "since", "", "only since a date like 2026-11-01, a time, or a time ago, like 24h")
 	f.StringVar(&o.user, "user", "", "only of this user, a UUID")
 	f.StringVar(&o.job, "job", "", "only of this job")
 	return c
@@ -64,7 +64,7 @@ func runAudit(ctx context.Context, a *app, o auditOptions, now time.Time) error 
 	return err
 }
 
-// auditLine is a record for people. Its text came from anywhere.
+// auditLine formats a record for people. Its texts are untrusted.
 func auditLine(p *term.Printer, e audit.Entry) string {
 	tone := term.Muted
 	switch e.Verdict {

@@ -30,35 +30,35 @@ func newDeployCmd(a *app) *cobra.Command {
 	var o deployOptions
 	c := &cobra.Command{
 		Use:   "deploy",
-		Short: "Install the service on this machine, under systemd",
+		Short: "Install the service on this machine with systemd",
 		Long: "Installs this program as a hardened systemd service: unit, account, state directory,\n" +
 			"and the identity of the secrets as a credential. Then it runs setup, starts the\n" +
-			"service, waits until it is healthy, runs the gates, and tells how to point a front\n" +
-			"end at it. Run again, it changes nothing that is as it should be.\n\n" +
-			"Its settings are in " + deploy.ConfigFile + ", which deploy makes once and then leaves alone.",
+			"service, waits until it is healthy, runs the gates, and prints how to connect a front\n" +
+			"end. A second run changes nothing that is up to date.\n\n" +
+			"The settings are in " + deploy.ConfigFile + ", which deploy creates but never changes.",
 		Example: "  dreamcore deploy --dry-run\n" +
 			"  sudo dreamcore deploy --listen 0.0.0.0:8080 --anthropic-key-file FILE\n" +
-			"  dreamcore deploy --root DIR         only the files, for an image",
+			"  dreamcore deploy --root DIR         only files, for an image",
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return runDeploy(c.Context(), a, o) },
 	}
 	f := c.Flags()
-	f.BoolVar(&o.dryRun, "dry-run", false, "print every file and command, change nothing")
-	f.StringVar(&o.root, "root", "", "install the files below this directory and run nothing")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print every file and command without changing anything")
+	f.StringVar(&o.root, "root", "", "install the files below this directory, for an image, and run no command")
 	f.BoolVar(&o.noStart, "no-start", false, "install and enable the service, but do not start it")
 	f.StringVar(&o.claude, "claude", "", "the agent's program (default: claude in PATH, else it is installed with npm)")
 	f.StringVar(&o.keyFile, "anthropic-key-file", "", "file with the key of the model API; - is standard input")
-	f.BoolVarP(&o.yes, "yes", "y", false, "ask nothing")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting)
 	return c
 }
 
-// deployed is what deploy prints for programs.
+// deployed is the JSON form of the result.
 type deployed struct {
 	DryRun  bool           `json:"dry_run,omitempty"`
 	Changed bool           `json:"changed"`
 	Steps   []deploy.Step  `json:"steps"`
-	Notes   []string       `json:"notes,omitempty"` // why it could not be run here
+	Notes   []string       `json:"notes,omitempty"` // reasons why it cannot run here
 	Wiring  *deploy.Wiring `json:"wiring,omitempty"`
 	Gates   *gate.Report   `json:"gates,omitempty"`
 }
@@ -80,7 +80,7 @@ func runDeploy(ctx context.Context, a *app, o deployOptions) error {
 		return previewDeploy(ctx, a, plan)
 	}
 	if obstacles := plan.Obstacles(); len(obstacles) > 0 {
-		return obstacles[0] // the others may be gone with it
+		return obstacles[0] // fixing it may fix the others
 	}
 	if ok, err := confirmDeploy(ctx, a, o, plan); err != nil || !ok {
 		return err
@@ -119,37 +119,37 @@ func serviceSettings(file string, environ []string, flags map[string]any) (deplo
 	}, err
 }
 
-// confirmDeploy asks before the machine is changed. Where nothing is to be
-// done there is nothing to ask.
+// confirmDeploy asks before the machine is changed, unless there is nothing to
+// change.
 func confirmDeploy(ctx context.Context, a *app, o deployOptions, plan *deploy.Plan) (bool, error) {
 	steps, err := plan.Preview(ctx)
 	if err != nil || o.yes || o.root != "" || !deploy.HasChanges(steps) {
 		return err == nil, err
 	}
 	p := a.io.Human()
-	p.Heading("dreamcore deploy", "this changes:")
+	p.Heading("dreamcore deploy", "changes:")
 	for _, s := range steps {
 		if s.Status != deploy.Unchanged {
-			p.Status(term.Note, s.Name, where(*s.Item))
+			p.Status(term.Note, s.Name, location(*s.Item))
 		}
 	}
 	p.Print("")
-	ok, err := a.io.Confirm(ctx, "Go on?", "run: dreamcore deploy --yes (or, to see everything first: dreamcore deploy --dry-run)")
+	ok, err := a.io.Confirm(ctx, "Continue?", "run: dreamcore deploy --yes (or, to see everything first: dreamcore deploy --dry-run)")
 	if err == nil && !ok {
 		p.Info("Nothing was changed")
 	}
 	return ok, err
 }
 
-// where is the shortest description of an item.
-func where(i deploy.Item) string {
+// location returns the path of an item, or its commands.
+func location(i deploy.Item) string {
 	if len(i.Commands) > 0 && i.Path == "" {
 		return strings.Join(i.Commands, "; ")
 	}
 	return i.Path
 }
 
-// applyDeploy runs the plan and shows each step as it is done.
+// applyDeploy runs the plan and shows each step.
 func applyDeploy(ctx context.Context, a *app, plan *deploy.Plan) (deployed, error) {
 	out := a.io.Human()
 	if !a.io.JSON {
@@ -181,8 +181,8 @@ func applyDeploy(ctx context.Context, a *app, plan *deploy.Plan) (deployed, erro
 	return deployed{Changed: deploy.HasChanges(steps), Steps: steps}, err
 }
 
-// finishInstalled says what is left to do after an installation that was not
-// started.
+// finishInstalled shows how to continue after an installation that did not start
+// the service.
 func finishInstalled(a *app, o deployOptions, r deployed) error {
 	if a.io.JSON {
 		return a.io.WriteJSON(r)
@@ -191,7 +191,7 @@ func finishInstalled(a *app, o deployOptions, r deployed) error {
 	p.Print("")
 	if o.root != "" {
 		p.Success("The files are in " + o.root)
-		p.Hint("on the machine itself, run: dreamcore deploy --anthropic-key-file FILE (it does the rest)")
+		p.Hint("to complete it, run on the machine itself: dreamcore deploy --anthropic-key-file FILE")
 		return nil
 	}
 	p.Success("The service is installed")
@@ -199,7 +199,7 @@ func finishInstalled(a *app, o deployOptions, r deployed) error {
 	return nil
 }
 
-// finishStarted checks the service and tells how to use it.
+// finishStarted checks the service and shows how to use it.
 func finishStarted(ctx context.Context, a *app, plan *deploy.Plan, r deployed) error {
 	value, err := plan.InternalSecret(ctx)
 	if err != nil {
@@ -215,13 +215,23 @@ func finishStarted(ctx context.Context, a *app, plan *deploy.Plan, r deployed) e
 		return err
 	}
 	defer c.Close()
-	report := deployGates(ctx, a, c)
+	if !a.io.JSON {
+		a.io.Stdout().Print("")
+	}
+	cfg := gate.Config{Client: c}
+	if cfg.Gates, err = gate.Select(nil, true, false); err != nil {
+		return err
+	}
+	if cfg.AllowNonGVisor, err = a.env.NonGVisorAllowed(); err != nil {
+		return err
+	}
+	report := runGates(ctx, a, cfg)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	host, err := os.Hostname()
 	if err != nil {
-		host = "" // the address of this machine will do
+		host = "" // the wiring then has the address of loopback
 	}
 	wiring := plan.Wire(host)
 	r.Gates, r.Wiring = &report, &wiring
@@ -236,36 +246,18 @@ func finishStarted(ctx context.Context, a *app, plan *deploy.Plan, r deployed) e
 	return err
 }
 
-func deployGates(ctx context.Context, a *app, c *client.Client) gate.Report {
-	gates, err := gate.Select(nil, true, false)
-	if err != nil {
-		return gate.Report{} // not for these arguments
-	}
-	cfg := gate.Config{Client: c, Gates: gates}
-	cfg.AllowNonGVisor, _ = a.env.NonGVisorAllowed() // checked with the other options
-	if a.io.JSON {
-		return gate.Run(ctx, cfg)
-	}
-	a.io.Stdout().Print("")
-	view := gate.NewView(a.io.Stdout(), c.Endpoint().String())
-	cfg.OnStart, cfg.OnResult = view.Start, view.Result
-	report := gate.Run(ctx, cfg)
-	view.End(report, hintOf(report.Err()))
-	return report
-}
-
 func showWiring(p *term.Printer, w deploy.Wiring) {
 	p.Print("")
 	p.Success("The service runs at " + w.Endpoint)
 	p.Print("")
-	p.Print("To point a front end at it, set these two where the front end runs:")
+	p.Print("To connect a front end, set these variables in its environment:")
 	p.Print("")
 	for _, line := range w.Lines {
 		p.Println("  " + p.Style(term.Command, line))
 	}
 }
 
-// previewDeploy prints everything that deploy would do, in full.
+// previewDeploy prints every file and command of the plan.
 func previewDeploy(ctx context.Context, a *app, plan *deploy.Plan) error {
 	steps, err := plan.Preview(ctx)
 	if err != nil {
@@ -280,19 +272,19 @@ func previewDeploy(ctx context.Context, a *app, plan *deploy.Plan) error {
 		return a.io.WriteJSON(r)
 	}
 	p := a.io.Stdout()
-	p.Heading("dreamcore deploy", "what it would do; nothing is changed")
+	p.Heading("dreamcore deploy", "dry run: nothing is changed")
 	for _, s := range steps {
 		showItem(p, s)
 	}
 	for _, o := range obstacles {
 		p.Print("")
-		p.Warning("It cannot be done here yet: " + o.Error())
+		p.Warning("It cannot run here yet: " + o.Error())
 		p.Hint(hintOf(o))
 	}
 	return nil
 }
 
-// would are the statuses of a preview.
+// would returns the word for a status in a preview.
 func would(s deploy.Status) string {
 	switch s {
 	case deploy.Created:
@@ -302,7 +294,7 @@ func would(s deploy.Status) string {
 	case deploy.Ran:
 		return "run"
 	}
-	return "as it should be"
+	return "up to date"
 }
 
 func showItem(p *term.Printer, s deploy.Step) {

@@ -13,22 +13,22 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// gameView shows a generation as it happens: events as they are for programs,
-// for people a line for each thing that was done and one that moves.
+// gameView shows a generation as it happens: to programs the events unchanged, to
+// people a line for each action and an animated one for the current action.
 type gameView struct {
 	io       *term.IO
 	p        *term.Printer
 	progress *term.Progress
 	began    time.Time
-	project  string // directory of the project inside, which file names are shown without
+	project  string // directory of the project in the sandbox, a prefix that file names are shown without
 	result   cliResult
 	commit   string
-	free     bool          // no model was paid
-	sandbox  string        // what the agent is in: a service does not tell its engine
-	causes   daemon.Causes // of a failure, if the job runs in this process
+	free     bool   // the model costs nothing
+	sandbox  string // title of the sandbox; a service does not report its engine
+	causes   causes // of a failure, if the job runs in this process
 }
 
-// cliResult is what the view shows of the CLI's last line.
+// cliResult has the members of the CLI's last line that the view shows.
 type cliResult struct {
 	Turns int     `json:"num_turns"`
 	Cost  float64 `json:"total_cost_usd"`
@@ -43,20 +43,20 @@ func newGameView(a *app, req dreamcore.Request) *gameView {
 	return v
 }
 
-// demo announces that no model is asked.
+// demo announces that a script answers instead of a model.
 func (v *gameView) demo() {
 	v.free = true
 	if v.io.JSON {
 		return
 	}
-	v.p.Warning("This is a demo: a script stands in for the model", "the agent and the sandbox are real")
-	v.p.Hint("for games of your own, run: dreamcore setup --anthropic-key-file FILE")
+	v.p.Warning("This is a demo: a script replaces the model", "the agent and the sandbox are real")
+	v.p.Hint("to use the model, run: dreamcore setup --anthropic-key-file FILE")
 }
 
-// engine tells which sandboxes these are.
+// engine sets the engine of the sandbox.
 func (v *gameView) engine(runtime string) { v.sandbox = daemon.EngineTitle(runtime) + " sandbox" }
 
-// root tells what the sandbox starts from, where that is not this machine.
+// root announces the root file system of the sandbox, unless it is this machine's.
 func (v *gameView) root(name string) {
 	if name != "" && !v.io.JSON {
 		v.p.Info("The sandbox starts from the " + name)
@@ -96,7 +96,7 @@ func (v *gameView) event(e dreamcore.Event) error {
 			v.line(term.Done, "Claude Code "+ev.Version+" in a "+v.sandbox, ev.Model)
 			v.waiting()
 		}
-	case "user": // what a tool has given
+	case "user": // the result of a tool
 		v.waiting()
 	case "assistant":
 		v.assistant(ev.Message)
@@ -108,7 +108,7 @@ func (v *gameView) event(e dreamcore.Event) error {
 	return nil
 }
 
-// assistant shows what the model says and does: its tools' names and files.
+// assistant shows the text of the model and its tool calls.
 func (v *gameView) assistant(message json.RawMessage) {
 	var m struct {
 		Content []struct {
@@ -141,7 +141,7 @@ func (v *gameView) assistant(message json.RawMessage) {
 	}
 }
 
-// short is a file's name as it is in the project.
+// short returns the name of a file relative to the project.
 func (v *gameView) short(file string) string {
 	if file == "" {
 		return ""
@@ -163,15 +163,15 @@ func (v *gameView) doing(what string) {
 	v.progress.Update(what)
 }
 
-// waiting takes away what is no longer being done. In a pipe, where each text
-// is a line that stays, it would be noise.
+// waiting replaces the current action after it has ended. In a pipe, where every
+// text is a line of its own, it would only be noise.
 func (v *gameView) waiting() {
 	if v.p.Terminal() {
 		v.doing("Waiting for the model")
 	}
 }
 
-// line writes a status line above the one that moves.
+// line prints a status line above the animated one.
 func (v *gameView) line(m term.Mark, what string, details ...string) {
 	v.p.Status(m, what, details...)
 }
@@ -183,7 +183,7 @@ func (v *gameView) stop() {
 	}
 }
 
-// done shows the end of a generation that made its game.
+// done shows the end of a successful generation.
 func (v *gameView) done() {
 	if v.io.JSON {
 		return
@@ -201,7 +201,7 @@ func (v *gameView) done() {
 	v.p.Success("The game is done", details...)
 }
 
-// failed shows the end of one that did not.
+// failed shows the end of a generation that failed.
 func (v *gameView) failed(o client.Outcome) {
 	if v.io.JSON {
 		return
@@ -211,7 +211,7 @@ func (v *gameView) failed(o client.Outcome) {
 		code += fmt.Sprintf(", exit code %d", o.ExitCode)
 	}
 	v.p.Failure(o.UserMessage, code, term.Duration(time.Since(v.began)))
-	hint := showCauses(v.p, v.causes.List())
+	hint := v.causes.show(v.p)
 	if hint == "" {
 		hint = nextCommand(o)
 	}

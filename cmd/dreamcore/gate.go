@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,22 +27,25 @@ type gateOptions struct {
 
 func newGateCmd(a *app) *cobra.Command {
 	var o gateOptions
-	var names, deep []string
+	var normal, deep string
 	for _, g := range gate.All() {
+		line := fmt.Sprintf("  %-2d %-11s %s\n", g.Number, g.Name, g.Passes)
 		if g.Deep {
-			deep = append(deep, fmt.Sprintf("  %-2d %-11s %s", g.Number, g.Name, g.Passes))
-			continue
+			deep += line
+		} else {
+			normal += line
 		}
-		names = append(names, fmt.Sprintf("  %d %-11s %s", g.Number, g.Name, g.Passes))
 	}
 	c := &cobra.Command{
 		Use:   "gate [NAME|NUMBER ...]",
 		Short: "Check a service: sandboxes, isolation, streaming, volumes, auth",
-		Long: "Checks any service of the contract, this one or another, by what it does.\n" +
-			"Without --endpoint or MODAL_ENDPOINT it checks a server that it starts itself.\n\n" +
-			"The gates, and when each passes:\n" + strings.Join(names, "\n") +
-			"\n\nDeep gates, with --all --deep or by name. The service attacks itself in\nsandboxes of throw-away users and shows what it saw;\nthey take a minute or more, and load its machine:\n" + strings.Join(deep, "\n") +
-			"\n\nALLOW_NON_GVISOR=true lets the isolation gate pass without gVisor, and\n" +
+		Long: "Checks any service of the contract by its behavior. Without --endpoint or\n" +
+			"MODAL_ENDPOINT it checks a server that it starts itself.\n\n" +
+			"The gates, and when each passes:\n" + normal +
+			"\nDeep gates, with --all --deep or by name. The service attacks itself in sandboxes of\n" +
+			"temporary users and reports the results. They take a minute or more and load its\n" +
+			"machine:\n" + deep +
+			"\nALLOW_NON_GVISOR=true lets the isolation gate pass without gVisor, and\n" +
 			"DREAMCORE_ALLOW_UNLIMITED=true the disk-fill gate without a bound; the report says so.",
 		Example: "  sudo dreamcore gate --all\n" +
 			"  dreamcore gate --all --deep --endpoint http://host:8080 --secret-file FILE --junit gates.xml\n" +
@@ -52,10 +54,10 @@ func newGateCmd(a *app) *cobra.Command {
 	}
 	f := c.Flags()
 	o.endpoint.add(c)
-	f.BoolVar(&o.all, "all", false, "every gate")
-	f.BoolVar(&o.deep, "deep", false, "with --all: the deep gates too")
+	f.BoolVar(&o.all, "all", false, "all gates")
+	f.BoolVar(&o.deep, "deep", false, "with --all, include the deep gates")
 	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
-	f.DurationVar(&o.timeout, "timeout", gate.DefaultTimeout, "limit of each gate")
+	f.DurationVar(&o.timeout, "timeout", gate.DefaultTimeout, "time limit of each gate")
 	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, logLevelSetting)
 	return c
 }
@@ -66,10 +68,10 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err er
 		return err
 	}
 	if o.deep && !o.all {
-		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--deep goes with --all", Hint: "run: dreamcore gate --all --deep; or name the gates"}
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--deep requires --all", Hint: "run: dreamcore gate --all --deep; or name the gates"}
 	}
 	if o.timeout <= 0 {
-		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--timeout must be more than 0", Hint: "write it with its unit, like 60s"}
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--timeout must be more than 0", Hint: "use a duration like 60s"}
 	}
 	cfg := gate.Config{Gates: gates, Timeout: o.timeout}
 	if cfg.AllowNonGVisor, err = a.env.NonGVisorAllowed(); err != nil {
@@ -87,16 +89,11 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err er
 	if settings, err := a.config(); err == nil {
 		cfg.AllowUnlimited = settings.AllowUnlimited
 	}
-	var view *gate.View
-	if !a.io.JSON {
-		view = gate.NewView(a.io.Stdout(), c.Endpoint().String())
-		cfg.OnStart, cfg.OnResult = view.Start, view.Result
-	}
-	report := gate.Run(ctx, cfg)
-	if view != nil {
-		view.End(report, hintOf(report.Err()))
-	} else if err := report.WriteJSON(a.io.Out); err != nil {
-		return err
+	report := runGates(ctx, a, cfg)
+	if a.io.JSON {
+		if err := report.WriteJSON(a.io.Out); err != nil {
+			return err
+		}
 	}
 	if o.junit != "" {
 		if err := writeJUnit(o.junit, report); err != nil {
@@ -112,9 +109,21 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err er
 	return nil
 }
 
-// notStarted reports in every form that was asked for that no gate could be
-// tried, and returns why: a job that reads the reports must not take a missing
-// one for a pass.
+// runGates runs gates and shows them, unless the report is printed as JSON.
+func runGates(ctx context.Context, a *app, cfg gate.Config) gate.Report {
+	if a.io.JSON {
+		return gate.Run(ctx, cfg)
+	}
+	view := gate.NewView(a.io.Stdout(), cfg.Client.Endpoint().String())
+	cfg.OnStart, cfg.OnResult = view.Start, view.Result
+	report := gate.Run(ctx, cfg)
+	view.End(report, hintOf(report.Err()))
+	return report
+}
+
+// notStarted writes every requested report for gates that could not be tried, and
+// returns the cause: a program that reads the reports must not take a missing one
+// for a pass.
 func notStarted(a *app, o gateOptions, gates []gate.Gate, cause error) error {
 	report := gate.NotStarted(a.redactor.Redact(o.endpoint.shown(a)), gates, redacted{cause, a.redactor})
 	err := cause
@@ -127,9 +136,9 @@ func notStarted(a *app, o gateOptions, gates []gate.Gate, cause error) error {
 	return err
 }
 
-// gateClient is the client of the endpoint that was given, or of a server that
-// is started for it.
-func gateClient(ctx context.Context, a *app, o gateOptions) (*client.Client, func() error, error) {
+// gateClient returns a client of the given endpoint, or of a server that it
+// starts. The caller must call stop.
+func gateClient(ctx context.Context, a *app, o gateOptions) (_ *client.Client, stop func() error, err error) {
 	if o.endpoint.endpoint(a) != "" {
 		c, err := o.endpoint.client(a, o.timeout)
 		return c, func() error { return nil }, err
@@ -156,12 +165,12 @@ func ownServer(ctx context.Context, a *app) (_ *daemon.Service, stop func() erro
 		return nil, nil, err
 	}
 	if s.Config.ModelScript == "" {
-		s.Config.ModelScript = replay.DemoName // no gate asks the model
+		s.Config.ModelScript = replay.DemoName // no gate calls the model
 	}
 	s.Config.Listen = "127.0.0.1:0"
 	a.warnUnlimited()
 	if !a.io.JSON {
-		a.io.Stderr().Info("Starting a server of our own to check")
+		a.io.Stderr().Info("Starting a server to check")
 	}
 	srv, err := daemon.Start(ctx, s, daemon.Options{Version: version, Logger: a.logger("error"), Trial: true})
 	if err != nil {

@@ -18,7 +18,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
-	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // localUser owns the projects that are made from this terminal.
@@ -53,13 +52,14 @@ func newGenerateCmd(a *app) *cobra.Command {
 	f.StringVarP(&o.output, "output", "o", "", "directory to copy the game to")
 	f.BoolVar(&o.force, "force", false, "copy into a directory that is not empty")
 	f.BoolVar(&o.open, "open", false, "serve the game on loopback and open the browser")
-	f.DurationVar(&o.timeout, "timeout", 0, "end the run after so long (default: the agent's own limit of 5m)")
+	f.DurationVar(&o.timeout, "timeout", 0, "time limit of the run (default: 5m, the setting timeout)")
 	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
 	a.addSettings(c, egressSettings...)
 	return c
 }
 
-// outcome is how a generation ended and where its files are.
+// outcome is the result of a generation. If the game is done, copyOut copies its
+// files. close is nil if there is nothing to close.
 type outcome struct {
 	client.Outcome
 	copyOut func(ctx context.Context, dest string, force bool) (int, error)
@@ -83,19 +83,21 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 		a.flags["timeout"] = o.timeout.String()
 	}
 	view := newGameView(a, req)
-	run := generateHere
+	run := generateLocally
 	if o.endpoint.endpoint(a) != "" {
-		run = generateThere
+		run = generateRemotely
 	}
 	out, err := run(ctx, a, o, req, view)
 	view.stop()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = out.close() }()
+	if out.close != nil {
+		defer func() { _ = out.close() }()
+	}
 	if !out.Done {
 		view.failed(out.Outcome)
-		if errors.Is(context.Cause(ctx), daemon.ErrInterrupted) {
+		if errors.Is(context.Cause(ctx), errInterrupted) {
 			return context.Cause(ctx)
 		}
 		return exitCode(exitFailed)
@@ -104,7 +106,8 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 	return deliver(ctx, a, o, req, out)
 }
 
-// request is the request for a game, checked before anything is started.
+// request returns the request for a game. It is validated before anything is
+// started.
 func request(ctx context.Context, a *app, o generateOptions, prompt string) (dreamcore.Request, error) {
 	if prompt == "-" {
 		raw, err := io.ReadAll(io.LimitReader(input{ctx, a.io.In}, dreamcore.MaxPromptBytes+1))
@@ -121,8 +124,8 @@ func request(ctx context.Context, a *app, o generateOptions, prompt string) (dre
 	return req, err
 }
 
-// checkOutput refuses a directory that CopyOut would refuse, before the game
-// is made and not after.
+// checkOutput returns an error if dir exists and is not empty, which the copy
+// would refuse after the game is made.
 func checkOutput(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) || (err == nil && len(entries) == 0) {
@@ -134,80 +137,90 @@ func checkOutput(dir string) error {
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the output directory " + dir + " is not empty", Hint: "name another one with -o DIR, or add --force to copy into it"}
 }
 
-// generateHere runs the use case in this process.
-func generateHere(ctx context.Context, a *app, _ generateOptions, req dreamcore.Request, view *gameView) (_ outcome, err error) {
-	s, err := a.open()
+// generateLocally makes the game in this process.
+func generateLocally(ctx context.Context, a *app, _ generateOptions, req dreamcore.Request, view *gameView) (out outcome, err error) {
+	r, err := req.Validate()
 	if err != nil {
-		return outcome{}, err
+		return out, err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	bin, err := s.Agent()
-	if err != nil {
-		return outcome{}, err
-	}
-	a.warnUnlimited()
-	if s.Config.ModelScript == "" {
-		err := s.CheckModel()
-		if err != nil && len(s.Config.Upstreams) > 0 {
-			return outcome{}, err // what was asked for is no demo
+	err = a.withState(func(s *daemon.State) error {
+		end, err := makeGame(ctx, a, s, r, view)
+		if err != nil || !end.Done {
+			out.Outcome = end
+			return err
 		}
+		p, err := s.Volumes.Find(r.User, r.Project)
 		if err != nil {
-			s.Config.ModelScript = replay.DemoName
+			return err
 		}
-	}
-	if s.Config.ModelScript == replay.DemoName {
-		view.demo()
-	}
-	level := s.Config.LogLevel
-	if _, given := a.flags["log_level"]; !given {
-		level = "error" // the view says what goes on
-	}
-	log := a.logger(level)
-	if !a.io.JSON { // programs read the log itself
-		log = slog.New(a.redactor.Handler(view.causes.Handler(log.Handler())))
-	}
-	m, err := daemon.OpenMachine(ctx, s, bin, log)
-	if err != nil {
-		return outcome{}, err
-	}
-	view.engine(s.Config.Runtime)
-	view.root(m.Root())
-	out, err := game(ctx, s, m, req, view)
-	if closeErr := m.Close(); err == nil && closeErr != nil {
-		return outcome{}, errors.Join(closeErr, out.close())
+		out = outcome{Outcome: end, close: p.Close, copyOut: func(ctx context.Context, dest string, force bool) (int, error) {
+			files, err := p.CopyOut(ctx, dest, force)
+			return len(files), err
+		}}
+		return nil
+	})
+	if err != nil && out.close != nil {
+		err = errors.Join(err, out.close())
 	}
 	return out, err
 }
 
-// game makes a game and opens its project, which stays open after the machine
-// is closed.
-func game(ctx context.Context, s *daemon.State, m *daemon.Machine, req dreamcore.Request, view *gameView) (outcome, error) {
-	w, err := req.Validate()
+// makeGame opens a machine for one game.
+func makeGame(ctx context.Context, a *app, s *daemon.State, r dreamcore.GenerateRequest, view *gameView) (end client.Outcome, err error) {
+	bin, err := s.Agent()
 	if err != nil {
-		return outcome{}, err
+		return end, err
 	}
-	end, err := m.Generate(ctx, w, dreamcore.Language(s.Config.Language), view.event)
+	a.warnUnlimited()
+	if err := demoWithoutKey(s); err != nil {
+		return end, err
+	}
+	if s.Config.ModelScript == replay.DemoName {
+		view.demo()
+	}
+	m, err := daemon.OpenMachine(ctx, s, bin, generateLog(a, s, view))
 	if err != nil {
-		return outcome{}, err
+		return end, err
 	}
-	out := outcome{Outcome: end, close: func() error { return nil }}
-	if !end.Done {
-		return out, nil
-	}
-	p, err := s.Volumes.Find(w.User, w.Project)
-	if err != nil {
-		return outcome{}, err
-	}
-	out.close = p.Close
-	out.copyOut = func(ctx context.Context, dest string, force bool) (int, error) {
-		files, err := project.CopyOut(ctx, p, dest, force)
-		return len(files), err
-	}
-	return out, nil
+	defer func() { err = errors.Join(err, m.Close()) }()
+	view.engine(s.Config.Runtime)
+	view.root(m.Root())
+	return m.Generate(ctx, r, dreamcore.Language(s.Config.Language), view.event)
 }
 
-// generateThere is a client of a service.
-func generateThere(ctx context.Context, a *app, o generateOptions, req dreamcore.Request, view *gameView) (outcome, error) {
+// demoWithoutKey selects the demo script if there is no key for the model API. If
+// a list of upstreams is configured, missing credentials are an error.
+func demoWithoutKey(s *daemon.State) error {
+	if s.Config.ModelScript != "" {
+		return nil
+	}
+	err := s.CheckModel()
+	if err != nil && len(s.Config.Upstreams) == 0 {
+		s.Config.ModelScript, err = replay.DemoName, nil
+	}
+	return err
+}
+
+// generateLog returns the log of a local generation, from which the view takes
+// the causes of a failure.
+func generateLog(a *app, s *daemon.State, view *gameView) *slog.Logger {
+	level := s.Config.LogLevel
+	if _, given := a.flags["log_level"]; !given {
+		level = "error" // the view shows the rest
+	}
+	log := a.logger(level)
+	if a.io.JSON { // programs read the log itself
+		return log
+	}
+	return slog.New(a.redactor.Handler(view.causes.over(log.Handler())))
+}
+
+// generateRemotely makes the game through a service.
+func generateRemotely(ctx context.Context, a *app, o generateOptions, req dreamcore.Request, view *gameView) (outcome, error) {
+	r, err := req.Validate()
+	if err != nil {
+		return outcome{}, err
+	}
 	c, err := o.endpoint.client(a, 0)
 	if err != nil {
 		return outcome{}, err
@@ -223,11 +236,20 @@ func generateThere(ctx context.Context, a *app, o generateOptions, req dreamcore
 		return outcome{}, err
 	}
 	return outcome{Outcome: end, close: func() error { c.Close(); return nil }, copyOut: func(ctx context.Context, dest string, force bool) (int, error) {
-		return download(ctx, a, c, req, dest, force)
+		if !force {
+			if err := checkOutput(dest); err != nil {
+				return 0, err
+			}
+		}
+		n, leftOut, err := c.Download(ctx, r.User, r.Project, dest)
+		if leftOut > 0 {
+			a.io.Stderr().Warning(fmt.Sprintf("%d files are omitted: their names are not UTF-8", leftOut))
+		}
+		return n, err
 	}}, nil
 }
 
-// deliver does what was asked for with the finished game.
+// deliver copies the finished game and opens it, as the options say.
 func deliver(ctx context.Context, a *app, o generateOptions, req dreamcore.Request, out outcome) error {
 	dir := o.output
 	if dir == "" && o.open {
@@ -244,8 +266,8 @@ func deliver(ctx context.Context, a *app, o generateOptions, req dreamcore.Reque
 		if err != nil {
 			return fmt.Errorf("copy the game: %w", err)
 		}
-		if !o.force && o.output != "" { // else files of others may be there
-			if err := a.giveAway(dir); err != nil {
+		if !o.force && o.output != "" { // with --force, other files may be there too
+			if err := a.owner().GiveAll(dir); err != nil {
 				return fmt.Errorf("copy the game: %w", err)
 			}
 		}
@@ -269,7 +291,7 @@ func showNext(p *term.Printer, o generateOptions, req dreamcore.Request, dir str
 	case dir != "":
 		p.Hint("open " + filepath.Join(dir, "index.html") + " in a browser")
 	default:
-		p.Hint("copy the game out with -o DIR, or play it at once with --open")
+		p.Hint("copy the game with -o DIR, or play it at once with --open")
 	}
 	p.Hint("run: dreamcore generate --project " + req.ProjectID + " \"make it faster\"")
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/operate/doctor"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/setup"
+	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
 )
 
 // sendSecret is what to do if the server does not accept the secret.
@@ -19,7 +20,7 @@ const deployAgain = "then run: dreamcore deploy"
 
 // reasonHints are the commands and flags of this program that help with an
 // error, by the error's reason. Packages do not know the command line; their
-// own hints name only what is wrong in the system or in the input.
+// own hints refer to the system and the input only.
 var reasonHints = map[dreamcore.Reason]string{
 	client.ReasonAddress:  "check the address in --endpoint or MODAL_ENDPOINT",
 	client.ReasonEndpoint: "pass --endpoint URL or set MODAL_ENDPOINT",
@@ -33,6 +34,10 @@ var reasonHints = map[dreamcore.Reason]string{
 	gate.ReasonNoGVisor:     "run the server with gVisor; or accept less isolation with ALLOW_NON_GVISOR=true",
 	gate.ReasonSecret:       sendSecret,
 	gate.ReasonSelection:    "all of them: dreamcore gate --all --deep",
+
+	archive.ReasonAboveProjects: "for all projects with their versions: dreamcore export --all DIR, dreamcore import DIR",
+	archive.ReasonDirectory:     "name a directory to copy it to",
+	archive.ReasonExists:        "replace it with --force",
 
 	setup.ReasonAgent:  "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH",
 	setup.ReasonNoKey:  "set ANTHROPIC_API_KEY, or name a file with --anthropic-key-file FILE",

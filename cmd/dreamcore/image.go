@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,33 +16,26 @@ import (
 )
 
 func newImageCmd(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use: "image", Short: "Pull, list and prune images that sandboxes start from",
-		Long: "Keeps the images that --image and the setting image name. What is here is used without\n" +
-			"a network, whatever a tag means elsewhere by now, until it is pulled again. The agent\n" +
-			"needs glibc and bash in it: Debian and its like, not Alpine.",
-		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(newImagePullCmd(a), newImageListCmd(a), newImagePruneCmd(a))
-	return c
+	return group("image", "Pull, list and prune images that sandboxes start from",
+		"Manages the images that --image and the setting image name. A pulled image is used\n"+
+			"without a network until it is pulled again, even if its tag has moved meanwhile. The\n"+
+			"agent needs glibc and bash in it: use Debian or similar, not Alpine.", "",
+		newImagePullCmd(a), newImageListCmd(a), newImagePruneCmd(a))
 }
 
 // withImages opens the state directory and the store of images for one call.
-func (a *app) withImages(do func(s *daemon.State, images *image.Store) error) (err error) {
-	s, err := a.open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	images, err := s.OpenImages(a.logger(s.Config.LogLevel))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, images.Close()) }()
-	return do(s, images)
+func (a *app) withImages(do func(s *daemon.State, images *image.Store) error) error {
+	return a.withState(func(s *daemon.State) (err error) {
+		images, err := s.OpenImages(a.logger(s.Config.LogLevel))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, images.Close()) }()
+		return do(s, images)
+	})
 }
 
-// imageRow is an image for programs.
+// imageRow is the JSON form of an image.
 type imageRow struct {
 	Digest     string    `json:"digest"`
 	References []string  `json:"references"`
@@ -62,9 +56,9 @@ func newImageRow(img image.Image) imageRow {
 
 func newImagePullCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "pull REFERENCE", Short: "Download and unpack an image, unless it is here already",
-		Long: "Makes an image ready for sandboxes. REFERENCE is the name of an image in a\n" +
-			"registry, oci-layout:DIR (with @sha256:… where it holds several), or\n" +
+		Use: "pull REFERENCE", Short: "Download and unpack an image",
+		Long: "Prepares an image for sandboxes. REFERENCE is the name of an image in a registry,\n" +
+			"oci-layout:DIR (with @sha256:… if it holds several images), or\n" +
 			"docker-archive:FILE.tar. Credentials come from the configuration of docker.",
 		Example: "  dreamcore image pull debian:12\n" +
 			"  docker save my-image > my-image.tar && dreamcore image pull docker-archive:my-image.tar",
@@ -94,19 +88,19 @@ func pullImage(ctx context.Context, a *app, images *image.Store, ref string) err
 		}{newImageRow(img), unpacked})
 	}
 	if !unpacked {
-		out.Info("image "+ref+" is here already", img.Digest)
+		out.Info("image "+ref+" exists already", img.Digest)
 		return nil
 	}
 	showPulled(out, ref, img, time.Since(start))
 	out.Pairs(term.Pair{Key: "digest", Value: img.Digest})
 	if img.Skipped > 0 {
-		out.Info(fmt.Sprintf("%d device nodes and FIFOs were left out: sandboxes have their own", img.Skipped))
+		out.Info(fmt.Sprintf("%d device nodes and FIFOs were omitted: sandboxes have their own", img.Skipped))
 	}
 	return nil
 }
 
-// pull is the puller of commands that need an image for something else: what
-// they print on standard output stays theirs.
+// pull is the daemon.Puller of commands for which an image is only a prerequisite.
+// It prints on standard error.
 func (a *app) pull(ctx context.Context, images *image.Store, ref string) (image.Image, error) {
 	out := a.io.Stderr()
 	start := time.Now()
@@ -127,14 +121,14 @@ func showPulled(out *term.Printer, ref string, img image.Image, took time.Durati
 	out.Success("image "+ref+" pulled", term.Size(img.Size), fmt.Sprintf("%d entries", img.Entries), term.Duration(took))
 }
 
-// pullView is the progress of a pull: on a terminal all of it in one line,
-// elsewhere one line for each layer.
+// pullView shows the progress of a pull: on a terminal in one line, otherwise in
+// one line for each layer.
 type pullView struct {
 	out      *term.Printer
 	ref      string
 	line     *term.Progress
 	loaded   map[int]image.Progress
-	unpacked int // layers that have been begun
+	unpacked int // number of layers of which the unpacking has begun
 }
 
 func newPullView(out *term.Printer, ref string) *pullView {
@@ -143,7 +137,7 @@ func newPullView(out *term.Printer, ref string) *pullView {
 
 func (v *pullView) stop() { v.line.Stop() }
 
-// update is called by one goroutine at a time.
+// update must not be called concurrently.
 func (v *pullView) update(p image.Progress) {
 	if p.Step == image.Downloading {
 		v.loaded[p.Layer] = p
@@ -172,50 +166,38 @@ func (v *pullView) text(layers int) string {
 }
 
 func newImageListCmd(a *app) *cobra.Command {
+	images := list[imageRow]{
+		key: "images", columns: columns("~IMAGE", "DIGEST", ">SIZE", "CREATED", "LAST USED"), cells: imageRow.cells,
+		empty: "There are no images yet: sandboxes start from this machine's programs", hint: "run: dreamcore image pull debian:12",
+	}
 	return &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the images that are here", Args: usageArgs(cobra.NoArgs),
+		Use: "list", Aliases: []string{"ls"}, Short: "List the pulled images", Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return a.withImages(func(_ *daemon.State, images *image.Store) error {
-				list, err := images.List()
+			return a.withImages(func(_ *daemon.State, store *image.Store) error {
+				stored, err := store.List()
 				if err != nil {
 					return err
 				}
-				return showImages(a, list)
+				var rows []imageRow
+				for _, img := range stored {
+					rows = append(rows, newImageRow(img))
+				}
+				return images.show(a.io, rows, nil)
 			})
 		},
 	}
 }
 
-func showImages(a *app, list []image.Image) error {
-	rows := []imageRow{}
-	table := term.Table{Columns: []term.Column{
-		{Title: "IMAGE", Flex: true}, {Title: "DIGEST"}, {Title: "SIZE", Right: true}, {Title: "CREATED"}, {Title: "LAST USED"},
-	}}
-	for _, img := range list {
-		rows = append(rows, newImageRow(img))
-		used := img.LastUsed.Local().Format(time.DateTime)
-		if img.InUse {
-			used = "in use"
-		}
-		names := strings.Join(img.References, ", ")
-		if names == "" {
-			names = "-"
-		}
-		table.Rows = append(table.Rows, term.Row(names, shortDigest(img.Digest), term.Size(img.Size), img.Created.Local().Format(time.DateTime), used))
+func (r imageRow) cells() []string {
+	used := r.LastUsed.Local().Format(time.DateTime)
+	if r.InUse {
+		used = "in use"
 	}
-	if a.io.JSON {
-		return a.io.WriteJSON(map[string]any{"images": rows})
-	}
-	if len(rows) == 0 {
-		a.io.Stdout().Info("There are no images yet: sandboxes start from this machine's programs")
-		a.io.Stdout().Hint("run: dreamcore image pull debian:12")
-		return nil
-	}
-	a.io.Stdout().Table(table)
-	return nil
+	names := cmp.Or(strings.Join(r.References, ", "), "-")
+	return []string{names, shortDigest(r.Digest), term.Size(r.Bytes), r.Created.Local().Format(time.DateTime), used}
 }
 
-// shortDigest is enough to tell images apart by eye.
+// shortDigest returns the beginning of a digest, for people.
 func shortDigest(digest string) string {
 	const digits = 12
 	return digest[:min(len(digest), len("sha256:")+digits)]
@@ -234,30 +216,24 @@ func newImagePruneCmd(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.all == c.Flags().Changed("unused-for") {
-				return misuse(c, errors.New("name either --unused-for or --all"))
+				return misuse(c, errors.New("use either --unused-for or --all"))
 			}
 			if !o.all && o.unusedFor <= 0 {
-				return misuse(c, errors.New("--unused-for must be more than nothing"))
+				return misuse(c, errors.New("--unused-for must be more than 0"))
 			}
 			return a.withImages(func(_ *daemon.State, images *image.Store) error { return pruneImages(c.Context(), a, images, o) })
 		},
 	}
-	c.Flags().DurationVar(&o.unusedFor, "unused-for", 0, "those that were last used so long ago, such as 720h")
-	c.Flags().BoolVar(&o.all, "all", false, "all of them")
+	c.Flags().DurationVar(&o.unusedFor, "unused-for", 0, "images that were not used for this long, such as 720h")
+	c.Flags().BoolVar(&o.all, "all", false, "all images that are not in use")
 	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	return c
 }
 
 func pruneImages(ctx context.Context, a *app, images *image.Store, o imagePruneOptions) error {
-	if o.all && !o.yes {
-		ok, err := a.io.Confirm(ctx, "Remove all images that are not in use?", "--yes")
-		if err != nil {
-			return err
-		}
-		if !ok {
-			a.io.Human().Info("Nothing was removed")
-			return nil
-		}
+	ok, err := a.confirmed(ctx, o.yes || !o.all, "Remove all images that are not in use?", "Nothing was removed")
+	if err != nil || !ok {
+		return err
 	}
 	removed, err := images.Prune(ctx, image.PruneOptions{UnusedFor: o.unusedFor, All: o.all})
 	return errors.Join(err, showRemoved(a, removed))
@@ -279,7 +255,7 @@ func showRemoved(a *app, removed []image.Removed) error {
 	}
 	out := a.io.Stdout()
 	if len(rows) == 0 {
-		out.Info("There was nothing to remove")
+		out.Info("There is nothing to remove")
 		return nil
 	}
 	for _, r := range rows {

@@ -31,7 +31,7 @@ func runImage(t *testing.T, state string, args ...string) (out, errOut string, e
 	return o.String(), e.String(), err
 }
 
-// archiveOf writes an archive of docker with one file in one layer.
+// archiveOf writes a docker archive with one file in one layer.
 func archiveOf(t *testing.T, name, body string) string {
 	t.Helper()
 	layer := tarFiles(t, name, body)
@@ -86,7 +86,7 @@ func TestImagesArePulledListedAndPruned(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &pulled); err != nil || pulled.Pulled || pulled.Bytes != 5 {
 		t.Errorf("%v: %s", err, out)
 	}
-	if out, _, err = runImage(t, state, "pull", ref); err != nil || !strings.Contains(out, "is here already") {
+	if out, _, err = runImage(t, state, "pull", ref); err != nil || !strings.Contains(out, "exists already") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if out, _, err = runImage(t, state, "ls"); err != nil || !strings.Contains(out, ref) || !strings.Contains(out, pulled.Digest[:19]) || !strings.Contains(out, "5 B") {
@@ -127,22 +127,22 @@ func TestImagesArePulledListedAndPruned(t *testing.T) {
 	}
 }
 
-func TestImageCommandsRefuseWhatTheyCannotDo(t *testing.T) {
+func TestImageCommandsRefuseInvalidArguments(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
 	for name, c := range map[string]struct {
 		args []string
 		code dreamcore.Code
 		want string
 	}{
-		"no reference":        {[]string{"pull"}, dreamcore.CodeInvalid, "arg"},
-		"a bad reference":     {[]string{"pull", "UPPER"}, dreamcore.CodeInvalid, "not an image reference"},
-		"a directory":         {[]string{"pull", "./root"}, dreamcore.CodeInvalid, "used in place"},
-		"an archive of evil":  {[]string{"pull", image.ArchivePrefix + archiveOf(t, "../evil", "")}, dreamcore.CodeSetup, `entry "../evil": its name leaves the image`},
-		"no archive":          {[]string{"pull", image.ArchivePrefix + filepath.Join(state, "nothing")}, dreamcore.CodeSetup, "not a readable docker archive"},
-		"prune nothing":       {[]string{"prune"}, dreamcore.CodeInvalid, "either --unused-for or --all"},
-		"prune both":          {[]string{"prune", "--all", "--unused-for", "1h"}, dreamcore.CodeInvalid, "either --unused-for or --all"},
-		"prune the future":    {[]string{"prune", "--unused-for", "-1h"}, dreamcore.CodeInvalid, "more than nothing"},
-		"prune without asked": {[]string{"prune", "--all"}, dreamcore.CodeInvalid, "no terminal"},
+		"no reference":               {[]string{"pull"}, dreamcore.CodeInvalid, "arg"},
+		"a bad reference":            {[]string{"pull", "UPPER"}, dreamcore.CodeInvalid, "not an image reference"},
+		"a directory":                {[]string{"pull", "./root"}, dreamcore.CodeInvalid, "used in place"},
+		"a hostile archive":          {[]string{"pull", image.ArchivePrefix + archiveOf(t, "../evil", "")}, dreamcore.CodeSetup, `entry "../evil": its name leaves the image`},
+		"a missing archive":          {[]string{"pull", image.ArchivePrefix + filepath.Join(state, "nothing")}, dreamcore.CodeSetup, "not a readable docker archive"},
+		"prune nothing":              {[]string{"prune"}, dreamcore.CodeInvalid, "either --unused-for or --all"},
+		"prune both":                 {[]string{"prune", "--all", "--unused-for", "1h"}, dreamcore.CodeInvalid, "either --unused-for or --all"},
+		"prune the future":           {[]string{"prune", "--unused-for", "-1h"}, dreamcore.CodeInvalid, "more than 0"},
+		"prune without confirmation": {[]string{"prune", "--all"}, dreamcore.CodeInvalid, "no terminal"},
 	} {
 		if _, _, err := runImage(t, state, c.args...); dreamcore.CodeOf(err) != c.code || dreamcore.HintOf(err) == "" || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, hint %q", name, err, dreamcore.HintOf(err))

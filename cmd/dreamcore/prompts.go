@@ -19,37 +19,30 @@ import (
 )
 
 func newPromptsCmd(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use: "prompts", Short: "List, check and try prompt endpoints",
-		Long: "A prompt endpoint is one short call of a model, written as a YAML file. Some are\n" +
+	return group("prompts", "List, check and try prompt endpoints",
+		"A prompt endpoint is one short call of a model, defined in a YAML file. Some are\n"+
 			"embedded; prompts/NAME.yaml in the volume dreamcore-global replaces one or adds another.",
-		Example: "  dreamcore prompts show detect_intent > detect_intent.yaml\n" +
+		"  dreamcore prompts show detect_intent > detect_intent.yaml\n"+
 			"  dreamcore volume put dreamcore-global detect_intent.yaml prompts/detect_intent.yaml",
-		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(newPromptsListCmd(a), newPromptsShowCmd(a), newPromptsCheckCmd(a), newPromptsRunCmd(a))
-	return c
+		newPromptsListCmd(a), newPromptsShowCmd(a), newPromptsCheckCmd(a), newPromptsRunCmd(a))
 }
 
-// withPrompts opens the prompt endpoints for a command.
-func withPrompts(a *app, use func(s *daemon.State, set *prompt.Set) error) error {
-	s, err := a.open()
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	set, err := s.OpenPrompts(nil)
-	if err != nil {
-		return err
-	}
-	return use(s, set)
+// withPrompts opens the prompt endpoints for one call.
+func (a *app) withPrompts(do func(s *daemon.State, set *prompt.Set) error) error {
+	return a.withState(func(s *daemon.State) error {
+		set, err := s.OpenPrompts(nil)
+		if err != nil {
+			return err
+		}
+		return do(s, set)
+	})
 }
 
 func newPromptsListCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the prompt endpoints", Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return withPrompts(a, func(s *daemon.State, set *prompt.Set) error { return listPrompts(a, s, set) })
+			return a.withPrompts(func(s *daemon.State, set *prompt.Set) error { return listPrompts(a, s, set) })
 		},
 	}
 }
@@ -79,23 +72,20 @@ func newPromptRow(e *prompt.Endpoint, models map[string]string) promptRow {
 
 func listPrompts(a *app, s *daemon.State, set *prompt.Set) error {
 	names, _ := set.Names()
-	rows := []promptRow{}
-	table := term.Table{Columns: []term.Column{{Title: "NAME"}, {Title: "SOURCE"}, {Title: "MODEL"}, {Title: "ANSWER"}, {Title: "DESCRIPTION"}}}
+	var rows []promptRow
 	for _, name := range names {
-		r := newPromptRow(set.Get(name), s.Config.PromptModels)
-		rows = append(rows, r)
-		table.Rows = append(table.Rows, term.Row(r.Name, r.Source, r.Model, r.Answer, r.Description))
+		rows = append(rows, newPromptRow(set.Get(name), s.Config.PromptModels))
 	}
-	if a.io.JSON {
-		return a.io.WriteJSON(map[string]any{"prompts": rows, "problems": problemRows(set)})
-	}
-	a.io.Stdout().Table(table)
-	if n := len(set.Problems()); n > 0 {
+	err := list[promptRow]{
+		key: "prompts", columns: columns("NAME", "SOURCE", "MODEL", "ANSWER", "DESCRIPTION"),
+		cells: func(r promptRow) []string { return []string{r.Name, r.Source, r.Model, r.Answer, r.Description} },
+	}.show(a.io, rows, map[string]any{"problems": problemRows(set)})
+	if n := len(set.Problems()); n > 0 && !a.io.JSON {
 		p := a.io.Stderr()
-		p.Warning(fmt.Sprintf("%d files cannot be used as they are", n))
+		p.Warning(fmt.Sprintf("%d files cannot be used", n))
 		p.Hint("run: dreamcore prompts check")
 	}
-	return nil
+	return err
 }
 
 type problemRow struct {
@@ -112,7 +102,7 @@ func problemRows(set *prompt.Set) []problemRow {
 	return rows
 }
 
-// findPrompt returns an endpoint by name, in either form of it.
+// findPrompt returns the endpoint called name, with underscores or dashes.
 func findPrompt(set *prompt.Set, name string) (*prompt.Endpoint, error) {
 	if e := set.Get(strings.ReplaceAll(name, "-", "_")); e != nil {
 		return e, nil
@@ -124,9 +114,9 @@ func findPrompt(set *prompt.Set, name string) (*prompt.Endpoint, error) {
 
 func newPromptsShowCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME", Short: "Print the file of a prompt endpoint as it is used", Args: usageArgs(cobra.ExactArgs(1)),
+		Use: "show NAME", Short: "Print the file of a prompt endpoint", Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return withPrompts(a, func(s *daemon.State, set *prompt.Set) error {
+			return a.withPrompts(func(s *daemon.State, set *prompt.Set) error {
 				e, err := findPrompt(set, args[0])
 				if err != nil {
 					return err
@@ -147,10 +137,10 @@ func newPromptsShowCmd(a *app) *cobra.Command {
 func newPromptsCheckCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Check the files of prompt endpoints in the global volume", Args: usageArgs(cobra.NoArgs),
-		Long: "Reads every file below prompts in the volume dreamcore-global and names each fault\n" +
-			"with its field and line. Exit code 1 when one has a fault.",
+		Long: "Reads every file below prompts in the volume dreamcore-global and reports each error\n" +
+			"with its field and line. The exit code is 1 if a file has an error.",
 		RunE: func(*cobra.Command, []string) error {
-			return withPrompts(a, func(_ *daemon.State, set *prompt.Set) error { return checkPrompts(a, set) })
+			return a.withPrompts(func(_ *daemon.State, set *prompt.Set) error { return checkPrompts(a, set) })
 		},
 	}
 }
@@ -175,7 +165,7 @@ func checkPrompts(a *app, set *prompt.Set) error {
 			}
 		}
 		if len(problems) == 0 {
-			p.Success(fmt.Sprintf("%d prompt endpoints, no faults", len(names)))
+			p.Success(fmt.Sprintf("%d prompt endpoints, no errors", len(names)))
 		}
 	}
 	if len(problems) > 0 {
@@ -187,9 +177,9 @@ func checkPrompts(a *app, set *prompt.Set) error {
 func newPromptsRunCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "run NAME [FIELD=VALUE…]", Short: "Call a prompt endpoint and print its answer", Args: usageArgs(cobra.MinimumNArgs(1)),
-		Long: "Makes the real call, through the configured upstream or a model script, and charges\n" +
-			"it as a request to the service would be. Fields of the types string and any are taken\n" +
-			"as text, others as JSON. Exit code 1 when the answer is not the model's.",
+		Long: "Makes a real call, through the configured upstream or a model script, and charges it\n" +
+			"like a request to the service. Fields of the types string and any are text, others\n" +
+			"JSON. The exit code is 1 if the answer is not the model's.",
 		Example: "  dreamcore prompts run detect_intent message=\"make it faster\"\n" +
 			"  dreamcore prompts run chat_haiku --model-script demo message=\"how do I play?\" raw_output=true",
 		RunE: func(c *cobra.Command, args []string) error { return runPrompt(c.Context(), a, args[0], args[1:]) },
@@ -198,47 +188,40 @@ func newPromptsRunCmd(a *app) *cobra.Command {
 	return c
 }
 
-func runPrompt(ctx context.Context, a *app, name string, fields []string) (err error) {
-	s, err := a.open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if s.Config.ModelScript == "" {
-		if err := s.CheckModel(); err != nil {
+func runPrompt(ctx context.Context, a *app, name string, fields []string) error {
+	return a.withPrompts(func(s *daemon.State, set *prompt.Set) (err error) {
+		if s.Config.ModelScript == "" {
+			if err := s.CheckModel(); err != nil {
+				return err
+			}
+		}
+		m, err := daemon.OpenModel(s, a.logger("error"))
+		if err != nil {
 			return err
 		}
-	}
-	m, err := daemon.OpenModel(s, a.logger("error"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	service, err := m.Prompts()
-	if err != nil {
-		return err
-	}
-	set, err := s.OpenPrompts(nil)
-	if err != nil {
-		return err
-	}
-	e, err := findPrompt(set, name)
-	if err != nil {
-		return err
-	}
-	body, err := promptBody(e, fields)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	result, err := service.Answer(ctx, e.Name, body, dreamcore.Language(s.Config.Language))
-	if err != nil {
-		return err
-	}
-	return showPrompt(a, e.Name, service.ModelOf(e), result, time.Since(began))
+		defer func() { err = errors.Join(err, m.Close()) }()
+		service, err := m.Prompts()
+		if err != nil {
+			return err
+		}
+		e, err := findPrompt(set, name)
+		if err != nil {
+			return err
+		}
+		body, err := promptBody(e, fields)
+		if err != nil {
+			return err
+		}
+		began := time.Now()
+		result, err := service.Answer(ctx, e.Name, body, dreamcore.Language(s.Config.Language))
+		if err != nil {
+			return err
+		}
+		return showPrompt(a, e.Name, service.ModelOf(e), result, time.Since(began))
+	})
 }
 
-// promptBody makes the body of a request from FIELD=VALUE.
+// promptBody returns the body of a request for FIELD=VALUE arguments.
 func promptBody(e *prompt.Endpoint, fields []string) ([]byte, error) {
 	body := map[string]any{}
 	for _, arg := range fields {

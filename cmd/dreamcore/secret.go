@@ -16,12 +16,8 @@ import (
 )
 
 func newSecretCmd(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use: "secret", Short: "Create, list, show, rotate and delete sealed secrets",
-		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(newSecretCreateCmd(a), newSecretListCmd(a), newSecretShowCmd(a), newSecretRotateCmd(a), newSecretDeleteCmd(a))
-	return c
+	return group("secret", "Create, list, show, rotate and delete sealed secrets", "", "",
+		newSecretCreateCmd(a), newSecretListCmd(a), newSecretShowCmd(a), newSecretRotateCmd(a), newSecretDeleteCmd(a))
 }
 
 func newSecretCreateCmd(a *app) *cobra.Command {
@@ -29,7 +25,7 @@ func newSecretCreateCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "create NAME KEY=value [KEY=value ...]", Short: "Seal a secret: a named set of keys and values",
 		Long: "Seals values for this state directory. KEY=- reads one value from standard input, so\n" +
-			"that it shows in no process list and no history.",
+			"that it appears in no process list and no shell history.",
 		Example: "  dreamcore secret create anthropic-api-key ANTHROPIC_API_KEY=- < key.txt\n" +
 			"  dreamcore secret create --force modal-internal-secret MODAL_INTERNAL_SECRET=- < old.txt",
 		Args: usageArgs(cobra.MinimumNArgs(2)),
@@ -45,18 +41,34 @@ func newSecretCreateCmd(a *app) *cobra.Command {
 			if err := store.Create(name, values, force); err != nil {
 				return err
 			}
-			if a.io.JSON {
-				return a.io.WriteJSON(map[string]any{"name": name, "keys": slices.Sorted(maps.Keys(values))})
-			}
-			a.io.Stdout().Success("secret "+name+" sealed", strings.Join(slices.Sorted(maps.Keys(values)), ", "))
-			return nil
+			keys := slices.Sorted(maps.Keys(values))
+			return a.done(map[string]any{"name": name, "keys": keys}, "secret "+name+" sealed", strings.Join(keys, ", "))
 		},
 	}
-	c.Flags().BoolVar(&force, "force", false, "replace a secret that exists")
+	c.Flags().BoolVar(&force, "force", false, "replace an existing secret")
 	return c
 }
 
+type secretRow struct {
+	Name    string    `json:"name"`
+	Keys    []string  `json:"keys"`
+	Created time.Time `json:"created"`
+	Error   string    `json:"error,omitempty"`
+}
+
+func (r secretRow) cells() []string {
+	keys := strings.Join(r.Keys, ", ")
+	if r.Error != "" {
+		keys = "cannot be opened: " + r.Error
+	}
+	return []string{r.Name, keys, r.Created.Local().Format(time.DateTime)}
+}
+
 func newSecretListCmd(a *app) *cobra.Command {
+	secrets := list[secretRow]{
+		key: "secrets", columns: columns("NAME", "~KEYS", "CREATED"), cells: secretRow.cells,
+		empty: "There are no secrets yet", hint: "run: dreamcore setup",
+	}
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List secrets, without their values", Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
@@ -68,38 +80,17 @@ func newSecretListCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showSecrets(a, infos)
+			var rows []secretRow
+			for _, i := range infos {
+				r := secretRow{Name: i.Name, Keys: i.Keys, Created: i.Created}
+				if i.Err != nil {
+					r.Error = i.Err.Error()
+				}
+				rows = append(rows, r)
+			}
+			return secrets.show(a.io, rows, nil)
 		},
 	}
-}
-
-func showSecrets(a *app, infos []secret.Info) error {
-	type row struct {
-		Name    string    `json:"name"`
-		Keys    []string  `json:"keys"`
-		Created time.Time `json:"created"`
-		Error   string    `json:"error,omitempty"`
-	}
-	rows, table := []row{}, term.Table{Columns: []term.Column{{Title: "NAME"}, {Title: "KEYS", Flex: true}, {Title: "CREATED"}}}
-	for _, i := range infos {
-		r := row{Name: i.Name, Keys: i.Keys, Created: i.Created}
-		keys := strings.Join(i.Keys, ", ")
-		if i.Err != nil {
-			r.Error, keys = i.Err.Error(), "cannot be opened: "+i.Err.Error()
-		}
-		rows = append(rows, r)
-		table.Rows = append(table.Rows, term.Row(i.Name, keys, i.Created.Local().Format(time.DateTime)))
-	}
-	if a.io.JSON {
-		return a.io.WriteJSON(map[string]any{"secrets": rows})
-	}
-	if len(rows) == 0 {
-		a.io.Stdout().Info("There are no secrets yet")
-		a.io.Stdout().Hint("run: dreamcore setup")
-		return nil
-	}
-	a.io.Stdout().Table(table)
-	return nil
 }
 
 func newSecretShowCmd(a *app) *cobra.Command {
@@ -117,14 +108,14 @@ func newSecretShowCmd(a *app) *cobra.Command {
 			if len(args) == 2 {
 				v, ok := values[args[1]]
 				if !ok {
-					return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "the secret has no key of that name", Hint: "run: dreamcore secret list"}
+					return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "the secret has no such key", Hint: "run: dreamcore secret list"}
 				}
 				values = map[string]string{args[1]: v}
 			}
 			if a.io.JSON {
 				return a.io.WriteJSON(values)
 			}
-			// A secret of one value is printed bare, so that a script can take it.
+			// A single value is printed without its key, for scripts.
 			for _, k := range slices.Sorted(maps.Keys(values)) {
 				line := values[k]
 				if len(values) > 1 {
@@ -143,9 +134,9 @@ func newSecretRotateCmd(a *app) *cobra.Command {
 	var finish bool
 	c := &cobra.Command{
 		Use: "rotate", Short: "Replace the internal secret, with the old one valid until --finish",
-		Long: "Gives the secret " + secret.InternalSecret + " a new value. The value before it stays valid\n" +
-			"until --finish, or until the next rotation, so that front ends can be switched over one\n" +
-			"by one. A service that runs takes either up within seconds.",
+		Long: "Gives the secret " + secret.InternalSecret + " a new value. The previous value stays valid\n" +
+			"until --finish or the next rotation, so that front ends can be switched one by one. A\n" +
+			"running service applies the change within seconds.",
 		Example: "  dreamcore secret rotate\n  dreamcore secret rotate --finish",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
@@ -159,7 +150,7 @@ func newSecretRotateCmd(a *app) *cobra.Command {
 			return rotateInternal(a, store)
 		},
 	}
-	c.Flags().BoolVar(&finish, "finish", false, "make the value before the last rotation invalid")
+	c.Flags().BoolVar(&finish, "finish", false, "invalidate the value before the last rotation")
 	return c
 }
 
@@ -173,8 +164,8 @@ func rotateInternal(a *app, store *secret.Store) error {
 	}
 	out := a.io.Stdout()
 	out.Pairs(term.Pair{Key: secret.InternalKey, Value: value, Tone: term.Strong})
-	out.Success("The internal secret has a new value; the one before stays valid")
-	out.Hint("when no front end sends the old one any more, run: dreamcore secret rotate --finish")
+	out.Success("The internal secret has a new value; the previous one stays valid")
+	out.Hint("when no front end sends the previous value any more, run: dreamcore secret rotate --finish")
 	return nil
 }
 
@@ -183,21 +174,17 @@ func finishRotation(a *app, store *secret.Store) error {
 	if err != nil {
 		return err
 	}
-	if a.io.JSON {
-		return a.io.WriteJSON(map[string]any{"name": secret.InternalSecret, "finished": ended})
-	}
-	if !ended {
-		a.io.Stdout().Info("There is no rotation to finish: one value is valid")
+	if !ended && !a.io.JSON {
+		a.io.Stdout().Info("There is no rotation to finish: only one value is valid")
 		return nil
 	}
-	a.io.Stdout().Success("The old value of the internal secret is no longer valid")
-	return nil
+	return a.done(map[string]any{"name": secret.InternalSecret, "finished": ended}, "The previous value of the internal secret is no longer valid")
 }
 
 func newSecretDeleteCmd(a *app) *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "delete NAME", Aliases: []string{"rm"}, Short: "Delete a secret for good", Args: usageArgs(cobra.ExactArgs(1)),
+		Use: "delete NAME", Aliases: []string{"rm"}, Short: "Delete a secret", Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return deleteSecret(c.Context(), a, args[0], yes) },
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
@@ -209,28 +196,17 @@ func deleteSecret(ctx context.Context, a *app, name string, yes bool) error {
 	if err != nil {
 		return err
 	}
-	if !yes {
-		ok, err := a.io.Confirm(ctx, "Delete the secret "+name+" for good?", "--yes")
-		if err != nil {
-			return err
-		}
-		if !ok {
-			a.io.Human().Info("Nothing was deleted")
-			return nil
-		}
+	if ok, err := a.confirmed(ctx, yes, "Delete the secret "+name+"? This cannot be undone", "Nothing was deleted"); err != nil || !ok {
+		return err
 	}
 	if err := store.Delete(name); err != nil {
 		return err
 	}
-	if a.io.JSON {
-		return a.io.WriteJSON(map[string]string{"deleted": name})
-	}
-	a.io.Stdout().Success("secret " + name + " deleted")
-	return nil
+	return a.done(map[string]string{"deleted": name}, "secret "+name+" deleted")
 }
 
-// secrets opens the store, which is made first where create is set. Else
-// nothing is made: clients look for a secret on machines that serve nothing.
+// secrets opens the store of secrets. It creates the store only if create is set:
+// clients look for a secret on machines that serve nothing.
 func (a *app) secrets(create bool) (*secret.Store, error) {
 	cfg, err := a.config()
 	if err != nil {

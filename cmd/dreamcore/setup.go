@@ -30,19 +30,19 @@ func newSetupCmd(a *app) *cobra.Command {
 	var o setupOptions
 	c := &cobra.Command{
 		Use:   "setup",
-		Short: "Make this machine ready: secrets, volumes, the agent",
+		Short: "Prepare this machine: secrets, volumes, the agent",
 		Long: "Creates the secrets anthropic-api-key and modal-internal-secret and the volumes\n" +
 			"dreamcore-data and dreamcore-global, installs the agent, and proves that it works in\n" +
-			"a sandbox here. Run again, it changes nothing that is there.\n\n" +
-			"The key of the model API is taken from ANTHROPIC_API_KEY, from a file, or from a\n" +
-			"hidden prompt; without one, games are made by the demo script.",
+			"a sandbox. A second run changes nothing that exists.\n\n" +
+			"The key of the model API comes from ANTHROPIC_API_KEY, a file, or a hidden prompt.\n" +
+			"Without a key, games are made by the demo script.",
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return runSetup(c.Context(), a, o) },
 	}
 	c.Flags().StringVar(&o.keyFile, "anthropic-key-file", "", "file with the key of the model API; - is standard input")
 	c.Flags().StringVar(&o.claude, "claude", "", "the agent's program (default: claude in PATH, else it is installed with npm)")
 	c.Flags().StringArrayVar(&o.rotate, "rotate", nil, "replace a secret: anthropic-api-key or modal-internal-secret")
-	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "ask nothing")
+	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	a.addSettings(c, rootfsSetting, imageSetting, runtimeSetting, logLevelSetting)
 	return c
 }
@@ -61,7 +61,7 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 		out.Heading("dreamcore setup", s.Config.State)
 	}
 	a.warnUnlimited()
-	progress := out.Progress("Looking at what is there")
+	progress := out.Progress("Checking")
 	defer progress.Stop()
 	result, err := setup.Run(ctx, setup.Options{
 		State: s.Config.State, SecretsDir: s.Path(daemon.SecretsDir), OpenSecrets: s.CreateSecrets, Engine: daemon.EngineTitle(s.Config.Runtime),
@@ -114,27 +114,26 @@ func showStep(out *term.Printer, s setup.Step) {
 	out.Status(mark, s.Name, string(s.Status), s.Detail)
 }
 
-// prove runs the agent once in a sandbox with a scripted model.
+// prove runs the agent once in a sandbox with a model script.
 func prove(ctx context.Context, a *app, bin agent.Binary) (version string, err error) {
-	s, err := a.open()
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	s.Config.ModelScript = replay.DemoName // the proof has a script of its own; no key is needed
-	m, err := daemon.OpenMachine(ctx, s, bin, a.logger("error"))
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	return m.Jobs.Prove(ctx)
+	err = a.withState(func(s *daemon.State) (err error) {
+		s.Config.ModelScript = replay.DemoName // the proof has its own script and needs no key
+		m, err := daemon.OpenMachine(ctx, s, bin, a.logger("error"))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, m.Close()) }()
+		version, err = m.Jobs.Prove(ctx)
+		return err
+	})
+	return version, err
 }
 
-// maxKeyBytes bounds a file with a key.
+// maxKeyBytes bounds a file with a key, in bytes.
 const maxKeyBytes = 64 << 10
 
-// modelKey finds the key of the model API. A flag with the key itself would
-// show it in the list of processes, so there is none.
+// modelKey returns the key of the model API and its source. There is no flag for
+// the key itself, which would show it in the list of processes.
 func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, err error) {
 	switch {
 	case o.keyFile == "-":
@@ -171,7 +170,7 @@ func readKey(r io.Reader) (string, error) {
 	}
 	key := strings.TrimSpace(string(raw))
 	if key == "" {
-		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the key file is empty", Hint: "put the key into it, on one line"}
+		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the key file is empty", Hint: "write the key into it, on one line"}
 	}
 	return key, nil
 }

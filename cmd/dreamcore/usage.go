@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -27,16 +28,16 @@ func newUsageCmd(a *app) *cobra.Command {
 	var o usageOptions
 	c := &cobra.Command{
 		Use: "usage", Short: "Show what was spent on the model",
-		Long: "Sums up the books of this state directory, by default those of the month that runs\n" +
-			"(UTC), by day. A ~ marks sums in which something is estimated, because an answer\n" +
-			"ended before the model had said what it used.",
+		Long: "Sums up the ledger of this state directory, by default by day for the current month\n" +
+			"(UTC). A ~ marks a sum that contains an estimate, because an answer ended before the\n" +
+			"model had reported its use.",
 		Example: "  dreamcore usage --by user --since 2026-11-01\n  dreamcore usage --by job --since 24h --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(*cobra.Command, []string) error { return runUsage(a, o, time.Now()) },
 	}
 	f := c.Flags()
-	f.StringVar(&o.by, "by", "day", "sums of each: "+strings.Join(usage.Groups(), ", "))
-	f.StringVar(&o.since, "since", "", "from then on: a date like 2026-11-01, a time, or how long ago, like 24h (default: this month)")
+	f.StringVar(&o.by, "by", "day", "group by: "+strings.Join(usage.Groups(), ", "))
+	f.StringVar(&o.since, "since", "", "only since a date like 2026-11-01, a time, or a time ago, like 24h (default: this month)")
 	f.StringVar(&o.user, "user", "", "only of this user, a UUID")
 	f.BoolVar(&o.csv, "csv", false, "print CSV")
 	return c
@@ -80,7 +81,7 @@ func runUsage(a *app, o usageOptions, now time.Time) error {
 	return nil
 }
 
-// userFlag checks the id of a user; "" is none.
+// userFlag checks the id of a user. s may be "".
 func userFlag(s string) (string, error) {
 	if s == "" {
 		return "", nil
@@ -89,7 +90,7 @@ func userFlag(s string) (string, error) {
 	return string(id), err
 }
 
-// parseSince reads a moment: a date (UTC), a time, or how long ago.
+// parseSince parses a date (UTC), a time, or a duration before now.
 func parseSince(s string, now, otherwise time.Time) (time.Time, error) {
 	if s == "" {
 		return otherwise, nil
@@ -103,12 +104,12 @@ func parseSince(s string, now, otherwise time.Time) (time.Time, error) {
 		return now.Add(-d), nil
 	}
 	return time.Time{}, &dreamcore.Error{
-		Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("--since %q is no moment", s),
-		Hint: "write a date like 2026-11-01, a time like 2026-11-01T12:00:00Z, or how long ago, like 24h",
+		Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("invalid time %q in --since", s),
+		Hint: "use a date like 2026-11-01, a time like 2026-11-01T12:00:00Z, or a time ago, like 24h",
 	}
 }
 
-// usageRow is a row for programs.
+// usageRow is the JSON form of a row.
 type usageRow struct {
 	Key          string      `json:"key,omitempty"`
 	Requests     int64       `json:"requests"`
@@ -140,8 +141,8 @@ func writeUsageCSV(out io.Writer, by string, report *usage.Report) error {
 	return w.Error()
 }
 
-// plainCell keeps a name that came out of a sandbox from being a formula of
-// the program that opens the table.
+// plainCell escapes a name from a sandbox that a spreadsheet would evaluate as a
+// formula.
 func plainCell(s string) string {
 	if s = term.Clean(s); s != "" && strings.ContainsRune("=+-@", rune(s[0])) {
 		return "'" + s
@@ -157,10 +158,7 @@ func showUsage(p *term.Printer, by string, report *usage.Report) {
 		p.Info("nothing was spent")
 		return
 	}
-	t := term.Table{Columns: []term.Column{
-		{Title: by}, {Title: "requests", Right: true}, {Title: "input", Right: true}, {Title: "cache write", Right: true},
-		{Title: "cache read", Right: true}, {Title: "output", Right: true}, {Title: "USD", Right: true},
-	}}
+	t := term.Table{Columns: columns(by, ">requests", ">input", ">cache write", ">cache read", ">output", ">USD")}
 	add := func(key string, r usage.Row, tone term.Tone) {
 		cost := r.Cost.String()
 		if r.Estimated {
@@ -173,11 +171,7 @@ func showUsage(p *term.Printer, by string, report *usage.Report) {
 		t.Rows = append(t.Rows, row)
 	}
 	for _, r := range rows {
-		key := r.Key
-		if key == "" {
-			key = "-"
-		}
-		add(key, r, 0)
+		add(cmp.Or(r.Key, "-"), r, 0)
 	}
 	add("total", report.Total, term.Strong)
 	p.Table(t)

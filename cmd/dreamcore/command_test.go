@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/config"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+// cli runs commands on a state directory, without a terminal and with nothing of
+// the environment of this process.
+type cli struct {
+	t     *testing.T
+	state string
+	in    string
+}
+
+func (c cli) run(args ...string) (out, errOut string, err error) {
+	c.t.Helper()
+	io, o, e := term.Buffers(c.in)
+	a := &app{io: io, env: config.ReadEnvironment(nil), redactor: &secret.Redactor{}, flags: map[string]any{}}
+	root := newRootCmd(a)
+	root.SetArgs(append([]string{"--state", c.state}, args...))
+	err = root.ExecuteContext(c.t.Context())
+	return o.String(), e.String(), err
+}
+
+func (c cli) must(args ...string) string {
+	c.t.Helper()
+	out, _, err := c.run(args...)
+	if err != nil {
+		c.t.Fatalf("%q: %v", args, err)
+	}
+	return out
+}
+
+func newCLI(t *testing.T) cli { return cli{t: t, state: filepath.Join(t.TempDir(), "state")} }
+
+func TestListsArePrintedAsTablesAndAsJSON(t *testing.T) {
+	type row struct {
+		Name string `json:"name"`
+	}
+	names := list[row]{key: "names", columns: columns("NAME", ">LENGTH"), cells: func(r row) []string { return []string{r.Name, "7"} }, empty: "no names", hint: "add one"}
+	for _, tt := range []struct {
+		json bool
+		rows []row
+		want string
+	}{
+		{true, nil, `{"names":[],"total":1}` + "\n"},
+		{true, []row{{"a"}}, `{"names":[{"name":"a"}],"total":1}` + "\n"},
+		{false, nil, "• no names\n→ add one\n"},
+		{false, []row{{"a"}}, "NAME  LENGTH\na          7\n"},
+	} {
+		io, out, _ := term.Buffers("")
+		io.JSON = tt.json
+		if err := names.show(io, tt.rows, map[string]any{"total": 1}); err != nil || out.String() != tt.want {
+			t.Errorf("%q, %v", out, err)
+		}
+	}
+}
+
+func TestVolumeCommands(t *testing.T) {
+	c := newCLI(t)
+	if out := c.must("volume", "list"); !strings.Contains(out, "no volumes yet") {
+		t.Error(out)
+	}
+	for i, want := range []string{"created", "exists"} {
+		if out := c.must("volume", "create", "assets"); !strings.Contains(out, want) {
+			t.Errorf("%d: %s", i, out)
+		}
+	}
+	if out := c.must("volume", "list", "--json"); out != `{"volumes":[{"name":"assets","path":"`+c.state+`/volumes/assets"}]}`+"\n" {
+		t.Error(out)
+	}
+	local := filepath.Join(t.TempDir(), "a.txt")
+	if err := os.WriteFile(local, []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := c.must("volume", "put", "assets", local, "dir/", "--json"); out != `{"files":1,"bytes":5,"left_out":[]}`+"\n" {
+		t.Error(out)
+	}
+	if _, _, err := c.run("volume", "put", "assets", local, "dir/"); dreamcore.CodeOf(err) != dreamcore.CodeConflict || !strings.Contains(hintOf(err), "--force") {
+		t.Errorf("%v, hint %q", err, hintOf(err))
+	}
+	if _, _, err := c.run("volume", "put", "assets", "-", "dir/"); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+		t.Errorf("standard input without a name: %v", err)
+	}
+	c.in = "from a pipe"
+	c.must("volume", "put", "assets", "-", "b.txt")
+	if out := c.must("volume", "get", "assets", "b.txt", "-"); out != "from a pipe" {
+		t.Errorf("%q", out)
+	}
+	if _, _, err := c.run("volume", "get", "assets", "dir", "-"); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || hintOf(err) == "" {
+		t.Errorf("a directory on standard output: %v", err)
+	}
+	var listed struct{ Entries []fileRow }
+	if err := json.Unmarshal([]byte(c.must("volume", "ls", "assets", "--json")), &listed); err != nil || len(listed.Entries) != 2 || listed.Entries[0].Size != 11 || listed.Entries[1].Type != "dir" {
+		t.Errorf("%+v, %v", listed, err)
+	}
+	dest := t.TempDir()
+	c.must("volume", "get", "assets", "dir", dest)
+	if raw, err := os.ReadFile(filepath.Join(dest, "dir", "a.txt")); err != nil || string(raw) != "hello" {
+		t.Errorf("%q, %v", raw, err)
+	}
+	for _, path := range []string{"/", "dir"} {
+		if _, _, err := c.run("volume", "rm", "assets", path); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+			t.Errorf("rm %s: %v", path, err)
+		}
+	}
+	if out := c.must("volume", "rm", "-r", "assets", "dir", "--json"); out != `{"removed":"dir"}`+"\n" {
+		t.Error(out)
+	}
+}
+
+func TestSecretCommands(t *testing.T) {
+	c := newCLI(t)
+	if _, _, err := c.run("secret", "list"); dreamcore.CodeOf(err) != dreamcore.CodeNotFound && dreamcore.CodeOf(err) != dreamcore.CodeSetup {
+		t.Errorf("without a store: %v", err)
+	}
+	c.must("secret", "create", "weather", "KEY=abc", "USER=me")
+	if out := c.must("secret", "show", "weather", "KEY"); out != "abc\n" {
+		t.Errorf("%q", out)
+	}
+	if out := c.must("secret", "show", "weather"); out != "KEY=abc\nUSER=me\n" {
+		t.Errorf("%q", out)
+	}
+	if _, _, err := c.run("secret", "show", "weather", "NONE"); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		t.Errorf("%v", err)
+	}
+	if out := c.must("secret", "list"); !strings.Contains(out, "KEY, USER") || strings.Contains(out, "abc") {
+		t.Error(out)
+	}
+	if _, _, err := c.run("secret", "delete", "weather"); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+		t.Errorf("deleted without a confirmation: %v", err)
+	}
+	if out := c.must("secret", "delete", "weather", "--yes", "--json"); out != `{"deleted":"weather"}`+"\n" {
+		t.Error(out)
+	}
+	c.must("secret", "create", secret.InternalSecret, secret.InternalKey+"="+strings.Repeat("ab", 32))
+	if out := c.must("secret", "rotate", "--finish"); !strings.Contains(out, "no rotation to finish") {
+		t.Error(out)
+	}
+	c.must("secret", "rotate")
+	if out := c.must("secret", "rotate", "--finish", "--json"); out != `{"finished":true,"name":"modal-internal-secret"}`+"\n" {
+		t.Error(out)
+	}
+}
+
+func TestUsageAndAuditOfAnEmptyState(t *testing.T) {
+	c := newCLI(t)
+	if out := c.must("usage"); !strings.Contains(out, "nothing was spent") {
+		t.Error(out)
+	}
+	if out := c.must("usage", "--csv"); !strings.HasPrefix(out, "day,requests,input_tokens,") || strings.Count(out, "\n") != 1 {
+		t.Error(out)
+	}
+	if out := c.must("audit"); out != "" {
+		t.Error(out)
+	}
+	for _, args := range [][]string{{"usage", "--since", "yesterday"}, {"audit", "--since", "-1h"}, {"usage", "--user", "me"}, {"usage", "--by", "moon"}} {
+		if _, _, err := c.run(args...); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || hintOf(err) == "" {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
+
+func TestTheTimeOfSince(t *testing.T) {
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	for s, want := range map[string]time.Time{
+		"": {}, "2026-11-01": time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), "2026-11-01T10:00:00Z": time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC), "36h": now.Add(-36 * time.Hour),
+	} {
+		if got, err := parseSince(s, now, time.Time{}); err != nil || !got.Equal(want) {
+			t.Errorf("%q: %v, %v", s, got, err)
+		}
+	}
+}
+
+func TestPromptsAreListedAndChecked(t *testing.T) {
+	c := newCLI(t)
+	c.must("volume", "create", "dreamcore-global")
+	if out := c.must("prompts", "list"); !strings.Contains(out, "detect_intent") || !strings.Contains(out, "embedded") {
+		t.Error(out)
+	}
+	if out := c.must("prompts", "show", "detect-intent"); !strings.Contains(out, "model:") {
+		t.Error(out)
+	}
+	if out := c.must("prompts", "check"); !strings.Contains(out, "no errors") {
+		t.Error(out)
+	}
+	c.in = "name: [\n"
+	c.must("volume", "put", "dreamcore-global", "-", "prompts/broken.yaml")
+	if _, _, err := c.run("prompts", "check", "--json"); !errors.Is(err, exitCode(exitFailed)) {
+		t.Errorf("%v", err)
+	}
+	if _, _, err := c.run("prompts", "show", "nothing"); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSandboxesAreShownWithTheirAge(t *testing.T) {
+	now := time.Now()
+	io, out, _ := term.Buffers("")
+	sandboxes := []workspace.Info{{Name: "user-1", State: "busy", Jobs: 2, Created: now.Add(-90 * time.Minute), LastUsed: now}}
+	if err := showSandboxes(io, sandboxes, now); err != nil || !strings.Contains(out.String(), "user-1") || !strings.Contains(out.String(), "1h30m") || !strings.Contains(out.String(), "now") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestControlCharactersDoNotReachATerminal(t *testing.T) {
+	for terminal, want := range map[bool]string{true: "a?[31mb??\n\tc", false: "a\x1b[31mb\u009b\n\tc"} {
+		var b bytes.Buffer
+		text := "a\x1b[31mb\u009b\n\tc"
+		if n, err := withoutControls(&b, terminal).Write([]byte(text)); n != len(text) || err != nil || terminal && strings.ContainsAny(b.String(), "\x1b\u009b") || !terminal && b.String() != want {
+			t.Errorf("terminal %v: %q", terminal, b.String())
+		}
+	}
+}
