@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -130,7 +129,7 @@ func confirmDeploy(ctx context.Context, a *app, o deployOptions, plan *deploy.Pl
 	p.Heading("dreamcore deploy", "changes:")
 	for _, s := range steps {
 		if s.Status != deploy.Unchanged {
-			p.Status(term.Note, s.Name, location(*s.Item))
+			s.ShowSummary(p)
 		}
 	}
 	p.Print("")
@@ -139,14 +138,6 @@ func confirmDeploy(ctx context.Context, a *app, o deployOptions, plan *deploy.Pl
 		p.Info("Nothing was changed")
 	}
 	return ok, err
-}
-
-// location returns the path of an item, or its commands.
-func location(i deploy.Item) string {
-	if len(i.Commands) > 0 && i.Path == "" {
-		return strings.Join(i.Commands, "; ")
-	}
-	return i.Path
 }
 
 // applyDeploy runs the plan and shows each step.
@@ -169,14 +160,9 @@ func applyDeploy(ctx context.Context, a *app, plan *deploy.Plan) (deployed, erro
 		}
 	}, func(s deploy.Step) {
 		stop()
-		if a.io.JSON {
-			return
+		if !a.io.JSON {
+			s.ShowResult(out)
 		}
-		mark := term.Done
-		if s.Status == deploy.Unchanged {
-			mark = term.Skipped
-		}
-		out.Status(mark, s.Name, string(s.Status), s.Detail)
 	})
 	return deployed{Changed: deploy.HasChanges(steps), Steps: steps}, err
 }
@@ -274,7 +260,7 @@ func previewDeploy(ctx context.Context, a *app, plan *deploy.Plan) error {
 	p := a.io.Stdout()
 	p.Heading("dreamcore deploy", "dry run: nothing is changed")
 	for _, s := range steps {
-		showItem(p, s)
+		s.ShowItem(p)
 	}
 	for _, o := range obstacles {
 		p.Print("")
@@ -282,48 +268,4 @@ func previewDeploy(ctx context.Context, a *app, plan *deploy.Plan) error {
 		p.Hint(hintOf(o))
 	}
 	return nil
-}
-
-// would returns the word for a status in a preview.
-func would(s deploy.Status) string {
-	switch s {
-	case deploy.Created:
-		return "create"
-	case deploy.Changed:
-		return "change"
-	case deploy.Ran:
-		return "run"
-	}
-	return "up to date"
-}
-
-func showItem(p *term.Printer, s deploy.Step) {
-	i := s.Item
-	details := []string{would(s.Status), i.Kind}
-	if i.Mode != "" {
-		details = append(details, i.Mode+" root:root")
-	}
-	if i.Source != "" {
-		details = append(details, "from "+i.Source)
-		if i.Kind == "link" {
-			details[len(details)-1] = "to " + i.Source
-		}
-	}
-	name := s.Name
-	if i.Path != "" && !strings.Contains(name, i.Path) {
-		name += " " + i.Path
-	}
-	mark := term.Note
-	if s.Status == deploy.Unchanged {
-		mark = term.Skipped
-	}
-	p.Status(mark, name, append(details, i.Note)...)
-	for _, c := range i.Commands {
-		p.Print("    $ " + c)
-	}
-	if i.Content != "" {
-		for line := range strings.Lines(i.Content) {
-			p.Print("    " + strings.TrimRight(line, "\n"))
-		}
-	}
 }

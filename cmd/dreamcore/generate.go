@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/gameview"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -82,28 +84,40 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 	if o.timeout > 0 {
 		a.flags["timeout"] = o.timeout.String()
 	}
-	view := newGameView(a, req)
-	run := generateLocally
+	g := &generation{app: a, opts: o, req: req, view: gameview.New(a.io, req)}
+	run := g.locally
 	if o.endpoint.endpoint(a) != "" {
-		run = generateRemotely
+		run = g.remotely
 	}
-	out, err := run(ctx, a, o, req, view)
-	view.stop()
+	out, err := run(ctx)
+	g.view.Stop()
 	if err != nil {
 		return err
 	}
 	if out.close != nil {
 		defer func() { _ = out.close() }()
 	}
-	if !out.Done {
-		view.failed(out.Outcome)
-		if errors.Is(context.Cause(ctx), errInterrupted) {
-			return context.Cause(ctx)
-		}
-		return exitCode(exitFailed)
+	if out.Done {
+		g.view.Done()
+		return g.deliver(ctx, out)
 	}
-	view.done()
-	return deliver(ctx, a, o, req, out)
+	g.view.Failed(out.Outcome)
+	if !a.io.JSON {
+		a.io.Human().Hint(cmp.Or(g.causes.show(a.io.Human()), nextCommand(out.Outcome)))
+	}
+	if errors.Is(context.Cause(ctx), errInterrupted) {
+		return context.Cause(ctx)
+	}
+	return exitCode(exitFailed)
+}
+
+// generation is one run of the command.
+type generation struct {
+	*app
+	opts   generateOptions
+	req    dreamcore.Request
+	view   *gameview.View
+	causes causes // of a failure, if the job runs in this process
 }
 
 // request returns the request for a game. It is validated before anything is
@@ -137,26 +151,24 @@ func checkOutput(dir string) error {
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the output directory " + dir + " is not empty", Hint: "name another one with -o DIR, or add --force to copy into it"}
 }
 
-// generateLocally makes the game in this process.
-func generateLocally(ctx context.Context, a *app, _ generateOptions, req dreamcore.Request, view *gameView) (out outcome, err error) {
-	r, err := req.Validate()
+// locally makes the game in this process.
+func (g *generation) locally(ctx context.Context) (out outcome, err error) {
+	r, err := g.req.Validate()
 	if err != nil {
 		return out, err
 	}
-	err = a.withState(func(s *daemon.State) error {
-		end, err := makeGame(ctx, a, s, r, view)
-		if err != nil || !end.Done {
-			out.Outcome = end
+	err = g.withState(func(s *daemon.State) error {
+		if out.Outcome, err = g.makeGame(ctx, s, r); err != nil || !out.Done {
 			return err
 		}
 		p, err := s.Volumes.Find(r.User, r.Project)
 		if err != nil {
 			return err
 		}
-		out = outcome{Outcome: end, close: p.Close, copyOut: func(ctx context.Context, dest string, force bool) (int, error) {
+		out.close, out.copyOut = p.Close, func(ctx context.Context, dest string, force bool) (int, error) {
 			files, err := p.CopyOut(ctx, dest, force)
 			return len(files), err
-		}}
+		}
 		return nil
 	})
 	if err != nil && out.close != nil {
@@ -166,26 +178,30 @@ func generateLocally(ctx context.Context, a *app, _ generateOptions, req dreamco
 }
 
 // makeGame opens a machine for one game.
-func makeGame(ctx context.Context, a *app, s *daemon.State, r dreamcore.GenerateRequest, view *gameView) (end client.Outcome, err error) {
+func (g *generation) makeGame(ctx context.Context, s *daemon.State, r dreamcore.GenerateRequest) (end client.Outcome, err error) {
 	bin, err := s.Agent()
 	if err != nil {
 		return end, err
 	}
-	a.warnUnlimited()
+	g.warnUnlimited()
 	if err := demoWithoutKey(s); err != nil {
 		return end, err
 	}
-	if s.Config.ModelScript == replay.DemoName {
-		view.demo()
+	p := g.io.Human()
+	if g.view.Free = s.Config.ModelScript == replay.DemoName; g.view.Free && !g.io.JSON {
+		p.Warning("This is a demo: a script replaces the model", "the agent and the sandbox are real")
+		p.Hint("to use the model, run: dreamcore setup --anthropic-key-file FILE")
 	}
-	m, err := daemon.OpenMachine(ctx, s, bin, generateLog(a, s, view))
+	m, err := daemon.OpenMachine(ctx, s, bin, g.log(s))
 	if err != nil {
 		return end, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	view.engine(s.Config.Runtime)
-	view.root(m.Root())
-	return m.Generate(ctx, r, dreamcore.Language(s.Config.Language), view.event)
+	g.view.Sandbox = daemon.EngineTitle(s.Config.Runtime) + " sandbox"
+	if m.Root() != "" && !g.io.JSON {
+		p.Info("The sandbox starts from the " + m.Root())
+	}
+	return m.Generate(ctx, r, dreamcore.Language(s.Config.Language), g.view.Event)
 }
 
 // demoWithoutKey selects the demo script if there is no key for the model API. If
@@ -201,36 +217,36 @@ func demoWithoutKey(s *daemon.State) error {
 	return err
 }
 
-// generateLog returns the log of a local generation, from which the view takes
-// the causes of a failure.
-func generateLog(a *app, s *daemon.State, view *gameView) *slog.Logger {
+// log returns the log of a local generation, which records the causes of a
+// failure.
+func (g *generation) log(s *daemon.State) *slog.Logger {
 	level := s.Config.LogLevel
-	if _, given := a.flags["log_level"]; !given {
+	if _, given := g.flags["log_level"]; !given {
 		level = "error" // the view shows the rest
 	}
-	log := a.logger(level)
-	if a.io.JSON { // programs read the log itself
+	log := g.logger(level)
+	if g.io.JSON { // programs read the log itself
 		return log
 	}
-	return slog.New(a.redactor.Handler(view.causes.over(log.Handler())))
+	return slog.New(g.redactor.Handler(g.causes.over(log.Handler())))
 }
 
-// generateRemotely makes the game through a service.
-func generateRemotely(ctx context.Context, a *app, o generateOptions, req dreamcore.Request, view *gameView) (outcome, error) {
-	r, err := req.Validate()
+// remotely makes the game through a service.
+func (g *generation) remotely(ctx context.Context) (outcome, error) {
+	r, err := g.req.Validate()
 	if err != nil {
 		return outcome{}, err
 	}
-	c, err := o.endpoint.client(a, 0)
+	c, err := g.opts.endpoint.client(g.app, 0)
 	if err != nil {
 		return outcome{}, err
 	}
-	if o.timeout > 0 {
+	if g.opts.timeout > 0 {
 		var cancel func()
-		ctx, cancel = context.WithTimeout(ctx, o.timeout)
+		ctx, cancel = context.WithTimeout(ctx, g.opts.timeout)
 		defer cancel()
 	}
-	end, err := c.Generate(ctx, req, view.event)
+	end, err := c.Generate(ctx, g.req, g.view.Event)
 	if err != nil {
 		c.Close()
 		return outcome{}, err
@@ -243,16 +259,16 @@ func generateRemotely(ctx context.Context, a *app, o generateOptions, req dreamc
 		}
 		n, leftOut, err := c.Download(ctx, r.User, r.Project, dest)
 		if leftOut > 0 {
-			a.io.Stderr().Warning(fmt.Sprintf("%d files are omitted: their names are not UTF-8", leftOut))
+			g.io.Stderr().Warning(fmt.Sprintf("%d files are omitted: their names are not UTF-8", leftOut))
 		}
 		return n, err
 	}}, nil
 }
 
 // deliver copies the finished game and opens it, as the options say.
-func deliver(ctx context.Context, a *app, o generateOptions, req dreamcore.Request, out outcome) error {
-	dir := o.output
-	if dir == "" && o.open {
+func (g *generation) deliver(ctx context.Context, out outcome) error {
+	dir := g.opts.output
+	if dir == "" && g.opts.open {
 		tmp, err := os.MkdirTemp("", "dreamcore-game-")
 		if err != nil {
 			return err
@@ -260,38 +276,36 @@ func deliver(ctx context.Context, a *app, o generateOptions, req dreamcore.Reque
 		defer os.RemoveAll(tmp)
 		dir = tmp
 	}
-	p := a.io.Human()
 	if dir != "" {
-		n, err := out.copyOut(ctx, dir, o.force || o.output == "")
+		n, err := out.copyOut(ctx, dir, g.opts.force || g.opts.output == "")
+		if err == nil && !g.opts.force && g.opts.output != "" { // with --force, other files may be there too
+			err = g.owner().GiveAll(dir)
+		}
 		if err != nil {
 			return fmt.Errorf("copy the game: %w", err)
 		}
-		if !o.force && o.output != "" { // with --force, other files may be there too
-			if err := a.owner().GiveAll(dir); err != nil {
-				return fmt.Errorf("copy the game: %w", err)
-			}
-		}
-		if o.output != "" && !a.io.JSON {
-			p.Success(fmt.Sprintf("%d files copied to %s", n, dir))
+		if g.opts.output != "" && !g.io.JSON {
+			g.io.Human().Success(fmt.Sprintf("%d files copied to %s", n, dir))
 		}
 	}
-	if !a.io.JSON {
-		showNext(p, o, req, dir)
+	if !g.io.JSON {
+		g.showNext(dir)
 	}
-	if o.open {
-		return serveGame(ctx, a, req, dir)
+	if g.opts.open {
+		return serveGame(ctx, g.app, g.req, dir)
 	}
 	return nil
 }
 
-func showNext(p *term.Printer, o generateOptions, req dreamcore.Request, dir string) {
-	p.Pairs(term.Pair{Key: "project", Value: req.ProjectID, Tone: term.Strong})
+func (g *generation) showNext(dir string) {
+	p := g.io.Human()
+	p.Pairs(term.Pair{Key: "project", Value: g.req.ProjectID, Tone: term.Strong})
 	switch {
-	case o.open:
+	case g.opts.open:
 	case dir != "":
 		p.Hint("open " + filepath.Join(dir, "index.html") + " in a browser")
 	default:
 		p.Hint("copy the game with -o DIR, or play it at once with --open")
 	}
-	p.Hint("run: dreamcore generate --project " + req.ProjectID + " \"make it faster\"")
+	p.Hint("run: dreamcore generate --project " + g.req.ProjectID + " \"make it faster\"")
 }

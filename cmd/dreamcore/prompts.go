@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -208,7 +207,7 @@ func runPrompt(ctx context.Context, a *app, name string, fields []string) error 
 		if err != nil {
 			return err
 		}
-		body, err := promptBody(e, fields)
+		body, err := e.Body(fields)
 		if err != nil {
 			return err
 		}
@@ -219,37 +218,6 @@ func runPrompt(ctx context.Context, a *app, name string, fields []string) error 
 		}
 		return showPrompt(a, e.Name, service.ModelOf(e), result, time.Since(began))
 	})
-}
-
-// promptBody returns the body of a request for FIELD=VALUE arguments.
-func promptBody(e *prompt.Endpoint, fields []string) ([]byte, error) {
-	body := map[string]any{}
-	for _, arg := range fields {
-		name, value, ok := strings.Cut(arg, "=")
-		if !ok {
-			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("%q is not FIELD=VALUE", arg), Hint: "write it like message=\"make it faster\""}
-		}
-		i := slices.IndexFunc(e.Fields, func(f prompt.Field) bool { return f.Name == name })
-		switch {
-		case i < 0 && name != "user_id" && name != "project_id":
-			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("%s has no field %q", e.Name, name), Hint: "its fields: " + fieldNames(e)}
-		case i < 0 || e.Fields[i].Type == prompt.TypeString || e.Fields[i].Type == prompt.TypeAny:
-			body[name] = value
-		case !json.Valid([]byte(value)):
-			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("%s=%s is not JSON", name, value), Hint: fmt.Sprintf("the field has the type %s", e.Fields[i].Type)}
-		default:
-			body[name] = json.RawMessage(value)
-		}
-	}
-	return json.Marshal(body)
-}
-
-func fieldNames(e *prompt.Endpoint) string {
-	names := make([]string, len(e.Fields))
-	for i, f := range e.Fields {
-		names[i] = f.Name
-	}
-	return strings.Join(names, ", ")
 }
 
 func showPrompt(a *app, name, model string, result prompt.Result, took time.Duration) error {

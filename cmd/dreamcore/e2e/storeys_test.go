@@ -51,8 +51,9 @@ var alongside = map[string][]string{
 	"pkg/work/job":     {"pkg/work/agent", "pkg/work/workspace"},
 	"pkg/work/probe":   {"pkg/work/workspace"},
 
-	"pkg/operate/deploy": {"pkg/api/client"},
-	"pkg/operate/gate":   {"pkg/api/client"},
+	"pkg/operate/deploy":   {"pkg/api/client"},
+	"pkg/operate/gameview": {"pkg/api/client"},
+	"pkg/operate/gate":     {"pkg/api/client"},
 
 	"pkg/daemon": {"pkg/config", "pkg/daemon/crash"},
 }

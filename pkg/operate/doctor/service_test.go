@@ -37,8 +37,10 @@ func healthy(t *testing.T) (*State, *Sandboxes) {
 		}, &Sandboxes{
 			Name:      "gVisor",
 			SandboxIO: func(context.Context) (probe.IOResult, error) { return probe.IOResult{Match: true}, nil },
-			GVisor:    func(context.Context) (probe.Kernel, error) { return probe.Kernel{IsGVisor: true, ProcVersion: "gVisor"}, nil },
-			Prove:     func(context.Context) (string, error) { return "1.2.3", nil },
+			GVisor: func(context.Context) (probe.Kernel, error) {
+				return probe.Kernel{IsGVisor: true, ProcVersion: "gVisor"}, nil
+			},
+			Prove: func(context.Context) (string, error) { return "1.2.3", nil },
 		}
 }
 

@@ -1,4 +1,7 @@
-package main
+// Package gameview shows a generation as it happens: to programs the events
+// unchanged, to people a line for each action and an animated one for the current
+// action.
+package gameview
 
 import (
 	"encoding/json"
@@ -8,14 +11,15 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
-	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// gameView shows a generation as it happens: to programs the events unchanged, to
-// people a line for each action and an animated one for the current action.
-type gameView struct {
+// View shows one generation. It is not safe for concurrent use.
+type View struct {
+	Free    bool   // the model costs nothing
+	Sandbox string // title of the sandbox
+
 	io       *term.IO
 	p        *term.Printer
 	progress *term.Progress
@@ -23,9 +27,6 @@ type gameView struct {
 	project  string // directory of the project in the sandbox, a prefix that file names are shown without
 	result   cliResult
 	commit   string
-	free     bool   // the model costs nothing
-	sandbox  string // title of the sandbox; a service does not report its engine
-	causes   causes // of a failure, if the job runs in this process
 }
 
 // cliResult has the members of the CLI's last line that the view shows.
@@ -34,8 +35,10 @@ type cliResult struct {
 	Cost  float64 `json:"total_cost_usd"`
 }
 
-func newGameView(a *app, req dreamcore.Request) *gameView {
-	v := &gameView{io: a.io, p: a.io.Human(), began: time.Now(), sandbox: "sandbox"}
+// New prints the heading of a generation and returns its view. The caller must
+// call Stop.
+func New(io *term.IO, req dreamcore.Request) *View {
+	v := &View{io: io, p: io.Human(), began: time.Now(), Sandbox: "sandbox"}
 	v.project = "/data/users/" + strings.ToLower(req.UserID) + "/projects/" + strings.ToLower(req.ProjectID) + "/"
 	if !v.io.JSON {
 		v.p.Heading("dreamcore generate", term.Truncate(term.Clean(req.Prompt), max(20, v.p.Columns()-24)))
@@ -43,28 +46,8 @@ func newGameView(a *app, req dreamcore.Request) *gameView {
 	return v
 }
 
-// demo announces that a script answers instead of a model.
-func (v *gameView) demo() {
-	v.free = true
-	if v.io.JSON {
-		return
-	}
-	v.p.Warning("This is a demo: a script replaces the model", "the agent and the sandbox are real")
-	v.p.Hint("to use the model, run: dreamcore setup --anthropic-key-file FILE")
-}
-
-// engine sets the engine of the sandbox.
-func (v *gameView) engine(runtime string) { v.sandbox = daemon.EngineTitle(runtime) + " sandbox" }
-
-// root announces the root file system of the sandbox, unless it is this machine's.
-func (v *gameView) root(name string) {
-	if name != "" && !v.io.JSON {
-		v.p.Info("The sandbox starts from the " + name)
-	}
-}
-
-// event shows one event.
-func (v *gameView) event(e dreamcore.Event) error {
+// Event shows one event.
+func (v *View) Event(e dreamcore.Event) error {
 	if v.io.JSON {
 		return v.io.WriteLine(e)
 	}
@@ -93,7 +76,7 @@ func (v *gameView) event(e dreamcore.Event) error {
 		}
 	case "system":
 		if ev.Subtype == "init" {
-			v.line(term.Done, "Claude Code "+ev.Version+" in a "+v.sandbox, ev.Model)
+			v.line(term.Done, "Claude Code "+ev.Version+" in a "+v.Sandbox, ev.Model)
 			v.waiting()
 		}
 	case "user": // the result of a tool
@@ -109,7 +92,7 @@ func (v *gameView) event(e dreamcore.Event) error {
 }
 
 // assistant shows the text of the model and its tool calls.
-func (v *gameView) assistant(message json.RawMessage) {
+func (v *View) assistant(message json.RawMessage) {
 	var m struct {
 		Content []struct {
 			Type  string `json:"type"`
@@ -142,7 +125,7 @@ func (v *gameView) assistant(message json.RawMessage) {
 }
 
 // short returns the name of a file relative to the project.
-func (v *gameView) short(file string) string {
+func (v *View) short(file string) string {
 	if file == "" {
 		return ""
 	}
@@ -155,7 +138,7 @@ func text(raw json.RawMessage) string {
 	return s
 }
 
-func (v *gameView) doing(what string) {
+func (v *View) doing(what string) {
 	if v.progress == nil {
 		v.progress = v.p.Progress(what)
 		return
@@ -165,33 +148,34 @@ func (v *gameView) doing(what string) {
 
 // waiting replaces the current action after it has ended. In a pipe, where every
 // text is a line of its own, it would only be noise.
-func (v *gameView) waiting() {
+func (v *View) waiting() {
 	if v.p.Terminal() {
 		v.doing("Waiting for the model")
 	}
 }
 
 // line prints a status line above the animated one.
-func (v *gameView) line(m term.Mark, what string, details ...string) {
+func (v *View) line(m term.Mark, what string, details ...string) {
 	v.p.Status(m, what, details...)
 }
 
-func (v *gameView) stop() {
+// Stop ends the animation.
+func (v *View) Stop() {
 	if v.progress != nil {
 		v.progress.Stop()
 		v.progress = nil
 	}
 }
 
-// done shows the end of a successful generation.
-func (v *gameView) done() {
+// Done shows the end of a successful generation.
+func (v *View) Done() {
 	if v.io.JSON {
 		return
 	}
 	details := []string{term.Duration(time.Since(v.began))}
 	if v.result.Turns > 0 {
 		details = append(details, fmt.Sprintf("%d turns", v.result.Turns))
-		if !v.free {
+		if !v.Free {
 			details = append(details, term.Dollars(v.result.Cost))
 		}
 	}
@@ -201,8 +185,8 @@ func (v *gameView) done() {
 	v.p.Success("The game is done", details...)
 }
 
-// failed shows the end of a generation that failed.
-func (v *gameView) failed(o client.Outcome) {
+// Failed shows the end of a generation that failed. The caller prints the hint.
+func (v *View) Failed(o client.Outcome) {
 	if v.io.JSON {
 		return
 	}
@@ -211,9 +195,4 @@ func (v *gameView) failed(o client.Outcome) {
 		code += fmt.Sprintf(", exit code %d", o.ExitCode)
 	}
 	v.p.Failure(o.UserMessage, code, term.Duration(time.Since(v.began)))
-	hint := v.causes.show(v.p)
-	if hint == "" {
-		hint = nextCommand(o)
-	}
-	v.p.Hint(hint)
 }
