@@ -146,17 +146,11 @@ func applyDeploy(ctx context.Context, a *app, plan *deploy.Plan) (deployed, erro
 	if !a.io.JSON {
 		out.Heading("dreamcore deploy", "")
 	}
-	var progress *term.Progress
-	stop := func() {
-		if progress != nil {
-			progress.Stop()
-			progress = nil
-		}
-	}
-	defer stop()
+	stop := func() {}
+	defer func() { stop() }()
 	steps, err := plan.Run(ctx, func(name string) {
 		if out.Terminal() {
-			progress = out.Progress(name)
+			stop = out.Progress(name).Stop
 		}
 	}, func(s deploy.Step) {
 		stop()
@@ -192,11 +186,7 @@ func finishStarted(ctx context.Context, a *app, plan *deploy.Plan, r deployed) e
 		return err
 	}
 	a.redactor.Add(value)
-	ep, err := client.ParseEndpoint(plan.Address())
-	if err != nil {
-		return err
-	}
-	c, err := client.New(client.Options{Endpoint: ep, Secret: value, Timeout: gate.DefaultTimeout, UserAgent: "dreamcore/" + version})
+	c, err := client.Connect(plan.Address(), client.Options{Secret: value, Timeout: gate.DefaultTimeout, UserAgent: "dreamcore/" + version})
 	if err != nil {
 		return err
 	}
@@ -215,10 +205,7 @@ func finishStarted(ctx context.Context, a *app, plan *deploy.Plan, r deployed) e
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "" // the wiring then has the address of loopback
-	}
+	host, _ := os.Hostname() // if unknown, the wiring has the address of loopback
 	wiring := plan.Wire(host)
 	r.Gates, r.Wiring = &report, &wiring
 	if a.io.JSON {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ func newGateCmd(a *app) *cobra.Command {
 	return c
 }
 
-func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err error) {
+func runGate(ctx context.Context, a *app, o gateOptions, names []string) error {
 	gates, err := gate.Select(names, o.all, o.deep)
 	if err != nil {
 		return err
@@ -74,22 +75,24 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) (err er
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "--timeout must be more than 0", Hint: "use a duration like 60s"}
 	}
 	cfg := gate.Config{Gates: gates, Timeout: o.timeout}
-	if cfg.AllowNonGVisor, err = a.env.NonGVisorAllowed(); err != nil {
+	started := false
+	if cfg.AllowNonGVisor, err = a.env.NonGVisorAllowed(); err == nil {
+		err = a.withChecked(ctx, o, func(c *client.Client) error {
+			cfg.Client, started = c, true
+			if settings, err := a.config(); err == nil {
+				cfg.AllowUnlimited = settings.AllowUnlimited
+			}
+			return reportGates(ctx, a, o, runGates(ctx, a, cfg))
+		})
+	}
+	if err != nil && !started {
 		return notStarted(a, o, gates, err)
 	}
-	c, stop, err := gateClient(ctx, a, o)
-	if err != nil {
-		return notStarted(a, o, gates, err)
-	}
-	defer func() {
-		c.Close()
-		err = errors.Join(err, stop())
-	}()
-	cfg.Client = c
-	if settings, err := a.config(); err == nil {
-		cfg.AllowUnlimited = settings.AllowUnlimited
-	}
-	report := runGates(ctx, a, cfg)
+	return err
+}
+
+// reportGates writes the reports and returns the error for the exit code.
+func reportGates(ctx context.Context, a *app, o gateOptions, report gate.Report) error {
 	if a.io.JSON {
 		if err := report.WriteJSON(a.io.Out); err != nil {
 			return err
@@ -136,50 +139,40 @@ func notStarted(a *app, o gateOptions, gates []gate.Gate, cause error) error {
 	return err
 }
 
-// gateClient returns a client of the given endpoint, or of a server that it
-// starts. The caller must call stop.
-func gateClient(ctx context.Context, a *app, o gateOptions) (_ *client.Client, stop func() error, err error) {
+// withChecked calls do with a client of the given endpoint, or of a server that
+// it starts.
+func (a *app) withChecked(ctx context.Context, o gateOptions, do func(c *client.Client) error) error {
 	if o.endpoint.endpoint(a) != "" {
 		c, err := o.endpoint.client(a, o.timeout)
-		return c, func() error { return nil }, err
-	}
-	srv, stop, err := ownServer(ctx, a)
-	if err != nil {
-		return nil, nil, err
-	}
-	ep, err := client.ParseEndpoint(srv.URL())
-	if err == nil {
-		a.redactor.Add(srv.Secret())
-		var c *client.Client
-		if c, err = client.New(client.Options{Endpoint: ep, Secret: srv.Secret(), Timeout: o.timeout}); err == nil {
-			return c, stop, nil
+		if err != nil {
+			return err
 		}
+		defer c.Close()
+		return do(c)
 	}
-	return nil, nil, errors.Join(err, stop())
-}
-
-// ownServer starts a server on this machine to check it.
-func ownServer(ctx context.Context, a *app) (_ *daemon.Service, stop func() error, err error) {
-	s, err := a.open()
-	if err != nil {
-		return nil, nil, err
-	}
-	if s.Config.ModelScript == "" {
-		s.Config.ModelScript = replay.DemoName // no gate calls the model
-	}
-	s.Config.Listen = "127.0.0.1:0"
-	a.warnUnlimited()
-	if !a.io.JSON {
-		a.io.Stderr().Info("Starting a server to check")
-	}
-	srv, err := daemon.Start(ctx, s, daemon.Options{Version: version, Logger: a.logger("error"), Trial: true})
-	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
-	}
-	if srv.Root() != "" && !a.io.JSON {
-		a.io.Stderr().Info("Sandboxes: " + srv.Sandboxes())
-	}
-	return srv, func() error { return errors.Join(srv.Close(), s.Close()) }, nil
+	return a.withState(func(s *daemon.State) (err error) {
+		s.Config.ModelScript = cmp.Or(s.Config.ModelScript, replay.DemoName) // no gate calls the model
+		s.Config.Listen = "127.0.0.1:0"
+		a.warnUnlimited()
+		if !a.io.JSON {
+			a.io.Stderr().Info("Starting a server to check")
+		}
+		srv, err := daemon.Start(ctx, s, daemon.Options{Version: version, Logger: a.logger("error"), Trial: true})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, srv.Close()) }()
+		if srv.Root() != "" && !a.io.JSON {
+			a.io.Stderr().Info("Sandboxes: " + srv.Sandboxes())
+		}
+		a.redactor.Add(srv.Secret())
+		c, err := client.Connect(srv.URL(), client.Options{Secret: srv.Secret(), Timeout: o.timeout})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return do(c)
+	})
 }
 
 func writeJUnit(name string, report gate.Report) error {

@@ -2,12 +2,8 @@ package main
 
 import (
 	"cmp"
-	"encoding/csv"
-	"encoding/json"
 	"fmt"
-	"io"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -69,13 +65,9 @@ func runUsage(a *app, o usageOptions, now time.Time) error {
 	}
 	switch {
 	case o.csv:
-		return writeUsageCSV(a.io.Out, o.by, report)
+		return report.WriteCSV(a.io.Out, o.by)
 	case a.io.JSON:
-		rows := []usageRow{}
-		for _, r := range report.Rows() {
-			rows = append(rows, newUsageRow(r))
-		}
-		return a.io.WriteJSON(map[string]any{"by": o.by, "since": since.UTC(), "rows": rows, "total": newUsageRow(report.Total)})
+		return a.io.WriteJSON(map[string]any{"by": o.by, "since": since.UTC(), "rows": append([]usage.Row{}, report.Rows()...), "total": report.Total})
 	}
 	showUsage(a.io.Stdout(), o.by, report)
 	return nil
@@ -109,49 +101,6 @@ func parseSince(s string, now, otherwise time.Time) (time.Time, error) {
 	}
 }
 
-// usageRow is the JSON form of a row.
-type usageRow struct {
-	Key          string      `json:"key,omitempty"`
-	Requests     int64       `json:"requests"`
-	Input        int64       `json:"input_tokens"`
-	Output       int64       `json:"output_tokens"`
-	CacheWrite   int64       `json:"cache_write_tokens"`
-	CacheWrite1h int64       `json:"cache_write_1h_tokens"`
-	CacheRead    int64       `json:"cache_read_tokens"`
-	Cost         json.Number `json:"cost_usd"`
-	Estimated    bool        `json:"estimated,omitempty"`
-}
-
-func newUsageRow(r usage.Row) usageRow {
-	t := r.Tokens
-	return usageRow{r.Key, r.Requests, t.Input, t.Output, t.CacheWrite, t.CacheWrite1h, t.CacheRead, json.Number(r.Cost.String()), r.Estimated}
-}
-
-func writeUsageCSV(out io.Writer, by string, report *usage.Report) error {
-	w := csv.NewWriter(out)
-	_ = w.Write([]string{by, "requests", "input_tokens", "output_tokens", "cache_write_tokens", "cache_write_1h_tokens", "cache_read_tokens", "cost_usd", "estimated"})
-	for _, r := range report.Rows() {
-		t := r.Tokens
-		_ = w.Write([]string{
-			plainCell(r.Key), count(r.Requests), count(t.Input), count(t.Output), count(t.CacheWrite), count(t.CacheWrite1h),
-			count(t.CacheRead), r.Cost.String(), strconv.FormatBool(r.Estimated),
-		})
-	}
-	w.Flush()
-	return w.Error()
-}
-
-// plainCell escapes a name from a sandbox that a spreadsheet would evaluate as a
-// formula.
-func plainCell(s string) string {
-	if s = term.Clean(s); s != "" && strings.ContainsRune("=+-@", rune(s[0])) {
-		return "'" + s
-	}
-	return s
-}
-
-func count(n int64) string { return strconv.FormatInt(n, 10) }
-
 func showUsage(p *term.Printer, by string, report *usage.Report) {
 	rows := report.Rows()
 	if len(rows) == 0 {
@@ -159,20 +108,19 @@ func showUsage(p *term.Printer, by string, report *usage.Report) {
 		return
 	}
 	t := term.Table{Columns: columns(by, ">requests", ">input", ">cache write", ">cache read", ">output", ">USD")}
-	add := func(key string, r usage.Row, tone term.Tone) {
+	total := report.Total
+	total.Key = "total"
+	for _, r := range append(rows, total) {
 		cost := r.Cost.String()
 		if r.Estimated {
 			cost = "~" + cost
 		}
-		row := term.Row(key, count(r.Requests), count(r.Tokens.Input), count(r.Tokens.CacheWrite+r.Tokens.CacheWrite1h), count(r.Tokens.CacheRead), count(r.Tokens.Output), cost)
-		for i := range row {
-			row[i].Tone = tone
-		}
-		t.Rows = append(t.Rows, row)
+		t.Rows = append(t.Rows, term.Row(cmp.Or(r.Key, "-"), fmt.Sprint(r.Requests), fmt.Sprint(r.Tokens.Input),
+			fmt.Sprint(r.Tokens.CacheWrite+r.Tokens.CacheWrite1h), fmt.Sprint(r.Tokens.CacheRead), fmt.Sprint(r.Tokens.Output), cost))
 	}
-	for _, r := range rows {
-		add(cmp.Or(r.Key, "-"), r, 0)
+	last := t.Rows[len(rows)]
+	for i := range last {
+		last[i].Tone = term.Strong
 	}
-	add("total", report.Total, term.Strong)
 	p.Table(t)
 }

@@ -68,6 +68,15 @@ func New(o Options) (*Client, error) {
 	return &Client{opts: o, http: httpClient(o), maxEvent: maxEvent}, nil
 }
 
+// Connect returns a client of the server at address, in any form that
+// ParseEndpoint takes.
+func Connect(address string, o Options) (_ *Client, err error) {
+	if o.Endpoint, err = ParseEndpoint(address); err != nil {
+		return nil, err
+	}
+	return New(o)
+}
+
 // Endpoint returns the address of the server.
 func (c *Client) Endpoint() Endpoint { return c.opts.Endpoint }
 

@@ -83,11 +83,7 @@ func (p *Plan) Wire(host string) Wiring {
 // awaitHealth waits until the service that was just started answers. It returns
 // an error as soon as systemd reports that the start failed.
 func (p *Plan) awaitHealth(ctx context.Context) error {
-	ep, err := client.ParseEndpoint(p.Address())
-	if err != nil {
-		return err
-	}
-	c, err := client.New(client.Options{Endpoint: ep, Timeout: 5 * time.Second, UserAgent: "dreamcore/" + p.o.Version})
+	c, err := client.Connect(p.Address(), client.Options{Timeout: 5 * time.Second, UserAgent: "dreamcore/" + p.o.Version})
 	if err != nil {
 		return err
 	}
