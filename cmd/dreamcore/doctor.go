@@ -95,7 +95,7 @@ func (d *diagnosed) close() {
 		err = errors.Join(err, d.state.Close())
 	}
 	if err != nil {
-		d.app.io.RenderError(err)
+		d.app.io.RenderError(redacted{err, d.app.redactor})
 	}
 }
 

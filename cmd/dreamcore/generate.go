@@ -103,9 +103,9 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 	}
 	g.view.Failed(out.Outcome)
 	if !a.io.JSON {
-		a.io.Human().Hint(cmp.Or(g.causes.show(a.io.Human()), nextCommand(out.Outcome)))
+		a.io.Human().Hint(cmp.Or(showCauses(a.io.Human(), g.causes.List()), nextCommand(out.Outcome)))
 	}
-	if errors.Is(context.Cause(ctx), errInterrupted) {
+	if errors.Is(context.Cause(ctx), daemon.ErrInterrupted) {
 		return context.Cause(ctx)
 	}
 	return exitCode(exitFailed)
@@ -117,7 +117,7 @@ type generation struct {
 	opts   generateOptions
 	req    dreamcore.Request
 	view   *gameview.View
-	causes causes // of a failure, if the job runs in this process
+	causes daemon.Causes // of a failure, if the job runs in this process
 }
 
 // request returns the request for a game. It is validated before anything is
@@ -228,7 +228,7 @@ func (g *generation) log(s *daemon.State) *slog.Logger {
 	if g.io.JSON { // programs read the log itself
 		return log
 	}
-	return slog.New(g.redactor.Handler(g.causes.over(log.Handler())))
+	return slog.New(g.redactor.Handler(g.causes.Handler(log.Handler())))
 }
 
 // remotely makes the game through a service.

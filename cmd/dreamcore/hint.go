@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/doctor"
@@ -20,7 +21,7 @@ const deployAgain = "then run: dreamcore deploy"
 
 // reasonHints are the commands and flags of this program that help with an
 // error, by the error's reason. Packages do not know the command line; their
-// own hints refer to the system and the input only.
+// own hints refer to the system and the input only. "" if those suffice.
 var reasonHints = map[dreamcore.Reason]string{
 	client.ReasonAddress:  "check the address in --endpoint or MODAL_ENDPOINT",
 	client.ReasonEndpoint: "pass --endpoint URL or set MODAL_ENDPOINT",
@@ -28,6 +29,7 @@ var reasonHints = map[dreamcore.Reason]string{
 	client.ReasonRefused:  "start the server with: dreamcore serve",
 	client.ReasonSecret:   sendSecret,
 	client.ReasonTimeout:  "or allow more time with --timeout",
+	client.ReasonTLS:      "",
 
 	gate.ReasonNoDeepChecks: "check such a server with: dreamcore gate --all",
 	gate.ReasonNoDiskBound:  "on the server, run as root with disk_mib set; or accept it here with DREAMCORE_ALLOW_UNLIMITED=true",
@@ -35,9 +37,19 @@ var reasonHints = map[dreamcore.Reason]string{
 	gate.ReasonSecret:       sendSecret,
 	gate.ReasonSelection:    "all of them: dreamcore gate --all --deep",
 
+	daemon.ReasonEngine:     "set it with --runtime",
+	daemon.ReasonInjectKey:  "see the keys with: dreamcore secret list",
+	daemon.ReasonListen:     "set it with --listen HOST:PORT",
+	daemon.ReasonNoInjected: "create it: dreamcore secret create NAME KEY=value (or omit it from --inject)",
+	daemon.ReasonNoKey:      "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
+	daemon.ReasonSandboxes:  "for more details, run: dreamcore doctor",
+	daemon.ReasonState:      "set it with --state DIR",
+
 	archive.ReasonAboveProjects: "for all projects with their versions: dreamcore export --all DIR, dreamcore import DIR",
 	archive.ReasonDirectory:     "name a directory to copy it to",
 	archive.ReasonExists:        "replace it with --force",
+	archive.ReasonLocal:         "",
+	archive.ReasonTooLarge:      "",
 
 	setup.ReasonAgent:  "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH",
 	setup.ReasonNoKey:  "set ANTHROPIC_API_KEY, or name a file with --anthropic-key-file FILE",
@@ -63,6 +75,7 @@ var reasonHints = map[dreamcore.Reason]string{
 	deploy.ReasonOccupied:   deployAgain,
 	deploy.ReasonReadOnly:   "or prepare an image with --root DIR",
 	deploy.ReasonRoot:       "see: dreamcore deploy --help",
+	deploy.ReasonSettings:   "",
 	deploy.ReasonState:      "name it with --state DIR",
 }
 
@@ -76,24 +89,18 @@ func hintOf(err error) string {
 	return hint + "; " + command
 }
 
-// hinted is an error whose hint is that of hintOf.
-type hinted struct{ err error }
-
-func (h hinted) Error() string { return h.err.Error() }
-func (h hinted) Unwrap() error { return h.err }
-
 // As makes the first Error of the chain one with the hint of the command line.
-func (h hinted) As(target any) bool {
+func (e redacted) As(target any) bool {
 	to, ok := target.(**dreamcore.Error)
 	if !ok {
 		return false
 	}
-	e, ok := errors.AsType[*dreamcore.Error](h.err)
+	first, ok := errors.AsType[*dreamcore.Error](e.err)
 	if !ok {
 		return false
 	}
-	copied := *e
-	copied.Hint = hintOf(h.err)
+	copied := *first
+	copied.Hint = hintOf(e.err)
 	*to = &copied
 	return true
 }

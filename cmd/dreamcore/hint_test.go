@@ -3,6 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -64,5 +67,27 @@ func TestTheHintsNameExistingCommandsAndFlags(t *testing.T) {
 				t.Errorf("%s: dreamcore%s: %v", reason, m[1], err)
 			}
 		}
+	}
+}
+
+// Every reason that a package declares is in the table.
+func TestEveryReasonIsInTheTable(t *testing.T) {
+	declared := regexp.MustCompile(`dreamcore\.Reason = "([^"]+)"`)
+	found := 0
+	err := filepath.WalkDir("../../pkg", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		for _, m := range declared.FindAllSubmatch(raw, -1) {
+			found++
+			if _, ok := reasonHints[dreamcore.Reason(m[1])]; !ok {
+				t.Errorf("%s: the reason %s has no entry", path, m[1])
+			}
+		}
+		return err
+	})
+	if err != nil || found == 0 {
+		t.Errorf("%d reasons, %v", found, err)
 	}
 }

@@ -85,7 +85,7 @@ func (a *app) report(err error) int {
 		return int(code)
 	}
 	if !errors.Is(err, errReported) {
-		a.io.RenderError(redacted{hinted{err}, a.redactor})
+		a.io.RenderError(redacted{err, a.redactor})
 	}
 	switch dreamcore.CodeOf(err) {
 	case dreamcore.CodeInvalid, dreamcore.CodeTooLarge:
@@ -103,7 +103,7 @@ type exitCode int
 
 func (e exitCode) Error() string { return "" }
 
-// redacted is an error without secrets in its text.
+// redacted is an error without secrets in its text, and with the hint of hintOf.
 type redacted struct {
 	err error
 	r   *secret.Redactor

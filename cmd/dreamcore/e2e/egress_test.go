@@ -92,7 +92,7 @@ func TestSandboxesReachWhatIsAllowed(t *testing.T) {
 				"--allow-private-host", injected, "--allow-private-host", tunnel, "--inject", injected + "=vendor:authorization:Bearer",
 			}
 			// Without the secret nothing starts, and the hint shows how to create it.
-			if r := h.run(args...); r.code != 1 || !strings.Contains(r.stderr, "dreamcore secret create vendor") {
+			if r := h.run(args...); r.code != 1 || !strings.Contains(r.stderr, "secret vendor") || !strings.Contains(r.stderr, "dreamcore secret create") {
 				t.Fatalf("%+v", r)
 			}
 			h.must("secret", "create", "vendor", "KEY="+canary)
