@@ -73,7 +73,7 @@ func auditLine(p *term.Printer, e audit.Entry) string {
 	case audit.Failed:
 		tone = term.Caution
 	}
-	words := []string{e.Time.UTC().Format("2006-01-02 15:04:05.000"), p.Style(tone, pad(string(e.Verdict), 7)), pad(e.Event, 13)}
+	words := []string{e.Time.UTC().Format("2006-01-02 15:04:05.000"), p.Style(tone, term.Pad(term.Clean(string(e.Verdict)), 7)), term.Pad(term.Clean(e.Event), 13)}
 	add := func(name, value string) {
 		if value != "" && value != "0" {
 			words = append(words, name+"="+term.Clean(value))
@@ -96,9 +96,4 @@ func auditLine(p *term.Printer, e audit.Entry) string {
 	add("reason", e.Reason)
 	add("suppressed", strconv.FormatInt(e.Suppressed, 10))
 	return strings.Join(words, " ")
-}
-
-func pad(s string, n int) string {
-	s = term.Clean(s)
-	return s + strings.Repeat(" ", max(0, n-len(s)))
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -213,15 +212,5 @@ func TestSandboxesAreShownWithTheirAge(t *testing.T) {
 	sandboxes := []workspace.Info{{Name: "user-1", State: "busy", Jobs: 2, Created: now.Add(-90 * time.Minute), LastUsed: now}}
 	if err := showSandboxes(io, sandboxes, now); err != nil || !strings.Contains(out.String(), "user-1") || !strings.Contains(out.String(), "1h30m") || !strings.Contains(out.String(), "now") {
 		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-func TestControlCharactersDoNotReachATerminal(t *testing.T) {
-	for terminal, want := range map[bool]string{true: "a?[31mb??\n\tc", false: "a\x1b[31mb\u009b\n\tc"} {
-		var b bytes.Buffer
-		text := "a\x1b[31mb\u009b\n\tc"
-		if n, err := withoutControls(&b, terminal).Write([]byte(text)); n != len(text) || err != nil || terminal && strings.ContainsAny(b.String(), "\x1b\u009b") || !terminal && b.String() != want {
-			t.Errorf("terminal %v: %q", terminal, b.String())
-		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"strings"
 	"time"
@@ -25,10 +26,7 @@ func (o *endpointOptions) add(c *cobra.Command) {
 
 // endpoint returns the address of the service, or "" for this machine.
 func (o endpointOptions) endpoint(a *app) string {
-	if o.address != "" {
-		return o.address
-	}
-	return a.env.Endpoint
+	return cmp.Or(o.address, a.env.Endpoint)
 }
 
 // shown returns the address for reports, without a password that it may contain.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,24 +27,15 @@ type gateOptions struct {
 
 func newGateCmd(a *app) *cobra.Command {
 	var o gateOptions
-	var normal, deep string
-	for _, g := range gate.All() {
-		line := fmt.Sprintf("  %-2d %-11s %s\n", g.Number, g.Name, g.Passes)
-		if g.Deep {
-			deep += line
-		} else {
-			normal += line
-		}
-	}
 	c := &cobra.Command{
 		Use:   "gate [NAME|NUMBER ...]",
 		Short: "Check a service: sandboxes, isolation, streaming, volumes, auth",
 		Long: "Checks any service of the contract by its behavior. Without --endpoint or\n" +
 			"MODAL_ENDPOINT it checks a server that it starts itself.\n\n" +
-			"The gates, and when each passes:\n" + normal +
+			"The gates, and when each passes:\n" + gate.Describe(false) +
 			"\nDeep gates, with --all --deep or by name. The service attacks itself in sandboxes of\n" +
 			"temporary users and reports the results. They take a minute or more and load its\n" +
-			"machine:\n" + deep +
+			"machine:\n" + gate.Describe(true) +
 			"\nALLOW_NON_GVISOR=true lets the isolation gate pass without gVisor, and\n" +
 			"DREAMCORE_ALLOW_UNLIMITED=true the disk-fill gate without a bound; the report says so.",
 		Example: "  sudo dreamcore gate --all\n" +

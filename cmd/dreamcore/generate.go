@@ -124,7 +124,7 @@ type generation struct {
 // started.
 func request(ctx context.Context, a *app, o generateOptions, prompt string) (dreamcore.Request, error) {
 	if prompt == "-" {
-		raw, err := io.ReadAll(io.LimitReader(input{ctx, a.io.In}, dreamcore.MaxPromptBytes+1))
+		raw, err := io.ReadAll(io.LimitReader(a.io.Input(ctx), dreamcore.MaxPromptBytes+1))
 		if err != nil {
 			return dreamcore.Request{}, fmt.Errorf("read the prompt: %w", err)
 		}

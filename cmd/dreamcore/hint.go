@@ -51,9 +51,10 @@ var reasonHints = map[dreamcore.Reason]string{
 	archive.ReasonLocal:         "",
 	archive.ReasonTooLarge:      "",
 
-	setup.ReasonAgent:  "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH",
-	setup.ReasonNoKey:  "set ANTHROPIC_API_KEY, or name a file with --anthropic-key-file FILE",
-	setup.ReasonRotate: "for others run: dreamcore secret create --force",
+	setup.ReasonAgent:   "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH",
+	setup.ReasonKeyFile: "name a readable file with --anthropic-key-file FILE",
+	setup.ReasonNoKey:   "set ANTHROPIC_API_KEY, or name a file with --anthropic-key-file FILE",
+	setup.ReasonRotate:  "for others run: dreamcore secret create --force",
 
 	doctor.ReasonAgent:   "run: dreamcore setup",
 	doctor.ReasonListen:  "choose another address with --listen HOST:PORT",

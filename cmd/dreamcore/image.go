@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/pull"
 	"github.com/notef-neighbor/dreamcore/pkg/store/image"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
@@ -76,8 +77,7 @@ func newImagePullCmd(a *app) *cobra.Command {
 
 func pullImage(ctx context.Context, a *app, images *image.Store, ref string) error {
 	out := a.io.Human()
-	start := time.Now()
-	img, unpacked, err := pullShown(ctx, out, images, ref)
+	img, unpacked, err := pull.Image(ctx, out, images, ref)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,6 @@ func pullImage(ctx context.Context, a *app, images *image.Store, ref string) err
 		out.Info("image "+ref+" exists already", img.Digest)
 		return nil
 	}
-	showPulled(out, ref, img, time.Since(start))
 	out.Pairs(term.Pair{Key: "digest", Value: img.Digest})
 	if img.Skipped > 0 {
 		out.Info(fmt.Sprintf("%d device nodes and FIFOs were omitted: sandboxes have their own", img.Skipped))
@@ -102,67 +101,8 @@ func pullImage(ctx context.Context, a *app, images *image.Store, ref string) err
 // pull is the daemon.Puller of commands for which an image is only a prerequisite.
 // It prints on standard error.
 func (a *app) pull(ctx context.Context, images *image.Store, ref string) (image.Image, error) {
-	out := a.io.Stderr()
-	start := time.Now()
-	img, unpacked, err := pullShown(ctx, out, images, ref)
-	if err == nil && unpacked {
-		showPulled(out, ref, img, time.Since(start))
-	}
+	img, _, err := pull.Image(ctx, a.io.Stderr(), images, ref)
 	return img, err
-}
-
-func pullShown(ctx context.Context, out *term.Printer, images *image.Store, ref string) (img image.Image, unpacked bool, err error) {
-	view := newPullView(out, ref)
-	defer view.stop()
-	return images.Pull(ctx, ref, view.update)
-}
-
-func showPulled(out *term.Printer, ref string, img image.Image, took time.Duration) {
-	out.Success("image "+ref+" pulled", term.Size(img.Size), fmt.Sprintf("%d entries", img.Entries), term.Duration(took))
-}
-
-// pullView shows the progress of a pull: on a terminal in one line, otherwise in
-// one line for each layer.
-type pullView struct {
-	out      *term.Printer
-	ref      string
-	line     *term.Progress
-	loaded   map[int]image.Progress
-	unpacked int // number of layers of which the unpacking has begun
-}
-
-func newPullView(out *term.Printer, ref string) *pullView {
-	return &pullView{out: out, ref: ref, loaded: map[int]image.Progress{}, line: out.Progress("Looking up " + ref)}
-}
-
-func (v *pullView) stop() { v.line.Stop() }
-
-// update must not be called concurrently.
-func (v *pullView) update(p image.Progress) {
-	if p.Step == image.Downloading {
-		v.loaded[p.Layer] = p
-		if !v.out.Terminal() {
-			return
-		}
-	} else {
-		v.unpacked = p.Layer
-	}
-	v.line.Update(v.text(p.Layers))
-}
-
-func (v *pullView) text(layers int) string {
-	parts := []string{"Pulling " + v.ref}
-	var done, total int64
-	for _, p := range v.loaded {
-		done, total = done+p.Done, total+p.Total
-	}
-	if v.out.Terminal() && done < total {
-		parts = append(parts, "downloading "+term.Size(done)+" of "+term.Size(total))
-	}
-	if v.unpacked > 0 {
-		parts = append(parts, fmt.Sprintf("unpacking layer %d of %d", v.unpacked, layers))
-	}
-	return strings.Join(parts, ", ")
 }
 
 func newImageListCmd(a *app) *cobra.Command {
@@ -239,28 +179,27 @@ func pruneImages(ctx context.Context, a *app, images *image.Store, o imagePruneO
 	return errors.Join(err, showRemoved(a, removed))
 }
 
+type removedRow struct {
+	Digest     string   `json:"digest"`
+	References []string `json:"references"`
+	Bytes      int64    `json:"bytes"`
+}
+
 func showRemoved(a *app, removed []image.Removed) error {
-	type row struct {
-		Digest     string   `json:"digest"`
-		References []string `json:"references"`
-		Bytes      int64    `json:"bytes"`
-	}
-	rows, total := []row{}, int64(0)
+	var rows []removedRow
+	total := int64(0)
 	for _, r := range removed {
 		total += r.Size
-		rows = append(rows, row{r.Digest, append([]string{}, r.References...), r.Size})
+		rows = append(rows, removedRow{r.Digest, append([]string{}, r.References...), r.Size})
 	}
-	if a.io.JSON {
-		return a.io.WriteJSON(map[string]any{"removed": rows, "bytes": total})
+	err := list[removedRow]{
+		key: "removed", columns: columns("REMOVED", "~IMAGE", ">SIZE"), empty: "There is nothing to remove",
+		cells: func(r removedRow) []string {
+			return []string{shortDigest(r.Digest), strings.Join(r.References, ", "), term.Size(r.Bytes)}
+		},
+	}.show(a.io, rows, map[string]any{"bytes": total})
+	if len(rows) > 0 && !a.io.JSON {
+		a.io.Stdout().Success(fmt.Sprintf("%d removed, %s freed", len(rows), term.Size(total)))
 	}
-	out := a.io.Stdout()
-	if len(rows) == 0 {
-		out.Info("There is nothing to remove")
-		return nil
-	}
-	for _, r := range rows {
-		out.Success("removed "+shortDigest(r.Digest), strings.Join(r.References, ", "), term.Size(r.Bytes))
-	}
-	out.Info(fmt.Sprintf("%d removed, %s freed", len(rows), term.Size(total)))
-	return nil
+	return err
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -221,42 +220,38 @@ func runPrompt(ctx context.Context, a *app, name string, fields []string) error 
 }
 
 func showPrompt(a *app, name, model string, result prompt.Result, took time.Duration) error {
+	cause := ""
+	if result.Cause != nil {
+		cause = a.redactor.Redact(result.Cause.Error())
+	}
+	answer := a.redactor.Redact(result.Said)
 	if a.io.JSON {
-		cause := ""
-		if result.Cause != nil {
-			cause = a.redactor.Redact(result.Cause.Error())
-		}
 		if err := a.io.WriteJSON(map[string]any{
-			"endpoint": name, "model": model, "status": result.Status, "answer": result.Body, "seconds": took.Seconds(), "error": cause, "said": a.redactor.Redact(result.Said),
+			"endpoint": name, "model": model, "status": result.Status, "answer": result.Body, "seconds": took.Seconds(), "error": cause, "said": answer,
 		}); err != nil {
 			return err
 		}
-	} else if err := printAnswer(a, name, model, result, took); err != nil {
-		return err
+	} else {
+		var body strings.Builder
+		enc := json.NewEncoder(&body)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(result.Body); err != nil {
+			return err
+		}
+		a.io.Stdout().Print(strings.TrimSuffix(body.String(), "\n"))
 	}
-	if result.Cause != nil {
-		return exitCode(exitFailed)
-	}
-	return nil
-}
-
-func printAnswer(a *app, name, model string, result prompt.Result, took time.Duration) error {
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(result.Body); err != nil {
-		return err
-	}
-	a.io.Stdout().Print(strings.TrimSuffix(body.String(), "\n"))
-	p := a.io.Stderr()
-	if result.Cause != nil {
-		p.Failure(fmt.Sprintf("%s: status %d, not answered by the model", name, result.Status), a.redactor.Redact(result.Cause.Error()))
-		if result.Said != "" {
-			p.Hint("the model said: " + term.Truncate(term.Clean(a.redactor.Redact(result.Said)), 500))
+	if result.Cause == nil {
+		if !a.io.JSON {
+			a.io.Stderr().Success(fmt.Sprintf("%s: answered by %s in %s", name, model, term.Duration(took)))
 		}
 		return nil
 	}
-	p.Success(fmt.Sprintf("%s: answered by %s in %s", name, model, term.Duration(took)))
-	return nil
+	if !a.io.JSON {
+		a.io.Stderr().Failure(fmt.Sprintf("%s: status %d, not answered by the model", name, result.Status), cause)
+		if answer != "" {
+			a.io.Stderr().Hint("the model said: " + term.Truncate(term.Clean(answer), 500))
+		}
+	}
+	return exitCode(exitFailed)
 }

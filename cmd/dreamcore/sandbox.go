@@ -112,11 +112,11 @@ func newSandboxExecCmd(a *app) *cobra.Command {
 			}
 			var in io.Reader
 			if stdin {
-				in = input{c.Context(), a.io.In}
+				in = a.io.Input(c.Context())
 			}
 			return a.withService(func(service *control.Client) error {
 				code, err := service.Exec(c.Context(), args[0], program, in,
-					withoutControls(a.io.Out, a.io.OutTerminal), withoutControls(a.io.ErrOut, a.io.ErrTerminal))
+					term.WithoutControls(a.io.Out, a.io.OutTerminal), term.WithoutControls(a.io.ErrOut, a.io.ErrTerminal))
 				if err == nil && code != 0 {
 					err = exitCode(code)
 				}
@@ -127,30 +127,6 @@ func newSandboxExecCmd(a *app) *cobra.Command {
 	c.Flags().BoolVarP(&stdin, "stdin", "i", false, "forward standard input to the program")
 	c.Flags().SetInterspersed(false)
 	return c
-}
-
-// withoutControls returns a writer that keeps the output of a program in a
-// sandbox from controlling the operator's terminal. A pipe gets every byte.
-func withoutControls(w io.Writer, terminal bool) io.Writer {
-	if !terminal {
-		return w
-	}
-	return visible{w}
-}
-
-type visible struct{ w io.Writer }
-
-// Write replaces control characters, with which escape sequences begin, by
-// question marks. A C1 control in UTF-8 is two bytes, 0xc2 and the control.
-func (v visible) Write(p []byte) (int, error) {
-	shown := make([]byte, len(p))
-	for i, b := range p {
-		if b < ' ' && b != '\n' && b != '\t' && b != '\r' || b == 0x7f || b == 0xc2 {
-			b = '?'
-		}
-		shown[i] = b
-	}
-	return v.w.Write(shown)
 }
 
 func newSandboxLogsCmd(a *app) *cobra.Command {

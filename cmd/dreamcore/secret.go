@@ -30,15 +30,15 @@ func newSecretCreateCmd(a *app) *cobra.Command {
 			"  dreamcore secret create --force modal-internal-secret MODAL_INTERNAL_SECRET=- < old.txt",
 		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			name, values, err := secret.ParseAssignments(args, input{c.Context(), a.io.In})
+			name, values, err := secret.ParseAssignments(args, a.io.Input(c.Context()))
 			if err != nil {
 				return err
 			}
 			store, err := a.secrets(true)
-			if err != nil {
-				return err
+			if err == nil {
+				err = store.Create(name, values, force)
 			}
-			if err := store.Create(name, values, force); err != nil {
+			if err != nil {
 				return err
 			}
 			keys := slices.Sorted(maps.Keys(values))

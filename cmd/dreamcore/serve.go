@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 type serveOptions struct {
@@ -110,4 +112,29 @@ func (a *app) showService(c config.Config, srv *daemon.Service) {
 		p.Warning("A script replaces the model: every prompt gets the same games")
 	}
 	p.Hint("run: dreamcore gate --all --endpoint " + srv.URL())
+}
+
+// warnUnlimited warns of the limits that cannot be enforced, once for each
+// command.
+func (a *app) warnUnlimited() {
+	if what := daemon.Unlimited(); what != "" {
+		a.io.Stderr().Warning(strings.ToUpper(what[:1]) + what[1:])
+	}
+}
+
+// checkUnlimited refuses to serve the programs of strangers without limits,
+// unless the operator has allowed it.
+func (a *app) checkUnlimited(allowed bool) error {
+	what := daemon.Unlimited()
+	if what == "" {
+		return nil
+	}
+	if !allowed {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Message: what + "; one sandbox can take the whole machine",
+			Hint: "run the command with sudo, or accept it with serve --allow-unlimited (allow_unlimited: true in the configuration)",
+		}
+	}
+	a.warnUnlimited()
+	return nil
 }

@@ -3,15 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/setup"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
@@ -129,26 +124,15 @@ func prove(ctx context.Context, a *app, bin agent.Binary) (version string, err e
 	return version, err
 }
 
-// maxKeyBytes bounds a file with a key, in bytes.
-const maxKeyBytes = 64 << 10
-
 // modelKey returns the key of the model API and its source. There is no flag for
 // the key itself, which would show it in the list of processes.
 func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, err error) {
 	switch {
 	case o.keyFile == "-":
-		key, err = readKey(input{ctx, a.io.In})
+		key, err = setup.ReadKey(a.io.Input(ctx))
 		return key, "standard input", err
 	case o.keyFile != "":
-		f, err := os.Open(o.keyFile)
-		if err != nil {
-			return "", "", &dreamcore.Error{
-				Code: dreamcore.CodeInvalid, Message: "the key file cannot be read", Err: err,
-				Hint: "name a readable file with --anthropic-key-file FILE",
-			}
-		}
-		defer f.Close()
-		key, err = readKey(f)
+		key, err = setup.ReadKeyFile(o.keyFile)
 		return key, o.keyFile, err
 	case a.env.APIKey != "":
 		return a.env.APIKey, "ANTHROPIC_API_KEY", nil
@@ -161,16 +145,4 @@ func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, 
 	}
 	key, err = a.io.ReadSecret(ctx, "Anthropic API key", "--anthropic-key-file FILE")
 	return key, "the prompt", err
-}
-
-func readKey(r io.Reader) (string, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, maxKeyBytes+1))
-	if err != nil {
-		return "", fmt.Errorf("read the key: %w", err)
-	}
-	key := strings.TrimSpace(string(raw))
-	if key == "" {
-		return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the key file is empty", Hint: "write the key into it, on one line"}
-	}
-	return key, nil
 }

@@ -253,27 +253,19 @@ func destination(c *cobra.Command, local, remote string) (string, error) {
 }
 
 func put(ctx context.Context, a *app, s *daemon.State, p *volume.Place, local string, force bool) error {
-	versions, err := a.openHistory(s)
-	if err != nil {
-		return err
-	}
 	text := "Copying " + local
 	if local == "-" {
 		text = "Copying standard input"
 	}
 	return a.transfer(text, force, func(t *archive.Transfer) (archive.Transferred, error) {
 		t.Apply = func(ctx context.Context, user dreamcore.UserID, id dreamcore.ProjectID, changes []volume.Change, message string) error {
-			projects := project.New(s.Volumes, versions)
-			unlock, err := projects.Lock(ctx, user, id)
-			if err != nil {
+			return a.withProject(ctx, s, user, id, func(projects *project.Desk) error {
+				_, err := projects.Apply(ctx, user, id, changes, message)
 				return err
-			}
-			defer unlock()
-			_, err = projects.Apply(ctx, user, id, changes, message)
-			return err
+			})
 		}
 		if local == "-" {
-			return t.PutStream(ctx, p, input{ctx, a.io.In})
+			return t.PutStream(ctx, p, a.io.Input(ctx))
 		}
 		return t.Put(ctx, p, local)
 	})
@@ -294,7 +286,9 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 				case p.Project == "":
 					return volume.Remove(p.Root, p.Path, all)
 				}
-				return removeFromProject(c.Context(), a, s, p, all)
+				return a.withProject(c.Context(), s, p.User, p.Project, func(projects *project.Desk) error {
+					return projects.Remove(c.Context(), p.User, p.Project, p.Path, all)
+				})
 			})
 			if err != nil {
 				return err
@@ -306,16 +300,17 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 	return c
 }
 
-func removeFromProject(ctx context.Context, a *app, s *daemon.State, p *volume.Place, all bool) error {
+// withProject locks a project for one change.
+func (a *app) withProject(ctx context.Context, s *daemon.State, user dreamcore.UserID, id dreamcore.ProjectID, do func(projects *project.Desk) error) error {
 	versions, err := a.openHistory(s)
 	if err != nil {
 		return err
 	}
 	projects := project.New(s.Volumes, versions)
-	unlock, err := projects.Lock(ctx, p.User, p.Project)
+	unlock, err := projects.Lock(ctx, user, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return projects.Remove(ctx, p.User, p.Project, p.Path, all)
+	return do(projects)
 }

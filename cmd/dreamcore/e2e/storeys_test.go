@@ -34,6 +34,8 @@ var alongside = map[string][]string{
 	"pkg/system/term":          {"pkg/dreamcore"},
 	"pkg/system/tree/treetest": {"pkg/system/tree"},
 
+	"pkg/docs": {"pkg/system/term"},
+
 	"pkg/store/volume": {"pkg/store/disk"},
 
 	"pkg/sandbox/oci":          {"pkg/sandbox"},

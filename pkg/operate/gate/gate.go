@@ -13,6 +13,7 @@ package gate
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +65,17 @@ func All() []Gate {
 		{4, "volume", "one sandbox reads what another one wrote", false, checkVolume},
 		{5, "auth", "401 without the right secret, 200 with it", false, checkAuth},
 	}, deepGates()...)
+}
+
+// Describe lists the gates, either the deep ones or the others, one line each.
+func Describe(deep bool) string {
+	var b strings.Builder
+	for _, g := range All() {
+		if g.Deep == deep {
+			fmt.Fprintf(&b, "  %-2d %-11s %s\n", g.Number, g.Name, g.Passes)
+		}
+	}
+	return b.String()
 }
 
 // oldNames maps the names of gates in scripts for Modal to ours, if they differ.

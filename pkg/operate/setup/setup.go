@@ -105,9 +105,10 @@ func checkRotate(names []string) error {
 
 // Reasons of errors.
 const (
-	ReasonAgent  dreamcore.Reason = "setup.agent"  // it does not work in a sandbox
-	ReasonNoKey  dreamcore.Reason = "setup.no_key" // to rotate to
-	ReasonRotate dreamcore.Reason = "setup.rotate" // not a secret of setup
+	ReasonAgent   dreamcore.Reason = "setup.agent"    // it does not work in a sandbox
+	ReasonKeyFile dreamcore.Reason = "setup.key_file" // it cannot be read
+	ReasonNoKey   dreamcore.Reason = "setup.no_key"   // to rotate to
+	ReasonRotate  dreamcore.Reason = "setup.rotate"   // not a secret of setup
 )
 
 type runner struct {

@@ -1,13 +1,15 @@
-package main
+package term
 
 import (
 	"context"
 	"io"
 )
 
-// input reads standard input, which may be an idle terminal: Read returns when
-// ctx ends. The read of r then continues in the background, so input is only for
-// commands that end afterwards.
+// Input returns standard input as a reader that fails when ctx ends, even if it
+// is a terminal on which the operator types nothing. The pending read continues
+// in the background, so it is only for commands that end with ctx.
+func (t *IO) Input(ctx context.Context) io.Reader { return input{ctx, t.In} }
+
 type input struct {
 	ctx context.Context
 	r   io.Reader
