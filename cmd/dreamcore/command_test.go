@@ -16,8 +16,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
-// cli runs commands on a state directory, without a terminal and with nothing of
-// the environment of this process.
+// cli runs commands on a state directory, without a terminal and without the
+// environment of this process.
 type cli struct {
 	t     *testing.T
 	state string

@@ -15,7 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// runDeployWith runs the command with nothing of this machine's environment.
+// runDeployWith runs the command with environ instead of the environment of this process.
 func runDeployWith(t *testing.T, environ []string, args ...string) (*bytes.Buffer, error) {
 	t.Helper()
 	io, out, _ := term.Buffers("")
@@ -39,7 +39,7 @@ func TestDeployDryRunPrintsFilesAndCommandsAndChangesNothing(t *testing.T) {
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		t.Errorf("it left %v, %v", entries, err)
 	}
-	// On this machine it shows the commands too, whatever runs here.
+	// On this machine it shows the commands too, even if systemd does not run.
 	out, err = runDeployWith(t, nil, "--dry-run", "--state", "/var/lib/dreamcore-of-a-test")
 	if os.Geteuid() == 0 && (err != nil || !strings.Contains(out.String(), "$ systemctl restart dreamcore.service")) {
 		t.Errorf("%v\n%s", err, out)
@@ -58,7 +58,7 @@ func TestDeployBelowARootIsIdempotentAndKeepsTheConfiguration(t *testing.T) {
 		if err := json.Unmarshal(out.Bytes(), r); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		environ = nil // the second time the file says it
+		environ = nil // the second time the file has the settings
 	}
 	if !first.Changed || second.Changed {
 		t.Errorf("changed: %v, then %v: %v", first.Changed, second.Changed, second.Steps)
@@ -77,7 +77,7 @@ func TestDeployBelowARootIsIdempotentAndKeepsTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestDeployTakesOverTheConfigurationOfTheStateDirectory(t *testing.T) {
+func TestDeployAdoptsTheConfigurationOfTheStateDirectory(t *testing.T) {
 	dir := t.TempDir()
 	old := filepath.Join(dir, "srv/games/config.yaml")
 	if err := os.MkdirAll(filepath.Dir(old), 0o700); err != nil {
@@ -99,11 +99,11 @@ func TestDeployTakesOverTheConfigurationOfTheStateDirectory(t *testing.T) {
 		t.Errorf("it is %q", raw)
 	}
 	if to, err := os.Readlink(old); err != nil || to != deploy.ConfigFile {
-		t.Errorf("in the state directory is a link to %q, %v", to, err)
+		t.Errorf("the state directory has a link to %q, %v", to, err)
 	}
 }
 
-func TestDeployRefusesWhatItCannotDo(t *testing.T) {
+func TestDeployRefusesInvalidArguments(t *testing.T) {
 	for name, args := range map[string][]string{
 		"a configuration of its own": {"--config", "/x"},
 		"a state in a home":          {"--state", "/home/me/state"},
@@ -117,7 +117,7 @@ func TestDeployRefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
-func TestDeployTakesTheEngineAndTheImage(t *testing.T) {
+func TestDeployAcceptsTheEngineAndTheImage(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := runDeployWith(t, nil, "--root", dir, "--runtime", "runc", "--image", "debian:12"); err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestDeployTakesTheEngineAndTheImage(t *testing.T) {
 	}
 	for name, args := range map[string][]string{
 		"another engine than the configuration's": {"--root", dir, "--runtime", "gvisor"},
-		"an engine that is none":                  {"--root", t.TempDir(), "--runtime", "docker"},
+		"an unknown engine":                       {"--root", t.TempDir(), "--runtime", "docker"},
 		"an image in a home":                      {"--root", t.TempDir(), "--image", "oci-layout:/home/me/image"},
 		"an image and a root":                     {"--root", t.TempDir(), "--image", "debian:12", "--rootfs", "/srv/root"},
 	} {

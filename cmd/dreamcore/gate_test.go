@@ -18,12 +18,12 @@ func TestAGateThatCannotStartWritesItsReports(t *testing.T) {
 		args    []string
 		want    string
 	}{
-		"no secret":            {nil, []string{"--endpoint", "http://127.0.0.1:1"}, "there is no internal secret to send"},
-		"an empty secret file": {nil, []string{"--endpoint", "http://127.0.0.1:1", "--secret-file", "/dev/null"}, "the secret file contains no secret"},
-		"a bad endpoint":       {[]string{"MODAL_ENDPOINT=::", "MODAL_INTERNAL_SECRET=s"}, nil, "cannot be used"},
-		"a password":           {[]string{"MODAL_INTERNAL_SECRET=s"}, []string{"--endpoint", "http://u:hunter2@host"}, "must not hold a user or a password"},
-		"a word for neither":   {[]string{"ALLOW_NON_GVISOR=perhaps", "MODAL_INTERNAL_SECRET=s"}, []string{"--endpoint", "http://127.0.0.1:1"}, "ALLOW_NON_GVISOR"},
-		"a setting":            {[]string{"DREAMCORE_TIMEOUT=7"}, nil, "timeout"},
+		"no secret":              {nil, []string{"--endpoint", "http://127.0.0.1:1"}, "there is no internal secret to send"},
+		"an empty secret file":   {nil, []string{"--endpoint", "http://127.0.0.1:1", "--secret-file", "/dev/null"}, "the secret file contains no secret"},
+		"a bad endpoint":         {[]string{"MODAL_ENDPOINT=::", "MODAL_INTERNAL_SECRET=s"}, nil, "cannot be used"},
+		"a password":             {[]string{"MODAL_INTERNAL_SECRET=s"}, []string{"--endpoint", "http://u:hunter2@host"}, "must not hold a user or a password"},
+		"neither true nor false": {[]string{"ALLOW_NON_GVISOR=perhaps", "MODAL_INTERNAL_SECRET=s"}, []string{"--endpoint", "http://127.0.0.1:1"}, "ALLOW_NON_GVISOR"},
+		"a setting":              {[]string{"DREAMCORE_TIMEOUT=7"}, nil, "timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -52,7 +52,7 @@ func TestIdentityIsAPlainFileIfSystemdCredsCannotEncrypt(t *testing.T) {
 			change(m)
 			for _, s := range m.mustDeploy() {
 				if s.Name == identityStep && !strings.Contains(s.Detail, "root only") {
-					t.Errorf("the operator is told %q", s.Detail)
+					t.Errorf("the detail is %q", s.Detail)
 				}
 			}
 			if recipients([]byte(m.read(plainFile))) == nil {

@@ -137,9 +137,9 @@ func (s *start) item() Item {
 	return it
 }
 
-// stampName is a file in the state directory with the digest of what the service
-// was last started with. It lets the next deploy finish one that was interrupted
-// after it replaced the program and before it restarted the service.
+// stampName is a file in the state directory with the stamp of the files that the
+// service was last started with. It lets the next deploy finish one that was
+// interrupted after it replaced the program and before it restarted the service.
 const stampName = "deployed"
 
 func (s *start) check(ctx context.Context) (Status, error) {

@@ -150,7 +150,7 @@ func judgeKeyLeak(_ Config, e evidence) verdict {
 		return failed("too little was searched: " + quote(text) + " bytes")
 	}
 	if planted, _ := e.of("planted text"); !atLeastOne(planted) {
-		return failed("the search did not find what was planted for it: " + quote(planted))
+		return failed("the search did not find the planted text: " + quote(planted))
 	}
 	var unset []string
 	for _, secret := range []string{"the internal secret", "the identity", "the API key", "the token of another job"} {

@@ -86,7 +86,7 @@ func TestDeepGatesRelyOnEvidenceOnly(t *testing.T) {
 		{"key-leak", deepServer("the internal secret", ""), "no search for the internal secret"},
 		{"key-leak", deepServer("the internal secret", "not set"), "the internal secret was seen"},
 		{"key-leak", deepServer("the token of another job", "3"), "another job was seen"},
-		{"key-leak", deepServer("planted text", "0"), "did not find what was planted"},
+		{"key-leak", deepServer("planted text", "0"), "did not find the planted text"},
 		{"key-leak", deepServer("bytes searched", "12"), "too little was searched"},
 		{"other-user", deepServer("c", "a%N"), "the planted text is seen c"},
 		{"other-user", deepServer("the owner reads it", "something else"), "missing where it must be seen"},

@@ -211,11 +211,11 @@ func TestRotation(t *testing.T) {
 		{"the key", true, secret.AnthropicSecret, "sk-new", []string{"modal-internal-secret: exists", "anthropic-api-key: rotated"}, ""},
 		{"the internal secret", true, secret.InternalSecret, "sk-new", []string{"anthropic-api-key: exists", "modal-internal-secret: rotated"}, ""},
 		{"both", true, both, "sk-new", []string{"anthropic-api-key: rotated", "modal-internal-secret: rotated"}, ""},
-		{"what is not there is made", false, both, "sk-new", []string{"modal-internal-secret: created", "anthropic-api-key: created"}, ""},
+		{"a missing secret is created", false, both, "sk-new", []string{"modal-internal-secret: created", "anthropic-api-key: created"}, ""},
 		{"without a new key", true, both, "", nil, "no new key"},
 		{"with a bad one", true, both, "sk new", nil, "white space"},
 		{"an unknown secret", true, "weather-api", "sk-new", nil, "weather-api"},
-		{"an unknown one beside a known one", true, both + " x", "sk-new", nil, `"x"`},
+		{"an unknown one and known ones", true, both + " x", "sk-new", nil, `"x"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := newMachine(t)
@@ -342,7 +342,7 @@ func TestWhichAgentIsUsed(t *testing.T) {
 		says  string
 	}{
 		{"claude in the search path", map[string]string{"claude": "\x7fELF agent"}, "agent: exists", ""},
-		{"a script of that name, npm beside it", map[string]string{"claude": "#!/usr/bin/env node\n", "npm": npm(`\177ELF agent`)}, "agent: installed", ""},
+		{"a script of that name, and npm", map[string]string{"claude": "#!/usr/bin/env node\n", "npm": npm(`\177ELF agent`)}, "agent: installed", ""},
 		{"only npm", map[string]string{"npm": npm(`\177ELF agent`)}, "agent: installed", ""},
 		{"npm installs something else", map[string]string{"npm": npm(`#!/bin/sh`)}, "", "no program"},
 		{"nothing", nil, "", "apt-get install npm"},
