@@ -75,8 +75,11 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 		},
 		Done: func(step setup.Step) {
 			progress.Stop()
-			if !a.io.JSON {
-				showStep(out, step)
+			if mark := term.Done; !a.io.JSON {
+				if step.Status == setup.Missing {
+					mark = term.Warned
+				}
+				out.Status(mark, step.Name, string(step.Status), step.Detail)
 			}
 		},
 	})
@@ -87,6 +90,12 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	if err := s.AuditRotation(o.rotate); err != nil {
 		return err
 	}
+	return finishSetup(a, result)
+}
+
+// finishSetup shows the result and how to continue.
+func finishSetup(a *app, result setup.Result) error {
+	out := a.io.Human()
 	if a.io.JSON {
 		return a.io.WriteJSON(result)
 	}
@@ -99,14 +108,6 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	out.Success("This machine is ready")
 	out.Hint("run: dreamcore generate \"a snake game with ice physics\"")
 	return nil
-}
-
-func showStep(out *term.Printer, s setup.Step) {
-	mark := term.Done
-	if s.Status == setup.Missing {
-		mark = term.Warned
-	}
-	out.Status(mark, s.Name, string(s.Status), s.Detail)
 }
 
 // prove runs the agent once in a sandbox with a model script.
