@@ -26,11 +26,14 @@ func TestTheContextEndsAReadOfStandardInput(t *testing.T) {
 	tio.In = r
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("interrupted")
-	go func() {
-		_, _ = w.Write([]byte("typed"))
-		cancel(reason)
-	}()
-	if got, err := io.ReadAll(tio.Input(ctx)); string(got) != "typed" || !errors.Is(err, reason) {
-		t.Errorf("%q, %v", got, err)
+	go func() { _, _ = w.Write([]byte("typed")) }()
+	in := tio.Input(ctx)
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(in, b); err != nil || string(b) != "typed" {
+		t.Errorf("%q, %v", b, err)
+	}
+	cancel(reason)
+	if _, err := in.Read(b); !errors.Is(err, reason) {
+		t.Error(err)
 	}
 }
