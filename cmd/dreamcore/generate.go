@@ -20,6 +20,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gameview"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // localUser owns the projects that are made from this terminal.
@@ -166,7 +167,7 @@ func (g *generation) locally(ctx context.Context) (out outcome, err error) {
 			return err
 		}
 		out.close, out.copyOut = p.Close, func(ctx context.Context, dest string, force bool) (int, error) {
-			files, err := p.CopyOut(ctx, dest, force)
+			files, err := project.CopyOut(ctx, p, dest, force)
 			return len(files), err
 		}
 		return nil

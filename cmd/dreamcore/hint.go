@@ -6,11 +6,15 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/doctor"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/setup"
 	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
+	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
 )
 
 // sendSecret is what to do if the server does not accept the secret.
@@ -44,6 +48,18 @@ var reasonHints = map[dreamcore.Reason]string{
 	daemon.ReasonNoKey:      "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
 	daemon.ReasonSandboxes:  "for more details, run: dreamcore doctor",
 	daemon.ReasonState:      "set it with --state DIR",
+
+	gateway.ReasonAddress:     "",
+	gateway.ReasonNoKey:       "run: dreamcore setup --anthropic-key-file FILE",
+	replay.ReasonScript:       "",
+	upstream.ReasonCAFile:     "",
+	upstream.ReasonCredential: "",
+	upstream.ReasonModels:     "",
+	upstream.ReasonNone:       "",
+	upstream.ReasonSecretKey:  "see the keys with: dreamcore secret list",
+	prompt.ReasonFile:         "",
+	prompt.ReasonFiles:        "",
+	prompt.ReasonVolume:       "see its files with: dreamcore volume ls dreamcore-global",
 
 	archive.ReasonAboveProjects: "for all projects with their versions: dreamcore export --all DIR, dreamcore import DIR",
 	archive.ReasonDirectory:     "name a directory to copy it to",

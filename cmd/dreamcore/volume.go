@@ -19,6 +19,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
@@ -30,7 +31,7 @@ func newVolumeCmd(a *app) *cobra.Command {
 
 // withPlace opens a path of a volume for one call. create creates the project of
 // the path if it is missing.
-func (a *app) withPlace(ctx context.Context, volumeName, path string, create bool, do func(s *daemon.State, p *volume.Place) error) error {
+func (a *app) withPlace(ctx context.Context, volumeName, path string, create bool, do func(s *daemon.State, p *volume.Location) error) error {
 	return a.withState(func(s *daemon.State) (err error) {
 		p, err := s.Volumes.Locate(ctx, volumeName, path, create)
 		if err != nil {
@@ -100,7 +101,7 @@ type fileRow struct {
 	Modified *time.Time `json:"modified,omitempty"`
 }
 
-func newFileRow(e volume.Entry) fileRow {
+func newFileRow(e tree.Entry) fileRow {
 	r := fileRow{Name: e.Path, Type: fileType(e.Mode)}
 	if !e.Modified.IsZero() {
 		r.Modified = &e.Modified
@@ -140,7 +141,7 @@ func newVolumeLsCmd(a *app) *cobra.Command {
 		Use: "ls VOLUME [PATH]", Short: "List files of a volume", Args: usageArgs(cobra.RangeArgs(1, 2)),
 		Example: "  dreamcore volume ls dreamcore-data users",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.withPlace(c.Context(), args[0], argument(args, 1, "/"), false, func(_ *daemon.State, p *volume.Place) error {
+			return a.withPlace(c.Context(), args[0], argument(args, 1, "/"), false, func(_ *daemon.State, p *volume.Location) error {
 				entries, err := p.List()
 				if err != nil {
 					return err
@@ -202,7 +203,7 @@ func newVolumeGetCmd(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.RangeArgs(2, 3)),
 		RunE: func(c *cobra.Command, args []string) error {
 			local := argument(args, 2, ".")
-			return a.withPlace(c.Context(), args[0], args[1], false, func(_ *daemon.State, p *volume.Place) error {
+			return a.withPlace(c.Context(), args[0], args[1], false, func(_ *daemon.State, p *volume.Location) error {
 				if local == "-" {
 					return new(archive.Transfer).GetStream(p, a.io.Out)
 				}
@@ -230,7 +231,7 @@ func newVolumePutCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.withPlace(c.Context(), args[0], remote, true, func(s *daemon.State, p *volume.Place) error {
+			return a.withPlace(c.Context(), args[0], remote, true, func(s *daemon.State, p *volume.Location) error {
 				return put(c.Context(), a, s, p, args[1], force)
 			})
 		},
@@ -252,14 +253,14 @@ func destination(c *cobra.Command, local, remote string) (string, error) {
 	return remote + filepath.Base(abs), err
 }
 
-func put(ctx context.Context, a *app, s *daemon.State, p *volume.Place, local string, force bool) error {
+func put(ctx context.Context, a *app, s *daemon.State, p *volume.Location, local string, force bool) error {
 	text := "Copying " + local
 	if local == "-" {
 		text = "Copying standard input"
 	}
 	return a.transfer(text, force, func(t *archive.Transfer) (archive.Transferred, error) {
-		t.Apply = func(ctx context.Context, user dreamcore.UserID, id dreamcore.ProjectID, changes []volume.Change, message string) error {
-			return a.withProject(ctx, s, user, id, func(projects *project.Desk) error {
+		t.Apply = func(ctx context.Context, user dreamcore.UserID, id dreamcore.ProjectID, changes []project.Change, message string) error {
+			return a.withProject(ctx, s, user, id, func(projects *project.Editor) error {
 				_, err := projects.Apply(ctx, user, id, changes, message)
 				return err
 			})
@@ -279,14 +280,14 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 			"records a version, so that it can be undone.",
 		Args: usageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			err := a.withPlace(c.Context(), args[0], args[1], false, func(s *daemon.State, p *volume.Place) error {
+			err := a.withPlace(c.Context(), args[0], args[1], false, func(s *daemon.State, p *volume.Location) error {
 				switch {
 				case p.Root == nil || p.Path == ".":
 					return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "a whole project or volume cannot be removed", Hint: "name a path in it: dreamcore volume ls " + args[0] + " " + args[1]}
 				case p.Project == "":
-					return volume.Remove(p.Root, p.Path, all)
+					return tree.Remove(p.Root, p.Path, all)
 				}
-				return a.withProject(c.Context(), s, p.User, p.Project, func(projects *project.Desk) error {
+				return a.withProject(c.Context(), s, p.User, p.Project, func(projects *project.Editor) error {
 					return projects.Remove(c.Context(), p.User, p.Project, p.Path, all)
 				})
 			})
@@ -301,7 +302,7 @@ func newVolumeRmCmd(a *app) *cobra.Command {
 }
 
 // withProject locks a project for one change.
-func (a *app) withProject(ctx context.Context, s *daemon.State, user dreamcore.UserID, id dreamcore.ProjectID, do func(projects *project.Desk) error) error {
+func (a *app) withProject(ctx context.Context, s *daemon.State, user dreamcore.UserID, id dreamcore.ProjectID, do func(projects *project.Editor) error) error {
 	versions, err := a.openHistory(s)
 	if err != nil {
 		return err

@@ -10,10 +10,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // Reasons of errors of a Transfer.
@@ -40,7 +41,7 @@ type Transfer struct {
 	Owner Owner // of the files that are copied out of a volume
 	Force bool  // replace existing files
 	// Apply changes files of a project, all or none, and records a version.
-	Apply    func(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []volume.Change, message string) error
+	Apply    func(ctx context.Context, user dreamcore.UserID, id dreamcore.ProjectID, changes []project.Change, message string) error
 	Progress func(files int, bytes int64) // called after each file; may be nil
 
 	done Transferred
@@ -49,7 +50,7 @@ type Transfer struct {
 // Get copies a file or a directory of a volume to local. If local is an existing
 // directory, it is copied into it under name, as cp -r does it; "/" for a whole
 // volume. Links and special files are left out.
-func (t *Transfer) Get(ctx context.Context, from *volume.Place, name, local string) (Transferred, error) {
+func (t *Transfer) Get(ctx context.Context, from *volume.Location, name, local string) (Transferred, error) {
 	if from.Root == nil {
 		return t.end(aboveProjects())
 	}
@@ -63,14 +64,14 @@ func (t *Transfer) Get(ctx context.Context, from *volume.Place, name, local stri
 }
 
 // GetStream copies a file of a volume to w.
-func (t *Transfer) GetStream(from *volume.Place, w io.Writer) error {
+func (t *Transfer) GetStream(from *volume.Location, w io.Writer) error {
 	switch {
 	case from.Root == nil:
 		return aboveProjects()
 	case from.IsDir():
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonDirectory, Message: "a directory cannot be copied to a stream"}
 	}
-	f, _, err := volume.OpenFile(from.Root, from.Path)
+	f, _, err := tree.OpenFile(from.Root, from.Path)
 	if err != nil {
 		return err
 	}
@@ -83,8 +84,8 @@ func aboveProjects() error {
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonAboveProjects, Message: "the path is in no project", Hint: "name users/UUID/projects/UUID, or a path below it"}
 }
 
-func (t *Transfer) getDir(ctx context.Context, from *volume.Place, local string) error {
-	src, err := volume.OpenDir(from.Root, from.Path)
+func (t *Transfer) getDir(ctx context.Context, from *volume.Location, local string) error {
+	src, err := tree.OpenDirs(from.Root, from.Path)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (t *Transfer) getDir(ctx context.Context, from *volume.Place, local string)
 		return localError(local, err)
 	}
 	defer dest.Close()
-	for e, err := range volume.Walk(ctx, src, t.skip) {
+	for e, err := range tree.Walk(ctx, src, t.skip) {
 		if err != nil {
 			return err
 		}
@@ -108,8 +109,8 @@ func (t *Transfer) getDir(ctx context.Context, from *volume.Place, local string)
 	return nil
 }
 
-func (t *Transfer) getEntry(ctx context.Context, dest *os.Root, e volume.Entry) error {
-	if reason, out := LeftOut(e.Path); out {
+func (t *Transfer) getEntry(ctx context.Context, dest *os.Root, e tree.Entry) error {
+	if reason, out := project.LeftOut(e.Path); out {
 		if reason != "" {
 			t.skip(e.Path, reason)
 		}
@@ -119,21 +120,17 @@ func (t *Transfer) getEntry(ctx context.Context, dest *os.Root, e volume.Entry) 
 		t.skip(e.Path, linkReason)
 		return nil
 	}
-	content := io.NopCloser(strings.NewReader(""))
-	if e.Mode.IsRegular() {
-		f, err := e.Open()
-		if err != nil {
-			t.skip(e.Path, "it cannot be read")
-			return nil
-		}
-		content = f
+	content, err := e.Open()
+	if err != nil {
+		t.skip(e.Path, "it cannot be read")
+		return nil
 	}
-	err := t.write(ctx, dest, e, content)
+	err = t.write(ctx, dest, e, content)
 	return errors.Join(err, content.Close())
 }
 
-func (t *Transfer) getFile(ctx context.Context, from *volume.Place, local string) error {
-	f, info, err := volume.OpenFile(from.Root, from.Path)
+func (t *Transfer) getFile(ctx context.Context, from *volume.Location, local string) error {
+	f, info, err := tree.OpenFile(from.Root, from.Path)
 	if err != nil {
 		return err
 	}
@@ -143,14 +140,14 @@ func (t *Transfer) getFile(ctx context.Context, from *volume.Place, local string
 		return localError(local, err)
 	}
 	defer dir.Close()
-	return t.write(ctx, dir, volume.Entry{Path: filepath.Base(local), Mode: info.Mode().Perm(), Size: info.Size()}, f)
+	return t.write(ctx, dir, tree.Entry{Path: filepath.Base(local), Mode: info.Mode().Perm(), Size: info.Size()}, f)
 }
 
 // write writes an entry below dest and gives it to the owner. An existing
 // directory keeps its owner.
-func (t *Transfer) write(ctx context.Context, dest *os.Root, e volume.Entry, content io.Reader) error {
+func (t *Transfer) write(ctx context.Context, dest *os.Root, e tree.Entry, content io.Reader) error {
 	_, before := dest.Lstat(e.Path)
-	if err := volume.PutFile(ctx, dest, e, content, t.Force); err != nil {
+	if err := tree.PutFile(ctx, dest, e, content, t.Force); err != nil {
 		return err
 	}
 	if !e.Mode.IsDir() || before != nil {
@@ -197,14 +194,14 @@ const linkReason = "links are not followed"
 
 // source is a file to be copied into a volume.
 type source struct {
-	entry volume.Entry // Path is the destination
+	entry tree.Entry // Path is the destination
 	open  func() (io.ReadCloser, error)
 }
 
 // Put copies a file or a directory of the operator to a path of a volume. In a
 // project, either all files are copied or none, and a version is recorded.
 // Links are left out.
-func (t *Transfer) Put(ctx context.Context, to *volume.Place, local string) (Transferred, error) {
+func (t *Transfer) Put(ctx context.Context, to *volume.Location, local string) (Transferred, error) {
 	info, err := os.Stat(local)
 	switch {
 	case to.Root == nil:
@@ -212,7 +209,7 @@ func (t *Transfer) Put(ctx context.Context, to *volume.Place, local string) (Tra
 	case err != nil:
 		return t.end(localError(local, err))
 	case info.Mode().IsRegular():
-		e := volume.Entry{Path: to.Path, Mode: info.Mode().Perm(), Size: info.Size()}
+		e := tree.Entry{Path: to.Path, Mode: info.Mode().Perm(), Size: info.Size()}
 		return t.end(t.put(ctx, to, []source{{e, func() (io.ReadCloser, error) { return os.Open(local) }}}))
 	case !info.IsDir():
 		return t.end(localError(local, errors.New("it is neither a file nor a directory")))
@@ -223,7 +220,7 @@ func (t *Transfer) Put(ctx context.Context, to *volume.Place, local string) (Tra
 	}
 	defer root.Close()
 	var files []source
-	for e, err := range volume.Walk(ctx, root, t.skip) {
+	for e, err := range tree.Walk(ctx, root, t.skip) {
 		if err != nil {
 			return t.end(err)
 		}
@@ -236,7 +233,7 @@ func (t *Transfer) Put(ctx context.Context, to *volume.Place, local string) (Tra
 		name := e.Path
 		e.Path = path.Join(to.Path, name)
 		files = append(files, source{e, func() (io.ReadCloser, error) {
-			f, _, err := volume.OpenFile(root, name)
+			f, _, err := tree.OpenFile(root, name)
 			return f, err
 		}})
 	}
@@ -247,7 +244,7 @@ func (t *Transfer) Put(ctx context.Context, to *volume.Place, local string) (Tra
 const maxStream = 256 << 20
 
 // PutStream copies a stream to a file of a volume.
-func (t *Transfer) PutStream(ctx context.Context, to *volume.Place, r io.Reader) (Transferred, error) {
+func (t *Transfer) PutStream(ctx context.Context, to *volume.Location, r io.Reader) (Transferred, error) {
 	if to.Root == nil {
 		return t.end(aboveProjects())
 	}
@@ -258,11 +255,11 @@ func (t *Transfer) PutStream(ctx context.Context, to *volume.Place, r io.Reader)
 	if err != nil {
 		return t.end(err)
 	}
-	e := volume.Entry{Path: to.Path, Mode: 0o644, Size: int64(len(raw))}
+	e := tree.Entry{Path: to.Path, Mode: 0o644, Size: int64(len(raw))}
 	return t.end(t.put(ctx, to, []source{{e, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }}}))
 }
 
-func (t *Transfer) put(ctx context.Context, to *volume.Place, files []source) error {
+func (t *Transfer) put(ctx context.Context, to *volume.Location, files []source) error {
 	if !t.Force {
 		for _, f := range files {
 			if _, err := to.Root.Lstat(f.entry.Path); err == nil {
@@ -278,7 +275,7 @@ func (t *Transfer) put(ctx context.Context, to *volume.Place, files []source) er
 		if err != nil {
 			return localError(f.entry.Path, err)
 		}
-		err = volume.PutFile(ctx, to.Root, f.entry, src, t.Force)
+		err = tree.PutFile(ctx, to.Root, f.entry, src, t.Force)
 		if err = errors.Join(err, src.Close()); err != nil {
 			return err
 		}
@@ -287,10 +284,10 @@ func (t *Transfer) put(ctx context.Context, to *volume.Place, files []source) er
 	return nil
 }
 
-func (t *Transfer) putProject(ctx context.Context, to *volume.Place, files []source) error {
-	var changes []volume.Change
+func (t *Transfer) putProject(ctx context.Context, to *volume.Location, files []source) error {
+	var changes []project.Change
 	for _, f := range files {
-		changes = append(changes, volume.Change{Path: f.entry.Path, Write: func(w io.Writer) error {
+		changes = append(changes, project.Change{Path: f.entry.Path, Write: func(w io.Writer) error {
 			src, err := f.open()
 			if err != nil {
 				return localError(f.entry.Path, err)
@@ -303,7 +300,7 @@ func (t *Transfer) putProject(ctx context.Context, to *volume.Place, files []sou
 	return t.Apply(ctx, to.User, to.Project, changes, "Files put by the operator")
 }
 
-func (t *Transfer) add(e volume.Entry) {
+func (t *Transfer) add(e tree.Entry) {
 	if !e.Mode.IsRegular() {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
 // located opens a path of a volume in a new store.
@@ -35,7 +36,7 @@ func newLocated(t *testing.T) located {
 	return located{t, store}
 }
 
-func (l located) at(name, path string) *volume.Place {
+func (l located) at(name, path string) *volume.Location {
 	l.t.Helper()
 	p, err := l.store.Locate(l.t.Context(), name, path, true)
 	if err != nil {
@@ -47,8 +48,8 @@ func (l located) at(name, path string) *volume.Place {
 
 func newTransfer() *Transfer { return &Transfer{Owner: Owner{os.Geteuid(), os.Getegid()}} }
 
-// tree writes files, and a link, into a new directory.
-func tree(t *testing.T, files map[string]string) string {
+// writeTree writes files, and a link, into a new directory.
+func writeTree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range files {
@@ -68,7 +69,7 @@ func TestADirectoryIsCopiedIntoAVolumeAndBack(t *testing.T) {
 	put := newTransfer()
 	var files int
 	put.Progress = func(n int, _ int64) { files = n }
-	got, err := put.Put(t.Context(), l.at("assets", "game"), tree(t, map[string]string{"a.txt": "hello", "sub/b.txt": "b", "sub/HEAD": "ref: x"}))
+	got, err := put.Put(t.Context(), l.at("assets", "game"), writeTree(t, map[string]string{"a.txt": "hello", "sub/b.txt": "b", "sub/HEAD": "ref: x"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,11 +99,11 @@ func TestADirectoryIsCopiedIntoAVolumeAndBack(t *testing.T) {
 
 func TestFilesOfAProjectAreChangedTogether(t *testing.T) {
 	l := newLocated(t)
-	const user, project = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+	const user, id = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 	var paths []string
 	transfer := newTransfer()
-	transfer.Apply = func(_ context.Context, u dreamcore.UserID, p dreamcore.ProjectID, changes []volume.Change, message string) error {
-		if string(u) != user || string(p) != project || message == "" {
+	transfer.Apply = func(_ context.Context, u dreamcore.UserID, p dreamcore.ProjectID, changes []project.Change, message string) error {
+		if string(u) != user || string(p) != id || message == "" {
 			t.Errorf("%s %s %q", u, p, message)
 		}
 		for _, c := range changes {
@@ -114,8 +115,8 @@ func TestFilesOfAProjectAreChangedTogether(t *testing.T) {
 		}
 		return nil
 	}
-	place := l.at(volume.Data, "users/"+user+"/projects/"+project+"/assets")
-	got, err := transfer.Put(t.Context(), place, tree(t, map[string]string{"a": "1", "b/c": "2"}))
+	place := l.at(volume.Data, "users/"+user+"/projects/"+id+"/assets")
+	got, err := transfer.Put(t.Context(), place, writeTree(t, map[string]string{"a": "1", "b/c": "2"}))
 	if err != nil || got.Files != 2 {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -130,7 +131,10 @@ func TestFilesOfAProjectAreChangedTogether(t *testing.T) {
 func TestTransfersThatCannotWork(t *testing.T) {
 	l := newLocated(t)
 	above, assets := l.at(volume.Data, "users"), l.at("assets", "/")
-	put := func(p *volume.Place, local string) error { _, err := newTransfer().Put(t.Context(), p, local); return err }
+	put := func(p *volume.Location, local string) error {
+		_, err := newTransfer().Put(t.Context(), p, local)
+		return err
+	}
 	_, get := newTransfer().Get(t.Context(), above, "users", t.TempDir())
 	_, stream := newTransfer().PutStream(t.Context(), above, strings.NewReader(""))
 	for name, tt := range map[string]struct {
