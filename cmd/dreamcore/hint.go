@@ -25,7 +25,7 @@ const deployAgain = "then run: dreamcore deploy"
 
 // reasonHints are the commands and flags of this program that help with an
 // error, by the error's reason. Packages do not know the command line; their
-// own hints refer to the system and the input only. "" if those suffice.
+// own hints refer to the system and the input only.
 var reasonHints = map[dreamcore.Reason]string{
 	client.ReasonAddress:  "check the address in --endpoint or MODAL_ENDPOINT",
 	client.ReasonEndpoint: "pass --endpoint URL or set MODAL_ENDPOINT",
@@ -33,7 +33,6 @@ var reasonHints = map[dreamcore.Reason]string{
 	client.ReasonRefused:  "start the server with: dreamcore serve",
 	client.ReasonSecret:   sendSecret,
 	client.ReasonTimeout:  "or allow more time with --timeout",
-	client.ReasonTLS:      "",
 
 	gate.ReasonNoDeepChecks: "check such a server with: dreamcore gate --all",
 	gate.ReasonNoDiskBound:  "on the server, run as root with disk_mib set; or accept it here with DREAMCORE_ALLOW_UNLIMITED=true",
@@ -49,23 +48,14 @@ var reasonHints = map[dreamcore.Reason]string{
 	daemon.ReasonSandboxes:  "for more details, run: dreamcore doctor",
 	daemon.ReasonState:      "set it with --state DIR",
 
-	gateway.ReasonAddress:     "",
 	gateway.ReasonNoKey:       "run: dreamcore setup --anthropic-key-file FILE",
-	replay.ReasonScript:       "",
-	upstream.ReasonCAFile:     "",
-	upstream.ReasonCredential: "",
-	upstream.ReasonModels:     "",
-	upstream.ReasonNone:       "",
+	upstream.ReasonCredential: "to store a secret, run: dreamcore secret create NAME KEY=-",
 	upstream.ReasonSecretKey:  "see the keys with: dreamcore secret list",
-	prompt.ReasonFile:         "",
-	prompt.ReasonFiles:        "",
 	prompt.ReasonVolume:       "see its files with: dreamcore volume ls dreamcore-global",
 
 	archive.ReasonAboveProjects: "for all projects with their versions: dreamcore export --all DIR, dreamcore import DIR",
 	archive.ReasonDirectory:     "name a directory to copy it to",
 	archive.ReasonExists:        "replace it with --force",
-	archive.ReasonLocal:         "",
-	archive.ReasonTooLarge:      "",
 
 	setup.ReasonAgent:   "run: dreamcore gate sandbox-io isolation (to see whether sandboxes work), or name another program with --claude PATH",
 	setup.ReasonKeyFile: "name a readable file with --anthropic-key-file FILE",
@@ -92,8 +82,12 @@ var reasonHints = map[dreamcore.Reason]string{
 	deploy.ReasonOccupied:   deployAgain,
 	deploy.ReasonReadOnly:   "or prepare an image with --root DIR",
 	deploy.ReasonRoot:       "see: dreamcore deploy --help",
-	deploy.ReasonSettings:   "",
 	deploy.ReasonState:      "name it with --state DIR",
+
+	// The hint of the error suffices.
+	client.ReasonTLS: "", gateway.ReasonAddress: "", replay.ReasonScript: "", upstream.ReasonCAFile: "",
+	upstream.ReasonModels: "", upstream.ReasonNone: "", prompt.ReasonFile: "", prompt.ReasonFiles: "",
+	archive.ReasonLocal: "", archive.ReasonTooLarge: "", deploy.ReasonSettings: "",
 }
 
 // hintOf returns what to do about err: the hint of the error itself, followed
