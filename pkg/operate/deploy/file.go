@@ -14,6 +14,7 @@ import (
 	securejoin "github.com/cyphar/filepath-securejoin"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // at returns the path on this machine for a path of the installation. Below a
@@ -329,49 +330,16 @@ func (p *Plan) install(path string, mode fs.FileMode, content io.Reader) (err er
 			err = fileFault("write", host, err)
 		}
 	}()
-	dir := filepath.Dir(host)
-	if err := p.mkdir(dir); err != nil {
+	if err := p.mkdir(filepath.Dir(host)); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(host)+".")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
+	return statefile.ReplaceFile(host, mode, func(f *os.File) error {
+		_, err := io.Copy(f, content)
+		if err == nil && p.owned {
+			err = f.Chown(0, 0)
 		}
-	}()
-	if _, err := io.Copy(tmp, content); err != nil {
 		return err
-	}
-	if err := tmp.Chmod(mode); err != nil {
-		return err
-	}
-	if p.owned {
-		if err := tmp.Chown(0, 0); err != nil {
-			return err
-		}
-	}
-	if err := tmp.Sync(); err != nil {
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), host); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	})
 }
 
 func octal(m fs.FileMode) string { return fmt.Sprintf("%04o", m) }
@@ -381,7 +349,7 @@ func fileFault(action, path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		reason, hint = ReasonNeedsRoot, ""
-	case errors.Is(err, syscall.ENOSPC):
+	case statefile.IsFull(err):
 		hint = "free some space on the disk of " + path
 	case errors.Is(err, syscall.EROFS):
 		reason, hint = ReasonReadOnly, "make "+path+" writable"
