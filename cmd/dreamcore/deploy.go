@@ -48,7 +48,7 @@ func newDeployCmd(a *app) *cobra.Command {
 	f.StringVar(&o.claude, "claude", "", "the agent's program (default: claude in PATH, else it is installed with npm)")
 	f.StringVar(&o.keyFile, "anthropic-key-file", "", "file with the key of the model API; - is standard input")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting)
+	a.addSettings(c, "listen", "model_script", "rootfs", "image", "runtime")
 	return c
 }
 

@@ -25,7 +25,7 @@ func newDoctorCmd(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(c *cobra.Command, _ []string) error { return runDoctor(c.Context(), a) },
 	}
-	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting)
+	a.addSettings(c, "listen", "model_script", "rootfs", "image", "runtime")
 	return c
 }
 

@@ -13,48 +13,24 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// setting is a flag that overrides a setting of the configuration. Its name and its
-// help are in the table of settings.
-type setting struct {
-	key  string
-	list bool                         // the flag may be repeated
-	form func(string) (string, error) // converts the value of the flag; may be nil
-}
-
-func (s setting) flag() string { return config.LookupSetting(s.key).Flag }
-
-var (
-	modelScriptSetting = setting{key: "model_script", form: absoluteScript}
-	listenSetting      = setting{key: "listen"}
-	rootfsSetting      = setting{key: "rootfs", form: absolute}
-	imageSetting       = setting{key: "image", form: absoluteImage}
-	runtimeSetting     = setting{key: "runtime"}
-	toolsSetting       = setting{key: "tools"}
-	modelSetting       = setting{key: "model"}
-	languageSetting    = setting{key: "language"}
-	logLevelSetting    = setting{key: "log_level"}
-)
-
 // egressSettings open hosts to sandboxes. Together they replace the hosts of the
 // configuration.
-var egressSettings = []setting{
-	{key: "allow_hosts", list: true}, {key: "allow_private_hosts", list: true}, {key: "inject", list: true},
-}
+var egressSettings = []string{"allow_hosts", "allow_private_hosts", "inject"}
 
-// addSettings adds flags that override settings to a command.
-func (a *app) addSettings(c *cobra.Command, settings ...setting) {
-	for _, s := range settings {
-		known := config.LookupSetting(s.key)
-		if s.list {
-			c.Flags().StringArray(known.Flag, nil, known.FlagHelp)
+// addSettings adds flags that override settings to a command. Their names and texts
+// are in the table of settings; flags of lists may be repeated.
+func (a *app) addSettings(c *cobra.Command, keys ...string) {
+	for _, key := range keys {
+		if s := config.LookupSetting(key); slices.Contains(egressSettings, key) {
+			c.Flags().StringArray(s.Flag, nil, s.FlagHelp)
 		} else {
-			c.Flags().String(known.Flag, "", known.FlagHelp)
+			c.Flags().String(s.Flag, "", s.FlagHelp)
 		}
 	}
 	before := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
-		for _, s := range settings {
-			if err := a.override(c, s); err != nil {
+		for _, key := range keys {
+			if err := a.override(c, key, config.LookupSetting(key).Flag); err != nil {
 				return err
 			}
 		}
@@ -66,19 +42,27 @@ func (a *app) addSettings(c *cobra.Command, settings ...setting) {
 }
 
 // override applies a flag to its setting, if it was given.
-func (a *app) override(c *cobra.Command, s setting) (err error) {
-	if !c.Flags().Changed(s.flag()) {
+func (a *app) override(c *cobra.Command, key, flag string) (err error) {
+	if !c.Flags().Changed(flag) {
 		return nil
 	}
-	if s.list {
-		a.flags[s.key], err = c.Flags().GetStringArray(s.flag())
+	if slices.Contains(egressSettings, key) {
+		a.flags[key], err = c.Flags().GetStringArray(flag)
 		return err
 	}
-	v, err := c.Flags().GetString(s.flag())
-	if err == nil && s.form != nil {
-		v, err = s.form(v)
+	v, err := c.Flags().GetString(flag)
+	if err != nil {
+		return err
 	}
-	a.flags[s.key] = v
+	switch key { // relative paths are those of the caller
+	case "rootfs":
+		v, err = absolute(v)
+	case "model_script":
+		v, err = absoluteScript(v)
+	case "image":
+		v, err = absoluteImage(v)
+	}
+	a.flags[key] = v
 	return err
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"reflect"
 	"testing"
 
@@ -11,7 +10,6 @@ import (
 )
 
 func TestFlagsOverrideSettings(t *testing.T) {
-	bad := setting{key: "language", form: func(string) (string, error) { return "", errors.New("bad value") }}
 	for _, tt := range []struct {
 		args  []string
 		want  map[string]any
@@ -21,12 +19,12 @@ func TestFlagsOverrideSettings(t *testing.T) {
 		{[]string{"--listen", ":1", "--allow-host", "a.test", "--allow-host", "b.test"}, map[string]any{"listen": ":1", "allow_hosts": []string{"a.test", "b.test"}}, false},
 		{[]string{"--model-script", "demo", "--image", ""}, map[string]any{"model_script": "demo", "image": ""}, false},
 		{[]string{"--rootfs", "/srv/../root"}, map[string]any{"rootfs": "/root"}, false},
-		{[]string{"--language", "x"}, nil, true},
+		{[]string{"--image", "oci-layout:"}, nil, true},
 	} {
 		a := &app{flags: map[string]any{}}
 		ran := false
 		c := &cobra.Command{Use: "test", SilenceErrors: true, SilenceUsage: true, RunE: func(*cobra.Command, []string) error { ran = true; return nil }}
-		a.addSettings(c, listenSetting, modelScriptSetting, imageSetting, rootfsSetting, bad)
+		a.addSettings(c, "listen", "model_script", "image", "rootfs")
 		a.addSettings(c, egressSettings...)
 		c.SetArgs(tt.args)
 		err := c.ExecuteContext(t.Context())

@@ -49,7 +49,7 @@ func newGateCmd(a *app) *cobra.Command {
 	f.BoolVar(&o.deep, "deep", false, "with --all, include the deep gates")
 	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
 	f.DurationVar(&o.timeout, "timeout", gate.DefaultTimeout, "time limit of each gate")
-	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, logLevelSetting)
+	a.addSettings(c, "model_script", "rootfs", "image", "runtime", "log_level")
 	return c
 }
 

@@ -56,7 +56,7 @@ func newGenerateCmd(a *app) *cobra.Command {
 	f.BoolVar(&o.force, "force", false, "copy into a directory that is not empty")
 	f.BoolVar(&o.open, "open", false, "serve the game on loopback and open the browser")
 	f.DurationVar(&o.timeout, "timeout", 0, "time limit of the run (default: 5m, the setting timeout)")
-	a.addSettings(c, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	a.addSettings(c, "model_script", "rootfs", "image", "runtime", "tools", "model", "language", "log_level")
 	a.addSettings(c, egressSettings...)
 	return c
 }

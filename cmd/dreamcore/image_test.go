@@ -142,7 +142,7 @@ func TestImageCommandsRefuseInvalidArguments(t *testing.T) {
 		"prune nothing":              {[]string{"prune"}, dreamcore.CodeInvalid, "either --unused-for or --all"},
 		"prune both":                 {[]string{"prune", "--all", "--unused-for", "1h"}, dreamcore.CodeInvalid, "either --unused-for or --all"},
 		"prune the future":           {[]string{"prune", "--unused-for", "-1h"}, dreamcore.CodeInvalid, "more than 0"},
-		"prune without confirmation": {[]string{"prune", "--all"}, dreamcore.CodeInvalid, "no terminal"},
+		"prune without confirmation": {[]string{"prune", "--all"}, dreamcore.CodeInvalid, "not a terminal"},
 	} {
 		if _, _, err := runImage(t, state, c.args...); dreamcore.CodeOf(err) != c.code || dreamcore.HintOf(err) == "" || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, hint %q", name, err, dreamcore.HintOf(err))

@@ -182,7 +182,7 @@ func newPromptsRunCmd(a *app) *cobra.Command {
 			"  dreamcore prompts run chat_haiku --model-script demo message=\"how do I play?\" raw_output=true",
 		RunE: func(c *cobra.Command, args []string) error { return runPrompt(c.Context(), a, args[0], args[1:]) },
 	}
-	a.addSettings(c, modelScriptSetting, languageSetting)
+	a.addSettings(c, "model_script", "language")
 	return c
 }
 

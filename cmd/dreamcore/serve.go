@@ -15,10 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-type serveOptions struct {
-	dev            bool
-	allowUnlimited bool
-}
+type serveOptions struct{ dev, allowUnlimited bool }
 
 func newServeCmd(a *app) *cobra.Command {
 	var o serveOptions
@@ -43,7 +40,7 @@ func newServeCmd(a *app) *cobra.Command {
 	}
 	c.Flags().BoolVar(&o.dev, "dev", false, "apply changes of the configuration, the model script and skills while running")
 	c.Flags().BoolVar(&o.allowUnlimited, "allow-unlimited", false, "serve without root, which cannot limit the memory, CPU, processes and disk of sandboxes")
-	a.addSettings(c, listenSetting, modelScriptSetting, rootfsSetting, imageSetting, runtimeSetting, toolsSetting, modelSetting, languageSetting, logLevelSetting)
+	a.addSettings(c, "listen", "model_script", "rootfs", "image", "runtime", "tools", "model", "language", "log_level")
 	a.addSettings(c, egressSettings...)
 	return c
 }

@@ -38,7 +38,7 @@ func newSetupCmd(a *app) *cobra.Command {
 	c.Flags().StringVar(&o.claude, "claude", "", "the agent's program (default: claude in PATH, else it is installed with npm)")
 	c.Flags().StringArrayVar(&o.rotate, "rotate", nil, "replace a secret: anthropic-api-key or modal-internal-secret")
 	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	a.addSettings(c, rootfsSetting, imageSetting, runtimeSetting, logLevelSetting)
+	a.addSettings(c, "rootfs", "image", "runtime", "log_level")
 	return c
 }
 
