@@ -139,7 +139,7 @@ func sections() []section {
 		{"Retention", []Setting{
 			{Key: "journal_days", Default: 7, Live: true, check: between(1, 36500, ""), Help: "Days that the event logs of jobs are kept."},
 			{Key: "jobs_mib", Default: 1024, Live: true, check: between(1, maxMiB, "no limit"),
-				Help: "Disk space of all event logs in MiB: beyond it the oldest are removed, except those being written or read. 0: no limit."},
+				Help: "Disk space of all event logs in MiB: beyond it the oldest logs of the user whose logs take the most are removed, except those being written or read. 0: no limit."},
 			{Key: "history_mib", Default: 512, Live: true, check: between(1, maxMiB, "no limit"),
 				Help: "Disk space of the versions of one project in MiB, not part of disk_mib. Beyond it the oldest versions are removed; the newest of each project always stays. 0: no limit."},
 			{Key: "history_user_mib", Default: 1024, Live: true, check: between(1, maxMiB, "no limit"),

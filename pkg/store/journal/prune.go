@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -12,14 +13,18 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// Prune removes the logs that were last written before olderThan, and then the
-// oldest ones until the remaining logs take at most maxBytes on disk; 0 means no
-// bound. Logs that are being written or read stay, but count. A Reader in another
-// process reads a removed log to its end. removed is the number of removed logs,
-// also when an error is returned.
+// Prune removes the logs that were last written before olderThan. Then, until the
+// remaining logs take at most maxBytes on disk, it removes the oldest log of the
+// user whose logs take the most: a user who writes
+// much displaces no logs of others. 0 means no bound. Logs that are being written or read stay, but count. A
+// Reader in another process reads a removed log to its end. removed is the number of
+// removed logs, also when an error is returned.
 func (s *Store) Prune(ctx context.Context, olderThan time.Time, maxBytes int64) (removed int, err error) {
 	logs, total, err := s.byAge()
 	if err != nil {
@@ -33,23 +38,85 @@ func (s *Store) Prune(ctx context.Context, olderThan time.Time, maxBytes int64) 
 // the remaining ones.
 func (s *Store) prune(ctx context.Context, logs []fs.FileInfo, total int64, olderThan time.Time, maxBytes int64) (removed int, left int64, err error) {
 	var errs []error
-	for _, log := range logs {
-		if err := ctx.Err(); err != nil {
-			return removed, total, errors.Join(append(errs, err)...)
-		}
-		if !log.ModTime().Before(olderThan) && (maxBytes <= 0 || total <= maxBytes) {
-			break
-		}
+	remove := func(log fs.FileInfo) (freed int64) {
 		gone, err := s.removeIdle(log.Name())
 		if err != nil {
 			errs = append(errs, statefile.Error("remove the log "+log.Name(), err))
 		}
-		if gone {
-			removed++
-			total -= onDisk(log)
+		if !gone {
+			return 0
+		}
+		removed++
+		freed = onDisk(log)
+		total -= freed
+		return freed
+	}
+	old, _ := slices.BinarySearchFunc(logs, olderThan, func(l fs.FileInfo, t time.Time) int { return l.ModTime().Compare(t) })
+	for _, log := range logs[:old] {
+		if ctx.Err() != nil {
+			break
+		}
+		remove(log)
+	}
+	if maxBytes > 0 && total > maxBytes {
+		owners := s.byOwner(logs[old:])
+		for len(owners) > 0 && total > maxBytes && ctx.Err() == nil {
+			o := slices.MaxFunc(owners, func(a, b *owner) int { return cmp.Compare(a.size, b.size) })
+			o.size -= remove(o.logs[0])
+			if o.logs = o.logs[1:]; len(o.logs) == 0 {
+				owners = slices.DeleteFunc(owners, func(other *owner) bool { return other == o })
+			}
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		errs = append(errs, err)
+	}
 	return removed, total, errors.Join(errs...)
+}
+
+// owner is a user with the logs of that user's jobs, the least recently written
+// first.
+type owner struct {
+	logs []fs.FileInfo
+	size int64 // on disk
+}
+
+func (s *Store) byOwner(logs []fs.FileInfo) (owners []*owner) {
+	known := map[string]*owner{}
+	for _, log := range logs {
+		user := s.ownerOf(log.Name())
+		o := known[user]
+		if o == nil {
+			o = &owner{}
+			known[user], owners = o, append(owners, o)
+		}
+		o.logs = append(o.logs, log)
+		o.size += onDisk(log)
+	}
+	return owners
+}
+
+// ownerAttribute is the extended attribute of a log's file with the user of the job.
+const ownerAttribute = "user.dreamcore.owner"
+
+// SetOwner records the user of the job. Without it, or on a file system without
+// extended attributes, a log belongs to one common owner.
+func (l *Log) SetOwner(user dreamcore.UserID) {
+	_ = unix.Fsetxattr(int(l.f.Fd()), ownerAttribute, []byte(user), 0)
+}
+
+func (s *Store) ownerOf(name string) string {
+	f, err := s.root.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var user [64]byte // a UUID; a longer value is not ours
+	n, err := unix.Fgetxattr(int(f.Fd()), ownerAttribute, user[:])
+	if err != nil {
+		return ""
+	}
+	return string(user[:n])
 }
 
 // byAge returns all logs, the least recently written first, and their total size.

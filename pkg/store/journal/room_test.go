@@ -92,6 +92,39 @@ func TestLogsStayWithinTheirBound(t *testing.T) {
 	}
 }
 
+// A user whose jobs write much loses logs of their own, not those of other users.
+func TestLogsOfOtherUsersStay(t *testing.T) {
+	s, dir := openStore(t, Options{MaxBytes: 2 << 20})
+	write := func(user dreamcore.UserID, age time.Duration) string {
+		job := uuid.NewString()
+		l := create(t, s, job)
+		l.SetOwner(user)
+		appendAll(t, l, event(100<<10), dreamcore.DoneEvent())
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		when := time.Now().Add(-age)
+		if err := os.Chtimes(filepath.Join(dir, job+extension), when, when); err != nil {
+			t.Fatal(err)
+		}
+		return job
+	}
+	oldest := write("a", time.Hour)
+	var flood []string
+	for i := range 60 {
+		flood = append(flood, write("b", 30*time.Minute-time.Duration(i)*time.Second))
+	}
+	if !has(t, dir, oldest) {
+		t.Error("another user's log is gone")
+	}
+	if has(t, dir, flood[0]) || !has(t, dir, flood[59]) {
+		t.Error("the oldest logs of the user who writes much must go first")
+	}
+	if size := onDiskOf(t, dir); size > 2<<20 {
+		t.Errorf("%d bytes", size)
+	}
+}
+
 // When all logs are being written, the total exceeds the bound, and not every line
 // starts a search for old logs.
 func TestRunningLogsAreNotRemovedForRoom(t *testing.T) {

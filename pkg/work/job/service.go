@@ -191,6 +191,7 @@ func (s *Service) Submit(ctx context.Context, request dreamcore.GenerateRequest,
 		slot.leave()
 		return "", fmt.Errorf("begin job: %w", err)
 	}
+	log.SetOwner(request.User)
 	s.replace(request.User) // only now: a refused request replaces no job
 	j := &job{
 		id: id, request: request, lang: lang, journal: log, slot: slot, service: s,
