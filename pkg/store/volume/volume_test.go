@@ -61,16 +61,6 @@ func newProject(t testing.TB) (*Project, *Store, string) {
 	return p, s, state
 }
 
-func write(t testing.TB, dir string, files map[string]string) {
-	t.Helper()
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func wantError(t *testing.T, err error, code dreamcore.Code, message string) {
 	t.Helper()
 	if err == nil || dreamcore.CodeOf(err) != code || !strings.Contains(err.Error(), message) || dreamcore.HintOf(err) == "" {

@@ -16,8 +16,8 @@ import (
 // A standby sandbox is listed with this state and name; both are part of the
 // API.
 const (
-	StateStandby State = "spare"
-	StandbyName        = "spare"
+	StateStandby State  = "spare"
+	StandbyName  string = "spare"
 )
 
 // StandbyLimits bounds the sandboxes that are kept started.
