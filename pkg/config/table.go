@@ -41,7 +41,7 @@ func sections() []section {
 				Help:     "The root file system of sandboxes: a directory with an absolute path. Empty: the programs of this machine, read-only."},
 			{Key: "image", Default: "", Flag: "image",
 				FlagHelp: "root file system of sandboxes from an image: NAME[:TAG][@sha256:…], oci-layout:DIR, docker-archive:FILE.tar or a directory",
-				Help:     "The root file system of sandboxes from an image, instead of rootfs: a name in a registry (debian:12, HOST/NAME@sha256:…), oci-layout:DIR, docker-archive:FILE.tar, or a directory; paths are absolute. A missing image is pulled. A tag keeps the meaning it had when it was last pulled; \"dreamcore image pull\" updates it. The agent needs glibc and bash in the image."},
+				Help:     "The root file system of sandboxes from an image, instead of rootfs: a name in a registry (debian:12, HOST/NAME@sha256:…), oci-layout:DIR, docker-archive:FILE.tar, or a directory; paths are absolute. A missing image is pulled. A tag stays resolved to the digest of its last pull; \"dreamcore image pull\" updates it. The agent needs glibc and bash in the image."},
 			{Key: "sandbox_uid", Default: 10000, check: id,
 				Help: "The user inside sandboxes, who also owns the projects on disk. Not root."},
 			{Key: "sandbox_gid", Default: 10000, check: id,
@@ -69,7 +69,7 @@ func sections() []section {
 		}},
 		{"Disk", []Setting{
 			{Key: "disk_mib", Default: 1024, check: between(16, maxMiB, "no limit"),
-				Help: "Disk space in MiB for the projects and agent homes of one user: the size of a file system of their own, in a file that grows with use. It can be raised later; for users whose file system exists it cannot be lowered. No job begins if the disk cannot hold the rest of its user's limit. It needs loop devices and mkfs.ext4. 0: no limit except the disk, and only for users who never had one. Without root there is no limit."},
+				Help: "Disk space in MiB for the projects and agent homes of one user: the size of a file system of their own, in a file that grows with use. It can be raised later; for users whose file system exists it cannot be lowered. No job begins if the disk cannot hold the rest of its user's limit. It needs loop devices and mkfs.ext4. 0: no limit except the disk, and only for users who have no file system yet. Without root there is no limit."},
 			{Key: "project_mib", Default: 512, check: between(1, maxMiB, "no limit except the user's"),
 				Help: "Disk space of one project in MiB. At the limit programs in the sandbox see \"No space left on device\"; without disk_mib the job is stopped shortly after. 0: no limit except the user's."},
 			{Key: "project_files", Default: 50_000, check: between(1, volumeFiles, "no limit except the user's"),
@@ -80,7 +80,7 @@ func sections() []section {
 		{"The agent and its jobs", []Setting{
 			{Key: "tools", Default: []string{"Read", "Write", "Edit", "Glob", "Grep", "Bash"}, Live: true, Flag: "tools",
 				FlagHelp: "tools of the agent, separated by commas (default Read,Write,Edit,Glob,Grep,Bash)",
-				Help:     "The tools of the agent. The sandbox is the border; use fewer for agents that must not run commands, such as [Read, Write, Edit]."},
+				Help:     "The tools of the agent. The sandbox is the trust boundary; use fewer for agents that must not run commands, such as [Read, Write, Edit]."},
 			{Key: "model", Default: "", Live: true, check: modelName, Flag: "model",
 				FlagHelp: "model for the agent (default: the agent's own choice)",
 				Help:     "The model of the agent. Empty: the agent's own choice."},
