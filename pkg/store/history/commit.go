@@ -36,8 +36,9 @@ func (s *Store) Commit(ctx context.Context, user dreamcore.UserID, project dream
 // links (as links). It does not hold FIFOs, sockets, devices, empty directories
 // and names that Git reserves, such as .git. root stays open.
 //
-// A first version may wait up to 10 minutes for a slot; after that, Record takes
-// at most 2 minutes. After an error the newest version is unchanged. The error is
+// Record may wait up to 10 minutes each for a slot, which a first version needs, and
+// for the lock; after that it takes at most 2 minutes, or 10 for a first version.
+// After an error the newest version is unchanged. The error is
 // ctx's, or has the code CodeBusy (no slot), CodeSetup (the disk is full or not
 // writable) or CodeInternal.
 func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, root *os.Root, message string, when time.Time) (rec Recorded, err error) {
@@ -47,20 +48,24 @@ func (s *Store) Record(ctx context.Context, user dreamcore.UserID, project dream
 	}
 	// The first version reads everything, possibly also a history inside the
 	// project.
+	limit := saveLimit
 	if head, err := r.head(); err == nil && head.IsZero() {
+		limit = firstLimit
 		leave, err := s.slot(ctx, user)
 		if err != nil {
 			return rec, diskError("save the version", err)
 		}
 		defer leave()
 	}
-	ctx, cancel := context.WithTimeout(ctx, saveLimit)
-	defer cancel()
-	unlock, err := lock(ctx, r.dir)
+	waiting, stop := context.WithTimeout(ctx, slotPatience)
+	unlock, err := lock(waiting, r.dir)
+	stop()
 	if err != nil {
 		return rec, diskError("lock the history", err)
 	}
 	defer unlock()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	head, snap, changed, err := r.commit(ctx, root, message, when, &rec)
 	if snap != nil {
 		for _, n := range snap.notes {

@@ -60,10 +60,14 @@ const (
 )
 
 const (
-	// saveLimit bounds the time that a version takes once it has its slot: the
-	// first version of the largest project takes half a minute on a busy machine.
-	saveLimit = 2 * time.Minute
-	// slotPatience bounds the wait for a slot, which is not part of saveLimit.
+	// saveLimit bounds the time that a version takes once it has the lock of the
+	// history. firstLimit is the same for a first version, which reads everything:
+	// half a minute for the largest project on a busy machine, much more on a slow
+	// disk.
+	saveLimit  = 2 * time.Minute
+	firstLimit = 10 * time.Minute
+	// slotPatience bounds the waits for a slot and for the lock, which are not part
+	// of these limits.
 	slotPatience = 10 * time.Minute
 )
 

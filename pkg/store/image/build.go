@@ -101,7 +101,7 @@ func (s *Store) unpackAll(ctx context.Context, src source, m manifest, diffIDs [
 		}
 	}
 	n = note{Digest: m.digest, Entries: u.entries, Skipped: u.skipped, Created: time.Now().UTC()}
-	n.Size, err = treeSize(ctx, root)
+	n.Size, err = treeSize(ctx, root, map[uint64]bool{})
 	return n, err
 }
 
@@ -115,19 +115,32 @@ func unpackLayer(ctx context.Context, src source, m manifest, i int, diffID v1.H
 }
 
 // treeSize returns the bytes in the files below dir; a file with several names
-// counts once.
-func treeSize(ctx context.Context, dir *os.Root) (total int64, err error) {
-	seen := map[uint64]bool{}
-	err = fs.WalkDir(dir.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil || d.IsDir() {
-			return err
-		}
-		fi, err := d.Info()
+// counts once. It opens one name at a time, since names of an image need not be the
+// valid UTF-8 that paths of package fs must be.
+func treeSize(ctx context.Context, dir *os.Root, seen map[uint64]bool) (total int64, err error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	names, err := namesIn(dir)
+	if err != nil {
+		return 0, fmt.Errorf("measure the image: %w", err)
+	}
+	for _, name := range names {
+		fi, err := dir.Lstat(name)
 		if err != nil {
-			return err
+			return 0, fmt.Errorf("measure the image: %w", err)
+		}
+		if fi.IsDir() {
+			sub, err := dir.OpenRoot(name)
+			if err != nil {
+				return 0, fmt.Errorf("measure the image: %w", err)
+			}
+			n, err := treeSize(ctx, sub, seen)
+			if err = errors.Join(err, sub.Close()); err != nil {
+				return 0, err
+			}
+			total += n
+			continue
 		}
 		st, ok := fi.Sys().(*syscall.Stat_t)
 		if !ok || st.Nlink == 1 || !seen[st.Ino] {
@@ -136,10 +149,6 @@ func treeSize(ctx context.Context, dir *os.Root) (total int64, err error) {
 		if ok && st.Nlink > 1 {
 			seen[st.Ino] = true
 		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("measure the image: %w", err)
 	}
 	return total, nil
 }

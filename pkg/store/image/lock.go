@@ -38,7 +38,7 @@ func (s *Store) lockPulls(ctx context.Context) (unlock func(), err error) {
 		unlock, err = s.tryLockPulls()
 		return err
 	})
-	if err != nil && ctx.Err() != nil {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil, fmt.Errorf("wait for another pull: %w", context.Cause(ctx))
 	}
 	return unlock, err

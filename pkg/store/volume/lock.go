@@ -20,7 +20,7 @@ func (s *Store) Lock(ctx context.Context, user dreamcore.UserID, project dreamco
 		unlock, err = s.TryLock(user, project)
 		return err
 	})
-	if err != nil && ctx.Err() != nil {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil, fmt.Errorf("wait for the project: %w", ctx.Err())
 	}
 	return unlock, err

@@ -101,7 +101,7 @@ func try(call func() error) error {
 		case err == nil:
 			return nil
 		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EACCES):
+		case errors.Is(err, unix.EWOULDBLOCK):
 			return ErrLocked
 		default:
 			return os.NewSyscallError("lock", err)
