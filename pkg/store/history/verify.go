@@ -118,6 +118,7 @@ func (v *verifier) decide(hash plumbing.Hash, c *foreignCommit) error {
 	var raw []byte
 	if err == nil {
 		raw, err = v.src.read(hash, plumbing.CommitObject, maxCommitBytes)
+		v.src.bytesLeft += int64(len(raw)) // parse has spent it
 	}
 	if err == nil {
 		err = v.put(plumbing.CommitObject, raw)

@@ -107,6 +107,17 @@ func (o *restorer) ownFile(e tree.Entry, src io.Reader) error {
 		return nil
 	}
 	err := os.MkdirAll(filepath.Dir(dest), dirMode)
+	if err == nil && strings.HasPrefix(e.Path, secretsDir+"/") {
+		// setup removes unfinished files of secrets, with this lock held.
+		dir, err := os.Open(filepath.Dir(dest))
+		if err == nil {
+			defer dir.Close()
+			err = statefile.Lock(o.ctx, dir)
+		}
+		if err != nil {
+			return fileError("lock", filepath.Dir(dest), err)
+		}
+	}
 	if err == nil {
 		err = statefile.ReplaceFile(dest, fileMode, func(f *os.File) error {
 			_, err := io.Copy(f, src)
