@@ -64,10 +64,16 @@ func (r *rig) wantWhole(t *testing.T, old string, n int) (there int) {
 
 const rounds, inRound = 20, 4
 
+// enough reports whether a test of kills may end after n of them. On a busy machine
+// most kills come before the program works, or after it: then there are more.
+func enough(n, interrupted int) bool {
+	return n >= rounds && interrupted >= 3 || n >= 10*rounds
+}
+
 func TestAKilledImportCanBeContinued(t *testing.T) {
 	old, heads := oldTree(t, inRound)
 	interrupted := 0
-	for range rounds {
+	for n := 0; !enough(n, interrupted); n++ {
 		r := newRig(t)
 		ended := killed(t, "import", r.state, old, 700*time.Millisecond)
 		there := r.wantWhole(t, old, inRound)
@@ -83,7 +89,7 @@ func TestAKilledImportCanBeContinued(t *testing.T) {
 	if interrupted < 3 {
 		t.Errorf("only %d kills interrupted an import", interrupted)
 	}
-	t.Logf("%d of %d kills interrupted an import", interrupted, rounds)
+	t.Logf("%d kills interrupted an import", interrupted)
 }
 
 func TestAKilledBackupOrRestoreLeavesNothingIncomplete(t *testing.T) {
@@ -113,7 +119,7 @@ func TestAKilledBackupOrRestoreLeavesNothingIncomplete(t *testing.T) {
 	}
 	t.Logf("%d of %d kills interrupted a backup", interrupted, rounds)
 	interrupted = 0
-	for range rounds {
+	for n := 0; !enough(n, interrupted); n++ {
 		to := newRig(t)
 		ended := killed(t, "restore", to.state, name, 700*time.Millisecond)
 		there := to.wantWhole(t, old, inRound)
@@ -128,5 +134,5 @@ func TestAKilledBackupOrRestoreLeavesNothingIncomplete(t *testing.T) {
 	if interrupted < 3 {
 		t.Errorf("only %d kills interrupted a restore", interrupted)
 	}
-	t.Logf("%d of %d kills interrupted a restore", interrupted, rounds)
+	t.Logf("%d kills interrupted a restore", interrupted)
 }
