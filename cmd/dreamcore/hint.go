@@ -32,7 +32,7 @@ var reasonHints = map[dreamcore.Reason]string{
 	client.ReasonRedirect: "if that is your server, pass its address with --endpoint",
 	client.ReasonRefused:  "start the server with: dreamcore serve",
 	client.ReasonSecret:   sendSecret,
-	client.ReasonTimeout:  "or allow more time with --timeout",
+	client.ReasonTimeout:  "allow more time with --timeout",
 
 	gate.ReasonNoDeepChecks: "check such a server with: dreamcore gate --all",
 	gate.ReasonNoDiskBound:  "on the server, run as root with disk_mib set; or accept it here with DREAMCORE_ALLOW_UNLIMITED=true",
@@ -45,11 +45,10 @@ var reasonHints = map[dreamcore.Reason]string{
 	daemon.ReasonListen:     "set it with --listen HOST:PORT",
 	daemon.ReasonNoInjected: "create it: dreamcore secret create NAME KEY=value (or omit it from --inject)",
 	daemon.ReasonNoKey:      "run: dreamcore setup --anthropic-key-file FILE (or serve --model-script demo)",
-	daemon.ReasonSandboxes:  "for more details, run: dreamcore doctor",
+	daemon.ReasonSandboxes:  "for more details, run: dreamcore doctor (with the same --runtime)",
 	daemon.ReasonState:      "set it with --state DIR",
 
 	gateway.ReasonNoKey:       "run: dreamcore setup --anthropic-key-file FILE",
-	upstream.ReasonCredential: "to store a secret, run: dreamcore secret create NAME KEY=-",
 	upstream.ReasonSecretKey:  "see the keys with: dreamcore secret list",
 	prompt.ReasonVolume:       "see its files with: dreamcore volume ls dreamcore-global",
 
@@ -67,7 +66,7 @@ var reasonHints = map[dreamcore.Reason]string{
 	doctor.ReasonNoKey:   "run: dreamcore setup --anthropic-key-file FILE",
 	doctor.ReasonNotRoot: "run: sudo dreamcore doctor (serve then needs no --allow-unlimited)",
 	doctor.ReasonPrompts: "run: dreamcore prompts check",
-	doctor.ReasonState:   "or choose a directory on another disk with --state DIR",
+	doctor.ReasonState:   "choose a directory on another disk with --state DIR",
 
 	deploy.ReasonAccount:    deployAgain,
 	deploy.ReasonCommand:    deployAgain,
@@ -77,7 +76,7 @@ var reasonHints = map[dreamcore.Reason]string{
 	deploy.ReasonListen:     "set it with --listen HOST:PORT",
 	deploy.ReasonNeedsRoot:  "run: sudo dreamcore deploy",
 	deploy.ReasonNoKey:      "run: dreamcore deploy --anthropic-key-file FILE (or, for a demo: dreamcore deploy --model-script demo)",
-	deploy.ReasonNoSystemd:  "run: dreamcore setup && dreamcore serve --listen HOST:PORT (under another supervisor: serve stays in the foreground, logs to standard error and ends on SIGTERM)",
+	deploy.ReasonNoSystemd:  "run: dreamcore setup && dreamcore serve (under another supervisor, with your --listen: serve stays in the foreground, logs to standard error and ends on SIGTERM)",
 	deploy.ReasonNotStarted: deployAgain,
 	deploy.ReasonOccupied:   deployAgain,
 	deploy.ReasonReadOnly:   "or prepare an image with --root DIR",
@@ -87,7 +86,7 @@ var reasonHints = map[dreamcore.Reason]string{
 	// The hint of the error suffices.
 	client.ReasonTLS: "", gateway.ReasonAddress: "", replay.ReasonScript: "", upstream.ReasonCAFile: "",
 	upstream.ReasonModels: "", upstream.ReasonNone: "", prompt.ReasonFile: "", prompt.ReasonFiles: "",
-	archive.ReasonLocal: "", archive.ReasonTooLarge: "", deploy.ReasonSettings: "",
+	upstream.ReasonCredential: "", archive.ReasonLocal: "", archive.ReasonTooLarge: "", deploy.ReasonSettings: "",
 }
 
 // hintOf returns what to do about err: the hint of the error itself, followed

@@ -100,6 +100,9 @@ func (s *State) unhide(value string) { s.Redactor.Remove(value) }
 // injected returns the secret that is added to the requests of an injection,
 // and hides it.
 func (s *State) injected(i egress.Injection) (string, error) {
+	if _, err := s.OpenSecrets(); err != nil {
+		return "", err // of all secrets, not of this one
+	}
 	values, err := s.sealed(i.Secret)
 	if err != nil {
 		return "", &dreamcore.Error{
@@ -114,7 +117,7 @@ func (s *State) injected(i egress.Injection) (string, error) {
 	v, ok := values[key]
 	if !ok {
 		return "", &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Reason: ReasonInjectKey, Message: fmt.Sprintf("the secret %s for %s has several keys, or not the one that is named", i.Secret, i.Target),
+			Code: dreamcore.CodeSetup, Reason: ReasonInjectKey, Message: fmt.Sprintf("the secret %s for %s has several keys, or lacks the named one", i.Secret, i.Target),
 			Hint: fmt.Sprintf("name one of its keys: %s=%s/KEY:%s", i.Target, i.Secret, i.Header),
 		}
 	}

@@ -65,6 +65,7 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, svc.undo.run(context.WithoutCancel(ctx)))
+			s.release()
 		}
 	}()
 	// The lock comes first: prepare removes what ended processes have left, and
@@ -212,11 +213,11 @@ func (s *Service) lock(state *State) error {
 			Hint: "stop that server, or use another directory",
 		}
 	}
-	s.undo.addClose(func() error {
+	// Released by the close of the state: until then, disks of users are mounted.
+	state.unlock = func() {
 		_ = f.Truncate(0)
 		_ = f.Close()
-		return nil
-	})
+	}
 	return nil
 }
 

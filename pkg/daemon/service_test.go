@@ -30,15 +30,11 @@ func TestSecondServiceIsRefusedAndNamesTheFirst(t *testing.T) {
 	if dreamcore.CodeOf(err) != dreamcore.CodeConflict || !strings.Contains(err.Error(), "(process 7, http://127.0.0.1:1)") {
 		t.Errorf("%v", err)
 	}
-	if err := first.undo.run(t.Context()); err != nil {
-		t.Error(err)
-	}
+	s.release()
 	if err := second.lock(s); err != nil {
 		t.Errorf("after the first has closed: %v", err)
 	}
-	if err := second.undo.run(t.Context()); err != nil {
-		t.Error(err)
-	}
+	s.release()
 }
 
 // Start refuses in the order of the steps, and leaves the lock and the state
@@ -77,7 +73,7 @@ func TestStartRefusesWhatIsMissing(t *testing.T) {
 	if err := lock.lock(s); err != nil {
 		t.Errorf("the lock is still held: %v", err)
 	}
-	_ = lock.undo.run(t.Context())
+	s.release()
 }
 
 func TestMachineRefusesAnUnknownEngine(t *testing.T) {

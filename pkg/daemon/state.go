@@ -56,6 +56,7 @@ type State struct {
 
 	env     config.Environment
 	ballast *disk.Ballast
+	unlock  func() // set by Start; nil if the lock is not held
 }
 
 // OpenState opens the state directory of cfg. The caller must close it, after
@@ -88,8 +89,21 @@ func OpenState(cfg config.Config, env config.Environment, r *secret.Redactor) (*
 // Path returns the path of a file or directory in the state directory.
 func (s *State) Path(name string) string { return filepath.Join(s.Config.State, name) }
 
-// Close closes the state. It may be called more than once.
-func (s *State) Close() error { return s.Volumes.Close() }
+// Close closes the state and then releases the lock of a service, if there is one.
+// It may be called more than once.
+func (s *State) Close() error {
+	err := s.Volumes.Close()
+	s.release()
+	return err
+}
+
+// release releases the lock of a service, if it is held.
+func (s *State) release() {
+	if s.unlock != nil {
+		s.unlock()
+		s.unlock = nil
+	}
+}
 
 // Agent returns the agent that setup has installed.
 func (s *State) Agent() (agent.Binary, error) { return agent.Recorded(s.Path(AgentDir)) }

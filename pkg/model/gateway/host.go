@@ -43,7 +43,6 @@ type HostError struct {
 	Status int                   // of the answer; 0 if it was interrupted
 	Over   *dreamcore.OverBudget // set if a limit refused the request
 
-	TooLong bool // the prompt is longer than the model accepts
 }
 
 func (e *HostError) Error() string {
@@ -224,8 +223,7 @@ func (w *hostWriter) block(raw json.RawMessage, kind string) {
 
 // answer returns the text of the exchange's answer.
 func (w *hostWriter) answer(ctx context.Context, whole bool, gr *Grant, m *hostMeter) (HostAnswer, error) {
-	refused, _ := gr.Refused()
-	fault := &HostError{Code: cmp.Or(gr.Failure(), dreamcore.FailUnknown), Status: w.status, Over: m.over, TooLong: refused.TooLong}
+	fault := &HostError{Code: cmp.Or(gr.Failure(), dreamcore.FailUnknown), Status: w.status, Over: m.over}
 	switch {
 	case w.full:
 	case ctx.Err() != nil:

@@ -216,19 +216,21 @@ func (e Entry) CheckModel(model string) error {
 // Cloud reports whether the upstream supports less than the vendor's newest API.
 func (e Entry) Cloud() bool { return e.Kind == Bedrock || e.Kind == Vertex }
 
-// repair returns what the operator does if the upstream refuses its credential.
+// repair returns what the operator does if the upstream refuses its credential. It
+// names the command, because the log of a service is where it is read.
 func (e Entry) repair() string {
 	name, key, _ := strings.Cut(cmp.Or(e.ServiceAccount, e.AWSCredentials, e.APIKey, e.Bearer), "/")
-	text := "replace the secret " + name
 	switch {
 	case e.AWSFile != "":
 		return "run: aws configure --profile " + cmp.Or(e.AWSProfile, defaultProfile)
-	case e.Kind == Bedrock:
-		return text + " (its keys are " + awsKeyID + ", " + awsSecret + " and perhaps " + awsSession + ")"
 	case e.APIKey == NoKey:
 		return "name a secret in api_key if the upstream needs a key"
-	case key != "":
-		return text + " (its key " + key + ")"
+	case name == secret.AnthropicSecret:
+		return "replace the secret " + name + ": dreamcore setup --rotate " + name
+	case e.Kind == Bedrock:
+		key = awsKeyID + "=… " + awsSecret
+	case e.Kind == Vertex:
+		key = cmp.Or(key, "JSON")
 	}
-	return text
+	return "replace the secret " + name + ": dreamcore secret create --force " + name + " " + cmp.Or(key, "KEY") + "=- < FILE"
 }

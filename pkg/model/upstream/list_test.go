@@ -140,7 +140,7 @@ func TestAnswerIfAllUpstreamsFail(t *testing.T) {
 		t.Errorf("no listener: %v", s)
 	}
 	r = newRig(t, secrets{}, plainEntry("a", deadAddress(t)))
-	if s := r.send(call(testBody)); !errors.Is(s.err, gateway.ErrNoCredential) || dreamcore.HintOf(s.err) != "replace the secret key-a" {
+	if s := r.send(call(testBody)); !errors.Is(s.err, gateway.ErrNoCredential) || dreamcore.HintOf(s.err) != "replace the secret key-a: dreamcore secret create --force key-a KEY=- < FILE" {
 		t.Errorf("no key: %v, %s", s, dreamcore.HintOf(s.err))
 	}
 }

@@ -200,8 +200,8 @@ func (g *Group) create(h *Hierarchy, path string, l Limits) error {
 		}
 	}
 	if top, _, ok := strings.Cut(path, "/"); ok {
-		if err := h.Open(top).yield(); err != nil {
-			return err
+		if g := h.Open(top); g.yield() != nil && !g.Exists() {
+			return fs.ErrNotExist // removed by another program; tried again
 		}
 	}
 	for _, s := range g.settings(l) {

@@ -219,14 +219,13 @@ func (c *call) ask(ctx context.Context) (map[string]any, error) {
 	return answer, nil
 }
 
-// tooLong returns the error for a request that is too long: its expanded prompt
-// exceeds maxOutput, or the model refused it as too long and the file has no
-// successful answer for a failure. It has CodeTooLarge and names the field with
-// the longest value. For any other cause it returns nil.
+// tooLong returns the error for a request whose expanded prompt exceeds maxOutput,
+// unless the file has a successful answer for a failure. It has CodeTooLarge and
+// names the field with the longest value. For any other cause it returns nil. A
+// prompt that the model refuses as too long is a failure of the model, for which the
+// HTTP contract has the answer of the file.
 func (c *call) tooLong(cause error) error {
-	host, _ := errors.AsType[*gateway.HostError](cause)
-	refused := host != nil && host.TooLong && c.endpoint.failure.status != http.StatusOK
-	if !errors.Is(cause, errExpand) && !refused || len(c.endpoint.Fields) == 0 {
+	if !errors.Is(cause, errExpand) || c.endpoint.failure.status == http.StatusOK || len(c.endpoint.Fields) == 0 {
 		return nil
 	}
 	size := func(f Field) int {

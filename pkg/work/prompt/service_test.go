@@ -314,9 +314,13 @@ failure: {status: 502, body: {}}
 	}
 }
 
-func TestPromptThatTheModelRefusesAsTooLongIs413(t *testing.T) {
-	r := newRig(t, fails(&gateway.HostError{Code: dreamcore.FailUnknown, Status: 400, TooLong: true}))
-	wantTooLong(t, r, "v2_generate_code", `{`+ids+`,"prompt":"make it"}`, "prompt")
+// The HTTP contract has 502 for a failure of the model, also if it refuses the
+// prompt as too long.
+func TestPromptThatTheModelRefusesIsAFailureOfTheModel(t *testing.T) {
+	r := newRig(t, fails(&gateway.HostError{Code: dreamcore.FailUnknown, Status: 400}))
+	if got := r.answer("v2_generate_code", `{`+ids+`,"prompt":"make it"}`); got.Status != 502 || got.Body["error_code"] != "v2_codegen_error" {
+		t.Errorf("v2_generate_code: %+v", got)
+	}
 	if got := r.answer("detect_intent", `{"message":"m"}`); got.Status != 200 || got.Body["fallback"] != true {
 		t.Errorf("detect_intent: %+v", got)
 	}

@@ -262,7 +262,7 @@ func (s *Set) update(base string, old *file, st stat, e *Endpoint, err error) {
 	}
 	s.files[base] = next
 	if err != nil {
-		s.src.Logger.Error("the file of a prompt endpoint is invalid: its previous version stays in use", "file", Dir+"/"+base, "error", err)
+		s.src.Logger.Error("the file of a prompt endpoint is invalid: its previous version stays in use", "file", Dir+"/"+base, "error", err, "hint", "run: dreamcore prompts check")
 		return
 	}
 	s.src.Logger.Info("a prompt endpoint is in use", "endpoint", e.Name, "file", Dir+"/"+base)
