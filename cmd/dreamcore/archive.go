@@ -104,7 +104,7 @@ func newImportCmd(a *app) *cobra.Command {
 			"project is verified by hash and imported completely or not at all. If the command is\n" +
 			"interrupted, run it again: it continues and skips the projects that are imported.\n\n" +
 			"From a .git only objects and references are read, each object is checked, and nothing\n" +
-			"is run. Of a damaged history, the versions before the fault are imported.",
+			"is run. Of a damaged history, only the versions before the fault are imported.",
 		Example: "  modal volume get my-volume users old && sudo dreamcore import old\n" +
 			"  sudo dreamcore import --user-map OLDUUID=NEWUUID game.tar.zst",
 		Args: usageArgs(cobra.ExactArgs(1)),

@@ -183,7 +183,7 @@ func TestTheLinksOfThePagesLeadSomewhere(t *testing.T) {
 	}
 }
 
-func TestTheTestsThatSecurityNamesExist(t *testing.T) {
+func TestSecurityPageNamesExistingTests(t *testing.T) {
 	var sources strings.Builder
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, "_test.go") {

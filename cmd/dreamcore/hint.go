@@ -48,9 +48,9 @@ var reasonHints = map[dreamcore.Reason]string{
 	daemon.ReasonSandboxes:  "for more details, run: dreamcore doctor (with the same --runtime)",
 	daemon.ReasonState:      "set it with --state DIR",
 
-	gateway.ReasonNoKey:       "run: dreamcore setup --anthropic-key-file FILE",
-	upstream.ReasonSecretKey:  "see the keys with: dreamcore secret list",
-	prompt.ReasonVolume:       "see its files with: dreamcore volume ls dreamcore-global",
+	gateway.ReasonNoKey:      "run: dreamcore setup --anthropic-key-file FILE",
+	upstream.ReasonSecretKey: "see the keys with: dreamcore secret list",
+	prompt.ReasonVolume:      "see its files with: dreamcore volume ls dreamcore-global",
 
 	archive.ReasonAboveProjects: "for all projects with their versions: dreamcore export --all DIR, dreamcore import DIR",
 	archive.ReasonDirectory:     "name a directory to copy it to",

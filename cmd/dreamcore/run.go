@@ -168,7 +168,7 @@ func misuse(c *cobra.Command, err error) error {
 	}
 }
 
-// usageArgs returns check with errors of the code for misuse.
+// usageArgs wraps check so that its errors exit with the code of a usage error.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {

@@ -291,7 +291,7 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 	err = all.Validate()
 	for key := range wrong {
 		if err == nil || !strings.Contains(err.Error(), key) {
-			t.Errorf("of everything wrong at once, %s is not told: %v", key, err)
+			t.Errorf("with every setting wrong, the error does not name %s: %v", key, err)
 		}
 	}
 	if good.Validate() != nil {

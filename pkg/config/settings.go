@@ -219,7 +219,7 @@ func comment(text string) string {
 }
 
 // TakeUp returns c with those settings of next that a running service can take
-// up. The others are bound to what is open.
+// up. The others are tied to open resources; they need a restart.
 func (c Config) TakeUp(next Config) Config {
 	to, from := reflect.ValueOf(&c).Elem(), reflect.ValueOf(next)
 	live := liveSettings()

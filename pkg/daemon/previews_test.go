@@ -7,7 +7,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 )
 
-func TestPreviewPlaceFollowsFromTheSettings(t *testing.T) {
+func TestPreviewAddressIsDerivedFromSettings(t *testing.T) {
 	at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080}
 	for _, tt := range []struct{ listen, domain, previews, want string }{
 		{"127.0.0.1:8080", "", "", "http://LABEL.localhost:8080/"},

@@ -66,7 +66,7 @@ func notSpare(name string) error {
 		return nil
 	}
 	return &dreamcore.Error{
-		Code: dreamcore.CodeNotFound, Message: "a spare sandbox does not belong to a user yet",
-		Hint: "name one of a user; to keep no spare ones, set spare_sandboxes to 0",
+		Code: dreamcore.CodeNotFound, Message: "standby sandboxes have no user",
+		Hint: "name a user's sandbox (dreamcore ps lists them); to have no standby sandboxes, set spare_sandboxes to 0",
 	}
 }

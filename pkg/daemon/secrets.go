@@ -74,7 +74,7 @@ func checkIdentity(cfg config.Config, env config.Environment) error {
 	}
 	return &dreamcore.Error{
 		Code: dreamcore.CodeInvalid, Message: "the identity of the secrets is given twice: as DREAMCORE_IDENTITY and as the setting identity_file",
-		Hint: "leave one of them: unset DREAMCORE_IDENTITY, or take identity_file out of the configuration",
+		Hint: "keep only one: unset DREAMCORE_IDENTITY, or take identity_file out of the configuration",
 	}
 }
 

@@ -34,7 +34,7 @@ func TestEventsMatchTheContract(t *testing.T) {
 		},
 		{
 			"the sandbox failed", dreamcore.ErrorEvent(dreamcore.Failure{Code: dreamcore.FailSandbox}, dreamcore.English),
-			`{"type":"error","code":"SANDBOX_ERROR","userMessage":"The workshop for your game could not be opened. Please contact support if it happens again.","recoverable":false}`,
+			`{"type":"error","code":"SANDBOX_ERROR","userMessage":"The workspace for your game could not be opened. Please contact support if it happens again.","recoverable":false}`,
 		},
 	} {
 		if string(tt.got) != tt.want {

@@ -83,18 +83,18 @@ const (
 var sentences = map[FailureCode][2]string{
 	FailCLIGeneral:    {"Something went wrong while making your game. Please try again.", "ゲームの作成中に問題が起きました。もう一度お試しください。"},
 	FailCLITimeout:    {"Making your game took too long. Try a simpler request, or try again.", "ゲームの作成に時間がかかりすぎました。もう少しシンプルな内容にするか、もう一度お試しください。"},
-	FailCLIKilled:     {"Making your game was stopped because it needed too much memory. Please try again.", "メモリが足りなくなり、ゲームの作成が中断されました。もう一度お試しください。"},
-	FailCLITerminated: {"Making your game was interrupted. Please try again.", "ゲームの作成が中断されました。もう一度お試しください。"},
+	FailCLIKilled:     {"Your game needed too much memory and was stopped. Please try again.", "メモリが足りなくなり、ゲームの作成が中断されました。もう一度お試しください。"},
+	FailCLITerminated: {"Work on your game was interrupted. Please try again.", "ゲームの作成が中断されました。もう一度お試しください。"},
 	FailCLIUnknown:    {"An unexpected problem stopped your game. Please contact support if it happens again.", "予期しない問題でゲームを作成できませんでした。繰り返す場合はサポートへご連絡ください。"},
 	FailNetwork:       {"The connection to the AI was lost. Please try again in a moment.", "AIとの接続が切れました。少し待ってから、もう一度お試しください。"},
 	FailAuth:          {"The service is not set up correctly at the moment. Please contact support.", "サービスの設定に問題があります。サポートへご連絡ください。"},
 	FailRateLimit:     {"Many games are being made right now. Please wait a moment and try again.", "ただいま混み合っています。少し待ってから、もう一度お試しください。"},
 	FailAPITimeout:    {"The AI took too long to answer. Please try again.", "AIの応答に時間がかかりすぎました。もう一度お試しください。"},
-	FailSandbox:       {"The workshop for your game could not be opened. Please contact support if it happens again.", "ゲームの作業環境を準備できませんでした。繰り返す場合はサポートへご連絡ください。"},
+	FailSandbox:       {"The workspace for your game could not be opened. Please contact support if it happens again.", "ゲームの作業環境を準備できませんでした。繰り返す場合はサポートへご連絡ください。"},
 	FailNoGame:        {"No game was made this time. Please describe your game in other words and try again.", "今回はゲームが作成されませんでした。別の言葉で内容を伝えて、もう一度お試しください。"},
 	FailDisk:          {"The service has no storage left at the moment, so your game could not be made or saved. Please try again later.", "サービスの保存領域がいっぱいのため、ゲームを作成または保存できませんでした。時間をおいてから、もう一度お試しください。"},
 	FailQuota:         {"Your game has used up its space. Remove what it does not need, or make it smaller, and try again.", "ゲームの保存容量がいっぱいになりました。不要なものを減らしてから、もう一度お試しください。"},
-	FailSandboxLost:   {"The workshop for your game closed before the work was done. Please try again.", "ゲームの作業環境が途中で終了しました。もう一度お試しください。"},
+	FailSandboxLost:   {"The workspace for your game closed before the work was done. Please try again.", "ゲームの作業環境が途中で終了しました。もう一度お試しください。"},
 	FailUnknown:       {"Something unexpected happened. Please contact support if it happens again.", "予期しない問題が起きました。繰り返す場合はサポートへご連絡ください。"},
 }
 

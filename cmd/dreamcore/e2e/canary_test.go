@@ -285,7 +285,7 @@ func TestTheSearchFindsSecrets(t *testing.T) {
 	said := new(record)
 	fmt.Fprint(said.output("a log"), canary[1:], key[1:])
 	if found, err := said.search(h.state); err != nil || len(found) != 0 {
-		t.Errorf("what is no secret: found %q, %v", found, err)
+		t.Errorf("not a secret: found %q, %v", found, err)
 	}
 	if r := h.run("secret", "show", "anthropic-api-key"); !needlesOf(canary).in([]byte(r.stdout)) || len(h.said.texts) == 0 {
 		t.Error("the search sees nothing of what commands print")

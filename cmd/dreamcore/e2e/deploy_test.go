@@ -44,7 +44,7 @@ func unitCapabilities(t *testing.T, h *host, engine string) string {
 
 // The capabilities of the unit suffice for its engine, and those for gVisor do not
 // suffice for runc.
-func TestTheUnitLeavesWhatTheEngineNeeds(t *testing.T) {
+func TestUnitAllowsWhatTheEngineNeeds(t *testing.T) {
 	setpriv, err := exec.LookPath("setpriv")
 	sandboxtest.Need(t, err == nil, "setpriv")
 	h := newHost(t)

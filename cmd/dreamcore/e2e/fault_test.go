@@ -130,7 +130,7 @@ func checkForwarded(t *testing.T, prompt string, events []map[string]any) {
 		}
 	case "crash-once":
 		if !strings.Contains(fmt.Sprint(events), "The agent could not start; it is started once more") {
-			t.Errorf("the client is not told of the crash: %v", events)
+			t.Errorf("no event tells the client about the crash: %v", events)
 		}
 	case "many":
 		if count["user"] != 1000 || count["warning"] != 1 {
@@ -270,7 +270,7 @@ cp /tmp/hunt hunt.txt; true`
 	}
 }
 
-func TestOtherUsersAreOutOfSight(t *testing.T) {
+func TestOtherUsersAreInvisible(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", writeScript(t, `{"conversations":[[{"tools":[{"name":"Bash","input":{"command":"echo secret-of-$PWD > mine; find /data > seen 2>&1; ls -la /data/users/*/projects/* >> seen; touch /global/x; grep ' /global ' /proc/mounts >> seen; cat /global/shared >> seen; id >> seen; ls -ld /proc/1/root >> seen 2>&1; cat /etc/shadow >> seen 2>&1; ls /root /home >> seen 2>&1; true","description":"look"}}]},{"text":"done"}]]}`))
 	if err := os.WriteFile(filepath.Join(h.state, "volumes/dreamcore-global/shared"), []byte("for all\n"), 0o644); err != nil {

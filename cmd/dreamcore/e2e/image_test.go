@@ -165,7 +165,7 @@ func TestGenerateStartsFromAnImage(t *testing.T) {
 		t.Errorf("it does not tell of %s:\n%s", pinned, made.stdout)
 	}
 	if !strings.Contains(made.stderr, "unpacking layer 1 of 1") || !strings.Contains(made.stderr, "pulled") || strings.ContainsAny(made.stderr, "\x1b\r") {
-		t.Errorf("in a pipe, the pull is not told in plain lines: %q", made.stderr)
+		t.Errorf("in a pipe, the pull does not print plain lines: %q", made.stderr)
 	}
 	game := readGame(t, out)
 	if game["mark"] != "the first" || game["uid"] != "10000\n" || game["copied"] != "10000\n" || game["index.html"] != "<p>ok" {

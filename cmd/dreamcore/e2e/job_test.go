@@ -64,7 +64,7 @@ func (w *watched) until(is func(e map[string]any) bool) (last map[string]any) {
 
 func never(map[string]any) bool { return false }
 
-func TestStopMeansStop(t *testing.T) {
+func TestCancellingEndsAJob(t *testing.T) {
 	const next = `,[{"tools":[{"name":"Write","input":{"file_path":"{{cwd}}/index.html","content":"next"}}]},{"text":"done"}]]}`
 	h := newHost(t)
 	s := h.serve("--model-script", writeScript(t, strings.TrimSuffix(waitScript, "]}")+next))

@@ -91,7 +91,7 @@ func TestProjectsMoveInAndOut(t *testing.T) {
 		t.Error(out)
 	}
 	if r := h.run("restore", backup); r.code == 0 || !strings.Contains(r.stderr, "--force") {
-		t.Errorf("over what is here: %+v", r)
+		t.Errorf("over existing projects: %+v", r)
 	}
 	s.stop()
 	fresh := emptyHost(t)

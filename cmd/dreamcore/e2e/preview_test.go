@@ -106,7 +106,7 @@ func TestAGameIsShownUnderANameOfItsOwn(t *testing.T) {
 	}
 	s.stop()
 	if r := h.run("preview", project, "--user", alice); r.code != 3 || !strings.Contains(r.stderr, "dreamcore serve") {
-		t.Errorf("nobody there: %d %s", r.code, r.stderr)
+		t.Errorf("no service: %d %s", r.code, r.stderr)
 	}
 
 	// After a restart, with a listener of their own.

@@ -41,7 +41,7 @@ func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 		}
 	}
 	if last["type"] == "error" && !strings.Contains(fmt.Sprint(last["userMessage"]), "used up its space") {
-		t.Errorf("the player is not told: %v", last)
+		t.Errorf("no message for the player: %v", last)
 	}
 	if out := h.must("sandbox", "exec", "user-"+alice, "--", "sh", "-c", "stat -c %s "+project+"/big; cat "+project+"/index.html"); !strings.HasSuffix(out, "\nwhole\n") || len(strings.Fields(out)[0]) != 8 {
 		t.Errorf("in the project: %q, want about 24 MiB", out)

@@ -98,7 +98,7 @@ func TestEachFaultOfTheSecretsHasAHint(t *testing.T) {
 	}
 }
 
-func TestTheIdentityFromElsewhere(t *testing.T) {
+func TestIdentityFromEnvironmentOrFile(t *testing.T) {
 	h := sealedHost(t)
 	here := filepath.Join(h.state, "secrets/identity")
 	raw, err := os.ReadFile(here)
@@ -176,7 +176,7 @@ func TestSecretsOfTheEnvironmentAreWiped(t *testing.T) {
 	s.stop()
 }
 
-func TestRotationHasAnEnd(t *testing.T) {
+func TestRotationKeepsTheOldSecretUntilFinished(t *testing.T) {
 	h := newHost(t)
 	s := h.serve("--model-script", "demo")
 	old := s.secret

@@ -150,7 +150,7 @@ func TestCommandsRefuseWithTheCommandThatFixesIt(t *testing.T) {
 		{"no gate", h, []string{"gate"}, 2, []string{"--all"}},
 		{"an unknown engine", h, []string{"serve", "--model-script", "demo", "--runtime", "docker"}, 2, []string{"docker", "gvisor"}},
 		{"an endpoint that is none", h, []string{"gate", "--all", "--endpoint", "ftp://x"}, 2, []string{"http"}},
-		{"nobody there", h, []string{"gate", "--all", "--endpoint", "http://127.0.0.1:1"}, 3, []string{"health"}},
+		{"no server", h, []string{"gate", "--all", "--endpoint", "http://127.0.0.1:1"}, 3, []string{"health"}},
 		{"a wrong secret", busy.h, []string{"generate", "x", "--endpoint", busy.url, "--secret-file", "/etc/hostname"}, 4, []string{"secret"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

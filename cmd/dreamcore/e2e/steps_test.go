@@ -138,9 +138,9 @@ func TestKillAtEveryStep(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d of %d kills met somebody", met, rounds)
+	t.Logf("%d of %d kills hit a process", met, rounds)
 	if rounds >= len(all) && met < rounds/2 {
-		t.Errorf("only %d of %d kills met somebody", met, rounds)
+		t.Errorf("only %d of %d kills hit a process", met, rounds)
 	}
 }
 

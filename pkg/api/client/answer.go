@@ -35,7 +35,7 @@ func (c *Client) json(ctx context.Context, r call) (resp *http.Response, body []
 	return resp, body, nil
 }
 
-// object is json for calls in which every status but 200 is an error.
+// object is like json, but every status except 200 is an error.
 func (c *Client) object(ctx context.Context, r call) (answer, error) {
 	resp, body, err := c.json(ctx, r)
 	if err != nil {

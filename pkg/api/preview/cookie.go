@@ -13,8 +13,8 @@ import (
 // expires such cookies.
 
 const (
-	// foreignBytes is the size of other cookies in a request from which they are
-	// expired.
+	// foreignBytes is the total size of foreign cookies above which a response
+	// expires them.
 	foreignBytes = 4 << 10
 	// maxExpired bounds the cookies that one response expires, whose header must
 	// pass proxies too.

@@ -16,7 +16,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
-// Editor changes projects; *project.Editor is one, and says which errors there are.
+// Editor changes projects; *project.Editor implements it and documents the errors.
 type Editor interface {
 	Lock(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (unlock func(), err error)
 	Apply(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, changes []project.Change, message string) ([]project.Applied, error)
@@ -81,7 +81,7 @@ func (s *Server) applyFiles(x *exchange, r *http.Request) {
 }
 
 // reserveApply reserves a request's share of the memory for bodies, in order of
-// arrival. A request of unknown length reserves the maximum until it was read. If
+// arrival. A request of unknown length reserves the maximum until it has been read. If
 // there is no room in time, reserveApply responds with an error and returns false.
 // The caller must release the reservation.
 func (s *Server) reserveApply(x *exchange, r *http.Request) (n int64, ok bool) {

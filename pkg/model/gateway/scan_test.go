@@ -80,7 +80,7 @@ func FuzzPeekBody(f *testing.F) {
 	})
 }
 
-func TestMeter(t *testing.T) {
+func TestMeterReadsUsageOfStreams(t *testing.T) {
 	crlf := strings.ReplaceAll(wholeStream, "\n", "\r\n")
 	for name, tc := range map[string]struct {
 		in       string

@@ -228,7 +228,7 @@ func (p *Plan) keepCredential(ctx context.Context, own []byte) error {
 	if recipients(have) == nil || own != nil && !slices.Equal(recipients(have), recipients(own)) {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeConflict, Reason: ReasonIdentity, Message: "the credential " + host + " is not the identity of " + p.linkPath(),
-			Hint: "move away the one of the two that opens no secret",
+			Hint: "one of the two does not open your secrets: rename it",
 		}
 	}
 	if err := os.Chmod(host, 0o600); err != nil {

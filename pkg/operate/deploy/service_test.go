@@ -189,7 +189,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-func TestWiringIsTakenByClientsOldAndNew(t *testing.T) {
+func TestOldAndNewClientsAcceptTheWiring(t *testing.T) {
 	m := newMachine(t)
 	m.opts.Settings.Listen = "0.0.0.0:8080"
 	m.opts.Settings.State = "/srv/dreamcore"

@@ -162,7 +162,7 @@ func TestDeepGatesAreSelectedExplicitly(t *testing.T) {
 	}
 }
 
-func TestNoDiskBoundIsAllowedExplicitlyOnly(t *testing.T) {
+func TestUnlimitedDiskNeedsExplicitPermission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := runDeep(t, "disk-fill", deepServer("bound", "none"), func(c *Config) { c.AllowUnlimited = true })
 		if r.Status != Relaxed {

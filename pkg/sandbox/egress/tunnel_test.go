@@ -228,7 +228,7 @@ func TestEndOfAJobClosesItsConnections(t *testing.T) {
 	}
 }
 
-func TestBounds(t *testing.T) {
+func TestTunnelsAreBounded(t *testing.T) {
 	ca := newCA(t)
 	h, _ := endless(t)
 	port := ca.upstream(t, h, apiHost)

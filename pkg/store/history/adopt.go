@@ -43,12 +43,11 @@ type Adopted struct {
 }
 
 // Adopt takes over the history in git, the directory .git of an old project: the
-// commits of its branch with their hashes, authors, dates and messages. Of git
-// only HEAD, references and objects are read, below an os.Root and without
-// following links; configuration, hooks, alternates, replacements and filters
+// commits of its branch with their hashes, authors, dates and messages. Only
+// HEAD, references and objects are read, below an os.Root and without following
+// links; configuration, hooks, alternates, replacements and filters
 // have no effect. Every object is verified by its hash and must pass the checks
-// of git fsck. Of a history with a fault, the versions before the fault are
-// adopted. The history that the project already has here is kept: it can be
+// of git fsck. If the history has a fault, the versions before it are adopted. The history that the project already has here is kept: it can be
 // continued by the foreign one, not replaced. The error is ctx's, one of the
 // disk, or CodeBusy; a fault of git is not an error.
 func (s *Store) Adopt(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, git *os.Root) (Adopted, error) {

@@ -17,8 +17,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// foreign is a repository from outside, which may be made to do harm: it is only
-// read, below an os.Root, one path element at a time.
+// foreign is a repository from outside, which may be hostile: it is only read, below an os.Root, one path element at a time.
 type foreign struct {
 	ctx       context.Context
 	root      *os.Root

@@ -57,7 +57,7 @@ func (p *Pruned) add(more Pruned) {
 }
 
 // Prune brings the history of a project, and then all histories of its user,
-// within their bounds. It is to be called after a version was created. Histories
+// within their bounds. Call it after a version was created. Histories
 // of other projects that are in use are left for the next time. The errors are
 // those of Record.
 func (s *Store) Prune(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (Pruned, error) {

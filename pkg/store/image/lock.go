@@ -63,7 +63,7 @@ func (s *Store) sweep() {
 }
 
 // lockShared takes the lock of an image, shared with all other uses. It waits for
-// a prune in progress, which removes the image: then the error is errNotHere.
+// a prune in progress; if that removes the image, it returns errNotHere.
 func (s *Store) lockShared(dir string) (*os.File, error) {
 	f, err := s.root.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {

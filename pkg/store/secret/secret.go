@@ -375,7 +375,7 @@ func CheckAPIKey(key string) error {
 		return errValue("the API key has white space or control characters in it", hint)
 	}
 	if why := Miswritten(key); why != "" {
-		return errValue("the API key is not written as it is: "+why, "put nothing but the key into the file, on one line: no name, no quotes")
+		return errValue("the value is not a bare API key: "+why, "put only the key into the file, on one line: no name, no quotes")
 	}
 	return nil
 }

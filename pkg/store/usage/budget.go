@@ -105,7 +105,7 @@ func (j *Job) Check() error {
 	return nil
 }
 
-// ready reads what others have spent, and returns an error where limits cannot be
+// ready reads the records of other processes, and returns an error where limits cannot be
 // enforced because the ledger cannot be written. It must be called with mu held.
 func (l *Ledger) ready(now time.Time) error {
 	if err := l.advance(now); err != nil {

@@ -30,7 +30,7 @@ const (
 	disk     = "24 1 254:0 / / rw,relatime - ext4 /dev/root rw\n"
 )
 
-func TestDetect(t *testing.T) {
+func TestControllersAreDetectedInEveryVersion(t *testing.T) {
 	tests := map[string]struct {
 		mountinfo string
 		dirs      []string // of the group "a/b"

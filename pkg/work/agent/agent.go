@@ -50,7 +50,7 @@ type Session struct {
 
 // firstLine precedes every prompt. The CLI would take a prompt that starts with a
 // slash as one of its commands, and "succeed" without asking the model anything.
-const firstLine = "Work in the current directory. The wish of the user:\n\n"
+const firstLine = "Work in the current directory. The user's request:\n\n"
 
 // Prompt returns what the CLI gets on standard input for a prompt of the user.
 func Prompt(prompt string) string { return firstLine + prompt }

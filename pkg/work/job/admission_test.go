@@ -194,7 +194,7 @@ func TestWithdrawnSlotsNeverRun(t *testing.T) {
 	}
 }
 
-func TestResize(t *testing.T) {
+func TestChangedLimitsApplyAtOnce(t *testing.T) {
 	a := queueOf(2, 10, 0)
 	slots := make([]*slot, 5)
 	for i := range slots {

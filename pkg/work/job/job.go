@@ -111,7 +111,7 @@ func (j *job) attempt(ctx context.Context) (err error) {
 		return err
 	}
 	if f, ok := j.request.TestError.Failure(); ok {
-		j.status("Playing the failure that was asked for: " + string(j.request.TestError))
+		j.status("Simulating the requested failure: " + string(j.request.TestError))
 		return &stageError{stage: stageRequested, requested: f, err: errors.New("requested by _test_error")}
 	}
 	if err := j.checkBudget(); err != nil {

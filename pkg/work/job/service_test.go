@@ -16,7 +16,7 @@ import (
 
 func one(s *Settings) { s.Running = 1 }
 
-func TestTheSlotIsFreeAfterTheLastEvent(t *testing.T) {
+func TestSlotIsFreedBeforeTheLastEvent(t *testing.T) {
 	r := newRig(t, options{})
 	w := request(alice, "x")
 	w.TestError = dreamcore.TestErrorGeneral // the shortest possible job

@@ -18,7 +18,7 @@ var errFull = errors.New("the project has reached its bounds")
 // Warnings of a project that is full.
 const (
 	bytesFull = "The project has used up its space: no more can be written until something is removed"
-	filesFull = "The project has as many files as it may have"
+	filesFull = "The project has reached its file limit"
 )
 
 const (

@@ -21,8 +21,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
-// checkMaxAge is an upper bound on the duration of a deep check: a crash has left
-// the directories that are older.
+// checkMaxAge is an upper bound on the duration of a deep check: older directories were
+// left by a crash.
 const checkMaxAge = time.Hour
 
 // fillBytes is the size of a throw-away user's disk, if users have a bound: enough

@@ -46,7 +46,7 @@ func (p *Prober) Stream(ctx context.Context, emit func(dreamcore.Event) error) e
 		}
 		return nil
 	})
-	// Not before: only now the sandbox has ended without an error.
+	// Sent last: only now has the sandbox ended without an error.
 	if err == nil {
 		err = emit(dreamcore.Event(`{"type":"done"}`))
 	}

@@ -41,8 +41,7 @@ func Open(project *volume.Project, name string) (*File, error) {
 // Close closes the file.
 func (f *File) Close() error { return f.file.Close() }
 
-// Serve answers with the file, or as the conditions and ranges of the request
-// demand. Headers that are already set stay.
+// Serve answers with the file; it honours the conditions and ranges of the request. Headers that are already set stay.
 func (f *File) Serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", f.Kind)

@@ -124,8 +124,8 @@ func Open(src Source) (*Set, error) {
 	return s, s.look()
 }
 
-// current returns the endpoints, after a look at the files if the last one is too
-// old. Callers do not wait for the look of another caller.
+// current returns the endpoints. It checks the files again if the last check is too
+// old; callers never wait for the check of another caller.
 func (s *Set) current() *snapshot {
 	now := s.src.Now().UnixNano()
 	if last := s.looked.Load(); now-last >= int64(lookAge) || now < last {

@@ -253,7 +253,7 @@ func (p *Pool) Close(ctx context.Context) error {
 	if err := errors.Join(p.left...); err != nil {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeInternal, Message: "sandboxes could not be closed", Err: err,
-			Hint: "the next start of dreamcore removes what is left of them",
+			Hint: "the next start of dreamcore removes the residue",
 		}
 	}
 	return nil

@@ -279,7 +279,7 @@ func (s *Standby) Close() error {
 	if err := errors.Join(s.left...); err != nil {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeInternal, Message: "standby sandboxes could not be closed", Err: err,
-			Hint: "the next start of dreamcore removes what is left of them",
+			Hint: "the next start of dreamcore removes the residue",
 		}
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	firstLine    = "The wish of the user:\n\n" // what stands before a prompt
+	firstLine    = "The user's request:\n\n" // what stands before a prompt
 	scriptLimit  = 25 * time.Second
 	targetLimit  = 30 * time.Minute // of a script that begins with victim
 	victim       = "# victim\n"
