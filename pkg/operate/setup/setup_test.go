@@ -344,7 +344,7 @@ func TestWhichAgentIsUsed(t *testing.T) {
 		{"claude in the search path", map[string]string{"claude": "\x7fELF agent"}, "agent: exists", ""},
 		{"a script of that name, and npm", map[string]string{"claude": "#!/usr/bin/env node\n", "npm": npm(`\177ELF agent`)}, "agent: installed", ""},
 		{"only npm", map[string]string{"npm": npm(`\177ELF agent`)}, "agent: installed", ""},
-		{"npm installs something else", map[string]string{"npm": npm(`#!/bin/sh`)}, "", "no program"},
+		{"npm installs something else", map[string]string{"npm": npm(`#!/bin/sh`)}, "", "not installed a program"},
 		{"nothing", nil, "", "apt-get install npm"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -25,9 +25,9 @@ func TestReserveKeepsTheFreeSpaceOfTheDisk(t *testing.T) {
 		says        string
 	}{
 		{"nothing", 0, 0, ""},
-		{"more than there is", 0, free + other, "kept free"},
-		{"more than there is, with a disk limit", 64 << 20, free + other, "kept free"},
-		{"more than the user's disk leaves", free - 2*other, 3 * other, "what the user may write"},
+		{"more than there is", 0, free + other, "must stay free"},
+		{"more than there is, with a disk limit", 64 << 20, free + other, "must stay free"},
+		{"more than the user's disk leaves", free - 2*other, 3 * other, "the disk of the user"},
 	} {
 		s, err := Open(filepath.Join(t.TempDir(), "volumes"), Options{UID: 10000, GID: 10000, DiskBytes: tt.limit, MinFreeBytes: tt.free})
 		if err != nil {

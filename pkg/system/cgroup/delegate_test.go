@@ -36,7 +36,7 @@ func tree(t *testing.T, delegated ...string) *Hierarchy {
 		}
 	}
 	for i, dir := range delegated {
-		err := unix.Setxattr(filepath.Join(h.unified, dir), delegated[i%len(delegated)], []byte("1"), 0)
+		err := unix.Setxattr(filepath.Join(h.unified, dir), delegateAttributes[i%len(delegateAttributes)], []byte("1"), 0)
 		sandboxtest.Need(t, err == nil, "root, and extended attributes of temporary files")
 	}
 	return h
