@@ -11,6 +11,16 @@ import (
 	"time"
 )
 
+// lasts returns how long work takes in another process.
+func lasts(t *testing.T, work, state, file string) time.Duration {
+	t.Helper()
+	began := time.Now()
+	if !killed(t, work, state, file, 10000*time.Hour) {
+		t.Fatal("it was killed")
+	}
+	return time.Since(began)
+}
+
 // killed runs work in another process and kills it at a random time of up to
 // most, unless it ends before that.
 func killed(t *testing.T, work, state, file string, most time.Duration) (ended bool) {
@@ -72,10 +82,11 @@ func enough(n, interrupted int) bool {
 
 func TestAKilledImportCanBeContinued(t *testing.T) {
 	old, heads := oldTree(t, inRound)
+	most := lasts(t, "import", newRig(t).state, old)
 	interrupted := 0
 	for n := 0; !enough(n, interrupted); n++ {
 		r := newRig(t)
-		ended := killed(t, "import", r.state, old, 700*time.Millisecond)
+		ended := killed(t, "import", r.state, old, most)
 		there := r.wantWhole(t, old, inRound)
 		if !ended && there < inRound {
 			interrupted++
@@ -99,9 +110,10 @@ func TestAKilledBackupOrRestoreLeavesNothingIncomplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := filepath.Join(t.TempDir(), "b.tar.zst")
+	most := lasts(t, "backup", from.state, name)
 	interrupted := 0
 	for range rounds {
-		ended := killed(t, "backup", from.state, name, 500*time.Millisecond)
+		ended := killed(t, "backup", from.state, name, most)
 		if _, err := os.Stat(name); err == nil {
 			if _, err := Check(t.Context(), name); err != nil {
 				t.Fatalf("an incomplete backup: %v", err)
@@ -118,10 +130,11 @@ func TestAKilledBackupOrRestoreLeavesNothingIncomplete(t *testing.T) {
 		t.Errorf("residue: %v", left)
 	}
 	t.Logf("%d of %d kills interrupted a backup", interrupted, rounds)
+	most = lasts(t, "restore", newRig(t).state, name)
 	interrupted = 0
 	for n := 0; !enough(n, interrupted); n++ {
 		to := newRig(t)
-		ended := killed(t, "restore", to.state, name, 700*time.Millisecond)
+		ended := killed(t, "restore", to.state, name, most)
 		there := to.wantWhole(t, old, inRound)
 		if !ended && there < inRound {
 			interrupted++
