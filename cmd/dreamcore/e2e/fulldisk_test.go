@@ -111,7 +111,8 @@ func TestAFullDiskHarmsNothing(t *testing.T) {
 		rounds = n
 	}
 	h := smallDisk(t, 1000)
-	h.env = append(h.env, "DREAMCORE_DISK_MIB=96", "DREAMCORE_PROJECT_MIB=64", "DREAMCORE_MIN_FREE_DISK_MIB=256", "DREAMCORE_MAX_GENERATIONS=3")
+	h.env = append(h.env, "DREAMCORE_DISK_MIB=96", "DREAMCORE_PROJECT_MIB=64", "DREAMCORE_MIN_FREE_DISK_MIB=256", "DREAMCORE_MAX_GENERATIONS=3",
+		"DREAMCORE_HISTORY_MIB=48")
 	var talk []string
 	for i := range 2 * rounds {
 		talk = append(talk, fmt.Sprintf(`[{"tools":[{"name":"Bash","input":{"command":"rm -f big; echo %d >index.html; (head -c %d /dev/urandom >big) 2>&1; true","description":"fill"}}]},{"text":"done"}]`, i, 8<<20+(i%2)*(100<<20)))
