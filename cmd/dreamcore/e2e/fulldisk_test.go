@@ -94,12 +94,17 @@ func (h *host) waitHealth(s *service, want int) map[string]any {
 	}
 }
 
-// versions returns the number of versions of a project.
-func (s *service) versions(user, project string) int {
+// newest returns the name of the newest version of a project, or "".
+func (s *service) newest(user, project string) string {
 	s.h.t.Helper()
-	_, log := s.object("/apply_files", fmt.Sprintf(`{"user_id":%q,"project_id":%q,"action":"git_log"}`, user, project))
+	_, log := s.object("/apply_files", fmt.Sprintf(`{"user_id":%q,"project_id":%q,"action":"git_log","limit":1}`, user, project))
 	commits, _ := log["commits"].([]any)
-	return len(commits)
+	if len(commits) == 0 {
+		return ""
+	}
+	commit, _ := commits[0].(map[string]any)
+	name, _ := commit["message"].(string)
+	return name
 }
 
 // The users fill their own disks, and another program fills the disk of the
@@ -110,7 +115,7 @@ func TestAFullDiskHarmsNothing(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv(roundsEnv)); err == nil {
 		rounds = n
 	}
-	h := smallDisk(t, 1000)
+	h := smallDisk(t, 2000)
 	h.env = append(h.env, "DREAMCORE_DISK_MIB=96", "DREAMCORE_PROJECT_MIB=64", "DREAMCORE_MIN_FREE_DISK_MIB=256", "DREAMCORE_MAX_GENERATIONS=3",
 		"DREAMCORE_HISTORY_MIB=48")
 	var talk []string
@@ -125,13 +130,13 @@ func TestAFullDiskHarmsNothing(t *testing.T) {
 			var wg sync.WaitGroup
 			for _, user := range users {
 				wg.Go(func() {
-					before := s.versions(user, project)
-					events := s.events("/generate_game", generateBody(user, project, fmt.Sprintf("round %d.%d", round, half)))
+					prompt := fmt.Sprintf("round %d.%d", round, half) // and the name of the version
+					events := s.events("/generate_game", generateBody(user, project, prompt))
 					last := events[len(events)-1]
 					switch code, _ := last["code"].(string); {
 					case last["type"] == "done":
-						if got := s.versions(user, project); got <= before {
-							t.Errorf("a job is done and has no version: %d before, %d after\n%v", before, got, events)
+						if got := s.newest(user, project); got != prompt {
+							t.Errorf("a job is done and has no version: the newest is %q, not %q\n%v", got, prompt, events)
 						}
 						done.Add(1)
 					case code != "DISK_FULL" && code != "QUOTA_EXCEEDED":
