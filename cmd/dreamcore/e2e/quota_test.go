@@ -51,7 +51,7 @@ func TestAProjectCannotOutgrowItsBounds(t *testing.T) {
 	}
 
 	last, all = run()
-	if last["type"] != "error" || last["code"] != "QUOTA_EXCEEDED" || !strings.Contains(fmt.Sprint(last["userMessage"]), "used up its space") || !strings.Contains(all, "as many files as it may have") {
+	if last["type"] != "error" || last["code"] != "QUOTA_EXCEEDED" || !strings.Contains(fmt.Sprint(last["userMessage"]), "used up its space") || !strings.Contains(all, "reached its file limit") {
 		t.Errorf("%s\n%s", all, s.log)
 	}
 	// Nothing is lost, and removing files helps.
