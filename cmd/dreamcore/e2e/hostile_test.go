@@ -27,7 +27,7 @@ var worst = []string{
 }
 
 // Hostile users cannot take the memory of the service, nor a job or a request of
-// other users. The whole collection takes ten minutes, the default half a minute.
+// other users. The whole collection takes about eight minutes.
 func TestHostileUsersCannotExhaustTheService(t *testing.T) {
 	g := newSiege(t)
 	inputs := append(g.scripts(strings.NewReplacer()), hostileRequests...)
@@ -69,8 +69,8 @@ func TestHostileUsersCannotExhaustTheService(t *testing.T) {
 	}
 	under, gamesUnder := o.take()
 	g.report(chosen, took)
-	g.compare("requests", usual, under, 3, 100*time.Millisecond)
-	g.compare("games", games, gamesUnder, 10, time.Minute)
+	g.compare("requests", usual, under, 3)
+	g.compare("games", games, gamesUnder, 10)
 }
 
 // choose returns the inputs to play and the number of concurrent users.
@@ -144,8 +144,8 @@ func (g *siege) report(played []input, took time.Duration) {
 }
 
 // compare reports durations before and during the attack. If hostileEnv is set, the
-// median may be times as long, or less than slack.
-func (g *siege) compare(what string, before, under []time.Duration, times int, slack time.Duration) {
+// median may be times as long at most.
+func (g *siege) compare(what string, before, under []time.Duration, times int) {
 	t := g.t
 	t.Helper()
 	if len(before) == 0 || len(under) == 0 {
@@ -156,7 +156,7 @@ func (g *siege) compare(what string, before, under []time.Duration, times int, s
 	if os.Getenv(hostileEnv) == "" {
 		return // a machine of CI may do other work meanwhile
 	}
-	if got, most := percentile(under, 50), max(time.Duration(times)*percentile(before, 50), slack); got > most {
+	if got, most := percentile(under, 50), time.Duration(times)*percentile(before, 50); got > most {
 		t.Errorf("%s of other users take %s, more than %s", what, got, most)
 	}
 }
