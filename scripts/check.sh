@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The fast loop: format, vet, storeys and unit tests without a sandbox. It takes
-# less than a minute when the build cache is warm. scripts/test.sh runs everything.
+# The fast loop: format, vet, storeys and unit tests without a sandbox. Packages that
+# have not changed cost nothing. scripts/test.sh runs everything.
 # usage: scripts/check.sh [GO TEST FLAGS ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
