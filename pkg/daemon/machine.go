@@ -91,7 +91,6 @@ func OpenMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	m.undo.addClose(func() error { _ = m.spares.Close(); return nil }) // Close reports its error
 	m.Prober = probe.New(probe.Config{
 		Sandboxes: m.spares, Root: m.root.Root, Limits: limits(s.Config), UID: uint32(s.Config.UID), GID: uint32(s.Config.GID),
 		Scratch: s.Volumes.Scratch, Logger: log, Deep: m.deepChecks(),
@@ -139,7 +138,8 @@ func (m *Machine) Close() error {
 	if m.Jobs != nil {
 		err = m.endJobs()
 	}
-	// A standby sandbox that hangs takes its own time, not that of the others.
+	// Not a step of undo: a standby sandbox that hangs takes its own time, not that of
+	// the others.
 	if m.spares != nil {
 		err = errors.Join(err, m.spares.Close())
 	}

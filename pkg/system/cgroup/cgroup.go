@@ -223,7 +223,8 @@ var errNoFile = fmt.Errorf("not supported by the kernel: %w", fs.ErrNotExist)
 
 // yield gives the group that holds all sandboxes a fifth of the kernel's default
 // weight, so that on a busy host the service handles requests before sandboxes
-// compute. Sandboxes keep equal shares among themselves.
+// compute. Sandboxes keep equal shares among themselves. Where the weight cannot be
+// set, they run with the default one.
 func (g *Group) yield() error {
 	if g.unified {
 		return g.set("cpu.weight", "20")
