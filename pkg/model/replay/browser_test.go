@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -19,6 +18,8 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 // browser starts a headless browser, or skips the test if none is installed.
@@ -31,13 +32,7 @@ func browser(t *testing.T) context.Context {
 			break
 		}
 	}
-	if path == "" {
-		const reason = "no chromium, chromium-browser or google-chrome on PATH"
-		if os.Getenv("DREAMCORE_TEST_NO_SKIP") == "1" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
+	sandboxtest.Need(t, path != "", "chromium, chromium-browser or google-chrome on PATH")
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // t.Context ends before the clean-up
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],

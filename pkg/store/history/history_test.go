@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -347,9 +348,7 @@ func TestDamagedHistoryIsAnErrorNotANewHistory(t *testing.T) {
 
 func TestFullDiskLeavesTheHistoryIntact(t *testing.T) {
 	mount := t.TempDir()
-	if err := syscall.Mount("tmpfs", mount, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skipf("cannot mount a small tmpfs here: %v", err)
-	}
+	sandboxtest.Need(t, syscall.Mount("tmpfs", mount, "tmpfs", 0, "size=1m") == nil, "root, to mount a small tmpfs")
 	t.Cleanup(func() {
 		if err := syscall.Unmount(mount, 0); err != nil {
 			t.Error(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 func TestUnfinishedReturnsJobsThatCrashed(t *testing.T) {
@@ -201,9 +202,7 @@ func TestAnEventThatCannotBeSyncedIsRemoved(t *testing.T) {
 
 func TestAFullDiskLeavesWholeLines(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skipf("cannot mount a small tmpfs here: %v", err)
-	}
+	sandboxtest.Need(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k") == nil, "root, to mount a small tmpfs")
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
 			t.Error(err)

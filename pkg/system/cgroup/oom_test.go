@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
@@ -27,9 +28,7 @@ func inGroup(t *testing.T, g *cgroup.Group, script string) *exec.Cmd {
 }
 
 func TestOutOfMemoryKillsTheWholeGroup(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to create cgroups")
-	}
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, to create cgroups")
 	h, err := cgroup.Detect()
 	if err != nil {
 		t.Fatal(err)
@@ -69,9 +68,7 @@ func TestOutOfMemoryKillsTheWholeGroup(t *testing.T) {
 }
 
 func TestKillOutOfMemoryEndsWithItsContextAndWithTheGroup(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to create cgroups")
-	}
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, to create cgroups")
 	h, err := cgroup.Detect()
 	if err != nil {
 		t.Fatal(err)
