@@ -347,6 +347,7 @@ func TestDamagedHistoryIsAnErrorNotANewHistory(t *testing.T) {
 }
 
 func TestFullDiskLeavesTheHistoryIntact(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	mount := t.TempDir()
 	sandboxtest.Need(t, syscall.Mount("tmpfs", mount, "tmpfs", 0, "size=1m") == nil, "root, to mount a small tmpfs")
 	t.Cleanup(func() {

@@ -201,6 +201,7 @@ func TestAnEventThatCannotBeSyncedIsRemoved(t *testing.T) {
 }
 
 func TestAFullDiskLeavesWholeLines(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, to mount")
 	dir := t.TempDir()
 	sandboxtest.Need(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k") == nil, "root, to mount a small tmpfs")
 	t.Cleanup(func() {
