@@ -1,16 +1,26 @@
 #!/usr/bin/env bash
-# Measures the figures of pkg/docs/performance.md: Go benchmarks, and whole commands with the
-# demo model. usage: scripts/bench.sh [RUNS]
+# Measures the figures of pkg/docs/performance.md: what dreamcore-bench compares, which
+# writes pkg/docs/bench.json and pkg/docs/bench.svg too, then Go benchmarks, and whole
+# commands with the demo model. Other programs that it compares with are those of the
+# machine (bubblewrap, crun, runc, containerd); it names those that are missing.
+# usage: scripts/bench.sh [RUNS [FLAG-OF-DREAMCORE-BENCH...]]
+#        scripts/bench.sh compare [FLAG-OF-DREAMCORE-BENCH...]   only what it compares
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/needs.sh
 [ "$(id -u)" = 0 ] || exec sudo --preserve-env=PATH,HOME "$0" "$@"
 runs=${1:-20}
+[ $# = 0 ] || shift
 
 need_go
 scripts/build.sh bin/dreamcore
 export DREAMCORE_TEST_BINARY=$PWD/bin/dreamcore
-say "machine: $(nproc) cores, kernel $(uname -r), $(go env GOVERSION)"
+say "machine: $(nproc) cores, kernel $(uname -r), $(go env GOVERSION), load $(cut -d' ' -f1 /proc/loadavg)"
+agent=${DREAMCORE_TEST_CLAUDE:-$(agent_program)}
+[ -x "$agent" ] || { say "no agent at $agent: games are not measured"; agent=; }
+say "in turn with others"
+go run ./cmd/dreamcore-bench -binary bin/dreamcore -agent "$agent" "$@"
+[ "$runs" != compare ] || exit 0
 say "benchmarks"
 go test -run '^$' -bench 'Cold|Exec' -benchtime "${runs}x" -count 3 ./pkg/sandbox/runc
 go test -run '^$' -bench 'Exec|Clean|Probe' -benchtime "${runs}x" -count 3 ./pkg/sandbox/gvisor
@@ -59,11 +69,6 @@ sleep 2 # for the spare sandbox
 pause=1 whole "POST /test_sandbox_io, once a second" curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io"
 whole "POST /test_sandbox_io, without a pause" curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io"
 
-post() { curl -sf -X POST -H "X-Modal-Secret: $secret" "$url/test_sandbox_io" | grep -q '"success":true' || echo "failed: test_sandbox_io"; }
-say "POST /test_sandbox_io, 100 in sequence, then 100 at once: a line for each failure"
-for ((i = 0; i < 100; i++)); do post; done
-for ((i = 0; i < 100; i++)); do post & pids[i]=$!; done
-wait "${pids[@]}"
 user='{"user_id":"a11ce000-0000-4000-8000-000000000001"}'
 curl -sf -X POST -H "X-Modal-Secret: $secret" -d "$user" "$url/prewarm_sandbox"
 whole "POST /prewarm_sandbox, already warm" curl -sf -X POST -H "X-Modal-Secret: $secret" -d "$user" "$url/prewarm_sandbox"

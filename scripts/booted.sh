@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Tries the product on a machine that it makes: a virtual one with Debian, its
 # kernel, a booted systemd and cgroup v2. In it runs what scripts/booted-guest.sh
-# has: doctor, deploy, the gates, a game, a crash of the service, deploy again.
-# Without /dev/kvm the machine is emulated, and a run takes about ten minutes.
-# usage: scripts/booted.sh [gvisor|runc] [DEEP GATE ...]   environment: SUITE (default bookworm), CACHE
+# has: doctor, deploy, the gates, a game, a crash of the service, a reload, a restart
+# with games that run, deploy again.
+# Without /dev/kvm the machine is emulated, and a run takes half an hour or more.
+# usage: scripts/booted.sh [gvisor|runc] [DEEP GATE ...]   environment: SUITE (default bookworm), CACHE,
+# KVM=no (emulate, although there is /dev/kvm)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/needs.sh
-[ "$(id -u)" = 0 ] || exec sudo --preserve-env=PATH,HOME,SUITE,CACHE "$0" "$@"
+[ "$(id -u)" = 0 ] || exec sudo --preserve-env=PATH,HOME,SUITE,CACHE,KVM "$0" "$@"
 engine=${1:-gvisor}
 [ $# = 0 ] || shift
 suite=${SUITE:-bookworm}
@@ -20,11 +22,11 @@ REQUIRE_RUNC=1 scripts/build.sh bin/dreamcore
 claude=$(PATH=$PWD/bin/agent/node_modules/.bin:$PATH command -v claude) || claude=$(echo bin/agent/node_modules/@anthropic-ai/*/claude)
 [ -x "$claude" ] || die "there is no agent" "run scripts/test.sh once, or: npm install -g @anthropic-ai/claude-code"
 
-if [ ! -e "$cache/made" ]; then
+if [ ! -x "$cache/root/usr/bin/curl" ] || [ ! -e "$cache/made" ]; then
   say "Making Debian $suite (minutes)"
   rm -rf "$cache/root"
   mkdir -p "$cache"
-  mmdebstrap --quiet --variant=apt --include=systemd,systemd-sysv,dbus,udev,linux-image-cloud-amd64,initramfs-tools,kmod,procps,iproute2,git,e2fsprogs,ca-certificates \
+  mmdebstrap --quiet --variant=apt --include=systemd,systemd-sysv,dbus,udev,linux-image-cloud-amd64,initramfs-tools,kmod,procps,iproute2,git,e2fsprogs,ca-certificates,curl \
     "$suite" "$cache/root"
   touch "$cache/made"
 fi
@@ -63,7 +65,7 @@ mkfs.ext4 -q -d "$root" "$work/disk"
 umount "$root"
 
 speed=(-accel "tcg,thread=multi" -cpu max)
-[ ! -w /dev/kvm ] || speed=(-accel kvm -cpu host)
+[ ! -w /dev/kvm ] || [ "${KVM:-yes}" = no ] || speed=(-accel kvm -cpu host)
 say "Booting: ${speed[1]}"
 qemu-system-x86_64 "${speed[@]}" -smp 2 -m 6G -nographic -no-reboot -nic none -kernel "$work/kernel" -initrd "$work/initrd" \
   -append "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=false systemd.mask=serial-getty@ttyS0.service" \

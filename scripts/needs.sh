@@ -25,7 +25,8 @@ install_packages() {
   command -v apt-get >/dev/null || die "missing on this machine: $*" "install them, then run this again"
   say "Installing $*"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 ||
+    die "apt-get could not install $*" "see what it says above; the packages are named as Debian names them"
 }
 
 # need_commands command=package ...: installs the packages of missing commands.
@@ -35,4 +36,43 @@ need_commands() {
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
   done
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+# agent_package prints the package of the agent for this machine.
+agent_package() {
+  case $(uname -m) in
+    x86_64) echo @anthropic-ai/claude-code-linux-x64 ;;
+    aarch64 | arm64) echo @anthropic-ai/claude-code-linux-arm64 ;;
+    *) die "there is no agent for $(uname -m)" ;;
+  esac
+}
+
+# agent_program prints where test.sh installs the agent: the path of its program.
+agent_program() {
+  local package
+  package=$(agent_package) || return
+  echo "$PWD/bin/agent/node_modules/$package/claude"
+}
+
+# usable_browser prints the first browser that sandboxes can use, or nothing: all of
+# it must be below /usr. Ubuntu's chromium is a script that starts a snap. The list
+# is that of pkg/work/acceptance/verdict/browsers.go.
+usable_browser() {
+  local name
+  for name in $(grep -o '"/usr/[^"]*"' pkg/work/acceptance/verdict/browsers.go | tr -d '"'); do
+    [ -x "$name" ] || continue
+    case $(readlink -f "$name") in /usr/*) ;; *) continue ;; esac
+    ! head -c 4096 "$name" | grep -aq -e /snap/ -e 'snap install' || continue
+    echo "$name"
+    return
+  done
+}
+
+# need_browser installs Debian's browser for sandboxes unless there is one.
+need_browser() {
+  [ -z "$(usable_browser)" ] || return 0
+  command -v apt-get >/dev/null && (install_packages chromium-headless-shell) || true
+  [ -n "$(usable_browser)" ] ||
+    die "there is no browser that sandboxes can use, and Debian's package chromium-headless-shell cannot be installed here" \
+      "run this on Debian or in a container of it, or install a browser that is complete below /usr, as one of: $(grep -o '"/usr/[^"]*"' pkg/work/acceptance/verdict/browsers.go | tr -d '"' | paste -sd ' ')"
 }

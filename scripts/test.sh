@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 
 need_go
 need_commands git=git gcc=gcc npm=npm chromium=chromium systemd-analyze=systemd mkfs.ext4=e2fsprogs
+need_browser
 gcc -E -x c - </dev/null >/dev/null 2>&1 && echo '#include <stdlib.h>' | gcc -E -x c - >/dev/null 2>&1 ||
   { as_root apt-get update -qq && as_root apt-get install -y -qq libc6-dev >&2; } # the race detector is C
 
@@ -22,13 +23,15 @@ export DREAMCORE_TEST_BINARY=$PWD/bin/dreamcore DREAMCORE_TEST_NO_SKIP=1
 say "the agent"
 agent=$PWD/bin/agent
 wanted=$(sed -n 's/^const Version = "\(.*\)"/\1/p' pkg/work/agent/install.go)
-case $(uname -m) in x86_64) arch=x64 ;; aarch64) arch=arm64 ;; *) die "no agent for $(uname -m)" ;; esac
-package=@anthropic-ai/claude-code-linux-$arch
+package=$(agent_package)
 if [ "$(cat "$agent/version" 2>/dev/null)" != "$wanted" ]; then
   npm install --no-audit --no-fund --ignore-scripts --no-save --loglevel=error --prefix "$agent" "$package@$wanted" >&2
   echo "$wanted" >"$agent/version"
 fi
-export DREAMCORE_TEST_CLAUDE=$agent/node_modules/$package/claude
+DREAMCORE_TEST_CLAUDE=$(agent_program)
+export DREAMCORE_TEST_CLAUDE
+
+scripts/games.sh
 
 say "go vet"
 CGO_ENABLED=0 go vet ./...
@@ -48,13 +51,25 @@ fi
 # built program.
 say "go test, the program itself"
 CGO_ENABLED=0 go test -count=1 ./cmd/dreamcore
+say "alerts and dashboard, with the parser of Prometheus"
+(cd testdata/monitoring && CGO_ENABLED=0 go test -count=1 ./...)
 say "go test -race"
-packages=$(go list ./... | grep -vE '/cmd/dreamcore$|/gvisor/runsc$')
+others=$(go list ./... | grep -vE '/cmd/dreamcore(/e2e)?$|/gvisor/runsc$')
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# Sandboxes share the machine: packages run one after the other.
+# with_race LIMIT ARGUMENTS... runs tests. Sandboxes share the machine: packages run
+# one after the other.
+with_race() {
+  local limit=$1
+  shift
+  go test -race -count=1 -p 1 -timeout "$limit" "$@" 2>&1 | tee -a "$log" || failed=yes
+}
+failed=
+# A test that hangs is to fail soon, and only the end-to-end tests take long.
 # shellcheck disable=SC2086
-if ! go test -race -count=1 -p 1 -timeout 40m "$@" $packages 2>&1 | tee "$log"; then
+with_race 12m "$@" $others
+with_race 45m "$@" ./cmd/dreamcore/e2e
+if [ "$failed" ]; then
   # A crash prints thousands of lines behind its cause: the causes once more, at the end.
   say "what failed"
   grep -nE -A8 '^ *--- FAIL|^panic: |^fatal error: |^runtime: |WARNING: DATA RACE|^# |^goleak: ' "$log" | cut -c1-300 | head -150

@@ -2,22 +2,41 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
+	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
+	"github.com/notef-neighbor/dreamcore/pkg/docs"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/commandline"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/show"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
-// group returns a command that consists of subcommands.
-func group(use, short, long, example string, subcommands ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{
-		Use: use, Short: short, Long: long, Example: example,
-		Args: usageArgs(cobra.NoArgs), RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(subcommands...)
-	return c
+// commandTexts is the table of commands: see commandline.Table.
+//
+//go:embed commands.txt
+var commandTexts string
+
+func readCommands() *commandline.Table {
+	return commandline.Parse(commandTexts, strings.NewReplacer(
+		"{gates}", strings.TrimSuffix(gate.Describe(false), "\n"), "{deep gates}", strings.TrimSuffix(gate.Describe(true), "\n"),
+		"{topics}", strings.Join(docs.Topics(), ", "),
+	))
+}
+
+// command returns the command of the table with a path, such as "secret show".
+func (a *app) command(path string, run func(ctx context.Context, args []string) error) *cobra.Command {
+	return a.table.New("dreamcore "+path, run)
+}
+
+// group returns the command of the table that consists of subcommands.
+func (a *app) group(path string, subcommands ...*cobra.Command) *cobra.Command {
+	return a.table.Group("dreamcore "+path, subcommands...)
 }
 
 // withState opens the state directory for one call.
@@ -30,14 +49,24 @@ func (a *app) withState(do func(s *daemon.State) error) (err error) {
 	return do(s)
 }
 
+// show prints a result: v for programs, or what text prints for people.
+func (a *app) show(v any, text func(p *term.Printer)) error { return show.Value(a.io, v, text) }
+
 // done reports a success: v for programs, a message for people.
 func (a *app) done(v any, message string, details ...string) error {
-	if a.io.JSON {
-		return a.io.WriteJSON(v)
-	}
-	a.io.Stdout().Success(message, details...)
-	return nil
+	return a.show(v, func(p *term.Printer) { p.Success(message, details...) })
 }
+
+// people returns p, or with --json a printer that prints nothing.
+func (a *app) people(p *term.Printer) *term.Printer {
+	if a.io.JSON {
+		return (&term.IO{Out: io.Discard}).Stdout()
+	}
+	return p
+}
+
+// yesFlag adds the flag that answers questions of a command.
+func yesFlag(c *cobra.Command, yes *bool) { c.Flags().BoolVarP(yes, "yes", "y", false, "do not ask") }
 
 // confirmed asks for confirmation unless yes is set. If the operator declines, it
 // prints declined.
@@ -50,54 +79,6 @@ func (a *app) confirmed(ctx context.Context, yes bool, question, declined string
 		a.io.Human().Info(declined)
 	}
 	return ok, err
-}
-
-// list renders rows of the type R, which is their JSON form too.
-type list[R any] struct {
-	key         string // of the rows in the JSON object
-	columns     []term.Column
-	cells       func(R) []string
-	empty, hint string // printed if there are no rows; hint is optional
-}
-
-// show prints the rows on standard output: a JSON object with key and the members
-// of more, or a table.
-func (l list[R]) show(io *term.IO, rows []R, more map[string]any) error {
-	if io.JSON {
-		object := map[string]any{l.key: append([]R{}, rows...)}
-		for k, v := range more {
-			object[k] = v
-		}
-		return io.WriteJSON(object)
-	}
-	if len(rows) == 0 && l.empty != "" {
-		io.Stdout().Info(l.empty)
-		io.Stdout().Hint(l.hint)
-		return nil
-	}
-	t := term.Table{Columns: l.columns}
-	for _, r := range rows {
-		t.Rows = append(t.Rows, term.Row(l.cells(r)...))
-	}
-	io.Stdout().Table(t)
-	return nil
-}
-
-// columns returns columns by title. A title that begins with ">" is aligned to
-// the right, one that begins with "~" wraps.
-func columns(titles ...string) []term.Column {
-	all := make([]term.Column, len(titles))
-	for i, title := range titles {
-		switch title[0] {
-		case '>':
-			all[i] = term.Column{Title: title[1:], Right: true}
-		case '~':
-			all[i] = term.Column{Title: title[1:], Flex: true}
-		default:
-			all[i] = term.Column{Title: title}
-		}
-	}
-	return all
 }
 
 func argument(args []string, i int, otherwise string) string {

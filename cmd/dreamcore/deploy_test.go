@@ -49,8 +49,8 @@ func TestDeployDryRunPrintsFilesAndCommandsAndChangesNothing(t *testing.T) {
 func TestDeployBelowARootIsIdempotentAndKeepsTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	environ := []string{"DREAMCORE_MEMORY_MIB=1024", "DREAMCORE_TOOLS=Read,Write", "ANTHROPIC_BASE_URL=http://gateway.test"}
-	var first, second deployed
-	for _, r := range []*deployed{&first, &second} {
+	var first, second deploy.Result
+	for _, r := range []*deploy.Result{&first, &second} {
 		out, err := runDeployWith(t, environ, "--root", dir, "--json", "--model-script", "demo")
 		if err != nil {
 			t.Fatal(err)

@@ -109,18 +109,21 @@ func TestTheCommandsOfThePagesExist(t *testing.T) {
 // findCommand follows words to a command and checks the flags among them. Of
 // alternatives, as in get|put, each must be there.
 func findCommand(root *cobra.Command, words []string) (*cobra.Command, error) {
-	c := root
+	c, value := root, false // value: the word is the value of the flag before it
 	for i, w := range words {
-		w = strings.TrimRight(w, ",")
+		w = strings.TrimRight(w, ",'")
 		switch name, isFlag := strings.CutPrefix(w, "-"); {
+		case value:
+			value = false
 		case w == "--" || strings.HasPrefix(w, "\""):
 			return c, nil
 		case w == "COMMAND" || w == "--help":
 		case isFlag && strings.HasPrefix(name, "-"):
-			name, _, _ = strings.Cut(name[1:], "=")
+			name, _, given := strings.Cut(name[1:], "=")
 			if c.Flag(name) == nil {
 				return nil, errors.New("it has no flag --" + name)
 			}
+			value = !given && c.Flag(name).NoOptDefVal == ""
 		case isFlag && name != "":
 			if c.Flags().ShorthandLookup(name[:1]) == nil {
 				return nil, errors.New("it has no flag -" + name)
@@ -144,7 +147,7 @@ func findCommand(root *cobra.Command, words []string) (*cobra.Command, error) {
 
 func subcommand(c *cobra.Command, name string) (*cobra.Command, error) {
 	for _, sub := range c.Commands() {
-		if sub.Name() == name {
+		if sub.Name() == name || sub.HasAlias(name) {
 			return sub, nil
 		}
 	}

@@ -2,15 +2,13 @@ package main
 
 import (
 	"cmp"
-	"os"
-	"strings"
+	"context"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
 // endpointOptions select the service that a client command talks to.
@@ -41,40 +39,43 @@ func (o endpointOptions) shown(a *app) string {
 
 // client returns a client of the service. The caller must close it.
 func (o endpointOptions) client(a *app, timeout time.Duration) (*client.Client, error) {
-	ep, err := client.ParseEndpoint(o.endpoint(a))
-	if err != nil {
-		return nil, err
-	}
 	value, err := o.secret(a)
 	if err != nil {
 		return nil, err
 	}
 	a.redactor.Add(value)
-	return client.New(client.Options{Endpoint: ep, Secret: value, Timeout: timeout, UserAgent: "dreamcore/" + version})
+	return client.New(o.endpoint(a), client.Options{Secret: value, Timeout: timeout, UserAgent: "dreamcore/" + version})
 }
 
-// maxSecretBytes bounds the size of a secret from a file.
-const maxSecretBytes = 64 << 10
+// withClient calls do with a client of the service that has the usual time limits.
+func (o endpointOptions) withClient(a *app, do func(c *client.Client) error) error {
+	c, err := o.client(a, 0)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return do(c)
+}
+
+// owner returns the user who has a project, of the service or of this machine.
+func (o endpointOptions) owner(a *app) func(context.Context, dreamcore.ProjectID) (dreamcore.UserID, error) {
+	if o.endpoint(a) == "" {
+		return a.projectOwner
+	}
+	return func(ctx context.Context, project dreamcore.ProjectID) (user dreamcore.UserID, err error) {
+		err = o.withClient(a, func(c *client.Client) error {
+			user, err = c.ProjectOwner(ctx, project)
+			return err
+		})
+		return user, err
+	}
+}
 
 // secret returns the internal secret from the file, the environment or this
 // machine, in this order.
 func (o endpointOptions) secret(a *app) (string, error) {
 	if o.secretFile != "" {
-		raw, err := os.ReadFile(o.secretFile)
-		if err != nil {
-			return "", &dreamcore.Error{
-				Code: dreamcore.CodeInvalid, Message: "the secret file cannot be read", Err: err,
-				Hint: "name a readable file with --secret-file FILE",
-			}
-		}
-		value := strings.TrimSpace(string(raw))
-		if value == "" || len(value) > maxSecretBytes {
-			return "", &dreamcore.Error{
-				Code: dreamcore.CodeInvalid, Message: "the secret file contains no secret",
-				Hint: "write it with: dreamcore secret show " + secret.InternalSecret + " > FILE",
-			}
-		}
-		return value, nil
+		return client.ReadSecret(o.secretFile)
 	}
 	if a.env.InternalSecret != "" {
 		return a.env.InternalSecret, nil

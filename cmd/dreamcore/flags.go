@@ -9,6 +9,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/commandline"
 	"github.com/notef-neighbor/dreamcore/pkg/store/image"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
@@ -25,6 +26,9 @@ func (a *app) addSettings(c *cobra.Command, keys ...string) {
 			c.Flags().StringArray(s.Flag, nil, s.FlagHelp)
 		} else {
 			c.Flags().String(s.Flag, "", s.FlagHelp)
+		}
+		if err := c.Flags().SetAnnotation(config.LookupSetting(key).Flag, commandline.SettingFlag, []string{key}); err != nil {
+			panic(err) // the flag is defined above
 		}
 	}
 	before := c.PreRunE
@@ -54,37 +58,15 @@ func (a *app) override(c *cobra.Command, key, flag string) (err error) {
 	if err != nil {
 		return err
 	}
-	switch key { // relative paths are those of the caller
-	case "rootfs":
-		v, err = absolute(v)
-	case "model_script":
-		v, err = absoluteScript(v)
-	case "image":
-		v, err = absoluteImage(v)
+	switch { // relative paths are those of the caller
+	case v == "" || key == "model_script" && replay.IsDemo(v):
+	case key == "rootfs" || key == "model_script" || key == "cells":
+		v, err = filepath.Abs(v)
+	case key == "image":
+		v, err = image.Absolute(v)
 	}
 	a.flags[key] = v
 	return err
-}
-
-func absolute(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	return filepath.Abs(path)
-}
-
-func absoluteScript(name string) (string, error) {
-	if name == replay.DemoName {
-		return name, nil
-	}
-	return absolute(name)
-}
-
-func absoluteImage(ref string) (string, error) {
-	if ref == "" {
-		return "", nil
-	}
-	return image.Absolute(ref)
 }
 
 // showEgress names the hosts that sandboxes reach, if there are any.

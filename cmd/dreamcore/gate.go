@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,22 +25,7 @@ type gateOptions struct {
 
 func newGateCmd(a *app) *cobra.Command {
 	var o gateOptions
-	c := &cobra.Command{
-		Use:   "gate [NAME|NUMBER ...]",
-		Short: "Check a service: sandboxes, isolation, streaming, volumes, auth",
-		Long: "Checks any service of the contract by its behavior. Without --endpoint or\n" +
-			"MODAL_ENDPOINT it checks a server that it starts itself.\n\n" +
-			"The gates, and when each passes:\n" + gate.Describe(false) +
-			"\nDeep gates, with --all --deep or by name. The service attacks itself in sandboxes of\n" +
-			"temporary users and reports the results. They take a minute or more and load its\n" +
-			"machine:\n" + gate.Describe(true) +
-			"\nALLOW_NON_GVISOR=true lets the isolation gate pass without gVisor, and\n" +
-			"DREAMCORE_ALLOW_UNLIMITED=true the disk-fill gate without a bound; the report says so.",
-		Example: "  sudo dreamcore gate --all\n" +
-			"  dreamcore gate --all --deep --endpoint http://host:8080 --secret-file FILE --junit gates.xml\n" +
-			"  dreamcore gate isolation 3 --endpoint http://host:8080 --secret-file FILE",
-		RunE: func(c *cobra.Command, args []string) error { return runGate(c.Context(), a, o, args) },
-	}
+	c := a.command("gate", func(ctx context.Context, args []string) error { return runGate(ctx, a, o, args) })
 	f := c.Flags()
 	o.endpoint.add(c)
 	f.BoolVar(&o.all, "all", false, "all gates")
@@ -72,26 +55,20 @@ func runGate(ctx context.Context, a *app, o gateOptions, names []string) error {
 			if settings, err := a.config(); err == nil {
 				cfg.AllowUnlimited = settings.AllowUnlimited
 			}
-			return reportGates(ctx, a, o, runGates(ctx, a, cfg))
+			return reportGates(ctx, a, o, gate.Show(ctx, a.io, cfg, hintOf))
 		})
 	}
-	if err != nil && !started {
-		return notStarted(a, o, gates, err)
+	if err != nil && !started { // a program that reads the reports must not take a missing one for a pass
+		report := gate.NotStarted(a.redactor.Redact(o.endpoint.shown(a)), gates, redacted{err, a.redactor})
+		return errors.Join(err, report.Write(a.io, o.junit))
 	}
 	return err
 }
 
 // reportGates writes the reports and returns the error for the exit code.
 func reportGates(ctx context.Context, a *app, o gateOptions, report gate.Report) error {
-	if a.io.JSON {
-		if err := report.WriteJSON(a.io.Out); err != nil {
-			return err
-		}
-	}
-	if o.junit != "" {
-		if err := writeJUnit(o.junit, report); err != nil {
-			return err
-		}
+	if err := report.Write(a.io, o.junit); err != nil {
+		return err
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -100,33 +77,6 @@ func reportGates(ctx context.Context, a *app, o gateOptions, report gate.Report)
 		return errors.Join(errReported, err)
 	}
 	return nil
-}
-
-// runGates runs gates and shows them, unless the report is printed as JSON.
-func runGates(ctx context.Context, a *app, cfg gate.Config) gate.Report {
-	if a.io.JSON {
-		return gate.Run(ctx, cfg)
-	}
-	view := gate.NewView(a.io.Stdout(), cfg.Client.Endpoint().String())
-	cfg.OnStart, cfg.OnResult = view.Start, view.Result
-	report := gate.Run(ctx, cfg)
-	view.End(report, hintOf(report.Err()))
-	return report
-}
-
-// notStarted writes every requested report for gates that could not be tried, and
-// returns the cause: a program that reads the reports must not take a missing one
-// for a pass.
-func notStarted(a *app, o gateOptions, gates []gate.Gate, cause error) error {
-	report := gate.NotStarted(a.redactor.Redact(o.endpoint.shown(a)), gates, redacted{cause, a.redactor})
-	err := cause
-	if a.io.JSON {
-		err = errors.Join(err, report.WriteJSON(a.io.Out))
-	}
-	if o.junit != "" {
-		err = errors.Join(err, writeJUnit(o.junit, report))
-	}
-	return err
 }
 
 // withChecked calls do with a client of the given endpoint, or of a server that
@@ -144,31 +94,22 @@ func (a *app) withChecked(ctx context.Context, o gateOptions, do func(c *client.
 		s.Config.ModelScript = cmp.Or(s.Config.ModelScript, replay.DemoName) // no gate calls the model
 		s.Config.Listen = "127.0.0.1:0"
 		a.warnUnlimited()
-		if !a.io.JSON {
-			a.io.Stderr().Info("Starting a server to check")
-		}
+		p := a.people(a.io.Stderr())
+		p.Info("Starting a server to check")
 		srv, err := daemon.Start(ctx, s, daemon.Options{Version: version, Logger: a.logger("error"), Trial: true})
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, srv.Close()) }()
-		if srv.Root() != "" && !a.io.JSON {
-			a.io.Stderr().Info("Sandboxes: " + srv.Sandboxes())
+		if srv.Root() != "" {
+			p.Info("Sandboxes: " + srv.Sandboxes())
 		}
 		a.redactor.Add(srv.Secret())
-		c, err := client.Connect(srv.URL(), client.Options{Secret: srv.Secret(), Timeout: o.timeout})
+		c, err := client.New(srv.URL(), client.Options{Secret: srv.Secret(), Timeout: o.timeout})
 		if err != nil {
 			return err
 		}
 		defer c.Close()
 		return do(c)
 	})
-}
-
-func writeJUnit(name string, report gate.Report) error {
-	f, err := os.Create(filepath.Clean(name))
-	if err != nil {
-		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the JUnit report cannot be written", Err: err, Hint: "name a file in a directory that exists with --junit FILE"}
-	}
-	return errors.Join(report.WriteJUnit(f), f.Close())
 }

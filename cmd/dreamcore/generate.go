@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,8 +17,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/commandline"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gameview"
-	"github.com/notef-neighbor/dreamcore/pkg/system/term"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/jobs"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 )
 
@@ -34,19 +34,28 @@ type generateOptions struct {
 	force    bool
 	open     bool
 	timeout  time.Duration
+	detach   bool
+	follow   string
+	picture  pictureOptions
 }
 
 func newGenerateCmd(a *app) *cobra.Command {
 	var o generateOptions
-	c := &cobra.Command{
-		Use:   "generate PROMPT",
-		Short: "Make a game from a prompt",
-		Long: "Makes a game from a prompt, on this machine or, with --endpoint, through a service.\n" +
-			"The same --project continues a game. PROMPT - is read from standard input.",
-		Example: "  dreamcore generate \"a snake game with ice physics\" -o game --open\n" +
-			"  dreamcore generate --project UUID \"make the snake faster\"",
-		Args: usageArgs(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error { return runGenerate(c.Context(), a, o, args[0]) },
+	c := a.command("generate", func(ctx context.Context, args []string) error {
+		if err := o.picture.Check(); err != nil {
+			return err
+		}
+		if o.follow != "" {
+			return runFollow(ctx, a, o)
+		}
+		return runGenerate(ctx, a, o, args[0])
+	})
+	onePrompt := c.Args
+	c.Args = func(c *cobra.Command, args []string) error {
+		if o.follow != "" {
+			return commandline.Args(cobra.NoArgs)(c, args)
+		}
+		return onePrompt(c, args)
 	}
 	f := c.Flags()
 	o.endpoint.add(c)
@@ -56,17 +65,18 @@ func newGenerateCmd(a *app) *cobra.Command {
 	f.BoolVar(&o.force, "force", false, "copy into a directory that is not empty")
 	f.BoolVar(&o.open, "open", false, "serve the game on loopback and open the browser")
 	f.DurationVar(&o.timeout, "timeout", 0, "time limit of the run (default: 5m, the setting timeout)")
-	a.addSettings(c, "model_script", "rootfs", "image", "runtime", "tools", "model", "language", "log_level")
+	f.BoolVar(&o.detach, "detach", false, "leave the job to the service, and print its id")
+	o.picture.add(c)
+	f.StringVar(&o.follow, "follow", "", "show this job of the service instead of a new one")
+	for _, pair := range [][2]string{{"detach", "follow"}, {"follow", "open"}, {"detach", "output"}, {"detach", "screenshot"}, {"detach", "open"}} {
+		c.MarkFlagsMutuallyExclusive(pair[0], pair[1])
+	}
+	if err := c.RegisterFlagCompletionFunc("follow", a.completeJobs(&o.endpoint)); err != nil {
+		panic(err) // the flag is defined above
+	}
+	a.addSettings(c, "model_script", "rootfs", "image", "runtime", "tools", "model", "acceptance", "language", "log_level")
 	a.addSettings(c, egressSettings...)
 	return c
-}
-
-// outcome is the result of a generation. If the game is done, copyOut copies its
-// files. close is nil if there is nothing to close.
-type outcome struct {
-	client.Outcome
-	copyOut func(ctx context.Context, dest string, force bool) (int, error)
-	close   func() error
 }
 
 func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) error {
@@ -77,52 +87,80 @@ func runGenerate(ctx context.Context, a *app, o generateOptions, prompt string) 
 	if err != nil {
 		return err
 	}
+	valid, err := req.Validate()
+	if err != nil {
+		return err
+	}
 	if o.output != "" && !o.force {
-		if err := checkOutput(o.output); err != nil {
+		if err := gameview.CheckOutput(o.output); err != nil {
 			return err
 		}
 	}
 	if o.timeout > 0 {
 		a.flags["timeout"] = o.timeout.String()
 	}
-	g := &generation{app: a, opts: o, req: req, view: gameview.New(a.io, req)}
+	if o.detach {
+		return runDetached(ctx, a, o, req)
+	}
+	return a.makeGame(ctx, &generation{app: a, opts: o, req: req, valid: valid, view: gameview.New(a.io, req)})
+}
+
+// makeGame runs a generation and shows it to its end.
+func (a *app) makeGame(ctx context.Context, g *generation) (err error) {
+	defer g.view.Stop()
+	if g.dir = g.opts.output; g.dir == "" && g.opts.open {
+		if g.dir, err = os.MkdirTemp("", "dreamcore-game-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(g.dir)
+	}
 	run := g.locally
-	if o.endpoint.endpoint(a) != "" {
+	if g.opts.endpoint.endpoint(a) != "" {
 		run = g.remotely
 	}
 	out, err := run(ctx)
-	g.view.Stop()
 	if err != nil {
 		return err
 	}
-	if out.close != nil {
-		defer func() { _ = out.close() }()
-	}
+	return g.finish(ctx, out)
+}
+
+// finish shows how a generation has ended.
+func (g *generation) finish(ctx context.Context, out client.Outcome) error {
 	if out.Done {
-		g.view.Done()
-		return g.deliver(ctx, out)
+		g.writePicture(ctx)
+		g.showNext()
+		if g.opts.open {
+			return gameview.Serve(ctx, g.io, g.env.Display, g.valid, g.dir, g.logger("error"))
+		}
+		return nil
 	}
-	g.view.Failed(out.Outcome)
-	if !a.io.JSON {
-		a.io.Human().Hint(cmp.Or(showCauses(a.io.Human(), g.causes.List()), nextCommand(out.Outcome)))
-	}
+	g.view.Stop()
+	g.view.Failed(out)
+	g.writePicture(ctx)
+	p := g.people(g.io.Stdout())
+	p.Hint(cmp.Or(showCauses(p, g.causes.List()), nextCommand(out)))
 	if errors.Is(context.Cause(ctx), daemon.ErrInterrupted) {
 		return context.Cause(ctx)
 	}
 	return exitCode(exitFailed)
 }
 
-// generation is one run of the command.
+// writePicture writes the picture of the version that the job has made.
+func (g *generation) writePicture(ctx context.Context) {
+	g.opts.picture.fetch(ctx, g.app, g.opts.endpoint, g.valid.User, g.valid.Project, g.view.Commit())
+}
+
 type generation struct {
 	*app
 	opts   generateOptions
 	req    dreamcore.Request
+	valid  dreamcore.GenerateRequest
 	view   *gameview.View
+	dir    string        // to which the finished game is copied; "" if it is not
 	causes daemon.Causes // of a failure, if the job runs in this process
 }
 
-// request returns the request for a game. It is validated before anything is
-// started.
 func request(ctx context.Context, a *app, o generateOptions, prompt string) (dreamcore.Request, error) {
 	if prompt == "-" {
 		raw, err := io.ReadAll(io.LimitReader(a.io.Input(ctx), dreamcore.MaxPromptBytes+1))
@@ -135,61 +173,52 @@ func request(ctx context.Context, a *app, o generateOptions, prompt string) (dre
 	if req.ProjectID == "" {
 		req.ProjectID = string(dreamcore.NewProjectID())
 	}
-	_, err := req.Validate()
-	return req, err
+	return req, nil
 }
 
-// checkOutput returns an error if dir exists and is not empty, which the copy
-// would refuse after the game is made.
-func checkOutput(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) || (err == nil && len(entries) == 0) {
-		return nil
-	}
-	if err != nil {
-		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the output directory cannot be used", Err: err, Hint: "name another directory with -o DIR"}
-	}
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the output directory " + dir + " is not empty", Hint: "name another one with -o DIR, or add --force to copy into it"}
-}
-
-// locally makes the game in this process.
-func (g *generation) locally(ctx context.Context) (out outcome, err error) {
-	r, err := g.req.Validate()
-	if err != nil {
-		return out, err
-	}
+func (g *generation) locally(ctx context.Context) (out client.Outcome, err error) {
 	err = g.withState(func(s *daemon.State) error {
-		if out.Outcome, err = g.makeGame(ctx, s, r); err != nil || !out.Done {
+		if out, err = g.generate(ctx, s); err != nil || !out.Done {
 			return err
 		}
-		p, err := s.Volumes.Find(r.User, r.Project)
-		if err != nil {
-			return err
-		}
-		out.close, out.copyOut = p.Close, func(ctx context.Context, dest string, force bool) (int, error) {
-			files, err := project.CopyOut(ctx, p, dest, force)
-			return len(files), err
-		}
-		return nil
+		return g.copyLocally(ctx, s)
 	})
-	if err != nil && out.close != nil {
-		err = errors.Join(err, out.close())
-	}
 	return out, err
 }
 
-// makeGame opens a machine for one game.
-func (g *generation) makeGame(ctx context.Context, s *daemon.State, r dreamcore.GenerateRequest) (end client.Outcome, err error) {
+// copyLocally shows that the game is done, and copies it from the state directory.
+func (g *generation) copyLocally(ctx context.Context, s *daemon.State) error {
+	return g.deliver(func() (n int, err error) {
+		p, err := s.Volumes.Find(g.valid.User, g.valid.Project)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, p.Close()) }()
+		files, err := project.CopyOut(ctx, p, g.dir, g.mayMix())
+		return len(files), err
+	})
+}
+
+func (g *generation) generate(ctx context.Context, s *daemon.State) (end client.Outcome, err error) {
 	bin, err := s.Agent()
 	if err != nil {
 		return end, err
 	}
 	g.warnUnlimited()
-	if err := demoWithoutKey(s); err != nil {
+	if err := g.announceProject(func() error {
+		p, err := s.Volumes.Find(g.valid.User, g.valid.Project)
+		if err != nil {
+			return err
+		}
+		return p.Close()
+	}); err != nil {
 		return end, err
 	}
-	p := g.io.Human()
-	if g.view.Free = s.Config.ModelScript == replay.DemoName; g.view.Free && !g.io.JSON {
+	if err := s.DemoWithoutKey(); err != nil {
+		return end, err
+	}
+	p := g.people(g.io.Stdout())
+	if g.view.Free = replay.IsDemo(s.Config.ModelScript); g.view.Free {
 		p.Warning("This is a demo: a script replaces the model", "the agent and the sandbox are real")
 		p.Hint("to use the model, run: dreamcore setup --anthropic-key-file FILE")
 	}
@@ -199,23 +228,10 @@ func (g *generation) makeGame(ctx context.Context, s *daemon.State, r dreamcore.
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	g.view.Sandbox = daemon.EngineTitle(s.Config.Runtime) + " sandbox"
-	if m.Root() != "" && !g.io.JSON {
+	if m.Root() != "" {
 		p.Info("The sandbox starts from the " + m.Root())
 	}
-	return m.Generate(ctx, r, dreamcore.Language(s.Config.Language), g.view.Event)
-}
-
-// demoWithoutKey selects the demo script if there is no key for the model API. If
-// a list of upstreams is configured, missing credentials are an error.
-func demoWithoutKey(s *daemon.State) error {
-	if s.Config.ModelScript != "" {
-		return nil
-	}
-	err := s.CheckModel()
-	if err != nil && len(s.Config.Upstreams) == 0 {
-		s.Config.ModelScript, err = replay.DemoName, nil
-	}
-	return err
+	return m.Generate(ctx, g.valid, dreamcore.Language(s.Config.Language), g.began, g.view.Event)
 }
 
 // log returns the log of a local generation, which records the causes of a
@@ -232,81 +248,83 @@ func (g *generation) log(s *daemon.State) *slog.Logger {
 	return slog.New(g.redactor.Handler(g.causes.Handler(log.Handler())))
 }
 
-// remotely makes the game through a service.
-func (g *generation) remotely(ctx context.Context) (outcome, error) {
-	r, err := g.req.Validate()
-	if err != nil {
-		return outcome{}, err
+func (g *generation) remotely(ctx context.Context) (out client.Outcome, err error) {
+	err = g.opts.endpoint.withClient(g.app, func(c *client.Client) error {
+		if err := g.announceProject(func() error {
+			_, _, err := c.ListFiles(ctx, g.valid.User, g.valid.Project)
+			return err
+		}); err != nil {
+			return err
+		}
+		if out, err = jobs.Run(ctx, c, client.Submission{Request: g.req, Began: g.began}, g.opts.timeout, g.view.Event); err != nil || !out.Done {
+			return err
+		}
+		return g.download(ctx, c)
+	})
+	return out, err
+}
+
+// began shows the ids of the job and of its project.
+func (g *generation) began(job string) error {
+	return g.view.Job(job, g.valid.User, g.valid.Project)
+}
+
+// announceProject says that a project which was named does not exist: before
+// anything is spent on a new one.
+func (g *generation) announceProject(find func() error) error {
+	if g.opts.project == "" {
+		return nil
 	}
-	c, err := g.opts.endpoint.client(g.app, 0)
-	if err != nil {
-		return outcome{}, err
+	err := find()
+	if dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		return err
 	}
-	if g.opts.timeout > 0 {
-		var cancel func()
-		ctx, cancel = context.WithTimeout(ctx, g.opts.timeout)
-		defer cancel()
-	}
-	end, err := c.Generate(ctx, g.req, g.view.Event)
-	if err != nil {
-		c.Close()
-		return outcome{}, err
-	}
-	return outcome{Outcome: end, close: func() error { c.Close(); return nil }, copyOut: func(ctx context.Context, dest string, force bool) (int, error) {
-		if !force {
-			if err := checkOutput(dest); err != nil {
+	return g.view.Warn(fmt.Sprintf("The user %s has no project %s yet: it begins with this game", g.valid.User, g.valid.Project))
+}
+
+// download copies the game that the service has made.
+func (g *generation) download(ctx context.Context, c *client.Client) error {
+	return g.deliver(func() (int, error) {
+		if !g.mayMix() {
+			if err := gameview.CheckOutput(g.dir); err != nil {
 				return 0, err
 			}
 		}
-		n, leftOut, err := c.Download(ctx, r.User, r.Project, dest)
+		n, leftOut, err := c.Download(ctx, g.valid.User, g.valid.Project, g.dir)
 		if leftOut > 0 {
 			g.io.Stderr().Warning(fmt.Sprintf("%d files are omitted: their names are not UTF-8", leftOut))
 		}
 		return n, err
-	}}, nil
+	})
 }
 
-// deliver copies the finished game and opens it, as the options say.
-func (g *generation) deliver(ctx context.Context, out outcome) error {
-	dir := g.opts.output
-	if dir == "" && g.opts.open {
-		tmp, err := os.MkdirTemp("", "dreamcore-game-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(tmp)
-		dir = tmp
+// mayMix reports whether the game may be copied into a directory with other files.
+func (g *generation) mayMix() bool { return g.opts.force || g.opts.output == "" }
+
+// deliver shows that the game is done, and copies it if the options ask for it.
+func (g *generation) deliver(copyGame func() (files int, err error)) error {
+	g.view.Stop()
+	g.view.Done()
+	if g.dir == "" {
+		return nil
 	}
-	if dir != "" {
-		n, err := out.copyOut(ctx, dir, g.opts.force || g.opts.output == "")
-		if err == nil && !g.opts.force && g.opts.output != "" { // with --force, other files may be there too
-			err = g.owner().GiveAll(dir)
-		}
-		if err != nil {
-			return fmt.Errorf("copy the game: %w", err)
-		}
-		if g.opts.output != "" && !g.io.JSON {
-			g.io.Human().Success(fmt.Sprintf("%d files copied to %s", n, dir))
-		}
+	n, err := copyGame()
+	if err == nil && !g.mayMix() { // otherwise, other files may be there too
+		err = g.owner().GiveAll(g.dir)
 	}
-	if !g.io.JSON {
-		g.showNext(dir)
+	if err != nil {
+		return fmt.Errorf("copy the game: %w", err)
 	}
-	if g.opts.open {
-		return serveGame(ctx, g.app, g.req, dir)
+	if g.opts.output != "" {
+		g.people(g.io.Stdout()).Success(fmt.Sprintf("%d files copied to %s", n, g.dir))
 	}
 	return nil
 }
 
-func (g *generation) showNext(dir string) {
-	p := g.io.Human()
-	p.Pairs(term.Pair{Key: "project", Value: g.req.ProjectID, Tone: term.Strong})
-	switch {
-	case g.opts.open:
-	case dir != "":
-		p.Hint("open " + filepath.Join(dir, "index.html") + " in a browser")
-	default:
-		p.Hint("copy the game with -o DIR, or play it at once with --open")
+func (g *generation) showNext() {
+	user := ""
+	if g.req.UserID != localUser || g.opts.user != localUser { // the job that --follow shows may be another user's
+		user = g.req.UserID
 	}
-	p.Hint("run: dreamcore generate --project " + g.req.ProjectID + " \"make it faster\"")
+	g.view.Next(g.dir, g.opts.open, g.req.ProjectID, user)
 }

@@ -66,6 +66,7 @@ func tarFiles(t *testing.T, namesAndBodies ...string) []byte {
 func TestImagesArePulledListedAndPruned(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
 	ref := image.ArchivePrefix + archiveOf(t, "bin/sh", "hello")
+	cli{t: t, state: state}.must("volume", "create", "assets")
 	out, _, err := runImage(t, state, "list")
 	if err != nil || !strings.Contains(out, "no images yet") || !strings.Contains(out, "dreamcore image pull") {
 		t.Fatalf("%v\n%s", err, out)
@@ -129,6 +130,7 @@ func TestImagesArePulledListedAndPruned(t *testing.T) {
 
 func TestImageCommandsRefuseInvalidArguments(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
+	cli{t: t, state: state}.must("volume", "create", "assets")
 	for name, c := range map[string]struct {
 		args []string
 		code dreamcore.Code

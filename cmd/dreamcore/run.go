@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +17,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/daemon"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/commandline"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/show"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
@@ -35,21 +39,27 @@ var version = "0.1.0-dev"
 // app holds what every command works with.
 type app struct {
 	io       *term.IO
+	table    *commandline.Table
 	env      config.Environment
 	environ  []string
 	redactor *secret.Redactor
+	// inherited are the descriptors that the parent process has passed, for serve.
+	inherited []*os.File
+	signals   *daemon.Signals // of the process, for serve
 
 	stateFlag  string
 	configFlag string
 	flags      map[string]any // settings that flags override
+	looks      bool           // the command only reads the state directory
 }
 
 // errReported ends a command that has already printed its error.
 var errReported = errors.New("reported")
 
 func run() int {
+	inherited := config.InheritedFiles() // first: children must not get them
 	environ, wipeErr := config.Environ()
-	a := &app{environ: config.WithoutSecrets(environ), env: config.ReadEnvironment(environ), redactor: &secret.Redactor{}, flags: map[string]any{}}
+	a := &app{inherited: inherited, environ: config.WithoutSecrets(environ), env: config.ReadEnvironment(environ), redactor: &secret.Redactor{}, flags: map[string]any{}}
 	a.redactor.Add(a.env.APIKey, a.env.InternalSecret, a.env.Identity)
 	a.io = term.System(os.Stdin, os.Stdout, os.Stderr, config.Lookup(environ))
 	if wipeErr != nil && a.env.Identity != "" {
@@ -58,22 +68,37 @@ func run() int {
 			Hint: "give it as a file: unset DREAMCORE_IDENTITY and set DREAMCORE_IDENTITY_FILE=FILE",
 		})
 	}
-	ctx, stop := daemon.Interruptible()
-	defer stop()
+	ctx, signals := daemon.Interruptible()
+	defer signals.Stop()
+	a.signals = signals
 	if os.Geteuid() == 0 { // without root: see daemon.Start
 		if err := crash.Harden(); err != nil {
 			return a.report(err)
 		}
 	}
-	cobra.EnableCommandSorting = false // the help lists them in the order in which they are needed
-	root := newRootCmd(a)
-	err := root.ExecuteContext(ctx)
+	err := a.execute(ctx, os.Args[1:])
 	if err != nil && errors.Is(context.Cause(ctx), daemon.ErrInterrupted) && !errors.Is(err, errReported) {
-		a.io.Human().Warning("interrupted")
+		if a.io.JSON {
+			a.io.RenderError(&dreamcore.Error{Code: codeInterrupted, Message: "interrupted"})
+		} else {
+			a.io.Stdout().Warning("interrupted")
+		}
 		return exitInterrupted
 	}
 	return a.report(err)
 }
+
+// execute runs the command that args select.
+func (a *app) execute(ctx context.Context, args []string) error {
+	cobra.EnableCommandSorting = false // the help lists them in the order in which they are needed
+	root := newRootCmd(a)
+	a.io.JSON = commandline.WantsJSON(args) // before the flags are parsed, which may fail
+	root.SetArgs(args)
+	return root.ExecuteContext(ctx)
+}
+
+// codeInterrupted is the code of the error object of a command that a signal ended.
+const codeInterrupted dreamcore.Code = "INTERRUPTED"
 
 // report prints an error once and returns its exit code.
 func (a *app) report(err error) int {
@@ -103,108 +128,85 @@ type exitCode int
 
 func (e exitCode) Error() string { return "" }
 
-// redacted is an error without secrets in its text, and with the hint of hintOf.
-type redacted struct {
-	err error
-	r   *secret.Redactor
-}
-
-func (e redacted) Error() string { return e.r.Redact(e.err.Error()) }
-func (e redacted) Unwrap() error { return e.err }
-
 func newRootCmd(a *app) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "dreamcore",
-		Short: "Turn prompts into browser games, safely, on your own machines",
-		Long: "dreamcore runs an AI agent (Claude Code) in gVisor sandboxes and serves the\n" +
-			"games it writes: one static program.\n\n" +
-			"Settings come from config.yaml in the state directory, then from DREAMCORE_… in\n" +
-			"the environment, then from flags. Exit codes: 0 done, 1 failed, 2 usage,\n" +
-			"3 unreachable, 4 secret refused, 130 interrupted.",
-		Example: "  dreamcore setup                     make this machine ready\n" +
-			"  dreamcore generate \"a snake game\"   make a game from the terminal\n" +
-			"  dreamcore serve                     the HTTP service\n" +
-			"  dreamcore gate --all                check this service or any other",
-		Version:       version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          usageArgs(cobra.NoArgs),
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	a.table = readCommands()
+	root := a.table.New(dreamcore.AppName, nil)
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.RunE = func(c *cobra.Command, _ []string) error {
+		if c.Flags().Changed("version") {
+			return a.showVersion()
+		}
+		return c.Help()
+	}
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		a.io.CompleteHint = func(hint string) string { return commandline.Repeat(c, hint) }
+		return a.checkState(c)
 	}
 	root.SetIn(a.io.In)
 	root.SetOut(a.io.Out)
 	root.SetErr(a.io.ErrOut)
-	root.SetVersionTemplate("dreamcore {{.Version}}\n")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return misuse(c, err) })
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) { commandline.ShowHelp(a.io, c) })
+	root.Flags().BoolP("version", "v", false, "print the version")
+	root.SetFlagErrorFunc(commandline.UnknownFlag)
 	pf := root.PersistentFlags()
 	pf.StringVar(&a.stateFlag, "state", "", "state directory (DREAMCORE_STATE; default /var/lib/dreamcore as root)")
 	pf.StringVar(&a.configFlag, "config", "", "configuration file (DREAMCORE_CONFIG; default config.yaml in the state directory)")
 	pf.BoolVar(&a.io.JSON, "json", false, "print JSON for programs")
-	addGroup(root, "start", "Start", newSetupCmd(a), newGenerateCmd(a), newDoctorCmd(a))
-	addGroup(root, "serve", "Serve", newServeCmd(a), newDeployCmd(a), newGateCmd(a))
-	addGroup(root, "projects", "Projects", newPreviewCmd(a), newImportCmd(a), newExportCmd(a), newVolumeCmd(a))
-	addGroup(root, "operate", "Operate", newPsCmd(a), newSandboxCmd(a), newUsageCmd(a), newAuditCmd(a),
-		newSecretCmd(a), newPromptsCmd(a), newImageCmd(a), newBackupCmd(a), newRestoreCmd(a))
-	root.AddCommand(newVersionCmd(a))
-	root.SetHelpCommand(newHelpCmd(a))
+	root.AddGroup(a.table.Groups()...)
+	root.AddCommand(newSetupCmd(a), newGenerateCmd(a), newDoctorCmd(a), newServeCmd(a), newRouteCmd(a), newDeployCmd(a), newGateCmd(a),
+		newPreviewCmd(a), newCheckCmd(a), newProjectsCmd(a), newImportCmd(a), newExportCmd(a), newVolumeCmd(a),
+		newJobsCmd(a), newPsCmd(a), newSandboxCmd(a), newUsersCmd(a), newUsageCmd(a), newAuditCmd(a), newConfigCmd(a),
+		newSecretCmd(a), newPromptsCmd(a), newImageCmd(a), newBackupCmd(a), newRestoreCmd(a), newManCmd(a),
+		a.command("version", func(context.Context, []string) error { return a.showVersion() }))
+	help := a.table.New("dreamcore help", func(_ context.Context, args []string) error { return commandline.Help(a.io, root, args) })
+	help.Args, help.ValidArgsFunction = nil, commandline.Quick(commandline.Words(commandline.HelpWords).Complete) // cobra adds it later than the others
+	root.SetHelpCommand(help)
 	root.CompletionOptions.HiddenDefaultCmd = true
+	a.addCompletions(root)
 	return root
 }
 
-// addGroup adds commands under a heading of the help.
-func addGroup(root *cobra.Command, id, title string, commands ...*cobra.Command) {
-	root.AddGroup(&cobra.Group{ID: id, Title: title + ":"})
-	for _, c := range commands {
-		c.GroupID = id
-	}
-	root.AddCommand(commands...)
-}
-
-// misuse gives an error of the command line its code and hint.
-func misuse(c *cobra.Command, err error) error {
-	return &dreamcore.Error{
-		Code: dreamcore.CodeInvalid, Message: strings.TrimSpace(err.Error()),
-		Hint: "run: " + c.CommandPath() + " --help",
-	}
-}
-
-// usageArgs wraps check so that its errors exit with the code of a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return misuse(c, err)
+func newManCmd(a *app) *cobra.Command {
+	var date string
+	var c *cobra.Command
+	c = a.command("man", func(_ context.Context, args []string) error {
+		if _, err := time.Parse(time.DateOnly, date); date != "" && err != nil {
+			return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("--date %q is not a date", date), Hint: "write it as 2026-11-01", Err: err}
 		}
-		return nil
-	}
+		n, err := commandline.WriteManual(c.Root(), args[0], version, date)
+		if err != nil {
+			return err
+		}
+		return a.done(map[string]any{"directory": args[0], "pages": n}, fmt.Sprintf("%d manual pages written", n), args[0])
+	})
+	c.Flags().StringVar(&date, "date", "", "date that the pages show, such as 2026-11-01 (default none: the same version makes the same pages)")
+	return c
 }
 
-func newVersionCmd(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: usageArgs(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
-			if a.io.JSON {
-				return a.io.WriteJSON(map[string]string{"app": dreamcore.AppName, "version": version})
-			}
-			a.io.Stdout().Print("dreamcore " + version)
-			return nil
-		},
-	}
+func (a *app) showVersion() error {
+	return a.show(map[string]string{"app": dreamcore.AppName, "version": version}, func(p *term.Printer) { p.Print("dreamcore " + version) })
 }
 
 // config loads the settings, with flags applied.
 func (a *app) config() (config.Config, error) {
-	flags := map[string]any{}
-	for k, v := range a.flags {
-		flags[k] = v
+	sources, err := a.sources()
+	if err != nil {
+		return config.Config{}, err
 	}
+	return config.Load(sources)
+}
+
+// sources returns where the settings come from.
+func (a *app) sources() (config.Sources, error) {
+	flags := maps.Clone(a.flags)
 	if a.stateFlag != "" {
-		abs, err := absolute(a.stateFlag)
+		abs, err := filepath.Abs(a.stateFlag)
 		if err != nil {
-			return config.Config{}, err
+			return config.Sources{}, err
 		}
 		flags["state"] = abs
 	}
-	return config.Load(config.Sources{File: cmp.Or(a.configFlag, a.env.ConfigFile), Environ: a.environ, Flags: flags})
+	return config.Sources{File: cmp.Or(a.configFlag, a.env.ConfigFile), Environ: a.environ, Flags: flags}, nil
 }
 
 // configFile returns the path of the configuration.
@@ -219,33 +221,21 @@ func (a *app) open() (*daemon.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := daemon.OpenState(cfg, a.env, a.redactor)
-	if err != nil {
-		return nil, err
+	open := daemon.OpenState
+	if a.looks {
+		open = daemon.LookAtState
 	}
-	s.Pull = a.pull
-	return s, nil
+	s, err := open(cfg, a.env, a.redactor)
+	if err == nil {
+		s.Pull = a.pull
+	}
+	return s, err
 }
 
 // logger returns the log for operators: on standard error, without secrets.
-func (a *app) logger(level string) *slog.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		l = slog.LevelInfo
-	}
-	opts := &slog.HandlerOptions{Level: l}
-	w := logWriter{a.io.Stderr()}
-	var h slog.Handler = slog.NewTextHandler(w, opts)
-	if a.io.JSON {
-		h = slog.NewJSONHandler(w, opts)
-	}
-	return slog.New(a.redactor.Handler(h))
-}
+func (a *app) logger(level string) *slog.Logger { return a.loggerIn(level, config.LogText) }
 
-// logWriter writes lines of the log above the progress line, if there is one.
-type logWriter struct{ p *term.Printer }
-
-func (w logWriter) Write(line []byte) (int, error) {
-	w.p.Println(strings.TrimSuffix(string(line), "\n"))
-	return len(line), nil
+// loggerIn is logger in a form of log_format; --json means JSON.
+func (a *app) loggerIn(level, format string) *slog.Logger {
+	return show.Logger(a.io.Stderr(), a.redactor, level, a.io.JSON || format == config.LogJSON)
 }

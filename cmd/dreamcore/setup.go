@@ -19,25 +19,17 @@ type setupOptions struct {
 	claude  string
 	rotate  []string
 	yes     bool
+	browser bool
 }
 
 func newSetupCmd(a *app) *cobra.Command {
 	var o setupOptions
-	c := &cobra.Command{
-		Use:   "setup",
-		Short: "Prepare this machine: secrets, volumes, the agent",
-		Long: "Creates the secrets anthropic-api-key and modal-internal-secret and the volumes\n" +
-			"dreamcore-data and dreamcore-global, installs the agent, and proves that it works in\n" +
-			"a sandbox. A second run changes nothing that exists.\n\n" +
-			"The key of the model API comes from ANTHROPIC_API_KEY, a file, or a hidden prompt.\n" +
-			"Without a key, games are made by the demo script.",
-		Args: usageArgs(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error { return runSetup(c.Context(), a, o) },
-	}
+	c := a.command("setup", func(ctx context.Context, _ []string) error { return runSetup(ctx, a, o) })
 	c.Flags().StringVar(&o.keyFile, "anthropic-key-file", "", "file with the key of the model API; - is standard input")
 	c.Flags().StringVar(&o.claude, "claude", "", "the agent's program (default: claude in PATH, else it is installed with npm)")
 	c.Flags().StringArrayVar(&o.rotate, "rotate", nil, "replace a secret: anthropic-api-key or modal-internal-secret")
-	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	yesFlag(c, &o.yes)
+	c.Flags().BoolVar(&o.browser, "acceptance", false, "install a browser that plays games before they are done (Debian's chromium-headless-shell)")
 	a.addSettings(c, "rootfs", "image", "runtime", "log_level")
 	return c
 }
@@ -51,36 +43,43 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	if err := s.CheckDisk(); err != nil {
 		return err
 	}
-	out := a.io.Human()
-	if !a.io.JSON {
-		out.Heading("dreamcore setup", s.Config.State)
-	}
+	out, steps := a.io.Human(), a.people(a.io.Stdout())
+	steps.Heading("dreamcore setup", s.Config.State)
 	a.warnUnlimited()
-	progress := out.Progress("Checking")
+	progress, doing := out.Transfer("Checking"), ""
 	defer progress.Stop()
 	result, err := setup.Run(ctx, setup.Options{
-		State: s.Config.State, SecretsDir: s.Path(daemon.SecretsDir), OpenSecrets: s.CreateSecrets, Engine: daemon.EngineTitle(s.Config.Runtime),
+		State: s.Config.State, OpenSecrets: s.CreateSecrets, Engine: daemon.EngineTitle(s.Config.Runtime),
 		AgentDir: s.Path(daemon.AgentDir), Claude: o.claude, Volumes: s.Volumes, Rotate: o.rotate,
 		Keyless: len(s.Config.Upstreams) > 0,
 		Key: func(ctx context.Context) (string, string, error) {
 			progress.Stop() // the prompt needs the line
-			key, source, err := modelKey(ctx, a, o)
+			key, source, err := setup.AskKey(ctx, a.io, o.keyFile, a.env.APIKey, o.yes)
 			a.redactor.Add(key)
 			return key, source, err
 		},
-		Prove: func(ctx context.Context, bin agent.Binary) (string, error) { return prove(ctx, a, bin) },
-		Begin: func(doing string) {
-			progress.Stop()
-			progress = out.Progress(doing)
+		Prove: func(ctx context.Context, bin agent.Binary) (string, error) {
+			return a.prove(ctx, func(*daemon.State) agent.Binary { return bin }, func(m *daemon.Machine) (string, error) { return m.Jobs.Prove(ctx) })
 		},
+		Browser: &setup.Browser{
+			Find: s.Browser, Install: o.browser, Elsewhere: s.OtherRoot(),
+			Prove: func(ctx context.Context) (string, error) {
+				return a.prove(ctx, recordedAgent, func(m *daemon.Machine) (string, error) { return m.ProveBrowser(ctx) })
+			},
+			Update: func(doing string) { progress.Update(doing) },
+		},
+		Begin: func(next string) {
+			progress.Stop()
+			progress, doing = out.Transfer(next), next
+		},
+		Installed: func(bytes int64) { progress.Show(doing + ": " + term.Size(bytes)) },
 		Done: func(step setup.Step) {
 			progress.Stop()
-			if mark := term.Done; !a.io.JSON {
-				if step.Status == setup.Missing {
-					mark = term.Warned
-				}
-				out.Status(mark, step.Name, string(step.Status), step.Detail)
+			mark := term.Done
+			if step.Status == setup.Missing {
+				mark = term.Warned
 			}
+			steps.Status(mark, step.Name, string(step.Status), step.Detail)
 		},
 	})
 	progress.Stop()
@@ -93,57 +92,43 @@ func runSetup(ctx context.Context, a *app, o setupOptions) error {
 	return finishSetup(a, result)
 }
 
-// finishSetup shows the result and how to continue.
 func finishSetup(a *app, result setup.Result) error {
-	out := a.io.Human()
-	if a.io.JSON {
-		return a.io.WriteJSON(result)
-	}
-	if result.InternalSecret != "" {
-		out.Print("")
-		out.Pairs(term.Pair{Key: secret.InternalKey, Value: result.InternalSecret, Tone: term.Strong})
-		out.Info("This is shown once; later: dreamcore secret show " + secret.InternalSecret)
-	}
-	out.Print("")
-	out.Success("This machine is ready")
-	out.Hint("run: dreamcore generate \"a snake game with ice physics\"")
-	return nil
+	return a.show(result, func(p *term.Printer) {
+		if result.InternalSecret != "" {
+			p.Print("")
+			p.Pairs(term.Pair{Key: secret.InternalKey, Value: result.InternalSecret, Tone: term.Strong})
+			p.Info("This is shown once; later: dreamcore secret show " + secret.InternalSecret)
+		}
+		p.Print("")
+		p.Success("This machine is ready")
+		p.Hint("run: dreamcore generate \"a snake game with ice physics\"")
+	})
 }
 
-// prove runs the agent once in a sandbox with a model script.
-func prove(ctx context.Context, a *app, bin agent.Binary) (version string, err error) {
-	err = a.withState(func(s *daemon.State) (err error) {
-		s.Config.ModelScript = replay.DemoName // the proof has its own script and needs no key
-		m, err := daemon.OpenMachine(ctx, s, bin, a.logger("error"))
-		if err != nil {
+// prove calls do with a machine of its own on which no game is made.
+func (a *app) prove(ctx context.Context, bin func(*daemon.State) agent.Binary, do func(m *daemon.Machine) (string, error)) (version string, err error) {
+	err = a.withState(func(s *daemon.State) error {
+		s.Config.ModelScript = replay.DemoName // a proof has its own script and needs no key
+		return a.withMachine(ctx, s, bin(s), "error", func(m *daemon.Machine) error {
+			version, err = do(m)
 			return err
-		}
-		defer func() { err = errors.Join(err, m.Close()) }()
-		version, err = m.Jobs.Prove(ctx)
-		return err
+		})
 	})
 	return version, err
 }
 
-// modelKey returns the key of the model API and its source. There is no flag for
-// the key itself, which would show it in the list of processes.
-func modelKey(ctx context.Context, a *app, o setupOptions) (key, source string, err error) {
-	switch {
-	case o.keyFile == "-":
-		key, err = setup.ReadKey(a.io.Input(ctx))
-		return key, "standard input", err
-	case o.keyFile != "":
-		key, err = setup.ReadKeyFile(o.keyFile)
-		return key, o.keyFile, err
-	case a.env.APIKey != "":
-		return a.env.APIKey, "ANTHROPIC_API_KEY", nil
-	case o.yes || !a.io.Interactive() || a.io.JSON:
-		return "", "", nil
+// recordedAgent returns the agent of the state directory, or an empty one: whether it
+// is there has a check of its own.
+func recordedAgent(s *daemon.State) agent.Binary {
+	bin, _ := s.Agent()
+	return bin
+}
+
+// withMachine calls do with what jobs and checks of games need.
+func (a *app) withMachine(ctx context.Context, s *daemon.State, bin agent.Binary, level string, do func(m *daemon.Machine) error) error {
+	m, err := daemon.OpenMachine(ctx, s, bin, a.logger(level))
+	if err != nil {
+		return err
 	}
-	ok, err := a.io.Confirm(ctx, "Is there a key for the model API? Without one, games are made by the demo script", "--yes")
-	if err != nil || !ok {
-		return "", "", err
-	}
-	key, err = a.io.ReadSecret(ctx, "Anthropic API key", "--anthropic-key-file FILE")
-	return key, "the prompt", err
+	return errors.Join(do(m), m.Close())
 }

@@ -24,12 +24,14 @@ import (
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/notef-neighbor/dreamcore/pkg/api/server"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/image"
 	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/work/webhook"
 )
 
 // Config holds every setting of the service and of commands that work on this
@@ -40,6 +42,7 @@ type Config struct {
 	Listen string `koanf:"listen"`
 
 	IdentityFile string `koanf:"identity_file"`
+	SecretsDir   string `koanf:"secrets_dir"`
 
 	Runtime string `koanf:"runtime"`
 	Rootfs  string `koanf:"rootfs"`
@@ -64,6 +67,7 @@ type Config struct {
 	SandboxMaxAge time.Duration `koanf:"sandbox_max_age"`
 	Spares        int           `koanf:"spare_sandboxes"`
 	MinFreeMiB    int           `koanf:"min_free_mib"`
+	WarmAgents    int           `koanf:"warm_agents"`
 
 	SandboxEnv Variables `koanf:"sandbox_env"`
 
@@ -78,6 +82,7 @@ type Config struct {
 	MaxPerUser      int           `koanf:"max_waiting_per_user"`
 	OnDisconnect    string        `koanf:"on_disconnect"`
 	DisconnectGrace time.Duration `koanf:"disconnect_grace"`
+	Attempts        int           `koanf:"attempts"`
 	Grace           time.Duration `koanf:"grace"`
 	JournalDays     int           `koanf:"journal_days"`
 	JobsMiB         int           `koanf:"jobs_mib"`
@@ -115,15 +120,36 @@ type Config struct {
 	Inject            []string `koanf:"inject"`
 	EgressMiB         int      `koanf:"egress_mib"`
 
+	Acceptance        string        `koanf:"acceptance"`
+	AcceptanceRepairs int           `koanf:"acceptance_repairs"`
+	AcceptanceLimit   time.Duration `koanf:"acceptance_limit"`
+	AcceptanceOnApply bool          `koanf:"acceptance_on_apply"`
+
 	PreviewDomain    string   `koanf:"preview_domain"`
 	PreviewListen    string   `koanf:"preview_listen"`
 	PreviewHosts     []string `koanf:"preview_hosts"`
 	PreviewAncestors []string `koanf:"preview_frame_ancestors"`
 
+	CORSOrigins []string `koanf:"cors_origins"`
+
 	CommitMessage string `koanf:"commit_message"`
 
-	Language string `koanf:"language"`
-	LogLevel string `koanf:"log_level"`
+	Webhooks []webhook.Entry `koanf:"webhooks"`
+
+	MetricsListen  string   `koanf:"metrics_listen"`
+	TrustedProxies []string `koanf:"trusted_proxies"`
+
+	Cells             string        `koanf:"cells"`
+	CellsService      string        `koanf:"cells_service"`
+	KubernetesAPI     string        `koanf:"kubernetes_api"`
+	KubernetesAccount string        `koanf:"kubernetes_account"`
+	Hold              time.Duration `koanf:"hold"`
+	HeldRequests      int           `koanf:"held_requests"`
+	PreviewKeyFile    string        `koanf:"preview_key_file"`
+
+	Language  string `koanf:"language"`
+	LogLevel  string `koanf:"log_level"`
+	LogFormat string `koanf:"log_format"`
 }
 
 // DefaultUpstream is the vendor's address of the model API.
@@ -133,6 +159,19 @@ const DefaultUpstream = upstream.DefaultAddress
 const (
 	OnDisconnectCancel   = "cancel"
 	OnDisconnectContinue = "continue"
+)
+
+// Values of acceptance.
+const (
+	AcceptanceOff  = "off"
+	AcceptanceWarn = "warn"
+	AcceptanceFail = "fail"
+)
+
+// Values of log_format.
+const (
+	LogText = "text"
+	LogJSON = "json"
 )
 
 // DefaultListen is the default of listen.
@@ -187,7 +226,7 @@ func Load(src Sources) (Config, error) {
 	if len(faults) > 0 {
 		hint := "correct it there"
 		if text := strings.Join(faults, ";"); strings.Contains(text, "unknown setting") {
-			hint = "known settings: " + strings.Join(slices.Sorted(maps.Keys(def)), ", ")
+			hint = unknownHint(text, slices.Sorted(maps.Keys(def)))
 		}
 		return Config{}, invalid(nil, hint, "%s", strings.Join(faults, "; "))
 	}
@@ -221,7 +260,7 @@ func (c Config) Validate() error {
 		}
 	}
 	faults = c.checks()
-	check(c.Image == "" || c.Rootfs == "", "image and rootfs (--image and --rootfs): both select what sandboxes start from; set one of them")
+	check(c.Image == "" || c.Rootfs == "", "image and rootfs: both select what sandboxes start from; set one of them")
 	if _, err := image.Absolute(c.Image); err != nil && c.Image != "" {
 		check(false, "image: %v", err)
 	} else {
@@ -232,7 +271,7 @@ func (c Config) Validate() error {
 	for _, t := range c.Tools {
 		check(t != "" && !strings.ContainsAny(t, " ,\t\n") && t[0] != '-', "tools: %q is not the name of a tool", t)
 	}
-	check(!strings.ContainsRune(c.State+c.IdentityFile+c.Rootfs+c.ModelScript, 0), "state, identity_file, rootfs and model_script: a path must not contain NUL")
+	check(!strings.ContainsRune(c.State+c.IdentityFile+c.SecretsDir+c.Rootfs+c.ModelScript, 0), "state, identity_file, secrets_dir, rootfs and model_script: a path must not contain NUL")
 	// Not quoted: it may hold a password.
 	check(isWebAddress(c.Upstream), "upstream: it must be an http or https address")
 	check(len(c.Upstreams) == 0 || c.Upstream == DefaultUpstream, "upstream (%s) and upstreams: both select the model API; set one of them", envBaseURL)
@@ -249,6 +288,11 @@ func (c Config) Validate() error {
 		check(false, "%v", err)
 	}
 	faults = append(faults, c.previewFaults()...)
+	faults = append(faults, c.corsFaults()...)
+	faults = append(faults, webhook.Faults(c.Webhooks)...)
+	if _, err := server.ParseProxies(c.TrustedProxies); err != nil {
+		check(false, "trusted_proxies: %v", err)
+	}
 	if _, err := history.ParseName(c.CommitMessage); err != nil {
 		check(false, "commit_message: %v (a template has {{.Prompt}}, {{.User}}, {{.Project}} and {{.Job}})", err)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/work/webhook"
 )
 
 // load loads from a file with this text, the environment and flags.
@@ -36,15 +37,17 @@ var everySetting = map[string]struct {
 	want any
 }{
 	"commit_message": {"AI {{.Prompt}}", "AI {{.Prompt}}"},
-	"state":          {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"}, "identity_file": {"/srv/identity", "/srv/identity"},
+	"state":          {"/srv/dreamcore", "/srv/dreamcore"}, "listen": {":9000", ":9000"}, "runtime": {"gvisor", "gvisor"}, "identity_file": {"/srv/identity", "/srv/identity"}, "secrets_dir": {"/run/secrets", "/run/secrets"},
 	"rootfs": {"/srv/root", "/srv/root"}, "image": {"debian:12", "debian:12"}, "sandbox_uid": {"20000", 20000}, "sandbox_gid": {"20001", 20001},
 	"memory_mib": {"512", 512}, "cpus": {"1.5", 1.5}, "processes": {"64", 64}, "allow_unlimited": {"true", true},
-	"disk_mib": {"512", 512}, "min_free_disk_mib": {"100", 100}, "project_mib": {"64", 64}, "project_files": {"100", 100}, "max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "spare_sandboxes": {"3", 3}, "min_free_mib": {"0", 0},
+	"disk_mib": {"512", 512}, "min_free_disk_mib": {"100", 100}, "project_mib": {"64", 64}, "project_files": {"100", 100}, "max_sandboxes": {"50", 50}, "sandbox_idle": {"5m", 5 * time.Minute}, "sandbox_max_age": {"1h", time.Hour}, "spare_sandboxes": {"3", 3}, "warm_agents": {"3", 3}, "min_free_mib": {"0", 0},
 	"tools": {"Read, Write", []string{"Read", "Write"}}, "model": {"claude-x", "claude-x"}, "max_turns": {"40", 40},
 	"timeout": {"90s", 90 * time.Second}, "output_lines": {"7", 7}, "max_generations": {"2", 2}, "max_waiting": {"3", 3},
-	"max_waiting_per_user": {"0", 0}, "on_disconnect": {"continue", "continue"}, "disconnect_grace": {"0s", time.Duration(0)},
+	"max_waiting_per_user": {"0", 0}, "on_disconnect": {"continue", "continue"}, "disconnect_grace": {"0s", time.Duration(0)}, "attempts": {"3", 3},
 	"grace": {"1m30s", 90 * time.Second}, "journal_days": {"30", 30}, "jobs_mib": {"10", 10}, "history_mib": {"20", 20}, "history_user_mib": {"30", 30}, "memory_limit_mib": {"700", 700}, "upstream": {"http://127.0.0.1:1", "http://127.0.0.1:1"},
-	"upstreams":   {`[{"name":"local","kind":"anthropic","api_key":"none"}]`, []upstream.Entry{{Name: "local", Kind: "anthropic", APIKey: "none"}}},
+	"upstreams":  {`[{"name":"local","kind":"anthropic","api_key":"none"}]`, []upstream.Entry{{Name: "local", Kind: "anthropic", APIKey: "none"}}},
+	"webhooks":   {`[{"url":"https://a.example.com/x","secret":"a","events":["job.failed"]}]`, []webhook.Entry{{URL: "https://a.example.com/x", Secret: "a", Events: []string{"job.failed"}}}},
+	"log_format": {"json", "json"}, "metrics_listen": {"127.0.0.1:9100", "127.0.0.1:9100"}, "trusted_proxies": {"10.0.0.0/8, ::1", []string{"10.0.0.0/8", "::1"}},
 	"sandbox_env": {`{"A":"b","lower_1":"with = and\nlines"}`, map[string]string{"A": "b", "lower_1": "with = and\nlines"}},
 	"allow_hosts": {"api.example.com, *.example.org:8443", []string{"api.example.com", "*.example.org:8443"}}, "allow_private_hosts": {"db.internal:8443", []string{"db.internal:8443"}},
 	"inject": {"api.example.com=openai:Authorization:Bearer", []string{"api.example.com=openai:Authorization:Bearer"}}, "egress_mib": {"10", 10},
@@ -56,6 +59,10 @@ var everySetting = map[string]struct {
 	"preview_domain": {"games.example.com", "games.example.com"}, "preview_listen": {"127.0.0.1:9001", "127.0.0.1:9001"},
 	"preview_hosts":           {"https://cdn.example.com, *.example.net", []string{"https://cdn.example.com", "*.example.net"}},
 	"preview_frame_ancestors": {"https://app.example.com", []string{"https://app.example.com"}},
+	"acceptance":              {"fail", "fail"}, "acceptance_repairs": {"0", 0}, "acceptance_limit": {"30s", 30 * time.Second}, "acceptance_on_apply": {"true", true},
+	"cells": {"/srv/cells", "/srv/cells"}, "cells_service": {"rooms", "rooms"}, "kubernetes_api": {"https://10.0.0.1:6443", "https://10.0.0.1:6443"}, "kubernetes_account": {"/srv/account", "/srv/account"},
+	"hold": {"5s", 5 * time.Second}, "held_requests": {"7", 7}, "preview_key_file": {"/srv/key", "/srv/key"},
+	"cors_origins": {"https://app.example.com, http://localhost:3000,http://[::1]:3000", []string{"https://app.example.com", "http://localhost:3000", "http://[::1]:3000"}},
 }
 
 // byKey returns a configuration as a map of settings.
@@ -72,7 +79,7 @@ func byKey(c Config) map[string]any {
 }
 
 func TestEverySettingCanComeFromEverySource(t *testing.T) {
-	if got, want := slices.Sorted(maps.Keys(everySetting)), slices.Sorted(maps.Keys(settingTypes())); !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(everySetting)), slices.Sorted(maps.Keys(new(Config).fields())); !slices.Equal(got, want) {
 		t.Fatalf("the test has the settings %v, there are %v", got, want)
 	}
 	// A root is either a directory or an image, and the model at one address or
@@ -114,7 +121,7 @@ func TestEverySettingCanComeFromEverySource(t *testing.T) {
 
 func TestRootfsAndImageExcludeEachOther(t *testing.T) {
 	_, err := load(t, "rootfs: /srv/root\n", []string{"DREAMCORE_IMAGE=debian:12"}, nil)
-	if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), "--image and --rootfs") || dreamcore.HintOf(err) == "" {
+	if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(err.Error(), "image and rootfs") || dreamcore.HintOf(err) == "" {
 		t.Errorf("%v", err)
 	}
 	// An empty flag takes the other one back.
@@ -245,14 +252,18 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 	}
 	wrong := map[string][]any{
 		"commit_message": {"{{.Prompt", "{{.Wish}}", "{{unknown}}"},
-		"state":          {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "docker", "Runc"}, "identity_file": {"relative", "/a\x00b"},
+		"state":          {"", "relative", "/a\x00b"}, "listen": {"", "8080", "host", "host:", "host:http", "host:65536", "host:08", "a b:1", "::1:80"}, "runtime": {"", "docker", "Runc"}, "identity_file": {"relative", "/a\x00b"}, "secrets_dir": {"relative", "/a\x00b"},
 		"rootfs": {"relative"}, "image": {"./relative", "UPPER", "oci-layout:relative", "docker-archive:a.tar", "/a\x00b", "sha256:short"}, "sandbox_uid": {0, -1, 1 << 31}, "sandbox_gid": {0, -5},
 		"memory_mib": {255, -1, 1 << 50}, "cpus": {-0.5, 2000.0}, "processes": {15, 1 << 20},
-		"disk_mib": {15, -1, 1 << 30}, "min_free_disk_mib": {-1, 1 << 40}, "project_mib": {-1, 1 << 30}, "project_files": {-1, 100_001}, "max_sandboxes": {0, 1 << 20}, "sandbox_idle": {time.Duration(0)}, "sandbox_max_age": {-time.Hour}, "spare_sandboxes": {-1, 101}, "min_free_mib": {-1, 1 << 40},
+		"disk_mib": {15, -1, 1 << 30}, "min_free_disk_mib": {-1, 1 << 40}, "project_mib": {-1, 1 << 30}, "project_files": {-1, 100_001}, "max_sandboxes": {0, 1 << 20}, "sandbox_idle": {time.Duration(0)}, "sandbox_max_age": {-time.Hour}, "spare_sandboxes": {-1, 101}, "warm_agents": {-2, 1 << 20}, "min_free_mib": {-1, 1 << 40},
 		"tools": {[]string{}, []string{""}, []string{"Read", "--x"}, []string{"a b"}, []string{"a,b"}}, "model": {"--model", "a b"}, "max_turns": {-1},
-		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {0, 1 << 20}, "max_waiting": {-1, 1 << 20}, "max_waiting_per_user": {-1, 1001}, "on_disconnect": {"", "stop"}, "disconnect_grace": {-time.Second, 2 * time.Hour},
+		"timeout": {time.Duration(0), time.Millisecond, 25 * time.Hour}, "output_lines": {0}, "max_generations": {-1, 1 << 20}, "max_waiting": {-1, 1 << 20}, "max_waiting_per_user": {-1, 1001}, "on_disconnect": {"", "stop"}, "disconnect_grace": {-time.Second, 2 * time.Hour}, "attempts": {0, 101},
 		"grace": {-time.Second}, "journal_days": {0, 1 << 40}, "jobs_mib": {-1, 1 << 40}, "history_mib": {-1, 1 << 40}, "history_user_mib": {-1, 1 << 40}, "memory_limit_mib": {-1, 127, 1 << 40}, "upstream": {"", "api.example.com", "ftp://x", "https://", "https://a b"},
-		"upstreams": {[]upstream.Entry{{Name: "a", Kind: "anthropic", APIKey: "none", Region: "x"}}, []upstream.Entry{{Name: "a", Kind: "x"}}},
+		"upstreams":  {[]upstream.Entry{{Name: "a", Kind: "anthropic", APIKey: "none", Region: "x"}}, []upstream.Entry{{Name: "a", Kind: "x"}}},
+		"webhooks":   {[]webhook.Entry{{URL: "http://a.example.com", Secret: "a"}}, []webhook.Entry{{URL: "https://a.example.com"}}},
+		"log_format": {"", "xml"}, "metrics_listen": {"9100"}, "trusted_proxies": {[]string{"10.0.0.1/8"}, []string{"proxy"}},
+		"cells": {"cells"}, "cells_service": {"", "a.b", "A"}, "kubernetes_api": {"10.0.0.1", "ftp://a"}, "kubernetes_account": {"", "account"},
+		"hold": {-time.Second, 11 * time.Minute}, "held_requests": {0, 100_001}, "preview_key_file": {"key"},
 		"sandbox_env": {
 			map[string]string{"A=B": "x"}, map[string]string{"": "x"}, map[string]string{"1A": "x"}, map[string]string{"A.B": "x"}, map[string]string{"É": "x"},
 			map[string]string{"A\x00": "x"}, map[string]string{strings.Repeat("A", 129): "x"}, map[string]string{"A": "x\x00"}, map[string]string{"A": "\xff"},
@@ -265,14 +276,21 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"budget_user_month_usd": {-1.0}, "budget_user_month_tokens": {-1}, "budget_day_usd": {-1.0, 1e12}, "budget_month_usd": {-1.0, math.Inf(1)},
 		"user_requests": {-1, 1 << 30}, "prices": {[]string{"m"}, []string{""}}, "usage_days": {0, 1 << 40}, "audit_mib": {0, 1 << 40},
 		"prompt_models": {map[string]string{"haiku": ""}, map[string]string{"haiku": "a b"}}, "max_prompts": {0, -1, 10_001},
-		"preview_domain":          {"Games.example.com", "127.0.0.1", "a..b", ".a", "a.", "-a.b", "a.1", "ftp://a.b", "a.b/", "a.b:", "a.b:0", "a.b:x", "*.a.b", "a b", "a_b.c", strings.Repeat("a.", 120) + "b"},
-		"preview_listen":          {"8080", "host:", "a b:1"},
-		"preview_hosts":           {[]string{"*"}, []string{"'unsafe-inline'"}, []string{"https:"}, []string{"data:"}, []string{"a.b c.d"}, []string{"https://a.b/path"}, []string{"https://u@a.b"}, []string{""}, []string{"javascript://a.b"}},
+		"preview_domain": {"Games.example.com", "127.0.0.1", "a..b", ".a", "a.", "-a.b", "a.1", "ftp://a.b", "a.b/", "a.b:", "a.b:0", "a.b:x", "*.a.b", "a b", "a_b.c", strings.Repeat("a.", 120) + "b"},
+		"preview_listen": {"8080", "host:", "a b:1"},
+		"preview_hosts":  {[]string{"*"}, []string{"'unsafe-inline'"}, []string{"https:"}, []string{"data:"}, []string{"a.b c.d"}, []string{"https://a.b/path"}, []string{"https://u@a.b"}, []string{""}, []string{"javascript://a.b"}},
+		"cors_origins": {
+			[]string{"*"}, []string{"null"}, []string{""}, []string{"a.b"}, []string{"https://*.a.b"}, []string{"https://a.b/"}, []string{"https://A.b"},
+			[]string{"https://a.b:443"}, []string{"http://a.b:80"}, []string{"https://a.b:"}, []string{"https://a.b:x"}, []string{"https://u@a.b"},
+			[]string{"wss://a.b"}, []string{"https://a.b?c"}, []string{"https://a.b, https://c.d"}, []string{"https://a b"}, []string{"http://[::0001]"},
+		},
+		"acceptance": {"", "on"}, "acceptance_repairs": {-1, 6}, "acceptance_limit": {time.Second, 3 * time.Minute},
 		"preview_frame_ancestors": {[]string{"a.b"}, []string{"*"}, []string{"wss://a.b"}, []string{"https://a.b/"}, []string{"https://a.b,c"}},
 	}
-	types := settingTypes()
+	types := new(Config).fields()
 	delete(types, "allow_unlimited") // true and false are both right
 	delete(types, "server_tools")
+	delete(types, "acceptance_on_apply")
 	if got, want := slices.Sorted(maps.Keys(wrong)), slices.Sorted(maps.Keys(types)); !slices.Equal(got, want) {
 		t.Fatalf("the test has the settings %v, there are %v", got, want)
 	}
@@ -344,8 +362,8 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 		t.Fatalf("%s has no line %q", page, mark)
 	}
 	for file, want := range map[string]string{
-		filepath.Join("..", "..", "testdata", "config.yaml"): Sample(),
-		page: written + mark + Reference(),
+		filepath.Join("..", "..", "testdata", "config.yaml"): sampleFile(),
+		page: written + mark + referencePage(),
 	} {
 		if os.Getenv("UPDATE") != "" {
 			if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
@@ -364,7 +382,7 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 
 // The table and the struct describe the same settings, each with a help text.
 func TestEverySettingIsInTheTable(t *testing.T) {
-	fields := settingTypes()
+	fields := new(Config).fields()
 	for _, s := range Settings() {
 		if _, ok := fields[s.Key]; !ok {
 			t.Errorf("%s is in the table twice or not in Config", s.Key)

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,7 @@ type Environment struct {
 	ConfigFile     string // default of --config
 	GoMemoryLimit  bool   // GOMEMLIMIT is set: the service does not change the limit of the runtime
 	GoProcessors   bool   // GOMAXPROCS is set: the service does not change it
+	KubernetesAPI  string // the address of the API server; empty outside of Kubernetes
 	CAFile         string // certificate authorities of this process and of sandboxes; empty for the machine's
 }
 
@@ -69,6 +71,9 @@ func ReadEnvironment(environ []string) Environment {
 		GoProcessors:   env["GOMAXPROCS"] != "",
 		CAFile:         env["SSL_CERT_FILE"],
 		Display:        env["DISPLAY"] != "" || env["WAYLAND_DISPLAY"] != "",
+	}
+	if host, port := env["KUBERNETES_SERVICE_HOST"], env["KUBERNETES_SERVICE_PORT"]; host != "" && port != "" {
+		e.KubernetesAPI = "https://" + net.JoinHostPort(host, port)
 	}
 	if dir := env[envCredentials]; dir != "" {
 		file := filepath.Join(dir, IdentityCredential)

@@ -18,6 +18,7 @@ import (
 	"github.com/knadh/koanf/parsers/yaml"
 
 	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
+	"github.com/notef-neighbor/dreamcore/pkg/work/webhook"
 )
 
 // tag names the setting of a field of Config.
@@ -32,15 +33,15 @@ type layer struct {
 // typed returns the values with the types of Config. Unknown settings and values
 // of a wrong type are left out and returned as faults.
 func (l layer) typed() (values map[string]any, faults []string) {
-	types := settingTypes()
+	fields := new(Config).fields()
 	values = map[string]any{}
 	for _, key := range slices.Sorted(maps.Keys(l.values)) {
-		t, ok := types[key]
+		field, ok := fields[key]
 		if !ok {
 			faults = append(faults, fmt.Sprintf("unknown setting %q %s", key, l.source(key)))
 			continue
 		}
-		v, err := convert(l.values[key], t)
+		v, err := convert(l.values[key], field.Type())
 		if err != nil {
 			faults = append(faults, fmt.Sprintf("%s: %v (%s)", key, err, l.source(key)))
 			continue
@@ -48,15 +49,6 @@ func (l layer) typed() (values map[string]any, faults []string) {
 		values[key] = v
 	}
 	return values, faults
-}
-
-// settingTypes returns the type of each setting by key.
-func settingTypes() map[string]reflect.Type {
-	types := map[string]reflect.Type{}
-	for f := range reflect.TypeFor[Config]().Fields() {
-		types[f.Tag.Get(tag)] = f.Type
-	}
-	return types
 }
 
 // convert converts v to type t. The environment and flags have text only, so text
@@ -67,11 +59,14 @@ func convert(v any, t reflect.Type) (any, error) {
 	case v == nil:
 		return nil, errors.New("it has no value; leave the line out for the default")
 	case t == reflect.TypeFor[time.Duration]():
-		return duration(v)
+		// A bare number could mean seconds or nanoseconds.
+		return scalar(v, time.ParseDuration, "is not a duration: write it with its unit, like 90s")
 	case t == reflect.TypeFor[[]string]():
 		return list(v)
 	case t == reflect.TypeFor[[]upstream.Entry]():
-		return upstreams(v)
+		return entries[upstream.Entry](v, "name")
+	case t == reflect.TypeFor[[]webhook.Entry]():
+		return entries[webhook.Entry](v, "url")
 	case t == reflect.TypeFor[Variables]():
 		return variables(v)
 	case t == reflect.TypeFor[map[string]string]():
@@ -82,26 +77,30 @@ func convert(v any, t reflect.Type) (any, error) {
 		}
 		return text, nil
 	case t.Kind() == reflect.Bool:
-		return truth(v)
+		return scalar(v, parseTruth, "is neither true nor false")
 	case t.Kind() == reflect.Int:
-		return integer(v)
+		return scalar(v, strconv.Atoi, "is not a whole number")
 	case t.Kind() == reflect.Float64:
-		return number(v)
+		if n, ok := v.(int); ok {
+			return float64(n), nil
+		}
+		return scalar(v, parseNumber, "is not a number")
 	}
 	return nil, fmt.Errorf("a setting of type %v cannot be read", t)
 }
 
-// duration requires a unit: a bare number could mean seconds or nanoseconds.
-func duration(v any) (any, error) {
-	if d, ok := v.(time.Duration); ok {
-		return d, nil
+// scalar returns v if it is a T, or what parse makes of it if it is text. must
+// says what else is wrong.
+func scalar[T any](v any, parse func(string) (T, error), must string) (any, error) {
+	if t, ok := v.(T); ok {
+		return t, nil
 	}
 	if s, ok := v.(string); ok {
-		if d, err := time.ParseDuration(strings.TrimSpace(s)); err == nil {
-			return d, nil
+		if t, err := parse(strings.TrimSpace(s)); err == nil {
+			return t, nil
 		}
 	}
-	return nil, fmt.Errorf("%q is not a duration: write it with its unit, like 90s", fmt.Sprint(v))
+	return nil, fmt.Errorf("%q %s", fmt.Sprint(v), must)
 }
 
 func list(v any) (any, error) {
@@ -129,41 +128,15 @@ func list(v any) (any, error) {
 	return items, nil
 }
 
-func truth(v any) (any, error) {
-	switch fmt.Sprint(v) {
-	case "true":
-		return true, nil
-	case "false":
-		return false, nil
+// parseTruth is stricter than strconv.ParseBool: 1 and t are not true.
+func parseTruth(s string) (bool, error) {
+	if s != "true" && s != "false" {
+		return false, strconv.ErrSyntax
 	}
-	return nil, fmt.Errorf("%q is neither true nor false", fmt.Sprint(v))
+	return s == "true", nil
 }
 
-func integer(v any) (any, error) {
-	switch v := v.(type) {
-	case int:
-		return v, nil
-	case string:
-		if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil {
-			return n, nil
-		}
-	}
-	return nil, fmt.Errorf("%q is not a whole number", fmt.Sprint(v))
-}
-
-func number(v any) (any, error) {
-	switch v := v.(type) {
-	case int:
-		return float64(v), nil
-	case float64:
-		return v, nil
-	case string:
-		if f, err := strconv.ParseFloat(strings.TrimSpace(v), 64); err == nil {
-			return f, nil
-		}
-	}
-	return nil, fmt.Errorf("%q is not a number", fmt.Sprint(v))
-}
+func parseNumber(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
 
 // readFile reads the named file, or the one in the state directory if it exists.
 func readFile(named, state string) (layer, error) {

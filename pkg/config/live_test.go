@@ -10,7 +10,6 @@ import (
 func TestEverySettingIsLiveOrNeedsRestart(t *testing.T) {
 	var old Config
 	fields := reflect.TypeFor[Config]()
-	live := liveSettings()
 	for i := range fields.NumField() {
 		name := fields.Field(i).Tag.Get(tag)
 		var next Config
@@ -31,7 +30,7 @@ func TestEverySettingIsLiveOrNeedsRestart(t *testing.T) {
 		}
 		taken := reflect.DeepEqual(old.TakeUp(next), next)
 		named := slices.Equal(old.NeedRestart(next), []string{name})
-		if taken == named || taken != live[name] {
+		if taken == named || taken != LookupSetting(name).Live {
 			t.Errorf("%s: taken up %t, needs restart: %q", name, taken, old.NeedRestart(next))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/work/webhook"
 )
 
 const maxMiB = 1 << 24
@@ -21,19 +22,29 @@ func sections() []section {
 				Help:     "The address of the service, HOST:PORT. Put a proxy with TLS in front of it before you open it to a network. Port 0 picks a free port."},
 			{Key: "identity_file", Default: "", check: optional(absolutePath),
 				Help: "The file with the identity that opens the sealed secrets: an age key, mode 0600, with an absolute path. Empty: the systemd credential dreamcore-identity if there is one, else secrets/identity in the state directory. The environment variable DREAMCORE_IDENTITY holds the identity itself."},
+			{Key: "secrets_dir", Default: "", check: optional(absolutePath),
+				Help: "A directory of secrets that something else keeps, such as a mounted Secret of Kubernetes, with an absolute path: a file NAME.KEY for each value, such as anthropic-api-key.ANTHROPIC_API_KEY. They come before sealed secrets of the same name, cannot be changed here, and are read again when they change."},
 			{Key: "memory_limit_mib", Default: 0, check: between(128, maxMiB, "the limit of its cgroup or machine"),
 				Help: "The memory in MiB that the service itself aims to stay below; sandboxes do not count. 0: half of the memory of its cgroup or of the machine. GOMEMLIMIT in the environment takes precedence."},
 			{Key: "grace", Default: 30 * time.Second, check: atLeast(0),
 				Help: "How long running jobs may take to end when the service stops."},
-			{Key: "language", Default: "en", check: oneOf("en", "ja"), Flag: "language",
+			{Key: "cors_origins", Default: []string{},
+				Help: "Origins whose pages may follow a job in the browser, with a link of POST /jobs/{id}/link, such as [https://app.example.com]. Each one exactly, as browsers send it; there is no wildcard."},
+			{Key: "language", Default: "en", Words: []string{"en", "ja"}, Flag: "language",
 				FlagHelp: "language of messages for players: en, ja",
 				Help:     "The language of messages for players if a client does not name one: en or ja."},
-			{Key: "log_level", Default: "info", check: oneOf("debug", "info", "warn", "error"), Flag: "log-level",
+			{Key: "log_level", Default: "info", Words: []string{"debug", "info", "warn", "error"}, Flag: "log-level",
 				FlagHelp: "debug, info, warn or error",
 				Help:     "The least severe log level that is written: debug, info, warn or error."},
+			{Key: "log_format", Default: LogText, Words: []string{LogText, LogJSON},
+				Help: "The form of the log: text, or json with one object on a line and durations in seconds."},
+			{Key: "trusted_proxies", Default: []string{},
+				Help: "Networks of the proxies in front of the service, such as [10.0.0.0/8, 192.0.2.7]. The address of a client behind them is taken from X-Forwarded-For, for the log. Others can write what they like into that header."},
+			{Key: "metrics_listen", Default: "", check: optional(address),
+				Help: "A separate address for GET /metrics, HOST:PORT, without a secret: let only Prometheus reach it. Empty: /metrics is at the address of the service and needs the internal secret."},
 		}},
 		{"Sandboxes", []Setting{
-			{Key: "runtime", Default: "gvisor", check: oneOf("gvisor", "runc"), Flag: "runtime",
+			{Key: "runtime", Default: "gvisor", Words: []string{"gvisor", "runc"}, Flag: "runtime",
 				FlagHelp: "engine of sandboxes: gvisor, or runc, which shares the kernel of this machine (default gvisor)",
 				Help:     "The engine of sandboxes: gvisor, or runc, which is faster and shares the kernel of this machine with them."},
 			{Key: "rootfs", Default: "", check: optional(absolutePath), Flag: "rootfs",
@@ -64,6 +75,8 @@ func sections() []section {
 				Help: "Free memory of the machine in MiB below which unused sandboxes are ended. 0: never."},
 			{Key: "spare_sandboxes", Default: 1, Live: true, check: between(0, 100, ""),
 				Help: "Sandboxes started ahead for the checks test_sandbox_io, test_gvisor and test_stream, which then answer at once. Each is used once, takes about 15 MiB and does not count for max_sandboxes; none are kept while memory is short. 0: every check starts its own."},
+			{Key: "warm_agents", Default: -1, Live: true, check: between(-1, 10000, ""),
+				Help: "Agents that are started ahead and wait in their users' unused sandboxes, each for the next job in one project, which then begins about a second earlier: after a job, by prewarm_sandbox with a project_id, and when a client looks at a project. Each takes about 90 MiB. The one that has waited for longest ends to make room for another, and when memory is short (min_free_mib) they end before any sandbox does. -1: one for each 2 GiB of memory. 0: none."},
 			{Key: "sandbox_env", Default: map[string]string{}, Live: true,
 				Help: "Variables for the programs in sandboxes, such as {IMAGE_API: \"https://images.example.com/v1\"}: for the tools and skills of the agent and for \"dreamcore sandbox exec\". Everything in a sandbox can read them, so a value that contains a secret is refused; use inject for secrets. Names that the agent's own environment uses (PATH, HOME, ANTHROPIC_…) are refused. In the environment it is the same map as JSON."},
 		}},
@@ -92,16 +105,29 @@ func sections() []section {
 				Help: "The name of a version that a job makes if the request has no commit_message: a template with {{.Prompt}} (the player's own words), {{.User}}, {{.Project}} and {{.Job}}. Empty: the player's own words. One line of at most 72 characters is kept."},
 			{Key: "output_lines", Default: 1000, Live: true, check: between(1, 1<<31-1, ""),
 				Help: "Lines of the agent's output that one run forwards. The run continues after them."},
-			{Key: "max_generations", Default: 4, Live: true, check: between(1, 10000, ""),
-				Help: "Jobs that run at once on this machine, one of each user. Users take turns."},
+			{Key: "max_generations", Default: 0, Live: true, check: between(1, 10000, "a number that suits this machine"),
+				Help: "Jobs that run at once on this machine, one of each user. Users take turns. 0: two for each core, at most one for each GiB of memory (1.25 GiB where games are played, see acceptance), and at most max_sandboxes."},
 			{Key: "max_waiting", Default: 64, Live: true, check: between(0, 100_000, ""),
 				Help: "Jobs that wait on this machine. More are refused with status 429."},
 			{Key: "max_waiting_per_user", Default: 3, Live: true, check: between(0, 1000, ""),
 				Help: "Jobs of one user that wait behind the user's first. More are refused with status 429."},
-			{Key: "on_disconnect", Default: OnDisconnectCancel, Live: true, check: oneOf(OnDisconnectCancel, OnDisconnectContinue),
+			{Key: "on_disconnect", Default: OnDisconnectCancel, Live: true, Words: []string{OnDisconnectCancel, OnDisconnectContinue},
 				Help: "What happens to a job when the last client that follows it closes its connection: cancel or continue. A queued job is cancelled at once, a running one after disconnect_grace unless a client returns with the job's id (GET /jobs/ID/events); at once if the user requests another game. \"detach\": true in a request means continue for that job."},
 			{Key: "disconnect_grace", Default: 10 * time.Second, Live: true, check: lasting(0, time.Hour),
-				Help: "How long a running job waits for a client to return before it is cancelled; see on_disconnect."},
+				Help: "How long a running job waits for a client to return before it is cancelled; see on_disconnect. After a restart of the service, clients have 20 seconds more."},
+			{Key: "attempts", Default: 2, Live: true, check: between(1, 100, ""),
+				Help: "How often a job may be begun. A stop or a crash of the service cuts the jobs that run; the next process continues the agent's conversation in a new sandbox. Time, turns and money count all attempts. A job that two crashes have cut fails. 1: a job that was cut fails."},
+		}},
+		{"Playing the games", []Setting{
+			{Key: "acceptance", Default: AcceptanceWarn, Live: true, check: oneOf(AcceptanceOff, AcceptanceWarn, AcceptanceFail), Flag: "acceptance",
+				FlagHelp: "play each game in a browser before its job is done: off, warn or fail (default warn)",
+				Help:     "Whether each game is played before its job is done: a headless browser in the user's sandbox opens it on a phone's and a desktop's screen, and the agent mends what it finds. off: not at all. warn: a game that still does not play ends with a warning. fail: it ends the job with the error GAME_BROKEN. Without a browser in the root file system of sandboxes no game is played, and nothing else changes: install Debian's chromium-headless-shell (\"dreamcore setup --acceptance\"), or use an image that has it. The browser takes up to 256 MiB of the sandbox's own memory_mib, beside the agent; below 1024 MiB it starts only when the agent has ended."},
+			{Key: "acceptance_repairs", Default: 2, Live: true, check: between(0, 5, ""),
+				Help: "How often the agent may mend a game that does not play, within the limits of its job."},
+			{Key: "acceptance_limit", Default: 20 * time.Second, Live: true, check: lasting(5*time.Second, 2*time.Minute),
+				Help: "The time limit of one check of a game, with its unit. A check that takes longer decides nothing."},
+			{Key: "acceptance_on_apply", Default: false, Live: true,
+				Help: "Whether a game is played after apply_files has changed it, too."},
 		}},
 		{"The model", []Setting{
 			{Key: "upstream", Default: DefaultUpstream, Live: true,
@@ -109,8 +135,8 @@ func sections() []section {
 			{Key: "upstreams", Default: []upstream.Entry{}, Live: true, Example: upstreamsExample,
 				Help: "Model APIs to use instead of upstream: a list that is tried in order if one is down, overloaded or refuses its credential. kind is anthropic (the Messages API of the vendor or of a proxy), vertex or bedrock. Credentials are names of sealed secrets, NAME, or NAME/KEY for a secret with several values; see \"dreamcore secret create\". models maps the names that the agent requests to the upstream's names (\"*\" matches all others). In the environment it is the same list as JSON."},
 			{Key: "model_script", Default: "", Live: true, Flag: "model-script",
-				FlagHelp: "answer from a model script instead of the model API: a file, or \"demo\"",
-				Help:     "A script that answers instead of the model API: a file, or \"demo\" for the embedded one. Empty: the model API."},
+				FlagHelp: "answer from a model script instead of the model API: a file, \"demo\" or \"demo-repair\"",
+				Help:     "A script that answers instead of the model API: a file, \"demo\" for the embedded one, or \"demo-repair\" for one whose first game has a mistake that the check of games finds. Empty: the model API."},
 			{Key: "server_tools", Default: false,
 				Help: "Whether requests may make the model API reach other machines: by its own tools (web search and fetch, code execution), MCP servers, or documents by address. Everything the agent knows can be sent away like this, whatever allow_hosts says. The tool WebSearch needs it."},
 			{Key: "model_idle", Default: 60 * time.Second, check: atLeast(time.Second),
@@ -147,6 +173,10 @@ func sections() []section {
 			{Key: "usage_days", Default: usage.DefaultDays, check: between(1, 36500, ""), Help: "Days that the ledger of model usage is kept."},
 			{Key: "audit_mib", Default: 512, check: between(1, 1<<20, ""), Help: "Disk space of the audit log in MiB; the oldest part is removed first."},
 		}},
+		{"Webhooks", []Setting{
+			{Key: "webhooks", Default: []webhook.Entry{}, Live: true, Example: webhooksExample,
+				Help: "Programs that are told when a job ends: a list of addresses, which get a POST with the job's record until they answer with a status of 2xx. Messages are signed by the Standard Webhooks specification with the key in a sealed secret, NAME or NAME/KEY; every key of the secret signs. In the environment it is the same list as JSON."},
+		}},
 		{"Egress from sandboxes", []Setting{
 			{Key: "allow_hosts", Default: []string{}, Flag: "allow-host",
 				FlagHelp: "host that sandboxes reach: HOST[:PORT] or *.DOMAIN[:PORT]; may be repeated (default: none)",
@@ -168,8 +198,37 @@ func sections() []section {
 				Help: "Origins that games may load from and connect to besides their own files, such as [https://cdn.jsdelivr.net]: games can also send what players type there."},
 			{Key: "preview_frame_ancestors", Default: []string{}, Help: "Origins whose pages may show games in frames, such as [https://app.example.com]."},
 		}},
+		{"The router", []Setting{
+			{Key: "cells", Default: "", check: optional(absolutePath), Flag: "cells",
+				FlagHelp: "file with the cells behind the router, NAME HOST:PORT on each line (default: Kubernetes)",
+				Help:     "Of \"dreamcore route\": a file with the cells behind the router, with an absolute path: on each line a name and HOST:PORT. They share the users evenly, so do not change it while there are users. Empty: Kubernetes, in which the router runs."},
+			{Key: "cells_service", Default: "cell", check: label,
+				Help: "The service of Kubernetes whose pods are the cells. It has no cluster address (clusterIP: None)."},
+			{Key: "kubernetes_api", Default: "", check: optional(webAddress),
+				Help: "The address of the API server of Kubernetes, https://HOST:PORT. Empty: that of the cluster in which the router runs."},
+			{Key: "kubernetes_account", Default: "/var/run/secrets/kubernetes.io/serviceaccount", check: absolutePath,
+				Help: "The directory of the service account with which the router reads the map of cells: token, ca.crt and namespace. The token is read again for each request."},
+			{Key: "hold", Default: time.Minute, check: lasting(0, 10*time.Minute), Flag: "hold",
+				FlagHelp: "how long a request waits for a cell that restarts or a user who moves (default 1m)",
+				Help:     "How long the router holds a request while its cell does not answer or its user moves. Then the client gets status 503."},
+			{Key: "held_requests", Default: 1000, check: between(1, 100_000, ""),
+				Help: "Requests that the router holds at the same time; a quarter of them without the internal secret. More get status 503 at once."},
+			{Key: "preview_key_file", Default: "", check: optional(absolutePath),
+				Help: "A file with the key of previews that all cells share (the secret preview-key), with an absolute path. With it and preview_domain the router finds the cells of games that browsers ask for. Empty: the router does not pass on previews."},
+		}},
 	}
 }
+
+const webhooksExample = `webhooks:
+  - url: https://app.example.com/hooks/dreamcore
+    secret: webhook                       # secret create webhook KEY=whsec_…
+    events: [job.succeeded, job.failed, job.cancelled]   # all, if left out
+  - url: https://hooks.example.com        # requests may name an address at this host
+    secret: webhook                       # in webhook_url; its own gets nothing
+    per_request: true
+  - url: http://10.0.0.5:8080/hook        # on a private network or this machine,
+    secret: webhook                       # also without TLS
+    private: true`
 
 const upstreamsExample = `model: claude-sonnet-4-5-20250929       # what the agent requests
 upstreams:

@@ -7,31 +7,30 @@ import (
 	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
-
-	"github.com/notef-neighbor/dreamcore/pkg/model/upstream"
 )
 
-// upstreams reads the list of upstreams: a YAML list, or JSON text from the
-// environment. Unknown fields and fields of a wrong type are errors.
-func upstreams(v any) (any, error) {
+// entries reads a list of objects, such as the upstreams: a YAML list, or JSON text
+// from the environment. Unknown fields and fields of a wrong type are errors. first
+// is the first field of an object, for errors.
+func entries[T any](v any, first string) (any, error) {
 	if text, ok := v.(string); ok {
 		if strings.TrimSpace(text) == "" {
-			return []upstream.Entry{}, nil
+			return []T{}, nil
 		}
 		var list []any
 		if json.Unmarshal([]byte(text), &list) != nil {
-			return nil, errors.New(`it is not a JSON list: write [{"name": "vertex", "kind": "vertex", …}]`)
+			return nil, fmt.Errorf(`it is not a JSON list: write [{"%s": "…", …}]`, first)
 		}
 		v = list
 	}
 	items, ok := v.([]any)
 	if !ok {
-		return nil, errors.New("it is not a list: begin each upstream with a line \"- name: …\"")
+		return nil, fmt.Errorf("it is not a list: begin each item with a line \"- %s: …\"", first)
 	}
-	entries, faults := make([]upstream.Entry, len(items)), []string(nil)
+	all, faults := make([]T, len(items)), []string(nil)
 	for i, item := range items {
 		decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-			Result: &entries[i], TagName: tag, ErrorUnused: true,
+			Result: &all[i], TagName: tag, ErrorUnused: true,
 			MatchName:  func(key, field string) bool { return key == field },
 			DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
 		})
@@ -45,7 +44,7 @@ func upstreams(v any) (any, error) {
 	if len(faults) > 0 {
 		return nil, errors.New(strings.Join(faults, "; "))
 	}
-	return entries, nil
+	return all, nil
 }
 
 // decodeFault returns the findings of a decoder on one line.

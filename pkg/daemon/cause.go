@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // keptCauses is how many warnings and errors of a run are kept. They are the last
@@ -64,8 +66,9 @@ func (c *Causes) keep(r slog.Record) {
 	w := Cause{Message: r.Message}
 	r.Attrs(func(a slog.Attr) bool {
 		text := fmt.Sprint(a.Value.Resolve().Any())
+		_, forPrograms := a.Value.Any().(dreamcore.Reason)
 		switch {
-		case text == "":
+		case text == "", forPrograms:
 		case a.Key == "hint":
 			w.Hint = text
 		case slices.Contains(shownAttrs, a.Key):

@@ -57,3 +57,16 @@ func Unlimited() string {
 	}
 	return "without root, these limits of sandboxes cannot be enforced: " + strings.Join(append(names, "disk"), ", ")
 }
+
+// CheckUnlimited refuses to serve the programs of strangers without limits, unless the
+// operator has allowed it.
+func CheckUnlimited(allowed bool) error {
+	what := Unlimited()
+	if what == "" || allowed {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code: dreamcore.CodeSetup, Message: what + "; one sandbox can take the whole machine",
+		Hint: "run the command with sudo, or accept it with serve --allow-unlimited (allow_unlimited: true in the configuration)",
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -18,12 +19,17 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/egress"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/rootfs"
+	"github.com/notef-neighbor/dreamcore/pkg/store/block"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/store/record"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
+	"github.com/notef-neighbor/dreamcore/pkg/work/account"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/work/job"
 	"github.com/notef-neighbor/dreamcore/pkg/work/probe"
+	"github.com/notef-neighbor/dreamcore/pkg/work/webhook"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
@@ -34,21 +40,37 @@ type Machine struct {
 	Journal *journal.Store
 	Prober  *probe.Prober
 
-	agent    agent.Binary
-	provider *engine.Provider
-	root     root
-	history  *history.Store
-	egress   *egress.Proxy // nil if no host is allowed
-	spares   *workspace.Standby
-	keepDays atomic.Int64          // for how long the logs of jobs are kept
-	unready  atomic.Pointer[error] // why no game can be made, or nil
-	undo     teardown
+	agent      agent.Binary
+	records    *record.Store // nil unless a service is started
+	provider   *engine.Provider
+	root       root
+	history    *history.Store
+	blocks     *block.Store
+	accounts   *account.Service
+	egress     *egress.Proxy // nil if no host is allowed
+	workspaces *workspace.Pool
+	spares     *workspace.Standby
+	keepDays   atomic.Int64          // for how long the logs of jobs are kept
+	unready    atomic.Pointer[error] // why no game can be made, or nil
+	webhooks   *webhook.Service      // nil unless a service is started
+	browser    string                // path inside of the browser that plays games; "" without a browser
+	playing    atomic.Pointer[playing]
+
+	checkApplied atomic.Bool   // apply_files plays the game
+	reconcile    chan struct{} // gets a value when the index of jobs has to follow the logs now
+	undo         teardown
 }
 
 // OpenMachine opens a Machine that runs the agent in bin. The caller must close
 // it before the state.
-func OpenMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logger) (_ *Machine, err error) {
-	m := &Machine{agent: bin}
+func OpenMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logger) (*Machine, error) {
+	return openMachine(ctx, s, bin, log, false)
+}
+
+// openMachine is OpenMachine. serves says that the machine is that of the one
+// service of the state directory, which lists jobs and takes them up again.
+func openMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logger, serves bool) (_ *Machine, err error) {
+	m := &Machine{agent: bin, reconcile: make(chan struct{}, 1)}
 	m.keepDays.Store(int64(s.Config.JournalDays))
 	defer func() {
 		if err != nil {
@@ -68,37 +90,45 @@ func OpenMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logg
 	if m.root, err = s.openRoot(ctx, m.provider.Dir(), log); err != nil {
 		return nil, err
 	}
-	if m.Journal, err = journal.Open(s.Path(jobsDir), journal.Options{MaxBytes: int64(s.Config.JobsMiB) << 20}); err != nil {
+	if err = m.openJournal(s, log, serves); err != nil {
 		return nil, err
 	}
-	m.undo.addClose(m.Journal.Close)
 	if m.history, err = s.OpenHistory(log); err != nil {
 		return nil, err
 	}
+	if m.blocks, err = block.Open(s.Path(blocksDir)); err != nil {
+		return nil, err
+	}
+	m.undo.addClose(m.blocks.Close)
 	// Audit log and ledger record what follows: egress, jobs and calls of the
 	// model.
 	if m.Model, err = OpenModel(s, log); err != nil {
 		return nil, err
 	}
 	m.undo.add(m.Model.undo.run)
+	if serves {
+		m.openMetrics()
+		if err = m.openWebhooks(); err != nil {
+			return nil, err
+		}
+	}
 	if m.egress, err = m.openEgress(); err != nil {
 		return nil, err
 	}
 	if m.egress != nil {
 		m.undo.add(m.egress.Close)
 	}
-	m.spares, err = workspace.NewStandby(workspace.StandbyConfig{Create: m.provider.Create, Spec: sandbox.Spec{Root: m.root.Root, Limits: limits(s.Config)}, Logger: log})
-	if err != nil {
-		return nil, err
-	}
+	m.spares = workspace.NewStandby(workspace.StandbyConfig{Create: observedSandboxes{m.provider, m.observer}.Create, Spec: sandbox.Spec{Root: m.root.Root, Limits: limits(s.Config)}, Logger: log})
 	m.Prober = probe.New(probe.Config{
 		Sandboxes: m.spares, Root: m.root.Root, Limits: limits(s.Config), UID: uint32(s.Config.UID), GID: uint32(s.Config.GID),
 		Scratch: s.Volumes.Scratch, Logger: log, Deep: m.deepChecks(),
 	})
+	m.findBrowser(serves)
 	// Jobs come last: they use everything above, and Close ends them first.
-	if err = m.openJobs(); err != nil {
+	if err = m.openJobs(serves); err != nil {
 		return nil, err
 	}
+	m.openAccounts()
 	if err = m.checkRoot(ctx); err != nil {
 		return nil, err
 	}
@@ -116,16 +146,71 @@ func (s *State) checkStart() error {
 	return s.checkVariables(s.Config.SandboxEnv)
 }
 
-func (m *Machine) openJobs() (err error) {
+// openJournal opens the logs of jobs and, for the service, their index.
+func (m *Machine) openJournal(s *State, log *slog.Logger, serves bool) (err error) {
+	m.Journal, err = journal.Open(s.Path(JobsDir), journal.Options{MaxBytes: int64(s.Config.JobsMiB) << 20, Removed: func(jobs []string) {
+		if m.records == nil {
+			return // the service notices that the logs are gone
+		}
+		if err := m.records.Expire(jobs...); err != nil {
+			log.Error("remove the records of old jobs", "error", err)
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	m.undo.addClose(m.Journal.Close)
+	if !serves {
+		return nil
+	}
+	m.records, err = record.Open(filepath.Join(s.Path(JobsDir), IndexFile), record.Options{Damaged: func(cause error) {
+		log.Error("the index of jobs was damaged and is made again from their logs", "error", cause)
+		m.reconcileNow()
+	}})
+	if err != nil {
+		return err
+	}
+	m.undo.addClose(m.records.Close)
+	if !m.records.Fresh() {
+		return nil
+	}
+	logs, err := m.Journal.Jobs()
+	if err != nil || len(logs) > 0 {
+		return err // keepJobs makes it complete
+	}
+	return m.records.Complete()
+}
+
+func (m *Machine) reconcileNow() {
+	select {
+	case m.reconcile <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Machine) openJobs(serves bool) (err error) {
 	sockets := filepath.Join(m.provider.Dir(), "sockets")
 	if err := os.Mkdir(sockets, 0o711); err != nil {
 		return err
 	}
-	m.Jobs, err = job.New(job.Parts{
-		Sandboxes: m.provider, Gateway: m.gateway, Volumes: m.state.Volumes, History: m.history, Journal: m.Journal,
-		SocketDir: sockets, Egress: m.egress, Logger: m.log, Ledger: m.ledger, Audit: m.audit, Ready: m.notReady,
+	settings := m.workspaceSettings(m.state.Config)
+	if !serves {
+		settings.WarmAgents = 0 // there is no next job
+	}
+	m.workspaces, err = workspace.New(workspace.Parts{
+		Sandboxes: observedSandboxes{m.provider, m.observer}, Gateway: m.gateway, Volumes: m.state.Volumes, Egress: m.egress,
+		Audit: m.audit, SocketDir: sockets, Logger: m.log,
+	}, settings)
+	if err != nil {
+		return err
+	}
+	m.Jobs = job.New(job.Parts{
+		Workspaces: m.workspaces, Volumes: m.state.Volumes, History: m.history, Journal: m.Journal,
+		Logger: m.log, Ledger: m.ledger, Audit: m.audit, Ready: m.notReady, Admit: m.admit,
+		Records: m.records, Redact: m.state.Redactor.Redact, Resume: serves, Ended: m.observer.jobEnded, AgentStarted: m.observer.agentStarted, Tell: m.teller(), CheckWebhook: m.webhookCheck(),
+		Checker: player{m}, Play: m.CheckGame,
 	}, m.settings(m.state.Config))
-	return err
+	return nil
 }
 
 // closeLimit bounds the teardown after the jobs have ended.
@@ -135,8 +220,11 @@ const closeLimit = 30 * time.Second
 // else, so that nothing remains on the machine.
 func (m *Machine) Close() error {
 	var err error
+	if m.accounts != nil {
+		err = m.accounts.Close() // a deletion that runs is completed by the next process
+	}
 	if m.Jobs != nil {
-		err = m.endJobs()
+		err = errors.Join(err, m.endJobs())
 	}
 	// Not a step of undo: a standby sandbox that hangs takes its own time, not that of
 	// the others.
@@ -151,12 +239,20 @@ func (m *Machine) Close() error {
 	return nil
 }
 
-// endJobs ends the running jobs within the configured grace. It may be called
-// more than once.
-func (m *Machine) endJobs() error {
-	ctx, cancel := context.WithTimeout(context.Background(), m.state.Config.Grace)
+// drain refuses new jobs and ends the running ones within the configured grace; a
+// service leaves the others to the next process. It may be called more than once.
+func (m *Machine) drain() {
+	grace, cancel := context.WithTimeout(context.Background(), m.state.Config.Grace)
 	defer cancel()
-	return m.Jobs.Close(ctx)
+	m.Jobs.Close(grace)
+}
+
+// endJobs ends the jobs, then the workspaces. It may be called more than once.
+func (m *Machine) endJobs() error {
+	m.drain()
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	return m.workspaces.Close(ctx)
 }
 
 // notReady returns the reason why no game can be made, or nil.
@@ -182,23 +278,41 @@ func limits(c config.Config) sandbox.Limits {
 	return sandbox.Limits{MemoryBytes: int64(c.MemoryMiB) << 20, CPUs: c.CPUs, Processes: c.Processes}
 }
 
+// gatewaySocket is the socket of the model gateway inside sandboxes.
+var gatewaySocket = filepath.Join(rootfs.GatewayDir, gateway.SocketName)
+
+// workspaceSettings returns the settings of the workspaces, which can change
+// while they run.
+func (m *Machine) workspaceSettings(c config.Config) workspace.Settings {
+	return workspace.Settings{
+		Limits: workspace.Limits{
+			Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20,
+			WarmAgents: warmAgents(c.WarmAgents, cgroup.MemoryLimit()),
+		},
+		Env: c.SandboxEnviron(),
+		Template: workspace.Template{
+			Root: m.root.Root, Limits: limits(c), AgentFile: m.agent.Path, AgentPath: rootfs.AgentPath, CheckFile: m.provider.CheckFile(),
+			Home: rootfs.HomeDir, Socket: gatewaySocket, UID: uint32(c.UID), GID: uint32(c.GID),
+		},
+	}
+}
+
 // settings returns the settings of jobs, which can change while they run.
 func (m *Machine) settings(c config.Config) job.Settings {
+	m.play(c)
+	m.checkApplied.Store(c.AcceptanceOnApply)
 	return job.Settings{
-		Root: m.root.Root, Limits: limits(c), AgentFile: m.agent.Path,
 		Agent: agent.Config{
-			Path: rootfs.AgentPath, Home: rootfs.HomeDir,
-			Socket: filepath.Join(rootfs.GatewayDir, gateway.SocketName),
-			UID:    uint32(c.UID), GID: uint32(c.GID),
+			Path: rootfs.AgentPath, Home: rootfs.HomeDir, Socket: gatewaySocket,
+			UID: uint32(c.UID), GID: uint32(c.GID),
 			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns, Given: c.SandboxEnviron(),
 			Hosts: slices.Concat(c.AllowHosts, c.AllowPrivateHosts),
 			Env:   agentEnv(c),
 		},
-		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: c.MaxGenerations, Waiting: c.MaxWaiting,
-		PerUser: c.MaxPerUser, DisconnectGrace: c.DisconnectGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue,
-		Pool: workspace.Limits{Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20},
-
+		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: runningJobs(c.MaxGenerations, c.MaxSandboxes, runtime.NumCPU(), cgroup.MemoryLimit(), m.plays(c)), Waiting: c.MaxWaiting,
+		PerUser: c.MaxPerUser, DisconnectGrace: c.DisconnectGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue, Attempts: c.Attempts,
 		CommitMessage: c.CommitMessage,
+		Acceptance:    m.acceptance(c), AcceptanceRepairs: c.AcceptanceRepairs, AcceptanceLimit: c.AcceptanceLimit,
 	}
 }
 

@@ -28,12 +28,13 @@ type Model struct {
 	ledger   *usage.Ledger
 	gateway  *gateway.Gateway
 	upstream *upstream.List // nil with a model script
+	observer *observer
 	undo     teardown
 }
 
 // OpenModel opens a Model. The caller must close it before the state.
 func OpenModel(s *State, log *slog.Logger) (_ *Model, err error) {
-	m := &Model{state: s, log: log}
+	m := &Model{state: s, log: log, observer: &observer{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -47,7 +48,7 @@ func OpenModel(s *State, log *slog.Logger) (_ *Model, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.ledger, err = usage.Open(s.Path(UsageDir), usage.Options{Prices: prices, Limits: s.Config.Limits(), Days: s.Config.UsageDays, Logger: log}); err != nil {
+	if m.ledger, err = usage.Open(s.Path(UsageDir), usage.Options{Prices: prices, Limits: s.Config.Limits(), Days: s.Config.UsageDays, Logger: log, Observe: m.observer.spent}); err != nil {
 		return nil, err
 	}
 	m.undo.addClose(m.ledger.Close)
@@ -74,7 +75,8 @@ func (m *Model) setUpstream(c config.Config) error {
 		if err != nil {
 			return err
 		}
-		m.gateway.SetUpstream(gateway.HandlerUpstream(replay.New(script)))
+		m.gateway.SetUpstream(observedUpstream{gateway.HandlerUpstream(replay.New(script)), m.observer})
+		m.observer.list.Store(nil)
 		return nil
 	}
 	up, err := upstream.New(upstreams(c), upstream.Options{
@@ -91,7 +93,8 @@ func (m *Model) setUpstream(c config.Config) error {
 	for _, err := range unmapped(c) {
 		m.log.Warn("an upstream has no name for the agent's model: "+err.Error(), "hint", dreamcore.HintOf(err))
 	}
-	m.gateway.SetUpstream(up)
+	m.gateway.SetUpstream(observedUpstream{up, m.observer})
+	m.observer.list.Store(up)
 	_ = m.closeUpstream()
 	m.upstream = up
 	return nil
@@ -104,8 +107,9 @@ func (m *Model) closeUpstream() error {
 	return m.upstream.Close()
 }
 
-// Prompts returns the service that answers prompt endpoints through this model.
-func (m *Model) Prompts() (*prompt.Service, error) {
+// Prompts returns the service that answers prompt endpoints through this model. admit
+// refuses requests of some users; it may be nil.
+func (m *Model) Prompts(admit func(dreamcore.UserID, dreamcore.ProjectID) error) (*prompt.Service, error) {
 	set, err := m.state.OpenPrompts(m.log)
 	if err != nil {
 		return nil, err
@@ -113,7 +117,7 @@ func (m *Model) Prompts() (*prompt.Service, error) {
 	return prompt.New(prompt.Config{
 		Set: set, Model: m.gateway, Projects: m.state.Volumes, Global: m.state.openGlobal,
 		Meter:  func(user, project, job string) gateway.Meter { return m.ledger.Job(user, project, job) },
-		Models: m.state.Config.PromptModels, MaxRunning: m.state.Config.MaxPrompts, Logger: m.log,
+		Models: m.state.Config.PromptModels, MaxRunning: m.state.Config.MaxPrompts, Logger: m.log, Admit: admit,
 	}), nil
 }
 
@@ -127,6 +131,24 @@ func upstreams(c config.Config) []upstream.Entry {
 		Name: "anthropic", Kind: upstream.Anthropic, BaseURL: c.Upstream,
 		APIKey: secret.AnthropicSecret + "/" + secret.AnthropicKey,
 	}}
+}
+
+// CheckSettings returns why a service would not take up settings that are valid in
+// themselves: the files that they name, the upstreams and the prices. It needs no
+// state directory, so it does not see what depends on a secret.
+func CheckSettings(c config.Config) error {
+	if _, err := usage.ParsePrices(c.Prices); err != nil {
+		return err
+	}
+	if c.ModelScript != "" {
+		_, err := replay.Load(c.ModelScript)
+		return err
+	}
+	up, err := upstream.New(upstreams(c), upstream.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	return up.Close()
 }
 
 // CheckModel returns nil if at least one upstream has the credentials that it

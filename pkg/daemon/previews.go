@@ -10,7 +10,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/api/preview"
 	"github.com/notef-neighbor/dreamcore/pkg/api/server"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // previews show games to browsers. A nil *previews shows none.
@@ -20,19 +19,23 @@ type previews struct {
 }
 
 // openPreviews opens the previews, or returns nil if the settings disable them.
-// api is the address of the service itself. The caller must close the previews.
-func (s *State) openPreviews(api net.Addr, log *slog.Logger) (_ *previews, err error) {
-	p := &previews{}
+// api is the address of the service itself. inherited is the previews' listener, or
+// nil if they have to open it; openPreviews closes it if they do not use it. The
+// caller must close the previews.
+func (s *State) openPreviews(api net.Addr, inherited net.Listener, log *slog.Logger) (_ *previews, err error) {
+	p := &previews{listener: inherited}
 	defer func() {
 		if err != nil {
 			_ = p.close()
 		}
 	}()
 	at := api
-	if s.Config.PreviewListen != "" {
+	if s.Config.PreviewListen != "" && p.listener == nil {
 		if p.listener, err = listen(s.Config.PreviewListen, "", "set preview_listen to another address"); err != nil {
 			return nil, err
 		}
+	}
+	if p.listener != nil {
 		at = p.listener.Addr()
 	}
 	place, ok := previewPlace(s.Config, at)
@@ -101,18 +104,6 @@ func outwardAddress() string {
 	defer conn.Close()
 	host, _, _ := net.SplitHostPort(conn.LocalAddr().String())
 	return host
-}
-
-// listen listens on TCP; hint is the alternative to freeing the port.
-func listen(address string, reason dreamcore.Reason, hint string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Reason: reason, Message: "cannot listen on " + address, Err: err,
-			Hint: "stop the program that listens there, or " + hint,
-		}
-	}
-	return ln, nil
 }
 
 // serve serves until ctx ends. The previews must have a listener of their own.

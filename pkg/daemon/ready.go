@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -21,10 +22,19 @@ const readyPause = 10 * time.Second
 // same: it can still show games and lists.
 func (s *Service) prepare(ctx context.Context, trial bool) error {
 	err := s.ready(ctx, trial)
-	if err == nil || trial || s.state.Volumes.CheckFree() == nil {
+	if trial {
 		return err
 	}
-	s.log.Error("no game can be made until there is space on the disk of the state directory", "error", err, "hint", dreamcore.HintOf(err))
+	return s.startAnyway(err)
+}
+
+// startAnyway returns err, which kept the service from being ready, unless the disk
+// is full: then the service starts without making games.
+func (s *Service) startAnyway(err error) error {
+	if err == nil || s.state.Volumes.CheckFree() == nil {
+		return err
+	}
+	s.log.Error("no game can be made until there is space on the disk of the state directory", "error", err, "hint", dreamcore.HintOf(err), "reason", dreamcore.ReasonOf(err))
 	s.unready.Store(&err)
 	return nil
 }
@@ -46,11 +56,21 @@ func (m *Machine) ready(ctx context.Context, trial bool) error {
 			return err
 		}
 	}
-	if err := m.Jobs.Recover(); err != nil {
-		return err
+	return nil
+}
+
+// takeUpJobs returns what takes up the jobs that an earlier process has left. It has to
+// look at each of them, and to end some, so it is done while the service runs; new jobs
+// wait for those that are taken up. A start that fails after it would cut their new
+// attempts, and a job has few.
+func (m *Machine) takeUpJobs() (run func()) {
+	recover := m.Jobs.Recovery()
+	return func() {
+		if err := recover(); err != nil {
+			m.log.Error("no game can be made yet", "error", err, "hint", dreamcore.HintOf(err), "reason", dreamcore.ReasonOf(err))
+			m.unready.Store(&err) // makeReady tries it again
+		}
 	}
-	_, err := m.Journal.Prune(ctx, m.oldestLog(), 0)
-	return err
 }
 
 func (m *Machine) checkSandboxes(ctx context.Context) error {
@@ -88,6 +108,8 @@ func (m *Machine) watchDisk(ctx context.Context) {
 	tick := time.NewTicker(diskInterval)
 	defer tick.Stop()
 	full, adjusts := false, true
+	var jobs sync.WaitGroup
+	defer jobs.Wait()
 	var tried time.Time
 	for {
 		select {
@@ -103,24 +125,38 @@ func (m *Machine) watchDisk(ctx context.Context) {
 		err = m.state.Volumes.CheckFree()
 		if was := full; err == nil && was {
 			m.log.Info("the disk has space again: games are made")
+			m.reconcileNow() // the ends of jobs that had no space are written
 		} else if err != nil && !was {
-			m.log.Error("no game is made: the disk is full", "error", err, "hint", dreamcore.HintOf(err))
+			m.log.Error("no game is made: the disk is full", "error", err, "hint", dreamcore.HintOf(err), "reason", dreamcore.ReasonOf(err))
 		}
 		full = err != nil
+		if !full {
+			if err := m.Jobs.Retell(); err != nil {
+				m.log.Error("queue the webhooks of jobs that have ended", "error", err)
+			}
+		}
 		if !full && m.notReady() != nil && time.Since(tried) > readyPause {
 			tried = time.Now()
-			m.makeReady(ctx)
+			if takeUp := m.makeReady(ctx); takeUp != nil {
+				jobs.Go(func() {
+					takeUp()
+					m.reconcileNow()
+				})
+			}
 		}
 	}
 }
 
-// makeReady does what the start of the service could not do.
-func (m *Machine) makeReady(ctx context.Context) {
+// makeReady does what the start of the service could not do. It returns takeUpJobs, or
+// nil if it fails.
+func (m *Machine) makeReady(ctx context.Context) (takeUp func()) {
 	if err := m.ready(ctx, false); err != nil {
-		m.log.Error("no game can be made yet", "error", err, "hint", dreamcore.HintOf(err))
+		m.log.Error("no game can be made yet", "error", err, "hint", dreamcore.HintOf(err), "reason", dreamcore.ReasonOf(err))
 		m.unready.Store(&err)
-		return
+		return nil
 	}
+	takeUp = m.takeUpJobs() // first, so that no new job gets ahead
 	m.unready.Store(nil)
 	m.log.Info("the service is ready: games are made")
+	return takeUp
 }

@@ -49,3 +49,45 @@ func shareProcessors(s *State) {
 		runtime.GOMAXPROCS(fewestThreads)
 	}
 }
+
+// What a job takes of the machine unless the operator says otherwise. An agent
+// computes for about a second at its start and mostly waits for the model then; it
+// takes 150 MiB, and what its programs take.
+const (
+	jobsPerCore  = 2
+	memoryPerJob = 1 << 30
+	// memoryPerAgent is the memory of the machine for each agent that waits for a
+	// job, of which it takes a twentieth.
+	memoryPerAgent = 2 << 30
+	// memoryOfBrowser is what the browser takes that plays a job's game, beside
+	// the agent: 190 MiB for a usual game (see performance.md), and what is
+	// left for a larger one.
+	memoryOfBrowser = 256 << 20
+)
+
+// runningJobs returns how many jobs run at once: configured, or if that is 0, what
+// suits a machine with so many cores and bytes of memory (0 if unknown). plays says
+// that each job has a browser.
+func runningJobs(configured, sandboxes, cores int, memory int64, plays bool) int {
+	if configured > 0 {
+		return configured
+	}
+	n := min(jobsPerCore*cores, sandboxes)
+	each := int64(memoryPerJob)
+	if plays {
+		each += memoryOfBrowser
+	}
+	if memory > 0 {
+		n = min(n, int(memory/each))
+	}
+	return max(n, 1)
+}
+
+// warmAgents returns how many agents wait for jobs: configured, or if that is
+// negative, what suits a machine with so many bytes of memory (0 if unknown).
+func warmAgents(configured int, memory int64) int {
+	if configured >= 0 {
+		return configured
+	}
+	return int(memory / memoryPerAgent)
+}

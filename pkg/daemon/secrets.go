@@ -44,10 +44,17 @@ func (s *State) CreateSecrets() (store *secret.Store, created bool, err error) {
 
 func openSecrets(cfg config.Config, env config.Environment) (*secret.Store, error) {
 	dir := filepath.Join(cfg.State, SecretsDir)
+	var store *secret.Store
+	var err error
 	if env.Identity != "" {
-		return secret.OpenGiven(dir, env.Identity)
+		store, err = secret.OpenGiven(dir, env.Identity)
+	} else {
+		store, err = secret.Open(dir, identityFile(cfg, env))
 	}
-	return secret.Open(dir, identityFile(cfg, env))
+	if err != nil {
+		return nil, err
+	}
+	return store.WithMounted(cfg.SecretsDir)
 }
 
 func initSecrets(cfg config.Config, env config.Environment) (created bool, err error) {
@@ -76,6 +83,23 @@ func checkIdentity(cfg config.Config, env config.Environment) error {
 		Code: dreamcore.CodeInvalid, Message: "the identity of the secrets is given twice: as DREAMCORE_IDENTITY and as the setting identity_file",
 		Hint: "keep only one: unset DREAMCORE_IDENTITY, or take identity_file out of the configuration",
 	}
+}
+
+// linkKey returns the key of links to jobs, and hides it. A trial makes no secret.
+func (s *State) linkKey(trial bool) (string, error) {
+	if trial {
+		return "", nil
+	}
+	store, err := s.OpenSecrets()
+	if err != nil {
+		return "", err
+	}
+	key, err := store.LinkValue()
+	if err != nil {
+		return "", err
+	}
+	s.hide(key)
+	return key, nil
 }
 
 // sealed returns the current values of a secret.

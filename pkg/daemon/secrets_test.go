@@ -3,6 +3,9 @@ package daemon
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,5 +45,24 @@ func TestSandboxVariablesMustNotContainSecrets(t *testing.T) {
 		if err := s.checkVariables(good); err != nil {
 			t.Errorf("%v: %v", good, err)
 		}
+	}
+}
+
+func TestMountedSecretsAreUsedAndGuarded(t *testing.T) {
+	mounted := t.TempDir()
+	const internal = "the-mounted-internal-secret"
+	if err := os.WriteFile(filepath.Join(mounted, secret.InternalSecret+"."+secret.InternalKey), []byte(internal+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &State{Config: config.Config{State: t.TempDir(), SecretsDir: mounted}, Redactor: &secret.Redactor{}}
+	store, _, err := s.CreateSecrets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := store.InternalValues(); err != nil || !slices.Equal(got, []string{internal}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := s.checkVariables(map[string]string{"BAD": internal}); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+		t.Errorf("a variable with the secret: %v", err)
 	}
 }

@@ -3,11 +3,9 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
-	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/work/project"
 	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
@@ -30,31 +27,41 @@ type Options struct {
 	// belongs to the one service of a state directory, has no control socket, no
 	// previews and no standby sandboxes, and does not need the agent.
 	Trial bool
-	// Reload reads the settings again. If it is set, changes of ConfigFile, the
-	// model script and the skills are applied while the service runs.
+	// Reload reads the settings again, for each value of Reloads, and with Watch for
+	// each change of ConfigFile, the model script and the skills; may be nil.
 	Reload     func() (config.Config, error)
+	Reloads    <-chan struct{}
+	Watch      bool
 	ConfigFile string
+	// Inherited are listening sockets that the parent process has opened for the
+	// service and its previews, and keeps open when the service ends. Start closes
+	// them. With one of them, Start waits for another service of the state directory
+	// to end, because clients can wait too.
+	Inherited []*os.File
 }
 
 // Service is a running HTTP service.
 type Service struct {
 	*Machine
-	listener net.Listener
-	secret   string    // the current internal secret
-	previews *previews // nil if disabled
-	prompts  *prompt.Service
-	failed   chan struct{} // closed when serving has ended
-	err      error         // of serving; read after failed
-	undo     teardown
+	listeners listeners
+	server    *server.Server
+	secret    string       // the current internal secret
+	previews  *previews    // nil if disabled
+	metrics   net.Listener // nil if metrics are at the address of the service
+	prompts   *prompt.Service
+	failed    chan struct{} // closed when serving has ended
+	err       error         // of serving; read after failed
+	undo      teardown
 
+	drainControl func()       // nil in a trial
 	closeControl func() error // nil in a trial
 	cancel       context.CancelFunc
 	background   sync.WaitGroup // pruning, watching the disk, previews
 	stopWatching func()         // ends and awaits the watcher of settings
 }
 
-// streamGrace is how much longer than jobs the streams may take, so that those
-// who follow a job that is stopped receive its last event.
+// streamGrace is the least time that streams have after the end of the jobs, so that
+// those who follow one receive its last event.
 const streamGrace = 10 * time.Second
 
 // Start starts a service on the state directory. The steps are ordered so that a
@@ -68,10 +75,14 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 			s.release()
 		}
 	}()
-	// The lock comes first: prepare removes what ended processes have left, and
-	// must not meet a service that runs.
+	if svc.listeners, err = inheritListeners(ctx, o.Inherited, s.Config); err != nil {
+		return nil, err
+	}
+	svc.undo.addClose(func() error { svc.listeners.close(); return nil })
+	// The lock comes before everything else: prepare removes what ended processes
+	// have left, and must not meet a service that runs.
 	if !o.Trial {
-		if err = svc.lock(s); err != nil {
+		if err = svc.takeOver(ctx, s, o.Logger); err != nil {
 			return nil, err
 		}
 		limitMemory(s, o.Logger)
@@ -83,19 +94,19 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	svc.secret = values[0]
-	if svc.Machine, err = OpenMachine(ctx, s, bin, o.Logger); err != nil {
+	if svc.Machine, err = openMachine(ctx, s, bin, o.Logger, !o.Trial); err != nil {
 		return nil, err
 	}
 	svc.undo.addClose(svc.Machine.Close)
 	if err = svc.prepare(ctx, o.Trial); err != nil {
 		return nil, err
 	}
-	// The port is opened only now: a client that connects is served.
-	if err = svc.listen(s, o); err != nil {
+	// The port is opened only now: a client that connects is served. An inherited one
+	// is open already, and its clients have waited.
+	if err = svc.openListeners(s, o); err != nil {
 		return nil, err
 	}
-	srv, err := svc.server(s, o, values)
-	if err != nil {
+	if err = svc.openServer(s, o, values); err != nil {
 		return nil, err
 	}
 	if !o.Trial {
@@ -103,7 +114,7 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 			return nil, err
 		}
 	}
-	svc.run(ctx, srv, o)
+	svc.run(ctx, o)
 	return svc, nil
 }
 
@@ -113,43 +124,55 @@ func (s *Service) claim(state *State, log *slog.Logger) error {
 	if err := s.startControl(state, log); err != nil {
 		return err
 	}
-	if err := s.spares.Apply(spareLimits(state.Config)); err != nil {
-		return err
-	}
+	s.spares.Apply(spareLimits(state.Config))
 	// After a sandbox was tried: without root, the kernel refuses user namespaces
 	// to the children of a process that is hardened.
 	if err := crash.Harden(); err != nil {
 		return err
 	}
-	if err := s.noteAddress(state); err != nil {
+	if err := s.noteHolder(state, ""); err != nil {
 		log.Warn("note the address of the service", "error", err)
 	}
 	return nil
 }
 
 // run starts everything that goes on until Close.
-func (s *Service) run(ctx context.Context, srv *server.Server, o Options) {
+func (s *Service) run(ctx context.Context, o Options) {
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if !o.Trial {
-		s.background.Go(func() { s.prune(ctx) })
+		s.background.Go(func() { s.pruneHistory(ctx) })
+		takeUp := func() {} // makeReady does it later
+		if s.notReady() == nil {
+			takeUp = s.takeUpJobs() // before anything is served
+		}
+		s.background.Go(func() {
+			takeUp()
+			s.keepJobs(ctx)
+		})
+		s.background.Go(func() { s.eraseAgain(ctx) })
 		s.background.Go(func() { s.watchDisk(ctx) })
+		s.background.Go(func() { s.watchReadiness(ctx) })
 	}
 	s.stopWatching = s.watch(o)
 	if s.previews != nil && s.previews.listener != nil {
 		s.background.Go(func() { s.previews.serve(ctx, o.Logger) })
 	}
+	if s.metrics != nil {
+		s.background.Go(func() { serveMetrics(ctx, s.metrics, s.observer.metrics.Handler(), s.log) })
+	}
 	go func() {
 		defer close(s.failed)
-		s.err = srv.Serve(ctx, s.listener)
+		s.err = s.server.Serve(ctx, s.listeners.service)
 	}()
 }
 
-// watch applies changed settings, if o says so, until stop is called.
+// watch applies changed settings as o says until stop is called.
 func (s *Service) watch(o Options) (stop func()) {
 	if o.Reload == nil {
 		return func() {}
 	}
-	w := &watcher{service: s, file: o.ConfigFile, load: o.Reload, cfg: s.state.Config}
+	w := &watcher{service: s, file: o.ConfigFile, load: o.Reload, cfg: s.state.Config, polls: o.Watch, requests: o.Reloads}
+	w.begin()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { w.run(ctx) })
@@ -163,24 +186,33 @@ func (s *Service) watch(o Options) (stop func()) {
 // Close returns the reason.
 func (s *Service) Failed() <-chan struct{} { return s.failed }
 
-// Close stops serving gracefully, then closes the machine. The grace of jobs and
-// that of streams run at the same time.
+// Close ends the jobs, stops serving gracefully, and closes the machine. While jobs
+// end, everything is answered but new generations.
 func (s *Service) Close() error {
 	s.stopWatching() // first: a reload opens an upstream
-	var err error
+	s.server.Drain()
+	s.observer.draining.Store(true)
+	// A command that deletes a user waits for it on the control socket. The next
+	// process completes the deletion.
+	err := s.accounts.Close()
 	if s.closeControl != nil { // before the jobs: a program of an operator holds its sandbox
-		err = s.closeControl()
+		s.drainControl()
+		if err := s.noteHolder(s.state, ", stopping"); err != nil {
+			s.log.Warn("note that the service is stopping", "error", err)
+		}
 	}
-	jobs := make(chan error, 1)
-	go func() { jobs <- s.endJobs() }()
+	s.drain()
+	if s.closeControl != nil {
+		err = errors.Join(err, s.closeControl())
+	}
 	s.cancel()
 	<-s.failed
 	s.background.Wait()
-	return errors.Join(err, s.err, <-jobs, s.undo.run(context.Background()))
+	return errors.Join(err, s.err, s.undo.run(context.Background()))
 }
 
 // URL returns the address of the service.
-func (s *Service) URL() string { return "http://" + s.listener.Addr().String() }
+func (s *Service) URL() string { return "http://" + s.listeners.service.Addr().String() }
 
 // Secret returns the internal secret that the service accepts.
 func (s *Service) Secret() string { return s.secret }
@@ -191,40 +223,6 @@ func (s *Service) PreviewsAt() string {
 		return ""
 	}
 	return s.previews.service.Place().String()
-}
-
-// lock keeps a second service off the state directory.
-func (s *Service) lock(state *State) error {
-	f, err := os.OpenFile(state.Path(lockFile), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return notWritable(state.Config.State, err)
-	}
-	if err := statefile.TryLock(f); err != nil {
-		defer f.Close()
-		if !errors.Is(err, statefile.ErrLocked) {
-			return fmt.Errorf("lock the state directory: %w", err)
-		}
-		holder := ""
-		if note, _ := os.ReadFile(f.Name()); len(note) > 0 {
-			holder = " (" + strings.TrimSpace(string(note)) + ")"
-		}
-		return &dreamcore.Error{
-			Code: dreamcore.CodeConflict, Reason: ReasonState, Message: "another server uses the state directory " + state.Config.State + holder,
-			Hint: "stop that server, or use another directory",
-		}
-	}
-	// Released by the close of the state: until then, disks of users are mounted.
-	state.unlock = func() {
-		_ = f.Truncate(0)
-		_ = f.Close()
-	}
-	return nil
-}
-
-// noteAddress writes into the lock file which process holds it, for the error
-// of a second service.
-func (s *Service) noteAddress(state *State) error {
-	return os.WriteFile(state.Path(lockFile), fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), s.URL()), 0o600)
 }
 
 // needed returns what the service needs from setup: the internal secrets and the
@@ -256,34 +254,55 @@ func (s *State) needed(trial bool) (secrets []string, bin agent.Binary, err erro
 	return secrets, bin, nil
 }
 
-// listen opens the listener of the service and its previews.
-func (s *Service) listen(state *State, o Options) (err error) {
-	if s.listener, err = listen(state.Config.Listen, ReasonListen, "use another address"); err != nil {
-		return err
+// openListeners opens the listener of the service, unless it was inherited, and its
+// previews.
+func (s *Service) openListeners(state *State, o Options) (err error) {
+	if s.listeners.service == nil {
+		if s.listeners.service, err = listen(state.Config.Listen, ReasonListen, "use another address"); err != nil {
+			return err
+		}
 	}
-	s.undo.addClose(func() error { _ = s.listener.Close(); return nil }) // usually closed already
 	if o.Trial {
 		return nil
 	}
-	if s.previews, err = state.openPreviews(s.listener.Addr(), o.Logger); err != nil {
+	if s.previews, err = state.openPreviews(s.listeners.service.Addr(), s.listeners.previews, o.Logger); err != nil {
 		return err
 	}
 	s.undo.addClose(s.previews.close)
+	if state.Config.MetricsListen == "" {
+		return nil
+	}
+	if s.metrics, err = listen(state.Config.MetricsListen, "", "set metrics_listen to another address"); err != nil {
+		return err
+	}
+	s.undo.addClose(func() error { _ = s.metrics.Close(); return nil }) // usually closed already
 	return nil
 }
 
-// server returns the HTTP server.
-func (s *Service) server(state *State, o Options, secrets []string) (_ *server.Server, err error) {
-	if s.prompts, err = s.Prompts(); err != nil {
-		return nil, err
+// openServer creates the HTTP server.
+func (s *Service) openServer(state *State, o Options, secrets []string) (err error) {
+	if s.prompts, err = s.Prompts(s.admit); err != nil {
+		return err
 	}
-	return server.New(server.Config{
-		Version: o.Version, Generator: s.Jobs, Journal: s.Journal, Prober: s.Prober, Projects: state.Volumes, Audit: s.audit,
-		Editor: project.New(state.Volumes, s.history), Skills: state.Volumes, Previews: s.previews.onService(), Prompts: s.prompts,
+	links, err := state.linkKey(o.Trial)
+	if err != nil {
+		return err
+	}
+	proxies, err := server.ParseProxies(state.Config.TrustedProxies)
+	if err != nil {
+		return err
+	}
+	s.server, err = server.New(server.Config{
+		Ready: s.checks, Metrics: s.metricsOnServer(o), Observe: s.observer.metrics.Request, Proxies: proxies,
+		LinkKey: links, CORSOrigins: state.Config.CORSOrigins,
+		Version: o.Version, Generator: s.Jobs, Jobs: s.Jobs, Workspaces: s.workspaces, Journal: s.Journal, Prober: s.Prober, Projects: state.Volumes, Audit: s.audit,
+		Editor: project.New(state.Volumes, s.history), Skills: state.Volumes, Previews: s.previews.onService(), Prompts: s.prompts, Accounts: s.accounts,
+		Games: s.Jobs, CheckApplied: s.checkApplied.Load,
 		Secrets:         (&internalSecrets{state: state, log: o.Logger, values: secrets, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(state.Config.Language), Logger: o.Logger, Health: s.health,
-		Limits: server.Limits{GraceLimit: state.Config.Grace + streamGrace},
+		Limits: server.Limits{GraceLimit: max(state.Config.Grace, streamGrace)},
 	})
+	return err
 }
 
 // internalSecrets returns the internal secrets that are valid at the moment, so
@@ -326,9 +345,9 @@ func (i *internalSecrets) current() []string {
 // runs. They are also removed when it starts.
 const pruneInterval = time.Hour
 
-// prune removes old logs of jobs, and old versions that other processes have
-// left beyond their bounds, until ctx ends.
-func (m *Machine) prune(ctx context.Context) {
+// pruneHistory removes the old versions that other processes have left beyond their
+// bounds, until ctx ends.
+func (m *Machine) pruneHistory(ctx context.Context) {
 	tick := time.NewTicker(pruneInterval)
 	defer tick.Stop()
 	for {
@@ -340,12 +359,35 @@ func (m *Machine) prune(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// keepJobs removes old logs of jobs and makes the index follow the logs, until ctx
+// ends. Both look at every log.
+func (m *Machine) keepJobs(ctx context.Context) {
+	tick := time.NewTicker(pruneInterval)
+	defer tick.Stop()
+	for {
 		removed, err := m.Journal.Prune(ctx, m.oldestLog(), 0)
 		if err != nil && ctx.Err() == nil {
 			m.log.Error("remove old logs of jobs", "error", err)
 		}
 		if removed > 0 {
 			m.log.Info("removed old logs of jobs", "count", removed)
+		}
+		if m.notReady() == nil { // it takes up jobs
+			if err := m.Jobs.Reconcile(ctx); err != nil && ctx.Err() == nil {
+				m.log.Error("make the index of jobs follow their logs", "error", err)
+			}
+		}
+		if err := m.Jobs.PruneDamaged(ctx, m.oldestLog()); err != nil && ctx.Err() == nil {
+			m.log.Error("remove damaged logs of jobs", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.reconcile:
+		case <-tick.C:
 		}
 	}
 }

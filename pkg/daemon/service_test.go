@@ -1,8 +1,12 @@
 package daemon
 
 import (
+	"encoding/json"
+	"errors"
 	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +15,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
@@ -117,5 +122,52 @@ func TestInternalSecretsAreReadAgain(t *testing.T) {
 	i.read = time.Now().Add(-secretAge)
 	if got := i.current(); !slices.Contains(got, rotated) {
 		t.Errorf("while the secrets cannot be read: %v", got)
+	}
+}
+
+// A start that fails leaves the jobs alone: each attempt counts, and an operator
+// repeats a start.
+func TestAFailedStartTakesUpNoJob(t *testing.T) {
+	sandboxtest.Need(t, os.Geteuid() == 0, "root, for a sandbox")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	s := testState(t, func(c *config.Config) {
+		c.Listen, c.ModelScript, c.Runtime = taken.Addr().String(), replay.DemoName, "runc"
+	})
+	store, _, err := s.CreateSecrets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Create(secret.InternalSecret, map[string]string{secret.InternalKey: secret.NewInternalSecret()}, false); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Stat("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := json.Marshal(agent.Binary{Path: "/bin/true", Size: program.Size(), Modified: program.ModTime(), Proven: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(s.Path(JobsDir), "11111111-1111-4111-8111-111111111111.ndjson")
+	const left = `#{"job":{"at":"2026-11-01T12:00:00Z","user":"a11ce000-0000-4000-8000-000000000001","project":"123e4567-e89b-42d3-a456-426614174000","prompt":"x","detach":true,"language":"en","resume":true}}` + "\n" +
+		`#{"attempt":{"number":1,"at":"2026-11-01T12:00:01Z"}}` + "\n"
+	for name, content := range map[string]string{filepath.Join(s.Path(AgentDir), "agent.json"): string(record), log: left} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	svc, err := Start(t.Context(), s, Options{Logger: testLog()})
+	if err == nil {
+		err = errors.Join(errors.New("it has started"), svc.Close())
+	}
+	if dreamcore.ReasonOf(err) != ReasonListen {
+		t.Errorf("%v", err)
+	}
+	if got, err := os.ReadFile(log); err != nil || string(got) != left {
+		t.Errorf("the log of the job: %q, %v", got, err)
 	}
 }

@@ -35,11 +35,14 @@ const (
 	RunDir     = "run"
 	AgentDir   = "agent"
 	ImagesDir  = "images"
+	JobsDir    = "jobs"
+	IndexFile  = "index.db" // of the jobs, in their directory
 
-	homesDir   = "homes"
-	historyDir = "history"
-	jobsDir    = "jobs"
-	checksDir  = "checks" // users of the deep checks, while a check runs
+	homesDir    = "homes"
+	historyDir  = "history"
+	webhooksDir = "webhooks"
+	blocksDir   = "blocked" // users that the operator has blocked
+	checksDir   = "checks"  // users of the deep checks, while a check runs
 
 	ballastFile = "reserve"    // keeps min_free_disk_mib of the disk for this program
 	lockFile    = "serve.lock" // held by the service that uses the state directory
@@ -55,6 +58,7 @@ type State struct {
 	Pull     Puller // downloads an image that is missing; if nil, that is an error
 
 	env     config.Environment
+	look    bool // LookAtState has opened it
 	ballast *disk.Ballast
 	unlock  func() // set by Start; nil if the lock is not held
 }
@@ -62,21 +66,33 @@ type State struct {
 // OpenState opens the state directory of cfg. The caller must close it, after
 // every Machine and Service that was opened with it.
 func OpenState(cfg config.Config, env config.Environment, r *secret.Redactor) (*State, error) {
+	return openState(cfg, env, r, false)
+}
+
+// LookAtState is OpenState for a command that only reads: it creates nothing in the
+// directory, and missing parts are empty.
+func LookAtState(cfg config.Config, env config.Environment, r *secret.Redactor) (*State, error) {
+	return openState(cfg, env, r, true)
+}
+
+func openState(cfg config.Config, env config.Environment, r *secret.Redactor, look bool) (*State, error) {
 	if euid := os.Geteuid(); euid != 0 { // only root may give files to another user, or run as one in a sandbox
 		cfg.UID, cfg.GID = euid, os.Getegid()
 		cfg.DiskMiB = 0 // only root can mount; reported with the other limits that are missing
 	}
-	s := &State{Config: cfg, Redactor: r, env: env}
+	s := &State{Config: cfg, Redactor: r, env: env, look: look}
 	s.ballast = disk.NewBallast(s.Path(ballastFile), int64(cfg.MinFreeDiskMiB)<<20)
 	if err := checkIdentity(cfg, env); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
-		return nil, notWritable(cfg.State, err)
+	if !look {
+		if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+			return nil, notWritable(cfg.State, err)
+		}
 	}
 	var err error
 	s.Volumes, err = volume.Open(s.Path(VolumesDir), volume.Options{
-		HomesDir: s.Path(homesDir), UID: cfg.UID, GID: cfg.GID, DiskBytes: int64(cfg.DiskMiB) << 20,
+		HomesDir: s.Path(homesDir), Look: look, UID: cfg.UID, GID: cfg.GID, DiskBytes: int64(cfg.DiskMiB) << 20,
 		MinFreeBytes: int64(cfg.MinFreeDiskMiB) << 20, Ballast: s.ballast,
 		ProjectBytes: int64(cfg.ProjectMiB) << 20, ProjectFiles: cfg.ProjectFiles,
 	})
@@ -144,16 +160,16 @@ func notWritable(dir string, err error) error {
 
 // OpenHistory opens the versions of projects. log may be nil.
 func (s *State) OpenHistory(log *slog.Logger) (*history.Store, error) {
-	return history.Open(s.Path(historyDir), history.Options{Logger: log, Bounds: historyBounds(s.Config), Heavy: admission.New(admission.Limits{})})
+	return history.Open(s.Path(historyDir), history.Options{Look: s.look, Logger: log, Limits: historyLimits(s.Config), Heavy: admission.New(admission.Limits{})})
 }
 
-func historyBounds(c config.Config) history.Bounds {
-	return history.Bounds{ProjectBytes: int64(c.HistoryMiB) << 20, UserBytes: int64(c.HistoryUserMiB) << 20}
+func historyLimits(c config.Config) history.Limits {
+	return history.Limits{ProjectBytes: int64(c.HistoryMiB) << 20, UserBytes: int64(c.HistoryUserMiB) << 20}
 }
 
 // OpenImages opens the store of images. The caller must close it.
 func (s *State) OpenImages(log *slog.Logger) (*image.Store, error) {
-	return image.Open(s.Path(ImagesDir), image.Options{Proxy: http.ProxyFromEnvironment, Logger: log})
+	return image.Open(s.Path(ImagesDir), image.Options{Proxy: http.ProxyFromEnvironment, Logger: log, Look: s.look})
 }
 
 // OpenPrompts opens the prompt endpoints. log may be nil.

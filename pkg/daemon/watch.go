@@ -25,36 +25,69 @@ type watcher struct {
 	file    string // the configuration
 	load    func() (config.Config, error)
 	cfg     config.Config // the settings in force
+
+	polls    bool            // changes of the files are applied as they are noticed
+	requests <-chan struct{} // a value asks for a reload at once; may be nil
+
+	seen    stamps        // of the files at the last reload
+	began   config.Config // as written at the start: the settings in force may differ, see OpenState
+	unknown error         // of reading began
+}
+
+// begin records the files as they are at the start, to notice later changes.
+func (w *watcher) begin() {
+	w.seen = w.stamp()
+	w.began, w.unknown = w.load()
 }
 
 func (w *watcher) run(ctx context.Context) {
-	log := w.service.log
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	seen := w.stamp()
-	began, unknown := w.load() // as written: the settings in force may differ, see OpenState
+	var ticks <-chan time.Time // nil: never
+	if w.polls {
+		tick := time.NewTicker(watchInterval)
+		defer tick.Stop()
+		ticks = tick.C
+	}
 	for {
+		changed := "on request"
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-w.requests:
+			w.seen = w.stamp()
+		case <-ticks:
+			now := w.stamp()
+			if now == w.seen {
+				continue
+			}
+			changed = now.diff(w.seen)
+			w.seen = now
 		}
-		now := w.stamp()
-		if now == seen {
+		next := w.apply(changed)
+		if next == nil {
 			continue
 		}
-		changed := now.diff(seen)
-		seen = now
-		next, err := w.reload()
-		if err != nil {
-			log.Error("reload: the old settings stay", "changed", changed, "error", err)
-			continue
-		}
-		log.Info("reloaded", "changed", changed)
-		if names := began.NeedRestart(next); len(names) > 0 && unknown == nil {
-			log.Warn("these settings have changed and need a restart of the service", "settings", names)
+		if names := w.began.NeedRestart(*next); len(names) > 0 && w.unknown == nil {
+			w.service.log.Warn("these settings have changed and need a restart of the service", "settings", names)
 		}
 	}
+}
+
+// apply reloads the settings and logs the changes. It returns the
+// configuration as it is written, or nil if the old settings stay.
+func (w *watcher) apply(changed string) *config.Config {
+	log, before := w.service.log, w.cfg
+	next, err := w.reload()
+	if err != nil {
+		log.Error("reload: the old settings stay", "changed", changed, "error", err)
+		return nil
+	}
+	// The names only: values may be secrets.
+	if names := before.Differences(w.cfg); len(names) > 0 {
+		log.Info("reloaded", "changed", changed, "settings", names)
+	} else {
+		log.Info("reloaded", "changed", changed)
+	}
+	return &next
 }
 
 // reload reads the configuration again and applies what can change while the
@@ -68,6 +101,9 @@ func (w *watcher) reload() (written config.Config, err error) {
 	if err := s.state.checkVariables(cfg.SandboxEnv); err != nil {
 		return written, err
 	}
+	if err := s.state.checkWebhooks(cfg.Webhooks); err != nil {
+		return written, err
+	}
 	prices, err := usage.ParsePrices(cfg.Prices)
 	if err != nil {
 		return written, err
@@ -78,13 +114,16 @@ func (w *watcher) reload() (written config.Config, err error) {
 	w.cfg = cfg
 	s.keepDays.Store(int64(cfg.JournalDays))
 	s.Journal.SetMaxBytes(int64(cfg.JobsMiB) << 20)
-	s.history.SetBounds(historyBounds(cfg))
+	s.history.SetLimits(historyLimits(cfg))
 	s.ledger.Apply(prices, cfg.Limits())
 	s.prompts.Apply(cfg.PromptModels)
-	if err := s.spares.Apply(spareLimits(cfg)); err != nil {
-		return written, err
+	s.spares.Apply(spareLimits(cfg))
+	s.workspaces.Apply(s.workspaceSettings(cfg))
+	s.Jobs.Apply(s.settings(cfg))
+	if s.webhooks != nil {
+		s.webhooks.Apply(cfg.Webhooks)
 	}
-	return written, s.Jobs.Apply(s.settings(cfg))
+	return written, nil
 }
 
 // stamps shows whether a watched file has changed.
@@ -109,7 +148,7 @@ func (s stamps) diff(old stamps) string {
 func (w *watcher) stamp() stamps {
 	var st stamps
 	st.config.add(w.file)
-	if script := w.cfg.ModelScript; script != "" && script != replay.DemoName {
+	if script := w.cfg.ModelScript; script != "" && !replay.IsDemo(script) {
 		st.script.add(script)
 	}
 	if dir, err := w.service.state.Volumes.Path(volume.Global); err == nil {

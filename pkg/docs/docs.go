@@ -14,7 +14,7 @@ var pages embed.FS
 func Topics() []string {
 	return []string{
 		"overview", "install", "operate", "configure", "api", "model",
-		"migrate", "security", "troubleshooting", "upgrade", "performance",
+		"migrate", "cluster", "security", "troubleshooting", "upgrade", "performance",
 	}
 }
 

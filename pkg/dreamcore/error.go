@@ -1,6 +1,7 @@
 package dreamcore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -16,6 +17,7 @@ const (
 	CodeNotFound     Code = "NOT_FOUND"    // HTTP 404
 	CodeConflict     Code = "CONFLICT"     // the user or the state directory is busy: HTTP 409
 	CodeBusy         Code = "BUSY"         // the queue is full: HTTP 429
+	CodeBlocked      Code = "BLOCKED"      // the operator has blocked the user: HTTP 403
 	CodeTooLarge     Code = "TOO_LARGE"    // a body or field over its limit: HTTP 413
 	CodeUnreachable  Code = "UNREACHABLE"  // an endpoint did not answer: exit 3
 	CodeSetup        Code = "SETUP"        // the machine or the state directory is not ready
@@ -57,31 +59,16 @@ func CodeOf(err error) Code {
 }
 
 // ReasonOf returns the first reason in err's chain, or "".
-func ReasonOf(err error) Reason {
-	for err != nil {
-		e, ok := errors.AsType[*Error](err)
-		if !ok {
-			return ""
-		}
-		if e.Reason != "" {
-			return e.Reason
-		}
-		err = e.Err
-	}
-	return ""
-}
+func ReasonOf(err error) Reason { return first(err, func(e *Error) Reason { return e.Reason }) }
 
 // HintOf returns the first hint in err's chain, or "".
-func HintOf(err error) string {
-	for err != nil {
-		e, ok := errors.AsType[*Error](err)
-		if !ok {
-			return ""
-		}
-		if e.Hint != "" {
-			return e.Hint
-		}
-		err = e.Err
+func HintOf(err error) string { return first(err, func(e *Error) string { return e.Hint }) }
+
+// first returns the first text of the Errors in err's chain that is not empty.
+func first[T ~string](err error, text func(*Error) T) T {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return ""
 	}
-	return ""
+	return cmp.Or(text(e), first(e.Err, text))
 }

@@ -13,19 +13,16 @@ import (
 type Event = json.RawMessage
 
 // StatusEvent describes the current step to a person.
-func StatusEvent(message string) Event {
-	return encode(struct {
-		Type    string `json:"type"`
-		Message string `json:"message"`
-	}{"status", message})
-}
+func StatusEvent(message string) Event { return messageEvent("status", message) }
 
 // WarningEvent reports that something is omitted, such as output over a limit.
-func WarningEvent(message string) Event {
+func WarningEvent(message string) Event { return messageEvent("warning", message) }
+
+func messageEvent(kind, message string) Event {
 	return encode(struct {
 		Type    string `json:"type"`
 		Message string `json:"message"`
-	}{"warning", message})
+	}{kind, message})
 }
 
 // LogEvent carries a line that is not an event itself; level may be "".
@@ -43,6 +40,7 @@ type Summary struct {
 	Elapsed        time.Duration
 	OutputLines    int
 	SandboxReused  bool
+	AgentWarm      bool // the agent had been started before the job
 	GitCommit      string
 	TimeoutReached bool
 	FilesChanged   int // created, changed and removed
@@ -50,6 +48,9 @@ type Summary struct {
 	Metered bool // Tokens and Cost are known
 	Tokens  Tokens
 	Cost    Nano
+
+	Acceptance string // the last verdict; "" if the game was not to be checked
+	Repairs    int    // of the agent, after a check
 }
 
 // DebugEvent carries a Summary.
@@ -66,6 +67,7 @@ func DebugEvent(s Summary) Event {
 		Elapsed  float64 `json:"elapsed_seconds"`
 		Lines    int     `json:"output_line_count"`
 		Reused   bool    `json:"sandbox_reused"`
+		Warm     bool    `json:"agent_warm"`
 		Commit   string  `json:"git_commit,omitempty"`
 		Timeout  bool    `json:"timeout_reached,omitempty"`
 		Files    int     `json:"files_changed"`
@@ -73,7 +75,10 @@ func DebugEvent(s Summary) Event {
 		Cost   json.Number `json:"cost_usd,omitempty"`
 		Input  *int64      `json:"input_tokens,omitempty"` // including cache reads and writes
 		Output *int64      `json:"output_tokens,omitempty"`
-	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.GitCommit, s.TimeoutReached, s.FilesChanged, cost, input, output})
+
+		Acceptance string `json:"acceptance,omitempty"`
+		Repairs    int    `json:"repairs,omitempty"`
+	}{"debug", s.ExitCode, math.Round(s.Elapsed.Seconds()*100) / 100, s.OutputLines, s.SandboxReused, s.AgentWarm, s.GitCommit, s.TimeoutReached, s.FilesChanged, cost, input, output, s.Acceptance, s.Repairs})
 }
 
 // DoneEvent is the last event of a successful generation.
@@ -126,20 +131,18 @@ func LineEvent(line []byte) (Event, bool) {
 // last one if there are several.
 func EventType(e Event) string {
 	var members map[string]json.RawMessage
-	if json.Unmarshal(e, &members) != nil {
-		return ""
-	}
 	var t string
-	if json.Unmarshal(members["type"], &t) != nil {
+	if json.Unmarshal(e, &members) != nil || json.Unmarshal(members["type"], &t) != nil {
 		return ""
 	}
 	return t
 }
 
 // reserved lists the event types that only the service may send: they end a
-// stream or summarize it. A process in a sandbox can write its own lines into
-// the CLI's output, and must not be able to end the job for its listeners.
-var reserved = map[string]bool{"done": true, "error": true, "debug": true}
+// stream, summarize it or judge the game. A process in a sandbox can write its own
+// lines into the CLI's output, and must not be able to end the job for its
+// listeners, or to say that its game plays.
+var reserved = map[string]bool{"done": true, "error": true, "debug": true, "acceptance": true}
 
 // encode marshals v on one line without escaping <, > and &, as the old backend
 // did. The values consist of strings, numbers and booleans only.

@@ -22,11 +22,11 @@ func TestEventsMatchTheContract(t *testing.T) {
 		{"done", dreamcore.DoneEvent(), `{"type":"done","exit_code":0}`},
 		{
 			"debug", dreamcore.DebugEvent(dreamcore.Summary{Elapsed: 12339 * time.Millisecond, OutputLines: 57, SandboxReused: true, GitCommit: "1a2b3c4", FilesChanged: 3}),
-			`{"type":"debug","exit_code":0,"elapsed_seconds":12.34,"output_line_count":57,"sandbox_reused":true,"git_commit":"1a2b3c4","files_changed":3}`,
+			`{"type":"debug","exit_code":0,"elapsed_seconds":12.34,"output_line_count":57,"sandbox_reused":true,"agent_warm":false,"git_commit":"1a2b3c4","files_changed":3}`,
 		},
 		{
 			"debug after a timeout", dreamcore.DebugEvent(dreamcore.Summary{ExitCode: 124, TimeoutReached: true}),
-			`{"type":"debug","exit_code":124,"elapsed_seconds":0,"output_line_count":0,"sandbox_reused":false,"timeout_reached":true,"files_changed":0}`,
+			`{"type":"debug","exit_code":124,"elapsed_seconds":0,"output_line_count":0,"sandbox_reused":false,"agent_warm":false,"timeout_reached":true,"files_changed":0}`,
 		},
 		{
 			"the CLI exited with an error", dreamcore.ErrorEvent(dreamcore.ExitFailure(124), dreamcore.English),
@@ -59,7 +59,7 @@ func TestFailureCodesFollowFromExitCodes(t *testing.T) {
 	for code, recoverable := range map[dreamcore.FailureCode]bool{
 		dreamcore.FailNetwork: true, dreamcore.FailAuth: false, dreamcore.FailRateLimit: true,
 		dreamcore.FailAPITimeout: true, dreamcore.FailSandbox: false, dreamcore.FailUnknown: false,
-		dreamcore.FailNoGame: true, dreamcore.FailDisk: true, dreamcore.FailQuota: false, dreamcore.FailSandboxLost: true,
+		dreamcore.FailNoGame: true, dreamcore.FailDisk: true, dreamcore.FailQuota: false, dreamcore.FailSandboxLost: true, dreamcore.FailGameBroken: true,
 	} {
 		f := dreamcore.Failure{Code: code}
 		if f.Recoverable() != recoverable {

@@ -1,5 +1,7 @@
 package dreamcore
 
+import "cmp"
+
 // FailureCode is the reason why a generation ended without a game. The HTTP
 // contract fixes the codes and whether they are recoverable, except for those
 // that were added later.
@@ -24,6 +26,8 @@ const (
 	FailDisk        FailureCode = "DISK_FULL"      // the host's disk is full or not writable
 	FailQuota       FailureCode = "QUOTA_EXCEEDED" // the user's own quota is used up
 	FailSandboxLost FailureCode = "SANDBOX_LOST"   // the sandbox ended while the agent was running
+	FailGameBroken  FailureCode = "GAME_BROKEN"    // the game was made and does not play, and acceptance is fail
+	FailCellLost    FailureCode = "CELL_LOST"      // of a router: the cell has gone away in the middle of a stream; its job goes on there
 )
 
 // Exit codes of the CLI that map to a failure code.
@@ -43,27 +47,20 @@ type Failure struct {
 	Spent    bool // with FailRateLimit: the player's budget is used up, so a short wait does not help
 }
 
+var exitFailures = map[int]FailureCode{
+	1: FailCLIGeneral, ExitTimeout: FailCLITimeout, ExitKilled: FailCLIKilled, ExitTerminated: FailCLITerminated,
+}
+
 // ExitFailure returns the failure of a CLI that exited with exitCode.
 func ExitFailure(exitCode int) Failure {
-	f := Failure{ExitCode: exitCode, HasExit: true, Code: FailCLIUnknown}
-	switch exitCode {
-	case 1:
-		f.Code = FailCLIGeneral
-	case ExitTimeout:
-		f.Code = FailCLITimeout
-	case ExitKilled:
-		f.Code = FailCLIKilled
-	case ExitTerminated:
-		f.Code = FailCLITerminated
-	}
-	return f
+	return Failure{ExitCode: exitCode, HasExit: true, Code: cmp.Or(exitFailures[exitCode], FailCLIUnknown)}
 }
 
 // Recoverable reports whether the same request is likely to succeed later.
 func (f Failure) Recoverable() bool {
 	switch f.Code {
 	case FailCLITimeout, FailCLIKilled, FailCLITerminated, FailNetwork, FailRateLimit, FailAPITimeout,
-		FailNoGame, FailDisk, FailSandboxLost:
+		FailNoGame, FailDisk, FailSandboxLost, FailGameBroken, FailCellLost:
 		return true
 	}
 	return false
@@ -95,7 +92,23 @@ var sentences = map[FailureCode][2]string{
 	FailDisk:          {"The service has no storage left at the moment, so your game could not be made or saved. Please try again later.", "サービスの保存領域がいっぱいのため、ゲームを作成または保存できませんでした。時間をおいてから、もう一度お試しください。"},
 	FailQuota:         {"Your game has used up its space. Remove what it does not need, or make it smaller, and try again.", "ゲームの保存容量がいっぱいになりました。不要なものを減らしてから、もう一度お試しください。"},
 	FailSandboxLost:   {"The workspace for your game closed before the work was done. Please try again.", "ゲームの作業環境が途中で終了しました。もう一度お試しください。"},
+	FailGameBroken:    {"Your game was made but does not play well yet. Describe what to change, or try again.", "ゲームは作成されましたが、まだうまく動きません。直したい点を伝えるか、もう一度お試しください。"},
+	FailCellLost:      {"The connection to your game was lost. It is still being made: reload in a moment.", "ゲームとの接続が切れました。作成は続いています。少し待ってから再読み込みしてください。"},
 	FailUnknown:       {"Something unexpected happened. Please contact support if it happens again.", "予期しない問題が起きました。繰り返す場合はサポートへご連絡ください。"},
+}
+
+// blockedSentence is for a player whom the operator has blocked.
+var blockedSentence = [2]string{
+	"This account cannot make games. Please contact support.",
+	"このアカウントではゲームを作成できません。サポートへご連絡ください。",
+}
+
+// BlockedMessage returns the message for a player whom the operator has blocked.
+func BlockedMessage(lang Language) string {
+	if lang == Japanese {
+		return blockedSentence[1]
+	}
+	return blockedSentence[0]
 }
 
 // spentSentence replaces the message of FailRateLimit if Spent is set.

@@ -28,6 +28,10 @@ type Request struct {
 	Prompt    string `json:"prompt"`
 	TestError string `json:"_test_error,omitempty"`
 	Detach    bool   `json:"detach,omitempty"` // the job continues after its client disconnects
+
+	// WebhookURL is where the end of the job is reported, in addition to the
+	// configured webhooks; optional.
+	WebhookURL string `json:"webhook_url,omitempty"`
 }
 
 // GenerateRequest is a checked Request.
@@ -39,6 +43,12 @@ type GenerateRequest struct {
 	Prompt    string
 	TestError TestError
 	Detach    bool
+
+	// IdempotencyKey makes a repetition of the request join the job of the first
+	// one; "" if unset. It is stored as a hash only.
+	IdempotencyKey string
+	RequestID      string // that the client knows the request by; "" if unset
+	WebhookURL     string // not checked yet against the configured hosts; "" if unset
 }
 
 // Validate checks the fields in the order of the contract and returns the
@@ -60,7 +70,7 @@ func (r Request) Validate() (GenerateRequest, error) {
 	}
 	return GenerateRequest{
 		User: user, Project: project, Prompt: r.Prompt, TestError: parseTestError(r.TestError),
-		Detach: r.Detach, CommitMessage: r.CommitMessage,
+		Detach: r.Detach, CommitMessage: r.CommitMessage, WebhookURL: r.WebhookURL,
 	}, nil
 }
 
@@ -104,21 +114,18 @@ const (
 	TestErrorRateLimit TestError = "rate_limit"
 )
 
+var simulated = map[TestError]Failure{
+	TestErrorTimeout:   ExitFailure(ExitTimeout),
+	TestErrorGeneral:   ExitFailure(1),
+	TestErrorSandbox:   {Code: FailSandbox},
+	TestErrorNetwork:   {Code: FailNetwork},
+	TestErrorRateLimit: {Code: FailRateLimit},
+}
+
 // Failure returns the failure that t simulates; ok is false for TestErrorNone.
 func (t TestError) Failure() (f Failure, ok bool) {
-	switch t {
-	case TestErrorTimeout:
-		return ExitFailure(ExitTimeout), true
-	case TestErrorGeneral:
-		return ExitFailure(1), true
-	case TestErrorSandbox:
-		return Failure{Code: FailSandbox}, true
-	case TestErrorNetwork:
-		return Failure{Code: FailNetwork}, true
-	case TestErrorRateLimit:
-		return Failure{Code: FailRateLimit}, true
-	}
-	return Failure{}, false
+	f, ok = simulated[t]
+	return f, ok
 }
 
 // parseTestError returns TestErrorNone for an unknown failure, as the old

@@ -28,7 +28,7 @@ func TestNanoIsWrittenAndRead(t *testing.T) {
 
 func TestDebugEventReportsUsage(t *testing.T) {
 	got := string(DebugEvent(Summary{Metered: true, Tokens: Tokens{Input: 1, CacheRead: 2, Output: 3}, Cost: 1_500_000}))
-	want := `{"type":"debug","exit_code":0,"elapsed_seconds":0,"output_line_count":0,"sandbox_reused":false,"files_changed":0,"cost_usd":0.001500,"input_tokens":3,"output_tokens":3}`
+	want := `{"type":"debug","exit_code":0,"elapsed_seconds":0,"output_line_count":0,"sandbox_reused":false,"agent_warm":false,"files_changed":0,"cost_usd":0.001500,"input_tokens":3,"output_tokens":3}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

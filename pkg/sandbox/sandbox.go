@@ -56,6 +56,10 @@ type Sandbox interface {
 	// EndAll kills every process inside except PID 1 and returns when they
 	// have ended.
 	EndAll(ctx context.Context) error
+	// EndUser kills every process of the user uid and returns when they have
+	// ended. Processes of other users live on. The user must not be root, and
+	// must not be able to become another one: it has no privileges inside.
+	EndUser(ctx context.Context, uid uint32) error
 	// Clean prepares the sandbox for the next job of the same user: it ends
 	// every process, then removes what the user's programs left in it. After an
 	// error, residue may remain and the sandbox must not be used again.
@@ -77,13 +81,16 @@ type Sandbox interface {
 // Residue selects what Sandbox.Clean removes. Links are removed, never
 // followed. Directories that do not exist are skipped.
 type Residue struct {
-	UID, GID uint32   // the user inside who owns the files
-	Empty    []string // directories inside whose whole content is removed
+	Owners []Owner  // the users inside who own the files
+	Empty  []string // directories inside whose whole content is removed
 	// Special are directories inside of which only FIFOs, sockets and devices
 	// are removed. An engine may keep these inside, where the host does not see
 	// them, and a program of the next job that opens one blocks forever.
 	Special []string
 }
+
+// Owner is a user inside of a sandbox, with the group of its programs.
+type Owner struct{ UID, GID uint32 }
 
 const (
 	// Opened is the result of Sandbox.Reach for a socket that was opened, and
@@ -121,7 +128,22 @@ type Command struct {
 	// same writer. An error kills the program. If nil, the output is discarded.
 	Stdout io.Writer
 	Stderr io.Writer
+
+	// Terminal, if set, gives the program a terminal inside for its three streams:
+	// Stdin has the keys, and Ctrl-D at its end; Stdout gets what the terminal
+	// shows, and Stderr nothing. At the program's end the terminal is gone for those
+	// that it left behind.
+	Terminal *Terminal
 }
+
+// Terminal is the terminal of a program.
+type Terminal struct {
+	Size    Window
+	Resized <-chan Window // each value is a new size; may be nil
+}
+
+// Window is the size of a terminal in characters.
+type Window struct{ Columns, Rows uint16 }
 
 // Exit is how a program ended.
 type Exit struct {

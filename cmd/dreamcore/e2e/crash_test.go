@@ -39,7 +39,7 @@ func TestAKilledServiceTearsNothing(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("DREAMCORE_TEST_CRASHES")); err == nil {
 		rounds = n
 	}
-	h := newHost(t)
+	h := newHost(t).oneAttempt()
 	script := writeScript(t, crashScript)
 	s := h.serve("--model-script", script)
 	var all []*crasher

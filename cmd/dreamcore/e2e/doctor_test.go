@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -49,7 +50,7 @@ func TestDoctorNamesTheFix(t *testing.T) {
 	for _, f := range report.Findings {
 		switch f.Name {
 		case "agent":
-			found = f.Status == "fail" && f.Fix == "run: dreamcore setup"
+			found = f.Status == "fail" && strings.HasSuffix(f.Fix, "run: dreamcore setup")
 		case "agent in a sandbox":
 			if f.Status != "skipped" {
 				t.Errorf("%+v", f)

@@ -126,21 +126,33 @@ func textOf(body []byte) string {
 // TestAFrontEndWorksUnchanged runs a client that was written for the HTTP contract
 // alone: each of its checks is a test.
 func TestAFrontEndWorksUnchanged(t *testing.T) {
-	node, err := exec.LookPath("node")
-	sandboxtest.Need(t, err == nil, "node")
 	h := newHost(t)
+	h.prepareFrontEnd(frontEndModel(t).URL)
+	h.serve().frontEnd()
+}
+
+// prepareFrontEnd gives an installation what the client expects: skills, and the
+// model.
+func (h *host) prepareFrontEnd(model string) {
+	h.t.Helper()
 	for _, engine := range []string{"p5js-setup", "p5js-input", "p5js-collision", "threejs-setup", "threejs-input", "threejs-lighting"} {
 		dir := filepath.Join(h.state, "volumes/dreamcore-global/.claude/skills", engine)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		text := fmt.Sprintf("---\nname: %[1]s\ndescription: Use %[1]s\n---\nHow %[1]s is used.\n", engine)
 		if err := os.WriteFile(filepath.Join(dir, "SKILL.md"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
+			h.t.Fatal(err)
 		}
 	}
-	h.configure(fmt.Sprintf("upstreams:\n  - {name: scripted, kind: anthropic, base_url: %q, api_key: none}\n", frontEndModel(t).URL))
-	s := h.serve()
+	h.configure(fmt.Sprintf("upstreams:\n  - {name: scripted, kind: anthropic, base_url: %q, api_key: none}\n", model))
+}
+
+// frontEnd runs the client against a service.
+func (s *service) frontEnd() {
+	t := s.h.t
+	node, err := exec.LookPath("node")
+	sandboxtest.Need(t, err == nil, "node")
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, "testdata/frontend.mjs", s.url)

@@ -22,7 +22,12 @@ const (
 // waitFor waits until a condition of another process holds.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	waitUpTo(t, 30*time.Second, what, ok)
+}
+
+func waitUpTo(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if ok() {
 			return
 		}
@@ -61,7 +66,7 @@ func TestGenerateMakesAndEditsAGame(t *testing.T) {
 			session = id
 		}
 	}
-	if types[len(types)-1] != "done" || types[0] != "status" {
+	if types[len(types)-1] != "done" || types[0] != "job" {
 		t.Errorf("events: %v", types)
 	}
 	again := filepath.Join(t.TempDir(), "game")

@@ -29,6 +29,10 @@ import (
 // claudeEnv is the variable with the agent's program; unset, PATH is searched.
 const claudeEnv = "DREAMCORE_TEST_CLAUDE"
 
+// warmEnv is the variable with the number of agents that may wait for jobs, so that
+// every test can run with and without them; unset, the default applies.
+const warmEnv = "DREAMCORE_TEST_WARM"
+
 // golden is a state directory after setup, which tests copy.
 var golden struct {
 	exe   string
@@ -80,6 +84,13 @@ func (h *host) unbounded() *host {
 	return h
 }
 
+// oneAttempt makes a crash end the jobs that it meets, so that a test sees what they
+// have left.
+func (h *host) oneAttempt() *host {
+	h.env = append(h.env, "DREAMCORE_ATTEMPTS=1")
+	return h
+}
+
 // emptyHost returns an installation before setup.
 func emptyHost(t *testing.T) *host {
 	t.Helper()
@@ -96,7 +107,10 @@ func emptyHost(t *testing.T) *host {
 		}
 	}
 	h := &host{t: t, exe: golden.exe, state: filepath.Join(t.TempDir(), "state")}
-	h.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=dumb", "DREAMCORE_STATE=" + h.state}
+	h.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=dumb", "DREAMCORE_ACCEPTANCE=off", "DREAMCORE_STATE=" + h.state}
+	if n := os.Getenv(warmEnv); n != "" {
+		h.env = append(h.env, "DREAMCORE_WARM_AGENTS="+n)
+	}
 	dir := filepath.Dir(h.state)
 	h.leavesNothing(dir)
 	h.keepsSecrets()
@@ -272,9 +286,16 @@ var servingOn = regexp.MustCompile(`Serving on (http://\S+)`)
 // serve starts the service on a free port and waits until it answers.
 func (h *host) serve(args ...string) *service {
 	h.t.Helper()
-	s := &service{h: h, log: &logBuffer{seen: make(chan struct{})}, done: make(chan struct{})}
+	s := h.launch(h.command(context.Background(), append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...))
+	s.ready()
+	return s
+}
+
+// launch starts the service with a command.
+func (h *host) launch(cmd *exec.Cmd) *service {
+	h.t.Helper()
+	s := &service{h: h, cmd: cmd, log: &logBuffer{seen: make(chan struct{})}, done: make(chan struct{})}
 	s.secret = strings.TrimSpace(h.must("secret", "show", "modal-internal-secret"))
-	s.cmd = h.command(context.Background(), append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	h.said.knows(s.secret)
 	s.cmd.Stdout, s.cmd.Stderr = h.said.output("standard output of the service"), io.MultiWriter(s.log, h.said.output("log of the service"))
 	if err := s.cmd.Start(); err != nil {
@@ -285,15 +306,20 @@ func (h *host) serve(args ...string) *service {
 		close(s.done)
 	}()
 	h.t.Cleanup(s.stop)
+	return s
+}
+
+// ready waits until the service answers.
+func (s *service) ready() {
+	s.h.t.Helper()
 	select {
 	case <-s.log.seen:
 	case <-s.done:
-		h.t.Fatalf("the service ended: %v\n%s", s.err, s.log)
+		s.h.t.Fatalf("the service ended: %v\n%s", s.err, s.log)
 	case <-time.After(time.Minute):
-		h.t.Fatalf("the service does not start\n%s", s.log)
+		s.h.t.Fatalf("the service does not start\n%s", s.log)
 	}
 	s.url = s.log.url()
-	return s
 }
 
 // stop ends the service gracefully and expects it to succeed.

@@ -274,7 +274,7 @@ func TestImagesThatSandboxesCannotStartFrom(t *testing.T) {
 		want []string
 	}{
 		"no reference":         {append(generate, "UPPER"), 2, []string{"not an image reference: UPPER", "→ give an image of a registry"}},
-		"two roots":            {append(generate, "debian:12", "--rootfs", "/srv/root"), 2, []string{"--image and --rootfs", "→"}},
+		"two roots":            {append(generate, "debian:12", "--rootfs", "/srv/root"), 2, []string{"image and rootfs", "→"}},
 		"not in the registry":  {append(generate, host+"/nothing:v1"), 1, []string{"cannot pull " + host + "/nothing:v1", "→ check the name and the tag"}},
 		"no registry":          {append(generate, "127.0.0.1:1/nothing:v1"), 3, []string{"cannot pull 127.0.0.1:1/nothing:v1", "→ check the network"}},
 		"a digest not here":    {append(generate, "sha256:"+strings.Repeat("0", 64)), 1, []string{"is not on this machine", "→ list the images that are here: dreamcore image list"}},

@@ -67,10 +67,10 @@ func TestProjectsMoveInAndOut(t *testing.T) {
 	if raw, err := os.ReadFile(filepath.Join(dir, "game/assets/a.png")); err != nil || string(raw) != "a" {
 		t.Errorf("%q %v", raw, err)
 	}
-	if r := h.run("volume", "rm", "dreamcore-data", place+"/assets"); r.code == 0 {
+	if r := h.run("volume", "delete", "dreamcore-data", place+"/assets"); r.code == 0 {
 		t.Error("a directory was removed without -r")
 	}
-	h.must("volume", "rm", "dreamcore-data", place+"/assets", "-r")
+	h.must("volume", "delete", "dreamcore-data", place+"/assets", "-r")
 	if got := s.file(alice, project, "assets/a.png"); got == "a" {
 		t.Error("still served")
 	}

@@ -134,7 +134,7 @@ func TestPreviewsCanBeTurnedOff(t *testing.T) {
 	h := newHost(t)
 	h.env = append(h.env, "DREAMCORE_PREVIEW_DOMAIN=off")
 	s := h.serve("--model-script", "demo")
-	if r := h.run("preview", project); r.code != 1 || !strings.Contains(r.stderr, "preview_domain") {
+	if r := h.run("preview", "--user", alice, project); r.code != 1 || !strings.Contains(r.stderr, "preview_domain") {
 		t.Errorf("%d %s", r.code, r.stderr)
 	}
 	if status, o := s.object("/preview_link", generateBody(alice, project, "")); status != 404 || !strings.Contains(o["error"].(string), "off") {

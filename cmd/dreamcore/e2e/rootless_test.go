@@ -15,7 +15,7 @@ import (
 // strangerID is a user id that does not exist on the machine.
 const strangerID = 23456
 
-const cannotLimit = "these limits of sandboxes cannot be enforced: memory, CPU, processes on the host"
+const cannotLimit = "these limits of sandboxes cannot be enforced: CPU, processes on the host"
 
 // strangersHost returns an installation of an ordinary user before setup.
 func strangersHost(t *testing.T) (h *host, agent string) {
@@ -36,7 +36,7 @@ func strangersHost(t *testing.T) (h *host, agent string) {
 	}
 	h = &host{t: t, exe: filepath.Join(dir, "dreamcore"), state: filepath.Join(home, "state")}
 	h.user = &syscall.Credential{Uid: strangerID, Gid: strangerID}
-	h.env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "TERM=dumb", "DREAMCORE_STATE=" + h.state}
+	h.env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "TERM=dumb", "DREAMCORE_ACCEPTANCE=off", "DREAMCORE_STATE=" + h.state}
 	agent = filepath.Join(dir, "claude")
 	for from, to := range map[string]string{by.exe: h.exe, claude(t): agent} {
 		if out, err := exec.Command("install", "-m", "755", from, to).CombinedOutput(); err != nil {
@@ -113,6 +113,32 @@ func TestServeWithoutRootMustBeAllowed(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(h.state, "run", "i-*")); err != nil || len(left) > 0 {
 		t.Errorf("left by the one that was killed: %q, %v", left, err)
 	}
+}
+
+// A user who fills the memory of a sandbox loses it, and nobody else does.
+func TestWithoutRootMemoryIsMeasured(t *testing.T) {
+	h, agent := strangersHost(t)
+	h.must("setup", "--yes", "--claude", agent)
+	h.env = append(h.env, "DREAMCORE_MEMORY_MIB=300")
+	s := h.serve("--model-script", "demo", "--allow-unlimited")
+	h.env = append(h.env, "MODAL_INTERNAL_SECRET="+s.secret)
+	for _, user := range []string{alice, bob} {
+		h.must("generate", "a snake game", "--user", user, "--endpoint", s.url)
+	}
+	const fill = "import time\nheld = []\nwhile True:\n  held.append(b'x' * (16 << 20))\n  time.sleep(0.02)"
+	exec := func(user, program string) result {
+		return h.run("sandbox", "exec", "user-"+user, "--", "/usr/bin/python3", "-c", program)
+	}
+	if r := exec(alice, "b = b'x' * (100 << 20)"); r.code != 0 {
+		t.Errorf("within the limit: exit code %d\n%s", r.code, r.stderr)
+	}
+	if r := exec(alice, fill); r.code == 0 || !strings.Contains(r.stderr, "out of memory") {
+		t.Errorf("beyond the limit: exit code %d\n%s", r.code, r.stderr)
+	}
+	if r := exec(bob, "print('alive')"); r.code != 0 || r.stdout != "alive\n" {
+		t.Errorf("another user: exit code %d, %q\n%s", r.code, r.stdout, r.stderr)
+	}
+	h.must("generate", "a faster snake", "--user", alice, "--endpoint", s.url) // in a new sandbox
 }
 
 // processesOf returns the processes of a program.

@@ -35,7 +35,7 @@ const skillsScript = `{"conversations":[
 func TestSkillsAreInTheProjectAndNoPartOfIt(t *testing.T) {
 	for _, runtime := range []string{"gvisor", "runc"} {
 		t.Run(runtime, func(t *testing.T) {
-			h := newHost(t).unbounded()
+			h := newHost(t).unbounded().oneAttempt()
 			dir := filepath.Join(h.state, "volumes/dreamcore-global/.claude/skills/p5js")
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)

@@ -90,7 +90,7 @@ func killAgent(t *testing.T, s *service) bool {
 // DREAMCORE_TEST_ROUNDS times (default 1). Each time the job gets exactly one last
 // event, the next job works, and nothing remains.
 func TestKillAtEveryStep(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t).oneAttempt()
 	type round struct{ step, victim int }
 	var all []round
 	for step := range steps {
@@ -125,6 +125,8 @@ func TestKillAtEveryStep(t *testing.T) {
 			job.end(t, name)
 		}
 		job.close()
+		// A service ends what an earlier one has left while it answers already.
+		waitUpTo(t, time.Minute, "the end of the job", func() bool { return lastEvents(t, h, job.id) > 0 })
 		if n := lastEvents(t, h, job.id); n != 1 {
 			t.Errorf("%s: the job has %d last events\n%s", name, n, s.log)
 		}

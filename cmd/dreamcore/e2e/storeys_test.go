@@ -18,7 +18,7 @@ const module = "github.com/notef-neighbor/dreamcore/"
 // lists. CONTRIBUTING.md draws the same picture.
 var storeys = [][]string{
 	{"pkg/dreamcore", "pkg/system", "pkg/docs"},
-	{"pkg/store"},
+	{"pkg/store", "pkg/cluster"},
 	{"pkg/sandbox", "pkg/model"},
 	{"pkg/work"},
 	{"pkg/api", "pkg/operate"},
@@ -30,7 +30,7 @@ var storeys = [][]string{
 var alongside = map[string][]string{
 	"pkg/system/admission":     {"pkg/dreamcore"},
 	"pkg/system/statefile":     {"pkg/dreamcore"},
-	"pkg/system/tree":          {"pkg/dreamcore"},
+	"pkg/system/tree":          {"pkg/dreamcore", "pkg/system/statefile"},
 	"pkg/system/term":          {"pkg/dreamcore"},
 	"pkg/system/tree/treetest": {"pkg/system/tree"},
 
@@ -38,24 +38,37 @@ var alongside = map[string][]string{
 
 	"pkg/store/volume": {"pkg/store/disk"},
 
-	"pkg/sandbox/oci":          {"pkg/sandbox"},
-	"pkg/sandbox/pid1":         {"pkg/sandbox"},
-	"pkg/sandbox/rootfs":       {"pkg/sandbox"},
-	"pkg/sandbox/sandboxtest":  {"pkg/sandbox"},
+	"pkg/sandbox/oci":                     {"pkg/sandbox"},
+	"pkg/sandbox/pid1":                    {"pkg/sandbox"},
+	"pkg/sandbox/rootfs":                  {"pkg/sandbox"},
+	"pkg/sandbox/sandboxtest":             {"pkg/sandbox"},
+	"pkg/sandbox/sandboxtest/browsertest": {"pkg/sandbox/sandboxtest"},
+
 	"pkg/sandbox/engine":       {"pkg/sandbox", "pkg/sandbox/oci", "pkg/sandbox/pid1"},
+	"pkg/sandbox/gvisor/boot":  {"pkg/sandbox"},
 	"pkg/sandbox/gvisor":       {"pkg/sandbox", "pkg/sandbox/engine", "pkg/sandbox/gvisor/boot", "pkg/sandbox/oci"},
 	"pkg/sandbox/gvisor/runsc": {"pkg/sandbox/engine", "pkg/sandbox/gvisor", "pkg/sandbox/gvisor/boot"},
 	"pkg/sandbox/runc":         {"pkg/sandbox", "pkg/sandbox/engine", "pkg/sandbox/oci", "pkg/sandbox/pid1"},
 
 	"pkg/model/upstream": {"pkg/model/gateway"},
 
+	"pkg/work/acceptance":         {"pkg/work/acceptance/verdict"},
+	"pkg/work/acceptance/browser": {"pkg/work/acceptance/verdict"},
+	"pkg/work/acceptance/corpus":  {"pkg/work/acceptance/verdict"},
+	"pkg/work/acceptance/site":    {"pkg/work/acceptance/verdict"},
+
+	"pkg/work/account": {"pkg/work/workspace"},
 	"pkg/work/archive": {"pkg/work/project"},
-	"pkg/work/job":     {"pkg/work/agent", "pkg/work/workspace"},
+	"pkg/work/job":     {"pkg/work/acceptance", "pkg/work/acceptance/verdict", "pkg/work/agent", "pkg/work/workspace"},
 	"pkg/work/probe":   {"pkg/work/workspace"},
 
-	"pkg/operate/deploy":   {"pkg/api/client"},
-	"pkg/operate/gameview": {"pkg/api/client"},
+	"pkg/api/route": {"pkg/api/server"},
+
+	"pkg/operate/deploy":   {"pkg/api/client", "pkg/operate/gate"},
+	"pkg/operate/gameview": {"pkg/api/client", "pkg/api/preview"},
 	"pkg/operate/gate":     {"pkg/api/client"},
+	"pkg/operate/lend":     {"pkg/api/control"},
+	"pkg/operate/jobs":     {"pkg/api/client", "pkg/api/control", "pkg/operate/gameview", "pkg/operate/show"},
 
 	"pkg/daemon": {"pkg/config", "pkg/daemon/crash"},
 }

@@ -33,7 +33,7 @@ func (h *host) makesAGame() {
 	h.t.Helper()
 	out := filepath.Join(h.t.TempDir(), "game")
 	first := h.must("generate", "a snake game", "--project", project, "-o", out)
-	if files := readGame(h.t, out); len(files) != 3 || strings.Contains(first, "demo") {
+	if files := readGame(h.t, out); len(files) != 3 || strings.Contains(first, "This is a demo") {
 		h.t.Errorf("the game has %d files\n%s", len(files), first)
 	}
 	events := h.must("generate", "make it faster", "--project", project, "--json")
@@ -81,8 +81,8 @@ upstreams:
 	if r := h.run("doctor"); !strings.Contains(r.stdout+r.stderr, "vertex ("+cloud.URL+")") {
 		t.Errorf("doctor does not tell of the upstream:\n%s%s", r.stdout, r.stderr)
 	}
-	if len(cloud.Refused()) != 0 || cloud.Answered() < 4 || cloud.Tokens() < 1 {
-		t.Errorf("%d answers, %d tokens, refused: %v", cloud.Answered(), cloud.Tokens(), cloud.Refused())
+	if len(cloud.Seen().Refused) != 0 || cloud.Seen().Answered < 4 || cloud.Tokens() < 1 {
+		t.Errorf("%d answers, %d tokens, refused: %v", cloud.Seen().Answered, cloud.Tokens(), cloud.Seen().Refused)
 	}
 	if found := append(h.holds("ya29."), h.holds("PRIVATE KEY")...); len(found) > 0 {
 		t.Errorf("credentials are in %v", found)
@@ -116,8 +116,8 @@ upstreams:
 	h.env = append(h.env, "HTTPS_PROXY="+proxy.URL)
 	h.seal(keys.Secret, "aws", "AWS_ACCESS_KEY_ID="+keys.ID, "AWS_SECRET_ACCESS_KEY=-", "AWS_SESSION_TOKEN="+keys.Session)
 	h.makesAGame()
-	if len(cloud.Refused()) != 0 || cloud.Answered() < 4 || len(proxy.Asked()) == 0 {
-		t.Errorf("%d answers, refused: %v, proxy: %v", cloud.Answered(), cloud.Refused(), proxy.Asked())
+	if len(cloud.Seen().Refused) != 0 || cloud.Seen().Answered < 4 || len(proxy.Asked()) == 0 {
+		t.Errorf("%d answers, refused: %v, proxy: %v", cloud.Seen().Answered, cloud.Seen().Refused, proxy.Asked())
 	}
 	if found := append(h.holds(keys.Secret), h.holds(keys.Session)...); len(found) > 0 {
 		t.Errorf("credentials are in %v", found)

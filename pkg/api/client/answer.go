@@ -2,11 +2,14 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // maxAnswer bounds a JSON answer, in bytes.
@@ -18,31 +21,38 @@ type answer map[string]json.RawMessage
 
 // json sends r and returns the response and its body, with any status.
 func (c *Client) json(ctx context.Context, r call) (resp *http.Response, body []byte, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.opts.Timeout, &errTimeout{"answer", c.opts.Timeout})
+	limit, timeout := cmp.Or(r.limit, maxAnswer), max(r.timeout, c.opts.Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, &errTimeout{"answer", timeout})
 	defer cancel()
 	resp, err = c.do(ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, nil, c.transportError(ctx, r.name, fmt.Errorf("read answer: %w", err))
 	}
-	if len(body) > maxAnswer {
-		return nil, nil, c.malformed(r.name, "it is longer than 1 MiB")
+	if int64(len(body)) > limit {
+		return nil, nil, c.malformed(r.name, fmt.Sprintf("it is longer than %d MiB", limit>>20))
 	}
 	return resp, body, nil
 }
 
-// object is like json, but every status except 200 is an error.
-func (c *Client) object(ctx context.Context, r call) (answer, error) {
+// ok returns the body of the answer; every status except 200 is an error.
+func (c *Client) ok(ctx context.Context, r call) ([]byte, error) {
 	resp, body, err := c.json(ctx, r)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = c.statusError(r.name, resp, body[:min(len(body), maxAnswer)])
+	}
+	return body, err
+}
+
+// object returns the answer as an object.
+func (c *Client) object(ctx context.Context, r call) (answer, error) {
+	body, err := c.ok(ctx, r)
 	if err != nil {
 		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, c.statusError(r.name, resp, body)
 	}
 	return c.parse(r.name, body)
 }
@@ -94,23 +104,20 @@ func (r *reader) optional(name string) string {
 	return r.text(name)
 }
 
-// check posts to a test endpoint. If the check failed on the server
-// ("success":false), reason is not empty; the other members of the answer are
-// required only if it is.
-func (c *Client) check(ctx context.Context, name string) (r *reader, reason string, err error) {
-	a, err := c.object(ctx, c.post(name, []byte("{}")))
+// check posts to a test endpoint. A check that failed on the server
+// ("success":false) is an error with the server's reason; its answer needs no
+// other members.
+func (c *Client) check(ctx context.Context, name string, body []byte) (*reader, error) {
+	a, err := c.object(ctx, c.post(name, body))
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	r = &reader{a: a}
+	r := &reader{a: a}
 	if r.flag("success") || r.fault != "" {
-		return r, "", nil
+		return r, nil
 	}
-	reason = c.text(r.optional("error"))
-	if reason == "" {
-		reason = "no reason given"
-	}
-	return r, reason, nil
+	reason := cmp.Or(c.text(r.optional("error")), "no reason given")
+	return nil, &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the server reports: " + reason}
 }
 
 func (c *Client) finish(name string, r *reader) error {

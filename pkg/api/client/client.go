@@ -1,6 +1,8 @@
 package client
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,26 +30,27 @@ const (
 
 // Options of a Client.
 type Options struct {
-	Endpoint  Endpoint
-	Secret    string        // value of SecretHeader; if "", no header is sent
-	HTTP      *http.Client  // its Transport is used; may be nil
-	UserAgent string        // "" for the product's name
-	Language  string        // Accept-Language, for the messages of errors; if "", none is sent
-	Timeout   time.Duration // for a whole JSON answer and for the header of a stream; 0 for DefaultTimeout
-	Silence   time.Duration // the longest pause within a stream; 0 for DefaultSilence
+	Secret    string            // value of SecretHeader; if "", no header is sent
+	Transport http.RoundTripper // may be nil
+	UserAgent string            // "" for the product's name
+	Timeout   time.Duration     // for a whole JSON answer and for the header of a stream; 0 for DefaultTimeout
+	Silence   time.Duration     // the longest pause within a stream; 0 for DefaultSilence
 }
 
 // Client calls the endpoints of one server. It is safe for concurrent use.
 type Client struct {
+	endpoint Endpoint
 	opts     Options
 	http     *http.Client
 	maxEvent int // bytes of one event of a stream
 }
 
-// New returns a client. Close frees its idle connections.
-func New(o Options) (*Client, error) {
-	if o.Endpoint == (Endpoint{}) {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonEndpoint, Message: "no endpoint is given"}
+// New returns a client of the server at address, in any form that ParseEndpoint
+// takes. Close frees its idle connections.
+func New(address string, o Options) (*Client, error) {
+	endpoint, err := ParseEndpoint(address)
+	if err != nil {
+		return nil, err
 	}
 	if strings.ContainsFunc(o.Secret, func(r rune) bool { return r < ' ' || r >= 0x7f }) || strings.TrimSpace(o.Secret) != o.Secret {
 		return nil, &dreamcore.Error{
@@ -56,52 +59,28 @@ func New(o Options) (*Client, error) {
 			Hint:    "look for a line break or a blank before or after the secret",
 		}
 	}
-	if o.Timeout <= 0 {
-		o.Timeout = DefaultTimeout
+	o.Timeout = cmp.Or(max(o.Timeout, 0), DefaultTimeout)
+	o.Silence = cmp.Or(max(o.Silence, 0), DefaultSilence)
+	o.UserAgent = cmp.Or(o.UserAgent, dreamcore.AppName)
+	if o.Transport == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.MaxResponseHeaderBytes = maxAnswer
+		o.Transport = t
 	}
-	if o.Silence <= 0 {
-		o.Silence = DefaultSilence
-	}
-	if o.UserAgent == "" {
-		o.UserAgent = dreamcore.AppName
-	}
-	return &Client{opts: o, http: httpClient(o), maxEvent: maxEvent}, nil
-}
-
-// Connect returns a client of the server at address, in any form that
-// ParseEndpoint takes.
-func Connect(address string, o Options) (_ *Client, err error) {
-	if o.Endpoint, err = ParseEndpoint(address); err != nil {
-		return nil, err
-	}
-	return New(o)
+	return &Client{
+		endpoint: endpoint, opts: o, maxEvent: maxEvent,
+		http: &http.Client{Transport: o.Transport, CheckRedirect: checkRedirect},
+	}, nil
 }
 
 // Endpoint returns the address of the server.
-func (c *Client) Endpoint() Endpoint { return c.opts.Endpoint }
-
-// HasSecret reports whether the client sends a secret.
-func (c *Client) HasSecret() bool { return c.opts.Secret != "" }
+func (c *Client) Endpoint() Endpoint { return c.endpoint }
 
 // Secret returns the secret that the client sends.
 func (c *Client) Secret() string { return c.opts.Secret }
 
 // Close closes the idle connections. It does not affect running calls.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// httpClient returns a client that never follows a redirect to another origin:
-// net/http strips Authorization and cookies there, but not our header.
-func httpClient(o Options) *http.Client {
-	var transport http.RoundTripper
-	if o.HTTP != nil && o.HTTP.Transport != nil {
-		transport = o.HTTP.Transport
-	} else {
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.MaxResponseHeaderBytes = maxAnswer
-		transport = t
-	}
-	return &http.Client{Transport: transport, CheckRedirect: checkRedirect}
-}
 
 // errRedirect is the error of a redirect that is not followed.
 type errRedirect struct{ to *url.URL }
@@ -111,9 +90,10 @@ func (e *errRedirect) Error() string { return "redirect to " + e.target() + " wa
 // target returns the address without its private parts: user, query and fragment.
 func (e *errRedirect) target() string { return origin(e.to) + e.to.EscapedPath() }
 
-// checkRedirect follows a redirect within the origin that keeps the method, and
-// a 303: a backend on Modal answers a slow call with 303 and the address of its
-// result.
+// checkRedirect never follows a redirect to another origin: net/http strips
+// Authorization and cookies there, but not our header. It follows a redirect
+// within the origin that keeps the method, and a 303: a backend on Modal answers
+// a slow call with 303 and the address of its result.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	first := via[0]
 	if len(via) > maxRedirects {
@@ -136,7 +116,6 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-// call is one request.
 type call struct {
 	name   string // of the endpoint, or a path below it: jobs/ID/events
 	method string
@@ -145,6 +124,10 @@ type call struct {
 	secret *string // if nil, no header is sent
 	accept string
 	after  string // Last-Event-ID; if "", none is sent
+	key    string // Idempotency-Key; if "", none is sent
+
+	limit   int64         // bytes of the answer; 0 for maxAnswer
+	timeout time.Duration // of the answer, if that is more than the client's own
 }
 
 // post returns a call with the client's own secret.
@@ -162,13 +145,13 @@ func (c *Client) secret() *string {
 // do sends one request. The caller must close the body of the response. Errors
 // need no further wrapping. ctx also bounds the reading of the body.
 func (c *Client) do(ctx context.Context, r call) (*http.Response, error) {
-	address := c.opts.Endpoint.URL(r.name)
+	address := c.endpoint.URL(r.name)
 	if len(r.query) > 0 {
 		address += "?" + r.query.Encode()
 	}
 	var body io.Reader
 	if r.body != nil {
-		body = strings.NewReader(string(r.body))
+		body = bytes.NewReader(r.body)
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, address, body)
 	if err != nil {
@@ -182,14 +165,14 @@ func (c *Client) do(ctx context.Context, r call) (*http.Response, error) {
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.opts.Language != "" {
-		req.Header.Set("Accept-Language", c.opts.Language)
-	}
 	if r.secret != nil {
 		req.Header.Set(SecretHeader, *r.secret)
 	}
 	if r.after != "" {
 		req.Header.Set("Last-Event-ID", r.after)
+	}
+	if r.key != "" {
+		req.Header.Set("Idempotency-Key", r.key)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

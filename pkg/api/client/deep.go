@@ -11,14 +11,13 @@ const maxEvidence = 100
 // Evidence is one attempt of a deep check and the result that the server saw.
 // Both texts are cleaned.
 type Evidence struct {
-	Tried   string
-	Seen    string
-	Seconds float64
+	Tried   string  `json:"tried"`
+	Seen    string  `json:"seen"`
+	Seconds float64 `json:"seconds"`
 }
 
 // Deep is the result of a deep check.
 type Deep struct {
-	Failed   string // the server's reason; "" if the check was carried out
 	Check    string
 	Evidence []Evidence
 }
@@ -29,27 +28,15 @@ func (c *Client) TestDeep(ctx context.Context, check, nonce string) (Deep, error
 	if err != nil {
 		return Deep{}, err
 	}
-	a, err := c.object(ctx, c.post(NameTestDeep, body))
+	r, err := c.check(ctx, NameTestDeep, body)
 	if err != nil {
 		return Deep{}, err
 	}
-	r := &reader{a: a}
-	if !r.flag("success") && r.fault == "" {
-		reason := c.text(r.optional("error"))
-		if reason == "" {
-			reason = "no reason given"
-		}
-		return Deep{Failed: reason}, nil
-	}
 	d := Deep{Check: r.text("check")}
-	var list []struct {
-		Tried   string  `json:"tried"`
-		Seen    string  `json:"seen"`
-		Seconds float64 `json:"seconds"`
-	}
-	r.decode("evidence", &list, "list of attempts")
-	for _, e := range list[:min(len(list), maxEvidence)] {
-		d.Evidence = append(d.Evidence, Evidence{Tried: c.text(e.Tried), Seen: c.text(e.Seen), Seconds: e.Seconds})
+	r.decode("evidence", &d.Evidence, "list of attempts")
+	d.Evidence = d.Evidence[:min(len(d.Evidence), maxEvidence)]
+	for i, e := range d.Evidence {
+		d.Evidence[i].Tried, d.Evidence[i].Seen = c.text(e.Tried), c.text(e.Seen)
 	}
 	return d, c.finish(NameTestDeep, r)
 }

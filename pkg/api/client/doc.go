@@ -7,8 +7,8 @@
 //
 //	CodeUnreachable   no answer: name, port, TLS, timeout, a gateway's 502 to 504
 //	CodeUnauthorized  401 or 403
-//	CodeInvalid       400, and invalid options
-//	CodeNotFound      404 or 405
+//	CodeInvalid       400 or 422 (ReasonKeyReused), and invalid options
+//	CodeNotFound      404, 405 or 410 (ReasonExpired)
 //	CodeConflict      409
 //	CodeTooLarge      413
 //	CodeBusy          429

@@ -3,6 +3,7 @@ package client
 import (
 	"net"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 
@@ -20,21 +21,20 @@ const (
 	NameTestVolume    = "test_volume"
 	NameTestAuth      = "test_auth"
 	NameTestDeep      = "test_deep"
-	NamePrewarm       = "prewarm_sandbox"
 	NameGetFile       = "get_file"
 	NameListFiles     = "list_files"
-	NameApplyFiles    = "apply_files"
-	NameSkillContent  = "get_skill_content"
 	NamePreviewLink   = "preview_link"
+	NameJobs          = "jobs"
+	NameThumbnail     = "thumbnail"
+	NameCheckGame     = "check_game"
 )
 
-// endpointNames lists the endpoints that an address may name.
-func endpointNames() []string {
-	return []string{
-		NameHealth, NameGenerateGame, NameTestSandboxIO, NameTestGVisor, NameTestStream, NameTestVolume,
-		NameTestAuth, NameTestDeep, NamePrewarm, NameGetFile, NameListFiles, NameApplyFiles, NameSkillContent,
-		NamePreviewLink,
-	}
+// endpointNames are the endpoints that an address may name, with those that the
+// client does not call.
+var endpointNames = []string{
+	NameHealth, NameGenerateGame, NameTestSandboxIO, NameTestGVisor, NameTestStream, NameTestVolume,
+	NameTestAuth, NameTestDeep, "prewarm_sandbox", NameGetFile, NameListFiles, "apply_files", "get_skill_content",
+	NamePreviewLink,
 }
 
 const (
@@ -100,11 +100,11 @@ func ParseEndpoint(s string) (Endpoint, error) {
 }
 
 // URL returns the address of the endpoint called name, spelled with
-// underscores, such as "test_sandbox_io". A name with slashes is a path of the
-// server; in the host form it is served by every host, so that of generate_game
+// underscores, such as "test_sandbox_io". NameJobs and names with slashes are paths
+// of the server; in the host form it is served by every host, so that of generate_game
 // is used.
 func (e Endpoint) URL(name string) string {
-	if strings.Contains(name, "/") {
+	if name == NameJobs || strings.Contains(name, "/") {
 		if e.byHost {
 			return e.URL(NameGenerateGame) + name
 		}
@@ -181,7 +181,6 @@ func splitAddress(s string) (u *url.URL, fault string) {
 	return u, ""
 }
 
-// validHost takes IP addresses and names of letters, digits, dashes, dots and
 // validHost reports whether host is an IP address or a name of letters, digits,
 // dashes, dots and underscores, which addresses on Modal have.
 func validHost(host string) bool {
@@ -226,7 +225,7 @@ func pathSegments(u *url.URL) (segments []string, fault string) {
 // endpointName reports whether s is the name of an endpoint, spelled with
 // underscores or dashes.
 func endpointName(s string) (name string, dashes, ok bool) {
-	for _, name := range endpointNames() {
+	for _, name := range endpointNames {
 		if s == name {
 			return name, false, true
 		}
@@ -265,7 +264,7 @@ func hostForm(u *url.URL, host string) (label, rest string, ok bool) {
 // Modal only.
 func cutEndpoint(label string, modal bool) (base string, ok bool) {
 	plain := strings.ReplaceAll(label, "_", "-")
-	for _, name := range endpointNames() {
+	for _, name := range endpointNames {
 		dashed := strings.ReplaceAll(name, "_", "-")
 		if !modal && name == dashed {
 			continue
@@ -295,4 +294,24 @@ func badAddress(s, fault string) error {
 		Hint: "give a server (http://host:8080), a base (https://acme--dreamcore) " +
 			"or the full address of an endpoint (https://acme--dreamcore-generate-game.modal.run, http://host:8080/generate_game)",
 	}
+}
+
+// maxSecretBytes bounds the size of a secret from a file.
+const maxSecretBytes = 64 << 10
+
+// ReadSecret reads the internal secret of a server from a file.
+func ReadSecret(file string) (string, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "", &dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Reason: ReasonSecretFile, Message: "the secret file cannot be read", Err: err,
+		}
+	}
+	value := strings.TrimSpace(string(raw))
+	if value == "" || len(value) > maxSecretBytes {
+		return "", &dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Reason: ReasonNoSecret, Message: "the secret file contains no secret",
+		}
+	}
+	return value, nil
 }

@@ -57,7 +57,7 @@ func TestEveryFormOfAnAddressGivesEveryEndpoint(t *testing.T) {
 				t.Errorf("String is %s, want %s", got, tt.short)
 			}
 			// The address of any endpoint parses into the same Endpoint.
-			for _, name := range endpointNames() {
+			for _, name := range endpointNames {
 				back, err := ParseEndpoint(e.URL(name))
 				if err != nil || back.URL(NameTestVolume) == "" || name != NameHealth && back != e {
 					t.Errorf("%s leads to %+v, %v; want %+v", e.URL(name), back, err, e)
@@ -111,7 +111,7 @@ func FuzzParseEndpoint(f *testing.F) {
 			t.Fatalf("ParseEndpoint(%q) = %+v, but of its String %q %+v, %v", s, e, e.String(), again, err)
 		}
 		var origins []string
-		for _, name := range endpointNames() {
+		for _, name := range endpointNames {
 			u, err := url.Parse(e.URL(name))
 			if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 				t.Fatalf("ParseEndpoint(%q).URL(%q) = %q: %v", s, name, e.URL(name), err)
@@ -119,7 +119,7 @@ func FuzzParseEndpoint(f *testing.F) {
 			origins = append(origins, origin(u))
 		}
 		slices.Sort(origins)
-		if n := len(slices.Compact(origins)); n != 1 && n != len(endpointNames()) {
+		if n := len(slices.Compact(origins)); n != 1 && n != len(endpointNames) {
 			t.Fatalf("ParseEndpoint(%q) leads to %d hosts", s, n)
 		}
 	})

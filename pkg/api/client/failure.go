@@ -72,13 +72,16 @@ func (c *Client) cause(err error) error {
 
 // Reasons of errors.
 const (
-	ReasonAddress  dreamcore.Reason = "client.address"  // the server cannot be found at its address
-	ReasonEndpoint dreamcore.Reason = "client.endpoint" // no endpoint is given
-	ReasonRedirect dreamcore.Reason = "client.redirect" // the server redirects to another one
-	ReasonRefused  dreamcore.Reason = "client.refused"  // no process listens on the port
-	ReasonSecret   dreamcore.Reason = "client.secret"   // the secret is missing or wrong
-	ReasonTimeout  dreamcore.Reason = "client.timeout"  // no answer in time
-	ReasonTLS      dreamcore.Reason = "client.tls"      // a certificate, or the wrong scheme
+	ReasonAddress    dreamcore.Reason = "client.address"     // the server cannot be found at its address
+	ReasonNoSecret   dreamcore.Reason = "client.no_secret"   // a file with the secret contains none
+	ReasonSecretFile dreamcore.Reason = "client.secret_file" // a file with the secret cannot be read
+	ReasonRedirect   dreamcore.Reason = "client.redirect"    // the server redirects to another one
+	ReasonExpired    dreamcore.Reason = "client.expired"     // the job is too old: its events were removed
+	ReasonKeyReused  dreamcore.Reason = "client.key_reused"  // the idempotency key belongs to another request
+	ReasonRefused    dreamcore.Reason = "client.refused"     // no process listens on the port
+	ReasonSecret     dreamcore.Reason = "client.secret"      // the secret is missing or wrong
+	ReasonTimeout    dreamcore.Reason = "client.timeout"     // no answer in time
+	ReasonTLS        dreamcore.Reason = "client.tls"         // a certificate, or the wrong scheme
 )
 
 func (c *Client) unreachable(reason dreamcore.Reason, message, hint string, err error) error {
@@ -88,7 +91,7 @@ func (c *Client) unreachable(reason dreamcore.Reason, message, hint string, err 
 // transportError returns the error for a request without an answer, or for a
 // stream that ended early.
 func (c *Client) transportError(ctx context.Context, name string, err error) error {
-	at := c.opts.Endpoint.host(name)
+	at := c.endpoint.host(name)
 	if ctx.Err() != nil {
 		why := context.Cause(ctx)
 		if t, ok := errors.AsType[*errTimeout](why); ok {
@@ -137,8 +140,9 @@ func tlsFault(err error) (message, hint string, ok bool) {
 func (c *Client) statusError(name string, resp *http.Response, body []byte) error {
 	code, reason, hint := statusCode(resp)
 	said := struct {
-		Error string `json:"error"`
-		Hint  string `json:"hint"`
+		Error string         `json:"error"`
+		Hint  string         `json:"hint"`
+		Code  dreamcore.Code `json:"code"`
 	}{}
 	// If the body is not a JSON object, the status has to do.
 	_ = json.Unmarshal(body, &said)
@@ -148,6 +152,9 @@ func (c *Client) statusError(name string, resp *http.Response, body []byte) erro
 	}
 	if said.Error != "" {
 		message = fmt.Sprintf("%s: %s (%d)", name, c.text(said.Error), resp.StatusCode)
+	}
+	if resp.StatusCode == http.StatusForbidden && said.Code == dreamcore.CodeBlocked {
+		code, reason = said.Code, ""
 	}
 	if hint == "" {
 		hint = c.text(said.Hint)
@@ -163,6 +170,10 @@ func statusCode(resp *http.Response) (code dreamcore.Code, reason dreamcore.Reas
 		return dreamcore.CodeInvalid, "", ""
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		return dreamcore.CodeNotFound, "", "" // a missing file, or another kind of server
+	case http.StatusGone:
+		return dreamcore.CodeNotFound, ReasonExpired, ""
+	case http.StatusUnprocessableEntity:
+		return dreamcore.CodeInvalid, ReasonKeyReused, ""
 	case http.StatusConflict:
 		return dreamcore.CodeConflict, "", retryHint(resp, "wait for the running generation to end")
 	case http.StatusTooManyRequests:
@@ -188,6 +199,6 @@ func (c *Client) malformed(name, fault string) error {
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeInternal,
 		Message: name + ": malformed answer: " + fault,
-		Hint:    "check that " + c.opts.Endpoint.URL(name) + " is a dreamcore server",
+		Hint:    "check that " + c.endpoint.URL(name) + " is a dreamcore server",
 	}
 }

@@ -55,14 +55,15 @@ func (c *Client) GetFile(ctx context.Context, user dreamcore.UserID, project dre
 		head, _ := io.ReadAll(io.LimitReader(resp.Body, maxRead))
 		return 0, c.statusError(NameGetFile, resp, head)
 	}
-	n, err := copyLimited(w, resp.Body, limit)
-	switch {
-	case errors.Is(err, errTooLong):
+	n, err := io.Copy(w, http.MaxBytesReader(nil, resp.Body, limit))
+	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
 		return n, &dreamcore.Error{
 			Code:    dreamcore.CodeTooLarge,
 			Message: fmt.Sprintf("%s: %s is larger than %s", NameGetFile, c.text(path), term.Size(limit)),
 			Hint:    "omit the file, or copy it from the server's data volume",
 		}
+	}
+	switch {
 	case err != nil && ctx.Err() != nil:
 		return n, c.transportError(ctx, NameGetFile, err)
 	case err != nil:
@@ -77,24 +78,4 @@ func (c *Client) get(name string, query url.Values, accept string) call {
 
 func projectQuery(user dreamcore.UserID, project dreamcore.ProjectID) url.Values {
 	return url.Values{"user_id": {string(user)}, "project_id": {string(project)}}
-}
-
-// errTooLong is returned for a source with more bytes than the limit.
-var errTooLong = errors.New("too long")
-
-func copyLimited(w io.Writer, r io.Reader, limit int64) (int64, error) {
-	n, err := io.CopyN(w, r, limit)
-	if errors.Is(err, io.EOF) {
-		return n, nil
-	}
-	if err != nil {
-		return n, err
-	}
-	var more [1]byte
-	if _, err := io.ReadFull(r, more[:]); err == nil {
-		return n, errTooLong
-	} else if !errors.Is(err, io.EOF) {
-		return n, err
-	}
-	return n, nil
 }

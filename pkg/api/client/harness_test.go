@@ -1,13 +1,13 @@
 package client
 
 import (
-	"context"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/notef-neighbor/dreamcore/pkg/api/client/clienttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,15 +24,11 @@ func serve(t *testing.T, handler http.HandlerFunc, change ...func(*Options)) *Cl
 
 func connect(t *testing.T, address string, change ...func(*Options)) *Client {
 	t.Helper()
-	e, err := ParseEndpoint(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := Options{Endpoint: e, Secret: testSecret}
+	o := Options{Secret: testSecret}
 	for _, f := range change {
 		f(&o)
 	}
-	c, err := New(o)
+	c, err := New(address, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,50 +36,7 @@ func connect(t *testing.T, address string, change ...func(*Options)) *Client {
 	return c
 }
 
-// inMemory is a transport that runs a handler over a pipe, so that tests can
-// run in a synctest bubble, where a socket would stop the clock.
-type inMemory struct{ handler http.HandlerFunc }
-
-func (m inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
-	pr, pw := io.Pipe()
-	w := &pipeWriter{header: http.Header{}, body: pw, head: make(chan int, 1)}
-	stop := context.AfterFunc(r.Context(), func() { pw.CloseWithError(context.Cause(r.Context())) })
-	go func() {
-		defer stop()
-		m.handler(w, r)
-		w.WriteHeader(http.StatusOK)
-		// A handler that returns because its client disconnected does not complete the answer.
-		pw.CloseWithError(context.Cause(r.Context()))
-	}()
-	select {
-	case status := <-w.head:
-		return &http.Response{StatusCode: status, Header: w.sent, Body: pr, Request: r, ProtoMajor: 1, ProtoMinor: 1}, nil
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
-	}
-}
-
-type pipeWriter struct {
-	header http.Header
-	sent   http.Header
-	body   *io.PipeWriter
-	head   chan int
-}
-
-func (w *pipeWriter) Header() http.Header { return w.header }
-func (w *pipeWriter) Flush()              {}
-func (w *pipeWriter) WriteHeader(status int) {
-	if w.sent == nil {
-		w.sent = w.header.Clone()
-		w.head <- status
-	}
-}
-func (w *pipeWriter) Write(b []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	return w.body.Write(b)
-}
-
 // overPipe returns a client of handler for a synctest bubble.
 func overPipe(t *testing.T, handler http.HandlerFunc) *Client {
-	return connect(t, "http://server", func(o *Options) { o.HTTP = &http.Client{Transport: inMemory{handler}} })
+	return connect(t, "http://server", func(o *Options) { o.Transport = clienttest.Transport{Handler: handler} })
 }

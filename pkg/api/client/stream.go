@@ -33,7 +33,7 @@ const (
 
 // stream sends a request and passes every event to fn until the answer ends. A
 // stream without a terminal event is an error, and so is an answer that is not a
-// stream. f records the job and the received events; it may be nil.
+// stream. f records the job and the received events.
 func (c *Client) stream(ctx context.Context, f *following, r call, fn func(dreamcore.Event) error) error {
 	name := r.name
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -51,7 +51,9 @@ func (c *Client) stream(ctx context.Context, f *following, r call, fn func(dream
 		return err
 	}
 	watch.Stop()
-	f.begin(resp.Header)
+	if err := f.begin(resp.Header); err != nil {
+		return err
+	}
 	silence := time.AfterFunc(c.opts.Silence, func() { cancel(&errTimeout{"sign of life", c.opts.Silence}) })
 	defer silence.Stop()
 	return c.events(ctx, name, f, &pacedReader{r: resp.Body, heard: func() { silence.Reset(c.opts.Silence) }}, fn)
@@ -93,7 +95,6 @@ func (p *pacedReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// events parses a stream.
 func (c *Client) events(ctx context.Context, name string, f *following, body *pacedReader, fn func(dreamcore.Event) error) error {
 	parser := sse.NewEventStreamReader(body, c.maxEvent)
 	ended := false
@@ -134,12 +135,7 @@ func (c *Client) streamEnd(ctx context.Context, f *following, name string, err e
 	case ended:
 		return nil
 	}
-	f.breaks()
-	return c.interrupted(name, err)
-}
-
-// interrupted returns the error for a stream that ended before its terminal event.
-func (c *Client) interrupted(name string, err error) error {
+	f.broken = true
 	return &dreamcore.Error{
 		Code:    dreamcore.CodeInternal,
 		Message: name + ": the stream was cut before its last event",

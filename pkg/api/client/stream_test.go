@@ -124,7 +124,7 @@ func TestAnswersThatAreNotAStreamAreErrors(t *testing.T) {
 			w.Header().Set("Content-Type", tt.media)
 			io.WriteString(w, tt.body)
 		})
-		err := c.TestStream(t.Context(), func(Arrival) error { return nil })
+		err := c.TestStream(t.Context(), func(dreamcore.Event) error { return nil })
 		if err == nil || dreamcore.CodeOf(err) != dreamcore.CodeInternal || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.media, err, tt.want)
 		}
@@ -132,7 +132,7 @@ func TestAnswersThatAreNotAStreamAreErrors(t *testing.T) {
 	}
 }
 
-func TestStreamReportsWhenEachEventArrived(t *testing.T) {
+func TestStreamPassesEachEventOnAsItArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := overPipe(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -144,8 +144,8 @@ func TestStreamReportsWhenEachEventArrived(t *testing.T) {
 		})
 		start := time.Now()
 		var got []string
-		err := c.TestStream(t.Context(), func(a Arrival) error {
-			got = append(got, fmt.Sprintf("%s %v", a.Event, a.At.Sub(start)))
+		err := c.TestStream(t.Context(), func(e dreamcore.Event) error {
+			got = append(got, fmt.Sprintf("%s %v", e, time.Since(start)))
 			return nil
 		})
 		want := []string{`{"count":1} 1s`, `{"count":2} 2s`, `{"count":3} 3s`, `{"type":"done"} 3s`, `{"late":1} 3s`}
@@ -210,7 +210,7 @@ func TestReadsStaySmallAfterALargeEvent(t *testing.T) {
 	c := connect(t, "http://host")
 	n := 0
 	body := &greedyReader{Reader: &b}
-	err := c.events(t.Context(), "x", nil, &pacedReader{r: body, heard: func() {}}, func(dreamcore.Event) error { n++; return nil })
+	err := c.events(t.Context(), "x", &following{}, &pacedReader{r: body, heard: func() {}}, func(dreamcore.Event) error { n++; return nil })
 	if err != nil || n != 20_002 {
 		t.Errorf("%d events, %v", n, err)
 	}
@@ -226,17 +226,13 @@ func FuzzEvents(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	e, err := ParseEndpoint("http://host")
-	if err != nil {
-		f.Fatal(err)
-	}
-	c, err := New(Options{Endpoint: e, Secret: testSecret})
+	c, err := New("http://host", Options{Secret: testSecret})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ended := false
-		err := c.events(t.Context(), "x", nil, &pacedReader{r: bytes.NewReader(b), heard: func() {}}, func(e dreamcore.Event) error {
+		err := c.events(t.Context(), "x", &following{}, &pacedReader{r: bytes.NewReader(b), heard: func() {}}, func(e dreamcore.Event) error {
 			if !json.Valid(e) {
 				t.Errorf("event %q is no JSON", e)
 			}

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -14,6 +13,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
@@ -42,18 +42,11 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // List returns the sandboxes. The error is CodeUnreachable if no service is
 // running.
 func (c *Client) List(ctx context.Context) ([]workspace.Info, error) {
-	resp, err := c.do(ctx, http.MethodGet, "/sandboxes", nil)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
 	var list struct {
 		Sandboxes []workspace.Info `json:"sandboxes"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
-		return nil, fmt.Errorf("read list of sandboxes: %w", err)
-	}
-	return list.Sandboxes, nil
+	err := c.call(ctx, http.MethodGet, "/sandboxes", nil, &list)
+	return list.Sandboxes, err
 }
 
 // Stop stops a sandbox.
@@ -77,7 +70,7 @@ func (c *Client) Logs(ctx context.Context, name string, follow bool, fn func(dre
 		return err
 	}
 	defer resp.Body.Close()
-	return lines(resp.Body, func(line []byte) error { return fn(dreamcore.Event(line)) })
+	return each(resp.Body, fn)
 }
 
 // Exec runs a program in a sandbox and returns its exit code. stdin may be nil.
@@ -86,18 +79,18 @@ func (c *Client) Exec(ctx context.Context, name string, args []string, stdin io.
 	if stdin != nil {
 		stdin = io.NopCloser(stdin) // a body of known length would not be streamed
 	}
-	resp, err := c.do(ctx, http.MethodPost, path, stdin)
+	return c.exec(ctx, path, stdin, stdout, stderr)
+}
+
+// exec sends a request to run a program and copies the output from the response.
+func (c *Client) exec(ctx context.Context, path string, body io.Reader, stdout, stderr io.Writer) (code int, err error) {
+	resp, err := c.do(ctx, http.MethodPost, path, body)
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
 	ended := false
-	err = lines(resp.Body, func(line []byte) error {
-		var f frame
-		if err := json.Unmarshal(line, &f); err != nil {
-			return fmt.Errorf("read output: %w", err)
-		}
-		var err error
+	err = each(resp.Body, func(f frame) (err error) {
 		switch {
 		case len(f.Stdout) > 0:
 			_, err = stdout.Write(f.Stdout)
@@ -119,20 +112,45 @@ func (c *Client) Exec(ctx context.Context, name string, args []string, stdin io.
 	return code, err
 }
 
-// lines calls fn with each line of any length.
-func lines(r io.Reader, fn func([]byte) error) error {
-	br := bufio.NewReader(r)
+// PreviewLink returns an address of a game for browsers, and its expiry. With a
+// lifetime of 0 the service chooses it. The error is CodeUnreachable if no
+// service is running, CodeSetup if it has no previews, and CodeNotFound if the
+// project does not exist.
+func (c *Client) PreviewLink(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, lifetime time.Duration) (address string, expires time.Time, err error) {
+	query := url.Values{"user": {string(user)}, "project": {string(project)}, "for": {lifetime.String()}}
+	var l link
+	err = c.call(ctx, http.MethodPost, "/previews?"+query.Encode(), nil, &l)
+	return l.URL, l.Expires, err
+}
+
+// call sends a request and decodes its answer into to.
+func (c *Client) call(ctx context.Context, method, path string, body []byte, to any) error {
+	var r io.Reader
+	if body != nil {
+		r = bytes.NewReader(body)
+	}
+	resp, err := c.do(ctx, method, path, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(to); err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	return nil
+}
+
+// each calls fn with each JSON value of r.
+func each[T any](r io.Reader, fn func(T) error) error {
+	dec := json.NewDecoder(r)
 	for {
-		line, err := br.ReadBytes('\n')
-		if len(bytes.TrimSpace(line)) > 0 {
-			if err := fn(bytes.TrimRight(line, "\n")); err != nil {
-				return err
-			}
-		}
-		if err == io.EOF {
+		var v T
+		if err := dec.Decode(&v); err == io.EOF {
 			return nil
+		} else if err != nil {
+			return fmt.Errorf("read answer: %w", err)
 		}
-		if err != nil {
+		if err := fn(v); err != nil {
 			return err
 		}
 	}
@@ -161,7 +179,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	if json.Unmarshal(raw, &f) != nil || f.Error == "" {
 		return nil, fmt.Errorf("unexpected response of the service: %s", resp.Status)
 	}
-	return nil, &dreamcore.Error{Code: f.Code, Message: f.Error, Hint: f.Hint}
+	return nil, &dreamcore.Error{Code: f.Code, Reason: f.Reason, Message: f.Error, Hint: f.Hint}
 }
 
 func (c *Client) unreachable(err error) error {
@@ -173,8 +191,7 @@ func (c *Client) unreachable(err error) error {
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeUnreachable, Message: "no service is running on this state directory",
-			Hint: "start it with: dreamcore serve (or select the directory of a running one with --state DIR)",
+			Code: dreamcore.CodeUnreachable, Reason: ReasonNotRunning, Message: "no service is running on this state directory",
 		}
 	}
 	return &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the service does not respond", Err: err, Hint: "see its log"}

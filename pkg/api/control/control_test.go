@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -30,6 +31,7 @@ type fakeSandboxes struct {
 	mu      sync.Mutex
 	stopped []string
 	jobs    []string
+	err     error // of Stop
 	play    func(ctx context.Context, cmd sandbox.Command) (sandbox.Exit, error)
 }
 
@@ -40,15 +42,15 @@ func (f *fakeSandboxes) find(n string) error {
 	return &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no sandbox " + n, Hint: "see: dreamcore ps"}
 }
 
-func (f *fakeSandboxes) Sandboxes() []workspace.Info {
+func (f *fakeSandboxes) List() []workspace.Info {
 	return []workspace.Info{{Name: name, Sandbox: "s-1", User: "a11ce000-0000-4000-8000-000000000001", State: "idle", Jobs: 3, Created: time.Unix(1, 0).UTC(), LastUsed: time.Unix(2, 0).UTC()}}
 }
 
-func (f *fakeSandboxes) StopSandbox(_ context.Context, n string) error {
+func (f *fakeSandboxes) Stop(_ context.Context, n string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.stopped = append(f.stopped, n)
-	return f.find(n)
+	return cmp.Or(f.err, f.find(n))
 }
 
 func (f *fakeSandboxes) Exec(ctx context.Context, n string, cmd sandbox.Command) (sandbox.Exit, error) {
@@ -58,9 +60,15 @@ func (f *fakeSandboxes) Exec(ctx context.Context, n string, cmd sandbox.Command)
 	return f.play(ctx, cmd)
 }
 
-func (f *fakeSandboxes) SandboxJobs(n string) ([]string, error) { return f.jobs, f.find(n) }
+func (f *fakeSandboxes) Jobs(n string) ([]string, error) { return f.jobs, f.find(n) }
 
 func open(t *testing.T, f *fakeSandboxes) (*Client, *journal.Store) {
+	t.Helper()
+	c, j, _ := openServer(t, f)
+	return c, j
+}
+
+func openServer(t *testing.T, f *fakeSandboxes) (*Client, *journal.Store, *Server) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), strings.Repeat("deep/", 30))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -70,7 +78,7 @@ func open(t *testing.T, f *fakeSandboxes) (*Client, *journal.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Listen(dir, f, j, aPreview(t), slog.New(slog.DiscardHandler))
+	s, err := Listen(dir, Parts{Sandboxes: f, Journal: j, Previews: aPreview(t)}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,14 +95,99 @@ func open(t *testing.T, f *fakeSandboxes) (*Client, *journal.Store) {
 	if fi, err := os.Lstat(filepath.Join(dir, SocketName)); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", fi.Mode(), err)
 	}
-	return c, j
+	return c, j, s
+}
+
+// Commands of a service that stops still show what its jobs do.
+func TestADrainEndsOnlyPrograms(t *testing.T) {
+	began := make(chan struct{})
+	f := &fakeSandboxes{play: func(ctx context.Context, _ sandbox.Command) (sandbox.Exit, error) {
+		close(began)
+		<-ctx.Done()
+		return sandbox.Exit{}, context.Cause(ctx)
+	}}
+	c, _, s := openServer(t, f)
+	ended := make(chan error)
+	go func() {
+		_, err := c.Exec(t.Context(), name, []string{"sleep"}, nil, io.Discard, io.Discard)
+		ended <- err
+	}()
+	<-began
+	s.Drain()
+	if err := <-ended; dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+		t.Errorf("a program that ran: %v", err)
+	}
+	if _, err := c.Exec(t.Context(), name, []string{"sleep"}, nil, io.Discard, io.Discard); dreamcore.CodeOf(err) != dreamcore.CodeBusy {
+		t.Errorf("a new program: %v", err)
+	}
+	if got, err := c.List(t.Context()); err != nil || len(got) != 1 {
+		t.Errorf("the list: %+v, %v", got, err)
+	}
+	if err := c.Stop(t.Context(), name); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	s.Drain() // again
+}
+
+// unread is a writer whose caller waits until it is closed.
+type unread chan struct{}
+
+func (u unread) Write(p []byte) (int, error) {
+	<-u
+	return len(p), nil
+}
+
+// TestADrainDoesNotWaitForAClientThatReadsNothing: an operator has stopped its
+// terminal, and the program writes more than the socket holds.
+func TestADrainDoesNotWaitForAClientThatReadsNothing(t *testing.T) {
+	full := make(chan struct{}, 1)
+	f := &fakeSandboxes{play: func(_ context.Context, cmd sandbox.Command) (sandbox.Exit, error) {
+		for n := 0; ; n++ { // as in a sandbox, only the end of its output ends it
+			if n == 3 {
+				full <- struct{}{}
+			}
+			if _, err := cmd.Stdout.Write(bytes.Repeat([]byte("x"), 1<<20)); err != nil {
+				return sandbox.Exit{}, err
+			}
+		}
+	}}
+	c, _, s := openServer(t, f)
+	stopped := make(unread)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(t.Context(), name, []string{"yes"}, nil, stopped, io.Discard)
+		ended <- err
+	}()
+	select {
+	case <-full:
+	case <-time.After(time.Second): // the socket holds less
+	}
+	drained := make(chan struct{})
+	began := time.Now()
+	go func() {
+		defer close(drained)
+		s.Drain()
+	}()
+	select {
+	case <-drained:
+		if took := time.Since(began); took > lastWords+3*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the drain waits for the client")
+	}
+	close(stopped)
+	if err := <-ended; err == nil {
+		t.Error("the client was told nothing")
+	}
+	<-drained
 }
 
 func TestListAndStop(t *testing.T) {
 	f := &fakeSandboxes{}
 	c, _ := open(t, f)
 	got, err := c.List(t.Context())
-	if err != nil || len(got) != 1 || got[0] != f.Sandboxes()[0] {
+	if err != nil || len(got) != 1 || got[0] != f.List()[0] {
 		t.Errorf("List: %+v, %v", got, err)
 	}
 	if err := c.Stop(t.Context(), name); err != nil || len(f.stopped) != 1 || f.stopped[0] != name {
@@ -113,7 +206,7 @@ func TestListAndStop(t *testing.T) {
 
 func TestMissingServiceIsReported(t *testing.T) {
 	c := NewClient(t.TempDir())
-	if _, err := c.List(t.Context()); dreamcore.CodeOf(err) != dreamcore.CodeUnreachable || !strings.Contains(dreamcore.HintOf(err), "dreamcore serve") {
+	if _, err := c.List(t.Context()); dreamcore.CodeOf(err) != dreamcore.CodeUnreachable || dreamcore.ReasonOf(err) != ReasonNotRunning {
 		t.Errorf("List: %v", err)
 	}
 }

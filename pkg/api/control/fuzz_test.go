@@ -2,15 +2,16 @@ package control
 
 import (
 	"bytes"
+	"encoding/json"
 	"testing"
 )
 
-// FuzzLines splits arbitrary responses into lines.
-func FuzzLines(f *testing.F) {
+// FuzzEach splits arbitrary responses into JSON values.
+func FuzzEach(f *testing.F) {
 	f.Add([]byte("{\"out\":\"aGVsbG8=\"}\n{\"exit\":0}\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		total := 0
-		_ = lines(bytes.NewReader(raw), func(line []byte) error {
+		_ = each(bytes.NewReader(raw), func(line json.RawMessage) error {
 			total += len(line)
 			return nil
 		})

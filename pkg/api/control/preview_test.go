@@ -67,9 +67,28 @@ func TestPreviewLink(t *testing.T) {
 	}
 }
 
+// The command line turns the reason of an error into a command.
+func TestErrorsKeepTheirReason(t *testing.T) {
+	v, err := volume.Open(filepath.Join(t.TempDir(), "volumes"), volume.Options{UID: os.Geteuid(), GID: os.Getegid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = v.Close() })
+	_, want := v.OpenVolume(volume.Data)
+	if dreamcore.ReasonOf(want) == "" || dreamcore.HintOf(want) == "" {
+		t.Fatal(want)
+	}
+	c, _ := open(t, &fakeSandboxes{err: want})
+	got := c.Stop(t.Context(), "user-1")
+	if dreamcore.ReasonOf(got) != dreamcore.ReasonOf(want) || dreamcore.HintOf(got) != dreamcore.HintOf(want) || dreamcore.CodeOf(got) != dreamcore.CodeOf(want) {
+		t.Errorf("%#v became %#v", want, got)
+	}
+}
+
 func TestServiceWithoutPreviewsReportsIt(t *testing.T) {
 	w := httptest.NewRecorder()
-	(&Server{}).preview(w, httptest.NewRequest(http.MethodPost, "/previews?user="+string(owner)+"&project="+string(game)+"&for=1h", nil))
+	s := &Server{}
+	answered(s, s.preview)(w, httptest.NewRequest(http.MethodPost, "/previews?user="+string(owner)+"&project="+string(game)+"&for=1h", nil))
 	if raw, _ := io.ReadAll(w.Body); w.Code != http.StatusInternalServerError || !strings.Contains(string(raw), "preview_domain") {
 		t.Errorf("%d %s", w.Code, raw)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -17,33 +16,15 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest/browsertest"
 )
 
-// browser starts a headless browser, or skips the test if none is installed.
+// browser starts a browser that finds the hosts of the tests.
 func browser(t *testing.T) context.Context {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	sandboxtest.Need(t, err == nil, "chromium")
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // t.Context ends before the cleanup
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-component-update", true),
+	return browsertest.Start(t,
 		chromedp.Flag("ignore-certificate-errors", true), // for the tests' own servers
-		chromedp.Flag("host-resolver-rules", "MAP *.games.test 127.0.0.1, MAP games.test 127.0.0.1, MAP cdn.test 127.0.0.1, MAP evil.test 127.0.0.1"))...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil { // waits for the browser to exit
-			t.Errorf("end the browser: %v", err)
-		}
-		cancel()
-	})
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start %s: %v", path, err)
-	}
-	return ctx
+		chromedp.Flag("host-resolver-rules", "MAP *.games.test 127.0.0.1, MAP games.test 127.0.0.1, MAP cdn.test 127.0.0.1, MAP evil.test 127.0.0.1"))
 }
 
 // tab is a page; console holds the browser's messages about it.

@@ -102,7 +102,6 @@ const pageText = `<!doctype html><html lang="en"><meta charset="utf-8"><meta nam
 <h1>%[1]s</h1><p>%[2]s</p></html>
 `
 
-// page responds with a notice.
 func (p policy) page(w http.ResponseWriter, r *http.Request, status int, n notice) {
 	h := w.Header()
 	p.headers(h)
@@ -111,6 +110,6 @@ func (p policy) page(w http.ResponseWriter, r *http.Request, status int, n notic
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = fmt.Fprintf(w, pageText, html.EscapeString(n.title), html.EscapeString(n.text))
+		_, _ = fmt.Fprintf(w, pageText, html.EscapeString(n.title), html.EscapeString(n.text)) // fails only if the visitor has gone
 	}
 }

@@ -32,6 +32,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/response"
 )
 
 // Bounds of a link's lifetime.
@@ -100,22 +101,21 @@ type Config struct {
 // Service serves games. Its methods are safe for concurrent use.
 type Service struct {
 	cfg    Config
-	log    *slog.Logger
 	sealer sealer
 	policy policy
 	now    func() time.Time
 }
+
+// ReasonKey is the reason of an error of the key.
+const ReasonKey dreamcore.Reason = "preview.key"
 
 // minKey is the minimum length of the key, in bytes.
 const minKey = 32
 
 // New returns a Service. The error is CodeSetup if the key is too short.
 func New(cfg Config) (*Service, error) {
-	if len(cfg.Key) < minKey {
-		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the key of previews is shorter than %d characters", minKey),
-			Hint: "delete it to have a new one created: dreamcore secret delete preview-key",
-		}
+	if err := checkKey(cfg.Key); err != nil {
+		return nil, err
 	}
 	if cfg.Projects == nil || cfg.Place.Host == "" {
 		return nil, errors.New("preview: Projects and Place are required")
@@ -127,7 +127,17 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{cfg: cfg, log: cfg.Logger, sealer: sealer, policy: newPolicy(cfg), now: time.Now}, nil
+	return &Service{cfg: cfg, sealer: sealer, policy: newPolicy(cfg), now: time.Now}, nil
+}
+
+func checkKey(key string) error {
+	if len(key) >= minKey {
+		return nil
+	}
+	return &dreamcore.Error{
+		Code: dreamcore.CodeSetup, Reason: ReasonKey, Message: fmt.Sprintf("the key of previews is shorter than %d characters", minKey),
+		Hint: "delete it to have a new one created",
+	}
 }
 
 // Place returns the address of games.
@@ -207,13 +217,15 @@ func (e Elsewhere) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // error if ln failed.
 func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 	var conns sync.WaitGroup // http.Server.Close does not wait for handlers
+	var pending response.Pending
 	srv := &http.Server{
 		Handler: s, MaxHeaderBytes: MaxHeaderBytes,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
 		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:                     slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 		// StateNew is reported before Serve returns, so Add is never concurrent with Wait.
-		ConnState: func(_ net.Conn, state http.ConnState) {
+		ConnState: func(c net.Conn, state http.ConnState) {
+			pending.Follow(c, state)
 			switch state {
 			case http.StateNew:
 				conns.Add(1)
@@ -230,10 +242,13 @@ func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 		failed = fmt.Errorf("accept connections on %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceLimit)
-		_ = srv.Shutdown(grace) // srv.Close below cuts the rest
-		cancel()
+		_ = ln.Close()
 		<-ended
+		_ = pending.Shutdown(grace, srv) // srv.Close below cuts the rest
+		cancel()
 	}
+	// The connections that are left are those of requests that outlast the grace:
+	// their visitors lose them. The error is of a listener that is already closed.
 	_ = srv.Close()
 	conns.Wait()
 	return failed

@@ -348,7 +348,7 @@ func TestSharedOriginHasItsTokenInThePath(t *testing.T) {
 
 func TestShortKeyIsRefused(t *testing.T) {
 	_, err := New(Config{Place: local, Key: "short", Projects: open(t, local).volumes})
-	if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "dreamcore ") {
+	if dreamcore.CodeOf(err) != dreamcore.CodeSetup || dreamcore.ReasonOf(err) != ReasonKey {
 		t.Errorf("%v", err)
 	}
 }

@@ -50,7 +50,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		level = slog.LevelError
 		attrs = append(attrs, slog.Any("error", v.err))
 	}
-	s.log.LogAttrs(r.Context(), level, "preview", attrs...) // not the address, which may contain a token
+	s.cfg.Logger.LogAttrs(r.Context(), level, "preview", attrs...) // not the address, which may contain a token
 }
 
 // allowed refuses requests that no game needs.
@@ -97,27 +97,20 @@ func (v *visit) own() {
 		v.clear()
 		return
 	}
-	if query.Has(tokenParameter) {
-		v.enter(label, query)
-		return
+	g, ok := v.s.admits(label, v.r)
+	switch {
+	case !ok:
+		v.page(http.StatusUnauthorized, pageLink)
+	case query.Has(tokenParameter):
+		v.enter(g, query)
+	default:
+		v.show(g, "/", strings.TrimPrefix(v.r.URL.Path, "/"))
 	}
-	for _, c := range v.r.CookiesNamed(v.s.cookieName()) {
-		if g, ok := v.s.sealer.open(scopeCookie, c.Value, v.s.now()); ok && v.s.sealer.owns(label, g) {
-			v.show(g, "/", strings.TrimPrefix(v.r.URL.Path, "/"))
-			return
-		}
-	}
-	v.page(http.StatusUnauthorized, pageLink)
 }
 
 // enter exchanges a link's token for a cookie and redirects to the address without
 // the token.
-func (v *visit) enter(label string, query url.Values) {
-	g, ok := v.s.sealer.open(scopeLink, query.Get(tokenParameter), v.s.now())
-	if !ok || !v.s.sealer.owns(label, g) {
-		v.page(http.StatusUnauthorized, pageLink)
-		return
-	}
+func (v *visit) enter(g grant, query url.Values) {
 	value, err := v.s.sealer.seal(scopeCookie, g)
 	if err != nil {
 		v.fail(err)

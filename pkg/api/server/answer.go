@@ -9,10 +9,15 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // codeMethod is an error code used only in HTTP responses.
 const codeMethod dreamcore.Code = "METHOD_NOT_ALLOWED"
+
+// codeDisk is an error code of HTTP responses, and of the last event of a job: the
+// machine has no space for what the request would write.
+const codeDisk = dreamcore.Code(dreamcore.FailDisk)
 
 // internalMessage is all that a client learns about an internal error.
 const internalMessage = "Internal server error"
@@ -20,7 +25,9 @@ const internalMessage = "Internal server error"
 // How long a client should wait before it tries again.
 const (
 	retryConflict = 5 * time.Second  // the user's other generation may end soon
+	retryStopping = 5 * time.Second  // the next process may serve soon
 	retryBusy     = 10 * time.Second // a slot in the queue, or for a check
+	retryDisk     = 30 * time.Second // an operator has to free space
 )
 
 // lingerLimit is how long the rest of a refused body is still read, so that the
@@ -50,6 +57,8 @@ type errorBody struct {
 	Error string         `json:"error"`
 	Code  dreamcore.Code `json:"code,omitempty"`
 	Hint  string         `json:"hint,omitempty"`
+	// UserMessage is a sentence for the player, if the error concerns the player.
+	UserMessage string `json:"userMessage,omitempty"`
 }
 
 // fail responds with an error. The client gets its message and hint if the error
@@ -61,6 +70,13 @@ func (x *exchange) fail(err error) {
 		x.retryAfter(retryConflict)
 	case dreamcore.CodeBusy:
 		x.retryAfter(retryBusy)
+	case codeStopping:
+		x.retryAfter(retryStopping)
+	case codeDisk:
+		x.retryAfter(retryDisk)
+		body.UserMessage = dreamcore.Failure{Code: dreamcore.FailDisk}.UserMessage(x.lang())
+	case dreamcore.CodeBlocked:
+		body.UserMessage = dreamcore.BlockedMessage(x.lang())
 	case dreamcore.CodeUnauthorized:
 		// The contract specifies this body exactly.
 		body = errorBody{Error: body.Error}
@@ -98,7 +114,13 @@ func describe(err error) (int, errorBody) {
 	if ok {
 		status = statusOf(e.Code)
 	}
-	if status == http.StatusInternalServerError {
+	switch {
+	case status == http.StatusInternalServerError && statefile.IsFull(err):
+		return http.StatusServiceUnavailable, errorBody{
+			Error: "The disk of the service is full", Code: codeDisk,
+			Hint: "send the request again later; the operator has to free space on the disk of the state directory",
+		}
+	case status == http.StatusInternalServerError:
 		return status, errorBody{Error: internalMessage, Code: dreamcore.CodeInternal}
 	}
 	return status, errorBody{Error: e.Message, Code: e.Code, Hint: e.Hint}
@@ -110,6 +132,8 @@ func statusOf(code dreamcore.Code) int {
 		return http.StatusBadRequest
 	case dreamcore.CodeUnauthorized:
 		return http.StatusUnauthorized
+	case codeOrigin, dreamcore.CodeBlocked:
+		return http.StatusForbidden
 	case dreamcore.CodeNotFound:
 		return http.StatusNotFound
 	case codeMethod:
@@ -120,10 +144,16 @@ func statusOf(code dreamcore.Code) int {
 		return http.StatusRequestTimeout
 	case dreamcore.CodeConflict:
 		return http.StatusConflict
+	case codeExpired:
+		return http.StatusGone
+	case codeKeyReused:
+		return http.StatusUnprocessableEntity
 	case dreamcore.CodeTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case dreamcore.CodeBusy:
 		return http.StatusTooManyRequests
+	case codeStopping:
+		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -44,7 +45,8 @@ func (s *Server) applyFiles(x *exchange, r *http.Request) {
 	if !ok {
 		return
 	}
-	defer func() { s.applied.Release(reserved) }()
+	release := sync.OnceFunc(func() { s.applied.Release(reserved) })
+	defer release()
 	var b bytes.Buffer
 	b.Grow(int(min(max(r.ContentLength, 0), s.limits.MaxApplyBody)) + bytes.MinRead)
 	if !x.copyBody(&b, r, s.limits.MaxApplyBody) {
@@ -58,14 +60,18 @@ func (s *Server) applyFiles(x *exchange, r *http.Request) {
 		x.fail(err)
 		return
 	}
-	x.log = x.log.With("user", string(q.user), "project", string(q.project))
+	x.about(q.user, q.project)
 	action, ok := textOf(q.fields["action"])
 	if !ok {
 		action = string(q.fields["action"]) // no action looks like another JSON value
 	}
+	changes := action == "" || action == "git_restore"
+	if changes && !s.admitted(x, q.user, q.project) { // a blocked user's games can still be read
+		return
+	}
 	switch action {
 	case "":
-		s.changeFiles(x, r, q)
+		s.changeFiles(x, r, q, release)
 	case "git_log":
 		s.gitLog(x, r, q)
 	case "git_diff":
@@ -203,8 +209,9 @@ func badFile(i int, why string) error {
 }
 
 // changeFiles applies the changes and streams the result. It continues if the
-// client disconnects.
-func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
+// client disconnects. It calls release when the contents are no longer in memory: a
+// check of the game, which takes its time, must not keep other changes waiting.
+func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest, release func()) {
 	changes, err := decodeChanges(q.fields["files"])
 	if err != nil {
 		x.fail(err)
@@ -218,6 +225,7 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 	if why == "" {
 		why = defaultMessage
 	}
+	q.fields = nil // the body
 	began := time.Now()
 	whole := context.WithoutCancel(r.Context())
 	unlock, err := s.cfg.Editor.Lock(r.Context(), q.user, q.project)
@@ -225,9 +233,11 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 		x.fail(err)
 		return
 	}
+	unlock = sync.OnceFunc(unlock)
+	lang := x.lang()
 	done := make(chan struct{})
 	defer func() { <-done }() // wait even if the client is gone
-	f := startFeed(r.Context(), func(_ context.Context, send func(message) error) error {
+	f := startFeed(r.Context(), func(ctx context.Context, send func(message) error) error {
 		defer close(done)
 		defer unlock()
 		_ = send(status(fmt.Sprintf("Applying %d files", len(changes))))
@@ -240,11 +250,19 @@ func (s *Server) changeFiles(x *exchange, r *http.Request, q applyRequest) {
 			list[i] = c.change
 		}
 		applied, err := s.cfg.Editor.Apply(whole, q.user, q.project, list, why)
+		for i := range changes {
+			changes[i].change.Write = nil
+		}
+		release()
 		if err != nil {
 			x.err = err
 			return send(encodeMessage(applyFailure(err)))
 		}
 		if err := send(encodeMessage(applyResult(changes, applied))); err != nil {
+			return err
+		}
+		unlock() // the check takes the project for itself, and ends with the client
+		if err := s.checkApplied(ctx, q, lang, send); err != nil {
 			return err
 		}
 		return send(encodeMessage(struct {
@@ -298,14 +316,15 @@ func applyResult(changes []fileChange, applied []project.Applied) any {
 // applyFailure returns the error event of a failed change.
 func applyFailure(err error) any {
 	code, message := "INTERNAL", internalMessage
-	switch dreamcore.CodeOf(err) {
-	case dreamcore.CodeInvalid:
-		_, body := describe(err)
+	_, body := describe(err)
+	switch {
+	case body.Code == dreamcore.CodeInvalid:
 		code, message = "PERMISSION_ERROR", body.Error
-	case dreamcore.CodeTooLarge:
-		_, body := describe(err)
+	case body.Code == dreamcore.CodeTooLarge:
 		code, message = "QUOTA_EXCEEDED", body.Error
-	case dreamcore.CodeSetup:
+	case body.Code == codeDisk:
+		code, message = "OS_ERROR", body.Error
+	case dreamcore.CodeOf(err) == dreamcore.CodeSetup:
 		code, message = "OS_ERROR", "The files could not be written"
 	}
 	return struct {
@@ -333,10 +352,12 @@ func (s *Server) gitLog(x *exchange, r *http.Request, q applyRequest) {
 		Hash    string `json:"hash"`
 		Message string `json:"message"`
 		Date    string `json:"date"`
+
+		Acceptance string `json:"acceptance,omitempty"` // verdict of the check of the game in it
 	}
 	commits := make([]commit, len(versions))
 	for i, v := range versions {
-		commits[i] = commit{history.Short(v.Hash), v.Message, v.When.Format(time.RFC3339)}
+		commits[i] = commit{history.Short(v.Hash), v.Message, v.When.Format(time.RFC3339), v.Acceptance}
 	}
 	x.answer(http.StatusOK, struct {
 		Commits []commit `json:"commits"`

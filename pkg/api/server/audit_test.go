@@ -22,7 +22,7 @@ func TestWrongSecretsAreAuditedWithoutFillingTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set(SecretHeader, "not-the-secret")
-		s.auditRefusal(r)
+		s.auditRefusal(&exchange{client: "192.0.2.1"}, r)
 	}
 	n := 0
 	if err := audit.Read(t.Context(), dir, audit.Filter{}, false, func(e audit.Entry, raw []byte) error {

@@ -34,13 +34,16 @@ func TestOnlyAValidSecretIsAccepted(t *testing.T) {
 		{"two headers", []string{secret, "wrong"}, false},
 		{"long", []string{strings.Repeat("x", 30<<10)}, false},
 	}
-	jobEndpoints := 0
+	jobEndpoints, retries := 0, 0
 	for _, e := range (&Server{}).endpoints() {
 		if e.open {
 			continue
 		}
 		if strings.Contains(e.name, "{id}") {
 			jobEndpoints++
+			if e.name == "jobs/{id}/retry" {
+				retries += 2
+			}
 		}
 		for _, tt := range tests {
 			t.Run(e.name+" "+tt.name, func(t *testing.T) {
@@ -62,8 +65,8 @@ func TestOnlyAValidSecretIsAccepted(t *testing.T) {
 		}
 	}
 	started := len(sv.generator.ids)
-	if asked := 2 + jobEndpoints*len(tests); started != asked {
-		t.Errorf("%d generations were started, want those of the 2 right secrets and %d for the endpoints of jobs", started, asked-2)
+	if asked := 2 + retries + jobEndpoints*len(tests); started != asked {
+		t.Errorf("%d generations were started, want %d: those of the 2 right secrets, of their retries, and one for each request of an endpoint of jobs", started, asked)
 	}
 }
 
@@ -147,7 +150,7 @@ func TestNewRefusesToServeWithoutASecret(t *testing.T) {
 	for name, secrets := range map[string]func() []string{
 		"nil": nil, "none": func() []string { return nil }, "empty": func() []string { return []string{"", ""} },
 	} {
-		_, err := New(Config{Secrets: secrets, Generator: &fakeGenerator{}, Prober: &fakeProber{}})
+		_, err := New(Config{Secrets: secrets, Generator: &fakeGenerator{}, Workspaces: &fakeGenerator{}, Prober: &fakeProber{}})
 		if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "dreamcore setup") {
 			t.Errorf("%s: %v", name, err)
 		}

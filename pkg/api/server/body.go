@@ -27,6 +27,27 @@ func (x *exchange) readBody(r *http.Request) ([]byte, bool) {
 	return b.Bytes(), ok
 }
 
+// readMembers reads the named members of a JSON object. An empty body has none of them.
+// On failure it sends an error response and returns false.
+func (x *exchange) readMembers(r *http.Request, names ...string) (fields map[string]json.RawMessage, ok bool) {
+	body, ok := x.readBody(r)
+	if !ok {
+		return nil, false
+	}
+	fields = map[string]json.RawMessage{}
+	for _, name := range names {
+		fields[name] = nil
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return fields, true
+	}
+	if err := decodeObject(body, fields); err != nil {
+		x.fail(invalidJSON(err))
+		return nil, false
+	}
+	return fields, true
+}
+
 // skipBody is like readBody for endpoints that ignore the body.
 func (x *exchange) skipBody(r *http.Request) bool { return x.copyBody(io.Discard, r, x.limits.MaxBody) }
 
@@ -98,6 +119,7 @@ func checkEncoding(r *http.Request) error {
 func decodeRequest(body []byte) (dreamcore.Request, error) {
 	fields := map[string]json.RawMessage{
 		"user_id": nil, "project_id": nil, "prompt": nil, "_test_error": nil, "detach": nil, "commit_message": nil,
+		"webhook_url": nil,
 	}
 	if err := decodeObject(body, fields); err != nil {
 		return dreamcore.Request{}, invalidJSON(err)
@@ -120,8 +142,30 @@ func decodeRequest(body []byte) (dreamcore.Request, error) {
 	if r.CommitMessage, ok = textOf(fields["commit_message"]); !ok {
 		return r, dreamcore.ErrCommitMessage()
 	}
+	if r.WebhookURL, ok = textOf(fields["webhook_url"]); !ok {
+		return r, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid webhook_url: must be text", Hint: "send an address, or omit it"}
+	}
 	r.Detach, err = flag("detach", fields["detach"])
 	return r, err
+}
+
+// UserOf returns the text of the user id in a body, as every endpoint reads it: the
+// last one of several. It returns "" for a body without one or that no endpoint
+// accepts.
+func UserOf(body []byte) string {
+	fields := map[string]json.RawMessage{"user_id": nil}
+	if decodeObject(body, fields) != nil {
+		return ""
+	}
+	return text(fields["user_id"], "")
+}
+
+// BodyLimit returns the bound of the body of an endpoint, in bytes.
+func BodyLimit(endpoint string) int64 {
+	if endpoint == "apply_files" {
+		return DefaultMaxApplyBody
+	}
+	return DefaultMaxBody
 }
 
 // flag returns the value of a boolean member; missing and null mean false.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -20,34 +21,47 @@ import (
 // is also the ResponseWriter.
 type exchange struct {
 	*response.Writer
-	limits Limits
-	log    *slog.Logger // with the request's id
-	err    error        // error for the log
-	early  bool         // refused before the secret was checked
-	cut    error        // why the response is incomplete; the connection must then be closed
+	limits  Limits
+	client  string                    // its address
+	log     *slog.Logger              // with the request's id
+	err     error                     // error for the log
+	lang    func() dreamcore.Language // of the player behind the request
+	early   bool                      // refused before the secret was checked
+	linked  bool                      // admitted by a link instead of the secret
+	expires time.Time                 // of the link; only if linked
+	cut     error                     // why the response is incomplete; the connection must then be closed
 }
 
 // serve handles every request.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{Writer: response.New(w, s.limits.WriteTimeout), limits: s.limits}
-	id := requestID()
+	x := &exchange{Writer: response.New(w, s.limits.WriteTimeout), limits: s.limits, client: clientAddress(r, s.cfg.Proxies), lang: func() dreamcore.Language { return s.language(r) }}
+	id := cmp.Or(clientRequestID(r.Header), requestID())
 	x.log = s.log.With("request", id)
-	x.Header().Set("X-Request-Id", id)
+	x.Header().Set(RequestHeader, id)
 	x.Header().Set("X-Content-Type-Options", "nosniff")
+	if s.Draining() {
+		x.Header().Set("Connection", "close")
+	}
 	found, ok := s.currentRoutes().find(r.Host, r.URL.Path)
 	defer s.account(x, r, found)
 	defer x.recover(r)
+	if ok && found.linked {
+		s.allowOrigin(x, r)
+	}
 	switch {
 	case !ok:
 		x.early = true
 		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Not found", Hint: "check GET /health"})
+	case found.linked && s.isPreflight(r):
+		x.early = true
+		s.answerPreflight(x, r)
 	case !slices.Contains(found.methods, r.Method):
 		x.early = true
 		x.Header().Set("Allow", strings.Join(found.methods, ", "))
 		x.refuse(r, &dreamcore.Error{Code: codeMethod, Message: "Method not allowed", Hint: "use " + found.methods[0]})
-	case !found.open && !authorized(r.Header, s.cfg.Secrets()):
+	case !s.authorized(x, r, found):
 		x.early = true
-		s.auditRefusal(r)
+		s.auditRefusal(x, r)
 		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Unauthorized"})
 	default:
 		for name, value := range found.values {
@@ -57,6 +71,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if x.cut != nil {
 		panic(http.ErrAbortHandler) // a client that still reads must not mistake this for the end
+	}
+}
+
+// about names the user and the project of the request in the log; the project may
+// be "".
+func (x *exchange) about(user dreamcore.UserID, project dreamcore.ProjectID) {
+	x.log = x.log.With("user", string(user))
+	if project != "" {
+		x.log = x.log.With("project", string(project))
 	}
 }
 
@@ -71,10 +94,10 @@ func (s *Server) dispatch(x *exchange, r *http.Request, found route) {
 }
 
 // auditRefusal records a request with a missing or wrong secret.
-func (s *Server) auditRefusal(r *http.Request) {
+func (s *Server) auditRefusal(x *exchange, r *http.Request) {
 	s.cfg.Audit.Record(audit.Entry{
 		Event: audit.EventAuth, Verdict: audit.Refused, Status: http.StatusUnauthorized,
-		Method: r.Method, Target: r.URL.Path, Reason: "missing or wrong secret, from " + r.RemoteAddr,
+		Method: r.Method, Target: r.URL.Path, Reason: "missing or wrong secret, from " + x.client,
 	})
 }
 
@@ -97,16 +120,23 @@ func (x *exchange) recover(r *http.Request) {
 
 // account writes the access log, without secrets, prompts and queries.
 func (s *Server) account(x *exchange, r *http.Request, found route) {
+	if s.cfg.Observe != nil {
+		name := ""
+		if found.endpoint != nil {
+			name = found.name
+		}
+		s.cfg.Observe(name, x.Status())
+	}
 	level := slog.LevelInfo
 	if x.early {
-		ok, suppressed := s.refusals.admit(r.RemoteAddr, time.Now())
+		ok, suppressed := s.refusals.admit(x.client, time.Now())
 		s.logSuppressed(suppressed)
 		if !ok {
 			return
 		}
 	}
 	attrs := []slog.Attr{
-		slog.String("method", clip(r.Method)), slog.Int("status", x.Status()), slog.Int64("bytes", x.Bytes()),
+		slog.String("method", clip(r.Method)), slog.String("client", clip(x.client)), slog.Int("status", x.Status()), slog.Int64("bytes", x.Bytes()),
 		slog.Duration("duration", x.Duration()),
 	}
 	if found.endpoint == nil {
@@ -122,6 +152,9 @@ func (s *Server) account(x *exchange, r *http.Request, found route) {
 	}
 	if x.err != nil {
 		attrs = append(attrs, slog.Any("error", x.err), slog.String("hint", dreamcore.HintOf(x.err)))
+		if reason := dreamcore.ReasonOf(x.err); reason != "" {
+			attrs = append(attrs, slog.Any("reason", reason))
+		}
 		// Client errors are no fault of the service; all other errors are,
 		// regardless of their status.
 		if x.Status() < http.StatusBadRequest || x.Status() >= http.StatusInternalServerError {

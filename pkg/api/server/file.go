@@ -30,7 +30,7 @@ type Projects interface {
 // project cannot be walked completely, the response is an error.
 func (s *Server) listFiles(x *exchange, r *http.Request) {
 	x.leaveBody(r)
-	p, err := s.project(r)
+	p, err := s.project(x, r)
 	if err != nil {
 		if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
 			x.answer(http.StatusNotFound, struct {
@@ -52,6 +52,18 @@ func (s *Server) listFiles(x *exchange, r *http.Request) {
 	}
 	defer done()
 	x.answerList(files, leftOut)
+	s.hint(r)
+}
+
+// hint tells that a client looks at the project of a request, in which its user may
+// want something next. s.project must have accepted the request.
+func (s *Server) hint(r *http.Request) {
+	q := r.URL.Query()
+	user, uerr := dreamcore.ParseUserID(q.Get("user_id"))
+	id, perr := dreamcore.ParseProjectID(q.Get("project_id"))
+	if uerr == nil && perr == nil {
+		s.cfg.Generator.Hint(user, id)
+	}
 }
 
 const (
@@ -149,7 +161,7 @@ func (s *Server) getFile(x *exchange, r *http.Request) {
 	if name == "" {
 		name = project.IndexName
 	}
-	p, err := s.project(r)
+	p, err := s.project(x, r)
 	if err != nil {
 		x.fail(rename(err, dreamcore.CodeNotFound, "Project not found"))
 		return
@@ -169,10 +181,13 @@ func (s *Server) getFile(x *exchange, r *http.Request) {
 	defer file.Close()
 	x.Header().Set("Cache-Control", cacheControl(file.Kind))
 	file.Serve(x, r)
+	if name == project.IndexName {
+		s.hint(r)
+	}
 }
 
 // project opens the project that the query specifies.
-func (s *Server) project(r *http.Request) (*volume.Project, error) {
+func (s *Server) project(x *exchange, r *http.Request) (*volume.Project, error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid query", Err: err}
@@ -192,6 +207,7 @@ func (s *Server) project(r *http.Request) (*volume.Project, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.about(user, id)
 	return s.cfg.Projects.Find(user, id)
 }
 

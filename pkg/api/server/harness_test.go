@@ -28,6 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	secret    = "right-secret"
 	secret2   = "second-secret"
+	linkKey   = "0123456789abcdef0123456789abcdef"
 	user      = "0b9e2c2e-93c5-4b0c-8a08-9d3c1a5b6f10"
 	projectID = "5c0fbe1c-7f0b-4a3d-b0cb-0f0d5a9d3c11"
 )
@@ -51,9 +52,9 @@ type fakeGenerator struct {
 	langs    []dreamcore.Language
 	contexts []context.Context // contexts of listeners
 	ids      []string
-	live     map[string]bool
 	stopped  []string
 	warm     []dreamcore.UserID
+	agents   []string // of Warm and Hint
 }
 
 func (g *fakeGenerator) Submit(ctx context.Context, request dreamcore.GenerateRequest, lang dreamcore.Language) (string, error) {
@@ -69,15 +70,8 @@ func (g *fakeGenerator) Submit(ctx context.Context, request dreamcore.GenerateRe
 	}
 	g.requests, g.langs, g.contexts = append(g.requests, request), append(g.langs, lang), append(g.contexts, ctx)
 	g.ids = append(g.ids, job)
-	if g.live == nil {
-		g.live = map[string]bool{}
-	}
-	g.live[job] = true
 	g.jobs.Go(func() {
 		g.run(log)
-		g.mu.Lock()
-		delete(g.live, job)
-		g.mu.Unlock()
 		if err := log.Close(); err != nil {
 			g.t.Error(err)
 		}
@@ -97,10 +91,27 @@ func (g *fakeGenerator) Cancel(job string) {
 	g.stopped = append(g.stopped, job)
 }
 
-func (g *fakeGenerator) State(job string) (state dreamcore.JobState, cancelled, ok bool) {
+// Get takes the state from the log, as the job service does.
+func (g *fakeGenerator) Get(job string) (dreamcore.Job, error) {
+	account, err := g.store.Account(job, nil)
+	if err != nil {
+		return dreamcore.Job{}, err
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return dreamcore.JobRunning, slices.Contains(g.stopped, job), g.live[job]
+	j := dreamcore.Job{ID: job, User: user, Project: projectID, State: dreamcore.JobRunning, LastEventID: account.LastID, CancelRequested: slices.Contains(g.stopped, job)}
+	if state, ok := dreamcore.EndState(account.Last); ok {
+		j.State, j.CancelRequested = state, false
+	}
+	return j, nil
+}
+
+func (g *fakeGenerator) List(dreamcore.JobFilter) (dreamcore.JobPage, error) {
+	return dreamcore.JobPage{Jobs: []dreamcore.Job{}}, nil
+}
+
+func (g *fakeGenerator) Request(string) (dreamcore.GenerateRequest, dreamcore.Language, error) {
+	return g.lastRequest(), dreamcore.English, nil
 }
 
 // listener returns the context of the n-th listener, counted from 0.
@@ -111,12 +122,33 @@ func (g *fakeGenerator) listener(n int) context.Context {
 }
 
 // Prewarm reports the sandbox as existing from the second call on.
-func (g *fakeGenerator) Prewarm(_ context.Context, user dreamcore.UserID) (already bool, name string, err error) {
+func (g *fakeGenerator) Prewarm(_ context.Context, user dreamcore.UserID) (already bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	already = slices.Contains(g.warm, user)
 	g.warm = append(g.warm, user)
-	return already, "user-" + string(user), g.err
+	return already, g.err
+}
+
+// Warm notes the project.
+func (g *fakeGenerator) Warm(_ context.Context, user dreamcore.UserID, project dreamcore.ProjectID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.agents = append(g.agents, "warm "+string(user)+"/"+string(project))
+}
+
+// Hint notes the project.
+func (g *fakeGenerator) Hint(user dreamcore.UserID, project dreamcore.ProjectID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.agents = append(g.agents, "hint "+string(user)+"/"+string(project))
+}
+
+// started returns the agents that were to be started ahead.
+func (g *fakeGenerator) started() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return strings.Join(g.agents, ", ")
 }
 
 func (g *fakeGenerator) lastRequest() dreamcore.GenerateRequest {
@@ -218,8 +250,9 @@ func start(t testing.TB, o options) *service {
 	game := aGame(t)
 	cfg := Config{
 		Version: "1.2.3", Secrets: func() []string { return []string{secret, "", secret2} },
-		Generator: g, Journal: store, Prober: &o.prober, Projects: game, Editor: aDesk(t, game), Skills: game,
-		Previews: aPreview(t, game),
+		Generator: g, Jobs: g, Workspaces: g, Journal: store, Prober: &o.prober, Projects: game, Editor: aDesk(t, game), Skills: game,
+		Previews: aPreview(t, game), Accounts: &fakeAccounts{}, Games: &fakeGames{}, LinkKey: linkKey, CORSOrigins: []string{"https://app.example.com"},
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") }),
 	}
 	if o.config != nil {
 		o.config(&cfg)
@@ -274,20 +307,26 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		body = applyBody(`"action":"git_log"`)
 	case "get_skill_content":
 		body = `{"skill_names":[]}`
-	case "preview_link":
+	case "jobs/{id}/retry":
+		body = ""
+	case "preview_link", "check_game":
 		body = `{"user_id":"` + user + `","project_id":"` + projectID + `"}`
 	case "test_deep":
 		body = `{"check":"dns"}`
 	}
 	if strings.Contains(path, "{id}") {
 		res := sv.do(sv.request(http.MethodPost, "/generate_game", generateBody))
+		readStream(sv.t, res.Body).all() // only a job that has ended can be repeated
 		path = strings.Replace(path, "{id}", res.Header.Get(JobHeader), 1)
 	}
+	path = strings.NewReplacer("{user_id}", user, "{project_id}", projectID).Replace(path)
 	req := sv.request(e.methods[0], path, body)
 	if e.methods[0] == http.MethodGet {
 		req.Body, req.ContentLength = nil, 0
 		q := req.URL.Query()
-		q.Set("user_id", user)
+		if e.name != "users" {
+			q.Set("user_id", user)
+		}
 		q.Set("project_id", projectID)
 		req.URL.RawQuery = q.Encode()
 	}

@@ -26,9 +26,9 @@ type headerListener struct {
 }
 
 // boundHeaders returns a listener on ln that bounds headers.
-func (s *Server) boundHeaders(ln net.Listener) *headerListener {
-	size := max(s.limits.MaxHeaders, int64(s.maxHeaderBytes()+2*headerStep)) // at least one always fits
-	return &headerListener{Listener: ln, room: semaphore.NewWeighted(size), patience: s.limits.ReadHeaderTimeout / 2}
+func (f Front) boundHeaders(ln net.Listener) *headerListener {
+	size := max(f.Limits.MaxHeaders, int64(f.HeaderBytes+2*headerStep)) // at least one always fits
+	return &headerListener{Listener: ln, room: semaphore.NewWeighted(size), patience: f.Limits.ReadHeaderTimeout / 2}
 }
 
 // Accept implements net.Listener.

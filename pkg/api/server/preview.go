@@ -59,6 +59,14 @@ func (s *Server) maxHeaderBytes() int {
 	return max(s.limits.MaxHeaderBytes, previewHeaderBytes)
 }
 
+// HeaderLimit returns the default limit of a listener, with or without previews.
+func HeaderLimit(previews bool) int {
+	if previews {
+		return previewHeaderBytes
+	}
+	return DefaultMaxHeaderBytes
+}
+
 // headerBytes returns the approximate size of a request's header.
 func headerBytes(r *http.Request) int {
 	n := len(r.Method) + len(r.RequestURI) + len(r.Host)
@@ -70,28 +78,38 @@ func headerBytes(r *http.Request) int {
 	return n
 }
 
+// readProject reads a request about a project, with the other named fields. On failure
+// it sends an error response and returns false.
+func (x *exchange) readProject(r *http.Request, others ...string) (user dreamcore.UserID, project dreamcore.ProjectID, fields map[string]json.RawMessage, ok bool) {
+	body, ok := x.readBody(r)
+	if !ok {
+		return user, project, nil, false
+	}
+	fields = map[string]json.RawMessage{"user_id": nil, "project_id": nil}
+	for _, name := range others {
+		fields[name] = nil
+	}
+	err := decodeObject(body, fields)
+	if err != nil {
+		err = invalidJSON(err)
+	} else if user, err = userField(fields["user_id"]); err == nil {
+		project, err = projectField(fields["project_id"])
+	}
+	if err != nil {
+		x.fail(err)
+		return user, project, nil, false
+	}
+	x.about(user, project)
+	return user, project, fields, true
+}
+
 // previewLink returns an address of a game for browsers.
 func (s *Server) previewLink(x *exchange, r *http.Request) {
-	body, ok := x.readBody(r)
+	user, project, fields, ok := x.readProject(r, "expires_in")
 	if !ok {
 		return
 	}
-	fields := map[string]json.RawMessage{"user_id": nil, "project_id": nil, "expires_in": nil}
-	if err := decodeObject(body, fields); err != nil {
-		x.fail(invalidJSON(err))
-		return
-	}
-	user, err := userField(fields["user_id"])
-	if err != nil {
-		x.fail(err)
-		return
-	}
-	project, err := projectField(fields["project_id"])
-	if err != nil {
-		x.fail(err)
-		return
-	}
-	lifetime, err := seconds(fields["expires_in"])
+	lifetime, err := seconds(fields["expires_in"], "leave it out for 24 hours")
 	if err != nil {
 		x.fail(err)
 		return
@@ -114,15 +132,15 @@ func (s *Server) previewLink(x *exchange, r *http.Request) {
 // maxSeconds exceeds any valid lifetime and prevents overflows.
 const maxSeconds = 1 << 30
 
-// seconds parses a member with a whole number of seconds; missing and null give
-// 0.
-func seconds(raw json.RawMessage) (time.Duration, error) {
+// seconds parses the member expires_in, a whole number of seconds; missing and null
+// give 0.
+func seconds(raw json.RawMessage, hint string) (time.Duration, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return 0, nil
 	}
 	n, err := strconv.ParseInt(string(raw), 10, 64)
 	if err != nil || n < 1 || n > maxSeconds {
-		return 0, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid expires_in: must be a whole number of seconds", Hint: "leave it out for 24 hours"}
+		return 0, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid expires_in: must be a whole number of seconds", Hint: hint}
 	}
 	return time.Duration(n) * time.Second, nil
 }

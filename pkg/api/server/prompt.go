@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/work/prompt"
 )
 
@@ -86,6 +87,10 @@ func (s *Server) promptEndpoint(name string) func(*exchange, *http.Request) {
 		}
 		if err != nil {
 			x.fail(fmt.Errorf("answer a prompt: %w", err))
+			return
+		}
+		if result.Status != http.StatusOK && statefile.IsFull(result.Cause) { // of the ledger
+			x.fail(result.Cause)
 			return
 		}
 		x.err = result.Cause

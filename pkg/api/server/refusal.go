@@ -1,7 +1,6 @@
 package server
 
 import (
-	"net"
 	"sync"
 	"time"
 
@@ -22,8 +21,8 @@ const (
 )
 
 // refusals limits the log entries for refused requests, per address and in total.
-// Behind a proxy all requests have the proxy's address, so the limit per address
-// applies to all.
+// Behind a proxy that is not trusted all requests have the proxy's address, so the
+// limit per address applies to all.
 type refusals struct {
 	mu         sync.Mutex
 	total      *rate.Limiter            // guarded by mu
@@ -39,11 +38,7 @@ func newRefusals() *refusals {
 // admit reports whether the refusal of a request from an address is logged
 // individually. If suppressed is positive, the caller must log it as the number
 // of earlier refusals that were not.
-func (r *refusals) admit(remote string, now time.Time) (ok bool, suppressed int64) {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
+func (r *refusals) admit(host string, now time.Time) (ok bool, suppressed int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	address := r.addresses[host]

@@ -13,16 +13,24 @@ import (
 type endpoint struct {
 	name    string
 	methods []string
+	path    bool // has no host name of its own: its name is a path, as with slashes
 	open    bool // needs no secret
+	linked  bool // also answers to links, see link.go
 	quiet   bool // polled frequently: logged at debug level only
 	serve   func(x *exchange, r *http.Request)
 }
+
+// isPath reports whether the endpoint has no other address than its path.
+func (e *endpoint) isPath() bool { return e.path || strings.Contains(e.name, "/") }
 
 // endpoints returns the route table: a new endpoint is one line here.
 func (s *Server) endpoints() []endpoint {
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	return []endpoint{
 		{name: "health", methods: get, open: true, quiet: true, serve: s.health},
+		{name: "livez", path: true, methods: get, open: true, quiet: true, serve: s.live},
+		{name: "readyz", path: true, methods: get, open: true, quiet: true, serve: s.ready},
+		{name: "metrics", path: true, methods: get, quiet: true, serve: s.metrics},
 		{name: "generate_game", methods: post, serve: s.generateGame},
 		{name: "prewarm_sandbox", methods: post, serve: s.prewarmSandbox},
 		{name: "test_sandbox_io", methods: post, serve: s.check(s.testSandboxIO)},
@@ -33,12 +41,23 @@ func (s *Server) endpoints() []endpoint {
 		{name: "test_auth", methods: post, serve: s.testAuth},
 		{name: "get_file", methods: get, serve: s.getFile},
 		{name: "list_files", methods: get, serve: s.listFiles},
+		{name: "thumbnail", path: true, methods: get, serve: s.thumbnail},
+		{name: "check_game", path: true, methods: post, serve: s.checkGame},
 		{name: "apply_files", methods: post, serve: s.applyFiles},
 		{name: "get_skill_content", methods: post, serve: s.getSkillContent},
 		{name: "preview_link", methods: post, serve: s.previewLink},
+		{name: "jobs", path: true, methods: get, serve: s.listJobs},
 		{name: "jobs/{id}", methods: get, serve: s.getJob},
-		{name: "jobs/{id}/events", methods: []string{http.MethodGet}, serve: s.jobEvents},
+		{name: "jobs/{id}/events", linked: true, methods: []string{http.MethodGet}, serve: s.jobEvents},
 		{name: "jobs/{id}/cancel", methods: post, serve: s.cancelJob},
+		{name: "jobs/{id}/link", methods: post, serve: s.jobLink},
+		{name: "jobs/{id}/retry", methods: post, serve: s.retryJob},
+		{name: "projects", path: true, methods: get, serve: s.listProjects},
+		{name: "projects/{project_id}", methods: []string{http.MethodGet, http.MethodHead, http.MethodDelete}, serve: s.oneProject},
+		{name: "users", path: true, methods: get, serve: s.listUsers},
+		{name: "users/{user_id}", methods: []string{http.MethodGet, http.MethodHead, http.MethodDelete}, serve: s.oneUser},
+		{name: "users/{user_id}/block", methods: post, serve: s.blockUser},
+		{name: "users/{user_id}/unblock", methods: post, serve: s.unblockUser},
 	}
 }
 
@@ -81,7 +100,7 @@ func newRoutes(table []endpoint) routes {
 	r := routes{paths: map[string]route{}}
 	for i := range table {
 		e := &table[i]
-		if strings.Contains(e.name, "/") {
+		if e.isPath() {
 			r.patterns = append(r.patterns, pattern{strings.Split(e.name, "/"), e})
 			continue
 		}
@@ -147,4 +166,26 @@ func (r routes) findHost(host string) (route, bool) {
 		}
 	}
 	return route{}, false
+}
+
+// Address is the endpoint that a request is for.
+type Address struct {
+	Endpoint string            // its name, "" for an address that only a prompt endpoint can have
+	Values   map[string]string // of {x} in the name
+}
+
+// Addresses finds endpoints for a program in front of servers, by the rules of the
+// servers themselves.
+type Addresses struct{ routes routes }
+
+// NewAddresses returns the addresses of every server.
+func NewAddresses() Addresses { return Addresses{newRoutes((&Server{}).endpoints())} }
+
+// Find returns the address of a request.
+func (a Addresses) Find(r *http.Request) Address {
+	found, ok := a.routes.find(r.Host, r.URL.Path)
+	if !ok {
+		return Address{}
+	}
+	return Address{found.name, found.values}
 }

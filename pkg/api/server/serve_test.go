@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -32,19 +31,24 @@ func TestStopWaitsForStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	sv.stop()
-	for { // the listener will be closed soon
-		conn, err := net.Dial("tcp", sv.addr)
-		if err != nil {
-			break
-		}
-		_ = conn.Close()
-	}
+	sv.closed()
 	close(more)
 	if f, err := s.next(); err != nil || f.data != string(dreamcore.DoneEvent()) {
 		t.Errorf("got %v, %v", f, err)
 	}
 	if err := <-sv.stopped; err != nil {
 		t.Errorf("Serve: %v", err)
+	}
+}
+
+// closed waits until the listener is closed.
+func (sv *service) closed() {
+	for {
+		conn, err := net.Dial("tcp", sv.addr)
+		if err != nil {
+			return
+		}
+		_ = conn.Close()
 	}
 }
 
@@ -93,7 +97,7 @@ func TestCutStreamLooksIncomplete(t *testing.T) {
 	game := openVolumes(t)
 	s, err := New(Config{
 		Secrets:   func() []string { return []string{secret} },
-		Generator: sv.generator, Journal: sv.store, Prober: &fakeProber{}, Projects: game, Editor: aDesk(t, game), Skills: game,
+		Generator: sv.generator, Jobs: sv.generator, Workspaces: sv.generator, Journal: sv.store, Prober: &fakeProber{}, Projects: game, Editor: aDesk(t, game), Skills: game,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +143,7 @@ func TestServeReturnsListenerErrors(t *testing.T) {
 	game := openVolumes(t)
 	s, err := New(Config{
 		Secrets:   func() []string { return []string{secret} },
-		Generator: &fakeGenerator{}, Journal: &journal.Store{}, Prober: &fakeProber{}, Projects: game, Editor: aDesk(t, game), Skills: game,
+		Generator: &fakeGenerator{}, Jobs: &fakeGenerator{}, Workspaces: &fakeGenerator{}, Journal: &journal.Store{}, Prober: &fakeProber{}, Projects: game, Editor: aDesk(t, game), Skills: game,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -171,16 +175,7 @@ func TestSlowAndLargeHeadersAreRefused(t *testing.T) {
 }
 
 // logBuffer captures the log for a test.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
+type logBuffer struct{ safeBuffer }
 
 func (b *logBuffer) attach(c *Config) {
 	c.Logger = slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -191,7 +186,7 @@ func (b *logBuffer) text(sv *service) string {
 	sv.client.CloseIdleConnections()
 	sv.stop()
 	<-sv.stopped
-	return b.buf.String()
+	return b.String()
 }
 
 func TestLogContainsNoSecretsOrPrompts(t *testing.T) {

@@ -11,18 +11,18 @@
 // The server tells it how long each client listens, and the generator cancels a
 // job that has lost its last listener. Events stay in the journal.
 //
-// The files: route.go, auth.go and exchange.go handle every request, stream.go
-// and answer.go every response; the other files hold the endpoints.
+// The files: front.go accepts connections; route.go, auth.go and exchange.go handle
+// every request, stream.go and answer.go every response; the other files hold the
+// endpoints.
 package server
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -66,21 +66,26 @@ type Generator interface {
 	Attach(ctx context.Context, job string)
 	// Cancel stops a job. It does nothing if the job has ended or does not exist.
 	Cancel(job string)
-	// State returns the state of a running job, and whether its cancellation was
-	// requested; ok is false for other jobs.
-	State(job string) (state dreamcore.JobState, cancelled, ok bool)
-	// Prewarm prepares the user's sandbox and returns its name and whether it
-	// already existed. The error is CodeBusy if there is no room for it now.
-	Prewarm(ctx context.Context, user dreamcore.UserID) (already bool, name string, err error)
+	// Warm starts the agent ahead of the user's next job in a project, which it makes
+	// if there is none, if the machine could run another job.
+	Warm(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID)
+	// Hint is Warm in the background, for a project that a client looks at. It
+	// creates nothing, and may be called at any rate.
+	Hint(user dreamcore.UserID, project dreamcore.ProjectID)
+}
+
+// Workspaces prepares sandboxes of users; *workspace.Pool implements it.
+type Workspaces interface {
+	// Prewarm prepares the user's sandbox and reports whether it already existed.
+	// The error is CodeBusy if there is no room for it now.
+	Prewarm(ctx context.Context, user dreamcore.UserID) (already bool, err error)
 }
 
 // Journal stores the events of jobs; *journal.Store implements it.
 type Journal interface {
-	// Reader reads a job's events after the given id. The server closes it.
+	// Reader reads a job's events after the given id. The server closes it. The error
+	// is CodeNotFound for an unknown job.
 	Reader(job string, after uint64) (*journal.Reader, error)
-	// Last returns the latest event of a job, or nil if it has none yet. Both
-	// methods return CodeNotFound for an unknown job.
-	Last(job string) (dreamcore.Event, error)
 }
 
 // Prober runs the checks of the test endpoints; *probe.Prober implements it.
@@ -99,18 +104,32 @@ type Config struct {
 	Version         string          // reported by /health
 	Secrets         func() []string // returns the currently valid secrets; called for every request
 	Generator       Generator
+	Jobs            Jobs
+	Workspaces      Workspaces
 	Journal         Journal
 	Prober          Prober
 	Projects        Projects
 	Editor          Editor
 	Skills          Skills
+	Games           Games              // may be nil; then no game is played and there are no pictures
+	CheckApplied    func() bool        // reports whether apply_files plays the game; may be nil
 	Previews        Previews           // may be nil
 	Prompts         Prompts            // may be nil; then there are no prompt endpoints
+	Accounts        Accounts           // may be nil; then users and projects cannot be managed, and no user is blocked
 	Health          func() error       // returns why no games can be generated at present, or nil; may be nil
+	LinkKey         string             // signs links to jobs together with the current secret; "" if links are off
+	CORSOrigins     []string           // of pages that may follow jobs with links
 	DefaultLanguage dreamcore.Language // for clients that request none; default English
 	Logger          *slog.Logger       // nil discards
 	Audit           *audit.Log         // records wrong secrets; may be nil
+	Ready           func() []Check     // conditions for games to be made; may be nil
+	Metrics         http.Handler       // answers Prometheus; nil if it has another address
+	Proxies         []netip.Prefix     // whose X-Forwarded-For counts
 	Limits          Limits
+
+	// Observe is called with each request that was answered: the name of its
+	// endpoint, "" for an unknown address, and the status. It may be nil.
+	Observe func(endpoint string, status int)
 }
 
 // Limits bounds the resources that clients can use.
@@ -174,6 +193,9 @@ type Server struct {
 
 	walks      *admission.Limiter  // for list_files
 	largeLists *semaphore.Weighted // large lists being sent
+
+	drained atomic.Pointer[time.Time] // when Drain was first called, or nil
+	linked  linkedStreams
 }
 
 // New returns a Server. It returns CodeSetup without a secret, because every
@@ -185,8 +207,11 @@ func New(cfg Config) (*Server, error) {
 			Hint: "create it with: dreamcore setup",
 		}
 	}
-	if cfg.Generator == nil || cfg.Journal == nil || cfg.Prober == nil || cfg.Projects == nil || cfg.Editor == nil || cfg.Skills == nil {
-		return nil, errors.New("server: Generator, Journal, Prober, Projects, Editor and Skills are required")
+	if cfg.Generator == nil || cfg.Jobs == nil || cfg.Workspaces == nil || cfg.Journal == nil || cfg.Prober == nil || cfg.Projects == nil || cfg.Editor == nil || cfg.Skills == nil {
+		return nil, errors.New("server: Generator, Jobs, Workspaces, Journal, Prober, Projects, Editor and Skills are required")
+	}
+	if err := checkLinkKey(cfg.LinkKey); err != nil {
+		return nil, err
 	}
 	if cfg.DefaultLanguage == "" {
 		cfg.DefaultLanguage = dreamcore.English
@@ -210,94 +235,16 @@ func (s *Server) Handler() http.Handler { return s.previewsFirst(http.HandlerFun
 // Serve serves requests on ln until ctx is done, then closes ln and waits up to
 // Limits.GraceLimit for open requests before it cuts them. It returns when no
 // request is being served any more: nil after such a stop, an error if ln failed.
+// To let jobs end first while everything else is answered, call Drain before ctx
+// ends.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cut(nil)
-	open := &inFlight{}
-	srv := &http.Server{
-		Handler:                      trackHeaders(open.track(s.Handler())),
-		BaseContext:                  func(net.Listener) context.Context { return base },
-		ConnContext:                  s.prepare,
-		ConnState:                    followHeaders,
-		ReadHeaderTimeout:            s.limits.ReadHeaderTimeout,
-		ReadTimeout:                  s.limits.ReadTimeout,
-		IdleTimeout:                  s.limits.IdleTimeout,
-		MaxHeaderBytes:               s.maxHeaderBytes(),
-		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(s.boundHeaders(ln)) }()
-	var failed error
-	select {
-	case failed = <-ended:
-		failed = fmt.Errorf("accept connections on %s: %w", ln.Addr(), failed)
-		cut(failed)
-		_ = srv.Close()
-	case <-ctx.Done():
-		s.log.Info("stopping the service", "grace", s.limits.GraceLimit)
-		s.stop(ctx, srv, cut)
-		<-ended // http.ErrServerClosed
-	}
-	open.wait()
-	s.logSuppressed(s.refusals.flush())
-	return failed
-}
-
-var errStopping = errors.New("the service has stopped")
-
-// stop closes the listener and idle connections, and waits for open requests.
-func (s *Server) stop(ctx context.Context, srv *http.Server, cut context.CancelCauseFunc) {
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.GraceLimit)
-	defer cancel()
-	if err := srv.Shutdown(grace); err != nil {
-		s.log.Warn("cutting open requests that did not end in time", "grace", s.limits.GraceLimit)
-		cut(errStopping)
-		_ = srv.Close()
-	}
-}
-
-// inFlight counts the requests that are being served, because
-// http.Server.Close does not wait for their handlers.
-type inFlight struct {
-	mu    sync.Mutex
-	count int
-	idle  chan struct{} // closed at count 0; nil until wait is called
-}
-
-func (f *inFlight) track(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f.mu.Lock()
-		f.count++
-		stopped := f.idle != nil
-		f.mu.Unlock()
-		defer f.leave()
-		if stopped {
-			panic(http.ErrAbortHandler) // the connection is already closed
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
-func (f *inFlight) leave() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.count--
-	if f.count == 0 && f.idle != nil {
-		select {
-		case <-f.idle:
-		default:
-			close(f.idle)
-		}
-	}
-}
-
-func (f *inFlight) wait() {
-	f.mu.Lock()
-	f.idle = make(chan struct{})
-	if f.count == 0 {
-		close(f.idle)
-	}
-	f.mu.Unlock()
-	<-f.idle
+	defer func() { s.logSuppressed(s.refusals.flush()) }()
+	return Front{
+		Handler: s.Handler(), Limits: s.limits, HeaderBytes: s.maxHeaderBytes(), Logger: s.log,
+		Stop: func() time.Duration {
+			now := time.Now()
+			s.drained.CompareAndSwap(nil, &now)
+			return s.stopLimit(now)
+		},
+	}.Serve(ctx, ln)
 }

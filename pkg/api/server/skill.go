@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -26,16 +25,9 @@ type Skills interface {
 
 // getSkillContent returns the texts of skills. Missing skills are left out.
 func (s *Server) getSkillContent(x *exchange, r *http.Request) {
-	body, ok := x.readBody(r)
+	fields, ok := x.readMembers(r, "skill_names") // an empty body requests no skills, as in the old backend
 	if !ok {
 		return
-	}
-	fields := map[string]json.RawMessage{"skill_names": nil}
-	if len(bytes.TrimSpace(body)) > 0 { // an empty body requests no skills, as in the old backend
-		if err := decodeObject(body, fields); err != nil {
-			x.fail(invalidJSON(err))
-			return
-		}
 	}
 	var names []json.RawMessage
 	if raw := fields["skill_names"]; len(raw) > 0 && json.Unmarshal(raw, &names) != nil {

@@ -74,7 +74,9 @@ func (x *exchange) beginStream() error {
 	h := x.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-cache")
-	h.Set("Connection", "keep-alive")
+	if h.Get("Connection") == "" { // it closes while the service drains
+		h.Set("Connection", "keep-alive")
+	}
 	h.Set("X-Accel-Buffering", "no")
 	x.WriteHeader(http.StatusOK)
 	return x.FlushError()

@@ -32,30 +32,22 @@ func never(status int, message string) *apiError {
 
 const statusOverloaded = 529 // used by the API, not registered
 
+// statusKinds maps statuses to the API's error types, other than the two general
+// ones.
+var statusKinds = map[int]string{
+	http.StatusUnauthorized: "authentication_error", http.StatusPaymentRequired: "billing_error", http.StatusForbidden: "permission_error",
+	http.StatusNotFound: "not_found_error", http.StatusRequestEntityTooLarge: "request_too_large", http.StatusTooManyRequests: "rate_limit_error",
+	http.StatusGatewayTimeout: "timeout_error", http.StatusRequestTimeout: "timeout_error",
+	statusOverloaded: "overloaded_error", http.StatusServiceUnavailable: "overloaded_error",
+}
+
 // kindOf returns the API's error type for a status.
 func kindOf(status int) string {
-	switch status {
-	case http.StatusUnauthorized:
-		return "authentication_error"
-	case http.StatusPaymentRequired:
-		return "billing_error"
-	case http.StatusForbidden:
-		return "permission_error"
-	case http.StatusNotFound:
-		return "not_found_error"
-	case http.StatusRequestEntityTooLarge:
-		return "request_too_large"
-	case http.StatusTooManyRequests:
-		return "rate_limit_error"
-	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
-		return "timeout_error"
-	case statusOverloaded, http.StatusServiceUnavailable:
-		return "overloaded_error"
-	}
+	fallback := "api_error"
 	if status < 500 {
-		return "invalid_request_error"
+		fallback = "invalid_request_error"
 	}
-	return "api_error"
+	return cmp.Or(statusKinds[status], fallback)
 }
 
 // body returns e as one line of JSON.

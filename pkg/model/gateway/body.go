@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"iter"
+	"slices"
 	"strconv"
 )
 
@@ -34,29 +36,24 @@ func peekBody(body []byte) (p peek, err error) {
 	if s := (scanner{b: body}); !json.Valid(body) || s.first() != '{' {
 		return p, errNotObject
 	}
-	var hasModel, hasStream, hasOutput bool
+	seen := map[string]bool{}
 	for m := range Members(body) {
 		value := body[m.Value:m.End]
+		if !slices.Contains([]string{"model", "stream", "max_tokens"}, m.Name) {
+			continue
+		}
+		if seen[m.Name] {
+			return p, errDuplicate
+		}
+		seen[m.Name] = true
 		switch m.Name {
 		case "model":
-			if hasModel {
-				return p, errDuplicate
-			}
-			hasModel = true
 			if p.model, err = modelName(value); err != nil {
 				return p, err
 			}
 		case "stream":
-			if hasStream {
-				return p, errDuplicate
-			}
-			hasStream = true
 			p.stream = string(value) == "true"
 		case "max_tokens":
-			if hasOutput {
-				return p, errDuplicate
-			}
-			hasOutput = true
 			if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 				p.output = min(max(n, 0), maxTokens)
 			} // the API itself rejects a value that is not a number
@@ -90,17 +87,8 @@ type Member struct {
 func Members(body []byte) iter.Seq[Member] {
 	return func(yield func(Member) bool) {
 		s := scanner{b: body}
-		if s.first() != '{' {
-			return
-		}
-		s.i++
-		for {
-			// The JSON is valid: anything but the end of the object is a member.
-			if s.space(); s.b[s.i] == '}' {
-				return
-			}
-			m := Member{Start: s.i}
-			m.Name = memberName(s.value())
+		for start := range s.each('{', '}') {
+			m := Member{Name: memberName(s.value()), Start: start}
 			s.space() // also skips the colon
 			m.Value = s.i
 			s.value()
@@ -116,15 +104,8 @@ func Members(body []byte) iter.Seq[Member] {
 func Elements(list []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		s := scanner{b: list}
-		if s.first() != '[' {
-			return
-		}
-		s.i++
-		for {
-			if s.space(); s.b[s.i] == ']' {
-				return
-			}
-			if at := s.i; !yield(at, s.value()) {
+		for at := range s.each('[', ']') {
+			if !yield(at, s.value()) {
 				return
 			}
 		}
@@ -134,8 +115,12 @@ func Elements(list []byte) iter.Seq2[int, []byte] {
 // memberName decodes a quoted name. It returns "" if the name is longer than any
 // name of interest could be, even if written in escapes only.
 func memberName(quoted []byte) string {
+	const longest = len(`"anthropic_version"`)
+	if bytes.IndexByte(quoted, '\\') < 0 && len(quoted) <= longest {
+		return string(quoted[1 : len(quoted)-1])
+	}
 	var name string
-	if len(quoted) > len(`"anthropic_version"`)*len(`\u0000`) || json.Unmarshal(quoted, &name) != nil {
+	if len(quoted) > longest*len(`\u0000`) || json.Unmarshal(quoted, &name) != nil {
 		return ""
 	}
 	return name
@@ -151,6 +136,23 @@ type scanner struct {
 func (s *scanner) first() byte {
 	s.space()
 	return s.b[s.i]
+}
+
+// each iterates over what is between two brackets at the current position: the
+// values of a list, or the names of members, with their offsets. The loop must step
+// over each of them, and over the value of a member.
+func (s *scanner) each(open, end byte) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		if s.first() != open {
+			return
+		}
+		for s.i++; s.first() != end; {
+			if !yield(s.i) {
+				return
+			}
+		}
+		s.i++
+	}
 }
 
 // space skips white space and separators.

@@ -136,7 +136,7 @@ func (x *exchange) sendFailed(err error) {
 		x.use.answering = true // the model may have started
 		x.abort()
 	case errors.Is(err, ErrNoCredential):
-		x.alarm("the model API cannot be used without its key: "+cmp.Or(dreamcore.HintOf(err), defaultRepair), "err", err)
+		x.alarmed(&fault{alarm: "the model API cannot be used without its key: " + cmp.Or(dreamcore.HintOf(err), defaultRepair)}, "err", err)
 	case errors.Is(context.Cause(x.ctx), errNoHeader):
 		if x.use.whole { // a stream that has not started has cost nothing
 			x.use.answering = true
@@ -160,12 +160,8 @@ func (x *exchange) recordFailure(code dreamcore.FailureCode, status int, reason 
 	return x.grant.ledger.fail(code)
 }
 
-// alarm records a failure that only the operator can fix. The sandbox, and so
+// alarmed records a failure that only the operator can fix. The sandbox, and so
 // the player, does not see the cause.
-func (x *exchange) alarm(message string, attrs ...any) {
-	x.alarmed(&fault{alarm: message}, attrs...)
-}
-
 func (x *exchange) alarmed(f *fault, attrs ...any) {
 	x.grant.ledger.fail(dreamcore.FailAuth)
 	x.failedWith(x.entry.Status, f.alarm)
@@ -202,8 +198,8 @@ func (x *exchange) answerAPIError(answer *Answer, status int, reported upstreamE
 	e := &apiError{status: status, kind: reported.kind, message: f.message, after: seconds(RetryAfter(answer.Header, time.Now()))}
 	if f.code != "" {
 		e.retry = x.grant.ledger.fail(f.code)
-	} else {
-		x.grant.ledger.refuse(x.counts, status, reported, f.tooLong)
+	} else if l := &x.grant.ledger; x.counts {
+		l.update(func() { l.refused, l.tooLong = true, f.tooLong })
 	}
 	switch answer.Header.Get("X-Should-Retry") {
 	case "false":

@@ -70,7 +70,7 @@ func parseUpstreamError(body []byte) (e upstreamError) {
 }
 
 // kinds maps error types to statuses: the types of the API, of Google, of Amazon
-// and of common proxies, in lower case.
+// (without their suffix "Exception") and of common proxies, in lower case.
 var kinds = map[string]int{
 	"invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
 	"not_found_error": 404, "request_too_large": 413, "rate_limit_error": 429, "api_error": 500, "timeout_error": 504,
@@ -79,11 +79,23 @@ var kinds = map[string]int{
 	"invalid_argument": 400, "failed_precondition": 400, "unauthenticated": 401, "permission_denied": 403, "not_found": 404,
 	"resource_exhausted": 429, "internal": 500, "unavailable": 503, "deadline_exceeded": 504,
 
-	"validationexception": 400, "accessdeniedexception": 403, "resourcenotfoundexception": 404, "throttlingexception": 429,
-	"servicequotaexceededexception": 429, "modelnotreadyexception": 429, "serviceunavailableexception": 503,
-	"internalserverexception": 500, "modeltimeoutexception": 504,
+	"validation": 400, "unrecognizedclient": 401, "expiredtoken": 401, "requestexpired": 401, "invalidclienttokenid": 401,
+	"invalidsignature": 401, "incompletesignature": 401, "missingauthenticationtoken": 401, "accessdenied": 403,
+	"resourcenotfound": 404, "throttling": 429, "servicequotaexceeded": 429, "modelnotready": 429, "internalserver": 500,
+	"modelerror": 500, "modelstreamerror": 500, "modeltimeout": 504, "serviceunavailable": statusOverloaded,
 
 	"rate_limit_exceeded": 429, "too_many_requests": 429, "insufficient_quota": 402, "server_error": 500, "overloaded": statusOverloaded,
+}
+
+// KindStatus returns the API's status for an error type, or status if it is
+// unknown. Around Amazon's types there may be a namespace and a URL.
+func KindStatus(kind string, status int) int {
+	kind, _, _ = strings.Cut(kind, ":")
+	kind = kind[strings.LastIndexByte(kind, '#')+1:]
+	if s, ok := kinds[strings.TrimSuffix(strings.ToLower(kind), "exception")]; ok {
+		return s
+	}
+	return status
 }
 
 var busy = regexp.MustCompile(`(?i)overload|too many requests|rate.?limit|over capacity|at capacity|throttl|resource.?exhausted|temporarily unavailable`)
@@ -91,7 +103,7 @@ var busy = regexp.MustCompile(`(?i)overload|too many requests|rate.?limit|over c
 // statusOr returns the status of an error that came without one, such as an
 // event of a stream; status is the default.
 func (e upstreamError) statusOr(status int) int {
-	if s, ok := kinds[strings.ToLower(e.kind)]; ok && s != http.StatusInternalServerError {
+	if s := KindStatus(e.kind, http.StatusInternalServerError); s != http.StatusInternalServerError {
 		return s
 	}
 	if e.status == 0 && busy.MatchString(e.message) {

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/audit"
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
@@ -25,8 +24,6 @@ type Config struct {
 	Logger *slog.Logger
 	// Audit records every request; optional.
 	Audit *audit.Log
-	// Models are the models a job may use, by exact name; empty allows all.
-	Models []string
 	// ServerTools allows requests in which the API accesses other machines:
 	// tools that it runs itself (such as web search), MCP servers, documents and
 	// images by URL.
@@ -117,14 +114,6 @@ func (g *Gateway) SetUpstream(u Upstream) {
 func (g *Gateway) Close(ctx context.Context) error {
 	if err := g.sockets.Close(ctx); err != nil {
 		return fmt.Errorf("close model gateway: %w", err)
-	}
-	return nil
-}
-
-// add registers s, or reports that the gateway is closed.
-func (g *Gateway) add(s *Socket) error {
-	if !g.sockets.Add(s) {
-		return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the model gateway is closed"}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -15,8 +16,8 @@ import (
 // GrantOptions are the options of Socket.Grant.
 type GrantOptions struct {
 	Job     string    // for the log
+	Token   string    // of NewToken; "" creates one
 	Expires time.Time // when the token becomes invalid and requests are cancelled; zero if never
-	Models  []string  // the models of this job; if empty, the gateway's Config.Models
 	Meter   Meter     // the job's ledger; if nil, there are no limits
 	// Context is the job's, optional. When it ends, the token becomes invalid
 	// and requests are cancelled immediately, however long the agent takes to
@@ -38,12 +39,9 @@ type Grant struct {
 	socket *Socket
 	token  string
 	digest [sha256.Size]byte
-	models []string
 	log    *slog.Logger
 	ledger ledger
-	meter  Meter
-
-	job, user, project, sandbox string
+	opts   GrantOptions
 
 	warnings, alarms throttle
 
@@ -58,27 +56,27 @@ type Grant struct {
 	idle     chan struct{} // closed when revoked and inflight is 0
 }
 
-// Grant creates a token that is valid on this socket only. On a closed socket
-// the grant is revoked from the start.
-func (s *Socket) Grant(opts GrantOptions) *Grant {
+// NewToken returns a token that is refused until a grant makes it valid: for an agent
+// that is started before its job. It is "sk-dreamcore-" and 64 hexadecimal digits.
+func NewToken() string {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails: it would end the program
+	return "sk-dreamcore-" + hex.EncodeToString(secret[:])
+}
+
+// Grant makes a token valid, on this socket only. On a closed socket the grant is
+// revoked from the start.
+func (s *Socket) Grant(opts GrantOptions) *Grant {
 	gr := &Grant{
 		socket: s,
-		token:  "sk-dreamcore-" + hex.EncodeToString(secret[:]),
-		models: opts.Models,
+		token:  cmp.Or(opts.Token, NewToken()),
 		log:    s.gw.cfg.Logger.With("job", opts.Job),
 		ledger: ledger{limit: s.gw.cfg.RetryLimit},
-		meter:  opts.Meter,
+		opts:   opts,
 		idle:   make(chan struct{}),
-
-		job: opts.Job, user: opts.User, project: opts.Project, sandbox: opts.Sandbox,
 	}
-	if gr.meter == nil {
-		gr.meter = nopMeter{}
-	}
-	if len(gr.models) == 0 {
-		gr.models = s.gw.cfg.Models
+	if opts.Meter == nil {
+		gr.opts.Meter = nopMeter{}
 	}
 	gr.digest = sha256.Sum256([]byte(gr.token))
 	parent, cancel := context.WithCancelCause(s.ctx)
@@ -99,8 +97,7 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 	return gr
 }
 
-// Token returns the API key for the CLI: "sk-dreamcore-" and 64 hexadecimal
-// digits.
+// Token returns the API key for the CLI.
 func (gr *Grant) Token() string { return gr.token }
 
 // Revoke invalidates the token, cancels the running requests and waits for

@@ -152,9 +152,6 @@ func (x *exchange) readBody(r *http.Request, call *Call) (p peek, free func(), r
 	}
 	parts.documents = parts.documents || external // the API may fetch documents of any size
 	x.use.input, x.use.hour = promptBound(call.Body, parts), asksForHour(call.Body)
-	if len(x.grant.models) > 0 && !slices.Contains(x.grant.models, p.model) {
-		return p, free, never(403, "This model is not allowed here.")
-	}
 	return p, free, nil
 }
 

@@ -42,7 +42,6 @@ type HostError struct {
 	Code   dreamcore.FailureCode
 	Status int                   // of the answer; 0 if it was interrupted
 	Over   *dreamcore.OverBudget // set if a limit refused the request
-
 }
 
 func (e *HostError) Error() string {
@@ -77,23 +76,18 @@ func (g *Gateway) Ask(ctx context.Context, call HostCall) (HostAnswer, error) {
 	own.upstream.Store(g.upstream.Load())
 	own.cfg.HeaderLimit, own.cfg.AnswerLimit = call.TimeLimit, call.TimeLimit
 	own.cfg.IdleLimit = min(own.cfg.IdleLimit, call.TimeLimit)
-	own.cfg.Models = nil // the list restricts sandboxes only
 	s := &Socket{gw: own, path: "prompt " + call.Name, grants: make(map[*Grant]struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(limited)
 	defer s.cancel(errSocketClosed)
 
-	meter := &hostMeter{Meter: call.Meter}
-	if meter.Meter == nil {
-		meter.Meter = nopMeter{}
-	}
-	gr := s.Grant(GrantOptions{Job: "prompt:" + call.Name, Meter: meter, User: call.User, Project: call.Project})
+	gr := s.Grant(GrantOptions{Job: "prompt:" + call.Name, Meter: call.Meter, User: call.User, Project: call.Project})
 	out := newHostWriter(call.MaxText)
 	whole := s.ask(limited, gr, out, body)
 	gr.Revoke()
 	if ctx.Err() != nil {
 		return HostAnswer{}, context.Cause(ctx)
 	}
-	return out.answer(limited, whole, gr, meter)
+	return out.answer(limited, whole, gr)
 }
 
 // ask runs one exchange and reports whether its answer is complete.
@@ -120,17 +114,14 @@ func (s *Socket) ask(ctx context.Context, gr *Grant, out *hostWriter, body []byt
 // body returns the request body. It requests a stream: a slow upstream can then
 // be distinguished from one that does not answer by the time of the first byte.
 func (c HostCall) body() ([]byte, error) {
-	type message struct {
-		Role    string `json:"role"`
-		Content string `json:"content"`
+	request := map[string]any{
+		"model": c.Model, "max_tokens": c.MaxTokens, "stream": true,
+		"messages": []map[string]string{{"role": "user", "content": c.Prompt}},
 	}
-	return json.Marshal(struct {
-		Model     string    `json:"model"`
-		MaxTokens int       `json:"max_tokens"`
-		Stream    bool      `json:"stream"`
-		System    string    `json:"system,omitempty"`
-		Messages  []message `json:"messages"`
-	}{c.Model, c.MaxTokens, true, c.System, []message{{"user", c.Prompt}}})
+	if c.System != "" {
+		request["system"] = c.System
+	}
+	return json.Marshal(request)
 }
 
 // promptKey is the context key of the endpoint's name.
@@ -140,18 +131,6 @@ type promptKey struct{}
 func promptOf(ctx context.Context) string {
 	name, _ := ctx.Value(promptKey{}).(string)
 	return name
-}
-
-// hostMeter is a Meter that remembers which limit refused the request.
-type hostMeter struct {
-	Meter
-	over *dreamcore.OverBudget
-}
-
-func (m *hostMeter) Reserve(model string, input, output int64) (func(dreamcore.Spent, bool) dreamcore.Nano, error) {
-	report, err := m.Meter.Reserve(model, input, output)
-	m.over, _ = errors.AsType[*dreamcore.OverBudget](err)
-	return report, err
 }
 
 // hostWriter collects the text of an answer in memory. It bounds the text, and
@@ -222,8 +201,8 @@ func (w *hostWriter) block(raw json.RawMessage, kind string) {
 }
 
 // answer returns the text of the exchange's answer.
-func (w *hostWriter) answer(ctx context.Context, whole bool, gr *Grant, m *hostMeter) (HostAnswer, error) {
-	fault := &HostError{Code: cmp.Or(gr.Failure(), dreamcore.FailUnknown), Status: w.status, Over: m.over}
+func (w *hostWriter) answer(ctx context.Context, whole bool, gr *Grant) (HostAnswer, error) {
+	fault := &HostError{Code: cmp.Or(gr.Failure(), dreamcore.FailUnknown), Status: w.status, Over: gr.overLimit()}
 	switch {
 	case w.full:
 	case ctx.Err() != nil:

@@ -136,7 +136,7 @@ func TestAskSendsTheKeyAndNotTheEndpointName(t *testing.T) {
 	if _, err := gw.Ask(t.Context(), hostCall()); err != nil {
 		t.Fatal(err)
 	}
-	want := `{"model":"m-1","max_tokens":9,"stream":true,"system":"sort it","messages":[{"role":"user","content":"faster"}]}`
+	want := `{"max_tokens":9,"messages":[{"content":"faster","role":"user"}],"model":"m-1","stream":true,"system":"sort it"}`
 	if body != want || got.URL.Path != "/v1/messages" || got.Header.Get("X-Api-Key") != testKey || got.Header.Get("Anthropic-Version") == "" {
 		t.Errorf("%s %v\n%s", got.URL, got.Header, body)
 	}

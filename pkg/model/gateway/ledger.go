@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"sync"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -18,8 +17,9 @@ type ledger struct {
 	failure       dreamcore.FailureCode         // guarded by mu: since the last complete answer
 	failures      map[dreamcore.FailureCode]int // guarded by mu: since the last complete answer
 	interruptions int                           // guarded by mu: interrupted answers since the last complete one
-	refused       *RefusedRequest               // guarded by mu: since the last complete answer
-	over          bool                          // guarded by mu: the budget is used up
+	refused       bool                          // guarded by mu: since the last complete answer
+	tooLong       bool                          // guarded by mu: the refused request is longer than the model accepts
+	over          *dreamcore.OverBudget         // guarded by mu: the limit that refused a request; a later answer does not reset it
 	usage         Usage                         // guarded by mu
 }
 
@@ -62,14 +62,21 @@ func (l *ledger) interrupted() { l.update(func() { l.interruptions++ }) }
 // note records a failure that is independent of retries.
 func (l *ledger) note(code dreamcore.FailureCode) { l.update(func() { l.failure = code }) }
 
-// overBudget records that the budget is used up. A later complete answer does
-// not reset that.
-func (l *ledger) overBudget() { l.update(func() { l.over = true }) }
+// overLimit records that a limit of the Meter refused a request. A used up budget
+// counts more than a rate.
+func (l *ledger) overLimit(over *dreamcore.OverBudget) {
+	l.update(func() {
+		l.failure = dreamcore.FailRateLimit
+		if l.over == nil || over.After <= 0 {
+			l.over = over
+		}
+	})
+}
 
 // succeed records a complete answer.
 func (l *ledger) succeed() {
 	l.update(func() {
-		l.failure, l.interruptions, l.refused = "", 0, nil
+		l.failure, l.interruptions, l.refused, l.tooLong = "", 0, false, false
 		clear(l.failures)
 	})
 }
@@ -91,49 +98,32 @@ func (l *ledger) blocked() *apiError {
 // Failure returns the code of the last failure of the model since the last
 // complete answer, or "". It is final after Revoke.
 func (gr *Grant) Failure() dreamcore.FailureCode {
-	l := &gr.ledger
-	return locked(l, func() dreamcore.FailureCode {
-		if l.over {
-			return dreamcore.FailRateLimit
-		}
-		return l.failure
-	})
+	if gr.OverBudget() {
+		return dreamcore.FailRateLimit
+	}
+	return locked(&gr.ledger, func() dreamcore.FailureCode { return gr.ledger.failure })
 }
 
 // OverBudget reports whether requests were refused because the budget is used
 // up. It is final after Revoke.
-func (gr *Grant) OverBudget() bool { return locked(&gr.ledger, func() bool { return gr.ledger.over }) }
+func (gr *Grant) OverBudget() bool {
+	over := gr.overLimit()
+	return over != nil && over.After <= 0
+}
+
+// overLimit returns the limit that refused a request, or nil.
+func (gr *Grant) overLimit() *dreamcore.OverBudget {
+	return locked(&gr.ledger, func() *dreamcore.OverBudget { return gr.ledger.over })
+}
 
 // Usage returns the usage so far. It is final after Revoke.
 func (gr *Grant) Usage() Usage { return locked(&gr.ledger, func() Usage { return gr.ledger.usage }) }
 
-// RefusedRequest is an error of the model API about the content of a request.
-type RefusedRequest struct {
-	Status  int
-	Kind    string // the API's error type
-	Message string // the API's message, bounded; may quote the request
-	TooLong bool   // the request is longer than the model accepts
-}
-
-// refuse records an error about the content of a request, until the next
-// complete answer.
-func (l *ledger) refuse(counts bool, status int, reported upstreamError, tooLong bool) {
-	if !counts {
-		return
-	}
-	r := &RefusedRequest{Status: status, Kind: cmp.Or(reported.kind, kindOf(status)), Message: reported.message, TooLong: tooLong}
-	l.update(func() { l.refused = r })
-}
-
-// Refused returns the last request since the last complete answer that the model
-// API refused because of its content; ok is false if no request was refused.
-// Failure does not report it. It is final after Revoke.
-func (gr *Grant) Refused() (r RefusedRequest, ok bool) {
+// Refused reports whether the model API refused a request because of its content
+// since the last complete answer, and whether because it was longer than the model
+// accepts. Failure does not report it. It is final after Revoke.
+func (gr *Grant) Refused() (refused, tooLong bool) {
 	l := &gr.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.refused == nil {
-		return r, false
-	}
-	return *l.refused, true
+	l.update(func() { refused, tooLong = l.refused, l.tooLong })
+	return refused, tooLong
 }

@@ -72,6 +72,35 @@ func TestGrantEndsWithItsJob(t *testing.T) {
 	wantFailure(t, r, "")
 }
 
+// An agent that is started before its job has the job's token.
+func TestATokenIsWorthNothingBeforeItsGrant(t *testing.T) {
+	asked := 0
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		_, _ = io.WriteString(w, "{}")
+	})
+	token := NewToken()
+	if other := NewToken(); other == token || len(token) != len(r.grant.Token()) {
+		t.Errorf("tokens %q and %q", token, other)
+	}
+	ask := func() int {
+		req := r.request(testBody)
+		req.Header.Set("X-Api-Key", token)
+		return r.do(req).status
+	}
+	if status := ask(); status != http.StatusUnauthorized || asked != 0 {
+		t.Errorf("before: %d, %d requests", status, asked)
+	}
+	r.grant = r.socket.Grant(GrantOptions{Job: "job-2", Token: token})
+	if status := ask(); status != http.StatusOK || asked != 1 || r.grant.Token() != token {
+		t.Errorf("during: %d, %d requests, token %q", status, asked, r.grant.Token())
+	}
+	r.grant.Revoke()
+	if status := ask(); status != http.StatusUnauthorized || asked != 1 {
+		t.Errorf("after: %d, %d requests", status, asked)
+	}
+}
+
 func TestClientDisconnectBeforeAnswerCancelsUpstream(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {

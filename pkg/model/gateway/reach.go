@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -133,21 +132,17 @@ func (w *externalWalk) external() bool {
 	defer func() { w.depth-- }()
 	switch w.first() {
 	case '[':
-		w.i++
-		for w.first() != ']' {
+		for range w.each('[', ']') {
 			if w.external() {
 				return true
 			}
 		}
-		w.i++
 	case '{':
-		w.i++
-		for w.first() != '}' {
+		for range w.each('{', '}') {
 			if w.member() {
 				return true
 			}
 		}
-		w.i++
 	default:
 		w.value()
 	}
@@ -156,7 +151,7 @@ func (w *externalWalk) external() bool {
 
 // member is external for one member of an object.
 func (w *externalWalk) member() bool {
-	switch name := w.name(); name {
+	switch memberName(w.value()) {
 	case "input", "input_schema":
 		w.first()
 		w.value()
@@ -178,18 +173,6 @@ func (w *externalWalk) member() bool {
 		w.i = at
 	}
 	return w.external()
-}
-
-// name skips the name of a member and returns it, or "" if it is long.
-func (w *externalWalk) name() string {
-	quoted := w.value()
-	if len(quoted) > 32 && bytes.IndexByte(quoted, '\\') < 0 {
-		return ""
-	}
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		return string(quoted[1 : len(quoted)-1])
-	}
-	return memberName(quoted)
 }
 
 // isInline reports whether the content of a source is in the request.

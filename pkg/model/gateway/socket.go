@@ -72,7 +72,8 @@ func (g *Gateway) Listen(dir string) (*Socket, error) {
 			Hint: "check that the directory exists and is writable: ls -ld " + dir, Err: err,
 		}
 	}
-	if err := g.add(s); err != nil {
+	if !g.sockets.Add(s) {
+		err := &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the model gateway is closed"}
 		s.cancel(err)
 		return nil, errors.Join(err, s.server.Close())
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -47,28 +46,24 @@ func (x *exchange) reserve(call *Call, p peek) *apiError {
 		p.output = cmp.Or(p.output, maxOutput)
 	}
 	x.use.output, x.use.whole = p.output, !p.stream
-	report, err := x.grant.meter.Reserve(p.model, x.use.input, p.output)
+	report, err := x.grant.opts.Meter.Reserve(p.model, x.use.input, p.output)
 	if err == nil {
 		x.use.report = report
 		return nil
 	}
 	over, ok := errors.AsType[*dreamcore.OverBudget](err)
-	switch {
-	case !ok:
+	if !ok {
 		x.grant.ledger.note(dreamcore.FailUnknown)
 		x.grant.log.Log(x.client, x.grant.alarms.level(slog.LevelError), "the usage ledger cannot be written: model requests are refused", "err", err)
 		return never(503, "The service cannot record its usage.")
-	case over.After > 0:
-		x.grant.ledger.note(dreamcore.FailRateLimit)
-		x.entry.Reason = over.Error()
-		seconds := int64((over.After + time.Second - 1) / time.Second)
-		return &apiError{status: 429, message: "Too many requests at this time.", retry: retryYes, after: strconv.FormatInt(seconds, 10)}
-	default:
-		// Players see the CLI's output: it does not name the operator's limit.
-		x.grant.ledger.overBudget()
-		x.entry.Reason = over.Error()
-		return never(429, "The usage limit is reached.")
 	}
+	x.grant.ledger.overLimit(over)
+	x.entry.Reason = over.Error()
+	if over.After > 0 {
+		return &apiError{status: 429, message: "Too many requests at this time.", retry: retryYes, after: seconds(over.After)}
+	}
+	// Players see the CLI's output: it does not name the operator's limit.
+	return never(429, "The usage limit is reached.")
 }
 
 // used records the usage of the answer so far.
@@ -156,7 +151,7 @@ func (x *exchange) record(call *Call, received int64) {
 
 // record adds the job, user, project and sandbox to an entry and writes it.
 func (gr *Grant) record(e audit.Entry) {
-	e.Job, e.User, e.Project, e.Sandbox = gr.job, gr.user, gr.project, gr.sandbox
+	e.Job, e.User, e.Project, e.Sandbox = gr.opts.Job, gr.opts.User, gr.opts.Project, gr.opts.Sandbox
 	gr.socket.gw.cfg.Audit.Record(e)
 }
 

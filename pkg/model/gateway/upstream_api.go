@@ -22,29 +22,20 @@ import (
 type Dialect interface {
 	// Request returns the request for call; base is the upstream's address,
 	// without a trailing slash. secrets are the credentials in the request, which
-	// are removed from the answer. The error is ErrNoCredential, a *Refusal, or a
+	// are removed from the answer. The error is ErrNoCredential, ErrNoModel, or a
 	// failure on the way.
 	Request(ctx context.Context, base string, call Call) (req *http.Request, secrets []string, err error)
 	// Answer converts resp to an answer of the Messages API. The body of an error
 	// (status 400 and up) has at most 64 KiB and is in memory.
 	Answer(call Call, resp *http.Response)
-}
-
-// RegionalDialect is a Dialect of an upstream that has endpoints of one region,
-// at a higher price, in addition to a global one.
-type RegionalDialect interface {
-	// Regional reports whether call is sent to the endpoint of one region.
+	// Regional reports whether call is sent to an endpoint of one region, which
+	// costs more than the global one.
 	Regional(call Call) bool
 }
 
-// Refusal is an error answer that is known without a request to the upstream. It
-// is not a failure of the upstream.
-type Refusal struct {
-	Status  int
-	Message string
-}
-
-func (r *Refusal) Error() string { return r.Message }
+// ErrNoModel refuses a model whose name is invalid at an upstream, without a
+// request to it. It is not a failure of the upstream.
+var ErrNoModel = errors.New("the upstream cannot have this model")
 
 // SetBody replaces the body of resp by text in memory.
 func SetBody(resp *http.Response, text []byte) {
@@ -62,17 +53,17 @@ func SetError(resp *http.Response, status int, message string) {
 }
 
 // TranslateError converts an error answer of a cloud, whose body is in memory, to
-// the API's form. status returns the API's status for the cloud's error type,
-// which may be "". An error that already has the API's form is unchanged, and so
+// the API's form, with the API's status for the cloud's error type: kind, or the
+// one in the body. An error that already has the API's form is unchanged, and so
 // is a page of HTML, which is from something in front of the cloud.
-func TranslateError(resp *http.Response, status func(kind string) int) {
+func TranslateError(resp *http.Response, kind string) {
 	text, _ := io.ReadAll(resp.Body)
 	SetBody(resp, text)
 	e := parseUpstreamError(text)
 	if e.page || textOf(members(text)["type"]) == "error" {
 		return
 	}
-	SetError(resp, status(e.kind), e.message)
+	SetError(resp, KindStatus(cmp.Or(kind, e.kind), resp.StatusCode), e.message)
 }
 
 // ErrorEvent returns an error in the API's form as the last event of a stream.
@@ -176,20 +167,16 @@ func (u *APIUpstream) Close() error {
 // Send implements Upstream. The Body of an error answer (status 400 and up) has
 // at most 64 KiB. No Body contains the key, even if the API echoes it.
 func (u *APIUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
-	answer := &Answer{Upstream: u.name, Model: call.Model, Repair: u.repair}
-	if d, ok := u.dialect.(RegionalDialect); ok {
-		answer.Regional = d.Regional(call)
-	}
+	answer := &Answer{Upstream: u.name, Model: call.Model, Repair: u.repair, Regional: u.dialect.Regional(call)}
 	req, secrets, err := u.dialect.Request(ctx, u.base, call)
-	if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
+	switch {
+	case errors.Is(err, ErrNoModel):
 		answer.Response, answer.Own = &http.Response{}, true
-		SetError(answer.Response, refusal.Status, refusal.Message)
+		SetError(answer.Response, http.StatusNotFound, "This model is not available here.")
 		return answer, nil
-	}
-	if errors.Is(err, ErrNoCredential) {
+	case errors.Is(err, ErrNoCredential):
 		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "upstream " + u.name, Hint: u.repair, Err: err}
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	resp, err := u.transport.RoundTrip(req)
@@ -274,6 +261,8 @@ func (p plain) Request(ctx context.Context, base string, call Call) (*http.Reque
 }
 
 func (plain) Answer(Call, *http.Response) {}
+
+func (plain) Regional(Call) bool { return false }
 
 // CheckCredential returns key without surrounding white space, or
 // ErrNoCredential if it cannot be sent in a header.

@@ -46,12 +46,12 @@ func (u handlerUpstream) Send(ctx context.Context, call Call) (*Answer, error) {
 		w.finish(err)
 	}()
 	stop := context.AfterFunc(ctx, func() { pipe.CloseWithError(context.Cause(ctx)) })
-	body := &pipeBody{PipeReader: reader, end: func() {
+	body := &pipeBody{PipeReader: reader, end: sync.OnceFunc(func() {
 		stop()
 		cancel()
 		reader.Close()
 		<-served
-	}}
+	})}
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
@@ -139,12 +139,11 @@ func (w *pipeWriter) finish(err error) {
 // waits for it.
 type pipeBody struct {
 	*io.PipeReader
-	once sync.Once
-	end  func()
+	end func()
 }
 
 func (b *pipeBody) Close() error {
-	b.once.Do(b.end)
+	b.end()
 	return nil
 }
 

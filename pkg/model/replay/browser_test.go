@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -19,39 +18,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
-	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest/browsertest"
 )
-
-// browser starts a headless browser, or skips the test if none is installed.
-func browser(t *testing.T) context.Context {
-	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if p, err := exec.LookPath(name); err == nil {
-			path = p
-			break
-		}
-	}
-	sandboxtest.Need(t, path != "", "chromium, chromium-browser or google-chrome on PATH")
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // t.Context ends before the clean-up
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-component-update", true))...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(func() {
-		// Waits for the browser to exit, so that its directory can be removed.
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Errorf("end the browser: %v", err)
-		}
-		cancel()
-	})
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start %s: %v", path, err)
-	}
-	return ctx
-}
 
 // tab is a page with the game that records its errors.
 type tab struct {
@@ -305,7 +273,7 @@ func playByTouch(p *tab) {
 
 func TestGamePlaysInBrowserAndChangesWithPrompts(t *testing.T) {
 	t.Parallel() // these tests mostly wait for the game, each with its own browser
-	b := browser(t)
+	b := browsertest.Start(t)
 	a := newAgent(t)
 	files := http.FileServer(http.Dir(a.dir))
 
@@ -339,7 +307,7 @@ func TestGamePlaysInBrowserAndChangesWithPrompts(t *testing.T) {
 
 func TestGameEndsAndStartsAgain(t *testing.T) {
 	t.Parallel()
-	p := openTab(t, browser(t), http.FileServer(http.Dir("demo")))
+	p := openTab(t, browsertest.Start(t), http.FileServer(http.Dir("demo")))
 	p.clock(4)
 	p.reduceMotion() // which is cheaper to draw
 	p.do(chromedp.EmulateViewport(480, 320))
@@ -366,7 +334,7 @@ func TestGameEndsAndStartsAgain(t *testing.T) {
 func TestGameRespectsReducedMotionAndBlockedStorage(t *testing.T) {
 	t.Parallel()
 	files := http.FileServer(http.Dir("demo"))
-	p := openTab(t, browser(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	p := openTab(t, browsertest.Start(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", "sandbox allow-scripts") // reading localStorage throws
 		files.ServeHTTP(w, r)
 	}))

@@ -70,18 +70,18 @@ func body(messages ...message) map[string]any {
 }
 
 // serve serves script over a real connection.
-func serve(t *testing.T, script string, opts ...replay.Option) *httptest.Server {
+func serve(t *testing.T, script string) *httptest.Server {
 	t.Helper()
 	s, err := replay.Parse([]byte(script))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serveScript(t, s, opts...)
+	return serveScript(t, s)
 }
 
-func serveScript(t *testing.T, s *replay.Script, opts ...replay.Option) *httptest.Server {
+func serveScript(t *testing.T, s *replay.Script) *httptest.Server {
 	t.Helper()
-	srv := httptest.NewServer(replay.New(s, opts...))
+	srv := httptest.NewServer(replay.New(s))
 	t.Cleanup(srv.Close)
 	t.Cleanup(srv.Client().CloseIdleConnections)
 	return srv

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,19 +68,15 @@ func (n node) check(t reflect.Type, limits string) error {
 	if want := kinds[t.Kind()]; n.kind() != want {
 		return n.wrong(fmt.Sprintf("must be %s, not %s", want, n.kind()), hint)
 	}
-	switch t.Kind() {
-	case reflect.Int:
+	switch {
+	case t.Kind() == reflect.Int:
 		if v, err := strconv.Atoi(string(n.raw)); err != nil || v < least || v > most {
 			return n.wrong("is out of range", hint)
 		}
-	case reflect.Slice:
+	case t.Kind() == reflect.Slice:
 		return n.checkItems(t.Elem(), hint)
-	case reflect.Map:
-		return n.checkMembers(func(string) (reflect.Type, string, bool) { return t.Elem(), "", true }, "")
-	case reflect.Struct:
-		if t != reflect.TypeFor[toolInput]() {
-			return n.checkFields(t)
-		}
+	case t.Kind() == reflect.Map || t.Kind() == reflect.Struct && t != reflect.TypeFor[toolInput]():
+		return n.checkMembers(t)
 	}
 	return nil
 }
@@ -100,67 +97,60 @@ func (n node) checkItems(t reflect.Type, hint string) error {
 	return nil
 }
 
-// checkFields checks an object against the fields of a struct. The tag "required"
-// holds the hint for a missing field, the tag "range" the limits of a number.
-func (n node) checkFields(t reflect.Type) error {
+// checkMembers checks each member of an object against the fields of a struct, or
+// the values of a map. The tag "required" holds the hint for a missing field, the
+// tag "range" the limits of a number. A duplicate name is an error: one of the two
+// values would be lost.
+func (n node) checkMembers(t reflect.Type) error {
 	fields, names := map[string]reflect.StructField{}, []string{}
-	for i := range t.NumField() {
-		if name := t.Field(i).Tag.Get("json"); name != "" {
-			fields[name], names = t.Field(i), append(names, name)
+	if t.Kind() == reflect.Struct {
+		for f := range t.Fields() {
+			if name := f.Tag.Get("json"); name != "" {
+				fields[name], names = f, append(names, name)
+			}
 		}
 	}
 	seen := map[string]bool{}
-	err := n.checkMembers(func(name string) (reflect.Type, string, bool) {
-		seen[name] = true
-		f, ok := fields[name]
-		return f.Type, f.Tag.Get("range"), ok
-	}, "the fields here are: "+strings.Join(names, ", "))
-	for _, name := range names {
-		if hint := fields[name].Tag.Get("required"); err == nil && hint != "" && !seen[name] {
-			err = n.child(name).wrong("is missing", hint)
-		}
-	}
-	return err
-}
-
-// checkMembers checks each member of an object against its type. A duplicate name
-// is an error: one of the two values would be lost.
-func (n node) checkMembers(typeOf func(name string) (t reflect.Type, limits string, ok bool), hint string) error {
 	dec := json.NewDecoder(bytes.NewReader(n.raw))
-	if _, err := dec.Token(); err != nil {
-		return fmt.Errorf("read %s: %w", n.name(), err)
-	}
-	seen := map[string]bool{}
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return fmt.Errorf("read %s: %w", n.name(), err)
+	_, err := dec.Token()
+	for err == nil && dec.More() {
+		var token json.Token
+		if token, err = dec.Token(); err != nil {
+			break
 		}
 		name, _ := token.(string)
-		f := n.child(name)
-		t, limits, ok := typeOf(name)
-		if !ok {
-			return n.child(clip(name)).wrong("is an unknown field", hint)
+		member := n.child(name)
+		field, known := fields[name]
+		switch {
+		case t.Kind() == reflect.Map:
+			field.Type = t.Elem()
+		case !known:
+			return n.child(clip(name)).wrong("is an unknown field", "the fields here are: "+strings.Join(names, ", "))
 		}
 		if seen[name] {
-			return f.wrong("is a duplicate", "keep one of the two")
+			return member.wrong("is a duplicate", "keep one of the two")
 		}
 		seen[name] = true
-		if err := dec.Decode(&f.raw); err != nil {
-			return fmt.Errorf("read %s: %w", f.path, err)
+		if err = dec.Decode(&member.raw); err != nil {
+			break
 		}
-		if err := f.check(t, limits); err != nil {
+		if err := member.check(field.Type, field.Tag.Get("range")); err != nil {
 			return err
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", n.name(), err)
+	}
+	for _, name := range names {
+		if hint := fields[name].Tag.Get("required"); hint != "" && !seen[name] {
+			return n.child(name).wrong("is missing", hint)
 		}
 	}
 	return nil
 }
 
 func (n node) child(name string) node {
-	if n.path == "" {
-		return node{path: name}
-	}
-	return node{path: n.path + "." + name}
+	return node{path: strings.TrimPrefix(n.path+"."+name, ".")}
 }
 
 func (n node) kind() string {
@@ -179,15 +169,14 @@ func (n node) kind() string {
 	return "a number"
 }
 
-func (n node) name() string {
-	if n.path == "" {
-		return "the script"
-	}
-	return n.path
-}
+func (n node) name() string { return cmp.Or(n.path, "the script") }
 
 func (n node) wrong(what, hint string) error {
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonScript, Message: "model script: " + n.name() + " " + what, Hint: hint}
+	return scriptError("model script: "+n.name()+" "+what, hint, nil)
+}
+
+func scriptError(message, hint string, err error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonScript, Message: message, Hint: hint, Err: err}
 }
 
 // decodeScript decodes and checks a script, which must be valid JSON.
@@ -265,13 +254,8 @@ func (f *Fail) check(n node) error {
 	if f == nil {
 		return nil
 	}
-	ways := 0
-	for _, set := range []bool{f.Status != 0, f.Cut, f.Stall, f.Garbage} {
-		if set {
-			ways++
-		}
-	}
-	if ways != 1 {
+	ways := slices.DeleteFunc([]bool{f.Status != 0, f.Cut, f.Stall, f.Garbage}, func(set bool) bool { return !set })
+	if len(ways) != 1 {
 		return n.wrong("does not set exactly one of status, cut, stall and garbage", `choose one way to fail, for example {"status": 529, "times": 1}`)
 	}
 	for name, set := range map[string]bool{"type": f.Type != "", "message": f.Message != "", "headers": len(f.Headers) > 0} {
@@ -319,10 +303,5 @@ func syntaxError(data []byte, err error) error {
 		column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
 		where = fmt.Sprintf(" at line %d, column %d", line, column)
 	}
-	return &dreamcore.Error{
-		Code: dreamcore.CodeInvalid, Reason: ReasonScript,
-		Message: "the model script is not JSON" + where,
-		Hint:    `a script looks like {"conversations": [[{"text": "Hello"}]]}`,
-		Err:     err,
-	}
+	return scriptError("the model script is not JSON"+where, `a script looks like {"conversations": [[{"text": "Hello"}]]}`, err)
 }

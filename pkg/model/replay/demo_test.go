@@ -56,6 +56,32 @@ func (a *agent) prompt(text string) string {
 	return ""
 }
 
+func TestTheMistakeOfTheDemoIsMendedOnlyIfItWasFound(t *testing.T) {
+	a := newAgent(t)
+	a.srv = serveScript(t, replay.DemoRepair())
+	game := func() string {
+		raw, err := os.ReadFile(filepath.Join(a.dir, "game.js"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	a.prompt("a game with stars")
+	broken := game()
+	if !strings.Contains(broken, "paintStars(drops)") || !strings.Contains(broken, "function paintStar(") {
+		t.Error("the game has no mistake")
+	}
+	talk := a.talk
+	if said := a.prompt("it does not work"); game() != broken || !strings.Contains(said, "do not know") {
+		t.Errorf("without the finding: %q", said)
+	}
+	a.talk = talk
+	a.prompt(`<findings>` + "\n" + `{"check":"errors","file":"game.js","line":109,"message":"Uncaught ReferenceError: paintStars is not defined"}`)
+	if mended := game(); strings.Contains(mended, "paintStars") || !strings.Contains(mended, "paintStar(d)") {
+		t.Errorf("with the finding: %.3000s", mended)
+	}
+}
+
 func (a *agent) use(call block) error {
 	var in struct {
 		Path    string `json:"file_path"`

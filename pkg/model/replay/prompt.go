@@ -20,12 +20,12 @@ type promptTurn struct {
 
 // forPrompt returns the answer to a request of a prompt endpoint and its index,
 // or nil if the script has none.
-func (s *Script) forPrompt(name string, r *request) (*promptTurn, int) {
+func (s *Script) forPrompt(r *request) (*turn, int) {
 	said := strings.ToLower(r.lastWords())
-	for i := range s.Prompts[name] {
-		t := &s.Prompts[name][i]
+	for i := range s.Prompts[r.prompt] {
+		t := &s.Prompts[r.prompt][i]
 		if len(t.Contains) == 0 || slices.ContainsFunc(t.Contains, func(w string) bool { return strings.Contains(said, w) }) {
-			return t, i
+			return &t.turn, i
 		}
 	}
 	return nil, 0
@@ -38,20 +38,4 @@ func (r *request) lastWords() string {
 		text.WriteString(b.text)
 	}
 	return text.String()
-}
-
-// answerPrompt plays the script's answer for a prompt endpoint. Without one, it
-// answers like a side request.
-func (m *Model) answerPrompt(x *exchange) {
-	t, i := m.script.forPrompt(x.prompt, x.request)
-	if t == nil {
-		x.say(textAnswer(x.id, x.request, sideText), nil)
-		return
-	}
-	m.play(x, m.log.With("endpoint", x.prompt), &t.turn, spot{prompt: x.prompt, turn: i}, func() *answer {
-		if t.turn.Text == "" { // an answer that only fails, and has used up its failures
-			return textAnswer(x.id, x.request, fillText)
-		}
-		return textAnswer(x.id, x.request, t.turn.Text)
-	})
 }

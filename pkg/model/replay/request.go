@@ -29,7 +29,8 @@ type request struct {
 		Format json.RawMessage `json:"format"`
 	} `json:"output_config"`
 
-	bytes int // length of the body, for the usage numbers
+	bytes  int    // length of the body, for the usage numbers
+	prompt string // the prompt endpoint of the request; "" for the agent
 }
 
 type message struct {
@@ -153,6 +154,36 @@ func (r *request) position() (human, answers int) {
 		messages = messages[length:]
 	}
 	return max(human, 1), answers
+}
+
+// hasAll reports whether the last human prompt contains each of the texts.
+func (r *request) hasAll(texts []string) bool {
+	if len(texts) == 0 {
+		return true
+	}
+	said := strings.ToLower(r.lastPrompt())
+	return !slices.ContainsFunc(texts, func(t string) bool { return !strings.Contains(said, strings.ToLower(t)) })
+}
+
+// lastPrompt returns the text of the last human prompt.
+func (r *request) lastPrompt() string {
+	var text strings.Builder
+	for end := len(r.Messages); end > 0; {
+		begin := end - 1
+		for begin > 0 && (r.Messages[begin-1].Role == "assistant") == (r.Messages[end-1].Role == "assistant") {
+			begin--
+		}
+		if r.Messages[end-1].Role != "assistant" && isPrompt(r.Messages[begin:end]) {
+			for _, m := range r.Messages[begin:end] {
+				for _, b := range m.Content {
+					text.WriteString(b.text + "\n")
+				}
+			}
+			break
+		}
+		end = begin
+	}
+	return text.String()
 }
 
 // isPrompt reports whether the messages between two answers contain words of a

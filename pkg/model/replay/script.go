@@ -14,8 +14,11 @@ import (
 // MaxScriptBytes bounds a model script.
 const MaxScriptBytes = 16 << 20
 
-// DemoName is the name of the embedded script for Load.
-const DemoName = "demo"
+// The names of the embedded scripts for Load.
+const (
+	DemoName       = "demo"        // a game that works
+	DemoRepairName = "demo-repair" // a game with a mistake, which is mended when the finding comes
+)
 
 // Script is a parsed model script. It is not changed after Parse, so several
 // models may share it. The tags of the fields define the format: see decode.go.
@@ -33,6 +36,10 @@ type turn struct {
 	Delay    int    `json:"delay_ms" range:"0-600000"` // milliseconds
 	Tools    []tool `json:"tools"`
 	Fail     *Fail  `json:"fail"`
+
+	// Needs are texts that the prompt must contain, all of them and regardless of
+	// case. Without them the model answers that it does not understand the request.
+	Needs []string `json:"needs"`
 }
 
 // tool is one tool call.
@@ -63,11 +70,7 @@ type Fail struct {
 // path, such as conversations[0][2].tools[1].name, and how to correct it.
 func Parse(data []byte) (*Script, error) {
 	if len(data) > MaxScriptBytes {
-		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Reason: ReasonScript,
-			Message: fmt.Sprintf("the model script has more than %d MiB", MaxScriptBytes>>20),
-			Hint:    "shorten the texts and tool inputs of the script",
-		}
+		return nil, scriptError(fmt.Sprintf("the model script has more than %d MiB", MaxScriptBytes>>20), "shorten the texts and tool inputs of the script", nil)
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	var whole json.RawMessage
@@ -77,11 +80,14 @@ func Parse(data []byte) (*Script, error) {
 	return decodeScript(whole)
 }
 
-// Load reads a script: the embedded demo if nameOrFile is DemoName, else a file (a
-// file called demo is "./demo"). Its errors are like those of Parse.
+// Load reads a script: an embedded one if nameOrFile is its name, else a file (a file
+// called demo is "./demo"). Its errors are like those of Parse.
 func Load(nameOrFile string) (*Script, error) {
-	if nameOrFile == DemoName {
+	switch nameOrFile {
+	case DemoName:
 		return Demo(), nil
+	case DemoRepairName:
+		return DemoRepair(), nil
 	}
 	data, err := readScript(nameOrFile)
 	if err != nil {
@@ -89,14 +95,11 @@ func Load(nameOrFile string) (*Script, error) {
 		if errors.Is(err, os.ErrNotExist) {
 			message = fmt.Sprintf("there is no model script %q", nameOrFile)
 		}
-		return nil, &dreamcore.Error{
-			Code: dreamcore.CodeInvalid, Reason: ReasonScript, Message: message, Err: err,
-			Hint: "name a readable JSON file, or " + DemoName + " for the embedded script",
-		}
+		return nil, scriptError(message, "name a readable JSON file, or "+DemoName+" for the embedded script", err)
 	}
 	s, err := Parse(data)
 	if e, ok := errors.AsType[*dreamcore.Error](err); ok {
-		return nil, &dreamcore.Error{Code: e.Code, Reason: e.Reason, Message: nameOrFile + ": " + e.Message, Hint: e.Hint, Err: e.Err}
+		return nil, scriptError(nameOrFile+": "+e.Message, e.Hint, e.Err)
 	}
 	return s, err
 }

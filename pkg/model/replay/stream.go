@@ -57,11 +57,9 @@ func object(kind string, members ...any) json.RawMessage {
 }
 
 func (s *stream) start(a *answer) {
-	first := a.form()
-	first.Content = []any{}
-	first.StopReason = nil
-	first.Usage.Output = 1 // the API reports the final number at the end
-	s.event("message_start", "message", first)
+	first := a.usage
+	first.Output = 1 // the API reports the final number at the end
+	s.event("message_start", "message", a.form([]json.RawMessage{}, nil, first))
 	s.event("ping")
 }
 
@@ -70,36 +68,11 @@ func (s *stream) finish(a *answer) {
 	s.event("message_stop")
 }
 
-// open starts block i and returns its deltas, still to be sent.
-func (s *stream) open(i int, block any) (parts []any) {
-	var empty any
-	switch b := block.(type) {
-	case thinkingBlock:
-		empty = thinkingBlock{Type: "thinking"}
-		parts = append(deltas("thinking_delta", "thinking", b.Thinking), object("signature_delta", "signature", b.Signature))
-	case toolUseBlock:
-		parts = deltas("input_json_delta", "partial_json", string(b.Input))
-		b.Input = json.RawMessage("{}")
-		empty = b
-	case textBlock:
-		empty = textBlock{Type: "text"}
-		parts = deltas("text_delta", "text", b.Text)
-	default:
-		panic("replay: unknown block") // cannot happen: only this package creates answers
-	}
-	s.event("content_block_start", "index", i, "content_block", empty)
-	return parts
-}
-
-func (s *stream) send(i int, delta any) { s.event("content_block_delta", "index", i, "delta", delta) }
-
-func (s *stream) close(i int) { s.event("content_block_stop", "index", i) }
-
 // deltas returns text as deltas of the given type, each with a part of the text in
 // its member. It splits between characters: half a character is not valid JSON.
-func deltas(kind, member, text string) []any {
+func deltas(kind, member, text string) []json.RawMessage {
 	size := max(leastChunk, len(text)/chunksPerBlock)
-	var parts []any
+	var parts []json.RawMessage
 	for len(text) > 0 {
 		end := min(size, len(text))
 		for end < len(text) && !utf8.RuneStart(text[end]) {

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -50,7 +49,7 @@ type bedrockDialect struct {
 
 func (d *bedrockDialect) Request(ctx context.Context, base string, call gateway.Call) (*http.Request, []string, error) {
 	if len(call.Model) > maxModelName || !bedrockModel.MatchString(call.Model) && !d.maps(call.Model) {
-		return nil, nil, noModel
+		return nil, nil, gateway.ErrNoModel
 	}
 	keys, err := d.credentials()
 	if err != nil {
@@ -105,7 +104,11 @@ func bedrockBody(call gateway.Call) []byte {
 // countBody wraps a body for CountTokens, which takes the body of InvokeModel.
 // That requires max_tokens.
 func countBody(body []byte) []byte {
-	if !slices.Contains(memberNames(body), "max_tokens") {
+	has := false
+	for m := range gateway.Members(body) {
+		has = has || m.Name == "max_tokens"
+	}
+	if !has {
 		body = without(body, nil, map[string][]byte{"max_tokens": []byte("1")})
 	}
 	return []byte(`{"input":{"invokeModel":{"body":"` + base64.StdEncoding.EncodeToString(body) + `"}}}`)
@@ -125,9 +128,7 @@ func (d *bedrockDialect) Answer(call gateway.Call, resp *http.Response) {
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
 	case resp.StatusCode >= 400:
-		gateway.TranslateError(resp, func(kind string) int {
-			return exceptionStatus(cmp.Or(resp.Header.Get("X-Amzn-Errortype"), kind), resp.StatusCode)
-		})
+		gateway.TranslateError(resp, resp.Header.Get("X-Amzn-Errortype"))
 	case resp.StatusCode != http.StatusOK:
 	case media == eventStreamType:
 		resp.Body = newEvents(resp.Body)
@@ -157,42 +158,4 @@ func bedrockCount(resp *http.Response) {
 	}
 	gateway.SetBody(resp, fmt.Appendf(nil, `{"input_tokens":%d}`, int64(n)))
 	resp.Header.Set("Content-Type", "application/json")
-}
-
-// exceptions maps Bedrock's exceptions to the API's statuses. The names are in
-// lower case, since those in streams start with a small letter, and lack the
-// suffix "exception".
-var exceptions = map[string]int{
-	"throttling":                 http.StatusTooManyRequests,
-	"servicequotaexceeded":       http.StatusTooManyRequests,
-	"modelnotready":              http.StatusTooManyRequests,
-	"serviceunavailable":         statusOverloaded,
-	"internalserver":             http.StatusInternalServerError,
-	"modelerror":                 http.StatusInternalServerError,
-	"modelstreamerror":           http.StatusInternalServerError,
-	"modeltimeout":               http.StatusGatewayTimeout,
-	"validation":                 http.StatusBadRequest,
-	"resourcenotfound":           http.StatusNotFound,
-	"accessdenied":               http.StatusForbidden,
-	"unrecognizedclient":         http.StatusUnauthorized,
-	"expiredtoken":               http.StatusUnauthorized,
-	"invalidsignature":           http.StatusUnauthorized,
-	"incompletesignature":        http.StatusUnauthorized,
-	"missingauthenticationtoken": http.StatusUnauthorized,
-	"invalidclienttokenid":       http.StatusUnauthorized,
-	"requestexpired":             http.StatusUnauthorized,
-}
-
-// exceptionStatus returns the API's status of an exception, or status if its name
-// is unknown.
-func exceptionStatus(name string, status int) int {
-	name, _, _ = strings.Cut(name, ":") // a URL may follow
-	if i := strings.LastIndexByte(name, '#'); i >= 0 {
-		name = name[i+1:] // a namespace may precede
-	}
-	name = strings.ToLower(name)
-	if s, ok := exceptions[strings.TrimSuffix(name, "exception")]; ok {
-		return s
-	}
-	return status
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/model/upstream/upstreamtest"
 )
 
@@ -33,7 +34,7 @@ func TestBedrockLooksLikeTheMessagesAPI(t *testing.T) {
 
 	s := r.send(call(testBody))
 	if s.err != nil || s.StatusCode != 200 || s.body != wholeStream || s.Model != bedrockName || !s.Regional || !s.Good() || s.Header.Get("Request-Id") == "" {
-		t.Fatalf("%v\n%v", s, b.Refused())
+		t.Fatalf("%v\n%v", s, b.Seen().Refused)
 	}
 	var got struct {
 		Model string   `json:"model"`
@@ -58,8 +59,8 @@ func TestBedrockLooksLikeTheMessagesAPI(t *testing.T) {
 			t.Error("a credential is not kept out of what is printed")
 		}
 	}
-	if b.Protocol() != "HTTP/2.0" || len(b.Refused()) != 0 {
-		t.Errorf("%s, refused %v", b.Protocol(), b.Refused())
+	if b.Seen().Protocol != "HTTP/2.0" || len(b.Seen().Refused) != 0 {
+		t.Errorf("%s, refused %v", b.Seen().Protocol, b.Seen().Refused)
 	}
 }
 
@@ -79,11 +80,11 @@ func TestBedrockRejectsInvalidSignatures(t *testing.T) {
 		}
 	}
 	r := newRig(t, awsSecrets, bedrockEntry(b))
-	b.SetClock(func() time.Time { return time.Now().Add(6 * time.Minute) })
+	b.Ahead = 6 * time.Minute
 	if got := r.send(call(testBody)); got.err != nil || got.StatusCode != 401 || !strings.Contains(got.body, "Signature expired") {
 		t.Errorf("a clock that is off: %v", got)
 	}
-	if b.Answered() != 0 {
+	if b.Seen().Answered != 0 {
 		t.Error("the model was reached")
 	}
 }
@@ -163,7 +164,7 @@ func TestBedrockErrorsAreConverted(t *testing.T) {
 		"ThrottlingException:http://x/": 429, "com.amazon.coral.service#ExpiredTokenException": 401, "throttlingException": 429,
 		"ModelTimeoutException": 504, "SomethingNewException": 418, "": 418,
 	} {
-		if got := exceptionStatus(name, 418); got != want {
+		if got := gateway.KindStatus(name, 418); got != want {
 			t.Errorf("%q: %d", name, got)
 		}
 	}
@@ -180,7 +181,7 @@ func TestAWSProfiles(t *testing.T) {
 	e := bedrockEntry(b)
 	e.AWSCredentials, e.AWSFile = "", file
 	if s := newRig(t, nil, e).send(call(testBody)); s.err != nil || s.body != wholeStream {
-		t.Errorf("%v %v", s, b.Refused())
+		t.Errorf("%v %v", s, b.Seen().Refused)
 	}
 	for _, profile := range []string{"role", "half", "missing"} {
 		e.AWSProfile = profile

@@ -28,35 +28,61 @@ func withModel(body []byte, model string) []byte {
 }
 
 // without returns the object body without the members named in drop and in set,
-// and with the members of set in front, ordered by name. Every byte of the other
-// members is unchanged.
+// and with the members of set in front, ordered by name.
 func without(body []byte, drop []string, set map[string][]byte) []byte {
-	size := len(body) + 2
-	for name, value := range set {
-		size += len(name) + len(value) + 4
-	}
-	out := bytes.NewBuffer(make([]byte, 0, size))
-	out.WriteByte('{')
-	comma := func() {
-		if out.Len() > 1 {
-			out.WriteByte(',')
+	return rewrite(body, set, func(name string, value []byte) []byte {
+		if _, ours := set[name]; ours || slices.Contains(drop, name) {
+			return nil
 		}
+		return value
+	})
+}
+
+// rewrite returns an object with the members of set in front, ordered by name, and
+// with the values that edit returns for the others; nil leaves a member out. Every
+// byte of a value that edit returns is unchanged, and so is every byte of an object
+// that does not change.
+func rewrite(object []byte, set map[string][]byte, edit func(name string, value []byte) []byte) []byte {
+	var out []byte // nil until the first difference: objects are nested, and most do not change
+	same := 0      // offset in object of the end of the members before that
+	write := func(name, value []byte) {
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(append(out, name...), value...)
+	}
+	if len(set) > 0 {
+		size := len(object)
+		for name, value := range set {
+			size += len(name) + len(value) + len(`"":,`)
+		}
+		out = append(make([]byte, 0, size), '{')
 	}
 	for _, name := range sortedKeys(set) {
-		comma()
-		out.Write(quote(name))
-		out.WriteByte(':')
-		out.Write(set[name])
+		write(append(quote(name), ':'), set[name])
 	}
-	for m := range gateway.Members(body) {
-		if _, ours := set[m.Name]; ours || slices.Contains(drop, m.Name) {
-			continue
+	for m := range gateway.Members(object) {
+		old := object[m.Value:m.End]
+		value := edit(m.Name, old)
+		if out == nil {
+			if bytes.Equal(value, old) {
+				same = m.End
+				continue
+			}
+			out = make([]byte, 0, len(object))
+			if same == 0 {
+				out = append(out, '{')
+			}
+			out = append(out, object[:same]...)
 		}
-		comma()
-		out.Write(body[m.Start:m.End])
+		if value != nil {
+			write(object[m.Start:m.Value], value)
+		}
 	}
-	out.WriteByte('}')
-	return out.Bytes()
+	if out == nil {
+		return object
+	}
+	return append(out, '}')
 }
 
 // quote returns v as JSON.

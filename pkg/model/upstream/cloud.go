@@ -5,13 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
-
-	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 )
-
-// noModel refuses a model whose name is invalid at the cloud: the next upstream
-// may have it.
-var noModel = &gateway.Refusal{Status: http.StatusNotFound, Message: "This model is not available here."}
 
 // post returns the request to a cloud. Of the sandbox's headers, only the
 // User-Agent is sent: what the API has in headers, clouds have in the body.

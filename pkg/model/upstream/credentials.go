@@ -36,21 +36,13 @@ type credentials struct {
 	hide   func(string)
 }
 
-// value returns the value of a reference NAME or NAME/KEY.
-func (c credentials) value(ref string) (string, error) {
-	v, err := c.open(ref)
-	if err == nil {
-		c.hide(strings.TrimSpace(v))
-	}
-	return v, err
-}
-
-// key returns the API key of a reference.
+// key returns the API key of a reference NAME or NAME/KEY.
 func (c credentials) key(ref string) (string, error) {
-	v, err := c.value(ref)
+	v, err := c.open(ref)
 	if err != nil {
 		return "", err
 	}
+	c.hide(strings.TrimSpace(v))
 	name, _, _ := strings.Cut(ref, "/")
 	if why := secret.Miswritten(strings.TrimSpace(v)); why != "" {
 		return "", setupError(ReasonCredential, "the secret "+name+" does not contain a usable key: "+why, c.entry.repair(), nil)

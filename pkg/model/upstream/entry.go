@@ -171,17 +171,12 @@ func (e Entry) address() string {
 // Title returns the upstream's name and address for the operator.
 func (e Entry) Title() string { return e.Name + " (" + e.address() + ")" }
 
-// model returns the upstream's name for the requested model, and whether it is
-// mapped.
-func (e Entry) model(asked string) (name string, mapped bool) {
+// model returns the upstream's name for the requested model.
+func (e Entry) model(asked string) string {
 	if asked == "" {
-		return "", false
+		return ""
 	}
-	name = cmp.Or(e.Models[asked], e.Models[AnyModel])
-	if name == "" {
-		return asked, false
-	}
-	return name, true
+	return cmp.Or(e.Models[asked], e.Models[AnyModel], asked)
 }
 
 // aliases are names that the agent replaces before it sends a request.

@@ -142,7 +142,7 @@ func chunkEvent(payload []byte) ([]byte, error) {
 // is forwarded only if it is about the request: otherwise it may name the
 // operator's account.
 func errorEvent(exception, message string) []byte {
-	status := exceptionStatus(exception, http.StatusInternalServerError)
+	status := gateway.KindStatus(exception, http.StatusInternalServerError)
 	if status != http.StatusBadRequest {
 		message = "The model failed in the middle of its answer."
 	}

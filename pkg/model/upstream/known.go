@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,37 +19,66 @@ import (
 
 // known holds the beta flags that a cloud accepts, according to its
 // documentation.
-type known struct{ betas []string }
+type known []string
 
-// Members that clouds accept.
 var (
-	bodyMembers = []string{
-		"model", "messages", "system", "max_tokens", "metadata", "stop_sequences", "stream", "temperature", "top_k", "top_p",
-		"tools", "tool_choice", "thinking", versionMember, betaMember,
-	}
-	messageMembers  = []string{"role", "content"}
-	thinkingMembers = []string{"type", "budget_tokens"}
-	cacheMembers    = []string{"type", "ttl"}
-	toolMembers     = []string{"type", "name", "description", "input_schema", "cache_control"}
-	// gatedMembers require a beta. They occur at the top of the body or in a tool.
-	gatedMembers = map[string]string{
-		"context_management":    "context-management-2025-06-27",
-		"output_config":         "effort-2025-11-24",
-		"defer_loading":         "tool-search-tool-2025-10-19",
-		"input_examples":        "tool-examples-2025-10-29",
-		"eager_input_streaming": "fine-grained-tool-streaming-2025-05-14",
-	}
-
-	bedrockKnows = known{[]string{
+	bedrockKnows = known{
 		"computer-use-2025-01-24", "token-efficient-tools-2025-02-19", "interleaved-thinking-2025-05-14", "output-128k-2025-02-19",
 		"dev-full-thinking-2025-05-14", "context-1m-2025-08-07", "context-management-2025-06-27", "effort-2025-11-24",
 		"tool-search-tool-2025-10-19", "tool-examples-2025-10-29", "claude-code-20250219", "fine-grained-tool-streaming-2025-05-14",
-	}}
-	vertexKnows = known{[]string{
+	}
+	vertexKnows = known{
 		"computer-use-2025-01-24", "interleaved-thinking-2025-05-14", "context-1m-2025-08-07", "context-management-2025-06-27",
 		"tool-search-tool-2025-10-19",
-	}}
+	}
 )
+
+// shape says which members of an object clouds accept. The shape of a list is the
+// one of the objects in it.
+type shape struct {
+	members []string          // nil accepts all
+	gated   bool              // may have gatedMembers
+	inner   map[string]*shape // of the values of members; the others are unchanged
+}
+
+// gatedMembers require a beta.
+var gatedMembers = map[string]string{
+	"context_management":    "context-management-2025-06-27",
+	"output_config":         "effort-2025-11-24",
+	"defer_loading":         "tool-search-tool-2025-10-19",
+	"input_examples":        "tool-examples-2025-10-29",
+	"eager_input_streaming": "fine-grained-tool-streaming-2025-05-14",
+}
+
+var (
+	cacheShape   = map[string]*shape{"cache_control": {members: []string{"type", "ttl"}}}
+	contentShape = newContentShape()
+	toolShape    = &shape{members: []string{"type", "name", "description", "input_schema", "cache_control"}, gated: true, inner: cacheShape}
+	// vendorToolShape is for the vendor's own tools: each has different members.
+	vendorToolShape = &shape{gated: true, inner: cacheShape}
+
+	bodyShape = &shape{
+		members: []string{
+			"model", "messages", "system", "max_tokens", "metadata", "stop_sequences", "stream", "temperature", "top_k", "top_p",
+			"tools", "tool_choice", "thinking", versionMember, betaMember,
+		},
+		gated: true,
+		inner: map[string]*shape{
+			"thinking": {members: []string{"type", "budget_tokens"}},
+			"system":   contentShape,
+			"tools":    toolShape,
+			"messages": {members: []string{"role", "content"}, inner: map[string]*shape{"content": contentShape}},
+		},
+	}
+)
+
+// newContentShape returns the shape of a block of content, which may contain
+// blocks.
+func newContentShape() *shape {
+	block := &shape{inner: maps.Clone(cacheShape)}
+	block.inner["content"] = block
+	return block
+}
 
 // split divides the beta flags of a request, which may be in several headers.
 func (k known) split(h http.Header) (kept, dropped []string) {
@@ -57,7 +87,7 @@ func (k known) split(h http.Header) (kept, dropped []string) {
 			beta = strings.TrimSpace(beta)
 			switch {
 			case beta == "" || slices.Contains(kept, beta) || slices.Contains(dropped, beta):
-			case slices.Contains(k.betas, beta):
+			case slices.Contains(k, beta):
 				kept = append(kept, beta)
 			default:
 				dropped = append(dropped, beta)
@@ -80,7 +110,7 @@ func (k known) filter(call gateway.Call) (filtered gateway.Call, dropped []strin
 	for _, beta := range dropped {
 		p.drop(beta)
 	}
-	call.Body = p.object(call.Body, bodyMembers, true, p.top)
+	call.Body = p.object(call.Body, bodyShape)
 	return call, p.dropped
 }
 
@@ -94,49 +124,54 @@ type pruner struct {
 	dropped []string
 }
 
-// object keeps the given members of an object; inner may rewrite their values.
-// Any other value than an object is unchanged.
-func (p *pruner) object(value []byte, members []string, gates bool, inner func(name string, value []byte) []byte) []byte {
-	var out *bytes.Buffer // nil until the first change
-	last := 0             // offset in value of the end of the last unchanged member
-	first := true         // no member was kept yet
-	for m := range gateway.Members(value) {
-		keep := slices.Contains(members, m.Name)
-		if beta, ok := gatedMembers[m.Name]; ok && gates {
-			keep = slices.Contains(p.betas, beta)
-		}
-		old := value[m.Value:m.End]
-		changed := old
-		if keep && inner != nil {
-			changed = inner(m.Name, old)
-		}
-		if keep && out == nil && len(changed) == len(old) && &changed[0] == &old[0] {
-			first, last = false, m.End
-			continue
-		}
-		if out == nil {
-			out = bytes.NewBuffer(make([]byte, 0, len(value)))
-			if first {
-				out.WriteByte('{')
-			} else {
-				out.Write(value[:last])
-			}
-		}
-		if !keep {
-			p.drop(m.Name)
-			continue
-		}
-		if !first {
-			out.WriteByte(',')
-		}
-		first = false
-		out.Write(value[m.Start:m.Value])
-		out.Write(changed)
+// object returns an object without the members that s does not accept. Any other
+// value than an object is unchanged.
+func (p *pruner) object(value []byte, s *shape) []byte {
+	if s == toolShape && isVendorTool(value) {
+		s = vendorToolShape
 	}
-	if out == nil {
+	if s == contentShape && !bytes.Contains(value, []byte(`"cache_control"`)) {
+		return value // as most are: then nested values are not read once more for each level
+	}
+	return rewrite(value, nil, func(name string, old []byte) []byte {
+		accepted := s.members == nil || slices.Contains(s.members, name)
+		if beta, ok := gatedMembers[name]; ok && s.gated {
+			accepted = slices.Contains(p.betas, beta)
+		}
+		inner := s.inner[name]
+		switch {
+		case !accepted:
+			p.drop(name)
+			return nil
+		case inner == nil:
+			return old
+		case old[0] == '[':
+			return p.list(old, inner)
+		case old[0] == '{':
+			return p.object(old, inner)
+		}
+		return old
+	})
+}
+
+// list applies s to the elements of a list.
+func (p *pruner) list(value []byte, s *shape) []byte {
+	var out bytes.Buffer
+	last := 0 // offset in value of the first byte that is not in out yet
+	for at, old := range gateway.Elements(value) {
+		if changed := p.object(old, s); !bytes.Equal(changed, old) {
+			if last == 0 {
+				out.Grow(len(value))
+			}
+			out.Write(value[last:at])
+			out.Write(changed)
+			last = at + len(old)
+		}
+	}
+	if last == 0 {
 		return value
 	}
-	out.WriteByte('}')
+	out.Write(value[last:])
 	return out.Bytes()
 }
 
@@ -147,89 +182,6 @@ func (p *pruner) drop(name string) {
 	if len(p.dropped) < maxDropped && !slices.Contains(p.dropped, name) {
 		p.dropped = append(p.dropped, name)
 	}
-}
-
-// list rewrites the elements of a list. Any other value is unchanged.
-func (p *pruner) list(value []byte, inner func([]byte) []byte) []byte {
-	if value[0] != '[' {
-		return value
-	}
-	var out *bytes.Buffer
-	last := 0
-	for at, old := range gateway.Elements(value) {
-		changed := inner(old)
-		if len(changed) == len(old) && &changed[0] == &old[0] {
-			continue
-		}
-		if out == nil {
-			out = bytes.NewBuffer(make([]byte, 0, len(value)))
-		}
-		out.Write(value[last:at])
-		out.Write(changed)
-		last = at + len(old)
-	}
-	if out == nil {
-		return value
-	}
-	out.Write(value[last:])
-	return out.Bytes()
-}
-
-// top rewrites a member of the body.
-func (p *pruner) top(name string, value []byte) []byte {
-	switch name {
-	case "thinking":
-		return p.object(value, thinkingMembers, false, nil)
-	case "system":
-		return p.list(value, p.block)
-	case "tools":
-		return p.list(value, func(tool []byte) []byte {
-			members := toolMembers
-			if isVendorTool(tool) {
-				members = memberNames(tool) // each has different ones
-			}
-			return p.object(tool, members, true, p.cacheControl)
-		})
-	case "messages":
-		return p.list(value, func(message []byte) []byte {
-			return p.object(message, messageMembers, false, func(name string, content []byte) []byte {
-				if name == "content" {
-					return p.list(content, p.block)
-				}
-				return content
-			})
-		})
-	}
-	return value
-}
-
-// block rewrites the cache control of a block of content and of its nested
-// blocks.
-func (p *pruner) block(block []byte) []byte {
-	if !bytes.Contains(block, []byte(`"cache_control"`)) {
-		return block
-	}
-	return p.object(block, memberNames(block), false, func(name string, value []byte) []byte {
-		if name == "content" {
-			return p.list(value, p.block)
-		}
-		return p.cacheControl(name, value)
-	})
-}
-
-// cacheControl rewrites the member cache_control.
-func (p *pruner) cacheControl(name string, value []byte) []byte {
-	if name == "cache_control" {
-		return p.object(value, cacheMembers, false, nil)
-	}
-	return value
-}
-
-func memberNames(object []byte) (names []string) {
-	for m := range gateway.Members(object) {
-		names = append(names, m.Name)
-	}
-	return names
 }
 
 // isVendorTool reports whether the vendor defines the tool, such as

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -76,6 +77,31 @@ func TestUnknownMembersAreNotSentToCloud(t *testing.T) {
 			if changed := cloud.want != tc.in; changed && len(dropped) == 0 || !reflect.DeepEqual(before, tc.header) {
 				t.Errorf("%s: left out %v, header %v", name, dropped, tc.header)
 			}
+		}
+	}
+}
+
+// Nested content must not cost its size once more for each level.
+func TestNestedContentCostsLittleMemory(t *testing.T) {
+	const depth, size = 30, 1 << 20
+	nested := func(inner string) string {
+		return `{"messages":[{"role":"user","content":[` + strings.Repeat(`{"type":"x","content":[`, depth) + inner + strings.Repeat(`]}`, depth) + `]}]}`
+	}
+	text := strings.Repeat("x", size)
+	for name, body := range map[string]string{
+		"a block":             nested(`{"type":"text","text":"` + text + `"}`),
+		"a string":            nested(`"` + text + `"`),
+		"with cache control":  nested(`{"type":"text","text":"` + text + `","cache_control":{"type":"ephemeral"}}`),
+		"a name in a string":  nested(`"` + text + `\"cache_control\""`),
+		"a string as content": nested(`{"content":"` + text + `","cache_control":{}}`),
+	} {
+		in := []byte(body)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got, dropped := vertexKnows.filter(gateway.Call{Body: in, Header: http.Header{}})
+		runtime.ReadMemStats(&after)
+		if cost := after.TotalAlloc - before.TotalAlloc; cost > size/4 || len(dropped) > 0 || &got.Body[0] != &in[0] {
+			t.Errorf("%s: %d KiB were allocated, left out %v", name, cost>>10, dropped)
 		}
 	}
 }

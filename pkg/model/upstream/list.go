@@ -11,26 +11,27 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 )
 
-// Options of New.
+// Options of New. Only Proxy is optional.
 type Options struct {
 	// Secret returns the values of a sealed secret. It is called for each
 	// request, so a new value takes effect immediately.
 	Secret func(name string) (map[string]string, error)
 	// Hide is called with every credential before it is used, so that it can be
-	// redacted from output; optional.
+	// redacted from output.
 	Hide func(value string)
 	// Unhide is called with a credential that has expired, so that a service that
-	// fetches a new one every hour does not accumulate them; optional.
+	// fetches a new one every hour does not accumulate them.
 	Unhide func(value string)
-	// Proxy selects the outgoing proxy like http.Transport.Proxy; optional.
+	// Proxy selects the outgoing proxy like http.Transport.Proxy.
 	Proxy func(*http.Request) (*url.URL, error)
-	// Logger receives messages for the operator; nil discards them.
+	// Logger receives messages for the operator.
 	Logger *slog.Logger
 }
 
@@ -46,9 +47,8 @@ type List struct {
 type member struct {
 	entry   Entry
 	api     *gateway.APIUpstream
+	tokens  *tokens // of Vertex, else nil
 	backoff backoff
-
-	tokens *tokens // of Vertex
 }
 
 // errSlow is the cause that cancels an attempt.
@@ -65,15 +65,6 @@ const (
 // New creates the upstreams of a list, without using the network. Its errors have
 // dreamcore.CodeInvalid.
 func New(entries []Entry, o Options) (*List, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Hide == nil {
-		o.Hide = func(string) {}
-	}
-	if o.Unhide == nil {
-		o.Unhide = func(string) {}
-	}
 	l := &List{log: o.Logger, now: time.Now}
 	for _, e := range entries {
 		m, err := newMember(e, o)
@@ -97,32 +88,25 @@ func newMember(e Entry, o Options) (*member, error) {
 		Name: e.Name, BaseURL: e.address(), AllowHTTP: e.AllowHTTP, Proxy: o.Proxy, TLS: tlsConfig, Repair: e.repair(),
 	}
 	c := credentials{entry: e, secret: o.Secret, hide: o.Hide}
-	var vertex *vertexDialect
+	m := &member{entry: e}
 	switch e.Kind {
 	case Vertex:
-		vertex = &vertexDialect{entry: e, tokens: newTokens(c, o.Unhide), dropped: dropLog{logger: o.Logger, entry: e.Name}}
-		cfg.Dialect = vertex
+		m.tokens = newTokens(c, o.Unhide)
+		cfg.Dialect = &vertexDialect{entry: e, tokens: m.tokens, dropped: dropLog{logger: o.Logger, entry: e.Name}}
 	case Bedrock:
 		cfg.Dialect = &bedrockDialect{entry: e, credentials: c.aws, now: time.Now, dropped: dropLog{logger: o.Logger, entry: e.Name}}
 	default:
 		cfg.Keyless, cfg.Bearer = e.APIKey == NoKey, e.Bearer != ""
 		cfg.Key = func() (string, error) { return c.key(cmp.Or(e.APIKey, e.Bearer)) }
 	}
-	api, err := gateway.NewAPIUpstream(cfg)
-	if err != nil {
+	if m.api, err = gateway.NewAPIUpstream(cfg); err != nil {
 		return nil, err
 	}
-	if vertex != nil {
-		vertex.tokens.client = &http.Client{Transport: api.Transport(), CheckRedirect: noRedirect}
-	}
-	m := &member{entry: e, api: api}
-	if vertex != nil {
-		m.tokens = vertex.tokens
+	if m.tokens != nil {
+		m.tokens.transport = m.api.Transport()
 	}
 	return m, nil
 }
-
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // maxCAFile bounds the operator's bundle of certificates.
 const maxCAFile = 4 << 20
@@ -167,7 +151,8 @@ func (l *List) Send(ctx context.Context, call gateway.Call) (*gateway.Answer, er
 	if len(l.members) == 1 {
 		return l.members[0].send(ctx, call, 0)
 	}
-	if best, done := l.try(ctx, call, l.available(), true); done {
+	failing := func(m *member) bool { return !m.backoff.ready(l.now()) }
+	if best, done := l.try(ctx, call, slices.DeleteFunc(slices.Clone(l.members), failing), true); done {
 		return best.answer, best.err
 	}
 	// All are skipped at the moment: try each of them anyway.
@@ -201,18 +186,6 @@ func (l *List) try(ctx context.Context, call gateway.Call, members []*member, ex
 		best = better(best, o)
 	}
 	return best, best != nil
-}
-
-// available returns the upstreams that are not skipped at the moment.
-func (l *List) available() []*member {
-	now := l.now()
-	var ready []*member
-	for _, m := range l.members {
-		if m.backoff.ready(now) {
-			ready = append(ready, m)
-		}
-	}
-	return ready
 }
 
 // note records the outcome of an attempt, and logs it for the operator.
@@ -249,18 +222,17 @@ func (m *member) limit(call gateway.Call) time.Duration {
 // send sends the call with the upstream's name for the model. It fails with
 // errSlow if there is no answer within limit; 0 means no limit.
 func (m *member) send(ctx context.Context, call gateway.Call, limit time.Duration) (*gateway.Answer, error) {
-	name, _ := m.entry.model(call.Model)
+	name := m.entry.model(call.Model)
 	if name != call.Model && m.entry.Kind == Anthropic {
 		call.Body = withModel(call.Body, name)
 	}
-	asked := call
-	asked.Model = name
+	call.Model = name
 	if limit == 0 {
-		return m.api.Send(ctx, asked)
+		return m.api.Send(ctx, call)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(limit, func() { cancel(errSlow) })
-	answer, err := m.api.Send(ctx, asked)
+	answer, err := m.api.Send(ctx, call)
 	if !timer.Stop() && err == nil {
 		answer.Body.Close()
 		err = errSlow

@@ -372,8 +372,8 @@ func TestConnectionsAreReused(t *testing.T) {
 			t.Fatalf("%v", s)
 		}
 	}
-	if v.Protocol() != "HTTP/2.0" || v.Connections() != 1 {
-		t.Errorf("%s, %d connections", v.Protocol(), v.Connections())
+	if v.Seen().Protocol != "HTTP/2.0" || v.Seen().Connections != 1 {
+		t.Errorf("%s, %d connections", v.Seen().Protocol, v.Seen().Connections)
 	}
 }
 
@@ -400,7 +400,7 @@ func TestOperatorProxy(t *testing.T) {
 	proxy := upstreamtest.NewProxy(t, b.URL)
 	e := bedrockEntry(b)
 	e.BaseURL = "https://example.com" // for which the server has a certificate too
-	list, err := New([]Entry{e}, Options{Secret: awsSecrets.get, Proxy: func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }})
+	list, err := New([]Entry{e}, Options{Secret: awsSecrets.get, Hide: func(string) {}, Unhide: func(string) {}, Logger: testLogger(io.Discard), Proxy: func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,12 +14,12 @@ func TestRegionalEndpoints(t *testing.T) {
 		"anthropic.claude-haiku-4-5-20251001-v1:0":         true,
 		"arn:aws:bedrock:us-east-1:1:inference-profile/x":  true,
 	} {
-		if got := gateway.RegionalDialect(&bedrockDialect{}).Regional(gateway.Call{Model: model}); got != want {
+		if got := (&bedrockDialect{}).Regional(gateway.Call{Model: model}); got != want {
 			t.Errorf("Bedrock, %s: %v", model, got)
 		}
 	}
 	for region, want := range map[string]bool{"global": false, "us": true, "europe-west1": true} {
-		if got := gateway.RegionalDialect(&vertexDialect{entry: Entry{Region: region}}).Regional(gateway.Call{}); got != want {
+		if got := (&vertexDialect{entry: Entry{Region: region}}).Regional(gateway.Call{}); got != want {
 			t.Errorf("Vertex, %s: %v", region, got)
 		}
 	}

@@ -67,7 +67,7 @@ func (c credentials) account() (account, error) {
 // tokens fetches and caches the access token of a service account.
 type tokens struct {
 	credentials credentials
-	client      *http.Client
+	transport   http.RoundTripper
 	now         func() time.Time
 	unhide      func(string)
 
@@ -98,13 +98,12 @@ func (t *tokens) get(ctx context.Context) (string, error) {
 		return token, nil
 	}
 	usable := left > lastMoment
-	if usable {
-		select {
-		case <-t.fetching:
-		default:
+	select {
+	case <-t.fetching:
+	default:
+		if usable {
 			return token, nil
 		}
-	} else {
 		select {
 		case <-t.fetching:
 		case <-ctx.Done():
@@ -143,7 +142,7 @@ func (t *tokens) fetch(ctx context.Context, a account) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, tokenLimit)
 	defer cancel()
 	c := jwt.Config{Email: a.Email, PrivateKey: []byte(a.Key), PrivateKeyID: a.KeyID, Scopes: []string{cloudScope}, TokenURL: a.TokenURL, Expires: assertion}
-	token, err := c.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, boundClient(ctx, t.client))).Token()
+	token, err := c.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, boundClient(ctx, t.transport))).Token()
 	var refused *oauth2.RetrieveError
 	switch {
 	case errors.As(err, &refused) && refused.Response.StatusCode < 500 && refused.Response.StatusCode != http.StatusTooManyRequests:
@@ -188,14 +187,13 @@ func oauthReason(body []byte) string {
 	return v.Error
 }
 
-// boundClient returns a copy of client whose requests use ctx: jwt sends its
-// requests without a context.
-func boundClient(ctx context.Context, client *http.Client) *http.Client {
-	bound := *client
-	bound.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-		return client.Transport.RoundTrip(r.WithContext(ctx))
-	})
-	return &bound
+// boundClient returns a client whose requests use ctx, since jwt sends its requests
+// without a context. It follows no redirect.
+func boundClient(ctx context.Context, transport http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport:     roundTripper(func(r *http.Request) (*http.Response, error) { return transport.RoundTrip(r.WithContext(ctx)) }),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -31,7 +31,7 @@ type vertexDialect struct {
 
 func (d *vertexDialect) Request(ctx context.Context, base string, call gateway.Call) (*http.Request, []string, error) {
 	if !vertexModel.MatchString(call.Model) || len(call.Model) > maxModelName {
-		return nil, nil, noModel
+		return nil, nil, gateway.ErrNoModel
 	}
 	token, err := d.tokens.get(ctx)
 	if err != nil {
@@ -71,13 +71,7 @@ func (d *vertexDialect) Answer(_ gateway.Call, resp *http.Response) {
 	if resp.StatusCode == http.StatusUnauthorized {
 		d.tokens.forget()
 	}
-	if resp.StatusCode < 400 {
-		return
+	if resp.StatusCode >= 400 {
+		gateway.TranslateError(resp, "")
 	}
-	gateway.TranslateError(resp, func(kind string) int {
-		if kind == "RESOURCE_EXHAUSTED" {
-			return http.StatusTooManyRequests
-		}
-		return resp.StatusCode
-	})
 }

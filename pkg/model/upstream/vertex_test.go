@@ -41,8 +41,8 @@ func TestVertexLooksLikeTheMessagesAPI(t *testing.T) {
 	if token := r.members[0].tokens.current; r.hidden.Redact(token) == token {
 		t.Error("the token is not kept out of what is printed")
 	}
-	if v.Tokens() != 1 || len(v.Refused()) != 0 {
-		t.Errorf("%d tokens for three requests; refused: %v", v.Tokens(), v.Refused())
+	if v.Tokens() != 1 || len(v.Seen().Refused) != 0 {
+		t.Errorf("%d tokens for three requests; refused: %v", v.Tokens(), v.Seen().Refused)
 	}
 }
 
@@ -107,10 +107,10 @@ func TestInvalidServiceAccounts(t *testing.T) {
 			t.Errorf("%s: %v", name, s)
 		}
 	}
-	if v.Answered() != 0 {
+	if v.Seen().Answered != 0 {
 		t.Error("the model was reached")
 	}
-	if got := strings.Join(v.Refused(), "\n"); !strings.Contains(got, "the signature is wrong") {
+	if got := strings.Join(v.Seen().Refused, "\n"); !strings.Contains(got, "the signature is wrong") {
 		t.Errorf("refused: %s", got)
 	}
 }

@@ -3,14 +3,12 @@ package deploy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // ids are the entries of a file like /etc/passwd or /etc/group.
@@ -40,29 +38,21 @@ func readIDs(raw []byte) ids {
 	return r
 }
 
-func (p *Plan) accounts() (users, groups ids, err error) {
-	for _, f := range []struct {
-		path string
-		to   *ids
-	}{{"/etc/passwd", &users}, {"/etc/group", &groups}} {
-		host, err := p.at(f.path)
-		if err != nil {
-			return users, groups, err
-		}
-		raw, err := os.ReadFile(host)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // images may have none yet
-			return users, groups, fileFault("read", host, err)
-		}
-		*f.to = readIDs(raw)
-	}
-	return users, groups, nil
+// ids reads such a file of the installation. An image may have none yet.
+func (p *Plan) ids(path string) (ids, error) {
+	raw, err := p.readFile(path)
+	return readIDs(raw), statefile.IgnoreMissing(err)
 }
 
 // chooseAccount sets the ids of the account. Ids that another account has are
 // replaced by free ones if FreeIDs is set; otherwise they are an error, because
 // files of projects belong to those ids already.
 func (p *Plan) chooseAccount() error {
-	users, groups, err := p.accounts()
+	users, err := p.ids("/etc/passwd")
+	if err != nil {
+		return err
+	}
+	groups, err := p.ids("/etc/group")
 	if err != nil {
 		return err
 	}
@@ -117,44 +107,36 @@ func (p *Plan) accountLines() []byte {
 	return b.Bytes()
 }
 
-// account is the action that creates the user with its group.
-type account struct{ plan *Plan }
-
-func (a *account) name() string { return "user " + Account }
-
-func (a *account) command() Command { return a.plan.command("systemd-sysusers", AccountFile) }
-
-func (a *account) item() Item {
-	s := a.plan.o.Settings
-	return Item{Kind: "account", Note: fmt.Sprintf("uid %d, gid %d, no home, no login", s.UID, s.GID), Commands: []string{a.command().String()}}
-}
-
-func (a *account) check(context.Context) (Status, error) {
-	ok, err := a.exists()
-	if ok {
-		return Unchanged, err
+// account returns the action that creates the user with its group.
+func (p *Plan) account() action {
+	create := p.command("systemd-sysusers", AccountFile)
+	want := [2]int{p.o.Settings.UID, p.o.Settings.GID}
+	ids := fmt.Sprintf("uid %d, gid %d", want[0], want[1])
+	return action{
+		name: "user " + Account,
+		item: func() Item {
+			return Item{Kind: "account", Note: ids + ", no home, no login", Commands: []string{create.String()}}
+		},
+		check: func(context.Context) (Status, error) {
+			users, err := p.ids("/etc/passwd")
+			if _, ok := users.byName[Account]; ok {
+				return Unchanged, err
+			}
+			return Created, err
+		},
+		apply: func(ctx context.Context) (string, error) {
+			if _, err := p.o.Runner(ctx, create); err != nil {
+				return "", commandFault("create the user "+Account, err)
+			}
+			// systemd-sysusers chooses another id if a directory service has assigned this one.
+			users, err := p.ids("/etc/passwd")
+			if have, ok := users.byName[Account]; err == nil && (!ok || have != want) {
+				err = &dreamcore.Error{
+					Code: dreamcore.CodeSetup, Reason: ReasonAccount, Message: fmt.Sprintf("the user %s did not get the ids %d:%d", Account, want[0], want[1]),
+					Hint: "create it with useradd --system, and set sandbox_uid and sandbox_gid in " + ConfigFile,
+				}
+			}
+			return ids, err
+		},
 	}
-	return Created, err
-}
-
-func (a *account) exists() (bool, error) {
-	users, _, err := a.plan.accounts()
-	_, ok := users.byName[Account]
-	return ok, err
-}
-
-func (a *account) apply(ctx context.Context) (string, error) {
-	if _, err := a.plan.o.Runner(ctx, a.command()); err != nil {
-		return "", commandFault("create the user "+Account, err)
-	}
-	// systemd-sysusers chooses another id if a directory service has assigned this one.
-	want := [2]int{a.plan.o.Settings.UID, a.plan.o.Settings.GID}
-	users, _, err := a.plan.accounts()
-	if have, ok := users.byName[Account]; err == nil && (!ok || have != want) {
-		err = &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Reason: ReasonAccount, Message: fmt.Sprintf("the user %s did not get the ids %d:%d", Account, want[0], want[1]),
-			Hint: "create it with useradd --system, and set sandbox_uid and sandbox_gid in " + ConfigFile,
-		}
-	}
-	return fmt.Sprintf("uid %d, gid %d", want[0], want[1]), err
 }

@@ -43,7 +43,6 @@ type Runner func(ctx context.Context, c Command) (stdout []byte, err error)
 // CommandError describes how a command failed.
 type CommandError struct {
 	Command string
-	Code    int    // exit code; -1 if it did not start or was ended by a signal
 	Stderr  string // the last part of it
 	Err     error
 }
@@ -78,12 +77,7 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
-		code := -1
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			code = exit.ExitCode()
-		}
-		return out.buf, &CommandError{Command: c.String(), Code: code, Stderr: string(errOut.buf), Err: err}
+		return out.buf, &CommandError{Command: c.String(), Stderr: string(errOut.buf), Err: err}
 	}
 	return out.buf, nil
 }
@@ -118,8 +112,8 @@ func (p *Plan) environ() []string {
 // commandFault returns the error for a command that failed to do action. An
 // error that is no *CommandError, such as an interruption, is returned as it is.
 func commandFault(action string, err error) error {
-	var failed *CommandError
-	if !errors.As(err, &failed) {
+	failed, ok := errors.AsType[*CommandError](err)
+	if !ok {
 		return err
 	}
 	hint := fmt.Sprintf("run it on its own to see why: %s", failed.Command)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 )
@@ -18,7 +17,7 @@ func (p *Plan) configuration() []byte {
 	}
 	s := p.o.Settings
 	var b bytes.Buffer
-	b.WriteString("# Settings of the dreamcore service. After a change: systemctl restart dreamcore\n")
+	b.WriteString("# Settings of the dreamcore service. After a change: systemctl restart dreamcore; of an address: dreamcore deploy\n")
 	fmt.Fprintf(&b, "state: %q\nlisten: %q\nsandbox_uid: %d\nsandbox_gid: %d\n", s.State, s.Listen, s.UID, s.GID)
 	for _, v := range []struct{ key, value string }{
 		{"upstream", s.Upstream}, {"model_script", s.ModelScript}, {"rootfs", s.Rootfs}, {"image", s.Image}, {"runtime", s.Runtime},
@@ -35,41 +34,25 @@ func (p *Plan) configuration() []byte {
 
 // effective returns the content of the installed configuration, or of the one to be installed.
 func (p *Plan) effective() ([]byte, error) {
-	host, fi, err := p.lstat(ConfigFile)
-	if err != nil {
-		return nil, err
-	}
-	if fi == nil {
+	raw, err := p.readFile(ConfigFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		return p.configuration(), nil
 	}
-	raw, err := os.ReadFile(host)
-	if err != nil {
-		return nil, fileFault("read", host, err)
-	}
-	return raw, nil
+	return raw, err
 }
 
-// ExistingConfig returns the path of the configuration that an installation
+// existingConfig returns the path of the configuration that an installation
 // would keep, or "" if there is no configuration. adopt reports that it is the
 // one of the state directory, whose content would move to ConfigFile.
-func ExistingConfig(root, state string) (path string, adopt bool, err error) {
+func existingConfig(root, state string) (path string, adopt bool, err error) {
 	p := &Plan{o: Options{Root: root}}
-	for _, c := range []struct {
-		path  string
-		adopt bool
-	}{{ConfigFile, false}, {filepath.Join(state, "config.yaml"), true}} {
-		host, err := p.at(c.path)
+	for _, path := range []string{ConfigFile, filepath.Join(state, "config.yaml")} {
+		host, fi, err := p.lstat(path)
 		if err != nil {
 			return "", false, err
 		}
-		fi, err := os.Lstat(host)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
-			return "", false, fileFault("look for the configuration", host, err)
-		case fi.Mode().IsRegular():
-			return host, c.adopt, nil
+		if fi != nil && fi.Mode().IsRegular() {
+			return host, path != ConfigFile, nil
 		}
 	}
 	return "", false, nil

@@ -1,5 +1,5 @@
 // Package deploy installs the running program as a service of this machine's
-// systemd: program, unit, account, configuration, state directory and the
+// systemd: program, units, account, configuration, state directory and the
 // identity of the sealed secrets as a credential; then it starts the service
 // and waits until it is healthy.
 //
@@ -11,9 +11,9 @@
 // With a Root, the files are installed below that directory, for an image, and
 // no command is run; deploying again on the machine itself completes it.
 //
-// deploy.go has the plan, request.go the options of a plan from the operator's
-// flags and environment; file.go, account.go, identity.go, unit.go, setup.go and
-// service.go have the actions, health.go waits for the service.
+// deploy.go has the plan, request.go completes its options from the operator's
+// flags and environment; file.go, account.go, identity.go, unit.go, socket.go,
+// setup.go and service.go have the actions, health.go waits for the service.
 package deploy
 
 import (
@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
 // Paths of the installation, relative to Options.Root.
@@ -50,16 +51,19 @@ const Account = dreamcore.AppName
 
 // Settings are the settings of the service that the installation depends on.
 type Settings struct {
-	State       string // absolute
-	Listen      string // HOST:PORT
-	UID, GID    int    // the user inside sandboxes
-	Upstream    string // "" for the default
-	ModelScript string // "" if the model API answers
-	Rootfs      string
-	Image       string            // instead of Rootfs
-	Runtime     string            // engine of sandboxes; "" for the default
-	Grace       time.Duration     // how long running generations may continue when the service stops
-	More        map[string]string // other settings for a new configuration, by key
+	State    string // absolute
+	Listen   string // HOST:PORT
+	UID, GID int    // the user inside sandboxes
+	// PreviewListen is the address of a listener for previews alone, HOST:PORT; "" for
+	// none.
+	PreviewListen string
+	Upstream      string // "" for the default
+	ModelScript   string // "" if the model API answers
+	Rootfs        string
+	Image         string            // instead of Rootfs
+	Runtime       string            // engine of sandboxes; "" for the default
+	Grace         time.Duration     // how long running generations may continue when the service stops
+	More          map[string]string // other settings for a new configuration, by key
 }
 
 // Options of a Plan.
@@ -116,15 +120,14 @@ type Step struct {
 	Item   *Item  `json:"item,omitempty"` // in previews
 }
 
-// action is one step of a plan.
-type action interface {
-	name() string
+type action struct {
+	name string
 	// item describes the action. It must be called after check.
-	item() Item
+	item func() Item
 	// check returns the effect that apply would have. It changes nothing.
-	check(ctx context.Context) (Status, error)
+	check func(ctx context.Context) (Status, error)
 	// apply carries the action out and may return a detail for the operator.
-	apply(ctx context.Context) (detail string, err error)
+	apply func(ctx context.Context) (detail string, err error)
 }
 
 // Plan is an installation to carry out. It is created by New and not safe for
@@ -139,6 +142,7 @@ type Plan struct {
 	claude  string          // passed to setup; if "", setup searches
 	limit   time.Duration   // how long to wait for a healthy service
 	began   time.Time       // when the service was last started
+	rebind  bool            // the start opens the sockets again, or takes them from a service that opened its own: connections are refused meanwhile
 }
 
 // New inspects the machine and returns the plan. It changes nothing. The error
@@ -156,67 +160,50 @@ func newPlan(ctx context.Context, o Options, offline bool) (*Plan, error) {
 		o: o, offline: offline, owned: os.Geteuid() == 0,
 		touched: map[string]bool{}, limit: healthLimit,
 	}
-	if err := p.prepare(ctx); err != nil {
+	if err := p.o.validate(p.offline); err != nil {
 		return nil, err
 	}
-	return p, nil
-}
-
-// prepare makes the decisions that depend on the machine and lists the actions.
-func (p *Plan) prepare(ctx context.Context) error {
-	if err := p.o.validate(p.offline); err != nil {
-		return err
-	}
 	if err := p.chooseAccount(); err != nil {
-		return err
+		return nil, err
+	}
+	if p.offline {
+		p.listFiles()
+		return p, nil
 	}
 	p.sealed = p.chooseSealed(ctx)
 	agent, err := p.chooseAgent()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s := p.o.Settings
-	p.actions = []action{
-		&file{plan: p, what: "account file", path: AccountFile, mode: 0o644, content: p.accountLines},
-		&account{plan: p},
-		&directory{plan: p, path: ConfigDir, mode: 0o700},
-		&directory{plan: p, path: s.State, mode: 0o700},
-		&program{plan: p, what: programStep, path: ProgramFile, source: p.o.Exe},
-	}
-	if agent != "" {
-		p.add(&directory{plan: p, path: filepath.Dir(AgentFile), mode: 0o755},
-			&program{plan: p, what: "agent", path: AgentFile, source: agent})
-	}
-	p.add(
-		&file{plan: p, what: configStep, path: ConfigFile, mode: 0o600, content: p.configuration, keep: true},
-		// Commands at the terminal read the configuration of the state directory.
-		&link{plan: p, path: filepath.Join(s.State, "config.yaml"), target: func() string { return ConfigFile }, content: p.effective},
-		&identity{plan: p},
-		&unit{file{plan: p, what: unitStep, path: UnitFile, mode: 0o644, content: p.unitContent}},
-		&setup{plan: p}, &reload{plan: p}, &enable{plan: p},
-	)
-	if !p.o.NoStart {
-		p.add(&start{plan: p})
-	}
-	if p.offline {
-		p.actions = withoutCommands(p.actions)
-	}
-	return nil
+	p.list(agent)
+	return p, nil
 }
 
-func (p *Plan) add(a ...action) { p.actions = append(p.actions, a...) }
-
-// withoutCommands returns the actions that only write files. The identity is
-// omitted too: one that is part of an image would be no secret.
-func withoutCommands(all []action) []action {
-	var files []action
-	for _, a := range all {
-		switch a.(type) {
-		case *directory, *file, *link, *program, *unit:
-			files = append(files, a)
-		}
+// list lists the actions. agent is a program to copy, or "".
+func (p *Plan) list(agent string) {
+	p.actions = []action{
+		p.accountFile(), p.account(),
+		p.directory(ConfigDir, 0o700), p.directory(p.o.Settings.State, 0o700),
+		p.program(programStep, ProgramFile, p.o.Exe),
 	}
-	return files
+	if agent != "" {
+		p.actions = append(p.actions, p.directory(filepath.Dir(AgentFile), 0o755), p.program("agent", AgentFile, agent))
+	}
+	p.actions = append(p.actions, p.configFile(), p.configLink(), p.identity(), p.socketUnit(), p.serviceUnit(), p.setup(), p.reload(), p.enable())
+	if !p.o.NoStart {
+		p.actions = append(p.actions, p.start())
+	}
+}
+
+// listFiles lists the actions that only write files. The identity is omitted too:
+// one that is part of an image would be no secret.
+func (p *Plan) listFiles() {
+	p.actions = []action{
+		p.accountFile(),
+		p.directory(ConfigDir, 0o700), p.directory(p.o.Settings.State, 0o700),
+		p.program(programStep, ProgramFile, p.o.Exe),
+		p.configFile(), p.configLink(), p.socketUnit(), p.serviceUnit(),
+	}
 }
 
 // Names of the actions that a restart depends on.
@@ -224,6 +211,7 @@ const (
 	programStep  = "program"
 	configStep   = "configuration"
 	identityStep = "identity"
+	socketStep   = "socket"
 	unitStep     = "unit"
 	setupStep    = "setup"
 )
@@ -250,8 +238,13 @@ func (o Options) validate(offline bool) error {
 	case offline && (o.Claude != "" || o.KeyFile != ""):
 		return invalid(ReasonRoot, "pass the agent and the key when you deploy on the machine itself", "an installation below a root directory takes neither an agent nor a key")
 	}
-	if _, err := addresses(s.Listen, ""); err != nil {
+	if _, err := address(s.Listen, ""); err != nil {
 		return err
+	}
+	for _, listen := range s.sockets() {
+		if _, err := streamAddress(listen); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -281,16 +274,16 @@ func (p *Plan) Preview(ctx context.Context) ([]Step, error) {
 		if err != nil {
 			return steps, err
 		}
-		p.touched[a.name()] = status != Unchanged
+		p.touched[a.name] = status != Unchanged
 		it := a.item()
-		steps = append(steps, Step{Name: a.name(), Status: status, Item: &it})
+		steps = append(steps, Step{Name: a.name, Status: status, Item: &it})
 	}
 	return steps, nil
 }
 
 // Run carries out every action that has something to change and returns the
-// steps so far, also with an error. begin and done may be nil; they are called
-// before and after each action.
+// steps so far, also with an error. begin and done are called before and after
+// each action.
 func (p *Plan) Run(ctx context.Context, begin func(name string), done func(Step)) ([]Step, error) {
 	clear(p.touched)
 	var steps []Step
@@ -298,28 +291,24 @@ func (p *Plan) Run(ctx context.Context, begin func(name string), done func(Step)
 		if ctx.Err() != nil {
 			return steps, context.Cause(ctx)
 		}
-		if begin != nil {
-			begin(a.name())
-		}
+		begin(a.name)
 		step, err := p.run(ctx, a)
 		if err != nil {
-			return steps, fmt.Errorf("%s: %w", a.name(), err)
+			return steps, fmt.Errorf("%s: %w", a.name, err)
 		}
 		steps = append(steps, step)
-		if done != nil {
-			done(step)
-		}
+		done(step)
 	}
 	return steps, nil
 }
 
 func (p *Plan) run(ctx context.Context, a action) (Step, error) {
-	step := Step{Name: a.name(), Status: Unchanged}
+	step := Step{Name: a.name, Status: Unchanged}
 	status, err := a.check(ctx)
 	if err != nil || status == Unchanged {
 		return step, err
 	}
-	p.touched[a.name()] = true
+	p.touched[a.name] = true
 	step.Status = status
 	step.Detail, err = a.apply(ctx)
 	return step, err
@@ -352,7 +341,7 @@ func (p *Plan) Obstacles() []error {
 
 // hasModel reports whether the service will have a model script or a key for the model API.
 func (p *Plan) hasModel() bool {
-	return p.o.Settings.ModelScript != "" || p.o.KeyFile != "" || p.o.Key != "" || p.hasSecret(modelSecret)
+	return p.o.Settings.ModelScript != "" || p.o.KeyFile != "" || p.o.Key != "" || p.hasSecret(secret.AnthropicSecret)
 }
 
 func invalid(reason dreamcore.Reason, hint, format string, args ...any) error {

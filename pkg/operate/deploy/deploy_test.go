@@ -19,7 +19,7 @@ func TestDeployInstallsEverythingWithItsModeAndStartsTheService(t *testing.T) {
 	m := newMachine(t)
 	m.mustDeploy()
 	for path, mode := range map[string]fs.FileMode{
-		ProgramFile: 0o755, UnitFile: 0o644, AccountFile: 0o644, ConfigFile: 0o600,
+		ProgramFile: 0o755, UnitFile: 0o644, SocketFile: 0o644, AccountFile: 0o644, ConfigFile: 0o600,
 		ConfigDir: 0o700, "/var/lib/dreamcore": 0o700, "/var/lib/dreamcore/secrets": 0o700,
 		"/etc/dreamcore/dreamcore-identity.cred": 0o600, "/var/lib/dreamcore/deployed": 0o600,
 	} {
@@ -40,8 +40,8 @@ func TestDeployInstallsEverythingWithItsModeAndStartsTheService(t *testing.T) {
 		"systemd-creds encrypt --name=dreamcore-identity - -",
 		"/usr/local/bin/dreamcore setup --yes --json --config /etc/dreamcore/config.yaml",
 		"systemctl daemon-reload",
-		"systemctl enable dreamcore.service",
-		"systemctl reset-failed dreamcore.service",
+		"systemctl enable dreamcore.socket dreamcore.service",
+		"systemctl reset-failed dreamcore.socket dreamcore.service",
 		"systemctl restart dreamcore.service",
 	}
 	if d := cmp.Diff(want, m.ran); d != "" {
@@ -92,7 +92,9 @@ func TestDeployRestartsExactlyWhenSomethingChanged(t *testing.T) {
 		{"unit edited", func(m *machine) { m.write(UnitFile, "[Service]\n") }, []string{"unit", "systemd", "service"}},
 		{"configuration edited", func(m *machine) { m.write(ConfigFile, "listen: elsewhere\n") }, []string{"service"}},
 		{"environment created", func(m *machine) { m.write(EnvironmentFile, "HTTPS_PROXY=x\n") }, []string{"service"}},
+		{"socket edited", func(m *machine) { m.write(SocketFile, "[Socket]\n") }, []string{"socket", "systemd", "service"}},
 		{"stopped", func(m *machine) { m.active = false }, []string{"service"}},
+		{"sockets closed", func(m *machine) { m.bound, m.active = "", false }, []string{"service"}},
 		{"interrupted before the restart", func(m *machine) { m.write("/var/lib/dreamcore/deployed", "old") }, []string{"service"}},
 		{"mode of the program", func(m *machine) { _ = os.Chmod(m.host(ProgramFile), 0o700) }, []string{"program", "service"}},
 		{"disabled", func(m *machine) { m.enabled = false }, []string{"start with the machine"}},
@@ -138,13 +140,13 @@ func TestPreviewShowsEverythingAndChangesNothing(t *testing.T) {
 		commands = append(commands, s.Item.Commands...)
 	}
 	// Run does what the preview showed.
-	if _, err := p.Run(context.Background(), nil, nil); err != nil {
+	if _, err := p.Run(context.Background(), begin, finish); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(commands, m.ran); d != "" {
 		t.Error("commands of the preview and commands that ran:", d)
 	}
-	for _, path := range []string{UnitFile, ConfigFile, AccountFile} {
+	for _, path := range []string{UnitFile, SocketFile, ConfigFile, AccountFile} {
 		if !slices.Contains(contents, m.read(path)) {
 			t.Errorf("the preview did not show %s", path)
 		}
@@ -159,7 +161,7 @@ func TestFailureMidwayLeavesCompleteFilesAndTheNextRunContinues(t *testing.T) {
 	for _, failing := range []string{"systemd-sysusers", ProgramFile + " setup", "systemctl daemon-reload", "systemctl enable", "systemctl restart"} {
 		t.Run(failing, func(t *testing.T) {
 			m := newMachine(t)
-			m.fail[failing] = &CommandError{Code: 1, Stderr: "broken on purpose", Err: errors.New("exit status 1")}
+			m.fail[failing] = &CommandError{Stderr: "broken on purpose", Err: errors.New("exit status 1")}
 			steps, err := m.deploy()
 			if err == nil || !strings.Contains(err.Error(), "broken on purpose") || dreamcore.ReasonOf(err) == "" {
 				t.Fatalf("error %v, reason %q", err, dreamcore.ReasonOf(err))
@@ -190,7 +192,7 @@ func TestInterruptedRunStopsWithTheReason(t *testing.T) {
 		if name == setupStep {
 			cancel(reason)
 		}
-	}, nil)
+	}, finish)
 	if !errors.Is(err, reason) {
 		t.Errorf("error %v", err)
 	}
@@ -242,13 +244,13 @@ func TestRootInstallsFilesBelowItAndRunsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Run(context.Background(), nil, nil); err != nil {
+	if _, err := p.Run(context.Background(), begin, finish); err != nil {
 		t.Fatal(err)
 	}
 	if m.ran != nil || len(m.envs) > 0 {
 		t.Errorf("ran %v", m.envs)
 	}
-	for _, path := range []string{UnitFile, AccountFile, ConfigFile, "/data/lib/dreamcore/config.yaml", outside + "/local/bin/dreamcore"} {
+	for _, path := range []string{UnitFile, SocketFile, AccountFile, ConfigFile, "/data/lib/dreamcore/config.yaml", outside + "/local/bin/dreamcore"} {
 		if _, err := os.Lstat(m.host(path)); err != nil {
 			t.Error(err)
 		}
@@ -261,7 +263,7 @@ func TestRootInstallsFilesBelowItAndRunsNothing(t *testing.T) {
 			t.Errorf("an image has %s: %v", path, err)
 		}
 	}
-	steps, err := p.Run(context.Background(), nil, nil)
+	steps, err := p.Run(context.Background(), begin, finish)
 	if err != nil || done(steps) != nil {
 		t.Errorf("again: %v, %v", done(steps), err)
 	}
@@ -308,11 +310,18 @@ func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 func TestForeignFilesAreNotReplaced(t *testing.T) {
 	for name, block := range map[string]func(m *machine){
 		"directory for the unit":    func(m *machine) { m.mkdir(UnitFile) },
+		"directory for the socket":  func(m *machine) { m.mkdir(SocketFile) },
 		"directory for the program": func(m *machine) { m.mkdir(ProgramFile) },
 		"file for the state":        func(m *machine) { m.write("/var/lib/dreamcore", "mine") },
 		"masked": func(m *machine) {
 			m.mkdir(filepath.Dir(UnitFile))
 			if err := os.Symlink("/dev/null", m.host(UnitFile)); err != nil {
+				m.t.Fatal(err)
+			}
+		},
+		"masked socket": func(m *machine) {
+			m.mkdir(filepath.Dir(SocketFile))
+			if err := os.Symlink("/dev/null", m.host(SocketFile)); err != nil {
 				m.t.Fatal(err)
 			}
 		},
@@ -336,7 +345,7 @@ func TestConfigurationOfTheStateDirectoryMovesWithItsContent(t *testing.T) {
 	m := newMachine(t)
 	const mine = "# mine\nlog_level: debug\n"
 	m.write("/var/lib/dreamcore/config.yaml", mine)
-	path, adopt, err := ExistingConfig(m.root, "/var/lib/dreamcore")
+	path, adopt, err := existingConfig(m.root, "/var/lib/dreamcore")
 	if err != nil || !adopt || path != m.host("/var/lib/dreamcore/config.yaml") {
 		t.Fatalf("%q %v %v", path, adopt, err)
 	}
@@ -345,7 +354,7 @@ func TestConfigurationOfTheStateDirectoryMovesWithItsContent(t *testing.T) {
 	if got := m.read(ConfigFile); got != string(m.opts.Config) {
 		t.Errorf("it is %q now", got)
 	}
-	path, adopt, err = ExistingConfig(m.root, "/var/lib/dreamcore")
+	path, adopt, err = existingConfig(m.root, "/var/lib/dreamcore")
 	if err != nil || adopt || path != m.host(ConfigFile) {
 		t.Errorf("afterwards: %q %v %v", path, adopt, err)
 	}

@@ -3,6 +3,8 @@ package deploy
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -56,54 +58,72 @@ func (p *Plan) proper(fi fs.FileInfo, mode fs.FileMode) bool {
 	return !p.owned || ok && st.Uid == 0 && st.Gid == 0
 }
 
-// directory is the action that creates a directory with its permissions.
-type directory struct {
-	plan *Plan
-	path string
-	mode fs.FileMode
+// readFile reads a file of the installation.
+func (p *Plan) readFile(path string) ([]byte, error) {
+	host, err := p.at(path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(host)
+	if err != nil {
+		return nil, fileFault("read", host, err)
+	}
+	return raw, nil
 }
 
-func (d *directory) name() string { return "directory " + d.path }
-
-func (d *directory) item() Item {
-	return Item{Kind: "directory", Path: d.path, Mode: octal(d.mode)}
-}
-
-func (d *directory) check(context.Context) (Status, error) {
-	host, fi, err := d.plan.lstat(d.path)
-	if err != nil || fi == nil {
-		return Created, err
-	}
-	if fi.Mode()&fs.ModeSymlink != 0 {
-		// The operator may keep it on another disk. Its target has the permissions.
-		if fi, err = os.Stat(host); err != nil {
-			return "", fileFault("look at", host, err)
-		}
-	}
-	if !fi.IsDir() {
-		return "", occupied(host, "a directory")
-	}
-	if d.plan.proper(fi, d.mode) {
-		return Unchanged, nil
-	}
-	return Changed, nil
-}
-
-func (d *directory) apply(context.Context) (string, error) {
-	host, err := d.plan.at(d.path)
-	if err == nil {
-		err = d.plan.mkdir(host)
-	}
-	if err == nil {
-		err = os.Chmod(host, d.mode)
-	}
-	if err == nil && d.plan.owned {
+// protect sets the permissions and the owner that proper checks.
+func (p *Plan) protect(host string, mode fs.FileMode) error {
+	err := os.Chmod(host, mode)
+	if err == nil && p.owned {
 		err = os.Chown(host, 0, 0)
 	}
-	if err != nil {
-		return "", fileFault("create the directory", host, err)
+	return err
+}
+
+// directory returns the action that creates a directory with its permissions.
+func (p *Plan) directory(path string, mode fs.FileMode) action {
+	return action{
+		name: "directory " + path,
+		item: func() Item { return Item{Kind: "directory", Path: path, Mode: octal(mode)} },
+		check: func(context.Context) (Status, error) {
+			host, fi, err := p.lstat(path)
+			if err != nil || fi == nil {
+				return Created, err
+			}
+			if fi.Mode()&fs.ModeSymlink != 0 {
+				// The operator may keep it on another disk. Its target has the permissions.
+				if fi, err = os.Stat(host); err != nil {
+					return "", fileFault("look at", host, err)
+				}
+			}
+			if !fi.IsDir() {
+				return "", occupied(host, "a directory")
+			}
+			return unchangedIf(p.proper(fi, mode)), nil
+		},
+		apply: func(context.Context) (string, error) {
+			host, err := p.at(path)
+			if err == nil {
+				err = p.mkdir(host)
+			}
+			if err == nil {
+				err = p.protect(host, mode)
+			}
+			if err != nil {
+				return "", fileFault("create the directory", host, err)
+			}
+			return "", nil
+		},
 	}
-	return "", nil
+}
+
+// unchangedIf returns the status of an existing file: same means that it is as the
+// plan wants it, with its content, owner and mode.
+func unchangedIf(same bool) Status {
+	if same {
+		return Unchanged
+	}
+	return Changed
 }
 
 // mkdir creates a directory and its parents with mode 0755 regardless of the
@@ -123,180 +143,128 @@ func (p *Plan) mkdir(dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// file is the action that writes a text file.
-type file struct {
-	plan    *Plan
-	what    string
-	path    string
-	mode    fs.FileMode
-	content func() []byte
-	keep    bool // an existing file is never changed
+// file returns the action that writes a text file. With keep, an existing file is
+// never changed.
+func (p *Plan) file(name, path string, mode fs.FileMode, content func() []byte, keep bool) action {
+	return action{
+		name: name,
+		item: func() Item {
+			it := Item{Kind: "file", Path: path, Mode: octal(mode), Content: string(content())}
+			if _, fi, err := p.lstat(path); keep && err == nil && fi != nil {
+				it.Content, it.Note = "", "it exists and is not changed"
+			}
+			return it
+		},
+		check: func(context.Context) (Status, error) {
+			host, fi, err := p.lstat(path)
+			switch {
+			case err != nil || fi == nil:
+				return Created, err
+			case keep:
+				return Unchanged, nil
+			case !fi.Mode().IsRegular():
+				return "", occupied(host, "a file")
+			}
+			have, err := p.readFile(path)
+			if err != nil {
+				return "", err
+			}
+			return unchangedIf(bytes.Equal(have, content()) && p.proper(fi, mode)), nil
+		},
+		apply: func(context.Context) (string, error) {
+			return path, p.install(path, mode, bytes.NewReader(content()))
+		},
+	}
 }
 
-func (f *file) name() string { return f.what }
-
-func (f *file) item() Item {
-	it := Item{Kind: "file", Path: f.path, Mode: octal(f.mode), Content: string(f.content())}
-	if _, fi, err := f.plan.lstat(f.path); f.keep && err == nil && fi != nil {
-		it.Content, it.Note = "", "it exists and is not changed"
-	}
-	return it
+func (p *Plan) accountFile() action {
+	return p.file("account file", AccountFile, 0o644, p.accountLines, false)
 }
 
-func (f *file) check(context.Context) (Status, error) {
-	host, fi, err := f.plan.lstat(f.path)
-	switch {
-	case err != nil || fi == nil:
-		return Created, err
-	case f.keep:
-		return Unchanged, nil
-	case !fi.Mode().IsRegular():
-		return "", occupied(host, "a file")
+func (p *Plan) configFile() action {
+	return p.file(configStep, ConfigFile, 0o600, p.configuration, true)
+}
+
+// program returns the action that copies an executable file. source is a path on
+// this machine, also with a Root.
+func (p *Plan) program(name, path, source string) action {
+	return action{
+		name: name,
+		item: func() Item { return Item{Kind: "program", Path: path, Mode: octal(0o755), Source: source} },
+		check: func(context.Context) (Status, error) {
+			host, fi, err := p.lstat(path)
+			if err != nil || fi == nil {
+				return Created, err
+			}
+			if fi.IsDir() {
+				return "", occupied(host, "a file")
+			}
+			have, err := digest(host)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // a dangling link is replaced
+				return "", err
+			}
+			want, err := digest(source)
+			if err != nil {
+				return "", err
+			}
+			// A link to the program is replaced by a copy: moving the source must not
+			// break the service.
+			return unchangedIf(have == want && fi.Mode().IsRegular() && p.proper(fi, 0o755)), nil
+		},
+		apply: func(context.Context) (string, error) {
+			src, err := os.Open(source)
+			if err != nil {
+				return "", fileFault("open", source, err)
+			}
+			defer src.Close()
+			return path, p.install(path, 0o755, src)
+		},
 	}
-	have, err := os.ReadFile(host)
+}
+
+// digest returns the SHA-256 digest of a file on this machine, in hex.
+func digest(host string) (string, error) {
+	f, err := os.Open(host)
 	if err != nil {
 		return "", fileFault("read", host, err)
 	}
-	if bytes.Equal(have, f.content()) && f.plan.proper(fi, f.mode) {
-		return Unchanged, nil
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fileFault("read", host, err)
 	}
-	return Changed, nil
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func (f *file) apply(context.Context) (string, error) {
-	return f.path, f.plan.install(f.path, f.mode, bytes.NewReader(f.content()))
-}
-
-// program is the action that copies an executable file.
-type program struct {
-	plan   *Plan
-	what   string
-	path   string
-	source string // on this machine, also with a Root
-}
-
-func (c *program) name() string { return c.what }
-
-func (c *program) item() Item {
-	return Item{Kind: "program", Path: c.path, Mode: octal(0o755), Source: c.source}
-}
-
-func (c *program) check(context.Context) (Status, error) {
-	host, fi, err := c.plan.lstat(c.path)
-	if err != nil || fi == nil {
-		return Created, err
-	}
-	if fi.IsDir() {
-		return "", occupied(host, "a file")
-	}
-	same, err := sameContent(host, c.source)
-	if err != nil {
-		return "", fileFault("compare with "+c.source, host, err)
-	}
-	// A link to the program is replaced by a copy: moving the source must not
-	// break the service.
-	if same && fi.Mode().IsRegular() && c.plan.proper(fi, 0o755) {
-		return Unchanged, nil
-	}
-	return Changed, nil
-}
-
-func (c *program) apply(context.Context) (string, error) {
-	src, err := os.Open(c.source)
-	if err != nil {
-		return "", fileFault("open", c.source, err)
-	}
-	defer src.Close()
-	return c.path, c.plan.install(c.path, 0o755, src)
-}
-
-func sameContent(a, b string) (bool, error) {
-	fa, err := os.Open(a)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // a dangling link
-	}
-	if err != nil {
-		return false, err
-	}
-	defer fa.Close()
-	fb, err := os.Open(b)
-	if err != nil {
-		return false, err
-	}
-	defer fb.Close()
-	ia, err := fa.Stat()
-	if err != nil {
-		return false, err
-	}
-	ib, err := fb.Stat()
-	if err != nil {
-		return false, err
-	}
-	if os.SameFile(ia, ib) {
-		return true, nil
-	}
-	if ia.Size() != ib.Size() {
-		return false, nil
-	}
-	bufA, bufB := make([]byte, 1<<20), make([]byte, 1<<20)
-	for {
-		na, errA := io.ReadFull(fa, bufA)
-		nb, errB := io.ReadFull(fb, bufB)
-		if !bytes.Equal(bufA[:na], bufB[:nb]) {
-			return false, nil
-		}
-		if errA != nil || errB != nil {
-			return atEnd(errA) && atEnd(errB), errors.Join(ignoreEnd(errA), ignoreEnd(errB))
-		}
+// configLink returns the action that links the configuration into the state
+// directory, where commands at the terminal read it. It replaces a file only if
+// no content is lost: the configuration must begin with the file's content.
+func (p *Plan) configLink() action {
+	path := filepath.Join(p.o.Settings.State, "config.yaml")
+	return action{
+		name: "link " + path,
+		item: func() Item { return Item{Kind: "link", Path: path, Source: ConfigFile} },
+		check: func(context.Context) (Status, error) {
+			host, fi, err := p.lstat(path)
+			if err != nil || fi == nil {
+				return Created, err
+			}
+			if fi.Mode()&fs.ModeSymlink != 0 {
+				to, err := os.Readlink(host)
+				return unchangedIf(err == nil && to == ConfigFile), nil
+			}
+			want, err := p.effective()
+			if err != nil {
+				return "", err
+			}
+			if have, err := os.ReadFile(host); err != nil || !bytes.HasPrefix(want, have) {
+				return "", occupied(host, "a link to "+ConfigFile)
+			}
+			return Changed, nil
+		},
+		apply: func(context.Context) (string, error) { return "", p.relink(path, ConfigFile) },
 	}
 }
-
-func atEnd(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-func ignoreEnd(err error) error {
-	if atEnd(err) {
-		return nil
-	}
-	return err
-}
-
-// link is the action that creates a symbolic link. It replaces a file only if
-// no content is lost: the target must begin with the file's content.
-type link struct {
-	plan    *Plan
-	path    string
-	target  func() string
-	content func() ([]byte, error)
-}
-
-func (l *link) name() string { return "link " + l.path }
-
-func (l *link) item() Item { return Item{Kind: "link", Path: l.path, Source: l.target()} }
-
-func (l *link) check(context.Context) (Status, error) {
-	host, fi, err := l.plan.lstat(l.path)
-	if err != nil || fi == nil {
-		return Created, err
-	}
-	if fi.Mode()&fs.ModeSymlink != 0 {
-		if have, err := os.Readlink(host); err == nil && have == l.target() {
-			return Unchanged, nil
-		}
-		return Changed, nil
-	}
-	want, err := l.content()
-	if err != nil {
-		return "", err
-	}
-	if have, err := os.ReadFile(host); err != nil || !bytes.HasPrefix(want, have) {
-		return "", occupied(host, "a link to "+l.target())
-	}
-	return Changed, nil
-}
-
-func (l *link) apply(context.Context) (string, error) { return "", l.plan.relink(l.path, l.target()) }
 
 // relink replaces the file at path by a symbolic link.
 func (p *Plan) relink(path, target string) error {
@@ -312,7 +280,7 @@ func (p *Plan) relink(path, target string) error {
 		err = os.Rename(tmp, host)
 	}
 	if err != nil {
-		_ = os.Remove(tmp)
+		_ = os.Remove(tmp) // the error below says what has failed; the next run removes it
 		return fileFault("link", host, err)
 	}
 	return nil

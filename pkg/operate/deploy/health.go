@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,39 +21,30 @@ const (
 	healthInterval = 200 * time.Millisecond
 )
 
-// endpoints are the base addresses of a service.
-type endpoints struct {
-	local  string // for this machine
-	others string // for other machines
-}
-
-// addresses returns the base addresses of a service that listens on listen.
-// host is the name of this machine, used if the service listens on all
-// addresses.
-func addresses(listen, host string) (endpoints, error) {
+// address returns the base address of a service that listens on listen. host is
+// the name of this machine, used if the service listens on all addresses; if it
+// is "", the address is that of loopback.
+func address(listen, host string) (string, error) {
 	name, port, err := net.SplitHostPort(listen)
 	n, perr := strconv.Atoi(port)
 	if err != nil || perr != nil || n < 1 || n > 65535 {
-		return endpoints{}, invalid(ReasonListen, "use an address like 127.0.0.1:8080 with a fixed port",
+		return "", invalid(ReasonListen, "use an address like 127.0.0.1:8080 with a fixed port",
 			"the service cannot listen on %q: front ends need HOST:PORT with a fixed port", listen)
 	}
-	local, others := name, name
 	if ip := net.ParseIP(name); name == "" || ip != nil && ip.IsUnspecified() {
-		local, others = "127.0.0.1", host
+		name = "127.0.0.1"
 		if ip != nil && ip.To4() == nil {
-			local = "::1"
+			name = "::1"
 		}
-		if others == "" {
-			others = local
-		}
+		name = cmp.Or(host, name)
 	}
-	return endpoints{"http://" + net.JoinHostPort(local, port), "http://" + net.JoinHostPort(others, port)}, nil
+	return "http://" + net.JoinHostPort(name, port), nil
 }
 
 // Address returns the base address of the service on this machine.
 func (p *Plan) Address() string {
-	e, _ := addresses(p.o.Settings.Listen, "") // validated
-	return e.local
+	local, _ := address(p.o.Settings.Listen, "") // validated
+	return local
 }
 
 // Wiring is the configuration of a front end that was written for Modal: two
@@ -69,13 +61,13 @@ type Wiring struct {
 // Wire returns how a front end reaches the service. host is the name of this
 // machine, used if the service listens on all addresses.
 func (p *Plan) Wire(host string) Wiring {
-	e, _ := addresses(p.o.Settings.Listen, host) // validated
+	base, _ := address(p.o.Settings.Listen, host) // validated
 	show := "sudo " + ProgramFile + " secret show " + secret.InternalSecret + " " + secret.InternalKey
 	if p.o.Settings.State != DefaultState {
 		show += " --state " + p.o.Settings.State
 	}
-	return Wiring{Endpoint: e.others, Lines: [2]string{
-		"MODAL_ENDPOINT=" + e.others + "/" + client.NameGenerateGame,
+	return Wiring{Endpoint: base, Lines: [2]string{
+		"MODAL_ENDPOINT=" + base + "/" + client.NameGenerateGame,
 		"MODAL_INTERNAL_SECRET=$(" + show + ")",
 	}}
 }
@@ -83,7 +75,7 @@ func (p *Plan) Wire(host string) Wiring {
 // awaitHealth waits until the service that was just started answers. It returns
 // an error as soon as systemd reports that the start failed.
 func (p *Plan) awaitHealth(ctx context.Context) error {
-	c, err := client.Connect(p.Address(), client.Options{Timeout: 5 * time.Second, UserAgent: "dreamcore/" + p.o.Version})
+	c, err := client.New(p.Address(), client.Options{Timeout: 5 * time.Second, UserAgent: "dreamcore/" + p.o.Version})
 	if err != nil {
 		return err
 	}
@@ -99,9 +91,9 @@ func (p *Plan) awaitHealth(ctx context.Context) error {
 		case limited.Err() != nil: // handled below
 		case err != nil:
 			return err
-		case state.active == "failed" || state.sub == "auto-restart":
-			return p.notStarted(ctx, "systemd says "+state.active+" ("+state.result+")")
-		case herr == nil && state.active == "active":
+		case state["ActiveState"] == "failed" || state["SubState"] == "auto-restart":
+			return p.notStarted(ctx, "systemd says "+state["ActiveState"]+" ("+state["Result"]+")")
+		case herr == nil && state["ActiveState"] == "active":
 			return p.checkHealth(h)
 		}
 		select {

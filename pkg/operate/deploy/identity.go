@@ -16,7 +16,6 @@ import (
 	"filippo.io/age"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 )
 
 // Names in the state directory; pkg/store/secret documents them.
@@ -24,7 +23,6 @@ const (
 	secretsDir    = "secrets"
 	identityName  = "identity"
 	sealedSuffix  = ".age"
-	modelSecret   = secret.AnthropicSecret
 	maxCredential = 64 << 10
 )
 
@@ -32,15 +30,27 @@ const (
 // sets it for the service, this package for the commands that it runs.
 const credentialsVar = "CREDENTIALS_DIRECTORY"
 
-// identity is the action that installs the key of the sealed secrets as a
+// identity returns the action that installs the key of the sealed secrets as a
 // credential of the service. It is kept apart from the secrets, so that a copy
 // of the state directory reveals nothing. If systemd-creds works here, the
 // credential is encrypted for this machine, with its TPM if it has one. The
 // state directory gets a link for commands at the terminal: to the credential,
 // or to the file into which systemd decrypts it while the service runs.
-type identity struct{ plan *Plan }
-
-func (i *identity) name() string { return identityStep }
+func (p *Plan) identity() action {
+	return action{
+		name: identityStep, check: p.checkIdentity, apply: p.installIdentity,
+		item: func() Item {
+			it := Item{
+				Kind: "credential", Path: p.credentialPath(), Mode: octal(0o600),
+				Note: "the identity of the sealed secrets; " + p.linkPath() + " becomes a link to " + p.linkTarget(),
+			}
+			if p.sealed {
+				it.Commands = []string{p.encryption().String()}
+			}
+			return it
+		},
+	}
+}
 
 const encryptedSuffix = ".cred"
 
@@ -68,9 +78,6 @@ func (p *Plan) linkPath() string {
 // chooseSealed reports whether the identity is, or will be, encrypted. An
 // installed credential keeps its form.
 func (p *Plan) chooseSealed(ctx context.Context) bool {
-	if p.offline {
-		return false
-	}
 	for _, sealed := range []bool{true, false} {
 		p.sealed = sealed
 		if _, fi, err := p.lstat(p.credentialPath()); err == nil && fi != nil {
@@ -81,24 +88,11 @@ func (p *Plan) chooseSealed(ctx context.Context) bool {
 	return err == nil
 }
 
-func (i *identity) item() Item {
-	p := i.plan
-	it := Item{
-		Kind: "credential", Path: p.credentialPath(), Mode: octal(0o600),
-		Note: "the identity of the sealed secrets; " + p.linkPath() + " becomes a link to " + p.linkTarget(),
-	}
-	if p.sealed {
-		it.Commands = []string{p.encryption().String()}
-	}
-	return it
-}
-
 func (p *Plan) encryption() Command {
 	return p.command("systemd-creds", "encrypt", "--name="+p.o.Credential, "-", "-")
 }
 
-func (i *identity) check(context.Context) (Status, error) {
-	p := i.plan
+func (p *Plan) checkIdentity(context.Context) (Status, error) {
 	_, fi, err := p.lstat(p.credentialPath())
 	if err != nil || fi == nil {
 		return Created, err
@@ -107,17 +101,11 @@ func (i *identity) check(context.Context) (Status, error) {
 	if err != nil {
 		return "", err
 	}
-	if to, err := os.Readlink(host); err != nil || to != p.linkTarget() {
-		return Changed, nil
-	}
-	if !p.proper(fi, 0o600) {
-		return Changed, nil
-	}
-	return Unchanged, nil
+	to, err := os.Readlink(host)
+	return unchangedIf(err == nil && to == p.linkTarget() && p.proper(fi, 0o600)), nil
 }
 
-func (i *identity) apply(ctx context.Context) (string, error) {
-	p := i.plan
+func (p *Plan) installIdentity(ctx context.Context) (string, error) {
 	own, err := p.ownIdentity()
 	if err != nil {
 		return "", err
@@ -127,13 +115,13 @@ func (i *identity) apply(ctx context.Context) (string, error) {
 		return "", err
 	}
 	detail := ""
-	switch {
-	case fi != nil:
+	if fi != nil {
 		err = p.keepCredential(ctx, own)
-	case own != nil:
-		detail, err = p.writeCredential(ctx, own)
-	default:
-		if own, err = p.newIdentity(); err == nil {
+	} else {
+		if own == nil {
+			own, err = p.newIdentity()
+		}
+		if err == nil {
 			detail, err = p.writeCredential(ctx, own)
 		}
 	}
@@ -160,9 +148,9 @@ func (p *Plan) ownIdentity() ([]byte, error) {
 	if !fi.Mode().IsRegular() || fi.Size() > maxCredential {
 		return nil, occupied(host, "the identity of the secrets")
 	}
-	raw, err := os.ReadFile(host)
+	raw, err := p.readFile(p.linkPath())
 	if err != nil {
-		return nil, fileFault("read", host, err)
+		return nil, err
 	}
 	if recipients(raw) == nil {
 		return nil, &dreamcore.Error{
@@ -198,7 +186,10 @@ func (p *Plan) newIdentity() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	orphans, _ := filepath.Glob(filepath.Join(dir, "*"+sealedSuffix))
+	orphans, err := filepath.Glob(filepath.Join(dir, "*"+sealedSuffix))
+	if err != nil { // the path of a Root may look like a pattern
+		return nil, fileFault("search", dir, err)
+	}
 	if len(orphans) > 0 {
 		return nil, &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Reason: ReasonIdentity,
@@ -231,13 +222,8 @@ func (p *Plan) keepCredential(ctx context.Context, own []byte) error {
 			Hint: "one of the two does not open your secrets: rename it",
 		}
 	}
-	if err := os.Chmod(host, 0o600); err != nil {
+	if err := p.protect(host, 0o600); err != nil {
 		return fileFault("protect", host, err)
-	}
-	if p.owned {
-		if err := os.Chown(host, 0, 0); err != nil {
-			return fileFault("protect", host, err)
-		}
 	}
 	return nil
 }
@@ -254,8 +240,8 @@ func (p *Plan) writeCredential(ctx context.Context, raw []byte) (string, error) 
 	cmd.Stdin = bytes.NewReader(raw)
 	encrypted, err := p.o.Runner(ctx, cmd)
 	if err != nil {
-		var failed *CommandError
-		if !errors.As(err, &failed) {
+		failed, ok := errors.AsType[*CommandError](err)
+		if !ok {
 			return "", err
 		}
 		p.sealed = false
@@ -272,7 +258,7 @@ func (p *Plan) writeCredential(ctx context.Context, raw []byte) (string, error) 
 	}
 	if err != nil {
 		if host, aerr := p.at(p.credentialPath()); aerr == nil {
-			_ = os.Remove(host)
+			_ = os.Remove(host) // the error below says what has failed
 		}
 		return "", fmt.Errorf("check the encrypted identity: %w", err)
 	}
@@ -281,24 +267,19 @@ func (p *Plan) writeCredential(ctx context.Context, raw []byte) (string, error) 
 
 // openIdentity reads the installed identity.
 func (p *Plan) openIdentity(ctx context.Context) ([]byte, error) {
+	if !p.sealed {
+		return p.readFile(p.credentialPath())
+	}
 	host, err := p.at(p.credentialPath())
 	if err != nil {
 		return nil, err
-	}
-	if !p.sealed {
-		raw, err := os.ReadFile(host)
-		if err != nil {
-			return nil, fileFault("read", host, err)
-		}
-		return raw, nil
 	}
 	raw, err := p.o.Runner(ctx, p.command("systemd-creds", "decrypt", "--name="+p.o.Credential, host, "-"))
 	if err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
 			return nil, commandFault("decrypt "+host, err)
 		}
-		var failed *CommandError
-		if !errors.As(err, &failed) {
+		if _, ok := errors.AsType[*CommandError](err); !ok {
 			return nil, err
 		}
 		return nil, &dreamcore.Error{

@@ -167,7 +167,7 @@ func TestSetupGetsTheIdentityAndNoSettingsOfTheEnvironment(t *testing.T) {
 func TestTheErrorOfSetupIsThatOfDeploy(t *testing.T) {
 	m := newMachine(t)
 	m.fail[ProgramFile+" setup"] = &CommandError{
-		Code: 1, Err: os.ErrInvalid,
+		Err: os.ErrInvalid,
 		Stderr: `{"time":"x","level":"ERROR","msg":"of the log","error":"not this"}` + "\n" +
 			`{"error":"the agent does not work","code":"SETUP","hint":"name another with --claude PATH"}` + "\n",
 	}

@@ -44,6 +44,7 @@ type machine struct {
 
 	loaded, enabled, active bool
 	sub                     string // substate while active is false
+	bound                   string // the socket unit when its sockets were opened; "" if they are not open
 	app, version            string // of /health
 }
 
@@ -121,7 +122,7 @@ func (m *machine) mustPlan() *Plan {
 
 func (m *machine) deploy() ([]Step, error) {
 	m.t.Helper()
-	return m.mustPlan().Run(context.Background(), nil, nil)
+	return m.mustPlan().Run(context.Background(), begin, finish)
 }
 
 func (m *machine) mustDeploy() []Step {
@@ -132,6 +133,10 @@ func (m *machine) mustDeploy() []Step {
 	}
 	return steps
 }
+
+// begin and finish are the functions of a run without a view.
+func begin(string) {}
+func finish(Step)  {}
 
 // done returns the names of the steps that changed something.
 func done(steps []Step) []string {
@@ -172,30 +177,38 @@ func (m *machine) run(ctx context.Context, c Command) ([]byte, error) {
 func (m *machine) play(c Command, line string, in []byte) (out []byte, reads bool, err error) {
 	switch {
 	case strings.HasPrefix(line, "systemctl show"):
-		return m.show(), true, nil
+		return m.show(c.Args[2]), true, nil
 	case line == "systemctl daemon-reload":
 		m.loaded = true
-	case strings.HasPrefix(line, "systemctl enable"):
+	case line == "systemctl enable dreamcore.socket dreamcore.service":
 		m.enabled = true
-	case strings.HasPrefix(line, "systemctl restart"):
+	case line == "systemctl stop dreamcore.socket dreamcore.service":
+		m.active, m.bound = false, ""
+	case line == "systemctl restart dreamcore.service":
+		if m.bound == "" {
+			if m.active {
+				m.t.Error("the sockets cannot be opened: the service has opened its own")
+			}
+			m.bound = m.read(SocketFile)
+		}
 		m.active = m.sub == ""
 	case strings.HasPrefix(line, "systemctl reset-failed"):
 	case strings.HasPrefix(line, "systemd-sysusers"):
 		m.sysusers()
 	case line == "systemd-creds --version":
 		if m.noCreds {
-			return nil, true, &CommandError{Command: line, Code: -1, Err: fs.ErrNotExist}
+			return nil, true, &CommandError{Command: line, Err: fs.ErrNotExist}
 		}
 		return nil, true, nil
 	case strings.HasPrefix(line, "systemd-creds encrypt"):
 		if m.credsBad {
-			return nil, false, &CommandError{Command: line, Code: 1, Stderr: "no key\nmore", Err: errors.New("exit 1")}
+			return nil, false, &CommandError{Command: line, Stderr: "no key\nmore", Err: errors.New("exit 1")}
 		}
 		return scramble(in), false, nil
 	case strings.HasPrefix(line, "systemd-creds decrypt"):
 		raw, err := os.ReadFile(c.Args[len(c.Args)-2])
 		if err != nil || !bytes.HasPrefix(raw, scramble(nil)) {
-			return nil, true, &CommandError{Command: line, Code: 1, Stderr: "not of this machine", Err: errors.New("exit 1")}
+			return nil, true, &CommandError{Command: line, Stderr: "not of this machine", Err: errors.New("exit 1")}
 		}
 		return scramble(raw)[len(scramble(nil)):][len(scramble(nil)):], true, nil
 	case strings.HasPrefix(line, "journalctl"):
@@ -220,7 +233,7 @@ func scramble(b []byte) []byte {
 	return out
 }
 
-func (m *machine) show() []byte {
+func (m *machine) show(unit string) []byte {
 	load, file, active, sub := "not-found", "", "inactive", "dead"
 	if m.loaded {
 		load, file = "loaded", "disabled"
@@ -229,6 +242,10 @@ func (m *machine) show() []byte {
 		file = "enabled"
 	}
 	switch {
+	case unit == SocketName:
+		if m.bound != "" {
+			active, sub = "active", "listening"
+		}
 	case m.active:
 		active, sub = "active", "running"
 	case m.sub != "":

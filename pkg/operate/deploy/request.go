@@ -1,8 +1,8 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -22,18 +22,13 @@ const DefaultState = "/var/lib/" + dreamcore.AppName
 const variablePrefix = "DREAMCORE_"
 
 // Request is an installation as the operator asks for it, by flags and
-// environment. Options turns it into the options of a Plan.
+// environment. Resolve completes it: in its Options, Exe, Settings, FreeIDs and
+// Config are not set yet, and Root and KeyFile may be relative.
 type Request struct {
-	Root       string         // as in Options; may be relative
+	Options
 	State      string         // may be relative; "" for DefaultState
 	StateGiven bool           // State comes from a flag, which must not contradict the configuration
 	Flags      map[string]any // settings that were given as flags, by key
-	Environ    []string       // also the environment of the commands
-
-	Version, Credential  string // as in Options
-	Claude, KeyFile, Key string // as in Options; KeyFile may be relative
-	NoStart              bool
-	Stdin                io.Reader
 
 	// Load reads a configuration file, overridden by environ and flags, and
 	// returns its settings, with the defaults filled in. An invalid setting is
@@ -41,19 +36,16 @@ type Request struct {
 	Load func(file string, environ []string, flags map[string]any) (Settings, error)
 }
 
-// Options returns the options of the plan. The settings are those of an
-// existing configuration, otherwise those of the flags and the environment.
-func (r Request) Options() (Options, error) {
-	exe, err := os.Executable()
-	if err == nil {
-		exe, err = filepath.EvalSymlinks(exe)
+// Resolve returns the options of the plan. The settings are those of an existing
+// configuration, otherwise those of the flags and the environment.
+func (r Request) Resolve() (Options, error) {
+	o := r.Options
+	var err error
+	if o.Exe, err = os.Executable(); err == nil {
+		o.Exe, err = filepath.EvalSymlinks(o.Exe)
 	}
 	if err != nil {
-		return Options{}, fmt.Errorf("find our own program: %w", err)
-	}
-	o := Options{
-		Root: r.Root, Exe: exe, Version: r.Version, Credential: r.Credential,
-		Claude: r.Claude, KeyFile: r.KeyFile, Key: r.Key, NoStart: r.NoStart, Environ: r.Environ, Stdin: r.Stdin,
+		return o, fmt.Errorf("find our own program: %w", err)
 	}
 	paths := []*string{&o.Root, &r.State}
 	if o.KeyFile != "-" {
@@ -67,10 +59,8 @@ func (r Request) Options() (Options, error) {
 			return o, err
 		}
 	}
-	if r.State == "" {
-		r.State = DefaultState
-	}
-	file, adopt, err := ExistingConfig(o.Root, r.State)
+	r.State = cmp.Or(r.State, DefaultState)
+	file, adopt, err := existingConfig(o.Root, r.State)
 	if err != nil {
 		return o, err
 	}

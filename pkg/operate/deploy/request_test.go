@@ -40,10 +40,13 @@ func load(file string, _ []string, flags map[string]any) (Settings, error) {
 
 func TestANewConfigurationHasFlagsAndEnvironmentWithoutDefaults(t *testing.T) {
 	r := Request{
-		Root: t.TempDir(), Load: load, Flags: map[string]any{"listen": "0.0.0.0:80"}, KeyFile: "key",
-		Environ: []string{"DREAMCORE_TOOLS=Read", "DREAMCORE_STATE=/x", "DREAMCORE_TEST_X=1", "DREAMCORE_CPUS=", "HOME=/root"},
+		Load: load, Flags: map[string]any{"listen": "0.0.0.0:80"},
+		Options: Options{
+			Root: t.TempDir(), KeyFile: "key",
+			Environ: []string{"DREAMCORE_TOOLS=Read", "DREAMCORE_STATE=/x", "DREAMCORE_TEST_X=1", "DREAMCORE_CPUS=", "HOME=/root"},
+		},
 	}
-	o, err := r.Options()
+	o, err := r.Resolve()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +60,11 @@ func TestANewConfigurationHasFlagsAndEnvironmentWithoutDefaults(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(r.Root, DefaultState, volumesDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if o, err := r.Options(); err != nil || o.FreeIDs {
+	if o, err := r.Resolve(); err != nil || o.FreeIDs {
 		t.Errorf("the ids of existing volumes may change: %v", err)
 	}
 	r.Root, r.Environ = t.TempDir(), append(r.Environ, "DREAMCORE_SANDBOX_UID=5")
-	if o, err := r.Options(); err != nil || o.FreeIDs {
+	if o, err := r.Resolve(); err != nil || o.FreeIDs {
 		t.Errorf("ids of the environment may change: %v", err)
 	}
 }
@@ -86,7 +89,7 @@ func TestAnExistingConfigurationDecides(t *testing.T) {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(host), 0o755), os.WriteFile(host, []byte(tt.content), 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		o, err := r.Options()
+		o, err := r.Resolve()
 		if dreamcore.ReasonOf(err) != tt.fails || tt.fails == "" && err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -94,12 +97,12 @@ func TestAnExistingConfigurationDecides(t *testing.T) {
 			t.Errorf("%s: %+v, %q", name, o.Settings, o.Config)
 		}
 	}
-	r := Request{Root: t.TempDir(), Load: load}
+	r := Request{Options: Options{Root: t.TempDir()}, Load: load}
 	host := filepath.Join(r.Root, ConfigFile)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(host), 0o755), os.WriteFile(host, []byte("broken\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Options(); err == nil {
+	if _, err := r.Resolve(); err == nil {
 		t.Error("an invalid configuration is accepted")
 	}
 }

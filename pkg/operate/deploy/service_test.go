@@ -19,7 +19,7 @@ import (
 
 func exampleUnit(sealed bool) unitValues {
 	v := unitValues{
-		Name: UnitName, Program: ProgramFile, Config: ConfigFile, Environment: EnvironmentFile,
+		Name: UnitName, Socket: SocketName, Program: ProgramFile, Config: ConfigFile, Environment: EnvironmentFile,
 		State: "/var/lib/dreamcore", Credential: "dreamcore-identity", Sealed: sealed,
 		Identity: "/etc/dreamcore/dreamcore-identity", StopSeconds: 105,
 	}
@@ -39,7 +39,7 @@ func runcUnit() unitValues {
 func TestUnitMatchesTheGoldenFile(t *testing.T) {
 	for name, v := range map[string]unitValues{"plain.service": exampleUnit(false), "sealed.service": exampleUnit(true), "runc.service": runcUnit()} {
 		file := filepath.Join("testdata", name)
-		got := string(render(v))
+		got := string(render("service", v))
 		if os.Getenv("UPDATE") == "1" {
 			if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
 				t.Fatal(err)
@@ -58,14 +58,14 @@ func TestUnitMatchesTheGoldenFile(t *testing.T) {
 func TestUnitOfAPlanMatchesTheGoldenFile(t *testing.T) {
 	m := newMachine(t)
 	m.mustDeploy()
-	if d := cmp.Diff(string(render(exampleUnit(true))), m.read(UnitFile)); d != "" {
+	if d := cmp.Diff(string(render("service", exampleUnit(true))), m.read(UnitFile)); d != "" {
 		t.Error(d)
 	}
 }
 
 func TestOnlyTheUnitForRuncHasItsCapabilities(t *testing.T) {
 	for runtime, want := range map[string]string{
-		"": string(render(exampleUnit(true))), "gvisor": string(render(exampleUnit(true))), "runc": string(render(runcUnit())),
+		"": string(render("service", exampleUnit(true))), "gvisor": string(render("service", exampleUnit(true))), "runc": string(render("service", runcUnit())),
 	} {
 		m := newMachine(t)
 		m.opts.Settings.Runtime = runtime
@@ -83,11 +83,14 @@ func TestSystemdVerifiesTheUnit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v.Program = "/bin/true" // systemd-analyze requires that it exists
 			file := filepath.Join(t.TempDir(), UnitName)
-			if err := os.WriteFile(file, render(v), 0o600); err != nil {
+			if err := os.WriteFile(file, render("service", v), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(filepath.Dir(file), SocketName), render("socket", exampleSocket()), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			out, err := exec.Command(analyze, "verify", "--man=no", file).CombinedOutput()
-			if err != nil || strings.Contains(string(out), UnitName) {
+			if err != nil || strings.Contains(string(out), UnitName) || strings.Contains(string(out), SocketName) {
 				t.Errorf("%v\n%s", err, out)
 			}
 			threshold := "--threshold=45"
@@ -109,7 +112,7 @@ func TestServiceThatDoesNotStartIsReportedWithItsLog(t *testing.T) {
 	}{
 		"it ends": {func(m *machine) { m.sub = "auto-restart" }, "activating (exit-code)"},
 		"systemd refuses": {func(m *machine) {
-			m.fail["systemctl restart"] = &CommandError{Code: 1, Stderr: "Job failed", Err: errors.New("exit status 1")}
+			m.fail["systemctl restart"] = &CommandError{Stderr: "Job failed", Err: errors.New("exit status 1")}
 		}, "Job failed"},
 		"it does not answer": {func(m *machine) { m.opts.Settings.Listen = freePort(m.t) }, "did not answer within"},
 	} {
@@ -118,7 +121,7 @@ func TestServiceThatDoesNotStartIsReportedWithItsLog(t *testing.T) {
 			tc.change(m)
 			p := m.mustPlan()
 			p.limit = 300 * time.Millisecond
-			_, err := p.Run(t.Context(), nil, nil)
+			_, err := p.Run(t.Context(), begin, finish)
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("error %v", err)
 			}
@@ -162,13 +165,13 @@ func TestInterruptedWaitGivesTheReason(t *testing.T) {
 		}
 		return inner(c, cmd)
 	}
-	if _, err := p.Run(ctx, nil, nil); !errors.Is(err, reason) {
+	if _, err := p.Run(ctx, begin, finish); !errors.Is(err, reason) {
 		t.Errorf("error %v", err)
 	}
 }
 
 func TestAddresses(t *testing.T) {
-	for listen, want := range map[string]endpoints{
+	for listen, want := range map[string][2]string{
 		"127.0.0.1:8080":   {"http://127.0.0.1:8080", "http://127.0.0.1:8080"},
 		"0.0.0.0:80":       {"http://127.0.0.1:80", "http://box:80"},
 		":8080":            {"http://127.0.0.1:8080", "http://box:8080"},
@@ -182,9 +185,10 @@ func TestAddresses(t *testing.T) {
 		"127.0.0.1":        {},
 		"":                 {},
 	} {
-		got, err := addresses(listen, "box")
-		if got != want || (err == nil) != (want != endpoints{}) {
-			t.Errorf("%q: %v, %v", listen, got, err)
+		local, err := address(listen, "")
+		others, othersErr := address(listen, "box")
+		if got := [2]string{local, others}; got != want || (err == nil) != (local != "") || (othersErr == nil) != (others != "") {
+			t.Errorf("%q: %v, %v", listen, got, errors.Join(err, othersErr))
 		}
 	}
 }

@@ -21,16 +21,10 @@ const (
 	volumesDir = "volumes"
 )
 
-// modelKeyVar is the variable in which setup looks for the key of the model API.
-const modelKeyVar = secret.AnthropicKey
-
 // chooseAgent decides which agent setup uses. If the unit hides that program
 // from the service, it returns its path so that it is copied first: the
 // vendor's installer puts it into a home directory.
 func (p *Plan) chooseAgent() (copied string, err error) {
-	if p.offline {
-		return "", nil
-	}
 	found, err := p.findAgent()
 	if err != nil || found == "" {
 		return "", err
@@ -69,13 +63,14 @@ func (p *Plan) recorded() (agent.Binary, error) {
 	return agent.Recorded(dir)
 }
 
-// setup is the action that runs "dreamcore setup" of the installed program: secrets, volumes, agent.
-type setup struct{ plan *Plan }
+// setup returns the action that runs "dreamcore setup" of the installed program: secrets, volumes, agent.
+func (p *Plan) setup() action {
+	return action{name: setupStep, check: p.checkSetup, apply: p.runSetup, item: func() Item {
+		return Item{Kind: "command", Note: "with the identity in " + credentialsVar, Commands: []string{p.setupCommand().String()}}
+	}}
+}
 
-func (s *setup) name() string { return setupStep }
-
-func (s *setup) command() Command {
-	p := s.plan
+func (p *Plan) setupCommand() Command {
 	args := []string{ProgramFile, "setup", "--yes", "--json", "--config", ConfigFile}
 	if p.o.KeyFile != "" {
 		args = append(args, "--anthropic-key-file", p.o.KeyFile)
@@ -90,13 +85,8 @@ func (s *setup) command() Command {
 	return c
 }
 
-func (s *setup) item() Item {
-	return Item{Kind: "command", Note: "with the identity in " + credentialsVar, Commands: []string{s.command().String()}}
-}
-
-func (s *setup) check(context.Context) (Status, error) {
-	p := s.plan
-	ready := p.hasSecret(secret.InternalSecret) && (p.hasSecret(modelSecret) || p.o.KeyFile == "" && p.o.Key == "")
+func (p *Plan) checkSetup(context.Context) (Status, error) {
+	ready := p.hasSecret(secret.InternalSecret) && (p.hasSecret(secret.AnthropicSecret) || p.o.KeyFile == "" && p.o.Key == "")
 	for _, v := range []string{volume.Data, volume.Global} {
 		host, err := p.at(filepath.Join(p.o.Settings.State, volumesDir, v))
 		if err != nil {
@@ -112,14 +102,14 @@ func (s *setup) check(context.Context) (Status, error) {
 	return Unchanged, nil
 }
 
-func (s *setup) apply(ctx context.Context) (detail string, err error) {
-	err = s.plan.withIdentity(ctx, func(env []string) error {
-		cmd := s.command()
+func (p *Plan) runSetup(ctx context.Context) (detail string, err error) {
+	err = p.withIdentity(ctx, func(env []string) error {
+		cmd := p.setupCommand()
 		cmd.Env = env
-		if s.plan.o.Key != "" { // only this command gets it
-			cmd.Env = append(slices.Clone(env), modelKeyVar+"="+s.plan.o.Key)
+		if p.o.Key != "" { // only this command gets it
+			cmd.Env = append(slices.Clone(env), secret.AnthropicKey+"="+p.o.Key)
 		}
-		out, err := s.plan.o.Runner(ctx, cmd)
+		out, err := p.o.Runner(ctx, cmd)
 		if err != nil {
 			return setupFault(err)
 		}
@@ -131,8 +121,8 @@ func (s *setup) apply(ctx context.Context) (detail string, err error) {
 
 // setupFault returns the error that setup printed, or that of the command if it printed none.
 func setupFault(err error) error {
-	var failed *CommandError
-	if !errors.As(err, &failed) {
+	failed, ok := errors.AsType[*CommandError](err)
+	if !ok {
 		return err
 	}
 	var fault error

@@ -3,6 +3,8 @@ package deploy
 import (
 	"strings"
 
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -62,9 +64,75 @@ func (s Step) ShowItem(p *term.Printer) {
 	for _, c := range i.Commands {
 		p.Print("    $ " + c)
 	}
-	if i.Content != "" {
-		for line := range strings.Lines(i.Content) {
-			p.Print("    " + strings.TrimRight(line, "\n"))
+	for line := range strings.Lines(i.Content) {
+		p.Print("    " + strings.TrimRight(line, "\n"))
+	}
+}
+
+// Result is what deploy has done, or would do.
+type Result struct {
+	DryRun  bool         `json:"dry_run,omitempty"`
+	Changed bool         `json:"changed"`
+	Steps   []Step       `json:"steps"`
+	Notes   []string     `json:"notes,omitempty"` // reasons why it cannot run here
+	Wiring  *Wiring      `json:"wiring,omitempty"`
+	Gates   *gate.Report `json:"gates,omitempty"`
+}
+
+// NewPreview returns what the steps of a preview would do.
+func NewPreview(steps []Step, obstacles []error) Result {
+	r := Result{DryRun: true, Changed: HasChanges(steps), Steps: steps}
+	for _, o := range obstacles {
+		r.Notes = append(r.Notes, o.Error())
+	}
+	return r
+}
+
+// ShowPreview shows every file and command. hint returns what to do about an obstacle.
+func (r Result) ShowPreview(p *term.Printer, obstacles []error, hint func(error) string) {
+	p.Heading("dreamcore deploy", "dry run: nothing is changed")
+	for _, s := range r.Steps {
+		s.ShowItem(p)
+	}
+	for _, o := range obstacles {
+		p.Print("")
+		p.Warning("It cannot run here yet: " + o.Error())
+		p.Hint(hint(o))
+	}
+}
+
+// ShowChanges shows a line for each step that would change something.
+func ShowChanges(p *term.Printer, steps []Step) {
+	p.Heading("dreamcore deploy", "changes:")
+	for _, s := range steps {
+		if s.Status != Unchanged {
+			s.ShowSummary(p)
 		}
+	}
+	p.Print("")
+}
+
+// ShowInstalled shows how to continue after an installation that did not start the
+// service: below root, or with "" on this machine.
+func ShowInstalled(p *term.Printer, root string) {
+	p.Print("")
+	if root != "" {
+		p.Success("The files are in " + root)
+		p.Hint("to complete it, run on the machine itself: dreamcore deploy --anthropic-key-file FILE")
+		return
+	}
+	p.Success("The service is installed")
+	p.Hint("run: systemctl start " + dreamcore.AppName)
+}
+
+// Show shows how to connect a front end.
+func (w Wiring) Show(p *term.Printer) {
+	p.Print("")
+	p.Success("The service runs at " + w.Endpoint)
+	p.Print("")
+	p.Print("To connect a front end, set these variables in its environment:")
+	p.Print("")
+	for _, line := range w.Lines {
+		p.Println("  " + p.Style(term.Command, line))
 	}
 }

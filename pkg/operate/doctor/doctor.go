@@ -9,6 +9,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -76,24 +77,21 @@ const (
 // checkLimit bounds one check. The agent's first start reads 380 MB.
 const checkLimit = 2 * time.Minute
 
-// Hooks are called by Run. Each may be nil.
+// Hooks are called by Run.
 type Hooks struct {
-	Begin  func(name string)      // before a check
-	Finish func(Finding)          // after a check, or instead of a skipped one
-	Hint   func(err error) string // the fix for an error; dreamcore.HintOf if nil
+	Begin  func(name string)      // before a check; may be nil
+	Finish func(Finding)          // after a check, or instead of a skipped one; may be nil
+	Hint   func(err error) string // returns the fix for an error
 }
 
 // Run runs the checks in their order, each for at most two minutes.
 func Run(ctx context.Context, checks []Check, h Hooks) Report {
-	if h.Hint == nil {
-		h.Hint = dreamcore.HintOf
-	}
 	r := Report{Healthy: true}
 	failed := map[string]bool{}
 	for _, c := range checks {
 		f := Finding{Name: c.Name, Status: Skipped}
-		if need := firstFailed(failed, c.Needs); need != "" {
-			f.Detail = "not checked, because of: " + need
+		if i := slices.IndexFunc(c.Needs, func(n string) bool { return failed[n] }); i >= 0 {
+			f.Detail = "not checked, because of: " + c.Needs[i]
 			failed[c.Name] = true
 		} else {
 			if h.Begin != nil {
@@ -109,15 +107,6 @@ func Run(ctx context.Context, checks []Check, h Hooks) Report {
 		}
 	}
 	return r
-}
-
-func firstFailed(failed map[string]bool, needs []string) string {
-	for _, n := range needs {
-		if failed[n] {
-			return n
-		}
-	}
-	return ""
 }
 
 func perform(ctx context.Context, c Check, hint func(error) string) Finding {

@@ -7,14 +7,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 // Names of the checks that others need.
@@ -22,6 +23,9 @@ const (
 	NameRoot    = "root"
 	NameCgroups = "cgroups"
 )
+
+// jobsDir is the directory of the logs of jobs, in the state directory.
+const jobsDir = "jobs"
 
 // Machine returns the checks that need nothing but the machine. state is the
 // state directory, listen the address of the service, unlimited the resources of
@@ -34,6 +38,7 @@ func Machine(state, listen string, unlimited []string) []Check {
 		{Name: "namespaces", Run: func(context.Context) (string, error) { return namespaces("/proc/self/ns") }},
 		{Name: "memory", Run: func(context.Context) (string, error) { return memory() }},
 		{Name: "disk", Run: func(context.Context) (string, error) { return diskSpace(state) }},
+		{Name: "logs", Run: func(context.Context) (string, error) { return logs(filepath.Join(state, jobsDir)) }},
 		{Name: "clock", Run: func(context.Context) (string, error) { return clock(time.Now()) }},
 		{Name: "port", Run: func(ctx context.Context) (string, error) { return port(ctx, listen) }},
 	}
@@ -70,15 +75,8 @@ func judgeKernel(release, machine string) (string, error) {
 }
 
 func parseKernel(release string) (v [2]int, ok bool) {
-	parts := strings.SplitN(release, ".", 3)
-	if len(parts) < 2 {
-		return v, false
-	}
-	minor := strings.TrimRightFunc(parts[1], func(r rune) bool { return r < '0' || r > '9' })
-	var err1, err2 error
-	v[0], err1 = strconv.Atoi(parts[0])
-	v[1], err2 = strconv.Atoi(minor)
-	return v, err1 == nil && err2 == nil
+	n, _ := fmt.Sscanf(release, "%d.%d", &v[0], &v[1])
+	return v, n == len(v)
 }
 
 func less(a, b [2]int) bool { return a[0] < b[0] || a[0] == b[0] && a[1] < b[1] }
@@ -136,6 +134,19 @@ const (
 	diskFail = 32 << 20
 	diskWarn = 2 << 30
 )
+
+// logs reports the logs of jobs that a service has found damaged.
+func logs(dir string) (string, error) {
+	n, bytes, err := journal.CountDamaged(dir)
+	switch {
+	case err != nil:
+		return "", fault("", "the logs of jobs cannot be listed", "", err)
+	case n > 0:
+		return "", concern("", fmt.Sprintf("%d damaged logs of jobs are set aside, with %s", n, term.Size(bytes)),
+			"the service removes them after journal_days; to look at them: ls "+filepath.Join(dir, "*.damaged"))
+	}
+	return "no damaged logs of jobs", nil
+}
 
 func diskSpace(state string) (string, error) {
 	dir := state

@@ -20,7 +20,7 @@ import (
 // State is the opened state directory.
 type State struct {
 	Dir                string
-	UserMiB, MinFree   int // bound of each user, free space of the disk, in MiB
+	UserMiB, MinFree   int // limit of each user, free space of the disk, in MiB
 	Script, ModelTitle string
 	Upstreams          int // length of the list of upstreams
 
@@ -38,6 +38,9 @@ type Sandboxes struct {
 	SandboxIO func(ctx context.Context) (probe.IOResult, error)
 	GVisor    func(ctx context.Context) (probe.Kernel, error)
 	Prove     func(ctx context.Context) (version string, err error) // makes the agent do a tool call
+	// Play plays a game that works and one that does not, and returns the browser's
+	// product and version. It is nil if the settings leave games alone.
+	Play func(ctx context.Context) (version string, err error)
 }
 
 // Service returns the checks of the state directory and its sandboxes. open and
@@ -54,6 +57,7 @@ func Service(open func() (State, error), start func(ctx context.Context) (Sandbo
 		{Name: "isolation", Needs: []string{"sandbox"}, Run: s.isolation},
 		{Name: "agent", Needs: []string{NameRoot}, Run: s.opened(s.agent)},
 		{Name: "agent in a sandbox", Needs: []string{"sandbox", "agent"}, Run: s.agentInSandbox},
+		{Name: "browser", Needs: []string{"sandbox"}, Run: s.browser},
 	}
 }
 
@@ -205,4 +209,20 @@ func (s *service) agentInSandbox(ctx context.Context) (string, error) {
 		return "", fault(reason, "the agent does not work in a sandbox", "", err)
 	}
 	return fmt.Sprintf("Claude Code %s wrote a file and ran a command in %s", version, term.Duration(time.Since(began))), nil
+}
+
+// browser is only a warning without a browser: games are made all the same.
+func (s *service) browser(ctx context.Context) (string, error) {
+	if s.sandboxes.Play == nil {
+		return "games are not played before they are done (acceptance is off)", nil
+	}
+	began := time.Now()
+	version, err := s.sandboxes.Play(ctx)
+	if dreamcore.CodeOf(err) == dreamcore.CodeSetup && err != nil {
+		return "", &Concern{err}
+	}
+	if err != nil {
+		return "", fault(dreamcore.ReasonOf(err), "games cannot be played in a sandbox", "", err)
+	}
+	return fmt.Sprintf("%s told a game that works from one that does not in %s", version, term.Duration(time.Since(began))), nil
 }

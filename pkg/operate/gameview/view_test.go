@@ -64,3 +64,30 @@ func TestProgramsGetTheEventsUnchanged(t *testing.T) {
 		t.Errorf("%s%s", out, errOut)
 	}
 }
+
+func TestTheVersionOfAJobIsThatOfItsLastSummary(t *testing.T) {
+	for want, events := range map[string][]string{
+		"":        {`{"type":"debug"}`},
+		"abcdef0": {`{"type":"debug","git_commit":"0000000"}`, `{"type":"debug","git_commit":"abcdef0"}`},
+		"abcdef1": {`{"type":"debug","git_commit":"abcdef1"}`, `{"type":"other","git_commit":"abcdef0"}`},
+	} {
+		for _, json := range []bool{false, true} {
+			io, _, _ := term.Buffers("")
+			io.JSON = json
+			v := New(io, dreamcore.Request{Prompt: "x"})
+			for _, e := range events {
+				if err := v.Event(dreamcore.Event(e)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := v.Commit(); got != want {
+				t.Errorf("%q: %q", events, got)
+			}
+			for _, bad := range []string{"abc123", "../abcdef", "abcdef0&screen=x"} {
+				if v.commit = bad; v.Commit() != "" {
+					t.Errorf("%q", bad)
+				}
+			}
+		}
+	}
+}

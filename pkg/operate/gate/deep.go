@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
@@ -41,11 +42,10 @@ func deepGates() []Gate {
 
 // evidence is the result of a deep check, and the text that was planted for it.
 type evidence struct {
-	list  []Evidence
+	list  []client.Evidence
 	nonce string
 }
 
-// of returns the result of one attempt.
 func (e evidence) of(tried string) (seen string, ok bool) {
 	for _, one := range e.list {
 		if one.Tried == tried {
@@ -71,20 +71,12 @@ func deep(name string, judged judge) func(context.Context, Config) verdict {
 		if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
 			return failedFor(dreamcore.CodeNotFound, ReasonNoDeepChecks, "not offered: the server has no deep checks")
 		}
-		for _, one := range d.Evidence {
-			clean := Evidence{Tried: short(one.Tried), Seen: short(one.Seen), Seconds: one.Seconds}
-			if s := c.Client.Secret(); s != "" {
-				clean.Tried, clean.Seen = strings.ReplaceAll(clean.Tried, s, "[secret]"), strings.ReplaceAll(clean.Seen, s, "[secret]")
-			}
-			e.list = append(e.list, clean)
-		}
+		e.list = d.Evidence
 		v := verdict{}
 		left, _ := e.of("left behind")
 		switch {
 		case err != nil:
 			return failedBy(err)
-		case d.Failed != "":
-			return refused(d.Failed)
 		case d.Check != name:
 			return failed("the answer is for the check " + quote(d.Check))
 		case lost != nil:

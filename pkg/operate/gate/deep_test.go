@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 )
 
 // standard returns the gates without the deep ones.
@@ -61,7 +63,7 @@ func runDeep(t *testing.T, name string, answer http.HandlerFunc, more ...func(*C
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Client: connect(t, "http://server", testSecret, inMemory{server{lies: map[string]http.HandlerFunc{"/test_deep": answer}}}), Gates: gates}
+	c := Config{Client: overPipe(t, testSecret, server{lies: map[string]http.HandlerFunc{"/test_deep": answer}}), Gates: gates}
 	for _, m := range more {
 		m(&c)
 	}
@@ -125,7 +127,7 @@ func TestDeepGatesRelyOnEvidenceOnly(t *testing.T) {
 
 // The service replaces a sandbox that cannot be cleaned.
 func TestAForkBombMayEndItsOwnSandbox(t *testing.T) {
-	e := evidence{list: []Evidence{
+	e := evidence{list: []client.Evidence{
 		{Tried: "processes without an end", Seen: "sh: 1: Cannot fork"},
 		{Tried: "the sandbox of another user meanwhile", Seen: "works"},
 		{Tried: "a sandbox in its place", Seen: "works, 3 processes"},
@@ -146,7 +148,7 @@ func TestADeepGateFailsIfHealthDoesNotAnswerMeanwhile(t *testing.T) {
 			deepServer()(w, r)
 		}, "/health": hang}}
 		gates, _ := Select([]string{"fork-bomb"}, false, false)
-		r := Run(t.Context(), Config{Client: connect(t, "http://server", testSecret, inMemory{s}), Gates: gates}).Gates[0]
+		r := Run(t.Context(), Config{Client: overPipe(t, testSecret, s), Gates: gates}).Gates[0]
 		if r.Status != Fail || !strings.Contains(r.Detail, "/health did not answer") {
 			t.Errorf("%+v", r)
 		}
@@ -172,7 +174,7 @@ func TestUnlimitedDiskNeedsExplicitPermission(t *testing.T) {
 }
 
 func TestEvidenceIsInBothReports(t *testing.T) {
-	r := Report{Gates: []Result{{Number: 9, Name: "dns", Status: Pass, Evidence: []Evidence{{"udp=8.8.8.8:53", "network is unreachable", 0.25}}}}}
+	r := Report{Gates: []Result{{Number: 9, Name: "dns", Status: Pass, Evidence: []client.Evidence{{Tried: "udp=8.8.8.8:53", Seen: "network is unreachable", Seconds: 0.25}}}}}
 	for name, write := range map[string]func(*bytes.Buffer) error{
 		"json":  func(b *bytes.Buffer) error { return r.WriteJSON(b) },
 		"junit": func(b *bytes.Buffer) error { return r.WriteJUnit(b) },
@@ -187,7 +189,7 @@ func TestEvidenceIsInBothReports(t *testing.T) {
 func FuzzDeepEvidence(f *testing.F) {
 	f.Add("loopback", "opened", "tcp=169.254.169.254:80", "no")
 	f.Fuzz(func(t *testing.T, a, b, c, d string) {
-		e := evidence{[]Evidence{{a, b, 0}, {c, d, 0}}, "0123456789abcdef"}
+		e := evidence{[]client.Evidence{{Tried: a, Seen: b}, {Tried: c, Seen: d}}, "0123456789abcdef"}
 		for _, judged := range []judge{judgeKeyLeak, judgeOtherUser, judgeDNS, judgeForkBomb, judgeDiskFill, judgeSymlink, judgeSockets(4, "packet"), judgeSockets(5, "169.254.169.254")} {
 			if v := judged(Config{}, e); v.status.OK() {
 				t.Errorf("two attempts suffice for %q", v.detail)

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
@@ -52,7 +53,7 @@ type verdict struct {
 	err    error  // the cause of a failure, for its code, reason and hint; may be nil
 	until  string // the progress of a check that timed out
 
-	evidence []Evidence
+	evidence []client.Evidence
 }
 
 // All returns every gate in the order in which they run, the deep ones last.
@@ -106,22 +107,17 @@ func Select(names []string, all, deep bool) ([]Gate, error) {
 	if len(names) == 0 {
 		return nil, invalid("no gate is selected")
 	}
-	chosen := make([]bool, len(gates))
 	for _, name := range names {
-		wanted := canonical(name)
-		i := slices.IndexFunc(gates, func(g Gate) bool { return g.Name == wanted || strconv.Itoa(g.Number) == name })
-		if i < 0 {
+		if !slices.ContainsFunc(gates, func(g Gate) bool { return g.called(name) }) {
 			return nil, invalid("there is no gate " + strconv.Quote(short(name)))
 		}
-		chosen[i] = true
 	}
-	var picked []Gate
-	for i, g := range gates {
-		if chosen[i] {
-			picked = append(picked, g)
-		}
-	}
-	return picked, nil
+	return slices.DeleteFunc(gates, func(g Gate) bool { return !slices.ContainsFunc(names, g.called) }), nil
+}
+
+// called reports whether name selects the gate.
+func (g Gate) called(name string) bool {
+	return g.Name == canonical(name) || strconv.Itoa(g.Number) == name
 }
 
 func invalid(message string) error {

@@ -21,7 +21,7 @@ func TestACorrectServerPassesEveryGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var started, ended []string
 		report := Run(t.Context(), Config{
-			Client:   connect(t, "http://server", testSecret, inMemory{server{}}),
+			Client:   overPipe(t, testSecret, server{}),
 			Gates:    standard(t),
 			OnStart:  func(g Gate) { started = append(started, g.Name) },
 			OnResult: func(r Result) { ended = append(ended, r.Name) },
@@ -145,7 +145,7 @@ func oneLie(t *testing.T, name string, lie http.HandlerFunc, detail string) {
 	}[name]
 	start := time.Now()
 	report := Run(t.Context(), Config{
-		Client:  connect(t, "http://server", testSecret, inMemory{server{lies: map[string]http.HandlerFunc{path: lie}}}),
+		Client:  overPipe(t, testSecret, server{lies: map[string]http.HandlerFunc{path: lie}}),
 		Gates:   standard(t),
 		Timeout: 30 * time.Second,
 	})
@@ -196,7 +196,7 @@ func TestIsolationIsRelaxedOnlyIfAllowedAndOnlyWithEvidence(t *testing.T) {
 			t.Fatal(err)
 		}
 		report := Run(t.Context(), Config{
-			Client:         connect(t, "http://server", testSecret, inMemory{reply(200, tt.answer)}),
+			Client:         overPipe(t, testSecret, reply(200, tt.answer)),
 			Gates:          gates,
 			AllowNonGVisor: true,
 		})
@@ -225,7 +225,7 @@ func TestAServerThatNeverAnswersEndsAfterOneTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		report := Run(t.Context(), Config{
-			Client:  connect(t, "http://server", testSecret, inMemory{http.HandlerFunc(hang)}),
+			Client:  overPipe(t, testSecret, http.HandlerFunc(hang)),
 			Gates:   standard(t),
 			Timeout: 10 * time.Second,
 		})
@@ -245,7 +245,7 @@ func TestAnInterruptSkipsTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(2*time.Second, func() { cancel(errors.New("signal")) })
-		report := Run(ctx, Config{Client: connect(t, "http://server", testSecret, inMemory{server{}}), Gates: standard(t)})
+		report := Run(ctx, Config{Client: overPipe(t, testSecret, server{}), Gates: standard(t)})
 		if report.Passed {
 			t.Error("passed")
 		}
@@ -267,7 +267,7 @@ func TestAWrongOrNoSecretIsUnauthorized(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		report := Run(t.Context(), Config{Client: connect(t, "http://server", secret, inMemory{server{}}), Gates: gates})
+		report := Run(t.Context(), Config{Client: overPipe(t, secret, server{}), Gates: gates})
 		if report.Passed || dreamcore.CodeOf(report.Err()) != dreamcore.CodeUnauthorized || dreamcore.ReasonOf(report.Err()) == "" {
 			t.Errorf("secret %q: passed %v, %v (%s)", secret, report.Passed, report.Err(), report.Gates[0].Detail)
 		}
@@ -275,7 +275,7 @@ func TestAWrongOrNoSecretIsUnauthorized(t *testing.T) {
 }
 
 func TestARunWithoutGatesIsNotAPass(t *testing.T) {
-	if Run(t.Context(), Config{Client: connect(t, "http://server", "", inMemory{server{}})}).Passed {
+	if Run(t.Context(), Config{Client: overPipe(t, "", server{})}).Passed {
 		t.Error("an empty run passed")
 	}
 }
@@ -338,7 +338,7 @@ func FuzzStreaming(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		r := Run(t.Context(), Config{
-			Client:  connect(t, "http://server", testSecret, inMemory{script(text)}),
+			Client:  overPipe(t, testSecret, script(text)),
 			Gates:   gates,
 			Timeout: 20 * time.Second,
 		})

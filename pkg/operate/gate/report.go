@@ -3,11 +3,17 @@ package gate
 import (
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 // Report is the result of a run. Its JSON form must not change: scripts read it.
@@ -25,25 +31,15 @@ type Result struct {
 	Detail  string  `json:"detail"`  // one line of clean text
 	Seconds float64 `json:"seconds"` // rounded to milliseconds
 
-	Evidence []Evidence `json:"evidence,omitempty"` // of a deep gate
+	Evidence []client.Evidence `json:"evidence,omitempty"` // of a deep gate
 
 	err error // the cause of a failure; nil otherwise
 }
 
-// Evidence is one attempt of the server and the result that it saw.
-type Evidence struct {
-	Tried   string  `json:"tried"` // one line of clean text, as Seen
-	Seen    string  `json:"seen"`
-	Seconds float64 `json:"seconds"`
-}
-
-// count returns the number of gates with one of the given statuses.
 func (r Report) count(statuses ...Status) (n int) {
 	for _, g := range r.Gates {
-		for _, s := range statuses {
-			if g.Status == s {
-				n++
-			}
+		if slices.Contains(statuses, g.Status) {
+			n++
 		}
 	}
 	return n
@@ -73,19 +69,14 @@ func (r Report) Err() error {
 
 // summary returns the number of gates by status as a sentence.
 func (r Report) summary() string {
-	total := len(r.Gates)
-	if !r.Passed {
-		text := fmt.Sprintf("%d of %d gates passed", r.count(Pass, Relaxed), total)
-		if n := r.count(Fail); n > 0 {
-			text += fmt.Sprintf(", %d failed", n)
-		}
-		if n := r.count(Skipped); n > 0 {
-			text += fmt.Sprintf(", %d skipped", n)
-		}
-		return text
+	text := fmt.Sprintf("%d of %d gates passed", r.count(Pass, Relaxed), len(r.Gates))
+	if n := r.count(Fail); n > 0 {
+		text += fmt.Sprintf(", %d failed", n)
 	}
-	text := fmt.Sprintf("%d of %d gates passed", total, total)
-	if n := r.count(Relaxed); n > 0 {
+	if n := r.count(Skipped); n > 0 {
+		text += fmt.Sprintf(", %d skipped", n)
+	}
+	if n := r.count(Relaxed); n > 0 && r.Passed {
 		text += fmt.Sprintf(", %d of them relaxed", n)
 	}
 	return text
@@ -99,6 +90,25 @@ func (r Report) WriteJSON(w io.Writer) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil
+}
+
+// Write writes the report for programs: with --json to standard output, and to the
+// file junit unless that is "".
+func (r Report) Write(io *term.IO, junit string) (err error) {
+	if io.JSON {
+		err = r.WriteJSON(io.Out)
+	}
+	if junit == "" {
+		return err
+	}
+	f, openErr := os.Create(filepath.Clean(junit))
+	if openErr != nil {
+		return errors.Join(err, &dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Message: "the JUnit report cannot be written", Err: openErr,
+			Hint: "name a file in a directory that exists with --junit FILE",
+		})
+	}
+	return errors.Join(err, r.WriteJUnit(f), f.Close())
 }
 
 // The elements of a JUnit report.

@@ -100,7 +100,7 @@ func TestTheRunningGateIsShownOnATerminal(t *testing.T) {
 		tio.OutTerminal, tio.Rewrite, tio.Width = true, true, 100
 		view := NewView(tio.Stdout(), "http://server")
 		report := Run(t.Context(), Config{
-			Client:   connect(t, "http://server", testSecret, inMemory{server{}}),
+			Client:   overPipe(t, testSecret, server{}),
 			Gates:    standard(t),
 			OnStart:  view.Start,
 			OnResult: view.Result,

@@ -26,7 +26,7 @@ type Config struct {
 	Gates          []Gate
 	Timeout        time.Duration // of each gate; 0 for DefaultTimeout
 	AllowNonGVisor bool          // without gVisor, isolation is Relaxed instead of Fail
-	AllowUnlimited bool          // without a bound on users' files, disk-fill is Relaxed instead of Fail
+	AllowUnlimited bool          // without a limit on users' files, disk-fill is Relaxed instead of Fail
 	OnStart        func(Gate)
 	OnResult       func(Result)
 }
@@ -78,7 +78,6 @@ func NotStarted(endpoint string, gates []Gate, err error) Report {
 	return report
 }
 
-// run runs one gate with its timeout.
 func (c Config) run(parent context.Context, g Gate) Result {
 	ctx, cancel := context.WithTimeout(parent, c.Timeout)
 	defer cancel()
@@ -89,7 +88,7 @@ func (c Config) run(parent context.Context, g Gate) Result {
 	case v.status.OK():
 	case parent.Err() != nil:
 		v.status, v.detail = Skipped, "interrupted"
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, took >= c.Timeout: // the client has a limit too, which may be met first
 		v.detail = "not finished within " + term.Duration(c.Timeout) + v.until
 	}
 	if secret := c.Client.Secret(); secret != "" {
@@ -126,9 +125,4 @@ func failedBy(err error) verdict {
 // failedFor returns a failure with a code and a reason.
 func failedFor(code dreamcore.Code, reason dreamcore.Reason, detail string) verdict {
 	return verdict{status: Fail, detail: detail, err: &dreamcore.Error{Code: code, Reason: reason, Message: detail}}
-}
-
-// refused returns the failure of a check that the server itself reports.
-func refused(reason string) verdict {
-	return failed("the server reports: " + reason)
 }

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,8 +9,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"go.uber.org/goleak"
+
+	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/api/client/clienttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -103,56 +104,15 @@ func script(text string) http.HandlerFunc {
 	}
 }
 
-// inMemory is a transport that runs a handler over a pipe, so that a run takes
-// no time in a synctest bubble, where a socket would stop the clock.
-type inMemory struct{ handler http.Handler }
-
-func (m inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
-	pr, pw := io.Pipe()
-	w := &pipeWriter{header: http.Header{}, body: pw, head: make(chan int, 1)}
-	stop := context.AfterFunc(r.Context(), func() { pw.CloseWithError(context.Cause(r.Context())) })
-	go func() {
-		defer stop()
-		m.handler.ServeHTTP(w, r)
-		w.WriteHeader(http.StatusOK)
-		// A handler that returns because its client disconnected does not complete the answer.
-		pw.CloseWithError(context.Cause(r.Context()))
-	}()
-	select {
-	case status := <-w.head:
-		return &http.Response{StatusCode: status, Header: w.sent, Body: pr, Request: r, ProtoMajor: 1, ProtoMinor: 1}, nil
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
-	}
-}
-
-type pipeWriter struct {
-	header http.Header
-	sent   http.Header
-	body   *io.PipeWriter
-	head   chan int
-}
-
-func (w *pipeWriter) Header() http.Header { return w.header }
-func (w *pipeWriter) Flush()              {}
-func (w *pipeWriter) WriteHeader(status int) {
-	if w.sent == nil {
-		w.sent = w.header.Clone()
-		w.head <- status
-	}
-}
-func (w *pipeWriter) Write(b []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	return w.body.Write(b)
+// overPipe returns a client of handler for a synctest bubble.
+func overPipe(t *testing.T, secret string, handler http.Handler) *client.Client {
+	t.Helper()
+	return connect(t, "http://server", secret, clienttest.Transport{Handler: handler})
 }
 
 func connect(t *testing.T, address, secret string, transport http.RoundTripper) *client.Client {
 	t.Helper()
-	e, err := client.ParseEndpoint(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(client.Options{Endpoint: e, Secret: secret, HTTP: &http.Client{Transport: transport}})
+	c, err := client.New(address, client.Options{Secret: secret, Transport: transport})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/api/client"
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -64,22 +64,22 @@ func checkStreaming(ctx context.Context, c Config) verdict {
 }
 
 // check checks one event: counts from 1 without gaps, then done, then nothing.
-func (s *chunks) check(a client.Arrival) error {
+func (s *chunks) check(e dreamcore.Event) error {
 	var event map[string]json.RawMessage
-	if err := json.Unmarshal(a.Event, &event); err != nil {
-		return fault("an event is not a JSON object: " + quote(string(a.Event)))
+	if err := json.Unmarshal(e, &event); err != nil {
+		return fault("an event is not a JSON object: " + quote(string(e)))
 	}
 	count, isChunk := event["count"]
 	kind := string(event["type"])
 	switch {
 	case s.done:
-		return fault("an event after done: " + quote(string(a.Event)))
+		return fault("an event after done: " + quote(string(e)))
 	case kind == `"done"`:
 		s.done = true
 		s.onDone()
 		return nil
 	case kind == `"error"` || !isChunk:
-		return fault("an event is neither a chunk nor done: " + quote(string(a.Event)))
+		return fault("an event is neither a chunk nor done: " + quote(string(e)))
 	}
 	want := len(s.arrived) + 1
 	if string(count) != strconv.Itoa(want) {
@@ -88,7 +88,7 @@ func (s *chunks) check(a client.Arrival) error {
 	if want > mostChunks {
 		return fault(fmt.Sprintf("more than %d chunks", mostChunks))
 	}
-	s.arrived = append(s.arrived, a.At)
+	s.arrived = append(s.arrived, time.Now())
 	return nil
 }
 

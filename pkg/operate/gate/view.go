@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ func (v *View) Result(r Result) {
 	if r.Status != Skipped {
 		took = term.Duration(time.Duration(r.Seconds * float64(time.Second)))
 	}
-	mark := r.Status.mark()
+	mark := marks[r.Status]
 	lead := v.p.Style(mark.Tone(), mark.Symbol())
 	width := 1
 	if !v.p.Terminal() {
@@ -85,14 +86,17 @@ func (v *View) stop() {
 	}
 }
 
-func (s Status) mark() term.Mark {
-	switch s {
-	case Pass:
-		return term.Done
-	case Relaxed:
-		return term.Warned
-	case Skipped:
-		return term.Skipped
+var marks = map[Status]term.Mark{Pass: term.Done, Relaxed: term.Warned, Skipped: term.Skipped, Fail: term.Failed}
+
+// Show runs gates and shows them, unless their report will be printed as JSON. hint
+// returns what to do about a failure.
+func Show(ctx context.Context, io *term.IO, cfg Config, hint func(error) string) Report {
+	if io.JSON {
+		return Run(ctx, cfg)
 	}
-	return term.Failed
+	view := NewView(io.Stdout(), cfg.Client.Endpoint().String())
+	cfg.OnStart, cfg.OnResult = view.Start, view.Result
+	report := Run(ctx, cfg)
+	view.End(report, hint(report.Err()))
+	return report
 }

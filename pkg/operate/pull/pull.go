@@ -1,5 +1,5 @@
 // Package pull pulls an image and shows its progress: on a terminal in one line,
-// otherwise in one line for each layer.
+// otherwise in one line for each layer, and every ten seconds of a download.
 package pull
 
 import (
@@ -16,7 +16,7 @@ import (
 // already.
 func Image(ctx context.Context, out *term.Printer, images *image.Store, ref string) (img image.Image, unpacked bool, err error) {
 	began := time.Now()
-	v := &view{out: out, ref: ref, loaded: map[int]image.Progress{}, line: out.Progress("Looking up " + ref)}
+	v := &view{out: out, ref: ref, loaded: map[int]image.Progress{}, line: out.Transfer("Looking up " + ref)}
 	defer v.line.Stop()
 	img, unpacked, err = images.Pull(ctx, ref, v.update)
 	v.line.Stop()
@@ -29,7 +29,7 @@ func Image(ctx context.Context, out *term.Printer, images *image.Store, ref stri
 type view struct {
 	out      *term.Printer
 	ref      string
-	line     *term.Progress
+	line     *term.Transfer
 	loaded   map[int]image.Progress
 	unpacked int // number of layers of which the unpacking has begun
 }
@@ -38,12 +38,10 @@ type view struct {
 func (v *view) update(p image.Progress) {
 	if p.Step == image.Downloading {
 		v.loaded[p.Layer] = p
-		if !v.out.Terminal() {
-			return
-		}
-	} else {
-		v.unpacked = p.Layer
+		v.line.Show(v.text(p.Layers))
+		return
 	}
+	v.unpacked = p.Layer
 	v.line.Update(v.text(p.Layers))
 }
 
@@ -53,8 +51,8 @@ func (v *view) text(layers int) string {
 	for _, p := range v.loaded {
 		done, total = done+p.Done, total+p.Total
 	}
-	if v.out.Terminal() && done < total {
-		parts = append(parts, "downloading "+term.Size(done)+" of "+term.Size(total))
+	if done < total {
+		parts = append(parts, "downloading "+term.Bytes(done, total))
 	}
 	if v.unpacked > 0 {
 		parts = append(parts, fmt.Sprintf("unpacking layer %d of %d", v.unpacked, layers))

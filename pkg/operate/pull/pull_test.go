@@ -8,14 +8,12 @@ import (
 )
 
 func TestProgressIsOneTextForAllLayers(t *testing.T) {
-	for terminal, want := range map[bool]string{
-		true:  "Pulling x, downloading 3.1 kB of 6.1 kB, unpacking layer 1 of 2",
-		false: "Pulling x, unpacking layer 1 of 2",
-	} {
+	const want = "Pulling x, downloading 3.1 kB of 6.1 kB, unpacking layer 1 of 2"
+	for _, terminal := range []bool{true, false} {
 		io, _, _ := term.Buffers("")
 		io.OutTerminal = terminal
 		out := io.Stdout()
-		v := &view{out: out, ref: "x", loaded: map[int]image.Progress{}, line: out.Progress("")}
+		v := &view{out: out, ref: "x", loaded: map[int]image.Progress{}, line: out.Transfer("")}
 		v.update(image.Progress{Step: image.Downloading, Layer: 1, Layers: 2, Done: 2 << 10, Total: 2 << 10})
 		v.update(image.Progress{Step: image.Downloading, Layer: 2, Layers: 2, Done: 1 << 10, Total: 4 << 10})
 		v.update(image.Progress{Step: image.Unpacking, Layer: 1, Layers: 2})

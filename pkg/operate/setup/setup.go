@@ -49,12 +49,10 @@ type Result struct {
 
 // Options of Run.
 type Options struct {
-	State      string
-	SecretsDir string
-	Engine     string // title of the sandbox engine
-	// OpenSecrets creates the store in SecretsDir if necessary and opens it.
-	// created reports whether it created an identity. If nil, the identity is
-	// kept in SecretsDir.
+	State  string
+	Engine string // title of the sandbox engine
+	// OpenSecrets creates the store of secrets if necessary and opens it. created
+	// reports whether it created an identity.
 	OpenSecrets func() (store *secret.Store, created bool, err error)
 	AgentDir    string
 	Claude      string // the agent's program; if "", it is searched in PATH, else installed
@@ -66,9 +64,13 @@ type Options struct {
 	Key func(ctx context.Context) (key, source string, err error)
 	// Prove makes the agent do a tool call in a sandbox on this machine and
 	// returns the version that the agent reports.
-	Prove func(ctx context.Context, bin agent.Binary) (version string, err error)
-	Begin func(doing string) // called before something that takes time; may be nil
-	Done  func(Step)         // called after each step; may be nil
+	Prove   func(ctx context.Context, bin agent.Binary) (version string, err error)
+	Browser *Browser           // nil: setup does not look for one
+	Begin   func(doing string) // called before something that takes time
+	// Installed is called with the bytes of the agent that are installed so far; may be
+	// nil.
+	Installed func(bytes int64)
+	Done      func(Step) // called after each step
 }
 
 // Run carries out every step, in an order in which each step can use the results
@@ -79,7 +81,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err := checkRotate(o.Rotate); err != nil {
 		return r.result, err
 	}
-	for _, step := range []func(context.Context) error{r.identity, r.internalSecret, r.modelKey, r.volumes, r.agent, r.rotateInternal} {
+	for _, step := range []func(context.Context) error{r.identity, r.internalSecret, r.modelKey, r.volumes, r.agent, r.browser, r.rotateInternal} {
 		if err := ctx.Err(); err != nil {
 			return r.result, context.Cause(ctx)
 		}
@@ -106,6 +108,7 @@ func checkRotate(names []string) error {
 // Reasons of errors.
 const (
 	ReasonAgent   dreamcore.Reason = "setup.agent"    // it does not work in a sandbox
+	ReasonBrowser dreamcore.Reason = "setup.browser"  // it cannot be installed, or does not work in a sandbox
 	ReasonKeyFile dreamcore.Reason = "setup.key_file" // it cannot be read
 	ReasonNoKey   dreamcore.Reason = "setup.no_key"   // to rotate to
 	ReasonRotate  dreamcore.Reason = "setup.rotate"   // not a secret of setup
@@ -118,34 +121,14 @@ type runner struct {
 	rotates bool // the internal secret existed before and is to be rotated
 }
 
-func (r *runner) begin(doing string) {
-	if r.Begin != nil {
-		r.Begin(doing)
-	}
-}
-
 func (r *runner) done(name string, s Status, detail string) {
 	step := Step{Name: name, Status: s, Detail: detail}
 	r.result.Steps = append(r.result.Steps, step)
-	if r.Done != nil {
-		r.Done(step)
-	}
-}
-
-func (r *runner) openSecrets() (store *secret.Store, created bool, err error) {
-	if created, err = secret.Init(r.SecretsDir, ""); err != nil {
-		return nil, false, err
-	}
-	store, err = secret.Open(r.SecretsDir, "")
-	return store, created, err
+	r.Done(step)
 }
 
 func (r *runner) identity(context.Context) error {
-	open := r.OpenSecrets
-	if open == nil {
-		open = r.openSecrets
-	}
-	secrets, created, err := open()
+	secrets, created, err := r.OpenSecrets()
 	if err != nil {
 		return err
 	}
@@ -261,7 +244,7 @@ func (r *runner) agent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.begin("Checking the agent: a tool call in a real sandbox")
+	r.Begin("Checking the agent: a tool call in a real sandbox")
 	version, err := r.Prove(ctx, bin)
 	if err != nil {
 		e := &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the agent does not work in a sandbox on this machine", Err: err}
@@ -287,8 +270,8 @@ func (r *runner) find(ctx context.Context) (agent.Binary, Status, error) {
 	if r.Claude != "" || !errors.Is(err, fs.ErrNotExist) {
 		return bin, "", err
 	}
-	r.begin("Installing the agent: Claude Code " + agent.Version + " (about 380 MB)")
-	bin, err = agent.Install(ctx, r.AgentDir)
+	r.Begin("Installing the agent: Claude Code " + agent.Version + " (about 380 MB)")
+	bin, err = agent.Install(ctx, r.AgentDir, r.Installed)
 	return bin, Installed, err
 }
 

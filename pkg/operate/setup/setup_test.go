@@ -61,7 +61,7 @@ func (m *machine) run() (Result, []string, error) {
 	m.t.Helper()
 	var reported []string
 	o := Options{
-		State: m.dir, SecretsDir: m.secretsDir(), AgentDir: filepath.Join(m.dir, "agent"), Volumes: m.volumes, Rotate: m.rotate,
+		State: m.dir, OpenSecrets: m.openSecrets, AgentDir: filepath.Join(m.dir, "agent"), Volumes: m.volumes, Rotate: m.rotate,
 		Key: func(context.Context) (string, string, error) {
 			m.asked++
 			return m.key, m.source, m.keyErr
@@ -70,7 +70,8 @@ func (m *machine) run() (Result, []string, error) {
 			m.proven = append(m.proven, b.Path)
 			return m.version, m.proveErr
 		},
-		Done: func(s Step) { reported = append(reported, s.Name+": "+string(s.Status)) },
+		Begin: func(string) {},
+		Done:  func(s Step) { reported = append(reported, s.Name+": "+string(s.Status)) },
 	}
 	if m.named {
 		o.Claude = m.claude
@@ -96,6 +97,14 @@ func (m *machine) must() (Result, []string) {
 		m.t.Fatal(err)
 	}
 	return r, steps
+}
+
+func (m *machine) openSecrets() (store *secret.Store, created bool, err error) {
+	if created, err = secret.Init(m.secretsDir(), ""); err != nil {
+		return nil, false, err
+	}
+	store, err = secret.Open(m.secretsDir(), "")
+	return store, created, err
 }
 
 func (m *machine) secretsDir() string { return filepath.Join(m.dir, "secrets") }
@@ -373,7 +382,7 @@ func TestWhichAgentIsUsed(t *testing.T) {
 func TestAProgramThatIsNotAnAgentIsRefused(t *testing.T) {
 	m := newMachine(t)
 	m.program("#!/bin/sh\n")
-	if _, _, err := m.run(); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || !strings.Contains(dreamcore.HintOf(err), "--claude") || len(m.proven) != 0 {
+	if _, _, err := m.run(); dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.ReasonOf(err) != agent.ReasonProgram || len(m.proven) != 0 {
 		t.Errorf("%v, hint %q", err, dreamcore.HintOf(err))
 	}
 }
@@ -383,7 +392,7 @@ func TestAnInterruptedSetupStopsBetweenSteps(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")
 	_, err := Run(ctx, Options{
-		State: m.dir, SecretsDir: m.secretsDir(), AgentDir: filepath.Join(m.dir, "agent"), Volumes: m.volumes, Claude: m.claude,
+		State: m.dir, OpenSecrets: m.openSecrets, AgentDir: filepath.Join(m.dir, "agent"), Volumes: m.volumes, Claude: m.claude,
 		Key: func(context.Context) (string, string, error) {
 			cancel(interrupted)
 			return "", "", nil
@@ -392,6 +401,7 @@ func TestAnInterruptedSetupStopsBetweenSteps(t *testing.T) {
 			t.Error("it went on")
 			return "", nil
 		},
+		Begin: func(string) {}, Done: func(Step) {},
 	})
 	if !errors.Is(err, interrupted) {
 		t.Errorf("%v", err)

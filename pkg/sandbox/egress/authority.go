@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"sync"
 	"time"
@@ -31,17 +30,9 @@ type authority struct {
 }
 
 func newAuthority(injections []Injection, life time.Duration) (*authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	serial, err := serialNumber()
-	if err != nil {
-		return nil, err
-	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "dreamcore egress"},
+		Subject:   pkix.Name{CommonName: "dreamcore egress"},
 		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(life),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 		PermittedDNSDomainsCritical: true,
@@ -62,7 +53,7 @@ func newAuthority(injections []Injection, life time.Duration) (*authority, error
 			{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, key, err := sign(template, template, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -83,16 +74,8 @@ func (a *authority) leaf(t Target) (*tls.Certificate, error) {
 	if c := a.leaves[t.Host]; c != nil {
 		return c, nil
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	serial, err := serialNumber()
-	if err != nil {
-		return nil, err
-	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "dreamcore egress host"},
+		Subject:   pkix.Name{CommonName: "dreamcore egress host"},
 		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
@@ -102,7 +85,7 @@ func (a *authority) leaf(t Target) (*tls.Certificate, error) {
 	} else {
 		template.DNSNames = []string{t.Host}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	der, key, err := sign(template, a.cert, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign a certificate: %w", err)
 	}
@@ -111,6 +94,16 @@ func (a *authority) leaf(t Target) (*tls.Certificate, error) {
 	return c, nil
 }
 
-func serialNumber() (*big.Int, error) {
-	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+// sign creates a key and a certificate for it, signed by the key of parent or, if by
+// is nil, by itself.
+func sign(template, parent *x509.Certificate, by *ecdsa.PrivateKey) (der []byte, key *ecdsa.PrivateKey, err error) {
+	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, nil, err
+	}
+	if by == nil {
+		by = key
+	}
+	// Without a serial number in the template, a random one is chosen.
+	der, err = x509.CreateCertificate(rand.Reader, template, parent, key.Public(), by)
+	return der, key, err
 }

@@ -8,8 +8,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/address"
 )
 
 // maxAddresses bounds how many addresses of a name are tried.
@@ -18,8 +19,8 @@ const maxAddresses = 4
 // dial connects to a target that a rule allows. The connection ends with the
 // session. Only checked addresses are dialled: the name is not resolved again.
 func (x *Session) dial(t Target, r rule) (*hostConn, *refusal) {
-	cfg := &x.socket.proxy.cfg
-	ctx, cancel := x.limited(cfg.DialLimit)
+	p := x.socket.proxy
+	ctx, cancel := context.WithTimeout(x.ctx, p.cfg.DialLimit)
 	defer cancel()
 	addrs, refused := x.addresses(ctx, t, r)
 	if refused != nil {
@@ -27,7 +28,7 @@ func (x *Session) dial(t Target, r rule) (*hostConn, *refusal) {
 	}
 	var errs []error
 	for _, a := range addrs {
-		d := net.Dialer{Timeout: cfg.DialLimit / 2, ControlContext: x.control(r)}
+		d := net.Dialer{Timeout: p.cfg.DialLimit / 2, ControlContext: address.Control(p.own, r.private)}
 		conn, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, t.Port).String())
 		if err == nil {
 			return x.newHostConn(conn.(*net.TCPConn)), nil
@@ -64,7 +65,7 @@ func (x *Session) addresses(ctx context.Context, t Target, r rule) ([]netip.Addr
 	why := ""
 	for _, a := range found {
 		a = a.Unmap() // resolvers return IPv4 in this form
-		if reason := checkAddr(a, own, r.private); reason != "" {
+		if reason := address.Check(a, own, r.private); reason != "" {
 			why = fmt.Sprintf("the name resolves to %s (%s)", reason, a)
 			continue
 		}
@@ -77,24 +78,6 @@ func (x *Session) addresses(ctx context.Context, t Target, r rule) ([]netip.Addr
 		return nil, fail("the name has no address", nil)
 	}
 	return good[:min(len(good), maxAddresses)], nil
-}
-
-// control returns the final check, at the socket itself.
-func (x *Session) control(r rule) func(context.Context, string, string, syscall.RawConn) error {
-	return func(_ context.Context, _, address string, _ syscall.RawConn) error {
-		to, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		own, err := x.socket.proxy.own()
-		if err != nil {
-			return err
-		}
-		if why := checkAddr(to.Addr(), own, r.private); why != "" {
-			return fmt.Errorf("%s is %s", to, why)
-		}
-		return nil
-	}
 }
 
 // hostConn is a connection to a host. Its traffic is charged to the session, and

@@ -22,8 +22,8 @@
 // sends to a shared front end. An allowed host must therefore be trusted with
 // everything that the agent knows.
 //
-// The files: egress.go is the proxy, policy.go and target.go its rules,
-// address.go the address checks, socket.go and session.go the lifetime of
-// sockets and jobs, serve.go, tunnel.go and forward.go the requests, dial.go the
-// connections to hosts, authority.go and credential.go the injection of secrets.
+// The files: egress.go is the proxy, policy.go and target.go its rules, socket.go
+// and session.go the lifetime of sockets and jobs, serve.go, tunnel.go and
+// forward.go the requests, dial.go the connections to hosts (which package address
+// checks), authority.go and credential.go the injection of secrets.
 package egress

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/address"
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
@@ -46,15 +46,11 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Observe == nil {
 		c.Observe = func(Attempt) {}
 	}
-	if c.Resolver == nil {
-		c.Resolver = net.DefaultResolver
-	}
+	c.Resolver = cmp.Or[Resolver](c.Resolver, net.DefaultResolver)
 	c.CALife = cmp.Or(c.CALife, 48*time.Hour)
 	c.MaxConns = cmp.Or(c.MaxConns, 128)
 	c.MaxBytes = cmp.Or(c.MaxBytes, 1<<30)
@@ -80,7 +76,7 @@ type Proxy struct {
 // New returns a Proxy without sockets. The secrets of all injections must exist.
 // The caller must Close it.
 func New(cfg Config) (*Proxy, error) {
-	p := &Proxy{cfg: cfg.withDefaults(), own: ownAddresses}
+	p := &Proxy{cfg: cfg.withDefaults(), own: address.Own}
 	for _, i := range p.cfg.Policy.Injections() {
 		if p.cfg.Secret == nil {
 			return nil, errors.New("egress: injections without secrets")
@@ -124,13 +120,6 @@ func (p *Proxy) currentAuthority() (*authority, error) {
 func (p *Proxy) Close(ctx context.Context) error {
 	if err := p.sockets.Close(ctx); err != nil {
 		return fmt.Errorf("close egress: %w", err)
-	}
-	return nil
-}
-
-func (p *Proxy) add(s *Socket) error {
-	if !p.sockets.Add(s) {
-		return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the egress proxy is closed"}
 	}
 	return nil
 }

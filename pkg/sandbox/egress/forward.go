@@ -67,16 +67,15 @@ func (s *Socket) forward(w http.ResponseWriter, r *http.Request, a *attempt, t T
 		}
 		a.Injected = true
 	}
-	ctx, cancel := a.session.limited(s.proxy.cfg.TotalLimit)
+	ctx, cancel := context.WithTimeout(a.session.ctx, s.proxy.cfg.TotalLimit)
 	defer cancel()
 	defer context.AfterFunc(r.Context(), cancel)()
-	out := &outgoing{attempt: a, ctx: ctx}
-	f := &forwarding{attempt: a, target: t, credential: c, secure: i != nil}
+	f := &forwarding{attempt: a, ctx: ctx, target: t, credential: c, secure: i != nil}
 	proxy := httputil.ReverseProxy{
-		Rewrite: f.rewrite, Transport: out, ModifyResponse: f.response, FlushInterval: -1,
+		Rewrite: f.rewrite, Transport: f, ModifyResponse: f.response, FlushInterval: -1,
 		ErrorLog: log.New(io.Discard, "", 0),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			a.setAddress(&out.address)
+			f.setAddress()
 			a.answer(w, f.failure(err))
 		},
 	}
@@ -94,7 +93,7 @@ func (s *Socket) forward(w http.ResponseWriter, r *http.Request, a *attempt, t T
 				refused = fail("the response broke off", nil)
 			}
 		}
-		a.setAddress(&out.address)
+		f.setAddress()
 		a.finish(refused)
 		if p != nil {
 			panic(p)
@@ -103,12 +102,15 @@ func (s *Socket) forward(w http.ResponseWriter, r *http.Request, a *attempt, t T
 	proxy.ServeHTTP(w, r)
 }
 
-// forwarding is one request that is being forwarded.
+// forwarding is one request that is being forwarded, and its transport, which replaces
+// the context of ReverseProxy: that would forward informational responses unchecked.
 type forwarding struct {
 	attempt    *attempt
+	ctx        context.Context
 	target     Target
 	credential credential // zero without an injection
 	secure     bool
+	conn       atomic.Pointer[net.Conn] // that the request was sent on
 }
 
 // rewrite builds the outgoing request. ReverseProxy has already removed
@@ -177,25 +179,18 @@ func (f *forwarding) failure(err error) *refusal {
 	return fail("the host did not respond properly", errors.New(f.credential.clean(err.Error())))
 }
 
-// outgoing is the transport of one request. It replaces the context of
-// ReverseProxy, which would forward informational responses unchecked.
-type outgoing struct {
-	attempt *attempt
-	ctx     context.Context
-	address atomic.Pointer[net.Conn]
-}
-
-func (o *outgoing) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx := httptrace.WithClientTrace(o.ctx, &httptrace.ClientTrace{
-		GotConn: func(i httptrace.GotConnInfo) { o.address.Store(&i.Conn) },
+// RoundTrip implements http.RoundTripper.
+func (f *forwarding) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx := httptrace.WithClientTrace(f.ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { f.conn.Store(&i.Conn) },
 	})
-	return o.attempt.session.transport.RoundTrip(r.WithContext(ctx))
+	return f.attempt.session.transport.RoundTrip(r.WithContext(ctx))
 }
 
-// setAddress records the address that a request was sent to.
-func (a *attempt) setAddress(p *atomic.Pointer[net.Conn]) {
-	if c := p.Load(); c != nil {
-		a.Address = remote(*c)
+// setAddress records the address that the request was sent to.
+func (f *forwarding) setAddress() {
+	if c := f.conn.Load(); c != nil {
+		f.attempt.Address = remote(*c)
 	}
 }
 
@@ -229,7 +224,7 @@ func (s *Socket) requests(guest *replay, first []byte, a *attempt, t Target, i *
 	if err != nil {
 		return fail("cannot create a certificate", err)
 	}
-	ctx, cancel := a.session.limited(s.proxy.cfg.TotalLimit)
+	ctx, cancel := context.WithTimeout(a.session.ctx, s.proxy.cfg.TotalLimit)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = guest.Close() })()
 	conn := tls.Server(newReplay(guest, first), &tls.Config{

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/address"
 )
 
 // Policy holds the hosts that an operator allows. It is immutable.
@@ -139,7 +140,7 @@ func (p *Policy) allow(s string) error {
 		return err
 	}
 	if a, ok := t.addr(); ok {
-		if why := checkAddr(a, nil, false); why != "" {
+		if why := address.Check(a, nil, false); why != "" {
 			return fmt.Errorf("the address is %s (private addresses belong in allow_private_hosts)", why)
 		}
 	}
@@ -176,7 +177,7 @@ func (p *Policy) allowPrivate(s string) error {
 		return errors.New("a private host needs its port")
 	}
 	if a, ok := t.addr(); ok {
-		if why := checkAddr(a, nil, true); why != "" {
+		if why := address.Check(a, nil, true); why != "" {
 			return fmt.Errorf("the address is %s, which cannot be allowed", why)
 		}
 	}

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strings"
@@ -15,11 +16,11 @@ func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
 		a.answer(w, refuse(http.StatusForbidden, "no job is running"))
 		return
 	}
-	if refused := a.session.enter(); refused != nil {
-		a.answer(w, refused)
+	if !a.session.enter() {
+		a.answer(w, refuse(http.StatusForbidden, errEnded.Error()))
 		return
 	}
-	defer a.session.leave()
+	defer a.session.running.Done()
 	if refused := a.admit(); refused != nil {
 		a.answer(w, refused)
 		return
@@ -66,16 +67,9 @@ func (a *attempt) answer(w http.ResponseWriter, r *refusal) {
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Connection", "close")
 	w.WriteHeader(r.status)
-	_, _ = fmt.Fprintf(w, "This sandbox cannot reach %s: %s.\n", orUnknown(a.Host), r.reason)
+	_, _ = fmt.Fprintf(w, "This sandbox cannot reach %s: %s.\n", cmp.Or(a.Host, "that"), r.reason)
 	a.Status = r.status
 	a.finish(r)
-}
-
-func orUnknown(host string) string {
-	if host == "" {
-		return "that"
-	}
-	return host
 }
 
 // finish ends an attempt and has it observed, once. A nil r means success.

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // Causes for ending connections.
@@ -27,17 +26,15 @@ type Session struct {
 	bytes    atomic.Int64
 	attempts atomic.Int64
 
-	mu       sync.Mutex
-	conns    map[*guestConn]struct{} // guarded by mu; the sandbox's connections of this session
-	inflight int                     // guarded by mu
-	ended    bool                    // guarded by mu
-	idle     chan struct{}           // closed when ended and inflight is 0
+	mu      sync.Mutex
+	ended   bool           // guarded by mu; nothing is added to running any more
+	running sync.WaitGroup // attempts, and the sandbox's connections of this session
 }
 
 // Begin lets a job use the socket until End. It ends the previous session, if
 // any. On a closed socket the returned session has already ended.
 func (s *Socket) Begin(job, sandbox string) *Session {
-	x := &Session{socket: s, job: job, conns: map[*guestConn]struct{}{}, idle: make(chan struct{})}
+	x := &Session{socket: s, job: job}
 	x.ctx, x.cancel = context.WithCancelCause(context.Background())
 	x.transport = x.newTransport()
 	s.mu.Lock()
@@ -62,43 +59,22 @@ func (x *Session) End() {
 	}
 	x.socket.mu.Unlock()
 	x.mu.Lock()
-	if !x.ended {
-		x.ended = true
-		if x.inflight == 0 {
-			close(x.idle)
-		}
-	}
-	open := make([]*guestConn, 0, len(x.conns))
-	for c := range x.conns {
-		open = append(open, c)
-	}
+	x.ended = true
 	x.mu.Unlock()
 	x.cancel(errEnded)
-	for _, c := range open {
-		_ = c.Close()
-	}
-	<-x.idle
+	x.running.Wait()
 	x.transport.CloseIdleConnections()
 }
 
-// enter counts a running attempt; leave must be called at its end.
-func (x *Session) enter() *refusal {
+// enter counts an attempt or a connection, for which running.Done must be called at
+// its end. It returns false if the session has ended.
+func (x *Session) enter() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.ended {
-		return refuse(http.StatusForbidden, errEnded.Error())
+	if !x.ended {
+		x.running.Add(1)
 	}
-	x.inflight++
-	return nil
-}
-
-func (x *Session) leave() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.inflight--
-	if x.ended && x.inflight == 0 {
-		close(x.idle)
-	}
+	return !x.ended
 }
 
 // spend charges n bytes to the job. Over the limit it returns errBudget, which
@@ -111,23 +87,3 @@ func (x *Session) spend(n int) error {
 }
 
 func (x *Session) spent() bool { return x.bytes.Load() > x.socket.proxy.cfg.MaxBytes }
-
-// limited returns a context of the session that ends after d.
-func (x *Session) limited(d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(x.ctx, d)
-}
-
-func (x *Session) track(c *guestConn) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if !x.ended {
-		x.conns[c] = struct{}{}
-	}
-	return !x.ended
-}
-
-func (x *Session) forget(c *guestConn) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	delete(x.conns, c)
-}

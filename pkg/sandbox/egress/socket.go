@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Files that Listen creates in a directory: a socket, and the certificates that
@@ -74,7 +76,8 @@ func (p *Proxy) Listen(dir string) (_ *Socket, err error) {
 			Hint: "check that the directory exists and is writable: ls -ld " + dir, Err: errors.Join(err, s.removeBundle()),
 		}
 	}
-	if err := p.add(s); err != nil {
+	if !p.sockets.Add(s) {
+		err := &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the egress proxy is closed"}
 		return nil, errors.Join(err, s.server.Close(), s.removeBundle())
 	}
 	return s, nil
@@ -101,7 +104,7 @@ func (s *Socket) Close() error {
 func (s *Socket) writeBundle(dir string) error {
 	pem := s.proxy.bundle
 	if s.authority != nil {
-		pem = append(append([]byte(nil), pem...), s.authority.pem...)
+		pem = slices.Concat(pem, s.authority.pem)
 	}
 	if len(pem) == 0 {
 		return nil
@@ -117,10 +120,7 @@ func (s *Socket) removeBundle() error {
 	if s.bundle == "" {
 		return nil
 	}
-	if err := os.Remove(s.bundle); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	return statefile.IgnoreMissing(os.Remove(s.bundle))
 }
 
 // guests is the listener. It ties each connection to the session in which it was
@@ -150,9 +150,10 @@ func (s *Socket) admit(conn *net.UnixConn) *guestConn {
 	if s.closed || s.conns >= s.proxy.cfg.MaxConns {
 		return nil
 	}
-	c := &guestConn{UnixConn: conn, socket: s, session: s.session}
-	if c.session != nil && !c.session.track(c) {
-		c.session = nil
+	c := &guestConn{UnixConn: conn, socket: s}
+	if s.session != nil && s.session.enter() {
+		c.session = s.session
+		c.stop = context.AfterFunc(c.session.ctx, func() { _ = c.Close() })
 	}
 	s.conns++
 	return c
@@ -164,7 +165,8 @@ type guestKey struct{}
 type guestConn struct {
 	*net.UnixConn
 	socket  *Socket
-	session *Session // nil if opened while no job was running
+	session *Session    // nil if opened while no job was running
+	stop    func() bool // after it, the end of the session no longer closes c
 	once    sync.Once
 }
 
@@ -172,12 +174,13 @@ type guestConn struct {
 func (c *guestConn) Close() error {
 	err := c.UnixConn.Close()
 	c.once.Do(func() {
-		if c.session != nil {
-			c.session.forget(c)
-		}
-		c.socket.mu.Lock()
+		c.socket.mu.Lock() // admit sets stop with mu held
+		defer c.socket.mu.Unlock()
 		c.socket.conns--
-		c.socket.mu.Unlock()
+		if c.session != nil {
+			c.stop()
+			c.session.running.Done()
+		}
 	})
 	return err
 }

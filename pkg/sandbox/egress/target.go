@@ -123,9 +123,7 @@ func isLabel(l string) bool {
 	if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
 		return false
 	}
-	return strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-") == "" && !strings.ContainsFunc(l, func(r rune) bool {
-		return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
-	})
+	return strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // looksLikeNumber applies the browsers' rule, because the C library resolves

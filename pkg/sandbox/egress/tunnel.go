@@ -47,7 +47,7 @@ func hijack(w http.ResponseWriter, a *attempt, t Target) (*replay, []byte, *refu
 // pipe copies bytes in both directions, beginning with first, until both have
 // ended or one fails, is idle for too long or exceeds the limit.
 func (a *attempt) pipe(guest *replay, host *hostConn, first []byte) *refusal {
-	ctx, cancel := a.session.limited(a.session.socket.proxy.cfg.TotalLimit)
+	ctx, cancel := context.WithTimeout(a.session.ctx, a.session.socket.proxy.cfg.TotalLimit)
 	defer cancel()
 	cut := func() {
 		_ = guest.Close()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/address"
 	"github.com/notef-neighbor/dreamcore/pkg/system/socket"
 )
 
@@ -59,10 +60,10 @@ func TestOtherTargetsAreRefused(t *testing.T) {
 		connect("127.0.0.1:22"):           {403, "not among"},
 		connect("[::1]:22"):               {403, "not among"},
 		connect("169.254.169.254:80"):     {403, "not among"},
-		connect(at(apiHost, port)):        {403, addrLoopback},
-		connect("a.wild.example.com:443"): {403, addrMetadata},
-		connect("b.wild.example.com:443"): {403, addrPrivate},
-		connect("c.wild.example.com:443"): {403, addrEmbedding},
+		connect(at(apiHost, port)):        {403, address.Loopback},
+		connect("a.wild.example.com:443"): {403, address.Metadata},
+		connect("b.wild.example.com:443"): {403, address.Private},
+		connect("c.wild.example.com:443"): {403, address.Embedding},
 		connect("d.wild.example.com:443"): {502, "no address"},
 		connect("e.wild.example.com:443"): {502, "cannot be resolved"},
 		connect("mixed.example.com:443"):  {403, "the name resolves to"},
@@ -70,7 +71,7 @@ func TestOtherTargetsAreRefused(t *testing.T) {
 		connect("http://" + apiHost):      {400, ""},
 		"CONNECT a.wild.example.com:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd": {400, "body"},
 		"GET / HTTP/1.1\r\nHost: plain.example.com\r\n\r\n":                                   {400, "proxy"},
-		"GET http://plain.example.com/ HTTP/1.1\r\nHost: x\r\n\r\n":                           {403, addrPrivate},
+		"GET http://plain.example.com/ HTTP/1.1\r\nHost: x\r\n\r\n":                           {403, address.Private},
 		"GET http://evil.example.com/ HTTP/1.1\r\nHost: plain.example.com\r\n\r\n":            {403, "not among"},
 		"GET https://" + apiHost + "/ HTTP/1.1\r\nHost: x\r\n\r\n":                            {400, "CONNECT"},
 		"GET ftp://plain.example.com/ HTTP/1.1\r\nHost: x\r\n\r\n":                            {400, "CONNECT"},

@@ -39,7 +39,7 @@ type box struct {
 	lost     chan struct{}
 	watch    sync.WaitGroup
 
-	oomKilled atomic.Bool // the kernel has killed it because it was out of memory
+	oomKilled atomic.Bool // it was out of memory and has been killed
 
 	closing  sync.Mutex // held for all of Close; guards the fields below
 	closed   bool
@@ -59,7 +59,7 @@ const startLimit = 60 * time.Second
 func (b *box) start(ctx context.Context, spec sandbox.Spec) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it did not start within %s", startLimit))
 	defer cancel()
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	err := b.boot(ctx, spec)
@@ -80,8 +80,8 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 		return err
 	}
 	spec.Root.Path = b.Root
-	b.Paths = Paths(b.Box, b.provider.exe, spec)
-	if err := b.provider.engine.Bundle(b.Box, spec); err != nil {
+	b.Paths = Paths(b.Box, b.provider.cfg.Exe, spec)
+	if err := b.provider.cfg.Engine.Bundle(b.Box, spec); err != nil {
 		return err
 	}
 	if err := b.bound(spec.Limits.WithDefaults()); err != nil {
@@ -101,6 +101,9 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 	})
 	if b.group != nil {
 		b.watch.Go(b.watchMemory)
+	} else {
+		limit := spec.Limits.WithDefaults().MemoryBytes
+		b.watch.Go(func() { b.measureMemory(limit) })
 	}
 	if err := b.init.Ping(ctx); err != nil {
 		return fmt.Errorf("PID 1 does not answer: %w%s", err, b.logTail())
@@ -116,10 +119,12 @@ func (b *box) bound(limits sandbox.Limits) error {
 	group, err := b.provider.hierarchy.Create(b.provider.cgroupPath(b.Box.ID), cgroup.Limits{
 		MemoryBytes: limits.MemoryBytes, CPUs: limits.CPUs, Processes: b.provider.marks.HostProcesses(limits.Processes),
 	})
-	if err == nil {
-		b.group = group
+	if err != nil {
+		return err
 	}
-	return err
+	b.group = group
+	b.provider.reportWeight(group.WeightError())
+	return nil
 }
 
 // launch starts the engine and returns the connection with PID 1.
@@ -148,7 +153,7 @@ func (b *box) launch(ctx context.Context) (io.ReadWriteCloser, error) {
 		b.evidence.follow(logs)
 	})
 
-	cmd := b.provider.engine.Command(ctx, b.Box)
+	cmd := b.provider.cfg.Engine.Command(ctx, b.Box)
 	// Ctrl-C on our terminal must reach this process only, and orphan recognizes
 	// commands by their process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -177,13 +182,10 @@ func (b *box) logTail() string {
 	return ""
 }
 
-// ID implements sandbox.Sandbox.
 func (b *box) ID() string { return b.Box.ID }
 
-// Lost implements sandbox.Sandbox.
 func (b *box) Lost() <-chan struct{} { return b.lost }
 
-// Start implements sandbox.Sandbox.
 func (b *box) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, error) {
 	p, err := b.init.Start(ctx, cmd)
 	if err != nil {
@@ -192,8 +194,11 @@ func (b *box) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, 
 	return &process{Process: p, box: b}, nil
 }
 
-// EndAll implements sandbox.Sandbox.
 func (b *box) EndAll(ctx context.Context) error { return b.explain(b.init.EndAll(ctx)) }
+
+func (b *box) EndUser(ctx context.Context, uid uint32) error {
+	return b.explain(b.init.EndUser(ctx, uid))
+}
 
 // outOfMemory reports whether the sandbox ran out of memory. It remembers that
 // after the cgroup is removed.
@@ -250,16 +255,17 @@ func (p *process) Wait() (sandbox.Exit, error) {
 	if err == nil && p.box.outOfMemory() {
 		// The kernel has killed this program or another one, but not the whole
 		// sandbox. The remaining processes are ended before Wait returns.
-		if kerr := p.box.group.Kill(); kerr != nil {
-			return exit, fmt.Errorf("end a sandbox that is out of memory: %w", kerr)
-		}
+		if p.box.group != nil {
+			if kerr := p.box.group.Kill(); kerr != nil {
+				return exit, fmt.Errorf("end a sandbox that is out of memory: %w", kerr)
+			}
+		} // without a cgroup measureMemory ends them
 		<-p.box.lost
 		return sandbox.Exit{}, fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, sandbox.ErrLost)
 	}
 	return exit, p.box.explain(err)
 }
 
-// Signal implements sandbox.Process.
 func (p *process) Signal(sig syscall.Signal) error { return p.box.explain(p.Process.Signal(sig)) }
 
 // Close implements sandbox.Sandbox. It tries every step even if another one
@@ -273,7 +279,6 @@ func (b *box) Close(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, closeLimit)
 	defer cancel()
-	var errs []error
 	b.outOfMemory()
 	if b.init != nil {
 		_ = b.init.Close()
@@ -281,13 +286,10 @@ func (b *box) Close(ctx context.Context) error {
 	for _, c := range b.ends {
 		_ = c.Close() // usually closed with the connection
 	}
-	errs = append(errs, b.end(ctx))
+	err := b.end(ctx)
 	b.lostOnce.Do(func() { close(b.lost) })
 	b.watch.Wait()
-	if err := os.RemoveAll(b.Dir); err != nil {
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(err, os.RemoveAll(b.Dir)); err != nil {
 		return fmt.Errorf("close sandbox: %w", err)
 	}
 	b.closed = true

@@ -115,16 +115,13 @@ type Config struct {
 
 // Provider implements sandbox.Provider.
 type Provider struct {
-	engine    Engine
+	cfg       Config
 	marks     Marks
-	exe       string
-	base      string // Config.Dir
 	instance  string // name of this instance
-	dir       string // base/instance
+	dir       string // its directory, in that of cfg
 	lock      *os.File
 	hierarchy *cgroup.Hierarchy // nil without root
 	log       *slog.Logger
-	onClosed  func() error
 
 	mu       sync.Mutex
 	closed   bool
@@ -135,6 +132,8 @@ type Provider struct {
 
 	closing  sync.Mutex // held for all of Close
 	finished bool       // guarded by closing
+
+	weight sync.Once // logs a failure to set the CPU weight
 }
 
 // errClosed is the error of a Create that begins after Close, or before it and is
@@ -155,9 +154,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Provider{
-		engine: cfg.Engine, marks: cfg.Engine.Marks(), exe: cfg.Exe, base: filepath.Clean(cfg.Dir), hierarchy: h, log: cfg.Logger, onClosed: cfg.Closed, open: map[string]*box{},
-	}
+	p := &Provider{cfg: cfg, marks: cfg.Engine.Marks(), hierarchy: h, log: cfg.Logger, open: map[string]*box{}}
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -198,9 +195,9 @@ func detect(ctx context.Context, cfg Config) (*cgroup.Hierarchy, error) {
 // claim creates this instance's directory, locked for as long as this process lives.
 func (p *Provider) claim() error {
 	p.instance = "i-" + randomID()
-	p.dir = filepath.Join(p.base, p.instance)
+	p.dir = filepath.Join(p.cfg.Dir, p.instance)
 	// It is locked under a name that sweep ignores.
-	tmp := filepath.Join(p.base, "new-"+p.instance)
+	tmp := filepath.Join(p.cfg.Dir, "new-"+p.instance)
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return err
 	}
@@ -212,10 +209,10 @@ func (p *Provider) claim() error {
 		err = os.WriteFile(filepath.Join(tmp, cgroupFile), []byte(p.hierarchy.Base()), 0o600)
 	}
 	if err == nil {
-		err = p.supervisor(tmp)
+		err = p.unpack(tmp)
 	}
 	if err == nil {
-		err = p.engine.Prepare(tmp)
+		err = p.cfg.Engine.Prepare(tmp)
 	}
 	if err == nil {
 		err = os.Rename(tmp, p.dir)
@@ -224,7 +221,7 @@ func (p *Provider) claim() error {
 		if lock != nil {
 			_ = lock.Close()
 		}
-		_ = os.RemoveAll(tmp)
+		_ = os.RemoveAll(tmp) // what stays is swept by its name
 		return err
 	}
 	p.lock = lock
@@ -236,7 +233,7 @@ func (p *Provider) claim() error {
 func (p *Provider) Dir() string { return p.dir }
 
 // Name implements sandbox.Provider.
-func (p *Provider) Name() string { return p.engine.Name() }
+func (p *Provider) Name() string { return p.cfg.Engine.Name() }
 
 // Create implements sandbox.Provider.
 func (p *Provider) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
@@ -297,6 +294,15 @@ func (p *Provider) cgroupPath(id string) string {
 	return filepath.Join(dreamcore.AppName, p.instance, id)
 }
 
+// reportWeight logs, once, why sandboxes compete with the service for the CPU.
+func (p *Provider) reportWeight(err error) {
+	if err != nil {
+		p.weight.Do(func() {
+			p.log.Warn("sandboxes get as much CPU as the service: their weight cannot be lowered", "error", err)
+		})
+	}
+}
+
 // closeLimit bounds the removal of one sandbox.
 const closeLimit = 20 * time.Second
 
@@ -329,8 +335,8 @@ func (p *Provider) Close(ctx context.Context) error {
 	}
 	p.finished = true
 	err := p.lock.Close()
-	if p.onClosed != nil {
-		err = errors.Join(err, p.onClosed())
+	if p.cfg.Closed != nil {
+		err = errors.Join(err, p.cfg.Closed())
 	}
 	return err
 }

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/pid1"
 )
 
 // evidence keeps the part of the output of the engine and PID 1 that explains a
@@ -40,14 +40,7 @@ func (e *evidence) follow(r *os.File) {
 	if r.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
-	raw, err := r.SyscallConn()
-	if err != nil {
-		return
-	}
-	var left int
-	if err := raw.Control(func(fd uintptr) { left, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); err == nil {
-		_ = e.read(io.LimitReader(r, int64(left)))
-	}
+	_ = e.read(io.LimitReader(r, int64(pid1.Pending(r)))) // ends with io.EOF
 }
 
 func (e *evidence) read(r io.Reader) error {

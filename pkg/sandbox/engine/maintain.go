@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -13,8 +14,10 @@ import (
 // maxReport bounds, in bytes, the output of the supervisor that maintain keeps.
 const maxReport = 4 << 10
 
-// Clean implements sandbox.Sandbox.
 func (b *box) Clean(ctx context.Context, r sandbox.Residue) error {
+	if len(r.Owners) == 0 && len(r.Empty)+len(r.Special) > 0 {
+		return errors.New("clean: no owner of the files that are to be removed")
+	}
 	if err := b.EndAll(ctx); err != nil {
 		return err
 	}
@@ -25,11 +28,23 @@ func (b *box) Clean(ctx context.Context, r sandbox.Residue) error {
 	for _, dir := range r.Special {
 		args = append(args, pid1.SpecialPrefix+dir)
 	}
-	_, err := b.maintain(ctx, r.UID, r.GID, append(args, r.Empty...)...)
+	args = append(args, r.Empty...)
+	// A user cannot remove files of another one: each
+	// round removes one such layer.
+	var err error
+	for range len(r.Owners) {
+		var errs []error
+		for _, o := range r.Owners {
+			_, err := b.maintain(ctx, o.UID, o.GID, args...)
+			errs = append(errs, err)
+		}
+		if err = errors.Join(errs...); err == nil || errors.Is(err, sandbox.ErrLost) || ctx.Err() != nil {
+			break
+		}
+	}
 	return err
 }
 
-// Reach implements sandbox.Sandbox.
 func (b *box) Reach(ctx context.Context, uid, gid uint32, endpoint string) (string, error) {
 	out, err := b.maintain(ctx, uid, gid, pid1.TryRole, endpoint)
 	if err != nil {

@@ -28,7 +28,7 @@ func (p *Provider) reapOrphans() error {
 	}
 	own := p.marks.Command
 	if own == "" {
-		own = filepath.Base(p.exe)
+		own = filepath.Base(p.cfg.Exe)
 	}
 	own = own[:min(len(own), MaxComm)]
 	for _, name := range names {

@@ -57,7 +57,7 @@ func TestReapOrphansLeavesCommandsToTheirStarter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Provider{exe: self}
+	p := &Provider{cfg: Config{Exe: self}}
 	cmd := exec.Command(self, "-test.run=^$")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as box.launch does
 	if err := cmd.Start(); err != nil {

@@ -24,28 +24,24 @@ import (
 func rootless() bool { return os.Geteuid() != 0 }
 
 // Unlimited returns the names, for operators, of the limits that sandboxes of
-// this process cannot have; nil as root. Limits inside a sandbox always hold.
+// this process cannot have; nil as root. Memory is measured instead, and limits
+// inside a sandbox always hold.
 func Unlimited() []string {
 	if !rootless() {
 		return nil
 	}
-	return []string{"memory", "CPU", "processes on the host"}
+	return []string{"CPU", "processes on the host"}
 }
 
-// Unlimited returns the names of the limits that the provider cannot enforce.
-func (p *Provider) Unlimited() []string {
-	if p.hierarchy != nil {
-		return nil
-	}
-	return Unlimited()
-}
+// ReasonNeedsRoot is the reason of an error of an engine that needs root.
+const ReasonNeedsRoot dreamcore.Reason = "engine.needs-root"
 
 // checkRootless returns an error if sandboxes cannot start without root.
 func checkRootless(ctx context.Context, cfg Config) error {
 	if cfg.Engine.Marks().Argument == nil {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "sandboxes of " + cfg.Engine.Name() + " need root",
-			Hint: "run the command with sudo, or leave --runtime out: gVisor works without root",
+			Code: dreamcore.CodeSetup, Reason: ReasonNeedsRoot, Message: "sandboxes of " + cfg.Engine.Name() + " need root",
+			Hint: "run the command with sudo, or use gVisor, which works without root",
 		}
 	}
 	if err := tryNamespace(ctx, cfg.Exe); err != nil {
@@ -81,29 +77,30 @@ func killNamed(ctx context.Context, arguments ...string) ([]int, error) {
 	// A process may start another one during a round and end before that one is
 	// seen, so two rounds in a row must find none. A process that is executing
 	// another program has no command line for a moment.
-	unsure := 0
-	for quiet := 0; quiet < 2; {
+	for quiet, unsure := 0, 0; quiet < 2; {
 		found, nameless, err := killRound(arguments)
 		if err != nil {
 			return killed, err
 		}
-		if len(found) == 0 && nameless && unsure < maxUnsure {
-			unsure++
+		switch {
+		case len(found) > 0:
 			quiet = 0
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		if len(found) == 0 {
+			killed = append(killed, found...)
+			slices.Sort(killed)
+			killed = slices.Compact(killed)
+		case nameless && unsure < maxUnsure:
+			quiet = 0
+			unsure++
+		default:
 			quiet++
 			continue
 		}
-		quiet = 0
-		killed = append(killed, found...)
-		slices.Sort(killed)
-		killed = slices.Compact(killed)
 		select {
 		case <-ctx.Done():
-			return killed, fmt.Errorf("processes %v do not end: %w", found, ctx.Err())
+			if len(found) > 0 {
+				return killed, fmt.Errorf("processes %v do not end: %w", found, ctx.Err())
+			}
+			time.Sleep(time.Millisecond) // maxUnsure bounds how often
 		case <-time.After(time.Millisecond):
 		}
 	}

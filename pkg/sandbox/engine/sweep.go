@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +26,7 @@ const newLimit = time.Minute
 // sweep removes what dead instances have left. A living one holds the lock of its
 // directory.
 func (p *Provider) sweep(ctx context.Context) error {
-	entries, err := os.ReadDir(p.base)
+	entries, err := os.ReadDir(p.cfg.Dir)
 	if err != nil {
 		return err
 	}
@@ -35,10 +35,10 @@ func (p *Provider) sweep(ctx context.Context) error {
 		switch {
 		case strings.HasPrefix(e.Name(), "new-"):
 			if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > newLimit {
-				errs = append(errs, os.RemoveAll(filepath.Join(p.base, e.Name())))
+				errs = append(errs, os.RemoveAll(filepath.Join(p.cfg.Dir, e.Name())))
 			}
 		case strings.HasPrefix(e.Name(), "i-"):
-			lock, err := lockDead(ctx, filepath.Join(p.base, e.Name(), "lock"))
+			lock, err := lockDead(ctx, filepath.Join(p.cfg.Dir, e.Name(), "lock"))
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				continue // alive
 			}
@@ -81,7 +81,7 @@ func lockDead(ctx context.Context, name string) (*os.File, error) {
 // removeInstance ends every process of an instance and removes its cgroups,
 // mounts and files.
 func (p *Provider) removeInstance(ctx context.Context, instance string) error {
-	dir := filepath.Join(p.base, instance)
+	dir := filepath.Join(p.cfg.Dir, instance)
 	var errs []error
 	if p.hierarchy != nil {
 		errs = append(errs, p.removeGroups(ctx, instance))
@@ -101,7 +101,7 @@ const cgroupFile = "cgroup.base"
 
 // removeGroups ends every process of an instance and removes its cgroups.
 func (p *Provider) removeGroups(ctx context.Context, instance string) error {
-	recorded, err := os.ReadFile(filepath.Join(p.base, instance, cgroupFile))
+	recorded, err := os.ReadFile(filepath.Join(p.cfg.Dir, instance, cgroupFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may have died before it wrote the file
 		return err
 	}
@@ -141,7 +141,7 @@ func unmountBelow(dir string) error {
 	if err != nil {
 		return err
 	}
-	sort.Slice(points, func(i, j int) bool { return len(points[i]) > len(points[j]) })
+	slices.SortFunc(points, func(a, b string) int { return len(b) - len(a) })
 	for _, m := range points {
 		if err := unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("unmount %s: %w", m, err)

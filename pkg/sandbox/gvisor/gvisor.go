@@ -62,9 +62,6 @@ type Config struct {
 // replaced or removed while the service runs, sandboxes still start, and always
 // with the service's own version.
 func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
-	if !filepath.IsAbs(cfg.Exe) {
-		return nil, fmt.Errorf("prepare sandboxes: the program %q is not an absolute path", cfg.Exe)
-	}
 	exe, err := os.Open(cfg.Exe)
 	if err != nil {
 		return nil, fmt.Errorf("prepare sandboxes: %w", err)

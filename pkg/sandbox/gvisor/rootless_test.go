@@ -141,8 +141,8 @@ func ourCommand(out io.Writer, args ...string) sandbox.Command {
 
 func TestRootlessSandbox(t *testing.T) {
 	p, root, _ := rootless(t)
-	if want := []string{"memory", "CPU", "processes on the host"}; !slices.Equal(p.Unlimited(), want) {
-		t.Errorf("Unlimited: %q", p.Unlimited())
+	if want := []string{"CPU", "processes on the host"}; !slices.Equal(engine.Unlimited(), want) {
+		t.Errorf("Unlimited: %q", engine.Unlimited())
 	}
 	project, global := t.TempDir(), t.TempDir()
 	began := time.Now()
@@ -221,6 +221,35 @@ func TestRootlessEndAll(t *testing.T) {
 	}
 	if got := outputOf(t, sb, "ps -e -o comm= 2>/dev/null | grep -c sleep || true"); got != "0\n" {
 		t.Errorf("sleeps after EndAll: %q", got)
+	}
+}
+
+func TestRootlessEndUser(t *testing.T) {
+	p, root, _ := rootless(t)
+	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := sb.Start(t.Context(), sandbox.Command{Args: []string{"/bin/sleep", "1001"}, UID: 61000, GID: 61000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outputOf(t, sb, "for i in 1 2 3; do setsid sleep 1000 >/dev/null 2>&1 & done; sleep 0.2")
+	const sleeps = "cat /proc/[0-9]*/comm 2>/dev/null | grep -c '^sleep' || true"
+	if got := outputOf(t, sb, sleeps); got != "4\n" {
+		t.Errorf("sleeps before EndUser: %q", got)
+	}
+	if err := sb.EndUser(t.Context(), uint32(os.Getuid())); err != nil {
+		t.Fatal(err)
+	}
+	if got := outputOf(t, sb, sleeps); got != "1\n" {
+		t.Errorf("sleeps after EndUser: %q", got)
+	}
+	if err := sb.EndAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

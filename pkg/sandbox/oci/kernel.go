@@ -22,9 +22,9 @@ type Kernel struct {
 	// host nor another sandbox has any of them. Many kernel limits count by user
 	// id, so a guest can exhaust only those of its own range.
 	Range Range
-	// Userns is the path of a user namespace with the mappings of UIDMappings
-	// and GIDMappings. Its owner must be an id of the range, because the kernel
-	// also charges what a guest uses to the owner of the namespace.
+	// Userns is the path of a user namespace with the mappings of Mappings. Its
+	// owner must be an id of the range, because the kernel also charges what a
+	// guest uses to the owner of the namespace.
 	Userns string
 	// Cgroup is the sandbox's cgroup as an absolute path in every hierarchy.
 	Cgroup string
@@ -47,26 +47,22 @@ const (
 // Root returns the host id of the sandbox's root user.
 func (r Range) Root() uint32 { return FirstID + uint32(r)*mapSize }
 
-// Validate returns an error if the user or the group cannot be mapped.
-func (k Kernel) Validate() error {
-	if _, err := mapping(k.Range, k.UID); err != nil {
-		return fmt.Errorf("user of the sandbox: %w", err)
+// Mappings returns the mappings of user and group ids inside to host ids, or an
+// error if the user or the group cannot be mapped.
+func (k Kernel) Mappings() (users, groups []specs.LinuxIDMapping, err error) {
+	if users, err = mapping(k.Range, k.UID); err != nil {
+		return nil, nil, fmt.Errorf("user of the sandbox: %w", err)
 	}
-	if _, err := mapping(k.Range, k.GID); err != nil {
-		return fmt.Errorf("group of the sandbox: %w", err)
+	if groups, err = mapping(k.Range, k.GID); err != nil {
+		return nil, nil, fmt.Errorf("group of the sandbox: %w", err)
 	}
-	return nil
+	return users, groups, nil
 }
 
-// UIDMappings returns the mapping of user ids inside to host ids.
-func (k Kernel) UIDMappings() ([]specs.LinuxIDMapping, error) { return mapping(k.Range, k.UID) }
-
-// GIDMappings returns the mapping of group ids inside to host ids.
-func (k Kernel) GIDMappings() ([]specs.LinuxIDMapping, error) { return mapping(k.Range, k.GID) }
-
 // apply implements Mode.
-func (k *Kernel) apply(c *specs.Spec) error {
-	if err := k.Validate(); err != nil {
+func (k *Kernel) apply(c *specs.Spec, s sandbox.Spec) error {
+	users, groups, err := k.Mappings()
+	if err != nil {
 		return err
 	}
 	calls, err := systemCalls(c)
@@ -87,9 +83,9 @@ func (k *Kernel) apply(c *specs.Spec) error {
 		limits = append(limits, sandbox.Rlimit{Name: l.Type, Value: l.Hard})
 	}
 	c.Process.Rlimits = nil
-	c.Process.Args = slices.Insert(c.Process.Args, 1, sandbox.RlimitArgs(limits)...)
+	c.Process.Args = append([]string{InitPath}, sandbox.Setup{Relay: s.Relay, Rlimits: limits}.Args()...)
 	// When the host runs out of memory, guests are killed before the service.
-	c.Process.OOMScoreAdj = new(500)
+	c.Process.OOMScoreAdj = new(sandbox.OOMScore(sandbox.OwnOOMScore()))
 	// /sys describes the host's devices, and no guest needs it.
 	c.Mounts = slices.DeleteFunc(c.Mounts, func(m specs.Mount) bool { return m.Type == "sysfs" })
 	for i, m := range c.Mounts {
@@ -99,22 +95,15 @@ func (k *Kernel) apply(c *specs.Spec) error {
 		case m.Type == "devpts":
 			c.Mounts[i].Options = append(m.Options, "max="+strconv.Itoa(maxTerminals))
 		case m.Type == "bind" && slices.Contains(m.Options, "rw"):
-			k.mapOwner(&c.Mounts[i])
+			c.Mounts[i].UIDMappings, c.Mounts[i].GIDMappings = onDisk(users, k.UID), onDisk(groups, k.GID)
 		}
 	}
 	return nil
 }
 
-// mapOwner maps files that belong to the sandbox's user on disk to that user's
-// id in the range. Files of other owners keep their owner, which is unmapped
-// inside; root inside is not root on the mount.
-func (k *Kernel) mapOwner(m *specs.Mount) {
-	users, _ := mapping(k.Range, k.UID)
-	groups, _ := mapping(k.Range, k.GID)
-	m.UIDMappings, m.GIDMappings = onDisk(users, k.UID), onDisk(groups, k.GID)
-}
-
-// onDisk maps one id as m does, and all other ids on disk to themselves.
+// onDisk maps files that belong to the sandbox's user or group on disk to its id
+// in the range, which is that of m. Files of other owners keep their owner, which
+// is unmapped inside; root inside is not root on the mount.
 func onDisk(m []specs.LinuxIDMapping, id uint32) []specs.LinuxIDMapping {
 	var host uint32
 	for _, r := range m {

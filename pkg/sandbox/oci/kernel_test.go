@@ -28,11 +28,16 @@ func bundle(t *testing.T, k *oci.Kernel) specs.Spec {
 	if err := oci.WriteBundle(dir, "/opt/dreamcore", spec, mode); err != nil {
 		t.Fatal(err)
 	}
+	return configuration(t, dir)
+}
+
+// configuration returns the configuration of the bundle in dir.
+func configuration(t *testing.T, dir string) (c specs.Spec) {
+	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var c specs.Spec
 	if err := json.Unmarshal(raw, &c); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +64,7 @@ func TestSharedKernelUsesOwnIDRange(t *testing.T) {
 			if user+1 == 65534 {
 				k.GID = 7
 			}
-			users, err := k.UIDMappings()
+			users, _, err := k.Mappings()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,8 +97,10 @@ func seq(from, to uint32) func(yield func(uint32) bool) {
 // and that read-only mounts are not mapped.
 func checkOwned(t *testing.T, c specs.Spec, k oci.Kernel) {
 	t.Helper()
-	users, _ := k.UIDMappings()
-	groups, _ := k.GIDMappings()
+	users, groups, err := k.Mappings()
+	if err != nil {
+		t.Fatal(err)
+	}
 	writable := 0
 	for _, m := range c.Mounts {
 		if m.Type != "bind" || !slices.Contains(m.Options, "rw") {
@@ -205,12 +212,12 @@ func TestSharedKernelKeepsCommonRestrictions(t *testing.T) {
 			t.Errorf("%s is not masked", p)
 		}
 	}
-	set, _, err := sandbox.ParseRlimits(hard.Process.Args[1:])
+	setup, err := sandbox.ParseSetup(hard.Process.Args[1:])
 	if err != nil || len(hard.Process.Rlimits) > 0 {
 		t.Errorf("limits of PID 1: %v, of the engine: %+v", err, hard.Process.Rlimits)
 	}
 	for _, l := range plain.Process.Rlimits {
-		if l.Hard != l.Soft || !slices.Contains(set, sandbox.Rlimit{Name: l.Type, Value: l.Hard}) {
+		if l.Hard != l.Soft || !slices.Contains(setup.Rlimits, sandbox.Rlimit{Name: l.Type, Value: l.Hard}) {
 			t.Errorf("limit %+v is missing", l)
 		}
 	}
@@ -243,5 +250,26 @@ func TestRootlessMapsOneUser(t *testing.T) {
 	}
 	if err := oci.WriteBundle(t.TempDir(), "/opt/dreamcore", spec, oci.Rootless{}); err == nil {
 		t.Error("WriteBundle accepted a rootless sandbox for root")
+	}
+}
+
+func TestALaterMountAtTheSamePathReplacesTheEarlierOne(t *testing.T) {
+	dir := t.TempDir()
+	s := sandbox.Spec{
+		Root:   sandbox.Root{Path: "/state/root", Mounts: []sandbox.Mount{{Target: "/tmp", Size: 1 << 20}, {Target: "/data"}}},
+		Mounts: []sandbox.Mount{{Target: "/tmp", Size: 2 << 20}},
+	}
+	if err := oci.WriteBundle(dir, "/bin/true", s, nil); err != nil {
+		t.Fatal(err)
+	}
+	c := configuration(t, dir)
+	var found [][]string
+	for _, m := range c.Mounts {
+		if m.Destination == "/tmp" {
+			found = append(found, m.Options)
+		}
+	}
+	if len(found) != 1 || !slices.Contains(found[0], "size=2097152") {
+		t.Errorf("mounts at /tmp: %q", found)
 	}
 }

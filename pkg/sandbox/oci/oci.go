@@ -32,7 +32,7 @@ var supervisorCaps = []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETUID
 
 // Mode is how a sandbox runs on the host: *Kernel or Rootless.
 type Mode interface {
-	apply(c *specs.Spec) error
+	apply(c *specs.Spec, s sandbox.Spec) error
 }
 
 // WriteBundle writes dir/config.json for a sandbox whose PID 1 is the host
@@ -47,7 +47,7 @@ func WriteBundle(dir, exe string, s sandbox.Spec, mode Mode) error {
 		return err
 	}
 	if mode != nil {
-		if err := mode.apply(c); err != nil {
+		if err := mode.apply(c, s); err != nil {
 			return fmt.Errorf("sandbox specification: %w", err)
 		}
 	}
@@ -76,10 +76,11 @@ func config(exe string, s sandbox.Spec) (*specs.Spec, error) {
 		in := submounts(m, &own, host)
 		mounts = append(append(mounts, own), in...)
 	}
+	mounts = lastOfEach(mounts)
 	return &specs.Spec{
 		Version: "1.0.2",
 		Process: &specs.Process{
-			Args: append([]string{InitPath}, s.Relay.Args()...),
+			Args: append([]string{InitPath}, sandbox.Setup{Relay: s.Relay}.Args()...),
 			Env:  []string{"PATH=/usr/local/bin:/usr/bin:/bin", "GOMAXPROCS=2"},
 			Cwd:  "/",
 			Capabilities: &specs.LinuxCapabilities{
@@ -104,6 +105,22 @@ func config(exe string, s sandbox.Spec) (*specs.Spec, error) {
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}, nil
+}
+
+// lastOfEach leaves out mounts that a later one at the same path would hide.
+// gVisor sorts mounts by their path, and two with the same path in any order.
+func lastOfEach(mounts []specs.Mount) []specs.Mount {
+	last := map[string]int{}
+	for i, m := range mounts {
+		last[m.Destination] = i
+	}
+	kept := mounts[:0:0]
+	for i, m := range mounts {
+		if last[m.Destination] == i {
+			kept = append(kept, m)
+		}
+	}
+	return kept
 }
 
 func mount(m sandbox.Mount) specs.Mount {

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
 // Rootless configures a sandbox that is started without root, by an engine with
@@ -18,7 +20,7 @@ type Rootless struct {
 }
 
 // apply implements Mode.
-func (r Rootless) apply(c *specs.Spec) error {
+func (r Rootless) apply(c *specs.Spec, _ sandbox.Spec) error {
 	if r.UID == 0 {
 		return errors.New("a rootless sandbox cannot run as root")
 	}

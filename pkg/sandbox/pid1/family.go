@@ -21,6 +21,7 @@ type family struct {
 
 	mu       sync.Mutex // held during fork and reap, so that no exit is missed
 	children map[int]*child
+	users    map[uint32]bool // of whom a program was started
 }
 
 // child is a program that the host started.
@@ -47,6 +48,7 @@ func newFamily() *family {
 		signals:  make(chan os.Signal, 1),
 		quit:     make(chan struct{}),
 		children: map[int]*child{},
+		users:    map[uint32]bool{},
 	}
 	signal.Notify(f.signals, syscall.SIGCHLD)
 	f.reaper.Go(func() {
@@ -77,10 +79,12 @@ func (f *family) start(path string, o order, files []uintptr) (*child, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.users[o.UID] = true
 	pid, err := syscall.ForkExec(path, o.Args, &syscall.ProcAttr{
 		Dir: dir, Env: o.Env, Files: files,
 		Sys: &syscall.SysProcAttr{
-			Setsid:     true, // a session of its own, so the whole group can be killed
+			Setsid:     true,              // a session of its own, so the whole group can be killed
+			Setctty:    o.Terminal != nil, // standard input, which is descriptor 0 there
 			Credential: &syscall.Credential{Uid: o.UID, Gid: o.GID},
 		},
 	})
@@ -140,7 +144,7 @@ func (f *family) endAll(deadline time.Time) error {
 		case !left:
 			return nil
 		case time.Now().After(deadline):
-			return errors.New("some processes do not die")
+			return errLives
 		case !more:
 			time.Sleep(time.Millisecond)
 		}
@@ -151,6 +155,15 @@ func (f *family) endAll(deadline time.Time) error {
 type pipes struct {
 	stdin, stdout, stderr *os.File
 	child                 [3]*os.File
+	terminal              bool // see newTerminal
+}
+
+// newStreams returns the streams that an order asks for.
+func newStreams(o order) (*pipes, error) {
+	if o.Terminal != nil {
+		return newTerminal(*o.Terminal)
+	}
+	return newPipes()
 }
 
 func newPipes() (*pipes, error) {
@@ -185,18 +198,15 @@ func (p *pipes) theirs() []uintptr {
 
 func (p *pipes) closeTheirs() {
 	for _, f := range p.child {
-		if f != nil {
-			_ = f.Close()
-		}
+		_ = f.Close()
 	}
 }
 
+// close closes the pipes that are open.
 func (p *pipes) close() {
 	p.closeTheirs()
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
-		if f != nil {
-			_ = f.Close()
-		}
+		_ = f.Close()
 	}
 }
 

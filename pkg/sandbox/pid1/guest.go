@@ -119,6 +119,8 @@ type supervisor struct {
 	running map[uint64]int // process groups by handle of the program
 }
 
+// handle carries out the order of one stream. An answer that cannot be written has
+// no reader any more: the host closed the stream, or died.
 func (s *supervisor) handle(stream *yamux.Stream) {
 	fr := newFrames(stream)
 	k, payload, err := fr.read(maxOrder)
@@ -138,6 +140,8 @@ func (s *supervisor) handle(stream *yamux.Stream) {
 		err = s.signal(o)
 	case opEndAll:
 		err = s.family.endAll(time.Now().Add(signalLimit))
+	case opEndUser:
+		err = s.family.endUser(o.UID, time.Now().Add(signalLimit))
 	default:
 		err = fmt.Errorf("unknown order %q", o.Op)
 	}
@@ -187,7 +191,7 @@ func (s *supervisor) start(fr *frames, o order) error {
 	if err != nil {
 		return err
 	}
-	pipes, err := newPipes()
+	pipes, err := newStreams(o)
 	if err != nil {
 		return err
 	}
@@ -207,9 +211,11 @@ func (s *supervisor) start(fr *frames, o order) error {
 		delete(s.running, o.Handle)
 		s.mu.Unlock()
 	}()
-	pipes.closeTheirs()
+	if !pipes.terminal {
+		pipes.closeTheirs()
+	}
 	if err := fr.write(kindStarted, nil); err != nil {
-		_ = syscall.Kill(-child.pid, syscall.SIGKILL)
+		_ = syscall.Kill(-child.pid, syscall.SIGKILL) // fails only if it has ended
 	}
 	s.attend(fr, child, pipes)
 	return nil
@@ -220,10 +226,13 @@ func (s *supervisor) start(fr *frames, o order) error {
 func (s *supervisor) attend(fr *frames, c *child, p *pipes) {
 	var out sync.WaitGroup
 	out.Go(func() { drain(fr, kindStdout, p.stdout) })
-	out.Go(func() { drain(fr, kindStderr, p.stderr) })
-	go feedStdin(fr, c, p.stdin) // ends with the stream, which the caller closes
+	if !p.terminal {
+		out.Go(func() { drain(fr, kindStderr, p.stderr) })
+	}
+	go feedStdin(fr, c, p) // ends with the stream, which the caller closes
 
 	status := <-c.ended
+	p.closeTheirs() // of a terminal
 	drained := make(chan struct{})
 	go func() { out.Wait(); close(drained) }()
 	select {
@@ -249,12 +258,12 @@ func drain(fr *frames, k kind, r *os.File) {
 	// The program has ended. If the host is slow, the program's last output is
 	// still in the pipe; what other processes write from now on is not its output.
 	if err := r.SetReadDeadline(time.Time{}); err == nil {
-		_, _ = fr.copyIn(k, io.LimitReader(r, int64(pending(r))))
+		_, _ = fr.copyIn(k, io.LimitReader(r, int64(Pending(r))))
 	}
 }
 
-// pending returns the number of bytes in a pipe. TIOCINQ equals FIONREAD.
-func pending(r *os.File) (n int) {
+// Pending returns the number of bytes in a pipe. TIOCINQ equals FIONREAD.
+func Pending(r *os.File) (n int) {
 	raw, err := r.SyscallConn()
 	if err != nil {
 		return 0
@@ -267,7 +276,8 @@ func pending(r *os.File) (n int) {
 
 // feedStdin writes the host's frames to the program's standard input. If the
 // stream fails while the program runs, the program is killed.
-func feedStdin(fr *frames, c *child, stdin *os.File) {
+func feedStdin(fr *frames, c *child, p *pipes) {
+	stdin := p.stdin
 	defer stdin.Close()
 	for {
 		k, payload, err := fr.read(MaxFrame)
@@ -278,6 +288,12 @@ func feedStdin(fr *frames, c *child, stdin *os.File) {
 		case k == kindStdin:
 			// An error means that the program does not read its input, which is allowed.
 			_, _ = stdin.Write(payload)
+		case k == kindWindow && p.terminal:
+			if w, ok := decodeWindow(payload); ok {
+				_ = setSize(stdin, w) // fails only if the terminal is closed
+			}
+		case k == kindEOF && p.terminal:
+			_, _ = stdin.Write([]byte{endOfFile}) // as above
 		case k == kindEOF:
 			_ = stdin.Close()
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,33 +114,44 @@ func (c *Client) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Proces
 		Op: opStart, Handle: c.handles.Add(1), Args: cmd.Args, Env: cmd.Env,
 		Dir: cmd.Dir, UID: cmd.UID, GID: cmd.GID,
 	}
-	stream, fr, k, payload, err := c.ask(ctx, o)
-	if err != nil {
-		return nil, err
+	if cmd.Terminal != nil {
+		o.Terminal = &cmd.Terminal.Size
 	}
-	if k != kindStarted {
-		c.drop(stream)
-		return nil, c.refusal("start "+cmd.Args[0], k, payload)
+	a := c.ask(ctx, o)
+	if a.err != nil {
+		return nil, a.err
 	}
-	p := &process{client: c, handle: o.Handle, stream: stream, frames: fr, cmd: cmd, done: make(chan struct{})}
+	if a.kind != kindStarted {
+		c.drop(a.stream)
+		return nil, c.refusal("start "+cmd.Args[0], a)
+	}
+	p := &process{client: c, handle: o.Handle, stream: a.stream, frames: a.frames, cmd: cmd, done: make(chan struct{})}
 	p.stop = context.AfterFunc(ctx, p.kill)
 	go p.feed()
 	go p.follow()
+	if cmd.Terminal != nil {
+		go p.followWindow()
+	}
 	return p, nil
 }
 
 // EndAll implements sandbox.Sandbox.
 func (c *Client) EndAll(ctx context.Context) error { return c.do(ctx, order{Op: opEndAll}) }
 
+// EndUser implements sandbox.Sandbox.
+func (c *Client) EndUser(ctx context.Context, uid uint32) error {
+	return c.do(ctx, order{Op: opEndUser, UID: uid})
+}
+
 // do carries out an order that is answered by one frame.
 func (c *Client) do(ctx context.Context, o order) error {
-	stream, _, k, payload, err := c.ask(ctx, o)
-	if err != nil {
-		return err
+	a := c.ask(ctx, o)
+	if a.err != nil {
+		return a.err
 	}
-	c.drop(stream)
-	if k != kindDone {
-		return c.refusal(o.Op, k, payload)
+	c.drop(a.stream)
+	if a.kind != kindDone {
+		return c.refusal(o.Op, a)
 	}
 	return nil
 }
@@ -154,17 +166,16 @@ type answer struct {
 }
 
 // ask sends an order on a stream of its own and reads the first frame of the
-// answer. If err is nil, the caller must close the stream.
-func (c *Client) ask(ctx context.Context, o order) (*yamux.Stream, *frames, kind, []byte, error) {
+// answer. If it has no error, the caller must close the stream.
+func (c *Client) ask(ctx context.Context, o order) answer {
 	b, err := json.Marshal(o)
-	if err != nil {
-		return nil, nil, 0, nil, err
-	}
-	if len(b) > maxOrder {
-		return nil, nil, 0, nil, fmt.Errorf("%s: arguments and environment take %d bytes, the limit is %d", o.Op, len(b), maxOrder)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, nil, 0, nil, err
+	switch {
+	case err != nil:
+		return answer{err: err}
+	case len(b) > maxOrder:
+		return answer{err: fmt.Errorf("%s: arguments and environment take %d bytes, the limit is %d", o.Op, len(b), maxOrder)}
+	case ctx.Err() != nil:
+		return answer{err: ctx.Err()}
 	}
 	// Opening and writing a stream block, regardless of ctx, while the
 	// supervisor does not read.
@@ -175,16 +186,16 @@ func (c *Client) ask(ctx context.Context, o order) (*yamux.Stream, *frames, kind
 		if a.err != nil && ctx.Err() != nil {
 			a.err = ctx.Err()
 		}
-		return a.stream, a.frames, a.kind, a.payload, a.err
+		return a
 	case <-c.Lost():
-		return nil, nil, 0, nil, lost(yamux.ErrSessionShutdown)
+		return answer{err: lost(yamux.ErrSessionShutdown)}
 	case <-ctx.Done():
 		c.spawn(func() {
 			if a := <-got; a.err == nil {
 				_ = a.stream.Close()
 			}
 		})
-		return nil, nil, 0, nil, ctx.Err()
+		return answer{err: ctx.Err()}
 	}
 }
 
@@ -242,8 +253,8 @@ type process struct {
 	err  error
 }
 
-// killLimit is how long the supervisor may stay silent about a program that it
-// was told to kill. The host may be short of CPU time.
+// killLimit is how long the supervisor may take to end a program that it was told
+// to kill, without the time in which its output is written. The host may be short of CPU time.
 const killLimit = 30 * time.Second
 
 // feed sends standard input. Nothing waits for it, because a Read of the
@@ -279,11 +290,18 @@ func (p *process) follow() {
 
 func (p *process) output() (sandbox.Exit, error) {
 	stdout, stderr := p.cmd.Stdout, p.cmd.Stderr
+	left := p.client.killLimit // of waiting for the supervisor; the caller's writers may take longer
 	for {
-		if p.killed.Load() {
-			_ = p.stream.SetReadDeadline(time.Now().Add(p.client.killLimit))
+		began, killed := time.Now(), p.killed.Load()
+		if killed {
+			_ = p.stream.SetReadDeadline(began.Add(left))
 		}
 		k, payload, err := p.frames.read(MaxFrame)
+		if killed {
+			if left -= time.Since(began); left <= 0 && err == nil {
+				err = os.ErrDeadlineExceeded // the output does not end
+			}
+		}
 		if err != nil {
 			return sandbox.Exit{}, p.client.broken(err)
 		}
@@ -330,8 +348,8 @@ func (p *process) fail(err error) {
 	p.kill()
 }
 
-// kill has the supervisor kill the program. If the supervisor then stays silent
-// for killLimit, it counts as lost.
+// kill has the supervisor kill the program. If the supervisor then does not end it
+// within killLimit, it counts as lost.
 func (p *process) kill() {
 	p.once.Do(func() {
 		p.killed.Store(true)
@@ -340,14 +358,12 @@ func (p *process) kill() {
 	})
 }
 
-// Signal implements sandbox.Process.
 func (p *process) Signal(sig syscall.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), signalLimit)
 	defer cancel()
 	return p.client.do(ctx, order{Op: opSignal, Handle: p.handle, Signal: int(sig)})
 }
 
-// Wait implements sandbox.Process.
 func (p *process) Wait() (sandbox.Exit, error) {
 	<-p.done
 	return p.exit, p.err
@@ -371,12 +387,12 @@ func lost(err error) error {
 }
 
 // refusal returns the error for an order that was not carried out.
-func (c *Client) refusal(action string, k kind, payload []byte) error {
-	if k != kindFailed {
-		return c.violation(fmt.Errorf("%s: unexpected frame kind %q", action, k))
+func (c *Client) refusal(action string, a answer) error {
+	if a.kind != kindFailed {
+		return c.violation(fmt.Errorf("%s: unexpected frame kind %q", action, a.kind))
 	}
 	var f failure
-	if err := json.Unmarshal(payload, &f); err != nil {
+	if err := json.Unmarshal(a.payload, &f); err != nil {
 		return c.violation(fmt.Errorf("%s: %w", action, err))
 	}
 	const most = 1 << 10 // it is shown in logs and on terminals

@@ -134,7 +134,8 @@ func TestSupervisorThatNeverAnswers(t *testing.T) {
 			_, err := c.Start(ctx, sandbox.Command{Args: []string{strings.Repeat("x", 900_000)}})
 			return err
 		},
-		"EndAll": func(ctx context.Context, c *Client) error { return c.EndAll(ctx) },
+		"EndAll":  func(ctx context.Context, c *Client) error { return c.EndAll(ctx) },
+		"EndUser": func(ctx context.Context, c *Client) error { return c.EndUser(ctx, 1) },
 		"signal": func(ctx context.Context, c *Client) error {
 			return c.do(ctx, order{Op: opSignal, Handle: 1, Signal: 9})
 		},
@@ -208,6 +209,36 @@ func TestSupervisorThatDoesNotKill(t *testing.T) {
 	if d := time.Since(began); d < c.killLimit {
 		t.Errorf("Wait took %s", d)
 	}
+}
+
+// TestSupervisorThatNeverStopsTalking: what it sends about a program that it was told
+// to kill does not put off the end.
+func TestSupervisorThatNeverStopsTalking(t *testing.T) {
+	c := hostile(t, func(stream *yamux.Stream, o []byte) {
+		if !bytes.Contains(o, []byte(`"start"`)) {
+			silence(stream)
+			return
+		}
+		_, _ = io.WriteString(stream, frame(kindStarted, 0, ""))
+		for {
+			if _, err := io.WriteString(stream, frame(kindStdout, -1, "x")); err != nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	c.killLimit = 300 * time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	p, err := c.Start(ctx, sandbox.Command{Args: []string{"x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	within(t, func() {
+		if _, err := p.Wait(); !errors.Is(err, sandbox.ErrLost) {
+			t.Errorf("Wait: %v", err)
+		}
+	})
 }
 
 func TestOutputIsDrainedAfterItsWriterFailed(t *testing.T) {

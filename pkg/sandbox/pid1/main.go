@@ -27,23 +27,19 @@ func Main(args []string) error {
 	if len(args) > 1 && args[0] == CleanRole {
 		return Clean(args[1:])
 	}
-	if len(args) > 1 && args[0] == TryRole {
-		return Try(args[1:], os.Stdout)
+	if len(args) == 2 && args[0] == TryRole {
+		return Try(args[1], os.Stdout)
 	}
 	if len(args) == 1 && args[0] == PauseRole {
 		_, err := io.Copy(io.Discard, os.Stdin)
 		return err
 	}
-	limits, args, err := sandbox.ParseRlimits(args)
+	setup, err := sandbox.ParseSetup(args)
 	if err == nil {
-		err = setRlimits(limits)
+		err = setRlimits(setup.Rlimits)
 	}
 	if err != nil {
 		return fmt.Errorf("PID 1: %w", err)
 	}
-	r, err := sandbox.ParseRelay(args)
-	if err != nil {
-		return fmt.Errorf("PID 1: %w", err)
-	}
-	return Serve(Stdio{In: os.Stdin, Out: os.Stdout}, r)
+	return Serve(Stdio{In: os.Stdin, Out: os.Stdout}, setup.Relay)
 }

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
 // MaxFrame bounds the payload of a frame in bytes.
@@ -37,6 +39,7 @@ const (
 	kindOrder   kind = 'o' // host: order in JSON
 	kindStdin   kind = 'i' // host: bytes for standard input
 	kindEOF     kind = 'c' // host: close standard input
+	kindWindow  kind = 'w' // host: size of the terminal, see encodeWindow
 	kindStarted kind = 's' // guest: the program runs
 	kindStdout  kind = '1' // guest
 	kindStderr  kind = '2' // guest
@@ -50,7 +53,7 @@ var errFrame = errors.New("frame too long")
 
 // order is the first frame of a stream.
 type order struct {
-	Op     string   `json:"op"` // "start", "signal", "endall"
+	Op     string   `json:"op"` // "start", "signal", "endall", "enduser"
 	Handle uint64   `json:"handle,omitempty"`
 	Args   []string `json:"args,omitempty"`
 	Env    []string `json:"env,omitempty"`
@@ -58,12 +61,15 @@ type order struct {
 	UID    uint32   `json:"uid,omitempty"`
 	GID    uint32   `json:"gid,omitempty"`
 	Signal int      `json:"signal,omitempty"`
+
+	Terminal *sandbox.Window `json:"terminal,omitempty"` // nil: pipes
 }
 
 const (
-	opStart  = "start"
-	opSignal = "signal"
-	opEndAll = "endall"
+	opStart   = "start"
+	opSignal  = "signal"
+	opEndAll  = "endall"
+	opEndUser = "enduser"
 )
 
 type exitReport struct {

@@ -13,7 +13,7 @@ import (
 // lock in between: otherwise programs that multiply could not be killed.
 func TestReapIsBounded(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start programs as a user")
-	f := &family{children: map[int]*child{}}
+	f := &family{children: map[int]*child{}, users: map[uint32]bool{}}
 	for range 2*reapAtOnce + 1 {
 		c, err := f.start("/bin/true", order{Args: []string{"true"}}, []uintptr{0, 1, 2})
 		if err != nil {

@@ -1,6 +1,7 @@
 package pid1
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -33,10 +34,8 @@ type relay struct {
 	socket   net.UnixAddr
 	slots    chan struct{}
 	running  sync.WaitGroup
-
-	mu     sync.Mutex
-	closed bool
-	open   map[io.Closer]struct{}
+	ctx      context.Context // ends when close begins
+	cancel   context.CancelFunc
 }
 
 // startRelay starts listening. It returns nil if r is the zero value.
@@ -48,10 +47,8 @@ func startRelay(r sandbox.Relay) (*relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	y := &relay{
-		listener: l, socket: net.UnixAddr{Name: r.Socket, Net: "unix"},
-		slots: make(chan struct{}, relayConns), open: map[io.Closer]struct{}{},
-	}
+	y := &relay{listener: l, socket: net.UnixAddr{Name: r.Socket, Net: "unix"}, slots: make(chan struct{}, relayConns)}
+	y.ctx, y.cancel = context.WithCancel(context.Background())
 	y.running.Go(y.accept)
 	return y, nil
 }
@@ -62,12 +59,7 @@ func (y *relay) close() {
 		return
 	}
 	_ = y.listener.Close()
-	y.mu.Lock()
-	y.closed = true
-	for c := range y.open {
-		_ = c.Close()
-	}
-	y.mu.Unlock()
+	y.cancel()
 	y.running.Wait()
 }
 
@@ -97,19 +89,13 @@ func (y *relay) accept() {
 // join copies in both directions until both have ended.
 func (y *relay) join(inside *net.TCPConn) {
 	defer inside.Close()
-	if !y.track(inside) {
-		return
-	}
-	defer y.forget(inside)
+	defer context.AfterFunc(y.ctx, func() { _ = inside.Close() })()
 	host, err := net.DialUnix("unix", nil, &y.socket)
 	if err != nil {
 		return
 	}
 	defer host.Close()
-	if !y.track(host) {
-		return
-	}
-	defer y.forget(host)
+	defer context.AfterFunc(y.ctx, func() { _ = host.Close() })()
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -135,21 +121,4 @@ func move(dst halfCloser, src io.Reader) {
 	if err != nil || dst.CloseWrite() != nil {
 		_ = dst.Close()
 	}
-}
-
-// track registers c to be closed by close. It returns false if the relay is
-// already closed.
-func (y *relay) track(c io.Closer) bool {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	if !y.closed {
-		y.open[c] = struct{}{}
-	}
-	return !y.closed
-}
-
-func (y *relay) forget(c io.Closer) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	delete(y.open, c)
 }

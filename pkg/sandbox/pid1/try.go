@@ -7,44 +7,33 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// TryRole is the argument that makes the program inside a sandbox try to open
-// the sockets that follow, for the service's self-check, and print a line for
-// each: its name, a colon, and "opened" or the error. Unlike system tools, it is
-// the same in every root file system.
+// TryRole is the argument that makes the program inside a sandbox try to open the
+// socket that follows, for the service's self-check, and print its name, a colon,
+// and sandbox.Opened or the error. Unlike system tools, it is the same in every
+// root file system.
 const TryRole = "try"
-
-// Opened is the result that TryRole prints for a socket that was opened or
-// connected.
-const Opened = "opened"
-
-// LoopbackTry connects to a Unix socket of the program itself, which works
-// wherever sockets work at all.
-const LoopbackTry = "loopback"
 
 // connectLimit bounds one connection attempt, in milliseconds.
 const connectLimit = 2000
 
-// Try opens the named sockets: loopback, packet, icmp, raw, vsock,
-// tcp=ADDR:PORT or udp=ADDR:PORT.
-func Try(names []string, out io.Writer) error {
-	for _, name := range names {
-		result := Opened
-		if err := try(name); err != nil {
-			result = err.Error()
-		}
-		if _, err := fmt.Fprintf(out, "%s: %s\n", name, result); err != nil {
-			return err
-		}
+// Try opens a socket that an endpoint of sandbox.Sandbox.Reach names.
+func Try(endpoint string, out io.Writer) error {
+	result := sandbox.Opened
+	if err := try(endpoint); err != nil {
+		result = err.Error()
 	}
-	return nil
+	_, err := fmt.Fprintf(out, "%s: %s\n", endpoint, result)
+	return err
 }
 
 func try(name string) error {
 	kind, address, _ := strings.Cut(name, "=")
 	switch kind {
-	case LoopbackTry:
+	case sandbox.Loopback:
 		return tryLoopback()
 	case "packet":
 		return openOnly(unix.AF_PACKET, unix.SOCK_RAW, 0)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Paths inside every sandbox.
@@ -25,7 +26,31 @@ const (
 	HomeDir    = "/home/agent"            // HOME of the agent
 	GatewayDir = "/run/dreamcore"         // the model gateway's socket
 	AgentPath  = "/.dreamcore/bin/claude" // the agent's CLI
-	ToolDir    = "/.dreamcore"            // mounts of dreamcore itself
+	CheckPath  = "/.dreamcore/bin/check"  // the program that checks games
+)
+
+// browserID is the user and the group of the browser that checks games, unless
+// the agent has it. It is in no range that systems assign, and engines map it.
+const browserID = 61000
+
+// Browser returns the user and the group of the browser in a sandbox whose agent
+// has the user id uid and the group id gid. No program of the agent can become
+// that user, so the end of the agent's processes leaves the browser alone.
+func Browser(uid, gid uint32) sandbox.Owner {
+	o := sandbox.Owner{UID: browserID, GID: browserID}
+	if o.UID == uid {
+		o.UID++
+	}
+	if o.GID == gid {
+		o.GID++
+	}
+	return o
+}
+
+// Reasons of errors.
+const (
+	ReasonState dreamcore.Reason = "rootfs.state" // the state directory is in a directory that sandboxes see
+	ReasonTree  dreamcore.Reason = "rootfs.tree"  // the operator's tree is no root
 )
 
 // Sizes of in-memory file systems, in bytes. They count towards the memory limit.
@@ -54,31 +79,79 @@ func Host(dir string, uid, gid uint32) (sandbox.Root, error) {
 		}
 	}
 	root, err := skeleton(dir)
-	if err != nil {
-		return root, err
+	if err == nil {
+		err = fillHost(&root, uid, gid)
 	}
+	return root, failed(err)
+}
+
+func fillHost(root *sandbox.Root, uid, gid uint32) error {
 	for _, name := range hostDirs {
-		if err := show(&root, "/", name); err != nil {
-			return root, err
+		if err := show(root, "/", name); err != nil {
+			return err
 		}
 	}
-	if err := writeEtc(filepath.Join(dir, "etc"), uid, gid); err != nil {
-		return root, err
+	if err := writeEtc(root.Path, uid, gid); err != nil {
+		return err
 	}
-	if err := mkdir(dir, "var"); err != nil {
-		return root, err
+	if err := mkdir(root.Path, "var"); err != nil {
+		return err
 	}
-	if err := link("../tmp", filepath.Join(dir, "var/tmp")); err != nil {
-		return root, err
+	if err := link("../tmp", filepath.Join(root.Path, "var/tmp")); err != nil {
+		return err
 	}
-	// Debian's alternatives are links from /usr/bin into this directory.
-	if fi, err := os.Stat("/etc/alternatives"); err == nil && fi.IsDir() {
-		if err := mkdir(dir, "etc/alternatives"); err != nil {
-			return root, err
+	for _, dir := range readable {
+		if _, err := showDir(root, dir); err != nil {
+			return err
 		}
-		root.Mounts = append(root.Mounts, sandbox.Mount{Source: "/etc/alternatives", Target: "/etc/alternatives"})
 	}
-	return root, nil
+	return showFonts(root)
+}
+
+// readable are directories of the host outside of hostDirs that hold nothing
+// secret and that programs need.
+var readable = []string{
+	"/etc/alternatives",     // Debian's links from /usr/bin lead there
+	"/var/cache/fontconfig", // without it, a browser reads every font at its start
+}
+
+// showFonts shows the host's configuration of fonts, or else one that finds the
+// fonts in the usual directories: without any, a browser draws no text. Each user has
+// a cache of its own, because one in a shared directory could be another user's work.
+func showFonts(root *sandbox.Root) error {
+	const dir = "/etc/fonts"
+	shown, err := showDir(root, dir)
+	if shown || err != nil {
+		return err
+	}
+	if err := mkdir(root.Path, dir[1:]); err != nil {
+		return err
+	}
+	return statefile.ReplaceCacheFile(filepath.Join(root.Path, dir, "fonts.conf"), 0o644, statefile.Bytes([]byte(usualFonts)))
+}
+
+// usualFonts is the configuration for a host without one.
+const usualFonts = `<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig><dir>/usr/share/fonts</dir><dir>/usr/local/share/fonts</dir><cachedir prefix="xdg">fontconfig</cachedir></fontconfig>
+`
+
+// showDir mounts a directory of the host into a root at the same path. It reports
+// whether the host has it.
+func showDir(root *sandbox.Root, dir string) (bool, error) {
+	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+		return false, nil
+	}
+	root.Mounts = append(root.Mounts, sandbox.Mount{Source: dir, Target: dir})
+	return true, mkdir(root.Path, dir[1:])
+}
+
+// failed says what failed, unless err is nil.
+func failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("create root file system: %w", err)
 }
 
 // Directory creates a root in dir from the operator's directory tree, such as an
@@ -94,18 +167,19 @@ func Directory(dir, tree string) (sandbox.Root, error) {
 	}
 	root, err := skeleton(dir)
 	if err != nil {
-		return root, err
+		return root, failed(err)
 	}
 	own := map[string]bool{}
 	for _, d := range ownDirs {
-		own[firstElement(d)] = true
+		first, _, _ := strings.Cut(d, "/")
+		own[first] = true
 	}
 	for _, e := range entries {
 		if own[e.Name()] || e.Type()&(fs.ModeDir|fs.ModeSymlink) == 0 {
 			continue
 		}
 		if err := show(&root, tree, e.Name()); err != nil {
-			return root, err
+			return root, failed(err)
 		}
 	}
 	return root, nil
@@ -116,7 +190,7 @@ func readTree(tree string) (string, []fs.DirEntry, error) {
 	refuse := func(message string, err error) (string, []fs.DirEntry, error) {
 		return "", nil, &dreamcore.Error{
 			Code: dreamcore.CodeSetup, Message: message, Err: err,
-			Hint: "name a directory that holds an unpacked Linux root with --rootfs or --image (to make one: docker export CONTAINER | tar -x -C DIR), or leave both out to use the host's programs",
+			Reason: ReasonTree, Hint: "use a directory that holds an unpacked Linux root (to make one: docker export CONTAINER | tar -x -C DIR)",
 		}
 	}
 	tree, err := filepath.Abs(tree)
@@ -146,21 +220,21 @@ func readTree(tree string) (string, []fs.DirEntry, error) {
 func outside(dir, shown string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return fmt.Errorf("create root file system: %w", err)
+		return failed(err)
 	}
 	inner, err := os.Stat(shown)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("create root file system: %w", err)
+		return failed(err)
 	}
 	for {
 		// Compare files, not names: links may lead there.
 		if fi, err := os.Stat(dir); err == nil && os.SameFile(fi, inner) {
 			return &dreamcore.Error{
-				Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the state directory is in %s, which every sandbox sees", shown),
-				Hint: "choose another one with --state DIR, such as /var/lib/" + dreamcore.AppName,
+				Code: dreamcore.CodeSetup, Reason: ReasonState, Message: fmt.Sprintf("the state directory is in %s, which every sandbox sees", shown),
+				Hint: "choose another one, such as /var/lib/" + dreamcore.AppName,
 			}
 		}
 		up := filepath.Dir(dir)
@@ -171,15 +245,6 @@ func outside(dir, shown string) error {
 	}
 }
 
-func firstElement(p string) string {
-	for i := range len(p) {
-		if p[i] == '/' {
-			return p[:i]
-		}
-	}
-	return p
-}
-
 // skeleton creates the mount points below dir.
 func skeleton(dir string) (sandbox.Root, error) {
 	dir, err := filepath.Abs(dir)
@@ -187,16 +252,16 @@ func skeleton(dir string) (sandbox.Root, error) {
 		return sandbox.Root{}, err
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return sandbox.Root{}, fmt.Errorf("create root file system: %w", err)
+		return sandbox.Root{}, err
 	}
 	for _, d := range ownDirs {
 		if err := mkdir(dir, d); err != nil {
-			return sandbox.Root{}, fmt.Errorf("create root file system: %w", err)
+			return sandbox.Root{}, err
 		}
 	}
-	for _, f := range []string{".dreamcore/dreamcore-init", ".dreamcore/bin/claude"} {
+	for _, f := range []string{".dreamcore/dreamcore-init", strings.TrimPrefix(AgentPath, "/"), strings.TrimPrefix(CheckPath, "/")} {
 		if err := touch(filepath.Join(dir, f)); err != nil {
-			return sandbox.Root{}, fmt.Errorf("create root file system: %w", err)
+			return sandbox.Root{}, err
 		}
 	}
 	return sandbox.Root{Path: dir, Mounts: []sandbox.Mount{
@@ -214,18 +279,16 @@ func show(root *sandbox.Root, tree, name string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("create root file system: %w", err)
+		return err
 	case fi.Mode()&fs.ModeSymlink != 0:
 		target, err := os.Readlink(src)
 		if err != nil {
-			return fmt.Errorf("create root file system: %w", err)
+			return err
 		}
 		return link(target, dst)
 	case fi.IsDir():
-		if err := mkdir(root.Path, name); err != nil {
-			return fmt.Errorf("create root file system: %w", err)
-		}
 		root.Mounts = append(root.Mounts, sandbox.Mount{Source: src, Target: "/" + name})
+		return mkdir(root.Path, name)
 	}
 	return nil
 }
@@ -235,7 +298,7 @@ func link(target, name string) error {
 		return nil
 	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("create root file system: %w", err)
+		return err
 	}
 	return os.Symlink(target, name)
 }
@@ -246,7 +309,8 @@ func link(target, name string) error {
 // to directories of the host.
 func mkdir(root, name string) error {
 	dir := root
-	for {
+	for _, element := range append([]string{""}, strings.Split(name, "/")...) {
+		dir = filepath.Join(dir, element)
 		if fi, err := os.Lstat(dir); err == nil && dir != root && fi.Mode()&fs.ModeSymlink != 0 {
 			if err := os.Remove(dir); err != nil {
 				return err
@@ -258,13 +322,8 @@ func mkdir(root, name string) error {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			return err
 		}
-		if name == "" {
-			return nil
-		}
-		first := firstElement(name)
-		dir = filepath.Join(dir, first)
-		name = strings.TrimPrefix(name[len(first):], "/")
 	}
+	return nil
 }
 
 func touch(name string) error {

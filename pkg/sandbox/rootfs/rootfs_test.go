@@ -50,7 +50,8 @@ func TestHostRootExposesNoHostConfiguration(t *testing.T) {
 	}
 	known := []string{
 		"etc/passwd", "etc/group", "etc/hosts", "etc/hostname", "etc/nsswitch.conf", "etc/resolv.conf", "etc/profile",
-		"etc/os-release", "etc/ld.so.cache", ".dreamcore/dreamcore-init", ".dreamcore/bin/claude",
+		"etc/os-release", "etc/ld.so.cache", ".dreamcore/dreamcore-init", ".dreamcore/bin/claude", ".dreamcore/bin/check",
+		"etc/fonts/fonts.conf", // where the host has none
 	}
 	got := files(t, dir)
 	for name := range got {
@@ -68,11 +69,11 @@ func TestHostRootExposesNoHostConfiguration(t *testing.T) {
 		f := strings.Split(line, ":")
 		users = append(users, f[0]+":"+f[2]+":"+f[3])
 	}
-	if want := []string{"root:0:0", "agent:1234:5678", "nobody:65534:65534"}; !slices.Equal(users, want) {
+	if want := []string{"root:0:0", "agent:1234:5678", "browser:61000:61000", "nobody:65534:65534"}; !slices.Equal(users, want) {
 		t.Errorf("users %q, want %q", users, want)
 	}
 	for _, m := range root.Mounts {
-		allowed := m.Source == "" || m.Source == "/etc/alternatives" || slices.Contains([]string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}, strings.TrimPrefix(m.Source, "/"))
+		allowed := slices.Contains([]string{"", "/etc/alternatives", "/etc/fonts", "/var/cache/fontconfig"}, m.Source) || slices.Contains([]string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}, strings.TrimPrefix(m.Source, "/"))
 		if !allowed || m.Source != "" && m.Writable {
 			t.Errorf("mount %+v", m)
 		}
@@ -90,7 +91,7 @@ func TestHostRootHasEveryMountPoint(t *testing.T) {
 	if err := (sandbox.Spec{Root: root}).Validate(); err != nil {
 		t.Error(err)
 	}
-	targets := []string{"/proc", "/sys", "/dev", oci.InitPath, rootfs.DataDir, rootfs.GlobalDir, rootfs.HomeDir, rootfs.GatewayDir, rootfs.AgentPath, "/tmp"}
+	targets := []string{"/proc", "/sys", "/dev", oci.InitPath, rootfs.DataDir, rootfs.GlobalDir, rootfs.HomeDir, rootfs.GatewayDir, rootfs.AgentPath, rootfs.CheckPath, "/tmp"}
 	for _, m := range root.Mounts {
 		targets = append(targets, m.Target)
 	}
@@ -221,7 +222,7 @@ func TestDirectoryRefusesTreesThatAreNoRoot(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "root")
 			_, err := rootfs.Directory(dir, tree)
 			var e *dreamcore.Error
-			if !errors.As(err, &e) || e.Code != dreamcore.CodeSetup || !strings.Contains(e.Hint, "--rootfs") {
+			if !errors.As(err, &e) || e.Code != dreamcore.CodeSetup || e.Reason != rootfs.ReasonTree {
 				t.Errorf("Directory: %v", err)
 			}
 			if _, err := os.Stat(dir); err == nil {
@@ -246,7 +247,7 @@ func TestNoRootLiesInsideWhatItShows(t *testing.T) {
 		"a tree, through a link": func() (sandbox.Root, error) { return rootfs.Directory(filepath.Join(link, "state/rootfs"), tree) },
 	} {
 		root, err := make()
-		if err == nil || !strings.Contains(err.Error(), "every sandbox sees") || !strings.Contains(dreamcore.HintOf(err), "--state") {
+		if err == nil || !strings.Contains(err.Error(), "every sandbox sees") || dreamcore.ReasonOf(err) != rootfs.ReasonState {
 			t.Errorf("%s: %+v, %v", name, root, err)
 		}
 	}

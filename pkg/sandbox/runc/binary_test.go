@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 // packed returns the files that scripts/runc.sh writes, for the given program.
@@ -116,7 +117,7 @@ func TestProgramWithoutRuncHintsHowToBuildIt(t *testing.T) {
 
 func TestBinaryIsSharedAndFreedByTheLastUser(t *testing.T) {
 	if Version() == "" {
-		t.Skip("this test program was built without runc")
+		sandboxtest.Need(t, false, "runc, which scripts/build.sh embeds")
 	}
 	var b binary
 	files := make([]*os.File, 4)

@@ -91,7 +91,7 @@ func TestSystemCallsAreRefused(t *testing.T) {
 				t.Errorf("user %d: %s returned %q, want %q", uid, c.name, got, want)
 			}
 		}
-		// clone3 must look unimplemented, so that libraries use clone, whose flags can be filtered.
+		// clone3 answers ENOSYS, so that libraries fall back to clone, whose flags can be filtered.
 		if got := perl(t, sb, uid, `$! = 0; my $r = syscall(435, 0, 0); print "$r ", $!+0`); got != fmt.Sprintf("-1 %d", unix.ENOSYS) {
 			t.Errorf("user %d: clone3 returned %q", uid, got)
 		}

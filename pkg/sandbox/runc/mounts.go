@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -36,20 +35,14 @@ type mounts struct {
 // rarely need. The root is mounted over the first one that is not in use.
 var mountPoints = []string{"/mnt", "/media", "/srv", "/opt", "/home", "/boot"}
 
-// freeMountPoint returns a mount point for a root that covers none of paths.
+// freeMountPoint returns a mount point for a root that covers none of paths, the
+// result of engine.Paths.
 func freeMountPoint(paths []string) (string, error) {
-	var inUse []string
-	for _, p := range paths {
-		inUse = append(inUse, p)
-		if real, err := filepath.EvalSymlinks(p); err == nil { // runc reports missing paths
-			inUse = append(inUse, real)
-		}
-	}
 	for _, at := range mountPoints {
 		if fi, err := os.Lstat(at); err != nil || !fi.IsDir() {
 			continue
 		}
-		if !slices.ContainsFunc(inUse, func(p string) bool { return p == at || strings.HasPrefix(p, at+"/") }) {
+		if !slices.ContainsFunc(paths, func(p string) bool { return p == at || strings.HasPrefix(p, at+"/") }) {
 			return at, nil
 		}
 	}

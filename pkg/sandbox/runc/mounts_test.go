@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/engine"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
@@ -48,7 +50,11 @@ func TestFreeMountPointCoversNoNeededPath(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := freeMountPoint(test.paths)
+			var spec sandbox.Spec
+			for _, p := range test.paths {
+				spec.Mounts = append(spec.Mounts, sandbox.Mount{Source: p})
+			}
+			got, err := freeMountPoint(engine.Paths(engine.Box{}, "", spec))
 			if got != test.want || (err == nil) != (test.want != "") {
 				t.Errorf("freeMountPoint: %q, %v", got, err)
 			}

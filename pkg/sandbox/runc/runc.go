@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -52,11 +53,14 @@ func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
 	if err := executable(cfg.Exe); err != nil {
 		return nil, err
 	}
-	if err := (oci.Kernel{UID: cfg.UID, GID: cfg.GID}).Validate(); err != nil {
+	if _, _, err := (oci.Kernel{UID: cfg.UID, GID: cfg.GID}).Mappings(); err != nil {
 		return nil, &dreamcore.Error{
 			Code: dreamcore.CodeInvalid, Message: "this user cannot run runc sandboxes", Err: err,
 			Hint: "set sandbox_uid and sandbox_gid to the ids of an ordinary user, such as 10000",
 		}
+	}
+	if !filepath.IsAbs(cfg.Exe) || !filepath.IsAbs(cfg.Dir) {
+		return nil, fmt.Errorf("prepare sandboxes: %q and %q must be absolute paths", cfg.Exe, cfg.Dir)
 	}
 	hide, err := hidden()
 	if err != nil {
@@ -66,26 +70,16 @@ func New(ctx context.Context, cfg Config) (*engine.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(ctx, cfg, runc{cfg: cfg, program: program, hide: hide})
+	ids, err := openRanges(cfg.Dir)
 	if err != nil {
-		return nil, errors.Join(err, shared.close())
+		return nil, errors.Join(fmt.Errorf("prepare user ids for sandboxes: %w", err), shared.close())
 	}
-	return p, nil
-}
-
-func start(ctx context.Context, cfg Config, r runc) (p *engine.Provider, err error) {
-	if !filepath.IsAbs(cfg.Exe) || !filepath.IsAbs(cfg.Dir) {
-		return nil, fmt.Errorf("prepare sandboxes: %q and %q must be absolute paths", cfg.Exe, cfg.Dir)
-	}
-	if r.ranges, err = openRanges(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("prepare user ids for sandboxes: %w", err)
-	}
-	p, err = engine.New(ctx, engine.Config{
-		Engine: r, Exe: cfg.Exe, Dir: cfg.Dir, Logger: cfg.Logger,
-		Closed: func() error { return errors.Join(r.ranges.close(), shared.close()) },
+	free := func() error { return errors.Join(ids.close(), shared.close()) }
+	p, err := engine.New(ctx, engine.Config{
+		Engine: runc{cfg, program, hide, ids}, Exe: cfg.Exe, Dir: cfg.Dir, Logger: cfg.Logger, Closed: free,
 	})
 	if err != nil {
-		return nil, errors.Join(err, r.ranges.close())
+		return nil, errors.Join(err, free())
 	}
 	return p, nil
 }
@@ -160,7 +154,7 @@ func (r runc) Bundle(box engine.Box, spec sandbox.Spec) error {
 	if err := chownDirs(box.Root, ids); err != nil {
 		return fmt.Errorf("change owner of the root: %w", err)
 	}
-	at, err := freeMountPoint(r.paths(box, spec))
+	at, err := freeMountPoint(box.Paths)
 	if err != nil {
 		return err
 	}
@@ -177,17 +171,6 @@ func (r runc) Bundle(box engine.Box, spec sandbox.Spec) error {
 
 // rootLink is a link in the bundle to the root's path in the engine's mounts.
 func rootLink(box engine.Box) string { return filepath.Join(box.Dir, "at") }
-
-// paths returns all host paths that runc needs.
-func (r runc) paths(box engine.Box, spec sandbox.Spec) []string {
-	paths := []string{box.Instance, box.Init}
-	for _, m := range append(append([]sandbox.Mount(nil), spec.Root.Mounts...), spec.Mounts...) {
-		if m.Source != "" {
-			paths = append(paths, m.Source)
-		}
-	}
-	return paths
-}
 
 // chownDirs makes the directories of a root belong to root inside, which creates
 // missing mount points. Files keep their owner: other sandboxes may share them.
@@ -224,7 +207,13 @@ func (r runc) run(box engine.Box, cmd *exec.Cmd) error {
 	}
 	k := r.kernel(box, ids)
 	return mounts{root: box.Root, at: at, hide: r.hide}.run(func() error {
-		if err := bindUserns(box.Init, k, k.Userns); err != nil {
+		err := withUserns(box.Init, k, func(userns string) error {
+			if err := unix.Mount(userns, k.Userns, "", unix.MS_BIND, ""); err != nil {
+				return fmt.Errorf("mount user namespace at %s: %w", k.Userns, err)
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 		return cmd.Run()

@@ -3,7 +3,6 @@ package runc
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,39 +26,21 @@ const usernsFile = "userns"
 // the limits of the host's root. So each namespace is created here and belongs
 // to root of the sandbox's own range.
 
-// bindUserns creates a user namespace and mounts it at a path. It must be called
-// on a locked thread with a mount namespace of its own, which must be discarded
-// if this fails. init is a program that waits in the role pid1.PauseRole.
-func bindUserns(init string, k oci.Kernel, at string) error {
+// withUserns calls use with the path of a new user namespace, which is gone
+// afterwards unless use has mounted it. It must be called on a locked thread with
+// a mount namespace of its own, which must be discarded if this fails. init is a
+// program that waits in the role pid1.PauseRole.
+func withUserns(init string, k oci.Kernel, use func(userns string) error) error {
+	users, groups, err := k.Mappings()
+	if err != nil {
+		return err
+	}
 	program, err := os.Open(init)
 	if err != nil {
 		return err
 	}
 	defer program.Close()
-	hold, end, err := startPaused(program, k)
-	if err != nil {
-		return fmt.Errorf("create user namespace: %w", err)
-	}
-	err = unix.Mount(fmt.Sprintf("/proc/%d/ns/user", hold.Process.Pid), at, "", unix.MS_BIND, "")
-	if err != nil {
-		err = fmt.Errorf("mount user namespace at %s: %w", at, err)
-	}
-	_ = end.Close()
-	return errors.Join(err, hold.Wait())
-}
-
-// startPaused starts a program that keeps a new user namespace alive until its
-// input is closed. The caller must close it and then wait for the program.
-func startPaused(program *os.File, k oci.Kernel) (hold *exec.Cmd, end io.Closer, err error) {
-	users, err := k.UIDMappings()
-	if err != nil {
-		return nil, nil, err
-	}
-	groups, err := k.GIDMappings()
-	if err != nil {
-		return nil, nil, err
-	}
-	hold = exec.Command("/proc/self/fd/3", pid1.PauseRole)
+	hold := exec.Command("/proc/self/fd/3", pid1.PauseRole)
 	hold.Args[0] = oci.InitRole
 	hold.Env = []string{}
 	hold.Dir = "/"
@@ -70,15 +51,15 @@ func startPaused(program *os.File, k oci.Kernel) (hold *exec.Cmd, end io.Closer,
 		GidMappingsEnableSetgroups: true,
 		Credential:                 &syscall.Credential{Uid: 0, Gid: 0},
 	}
-	end, err = hold.StdinPipe()
+	end, err := hold.StdinPipe()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	err = as(k.Range.Root(), hold.Start)
-	if err != nil {
-		return nil, nil, errors.Join(err, end.Close())
+	if err := as(k.Range.Root(), hold.Start); err != nil {
+		return errors.Join(fmt.Errorf("create user namespace: %w", err), end.Close())
 	}
-	return hold, end, nil
+	err = use(fmt.Sprintf("/proc/%d/ns/user", hold.Process.Pid))
+	return errors.Join(err, end.Close(), hold.Wait())
 }
 
 func sysMappings(list []specs.LinuxIDMapping) (m []syscall.SysProcIDMap) {
@@ -128,18 +109,7 @@ func raiseCaps() error {
 // sandbox.
 func checkMappable(init, dir string, k oci.Kernel) error {
 	err := mounts{}.run(func() error {
-		program, err := os.Open(init)
-		if err != nil {
-			return err
-		}
-		defer program.Close()
-		hold, end, err := startPaused(program, k)
-		if err != nil {
-			return err
-		}
-		err = mapTree(dir, fmt.Sprintf("/proc/%d/ns/user", hold.Process.Pid))
-		_ = end.Close()
-		return errors.Join(err, hold.Wait())
+		return withUserns(init, k, func(userns string) error { return mapTree(dir, userns) })
 	})
 	if err == nil {
 		return nil

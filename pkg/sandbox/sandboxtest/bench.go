@@ -13,14 +13,10 @@ func Cold(b *testing.B, open Open) {
 	p, root := open(b, b.TempDir())
 	for b.Loop() {
 		sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		cat(b, sb)
 		b.StopTimer()
-		if err := sb.Close(b.Context()); err != nil {
-			b.Fatal(err)
-		}
+		must(b, sb.Close(b.Context()))
 		b.StartTimer()
 	}
 }
@@ -29,9 +25,7 @@ func Cold(b *testing.B, open Open) {
 func Exec(b *testing.B, open Open) {
 	p, root := open(b, b.TempDir())
 	sb, err := p.Create(b.Context(), sandbox.Spec{Root: root})
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	for b.Loop() {
 		cat(b, sb)
 	}
@@ -39,12 +33,8 @@ func Exec(b *testing.B, open Open) {
 
 func cat(t testing.TB, sb sandbox.Sandbox) {
 	t.Helper()
-	var out strings.Builder
-	pr, err := sb.Start(t.Context(), sandbox.Command{Args: []string{"/bin/cat"}, UID: UID, GID: GID, Stdin: strings.NewReader("hello"), Stdout: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if exit, err := pr.Wait(); err != nil || exit.Code != 0 || out.String() != "hello" {
-		t.Fatalf("cat: %q, exit %+v, %v", out.String(), exit, err)
+	r := succeed(t, sb, sandbox.Command{Args: []string{"/bin/cat"}, UID: UID, GID: GID, Stdin: strings.NewReader("hello")})
+	if r.out != "hello" {
+		t.Fatalf("cat: %q", r.out)
 	}
 }

@@ -1,7 +1,6 @@
 package sandboxtest
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,21 +8,6 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
-
-// Output runs a shell script in a sandbox as root and returns what it prints. The
-// script must succeed.
-func Output(t testing.TB, sb sandbox.Sandbox, script string) string {
-	t.Helper()
-	var out bytes.Buffer
-	p, err := sb.Start(t.Context(), sandbox.Command{Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}, Stdout: &out, Stderr: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if exit, err := p.Wait(); err != nil || exit.Code != 0 {
-		t.Fatalf("%s: %+v, %v, %s", script, exit, err, out.String())
-	}
-	return out.String()
-}
 
 // CreateLeavesTheRootAsItIs checks that mounts at paths that the root does not
 // have leave the root unchanged.
@@ -34,9 +18,7 @@ func CreateLeavesTheRootAsItIs(t *testing.T, open Open) {
 		{Source: t.TempDir(), Target: "/data/users/u1/projects/p1"},
 		{Source: t.TempDir(), Target: "/not/in/the/root"},
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if got := Output(t, sb, "ls -d /data/users/u1/projects/p1 /not/in/the/root"); strings.Count(got, "\n") != 2 {
 		t.Errorf("ls: %q", got)
 	}
@@ -55,8 +37,6 @@ func tree(t *testing.T, dir string) string {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -28,13 +29,13 @@ type Fake struct {
 	Program func(Run) (sandbox.Exit, error)
 
 	StartErr  error // of every Start, and of Clean, which starts a program
-	EndAllErr error // of every EndAll, and of Clean, which ends the processes first
+	EndAllErr error // of every EndAll and EndUser, and of Clean, which ends the processes first
 	CloseErr  error
 
 	mu     sync.Mutex
 	lost   chan struct{}
-	closes int
-	ends   int
+	closes atomic.Int64 // added to only with mu held
+	ends   atomic.Int64
 	runs   sync.WaitGroup
 }
 
@@ -58,7 +59,7 @@ func (f *Fake) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process,
 	lost := f.Lost()
 	f.mu.Lock() // so that a concurrent Close waits for both goroutines or neither
 	defer f.mu.Unlock()
-	if f.closes > 0 {
+	if f.closes.Load() > 0 {
 		kill()
 		return nil, fmt.Errorf("fake: %w", sandbox.ErrLost)
 	}
@@ -82,11 +83,12 @@ func (f *Fake) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process,
 
 // EndAll implements sandbox.Sandbox.
 func (f *Fake) EndAll(context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.ends++
+	f.ends.Add(1)
 	return f.EndAllErr
 }
+
+// EndUser implements sandbox.Sandbox. It counts and fails as EndAll does.
+func (f *Fake) EndUser(ctx context.Context, _ uint32) error { return f.EndAll(ctx) }
 
 // Clean implements sandbox.Sandbox. It removes nothing.
 func (f *Fake) Clean(ctx context.Context, _ sandbox.Residue) error {
@@ -116,8 +118,7 @@ func (f *Fake) Lost() <-chan struct{} {
 func (f *Fake) Close(context.Context) error {
 	lost := f.Lost()
 	f.mu.Lock()
-	f.closes++
-	if f.closes == 1 {
+	if f.closes.Add(1) == 1 {
 		close(f.lost)
 	}
 	f.mu.Unlock()
@@ -127,18 +128,10 @@ func (f *Fake) Close(context.Context) error {
 }
 
 // Closes returns how often the sandbox was closed.
-func (f *Fake) Closes() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.closes
-}
+func (f *Fake) Closes() int { return int(f.closes.Load()) }
 
-// EndAlls returns how often the processes of the sandbox were ended.
-func (f *Fake) EndAlls() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.ends
-}
+// EndAlls returns how often the processes of the sandbox, or of a user, were ended.
+func (f *Fake) EndAlls() int { return int(f.ends.Load()) }
 
 func (f *Fake) lostErr() error {
 	select {

@@ -59,14 +59,8 @@ func testKernelLimits(t *testing.T, r *rig) {
 	for _, hog := range hogs {
 		t.Run(hog.name, func(t *testing.T) {
 			sb, err := r.provider.Create(bounded(t), r.spec())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := sb.Close(bounded(t)); err != nil {
-					t.Error(err)
-				}
-			}()
+			must(t, err)
+			defer func() { noError(t, "Close", sb.Close(bounded(t))) }()
 			out := newLine()
 			cmd := sandbox.Command{Args: []string{"/usr/bin/perl", "-e", prelude + "$n = 0; " + hog.program + ` print "$n $!\n"; sleep 1000`}, UID: UID, GID: GID, Stdout: out}
 			if strings.HasSuffix(hog.name, "root inside") {
@@ -83,9 +77,7 @@ func testKernelLimits(t *testing.T, r *rig) {
 					t.Errorf("the user %d of the host: %s", uid, got)
 				}
 			}
-			if err := sb.EndAll(bounded(t)); err != nil {
-				t.Errorf("EndAll: %v", err)
-			}
+			noError(t, "EndAll", sb.EndAll(bounded(t)))
 			_, _ = wait(t, p)
 		})
 	}

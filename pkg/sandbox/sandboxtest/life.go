@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,9 +45,7 @@ func testInterruptedCreate(t *testing.T, r *rig) {
 		cancel()
 		switch {
 		case err == nil:
-			if err := sb.Close(bounded(t)); err != nil {
-				t.Errorf("Close: %v", err)
-			}
+			noError(t, "Close", sb.Close(bounded(t)))
 		case !errors.Is(err, context.DeadlineExceeded):
 			t.Errorf("Create: %v", err)
 		}
@@ -58,9 +55,7 @@ func testInterruptedCreate(t *testing.T, r *rig) {
 
 func testLimits(t *testing.T, r *rig) {
 	t.Run("too many processes fail to fork and affect no other", func(t *testing.T) {
-		spec := r.spec()
-		spec.Limits.Processes = 50
-		sb := r.create(t, spec)
+		sb := r.limited(t, sandbox.Limits{Processes: 50})
 		got := run(t, sb, script("for i in $(seq 100); do sleep 100 & done; true"))
 		if !strings.Contains(got.err, "fork") {
 			t.Errorf("errors %q, exit %+v", got.err, got.exit)
@@ -69,43 +64,35 @@ func testLimits(t *testing.T, r *rig) {
 		if n < 30 || n > 50 {
 			t.Errorf("there are %d processes", n)
 		}
-		if err := sb.EndAll(bounded(t)); err != nil {
-			t.Errorf("EndAll: %v", err)
-		}
-		if got := sh(t, sb, processes); got != "" {
-			t.Errorf("left after EndAll: %s", got)
-		}
+		endAll(t, sb)
 	})
 	t.Run("a sandbox out of memory is lost with that error", func(t *testing.T) {
-		spec := r.spec()
-		spec.Limits.MemoryBytes = 200 << 20
-		sb := r.create(t, spec)
+		sb := r.limited(t, sandbox.Limits{MemoryBytes: 200 << 20})
 		p := start(t, sb, script("head -c 2000000000 /dev/zero | tail -c 1900000000"))
 		_, err := wait(t, p)
-		if !errors.Is(err, sandbox.ErrOutOfMemory) || !errors.Is(err, sandbox.ErrLost) {
-			t.Errorf("Wait: %v", err)
-		}
+		isLost(t, "Wait", err, true)
 		await(t, sb.Lost(), "the loss")
-		if _, err := sb.Start(bounded(t), script("true")); !errors.Is(err, sandbox.ErrOutOfMemory) || !errors.Is(err, sandbox.ErrLost) {
-			t.Errorf("Start: %v", err)
-		}
-		if err := sb.Close(bounded(t)); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		if _, err := p.Wait(); !errors.Is(err, sandbox.ErrOutOfMemory) {
-			t.Errorf("Wait after Close: %v", err)
-		}
+		_, err = sb.Start(bounded(t), script("true"))
+		isLost(t, "Start", err, true)
+		noError(t, "Close", sb.Close(bounded(t)))
+		_, err = p.Wait()
+		isLost(t, "Wait after Close", err, true)
 	})
 	t.Run("sandboxes have separate memory", func(t *testing.T) {
-		small := r.spec()
-		small.Limits.MemoryBytes = 200 << 20
-		victim, neighbour := r.create(t, small), r.create(t, r.spec())
+		victim, neighbour := r.limited(t, sandbox.Limits{MemoryBytes: 200 << 20}), r.create(t, r.spec())
 		p := start(t, victim, script("head -c 400000000 /dev/zero >/tmp/big"))
 		_, _ = wait(t, p)
-		if got := sh(t, neighbour, "echo fine"); got != "fine\n" {
-			t.Errorf("the other sandbox prints %q", got)
-		}
+		prints(t, neighbour, "echo fine", "fine\n")
 	})
+}
+
+// isLost fails the test if err is not that of a lost sandbox, or does not say
+// whether it ran out of memory.
+func isLost(t *testing.T, what string, err error, outOfMemory bool) {
+	t.Helper()
+	if !errors.Is(err, sandbox.ErrLost) || errors.Is(err, sandbox.ErrOutOfMemory) != outOfMemory {
+		t.Errorf("%s: %v", what, err)
+	}
 }
 
 func testSeveral(t *testing.T, r *rig) {
@@ -132,9 +119,7 @@ func testSeveral(t *testing.T, r *rig) {
 					t.Errorf("sandbox %d, round %d: %q, %v", i, round, out.String(), err)
 				}
 			}
-			if err := sb.Close(bounded(t)); err != nil {
-				t.Errorf("Close: %v", err)
-			}
+			noError(t, "Close", sb.Close(bounded(t)))
 		})
 	}
 	all.Wait()
@@ -152,14 +137,8 @@ func testSeveral(t *testing.T, r *rig) {
 func hostProcesses(t *testing.T, id string) []int {
 	t.Helper()
 	var pids []int
-	names, err := filepath.Glob("/proc/[0-9]*/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err == nil && strings.Contains(string(b), id) {
-			pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+	for pid, groups := range procFiles("cgroup") {
+		if strings.Contains(groups, id) {
 			pids = append(pids, pid)
 		}
 	}
@@ -185,11 +164,7 @@ func checkGivesWay(t *testing.T, pid int) {
 
 func testLost(t *testing.T, r *rig) {
 	sb := r.create(t, r.spec())
-	out := newLine()
-	cmd := script("echo ready; sleep 1000")
-	cmd.Stdout = out
-	p := start(t, sb, cmd)
-	await(t, out.seen, "the program")
+	p, out := begin(t, sb, "echo ready; sleep 1000")
 	select {
 	case <-sb.Lost():
 		t.Fatal("lost while it runs")
@@ -202,21 +177,15 @@ func testLost(t *testing.T, r *rig) {
 		}
 	}
 	await(t, sb.Lost(), "the loss")
-	isLost := func(what string, err error) {
-		t.Helper()
-		if !errors.Is(err, sandbox.ErrLost) || errors.Is(err, sandbox.ErrOutOfMemory) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
 	_, err := wait(t, p)
-	isLost("Wait", err)
+	isLost(t, "Wait", err, false)
 	if out.String() != "ready\n" {
 		t.Errorf("output before the loss: %q", out.String())
 	}
 	_, err = sb.Start(bounded(t), script("true"))
-	isLost("Start", err)
-	isLost("EndAll", sb.EndAll(bounded(t)))
-	isLost("Signal", p.Signal(syscall.SIGTERM))
+	isLost(t, "Start", err, false)
+	isLost(t, "EndAll", sb.EndAll(bounded(t)), false)
+	isLost(t, "Signal", p.Signal(syscall.SIGTERM), false)
 }
 
 func testClose(t *testing.T, r *rig) {
@@ -246,29 +215,19 @@ func testClose(t *testing.T, r *rig) {
 			})
 		}
 		for range 4 {
-			all.Go(func() {
-				if err := sb.Close(bounded(t)); err != nil {
-					t.Errorf("Close: %v", err)
-				}
-			})
+			all.Go(func() { noError(t, "Close", sb.Close(bounded(t))) })
 		}
 		all.Wait()
 		await(t, sb.Lost(), "the loss")
 		if _, err := wait(t, before); err != nil && !errors.Is(err, sandbox.ErrLost) {
 			t.Errorf("Wait: %v", err)
 		}
-		if err := sb.Close(bounded(t)); err != nil {
-			t.Errorf("Close again: %v", err)
-		}
+		noError(t, "Close again", sb.Close(bounded(t)))
 	})
 	t.Run("again, after a Close whose context had ended", func(t *testing.T) {
 		sb := r.create(t, r.spec())
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		_ = sb.Close(ctx) // may fail; the next one must not
-		if err := sb.Close(bounded(t)); err != nil {
-			t.Errorf("Close: %v", err)
-		}
+		_ = sb.Close(ended(t)) // may fail; the next one must not
+		noError(t, "Close", sb.Close(bounded(t)))
 	})
 	t.Run("while a writer blocks", func(t *testing.T) {
 		sb := r.create(t, r.spec())
@@ -277,13 +236,10 @@ func testClose(t *testing.T, r *rig) {
 		cmd.Stdout = stuck
 		p := start(t, sb, cmd)
 		await(t, stuck.reached, "output")
-		if err := sb.Close(bounded(t)); err != nil {
-			t.Errorf("Close: %v", err)
-		}
+		noError(t, "Close", sb.Close(bounded(t)))
 		close(stuck.open)
-		if _, err := wait(t, p); !errors.Is(err, sandbox.ErrLost) {
-			t.Errorf("Wait: %v", err)
-		}
+		_, err := wait(t, p)
+		isLost(t, "Wait", err, false)
 	})
 }
 
@@ -296,9 +252,7 @@ func testProviderClose(t *testing.T, open Open) {
 	ready := make([]sandbox.Sandbox, 2)
 	for i := range ready {
 		sb, err := r.provider.Create(bounded(t), r.spec())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		ready[i] = sb
 	}
 	p := start(t, ready[0], script("sleep 1000"))
@@ -317,22 +271,15 @@ func testProviderClose(t *testing.T, open Open) {
 		time.Sleep(time.Millisecond)
 	}
 	for range 2 {
-		all.Go(func() {
-			if err := r.provider.Close(bounded(t)); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-		})
+		all.Go(func() { noError(t, "Close", r.provider.Close(bounded(t))) })
 	}
 	all.Wait()
 	for _, sb := range ready {
 		await(t, sb.Lost(), "the loss")
-		if err := sb.Close(bounded(t)); err != nil {
-			t.Errorf("Close of a sandbox after the provider's: %v", err)
-		}
+		noError(t, "Close of a sandbox after the provider's", sb.Close(bounded(t)))
 	}
-	if _, err := wait(t, p); !errors.Is(err, sandbox.ErrLost) {
-		t.Errorf("Wait: %v", err)
-	}
+	_, err := wait(t, p)
+	isLost(t, "Wait", err, false)
 	if sb, err := r.provider.Create(bounded(t), r.spec()); err == nil {
 		t.Errorf("a closed provider created sandbox %s", sb.ID())
 	}

@@ -16,9 +16,7 @@ import (
 func testAttacks(t *testing.T, r *rig) {
 	t.Run("CPU", func(t *testing.T) {
 		const cpus = 0.5
-		spec := r.spec()
-		spec.Limits.CPUs = cpus
-		sb := r.create(t, spec)
+		sb := r.limited(t, sandbox.Limits{CPUs: cpus})
 		before, began := cpuTime(t, sb.ID()), time.Now()
 		sh(t, sb, "for i in 1 2 3; do timeout 2 sh -c 'while :; do :; done' & done; wait; true")
 		used, took := cpuTime(t, sb.ID())-before, time.Since(began)
@@ -28,33 +26,23 @@ func testAttacks(t *testing.T, r *rig) {
 		}
 	})
 	t.Run("a fork bomb", func(t *testing.T) {
-		spec := r.spec()
-		spec.Limits.Processes = 60
-		sb, neighbour := r.create(t, spec), r.create(t, r.spec())
+		sb, neighbour := r.limited(t, sandbox.Limits{Processes: 60}), r.create(t, r.spec())
 		p := bomb(t, sb)
 		for range 5 {
-			if got := sh(t, neighbour, "echo fine"); got != "fine\n" {
-				t.Errorf("the other sandbox prints %q", got)
-			}
+			prints(t, neighbour, "echo fine", "fine\n")
 		}
 		defuse(t, sb, p)
-		if err := sb.Close(bounded(t)); err != nil { // before the checks at the end of the other sandbox
-			t.Error(err)
-		}
+		noError(t, "Close", sb.Close(bounded(t))) // before the checks at the end of the other sandbox
 	})
 	t.Run("an endless number of orphans", func(t *testing.T) {
 		// All of them become children of PID 1, as fast as it reaps them.
-		spec := r.spec()
-		spec.Limits.Processes = 200
-		sb := r.create(t, spec)
+		sb := r.limited(t, sandbox.Limits{Processes: 200})
 		p := bomb(t, sb)
 		time.Sleep(3 * time.Second)
 		defuse(t, sb, p)
 	})
 	t.Run("open files", func(t *testing.T) {
-		spec := r.spec()
-		spec.Limits.OpenFiles = 100
-		sb := r.create(t, spec)
+		sb := r.limited(t, sandbox.Limits{OpenFiles: 100})
 		got := sh(t, sb, `exec perl -e 'while (open(my $f, "<", "/dev/null")) { push @f, $f } print scalar(@f), " $!"'`)
 		n, why, _ := strings.Cut(got, " ")
 		if count, err := strconv.Atoi(n); err != nil || count < 50 || count > 100 || why != "Too many open files" {
@@ -82,42 +70,40 @@ func bomb(t *testing.T, sb sandbox.Sandbox) sandbox.Process {
 // the host can end it.
 func defuse(t *testing.T, sb sandbox.Sandbox, p sandbox.Process) {
 	t.Helper()
-	if err := sb.EndAll(bounded(t)); err != nil {
-		t.Fatalf("EndAll: %v", err)
-	}
+	endAll(t, sb)
 	_, _ = wait(t, p)
-	if got := sh(t, sb, processes); got != "" {
-		t.Errorf("left after EndAll: %s", got)
-	}
 }
 
-// cpuTime returns the CPU time that the processes of a sandbox have used.
-func cpuTime(t *testing.T, id string) time.Duration {
+// cpuTime returns the CPU time that the processes of a sandbox have used,
+// including those that have ended if a cgroup counts it.
+func cpuTime(t *testing.T, id string) (sum time.Duration) {
 	t.Helper()
-	var found time.Duration
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
-		if err != nil || !d.IsDir() || filepath.Base(path) != id {
-			return nil
-		}
-		if raw, err := os.ReadFile(filepath.Join(path, "cpuacct.usage")); err == nil {
-			n, _ := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
-			found = time.Duration(n)
-		}
-		if raw, err := os.ReadFile(filepath.Join(path, "cpu.stat")); err == nil {
-			var micro int64
-			if _, err := fmt.Sscanf(string(raw), "usage_usec %d", &micro); err == nil {
-				found = time.Duration(micro) * time.Microsecond
-			}
-		}
-		return nil
-	})
-	if found == 0 {
-		// cgroup v1 without cpuacct: add up the processes.
-		for _, pid := range hostProcesses(t, id) {
-			found += processTime(pid)
+	for _, dir := range cgroups(func(path string) bool { return filepath.Base(path) == id }) {
+		if used := groupTime(dir); used > 0 {
+			return used
 		}
 	}
-	return found
+	for _, pid := range hostProcesses(t, id) {
+		sum += processTime(pid)
+	}
+	return sum
+}
+
+// groupTime returns the CPU time that a cgroup counts, or 0 if it counts none.
+func groupTime(dir string) time.Duration {
+	if raw, err := os.ReadFile(filepath.Join(dir, "cpuacct.usage")); err == nil {
+		n, _ := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+		return time.Duration(n)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "cpu.stat"))
+	var micro int64
+	if err == nil {
+		_, err = fmt.Sscanf(string(raw), "usage_usec %d", &micro)
+	}
+	if err != nil {
+		return 0 // under cgroup v1, of another hierarchy
+	}
+	return time.Duration(micro) * time.Microsecond
 }
 
 // processTime returns the CPU time of a process and of the children that it has

@@ -1,7 +1,6 @@
 package sandboxtest
 
 import (
-	"context"
 	"testing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -9,41 +8,36 @@ import (
 
 func testClean(t *testing.T, sb sandbox.Sandbox) {
 	t.Run("processes end and selected files are removed", func(t *testing.T) {
-		out := newLine()
-		cmd := script(`cd /tmp && mkdir -p empty/a/b special/p other && echo x >other/file &&
+		p, _ := begin(t, sb, `cd /tmp && mkdir -p empty/a/b special/p other && echo x >other/file &&
 			echo x >empty/a/b/file && ln -s /tmp/other empty/link && mkdir empty/closed && echo x >empty/closed/file && chmod 0 empty/closed &&
 			mkfifo empty/fifo special/p/fifo && echo x >special/p/file && ln -s /tmp/other special/link &&
 			{ setsid sleep 1001 & echo ready; sleep 1002; }`)
-		cmd.Stdout = out
-		p := start(t, sb, cmd)
-		await(t, out.seen, "the program")
-		residue := sandbox.Residue{UID: UID, GID: GID, Empty: []string{"/tmp/empty", "/tmp/missing"}, Special: []string{"/tmp/special", "/tmp/missing"}}
-		if err := sb.Clean(bounded(t), residue); err != nil {
-			t.Fatalf("Clean: %v", err)
-		}
+		residue := sandbox.Residue{Owners: []sandbox.Owner{{UID: UID, GID: GID}}, Empty: []string{"/tmp/empty", "/tmp/missing"}, Special: []string{"/tmp/special", "/tmp/missing"}}
+		must(t, sb.Clean(bounded(t), residue))
 		_, _ = wait(t, p)
-		if got := sh(t, sb, processes); got != "" {
-			t.Errorf("processes after Clean: %s", got)
-		}
-		const want = "/tmp/empty\n/tmp/other\n/tmp/other/file\n/tmp/special\n/tmp/special/link\n/tmp/special/p\n/tmp/special/p/file\n"
-		if got := sh(t, sb, "find /tmp/empty /tmp/special /tmp/other | LC_ALL=C sort"); got != want {
-			t.Errorf("files after Clean:\n%s", got)
-		}
+		prints(t, sb, processes, "")
+		prints(t, sb, "find /tmp/empty /tmp/special /tmp/other | LC_ALL=C sort",
+			"/tmp/empty\n/tmp/other\n/tmp/other/file\n/tmp/special\n/tmp/special/link\n/tmp/special/p\n/tmp/special/p/file\n")
+	})
+	t.Run("files of users in each other's directories", func(t *testing.T) {
+		const other = UID + 500
+		sh(t, sb, "umask 0; mkdir -p /tmp/two/mine")
+		runAs(t, sb, other, "umask 0; mkdir -p /tmp/two/mine/theirs && echo x >/tmp/two/mine/theirs/file")
+		sh(t, sb, "mkdir /tmp/two/mine/theirs/again && echo x >/tmp/two/mine/theirs/again/file")
+		owners := []sandbox.Owner{{UID: UID, GID: GID}, {UID: other, GID: GID}}
+		must(t, sb.Clean(bounded(t), sandbox.Residue{Owners: owners, Empty: []string{"/tmp/two"}}))
+		prints(t, sb, "find /tmp/two", "/tmp/two\n")
 	})
 	t.Run("files of another user are an error", func(t *testing.T) {
 		sh(t, sb, "mkdir -p /tmp/mine && echo x >/tmp/mine/file")
-		err := sb.Clean(bounded(t), sandbox.Residue{UID: UID + 1, GID: GID + 1, Empty: []string{"/tmp/mine"}})
+		err := sb.Clean(bounded(t), sandbox.Residue{Owners: []sandbox.Owner{{UID: UID + 1, GID: GID + 1}}, Empty: []string{"/tmp/mine"}})
 		if err == nil {
 			t.Error("Clean as another user: no error")
 		}
-		if got := sh(t, sb, "cat /tmp/mine/file"); got != "x\n" {
-			t.Errorf("the file after it: %q", got)
-		}
+		prints(t, sb, "cat /tmp/mine/file", "x\n")
 	})
 	t.Run("nothing to remove", func(t *testing.T) {
-		if err := sb.Clean(bounded(t), sandbox.Residue{UID: UID, GID: GID}); err != nil {
-			t.Errorf("Clean: %v", err)
-		}
+		noError(t, "Clean", sb.Clean(bounded(t), sandbox.Residue{Owners: []sandbox.Owner{{UID: UID, GID: GID}}}))
 	})
 }
 
@@ -54,9 +48,7 @@ func testReach(t *testing.T, sb sandbox.Sandbox) {
 			t.Errorf("Reach %s: %q, %v", endpoint, got, err)
 		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if got, err := sb.Reach(ctx, UID, GID, sandbox.Loopback); err == nil {
+	if got, err := sb.Reach(ended(t), UID, GID, sandbox.Loopback); err == nil {
 		t.Errorf("Reach after the end of the context: %q", got)
 	}
 }

@@ -18,21 +18,15 @@ import (
 func owned(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Chown(dir, UID, GID); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chown(dir, UID, GID))
 	return dir
 }
 
 // testMounts tests what a sandbox sees of the host.
 func testMounts(t *testing.T, r *rig) {
 	shared, fixed, inner := owned(t), owned(t), owned(t)
-	if err := os.WriteFile(filepath.Join(fixed, "text"), []byte("of the host"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(filepath.Join(shared, "deep/er"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	write(t, filepath.Join(fixed, "text"), "of the host")
+	must(t, os.MkdirAll(filepath.Join(shared, "deep/er"), 0o755))
 	sb := r.create(t, r.spec(
 		sandbox.Mount{Target: "/data", Size: 1 << 20},
 		sandbox.Mount{Source: shared, Target: "/data/users/u/projects/p", Writable: true},
@@ -46,59 +40,43 @@ func testMounts(t *testing.T, r *rig) {
 		sh(t, sb, "cd "+project+" && echo hello >f && mkdir d && chmod 600 f && mv f d/g")
 		name := filepath.Join(shared, "d/g")
 		fi, err := os.Stat(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		st := fi.Sys().(*syscall.Stat_t)
 		if st.Uid != UID || st.Gid != GID || fi.Mode().Perm() != 0o600 {
 			t.Errorf("the host sees owner %d:%d, mode %v", st.Uid, st.Gid, fi.Mode())
 		}
-		if b, err := os.ReadFile(name); string(b) != "hello\n" {
-			t.Errorf("the host reads %q, %v", b, err)
-		}
+		reads(t, name, "hello\n")
 	})
 	t.Run("writes of the host are visible at once", func(t *testing.T) {
 		for i := range 5 {
 			want := fmt.Sprintf("round %d", i)
-			if err := os.WriteFile(filepath.Join(shared, "news"), []byte(want), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			if got := sh(t, sb, "cat "+project+"/news"); got != want {
-				t.Errorf("inside it reads %q, not %q", got, want)
-			}
+			write(t, filepath.Join(shared, "news"), want)
+			prints(t, sb, "cat "+project+"/news", want)
 		}
 	})
 	t.Run("a read-only mount cannot be written, not even by root", func(t *testing.T) {
 		for _, uid := range []uint32{UID, 0} {
-			cmd := script("cat /global/text; cd /global && { touch new; echo x >>text; rm -f text; chmod 777 text; mv text t; mkdir d; ln -s a b; } 2>/dev/null; ls")
-			cmd.UID = uid
-			if got := run(t, sb, cmd); got.out != "of the hosttext\n" {
-				t.Errorf("user %d: %q", uid, got.out)
+			got := runAs(t, sb, uid, "cat /global/text; cd /global && { touch new; echo x >>text; rm -f text; chmod 777 text; mv text t; mkdir d; ln -s a b; } 2>/dev/null; ls")
+			if got != "of the hosttext\n" {
+				t.Errorf("user %d: %q", uid, got)
 			}
 		}
-		if b, err := os.ReadFile(filepath.Join(fixed, "text")); string(b) != "of the host" {
-			t.Errorf("the host reads %q, %v", b, err)
-		}
+		reads(t, filepath.Join(fixed, "text"), "of the host")
 	})
 	t.Run("a mount lies inside another", func(t *testing.T) {
 		sh(t, sb, "echo inner >"+project+"/deep/er/f")
-		if b, err := os.ReadFile(filepath.Join(inner, "f")); string(b) != "inner\n" {
-			t.Errorf("the host reads %q, %v", b, err)
-		}
+		reads(t, filepath.Join(inner, "f"), "inner\n")
 		if _, err := os.Stat(filepath.Join(shared, "deep/er/f")); err == nil {
 			t.Error("the outer mount was written to")
 		}
 	})
 	t.Run("only the mounts can be seen and written", func(t *testing.T) {
-		if got := sh(t, sb, "ls /data /data/users /data/users/u/projects; touch /data/x /data/users/x 2>/dev/null; true"); got != "/data:\nusers\n\n/data/users:\nu\n\n/data/users/u/projects:\np\n" {
-			t.Errorf("ls: %q", got)
-		}
+		prints(t, sb, "touch /data/x /data/users/x 2>/dev/null; ls /data /data/users /data/users/u/projects",
+			"/data:\nusers\n\n/data/users:\nu\n\n/data/users/u/projects:\np\n")
 	})
 	t.Run("a link to a file of the host is broken", func(t *testing.T) {
 		target := filepath.Join(t.TempDir(), "secret")
-		if err := os.WriteFile(target, []byte("x"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, target, "x")
 		if got := run(t, sb, script("ln -sf "+target+" "+project+"/l; cat "+project+"/l")); got.exit.Code == 0 {
 			t.Errorf("it reads %q", got.out)
 		}
@@ -109,9 +87,7 @@ func testMounts(t *testing.T, r *rig) {
 		if _, err := fmt.Sscanf(got.out, "fits\n%d", &size); err != nil || size > 200_000 || !strings.Contains(got.err, "No space left") {
 			t.Errorf("output %q, errors %q", got.out, got.err)
 		}
-		if mode := sh(t, sb, "stat -c %a /home/agent"); mode != "1777\n" {
-			t.Errorf("mode %q", mode)
-		}
+		prints(t, sb, "stat -c %a /home/agent", "1777\n")
 	})
 	t.Run("a socket in a mount can be connected to", func(t *testing.T) { testSocket(t, sb, shared, project) })
 }
@@ -121,12 +97,8 @@ func testMounts(t *testing.T, r *rig) {
 func testSocket(t *testing.T, sb sandbox.Sandbox, dir, inside string) {
 	for range 2 { // the second is a restart of the server
 		l, err := net.Listen("unix", filepath.Join(dir, "sock"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(filepath.Join(dir, "sock"), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
+		must(t, os.Chmod(filepath.Join(dir, "sock"), 0o666))
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
@@ -137,9 +109,7 @@ func testSocket(t *testing.T, sb sandbox.Sandbox, dir, inside string) {
 			defer c.Close()
 			_, _ = c.Write([]byte("from the host\n"))
 		}()
-		if got := sh(t, sb, `perl -MSocket -e 'socket(S,AF_UNIX,SOCK_STREAM,0) or die; connect(S,pack_sockaddr_un("`+inside+`/sock")) or die "connect: $!"; print <S>'`); got != "from the host\n" {
-			t.Errorf("read %q", got)
-		}
+		prints(t, sb, `perl -MSocket -e 'socket(S,AF_UNIX,SOCK_STREAM,0) or die; connect(S,pack_sockaddr_un("`+inside+`/sock")) or die "connect: $!"; print <S>'`, "from the host\n")
 		_ = l.Close()
 		await(t, served, "the server")
 	}
@@ -176,9 +146,7 @@ func testFailedCreate(t *testing.T, r *rig) {
 	}
 	t.Run("context that has ended", func(t *testing.T) {
 		before := r.take()
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if _, err := r.provider.Create(ctx, r.spec()); !errors.Is(err, context.Canceled) {
+		if _, err := r.provider.Create(ended(t), r.spec()); !errors.Is(err, context.Canceled) {
 			t.Errorf("Create: %v", err)
 		}
 		before.check(t)

@@ -24,11 +24,13 @@ func testPrograms(t *testing.T, open Open) {
 	r.warm(t)
 	sb := r.create(t, r.spec())
 	t.Run("streams", func(t *testing.T) { testStreams(t, sb) })
+	t.Run("terminal", func(t *testing.T) { testTerminal(t, sb) })
 	t.Run("exit", func(t *testing.T) { testExit(t, sb) })
 	t.Run("identity", func(t *testing.T) { testIdentity(t, sb) })
 	t.Run("failure to start", func(t *testing.T) { testStartFailure(t, sb) })
 	t.Run("signals", func(t *testing.T) { testSignals(t, sb) })
 	t.Run("end of all", func(t *testing.T) { testEndAll(t, sb) })
+	t.Run("end of a user", func(t *testing.T) { testEndUser(t, sb) })
 	t.Run("clean", func(t *testing.T) { testClean(t, sb) })
 	t.Run("reach", func(t *testing.T) { testReach(t, sb) })
 	t.Run("isolation", func(t *testing.T) { testIsolation(t, sb, secret) })
@@ -42,8 +44,7 @@ func testExit(t *testing.T, sb sandbox.Sandbox) {
 		}
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGABRT, syscall.SIGKILL, syscall.SIGSEGV, syscall.SIGPIPE, syscall.SIGTERM} {
-		want := sandbox.Exit{Code: 128 + int(sig), Signal: sig}
-		if got := run(t, sb, script(fmt.Sprintf("kill -%d $$", sig))).exit; got != want {
+		if got := run(t, sb, script(fmt.Sprintf("kill -%d $$", sig))).exit; got != killed(sig) {
 			t.Errorf("%v: %+v", sig, got)
 		}
 	}
@@ -81,9 +82,7 @@ func testIdentity(t *testing.T, sb sandbox.Sandbox) {
 		}
 	})
 	t.Run("user and group are the ones given, with no others", func(t *testing.T) {
-		if got := sh(t, sb, "id -u; id -g; id -G"); got != fmt.Sprintf("%d\n%d\n%d\n", UID, GID, GID) {
-			t.Errorf("id: %q", got)
-		}
+		prints(t, sb, "id -u; id -g; id -G", fmt.Sprintf("%d\n%d\n%d\n", UID, GID, GID))
 		status := sh(t, sb, "cat /proc/self/status")
 		for _, set := range []string{"CapInh", "CapPrm", "CapEff"} {
 			if !strings.Contains(status, set+":\t0000000000000000") {
@@ -92,9 +91,7 @@ func testIdentity(t *testing.T, sb sandbox.Sandbox) {
 		}
 	})
 	t.Run("the working directory is / or the one given", func(t *testing.T) {
-		if got := sh(t, sb, "pwd"); got != "/\n" {
-			t.Errorf("pwd: %q", got)
-		}
+		prints(t, sb, "pwd", "/\n")
 		cmd := script("pwd")
 		cmd.Dir = "/usr/bin"
 		if r := run(t, sb, cmd); r.out != "/usr/bin\n" {
@@ -102,9 +99,7 @@ func testIdentity(t *testing.T, sb sandbox.Sandbox) {
 		}
 	})
 	t.Run("open files are limited", func(t *testing.T) {
-		if got := sh(t, sb, "ulimit -n"); got != fmt.Sprintf("%d\n", sandbox.DefaultOpenFiles) {
-			t.Errorf("ulimit -n: %q", got)
-		}
+		prints(t, sb, "ulimit -n", fmt.Sprintf("%d\n", sandbox.DefaultOpenFiles))
 	})
 }
 
@@ -136,15 +131,11 @@ func testStartFailure(t *testing.T, sb sandbox.Sandbox) {
 			if errors.Is(err, sandbox.ErrLost) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Start: %v", err)
 			}
-			if got := sh(t, sb, "echo fine"); got != "fine\n" {
-				t.Errorf("the sandbox afterwards: %q", got)
-			}
+			prints(t, sb, "echo fine", "fine\n")
 		})
 	}
 	t.Run("context that has ended", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if _, err := sb.Start(ctx, script("true")); !errors.Is(err, context.Canceled) {
+		if _, err := sb.Start(ended(t), script("true")); !errors.Is(err, context.Canceled) {
 			t.Errorf("Start: %v", err)
 		}
 	})
@@ -152,36 +143,21 @@ func testStartFailure(t *testing.T, sb sandbox.Sandbox) {
 
 func testSignals(t *testing.T, sb sandbox.Sandbox) {
 	t.Run("a signal reaches the program, which may handle it", func(t *testing.T) {
-		out := newLine()
-		cmd := script("trap 'echo got; exit 7' TERM; echo ready; while :; do sleep 0.02; done")
-		cmd.Stdout = out
-		p := start(t, sb, cmd)
-		await(t, out.seen, "the program")
-		if err := p.Signal(syscall.SIGTERM); err != nil {
-			t.Errorf("Signal: %v", err)
+		p, out := begin(t, sb, "trap 'echo got; exit 7' TERM; echo ready; while :; do sleep 0.02; done")
+		noError(t, "Signal", p.Signal(syscall.SIGTERM))
+		exits(t, p, sandbox.Exit{Code: 7})
+		if out.String() != "ready\ngot\n" {
+			t.Errorf("output %q", out.String())
 		}
-		if exit, err := wait(t, p); err != nil || exit.Code != 7 || out.String() != "ready\ngot\n" {
-			t.Errorf("exit %+v, %v, output %q", exit, err, out.String())
-		}
-		if err := p.Signal(syscall.SIGTERM); err != nil {
-			t.Errorf("Signal after the end: %v", err)
-		}
+		noError(t, "Signal after the end", p.Signal(syscall.SIGTERM))
 	})
 	// It is ready when all four run: a group that is forking may escape a signal.
 	group := "sleep 1001 & (sleep 1002 & sleep 1003) & sleep 1004 & " +
 		"while [ $(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c '^100[1-4]$') -lt 4 ]; do sleep 0.02; done; echo ready; wait"
 	t.Run("a signal reaches the whole group", func(t *testing.T) {
-		out := newLine()
-		cmd := script(group)
-		cmd.Stdout = out
-		p := start(t, sb, cmd)
-		await(t, out.seen, "the program")
-		if err := p.Signal(syscall.SIGTERM); err != nil {
-			t.Errorf("Signal: %v", err)
-		}
-		if exit, err := wait(t, p); err != nil || exit.Signal != syscall.SIGTERM {
-			t.Errorf("exit %+v, %v", exit, err)
-		}
+		p, _ := begin(t, sb, group)
+		noError(t, "Signal", p.Signal(syscall.SIGTERM))
+		exits(t, p, killed(syscall.SIGTERM))
 		gone(t, sb)
 	})
 	t.Run("the end of the context kills the whole group", func(t *testing.T) {
@@ -191,14 +167,10 @@ func testSignals(t *testing.T, sb sandbox.Sandbox) {
 		cmd := script("trap '' TERM INT HUP; " + group)
 		cmd.Stdout = out
 		p, err := sb.Start(ctx, cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		await(t, out.seen, "the program")
 		cancel()
-		if exit, err := wait(t, p); err != nil || exit != (sandbox.Exit{Code: 137, Signal: syscall.SIGKILL}) {
-			t.Errorf("exit %+v, %v", exit, err)
-		}
+		exits(t, p, killed(syscall.SIGKILL))
 		gone(t, sb)
 	})
 	t.Run("the end of a context kills no other program", func(t *testing.T) {
@@ -206,17 +178,13 @@ func testSignals(t *testing.T, sb sandbox.Sandbox) {
 		other := newLine()
 		cmd := script("echo ready; read x; echo survived")
 		in, give, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer in.Close()
 		cmd.Stdin, cmd.Stdout = in, other
 		p := start(t, sb, cmd)
 		await(t, other.seen, "the program")
 		victim, err := sb.Start(ctx, script("sleep 1000"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		cancel()
 		_, _ = wait(t, victim)
 		_ = give.Close()
@@ -230,11 +198,7 @@ func testSignals(t *testing.T, sb sandbox.Sandbox) {
 func gone(t *testing.T, sb sandbox.Sandbox) {
 	t.Helper()
 	ctx := bounded(t)
-	for {
-		got := sh(t, sb, processes)
-		if got == "" {
-			return
-		}
+	for got := sh(t, sb, processes); got != ""; got = sh(t, sb, processes) {
 		if ctx.Err() != nil {
 			t.Fatalf("still there: %s", got)
 		}
@@ -243,45 +207,69 @@ func gone(t *testing.T, sb sandbox.Sandbox) {
 
 func testEndAll(t *testing.T, sb sandbox.Sandbox) {
 	t.Run("every process ends, even in its own session", func(t *testing.T) {
-		out := newLine()
-		cmd := script("trap '' TERM HUP; setsid sh -c 'setsid sleep 1001 & sleep 1002' & (setsid nohup sleep 1003 >/dev/null 2>&1 &) ; echo ready; sleep 1004")
-		cmd.Stdout = out
-		p := start(t, sb, cmd)
-		await(t, out.seen, "the program")
-		if err := sb.EndAll(bounded(t)); err != nil {
-			t.Fatalf("EndAll: %v", err)
-		}
-		if got := sh(t, sb, processes); got != "" {
-			t.Errorf("left after EndAll: %s", got)
-		}
-		if exit, err := wait(t, p); err != nil || exit.Signal != syscall.SIGKILL {
-			t.Errorf("exit %+v, %v", exit, err)
-		}
+		p, _ := begin(t, sb, "trap '' TERM HUP; setsid sh -c 'setsid sleep 1001 & sleep 1002' & (setsid nohup sleep 1003 >/dev/null 2>&1 &) ; echo ready; sleep 1004")
+		endAll(t, sb)
+		exits(t, p, killed(syscall.SIGKILL))
 	})
 	t.Run("a fork bomb ends", func(t *testing.T) {
-		out := newLine()
-		cmd := script("echo ready; f() { f & f & }; f")
-		cmd.Stdout = out
-		p := start(t, sb, cmd)
-		await(t, out.seen, "the program")
-		if err := sb.EndAll(bounded(t)); err != nil {
-			t.Fatalf("EndAll: %v", err)
-		}
+		p, _ := begin(t, sb, "echo ready; f() { f & f & }; f")
+		endAll(t, sb)
 		_, _ = wait(t, p)
-		if got := sh(t, sb, processes); got != "" {
-			t.Errorf("left after EndAll: %s", got)
-		}
 	})
 	t.Run("without processes", func(t *testing.T) {
 		for range 2 {
-			if err := sb.EndAll(bounded(t)); err != nil {
-				t.Errorf("EndAll: %v", err)
-			}
+			noError(t, "EndAll", sb.EndAll(bounded(t)))
 		}
 	})
 	t.Run("orphans are reaped", func(t *testing.T) {
 		sh(t, sb, "for i in $(seq 30); do (true & true &); done")
 		gone(t, sb)
+	})
+}
+
+func testEndUser(t *testing.T, sb sandbox.Sandbox) {
+	const other = UID + 500
+	living := func(t *testing.T) {
+		t.Helper()
+		if got := runAs(t, sb, other, "kill -0 $(cat /tmp/other.pid) && echo lives"); got != "lives\n" {
+			t.Errorf("the program of another user: %q", got)
+		}
+	}
+	cmd := script("echo $$ >/tmp/other.pid; echo ready; exec sleep 1005")
+	cmd.UID = other
+	out := newLine()
+	cmd.Stdout = out
+	neighbour := start(t, sb, cmd)
+	await(t, out.seen, "the program of another user")
+	t.Run("every process of the user ends, even in its own session", func(t *testing.T) {
+		p, _ := begin(t, sb, "trap '' TERM HUP; setsid sh -c 'setsid sleep 1001 & sleep 1002' & (setsid nohup sleep 1003 >/dev/null 2>&1 &) ; echo ready; sleep 1004")
+		must(t, sb.EndUser(bounded(t), UID))
+		exits(t, p, killed(syscall.SIGKILL))
+		if got := strings.Count(sh(t, sb, processes), "\n"); got != 1 {
+			t.Errorf("%d processes are left, want the other user's", got)
+		}
+		living(t)
+	})
+	t.Run("a fork bomb ends", func(t *testing.T) {
+		p, _ := begin(t, sb, "echo ready; f() { f & f & }; f")
+		must(t, sb.EndUser(bounded(t), UID))
+		_, _ = wait(t, p)
+		living(t)
+	})
+	t.Run("without processes", func(t *testing.T) {
+		noError(t, "EndUser", sb.EndUser(bounded(t), UID))
+		living(t)
+	})
+	t.Run("not root alone", func(t *testing.T) {
+		if err := sb.EndUser(bounded(t), 0); err == nil {
+			t.Error("the processes of root were ended")
+		}
+		living(t)
+	})
+	t.Run("the end of all ends the others too", func(t *testing.T) {
+		endAll(t, sb)
+		exits(t, neighbour, killed(syscall.SIGKILL))
+		runAs(t, sb, other, "rm -f /tmp/other.pid")
 	})
 }
 
@@ -294,9 +282,7 @@ func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
 			}
 		}
 		ours, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer ours.Close()
 		_, port, _ := net.SplitHostPort(ours.Addr().String())
 		for _, to := range []string{"1.1.1.1/53", "169.254.169.254/80", "127.0.0.1/" + port} {
@@ -309,9 +295,7 @@ func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
 	})
 	t.Run("the host's abstract sockets cannot be reached", func(t *testing.T) {
 		l, err := net.Listen("unix", fmt.Sprintf("@dreamcore-test-%d", os.Getpid()))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer l.Close()
 		connect := fmt.Sprintf(`perl -MSocket -e 'socket(S,AF_UNIX,SOCK_STREAM,0) or die; exit(connect(S,pack_sockaddr_un("\0dreamcore-test-%d")) ? 0 : 9)'`, os.Getpid())
 		if r := run(t, sb, script(connect)); r.exit.Code != 9 {
@@ -320,26 +304,22 @@ func testIsolation(t *testing.T, sb sandbox.Sandbox, secret string) {
 	})
 	t.Run("no secrets of the host", func(t *testing.T) {
 		for _, uid := range []uint32{UID, 0} {
-			cmd := script("cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; env; grep -rs key-that-only /etc /root /home /run /data /tmp /.dreamcore/bin; cat /etc/shadow; ls /root; true")
-			cmd.UID = uid
-			if r := run(t, sb, cmd); strings.Contains(r.out, secret) || strings.Contains(r.out, "root:*") || strings.Contains(r.out, "root:$") {
-				t.Errorf("user %d sees %q", uid, r.out)
+			out := runAs(t, sb, uid, "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; env; grep -rs key-that-only /etc /root /home /run /data /tmp /.dreamcore/bin; cat /etc/shadow; ls /root; true")
+			if strings.Contains(out, secret) || strings.Contains(out, "root:*") || strings.Contains(out, "root:$") {
+				t.Errorf("user %d sees %q", uid, out)
 			}
 		}
 		host, err := os.Hostname()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if got := sh(t, sb, "cat /proc/sys/kernel/hostname"); strings.TrimSpace(got) == host {
 			t.Errorf("the host name inside is that of the host: %q", host)
 		}
 	})
 	t.Run("the root cannot be written, not even by root", func(t *testing.T) {
 		for _, uid := range []uint32{UID, 0} {
-			cmd := script("for d in / /usr /usr/bin /etc /.dreamcore; do touch $d/x 2>/dev/null && echo $d; done; echo x >>/usr/bin/env && echo env; chmod 777 /etc/passwd && echo passwd; true")
-			cmd.UID = uid
-			if r := run(t, sb, cmd); r.out != "" {
-				t.Errorf("user %d can write %q", uid, r.out)
+			out := runAs(t, sb, uid, "for d in / /usr /usr/bin /etc /.dreamcore; do touch $d/x 2>/dev/null && echo $d; done; echo x >>/usr/bin/env && echo env; chmod 777 /etc/passwd && echo passwd; true")
+			if out != "" {
+				t.Errorf("user %d can write %q", uid, out)
 			}
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -29,9 +30,7 @@ func testStreams(t *testing.T, sb sandbox.Sandbox) {
 	for _, n := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 5_000_000} {
 		t.Run(fmt.Sprintf("%d bytes go in and come out", n), func(t *testing.T) {
 			want := noise(n)
-			cmd := script("exec cat")
-			cmd.Stdin = bytes.NewReader(want)
-			if r := run(t, sb, cmd); r.out != string(want) || r.err != "" {
+			if r := feed(t, sb, bytes.NewReader(want), "exec cat"); r.out != string(want) || r.err != "" {
 				t.Errorf("%d bytes of %d came back, errors %q", len(r.out), n, r.err)
 			}
 		})
@@ -39,22 +38,15 @@ func testStreams(t *testing.T, sb sandbox.Sandbox) {
 	t.Run("input arrives whole", func(t *testing.T) {
 		in := noise(5_000_000)
 		sum := sha256.Sum256(in)
-		cmd := script("exec sha256sum")
-		cmd.Stdin = bytes.NewReader(in)
-		if r := run(t, sb, cmd); !strings.HasPrefix(r.out, hex.EncodeToString(sum[:])) {
+		if r := feed(t, sb, bytes.NewReader(in), "exec sha256sum"); !strings.HasPrefix(r.out, hex.EncodeToString(sum[:])) {
 			t.Errorf("sha256sum: %q", r.out)
 		}
 	})
 	t.Run("streams can be opened by their names", func(t *testing.T) {
-		for _, dir := range []string{"/proc/self/fd/%d", "/dev/std%d"} {
-			name := func(fd int) string {
-				return strings.NewReplacer("%d", fmt.Sprint(fd), "std0", "stdin", "std1", "stdout", "std2", "stderr").Replace(
-					strings.ReplaceAll(dir, "%d", fmt.Sprint(fd)))
-			}
-			cmd := script(fmt.Sprintf("cat %s; echo by name >%s; echo err | tee %s >/dev/null", name(0), name(1), name(2)))
-			cmd.Stdin = strings.NewReader("in\n")
-			if r := run(t, sb, cmd); r.out != "in\nby name\n" || r.err != "err\n" {
-				t.Errorf("%s: output %q, errors %q", dir, r.out, r.err)
+		for _, names := range [][3]string{{"/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2"}, {"/dev/stdin", "/dev/stdout", "/dev/stderr"}} {
+			text := fmt.Sprintf("cat %s; echo by name >%s; echo err | tee %s >/dev/null", names[0], names[1], names[2])
+			if r := feed(t, sb, strings.NewReader("in\n"), text); r.out != "in\nby name\n" || r.err != "err\n" {
+				t.Errorf("%q: output %q, errors %q", names, r.out, r.err)
 			}
 		}
 	})
@@ -73,24 +65,18 @@ func testStreams(t *testing.T, sb sandbox.Sandbox) {
 	})
 	t.Run("nil streams are empty or discarded", func(t *testing.T) {
 		cmd := script("cat; head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 3")
-		p := start(t, sb, cmd)
-		if exit, err := wait(t, p); err != nil || exit.Code != 3 {
-			t.Errorf("exit %+v, %v", exit, err)
-		}
+		exits(t, start(t, sb, cmd), sandbox.Exit{Code: 3})
 	})
 	t.Run("input may be left unread", func(t *testing.T) {
-		cmd := script("head -c 10")
-		cmd.Stdin = bytes.NewReader(bytes.Repeat([]byte("0123456789"), 500_000))
-		if r := run(t, sb, cmd); r.out != "0123456789" || r.exit.Code != 0 {
+		in := bytes.NewReader(bytes.Repeat([]byte("0123456789"), 500_000))
+		if r := feed(t, sb, in, "head -c 10"); r.out != "0123456789" || r.exit.Code != 0 {
 			t.Errorf("output %q, exit %+v", r.out, r.exit)
 		}
 	})
 	t.Run("input that never arrives does not delay Wait", func(t *testing.T) {
 		r, w := io.Pipe()
 		defer w.Close()
-		cmd := script("echo done")
-		cmd.Stdin = r
-		if got := run(t, sb, cmd); got.out != "done\n" {
+		if got := feed(t, sb, r, "echo done"); got.out != "done\n" {
 			t.Errorf("output %q", got.out)
 		}
 	})
@@ -103,9 +89,7 @@ func testStreams(t *testing.T, sb sandbox.Sandbox) {
 		_, _ = io.WriteString(w, "ping\n")
 		await(t, out.seen, "the echo")
 		_ = w.Close()
-		if exit, err := wait(t, p); err != nil || exit.Code != 0 {
-			t.Errorf("exit %+v, %v", exit, err)
-		}
+		exits(t, p, sandbox.Exit{})
 	})
 	t.Run("input that fails kills the program", func(t *testing.T) {
 		broken := errors.New("broken reader")
@@ -153,18 +137,12 @@ func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 		p := start(t, sb, cmd)
 		await(t, stuck.reached, "output")
 		want := noise(2_000_000)
-		cmd = script("exec cat")
-		cmd.Stdin = bytes.NewReader(want)
-		if r := run(t, sb, cmd); r.out != string(want) {
+		if r := feed(t, sb, bytes.NewReader(want), "exec cat"); r.out != string(want) {
 			t.Errorf("%d bytes came back", len(r.out))
 		}
-		if err := p.Signal(9); err != nil {
-			t.Errorf("Signal: %v", err)
-		}
+		noError(t, "Signal", p.Signal(syscall.SIGKILL))
 		close(stuck.open)
-		if exit, err := wait(t, p); err != nil || exit.Signal != 9 {
-			t.Errorf("exit %+v, %v", exit, err)
-		}
+		exits(t, p, killed(syscall.SIGKILL))
 	})
 	t.Run("a slow writer gets all output of a program that has ended", func(t *testing.T) {
 		// A window of 256 KiB and a pipe of 64 KiB hold this much, a window alone
@@ -172,17 +150,14 @@ func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 		const n = 320_000
 		var out bytes.Buffer
 		slow := newGate(&out)
-		cmd := script(fmt.Sprintf("head -c %d /dev/zero", n))
-		cmd.Args[2] += "; exit 0"
+		cmd := script(fmt.Sprintf("head -c %d /dev/zero; exit 0", n))
 		cmd.Stdout = slow
 		p := start(t, sb, cmd)
 		await(t, slow.reached, "output")
 		gone(t, sb)
 		time.Sleep(time.Second) // longer than any delay after the end
 		close(slow.open)
-		if exit, err := wait(t, p); err != nil || exit.Code != 0 {
-			t.Errorf("exit %+v, %v", exit, err)
-		}
+		exits(t, p, sandbox.Exit{})
 		if out.Len() != n {
 			t.Errorf("%d bytes of %d arrived", out.Len(), n)
 		}
@@ -195,17 +170,13 @@ func testSlowOutput(t *testing.T, sb sandbox.Sandbox) {
 		if d := time.Since(began); d > 20*time.Second {
 			t.Errorf("Wait took %s", d)
 		}
-		if err := sb.EndAll(bounded(t)); err != nil {
-			t.Errorf("EndAll: %v", err)
-		}
+		noError(t, "EndAll", sb.EndAll(bounded(t)))
 	})
 	t.Run("a child that keeps writing does not delay Wait", func(t *testing.T) {
 		if r := run(t, sb, script("yes & echo done >&2")); r.err != "done\n" {
 			t.Errorf("errors %q", r.err)
 		}
-		if err := sb.EndAll(bounded(t)); err != nil {
-			t.Errorf("EndAll: %v", err)
-		}
+		noError(t, "EndAll", sb.EndAll(bounded(t)))
 	})
 	t.Run("20 programs at once keep their streams apart", func(t *testing.T) {
 		var all sync.WaitGroup

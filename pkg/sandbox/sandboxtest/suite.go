@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,9 +56,7 @@ func newRig(t *testing.T, open Open) *rig {
 	}
 	before.names = r.names
 	t.Cleanup(func() {
-		if err := r.provider.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Errorf("Close of the provider: %v", err)
-		}
+		noError(t, "Close of the provider", r.provider.Close(context.WithoutCancel(t.Context())))
 		before.check(t)
 	})
 	return r
@@ -67,12 +67,8 @@ func newRig(t *testing.T, open Open) *rig {
 func (r *rig) warm(t *testing.T) {
 	t.Helper()
 	sb, err := r.provider.Create(bounded(t), r.spec())
-	if err != nil {
-		t.Fatalf("Create: %v", err)
-	}
-	if err := sb.Close(bounded(t)); err != nil {
-		t.Fatalf("Close: %v", err)
-	}
+	must(t, err)
+	must(t, sb.Close(bounded(t)))
 }
 
 // take records what the rig has on the machine.
@@ -87,6 +83,43 @@ func bounded(t testing.TB) context.Context {
 	return ctx
 }
 
+// ended returns a context that has ended.
+func ended(t testing.TB) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+// must ends the test at an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// noError fails the test at an error.
+func noError(t testing.TB, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
+// write creates a file of the host.
+func write(t testing.TB, name, text string) {
+	t.Helper()
+	must(t, os.WriteFile(name, []byte(text), 0o644))
+}
+
+// reads fails the test if a file of the host has other contents than want.
+func reads(t testing.TB, name, want string) {
+	t.Helper()
+	if b, err := os.ReadFile(name); string(b) != want {
+		t.Errorf("the host reads %q, %v", b, err)
+	}
+}
+
 // spec returns the specification of a sandbox with the rig's root and mounts.
 func (r *rig) spec(mounts ...sandbox.Mount) sandbox.Spec {
 	return sandbox.Spec{Root: r.root, Mounts: mounts}
@@ -98,16 +131,18 @@ func (r *rig) create(t testing.TB, spec sandbox.Spec) sandbox.Sandbox {
 	t.Helper()
 	before := r.take()
 	sb, err := r.provider.Create(bounded(t), spec)
-	if err != nil {
-		t.Fatalf("Create: %v", err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
-		if err := sb.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Errorf("Close of the sandbox: %v", err)
-		}
+		noError(t, "Close of the sandbox", sb.Close(context.WithoutCancel(t.Context())))
 		before.check(t)
 	})
 	return sb
+}
+
+// limited creates a sandbox with limits.
+func (r *rig) limited(t testing.TB, limits sandbox.Limits) sandbox.Sandbox {
+	t.Helper()
+	return r.create(t, sandbox.Spec{Root: r.root, Limits: limits})
 }
 
 // result is the output and the exit of a program.
@@ -143,14 +178,56 @@ func run(t testing.TB, sb sandbox.Sandbox, cmd sandbox.Command) result {
 	return result{out: out.String(), err: errs.String(), exit: exit}
 }
 
+// runAs runs a shell script as a user and returns its output.
+func runAs(t testing.TB, sb sandbox.Sandbox, uid uint32, text string) string {
+	t.Helper()
+	cmd := script(text)
+	if cmd.UID = uid; uid == 0 {
+		cmd.GID = 0
+	}
+	return run(t, sb, cmd).out
+}
+
+// feed runs a shell script with an input.
+func feed(t testing.TB, sb sandbox.Sandbox, in io.Reader, text string) result {
+	t.Helper()
+	cmd := script(text)
+	cmd.Stdin = in
+	return run(t, sb, cmd)
+}
+
+// succeed runs a program that must succeed.
+func succeed(t testing.TB, sb sandbox.Sandbox, cmd sandbox.Command) result {
+	t.Helper()
+	r := run(t, sb, cmd)
+	if r.exit != (sandbox.Exit{}) {
+		t.Fatalf("%q: exit %+v, output %q, errors %q", cmd.Args, r.exit, r.out, r.err)
+	}
+	return r
+}
+
 // sh runs a shell script that must succeed, and returns its output.
 func sh(t testing.TB, sb sandbox.Sandbox, text string) string {
 	t.Helper()
-	r := run(t, sb, script(text))
-	if r.exit != (sandbox.Exit{}) {
-		t.Fatalf("%s: exit %+v, output %q, errors %q", text, r.exit, r.out, r.err)
+	return succeed(t, sb, script(text)).out
+}
+
+// Output runs a shell script in a sandbox as root and returns what it prints. The
+// script must succeed.
+func Output(t testing.TB, sb sandbox.Sandbox, text string) string {
+	t.Helper()
+	cmd := script(text)
+	cmd.UID, cmd.GID = 0, 0
+	r := succeed(t, sb, cmd)
+	return r.out + r.err
+}
+
+// prints fails the test if a shell script does not print want.
+func prints(t testing.TB, sb sandbox.Sandbox, text, want string) {
+	t.Helper()
+	if got := sh(t, sb, text); got != want {
+		t.Errorf("%s: it prints %q, want %q", text, got, want)
 	}
-	return r.out
 }
 
 // start starts a program in the background.
@@ -161,6 +238,37 @@ func start(t testing.TB, sb sandbox.Sandbox, cmd sandbox.Command) sandbox.Proces
 		t.Fatalf("Start %q: %v", cmd.Args, err)
 	}
 	return p
+}
+
+// begin starts a shell script in the background and waits for its first line.
+func begin(t testing.TB, sb sandbox.Sandbox, text string) (sandbox.Process, *line) {
+	t.Helper()
+	out := newLine()
+	cmd := script(text)
+	cmd.Stdout = out
+	p := start(t, sb, cmd)
+	await(t, out.seen, "the program")
+	return p, out
+}
+
+// endAll calls EndAll and checks that it leaves no process.
+func endAll(t testing.TB, sb sandbox.Sandbox) {
+	t.Helper()
+	must(t, sb.EndAll(bounded(t)))
+	prints(t, sb, processes, "")
+}
+
+// exits fails the test if a program does not end with want.
+func exits(t testing.TB, p sandbox.Process, want sandbox.Exit) {
+	t.Helper()
+	if got, err := wait(t, p); err != nil || got != want {
+		t.Errorf("exit %+v, %v, want %+v", got, err, want)
+	}
+}
+
+// killed returns the exit of a program that a signal ended.
+func killed(sig syscall.Signal) sandbox.Exit {
+	return sandbox.Exit{Code: 128 + int(sig), Signal: sig}
 }
 
 // wait calls Wait with a time limit.
@@ -205,7 +313,7 @@ type gate struct {
 	w       io.Writer
 	reached chan struct{} // closed when the first Write has begun
 	open    chan struct{}
-	once    bool
+	once    sync.Once
 }
 
 func newGate(w io.Writer) *gate {
@@ -213,10 +321,7 @@ func newGate(w io.Writer) *gate {
 }
 
 func (g *gate) Write(p []byte) (int, error) {
-	if !g.once {
-		g.once = true
-		close(g.reached)
-	}
+	g.once.Do(func() { close(g.reached) })
 	<-g.open
 	return g.w.Write(p)
 }

@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,14 +27,8 @@ func Opener(exe string, start Start) Open {
 	return func(t testing.TB, dir string) (sandbox.Provider, sandbox.Root) {
 		t.Helper()
 		p, root, err := start(t.Context(), exe, dir, t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := p.Close(context.WithoutCancel(t.Context())); err != nil {
-				t.Error(err)
-			}
-		})
+		must(t, err)
+		t.Cleanup(func() { noError(t, "Close", p.Close(context.WithoutCancel(t.Context()))) })
 		return p, root
 	}
 }
@@ -105,11 +97,10 @@ func SweepAfterKill(t *testing.T, rounds int, start Start) {
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		for _, name := range died {
-			if strings.HasSuffix(name, ".lock") {
-				continue // shared by all instances; the last one removes it
+		for _, path := range died {
+			if !strings.HasSuffix(path, ".lock") { // shared by all instances; the last one removes it
+				swept(t, path)
 			}
-			swept(t, filepath.Join(run, name))
 		}
 		if err := p.Close(t.Context()); err != nil {
 			t.Fatalf("round %d: %v", round, err)
@@ -127,63 +118,45 @@ func SweepLeavesTheLivingAlone(t *testing.T, start Start) {
 	open := Opener(exe, start)
 	first, root := open(t, run)
 	sb, err := first.Create(t.Context(), sandbox.Spec{Root: root})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	second, _ := open(t, run)
-	if got := Output(t, sb, "echo alive"); got != "alive\n" {
-		t.Errorf("output %q", got)
-	}
-	if err := second.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if got := Output(t, sb, "echo alive"); got != "alive\n" {
-		t.Errorf("output %q", got)
-	}
+	prints(t, sb, "echo alive", "alive\n")
+	noError(t, "Close", second.Close(t.Context()))
+	prints(t, sb, "echo alive", "alive\n")
 }
 
 // killTarget starts a service on dir and kills it some time after it is ready.
 func killTarget(t *testing.T, exe, dir string, after time.Duration) {
 	t.Helper()
 	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	target := exec.Command(self)
 	target.Env = append(os.Environ(), targetEnv+"="+dir, BinaryEnv+"="+exe)
 	out, err := target.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := target.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, target.Start())
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() || lines.Text() != "ready" {
 		t.Errorf("the target prints %q", lines.Text())
 	}
 	time.Sleep(after)
-	if err := target.Process.Kill(); err != nil {
-		t.Error(err)
-	}
+	noError(t, "kill", target.Process.Kill())
 	for lines.Scan() {
 		t.Errorf("the target prints %q", lines.Text())
 	}
 	_ = target.Wait() // "signal: killed"
 }
 
-// Instances returns the directories of services below their common directory.
+// Instances returns the paths of what services have in their common directory.
 func Instances(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
+	must(t, err)
+	var paths []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		paths = append(paths, filepath.Join(dir, e.Name()))
 	}
-	return names
+	return paths
 }
 
 // swept fails the test if anything of an instance is left.
@@ -192,37 +165,25 @@ func swept(t *testing.T, dir string) {
 	if _, err := os.Lstat(dir); err == nil {
 		t.Errorf("left: the directory %s", dir)
 	}
-	if b, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(b), dir) {
-		t.Errorf("left: mounts in %s (%v)", dir, err)
+	if left := mounts(dir); len(left) > 0 {
+		t.Errorf("left: the mounts %q", left)
 	}
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(path, filepath.Base(dir)) {
-			t.Errorf("left: the cgroup %s", path)
-		}
-		return nil
-	})
+	if left := cgroups(func(path string) bool { return strings.Contains(path, filepath.Base(dir)) }); len(left) > 0 {
+		t.Errorf("left: the cgroups %q", left)
+	}
 	// A command that was not in its cgroup yet during the sweep ends by itself
 	// when it finds that the cgroup is gone. This process must reap the dead: it
 	// is the next subreaper above their parent.
-	deadline := time.Now().Add(5 * time.Second)
-	for {
-		reapAll()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for pid := 1; pid > 0; {
+			pid, _ = syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		}
 		left := Processes(dir)
 		if len(left) == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("left: the processes %+v", left)
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-func reapAll() {
-	for {
-		if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
-			return
+			t.Fatalf("left: the processes %+v", left)
 		}
 	}
 }
@@ -236,14 +197,10 @@ type Process struct {
 // Processes returns the processes with a path in dir on their command line.
 func Processes(dir string) []Process {
 	var found []Process
-	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil || !strings.Contains(string(b), dir) {
-			continue
+	for pid, line := range procFiles("cmdline") {
+		if strings.Contains(line, dir) {
+			found = append(found, Process{pid, strings.ReplaceAll(line, "\x00", " ")})
 		}
-		pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
-		found = append(found, Process{pid, strings.ReplaceAll(string(b), "\x00", " ")})
 	}
 	return found
 }

@@ -1,9 +1,10 @@
 package sandboxtest
 
 import (
-	"bufio"
 	"fmt"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,11 +19,8 @@ import (
 // traces lists everything that sandboxes may leave on a machine.
 type traces struct {
 	dir        string
-	names      []string // of the provider's own cgroups
-	files      []string
-	mounts     []string
-	cgroups    []string
-	processes  []string // descendants of this process, zombies included
+	names      []string          // of the provider's own cgroups
+	found      map[string]string // what there is, with details
 	fds        int
 	goroutines goleak.Option
 }
@@ -36,7 +34,21 @@ func take(dir string, names []string) *traces {
 }
 
 func (t *traces) look() {
-	t.files, t.mounts, t.cgroups, t.processes = files(t.dir), mounts(t.dir), cgroups(t.names), descendants()
+	t.found = map[string]string{}
+	add := func(kind string, list []string) {
+		for _, name := range list {
+			t.found[kind+" "+name] = ""
+		}
+	}
+	add("file", files(t.dir))
+	add("mount", mounts(t.dir))
+	// Concurrent tests may have cgroups of other names.
+	add("cgroup", cgroups(func(dir string) bool {
+		return slices.ContainsFunc(strings.Split(dir, "/"), func(s string) bool { return slices.Contains(t.names, s) })
+	}))
+	for pid, details := range descendants() { // zombies included
+		t.found[fmt.Sprintf("process %d", pid)] = details
+	}
 	fds, _ := os.ReadDir("/proc/self/fd")
 	t.fds = len(fds)
 }
@@ -45,47 +57,31 @@ func (t *traces) look() {
 // recorded. Processes that end by themselves get a moment to do so.
 func (t *traces) check(tb testing.TB) {
 	tb.Helper()
-	deadline := time.Now().Add(3 * time.Second)
-	for {
-		now := &traces{dir: t.dir, names: t.names}
-		now.look()
-		more := t.diff(now)
-		if more == "" {
-			break
-		}
-		if time.Now().After(deadline) {
-			tb.Errorf("left on the machine:\n%s", more)
-			break
-		}
+	more := t.more()
+	for deadline := time.Now().Add(3 * time.Second); len(more) > 0 && time.Now().Before(deadline); more = t.more() {
 		time.Sleep(5 * time.Millisecond)
+	}
+	if len(more) > 0 {
+		tb.Errorf("left on the machine:\n%s", strings.Join(more, "\n"))
 	}
 	if err := goleak.Find(t.goroutines); err != nil {
 		tb.Errorf("left in the process: %v", err)
 	}
 }
 
-func (t *traces) diff(now *traces) string {
-	var b strings.Builder
-	add := func(kind string, before, after []string) {
-		for _, s := range after {
-			if !slices.Contains(before, s) {
-				fmt.Fprintf(&b, "%s %s\n", kind, s)
-			}
-		}
-	}
-	pid := func(process string) string { return process[:strings.IndexByte(process, ' ')] }
-	add("file", t.files, now.files)
-	add("mount", t.mounts, now.mounts)
-	add("cgroup", t.cgroups, now.cgroups)
-	for _, p := range now.processes {
-		if !slices.ContainsFunc(t.processes, func(old string) bool { return pid(old) == pid(p) }) {
-			fmt.Fprintf(&b, "process %s\n", p)
+// more returns what there is on the machine besides t.
+func (t *traces) more() (lines []string) {
+	now := &traces{dir: t.dir, names: t.names}
+	now.look()
+	for what, details := range now.found {
+		if _, old := t.found[what]; !old {
+			lines = append(lines, what+" "+details)
 		}
 	}
 	if now.fds > t.fds {
-		fmt.Fprintf(&b, "file descriptors: %d, not %d\n", now.fds, t.fds)
+		lines = append(lines, fmt.Sprintf("file descriptors: %d, not %d", now.fds, t.fds))
 	}
-	return b.String()
+	return lines
 }
 
 func files(dir string) []string {
@@ -100,67 +96,61 @@ func files(dir string) []string {
 }
 
 func mounts(dir string) []string {
-	var points []string
-	f, err := os.Open("/proc/self/mountinfo")
+	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return nil
+		return []string{err.Error()}
 	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if strings.Contains(sc.Text(), dir) {
-			points = append(points, sc.Text())
-		}
-	}
-	return points
+	return slices.DeleteFunc(strings.Split(string(table), "\n"), func(line string) bool { return !strings.Contains(line, dir) })
 }
 
-// cgroups returns the directories of all hierarchies that have one of names, or
-// are below such a one. Concurrent tests may have others.
-func cgroups(names []string) []string {
+// cgroups returns the directories of all hierarchies that keep accepts.
+func cgroups(keep func(dir string) bool) []string {
 	var dirs []string
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return slices.Contains(names, s) }) {
+		if err == nil && d.IsDir() && keep(path) {
 			dirs = append(dirs, path)
 		}
-		return nil
+		return nil // a concurrent test may remove one
 	})
 	return dirs
 }
 
-// descendants returns the descendants of this process.
-func descendants() []string {
-	type process struct {
-		parent int
-		text   string
-	}
-	all := map[int]process{}
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		b, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
-		if err != nil {
-			continue
-		}
-		// pid (name) state ppid
-		at := strings.LastIndexByte(string(b), ')')
-		rest := strings.Fields(string(b)[at+1:])
-		if at < 0 || len(rest) < 2 {
-			continue
-		}
-		parent, _ := strconv.Atoi(rest[1])
-		all[pid] = process{parent, fmt.Sprintf("%d %s state %s", pid, string(b)[strings.IndexByte(string(b), '('):at+1], rest[0])}
-	}
-	var below []string
-	for pid, p := range all {
-		for up := p.parent; up > 1; up = all[up].parent {
-			if up == os.Getpid() {
-				below = append(below, fmt.Sprintf("%s of %d", p.text, all[pid].parent))
-				break
+// procFiles yields the file name of /proc/PID for every process of the host.
+func procFiles(name string) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		entries, _ := os.ReadDir("/proc")
+		for _, e := range entries {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil {
+				continue
+			}
+			if b, err := os.ReadFile(filepath.Join("/proc", e.Name(), name)); err == nil && !yield(pid, string(b)) {
+				return
 			}
 		}
 	}
-	return below
+}
+
+// descendants returns the descendants of this process, with their names, states
+// and parents.
+func descendants() map[int]string {
+	parents, details := map[int]int{}, map[int]string{}
+	for pid, stat := range procFiles("stat") {
+		// pid (name) state ppid
+		at := strings.LastIndexByte(stat, ')')
+		rest := strings.Fields(stat[at+1:])
+		if at < 0 || len(rest) < 2 {
+			continue
+		}
+		parents[pid], _ = strconv.Atoi(rest[1])
+		details[pid] = fmt.Sprintf("%s state %s of %s", stat[strings.IndexByte(stat, '('):at+1], rest[0], rest[1])
+	}
+	maps.DeleteFunc(details, func(pid int, _ string) bool {
+		up := parents[pid]
+		for up > 1 && up != os.Getpid() {
+			up = parents[up]
+		}
+		return up != os.Getpid()
+	})
+	return details
 }

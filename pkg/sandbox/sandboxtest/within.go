@@ -4,7 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,48 +21,29 @@ func testMountsInMounts(t *testing.T, r *rig) {
 		t.Helper()
 		at := filepath.Join(tree, name)
 		if kind != "" {
-			if err := os.MkdirAll(at, 0o755); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.MkdirAll(at, 0o755))
 		}
-		if err := unix.Mount(source, at, kind, flags, data); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
-		})
+		must(t, unix.Mount(source, at, kind, flags, data))
+		t.Cleanup(func() { noError(t, "unmount", unix.Unmount(at, unix.MNT_DETACH)) })
 		return at
 	}
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 	disk := over("local disk", "tmpfs", "tmpfs", 0, "mode=777")
-	write(filepath.Join(disk, "text"), "on a disk\n")
-	write(filepath.Join(over("local disk/in it", "tmpfs", "tmpfs", 0, "mode=777"), "text"), "on a disk in a disk\n")
+	write(t, filepath.Join(disk, "text"), "on a disk\n")
+	write(t, filepath.Join(over("local disk/in it", "tmpfs", "tmpfs", 0, "mode=777"), "text"), "on a disk in a disk\n")
 	over("modules", "tmpfs", "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0")
-	write(filepath.Join(tree, "program"), "below\n")
+	write(t, filepath.Join(tree, "program"), "below\n")
 	file := filepath.Join(owned(t), "file")
-	write(file, "a file over a file\n")
+	write(t, file, "a file over a file\n")
 	over("program", file, "", unix.MS_BIND, "")
 
 	sb := r.create(t, r.spec(sandbox.Mount{Source: tree, Target: "/global"}))
-	got := sh(t, sb, `cd /global && ls && cat "local disk/text" "local disk/in it/text" program`)
-	if want := "local disk\nmodules\nprogram\non a disk\non a disk in a disk\na file over a file\n"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
+	prints(t, sb, `cd /global && ls && cat "local disk/text" "local disk/in it/text" program`,
+		"local disk\nmodules\nprogram\non a disk\non a disk in a disk\na file over a file\n")
 	for _, uid := range []uint32{UID, 0} {
-		cmd := script(`cd /global && { touch "local disk/new" "local disk/in it/new" modules/new; echo x >>program; echo x >>"local disk/text"; } 2>/dev/null; exit 0`)
-		cmd.UID = uid
-		run(t, sb, cmd)
+		runAs(t, sb, uid, `cd /global && { touch "local disk/new" "local disk/in it/new" modules/new; echo x >>program; echo x >>"local disk/text"; } 2>/dev/null; exit 0`)
 	}
-	if got := sh(t, sb, `cd /global && cat "local disk/text" program && ls "local disk" "local disk/in it"`); got != "on a disk\na file over a file\nlocal disk:\nin it\ntext\n\nlocal disk/in it:\ntext\n" {
-		t.Errorf("after a write it reads %q", got)
-	}
+	prints(t, sb, `cd /global && cat "local disk/text" program && ls "local disk" "local disk/in it"`,
+		"on a disk\na file over a file\nlocal disk:\nin it\ntext\n\nlocal disk/in it:\ntext\n")
 	testReadOnlyForTheEngine(t)
 }
 
@@ -70,21 +51,20 @@ func testMountsInMounts(t *testing.T, r *rig) {
 // write if one of them were compromised.
 func testReadOnlyForTheEngine(t *testing.T) {
 	refused := 0
-	for _, p := range descendants() {
-		pid, _, _ := strings.Cut(p, " ")
+	for pid, p := range descendants() {
 		for _, in := range []string{"local disk", "local disk/in it"} {
-			name := filepath.Join("/proc", pid, "root/global", in, "new")
+			name := filepath.Join("/proc", strconv.Itoa(pid), "root/global", in, "new")
 			f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o644)
 			switch {
 			case err == nil:
 				_ = f.Close()
-				t.Errorf("%s: %s can be written", p, in)
+				t.Errorf("process %d %s: %s can be written", pid, p, in)
 			case errors.Is(err, unix.EROFS):
 				refused++
 			}
 		}
 	}
 	if refused == 0 {
-		t.Errorf("no process has the mounts; processes: %q", descendants())
+		t.Errorf("no process has the mounts; processes: %v", descendants())
 	}
 }

@@ -52,53 +52,43 @@ const (
 // Entry is one record. Its text may come from anywhere: it is bounded, and secrets
 // are redacted. BytesOut were sent to the upstream, BytesIn received from it.
 type Entry struct {
-	Time     time.Time // zero means now
-	Event    string
-	Job      string
-	User     string
-	Project  string
-	Sandbox  string
-	Upstream string
-	Model    string
-	Method   string
-	Target   string // path, address, or object of a command
-	Status   int    // HTTP status
-	BytesIn  int64
-	BytesOut int64
-	Tokens   dreamcore.Tokens
-	Cost     dreamcore.Nano
-	Verdict  Verdict
-	Reason   string
+	Time     time.Time        `json:"time"` // zero means now
+	Event    string           `json:"event"`
+	Verdict  Verdict          `json:"verdict,omitempty"`
+	Job      string           `json:"job,omitempty"`
+	User     string           `json:"user,omitempty"`
+	Project  string           `json:"project,omitempty"`
+	Sandbox  string           `json:"sandbox,omitempty"`
+	Upstream string           `json:"upstream,omitempty"`
+	Model    string           `json:"model,omitempty"`
+	Method   string           `json:"method,omitempty"`
+	Target   string           `json:"target,omitempty"` // path, address, or object of a command
+	Status   int              `json:"status,omitempty"` // HTTP status
+	BytesIn  int64            `json:"bytes_in,omitempty"`
+	BytesOut int64            `json:"bytes_out,omitempty"`
+	Tokens   dreamcore.Tokens `json:"-"`
+	Cost     dreamcore.Nano   `json:"-"`
+	Reason   string           `json:"reason,omitempty"`
 
 	// Suppressed is the number of earlier refusals of the same kind and sandbox
 	// that came too fast to be recorded one by one.
-	Suppressed int64
+	Suppressed int64 `json:"suppressed,omitempty"`
 }
 
 // line is the encoding of an Entry.
 type line struct {
-	Time         time.Time   `json:"time"`
-	Event        string      `json:"event"`
-	Verdict      Verdict     `json:"verdict,omitempty"`
-	Job          string      `json:"job,omitempty"`
-	User         string      `json:"user,omitempty"`
-	Project      string      `json:"project,omitempty"`
-	Sandbox      string      `json:"sandbox,omitempty"`
-	Upstream     string      `json:"upstream,omitempty"`
-	Model        string      `json:"model,omitempty"`
-	Method       string      `json:"method,omitempty"`
-	Target       string      `json:"target,omitempty"`
-	Status       int         `json:"status,omitempty"`
-	BytesIn      int64       `json:"bytes_in,omitempty"`
-	BytesOut     int64       `json:"bytes_out,omitempty"`
-	Input        int64       `json:"input_tokens,omitempty"`
-	Output       int64       `json:"output_tokens,omitempty"`
-	CacheWrite   int64       `json:"cache_write_tokens,omitempty"`
-	CacheWrite1h int64       `json:"cache_write_1h_tokens,omitempty"`
-	CacheRead    int64       `json:"cache_read_tokens,omitempty"`
-	Cost         json.Number `json:"cost_usd,omitempty"`
-	Reason       string      `json:"reason,omitempty"`
-	Suppressed   int64       `json:"suppressed,omitempty"`
+	Entry
+	tokens
+	Cost json.Number `json:"cost_usd,omitempty"`
+}
+
+// tokens are the fields of dreamcore.Tokens as they are encoded.
+type tokens struct {
+	Input        int64 `json:"input_tokens,omitempty"`
+	Output       int64 `json:"output_tokens,omitempty"`
+	CacheWrite   int64 `json:"cache_write_tokens,omitempty"`
+	CacheWrite1h int64 `json:"cache_write_1h_tokens,omitempty"`
+	CacheRead    int64 `json:"cache_read_tokens,omitempty"`
 }
 
 // Bounds of text in a record.
@@ -111,23 +101,17 @@ const (
 
 // encode returns the entry as it is appended to the log.
 func (e Entry) encode(redact func(string) string) ([]byte, error) {
-	t := e.Tokens
-	l := line{
-		Time: e.Time.UTC().Truncate(time.Millisecond), Event: e.Event, Verdict: e.Verdict, Job: e.Job, User: e.User, Project: e.Project,
-		Sandbox: e.Sandbox, Upstream: e.Upstream, Model: e.Model, Method: e.Method, Target: e.Target, Status: e.Status,
-		BytesIn: e.BytesIn, BytesOut: e.BytesOut, Input: t.Input, Output: t.Output, CacheWrite: t.CacheWrite,
-		CacheWrite1h: t.CacheWrite1h, CacheRead: t.CacheRead, Reason: e.Reason, Suppressed: e.Suppressed,
-	}
+	l := line{Entry: e, tokens: tokens(e.Tokens)}
+	l.Time = e.Time.UTC().Truncate(time.Millisecond)
 	if e.Cost > 0 {
 		l.Cost = json.Number(e.Cost.String())
 	}
-	for _, s := range []*string{&l.Event, &l.Job, &l.User, &l.Project, &l.Sandbox, &l.Upstream, &l.Model, &l.Method} {
+	for _, s := range []*string{&l.Event, &l.Job, &l.User, &l.Project, &l.Sandbox, &l.Upstream, &l.Model, &l.Method, (*string)(&l.Verdict)} {
 		*s = bounded(redact(bounded(*s, maxRaw)), maxShort)
 	}
 	for _, s := range []*string{&l.Target, &l.Reason} {
 		*s = bounded(redact(bounded(*s, maxRaw)), maxLong)
 	}
-	l.Verdict = Verdict(bounded(redact(bounded(string(l.Verdict), maxRaw)), maxShort))
 	b, err := json.Marshal(l)
 	if err != nil {
 		return nil, fmt.Errorf("encode an audit record: %w", err)
@@ -150,12 +134,8 @@ func Decode(b []byte) (Entry, bool) {
 	if len(bytes.TrimSpace(b)) == 0 || json.Unmarshal(b, &l) != nil || l.Time.IsZero() || l.Event == "" {
 		return Entry{}, false
 	}
-	e := Entry{
-		Time: l.Time, Event: l.Event, Verdict: l.Verdict, Job: l.Job, User: l.User, Project: l.Project, Sandbox: l.Sandbox,
-		Upstream: l.Upstream, Model: l.Model, Method: l.Method, Target: l.Target, Status: l.Status, BytesIn: l.BytesIn,
-		BytesOut: l.BytesOut, Reason: l.Reason, Suppressed: l.Suppressed,
-		Tokens: dreamcore.Tokens{Input: l.Input, Output: l.Output, CacheWrite: l.CacheWrite, CacheWrite1h: l.CacheWrite1h, CacheRead: l.CacheRead},
-	}
+	e := l.Entry
+	e.Tokens = dreamcore.Tokens(l.tokens)
 	if l.Cost != "" {
 		cost, err := dreamcore.ParseNano(string(l.Cost))
 		if err != nil {

@@ -46,6 +46,23 @@ func (d *disk) lockContext(ctx context.Context) error {
 	}
 }
 
+// lockWhen locks d once ready, which is called with d locked, returns true, and gives
+// up when ctx ends.
+func (d *disk) lockWhen(ctx context.Context, ready func() bool) error {
+	for {
+		if err := d.lockContext(ctx); err != nil {
+			return err
+		}
+		if ready() {
+			return nil
+		}
+		d.unlock()
+		if err := sleep(ctx, busyPause); err != nil {
+			return err
+		}
+	}
+}
+
 func (s *Store) disk(key string) *disk {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,18 +111,9 @@ func (s *Store) acquire(ctx context.Context, key string, create bool) (string, f
 		}
 	}
 	d := s.disk(key)
-	for {
-		if err := d.lockContext(ctx); err != nil {
-			return "", nil, err
-		}
-		if d.users == 0 || !d.plain || !create {
-			break
-		}
-		// It is moved once the readers of the plain directory are done.
-		d.unlock()
-		if err := sleep(ctx, busyPause); err != nil {
-			return "", nil, err
-		}
+	// A plain directory is moved once its readers are done.
+	if err := d.lockWhen(ctx, func() bool { return d.users == 0 || !d.plain || !create }); err != nil {
+		return "", nil, err
 	}
 	defer d.unlock()
 	if s.isClosed() {
@@ -191,7 +199,7 @@ func (s *Store) prepare(ctx context.Context, d *disk, create bool) (err error) {
 	if err := s.prepareDirs(); err != nil {
 		return err
 	}
-	l, err := openLock(s.file(d.key, lockExtension))
+	l, err := s.lockChange(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -200,9 +208,6 @@ func (s *Store) prepare(ctx context.Context, d *disk, create bool) (err error) {
 			l.close()
 		}
 	}()
-	if err := l.wait(ctx, changeLock, statefile.Exclusive); err != nil {
-		return err
-	}
 	there, err := exists(d.image)
 	if err != nil {
 		return err
@@ -220,6 +225,25 @@ func (s *Store) prepare(ctx context.Context, d *disk, create bool) (err error) {
 	return l.try(changeLock, statefile.Unlocked)
 }
 
+// lockChange opens the lock file and takes the change lock.
+func (s *Store) lockChange(ctx context.Context, d *disk) (lockFile, error) {
+	path := s.file(d.key, lockExtension)
+	for {
+		l, err := openLock(path)
+		if err != nil {
+			return l, err
+		}
+		err = l.wait(ctx, changeLock, statefile.Exclusive)
+		if err == nil && l.isCurrent(path) {
+			return l, nil
+		}
+		l.close()
+		if err != nil {
+			return l, err
+		}
+	}
+}
+
 // ready creates the image if it is missing, completes an interrupted move, and
 // mounts and grows the file system. It must be called with the change lock held.
 func (s *Store) ready(ctx context.Context, d *disk, l lockFile, there bool) error {
@@ -231,10 +255,7 @@ func (s *Store) ready(ctx context.Context, d *disk, l lockFile, there bool) erro
 		return err
 	}
 	if state == otherMounted {
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "something else is mounted at " + d.dir,
-			Hint: "unmount it: umount " + d.dir,
-		}
+		return setupError("something else is mounted at "+d.dir, "unmount it: umount "+d.dir, nil)
 	}
 	if !there {
 		// Wait for readers of the plain directory in other processes.
@@ -338,6 +359,9 @@ func (s *Store) retire(d *disk) (busy bool, err error) {
 		} else if err != nil {
 			return false, machineError(action, err)
 		}
+	}
+	if !l.isCurrent(path) {
+		return false, nil // it was removed
 	}
 	if err := errors.Join(unmount(d.image, d.dir), s.removePart(d.key), remove(d.image+tempExtension)); err != nil {
 		return false, machineError(action, err)

@@ -59,7 +59,7 @@ func (b *Ballast) Adjust() error {
 	defer b.mu.Unlock()
 	if b.size == 0 {
 		b.have = 0
-		return machineErrorOrNil("remove the reserve of the disk", remove(b.path))
+		return machineError("remove the reserve of the disk", remove(b.path))
 	}
 	f, err := os.OpenFile(b.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 	if errors.Is(err, unix.ENOSPC) {
@@ -70,7 +70,7 @@ func (b *Ballast) Adjust() error {
 		return machineError("open the reserve of the disk", err)
 	}
 	defer f.Close()
-	return machineErrorOrNil("adjust the reserve of the disk", b.adjust(f))
+	return machineError("adjust the reserve of the disk", b.adjust(f))
 }
 
 func (b *Ballast) adjust(f *os.File) error {

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 // Check reports whether this machine can bound disks, by trying it: it creates a
@@ -29,10 +27,7 @@ func Check(ctx context.Context, dir string) (err error) {
 	image, top := filepath.Join(temp, "image"), filepath.Join(temp, "top")
 	defer func() {
 		// Never RemoveAll: a file system that is still mounted must not be emptied.
-		err = errors.Join(err, unmount(image, top), remove(top), remove(image), remove(image+tempExtension), remove(temp))
-		if err != nil {
-			err = machineError(action, err)
-		}
+		err = machineError(action, errors.Join(err, unmount(image, top), remove(top), remove(image), remove(image+tempExtension), remove(temp)))
 	}()
 	if err := os.Mkdir(top, privateMode); err != nil {
 		return err
@@ -67,8 +62,6 @@ func overflow(ctx context.Context, path string) error {
 			return err
 		}
 	}
-	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "a bounded disk accepted more than its size",
-		Hint: "this kernel does not enforce the bound: turn it off with disk_mib: 0, and monitor the disk",
-	}
+	return setupError("a bounded disk accepted more than its size",
+		"this kernel does not enforce the bound: turn it off with disk_mib: 0, and monitor the disk", nil)
 }

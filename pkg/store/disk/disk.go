@@ -14,6 +14,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -50,6 +52,12 @@ const (
 	partExtension   = ".part"
 	filledExtension = ".filled"
 	tempExtension   = ".new" // appended while a file is being created
+)
+
+// Reasons of errors.
+const (
+	ReasonInUse      dreamcore.Reason = "disk.in_use"
+	ReasonNearlyFull dreamcore.Reason = "disk.nearly_full"
 )
 
 // HowToTurnOff is the end of the hints of errors that the bound causes.
@@ -113,9 +121,7 @@ func New(opts Options) (*Store, error) {
 	if opts.Idle <= 0 {
 		opts.Idle = DefaultIdle
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	return &Store{opts: opts, done: make(chan struct{}), allocating: make(chan struct{}, 1), volumes: map[string]*disk{}}, nil
 }
 
@@ -124,11 +130,7 @@ func Exists(images, key string) (bool, error) {
 	if err := checkKey(key); err != nil {
 		return false, err
 	}
-	_, err := os.Lstat(filepath.Join(images, key+imageExtension))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
+	return exists(filepath.Join(images, key+imageExtension))
 }
 
 // Close unmounts the unused file systems and waits for the goroutines of the Store.
@@ -174,7 +176,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		key, isLock := trimExtension(e.Name(), lockExtension)
+		key, isLock := strings.CutSuffix(e.Name(), lockExtension)
 		if !isLock || checkKey(key) != nil {
 			continue
 		}
@@ -187,13 +189,6 @@ func (s *Store) Sweep(ctx context.Context) error {
 		d.unlock()
 	}
 	return errors.Join(errs...)
-}
-
-func trimExtension(name, extension string) (string, bool) {
-	if filepath.Ext(name) != extension {
-		return name, false
-	}
-	return name[:len(name)-len(extension)], true
 }
 
 func checkKey(key string) error {
@@ -224,16 +219,23 @@ func checkOwned(dir string) error {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: dir + " is not a directory that only this user can write to",
-			Hint: fmt.Sprintf("it must be a real directory of this user: chown %d %s && chmod 700 %s", os.Geteuid(), dir, dir),
-		}
+		return setupError(dir+" is not a directory that only this user can write to",
+			fmt.Sprintf("it must be a real directory of this user: chown %d %s && chmod 700 %s", os.Geteuid(), dir, dir), nil)
 	}
 	return nil
 }
 
+// setupError returns the error of a machine that is not ready. err may be nil.
+func setupError(message, hint string, err error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: message, Hint: hint, Err: err}
+}
+
 // machineError describes an error of the machine, with a hint that fits the cause.
+// It returns nil for nil.
 func machineError(action string, err error) error {
+	if err == nil {
+		return nil
+	}
 	if _, ok := errors.AsType[*dreamcore.Error](err); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s: %w", action, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
@@ -82,10 +81,8 @@ func lookPath(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: name + ", which is needed for the disks of users, is not installed",
-		Hint: "install it: apt-get install e2fsprogs (dnf install e2fsprogs), " + HowToTurnOff, Err: err,
-	}
+	return "", setupError(name+", which is needed for the disks of users, is not installed",
+		"install it: apt-get install e2fsprogs (dnf install e2fsprogs), "+HowToTurnOff, err)
 }
 
 // remove removes a file if it exists.

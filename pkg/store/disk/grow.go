@@ -74,10 +74,7 @@ func damaged(image string, err error) error {
 	if _, ok := errors.AsType[*dreamcore.Error](err); ok {
 		return err // e2fsck is not installed
 	}
-	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "the disk " + image + " is damaged",
-		Hint: "repair it: e2fsck -f " + image + " (dmesg may say more)", Err: err,
-	}
+	return setupError("the disk "+image+" is damaged", "repair it: e2fsck -f "+image+" (dmesg may say more)", err)
 }
 
 // runToEnd runs a program that must complete, even after the end of this process:

@@ -31,8 +31,8 @@ const (
 type lockFile struct{ f *os.File }
 
 func openLock(path string) (lockFile, error) {
-	// The file is never removed: otherwise two processes could hold the same lock,
-	// one on the removed file and one on its successor.
+	// Only Remove removes the file, and then two processes can hold the same lock, one
+	// on the removed file and one on its successor: see isCurrent.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 	return lockFile{f}, err
 }

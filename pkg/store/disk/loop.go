@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 const (
@@ -47,7 +45,7 @@ func attach(ctx context.Context, image string) (*os.File, error) {
 			return nil, err
 		}
 	}
-	return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there is no free loop device", Hint: "detach unneeded ones (losetup -l), " + HowToTurnOff}
+	return nil, setupError("there is no free loop device", "detach unneeded ones (losetup -l), "+HowToTurnOff, nil)
 }
 
 // configure attaches the file to a free loop device.
@@ -61,7 +59,7 @@ func configure(image *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask for a free loop device: %w", err)
 	}
-	dev, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
+	dev, err := openNode("/dev", fmt.Sprintf("loop%d", n), os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +99,7 @@ func lookAttached(st *unix.Stat_t) (dev *os.File, again bool, err error) {
 	}
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(filepath.Dir(file)))
-		dev, err := os.Open("/dev/" + name)
+		dev, err := openNode("/dev", name, os.O_RDONLY)
 		if err == nil {
 			var ours bool
 			if ours, err = backedBy(dev, st); ours {
@@ -112,7 +110,7 @@ func lookAttached(st *unix.Stat_t) (dev *os.File, again bool, err error) {
 		switch {
 		case errors.Is(err, unix.ENXIO), errors.Is(err, os.ErrNotExist):
 			again = true
-		case err != nil && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EROFS):
+		case err != nil && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS):
 			return nil, false, loopError(err)
 		}
 	}
@@ -138,15 +136,16 @@ func openDevice(number uint64) (*os.File, error) {
 	if !strings.HasPrefix(name, "loop") {
 		return nil, fmt.Errorf("%s is not a loop device", name)
 	}
-	return os.Open("/dev/" + name)
+	return openNode("/dev", name, os.O_RDONLY)
 }
 
 func loopError(err error) error {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there are no loop devices, which the disks of users need", Hint: noLoopDevice + HowToTurnOff, Err: err}
+		return setupError("there are no loop devices, which the disks of users need", noLoopDevice+HowToTurnOff, err)
 	}
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the kernel does not support loop devices as the disks of users need them", Hint: "Linux 5.8 or newer is needed, " + HowToTurnOff, Err: err}
+		return setupError("the kernel does not support loop devices as the disks of users need them",
+			"Linux 5.8 or newer is needed, "+HowToTurnOff, err)
 	}
 	return err
 }
@@ -158,4 +157,24 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for a loop device: %w", ctx.Err())
 	}
+}
+
+// openNode opens a loop device in dir. Its node is created if it is missing: in a
+// container nothing else creates nodes for devices that are new.
+func openNode(dir, name string, flag int) (*os.File, error) {
+	path := filepath.Join(dir, name)
+	dev, err := os.OpenFile(path, flag, 0)
+	if !errors.Is(err, os.ErrNotExist) {
+		return dev, err
+	}
+	number, sysErr := os.ReadFile(filepath.Join("/sys/block", name, "dev"))
+	var major, minor uint32
+	if _, scanErr := fmt.Sscanf(string(number), "%d:%d", &major, &minor); sysErr != nil || scanErr != nil {
+		return nil, err // the device does not exist either
+	}
+	// A service without the privilege works with the nodes that it has.
+	if made := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, minor))); made != nil && !errors.Is(made, unix.EEXIST) {
+		return nil, fmt.Errorf("create %s: %w", path, made)
+	}
+	return os.OpenFile(path, flag, 0)
 }

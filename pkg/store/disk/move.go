@@ -167,10 +167,8 @@ func (s *Store) removeMoved(d *disk) error {
 		if err != nil || len(left) == 0 {
 			return err
 		}
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: d.dir + " has files, but there is a disk to be mounted there",
-			Hint: "move them away, and back when the disk is mounted: mv " + d.dir + " " + d.dir + ".old",
-		}
+		return setupError(d.dir+" has files, but there is a disk to be mounted there",
+			"move them away, and back when the disk is mounted: mv "+d.dir+" "+d.dir+".old", nil)
 	}
 	trees, err := s.trees(d)
 	if err != nil {

@@ -97,10 +97,10 @@ func (s *Store) allocate(d *disk, spare int64) error {
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil {
-		return machineError("reserve the space of the disk", err)
+	if err == nil {
+		err = fallocate(f, unix.FALLOC_FL_KEEP_SIZE, info.Size())
 	}
-	return machineErrorOrNil("reserve the space of the disk", fallocate(f, unix.FALLOC_FL_KEEP_SIZE, info.Size()))
+	return machineError("reserve the space of the disk", err)
 }
 
 // fallocate allocates the first size bytes of a file without changing its content.
@@ -116,13 +116,6 @@ func fallocate(f *os.File, mode uint32, size int64) error {
 			return os.NewSyscallError("fallocate", err)
 		}
 	}
-}
-
-func machineErrorOrNil(action string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return machineError(action, err)
 }
 
 // endReservation ends one reservation. After the last one, unused blocks are
@@ -278,11 +271,8 @@ func IsFailure(err error) bool {
 }
 
 func failedError(dir string, err error) error {
-	return &dreamcore.Error{
-		Code: dreamcore.CodeSetup, Message: "the disk at " + dir + " does not accept writes",
-		Hint: "free space on the disk of the state directory (df -h); the disk is repaired at its next use, and dmesg shows why it failed",
-		Err:  fmt.Errorf("%w: %w", ErrFailed, err),
-	}
+	return setupError("the disk at "+dir+" does not accept writes",
+		"free space on the disk of the state directory (df -h); the disk is repaired at its next use, and dmesg shows why it failed", fmt.Errorf("%w: %w", ErrFailed, err))
 }
 
 // Repair unmounts a file system that has failed, so that the next use checks it
@@ -294,19 +284,15 @@ func (s *Store) Repair(ctx context.Context, key string) error {
 		return err
 	}
 	d := s.disk(key)
-	for {
-		if err := d.lockContext(ctx); err != nil {
-			return err
-		}
-		if d.users == 0 {
-			break
-		}
-		d.unlock()
-		if err := sleep(ctx, busyPause); err != nil {
-			return &dreamcore.Error{
-				Code: dreamcore.CodeSetup, Message: "the disk of the user cannot be repaired while it is in use", Err: err,
-				Hint: "stop the sandbox of the user: dreamcore sandbox stop user-" + key,
-			}
+	used := false
+	err := d.lockWhen(ctx, func() bool { used = d.users > 0; return !used })
+	if err != nil && !used {
+		return err
+	}
+	if err != nil {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeSetup, Reason: ReasonInUse, Message: "the disk of the user cannot be repaired while it is in use",
+			Hint: "stop the sandbox user-" + key, Err: err,
 		}
 	}
 	defer d.unlock()
@@ -315,10 +301,8 @@ func (s *Store) Repair(ctx context.Context, key string) error {
 		return err
 	}
 	if busy {
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the disk of the user cannot be repaired while another process uses it",
-			Hint: "end the other commands that use " + filepath.Base(d.image) + ", then try again",
-		}
+		return setupError("the disk of the user cannot be repaired while another process uses it",
+			"end the other commands that use "+filepath.Base(d.image)+", then try again", nil)
 	}
 	d.failed = true
 	s.opts.Logger.Warn("a failed disk was unmounted; it will be checked and mounted at its next use", "disk", key)

@@ -258,6 +258,12 @@ func TestFailedDiskIsFoundAndRepaired(t *testing.T) {
 	if err := s.Repair(soon, key); err == nil {
 		t.Error("a disk that is in use was unmounted")
 	}
+	d := s.disk(key)
+	d.lock() // then nothing is known about its uses
+	if err := s.Repair(soon, key); !errors.Is(err, context.Canceled) || dreamcore.ReasonOf(err) != "" {
+		t.Errorf("Repair of a disk that is locked: %v", err)
+	}
+	d.unlock()
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
 	}

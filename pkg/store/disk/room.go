@@ -37,11 +37,8 @@ func (s *Store) CheckRoom(key string, spare int64) error {
 	if free >= need+spare {
 		return nil
 	}
-	return &dreamcore.Error{
-		Code:    dreamcore.CodeSetup,
-		Message: fmt.Sprintf("there is no space left for the disk of the user: %d MiB are free, %d MiB are needed", free>>20, (need+spare)>>20),
-		Hint:    "free space on the disk of the state directory, or lower disk_mib, the size of each user's disk",
-	}
+	return setupError(fmt.Sprintf("there is no space left for the disk of the user: %d MiB are free, %d MiB are needed", free>>20, (need+spare)>>20),
+		"free space on the disk of the state directory, or lower disk_mib, the size of each user's disk", unix.ENOSPC)
 }
 
 // CheckFree returns CodeSetup if the disk that dir is on, or will be on, has less
@@ -56,9 +53,10 @@ func CheckFree(dir string, want int64, b *Ballast) error {
 		return nil
 	}
 	return &dreamcore.Error{
-		Code:    dreamcore.CodeSetup,
+		Code: dreamcore.CodeSetup, Reason: ReasonNearlyFull,
 		Message: fmt.Sprintf("the disk is nearly full: %d MiB are free, %d MiB must stay free", free>>20, want>>20),
-		Hint:    "free space on the disk of the state directory (dreamcore image prune removes images), or lower min_free_disk_mib",
+		Hint:    "free space on the disk of the state directory, or lower min_free_disk_mib",
+		Err:     unix.ENOSPC,
 	}
 }
 

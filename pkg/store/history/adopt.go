@@ -14,7 +14,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// Bounds of a foreign history. A project that contains one at its first version
+// Limits of a foreign history. A project that contains one at its first version
 // gets less than an operator who imports it: the history takes the host's disk
 // and time, and nothing asked for it.
 const (
@@ -101,7 +101,7 @@ func (r *repo) begin(ctx context.Context, root *os.Root, snap *snapshot) (head, 
 	return head, tree, err
 }
 
-// adoptEmbedded adopts the history in root/.git, within tighter bounds.
+// adoptEmbedded adopts the history in root/.git, within tighter limits.
 func (r *repo) adoptEmbedded(ctx context.Context, root *os.Root) (Adopted, error) {
 	before, err := root.Lstat(gitDir)
 	if err != nil || !before.IsDir() {
@@ -133,7 +133,10 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 	if newest.IsZero() {
 		return a, nil // a repository without a commit
 	}
-	v := newVerifier(src, newWriter(r.dir))
+	v := &verifier{
+		src: src, objects: newWriter(r.dir),
+		commits: map[plumbing.Hash]*foreignCommit{}, trees: map[plumbing.Hash]extent{}, blobs: map[plumbing.Hash]stored{},
+	}
 	if err := v.walk(newest); err != nil {
 		return a, err
 	}
@@ -147,7 +150,7 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 		}
 		found = c.parents[0]
 	}
-	if r.contains(ctx, found) {
+	if here, err := r.contains(ctx, found); here && err == nil {
 		a.Head = head.String()
 		return a, nil
 	}
@@ -175,13 +178,12 @@ func (r *repo) adopt(ctx context.Context, git *os.Root, head plumbing.Hash, byte
 }
 
 // contains reports whether old is the newest version or one before it.
-func (r *repo) contains(ctx context.Context, old plumbing.Hash) bool {
-	found := false
-	err := r.walk(ctx, func(hash plumbing.Hash, _ *object.Commit) bool {
+func (r *repo) contains(ctx context.Context, old plumbing.Hash) (found bool, err error) {
+	err = r.walk(ctx, func(hash plumbing.Hash, _ *object.Commit) bool {
 		found = hash == old
 		return !found
 	})
-	return err == nil && found
+	return found, err
 }
 
 // isGone reports whether a file of a foreign repository is missing or is not a

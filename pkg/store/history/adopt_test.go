@@ -298,8 +298,8 @@ func FuzzForeign(f *testing.F) {
 		}
 		items, err := parseTree(raw, MaxFiles)
 		for _, i := range items {
-			if err == nil && (i.name == "" || strings.ContainsAny(i.name, "/\x00")) {
-				t.Errorf("%q", i.name)
+			if err == nil && (i.Name == "" || strings.ContainsAny(i.Name, "/\x00")) {
+				t.Errorf("%q", i.Name)
 			}
 		}
 	})

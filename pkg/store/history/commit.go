@@ -134,7 +134,7 @@ func (r *repo) commit(ctx context.Context, root *os.Root, message string, when t
 		rec.Files = r.differing(ctx, before, tree)
 	}
 	snap.next.head = head
-	_ = snap.next.write(r) // only a cache: the version is saved
+	_ = snap.next.write(r.dir) // only a cache: the version is saved
 	return head, snap, changed, nil
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// These tests bound the disk space and memory of the host that adopts or shows a
+// These tests limit the disk space and memory of the host that adopts or shows a
 // history.
 
 // TestAdoptCountsABlockForEachSmallObject: in a pack such an object takes

@@ -21,7 +21,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// Bounds of a diff. A sandbox can write files whose comparison takes hours.
+// Limits of a diff. A sandbox can write files whose comparison takes hours.
 const (
 	maxDiffFile  = 1 << 20          // bytes of a file that is compared line by line
 	maxDiffBytes = 4 << 20          // of the whole text
@@ -133,16 +133,16 @@ func (r *repo) changes(ctx context.Context, c *object.Commit, shallow map[plumbi
 	// contents are compared only if all of them are small.
 	sizes := r.sizes()
 	opts := &object.DiffTreeOptions{DetectRenames: true, RenameScore: renameScore, RenameLimit: renameLimit}
-	entry := func(l *leaf) object.ChangeEntry {
+	entry := func(l *object.TreeEntry) object.ChangeEntry {
 		if l == nil {
 			return object.ChangeEntry{}
 		}
-		if size, err := sizes.of(l.hash); err != nil || size > maxDiffFile {
+		if size, err := sizes.of(l.Hash); err != nil || size > maxDiffFile {
 			opts.OnlyExactRenames = true
 		}
 		// The name of the entry is not used; go-git would not read a file with
 		// a name that it refuses.
-		return object.ChangeEntry{Name: l.path, Tree: tree, TreeEntry: object.TreeEntry{Name: "file", Mode: l.mode, Hash: l.hash}}
+		return object.ChangeEntry{Name: l.Name, Tree: tree, TreeEntry: object.TreeEntry{Name: "file", Mode: l.Mode, Hash: l.Hash}}
 	}
 	err = r.compare(ctx, before, c.TreeHash, func(p pair) {
 		if len(all.shown) == maxDiffFiles {

@@ -93,8 +93,8 @@ func (s *Store) Items(ctx context.Context, user dreamcore.UserID, project dreamc
 // accepts. Submodules are not files.
 func (r *repo) files(ctx context.Context, commit, tree plumbing.Hash, wanted func(File) bool) (files []File, err error) {
 	err = r.compare(ctx, plumbing.ZeroHash, tree, func(p pair) {
-		f := File{Path: p.to.path, Mode: 0o644, repo: r, hash: p.to.hash, commit: commit}
-		switch p.to.mode {
+		f := File{Path: p.to.Name, Mode: 0o644, repo: r, hash: p.to.Hash, commit: commit}
+		switch p.to.Mode {
 		case filemode.Submodule:
 			return
 		case filemode.Symlink:

@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"regexp"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -17,12 +16,10 @@ const (
 	NoSuchCommit   = "Commit not found"
 )
 
-var hashForm = regexp.MustCompile(`^[0-9a-fA-F]+$`)
-
 // CheckHash returns an error with CodeInvalid unless hash is 7 to 40 hexadecimal
 // digits.
 func CheckHash(hash string) error {
-	if len(hash) < shortLength || len(hash) > 40 || !hashForm.MatchString(hash) {
+	if len(hash) < shortLength || len(hash) > 40 || strings.Trim(hash, hexDigits+"ABCDEF") != "" {
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid commit hash", Hint: "give 7 to 40 hexadecimal digits, as the log shows them"}
 	}
 	return nil

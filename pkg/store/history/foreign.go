@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"compress/zlib"
 	"context"
 	"errors"
@@ -42,7 +43,7 @@ func openForeign(ctx context.Context, git *os.Root, bytes int64) *foreign {
 	}
 	f.objects = objects
 	if dir, err := tree.OpenDirs(objects, "pack"); err == nil {
-		f.packs = openPacks(dir)
+		f.packs = openPacks(dir, MaxFiles)
 		dir.Close()
 	}
 	return f
@@ -133,14 +134,12 @@ func (f *foreign) spend(n int64) error {
 	return nil
 }
 
-// foreignObject is an object whose hash is not verified yet: a stream, or content
-// in memory.
+// foreignObject is an object whose hash is not verified yet.
 type foreignObject struct {
-	kind    plumbing.ObjectType
-	size    int64
-	stream  io.Reader // nil if the object is in memory
-	content []byte
-	close   func()
+	kind plumbing.ObjectType
+	size int64
+	source
+	close func()
 }
 
 // open opens an object. One that is read from a pack into memory has at most
@@ -169,9 +168,12 @@ func (f *foreign) read(hash plumbing.Hash, want plumbing.ObjectType, limit int64
 		return nil, err
 	}
 	defer o.close()
-	content, err := f.all(o, hash, limit)
+	if o.size > limit {
+		return nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
+	}
+	content, err := readExactly(o, o.size)
 	if err != nil {
-		return nil, err
+		return nil, f.broken(hash, err)
 	}
 	if o.kind != want || plumbing.ComputeHash(o.kind, content) != hash {
 		return nil, faultf("object %s is damaged", Short(hash.String()))
@@ -187,42 +189,16 @@ func (f *foreign) broken(hash plumbing.Hash, err error) error {
 	return faultf("object %s cannot be read: %v", Short(hash.String()), err)
 }
 
-// all returns the content of an object, which is not verified.
-func (f *foreign) all(o *foreignObject, hash plumbing.Hash, limit int64) ([]byte, error) {
-	if o.size > limit {
-		return nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
-	}
-	if o.stream == nil {
-		return o.content, nil
-	}
-	if err := f.spend(o.size); err != nil {
-		return nil, err
-	}
-	content, err := readExactly(o.stream, o.size)
-	if err != nil {
-		return nil, f.broken(hash, err)
-	}
-	return content, nil
-}
-
-// readExactly allocates while it reads, and never more than size: a false size
-// costs nothing.
-func readExactly(r io.Reader, size int64) ([]byte, error) {
-	const first = 1 << 20 // bytes
-	b := make([]byte, 0, min(size, first))
-	for int64(len(b)) < size {
-		if len(b) == cap(b) {
-			larger := make([]byte, len(b), min(size, 2*int64(cap(b))))
-			copy(larger, b)
-			b = larger
-		}
-		n, err := r.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if err == io.EOF && int64(len(b)) < size {
-			return nil, fmt.Errorf("%d bytes instead of %d: %w", len(b), size, io.ErrUnexpectedEOF)
-		}
-		if err != nil && err != io.EOF {
-			return nil, err
+// readExactly allocates while it reads, and never more than size at once: a false
+// size costs little.
+func readExactly(r io.Reader, size int64) (b []byte, err error) {
+	const first = 32 << 10 // bytes
+	for done := int64(0); done < size; done = int64(len(b)) {
+		larger := make([]byte, min(size, max(first, 2*done)))
+		copy(larger, b)
+		b = larger
+		if _, err := io.ReadFull(r, b[done:]); err != nil {
+			return nil, fmt.Errorf("fewer than %d bytes: %w", size, err)
 		}
 	}
 	if n, err := io.ReadFull(r, make([]byte, 1)); n != 0 || err != io.EOF {
@@ -242,32 +218,15 @@ func (f *foreign) copyBlob(hash plumbing.Hash, w *writer) (size int64, err error
 	if o.kind != plumbing.BlobObject || o.size > MaxFileBytes {
 		return 0, faultf("object %s is not a file, or too large", Short(hash.String()))
 	}
-	var got plumbing.Hash
-	if o.stream != nil && o.size > smallBytes {
-		got, err = f.copyStream(o, hash, w)
-	} else {
-		var content []byte
-		if content, err = f.all(o, hash, maxInMemoryBytes); err == nil {
-			got, err = w.put(plumbing.BlobObject, content, plumbing.ZeroHash)
-		}
-	}
-	if err == nil && got != hash {
+	got, err := w.putBlob(o, o.size, plumbing.ZeroHash)
+	switch {
+	case o.err != nil || errors.Is(err, errShort):
+		err = f.broken(hash, cmp.Or(o.err, err))
+	case err == nil && got != hash:
 		// It is stored under its true hash, and nothing refers to it.
 		err = faultf("object %s is damaged", Short(hash.String()))
 	}
 	return o.size, err
-}
-
-func (f *foreign) copyStream(o *foreignObject, hash plumbing.Hash, w *writer) (plumbing.Hash, error) {
-	if err := f.spend(o.size); err != nil {
-		return plumbing.ZeroHash, err
-	}
-	src := &source{r: o.stream, ctx: f.ctx}
-	got, err := w.putBlob(src, o.size, plumbing.ZeroHash)
-	if errors.Is(err, errShort) || src.err != nil {
-		err = f.broken(hash, errors.Join(err, src.err))
-	}
-	return got, err
 }
 
 // loose opens an object that has a file of its own.
@@ -284,7 +243,7 @@ func (f *foreign) loose(hash plumbing.Hash) (*foreignObject, error) {
 	if err != nil {
 		return nil, errors.Join(faultf("object %s is damaged", Short(hex)), file.Close())
 	}
-	o := &foreignObject{stream: zip, close: func() { zip.Close(); file.Close() }}
+	o := &foreignObject{source: source{r: zip, spend: f.spend}, close: func() { zip.Close(); file.Close() }}
 	if o.kind, o.size, err = readHeader(zip); err != nil {
 		o.close()
 		return nil, faultf("object %s is damaged", Short(hex))
@@ -293,7 +252,7 @@ func (f *foreign) loose(hash plumbing.Hash) (*foreignObject, error) {
 }
 
 // readHeader reads the type and the size at the beginning of a loose object. The
-// library's reader looks for the end of them without a bound.
+// library's reader looks for the end of them without a limit.
 func readHeader(r io.Reader) (t plumbing.ObjectType, size int64, err error) {
 	const longest = 32 // bytes: a type and a size
 	var header []byte

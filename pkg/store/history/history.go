@@ -11,7 +11,7 @@
 //
 // The content of a project is hostile. It is read below an os.Root, one path
 // element at a time, without following links, and bounded in number, depth and
-// size. Files beyond the bounds are left out of the version and logged.
+// size. Files beyond the limits are left out of the version and logged.
 //
 // Only the branch main keeps objects. Prune removes objects that are reachable
 // only from another branch or a tag, such as one that an operator has added:
@@ -25,7 +25,9 @@
 // The files of this package: commit and snapshot create versions, with object
 // and index below them; find, files, diff and copy read versions; adopt takes
 // over foreign repositories, which verify, foreign, pack and sound read; prune
-// removes old versions, with keeper, size and shallow below it.
+// removes old versions, with keeper, size and shallow below it; erase removes whole
+// histories and summarizes them; acceptance and shot keep what a check of the game in
+// a version has seen.
 package history
 
 import (
@@ -48,7 +50,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// Bounds of one version. Files beyond them are left out and logged.
+// Limits of one version. Files beyond them are left out and logged.
 const (
 	MaxFiles      = dreamcore.MaxTreeNames // names of any kind
 	MaxDepth      = dreamcore.MaxTreeDepth // nested directories
@@ -60,13 +62,13 @@ const (
 )
 
 const (
-	// saveLimit bounds the time that a version takes once it has the lock of the
+	// saveLimit limits the time that a version takes once it has the lock of the
 	// history. firstLimit is the same for a first version, which reads everything:
 	// half a minute for the largest project on a busy machine, much more on a slow
 	// disk.
 	saveLimit  = 2 * time.Minute
 	firstLimit = 10 * time.Minute
-	// slotPatience bounds the waits for a slot and for the lock, which are not part
+	// slotPatience limits the waits for a slot and for the lock, which are not part
 	// of these limits.
 	slotPatience = 10 * time.Minute
 )
@@ -78,8 +80,9 @@ const (
 
 // Options configures a Store. The zero value is ready for use.
 type Options struct {
+	Look   bool         // create nothing: without the directory there are no versions
 	Logger *slog.Logger // logs files that are left out of a version
-	Bounds Bounds       // for Prune
+	Limits Limits       // for Prune
 	// Heavy admits diffs and first versions, whose memory depends on files that a
 	// sandbox has written. If nil, any number of them run at once.
 	Heavy *admission.Limiter
@@ -92,20 +95,24 @@ type Store struct {
 	dir    string
 	log    *slog.Logger
 	heavy  *admission.Limiter
-	bounds atomic.Pointer[Bounds]
+	limits atomic.Pointer[Limits]
 }
 
 // Version is one commit.
 type Version struct {
-	Hash    string    // 40 hexadecimal digits
-	Message string    // without the line break at its end; a long one is cut
-	When    time.Time // in the time zone in which it was created
+	Hash    string // 40 hexadecimal digits
+	Message string // without the line break at its end, and without the trailer; a long one is cut
+	// Acceptance is the verdict of a check of the game in this version; "" if it
+	// was not checked.
+	Acceptance string
+	When       time.Time // in the time zone in which it was created
 }
 
-// Open opens the histories in dir and creates the directory if it is missing.
+// Open opens the histories in dir and creates the directory if it is missing, unless
+// opts.Look is set.
 func Open(dir string, opts Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
-	if err == nil {
+	if err == nil && !opts.Look {
 		err = os.MkdirAll(dir, dirMode)
 	}
 	if err != nil {
@@ -115,7 +122,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{dir: dir, log: opts.Logger, heavy: opts.Heavy}
-	s.SetBounds(opts.Bounds)
+	s.SetLimits(opts.Limits)
 	return s, nil
 }
 
@@ -127,7 +134,8 @@ func (s *Store) Log(ctx context.Context, user dreamcore.UserID, project dreamcor
 		limit = maxLog
 	}
 	err = s.walk(ctx, user, project, func(hash plumbing.Hash, c *object.Commit) bool {
-		versions = append(versions, Version{Hash: hash.String(), Message: shown(c.Message), When: c.Committer.When})
+		message, verdict := splitAcceptance(c.Message)
+		versions = append(versions, Version{Hash: hash.String(), Message: shown(message), Acceptance: verdict, When: c.Committer.When})
 		return len(versions) < limit
 	})
 	return versions, err

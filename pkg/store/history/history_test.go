@@ -90,7 +90,7 @@ func (f *fixture) commit(t testing.TB, message string) (hash string, changed boo
 func (f *fixture) command(t testing.TB, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("git is not installed")
+		sandboxtest.Need(t, false, "git")
 	}
 	cmd := exec.Command("git", append([]string{"--git-dir", f.git}, args...)...)
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "LC_ALL=C")

@@ -15,6 +15,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 const (
@@ -55,12 +56,9 @@ type stat struct {
 	mode  uint32
 }
 
-func statOf(info fs.FileInfo) (stat, bool) {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return stat{}, false
-	}
-	return stat{size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), inode: st.Ino, mode: st.Mode}, true
+func statOf(info fs.FileInfo) stat {
+	st := info.Sys().(*syscall.Stat_t)
+	return stat{size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), inode: st.Ino, mode: st.Mode}
 }
 
 // isRacy reports whether a file that is read at the time now may change again
@@ -92,7 +90,9 @@ func readIndex(repo string, head plumbing.Hash) *index {
 
 // write replaces the index on disk. It is not synced: the checksum reveals a torn
 // index.
-func (x *index) write(r *repo) error { return r.replace(indexName, x.encode(), nil) }
+func (x *index) write(repo string) error {
+	return statefile.ReplaceCacheFile(filepath.Join(repo, indexName), fileMode, statefile.Bytes(x.encode()))
+}
 
 // encode returns: magic, head, number of files, files, number of trees, trees,
 // SHA-256 of all that. Numbers are varints.
@@ -128,7 +128,7 @@ func (x *index) encode() []byte {
 	return append(b, sum[:]...)
 }
 
-// maxEntryBytes bounds an entry without its path: the length of the path, five
+// maxEntryBytes limits an entry without its path: the length of the path, five
 // numbers, a byte and the hash.
 const maxEntryBytes = 6*binary.MaxVarintLen64 + 1 + len(plumbing.ZeroHash)
 

@@ -28,10 +28,10 @@ type keeper struct {
 }
 
 // choose goes back from head, by the number of steps from it, until the next
-// commits no longer fit into bound bytes. The commits of the last step become the
+// commits no longer fit into limit bytes. The commits of the last step become the
 // boundary: all parents of all other commits stay too, as a repository must have
 // them.
-func (k *keeper) choose(head plumbing.Hash, bound int64) error {
+func (k *keeper) choose(head plumbing.Hash, limit int64) error {
 	level := []plumbing.Hash{head}
 	parents, err := k.add(level)
 	if err != nil {
@@ -46,7 +46,7 @@ func (k *keeper) choose(head plumbing.Hash, bound int64) error {
 		if isShortage(err) {
 			return err
 		}
-		if err != nil || k.bytes > bound { // a version that cannot be read is not worth keeping
+		if err != nil || k.bytes > limit { // a version that cannot be read is not worth keeping
 			for _, hash := range k.fresh {
 				delete(k.kept, hash)
 			}

@@ -19,7 +19,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/admission"
 )
 
-// These tests bound the bytes that the host allocates for hostile projects and
+// These tests limit the bytes that the host allocates for hostile projects and
 // histories, garbage included: unlike a time or a peak, that is the same in every
 // run.
 

@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// SubjectRunes bounds the name of a version, the subject line of its commit.
+// SubjectRunes limits the name of a version, the subject line of its commit.
 const SubjectRunes = 72
 
 // Subject returns text as the name of a version: one line of at most
@@ -40,7 +40,7 @@ type About struct {
 	Job     string
 }
 
-// maxName bounds the output of a template, in bytes.
+// maxName limits the output of a template, in bytes.
 const maxName = 64 << 10
 
 // ParseName parses a template for the names of versions. An unknown field is an

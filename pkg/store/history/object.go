@@ -91,18 +91,6 @@ func (w *writer) touch(path string) {
 // onDisk returns the bytes that a file of n bytes takes, in whole blocks.
 func onDisk(n int64) int64 { return (n + objectCost - 1) / objectCost * objectCost }
 
-// counting counts the bytes written to w.
-type counting struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counting) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
-}
-
 // putBlob stores the next size bytes of src as a blob; errShort if there are
 // fewer.
 func (w *writer) putBlob(src io.Reader, size int64, known plumbing.Hash) (plumbing.Hash, error) {
@@ -127,8 +115,7 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 		return hash, err
 	}
 	hasher := plumbing.NewHasher(plumbing.BlobObject, size)
-	zipped := &counting{w: f}
-	w.zip.Reset(zipped)
+	w.zip.Reset(f)
 	_, err = fmt.Fprintf(w.zip, "%s %d\x00", plumbing.BlobObject, size)
 	if err == nil {
 		_, err = io.CopyN(io.MultiWriter(w.zip, hasher), src, size)
@@ -136,10 +123,11 @@ func (w *writer) stream(src io.Reader, size int64) (hash plumbing.Hash, err erro
 	if err == nil {
 		err = w.zip.Close()
 	}
-	if err = errors.Join(short(err), f.Close()); err == nil {
+	written, seekErr := f.Seek(0, io.SeekCurrent)
+	if err = errors.Join(short(err), seekErr, f.Close()); err == nil {
 		hash = hasher.Sum()
 		w.touch(w.path(hash))
-		w.added += onDisk(zipped.n)
+		w.added += onDisk(written)
 		err = w.install(temp, w.path(hash))
 	}
 	if err != nil {

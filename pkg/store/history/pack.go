@@ -23,7 +23,7 @@ const (
 // pack is a foreign file with many objects, and its index. The index is only a
 // hint where to look: an object is verified by its hash when it is read. The
 // library's index would be read into memory as a whole, and its reader of packs
-// has no bound on deltas.
+// has no limit on deltas.
 type pack struct {
 	data    *os.File
 	index   *os.File
@@ -37,31 +37,25 @@ type packObject struct {
 	content []byte
 }
 
-// openPacks opens the packs in dir that have a plausible index.
-func openPacks(dir *os.Root) (packs []*pack) {
+// openPacks opens the packs in dir that have a plausible index. Of a directory
+// with more than most names it looks at some only.
+func openPacks(dir *os.Root, most int) (packs []*pack) {
 	d, err := dir.Open(".")
 	if err != nil {
 		return nil
 	}
 	defer d.Close()
-	const batch, most = 1024, MaxFiles // names
-	for seen := 0; seen < most; {
-		names, err := d.Readdirnames(batch)
+	const batch = 1024 // names
+	for seen := 0; err == nil && seen < most; {
+		var names []string
+		names, err = d.Readdirnames(batch) // the error may be io.EOF
 		seen += len(names)
 		for _, name := range names {
-			base, ok := strings.CutSuffix(name, ".idx")
-			if !ok {
-				continue
+			if base, ok := strings.CutSuffix(name, ".idx"); ok && len(packs) < maxPacks {
+				if p := openPack(dir, base); p != nil {
+					packs = append(packs, p)
+				}
 			}
-			if len(packs) == maxPacks {
-				return packs
-			}
-			if p := openPack(dir, base); p != nil {
-				packs = append(packs, p)
-			}
-		}
-		if err != nil { // io.EOF, or the directory cannot be read
-			break
 		}
 	}
 	return packs
@@ -162,13 +156,13 @@ func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64)
 			if err != nil {
 				return nil, f.broken(hash, err)
 			}
-			return &foreignObject{kind: h.Type, size: h.Length, stream: r, close: func() { r.Close() }}, nil
+			return &foreignObject{kind: h.Type, size: h.Length, source: source{r: r, spend: f.spend}, close: func() { r.Close() }}, nil
 		}
-		bound := limit
+		most := limit
 		if isDelta {
-			bound = maxInMemoryBytes
+			most = maxInMemoryBytes
 		}
-		content, err := f.inflate(p, h.Length, bound, hash)
+		content, err := f.inflate(p, h.Length, most, hash)
 		if err != nil {
 			return nil, err
 		}
@@ -197,8 +191,11 @@ func (f *foreign) packed(p *pack, offset int64, hash plumbing.Hash, limit int64)
 		base.content = result
 		f.keep(p, at[i], base)
 	}
-	return &foreignObject{kind: base.kind, size: int64(len(base.content)), content: base.content, close: func() {}}, nil
+	return &foreignObject{kind: base.kind, size: int64(len(base.content)), source: source{r: bytes.NewReader(base.content), spend: spent}, close: func() {}}, nil
 }
+
+// spent counts nothing: an object in memory was counted when it was read.
+func spent(int64) error { return nil }
 
 // keep caches an object that may be the base of others.
 func (f *foreign) keep(p *pack, offset int64, o packObject) {
@@ -219,14 +216,14 @@ func (f *foreign) inflate(p *pack, size, limit int64, hash plumbing.Hash) ([]byt
 	if size < 0 || size > limit {
 		return nil, faultf("object %s is larger than %d bytes", Short(hash.String()), limit)
 	}
-	if err := f.spend(size); err != nil {
-		return nil, err
-	}
 	r, err := p.scanner.ReadObject()
 	if err != nil {
 		return nil, f.broken(hash, err)
 	}
 	defer r.Close()
+	if err := f.spend(size); err != nil { // before it is allocated: it may be false
+		return nil, err
+	}
 	content, err := readExactly(r, size)
 	if err != nil {
 		return nil, f.broken(hash, err)

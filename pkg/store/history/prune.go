@@ -21,7 +21,7 @@ import (
 // first, because each of their contents belongs to few versions.
 //
 //  1. From the newest version back, the sizes of the objects that each version
-//     adds are summed up until the bound is reached.
+//     adds are summed up until the limit is reached.
 //  2. The oldest versions that stay are written to the file "shallow", which is
 //     synced: from then on Git reads them as commits without parents. They keep
 //     their hashes.
@@ -31,19 +31,19 @@ import (
 // which the next pruning removes. Objects in packs are left alone: only an
 // operator creates packs.
 
-// Bounds limit the space of histories on disk; 0 means no bound. The newest
+// Limits are the space that histories may take on disk; 0 means no limit. The newest
 // version of a project always stays.
-type Bounds struct {
+type Limits struct {
 	ProjectBytes int64 // of one project
 	UserBytes    int64 // of all projects of one user
 }
 
-// lowWater is the part of a bound that pruning leaves in use, so that not every
+// lowWater is the part of a limit that pruning leaves in use, so that not every
 // version has to prune again.
 const lowWater = 0.75
 
-// SetBounds changes the bounds of later prunings.
-func (s *Store) SetBounds(b Bounds) { s.bounds.Store(&b) }
+// SetLimits changes the limits of later prunings.
+func (s *Store) SetLimits(b Limits) { s.limits.Store(&b) }
 
 // Pruned is the result of Prune.
 type Pruned struct {
@@ -57,9 +57,9 @@ func (p *Pruned) add(more Pruned) {
 }
 
 // Prune brings the history of a project, and then all histories of its user,
-// within their bounds. Call it after a version was created. Histories
-// of other projects that are in use are left for the next time. The errors are
-// those of Record.
+// within their limits. Call it after a version was created. Histories of other
+// projects that are in use are left for the next time. The errors are those of
+// Record.
 func (s *Store) Prune(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (Pruned, error) {
 	all, err := s.pruneProject(ctx, s.path(user, project))
 	if err == nil {
@@ -74,17 +74,17 @@ func (s *Store) Prune(ctx context.Context, user dreamcore.UserID, project dreamc
 }
 
 func (s *Store) pruneProject(ctx context.Context, dir string) (Pruned, error) {
-	bound := s.bounds.Load().ProjectBytes
-	if bound <= 0 {
+	limit := s.limits.Load().ProjectBytes
+	if limit <= 0 {
 		return Pruned{}, nil
 	}
-	return s.pruneOne(ctx, dir, bound, int64(lowWater*float64(bound)), lock)
+	return s.pruneOne(ctx, dir, limit, int64(lowWater*float64(limit)), lock)
 }
 
 // PruneAll is Prune for all projects of all users.
 func (s *Store) PruneAll(ctx context.Context) (all Pruned, err error) {
 	users, err := os.ReadDir(s.dir)
-	if err != nil {
+	if err = statefile.IgnoreMissing(err); err != nil {
 		return all, diskError("list the histories", err)
 	}
 	var errs []error
@@ -124,8 +124,8 @@ func reposIn(dir string) (repos []string, err error) {
 
 // pruneUser shortens the histories of a user, the largest first.
 func (s *Store) pruneUser(ctx context.Context, dir string) (all Pruned, err error) {
-	bound := s.bounds.Load().UserBytes
-	if bound <= 0 {
+	limit := s.limits.Load().UserBytes
+	if limit <= 0 {
 		return all, nil
 	}
 	repos, err := reposIn(dir)
@@ -140,17 +140,17 @@ func (s *Store) pruneUser(ctx context.Context, dir string) (all Pruned, err erro
 		}
 		total += sizes[r]
 	}
-	if total <= bound {
+	if total <= limit {
 		return all, nil
 	}
 	slices.SortFunc(repos, func(a, b string) int { return int(min(1, max(-1, sizes[b]-sizes[a]))) })
-	excess := total - int64(lowWater*float64(bound))
+	excess := total - int64(lowWater*float64(limit))
 	for _, r := range repos {
 		if excess <= 0 {
 			break
 		}
-		bound := max(1, sizes[r]-excess)
-		p, err := s.pruneOne(ctx, r, bound, bound, tryLock)
+		limit := max(1, sizes[r]-excess)
+		p, err := s.pruneOne(ctx, r, limit, limit, tryLock)
 		all.add(p)
 		excess -= p.Bytes
 		if err != nil {
@@ -160,7 +160,8 @@ func (s *Store) pruneUser(ctx context.Context, dir string) (all Pruned, err erro
 	return all, nil
 }
 
-// tryLock is lock without waiting; errInUse if another writer holds the lock.
+// tryLock is lock without waiting. It returns errInUse if another writer holds the
+// lock.
 func tryLock(ctx context.Context, dir string) (func(), error) {
 	limited, cancel := context.WithTimeout(ctx, maxLockPause)
 	defer cancel()
@@ -173,10 +174,10 @@ func tryLock(ctx context.Context, dir string) (func(), error) {
 
 var errInUse = errors.New("the history is in use")
 
-// pruneOne reduces one repository that takes more than bound bytes to target
+// pruneOne reduces one repository that takes more than limit bytes to target
 // bytes. lock is lock or tryLock.
-func (s *Store) pruneOne(ctx context.Context, dir string, bound, target int64, lock func(context.Context, string) (func(), error)) (p Pruned, err error) {
-	if size, err := sizeOf(ctx, dir); err != nil || size <= bound {
+func (s *Store) pruneOne(ctx context.Context, dir string, limit, target int64, lock func(context.Context, string) (func(), error)) (p Pruned, err error) {
+	if size, err := sizeOf(ctx, dir); err != nil || size <= limit {
 		return p, err
 	}
 	r, err := openRepo(dir)
@@ -191,7 +192,7 @@ func (s *Store) pruneOne(ctx context.Context, dir string, bound, target int64, l
 		return p, err
 	}
 	defer unlock()
-	if p, err = r.prune(ctx, bound, target); p.Bytes > 0 {
+	if p, err = r.prune(ctx, limit, target); p.Bytes > 0 {
 		s.log.InfoContext(ctx, "old versions were removed", "repository", filepath.Base(dir), "user", filepath.Base(filepath.Dir(dir)), "versions", p.Versions, "bytes", p.Bytes)
 	}
 	if err != nil && ctx.Err() == nil {
@@ -201,8 +202,8 @@ func (s *Store) pruneOne(ctx context.Context, dir string, bound, target int64, l
 }
 
 // prune keeps as many of the newest versions as fit into target bytes, unless all
-// of them fit into bound bytes. It must be called with the lock held.
-func (r *repo) prune(ctx context.Context, bound, target int64) (p Pruned, err error) {
+// of them fit into limit bytes. It must be called with the lock held.
+func (r *repo) prune(ctx context.Context, limit, target int64) (p Pruned, err error) {
 	if err := r.sweep(); err != nil {
 		return p, err
 	}
@@ -217,7 +218,7 @@ func (r *repo) prune(ctx context.Context, bound, target int64) (p Pruned, err er
 	if err != nil {
 		return p, err
 	}
-	if before <= bound {
+	if before <= limit {
 		return p, r.noteSize(head, before)
 	}
 	shallow, err := r.shallow()
@@ -259,6 +260,11 @@ func (r *repo) prune(ctx context.Context, bound, target int64) (p Pruned, err er
 		p.Bytes += blocks(info)
 		return nil
 	})
+	if err == nil {
+		var freed int64
+		freed, err = r.dropShots(func(hash plumbing.Hash) bool { return k.kept[hash] })
+		p.Bytes += freed
+	}
 	if err != nil {
 		return p, err
 	}

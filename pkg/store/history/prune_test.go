@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,9 +25,9 @@ func random(size int) string {
 	return string(b)
 }
 
-func (f *fixture) prune(t testing.TB, b Bounds) Pruned {
+func (f *fixture) prune(t testing.TB, b Limits) Pruned {
 	t.Helper()
-	f.store.SetBounds(b)
+	f.store.SetLimits(b)
 	p, err := f.store.Prune(t.Context(), user, project)
 	if err != nil {
 		t.Fatal(err)
@@ -57,14 +58,14 @@ func TestPruneKeepsTheNewestVersionsComplete(t *testing.T) {
 		hash, _ := f.commit(t, fmt.Sprint(i))
 		hashes = append(hashes, hash)
 	}
-	const bound = 2 << 20
-	p := f.prune(t, Bounds{ProjectBytes: bound})
+	const limit = 2 << 20
+	p := f.prune(t, Limits{ProjectBytes: limit})
 	versions, err := f.store.Log(t.Context(), user, project, 0)
 	if err != nil || len(versions) < 4 || len(versions) > 10 || p.Versions != 20-len(versions) || p.Bytes < 2<<20 {
 		t.Fatal(p, len(versions), err)
 	}
-	if size := onDiskBytes(t, f.git); size > bound {
-		t.Errorf("%d bytes, the bound is %d", size, bound)
+	if size := onDiskBytes(t, f.git); size > limit {
+		t.Errorf("%d bytes, the limit is %d", size, limit)
 	}
 	f.fsck(t)
 	for i, v := range versions {
@@ -94,8 +95,8 @@ func TestPruneKeepsTheNewestVersionsComplete(t *testing.T) {
 	f.write(t, map[string]string{"index.html": "next"})
 	f.commit(t, "next")
 	f.fsck(t)
-	if again := f.prune(t, Bounds{ProjectBytes: bound}); again != (Pruned{}) {
-		t.Errorf("below the bound: %+v", again)
+	if again := f.prune(t, Limits{ProjectBytes: limit}); again != (Pruned{}) {
+		t.Errorf("below the limit: %+v", again)
 	}
 }
 
@@ -105,7 +106,7 @@ func TestPruneKeepsTheNewestVersionHoweverLargeItIs(t *testing.T) {
 		f.write(t, map[string]string{"large.bin": random(1 << 20), "index.html": fmt.Sprint(i)})
 		f.commit(t, fmt.Sprint(i))
 	}
-	f.prune(t, Bounds{ProjectBytes: 100 << 10})
+	f.prune(t, Limits{ProjectBytes: 100 << 10})
 	if n, err := f.store.Count(t.Context(), user, project); n != 1 || err != nil {
 		t.Error(n, err)
 	}
@@ -131,7 +132,7 @@ func TestPruneRemovesNothingDuringAShortage(t *testing.T) {
 	if err := errors.Join(os.Rename(object, object+"-aside"), os.Symlink(filepath.Base(object), object)); err != nil {
 		t.Fatal(err)
 	}
-	f.store.SetBounds(Bounds{ProjectBytes: 600 << 10})
+	f.store.SetLimits(Limits{ProjectBytes: 600 << 10})
 	if p, err := f.store.Prune(t.Context(), user, project); err == nil || p != (Pruned{}) {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -141,7 +142,7 @@ func TestPruneRemovesNothingDuringAShortage(t *testing.T) {
 	if n, err := f.store.Count(t.Context(), user, project); n != 8 || err != nil {
 		t.Error(n, err)
 	}
-	f.prune(t, Bounds{ProjectBytes: 600 << 10})
+	f.prune(t, Limits{ProjectBytes: 600 << 10})
 	if n, err := f.store.Count(t.Context(), user, project); n < 2 || n > 6 || err != nil {
 		t.Error(n, err)
 	}
@@ -174,8 +175,8 @@ func TestPruneOfAHistoryWithMerges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bound := range []int64{1200 << 10, 900 << 10, 600 << 10, 1} {
-		f.prune(t, Bounds{ProjectBytes: bound})
+	for _, limit := range []int64{1200 << 10, 900 << 10, 600 << 10, 1} {
+		f.prune(t, Limits{ProjectBytes: limit})
 		n, err := f.store.Count(t.Context(), user, project)
 		if err != nil || n >= all || n < 1 {
 			t.Errorf("%d versions of %d: %v", n, all, err)
@@ -206,7 +207,7 @@ func TestPruneOfAUserStartsWithTheLargestHistory(t *testing.T) {
 		}
 	}
 	store := fixtures[0].store
-	store.SetBounds(Bounds{UserBytes: 2 << 20})
+	store.SetLimits(Limits{UserBytes: 2 << 20})
 	dir := filepath.Join(state, string(user), string(other)+".git")
 	unlock, err := lock(t.Context(), dir)
 	if err != nil {
@@ -278,7 +279,7 @@ func TestKilledPruneLeavesASoundHistory(t *testing.T) {
 			f.command(t, "fsck", "--full", "--strict")
 			f.write(t, map[string]string{"index.html": "after"})
 			f.commit(t, "after")
-			f.prune(t, Bounds{ProjectBytes: 500 << 10})
+			f.prune(t, Limits{ProjectBytes: 500 << 10})
 			if size := onDiskBytes(t, f.git); size > 500<<10 {
 				t.Errorf("%d bytes", size)
 			}
@@ -292,13 +293,32 @@ func TestKilledPruneLeavesASoundHistory(t *testing.T) {
 
 // TestAdoptOfAPrunedHistory adopts a copy of it, as an import after an export
 // does.
+// A missing file is tolerated while objects are looked for, not where they are used.
+func TestErrorsOfVisitsAreReturned(t *testing.T) {
+	f := newFixture(t)
+	f.write(t, map[string]string{"index.html": "x"})
+	f.commit(t, "first")
+	r, err := openRepo(f.git)
+	if err != nil {
+		t.Fatal(err)
+	}
+	visits := 0
+	err = r.looseObjects(t.Context(), func(string, plumbing.Hash, os.FileInfo) error {
+		visits++
+		return fs.ErrNotExist
+	})
+	if !errors.Is(err, fs.ErrNotExist) || visits != 1 {
+		t.Errorf("%v after %d visits", err, visits)
+	}
+}
+
 func TestAdoptOfAPrunedHistory(t *testing.T) {
 	f := newFixture(t)
 	for i := range 8 {
 		f.write(t, map[string]string{"large.bin": random(100 << 10), "index.html": fmt.Sprint(i)})
 		f.commit(t, fmt.Sprint(i))
 	}
-	f.prune(t, Bounds{ProjectBytes: 600 << 10})
+	f.prune(t, Limits{ProjectBytes: 600 << 10})
 	want, err := f.store.Log(t.Context(), user, project, 0)
 	if err != nil || len(want) >= 8 {
 		t.Fatal(len(want), err)
@@ -387,8 +407,8 @@ func TestReadersDuringAPrune(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for bound := int64(900 << 10); bound > 100<<10; bound -= 100 << 10 {
-			f.store.SetBounds(Bounds{ProjectBytes: bound})
+		for limit := int64(900 << 10); limit > 100<<10; limit -= 100 << 10 {
+			f.store.SetLimits(Limits{ProjectBytes: limit})
 			if _, err := f.store.Prune(t.Context(), user, project); err != nil {
 				t.Error(err)
 			}
@@ -421,9 +441,9 @@ func TestManyVersionsStayWithinTheirBound(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const bound = 3 << 20
+	const limit = 3 << 20
 	f := newFixture(t)
-	f.store.SetBounds(Bounds{ProjectBytes: bound, UserBytes: 2 * bound})
+	f.store.SetLimits(Limits{ProjectBytes: limit, UserBytes: 2 * limit})
 	var most int64
 	var slowest time.Duration
 	for i := range count {
@@ -436,8 +456,8 @@ func TestManyVersionsStayWithinTheirBound(t *testing.T) {
 		slowest = max(slowest, time.Since(began))
 		most = max(most, onDiskBytes(t, f.git))
 	}
-	if most > bound+16<<10 { // the index and the list are counted only by measure
-		t.Errorf("%d bytes, the bound is %d", most, bound)
+	if most > limit+16<<10 { // the index and the list are counted only by measure
+		t.Errorf("%d bytes, the limit is %d", most, limit)
 	}
 	f.fsck(t)
 	versions, err := f.store.Log(t.Context(), user, project, 0)
@@ -447,7 +467,7 @@ func TestManyVersionsStayWithinTheirBound(t *testing.T) {
 	for _, v := range versions {
 		f.command(t, "archive", v.Hash)
 	}
-	t.Logf("%d versions: at most %d KiB on disk (bound %d), %d versions are left, the slowest pruning took %v", count, most>>10, bound>>10, len(versions), slowest)
+	t.Logf("%d versions: at most %d KiB on disk (limit %d), %d versions are left, the slowest pruning took %v", count, most>>10, limit>>10, len(versions), slowest)
 }
 
 // TestPruneRemovesObjectsOfOtherBranches: the branches and tags that an
@@ -461,9 +481,9 @@ func TestPruneRemovesObjectsOfOtherBranches(t *testing.T) {
 		f.write(t, map[string]string{"large.bin": random(300 << 10)})
 		f.commit(t, "later")
 	}
-	f.prune(t, Bounds{ProjectBytes: 500 << 10})
+	f.prune(t, Limits{ProjectBytes: 500 << 10})
 	if size := onDiskBytes(t, f.git); size > 500<<10 {
-		t.Errorf("%d bytes: the bound is exceeded because of another branch", size)
+		t.Errorf("%d bytes: the limit is exceeded because of another branch", size)
 	}
 	if n, err := f.store.Count(t.Context(), user, project); n != 1 || err != nil {
 		t.Error(n, err)

@@ -26,7 +26,7 @@ const (
 	repoConfig = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 	// maxLockPause is how long pruning waits for a repository that is in use.
 	maxLockPause = 25 * time.Millisecond
-	// readCache bounds the bytes of objects that are cached while a history is
+	// readCache limits the bytes of objects that are cached while a history is
 	// read; the library's default is 96 MiB for each open repository.
 	readCache = 4 * cache.MiByte
 )
@@ -131,38 +131,26 @@ func (r *repo) treeOf(commit plumbing.Hash) (plumbing.Hash, error) {
 	return c.TreeHash, nil
 }
 
-// replace replaces a file of the repository: it is left with its old content or
-// the new one, also by a crash. ready is called with the path of the new file
-// before that gets its name; it may be nil.
-func (r *repo) replace(name string, content []byte, ready func(temp string) error) error {
+// advance makes commit the newest one, after all objects are on the disk. After a
+// crash, the old or the new commit is the newest one.
+func (r *repo) advance(commit plumbing.Hash, objects *writer) error {
+	if err := objects.sync(); err != nil {
+		return err
+	}
 	// Not in refs, where Git would read a residue as a branch.
-	temp := filepath.Join(r.dir, tempPrefix+uuid.NewString())
-	err := os.WriteFile(temp, content, fileMode)
-	if err == nil && ready != nil {
-		err = ready(temp)
+	temp, name := filepath.Join(r.dir, tempPrefix+uuid.NewString()), filepath.Join(r.dir, branch)
+	err := os.WriteFile(temp, []byte(commit.String()+"\n"), fileMode)
+	if err == nil {
+		err = statefile.Sync(temp)
 	}
 	if err == nil {
-		err = os.Rename(temp, filepath.Join(r.dir, name))
+		err = os.Rename(temp, name)
 	}
 	if err != nil {
 		return errors.Join(err, statefile.IgnoreMissing(os.Remove(temp)))
 	}
+	_ = statefile.Sync(filepath.Dir(name)) // the commit is there: without this it only reaches the disk later
 	return nil
-}
-
-// advance makes commit the newest one, after all objects are on the disk.
-func (r *repo) advance(commit plumbing.Hash, objects *writer) error {
-	err := r.replace(branch, []byte(commit.String()+"\n"), func(temp string) error {
-		if err := objects.sync(); err != nil {
-			return err
-		}
-		return statefile.Sync(temp)
-	})
-	if err == nil {
-		// The commit is there; without this sync it only reaches the disk later.
-		_ = statefile.Sync(filepath.Dir(filepath.Join(r.dir, branch)))
-	}
-	return err
 }
 
 // sweep removes the temporary files of a writer that was killed. It must be
@@ -174,7 +162,7 @@ func (r *repo) sweep() error {
 			return err
 		}
 		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), tempPrefix) {
+			if strings.HasPrefix(e.Name(), tempPrefix) || strings.HasPrefix(e.Name(), statefile.TempPrefix) {
 				if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
 					return err
 				}
@@ -208,12 +196,7 @@ func (r *repo) unreadable(ctx context.Context, err error) error {
 // if the version was pruned meanwhile.
 func (r *repo) missing(ctx context.Context, commit plumbing.Hash, err error) error {
 	if errors.Is(err, plumbing.ErrObjectNotFound) {
-		here := false
-		walkErr := r.walk(ctx, func(hash plumbing.Hash, _ *object.Commit) bool {
-			here = hash == commit
-			return !here
-		})
-		if walkErr == nil && !here {
+		if here, walkErr := r.contains(ctx, commit); walkErr == nil && !here {
 			return errNoCommit(err)
 		}
 	}

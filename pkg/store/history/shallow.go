@@ -60,10 +60,7 @@ func (r *repo) setShallow(shallow map[plumbing.Hash]bool) error {
 	if len(shallow) == 0 {
 		return statefile.IgnoreMissing(os.Remove(filepath.Join(r.dir, shallowFile)))
 	}
-	if err := r.replace(shallowFile, []byte(encodeShallow(shallow)), statefile.Sync); err != nil {
-		return err
-	}
-	return statefile.Sync(r.dir)
+	return statefile.ReplaceFile(filepath.Join(r.dir, shallowFile), fileMode, statefile.Bytes([]byte(encodeShallow(shallow))))
 }
 
 // walk calls visit for the versions of the project, the newest first, until

@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -68,7 +67,7 @@ func (r *repo) forgetSize() error {
 }
 
 func (r *repo) noteSize(head plumbing.Hash, size int64) error {
-	return r.replace(sizeName, fmt.Appendf(nil, "%s %d\n", head, size), nil)
+	return statefile.ReplaceCacheFile(filepath.Join(r.dir, sizeName), fileMode, statefile.Bytes(fmt.Appendf(nil, "%s %d\n", head, size)))
 }
 
 // measure returns the bytes that the files of the repository take on disk.
@@ -91,39 +90,23 @@ func (r *repo) measure(ctx context.Context) (total int64, err error) {
 
 // looseObjects calls visit for each object that has a file of its own.
 func (r *repo) looseObjects(ctx context.Context, visit func(path string, hash plumbing.Hash, info fs.FileInfo) error) error {
-	for i := range 256 {
-		if err := ctx.Err(); err != nil {
-			return err
+	return filepath.WalkDir(filepath.Join(r.dir, objectsDir), func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = ctx.Err()
 		}
-		prefix := hex.EncodeToString([]byte{byte(i)})
-		dir := filepath.Join(r.dir, objectsDir, prefix)
-		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		hex := filepath.Base(filepath.Dir(path)) + filepath.Base(path)
+		if err != nil || !isHash(hex) {
+			return statefile.IgnoreMissing(err)
 		}
-		for _, e := range entries {
-			if !isHash(prefix + e.Name()) {
-				continue
-			}
-			info, err := e.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err == nil {
-				err = visit(filepath.Join(dir, e.Name()), plumbing.NewHash(prefix+e.Name()), info)
-			}
-			if err != nil {
-				return err
-			}
+		info, err := d.Info()
+		if err != nil {
+			return statefile.IgnoreMissing(err)
 		}
-	}
-	return nil
+		return visit(path, plumbing.NewHash(hex), info)
+	})
 }
 
 // blocks returns the bytes that a file takes on disk.
 func blocks(info fs.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Blocks * 512
-	}
-	return onDisk(info.Size())
+	return info.Sys().(*syscall.Stat_t).Blocks * 512
 }

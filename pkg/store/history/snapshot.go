@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
@@ -46,19 +47,12 @@ func newSnapshot(ctx context.Context, objects *writer, old *index) *snapshot {
 	return &snapshot{ctx: ctx, objects: objects, old: old, next: newIndex(), started: time.Now(), namesLeft: MaxFiles, bytesLeft: MaxTotalBytes}
 }
 
-// item is an entry of a tree.
-type item struct {
-	name string
-	mode filemode.FileMode
-	hash plumbing.Hash
-}
-
 // sortName returns the key that Git sorts by: directories end in a slash.
-func (i item) sortName() string {
-	if i.mode == filemode.Dir {
-		return i.name + "/"
+func sortName(e object.TreeEntry) string {
+	if e.Mode == filemode.Dir {
+		return e.Name + "/"
 	}
-	return i.name
+	return e.Name
 }
 
 // errReplaced reports a name that was replaced since it was examined.
@@ -90,7 +84,7 @@ func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Has
 	if err != nil {
 		return tree, false, err
 	}
-	items := make([]item, 0, len(names))
+	items := make([]object.TreeEntry, 0, len(names))
 	for _, name := range names {
 		if err := s.ctx.Err(); err != nil {
 			return tree, false, err
@@ -106,7 +100,7 @@ func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Has
 	if len(items) == 0 && path != "" {
 		return tree, false, nil
 	}
-	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.sortName(), b.sortName()) })
+	slices.SortFunc(items, func(a, b object.TreeEntry) int { return strings.Compare(sortName(a), sortName(b)) })
 	tree, err = s.objects.put(plumbing.TreeObject, encodeTree(items), s.old.trees[path])
 	if err != nil {
 		return tree, false, &ownError{err}
@@ -117,7 +111,7 @@ func (s *snapshot) dir(root *os.Root, path string, depth int) (tree plumbing.Has
 
 // item stores one entry of a directory. ok is false if the entry is left out:
 // because of its kind, or because it vanished or changed its kind meanwhile.
-func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i item, ok bool, err error) {
+func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i object.TreeEntry, ok bool, err error) {
 	if name != gitDir {
 		if reason := s.meter.Add(len(dir), name); reason != "" {
 			s.skip(join(clip(dir), clip(name)), reason)
@@ -129,7 +123,7 @@ func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i item, ok 
 	if err != nil {
 		return i, false, s.tolerate(path, err)
 	}
-	i.name = name
+	i.Name = name
 	switch mode := info.Mode(); {
 	case reserved(name, mode&fs.ModeSymlink != 0):
 		if name != ".git" {
@@ -137,23 +131,23 @@ func (s *snapshot) item(root *os.Root, dir, name string, depth int) (i item, ok 
 		}
 		return i, false, nil
 	case mode.IsRegular():
-		i.mode = filemode.Regular
+		i.Mode = filemode.Regular
 		if mode&0o100 != 0 {
-			i.mode = filemode.Executable
+			i.Mode = filemode.Executable
 		}
-		i.hash, ok, err = s.file(root, name, path, info)
+		i.Hash, ok, err = s.file(root, name, path, info)
 	case mode&fs.ModeSymlink != 0:
-		i.mode = filemode.Symlink
-		i.hash, ok, err = s.link(root, name, path)
+		i.Mode = filemode.Symlink
+		i.Hash, ok, err = s.link(root, name, path)
 	case mode.IsDir():
-		i.mode = filemode.Dir
+		i.Mode = filemode.Dir
 		if depth >= MaxDepth {
 			s.skip(path, "too many directories inside each other")
 			return i, false, nil
 		}
 		var sub *os.Root
 		if sub, err = tree.OpenSameDir(root, name, info); err == nil {
-			i.hash, ok, err = s.dir(sub, path, depth+1)
+			i.Hash, ok, err = s.dir(sub, path, depth+1)
 		}
 	default:
 		s.skip(path, "it is not a file, directory or link")
@@ -189,10 +183,7 @@ func (e *ownError) Unwrap() error { return e.err }
 
 // file stores a regular file, or uses its hash from the index.
 func (s *snapshot) file(root *os.Root, name, path string, info fs.FileInfo) (hash plumbing.Hash, ok bool, err error) {
-	st, known := statOf(info)
-	if !known {
-		return hash, false, errReplaced
-	}
+	st := statOf(info)
 	if st.size > MaxFileBytes {
 		s.skip(path, "larger than 256 MiB")
 		return hash, false, nil
@@ -247,11 +238,11 @@ func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known pl
 	if err != nil {
 		return hash, st, err
 	}
-	st, ok := statOf(info)
-	if !ok || !os.SameFile(before, info) || info.Size() > MaxFileBytes {
+	st = statOf(info)
+	if !os.SameFile(before, info) || info.Size() > MaxFileBytes {
 		return hash, st, errReplaced
 	}
-	src := &source{r: f, ctx: s.ctx}
+	src := &source{r: f, spend: func(int64) error { return s.ctx.Err() }}
 	hash, err = s.objects.putBlob(src, st.size, known)
 	if err != nil && src.err == nil && !errors.Is(err, errShort) {
 		err = &ownError{err}
@@ -259,19 +250,19 @@ func (s *snapshot) read(root *os.Root, name string, before fs.FileInfo, known pl
 	return hash, st, err
 }
 
-// source remembers its read errors, and ends with ctx.
+// source remembers the errors of reading, and those of spend, which is called with
+// the number of bytes that were read.
 type source struct {
-	r   io.Reader
-	ctx context.Context
-	err error
+	r     io.Reader
+	spend func(n int64) error
+	err   error
 }
 
 func (s *source) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		s.err = err
-		return 0, err
-	}
 	n, err := s.r.Read(p)
+	if spent := s.spend(int64(n)); spent != nil {
+		err = spent
+	}
 	if err != nil && err != io.EOF {
 		s.err = err
 	}
@@ -328,11 +319,11 @@ func join(dir, name string) string {
 
 // encodeTree returns the content of a Git tree: for each entry the mode in octal,
 // a space, the name, NUL, the 20 bytes of the hash.
-func encodeTree(items []item) []byte {
+func encodeTree(items []object.TreeEntry) []byte {
 	var b []byte
 	for _, i := range items {
-		b = fmt.Appendf(b, "%o %s\x00", uint32(i.mode), i.name)
-		b = append(b, i.hash[:]...)
+		b = fmt.Appendf(b, "%o %s\x00", uint32(i.Mode), i.Name)
+		b = append(b, i.Hash[:]...)
 	}
 	return b
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
@@ -72,75 +75,45 @@ func (c *foreignCommit) parse(raw []byte) error {
 	return nil
 }
 
+const hexDigits = "0123456789abcdef"
+
 // isHash reports whether text is a hash as Git writes it. It is stricter than
 // plumbing.IsHash: only lower case.
 func isHash(text string) bool {
-	return len(text) == 40 && strings.Trim(text, "0123456789abcdef") == "" && text != plumbing.ZeroHash.String()
+	return len(text) == 40 && strings.Trim(text, hexDigits) == "" && text != plumbing.ZeroHash.String()
 }
 
-// Kinds of entries of a tree.
-const (
-	fileItem = iota
-	linkItem
-	dirItem
-	submoduleItem // of another repository: a submodule
-)
-
-type foreignItem struct {
-	name string
-	kind int
-	hash plumbing.Hash
-}
-
-// maxEntryHead is the length of the longest mode, a space and the longest name.
-const maxEntryHead = len("100644 ") + dreamcore.MaxNameBytes
+// treeModes are the modes of entries as Git writes them. Some clients wrote 100664.
+var treeModes = []string{"100644", "100755", "100664", "120000", "40000", "160000"}
 
 // parseTree reads a tree. It refuses names that must not be checked out on any
 // system, and more than limit entries.
-func parseTree(raw []byte, limit int) ([]foreignItem, error) {
-	var items []foreignItem
+func parseTree(raw []byte, limit int) (entries []object.TreeEntry, err error) {
 	names := map[string]bool{}
 	before := ""
 	for len(raw) > 0 {
-		head, rest, ok := bytes.Cut(raw, []byte{0})
-		if !ok || len(rest) < len(plumbing.ZeroHash) {
-			return nil, errors.New("it ends too early")
-		}
-		if len(head) > maxEntryHead {
-			return nil, faultf("it has a name of more than %d bytes", dreamcore.MaxNameBytes)
-		}
-		if len(items) == limit {
+		if len(entries) == limit {
 			return nil, faultf("it has more than %d files", MaxFiles)
 		}
-		mode, name, ok := strings.Cut(string(head), " ")
-		i := foreignItem{name: name}
-		copy(i.hash[:], rest)
-		raw = rest[len(i.hash):]
-		switch mode {
-		case "100644", "100755", "100664":
-		case "120000":
-			i.kind = linkItem
-		case "40000":
-			i.kind = dirItem
-		case "160000":
-			i.kind = submoduleItem
-		default:
-			ok = false
+		mode, _, _ := bytes.Cut(raw[:min(len(raw), len("100644 "))], []byte{' '})
+		e, rest, err := nextEntry(raw)
+		if errors.Is(err, errBeyond) {
+			return nil, faultf("it has a name of more than %d bytes", dreamcore.MaxNameBytes)
 		}
-		sortName := name
-		if i.kind == dirItem {
-			sortName += "/"
+		if err != nil {
+			return nil, err
 		}
+		key := sortName(e)
 		switch {
-		case !ok || i.hash.IsZero():
+		case !slices.Contains(treeModes, string(mode)) || e.Hash.IsZero():
 			return nil, errors.New("it has an invalid entry")
-		case name == "" || name == "." || name == ".." || strings.Contains(name, "/") || reserved(name, mode == "120000"):
-			return nil, faultf("it has the reserved name %q", name)
-		case names[name] || sortName <= before:
+		case e.Name == "" || e.Name == "." || e.Name == ".." || strings.Contains(e.Name, "/") || reserved(e.Name, e.Mode == filemode.Symlink):
+			return nil, faultf("it has the reserved name %q", e.Name)
+		case names[e.Name] || key <= before:
 			return nil, errors.New("it is not in order")
 		}
-		names[name], before = true, sortName
-		items = append(items, i)
+		names[e.Name], before, raw = true, key, rest
+		entries = append(entries, e)
 	}
-	return items, nil
+	return entries, nil
 }

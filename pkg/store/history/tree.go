@@ -22,15 +22,9 @@ import (
 // and treat a missing subtree as an empty one. Names here come from a sandbox and
 // never become paths of the host.
 
-// leaf is a file or a link of a version.
-type leaf struct {
-	path string
-	mode filemode.FileMode
-	hash plumbing.Hash
-}
-
-// pair is a path in two versions; a side is nil if it has no file there.
-type pair struct{ from, to *leaf }
+// pair is a file or a link in two versions, with its whole path as its name; a
+// side is nil if it has no file there.
+type pair struct{ from, to *object.TreeEntry }
 
 // errBeyond reports a version beyond the limits on trees. New and adopted versions
 // are within them, but a repository may be older than the limits.
@@ -111,14 +105,15 @@ func (c *treeWalk) entry(b, e object.TreeEntry, dir, name string, depth int) err
 }
 
 // side returns a file, or the tree of a directory.
-func side(e object.TreeEntry, path string) (*leaf, plumbing.Hash) {
+func side(e object.TreeEntry, path string) (*object.TreeEntry, plumbing.Hash) {
 	switch e.Mode {
 	case filemode.Empty:
 		return nil, plumbing.ZeroHash
 	case filemode.Dir:
 		return nil, e.Hash
 	}
-	return &leaf{path, e.Mode, e.Hash}, plumbing.ZeroHash
+	e.Name = path
+	return &e, plumbing.ZeroHash
 }
 
 // entries counts and returns the entries of a tree, which may be the zero hash.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
@@ -40,13 +42,6 @@ type verifier struct {
 	commits map[plumbing.Hash]*foreignCommit
 	trees   map[plumbing.Hash]extent
 	blobs   map[plumbing.Hash]stored
-}
-
-func newVerifier(src *foreign, objects *writer) *verifier {
-	return &verifier{
-		src: src, objects: objects,
-		commits: map[plumbing.Hash]*foreignCommit{}, trees: map[plumbing.Hash]extent{}, blobs: map[plumbing.Hash]stored{},
-	}
 }
 
 // walk decides about a commit and all its ancestors, parents first.
@@ -210,21 +205,22 @@ func (v *verifier) newTree(hash plumbing.Hash, depth int, up above) (extent, err
 	if err != nil {
 		return e, err
 	}
-	items, err := parseTree(raw, MaxFiles-up.names)
+	entries, err := parseTree(raw, MaxFiles-up.names)
 	if err != nil {
 		return e, faultf("tree %s: %v", Short(hash.String()), err)
 	}
-	up = above{up.names + len(items), up.bytes + len(raw)}
-	for _, i := range items {
+	up = above{up.names + len(entries), up.bytes + len(raw)}
+	for _, i := range entries {
 		var sub extent
-		switch i.kind {
-		case dirItem:
-			sub, err = v.tree(i.hash, depth+1, up)
-		case fileItem, linkItem:
+		switch i.Mode {
+		case filemode.Dir:
+			sub, err = v.tree(i.Hash, depth+1, up)
+		case filemode.Submodule: // it is in another repository
+		default:
 			sub.bytes, err = v.blob(i)
 		}
 		if err == nil {
-			err = e.add(len(i.name), sub)
+			err = e.add(len(i.Name), sub)
 		}
 		if err != nil {
 			return e, err
@@ -234,7 +230,7 @@ func (v *verifier) newTree(hash plumbing.Hash, depth int, up above) (extent, err
 }
 
 // add counts an entry whose name has the given number of bytes. It returns a
-// fault if the tree exceeds a bound.
+// fault if the tree exceeds a limit.
 func (e *extent) add(name int, sub extent) error {
 	below := 0 // a slash and the path below the entry
 	if sub.names > 0 {
@@ -261,36 +257,37 @@ func (e *extent) add(name int, sub extent) error {
 // stored is a file that the verifier has seen.
 type stored struct {
 	size  int64
-	fault error
+	fault error // nil if the file is sound
 }
 
 // blob stores the content of a file or the target of a link.
-func (v *verifier) blob(i foreignItem) (size int64, err error) {
-	known, ok := v.blobs[i.hash]
+func (v *verifier) blob(e object.TreeEntry) (size int64, err error) {
+	known, ok := v.blobs[e.Hash]
 	if !ok {
 		if err = v.src.spend(objectCost); err == nil {
-			known.size, err = v.src.copyBlob(i.hash, v.objects)
+			known.size, err = v.src.copyBlob(e.Hash, v.objects)
 		}
 		if err != nil && !isFault(err) {
 			return 0, err
 		}
 		known.fault = err
-		v.blobs[i.hash] = known
+		v.blobs[e.Hash] = known
 	}
+	isLink := e.Mode == filemode.Symlink
 	switch {
 	case known.fault != nil:
 		return 0, known.fault
-	case i.kind == linkItem && known.size > dreamcore.MaxPathBytes:
+	case isLink && known.size > dreamcore.MaxPathBytes:
 		return 0, faultf("it has a link to more than %d bytes", dreamcore.MaxPathBytes)
-	case i.kind == linkItem || !isAttributes(i.name):
+	case isLink || !isAttributes(e.Name):
 		return known.size, nil
 	}
-	raw, err := v.src.read(i.hash, plumbing.BlobObject, smallBytes)
+	raw, err := v.src.read(e.Hash, plumbing.BlobObject, smallBytes)
 	if err != nil {
 		return 0, err
 	}
 	if !saneAttributes(raw) {
-		return 0, faultf("%q has lines that are too long for Git", i.name)
+		return 0, faultf("%q has lines that are too long for Git", e.Name)
 	}
 	return known.size, nil
 }

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // note is the content of image.json.
@@ -33,9 +35,6 @@ func (s *Store) build(ctx context.Context, src source, m manifest, report *repor
 		return err
 	}
 	temp := pullStart + rand.Text()
-	if err := s.root.Mkdir(temp, privateMode); err != nil {
-		return diskError("create a directory for the image", err)
-	}
 	defer func() {
 		if err == nil {
 			return
@@ -44,9 +43,9 @@ func (s *Store) build(ctx context.Context, src source, m manifest, report *repor
 			s.opts.Logger.Warn("the files of a failed pull stay until the next pull", "directory", temp, "error", e)
 		}
 	}()
-	dir, err := s.root.OpenRoot(temp)
+	dir, err := makeDir(s.root, temp)
 	if err != nil {
-		return diskError("create a directory for the image", err)
+		return err
 	}
 	defer dir.Close()
 	n, err := s.unpackAll(ctx, src, m, diffIDs, dir, report)
@@ -60,27 +59,37 @@ func (s *Store) build(ctx context.Context, src source, m manifest, report *repor
 	if err := s.discard(dirName(m.digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("replace the image", err)
 	}
-	if err := s.root.Rename(temp, dirName(m.digest)); err != nil {
+	if err = s.root.Rename(temp, dirName(m.digest)); err == nil {
+		err = statefile.Sync(s.dir)
+	}
+	if err != nil {
 		return diskError("finish the image", err)
 	}
-	return s.syncDir()
+	return nil
+}
+
+// makeDir creates and opens a directory.
+func makeDir(in *os.Root, name string) (*os.Root, error) {
+	if err := in.Mkdir(name, privateMode); err != nil {
+		return nil, diskError("create a directory for the image", err)
+	}
+	dir, err := in.OpenRoot(name)
+	if err != nil {
+		return nil, diskError("create a directory for the image", err)
+	}
+	return dir, nil
 }
 
 // unpackAll creates rootfs in dir. It removes the downloaded files when it
 // returns.
 func (s *Store) unpackAll(ctx context.Context, src source, m manifest, diffIDs []v1.Hash, dir *os.Root, report *reporter) (n note, err error) {
-	for _, name := range []string{rootDir, blobsDir} {
-		if err := dir.Mkdir(name, privateMode); err != nil {
-			return n, diskError("create a directory for the image", err)
-		}
-	}
-	blobs, err := dir.OpenRoot(blobsDir)
+	blobs, err := makeDir(dir, blobsDir)
 	if err != nil {
-		return n, diskError("create a directory for the image", err)
+		return n, err
 	}
-	root, err := dir.OpenRoot(rootDir)
+	root, err := makeDir(dir, rootDir)
 	if err != nil {
-		return n, errors.Join(diskError("create a directory for the image", err), blobs.Close())
+		return n, errors.Join(err, blobs.Close())
 	}
 	u := newUnpacker(root, s.opts.Limits, s.owners)
 	stop := src.prefetch(ctx, m, blobs, report)
@@ -173,15 +182,4 @@ func complete(dir *os.Root, n note) error {
 	// One call for the whole file system: a call for each of a hundred thousand
 	// files would take minutes.
 	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
-}
-
-func (s *Store) syncDir() error {
-	f, err := s.root.Open(".")
-	if err != nil {
-		return diskError("finish the image", err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return diskError("finish the image", err)
-	}
-	return nil
 }

@@ -66,13 +66,13 @@ func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	silence.Stop()
-	left := int64(maxDocument)
-	if req.Context().Value(blobsKey{}) != nil {
-		left = -1
+	content := resp.Body
+	if req.Context().Value(blobsKey{}) == nil {
+		content = http.MaxBytesReader(nil, content, maxDocument)
 	}
 	// The library uses the request of the response; the copy has another context.
 	resp.Request = req
-	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, silence: silence, stall: c.stall, left: left}
+	resp.Body = &body{ReadCloser: content, ctx: ctx, cancel: cancel, silence: silence, stall: c.stall}
 	return resp, nil
 }
 
@@ -111,32 +111,21 @@ type wireError struct{ error }
 
 func (e wireError) Unwrap() error { return e.error }
 
-// body fails if no bytes arrive for some time, or too many bytes.
+// body fails if no bytes arrive for some time.
 type body struct {
 	io.ReadCloser
 	ctx     context.Context // of the request
 	cancel  context.CancelCauseFunc
 	silence *time.Timer
 	stall   time.Duration
-	left    int64 // bytes that may still arrive; negative means unbounded
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if b.left == 0 {
-		// The answer is too long if there is one more byte.
-		if n, err := b.ReadCloser.Read(make([]byte, 1)); n == 0 {
-			return 0, err
-		}
-		return 0, wireError{excess("the registry's answer is too long")}
-	}
-	if b.left > 0 && int64(len(p)) > b.left {
-		p = p[:b.left]
-	}
 	b.silence.Reset(b.stall)
 	n, err := b.ReadCloser.Read(p)
 	b.silence.Stop() // a slow reader is not a silent registry
-	if b.left > 0 {
-		b.left -= int64(n)
+	if _, long := errors.AsType[*http.MaxBytesError](err); long {
+		err = excess("the registry's answer is too long")
 	}
 	if err != nil && err != io.EOF {
 		err = wireError{stalled(b.ctx, err)}

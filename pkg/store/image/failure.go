@@ -71,26 +71,22 @@ func pullError(ctx context.Context, r reference, err error) error {
 		return fmt.Errorf("pull %s: %w", r, err)
 	}
 	e := &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "cannot pull " + r.String(), Err: err}
-	if _, ok := errors.AsType[excess](err); ok {
+	_, tooLarge := errors.AsType[excess](err)
+	_, flawed := errors.AsType[flaw](err)
+	switch {
+	case tooLarge:
 		e.Hint = hintSmaller
-		return e
-	}
-	if _, ok := errors.AsType[flaw](err); ok {
+	case flawed:
 		e.Hint = hintOther
-		return e
-	}
-	if hint := diskHint(err); hint != "" {
-		e.Hint = hint
-		return e
-	}
-	if r.kind == kindRegistry {
-		if onDisk(err) {
-			return diskError("pull "+r.String(), err)
-		}
+	case diskHint(err) != "":
+		e.Hint = diskHint(err)
+	case r.kind != kindRegistry:
+		e.Hint = "check that the files of the image can be read: " + r.path
+	case onDisk(err):
+		return diskError("pull "+r.String(), err)
+	default:
 		registryError(e, r, err)
-		return e
 	}
-	e.Hint = "check that the files of the image can be read: " + r.path
 	return e
 }
 

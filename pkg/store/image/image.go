@@ -24,6 +24,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -36,6 +37,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Limits bounds an image. Zero values mean the defaults, never "no limit".
@@ -52,20 +55,14 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	orDefault(&l.Bytes, 8<<30)
-	orDefault(&l.FileBytes, 4<<30)
-	orDefault(&l.Ratio, 200)
-	orDefault(&l.Entries, 1_000_000)
-	orDefault(&l.Layers, 200)
-	orDefault(&l.PathBytes, 4095)
-	orDefault(&l.PathDepth, 128)
+	l.Bytes = cmp.Or(l.Bytes, 8<<30)
+	l.FileBytes = cmp.Or(l.FileBytes, 4<<30)
+	l.Ratio = cmp.Or(l.Ratio, 200)
+	l.Entries = cmp.Or(l.Entries, 1_000_000)
+	l.Layers = cmp.Or(l.Layers, 200)
+	l.PathBytes = cmp.Or(l.PathBytes, 4095)
+	l.PathDepth = cmp.Or(l.PathDepth, 128)
 	return l
-}
-
-func orDefault[T int | int64](v *T, def T) {
-	if *v <= 0 {
-		*v = def
-	}
 }
 
 // Options of Open. Zero values mean the defaults.
@@ -77,6 +74,8 @@ type Options struct {
 	// the configuration files of docker and podman.
 	Credentials authn.Keychain
 	Logger      *slog.Logger
+	// Look opens the images for List alone, and creates and removes nothing.
+	Look bool
 }
 
 // Image is one unpacked image.
@@ -130,24 +129,27 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, diskError("find the directory of images", err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, refsDir), privateMode); err != nil {
-		return nil, diskError("open the directory of images "+dir, err)
+	open := statefile.OpenDir
+	if opts.Look {
+		open = statefile.LookIn
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := open(dir)
+	if err == nil && !opts.Look {
+		err = statefile.IgnoreExisting(root.Mkdir(refsDir, privateMode))
+	}
 	if err != nil {
 		return nil, diskError("open the directory of images "+dir, err)
 	}
 	opts.Limits = opts.Limits.withDefaults()
-	if opts.Architecture == "" {
-		opts.Architecture = runtime.GOARCH
-	}
+	opts.Architecture = cmp.Or(opts.Architecture, runtime.GOARCH)
 	if opts.Credentials == nil {
 		opts.Credentials = authn.DefaultKeychain
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	s := &Store{dir: dir, root: root, opts: opts, owners: os.Geteuid() == 0, stall: 30 * time.Second, pause: time.Second}
+	if opts.Look {
+		return s, nil
+	}
 	// The files of a pull that runs in another process, which holds the lock, stay.
 	if unlock, err := s.tryLockPulls(); err == nil {
 		s.sweep()
@@ -157,7 +159,12 @@ func Open(dir string, opts Options) (*Store, error) {
 }
 
 // Close closes the Store. Images in use remain in use.
-func (s *Store) Close() error { return s.root.Close() }
+func (s *Store) Close() error {
+	if s.root == nil {
+		return nil
+	}
+	return s.root.Close()
+}
 
 // Pull makes the image that ref names available and returns it; unpacked reports
 // whether it was missing before. A tag is resolved at every pull. An image that is
@@ -190,7 +197,7 @@ func (s *Store) Pull(ctx context.Context, ref string, progress func(Progress)) (
 	if err != nil {
 		return Image{}, false, pullError(ctx, r, err)
 	}
-	if unpacked, err = s.ensure(ctx, src, m, newReporter(progress, len(m.layers))); err != nil {
+	if unpacked, err = s.ensure(ctx, src, m, &reporter{call: progress, layers: len(m.layers)}); err != nil {
 		return Image{}, false, pullError(ctx, r, err)
 	}
 	img, err = s.remember(r, m.digest)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
@@ -47,15 +46,13 @@ func (s *Store) lockPulls(ctx context.Context) (unlock func(), err error) {
 // sweep removes the files of interrupted pulls and prunes. It must be called with
 // the lock of pulls held.
 func (s *Store) sweep() {
-	dirs, err := s.dirs()
+	dirs, err := statefile.Names(s.root, func(name string) bool {
+		return strings.HasPrefix(name, pullStart) || strings.HasPrefix(name, goneStart)
+	})
 	if err != nil {
 		s.opts.Logger.Warn("look for files of interrupted pulls", "error", err)
-		return
 	}
 	for _, dir := range dirs {
-		if !strings.HasPrefix(dir, pullStart) && !strings.HasPrefix(dir, goneStart) {
-			continue
-		}
 		if err := s.root.RemoveAll(dir); err != nil {
 			s.opts.Logger.Warn("remove the files of an interrupted pull", "directory", dir, "error", err)
 		}
@@ -65,45 +62,42 @@ func (s *Store) sweep() {
 // lockShared takes the lock of an image, shared with all other uses. It waits for
 // a prune in progress; if that removes the image, it returns errNotHere.
 func (s *Store) lockShared(dir string) (*os.File, error) {
-	f, err := s.root.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0)
+	f, err := s.lockImage(dir, 0, func(f *os.File) error {
+		return statefile.Wait(context.Background(), func() error { return lock(f, statefile.Shared) })
+	})
+	if err == nil {
+		s.touch(dir)
+	}
+	return f, err
+}
+
+// lockExclusive takes the lock of an image that is not in use. The file is nil if
+// the image is in use or gone. If a broken image lacks the file, it is created.
+func (s *Store) lockExclusive(dir string) (*os.File, error) {
+	f, err := s.lockImage(dir, os.O_CREATE, func(f *os.File) error { return lock(f, statefile.Exclusive) })
+	if errors.Is(err, statefile.ErrLocked) || errors.Is(err, errNotHere) {
+		return nil, nil
+	}
+	return f, err
+}
+
+// lockImage opens the lock of the image in dir and takes it. If the image is gone by
+// then, it returns errNotHere.
+func (s *Store) lockImage(dir string, flags int, take func(*os.File) error) (*os.File, error) {
+	f, err := s.root.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|flags, fileMode)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNotHere
 	}
 	if err != nil {
 		return nil, err
 	}
-	err = statefile.Wait(context.Background(), func() error { return lock(f, statefile.Shared) })
-	if err == nil {
+	if err = take(f); err == nil {
 		err = s.stillThere(dir, f)
-	}
-	if err == nil {
-		s.touch(dir)
-		return f, nil
-	}
-	return nil, errors.Join(err, f.Close())
-}
-
-// lockExclusive takes the lock of an image that is not in use. The file is nil if
-// the image is in use or gone. If a broken image lacks the file, it is created.
-func (s *Store) lockExclusive(dir string) (*os.File, error) {
-	f, err := s.root.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, fileMode)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
-	if err = lock(f, statefile.Exclusive); err == nil {
-		err = s.stillThere(dir, f)
-	}
-	if err == nil {
-		return f, nil
-	}
-	closed := f.Close()
-	if errors.Is(err, statefile.ErrLocked) || errors.Is(err, errNotHere) {
-		return nil, closed
-	}
-	return nil, errors.Join(err, closed)
+	return f, nil
 }
 
 // stillThere returns errNotHere unless f is the lock of the current image in dir:
@@ -135,14 +129,6 @@ func (s *Store) inUse(dir string) (bool, error) {
 		return false, diskError("examine the image", err)
 	}
 	return used, nil
-}
-
-// releaser returns the function that ends a use.
-func (s *Store) releaser(dir string, f *os.File) func() {
-	return sync.OnceFunc(func() {
-		s.touch(dir)
-		_ = f.Close() // nothing was written
-	})
 }
 
 // touch notes that an image was used. A failure does not stop the use.

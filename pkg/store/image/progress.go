@@ -36,10 +36,6 @@ type reporter struct {
 	call   func(Progress) // guarded by mu; may be nil
 }
 
-func newReporter(call func(Progress), layers int) *reporter {
-	return &reporter{call: call, layers: layers}
-}
-
 // reader returns a reader of a layer that reports its progress.
 func (r *reporter) reader(in io.Reader, step Step, layer int, d v1.Descriptor) io.Reader {
 	if r.call == nil {

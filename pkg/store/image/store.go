@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -120,6 +121,9 @@ func (s *Store) read(name string) ([]byte, error) {
 
 // List returns the images that are here, the last used first.
 func (s *Store) List() ([]Image, error) {
+	if s.root == nil {
+		return []Image{}, nil
+	}
 	refs, err := s.references()
 	if err != nil {
 		return nil, err
@@ -131,9 +135,6 @@ func (s *Store) List() ([]Image, error) {
 	images := []Image{}
 	for _, dir := range dirs {
 		digest := digestOf(dir)
-		if digest == "" {
-			continue
-		}
 		img, err := s.image(digest)
 		if errors.Is(err, errNotHere) {
 			continue // removed meanwhile, or broken: Prune removes it
@@ -150,12 +151,12 @@ func (s *Store) List() ([]Image, error) {
 	return images, nil
 }
 
+// dirs returns the sorted names of the directories of images.
 func (s *Store) dirs() ([]string, error) {
-	names, err := namesIn(s.root)
+	names, err := statefile.Names(s.root, func(name string) bool { return digestOf(name) != "" })
 	if err != nil {
 		return nil, diskError("list the images", err)
 	}
-	slices.Sort(names)
 	return names, nil
 }
 
@@ -223,7 +224,7 @@ func (s *Store) referencesOf(digest string) ([]string, error) {
 
 func (s *Store) eachRef(do func(file string, r savedRef) error) error {
 	entries, err := fs.ReadDir(s.root.FS(), refsDir)
-	if err != nil {
+	if err = statefile.IgnoreMissing(err); err != nil {
 		return diskError("list the references", err)
 	}
 	for _, e := range entries {
@@ -260,7 +261,10 @@ func (s *Store) Use(img Image) (path string, release func(), err error) {
 	if err != nil {
 		return "", nil, diskError("use the image", err)
 	}
-	return filepath.Join(s.dir, dir, rootDir), s.releaser(dir, f), nil
+	return filepath.Join(s.dir, dir, rootDir), sync.OnceFunc(func() {
+		s.touch(dir)
+		_ = f.Close() // nothing was written
+	}), nil
 }
 
 func gone(digest string) error {
@@ -309,9 +313,6 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) ([]Removed, error) {
 			return removed, fmt.Errorf("prune images: %w", context.Cause(ctx))
 		}
 		digest := digestOf(dir)
-		if digest == "" {
-			continue
-		}
 		size, gone, err := s.prune(dir, digest, o)
 		if err != nil {
 			return removed, diskError("remove the image "+digest, err)

@@ -16,6 +16,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 func TestUnpackAppliesLayersInOrder(t *testing.T) {
@@ -141,7 +143,7 @@ func TestHostileLayersStayInside(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if strings.Contains(c.name, "owner") && os.Geteuid() != 0 {
-				t.Skip("owners are kept by root only")
+				sandboxtest.Need(t, false, "root: nobody else keeps owners")
 			}
 			base := t.TempDir()
 			var raw [][]byte

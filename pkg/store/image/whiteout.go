@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // Names of the OCI format that hide files of lower layers.
@@ -106,10 +108,5 @@ func (l *layer) hideAll(d *os.Root, at string) error {
 }
 
 func namesIn(d *os.Root) ([]string, error) {
-	f, err := d.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	names, err := f.Readdirnames(-1)
-	return names, errors.Join(err, f.Close())
+	return statefile.Names(d, func(string) bool { return true })
 }

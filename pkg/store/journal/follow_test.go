@@ -48,3 +48,22 @@ func TestFollow(t *testing.T) {
 		}
 	}
 }
+
+// The next process takes the job up: an error would be a false end of it.
+func TestALogWithoutAnEndIsSuspendedForAProcessThatDoesNotWriteIt(t *testing.T) {
+	s, dir := openStore(t, Options{})
+	l := create(t, s, jobA)
+	appendAll(t, l, number(1))
+	other := openStoreAt(t, dir, Options{})
+	check := func(name string) {
+		t.Helper()
+		if ids, err := followed(t.Context(), follow(t, other, jobA, 0)); !slices.Equal(ids, []uint64{1}) || !errors.Is(err, ErrSuspended) {
+			t.Errorf("%s: %v, %v", name, ids, err)
+		}
+	}
+	check("another process is writing")
+	if err := l.Close(); err != nil { // as the end of a process does
+		t.Fatal(err)
+	}
+	check("its process has ended")
+}

@@ -4,24 +4,27 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
-// FuzzReader reads arbitrary files: the events must be the whole lines, numbered,
-// and nothing after the last newline.
+// FuzzReader reads arbitrary files: the events must be the whole lines that are no
+// notes, numbered, and nothing after the last newline.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte(""), uint16(0))
 	f.Add([]byte("{\"type\":\"done\"}\n"), uint16(0))
 	f.Add([]byte("{}\n{}\n{\"to"), uint16(1))
 	f.Add([]byte("\n\n\x00\xff\n"), uint16(9))
 	f.Add(append(bytes.Repeat([]byte("x"), 3*readBuffer), "\n{}\n"...), uint16(1))
+	f.Add([]byte("#{}\n{}\n#x\n\n#{\"type\":\"done\"}\n#"), uint16(1))
+	f.Add(append(bytes.Repeat([]byte("#"), 2*maxIdleBuffer), "\n{\"type\":\"done\"}\n#\n"...), uint16(0))
 	s, dir := openStore(f, Options{})
 	f.Fuzz(func(t *testing.T, data []byte, after uint16) {
 		if err := os.WriteFile(filepath.Join(dir, jobA+extension), data, fileMode); err != nil {
 			t.Fatal(err)
 		}
 		lines := bytes.Split(data, []byte{'\n'})
-		lines = lines[:len(lines)-1]
+		lines = slices.DeleteFunc(lines[:len(lines)-1], isNote)
 		got := drain(t, follow(t, s, jobA, uint64(after)))
 		if want := max(0, len(lines)-int(after)); len(got) != want {
 			t.Fatalf("%d events, want %d", len(got), want)

@@ -14,6 +14,9 @@
 //		entry, err := r.Next(ctx)           // io.EOF after the end of the job
 //	}
 //
+// A log also has notes about its job, which are not events and have no ids: the
+// lines that begin with '#' (note.go). They make the logs the one truth about jobs.
+//
 // Each Reader has its own descriptor and learns from an atomic pointer how far it
 // may read: there is no lock, queue or buffer with which a slow reader could delay
 // the writer.
@@ -57,8 +60,11 @@ type Options struct {
 	// DefaultMaxLogBytes.
 	MaxLogBytes int64
 	// MaxBytes bounds the disk space of all logs. Beyond it, the oldest logs are
-	// removed, except those that are being written or read. Zero means no bound.
+	// removed, as Prune does it. Zero means no bound.
 	MaxBytes int64
+	// Removed is called after the logs of jobs were removed because of their age or
+	// the space of all logs. It must not call the Store. It may be nil.
+	Removed func(jobs []string)
 }
 
 // Store is a directory of logs. Its methods are safe for concurrent use.
@@ -70,6 +76,7 @@ type Store struct {
 	mu      sync.Mutex
 	live    map[string]*Log // guarded by mu; logs that this process has open for writing, by job
 	readers map[string]int  // guarded by mu; number of Readers, by job
+	endless map[string]bool // guarded by mu; jobs whose logs this process has closed without a terminal event
 	closed  bool            // guarded by mu
 
 	room room
@@ -93,7 +100,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, statefile.Error("open the directory of job logs", err)
 	}
-	s := &Store{root: root, opts: opts, sync: (*os.File).Sync, live: map[string]*Log{}, readers: map[string]int{}}
+	s := &Store{root: root, opts: opts, sync: (*os.File).Sync, live: map[string]*Log{}, readers: map[string]int{}, endless: map[string]bool{}}
 	s.room.max = opts.MaxBytes
 	s.room.total.Store(uncounted)
 	return s, nil
@@ -137,8 +144,8 @@ func (s *Store) Create(job string) (*Log, error) {
 	return l, nil
 }
 
-// Reopen opens the log of a job that ended in a crash, so that the terminal event
-// can be appended. It removes a torn last line. CodeNotFound: there is no such job;
+// Reopen opens the log of a job that was suspended or ended in a crash, so that it
+// can be continued. It removes a torn last line. CodeNotFound: there is no such job;
 // CodeConflict: its log is still being written, or has its terminal event. The
 // caller must Close the Log.
 func (s *Store) Reopen(job string) (*Log, error) {
@@ -166,12 +173,18 @@ func (s *Store) Reopen(job string) (*Log, error) {
 		_ = f.Close()
 		return nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "job " + job + " is running in another process", Hint: "wait for its end", Err: err}
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(statefile.Error("open the log of job "+job, err), f.Close())
+	}
 	size, lines, err := s.recover(f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	l := newLog(s, job, f, size, lines)
+	l.left = info.ModTime()
 	s.live[job] = l
+	delete(s.endless, job)
 	return l, nil
 }
 
@@ -184,7 +197,7 @@ func (s *Store) recover(f *os.File) (size int64, lines uint64, err error) {
 	if ended {
 		return 0, 0, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the job has already ended", Hint: "read its log instead"}
 	}
-	size, lines, err = countLines(f)
+	size, lines, err = countEvents(f)
 	if err != nil {
 		return 0, 0, statefile.Error("read "+f.Name(), err)
 	}
@@ -195,7 +208,9 @@ func (s *Store) recover(f *os.File) (size int64, lines uint64, err error) {
 }
 
 // Unfinished returns the ids, sorted, of the jobs without a terminal event that no
-// process is writing: those that a crash interrupted.
+// process is writing: those that were suspended, or that a crash interrupted. It
+// reads the end of every log. A log that cannot be read is one of them: it must not
+// hide the others, and its continuation gets the error.
 func (s *Store) Unfinished() ([]string, error) {
 	names, err := s.names()
 	if err != nil {
@@ -211,14 +226,20 @@ func (s *Store) Unfinished() ([]string, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // pruned meanwhile
 		}
-		if err != nil {
-			return nil, statefile.Error("read the log of job "+job, err)
-		}
-		if !ended {
+		if err != nil || !ended {
 			jobs = append(jobs, job)
 		}
 	}
 	return jobs, nil
+}
+
+// Jobs returns the ids, sorted, of all jobs with a log. It reads the names only.
+func (s *Store) Jobs() ([]string, error) {
+	names, err := s.names()
+	for i, name := range names {
+		names[i] = strings.TrimSuffix(name, extension)
+	}
+	return names, err
 }
 
 // Close closes the logs that are still open, so that their readers end too, and
@@ -245,10 +266,14 @@ func (s *Store) isLive(job string) bool {
 	return s.live[job] != nil
 }
 
+// forget must be called with l.mu held.
 func (s *Store) forget(l *Log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, l.job)
+	if !l.cut && !l.ended {
+		s.endless[l.job] = true
+	}
 }
 
 // hasEnded reports whether a log has its terminal event, or is being written by
@@ -288,6 +313,9 @@ func (s *Store) syncDir() error {
 	}
 	return errors.Join(s.sync(d), d.Close())
 }
+
+// FileName returns the name of the file of a job that has a log.
+func FileName(job string) string { return job + extension }
 
 // fileName returns the file name for a job. It accepts only UUIDs, so that an id
 // from outside cannot name another file.

@@ -14,9 +14,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
-// terminalReserve is the space that a full log keeps for its terminal event, so
-// that a job that wrote too much can still report that.
+// terminalReserve is the space that a full log keeps for its terminal event and the
+// note with it, so that a job that wrote too much can still report that.
 const terminalReserve = 64 << 10
+
+// noteReserve is the part of terminalReserve that notes may take: a full log has room
+// for those of later attempts, and still for its end.
+const noteReserve = terminalReserve / 2
 
 // maxIdleBuffer bounds the buffers that are kept after a large event.
 const maxIdleBuffer = 256 << 10
@@ -27,6 +31,7 @@ type Log struct {
 	store *Store
 	job   string
 	end   atomic.Pointer[end] // how far readers may read
+	left  time.Time           // when the log was last written before Reopen
 
 	mu       sync.Mutex
 	f        *os.File  // guarded by mu
@@ -35,6 +40,8 @@ type Log struct {
 	lines    uint64    // guarded by mu
 	torn     bool      // guarded by mu; bytes beyond size could not be removed
 	closed   bool      // guarded by mu
+	cut      bool      // guarded by mu; closed by Suspend
+	ended    bool      // guarded by mu; has its terminal event
 	lastSync time.Time // guarded by mu
 	unsynced bool      // guarded by mu
 	buf      []byte    // guarded by mu
@@ -44,15 +51,24 @@ type Log struct {
 // next one and closes changed.
 type end struct {
 	size    int64
+	lines   uint64
 	final   bool // the log is closed
+	cut     bool // without a terminal event: the job will be continued
 	changed chan struct{}
 }
 
 func newLog(s *Store, job string, f *os.File, size int64, lines uint64) *Log {
 	l := &Log{store: s, job: job, f: f, size: size, lines: lines, lastSync: time.Now()}
-	l.end.Store(&end{size: size, changed: make(chan struct{})})
+	l.end.Store(&end{size: size, lines: lines, changed: make(chan struct{})})
 	return l
 }
+
+// LeftAt returns when the log that Reopen has opened was last written before; the
+// zero time for a new log.
+func (l *Log) LeftAt() time.Time { return l.left }
+
+// LastID returns the id of the last event, or 0 before the first one.
+func (l *Log) LastID() uint64 { return l.end.Load().lines }
 
 // Job returns the id of the job.
 func (l *Log) Job() string { return l.job }
@@ -63,7 +79,10 @@ func (l *Log) Job() string { return l.job }
 // the event is larger than dreamcore.MaxEventBytes, or the log is full (a small
 // terminal event still fits); CodeSetup: the disk is full. After Close the error
 // wraps fs.ErrClosed.
-func (l *Log) Append(e dreamcore.Event) (id uint64, err error) {
+func (l *Log) Append(e dreamcore.Event) (id uint64, err error) { return l.append(nil, e) }
+
+// append writes a note, which may be nil, and an event in one piece.
+func (l *Log) append(note []byte, e dreamcore.Event) (id uint64, err error) {
 	if err := checkEvent(e); err != nil {
 		return 0, err
 	}
@@ -71,40 +90,51 @@ func (l *Log) Append(e dreamcore.Event) (id uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return 0, &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "job " + l.job + " has ended", Hint: "start a new job", Err: fs.ErrClosed}
+		return 0, l.errClosed()
 	}
 	limit := l.store.opts.MaxLogBytes
 	if terminal {
 		limit += terminalReserve
 	}
-	if l.size+int64(len(e))+1 > limit {
-		return 0, &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the log of the job is full", Hint: "the job wrote more events than a log can hold: split the work into smaller prompts"}
+	if l.size+int64(len(note)+len(e))+1 > limit {
+		return 0, errFull()
 	}
 	l.store.makeRoom()
-	if err := l.write(e, terminal); err != nil {
+	l.buf = append(append(append(l.buf[:0], note...), e...), '\n')
+	if err := l.write(terminal, terminal); err != nil {
 		return 0, statefile.Error("append to the log of job "+l.job, err)
 	}
+	l.lines++
+	l.ended = terminal
 	l.publish(false)
 	return l.lines, nil
 }
 
-// write appends the line and syncs when that is due. It writes at an offset, not
-// with O_APPEND, so that the next line overwrites a half-written one even if that
-// could not be removed.
-func (l *Log) write(e dreamcore.Event, terminal bool) error {
+func errFull() error {
+	return &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the log of the job is full", Hint: "the job wrote more events than a log can hold: split the work into smaller prompts"}
+}
+
+func (l *Log) errClosed() error {
+	return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "job " + l.job + " has ended", Hint: "start a new job", Err: fs.ErrClosed}
+}
+
+// write appends the lines in buf and syncs when that is due. reserved says that
+// their space is allocated already. It writes at an offset, not with O_APPEND, so
+// that the next line overwrites a half-written one even if that could not be
+// removed.
+func (l *Log) write(reserved, durable bool) error {
 	if l.torn {
 		if err := l.truncate(); err != nil {
 			return err
 		}
 	}
-	l.buf = append(append(l.buf[:0], e...), '\n')
-	if !terminal { // its space is allocated already
+	if !reserved {
 		if err := l.reserve(len(l.buf)); err != nil {
 			return err
 		}
 	}
 	_, err := l.f.WriteAt(l.buf, l.size)
-	due := terminal || time.Since(l.lastSync) >= l.store.opts.SyncInterval
+	due := durable || time.Since(l.lastSync) >= l.store.opts.SyncInterval
 	if err == nil && due {
 		err = l.store.sync(l.f)
 	}
@@ -117,7 +147,6 @@ func (l *Log) write(e dreamcore.Event, terminal bool) error {
 	}
 	l.unsynced = !due
 	l.size += int64(len(l.buf))
-	l.lines++
 	if cap(l.buf) > maxIdleBuffer {
 		l.buf = nil
 	}
@@ -138,7 +167,7 @@ func (l *Log) truncate() error {
 
 // publish sets the new end and wakes the readers that wait for it.
 func (l *Log) publish(final bool) {
-	next := &end{size: l.size, final: final}
+	next := &end{size: l.size, lines: l.lines, final: final, cut: l.cut}
 	if !final {
 		next.changed = make(chan struct{})
 	}
@@ -147,13 +176,19 @@ func (l *Log) publish(final bool) {
 
 // Close ends the log: readers get the remaining events, then io.EOF. If it returns
 // nil, all events are on the disk. It may be called more than once.
-func (l *Log) Close() error {
+func (l *Log) Close() error { return l.close(false) }
+
+// Suspend is Close for a job that another process will continue: readers get the
+// remaining events, then Follow ends with ErrSuspended.
+func (l *Log) Suspend() error { return l.close(true) }
+
+func (l *Log) close(suspend bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return nil
 	}
-	l.closed = true
+	l.closed, l.cut = true, suspend
 	var errs []error
 	if l.torn || l.reserved > l.size {
 		errs = append(errs, l.truncate()) // frees the allocated space that was not used

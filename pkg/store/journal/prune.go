@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,16 +22,19 @@ import (
 
 // Prune removes the logs that were last written before olderThan. Then, until the
 // remaining logs take at most maxBytes on disk, it removes the oldest log of the
-// user whose logs take the most: a user who writes
-// much displaces no logs of others. 0 means no bound. Logs that are being written or read stay, but count. A
-// Reader in another process reads a removed log to its end. removed is the number of
-// removed logs, also when an error is returned.
+// user whose logs take the most: a user who writes much displaces no logs of
+// others. 0 means no bound. Logs that are being written or read stay, but count, and
+// so do those without a terminal event: their jobs go on. A Reader in another process
+// reads a removed log to its end. removed is the number of removed logs, also when an
+// error is returned.
 func (s *Store) Prune(ctx context.Context, olderThan time.Time, maxBytes int64) (removed int, err error) {
 	logs, total, err := s.byAge()
 	if err != nil {
 		return 0, err
 	}
-	removed, _, err = s.prune(ctx, logs, total, olderThan, maxBytes)
+	removed, left, err := s.prune(ctx, logs, total, olderThan, maxBytes)
+	// The first log that grows need not count them again.
+	s.room.total.CompareAndSwap(uncounted, left)
 	return removed, err
 }
 
@@ -38,15 +42,16 @@ func (s *Store) Prune(ctx context.Context, olderThan time.Time, maxBytes int64) 
 // the remaining ones.
 func (s *Store) prune(ctx context.Context, logs []fs.FileInfo, total int64, olderThan time.Time, maxBytes int64) (removed int, left int64, err error) {
 	var errs []error
+	var gone []string
 	remove := func(log fs.FileInfo) (freed int64) {
-		gone, err := s.removeIdle(log.Name())
+		ok, err := s.removeEnded(log.Name())
 		if err != nil {
 			errs = append(errs, statefile.Error("remove the log "+log.Name(), err))
 		}
-		if !gone {
+		if !ok {
 			return 0
 		}
-		removed++
+		gone = append(gone, strings.TrimSuffix(log.Name(), extension))
 		freed = onDisk(log)
 		total -= freed
 		return freed
@@ -71,7 +76,10 @@ func (s *Store) prune(ctx context.Context, logs []fs.FileInfo, total int64, olde
 	if err := ctx.Err(); err != nil {
 		errs = append(errs, err)
 	}
-	return removed, total, errors.Join(errs...)
+	if len(gone) > 0 && s.opts.Removed != nil {
+		s.opts.Removed(gone)
+	}
+	return len(gone), total, errors.Join(errs...)
 }
 
 // owner is a user with the logs of that user's jobs, the least recently written
@@ -111,6 +119,10 @@ func (s *Store) ownerOf(name string) string {
 		return ""
 	}
 	defer f.Close()
+	return ownerOf(f)
+}
+
+func ownerOf(f *os.File) string {
 	var user [64]byte // a UUID; a longer value is not ours
 	n, err := unix.Fgetxattr(int(f.Fd()), ownerAttribute, user[:])
 	if err != nil {
@@ -148,13 +160,106 @@ func onDisk(info fs.FileInfo) int64 {
 	return info.Size()
 }
 
-// removeIdle removes a log unless it is being written or read. It holds mu, so that
-// the log cannot be opened meanwhile.
-func (s *Store) removeIdle(name string) (gone bool, err error) {
+// Remove removes the log of a job. CodeConflict: it is being written or read.
+func (s *Store) Remove(job string) error {
+	name, err := fileName(job)
+	if err != nil {
+		return errNotFound(job, err)
+	}
+	gone, err := s.removeIdle(name, always)
+	if err != nil {
+		return statefile.Error("remove the log of job "+job, err)
+	}
+	if !gone {
+		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the log of job " + job + " is in use", Hint: "wait until the job has ended and no client follows it"}
+	}
+	return nil
+}
+
+// Erase is Remove that does not wait for readers: those that have the log open read
+// it to its end. CodeConflict: it is being written.
+func (s *Store) Erase(job string) error {
+	name, err := fileName(job)
+	if err != nil {
+		return errNotFound(job, err)
+	}
+	s.mu.Lock()
+	gone, err := s.removeUnwritten(name, always)
+	s.mu.Unlock()
+	if err != nil {
+		return statefile.Error("remove the log of job "+job, err)
+	}
+	if !gone {
+		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the log of job " + job + " is being written", Hint: "wait until the job has ended"}
+	}
+	return nil
+}
+
+// Owner returns the user of a job, as SetOwner has recorded it, or "".
+func (s *Store) Owner(job string) string {
+	name, err := fileName(job)
+	if err != nil {
+		return ""
+	}
+	return s.ownerOf(name)
+}
+
+// Usage is the number of a user's logs and the disk space that they take.
+type Usage struct {
+	Logs  int
+	Bytes int64
+}
+
+// Usage returns the usage of each user that has logs.
+func (s *Store) Usage(ctx context.Context) (map[dreamcore.UserID]Usage, error) {
+	names, err := s.names()
+	if err != nil {
+		return nil, err
+	}
+	users := map[dreamcore.UserID]Usage{}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		f, err := s.root.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, statefile.Error("look at the log "+name, err)
+		}
+		info, err := f.Stat()
+		user := dreamcore.UserID(ownerOf(f))
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, statefile.Error("look at the log "+name, err)
+		}
+		u := users[user]
+		u.Logs, u.Bytes = u.Logs+1, u.Bytes+onDisk(info)
+		users[user] = u
+	}
+	return users, nil
+}
+
+// removeEnded removes the log of a job that has ended, unless it is being read.
+func (s *Store) removeEnded(name string) (gone bool, err error) {
+	return s.removeIdle(name, endsTerminal)
+}
+
+// removeIdle removes a log that may be removed, unless it is being written or read.
+// It holds mu, so that the log cannot be opened meanwhile.
+func (s *Store) removeIdle(name string, may func(*os.File) (bool, error)) (gone bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	job := strings.TrimSuffix(name, extension)
-	if s.live[job] != nil || s.readers[job] > 0 {
+	if s.readers[strings.TrimSuffix(name, extension)] > 0 {
+		return false, nil
+	}
+	return s.removeUnwritten(name, may)
+}
+
+// removeUnwritten removes a log that may be removed, unless it is being written. It
+// must be called with mu held.
+func (s *Store) removeUnwritten(name string, may func(*os.File) (bool, error)) (gone bool, err error) {
+	if s.live[strings.TrimSuffix(name, extension)] != nil {
 		return false, nil
 	}
 	f, err := s.root.Open(name)
@@ -165,9 +270,18 @@ func (s *Store) removeIdle(name string) (gone bool, err error) {
 	if statefile.Locked(f) {
 		return false, nil // another process is writing it
 	}
-	err = statefile.IgnoreMissing(s.root.Remove(name))
-	return err == nil, err
+	if ok, err := may(f); err != nil || !ok {
+		return false, err
+	}
+	if err = statefile.IgnoreMissing(s.root.Remove(name)); err != nil {
+		return false, err
+	}
+	delete(s.endless, strings.TrimSuffix(name, extension))
+	return true, nil
 }
+
+// always lets every log be removed.
+func always(*os.File) (bool, error) { return true, nil }
 
 // room bounds the disk space of all logs.
 type room struct {

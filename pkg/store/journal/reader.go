@@ -20,7 +20,7 @@ const readBuffer = 32 << 10
 
 // Entry is an event and its id.
 type Entry struct {
-	ID    uint64          // line number, from 1
+	ID    uint64          // number of the event in its log, from 1
 	Event dreamcore.Event // owned by the caller
 }
 
@@ -29,6 +29,7 @@ type Reader struct {
 	f     *os.File
 	unpin func() // allows the log to be removed
 	live  *Log   // nil if this process is not writing the log
+	left  bool   // this process has not closed the log for good: see checkEnd
 	size  int64
 	after uint64
 	id    uint64 // of the last line returned by nextLine
@@ -67,14 +68,14 @@ func (s *Store) Reader(job string, after uint64) (*Reader, error) {
 	// The order matters: the file exists, so a log that is not live now has ended,
 	// and the size read after that is final.
 	s.mu.Lock()
-	live := s.live[job]
+	live, endless := s.live[job], s.endless[job]
 	s.mu.Unlock()
 	info, err := f.Stat()
 	if err != nil {
 		unpin()
 		return nil, errors.Join(statefile.Error("open the log of job "+job, err), f.Close())
 	}
-	return &Reader{f: f, unpin: unpin, live: live, size: info.Size(), after: after, maxLine: dreamcore.MaxEventBytes + 1}, nil
+	return &Reader{f: f, unpin: unpin, live: live, left: live == nil && !endless, size: info.Size(), after: after, maxLine: dreamcore.MaxEventBytes + 1}, nil
 }
 
 // pin prevents a log from being removed until unpin is called, which may be
@@ -109,6 +110,9 @@ func (r *Reader) Next(ctx context.Context) (Entry, error) {
 			if err := r.fill(ctx); err != nil {
 				return Entry{}, err
 			}
+			continue
+		}
+		if isNote(line) {
 			continue
 		}
 		r.id++
@@ -212,18 +216,30 @@ func (r *Reader) makeRoom() {
 	r.buf = r.space[:copy(r.space, r.buf)]
 }
 
-// countLines returns the number of whole lines and their total size in bytes.
-func countLines(f *os.File) (size int64, lines uint64, err error) {
+// countEvents returns the number of events of a log and the size of its whole
+// lines in bytes.
+func countEvents(f *os.File) (size int64, events uint64, err error) {
 	buf := make([]byte, maxIdleBuffer)
+	first, note := true, false // of the current line: no byte was read yet; it is a note
 	for offset := int64(0); ; {
 		n, err := f.ReadAt(buf, offset)
-		if last := bytes.LastIndexByte(buf[:n], '\n'); last >= 0 {
-			lines += uint64(bytes.Count(buf[:n], []byte{'\n'}))
-			size = offset + int64(last) + 1
+		for at := 0; at < n; {
+			if first {
+				first, note = false, buf[at] == noteMark
+			}
+			length := bytes.IndexByte(buf[at:n], '\n')
+			if length < 0 {
+				break
+			}
+			if !note {
+				events++
+			}
+			at += length + 1
+			size, first = offset+int64(at), true
 		}
 		offset += int64(n)
 		if err == io.EOF {
-			return size, lines, nil
+			return size, events, nil
 		}
 		if err != nil {
 			return 0, 0, err
@@ -239,43 +255,45 @@ func (s *Store) Last(job string) (dreamcore.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	line, err := lastLine(r.f)
+	line, err := lastEvent(r.f)
 	if err != nil {
 		err = statefile.Error("read the end of "+r.f.Name(), err)
 	}
 	return line, errors.Join(err, r.Close())
 }
 
-// endsTerminal reports whether the last whole line of f is a terminal event.
+// endsTerminal reports whether the last event of f is a terminal one.
 func endsTerminal(f *os.File) (bool, error) {
-	line, err := lastLine(f)
+	line, err := lastEvent(f)
 	return line != nil && isTerminal(line), err
 }
 
-// lastLine returns the last whole line of f without its newline, or nil if f has no
-// whole line or that line is too long for an event.
-func lastLine(f *os.File) ([]byte, error) {
+// lastEvent returns the last whole line of f that is no note, without its newline,
+// or nil without one, or if it is too long for an event.
+func lastEvent(f *os.File) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	stop, err := lastNewline(f, info.Size())
-	if err != nil || stop < 0 {
-		return nil, err
+	for err == nil && stop >= 0 {
+		var start int64
+		if start, err = lastNewline(f, stop); err != nil {
+			break
+		}
+		if stop-start-1 > dreamcore.MaxEventBytes {
+			return nil, nil // not written by Append, so not a terminal event either
+		}
+		line := make([]byte, stop-start-1)
+		if _, err := f.ReadAt(line, start+1); err != nil && err != io.EOF {
+			return nil, err
+		}
+		if !isNote(line) {
+			return line, nil
+		}
+		stop = start
 	}
-	start, err := lastNewline(f, stop)
-	if err != nil {
-		return nil, err
-	}
-	start++
-	if stop-start > dreamcore.MaxEventBytes {
-		return nil, nil // not written by Append, so not a terminal event either
-	}
-	line := make([]byte, stop-start)
-	if _, err := f.ReadAt(line, start); err != nil && err != io.EOF {
-		return nil, err
-	}
-	return line, nil
+	return nil, err
 }
 
 // lastNewline returns the offset of the last newline before the offset before, or

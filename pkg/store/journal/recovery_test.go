@@ -52,7 +52,11 @@ func TestUnfinishedReturnsJobsThatCrashed(t *testing.T) {
 	}
 	os.WriteFile(filepath.Join(dir, "README"), nil, fileMode)
 	os.Mkdir(filepath.Join(dir, "rows"), 0o700)
-	before, _ := s.Unfinished()
+	os.Mkdir(filepath.Join(dir, jobB+extension), 0o700) // a log that cannot be read hides no other
+	before, err := s.Unfinished()
+	if err != nil || !slices.Contains(before, jobB) || len(before) < 2 {
+		t.Errorf("with a log that cannot be read: %v, %v", before, err)
+	}
 	l := create(t, s, jobA)
 	if running, err := s.Unfinished(); err != nil || !slices.Equal(running, before) {
 		t.Errorf("a running job is unfinished: %v, %v", running, err)
@@ -102,6 +106,7 @@ func TestPruneRemovesLogsByAgeThenBySizeButNoOpenOnes(t *testing.T) {
 		l := create(t, s, jobs[i])
 		appendAll(t, l, line)
 		if i != 0 {
+			appendAll(t, l, dreamcore.DoneEvent())
 			l.Close()
 		}
 		when := now.Add(time.Duration(i-10) * time.Hour)
@@ -113,7 +118,7 @@ func TestPruneRemovesLogsByAgeThenBySizeButNoOpenOnes(t *testing.T) {
 	if n, err := s.Prune(t.Context(), now.Add(-8*time.Hour-time.Minute), 0); err != nil || n != 0 {
 		t.Fatalf("a log that is being read: %d, %v", n, err)
 	}
-	if got := drain(t, reading); len(got) != 1 {
+	if got := drain(t, reading); len(got) != 2 {
 		t.Fatalf("%d events", len(got))
 	}
 	if err := reading.Close(); err != nil {
@@ -139,6 +144,29 @@ func TestPruneRemovesLogsByAgeThenBySizeButNoOpenOnes(t *testing.T) {
 	cancel()
 	if n, err := s.Prune(ctx, now, 0); n != 0 || !errors.Is(err, context.Canceled) {
 		t.Fatalf("cancelled: %d, %v", n, err)
+	}
+}
+
+// A job that was cut has a log that nothing writes or reads, and goes on.
+func TestPruneLeavesJobsThatHaveNotEnded(t *testing.T) {
+	s, dir := openStore(t, Options{})
+	for job, close := range map[string]func(*Log) error{jobA: (*Log).Suspend, jobB: (*Log).Close} {
+		l := create(t, s, job)
+		appendAll(t, l, number(1))
+		if err := close(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := openStoreAt(t, dir, Options{}) // the next process
+	for _, s := range []*Store{s, other} {
+		for _, maxBytes := range []int64{0, 1} {
+			if n, err := s.Prune(t.Context(), time.Now().Add(time.Hour), maxBytes); n != 0 || err != nil || !has(t, dir, jobA) || !has(t, dir, jobB) {
+				t.Errorf("removed %d, %v", n, err)
+			}
+		}
+	}
+	if err := errors.Join(other.Remove(jobA), other.Erase(jobB)); err != nil || has(t, dir, jobA) || has(t, dir, jobB) {
+		t.Errorf("they cannot be removed: %v", err)
 	}
 }
 

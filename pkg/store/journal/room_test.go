@@ -146,6 +146,7 @@ func TestRunningLogsAreNotRemovedForRoom(t *testing.T) {
 		t.Error("every line starts a search for old logs")
 	}
 	for _, l := range logs {
+		appendAll(t, l, dreamcore.DoneEvent())
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -171,6 +172,7 @@ func TestALogThatAnotherProcessWritesIsNotRemoved(t *testing.T) {
 	if n, err := s.Prune(t.Context(), time.Now().Add(time.Hour), 0); n != 0 || err != nil || !has(t, dir, job) {
 		t.Error(n, err)
 	}
+	appendAll(t, l, dreamcore.DoneEvent())
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -54,15 +54,25 @@ func ParseAssignments(args []string, stdin io.Reader) (name string, values map[s
 	return name, values, nil
 }
 
-// readValue reads one value and strips the line break that echo and editors append.
+// readValue reads one value; echo and editors append a line break to it.
 func readValue(key string, stdin io.Reader) (string, error) {
 	if stdin == nil {
 		return "", errValue("there is no standard input to read "+key+" from", "pipe the value into the command")
 	}
-	const lineBreak = len("\r\n")
-	b, err := io.ReadAll(io.LimitReader(stdin, MaxValueBytes+int64(lineBreak)+1))
+	value, err := readLine(stdin)
 	if err != nil {
 		return "", fmt.Errorf("read the value of %s from standard input: %w", key, err)
+	}
+	return value, nil
+}
+
+// readLine reads a value without one trailing line break, and at least one byte more
+// than MaxValueBytes if it is too long.
+func readLine(r io.Reader) (string, error) {
+	const lineBreak = len("\r\n")
+	b, err := io.ReadAll(io.LimitReader(r, MaxValueBytes+int64(lineBreak)+1))
+	if err != nil {
+		return "", err
 	}
 	value, cut := strings.CutSuffix(string(b), "\n")
 	if cut {

@@ -50,11 +50,8 @@ func refuseOrphans(dir, path string) error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	return &dreamcore.Error{
-		Code:    dreamcore.CodeSetup,
-		Message: fmt.Sprintf("the identity %s is lost: %d sealed secrets cannot be opened", path, len(names)),
-		Hint:    fmt.Sprintf("restore the identity from a backup; or give the secrets up and create new ones: rm %s/*%s && dreamcore setup", dir, extension),
-	}
+	return errSetup(fmt.Sprintf("the identity %s is lost: %d sealed secrets cannot be opened", path, len(names)),
+		fmt.Sprintf("restore the identity from a backup; or give the secrets up and create new ones: rm %s/*%s && dreamcore setup", dir, extension), nil)
 }
 
 // loadIdentities reads the identity file. The first identity seals, each of them
@@ -83,11 +80,8 @@ func loadIdentities(dir, outside string) ([]*age.X25519Identity, error) {
 	defer clear(data)
 	ids, ok := parseIdentities(data)
 	if !ok {
-		return nil, &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: "the identity " + path + " is damaged: it has no age X25519 key",
-			Hint:    fmt.Sprintf("restore it from a backup: install -m 600 BACKUP %s; or give the secrets up and create new ones: rm %s %s/*%s && dreamcore setup", path, path, dir, extension),
-		}
+		return nil, errSetup("the identity "+path+" is damaged: it has no age X25519 key",
+			fmt.Sprintf("restore it from a backup: install -m 600 BACKUP %s; or give the secrets up and create new ones: rm %s %s/*%s && dreamcore setup", path, path, dir, extension), nil)
 	}
 	return ids, nil
 }
@@ -117,38 +111,27 @@ func parseIdentities(text []byte) ([]*age.X25519Identity, bool) {
 func givenIdentities(text string) ([]*age.X25519Identity, error) {
 	ids, ok := parseIdentities([]byte(text))
 	if !ok {
-		return nil, &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: "the identity in the environment is damaged: it is not an age X25519 key",
-			Hint:    `pass the content of the identity file: DREAMCORE_IDENTITY="$(cat FILE)"; age-keygen creates such a file`,
-		}
+		return nil, errSetup("the identity in the environment is damaged: it is not an age X25519 key",
+			`pass the content of the identity file: DREAMCORE_IDENTITY="$(cat FILE)"; age-keygen creates such a file`, nil)
 	}
 	return ids, nil
 }
 
 func identityMissing(dir, path string, outside bool, cause error) error {
 	if outside {
-		return &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: "the identity file " + path + " does not exist",
-			Hint:    "put it there: install -m 600 BACKUP " + path + "; under systemd it comes from LoadCredential= of the unit: systemctl cat dreamcore",
-			Err:     cause,
-		}
+		return errSetup("the identity file "+path+" does not exist",
+			"put it there: install -m 600 BACKUP "+path+"; under systemd it comes from LoadCredential= of the unit: systemctl cat dreamcore", cause)
 	}
 	if target, err := os.Readlink(path); err == nil {
 		// The identity of a deployed service is a systemd credential, which exists
 		// while the service runs.
-		return &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: "the identity of the secrets is a credential of the service, which is not running: " + target + " does not exist",
-			Hint:    "run: systemctl start dreamcore",
-			Err:     cause,
-		}
+		return errSetup("the identity of the secrets is a credential of the service, which is not running: "+target+" does not exist",
+			"run: systemctl start dreamcore", cause)
 	}
 	if err := refuseOrphans(dir, path); err != nil {
 		return err
 	}
-	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the secrets in " + dir + " have no identity yet", Hint: "run: dreamcore setup", Err: cause}
+	return errSetup("the secrets in "+dir+" have no identity yet", "run: dreamcore setup", cause)
 }
 
 // checkDir refuses a directory that other users can read or write.
@@ -158,21 +141,21 @@ func checkDir(dir string) error {
 		return fileError("open the directory of secrets", dir, err)
 	}
 	if !info.IsDir() {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: dir + " is not a directory", Hint: "move it away, then run: dreamcore setup"}
+		return errSetup(dir+" is not a directory", "move it away, then run: dreamcore setup", nil)
 	}
+	return checkAccess(info, "the directory of secrets", dir, "run the command as that user, or: chown -R", "chmod 700")
+}
+
+// checkAccess refuses a file or directory that another user could have written or can
+// read. chown and chmod are the commands of the hints, without the path and without
+// the user; chown may have words before it.
+func checkAccess(info fs.FileInfo, what, path, chown, chmod string) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && foreign(st.Uid) {
-		return &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: fmt.Sprintf("the directory of secrets %s belongs to another user (uid %d)", dir, st.Uid),
-			Hint:    fmt.Sprintf("run the command as that user, or: chown -R %d %s", os.Geteuid(), dir),
-		}
+		return errSetup(fmt.Sprintf("%s %s belongs to another user (uid %d)", what, path, st.Uid),
+			fmt.Sprintf("%s %d %s", chown, os.Geteuid(), path), nil)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: fmt.Sprintf("the directory of secrets %s is open to other users (mode %04o)", dir, info.Mode().Perm()),
-			Hint:    "chmod 700 " + dir,
-		}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return errSetup(fmt.Sprintf("%s %s is open to other users (mode %04o)", what, path, perm), chmod+" "+path, nil)
 	}
 	return nil
 }
@@ -188,24 +171,12 @@ func checkPrivate(f *os.File, path string) error {
 		return fileError("stat the identity of the secrets", path, err)
 	}
 	if !info.Mode().IsRegular() {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "the identity " + path + " is not a regular file", Hint: "inspect it with: ls -ld " + path + "; and use the file with the age key"}
+		return errSetup("the identity "+path+" is not a regular file", "inspect it with: ls -ld "+path+"; and use the file with the age key", nil)
 	}
-	euid := uint32(os.Geteuid())
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && foreign(st.Uid) {
-		return &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: fmt.Sprintf("the identity %s belongs to another user (uid %d)", path, st.Uid),
-			Hint:    fmt.Sprintf("chown %d %s", euid, path),
-		}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && !foreign(st.Uid) && sharedWithSelf(f, info.Mode().Perm(), uint32(os.Geteuid())) {
+		return nil
 	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 && !sharedWithSelf(f, perm, euid) {
-		return &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: fmt.Sprintf("the identity %s is open to other users (mode %04o)", path, perm),
-			Hint:    "chmod 600 " + path,
-		}
-	}
-	return nil
+	return checkAccess(info, "the identity", path, "chown", "chmod 600")
 }
 
 // sharedWithSelf reports whether the group bits of perm come from an access control

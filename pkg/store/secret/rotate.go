@@ -1,10 +1,6 @@
 package secret
 
-import (
-	"errors"
-
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-)
+import "errors"
 
 // RotateInternal sets the internal secret to a new value and returns it. The
 // previous value stays valid, until the next rotation or EndRotation, so that front
@@ -62,9 +58,12 @@ func (s *Store) InternalValues() ([]string, error) {
 // errUnchanged ends a change without writing.
 var errUnchanged = errors.New("unchanged")
 
-// change reads a secret, edits its values and writes it back, with other writers
+// change reads a sealed secret, edits its values and writes it back, with other writers
 // locked out.
 func (s *Store) change(name string, edit func(values map[string]string) error) error {
+	if err := s.checkNotMounted(name); err != nil {
+		return err
+	}
 	root, unlock, err := lock(s.dir)
 	if err != nil {
 		return err
@@ -87,9 +86,6 @@ func (s *Store) change(name string, edit func(values map[string]string) error) e
 }
 
 func errInternal() error {
-	return &dreamcore.Error{
-		Code:    dreamcore.CodeSetup,
-		Message: "secret " + InternalSecret + " has no key " + InternalKey,
-		Hint:    "create it again: dreamcore secret delete " + InternalSecret + ", then dreamcore setup",
-	}
+	return errSetup("secret "+InternalSecret+" has no key "+InternalKey,
+		"create it again: dreamcore secret delete "+InternalSecret+", then dreamcore setup", nil)
 }

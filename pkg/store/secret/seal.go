@@ -74,12 +74,8 @@ func (s *Store) read(name string) (map[string]string, error) {
 		s.path(name), name, recreate(name))
 	plain, err := age.Decrypt(bytes.NewReader(sealed), s.identities...)
 	if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
-		return nil, &dreamcore.Error{
-			Code:    dreamcore.CodeSetup,
-			Message: "secret " + name + " is sealed for another identity",
-			Hint:    "use the identity it was sealed for; or create it again: dreamcore secret delete " + name + ", then " + recreate(name),
-			Err:     err,
-		}
+		return nil, errSetup("secret "+name+" is sealed for another identity",
+			"use the identity it was sealed for; or create it again: dreamcore secret delete "+name+", then "+recreate(name), err)
 	}
 	var values map[string]string
 	if err != nil {
@@ -93,7 +89,7 @@ func (s *Store) read(name string) (map[string]string, error) {
 		clear(text)
 	}
 	if err != nil {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "secret " + name + " is damaged", Hint: again, Err: err}
+		return nil, errSetup("secret "+name+" is damaged", again, err)
 	}
 	return values, nil
 }
@@ -121,25 +117,10 @@ func checkSealed(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	switch {
-	case !info.Mode().IsRegular():
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the sealed secret " + f.Name() + " is not a regular file",
-			Hint: "inspect it with: ls -ld " + f.Name() + "; and move it away",
-		}
-	case ok && foreign(st.Uid):
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the sealed secret %s belongs to another user (uid %d)", f.Name(), st.Uid),
-			Hint: fmt.Sprintf("chown %d %s", os.Geteuid(), f.Name()),
-		}
-	case info.Mode().Perm()&0o077 != 0:
-		return &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: fmt.Sprintf("the sealed secret %s is open to other users (mode %04o)", f.Name(), info.Mode().Perm()),
-			Hint: "chmod 600 " + f.Name(),
-		}
+	if !info.Mode().IsRegular() {
+		return errSetup("the sealed secret "+f.Name()+" is not a regular file", "inspect it with: ls -ld "+f.Name()+"; and move it away", nil)
 	}
-	return nil
+	return checkAccess(info, "the sealed secret", f.Name(), "chown", "chmod 600")
 }
 
 func readSealed(path string) ([]byte, error) {

@@ -51,6 +51,9 @@ const (
 
 	PreviewSecret = "preview-key" // links to games and their host names are derived from it
 	PreviewKey    = "PREVIEW_KEY"
+
+	LinkSecret = "job-link-key" // links to the events of jobs are signed with it
+	LinkKey    = "JOB_LINK_KEY"
 )
 
 // Bounds of one secret.
@@ -81,6 +84,7 @@ var (
 // several processes.
 type Store struct {
 	dir        string
+	mounted    string // see WithMounted; "" if there is no such directory
 	identities []age.Identity
 	recipient  age.Recipient
 }
@@ -88,8 +92,9 @@ type Store struct {
 // Info describes a secret without its values.
 type Info struct {
 	Name    string
-	Keys    []string  // sorted; nil if Err is set
-	Created time.Time // when these values were stored
+	Keys    []string  // sorted; nil if a sealed one cannot be opened
+	Created time.Time // when these values were stored; zero if Mounted
+	Mounted bool      // it comes from the directory of WithMounted
 	Err     error     // why the secret cannot be opened
 }
 
@@ -170,7 +175,7 @@ func storeWith(dir string, identities []*age.X25519Identity) *Store {
 // checkExists refuses a directory that is missing or not private.
 func checkExists(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "there are no secrets yet in " + dir, Hint: "run: dreamcore setup", Err: err}
+		return errSetup("there are no secrets yet in "+dir, "run: dreamcore setup", err)
 	}
 	return checkDir(dir)
 }
@@ -182,6 +187,9 @@ func (s *Store) Create(name string, values map[string]string, overwrite bool) er
 		return err
 	}
 	if err := checkValues(values); err != nil {
+		return err
+	}
+	if err := s.checkNotMounted(name); err != nil {
 		return err
 	}
 	root, unlock, err := lock(s.dir)
@@ -197,6 +205,10 @@ func (s *Store) Create(name string, values map[string]string, overwrite bool) er
 func (s *Store) Get(name string) (map[string]string, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
+	}
+	values, mounted, err := s.readMounted(name)
+	if mounted || err != nil {
+		return values, err
 	}
 	return s.read(name)
 }
@@ -218,12 +230,23 @@ func (s *Store) Value(name, key string) (string, error) {
 // List returns all secrets, sorted by name. One that cannot be opened is
 // listed with its Err.
 func (s *Store) List() ([]Info, error) {
-	names, err := sealedNames(s.dir)
+	mounted, keys, err := s.mountedNames()
 	if err != nil {
 		return nil, err
 	}
 	var infos []Info
+	for _, name := range mounted {
+		_, _, err := s.readMounted(name)
+		infos = append(infos, Info{Name: name, Keys: keys[name], Mounted: true, Err: err})
+	}
+	names, err := sealedNames(s.dir)
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range names {
+		if keys[name] != nil {
+			continue // the mounted one hides it
+		}
 		stat, err := os.Stat(s.path(name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // deleted meanwhile
@@ -240,6 +263,7 @@ func (s *Store) List() ([]Info, error) {
 		slices.Sort(info.Keys)
 		infos = append(infos, info)
 	}
+	slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	return infos, nil
 }
 
@@ -247,6 +271,9 @@ func (s *Store) List() ([]Info, error) {
 // name.
 func (s *Store) Delete(name string) error {
 	if err := CheckName(name); err != nil {
+		return err
+	}
+	if err := s.checkNotMounted(name); err != nil {
 		return err
 	}
 	_, unlock, err := lock(s.dir)
@@ -427,6 +454,12 @@ func NewInternalSecret() string {
 
 func errValue(message, hint string) error {
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: message, Hint: hint}
+}
+
+// errSetup returns the error of a machine or a state directory that is not ready. err
+// may be nil.
+func errSetup(message, hint string, err error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: message, Hint: hint, Err: err}
 }
 
 func errNotFound(name string, cause error) error {

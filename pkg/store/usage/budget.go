@@ -85,6 +85,20 @@ func (l *Ledger) Job(user, project, job string) *Job {
 	return &Job{ledger: l, user: user, project: project, job: job}
 }
 
+// Resume is Job for a job that an earlier process has begun, at began. It counts
+// what the job has spent since then, and returns that.
+func (l *Ledger) Resume(user, project, job string, began time.Time) (*Job, dreamcore.Tokens, dreamcore.Nano, error) {
+	j := l.Job(user, project, job)
+	var tokens dreamcore.Tokens
+	// The times of records are truncated.
+	err := read(l.root, began.Add(-time.Second), func(r Record) {
+		if r.Job == job && r.User == user {
+			tokens, j.spent = tokens.Plus(r.Tokens()), j.spent.plus(sum{r.Cost, r.Tokens().Total()})
+		}
+	})
+	return j, tokens, j.spent.cost, err
+}
+
 // Check reports whether the job may start: it returns *dreamcore.OverBudget if its
 // user or the machine has reached a limit, CodeSetup if the ledger cannot be
 // written.
@@ -266,6 +280,9 @@ func (r *request) update(s dreamcore.Spent, last bool) dreamcore.Nano {
 			rec.Requests = 1
 		}
 		l.write(rec)
+		if l.opts.Observe != nil {
+			l.opts.Observe(rec)
+		}
 		r.job.spent = r.job.spent.plus(sum{rec.Cost, delta.Total()})
 		r.written, r.tokens, r.cost = true, s.Tokens, cost
 	}

@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,9 +20,12 @@ import (
 type Options struct {
 	Prices Prices
 	Limits Limits
-	Days   int              // number of days to keep; 0 means DefaultDays; the current month is always kept
-	Logger *slog.Logger     // optional
-	Now    func() time.Time // nil means time.Now
+	Days   int          // number of days to keep; 0 means DefaultDays; the current month is always kept
+	Logger *slog.Logger // optional
+	// Observe is called with each record of this process. It must not call the
+	// Ledger; optional.
+	Observe func(Record)
+	Now     func() time.Time // nil means time.Now
 }
 
 const (
@@ -72,9 +76,7 @@ type dayFile struct {
 // Open opens the ledger in dir, which it creates if needed, and sums up the
 // spending of this month. The caller must Close the Ledger.
 func Open(dir string, opts Options) (*Ledger, error) {
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}

@@ -119,6 +119,10 @@ func Read(dir string, since time.Time, fn func(Record)) error {
 		return diskError("open the ledger", err)
 	}
 	defer root.Close()
+	return read(root, since, fn)
+}
+
+func read(root *os.Root, since time.Time, fn func(Record)) error {
 	names, err := days(root)
 	if err != nil {
 		return diskError("list the ledger", err)

@@ -73,7 +73,7 @@ func (s *Store) Guard(ctx context.Context, user dreamcore.UserID, p *Project) (_
 	if err := g.begin(ctx); err != nil {
 		return nil, errors.Join(s.UserError("set the limit of the project", err), g.Close())
 	}
-	s.guards.add(g, string(user))
+	s.guards.add(g, user)
 	return g, nil
 }
 
@@ -163,7 +163,7 @@ func (g *Guard) walk(ctx context.Context) (Full, error) {
 	if err := u.Measure(ctx, g.project); err != nil {
 		return Full{}, fmt.Errorf("measure the project: %w", err)
 	}
-	return Full{Bytes: o.ProjectBytes > 0 && u.Bytes > o.ProjectBytes, Files: o.ProjectFiles > 0 && u.Files > o.ProjectFiles}, nil
+	return o.full(u), nil
 }
 
 // Close releases the reserve. It may be called more than once.
@@ -186,6 +186,9 @@ func (g *Guard) Close() (err error) {
 
 // FitsProject reports whether usage is within the limits of a project.
 func (s *Store) FitsProject(usage tree.Usage) bool {
-	return (s.opts.ProjectBytes == 0 || usage.Bytes <= s.opts.ProjectBytes) &&
-		(s.opts.ProjectFiles == 0 || usage.Files <= s.opts.ProjectFiles)
+	return !s.opts.full(usage).Any()
+}
+
+func (o Options) full(u tree.Usage) Full {
+	return Full{Bytes: o.ProjectBytes > 0 && u.Bytes > o.ProjectBytes, Files: o.ProjectFiles > 0 && u.Files > o.ProjectFiles}
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"github.com/google/uuid"
@@ -24,11 +23,10 @@ const sessionExtension = ".session"
 // Home is the HOME directory that the agent has in one project, and the host's
 // note of its conversation.
 type Home struct {
-	closer
+	opened
 	store   *Store
-	user    string
+	user    dreamcore.UserID
 	project string
-	path    string
 }
 
 // Home opens the home of the agent in a project and makes it if it is missing.
@@ -36,64 +34,72 @@ type Home struct {
 // the user is full. The caller must Close the Home after the sandboxes that mount
 // it.
 func (s *Store) Home(user dreamcore.UserID, project dreamcore.ProjectID) (*Home, error) {
+	leave, err := s.enter(context.Background(), user, project)
+	if err != nil {
+		return nil, s.UserError("prepare the agent's home", err)
+	}
+	defer leave()
 	notes, err := tree.MakeDirs(s.homes, string(user))
 	if err != nil {
 		return nil, tree.DiskError("prepare the homes of the user", err)
 	}
 	defer notes.Close()
-	root, release, err := s.openHome(notes, user, project)
+	h, err := s.openHome(context.Background(), user, project, true)
 	if err != nil {
 		return nil, s.UserError("prepare the agent's home", err)
 	}
-	return s.newHome(root, release, user, project), nil
-}
-
-func (s *Store) newHome(root *os.Root, release func(), user dreamcore.UserID, project dreamcore.ProjectID) *Home {
-	return &Home{closer: closer{root: root, release: release}, store: s, user: string(user), project: string(project), path: filepath.Clean(root.Name())}
-}
-
-// openHome opens the home, which is next to its note, or in the file system of
-// the user.
-func (s *Store) openHome(notes *os.Root, user dreamcore.UserID, project dreamcore.ProjectID) (root *os.Root, release func(), err error) {
-	if s.disks == nil {
-		if err := s.checkUnlimited(user); err != nil {
-			return nil, nil, err
-		}
-		root, err = s.makeOwned(notes, string(project), privateMode)
-		return root, func() {}, err
-	}
-	return s.openInUser(context.Background(), user, true, func(top *os.Root) (*os.Root, error) {
-		return s.makeBelow(top, homesInDir, string(project), privateMode)
-	})
+	return h, nil
 }
 
 // FindHome opens the existing home of the agent in a project, or returns
 // fs.ErrNotExist. The caller must Close the Home.
 func (s *Store) FindHome(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (*Home, error) {
-	if s.disks == nil {
-		dir, err := tree.OpenDirs(s.homes, path.Join(string(user), string(project)))
-		if err != nil {
-			return nil, err
-		}
-		return s.newHome(dir, func() {}, user, project), nil
+	if erasing, err := s.isErasing(user, project); err != nil || erasing {
+		return nil, errors.Join(err, fs.ErrNotExist)
 	}
-	dir, release, err := s.openInUser(ctx, user, false, func(top *os.Root) (*os.Root, error) {
-		return tree.OpenDirs(top, path.Join(homesInDir, string(project)))
-	})
+	return s.openHome(ctx, user, project, false)
+}
+
+func (s *Store) openHome(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, create bool) (*Home, error) {
+	homes, release, err := s.openHomes(ctx, user, create)
 	if err != nil {
 		return nil, err
 	}
-	return s.newHome(dir, release, user, project), nil
+	var root *os.Root
+	if create {
+		root, err = s.makeOwned(homes, string(project), privateMode)
+	} else {
+		root, err = tree.OpenDirs(homes, string(project))
+	}
+	if err = errors.Join(err, homes.Close()); err != nil {
+		release()
+		return nil, err
+	}
+	return &Home{opened: opened{root: root, release: release}, store: s, user: user, project: string(project)}, nil
 }
 
-// Path returns the absolute path of the home on the host, to be mounted.
-func (h *Home) Path() string { return h.path }
-
-// Root returns the home's directory. It belongs to the Home.
-func (h *Home) Root() *os.Root { return h.root }
-
-// Close closes the Home; its files stay. It may be called more than once.
-func (h *Home) Close() error { return h.close() }
+// openHomes opens the directory of a user's homes, which no sandbox can write to:
+// in the file system of the user, or where the notes are. The caller must close
+// root and then call release.
+func (s *Store) openHomes(ctx context.Context, user dreamcore.UserID, create bool) (root *os.Root, release func(), err error) {
+	open := tree.OpenDirs
+	if create {
+		open = tree.MakeDirs
+	}
+	if s.disks != nil {
+		return s.openInUser(ctx, user, create, func(top *os.Root) (*os.Root, error) { return open(top, homesInDir) })
+	}
+	if create {
+		if err := s.checkUnlimited(user); err != nil {
+			return nil, nil, err
+		}
+	}
+	if s.homes == nil {
+		return nil, nil, fs.ErrNotExist
+	}
+	root, err = open(s.homes, string(user))
+	return root, func() {}, err
+}
 
 // Fill empties the home and fills it again. The caller must hold the Lock of the
 // project and call Finish of the Filler.
@@ -139,7 +145,7 @@ func (h *Home) SetSession(id string) error {
 	if err := uuid.Validate(id); err != nil {
 		return fmt.Errorf("note the conversation: %w", err)
 	}
-	dir, err := tree.OpenDirs(h.store.homes, h.user)
+	dir, err := tree.OpenDirs(h.store.homes, string(h.user))
 	if err == nil {
 		err = tree.ReplaceFile(dir, path.Base(h.note()), fileMode, func(f *os.File) error {
 			if _, err := f.WriteString(id + "\n"); err != nil {
@@ -171,4 +177,4 @@ func (h *Home) Has(name string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-func (h *Home) note() string { return path.Join(h.user, h.project+sessionExtension) }
+func (h *Home) note() string { return path.Join(string(h.user), h.project+sessionExtension) }

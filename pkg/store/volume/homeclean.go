@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
@@ -23,7 +22,7 @@ import (
 // alone. A link, or a file with several names, is not kept. CodeInternal: the
 // disk failed.
 func (h *Home) Clean(ctx context.Context, keep string) error {
-	parent, release, err := h.openParent(ctx)
+	parent, release, err := h.store.openHomes(ctx, h.user, false)
 	if err == nil {
 		err = h.clean(parent, keep)
 		err = errors.Join(err, parent.Close())
@@ -33,18 +32,6 @@ func (h *Home) Clean(ctx context.Context, keep string) error {
 		return h.store.UserError("clean the agent's home", err)
 	}
 	return nil
-}
-
-// openParent opens the parent directory of the home, which no sandbox can write
-// to.
-func (h *Home) openParent(ctx context.Context) (parent *os.Root, release func(), err error) {
-	if h.store.disks == nil {
-		parent, err = tree.OpenDirs(h.store.homes, h.user)
-		return parent, func() {}, err
-	}
-	return h.store.openInUser(ctx, dreamcore.UserID(h.user), false, func(top *os.Root) (*os.Root, error) {
-		return tree.OpenDirs(top, homesInDir)
-	})
 }
 
 func (h *Home) clean(parent *os.Root, keep string) error {
@@ -124,7 +111,7 @@ func (h *Home) keepEntry(parent, dir *os.Root, keep []string) (kept bool, err er
 		kept, err = h.keepOnly(parent, sub, keep[1:])
 		return kept, errors.Join(err, sub.Close())
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || st.Nlink != 1 {
+	if !info.Mode().IsRegular() || info.Sys().(*syscall.Stat_t).Nlink != 1 {
 		return false, nil
 	}
 	if err := dir.Lchown(name, h.store.opts.UID, h.store.opts.GID); err != nil {

@@ -59,7 +59,7 @@ func (s *Store) Locate(ctx context.Context, volume, name string, create bool) (*
 }
 
 func (s *Store) locateData(ctx context.Context, clean string, create bool) (*Location, error) {
-	unknown := &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "No such file or directory: " + clean, Hint: "projects are at users/UUID/projects/UUID: list them with dreamcore volume ls " + Data + " users"}
+	unknown := &dreamcore.Error{Code: dreamcore.CodeNotFound, Reason: ReasonNoPath, Message: "No such file or directory: " + clean, Hint: "projects are at users/UUID/projects/UUID"}
 	parts := strings.SplitN(clean, "/", 5)
 	if clean == "." {
 		_, err := s.Path(Data)

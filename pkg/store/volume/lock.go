@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -26,16 +27,53 @@ func (s *Store) Lock(ctx context.Context, user dreamcore.UserID, project dreamco
 	return unlock, err
 }
 
+func lockName(user dreamcore.UserID, project dreamcore.ProjectID) string {
+	return string(user) + "-" + string(project) + ".lock"
+}
+
+// lockFile opens a file of the directory of locks, and creates it unless the Store only
+// looks. Then the file is nil if it is missing: no process has ever held that lock.
+func (s *Store) lockFile(name string) (*os.File, error) {
+	if !s.opts.Look {
+		return s.locks.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
+	}
+	if s.locks == nil {
+		return nil, nil
+	}
+	f, err := s.locks.OpenFile(name, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return f, err
+}
+
+// isCurrent reports whether f is the file of that name.
+func isCurrent(root *os.Root, name string, f *os.File) bool {
+	mine, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := root.Lstat(name)
+	return err == nil && os.SameFile(mine, now)
+}
+
 // TryLock is Lock without waiting. CodeConflict: the project is locked.
 func (s *Store) TryLock(user dreamcore.UserID, project dreamcore.ProjectID) (unlock func(), err error) {
-	// A lock belongs to the open file, so every call opens the file again. The
-	// file is never removed: two callers could then hold locks at once, one on
-	// the removed file and one on its successor.
-	f, err := s.locks.OpenFile(string(user)+"-"+string(project)+".lock", os.O_RDWR|os.O_CREATE, fileMode)
+	// A lock belongs to the open file, so every call opens the file again. Only an
+	// erasure removes the file, while it holds the lock: then this one is the lock of
+	// a file that is gone, and the next attempt gets that of its successor.
+	name := lockName(user, project)
+	f, err := s.lockFile(name)
 	if err != nil {
 		return nil, tree.DiskError("open the lock of the project", err)
 	}
+	if f == nil {
+		return func() {}, nil
+	}
 	err = statefile.TryLock(f)
+	if err == nil && !isCurrent(s.locks, name, f) {
+		err = statefile.ErrLocked
+	}
 	if errors.Is(err, statefile.ErrLocked) {
 		err = &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the project is in use", Hint: "wait until the running generation has ended", Err: err}
 	} else if err != nil {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"path/filepath"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
@@ -20,9 +19,9 @@ const (
 // Project is the open directory of one project. Its methods are safe for
 // concurrent use. Its contents are hostile; see the package comment.
 type Project struct {
-	closer
-	path  string
-	swaps bool // a change may replace the directory; see Stage
+	opened
+	swaps  bool         // a change may replace the directory; see Stage
+	erased func() error // returns an error once the project is being erased; may be nil
 }
 
 // swapTries limits how often a project is opened again because another directory
@@ -35,13 +34,18 @@ const swapTries = 10
 // existing files. The caller must Close the Project after everything that it
 // opened in it and after the sandboxes that mount it.
 func (s *Store) Project(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
+	leave, err := s.enter(context.Background(), user, project)
+	if err != nil {
+		return nil, s.UserError("prepare the project", err)
+	}
+	defer leave()
 	root, release, err := s.openInUser(context.Background(), user, true, func(top *os.Root) (*os.Root, error) {
 		return s.makeBelow(top, projectsDir, string(project), sharedMode)
 	})
 	if err != nil {
 		return nil, s.UserError("prepare the project", err)
 	}
-	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name())}, nil
+	return &Project{opened: opened{root: root, release: release}}, nil
 }
 
 // makeBelow makes the directory parent/name below top, for the sandbox's user.
@@ -57,13 +61,28 @@ func (s *Store) makeBelow(top *os.Root, parent, name string, mode fs.FileMode) (
 // Find opens an existing project. CodeNotFound: it does not exist. The caller
 // must Close the Project.
 func (s *Store) Find(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
+	erased := func() error {
+		err := s.CheckErasing(user, project)
+		if dreamcore.ReasonOf(err) == ReasonErasing {
+			err = fs.ErrNotExist
+		}
+		return err
+	}
 	root, release, err := s.openInUser(context.Background(), user, false, func(top *os.Root) (*os.Root, error) {
+		if err := erased(); err != nil {
+			return nil, err
+		}
 		return openProject(top, string(project))
 	})
 	if err != nil {
 		return nil, s.findError(err)
 	}
-	return &Project{closer: closer{root: root, release: release}, path: filepath.Clean(root.Name()), swaps: true}, nil
+	return &Project{opened: opened{root: root, release: release}, swaps: true, erased: func() error {
+		if err := erased(); err != nil {
+			return s.findError(err)
+		}
+		return nil
+	}}, nil
 }
 
 // openProject opens the directory of a project. If the directory differs from
@@ -92,17 +111,8 @@ func OpenDirectory(path string) (*Project, error) {
 	if err != nil {
 		return nil, tree.DiskError("open the directory", err)
 	}
-	return &Project{closer: closer{root: root, release: func() {}}, path: filepath.Clean(path)}, nil
+	return &Project{opened: opened{root: root, release: func() {}}}, nil
 }
-
-// Path returns the absolute path of the project on the host, to be mounted.
-func (p *Project) Path() string { return p.path }
-
-// Root returns the project's directory. It belongs to the Project.
-func (p *Project) Root() *os.Root { return p.root }
-
-// Close closes the Project; its files stay. It may be called more than once.
-func (p *Project) Close() error { return p.close() }
 
 // replacement opens the directory that has replaced the project's since root was
 // opened; it returns nil if root is still the project's. No sandbox can write to
@@ -112,14 +122,14 @@ func (p *Project) replacement(root *os.Root) *os.Root {
 		return nil
 	}
 	for range swapTries {
-		now, err := os.Lstat(p.path)
+		now, err := os.Lstat(p.Path())
 		if err != nil || !now.IsDir() {
 			return nil
 		}
 		if mine, err := root.Stat("."); err == nil && os.SameFile(mine, now) {
 			return nil
 		}
-		next, err := os.OpenRoot(p.path)
+		next, err := os.OpenRoot(p.Path())
 		if err != nil {
 			return nil
 		}
@@ -199,6 +209,11 @@ func (p *Project) list(ctx context.Context, leftOut *int) (all []tree.Entry, err
 		}
 		root.Close()
 		root = next
+	}
+	if p.erased != nil {
+		if gone := p.erased(); gone != nil {
+			return nil, gone // part of it may have been removed
+		}
 	}
 	return all, err
 }

@@ -18,14 +18,14 @@ import (
 // guards are the open guards of a Store, with their users.
 type guards struct {
 	mu  sync.Mutex
-	all map[*Guard]string // guarded by mu
+	all map[*Guard]dreamcore.UserID // guarded by mu
 }
 
-func (l *guards) add(g *Guard, user string) {
+func (l *guards) add(g *Guard, user dreamcore.UserID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.all == nil {
-		l.all = map[*Guard]string{}
+		l.all = map[*Guard]dreamcore.UserID{}
 	}
 	l.all[g] = user
 }
@@ -40,7 +40,7 @@ func (l *guards) of(user dreamcore.UserID) (found []*Guard) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for g, owner := range l.all {
-		if owner == string(user) {
+		if owner == user {
 			found = append(found, g)
 		}
 	}

@@ -28,8 +28,8 @@ const repairLimit = 30 * time.Second
 // exceed the disk, and a program that fills the disk cannot take any of it.
 type Room struct {
 	release func()
-	mu      sync.Mutex
-	host    *os.File // guarded by mu; nil once it is released
+	host    *os.File // nil if the disk cannot allocate space
+	free    sync.Once
 }
 
 // Reserve reserves the room for one job or change of a user. Options.MinFreeBytes
@@ -43,6 +43,11 @@ func (s *Store) Reserve(ctx context.Context, user dreamcore.UserID) (_ *Room, er
 	if err := s.CheckFree(); err != nil {
 		return nil, err
 	}
+	leave, err := s.enter(ctx, user, "") // until the file system is in use
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if s.disks != nil {
 		if err := s.makeUsers(); err != nil {
 			return nil, s.UserError("reserve the space of the user", err)
@@ -71,15 +76,11 @@ func (s *Store) Reserve(ctx context.Context, user dreamcore.UserID) (_ *Room, er
 
 // makeUsers makes the directory that the file systems of users are mounted in.
 func (s *Store) makeUsers() error {
-	data, err := s.OpenVolume(Data)
+	users, err := s.makeInData(usersDir)
 	if err != nil {
 		return err
 	}
-	users, err := tree.MakeDirs(data, usersDir)
-	if err == nil {
-		err = users.Close()
-	}
-	return errors.Join(err, data.Close())
+	return users.Close()
 }
 
 // allocate allocates disk space in an unnamed file in root, which ends with the
@@ -110,12 +111,11 @@ func allocate(root *os.Root, bytes int64) (*os.File, error) {
 // FreeForHost releases the space for the version and the log, so that they can be
 // written.
 func (r *Room) FreeForHost() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.host != nil {
-		_ = r.host.Close()
-		r.host = nil
-	}
+	r.free.Do(func() {
+		if r.host != nil {
+			_ = r.host.Close() // it has no name and no content
+		}
+	})
 }
 
 // Close releases the room. It may be called more than once.

@@ -79,19 +79,10 @@ func sweep(checks *os.Root, olderThan time.Time) error {
 	var errs []error
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || !changed(info).Before(olderThan) {
-			continue
+		if err != nil || time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()).After(olderThan) {
+			continue // removed meanwhile, or in use
 		}
 		errs = append(errs, checks.RemoveAll(e.Name()))
 	}
 	return errors.Join(errs...)
-}
-
-// changed returns the time of the last status change of a file.
-func changed(info fs.FileInfo) time.Time {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return info.ModTime()
-	}
-	return time.Unix(st.Ctim.Unix())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -30,10 +31,10 @@ type Stage struct {
 	Current *os.Root // the project as it is
 	Next    *os.Root // the new state; empty at first, owned by the sandbox's user
 
-	store         *Store
-	user, project string
-	top           *os.Root // of the user
-	close         func()
+	store  *Store
+	change Unfinished
+	top    *os.Root // of the user
+	close  func()
 }
 
 // Stage begins a new state of a project, which is made if it is missing, and
@@ -44,7 +45,7 @@ func (s *Store) Stage(ctx context.Context, user dreamcore.UserID, project dreamc
 	if err != nil {
 		return nil, err
 	}
-	g := &Stage{Current: p.root, store: s, user: string(user), project: string(project), close: func() { _ = p.Close() }}
+	g := &Stage{Current: p.root, store: s, change: Unfinished{user, project}, close: func() { _ = p.Close() }}
 	if err := hideSkills(p.root, false); err != nil { // left by a job that was killed
 		g.close()
 		return nil, err
@@ -69,7 +70,7 @@ func (s *Store) Stage(ctx context.Context, user dreamcore.UserID, project dreamc
 
 // begin makes an empty directory for the new state.
 func (g *Stage) begin() error {
-	if err := g.store.markChange(g.user, g.project); err != nil {
+	if err := g.store.mark(g.change); err != nil {
 		return err
 	}
 	staging, err := tree.MakeDirs(g.top, stagingDir)
@@ -77,10 +78,10 @@ func (g *Stage) begin() error {
 		return err
 	}
 	defer staging.Close()
-	if err := clearStaging(staging, g.project); err != nil {
+	if err := clearStaging(staging, g.change.Project); err != nil {
 		return err
 	}
-	g.Next, err = g.store.makeOwned(staging, g.project, sharedMode)
+	g.Next, err = g.store.makeOwned(staging, string(g.change.Project), sharedMode)
 	return err
 }
 
@@ -88,7 +89,7 @@ func (g *Stage) begin() error {
 // after Exchange.
 func (g *Stage) Close() {
 	if err := g.remove(); err != nil {
-		g.store.log.Warn("remove the unused state of a changed project", "user", g.user, "project", g.project, "error", err)
+		g.store.log.Warn("remove the unused state of a changed project", "user", string(g.change.User), "project", string(g.change.Project), "error", err)
 	}
 	g.close()
 }
@@ -102,11 +103,11 @@ func (g *Stage) remove() error {
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, tree.RemoveAll(staging, g.project), staging.Close())
+	errs = append(errs, tree.RemoveAll(staging, string(g.change.Project)), staging.Close())
 	if err := errors.Join(errs...); err != nil {
 		return err // the mark stays, for the next change or start of the service
 	}
-	return g.store.unmarkChange(g.user, g.project)
+	return g.store.unmark(g.change)
 }
 
 // Flush writes the new state to disk, all files at once.
@@ -132,8 +133,9 @@ func (g *Stage) Exchange() error {
 		return err
 	}
 	defer staging.Close()
+	name := string(g.change.Project)
 	swap := func() error {
-		return unix.Renameat2(int(staging.Fd()), g.project, int(projects.Fd()), g.project, unix.RENAME_EXCHANGE)
+		return unix.Renameat2(int(staging.Fd()), name, int(projects.Fd()), name, unix.RENAME_EXCHANGE)
 	}
 	err = swap()
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSYS) {
@@ -155,37 +157,38 @@ func (g *Stage) Exchange() error {
 // unmark is called. If the process ends before that, Unfinished returns the
 // project.
 func (s *Store) MarkChange(user dreamcore.UserID, project dreamcore.ProjectID) (unmark func() error, err error) {
-	if err := s.markChange(string(user), string(project)); err != nil {
+	leave, err := s.enter(context.Background(), user, project)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	u := Unfinished{user, project}
+	if err := s.mark(u); err != nil {
 		return nil, tree.DiskError("prepare the change", err)
 	}
-	return func() error { return s.unmarkChange(string(user), string(project)) }, nil
+	return func() error { return s.unmark(u) }, nil
 }
 
-func (s *Store) markChange(user, project string) error {
-	data, err := s.OpenVolume(Data)
-	if err != nil {
-		return err
-	}
-	defer data.Close()
-	dir, err := tree.MakeDirs(data, changesDir)
+func (s *Store) mark(u Unfinished) error {
+	dir, err := s.makeInData(changesDir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	f, err := dir.OpenFile(user+"."+project, os.O_WRONLY|os.O_CREATE, fileMode)
+	f, err := dir.OpenFile(u.name(), os.O_WRONLY|os.O_CREATE, fileMode)
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
-func (s *Store) unmarkChange(user, project string) error {
+func (s *Store) unmark(u Unfinished) error {
 	data, err := s.OpenVolume(Data)
 	if err != nil {
 		return err
 	}
 	defer data.Close()
-	return tree.IgnoreMissing(data.Remove(changesDir + "/" + user + "." + project))
+	return tree.IgnoreMissing(data.Remove(changesDir + "/" + u.name()))
 }
 
 // Unfinished is a change of a project that is running, or that a crash ended.
@@ -194,8 +197,18 @@ type Unfinished struct {
 	Project dreamcore.ProjectID
 }
 
+// name is the name of the file that marks the project.
+func (u Unfinished) name() string { return string(u.User) + "." + string(u.Project) }
+
 // Unfinished lists the changes that have not finished.
 func (s *Store) Unfinished() ([]Unfinished, error) {
+	all, err := s.marked(changesDir, "list the unfinished changes")
+	return slices.DeleteFunc(all, func(u Unfinished) bool { return u.Project == "" }), err
+}
+
+// marked lists what the names of files in a directory of the data volume stand for: a
+// project, or with "" as its Project a user.
+func (s *Store) marked(dir, action string) (all []Unfinished, err error) {
 	data, err := s.OpenVolume(Data)
 	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
 		return nil, nil
@@ -204,18 +217,23 @@ func (s *Store) Unfinished() ([]Unfinished, error) {
 		return nil, err
 	}
 	defer data.Close()
-	entries, err := fs.ReadDir(data.FS(), changesDir)
+	entries, err := fs.ReadDir(data.FS(), dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, tree.DiskError("list the unfinished changes", err)
+		return nil, tree.DiskError(action, err)
 	}
-	var all []Unfinished
 	for _, e := range entries {
-		first, second, _ := strings.Cut(e.Name(), ".")
+		first, second, ofProject := strings.Cut(e.Name(), ".")
 		user, err := dreamcore.ParseUserID(first)
-		project, err2 := dreamcore.ParseProjectID(second)
-		if err == nil && err2 == nil {
-			all = append(all, Unfinished{user, project})
+		if err != nil {
+			continue // a temporary file
 		}
+		u := Unfinished{User: user}
+		if ofProject {
+			if u.Project, err = dreamcore.ParseProjectID(second); err != nil {
+				continue
+			}
+		}
+		all = append(all, u)
 	}
 	return all, nil
 }
@@ -226,7 +244,7 @@ func (s *Store) Unfinished() ([]Unfinished, error) {
 func (s *Store) RemoveResidue(ctx context.Context, u Unfinished) error {
 	top, release, err := s.openUser(ctx, u.User, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.unmarkChange(string(u.User), string(u.Project)) // the user's disk does not exist yet
+		return s.unmark(u) // the user's disk does not exist yet
 	}
 	if err != nil {
 		return s.UserError("open the project", err)
@@ -235,17 +253,17 @@ func (s *Store) RemoveResidue(ctx context.Context, u Unfinished) error {
 	defer top.Close()
 	staging, err := tree.OpenDir(top, stagingDir)
 	if err == nil {
-		err = errors.Join(clearStaging(staging, string(u.Project)), staging.Close())
+		err = errors.Join(clearStaging(staging, u.Project), staging.Close())
 	}
 	if tree.IgnoreMissing(err) != nil {
 		return s.UserError("remove the residue of a change", err)
 	}
-	return s.unmarkChange(string(u.User), string(u.Project))
+	return s.unmark(u)
 }
 
 // clearStaging removes the residue of changes of a project.
-func clearStaging(staging *os.Root, project string) error {
-	if err := tree.RemoveAll(staging, project); err != nil {
+func clearStaging(staging *os.Root, project dreamcore.ProjectID) error {
+	if err := tree.RemoveAll(staging, string(project)); err != nil {
 		return err
 	}
 	return tree.RemoveMoved(staging)

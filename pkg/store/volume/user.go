@@ -106,13 +106,22 @@ func (u *User) Close() error {
 	return nil
 }
 
-// Users returns the users that have or had projects, sorted.
+// Users returns the users that have or had projects, sorted, without those that are
+// being erased.
 func (s *Store) Users() ([]dreamcore.UserID, error) {
 	data, err := s.OpenVolume(Data)
 	if err != nil {
 		return nil, err
 	}
 	defer data.Close()
+	erasing, err := s.Erasing()
+	if err != nil {
+		return nil, err
+	}
+	erased := map[dreamcore.UserID]bool{}
+	for _, e := range erasing {
+		erased[e.User] = erased[e.User] || e.Project == ""
+	}
 	var users []dreamcore.UserID
 	for dir, extension := range map[string]string{usersDir: "", disksDir: ".ext4"} {
 		entries, err := fs.ReadDir(data.FS(), dir)
@@ -121,7 +130,7 @@ func (s *Store) Users() ([]dreamcore.UserID, error) {
 		}
 		for _, e := range entries {
 			name, ok := strings.CutSuffix(e.Name(), extension)
-			if id, err := dreamcore.ParseUserID(name); ok && err == nil && string(id) == name {
+			if id, err := dreamcore.ParseUserID(name); ok && err == nil && string(id) == name && !erased[id] {
 				users = append(users, id)
 			}
 		}
@@ -147,7 +156,15 @@ func (s *Store) Projects(ctx context.Context, user dreamcore.UserID) ([]dreamcor
 	}
 	var projects []dreamcore.ProjectID
 	for _, e := range entries {
-		if id, err := dreamcore.ParseProjectID(e.Name()); err == nil && string(id) == e.Name() && e.IsDir() {
+		id, err := dreamcore.ParseProjectID(e.Name())
+		if err != nil || string(id) != e.Name() || !e.IsDir() {
+			continue
+		}
+		erasing, err := s.isErasing(user, id)
+		if err != nil {
+			return nil, err
+		}
+		if !erasing {
 			projects = append(projects, id)
 		}
 	}
@@ -156,8 +173,11 @@ func (s *Store) Projects(ctx context.Context, user dreamcore.UserID) ([]dreamcor
 
 // CheckFree returns CodeSetup if the disk has less free space than
 // Options.MinFreeBytes.
-func (s *Store) CheckFree() error {
-	return disk.CheckFree(s.volumes.Name(), s.opts.MinFreeBytes, s.opts.Ballast)
+func (s *Store) CheckFree() error { return s.CheckFreeFor(0) }
+
+// CheckFreeFor is CheckFree for a disk that will have so many bytes more.
+func (s *Store) CheckFreeFor(bytes int64) error {
+	return disk.CheckFree(s.volumes.Name(), s.opts.MinFreeBytes+bytes, s.opts.Ballast)
 }
 
 // SweepDisks unmounts the file systems that earlier processes left mounted; it is
@@ -173,7 +193,6 @@ func (s *Store) SweepDisks(ctx context.Context) error {
 func (s *Store) diskOptions() disk.Options {
 	data := filepath.Join(s.volumes.Name(), Data)
 	users := filepath.Join(data, usersDir)
-	homes, _ := filepath.Abs(s.homes.Name()) // it is absolute since it was opened
 	return disk.Options{
 		Images: filepath.Join(data, disksDir), Mounts: users,
 		Bytes: s.opts.DiskBytes, UID: os.Geteuid(), GID: os.Getegid(),
@@ -181,7 +200,7 @@ func (s *Store) diskOptions() disk.Options {
 		Plain: func(user string) []disk.Tree {
 			return []disk.Tree{
 				{Path: filepath.Join(users, user)},
-				{Path: filepath.Join(homes, user), Into: homesInDir, Dirs: true}, // the notes stay
+				{Path: filepath.Join(s.homes.Name(), user), Into: homesInDir, Dirs: true}, // the notes stay
 			}
 		},
 	}
@@ -189,8 +208,22 @@ func (s *Store) diskOptions() disk.Options {
 
 // openUser opens the directory of a user, which is a mounted file system with a
 // disk limit. It makes a missing directory if create is set, and returns
-// fs.ErrNotExist otherwise. The caller must close root and then call release.
+// fs.ErrNotExist otherwise. A user that is being erased has none, and cannot get
+// one. The caller must close root and then call release.
 func (s *Store) openUser(ctx context.Context, user dreamcore.UserID, create bool) (root *os.Root, release func(), err error) {
+	leave, err := s.enter(ctx, user, "")
+	if dreamcore.ReasonOf(err) == ReasonErasing && !create {
+		return nil, nil, fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+	return s.openTop(ctx, user, create)
+}
+
+// openTop is openUser for a user that may be erased meanwhile.
+func (s *Store) openTop(ctx context.Context, user dreamcore.UserID, create bool) (root *os.Root, release func(), err error) {
 	data, err := s.OpenVolume(Data)
 	if err != nil {
 		return nil, nil, err
@@ -276,18 +309,25 @@ func (s *Store) UserError(action string, err error) error {
 	return tree.DiskError(action, err)
 }
 
-// closer closes a directory and then releases the file system that it is in.
-type closer struct {
+// opened is an open directory of a user, whose file system is in use until Close.
+type opened struct {
 	root    *os.Root
 	release func()
 	once    sync.Once
 	err     error
 }
 
-func (c *closer) close() error {
-	c.once.Do(func() {
-		c.err = c.root.Close()
-		c.release()
+// Path returns the absolute path of the directory on the host, to be mounted.
+func (o *opened) Path() string { return filepath.Clean(o.root.Name()) }
+
+// Root returns the directory, which Close closes.
+func (o *opened) Root() *os.Root { return o.root }
+
+// Close closes the directory; its files stay. It may be called more than once.
+func (o *opened) Close() error {
+	o.once.Do(func() {
+		o.err = o.root.Close()
+		o.release()
 	})
-	return c.err
+	return o.err
 }

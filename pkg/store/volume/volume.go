@@ -10,12 +10,14 @@
 //	volumes/dreamcore-data/users/U/projects/P 0755, the sandbox user's: all that a sandbox sees of the volume
 //	volumes/dreamcore-data/users/U/staging/P  the new state of a project during a change; see Stage
 //	volumes/dreamcore-data/.changes/U.P       marks a change that has not finished
+//	volumes/dreamcore-data/.erasing/U.P       marks a project, or a user U, that is being erased
 //	volumes/dreamcore-data/.checks/ID         0755, the sandbox user's, for one check
 //	volumes/dreamcore-data/.disks/U.ext4      0600, the service's: the file system of users/U, if disks are limited
 //	volumes/dreamcore-data/users/U/homes/P    0700, the sandbox user's: replaces homes/U/P if disks are limited
 //	homes/U/P                                 0700, the sandbox user's
 //	homes/U/P.session                         0600, the service's
 //	locks/U-P.lock                            0600, the service's
+//	locks/users.lock                          0600, the service's: one byte for each user
 //
 // With a disk limit (Options.DiskBytes), everything that the sandboxes of a user
 // can write to is in a file system of that size. Package disk mounts it at users/U
@@ -35,6 +37,7 @@
 //	skills.go     the link to the skills in a project
 //	scratch.go    directories for checks
 //	lock.go       project locks
+//	erase.go      users and projects that are being erased
 package volume
 
 import (
@@ -51,6 +54,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
@@ -58,6 +62,13 @@ import (
 const (
 	Data   = "dreamcore-data"
 	Global = "dreamcore-global"
+)
+
+// Reasons of errors.
+const (
+	ReasonNoPath   dreamcore.Reason = "volume.no_path"    // a path that is in no project
+	ReasonNoVolume dreamcore.Reason = "volume.none"       // a volume of the operator is missing
+	ReasonNotSetUp dreamcore.Reason = "volume.not_set_up" // a volume of the service is missing
 )
 
 const (
@@ -70,6 +81,7 @@ const (
 type Options struct {
 	HomesDir string // default: "homes" next to the directory of volumes
 	LocksDir string // default: "locks" next to the directory of volumes
+	Look     bool   // create no directories and no locks: missing parts are empty
 	UID, GID int    // the user inside sandboxes, who owns projects and homes
 
 	// DiskBytes limits the size of the projects and homes of one user together;
@@ -130,6 +142,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	if opts.LocksDir == "" {
 		opts.LocksDir = filepath.Join(filepath.Dir(dir), "locks")
 	}
+	if opts.HomesDir, err = filepath.Abs(opts.HomesDir); err != nil {
+		return nil, tree.DiskError("find the directory of homes", err)
+	}
 	s := &Store{opts: opts, log: opts.Logger}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -138,7 +153,11 @@ func Open(dir string, opts Options) (*Store, error) {
 		path string
 		root **os.Root
 	}{{dir, &s.volumes}, {opts.HomesDir, &s.homes}, {opts.LocksDir, &s.locks}} {
-		if *d.root, err = openBase(d.path); err != nil {
+		open := statefile.OpenDir
+		if opts.Look {
+			open = statefile.LookIn
+		}
+		if *d.root, err = open(d.path); err != nil {
 			return nil, errors.Join(tree.DiskError("open "+d.path, err), s.Close())
 		}
 	}
@@ -148,17 +167,6 @@ func Open(dir string, opts Options) (*Store, error) {
 		}
 	}
 	return s, nil
-}
-
-func openBase(dir string) (*os.Root, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, privateMode); err != nil {
-		return nil, err
-	}
-	return os.OpenRoot(dir)
 }
 
 // Close closes the Store and unmounts the file systems of users that are not in
@@ -232,16 +240,27 @@ func (s *Store) OpenVolume(name string) (*os.Root, error) {
 	}
 	root, err := tree.OpenDir(s.volumes, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		hint := "create it: dreamcore volume create " + name
+		reason, hint := ReasonNoVolume, "check its name"
 		if name == Data || name == Global {
-			hint = "run: dreamcore setup"
+			reason, hint = ReasonNotSetUp, "set the service up, which creates it"
 		}
-		return nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no volume " + name, Hint: hint, Err: err}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Reason: reason, Message: "there is no volume " + name, Hint: hint, Err: err}
 	}
 	if err != nil {
 		return nil, tree.DiskError("open volume "+name, err)
 	}
 	return root, nil
+}
+
+// makeInData opens a directory of the service in the data volume, and makes it if
+// it is missing. The caller must close it.
+func (s *Store) makeInData(name string) (*os.Root, error) {
+	data, err := s.OpenVolume(Data)
+	if err != nil {
+		return nil, err
+	}
+	defer data.Close()
+	return tree.MakeDirs(data, name)
 }
 
 func checkName(name string) error {

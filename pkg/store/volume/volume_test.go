@@ -129,8 +129,8 @@ func TestVolumeErrorsHaveHints(t *testing.T) {
 	os.RemoveAll(filepath.Join(state, "volumes", Data))
 	_, err = s.Project(user, project)
 	wantError(t, err, dreamcore.CodeNotFound, Data)
-	if hint := dreamcore.HintOf(err); !strings.Contains(hint, "dreamcore setup") {
-		t.Fatalf("hint %q", hint)
+	if reason := dreamcore.ReasonOf(err); reason != ReasonNotSetUp {
+		t.Fatalf("reason %q", reason)
 	}
 	_, err = Open(filepath.Join(state, "volumes", "file", "x"), Options{})
 	wantError(t, err, dreamcore.CodeInternal, "open")

@@ -36,16 +36,12 @@ type Limiter struct {
 
 	mu      sync.Mutex
 	running map[dreamcore.UserID]bool // guarded by mu
-	queues  []*queue                  // guarded by mu; users with waiting calls, next one first
+	waiting []*caller                 // guarded by mu; the next one first
 }
 
-// queue holds the waiting calls of one user, oldest first.
-type queue struct {
-	user    dreamcore.UserID
-	callers []*caller
-}
-
+// caller is a call that waits. Those of one user are in the order of their arrival.
 type caller struct {
+	user     dreamcore.UserID
 	admitted chan struct{} // closed when it is the caller's turn
 	patient  bool          // not counted by Limits.Waiting
 }
@@ -94,14 +90,13 @@ func errBusy(cause error) error {
 }
 
 func (l *Limiter) enter(ctx context.Context, user dreamcore.UserID, patient bool) (leave func(), err error) {
-	c := &caller{admitted: make(chan struct{}), patient: patient}
+	c := &caller{user: user, admitted: make(chan struct{}), patient: patient}
 	l.mu.Lock()
-	q := l.queueOf(user)
-	if !patient && q.impatient() >= l.limits.Waiting {
+	if !patient && l.impatient(user) >= l.limits.Waiting {
 		l.mu.Unlock()
 		return nil, errBusy(nil)
 	}
-	q.callers = append(q.callers, c)
+	l.waiting = append(l.waiting, c)
 	l.admit()
 	l.mu.Unlock()
 	leave = func() {
@@ -116,29 +111,22 @@ func (l *Limiter) enter(ctx context.Context, user dreamcore.UserID, patient bool
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
-	gaveUp := l.forget(user, c)
+	at := slices.Index(l.waiting, c)
+	if at >= 0 {
+		l.waiting = slices.Delete(l.waiting, at, at+1)
+	}
 	l.mu.Unlock()
-	if !gaveUp { // it was admitted concurrently
+	if at < 0 { // it was admitted concurrently
 		leave()
 	}
 	return nil, ctx.Err()
 }
 
-// queueOf returns the queue of a user. It must be called with mu held.
-func (l *Limiter) queueOf(user dreamcore.UserID) *queue {
-	for _, q := range l.queues {
-		if q.user == user {
-			return q
-		}
-	}
-	q := &queue{user: user}
-	l.queues = append(l.queues, q)
-	return q
-}
-
-func (q *queue) impatient() (n int) {
-	for _, c := range q.callers {
-		if !c.patient {
+// impatient counts a user's calls that Limits.Waiting bounds. It must be called
+// with mu held.
+func (l *Limiter) impatient(user dreamcore.UserID) (n int) {
+	for _, c := range l.waiting {
+		if c.user == user && !c.patient {
 			n++
 		}
 	}
@@ -148,36 +136,24 @@ func (q *queue) impatient() (n int) {
 // admit admits callers whose turn it is. It must be called with mu held.
 func (l *Limiter) admit() {
 	for len(l.running) < l.limits.Running {
-		i := slices.IndexFunc(l.queues, func(q *queue) bool { return len(q.callers) > 0 && !l.running[q.user] })
+		i := slices.IndexFunc(l.waiting, func(c *caller) bool { return !l.running[c.user] })
 		if i < 0 {
 			break
 		}
-		q := l.queues[i]
-		l.queues = slices.Delete(l.queues, i, i+1)
-		c := q.callers[0]
-		if q.callers = q.callers[1:]; len(q.callers) > 0 {
-			l.queues = append(l.queues, q) // behind all others
+		next := l.waiting[i]
+		// The user's other calls go behind those of all others.
+		var own, others []*caller
+		for _, c := range l.waiting {
+			switch {
+			case c == next:
+			case c.user == next.user:
+				own = append(own, c)
+			default:
+				others = append(others, c)
+			}
 		}
-		l.running[q.user] = true
-		close(c.admitted)
+		l.waiting = slices.Concat(others, own)
+		l.running[next.user] = true
+		close(next.admitted)
 	}
-}
-
-// forget removes a caller from its queue, and reports whether it was still in
-// it. It must be called with mu held.
-func (l *Limiter) forget(user dreamcore.UserID, c *caller) bool {
-	for i, q := range l.queues {
-		if q.user != user {
-			continue
-		}
-		at := slices.Index(q.callers, c)
-		if at < 0 {
-			return false
-		}
-		if q.callers = slices.Delete(q.callers, at, at+1); len(q.callers) == 0 {
-			l.queues = slices.Delete(l.queues, i, i+1)
-		}
-		return true
-	}
-	return false
 }

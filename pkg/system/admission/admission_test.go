@@ -49,8 +49,8 @@ func TestLimitsPerUserAndHost(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if len(l.queues) != 0 || len(l.running) != 0 {
-		t.Errorf("residue: %v %v", l.queues, l.running)
+	if len(l.waiting) != 0 || len(l.running) != 0 {
+		t.Errorf("residue: %v %v", l.waiting, l.running)
 	}
 }
 
@@ -121,8 +121,8 @@ func TestWaitingIsBounded(t *testing.T) {
 		time.Sleep(time.Hour)
 		leave()
 		<-saved
-		if len(l.queues) != 0 || len(l.running) != 0 {
-			t.Errorf("residue: %v %v", l.queues, l.running)
+		if len(l.waiting) != 0 || len(l.running) != 0 {
+			t.Errorf("residue: %v %v", l.waiting, l.running)
 		}
 	})
 }

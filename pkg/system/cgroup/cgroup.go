@@ -7,12 +7,14 @@ package cgroup
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,7 +136,12 @@ func (h *Hierarchy) String() string {
 type Group struct {
 	dirs    []string
 	unified bool
+	weight  error // see WeightError
 }
+
+// WeightError returns why Create could not lower the CPU weight of the group that
+// holds all sandboxes, or nil. They then have the kernel's default weight.
+func (g *Group) WeightError() error { return g.weight }
 
 // Path returns the path of the group Open(path) relative to the mount point of
 // every hierarchy. It begins with a slash.
@@ -173,7 +180,7 @@ func (h *Hierarchy) Create(path string, l Limits) (*Group, error) {
 		err = g.create(h, path, l)
 	}
 	if err != nil {
-		_ = g.remove()
+		_ = g.remove() // err says more
 		return nil, fmt.Errorf("create cgroup %s: %w", path, err)
 	}
 	return g, nil
@@ -200,7 +207,8 @@ func (g *Group) create(h *Hierarchy, path string, l Limits) error {
 		}
 	}
 	if top, _, ok := strings.Cut(path, "/"); ok {
-		if g := h.Open(top); g.yield() != nil && !g.Exists() {
+		shared := h.Open(top)
+		if g.weight = shared.yield(); g.weight != nil && !shared.Exists() {
 			return fs.ErrNotExist // removed by another program; tried again
 		}
 	}
@@ -222,15 +230,22 @@ type setting struct {
 var errNoFile = fmt.Errorf("not supported by the kernel: %w", fs.ErrNotExist)
 
 // yield gives the group that holds all sandboxes a fifth of the kernel's default
-// weight, so that on a busy host the service handles requests before sandboxes
-// compute. Sandboxes keep equal shares among themselves. Where the weight cannot be
-// set, they run with the default one.
+// weight for each processor, so that on a busy host the service handles requests
+// before sandboxes compute. The kernel divides the weight of a group among the
+// processors that it runs on, unlike that of a thread: one fifth in all would be a
+// tenth for each of two, and any other program would nearly stop the agents. With
+// the default or less, the service never gets less than half. Sandboxes keep equal
+// shares among themselves.
 func (g *Group) yield() error {
+	file, normal := "cpu.shares", 1024
 	if g.unified {
-		return g.set("cpu.weight", "20")
+		file, normal = "cpu.weight", 100
 	}
-	return g.set("cpu.shares", "204")
+	return g.set(file, strconv.Itoa(yielding(normal, runtime.NumCPU())))
 }
+
+// yielding returns the weight of all sandboxes on a number of processors.
+func yielding(normal, processors int) int { return min(normal/5*processors, normal) }
 
 const cpuPeriod = 100_000 // microseconds
 
@@ -306,24 +321,30 @@ func (g *Group) Exists() bool {
 // Processes returns the ids of the processes in the group itself, excluding
 // those in its subgroups.
 func (g *Group) Processes() ([]int, error) {
-	seen := map[int]bool{}
-	var pids []int
-	for _, dir := range g.dirs {
+	return union(g.dirs, func(dir string) (pids []int, err error) {
 		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) { // removed, perhaps just now
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
 		for _, f := range strings.Fields(string(b)) {
-			if pid, err := strconv.Atoi(f); err == nil && pid > 0 && !seen[pid] {
-				seen[pid] = true
+			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
 				pids = append(pids, pid)
 			}
 		}
+		return pids, err
+	})
+}
+
+// union returns what list finds in any of the directories of a group, sorted. A
+// directory that was removed, perhaps just now, has nothing.
+func union[T cmp.Ordered](dirs []string, list func(dir string) ([]T, error)) ([]T, error) {
+	var all []T
+	for _, dir := range dirs {
+		found, err := list(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
+			return nil, err
+		}
+		all = append(all, found...)
 	}
-	return pids, nil
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 // OutOfMemory reports whether the kernel has killed a process of the group
@@ -351,17 +372,14 @@ func (g *Group) OutOfMemory() bool {
 // caller must reap those that are or become its children.
 func (g *Group) Remove(ctx context.Context) (killed []int, err error) {
 	for {
-		pids, err := g.Processes()
-		if err != nil {
-			return killed, fmt.Errorf("remove cgroup: %w", err)
-		}
+		pids, err := g.kill()
 		for _, pid := range pids {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return killed, fmt.Errorf("remove cgroup: kill %d: %w", pid, err)
-			}
 			if !slices.Contains(killed, pid) {
 				killed = append(killed, pid)
 			}
+		}
+		if err != nil {
+			return killed, fmt.Errorf("remove cgroup: %w", err)
 		}
 		err = g.remove()
 		if err == nil {
@@ -378,7 +396,8 @@ func (g *Group) Remove(ctx context.Context) (killed []int, err error) {
 	}
 }
 
-// RemoveIfEmpty removes the group if it has neither processes nor subgroups.
+// RemoveIfEmpty removes the group if it has neither processes nor subgroups. An
+// error is not worth reporting: the group is used again, or removed the next time.
 func (g *Group) RemoveIfEmpty() { _ = g.remove() }
 
 // remove removes the group's directories, which must have no process. A cgroup's
@@ -395,22 +414,13 @@ func (g *Group) remove() error {
 
 // Children returns the names of the group's direct subgroups.
 func (g *Group) Children() ([]string, error) {
-	seen := map[string]bool{}
-	var names []string
-	for _, dir := range g.dirs {
+	return union(g.dirs, func(dir string) (names []string, err error) {
 		entries, err := os.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
 		for _, e := range entries {
-			if e.IsDir() && !seen[e.Name()] {
-				seen[e.Name()] = true
+			if e.IsDir() {
 				names = append(names, e.Name())
 			}
 		}
-	}
-	return names, nil
+		return names, err
+	})
 }

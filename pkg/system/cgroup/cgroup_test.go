@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -162,6 +163,14 @@ func sleeper(t *testing.T, g *Group) *exec.Cmd {
 	return cmd
 }
 
+func TestAllSandboxesYieldOnEachProcessor(t *testing.T) {
+	for processors, want := range map[int][2]int{1: {204, 20}, 2: {408, 40}, 4: {816, 80}, 5: {1020, 100}, 64: {1024, 100}} {
+		if v1, v2 := yielding(1024, processors), yielding(100, processors); v1 != want[0] || v2 != want[1] {
+			t.Errorf("%d processors: %d and %d, want %v", processors, v1, v2, want)
+		}
+	}
+}
+
 func TestCreateAndRemove(t *testing.T) {
 	h, base := real(t)
 	ctx := t.Context()
@@ -174,11 +183,12 @@ func TestCreateAndRemove(t *testing.T) {
 			t.Errorf("%s is %q, want %q", s.file, got, s.value)
 		}
 	}
-	for file, low := range map[string]string{"cpu.shares": "204", "cpu.weight": "20"} {
+	for file, normal := range map[string]int{"cpu.shares": 1024, "cpu.weight": 100} {
+		low := strconv.Itoa(yielding(normal, runtime.NumCPU()))
 		if got, ok := readSetting(h.Open(base), file); ok && got != low {
 			t.Errorf("the group of all sandboxes has %s %q, not %q", file, got, low)
 		}
-		if got, ok := readSetting(g, file); ok && got == low {
+		if got, ok := readSetting(g, file); ok && got != strconv.Itoa(normal) {
 			t.Errorf("a sandbox has %s %q: its share among sandboxes is not the default", file, got)
 		}
 	}
@@ -340,6 +350,24 @@ func TestInstancesShareTheirParent(t *testing.T) {
 	}
 	all.Wait()
 	h.Open(base).RemoveIfEmpty()
+}
+
+func TestWeightThatCannotBeSetIsReported(t *testing.T) {
+	dir := t.TempDir()
+	h := &Hierarchy{v1: map[string]string{"memory": dir, "pids": dir, "cpu": dir}}
+	g, err := h.Create("top/one", Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.WeightError(); err == nil || !strings.Contains(err.Error(), "cpu.shares") {
+		t.Errorf("without a file for the weight: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "top", "cpu.shares"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if g, err = h.Create("top/two", Limits{}); err != nil || g.WeightError() != nil {
+		t.Errorf("with it: %v, %v", err, g.WeightError())
+	}
 }
 
 func FuzzDetect(f *testing.F) {

@@ -1,10 +1,12 @@
 package cgroup
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -29,7 +31,7 @@ func memoryLimit(proc, mount string) int64 {
 		case parts[0] == "0" && parts[1] == "":
 			limit = min(limit, smallest(mount, parts[2], "memory.max"))
 			limit = min(limit, smallest(filepath.Join(mount, "unified"), parts[2], "memory.max"))
-		case hasController(parts[1], "memory"):
+		case slices.Contains(strings.Split(parts[1], ","), "memory"):
 			limit = min(limit, smallest(filepath.Join(mount, "memory"), parts[2], "memory.limit_in_bytes"))
 		}
 	}
@@ -37,15 +39,6 @@ func memoryLimit(proc, mount string) int64 {
 		return 0
 	}
 	return limit
-}
-
-func hasController(list, name string) bool {
-	for c := range strings.SplitSeq(list, ",") {
-		if c == name {
-			return true
-		}
-	}
-	return false
 }
 
 // smallest returns the smallest limit of a group and its ancestors. In a
@@ -66,11 +59,9 @@ func smallest(mount, group, file string) int64 {
 func hostMemory(file string) int64 {
 	raw, _ := os.ReadFile(file)
 	for line := range strings.Lines(string(raw)) {
-		if text, ok := strings.CutPrefix(line, "MemTotal:"); ok {
-			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(text), "kB")), 10, 64)
-			if err == nil && n > 0 && n < math.MaxInt64>>10 {
-				return n << 10
-			}
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "MemTotal: %d kB", &kib); n == 1 && kib > 0 && kib < math.MaxInt64>>10 {
+			return kib << 10
 		}
 	}
 	return 0

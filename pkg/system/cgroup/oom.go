@@ -78,6 +78,12 @@ func (g *Group) memoryEvents() (*os.File, error) {
 
 // Kill kills every process that is in the group at this time.
 func (g *Group) Kill() error {
+	_, err := g.kill()
+	return err
+}
+
+// kill is Kill, and returns the processes.
+func (g *Group) kill() ([]int, error) {
 	pids, err := g.Processes()
 	errs := []error{err}
 	for _, pid := range pids {
@@ -85,5 +91,5 @@ func (g *Group) Kill() error {
 			errs = append(errs, fmt.Errorf("kill %d: %w", pid, err))
 		}
 	}
-	return errors.Join(errs...)
+	return pids, errors.Join(errs...)
 }

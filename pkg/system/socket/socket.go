@@ -18,79 +18,72 @@ import (
 // File is a bound socket file.
 type File struct {
 	dir  *os.File // open
-	name string
-	stat unix.Stat_t // identifies the file
+	path string   // through dir, so valid only while dir is open
+	info fs.FileInfo
 }
 
 // Listen creates the socket name in the directory dir, with the permissions
 // perm. It replaces a socket that an earlier process left there, and returns an
 // error if anything else has that name. The caller must close the listener, and
 // call Remove after that.
-func Listen(dir, name string, perm fs.FileMode) (_ *net.UnixListener, _ *File, err error) {
+func Listen(dir, name string, perm fs.FileMode) (*net.UnixListener, *File, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	file := &File{dir: d, name: name}
-	if err := file.removeStale(); err != nil {
-		return nil, nil, errors.Join(err, d.Close())
+	file := &File{dir: d, path: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name)}
+	if err := removeStale(file.path); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("replace %s: %w", name, err), d.Close())
 	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name), Net: "unix"})
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: file.path, Net: "unix"})
 	if err != nil {
 		return nil, nil, errors.Join(err, d.Close())
 	}
-	listener.SetUnlinkOnClose(false) // the listener's path is valid only while d is open
+	listener.SetUnlinkOnClose(false) // see File.path
 	if err := file.publish(perm); err != nil {
-		return nil, nil, errors.Join(err, listener.Close(), unix.Unlinkat(int(d.Fd()), name, 0), d.Close())
+		return nil, nil, errors.Join(fmt.Errorf("create %s: %w", name, err), listener.Close(), unix.Unlink(file.path), d.Close())
 	}
 	return listener, file, nil
 }
 
-// removeStale removes the socket of an earlier process, and nothing but a socket.
-func (f *File) removeStale() error {
-	var st unix.Stat_t
-	err := unix.Fstatat(int(f.dir.Fd()), f.name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	switch {
+var errNoSocket = errors.New("it is not a socket")
+
+// removeStale removes a file that must be a socket.
+func removeStale(path string) error {
+	switch info, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("stat %s: %w", f.name, err)
-	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return fmt.Errorf("%s exists and is not a socket", f.name)
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return errNoSocket
 	}
-	if err := unix.Unlinkat(int(f.dir.Fd()), f.name, 0); err != nil {
-		return fmt.Errorf("remove old %s: %w", f.name, err)
-	}
-	return nil
+	return unix.Unlink(path)
 }
 
 // publish sets the permissions and records the identity of the socket file. It
 // uses a descriptor so that it does not follow a symlink that replaced the file.
 func (f *File) publish(perm fs.FileMode) error {
-	fd, err := unix.Openat(int(f.dir.Fd()), f.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	file, err := os.OpenFile(f.path, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", f.name, err)
+		return err
 	}
-	defer unix.Close(fd)
-	if err := unix.Fstat(fd, &f.stat); err != nil {
-		return fmt.Errorf("stat %s: %w", f.name, err)
+	defer file.Close()
+	if f.info, err = file.Stat(); err != nil {
+		return err
 	}
-	if f.stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("%s is not a socket", f.name)
+	if f.info.Mode().Type() != fs.ModeSocket {
+		return errNoSocket
 	}
-	if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), perm); err != nil {
-		return fmt.Errorf("set permissions of %s: %w", f.name, err)
-	}
-	return nil
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), perm)
 }
 
 // Remove deletes the socket file, unless it was replaced, and closes the
 // directory.
 func (f *File) Remove() error {
-	var now unix.Stat_t
-	err := unix.Fstatat(int(f.dir.Fd()), f.name, &now, unix.AT_SYMLINK_NOFOLLOW)
-	if err == nil && now.Dev == f.stat.Dev && now.Ino == f.stat.Ino {
-		err = unix.Unlinkat(int(f.dir.Fd()), f.name, 0)
+	now, err := os.Lstat(f.path)
+	if err == nil && os.SameFile(now, f.info) {
+		err = unix.Unlink(f.path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // the directory was removed, and the socket with it

@@ -23,6 +23,10 @@ func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// ReasonNotWritable is the reason of an error of a state directory that this
+// process may not write to.
+const ReasonNotWritable dreamcore.Reason = "statefile.not-writable"
+
 // Error describes an error of the file system below the state directory: it
 // says that action failed and carries a hint that fits the cause. The code is
 // CodeSetup for a full disk and for missing permissions, CodeInternal otherwise;
@@ -33,7 +37,7 @@ func Error(action string, err error) *dreamcore.Error {
 	case IsFull(err):
 		e.Code, e.Hint = dreamcore.CodeSetup, "the disk of the state directory is full: free space there (df -h and df -i show how much)"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the state directory must be writable: check its owner with ls -ld, or choose another with --state DIR"
+		e.Code, e.Reason, e.Hint = dreamcore.CodeSetup, ReasonNotWritable, "the state directory must be writable: check its owner with ls -ld"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EIO):
 		e.Hint = "check the disk of the state directory (dmesg names its errors)"
 	default:
@@ -51,6 +55,16 @@ func OpenDir(path string) (*os.Root, error) {
 	return os.OpenRoot(path)
 }
 
+// LookIn opens a directory of files without creating it. The root is nil if it is
+// missing.
+func LookIn(path string) (*os.Root, error) {
+	root, err := os.OpenRoot(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return root, err
+}
+
 // Names returns the sorted names in a directory that keep accepts.
 func Names(dir *os.Root, keep func(name string) bool) ([]string, error) {
 	d, err := dir.Open(".")
@@ -65,6 +79,15 @@ func Names(dir *os.Root, keep func(name string) bool) ([]string, error) {
 	names = slices.DeleteFunc(names, func(name string) bool { return !keep(name) })
 	slices.Sort(names)
 	return names, nil
+}
+
+// IgnoreExisting returns nil for an error that says that a file exists already, and
+// err otherwise.
+func IgnoreExisting(err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // IgnoreMissing returns nil for an error that says that a file does not exist,

@@ -43,7 +43,7 @@ func (t *IO) errorJSON(err error) {
 		Error string         `json:"error"`
 		Code  dreamcore.Code `json:"code"`
 		Hint  string         `json:"hint,omitempty"`
-	}{strings.Join(firstLines(err.Error()), "\n"), dreamcore.CodeOf(err), Clean(dreamcore.HintOf(err))})
+	}{strings.Join(firstLines(err.Error()), "\n"), dreamcore.CodeOf(err), Clean(t.complete(dreamcore.HintOf(err)))})
 	if encodeErr != nil {
 		return // three strings cannot fail to encode
 	}

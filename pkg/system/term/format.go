@@ -60,3 +60,7 @@ func Dollars(usd float64) string {
 	}
 	return fmt.Sprintf("$%.2f", max(0, usd))
 }
+
+// Time formats a time for people: to the second, in UTC, with the name of the zone.
+// Logs, the ledger and the audit log have the same zone.
+func Time(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

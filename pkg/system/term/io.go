@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	xterm "golang.org/x/term"
 )
 
-// defaultWidth is the line length in columns if there is no terminal.
-const defaultWidth = 80
+// The size of the screen, in columns and rows, if there is no terminal.
+const (
+	defaultWidth  = 80
+	defaultHeight = 24
+)
 
 // IO holds the operator's streams. Its fields must not be changed after the
 // first use; its methods are safe for concurrent use. An IO must not be copied.
@@ -29,10 +33,26 @@ type IO struct {
 	Color   bool // styles on terminals
 	Rewrite bool // terminals can redraw a line; false for TERM=dumb
 	Width   int  // columns; 0 asks the terminal each time
-	JSON    bool // a program reads Out, people read ErrOut
+	JSON    bool // programs read Out and ErrOut: every line is an object
+
+	// Interval is the time between two lines of a Transfer that is not on a terminal; 0
+	// means ten seconds.
+	Interval time.Duration
+
+	// CompleteHint is called with each hint and returns the one to show; may be
+	// nil.
+	CompleteHint func(hint string) string
 
 	files  files
 	screen screen
+}
+
+// complete returns a hint as it is shown.
+func (t *IO) complete(hint string) string {
+	if hint == "" || t.CompleteHint == nil {
+		return hint
+	}
+	return t.CompleteHint(hint)
 }
 
 // files are the streams as files; nil in tests.
@@ -73,12 +93,12 @@ func (t *IO) Interactive() bool { return t.InTerminal && t.ErrTerminal }
 
 // Stdout returns the printer of results.
 func (t *IO) Stdout() *Printer {
-	return t.printer(t.Out, t.OutTerminal)
+	return &Printer{io: t, w: t.Out, terminal: t.OutTerminal}
 }
 
 // Stderr returns the printer of progress and errors.
 func (t *IO) Stderr() *Printer {
-	return t.printer(t.ErrOut, t.ErrTerminal)
+	return &Printer{io: t, w: t.ErrOut, terminal: t.ErrTerminal}
 }
 
 // Human returns the printer for text that a person reads: Stdout, or Stderr
@@ -126,13 +146,24 @@ func (t *IO) columns(w io.Writer) int {
 	if t.Width > 0 {
 		return t.Width
 	}
+	width, _ := t.size(w)
+	return width
+}
+
+// rows returns the height of the terminal behind w.
+func (t *IO) rows(w io.Writer) int {
+	_, height := t.size(w)
+	return height
+}
+
+func (t *IO) size(w io.Writer) (width, height int) {
 	for _, f := range []*os.File{t.files.out, t.files.errOut} {
 		if f == nil || w != io.Writer(f) {
 			continue
 		}
-		if width, _, err := xterm.GetSize(int(f.Fd())); err == nil && width > 0 {
-			return width
+		if width, height, err := xterm.GetSize(int(f.Fd())); err == nil && width > 0 && height > 0 {
+			return width, height
 		}
 	}
-	return defaultWidth
+	return defaultWidth, defaultHeight
 }

@@ -1,7 +1,9 @@
 package term
 
 import (
+	"cmp"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,10 +16,6 @@ type Printer struct {
 	io       *IO
 	w        io.Writer
 	terminal bool
-}
-
-func (t *IO) printer(w io.Writer, terminal bool) *Printer {
-	return &Printer{io: t, w: w, terminal: terminal}
 }
 
 // Terminal reports whether the stream is a terminal.
@@ -52,6 +50,10 @@ func (p *Printer) Print(text string) {
 
 // Status writes "✓ message  detail · detail". Empty details are left out.
 func (p *Printer) Status(m Mark, message string, details ...string) {
+	if p.notes() {
+		p.note(m, message, details)
+		return
+	}
 	p.Println(p.status(m, message, details))
 }
 
@@ -72,6 +74,25 @@ func (p *Printer) status(m Mark, message string, details []string) string {
 		line += "  " + p.Style(Muted, strings.Join(shown, " · "))
 	}
 	return line
+}
+
+// notes reports whether lines besides the result are for programs too: with
+// JSON, every line of ErrOut is an object.
+func (p *Printer) notes() bool { return p.io.JSON && p.w == p.io.ErrOut }
+
+// levels are the levels of marks, as in the log.
+var levels = map[Mark]string{Warned: "WARN", Failed: "ERROR"}
+
+// note writes a status line as an object, like those of the log.
+func (p *Printer) note(m Mark, message string, details []string) {
+	line, err := encodeJSON(struct {
+		Level   string   `json:"level"`
+		Message string   `json:"msg"`
+		Details []string `json:"details,omitempty"`
+	}{cmp.Or(levels[m], "INFO"), Clean(message), slices.DeleteFunc(details, func(d string) bool { return d == "" })})
+	if err == nil { // texts cannot fail to encode
+		p.Println(string(line))
+	}
 }
 
 // Success writes a line with ✓.
@@ -99,7 +120,11 @@ func (p *Printer) Heading(title, remark string) {
 // Hint writes "→ text". In text of the form "run: COMMAND", the command is
 // highlighted.
 func (p *Printer) Hint(text string) {
-	text = Clean(text)
+	text = Clean(p.io.complete(text))
+	if text != "" && p.notes() {
+		p.note(Note, "hint", []string{text})
+		return
+	}
 	if text == "" {
 		return
 	}
@@ -134,6 +159,16 @@ func (p *Printer) Pairs(pairs ...Pair) {
 // columns, styles as zero.
 func Pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-ansi.StringWidth(text)))
+}
+
+// Fit returns text, cleaned, cut to width columns on a terminal. In a pipe nothing is
+// cut: what reads it may need the rest.
+func (p *Printer) Fit(text string, width int) string {
+	text = Clean(text)
+	if !p.terminal {
+		return text
+	}
+	return Truncate(text, width)
 }
 
 // Truncate cuts text to width columns. The last column is "…" if text was cut.

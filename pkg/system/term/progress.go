@@ -63,7 +63,7 @@ func (p *Printer) Progress(text string) *Progress {
 	return g
 }
 
-func (g *Progress) moves() bool { return g.p.terminal && g.p.io.Rewrite }
+func (g *Progress) moves() bool { return g.p.terminal && g.p.io.Rewrite && !g.p.notes() }
 
 // Update replaces the text.
 func (g *Progress) Update(text string) {
@@ -77,7 +77,7 @@ func (g *Progress) Update(text string) {
 		g.draw()
 	}
 	s.mu.Unlock()
-	if !same && !g.moves() {
+	if !same && !g.moves() && !g.p.notes() {
 		g.p.Status(Working, text)
 	}
 }

@@ -140,7 +140,7 @@ func silence(f *os.File) (restore func(), err error) {
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, mode); err != nil {
 		return nil, fmt.Errorf("turn off echo: %w", err)
 	}
-	return func() { _ = xterm.Restore(fd, before) }, nil
+	return func() { _ = xterm.Restore(fd, before) }, nil // fails only if the terminal is gone
 }
 
 // awaitLine returns nil once a read of the terminal f does not block, which is

@@ -2,6 +2,7 @@ package term
 
 import (
 	"io"
+	"sync"
 
 	"github.com/charmbracelet/lipgloss"
 	"github.com/muesli/termenv"
@@ -36,60 +37,38 @@ const (
 	Failed              // ✗
 )
 
-// Symbol returns the character of m; all are one column wide.
-func (m Mark) Symbol() string {
-	switch m {
-	case Working:
-		return "…"
-	case Skipped:
-		return "–"
-	case Done:
-		return "✓"
-	case Warned:
-		return "!"
-	case Failed:
-		return "✗"
-	}
-	return "•"
+// marks are the character of each mark, all one column wide, and its tone.
+var marks = map[Mark]struct {
+	symbol string
+	tone   Tone
+}{
+	Note: {"•", Muted}, Working: {"…", Muted}, Skipped: {"–", Muted}, Done: {"✓", Good}, Warned: {"!", Caution}, Failed: {"✗", Bad},
 }
+
+// Symbol returns the character of m.
+func (m Mark) Symbol() string { return marks[m].symbol }
 
 // Tone returns the tone that m is shown in.
-func (m Mark) Tone() Tone {
-	switch m {
-	case Done:
-		return Good
-	case Warned:
-		return Caution
-	case Failed:
-		return Bad
-	}
-	return Muted
-}
+func (m Mark) Tone() Tone { return marks[m].tone }
 
-// paint returns text in the style of tone. It uses only the terminal's sixteen
+// styles are the styles of the tones. They use only the terminal's sixteen
 // colours: they fit the reader's theme, and need no query of the terminal's
 // background, which can block.
-func paint(tone Tone, text string) string {
+var styles = sync.OnceValue(func() map[Tone]lipgloss.Style {
 	r := lipgloss.NewRenderer(io.Discard, termenv.WithProfile(termenv.ANSI), termenv.WithTTY(true))
 	r.SetColorProfile(termenv.ANSI)
-	s := r.NewStyle()
-	switch tone {
-	case Strong:
-		s = s.Bold(true)
-	case Muted:
-		s = s.Faint(true)
-	case Accent:
-		s = s.Foreground(lipgloss.Color("5"))
-	case Command:
-		s = s.Foreground(lipgloss.Color("6"))
-	case Good:
-		s = s.Foreground(lipgloss.Color("2"))
-	case Caution:
-		s = s.Foreground(lipgloss.Color("3"))
-	case Bad:
-		s = s.Foreground(lipgloss.Color("1")).Bold(true)
-	default:
+	colour := func(c string) lipgloss.Style { return r.NewStyle().Foreground(lipgloss.Color(c)) }
+	return map[Tone]lipgloss.Style{
+		Strong: r.NewStyle().Bold(true), Muted: r.NewStyle().Faint(true), Accent: colour("5"),
+		Command: colour("6"), Good: colour("2"), Caution: colour("3"), Bad: colour("1").Bold(true),
+	}
+})
+
+// paint returns text in the style of tone.
+func paint(tone Tone, text string) string {
+	style, ok := styles()[tone]
+	if !ok {
 		return text
 	}
-	return s.Render(text)
+	return style.Render(text)
 }

@@ -10,6 +10,8 @@ const (
 	gutter = "  "
 	// minFlex is the minimum width of a wrapped column.
 	minFlex = 20
+	// minCut is the minimum width of a column that is cut.
+	minCut = 8
 )
 
 // Column describes one column of a Table.
@@ -17,6 +19,7 @@ type Column struct {
 	Title string
 	Right bool // right-aligned, for numbers
 	Flex  bool // wrapped if the table is too wide for the terminal; at most one column
+	Cut   bool // cut on a terminal so that every row takes one line; at most one column, the last
 }
 
 // Cell is one field of a Table.
@@ -43,6 +46,13 @@ func Row(texts ...string) []Cell {
 
 // Table writes t. In a pipe, nothing is wrapped or cut.
 func (p *Printer) Table(t Table) {
+	for _, line := range p.lines(t) {
+		p.Println(line)
+	}
+}
+
+// lines returns the lines of a table.
+func (p *Printer) lines(t Table) (lines []string) {
 	header := make([]Cell, len(t.Columns))
 	for i, c := range t.Columns {
 		header[i] = Cell{Text: strings.ToUpper(c.Title), Tone: Muted}
@@ -53,8 +63,9 @@ func (p *Printer) Table(t Table) {
 	}
 	widths := p.fit(t.Columns, rows)
 	for _, row := range rows {
-		p.row(t.Columns, widths, row)
+		lines = append(lines, p.row(t.Columns, widths, row)...)
 	}
+	return lines
 }
 
 func cleanRow(row []Cell, n int) []Cell {
@@ -87,12 +98,18 @@ func (p *Printer) fit(columns []Column, rows [][]Cell) []int {
 			widths[i] = min(widths[i], max(minFlex, widths[i]-over))
 			break
 		}
+		if c.Cut && over > 0 {
+			widths[i] = max(minCut, widths[i]-over)
+			for _, row := range rows {
+				row[i].Text = Truncate(row[i].Text, widths[i])
+			}
+		}
 	}
 	return widths
 }
 
-// row writes one row, which takes several lines if a cell is wrapped.
-func (p *Printer) row(columns []Column, widths []int, row []Cell) {
+// row returns the lines of one row: several if a cell is wrapped.
+func (p *Printer) row(columns []Column, widths []int, row []Cell) (printed []string) {
 	lines := make([][]string, len(row))
 	height := 1
 	for i, cell := range row {
@@ -119,6 +136,7 @@ func (p *Printer) row(columns []Column, widths []int, row []Cell) {
 				parts = append(parts, p.Style(cell.Tone, text), fill)
 			}
 		}
-		p.Println(parts...)
+		printed = append(printed, strings.Join(parts, ""))
 	}
+	return printed
 }

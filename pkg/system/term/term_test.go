@@ -276,7 +276,7 @@ func TestWriteJSONIsOneLineOnOut(t *testing.T) {
 	}
 	tio.Human().Success("for people")
 	same(t, out.String(), `{"a":"<&>\n","b":[1]}`+"\n"+`{"type":"done"}`+"\n")
-	same(t, errOut.String(), "✓ for people\n")
+	same(t, errOut.String(), `{"level":"INFO","msg":"for people"}`+"\n")
 	if err := tio.WriteJSON(func() {}); err == nil {
 		t.Error("a function was encoded")
 	}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
 // ErrNotPlain reports that a path is not the directory or regular file that it
@@ -32,19 +33,15 @@ var (
 	}
 )
 
-// DiskError returns a dreamcore.Error for a failed operation of the file system,
-// with the hint that fits its cause.
+// DiskError is statefile.Error for a tree, whose files belong to the sandbox's user
+// and in which links are not followed.
 func DiskError(action string, err error) error {
-	e := &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "cannot " + action, Err: err}
+	e := statefile.Error(action, err)
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the disk of the state directory is full: free space there (df -h and df -i show how much)"
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		e.Code, e.Hint = dreamcore.CodeSetup, "the state directory must be writable, and giving files to the sandbox's user needs root: run as root, or choose another directory with --state DIR"
+	case e.Reason == statefile.ReasonNotWritable:
+		e.Hint = "the state directory must be writable, and giving files to the sandbox's user needs root: run as root"
 	case errors.Is(err, ErrNotPlain):
 		e.Code, e.Hint = dreamcore.CodeSetup, "symbolic links are not followed there: put a real directory in its place (mount --bind attaches one that is elsewhere)"
-	default:
-		e.Hint = "check the state directory with ls -ld and df -h"
 	}
 	return e
 }

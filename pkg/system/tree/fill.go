@@ -57,7 +57,10 @@ func (f *Filler) Put(ctx context.Context, e Entry, src io.Reader) (size int64, s
 	name := path.Base(clean)
 	switch {
 	case e.Mode.IsDir():
-		err = f.mkdir(dir, name)
+		var made *os.Root // or the one that is there
+		if made, err = MakeOwnedDirs(dir, name, f.owner); err == nil {
+			err = made.Close()
+		}
 		e.Path = clean
 		f.dirs = append(f.dirs, e)
 	case e.Mode&fs.ModeSymlink != 0:
@@ -70,15 +73,6 @@ func (f *Filler) Put(ctx context.Context, e Entry, src io.Reader) (size int64, s
 		err = ErrNotPlain
 	}
 	return size, sum, fillError(e.Path, err)
-}
-
-// mkdir makes a directory, unless there is one already.
-func (f *Filler) mkdir(dir *os.Root, name string) error {
-	made, err := MakeOwnedDirs(dir, name, f.owner)
-	if err != nil {
-		return err
-	}
-	return made.Close()
 }
 
 func (f *Filler) file(ctx context.Context, dir *os.Root, name string, e Entry, src io.Reader) (size int64, sum []byte, err error) {

@@ -3,7 +3,6 @@ package tree
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -42,23 +41,18 @@ func (l *linker) dir(from, to *os.Root, depth int) error {
 		return err
 	}
 	defer dst.Close()
-	for {
-		names, err := src.Readdirnames(readBatch)
-		if l.left -= len(names); l.left < 0 {
-			return errTooDeep
-		}
-		for _, name := range names {
-			if err := l.entry(from, to, src, dst, name, depth); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotPlain) {
-				return err
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
+	for name, err := range namesIn(src) {
 		if err != nil {
 			return err
 		}
+		if l.left--; l.left < 0 {
+			return errTooDeep
+		}
+		if err := l.entry(from, to, src, dst, name, depth); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotPlain) {
+			return err
+		}
 	}
+	return nil
 }
 
 func (l *linker) entry(from, to *os.Root, src, dst *os.File, name string, depth int) error {

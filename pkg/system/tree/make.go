@@ -10,21 +10,20 @@ import (
 // MakeDirs opens the directory at a clean relative path below root and makes
 // the missing ones, with mode 0700.
 func MakeDirs(root *os.Root, name string) (*os.Root, error) {
-	return descend(root, name, func(dir *os.Root, element string) (*os.Root, error) {
-		if err := dir.Mkdir(element, privateMode); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-		return OpenDir(dir, element)
-	})
+	return makeDirs(root, name, privateMode, false)
 }
 
 // MakeSharedDirs is MakeDirs with mode 0755: as the umask leaves it, or exactly
 // if exact is set.
 func MakeSharedDirs(root *os.Root, name string, exact bool) (*os.Root, error) {
+	return makeDirs(root, name, sharedMode, exact)
+}
+
+func makeDirs(root *os.Root, name string, mode fs.FileMode, exact bool) (*os.Root, error) {
 	return descend(root, name, func(dir *os.Root, element string) (*os.Root, error) {
-		err := dir.Mkdir(element, sharedMode)
+		err := dir.Mkdir(element, mode)
 		if err == nil && exact {
-			err = dir.Chmod(element, sharedMode)
+			err = dir.Chmod(element, mode)
 		}
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err

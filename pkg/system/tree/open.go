@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"slices"
@@ -151,18 +152,36 @@ func ReadNames(root *os.Root, left *int) (names []string, err error) {
 		return nil, err
 	}
 	defer d.Close()
-	for {
-		found, err := d.Readdirnames(readBatch)
-		if *left -= len(found); *left < 0 {
-			return nil, errTooManyNames
-		}
-		names = append(names, found...)
-		if err == io.EOF {
-			slices.Sort(names)
-			return names, nil
-		}
+	for name, err := range namesIn(d) {
 		if err != nil {
 			return nil, err
+		}
+		if *left--; *left < 0 {
+			return nil, errTooManyNames
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// namesIn yields the names in an open directory. An error ends them.
+func namesIn(dir *os.File) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for {
+			names, err := dir.Readdirnames(readBatch)
+			for _, name := range names {
+				if !yield(name, nil) {
+					return
+				}
+			}
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				yield("", err)
+				return
+			}
 		}
 	}
 }

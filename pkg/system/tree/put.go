@@ -60,6 +60,9 @@ func replace(dir *os.Root, name string, make func(temp string) error) error {
 	return nil
 }
 
+// ReasonExists is the reason of an error of PutFile for a file that exists.
+const ReasonExists dreamcore.Reason = "tree.exists"
+
 // PutFile writes an entry below root, a directory of the operator. A file is
 // replaced as a whole or not at all; a directory is made. Both are readable by
 // everyone, sandboxes included, and writable by their owner alone, independent of
@@ -90,7 +93,7 @@ func PutFile(ctx context.Context, root *os.Root, e Entry, src io.Reader, force b
 		}
 		return putError(e.Path, err)
 	case err == nil && !force:
-		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: e.Path + " exists already", Hint: "replace it with --force"}
+		return &dreamcore.Error{Code: dreamcore.CodeConflict, Reason: ReasonExists, Message: e.Path + " exists already"}
 	case e.Mode&fs.ModeSymlink != 0:
 		return putError(e.Path, replace(dir, name, func(temp string) error { return dir.Symlink(e.Link, temp) }))
 	}

@@ -70,6 +70,9 @@ func RemoveMoved(base *os.Root) error {
 	return errors.Join(errs...)
 }
 
+// ReasonDirectory is the reason of an error of Remove for a directory.
+const ReasonDirectory dreamcore.Reason = "tree.directory"
+
 // Remove removes name below root; a directory only if all is set. CodeNotFound:
 // it does not exist; CodeInvalid: it is a directory, or name leaves root or goes
 // through a link.
@@ -88,7 +91,7 @@ func Remove(root *os.Root, name string, all bool) error {
 		return FileError(err)
 	}
 	if info.IsDir() && !all {
-		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: name + " is a directory", Hint: "remove it with everything in it: -r"}
+		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonDirectory, Message: name + " is a directory"}
 	}
 	if err := RemoveAll(dir, path.Base(clean)); err != nil {
 		return DiskError("remove "+name, err)

@@ -57,33 +57,30 @@ func (u *Usage) measure(ctx context.Context, dir *os.Root, depth int) error {
 		return nil // removed meanwhile, or not readable
 	}
 	defer d.Close()
-	for {
-		names, err := d.Readdirnames(readBatch)
-		for _, name := range names {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			info, err := dir.Lstat(name)
-			if err != nil {
-				continue
-			}
-			u.add(info)
-			if !info.IsDir() {
-				continue
-			}
-			sub, err := OpenDir(dir, name)
-			if err != nil {
-				continue
-			}
-			err = errors.Join(u.measure(ctx, sub, depth+1), sub.Close())
-			if err != nil {
-				return err
-			}
+	for name, err := range namesIn(d) {
+		if err != nil {
+			return nil // not readable to its end
 		}
-		if err != nil { // io.EOF, or an unreadable directory
-			return nil
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		info, err := dir.Lstat(name)
+		if err != nil {
+			continue
+		}
+		u.add(info)
+		if !info.IsDir() {
+			continue
+		}
+		sub, err := OpenDir(dir, name)
+		if err != nil {
+			continue
+		}
+		if err := errors.Join(u.measure(ctx, sub, depth+1), sub.Close()); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // subtractSkills subtracts in advance what measure counts and a job added.

@@ -6,9 +6,9 @@
 // is the gateway's socket, the only key the job's token, and the only files are
 // the project's.
 //
-// The files: agent.go and environment.go are the command, run.go runs it,
-// output.go turns its output into events, home.go repairs its HOME, install.go
-// finds and installs the program.
+// The files: agent.go and environment.go are the command, start.go starts it and run.go
+// runs it, origin.go identifies what a start depends on, output.go turns the output into
+// events, home.go repairs its HOME, install.go finds and installs the program.
 package agent
 
 import (
@@ -52,7 +52,7 @@ type Session struct {
 // slash as one of its commands, and "succeed" without asking the model anything.
 const firstLine = "Work in the current directory. The user's request:\n\n"
 
-// Prompt returns what the CLI gets on standard input for a prompt of the user.
+// Prompt returns the text that the CLI gets for a prompt of the user.
 func Prompt(prompt string) string { return firstLine + prompt }
 
 // Command returns the run of the CLI in dir with token as its only credential.
@@ -70,6 +70,7 @@ func (c Config) args(s Session) []string {
 	}
 	args := []string{
 		c.Path, "-p",
+		"--input-format", "stream-json", // starts without the prompt, which may come later
 		"--output-format", "stream-json", "--verbose", // -p needs --verbose for it
 		"--dangerously-skip-permissions",
 		"--tools", strings.Join(tools, ","),

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 // newHome creates a HOME with a conversation.
@@ -106,7 +108,7 @@ func TestUnusableFilesAreSetAside(t *testing.T) {
 
 func TestMendHomeRestoresAccess(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("only root has other owners")
+		sandboxtest.Need(t, false, "root: nobody else has other owners")
 	}
 	const user = 10000
 	root, path := newHome(t)

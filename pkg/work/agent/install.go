@@ -57,8 +57,14 @@ func Recorded(dir string) (Binary, error) {
 	return b, nil
 }
 
+// Reasons of errors.
+const (
+	ReasonNotReady dreamcore.Reason = "agent.not-ready" // setup has not installed it, or not this program
+	ReasonProgram  dreamcore.Reason = "agent.program"   // the program cannot be used, or not be installed
+)
+
 func unready(message string, err error) error {
-	return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: message, Hint: "run: dreamcore setup", Err: err}
+	return &dreamcore.Error{Code: dreamcore.CodeSetup, Reason: ReasonNotReady, Message: message, Hint: "set the service up, which installs the agent and checks it", Err: err}
 }
 
 // Record writes the record of a CLI that has passed its check.
@@ -103,7 +109,7 @@ func inspect(path string) (Binary, error) {
 		real, err = filepath.Abs(real)
 	}
 	if err != nil {
-		return Binary{}, unusable("the agent's program cannot be read", "name the claude program with --claude PATH, or leave the flag out to install it", err)
+		return Binary{}, unusable("the agent's program cannot be read", "check that the file exists", err)
 	}
 	// This must precede the open, which would block on a FIFO.
 	fi, err := os.Stat(real)
@@ -115,7 +121,7 @@ func inspect(path string) (Binary, error) {
 		err = readStart(real, magic)
 	}
 	if err != nil || string(magic) != elfMagic {
-		return Binary{}, unusable(real+" is not a native program", "use the native claude program (the platform package of npm), or leave --claude out to install it", err)
+		return Binary{}, unusable(real+" is not a native program", "use the native claude program (the platform package of npm)", err)
 	}
 	if fi.Mode()&0o001 == 0 {
 		return Binary{}, unusable(real+" is not executable by all users, so not by the user inside sandboxes", "run: chmod a+rx "+real, nil)
@@ -137,7 +143,7 @@ func readStart(name string, b []byte) error {
 }
 
 func unusable(message, hint string, err error) error {
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: message, Hint: hint, Err: err}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonProgram, Message: message, Hint: hint, Err: err}
 }
 
 // Package returns the name of the npm package with the native program for this
@@ -158,8 +164,54 @@ func Package() (string, error) {
 // installLimit bounds the download.
 const installLimit = 15 * time.Minute
 
-// Install installs the pinned release into dir, with the npm of the machine.
-func Install(ctx context.Context, dir string) (Binary, error) {
+// sizeInterval is the time between two looks at the size of a directory.
+const sizeInterval = 250 * time.Millisecond
+
+// watchSize calls progress, which may be nil, with the bytes of the files in dir, until
+// stop is called.
+func watchSize(dir string, progress func(bytes int64)) (stop func()) {
+	if progress == nil {
+		return func() {}
+	}
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(sizeInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+				progress(sizeOf(dir))
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		<-done
+	}
+}
+
+// sizeOf returns the bytes of the files in dir. What is renamed meanwhile may be
+// missing.
+func sizeOf(dir string) (bytes int64) {
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return nil
+		}
+		if info, err := e.Info(); err == nil {
+			bytes += info.Size()
+		}
+		return nil
+	})
+	return bytes
+}
+
+// Install installs the pinned release into dir, with the npm of the machine. It calls
+// progress, which may be nil, with the bytes that npm has unpacked so far, again and
+// again: npm says nothing itself, and unpacks what it receives at once.
+func Install(ctx context.Context, dir string, progress func(bytes int64)) (Binary, error) {
 	pkg, err := Package()
 	if err != nil {
 		return Binary{}, err
@@ -167,8 +219,8 @@ func Install(ctx context.Context, dir string) (Binary, error) {
 	npm, err := exec.LookPath("npm")
 	if err != nil {
 		return Binary{}, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "the agent is not installed, and there is no npm to install it with", Err: err,
-			Hint: "run: apt-get install npm (then setup again), or name an installed program with --claude PATH",
+			Code: dreamcore.CodeSetup, Reason: ReasonProgram, Message: "the agent is not installed, and there is no npm to install it with", Err: err,
+			Hint: "run: apt-get install npm (then setup again)",
 		}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -179,17 +231,20 @@ func Install(ctx context.Context, dir string) (Binary, error) {
 	cmd := exec.CommandContext(ctx, npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional",
 		"--no-save", "--loglevel=error", "--prefix", dir, pkg+"@"+Version)
 	cmd.WaitDelay = 5 * time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
+	stop := watchSize(dir, progress)
+	out, err := cmd.CombinedOutput()
+	stop()
+	if err != nil {
 		return Binary{}, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "npm could not install the agent", Err: errors.Join(err, errors.New(string(bytes.TrimSpace(out)))),
-			Hint: "check that npm works (npm ping), or name an installed program with --claude PATH",
+			Code: dreamcore.CodeSetup, Reason: ReasonProgram, Message: "npm could not install the agent", Err: errors.Join(err, errors.New(string(bytes.TrimSpace(out)))),
+			Hint: "check that npm works (npm ping)",
 		}
 	}
 	b, err := inspect(filepath.Join(dir, "node_modules", filepath.FromSlash(pkg), "claude"))
 	if err != nil {
 		return Binary{}, &dreamcore.Error{
-			Code: dreamcore.CodeSetup, Message: "npm has not installed a program of the agent that works here", Err: err,
-			Hint: "remove " + dir + " and run setup again, or name an installed program with --claude PATH",
+			Code: dreamcore.CodeSetup, Reason: ReasonProgram, Message: "npm has not installed a program of the agent that works here", Err: err,
+			Hint: "remove " + dir + " and run setup again",
 		}
 	}
 	return b, nil

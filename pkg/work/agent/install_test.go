@@ -174,7 +174,7 @@ func TestRecordedRefusesAChangedProgram(t *testing.T) {
 			}
 			tt.spoil(t, dir, file)
 			_, err := Recorded(dir)
-			if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(err.Error(), tt.says) || !strings.Contains(dreamcore.HintOf(err), "dreamcore setup") {
+			if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(err.Error(), tt.says) || dreamcore.ReasonOf(err) != ReasonNotReady {
 				t.Errorf("%v, hint %q", err, dreamcore.HintOf(err))
 			}
 		})
@@ -211,7 +211,7 @@ chmod 755 "$dir/node_modules/$name/claude"
 func TestInstallUsesThePinnedPlatformPackage(t *testing.T) {
 	fakeNPM(t, `content='\177ELF program'`+installs)
 	dir := filepath.Join(t.TempDir(), "agent")
-	b, err := Install(t.Context(), dir)
+	b, err := Install(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,22 +229,39 @@ func TestInstallUsesThePinnedPlatformPackage(t *testing.T) {
 	}
 }
 
+// npm waits until the bytes of what it has unpacked were shown.
+func TestInstallSaysHowMuchIsInstalled(t *testing.T) {
+	seen := filepath.Join(t.TempDir(), "seen")
+	fakeNPM(t, `content='\177ELF program'`+installs+`
+until [ -e '`+seen+`' ]; do sleep 0.05; done
+`)
+	var most int64
+	_, err := Install(t.Context(), filepath.Join(t.TempDir(), "agent"), func(bytes int64) {
+		if most = max(most, bytes); most > 0 {
+			put(t, seen, "", 0o600)
+		}
+	})
+	if want := int64(len("\x7fELF program")); err != nil || most != want {
+		t.Errorf("%d bytes, not %d; %v", most, want, err)
+	}
+}
+
 func TestInstallFails(t *testing.T) {
 	for _, tt := range []struct{ name, npm, says, hint string }{
 		{"npm fails", "echo 'npm error code E404'; exit 1", "E404", "npm ping"},
-		{"npm installs a script", "content='#!/bin/sh'" + installs, "not installed a program", "--claude"},
-		{"npm installs nothing", "exit 0", "not installed a program", "--claude"},
+		{"npm installs a script", "content='#!/bin/sh'" + installs, "not installed a program", "run setup again"},
+		{"npm installs nothing", "exit 0", "not installed a program", "run setup again"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			fakeNPM(t, tt.npm)
-			_, err := Install(t.Context(), filepath.Join(t.TempDir(), "agent"))
-			if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(err.Error(), tt.says) || !strings.Contains(dreamcore.HintOf(err), tt.hint) {
+			_, err := Install(t.Context(), filepath.Join(t.TempDir(), "agent"), nil)
+			if dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(err.Error(), tt.says) || !strings.Contains(dreamcore.HintOf(err), tt.hint) || dreamcore.ReasonOf(err) != ReasonProgram {
 				t.Errorf("%v, hint %q", err, dreamcore.HintOf(err))
 			}
 		})
 	}
 	t.Setenv("PATH", t.TempDir())
-	if _, err := Install(t.Context(), t.TempDir()); dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "apt-get install npm") {
+	if _, err := Install(t.Context(), t.TempDir(), nil); dreamcore.CodeOf(err) != dreamcore.CodeSetup || !strings.Contains(dreamcore.HintOf(err), "apt-get install npm") {
 		t.Errorf("without npm: %v, hint %q", err, dreamcore.HintOf(err))
 	}
 }
@@ -255,7 +272,7 @@ func TestInstallEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := Install(ctx, t.TempDir())
+		_, err := Install(ctx, t.TempDir(), nil)
 		done <- err
 	}()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -71,7 +71,7 @@ func TestARunEndsAfterItsResult(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := &sandboxtest.Fake{Program: talks(tt.steps, tt.hangs, 0)}
 				began := time.Now()
-				o, err := Config{}.Run(t.Context(), job(fake))
+				o, err := Config{}.Run(t.Context(), start(fake), turn())
 				if err != nil || o.ExitCode != tt.exit || o.Success() != (tt.exit == 0) || o.TimedOut != (tt.exit == 124) {
 					t.Errorf("%+v, %v", o, err)
 				}
@@ -89,7 +89,7 @@ func TestARunEndsAfterItsResult(t *testing.T) {
 func TestALingeringCLIIsKilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		o, err := Config{}.Run(t.Context(), job(&sandboxtest.Fake{Program: untilKilled}))
+		o, err := Config{}.Run(t.Context(), start(&sandboxtest.Fake{Program: untilKilled}), turn())
 		if d := time.Since(began); err != nil || !o.Success() || d != resultGrace+termGrace {
 			t.Errorf("after %v: %+v, %v", d, o, err)
 		}

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -11,30 +12,62 @@ import (
 
 // Result is the CLI's own report on a run, its last line.
 type Result struct {
-	Subtype        string  `json:"subtype"`
-	IsError        bool    `json:"is_error"`
-	APIErrorStatus *int    `json:"api_error_status"`
-	DurationMS     float64 `json:"duration_ms"`
-	Turns          int     `json:"num_turns"`
-	Text           string  `json:"result"`
-	SessionID      string  `json:"session_id"`
-	CostUSD        float64 `json:"total_cost_usd"`
+	Subtype string `json:"subtype"`
+	IsError bool   `json:"is_error"`
+	Text    string `json:"result"`
 }
 
 // output turns the output of the CLI into events and remembers its result. It
 // implements io.Writer.
 type output struct {
-	emit    func(dreamcore.Event) error
-	line    []byte // the beginning of an unfinished line
-	dropped int    // bytes of the unfinished line that are not in it
+	mu      sync.Mutex                  // guards emit and early
+	emit    func(dreamcore.Event) error // nil before attach
+	early   []dreamcore.Event           // from before attach
+	line    []byte                      // the beginning of an unfinished line
+	dropped int                         // bytes of the unfinished line that are not in it
 	lines   int
 	result  *Result
 	talked  bool      // the model has answered something
 	turns   chan bool // holds the newest report on whether the CLI works on a turn; false after a result
 }
 
-func newOutput(emit func(dreamcore.Event) error) *output {
-	return &output{emit: emit, turns: make(chan bool, 1)}
+func newOutput() *output { return &output{turns: make(chan bool, 1)} }
+
+// maxEarly is how many lines a CLI may print before its prompt; it usually prints
+// none.
+const (
+	maxEarly   = 16
+	earlyBytes = 16 << 10 // of one of them
+)
+
+var errEarly = errors.New("the CLI prints too much before its prompt")
+
+// attach makes emit receive the events, first those that came before.
+func (o *output) attach(emit func(dreamcore.Event) error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.emit = emit
+	for _, e := range o.early {
+		if err := emit(e); err != nil {
+			return err
+		}
+	}
+	o.early = nil
+	return nil
+}
+
+// pass emits an event, or keeps it until attach.
+func (o *output) pass(e dreamcore.Event) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.emit != nil:
+		return o.emit(e)
+	case len(o.early) == maxEarly || len(e) > earlyBytes:
+		return errEarly
+	}
+	o.early = append(o.early, e)
+	return nil
 }
 
 // turn sends whether the CLI works on a turn, in place of an unread report. There
@@ -94,13 +127,13 @@ func (o *output) end() error {
 	o.lines++
 	o.look(event)
 	// Emit may keep the event, and the buffer of the line is reused.
-	return o.emit(bytes.Clone(event))
+	return o.pass(bytes.Clone(event))
 }
 
 // leaveOut emits a warning in place of a line that is too long for an event.
 func (o *output) leaveOut(size int) error {
 	o.lines++
-	return o.emit(dreamcore.LogEvent(fmt.Sprintf("a line of %d bytes was left out", size), "warning"))
+	return o.pass(dreamcore.LogEvent(fmt.Sprintf("a line of %d bytes was left out", size), "warning"))
 }
 
 // syntheticModel is the model in messages that the CLI creates itself, for example
@@ -134,7 +167,7 @@ func (o *output) look(e dreamcore.Event) {
 		// A result without is_error, or one that cannot be parsed, is an error.
 		r := Result{IsError: true}
 		if json.Unmarshal(e, &r) != nil {
-			r.IsError = true
+			r.IsError = true // the fields before the fault were set
 		}
 		o.result = &r
 		o.turn(false)

@@ -19,7 +19,7 @@ import (
 func split(t testing.TB, text []byte, next func(left int) int) ([]string, *output) {
 	t.Helper()
 	var events []string
-	o := newOutput(func(e dreamcore.Event) error {
+	o := attached(t, func(e dreamcore.Event) error {
 		events = append(events, string(e))
 		return nil
 	})
@@ -132,16 +132,15 @@ func TestAnyChunkingGivesTheSameEvents(t *testing.T) {
 
 func TestResultLine(t *testing.T) {
 	full := `{"type":"result","subtype":"success","is_error":false,"api_error_status":429,"duration_ms":1234.5,"num_turns":3,"result":"Done.","session_id":"s","total_cost_usd":0.25,"usage":{},"permission_denials":[]}`
-	status := 429
 	for _, tt := range []struct {
 		name, in string
 		want     *Result
 	}{
 		{"none", `{"type":"assistant"}`, nil},
-		{"all fields", full, &Result{Subtype: "success", APIErrorStatus: &status, DurationMS: 1234.5, Turns: 3, Text: "Done.", SessionID: "s", CostUSD: 0.25}},
+		{"all fields", full, &Result{Subtype: "success", Text: "Done."}},
 		{"without is_error", `{"type":"result","subtype":"success"}`, &Result{Subtype: "success", IsError: true}},
 		{"is_error is null", `{"type":"result","is_error":null}`, &Result{IsError: true}},
-		{"a field of the wrong type", `{"type":"result","is_error":false,"num_turns":"many"}`, &Result{IsError: true}},
+		{"a field of the wrong type", `{"type":"result","is_error":false,"subtype":1}`, &Result{IsError: true}},
 		{"is_error of another type", `{"type":"result","is_error":"false"}`, &Result{IsError: true}},
 		{"the last one counts", full + "\n" + `{"type":"result","subtype":"error_max_turns","is_error":true}`, &Result{Subtype: "error_max_turns", IsError: true}},
 		{"a broken one after a good one counts", full + "\n" + `{"type":"result","is_error":false,"result":1}`, &Result{IsError: true}},
@@ -174,7 +173,7 @@ func TestOnlyMessagesOfTheModelCountAsAnAnswer(t *testing.T) {
 func TestOutputStopsAtTheFirstErrorOfEmit(t *testing.T) {
 	full := errors.New("disk full")
 	calls := 0
-	o := newOutput(func(dreamcore.Event) error {
+	o := attached(t, func(dreamcore.Event) error {
 		if calls++; calls == 2 {
 			return full
 		}
@@ -235,4 +234,14 @@ func FuzzOutput(f *testing.F) {
 			t.Fatalf("%d events of %d lines", len(want), lines)
 		}
 	})
+}
+
+// attached returns an output whose events emit receives.
+func attached(t testing.TB, emit func(dreamcore.Event) error) *output {
+	t.Helper()
+	o := newOutput()
+	if err := o.attach(emit); err != nil {
+		t.Fatal(err)
+	}
+	return o
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"syscall"
 	"time"
 
@@ -12,15 +11,11 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
-// Job describes one run of the CLI.
-type Job struct {
-	Sandbox sandbox.Sandbox
-	Dir     string // of the project, inside
-	Prompt  string // what the user asked for
-	Token   string // the credential for the gateway
-	Session Session
-	Limit   time.Duration               // of wall time
-	Emit    func(dreamcore.Event) error // is called for every line; must not wait for readers
+// Turn is the prompt of a run and what belongs to it.
+type Turn struct {
+	Prompt string                      // what the user asked for
+	Limit  time.Duration               // of wall time
+	Emit   func(dreamcore.Event) error // is called for every line; must not wait for readers
 }
 
 // Outcome is the result of a run.
@@ -71,32 +66,55 @@ const (
 	resultGrace = 3 * time.Second
 )
 
-// Run runs the CLI to its end and ends every process that it leaves behind. A CLI
-// that has printed its result and does not exit is stopped; then the result alone
-// decides. When ctx ends, the CLI is stopped and the exit code is 143. An error
-// means that the outcome is unknown: the CLI could not be started, the sandbox was
-// lost (sandbox.ErrLost), or Emit failed. If the CLI cannot be killed in time, Run
-// closes the sandbox.
-func (c Config) Run(ctx context.Context, r Job) (Outcome, error) {
-	out := newOutput(r.Emit)
-	stderr := &tail{}
-	cmd := c.Command(r.Dir, r.Token, r.Session)
-	cmd.Env = append(cmd.Env, shellLimits(r.Limit)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(Prompt(r.Prompt)), out, stderr
-
-	limited, cancel := context.WithTimeoutCause(ctx, r.Limit, errTimeLimit)
+// Run starts the CLI and runs it as Started.Run does. The time limit includes the
+// start.
+func (c Config) Run(ctx context.Context, start Start, turn Turn) (Outcome, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, turn.Limit, errTimeLimit)
 	defer cancel()
-	exit, why, err := execute(limited, r.Sandbox, cmd, out.turns)
+	return c.launch(limited, start).run(limited, turn)
+}
+
+// Run gives the CLI its prompt, runs it to its end and ends every process that it
+// leaves behind. A CLI that has printed its result and does not exit is stopped;
+// then the result alone decides. When ctx ends, the CLI is stopped and the exit code
+// is 143. An error means that the outcome is unknown: the CLI could not be started,
+// the sandbox was lost (sandbox.ErrLost), or Emit failed. If the CLI cannot be killed
+// in time, Run closes the sandbox.
+func (s *Started) Run(ctx context.Context, turn Turn) (Outcome, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, turn.Limit, errTimeLimit)
+	defer cancel()
+	return s.run(limited, turn)
+}
+
+// run is Run with a context that ends at the time limit.
+func (s *Started) run(ctx context.Context, turn Turn) (Outcome, error) {
+	err := s.output.attach(turn.Emit)
+	var why error
+	if err != nil {
+		s.kill()
+		<-s.done
+	} else {
+		why = s.work(ctx, message(turn.Prompt))
+		err = s.err
+	}
 	// The agent's shell commands have their own process groups and outlive it.
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 	defer cancel()
-	if eerr := r.Sandbox.EndAll(cleanup); err == nil && eerr != nil {
+	// Programs of other users, such as a browser that was started ahead, live on.
+	if eerr := s.sandbox.EndUser(cleanup, s.uid); err == nil && eerr != nil {
 		err = fmt.Errorf("end the processes of the agent: %w", eerr)
 	}
-	if ferr := out.flush(); err == nil {
+	if ferr := s.output.flush(); err == nil {
 		err = ferr
 	}
-	o := Outcome{ExitCode: exit.Code, Result: out.result, Lines: out.lines, Talked: out.talked, Stderr: stderr.String()}
+	return s.outcome(why, err)
+}
+
+// outcome returns the result of a run that was stopped because of why, nil if it was
+// not, and that failed with err.
+func (s *Started) outcome(why, err error) (Outcome, error) {
+	out := s.output
+	o := Outcome{ExitCode: s.exit.Code, Result: out.result, Lines: out.lines, Talked: out.talked, Stderr: s.stderr.String()}
 	switch {
 	case errors.Is(why, errLingers) && err == nil:
 		// The exit code is that of our signal.
@@ -125,41 +143,29 @@ var (
 	errLingers   = errors.New("the CLI has printed its result and does not exit")
 )
 
-// execute runs cmd until it ends. It stops cmd when ctx ends, or when the CLI
-// lingers after its result; why is then the reason, else nil. turns receives
-// whether the CLI works on a turn.
-func execute(ctx context.Context, sb sandbox.Sandbox, cmd sandbox.Command, turns <-chan bool) (exit sandbox.Exit, why, err error) {
-	// The process may outlive ctx while it is stopped gracefully; its start may
-	// not.
-	life, kill := context.WithCancel(context.WithoutCancel(ctx))
-	defer kill()
-	disarm := context.AfterFunc(ctx, kill)
-	p, err := sb.Start(life, cmd)
-	disarm()
-	if err != nil {
-		return exit, context.Cause(ctx), fmt.Errorf("start: %w", err)
+// work gives the CLI its message and waits for its end. It stops the CLI when ctx
+// ends, or when it lingers after its result; why is then the reason, else nil.
+func (s *Started) work(ctx context.Context, message string) (why error) {
+	if s.process == nil {
+		return context.Cause(ctx)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		exit, err = p.Wait()
-	}()
-	if why = running(ctx, done, turns); why == nil {
-		return exit, nil, err
+	s.input.give(message)
+	if why = running(ctx, s.done, s.output.turns); why == nil {
+		return nil
 	}
-	_ = p.Signal(syscall.SIGTERM)
-	if !closedWithin(done, termGrace) {
-		kill()
+	_ = s.process.Signal(syscall.SIGTERM)
+	if !closedWithin(s.done, termGrace) {
+		s.kill()
 	}
-	if !closedWithin(done, killLimit) {
+	if !closedWithin(s.done, killLimit) {
 		// PID 1 does not answer any more. The error of Close is dropped here: the
 		// owner of the sandbox closes it again, and gets the error.
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 		defer cancel()
-		_ = sb.Close(cleanup)
-		<-done
+		_ = s.sandbox.Close(cleanup)
+		<-s.done
 	}
-	return exit, why, err
+	return why
 }
 
 // running waits for the end of a run and returns nil, or the reason to stop it.

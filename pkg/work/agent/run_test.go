@@ -46,9 +46,11 @@ func (e *events) emit(ev dreamcore.Event) error {
 	return nil
 }
 
-func job(sb sandbox.Sandbox) Job {
-	return Job{Sandbox: sb, Dir: "/p", Prompt: "a game", Token: "sk", Session: Session{ID: session}, Limit: interval, Emit: new(events).emit}
+func start(sb sandbox.Sandbox) Start {
+	return Start{Sandbox: sb, Dir: "/p", Token: "sk", Session: Session{ID: session}, Limit: interval}
 }
+
+func turn() Turn { return Turn{Prompt: "a game", Limit: interval, Emit: new(events).emit} }
 
 func TestSuccessNeedsResultNoErrorAndExitCode(t *testing.T) {
 	for _, tt := range []struct {
@@ -74,7 +76,7 @@ func TestSuccessNeedsResultNoErrorAndExitCode(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			fake := &sandboxtest.Fake{Program: says(tt.out, tt.exit)}
-			o, err := Config{Path: "/claude"}.Run(t.Context(), job(fake))
+			o, err := Config{Path: "/claude"}.Run(t.Context(), start(fake), turn())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -99,9 +101,9 @@ func TestRunPassesThePromptAndEmitsLines(t *testing.T) {
 		return sandbox.Exit{}, nil
 	}}
 	var got events
-	j := job(fake)
-	j.Prompt, j.Emit = "/clear", got.emit
-	o, err := Config{Path: "/claude", UID: 10000}.Run(t.Context(), j)
+	w := turn()
+	w.Prompt, w.Emit = "/clear", got.emit
+	o, err := Config{Path: "/claude", UID: 10000}.Run(t.Context(), start(fake), w)
 	if err != nil || !o.Success() || o.Lines != 3 || !o.Talked || o.Stderr != "a warning" {
 		t.Errorf("%+v, %v", o, err)
 	}
@@ -146,7 +148,7 @@ func TestTheTimeLimitTerminatesThenKills(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := &sandboxtest.Fake{Program: tt.program}
 				began := time.Now()
-				o, err := Config{}.Run(t.Context(), job(fake))
+				o, err := Config{}.Run(t.Context(), start(fake), turn())
 				if err != nil || o.ExitCode != 124 || !o.TimedOut || o.Success() {
 					t.Errorf("%+v, %v", o, err)
 				}
@@ -167,7 +169,7 @@ func TestACancelledRunIsTerminated(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				time.AfterFunc(time.Second, func() { cancel(errors.New("the user changed their mind")) })
-				o, err := Config{}.Run(ctx, job(&sandboxtest.Fake{Program: program}))
+				o, err := Config{}.Run(ctx, start(&sandboxtest.Fake{Program: program}), turn())
 				if err != nil || o.ExitCode != 143 || o.TimedOut {
 					t.Errorf("%+v, %v", o, err)
 				}
@@ -180,7 +182,7 @@ func TestTheDeadlineOfTheCallerIsNotTheTimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		o, err := Config{}.Run(ctx, job(&sandboxtest.Fake{Program: untilTerm}))
+		o, err := Config{}.Run(ctx, start(&sandboxtest.Fake{Program: untilTerm}), turn())
 		if err != nil || o.ExitCode != 143 || o.TimedOut {
 			t.Errorf("%+v, %v", o, err)
 		}
@@ -197,7 +199,7 @@ func TestASandboxThatCannotKillTheRunIsClosed(t *testing.T) {
 			return sandbox.Exit{}, sandbox.ErrLost
 		}
 		began := time.Now()
-		o, err := Config{}.Run(t.Context(), job(fake))
+		o, err := Config{}.Run(t.Context(), start(fake), turn())
 		if err != nil || o.ExitCode != 124 || !o.TimedOut {
 			t.Errorf("%+v, %v", o, err)
 		}
@@ -217,13 +219,13 @@ func (*slowStart) Start(ctx context.Context, _ sandbox.Command) (sandbox.Process
 
 func TestTheLimitsApplyDuringTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, err := Config{}.Run(t.Context(), job(&slowStart{}))
+		o, err := Config{}.Run(t.Context(), start(&slowStart{}), turn())
 		if err != nil || o.ExitCode != 124 || !o.TimedOut {
 			t.Errorf("time limit: %+v, %v", o, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if o, err = (Config{}).Run(ctx, job(&slowStart{})); err != nil || o.ExitCode != 143 {
+		if o, err = (Config{}).Run(ctx, start(&slowStart{}), turn()); err != nil || o.ExitCode != 143 {
 			t.Errorf("cancelled: %+v, %v", o, err)
 		}
 	})
@@ -256,11 +258,11 @@ func TestRunErrors(t *testing.T) {
 		{"out of memory while they are ended", &sandboxtest.Fake{Program: says(good, 0), EndAllErr: oom}, nil, 137, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			j := job(tt.fake)
+			w := turn()
 			if tt.emit != nil {
-				j.Emit = tt.emit
+				w.Emit = tt.emit
 			}
-			o, err := Config{}.Run(t.Context(), j)
+			o, err := Config{}.Run(t.Context(), start(tt.fake), w)
 			if !errors.Is(err, tt.err) || (err == nil) != (tt.err == nil) {
 				t.Errorf("error %v, want %v", err, tt.err)
 			}
@@ -280,7 +282,7 @@ func TestAnErrorDoesNotHideTheReasonForAStop(t *testing.T) {
 			<-r.Killed
 			return sandbox.Exit{}, fmt.Errorf("%w: %w", sandbox.ErrOutOfMemory, sandbox.ErrLost)
 		}}
-		if o, err := (Config{}).Run(t.Context(), job(fake)); err != nil || o.ExitCode != 124 || !o.TimedOut {
+		if o, err := (Config{}).Run(t.Context(), start(fake), turn()); err != nil || o.ExitCode != 124 || !o.TimedOut {
 			t.Errorf("%+v, %v", o, err)
 		}
 	})

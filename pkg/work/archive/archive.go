@@ -43,6 +43,14 @@ const (
 	DefaultPatience = 10 * time.Second
 )
 
+// Reasons of errors of a Depot.
+const (
+	ReasonIdentity  dreamcore.Reason = "archive.identity"   // the identity without the secrets
+	ReasonNoProject dreamcore.Reason = "archive.no_project" // no project is selected
+	ReasonNotBackup dreamcore.Reason = "archive.not_backup" // another kind of file
+	ReasonNotEmpty  dreamcore.Reason = "archive.not_empty"  // there is something to be replaced, and Force is not set
+)
+
 // Options configures a Depot.
 type Options struct {
 	StateDir string         // the secrets, jobs and configuration of a backup are here
@@ -52,17 +60,12 @@ type Options struct {
 	Owner *Owner
 }
 
-// Progress is the state of a long copy.
-type Progress struct {
-	Done, Total int // projects; Total is 0 if it is not known
-	Project     dreamcore.ProjectID
-}
-
 // Depot moves projects in and out of the stores of one installation.
 type Depot struct {
 	volumes  *volume.Store
 	versions *history.Store
 	opts     Options
+	meter    *meter
 }
 
 // New returns a Depot; both stores belong to the caller.
@@ -70,13 +73,10 @@ func New(volumes *volume.Store, versions *history.Store, opts Options) *Depot {
 	if opts.Patience == 0 {
 		opts.Patience = DefaultPatience
 	}
-	if opts.Progress == nil {
-		opts.Progress = func(Progress) {}
-	}
 	if opts.Owner == nil {
 		opts.Owner = &Owner{UID: os.Geteuid(), GID: os.Getegid()}
 	}
-	return &Depot{volumes: volumes, versions: versions, opts: opts}
+	return &Depot{volumes: volumes, versions: versions, opts: opts, meter: &meter{report: opts.Progress}}
 }
 
 // States of a Result.
@@ -119,26 +119,28 @@ func (r Report) Failures() int {
 const maxNotes = 20
 
 // skip notes a path that is left out of a project.
-func (r *Result) skip(path, reason string) {
-	r.note(fmt.Sprintf("%q left out: %s", short(path), reason))
-}
+func (r *Result) skip(path, reason string) { r.note(leftOut(path, reason)) }
 
-// short truncates a path for a note.
-func short(path string) string {
+func (r *Result) note(text string) { r.Notes = addNote(r.Notes, maxNotes, text) }
+
+// leftOut is the note about a path that is left out.
+func leftOut(path, reason string) string {
 	const most = 200
-	if len(path) <= most {
-		return path
+	if len(path) > most {
+		path = path[:most] + "…"
 	}
-	return path[:most] + "…"
+	return fmt.Sprintf("%q left out: %s", path, reason)
 }
 
-func (r *Result) note(text string) {
+// addNote adds a note to a list that takes a limited number of them.
+func addNote(notes []string, limit int, text string) []string {
 	switch {
-	case len(r.Notes) < maxNotes:
-		r.Notes = append(r.Notes, text)
-	case len(r.Notes) == maxNotes:
-		r.Notes = append(r.Notes, "and more")
+	case len(notes) < limit:
+		return append(notes, text)
+	case len(notes) == limit:
+		return append(notes, "and more")
 	}
+	return notes
 }
 
 // fail records that a project failed. It returns an error only if the whole
@@ -191,7 +193,7 @@ func (d *Depot) refs(ctx context.Context, s Scope) (refs []ref, err error) {
 		}
 	}
 	if len(refs) == 0 && (s.Project != "" || s.User != "") {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "there is no such project", Hint: "list them with: dreamcore volume ls " + volume.Data + " users"}
+		return nil, &dreamcore.Error{Code: dreamcore.CodeNotFound, Reason: ReasonNoProject, Message: "there is no such project"}
 	}
 	return refs, nil
 }

@@ -424,7 +424,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if !strings.Contains(fmt.Sprint(report.Projects[1].Notes), "in use") {
 		t.Errorf("%+v", report.Projects[1])
 	}
-	c, err := Check(t.Context(), name)
+	c, err := Check(t.Context(), name, nil)
 	if err != nil || c.Projects != 2 || !c.Secrets || c.Identity {
 		t.Fatalf("%+v %v", c, err)
 	}
@@ -476,7 +476,7 @@ func TestCheckDetectsEveryChange(t *testing.T) {
 		if err := os.WriteFile(bad, raw, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Check(t.Context(), bad); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+		if _, err := Check(t.Context(), bad, nil); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
 			t.Errorf("%s: %v", what, err)
 		}
 		to := newRig(t)
@@ -492,7 +492,7 @@ func TestCheckDetectsEveryChange(t *testing.T) {
 	try("a truncated file", raw[:len(raw)/2])
 	try("no manifest", raw[:bytes.LastIndex(raw, []byte("MANIFEST"))/512*512])
 	try("an empty file", nil)
-	if _, err := Check(t.Context(), name); err != nil {
+	if _, err := Check(t.Context(), name, nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -70,13 +70,13 @@ func (d *Depot) Backup(ctx context.Context, dest string, opts BackupOptions) (re
 		return report, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "a backup is one file", Hint: "name it .tar, .tar.gz or .tar.zst, such as backup.tar.zst"}
 	}
 	if opts.Identity && !opts.Secrets {
-		return report, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the identity without the secrets opens nothing", Hint: "run: dreamcore backup --with-secrets --with-identity " + dest}
+		return report, &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonIdentity, Message: "the identity without the secrets opens nothing"}
 	}
 	refs, err := d.refs(ctx, Scope{})
 	if err != nil {
 		return report, err
 	}
-	file, err := openSink(dest, opts.Force, Owner{UID: os.Geteuid(), GID: os.Getegid()})
+	file, err := openSink(dest, opts.Force, Owner{UID: os.Geteuid(), GID: os.Getegid()}, d.meter)
 	if err != nil {
 		return report, err
 	}
@@ -125,18 +125,9 @@ type backup struct {
 // skip returns a function that notes the paths that are left out below prefix,
 // which is not a project.
 func (b *backup) skip(prefix string) tree.Skip {
-	r := Result{}
+	const enough = 1000
 	return func(path, reason string) {
-		const enough = 1000
-		if len(b.report.Notes) >= enough {
-			if len(b.report.Notes) == enough {
-				b.report.Notes = append(b.report.Notes, "and more")
-			}
-			return
-		}
-		r.Notes = nil
-		r.skip(prefix+path, reason)
-		b.report.Notes = append(b.report.Notes, r.Notes...)
+		b.report.Notes = addNote(b.report.Notes, enough, leftOut(prefix+path, reason))
 	}
 }
 
@@ -175,7 +166,7 @@ func (b *backup) volumes() error {
 
 // dir writes a whole directory.
 func (b *backup) dir(root *os.Root, prefix string) error {
-	if _, err := b.out.put(b.ctx, tree.Entry{Path: prefix, Mode: fs.ModeDir | 0o755, Modified: time.Now()}, nil); err != nil {
+	if _, _, err := b.out.put(b.ctx, tree.Entry{Path: prefix, Mode: fs.ModeDir | 0o755, Modified: time.Now()}, nil); err != nil {
 		return err
 	}
 	skip := b.skip(prefix + "/")
@@ -190,7 +181,7 @@ func (b *backup) dir(root *os.Root, prefix string) error {
 		}
 		path := e.Path
 		e.Path = prefix + "/" + path
-		_, err = b.out.put(b.ctx, e, src)
+		_, _, err = b.out.put(b.ctx, e, src)
 		src.Close()
 		if errors.Is(err, errChanged) {
 			skip(path, err.Error())
@@ -203,20 +194,9 @@ func (b *backup) dir(root *os.Root, prefix string) error {
 	return nil
 }
 
-func (b *backup) projects(refs []ref) error {
-	for i, r := range refs {
-		b.depot.opts.Progress(Progress{Done: i, Total: len(refs), Project: r.project})
-		result, err := b.depot.exportProject(b.ctx, r, b.out)
-		if err != nil {
-			return err
-		}
-		b.report.Projects = append(b.report.Projects, result)
-		if err := b.home(r); err != nil {
-			return err
-		}
-	}
-	b.depot.opts.Progress(Progress{Done: len(refs), Total: len(refs)})
-	return nil
+func (b *backup) projects(refs []ref) (err error) {
+	b.report.Projects, err = b.depot.exportAll(b.ctx, refs, b.out, b.home)
+	return err
 }
 
 func (b *backup) home(r ref) error {
@@ -256,7 +236,7 @@ func (b *backup) files(dir string, wanted func(string) bool) error {
 		}
 		info, err := f.Stat()
 		if err == nil {
-			_, err = b.out.put(b.ctx, tree.Entry{Path: dir + "/" + e.Name(), Mode: fileMode, Size: info.Size(), Modified: info.ModTime()}, io.LimitReader(f, info.Size()))
+			_, _, err = b.out.put(b.ctx, tree.Entry{Path: dir + "/" + e.Name(), Mode: fileMode, Size: info.Size(), Modified: info.ModTime()}, io.LimitReader(f, info.Size()))
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
@@ -277,9 +257,13 @@ type Contents struct {
 }
 
 // Check reads a whole backup and compares every entry with the manifest.
-// CodeInvalid: the file is damaged, incomplete or not a backup.
-func Check(ctx context.Context, src string) (c Contents, err error) {
-	t, err := openTar(src)
+// CodeInvalid: the file is damaged, incomplete or not a backup. progress may be nil.
+func Check(ctx context.Context, src string, progress func(Progress)) (c Contents, err error) {
+	return check(ctx, src, &meter{report: progress}, false)
+}
+
+func check(ctx context.Context, src string, m *meter, first bool) (c Contents, err error) {
+	t, err := openTar(src, m, first)
 	if err != nil {
 		return c, err
 	}
@@ -347,5 +331,5 @@ func notBackup(src string, err error) error {
 	if _, ok := errors.AsType[*dreamcore.Error](err); ok {
 		return err
 	}
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: src + " is not a backup", Hint: "to import projects alone, run: dreamcore import " + src, Err: err}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonNotBackup, Message: src + " is not a backup", Err: err}
 }

@@ -22,27 +22,31 @@ func (d *Depot) Export(ctx context.Context, scope Scope, dest string, force bool
 	if err != nil {
 		return report, err
 	}
-	out, err := openSink(dest, force, *d.opts.Owner)
+	out, err := openSink(dest, force, *d.opts.Owner, d.meter)
 	if err != nil {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, out.close()) }()
-	if report.Projects, err = d.exportAll(ctx, refs, out); err != nil {
+	if report.Projects, err = d.exportAll(ctx, refs, out, func(ref) error { return nil }); err != nil {
 		return report, err
 	}
 	return report, out.finish()
 }
 
-func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink) (results []Result, err error) {
+// exportAll exports projects, and calls then for each.
+func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink, then func(ref) error) (results []Result, err error) {
 	for i, r := range refs {
-		d.opts.Progress(Progress{Done: i, Total: len(refs), Project: r.project})
+		d.meter.projects(i, len(refs), r.project)
 		result, err := d.exportProject(ctx, r, out)
 		if err != nil {
 			return results, err
 		}
 		results = append(results, result)
+		if err := then(r); err != nil {
+			return results, err
+		}
 	}
-	d.opts.Progress(Progress{Done: len(refs), Total: len(refs)})
+	d.meter.projects(len(refs), len(refs), "")
 	return results, nil
 }
 
@@ -50,7 +54,7 @@ func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink) (results []
 // stays in use, in the state of its newest version.
 func (d *Depot) exportProject(ctx context.Context, r ref, out sink) (result Result, err error) {
 	result = Result{User: r.user, Project: r.project, State: Copied}
-	w := &exporter{ctx: ctx, out: out, ref: r, result: &result}
+	w := &exporter{ctx: ctx, out: out, ref: r, result: &result, left: tree.MaxCopyBytes}
 	unlock, err := d.lock(ctx, r)
 	switch {
 	case dreamcore.CodeOf(err) == dreamcore.CodeConflict && ctx.Err() == nil:
@@ -77,23 +81,46 @@ type exporter struct {
 	out    sink
 	ref    ref
 	result *Result
+	left   int64 // bytes of files that still fit into a project
 	broken error // an error of writing: nothing more can be written
 }
 
-// leftOut reports whether a file is left out of the copy, and notes it.
-func (w *exporter) leftOut(path string) bool {
-	reason, out := project.LeftOut(path)
-	if reason != "" {
-		w.result.skip(path, reason)
+// begin writes the directory of the project.
+func (w *exporter) begin(modified time.Time) error {
+	_, _, w.broken = w.out.put(w.ctx, tree.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: modified}, nil)
+	return w.broken
+}
+
+// wants reports whether an entry is part of the copy, and notes why not.
+func (w *exporter) wants(e tree.Entry) bool {
+	reason, out := project.LeftOut(e.Path)
+	if !out && e.Size > w.left {
+		reason, out = "the project is larger than 4 GiB", true
 	}
-	return out
+	if reason != "" {
+		w.result.skip(e.Path, reason)
+	}
+	return !out
+}
+
+// file writes an entry that wants accepts, and closes its content.
+func (w *exporter) file(e tree.Entry, src io.ReadCloser) error {
+	if err := errors.Join(w.put(e, src), src.Close()); err != nil {
+		return err
+	}
+	if e.Mode.IsRegular() {
+		w.left -= e.Size
+		w.result.Files++
+		w.result.Bytes += e.Size
+	}
+	return nil
 }
 
 // put writes an entry of the project.
 func (w *exporter) put(e tree.Entry, src io.Reader) error {
 	e = restrictMode(e)
 	e.Path = w.ref.path() + "/" + e.Path
-	_, err := w.out.put(w.ctx, e, src)
+	_, _, err := w.out.put(w.ctx, e, src)
 	if errors.Is(err, errChanged) {
 		w.result.note(err.Error() + ": " + e.Path)
 		return nil
@@ -119,20 +146,14 @@ func (d *Depot) exportFiles(w *exporter) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.out.put(w.ctx, tree.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: info.ModTime()}, nil); err != nil {
-		w.broken = err
+	if err := w.begin(info.ModTime()); err != nil {
 		return err
 	}
-	left := int64(tree.MaxCopyBytes)
 	for e, err := range tree.Walk(w.ctx, p.Root(), w.result.skip) {
 		if err != nil {
 			return err
 		}
-		if w.leftOut(e.Path) {
-			continue
-		}
-		if e.Size > left {
-			w.result.skip(e.Path, "the project is larger than 4 GiB")
+		if !w.wants(e) {
 			continue
 		}
 		f, err := e.Open()
@@ -140,15 +161,8 @@ func (d *Depot) exportFiles(w *exporter) error {
 			w.result.skip(e.Path, "it cannot be read")
 			continue
 		}
-		err = w.put(e, f)
-		f.Close()
-		if err != nil {
+		if err := w.file(e, f); err != nil {
 			return err
-		}
-		if e.Mode.IsRegular() {
-			left -= e.Size
-			w.result.Files++
-			w.result.Bytes += e.Size
 		}
 	}
 	return nil
@@ -160,36 +174,26 @@ func (d *Depot) exportVersion(w *exporter) error {
 		return err
 	}
 	now := time.Now()
-	if _, err := w.out.put(w.ctx, tree.Entry{Path: w.ref.path(), Mode: fs.ModeDir | 0o755, Modified: now}, nil); err != nil {
-		w.broken = err
+	if err := w.begin(now); err != nil {
 		return err
 	}
-	left := int64(tree.MaxCopyBytes)
 	for _, i := range items {
-		if w.leftOut(i.Path) {
+		e := tree.Entry{Path: i.Path, Mode: i.Mode, Size: i.Size, Modified: now}
+		if !w.wants(e) {
 			continue
 		}
-		if i.Size > left {
-			w.result.skip(i.Path, "the project is larger than 4 GiB")
-			continue
-		}
-		left -= i.Size
 		r, err := i.Open()
 		if err != nil {
 			return err
 		}
-		e := tree.Entry{Path: i.Path, Mode: i.Mode, Size: i.Size, Modified: now}
 		if i.Mode&fs.ModeSymlink != 0 {
 			target, err := io.ReadAll(io.LimitReader(r, dreamcore.MaxPathBytes))
 			if err != nil {
 				return errors.Join(err, r.Close())
 			}
 			e.Link, e.Size = string(target), 0
-		} else {
-			w.result.Files++
-			w.result.Bytes += i.Size
 		}
-		if err := errors.Join(w.put(e, r), r.Close()); err != nil {
+		if err := w.file(e, r); err != nil {
 			return err
 		}
 	}
@@ -220,6 +224,6 @@ func (d *Depot) exportHistory(w *exporter) error {
 
 // putText writes a file from memory.
 func putText(ctx context.Context, out sink, path string, mode os.FileMode, text []byte) error {
-	_, err := out.put(ctx, tree.Entry{Path: path, Mode: mode, Size: int64(len(text)), Modified: time.Now()}, bytes.NewReader(text))
+	_, _, err := out.put(ctx, tree.Entry{Path: path, Mode: mode, Size: int64(len(text)), Modified: time.Now()}, bytes.NewReader(text))
 	return err
 }

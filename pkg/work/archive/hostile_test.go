@@ -71,7 +71,7 @@ func TestOneHostileProjectDoesNotStopTheOthers(t *testing.T) {
 // in the exit code, and not only in a note.
 func TestAProjectThatCannotBeUnpackedFails(t *testing.T) {
 	in := &importer{report: &Report{}, opts: ImportOptions{Users: map[dreamcore.UserID]dreamcore.UserID{alice: bob}}}
-	u := &unpacker{ctx: t.Context(), spool: t.TempDir(), note: in.note, visit: in.visit, failed: in.failed, seen: map[ref]bool{}}
+	u := &unpacker{in: in, ctx: t.Context(), spool: t.TempDir(), seen: map[ref]bool{}}
 	r := ref{alice, dreamcore.ProjectID(projectID(0))}
 	if err := u.put(r, "a", tree.Entry{Mode: 0o644}, strings.NewReader("")); err != nil {
 		t.Fatal(err)
@@ -94,9 +94,9 @@ func TestLimitsHoldInAnyOrderOfEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	s := &dirSink{part: dir, root: root}
+	s := &dirSink{unfinished: &unfinished{part: dir}, root: root}
 	put := func(path string, size int) error {
-		_, err := s.put(t.Context(), tree.Entry{Path: projectPath(alice, 0) + path, Mode: 0o644, Size: int64(size)}, strings.NewReader(strings.Repeat("x", size)))
+		_, _, err := s.put(t.Context(), tree.Entry{Path: projectPath(alice, 0) + path, Mode: 0o644, Size: int64(size)}, strings.NewReader(strings.Repeat("x", size)))
 		return err
 	}
 	if err := put("/a", 1); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -49,7 +50,8 @@ func (d *Depot) Import(ctx context.Context, src string, opts ImportOptions) (rep
 	defer unlock()
 	in := &importer{depot: d, ctx: ctx, opts: opts, message: importMessage, report: &report}
 	if info, err := os.Stat(src); err == nil && info.IsDir() {
-		return report, readDir(ctx, src, in.note, in.visit)
+		in.copied = d.meter
+		return report, readDir(ctx, src, in)
 	}
 	return report, readTar(ctx, src, spool, in, in.other)
 }
@@ -72,9 +74,9 @@ func (d *Depot) openImports() (dir string, unlock func(), err error) {
 		f.Close()
 		return "", nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "another import or restore is running", Hint: "wait until it has ended", Err: err}
 	}
-	left, _ := filepath.Glob(filepath.Join(dir, spoolPrefix+"*"))
+	left, err := namesIn(dir, func(name string) bool { return strings.HasPrefix(name, spoolPrefix) })
 	for _, l := range left {
-		err = errors.Join(err, os.RemoveAll(l))
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, l)))
 	}
 	if err != nil {
 		f.Close()
@@ -83,19 +85,29 @@ func (d *Depot) openImports() (dir string, unlock func(), err error) {
 	return dir, func() { f.Close() }, nil
 }
 
+// namesIn returns the wanted names in a directory, which may be missing.
+func namesIn(dir string, wanted func(string) bool) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if wanted(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, statefile.IgnoreMissing(err)
+}
+
 type importer struct {
 	depot   *Depot
 	ctx     context.Context
 	opts    ImportOptions
 	message string // of the version that is made
+	copied  *meter // counts the files that are copied; nil if those of a tar are
 	report  *Report
 }
 
 func (in *importer) note(text string) {
 	const enough = 200
-	if len(in.report.Notes) < enough {
-		in.report.Notes = append(in.report.Notes, text)
-	}
+	in.report.Notes = addNote(in.report.Notes, enough, text)
 }
 
 func (in *importer) other(e tree.Entry, _ io.Reader) error {
@@ -119,9 +131,11 @@ func (in *importer) failed(r ref, err error) {
 	in.report.Projects = append(in.report.Projects, Result{User: r.user, Project: r.project, State: Failed, Reason: err.Error()})
 }
 
+// visit imports one project and reports it. root is the project's directory,
+// which is hostile and open during the call only. An error ends the import.
 func (in *importer) visit(r ref, root *os.Root) error {
 	r = in.owned(r)
-	in.depot.opts.Progress(Progress{Done: len(in.report.Projects), Project: r.project})
+	in.depot.meter.projects(len(in.report.Projects), 0, r.project)
 	result := Result{User: r.user, Project: r.project}
 	err := in.importProject(r, root, &result)
 	if err != nil {
@@ -178,7 +192,7 @@ func (in *importer) importProject(r ref, root *os.Root, result *Result) error {
 	var digest *tree.Digest
 	var head string
 	err = project.Replace(in.ctx, d.volumes, r.user, r.project, func(f *tree.Filler) error {
-		digest, err = fill(in.ctx, root, f, result)
+		digest, err = fill(in.ctx, root, f, result, in.copied)
 		return err
 	}, func(fresh *os.Root) error {
 		copied, err := tree.DigestOf(in.ctx, fresh, tree.NoSkip)
@@ -241,7 +255,7 @@ func (in *importer) compare(r ref, root *os.Root, result *Result) error {
 		return err
 	}
 	if here.String() != there.String() {
-		result.State, result.Reason = Skipped, "a project with this id exists and has other files; --force replaces them"
+		result.State, result.Reason = Skipped, "a project with this id exists and has other files"
 		return nil
 	}
 	head, err := in.depot.versions.Newest(r.user, r.project)
@@ -253,7 +267,7 @@ func (in *importer) compare(r ref, root *os.Root, result *Result) error {
 }
 
 // fill copies a tree and returns its digest.
-func fill(ctx context.Context, root *os.Root, f *tree.Filler, result *Result) (*tree.Digest, error) {
+func fill(ctx context.Context, root *os.Root, f *tree.Filler, result *Result, m *meter) (*tree.Digest, error) {
 	digest := tree.NewDigest()
 	for e, err := range tree.Walk(ctx, root, result.skip) {
 		if err != nil {
@@ -264,7 +278,7 @@ func fill(ctx context.Context, root *os.Root, f *tree.Filler, result *Result) (*
 			result.skip(e.Path, "it cannot be read")
 			continue
 		}
-		size, sum, err := f.Put(ctx, e, src)
+		size, sum, err := f.Put(ctx, e, m.reader(src))
 		src.Close()
 		if dreamcore.CodeOf(err) == dreamcore.CodeInvalid {
 			result.skip(e.Path, "its path is not valid in a project, or too long")

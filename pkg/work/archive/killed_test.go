@@ -115,7 +115,7 @@ func TestAKilledBackupOrRestoreLeavesNothingIncomplete(t *testing.T) {
 	for range rounds {
 		ended := killed(t, "backup", from.state, name, most)
 		if _, err := os.Stat(name); err == nil {
-			if _, err := Check(t.Context(), name); err != nil {
+			if _, err := Check(t.Context(), name, nil); err != nil {
 				t.Fatalf("an incomplete backup: %v", err)
 			}
 		}

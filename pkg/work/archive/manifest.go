@@ -41,36 +41,14 @@ func newManifestSink(s sink, dir string) (*manifestSink, error) {
 	return &manifestSink{sink: s, file: f, buf: bufio.NewWriterSize(f, 64<<10)}, nil
 }
 
-func (l *manifestSink) put(ctx context.Context, e tree.Entry, src io.Reader) ([]byte, error) {
-	c := &counter{r: src}
-	var r io.Reader
-	if src != nil {
-		r = c
-	}
-	sum, err := l.sink.put(ctx, e, r)
+func (l *manifestSink) put(ctx context.Context, e tree.Entry, src io.Reader) (size int64, sum []byte, err error) {
+	size, sum, err = l.sink.put(ctx, e, src)
 	if err == nil || errors.Is(err, errChanged) {
-		size := e.Size
-		if err != nil && e.Size <= spoolBytes {
-			size = min(c.n, spoolBytes)
-		}
 		n, writeErr := l.buf.WriteString(manifestLine(e, size, sum))
 		l.size += int64(n)
-		if writeErr != nil {
-			return sum, errors.Join(err, writeErr)
-		}
+		err = errors.Join(err, writeErr)
 	}
-	return sum, err
-}
-
-type counter struct {
-	r io.Reader
-	n int64
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
+	return size, sum, err
 }
 
 // writeManifest writes the manifest to the sink.
@@ -81,7 +59,7 @@ func (l *manifestSink) writeManifest() error {
 	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	_, err := l.sink.put(context.Background(), tree.Entry{Path: manifestName, Mode: fileMode, Size: l.size, Modified: time.Now()}, io.LimitReader(l.file, l.size))
+	_, _, err := l.sink.put(context.Background(), tree.Entry{Path: manifestName, Mode: fileMode, Size: l.size, Modified: time.Now()}, io.LimitReader(l.file, l.size))
 	return err
 }
 

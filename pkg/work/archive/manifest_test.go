@@ -17,12 +17,12 @@ import (
 // discard is a sink that stores only the manifest.
 type discard struct{ manifest bytes.Buffer }
 
-func (d *discard) put(_ context.Context, e tree.Entry, src io.Reader) ([]byte, error) {
+func (d *discard) put(_ context.Context, e tree.Entry, src io.Reader) (int64, []byte, error) {
 	if e.Path != manifestName {
-		return make([]byte, 32), nil
+		return 0, make([]byte, 32), nil
 	}
 	_, err := io.Copy(&d.manifest, src)
-	return nil, err
+	return 0, nil, err
 }
 func (d *discard) finish() error { return nil }
 func (d *discard) close() error  { return nil }
@@ -49,7 +49,7 @@ func TestManifestsTakeLittleMemory(t *testing.T) {
 	before := heapInUse()
 	for i := range entries {
 		e := tree.Entry{Path: fmt.Sprint(long, i), Mode: 0o644}
-		sum, err := l.put(t.Context(), e, strings.NewReader(""))
+		_, sum, err := l.put(t.Context(), e, strings.NewReader(""))
 		if err != nil {
 			t.Fatal(err)
 		}

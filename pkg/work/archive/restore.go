@@ -26,7 +26,7 @@ func hashOf(r io.Reader) (size int64, sum []byte, err error) {
 // by Import. CodeConflict: there are projects already, or secrets if the backup
 // has some; force replaces their files and keeps their versions.
 func (d *Depot) Restore(ctx context.Context, src string, force bool) (report Report, err error) {
-	contents, err := Check(ctx, src)
+	contents, err := check(ctx, src, d.meter, true)
 	if err != nil {
 		return report, err
 	}
@@ -53,18 +53,20 @@ func (d *Depot) checkEmpty(ctx context.Context, c Contents) error {
 	if err != nil {
 		return err
 	}
-	hint := "restore into an empty state directory with --state DIR, or replace the existing files with --force"
 	for _, r := range refs {
 		if d.status(r).By != restoreMessage {
-			return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "there are projects already", Hint: hint}
+			return &dreamcore.Error{Code: dreamcore.CodeConflict, Reason: ReasonNotEmpty, Message: "there are projects already"}
 		}
 	}
 	if !c.Secrets {
 		return nil
 	}
-	found, _ := filepath.Glob(filepath.Join(d.opts.StateDir, secretsDir, "*"+sealed))
+	found, err := namesIn(filepath.Join(d.opts.StateDir, secretsDir), func(name string) bool { return filepath.Ext(name) == sealed })
+	if err != nil {
+		return fileError("read", d.opts.StateDir, err)
+	}
 	if len(found) > 0 {
-		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "there are secrets already", Hint: hint}
+		return &dreamcore.Error{Code: dreamcore.CodeConflict, Reason: ReasonNotEmpty, Message: "there are secrets already"}
 	}
 	return nil
 }

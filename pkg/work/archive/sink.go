@@ -31,7 +31,7 @@ type sink interface {
 	// put writes an entry; src is the content of a file. If the content does not
 	// have the size of the entry, put returns errChanged, and the archive stays
 	// valid.
-	put(ctx context.Context, e tree.Entry, src io.Reader) (sum []byte, err error)
+	put(ctx context.Context, e tree.Entry, src io.Reader) (size int64, sum []byte, err error)
 	// finish writes everything to disk and gives the archive its name.
 	finish() error
 	// close removes an unfinished archive; after finish it does nothing.
@@ -62,7 +62,7 @@ func formatOf(name string) format {
 // openSink opens a sink that becomes dest and belongs to owner: a tar if the name
 // is that of one, and a directory otherwise. CodeConflict: dest exists, and it is
 // neither an empty directory nor a tar that force replaces.
-func openSink(dest string, force bool, owner Owner) (sink, error) {
+func openSink(dest string, force bool, owner Owner, m *meter) (sink, error) {
 	dest, err := filepath.Abs(dest)
 	if err != nil {
 		return nil, fileError("write", dest, err)
@@ -75,30 +75,36 @@ func openSink(dest string, force bool, owner Owner) (sink, error) {
 	case formatOf(dest) != notTar && info.Mode().IsRegular() && force:
 	case formatOf(dest) == notTar && info.IsDir() && isEmpty(dest):
 	default:
-		hint := "name another, or remove it first"
+		e := &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " exists already", Hint: "name another, or remove it first"}
 		if formatOf(dest) != notTar {
-			hint = "name another, or replace it with --force"
+			e.Reason = ReasonExists
 		}
-		return nil, &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " exists already", Hint: hint}
+		return nil, e
 	}
-	part, lock, err := claim(dest)
+	u, err := claim(dest, owner)
 	if err != nil {
 		return nil, fileError("write", dest, err)
 	}
+	var s sink
 	if formatOf(dest) != notTar {
-		s, err := newTarSink(dest, part, lock, owner)
-		if err != nil {
-			lock.Close()
-			return nil, fileError("write", dest, err)
-		}
-		return s, nil
+		s, err = newTarSink(u)
+	} else {
+		s, err = newDirSink(u)
 	}
-	s, err := newDirSink(dest, part, lock, owner)
 	if err != nil {
-		lock.Close()
-		return nil, fileError("write", dest, err)
+		return nil, fileError("write", dest, u.discard(err))
 	}
-	return s, nil
+	return metered{s, m}, nil
+}
+
+// metered counts the content that is put into a sink.
+type metered struct {
+	sink
+	meter *meter
+}
+
+func (s metered) put(ctx context.Context, e tree.Entry, src io.Reader) (size int64, sum []byte, err error) {
+	return s.sink.put(ctx, e, s.meter.reader(src))
 }
 
 func isEmpty(dir string) bool {
@@ -106,61 +112,82 @@ func isEmpty(dir string) bool {
 	return err == nil && len(entries) == 0
 }
 
+// unfinished is an archive that is being written under another name.
+type unfinished struct {
+	owner      Owner
+	dest, part string // part is "" once it has its name
+	lock       *os.File
+}
+
 // claim locks dest against other processes that write it, and removes the residue
 // of one that was killed.
-func claim(dest string) (part string, lock *os.File, err error) {
+func claim(dest string, owner Owner) (*unfinished, error) {
 	base := filepath.Join(filepath.Dir(dest), "."+filepath.Base(dest))
-	part = base + ".part"
-	lock, err = os.OpenFile(base+".lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+	lock, err := os.OpenFile(base+".lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
+	u := &unfinished{owner: owner, dest: dest, part: base + ".part", lock: lock}
 	err = statefile.TryLock(lock)
 	if errors.Is(err, statefile.ErrLocked) {
 		err = &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " is being written by another process", Hint: "wait until it has ended"}
 	}
 	if err == nil {
-		err = os.RemoveAll(part)
+		err = os.RemoveAll(u.part)
 	}
 	if err != nil {
-		return "", nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, lock.Close())
 	}
-	return part, lock, nil
+	return u, nil
 }
 
-// publish gives a complete archive its name.
-func publish(part, dest string, lock *os.File) error {
-	if err := os.Rename(part, dest); err != nil {
-		return err
+// publish gives a complete archive its name; err is the error of completing it.
+func (u *unfinished) publish(err error) error {
+	if err == nil {
+		err = os.Rename(u.part, u.dest)
 	}
-	return errors.Join(statefile.Sync(filepath.Dir(dest)), os.Remove(lock.Name()))
+	if err == nil {
+		err = errors.Join(statefile.Sync(filepath.Dir(u.dest)), os.Remove(u.lock.Name()))
+	}
+	if err != nil {
+		return fileError("write", u.dest, err)
+	}
+	u.part = ""
+	return nil
+}
+
+// discard removes an archive that was not published, and joins the errors to err.
+func (u *unfinished) discard(err error) error {
+	if u.part != "" {
+		err = errors.Join(err, os.RemoveAll(u.part), os.Remove(u.lock.Name()))
+	}
+	return errors.Join(err, u.lock.Close())
 }
 
 type tarSink struct {
-	owner      Owner
-	dest, part string
-	lock, file *os.File
-	buf        *bufio.Writer
-	zip        io.WriteCloser // nil without compression
-	tar        *tar.Writer
+	*unfinished
+	file *os.File
+	buf  *bufio.Writer
+	zip  io.WriteCloser // nil without compression
+	tar  *tar.Writer
 }
 
-func newTarSink(dest, part string, lock *os.File, owner Owner) (*tarSink, error) {
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+func newTarSink(u *unfinished) (*tarSink, error) {
+	f, err := os.OpenFile(u.part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Chown(owner.UID, owner.GID); err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(part))
+	if err := f.Chown(u.owner.UID, u.owner.GID); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	s := &tarSink{owner: owner, dest: dest, part: part, lock: lock, file: f, buf: bufio.NewWriterSize(f, 1<<20)}
+	s := &tarSink{unfinished: u, file: f, buf: bufio.NewWriterSize(f, 1<<20)}
 	var w io.Writer = s.buf
-	switch formatOf(dest) {
+	switch formatOf(u.dest) {
 	case gzipTar:
 		s.zip = gzip.NewWriter(w)
 	case zstdTar:
 		if s.zip, err = zstd.NewWriter(w, zstd.WithEncoderConcurrency(1)); err != nil {
-			return nil, errors.Join(err, f.Close(), os.Remove(part))
+			return nil, errors.Join(err, f.Close())
 		}
 	}
 	if s.zip != nil {
@@ -174,50 +201,43 @@ func newTarSink(dest, part string, lock *os.File, owner Owner) (*tarSink, error)
 // so that a file that became shorter is written with its actual size.
 const spoolBytes = 1 << 20
 
-func (s *tarSink) put(ctx context.Context, e tree.Entry, src io.Reader) (sum []byte, err error) {
+func (s *tarSink) put(ctx context.Context, e tree.Entry, src io.Reader) (size int64, sum []byte, err error) {
 	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm()), Uid: s.owner.UID, Gid: s.owner.GID, ModTime: e.Modified, Format: tar.FormatPAX}
 	switch {
 	case e.Mode.IsDir():
 		h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
-		return nil, s.tar.WriteHeader(h)
+		return 0, nil, s.tar.WriteHeader(h)
 	case e.Mode&fs.ModeSymlink != 0:
 		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Link
-		return nil, s.tar.WriteHeader(h)
+		return 0, nil, s.tar.WriteHeader(h)
 	}
 	h.Typeflag, h.Size = tar.TypeReg, e.Size
 	changed := false
 	if e.Size <= spoolBytes {
 		content, err := io.ReadAll(io.LimitReader(src, spoolBytes))
 		if err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 		changed = int64(len(content)) != e.Size
 		h.Size, src = int64(len(content)), bytes.NewReader(content)
 	}
 	if err := s.tar.WriteHeader(h); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	digest := sha256.New()
-	left := h.Size
-	for left > 0 {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		n, err := io.CopyN(io.MultiWriter(s.tar, digest), src, min(left, 1<<20))
-		left -= n
-		if err == io.EOF { // the file became shorter: zeros pad it to the size in its header
-			changed = true
-			src = zeros{}
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
+	w := io.MultiWriter(s.tar, digest)
+	total, err := tree.Copy(ctx, w, io.LimitReader(src, h.Size), h.Size)
+	if left := h.Size - total; err == nil && left > 0 { // the file became shorter: zeros pad it to the size in its header
+		changed = true
+		_, err = tree.Copy(ctx, w, io.LimitReader(zeros{}, left), left)
+	}
+	if err != nil {
+		return 0, nil, err
 	}
 	if changed {
-		return digest.Sum(nil), errChanged
+		return h.Size, digest.Sum(nil), errChanged
 	}
-	return digest.Sum(nil), nil
+	return h.Size, digest.Sum(nil), nil
 }
 
 type zeros struct{}
@@ -235,34 +255,20 @@ func (s *tarSink) finish() error {
 	if err = errors.Join(err, s.buf.Flush()); err == nil {
 		err = s.file.Sync()
 	}
-	if err == nil {
-		err = publish(s.part, s.dest, s.lock)
-	}
-	if err != nil {
-		return fileError("write", s.dest, err)
-	}
-	s.part = ""
-	return nil
+	return s.publish(err)
 }
 
 func (s *tarSink) close() error {
-	defer s.lock.Close()
-	err := s.file.Close()
-	if s.part != "" {
-		if z, ok := s.zip.(*zstd.Encoder); ok {
-			z.Reset(nil) // ends its goroutines
-		}
-		err = errors.Join(err, os.Remove(s.part), os.Remove(s.lock.Name()))
+	if z, ok := s.zip.(*zstd.Encoder); ok && s.part != "" {
+		z.Reset(nil) // ends its goroutines
 	}
-	return err
+	return s.discard(s.file.Close())
 }
 
 // dirSink writes a directory.
 type dirSink struct {
-	owner      Owner
-	dest, part string
-	lock       *os.File
-	root       *os.Root
+	*unfinished
+	root *os.Root
 
 	// The project that is being written. Its files and its repository have
 	// separate limits, in any order of their entries.
@@ -276,32 +282,32 @@ const (
 	maxRepoBytes = 8 << 30
 )
 
-func newDirSink(dest, part string, lock *os.File, owner Owner) (*dirSink, error) {
-	if err := os.Mkdir(part, dirMode); err != nil {
+func newDirSink(u *unfinished) (*dirSink, error) {
+	if err := os.Mkdir(u.part, dirMode); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(part)
+	root, err := os.OpenRoot(u.part)
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(part))
+		return nil, err
 	}
-	if err := owner.chown(root, "."); err != nil {
-		return nil, errors.Join(err, root.Close(), os.Remove(part))
+	if err := u.owner.chown(root, "."); err != nil {
+		return nil, errors.Join(err, root.Close())
 	}
-	return &dirSink{owner: owner, dest: dest, part: part, lock: lock, root: root}, nil
+	return &dirSink{unfinished: u, root: root}, nil
 }
 
-func (s *dirSink) put(ctx context.Context, e tree.Entry, src io.Reader) (sum []byte, err error) {
+func (s *dirSink) put(ctx context.Context, e tree.Entry, src io.Reader) (size int64, sum []byte, err error) {
 	top, path := split(e.Path)
 	f, err := s.filler(top)
 	if err != nil || path == "" {
-		return nil, err
+		return 0, nil, err
 	}
 	e.Path = path
-	size, sum, err := f.Put(ctx, e, src)
+	size, sum, err = f.Put(ctx, e, src)
 	if err == nil && e.Mode.IsRegular() && size != e.Size {
 		err = errChanged
 	}
-	return sum, err
+	return size, sum, err
 }
 
 // filler returns the Filler of the directory top.
@@ -363,24 +369,10 @@ func (s *dirSink) finish() error {
 	if err = errors.Join(err, openErr); err == nil {
 		err = errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 	}
-	if err == nil {
-		err = publish(s.part, s.dest, s.lock)
-	}
-	if err != nil {
-		return fileError("write", s.dest, err)
-	}
-	s.part = ""
-	return nil
+	return s.publish(err)
 }
 
-func (s *dirSink) close() error {
-	defer s.lock.Close()
-	err := s.root.Close()
-	if s.part != "" {
-		err = errors.Join(err, os.RemoveAll(s.part), os.Remove(s.lock.Name()))
-	}
-	return err
-}
+func (s *dirSink) close() error { return s.discard(s.root.Close()) }
 
 // manifestLine returns the line of an entry in a manifest.
 func manifestLine(e tree.Entry, size int64, sum []byte) string {

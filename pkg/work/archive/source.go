@@ -22,14 +22,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
-// visitor is called for each project of a source. root is the project's
-// directory, which is hostile and open during the call only. An error ends the
-// reading.
-type visitor func(r ref, root *os.Root) error
-
-// readDir visits the projects in a directory: the tree of an old volume, its
+// readDir imports the projects in a directory: the tree of an old volume, its
 // users directory, or a directory that contains one of them.
-func readDir(ctx context.Context, dir string, note func(string), visit visitor) error {
+func readDir(ctx context.Context, dir string, in *importer) error {
+	note := in.note
 	top, err := os.OpenRoot(dir)
 	if err != nil {
 		return fileError("read", dir, err)
@@ -64,7 +60,7 @@ func readDir(ctx context.Context, dir string, note func(string), visit visitor) 
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				return visit(ref{id, project}, root)
+				return in.visit(ref{id, project}, root)
 			})
 		})
 	})
@@ -121,17 +117,19 @@ type tarFile struct {
 // maxWindow limits the memory of decompression.
 const maxWindow = 128 << 20
 
-func openTar(name string) (*tarFile, error) {
+func openTar(name string, m *meter, checking bool) (*tarFile, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fileError("read", name, err)
 	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
 		f.Close()
 		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: name + " is not a regular file", Hint: "name a directory, or a .tar, .tar.gz or .tar.zst", Err: err}
 	}
 	t := &tarFile{file: f}
-	r := io.Reader(bufio.NewReaderSize(f, 1<<20))
+	m.begin(info.Size(), checking)
+	r := io.Reader(bufio.NewReaderSize(m.reader(f), 1<<20))
 	switch formatOf(name) {
 	case gzipTar:
 		z, e := gzip.NewReader(r)
@@ -210,12 +208,12 @@ func damaged(name string, err error) error {
 // because a repository cannot be read sequentially. It calls other for all
 // entries outside of projects.
 func readTar(ctx context.Context, name, spool string, in *importer, other func(tree.Entry, io.Reader) error) error {
-	t, err := openTar(name)
+	t, err := openTar(name, in.depot.meter, false)
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	u := &unpacker{ctx: ctx, spool: spool, note: in.note, visit: in.visit, failed: in.failed, seen: map[ref]bool{}}
+	u := &unpacker{in: in, ctx: ctx, spool: spool, seen: map[ref]bool{}}
 	defer u.drop()
 	for {
 		if err := ctx.Err(); err != nil {
@@ -230,7 +228,7 @@ func readTar(ctx context.Context, name, spool string, in *importer, other func(t
 		}
 		if e.Path == "" {
 			if e.Link != "" {
-				u.note(e.Link)
+				in.note(e.Link)
 			}
 			continue
 		}
@@ -264,13 +262,10 @@ func parseProject(name string) (r ref, rest string, ok bool) {
 
 // unpacker unpacks one project after the other.
 type unpacker struct {
+	in    *importer
 	ctx   context.Context
 	spool string
-	note  func(string)
-	visit visitor
 	seen  map[ref]bool
-
-	failed func(ref, error) // called for a project that could not be unpacked
 
 	at    ref // the project that is being unpacked
 	dir   string
@@ -295,7 +290,7 @@ func (u *unpacker) put(r ref, rest string, e tree.Entry, src io.Reader) error {
 		if err != nil {
 			return errors.Join(err, os.RemoveAll(dir))
 		}
-		u.at, u.dir, u.fault, u.out = r, dir, nil, &dirSink{part: dir, root: root}
+		u.at, u.dir, u.fault, u.out = r, dir, nil, &dirSink{unfinished: &unfinished{}, root: root}
 	}
 	if rest == "" || u.fault != nil {
 		return nil
@@ -304,13 +299,13 @@ func (u *unpacker) put(r ref, rest string, e tree.Entry, src io.Reader) error {
 	if e.Mode.IsDir() {
 		e.Mode |= dirMode // so that it can be entered and removed again
 	}
-	_, err := u.out.put(u.ctx, e, src)
+	_, _, err := u.out.put(u.ctx, e, src)
 	switch code := dreamcore.CodeOf(err); {
 	case err == nil:
 	case errors.Is(err, unix.ENOSPC):
 		return fileError("unpack into", u.spool, err)
 	case code == dreamcore.CodeInvalid:
-		u.note(fmt.Sprintf("%q left out: %v", e.Path, err))
+		u.in.note(fmt.Sprintf("%q left out: %v", e.Path, err))
 	case code == dreamcore.CodeTooLarge:
 		u.fault = err
 	default:
@@ -326,7 +321,7 @@ func (u *unpacker) flush() error {
 	}
 	defer u.drop()
 	if u.fault != nil {
-		u.failed(u.at, u.fault)
+		u.in.failed(u.at, u.fault)
 		return nil
 	}
 	if err := u.out.finishProject(); err != nil {
@@ -339,13 +334,13 @@ func (u *unpacker) flush() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(u.visit(u.at, root), root.Close())
+	return errors.Join(u.in.visit(u.at, root), root.Close())
 }
 
 func (u *unpacker) drop() {
 	if u.out != nil {
 		_ = u.out.root.Close()
-		_ = os.RemoveAll(u.dir)
+		_ = os.RemoveAll(u.dir) // the next import removes the rest
 		u.out = nil
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -42,9 +43,10 @@ type Transfer struct {
 	Force bool  // replace existing files
 	// Apply changes files of a project, all or none, and records a version.
 	Apply    func(ctx context.Context, user dreamcore.UserID, id dreamcore.ProjectID, changes []project.Change, message string) error
-	Progress func(files int, bytes int64) // called after each file; may be nil
+	Progress func(Progress) // may be nil
 
-	done Transferred
+	meter *meter // nil until used
+	done  Transferred
 }
 
 // Get copies a file or a directory of a volume to local. If local is an existing
@@ -64,20 +66,27 @@ func (t *Transfer) Get(ctx context.Context, from *volume.Location, name, local s
 }
 
 // GetStream copies a file of a volume to w.
-func (t *Transfer) GetStream(from *volume.Location, w io.Writer) error {
+func (t *Transfer) GetStream(ctx context.Context, from *volume.Location, w io.Writer) error {
 	switch {
 	case from.Root == nil:
 		return aboveProjects()
 	case from.IsDir():
 		return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonDirectory, Message: "a directory cannot be copied to a stream"}
 	}
-	f, _, err := tree.OpenFile(from.Root, from.Path)
+	f, info, err := tree.OpenFile(from.Root, from.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(w, f)
+	t.begin(info.Size())
+	_, err = tree.Copy(ctx, w, t.meter.reader(f), math.MaxInt64)
 	return err
+}
+
+// begin begins to count bytes; size is 0 if it is not known how many there are.
+func (t *Transfer) begin(size int64) {
+	t.meter = &meter{report: t.Progress}
+	t.meter.begin(size, false)
 }
 
 func aboveProjects() error {
@@ -90,6 +99,7 @@ func (t *Transfer) getDir(ctx context.Context, from *volume.Location, local stri
 		return err
 	}
 	defer src.Close()
+	t.begin(0)
 	if err := t.makeDir(local); err != nil {
 		return localError(local, err)
 	}
@@ -140,6 +150,7 @@ func (t *Transfer) getFile(ctx context.Context, from *volume.Location, local str
 		return localError(local, err)
 	}
 	defer dir.Close()
+	t.begin(info.Size())
 	return t.write(ctx, dir, tree.Entry{Path: filepath.Base(local), Mode: info.Mode().Perm(), Size: info.Size()}, f)
 }
 
@@ -147,7 +158,7 @@ func (t *Transfer) getFile(ctx context.Context, from *volume.Location, local str
 // directory keeps its owner.
 func (t *Transfer) write(ctx context.Context, dest *os.Root, e tree.Entry, content io.Reader) error {
 	_, before := dest.Lstat(e.Path)
-	if err := tree.PutFile(ctx, dest, e, content, t.Force); err != nil {
+	if err := tree.PutFile(ctx, dest, e, t.meter.reader(content), t.Force); err != nil {
 		return err
 	}
 	if !e.Mode.IsDir() || before != nil {
@@ -240,7 +251,7 @@ func (t *Transfer) Put(ctx context.Context, to *volume.Location, local string) (
 	return t.end(t.put(ctx, to, files))
 }
 
-// maxStream bounds the bytes of a stream, which are held in memory.
+// maxStream limits the bytes of a stream, which are held in memory.
 const maxStream = 256 << 20
 
 // PutStream copies a stream to a file of a volume.
@@ -248,7 +259,8 @@ func (t *Transfer) PutStream(ctx context.Context, to *volume.Location, r io.Read
 	if to.Root == nil {
 		return t.end(aboveProjects())
 	}
-	raw, err := io.ReadAll(io.LimitReader(r, maxStream+1))
+	t.begin(0)
+	raw, err := io.ReadAll(io.LimitReader(t.meter.reader(r), maxStream+1))
 	if err == nil && len(raw) > maxStream {
 		err = &dreamcore.Error{Code: dreamcore.CodeTooLarge, Reason: ReasonTooLarge, Message: "the input is larger than 256 MiB", Hint: "copy it from a file"}
 	}
@@ -267,6 +279,11 @@ func (t *Transfer) put(ctx context.Context, to *volume.Location, files []source)
 			}
 		}
 	}
+	var size int64
+	for _, f := range files {
+		size += f.entry.Size
+	}
+	t.begin(size)
 	if to.Project != "" {
 		return t.putProject(ctx, to, files)
 	}
@@ -275,7 +292,7 @@ func (t *Transfer) put(ctx context.Context, to *volume.Location, files []source)
 		if err != nil {
 			return localError(f.entry.Path, err)
 		}
-		err = tree.PutFile(ctx, to.Root, f.entry, src, t.Force)
+		err = tree.PutFile(ctx, to.Root, f.entry, t.meter.reader(src), t.Force)
 		if err = errors.Join(err, src.Close()); err != nil {
 			return err
 		}
@@ -292,7 +309,7 @@ func (t *Transfer) putProject(ctx context.Context, to *volume.Location, files []
 			if err != nil {
 				return localError(f.entry.Path, err)
 			}
-			_, err = io.Copy(w, src)
+			_, err = io.Copy(w, t.meter.reader(src))
 			t.add(f.entry)
 			return errors.Join(err, src.Close())
 		}})
@@ -306,12 +323,11 @@ func (t *Transfer) add(e tree.Entry) {
 	}
 	t.done.Files++
 	t.done.Bytes += e.Size
-	if t.Progress != nil {
-		t.Progress(t.done.Files, t.done.Bytes)
-	}
+	t.meter.now.Done = t.done.Files
+	t.meter.show()
 }
 
-// maxLeftOut bounds the names in LeftOut: a sandbox has chosen them.
+// maxLeftOut limits the names in LeftOut: a sandbox has chosen them.
 const maxLeftOut = 1000
 
 func (t *Transfer) skip(name, reason string) {

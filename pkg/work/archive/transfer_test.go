@@ -68,7 +68,7 @@ func TestADirectoryIsCopiedIntoAVolumeAndBack(t *testing.T) {
 	l := newLocated(t)
 	put := newTransfer()
 	var files int
-	put.Progress = func(n int, _ int64) { files = n }
+	put.Progress = func(p Progress) { files = p.Done }
 	got, err := put.Put(t.Context(), l.at("assets", "game"), writeTree(t, map[string]string{"a.txt": "hello", "sub/b.txt": "b", "sub/HEAD": "ref: x"}))
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestTransfersThatCannotWork(t *testing.T) {
 		"put above projects":        {put(above, t.TempDir()), ReasonAboveProjects},
 		"put stream above projects": {stream, ReasonAboveProjects},
 		"get above projects":        {get, ReasonAboveProjects},
-		"a directory as a stream":   {newTransfer().GetStream(assets, &strings.Builder{}), ReasonDirectory},
+		"a directory as a stream":   {newTransfer().GetStream(t.Context(), assets, &strings.Builder{}), ReasonDirectory},
 		"a missing file":            {put(assets, filepath.Join(t.TempDir(), "none")), ReasonLocal},
 		"a device":                  {put(assets, os.DevNull), ReasonLocal},
 	} {

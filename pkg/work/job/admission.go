@@ -23,6 +23,7 @@ import (
 type admission struct {
 	mu      sync.Mutex // guards the fields below, and those of queues and slots
 	limits  admissionLimits
+	frozen  bool // no more generations are admitted
 	running int
 	waiting int
 	users   map[dreamcore.UserID]*userQueue // of users with a generation
@@ -95,6 +96,42 @@ func (a *admission) enter(user dreamcore.UserID) (*slot, error) {
 	return s, nil
 }
 
+// restore enters the generations of an earlier process, beyond the limits of what
+// may wait: those that ran, which run first, and those that waited, in the order of
+// their turns.
+func (a *admission) restore(ran, waited []dreamcore.UserID) (slots []*slot) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, user := range slices.Concat(ran, waited) {
+		u := a.users[user]
+		if u == nil {
+			u = &userQueue{}
+			a.users[user] = u
+		}
+		s := &slot{adm: a, user: user, moved: make(chan struct{}, 1)}
+		slots = append(slots, s)
+		if i < len(ran) && u.count() == 0 && a.running < a.limits.running && !a.frozen {
+			u.running, s.running = s, true
+			a.running++
+			continue
+		}
+		if len(u.waiting) == 0 {
+			a.line = append(a.line, u)
+		}
+		u.waiting = append(u.waiting, s)
+		a.waiting++
+	}
+	a.admit()
+	return slots
+}
+
+// freeze ends the admission: generations that wait stay in the queue.
+func (a *admission) freeze() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.frozen = true
+}
+
 // count returns the number of the user's generations.
 func (u *userQueue) count() int {
 	if u.running != nil {
@@ -126,6 +163,14 @@ func (s *slot) wait(ctx context.Context, report func(position int)) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// place returns the position in the queue, from 1, or 0 if the generation does not
+// wait, and whether it was admitted.
+func (s *slot) place() (position int, admitted bool) {
+	s.adm.mu.Lock()
+	defer s.adm.mu.Unlock()
+	return s.position, s.running
 }
 
 // isWaiting reports whether the generation has not been admitted yet.
@@ -189,7 +234,7 @@ func (a *admission) resize(l admissionLimits) {
 // admit starts generations while there is capacity, in the order of the line. It
 // must be called with mu held.
 func (a *admission) admit() {
-	for a.running < a.limits.running {
+	for !a.frozen && a.running < a.limits.running {
 		i := slices.IndexFunc(a.line, func(u *userQueue) bool { return u.running == nil })
 		if i < 0 {
 			break

@@ -26,6 +26,7 @@ const (
 	stageDisk                       // the user's disk has failed
 	stageSave                       // the version
 	stageEmpty                      // the agent succeeded and the project has no file
+	stageBroken                     // the game does not play
 )
 
 // stageError is an error of one stage of a job. classify maps it to the failure
@@ -81,6 +82,8 @@ func classify(ctx context.Context, err error) dreamcore.Failure {
 		return dreamcore.Failure{Code: dreamcore.FailDisk}
 	case stageEmpty:
 		return dreamcore.Failure{Code: dreamcore.FailNoGame}
+	case stageBroken:
+		return dreamcore.Failure{Code: dreamcore.FailGameBroken}
 	}
 	return ofSpace(err, dreamcore.FailUnknown)
 }

@@ -5,17 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/work/acceptance/verdict"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
@@ -34,62 +33,37 @@ type job struct {
 	journal  *journal.Log
 	slot     *slot
 	service  *Service
+	live     *liveJob
+	earlier  earlier
 	settings Settings
 	began    time.Time
 	log      *slog.Logger
 
-	forwarded int  // lines of the agent in the journal
-	muted     bool // no more lines of the agent are forwarded
+	attempted bool      // the attempt is noted in the log
+	ran       time.Time // when the agent was started; zero before
+	firstWord time.Time // when the model's first words came; zero before
+
+	output    eventReader // has seen the agent's lines of this attempt, also those that are not forwarded
+	forwarded int         // lines of the agent in the journal, of all attempts
+	muted     bool        // no more lines of the agent are forwarded
 	summary   dreamcore.Summary
-	account   gateway.Meter // nil before the first run, and without a ledger: see meter
+	account   *usage.Job // nil before the first run, and without a ledger: see meter
+
+	warm *warmAgent // takes the next run; nil if the agent must be started for it
+
+	accepted *dreamcore.Acceptance // the last check of the game in brief; nil if there was none
+	verdict  string                // of the project as it is now; "" if that was not checked
+	shots    []verdict.Shot        // of the last check
 }
 
-// site is where the agent works in one job.
+// site is where the agent works in one job, or waits for it.
 type site struct {
 	workspace *workspace.Workspace
 	project   *volume.Project
 	home      *volume.Home
 	agent     agent.Config // the settings, as they apply to this job
 	dir       string       // of the project, inside
-}
-
-// work does the job and always writes exactly one terminal event. The slot is freed
-// before that event: a client that sends the next request as soon as it has read
-// the last event must not be told that it is still busy.
-func (j *job) work(ctx context.Context) {
-	defer func() {
-		if err := j.journal.Close(); err != nil {
-			j.log.Error("close the journal", "error", err)
-		}
-	}()
-	err := j.guarded(ctx)
-	j.summary.Elapsed = time.Since(j.began)
-	last := dreamcore.DoneEvent()
-	if err != nil {
-		f := classify(ctx, err)
-		last = dreamcore.ErrorEvent(f, j.lang)
-		switch {
-		case f.HasExit:
-			j.summary.ExitCode = f.ExitCode
-		case j.summary.ExitCode == 0:
-			j.summary.ExitCode = 1 // 0 would mean success
-		}
-		level := slog.LevelError
-		if f.Spent {
-			level = slog.LevelWarn // a limit that the operator has set
-		}
-		if context.Cause(ctx) != nil {
-			level = slog.LevelInfo // it was cancelled
-		}
-		j.log.Log(ctx, level, "generation failed", "code", f.Code, "error", err, "elapsed", j.summary.Elapsed)
-	} else {
-		j.log.Info("generation done", "elapsed", j.summary.Elapsed, "lines", j.summary.OutputLines, "commit", j.summary.GitCommit)
-	}
-	if j.request.TestError == dreamcore.TestErrorNone {
-		j.emit(dreamcore.DebugEvent(j.summary))
-	}
-	j.slot.leave()
-	j.emit(last)
+	stopped   func() error // why the sandbox was stopped on request; nil if it was not
 }
 
 // guarded calls attempt. A panic in it fails this job, not the service.
@@ -110,12 +84,17 @@ func (j *job) attempt(ctx context.Context) (err error) {
 	if err := j.slot.wait(ctx, func(position int) { j.status(fmt.Sprintf("Waiting in the queue: place %d", position)) }); err != nil {
 		return err
 	}
+	if err := j.beginAttempt(); err != nil {
+		return &stageError{stage: stageReserve, err: err}
+	}
 	if f, ok := j.request.TestError.Failure(); ok {
 		j.status("Simulating the requested failure: " + string(j.request.TestError))
 		return &stageError{stage: stageRequested, requested: f, err: errors.New("requested by _test_error")}
 	}
-	if err := j.checkBudget(); err != nil {
-		return err
+	if !j.earlier.hasGame() { // else it may have to be checked only
+		if err := j.checkBudget(); err != nil {
+			return err
+		}
 	}
 	room, err := j.reserve(ctx)
 	if err != nil && context.Cause(ctx) != nil {
@@ -137,6 +116,9 @@ func (j *job) attempt(ctx context.Context) (err error) {
 	}
 	defer project.Close()
 	defer func() { err = j.save(ctx, project, room, err) }() // also after a panic
+	if j.exhausted() {
+		return j.leaveGame()
+	}
 	defer j.showSkills(project)()
 	return j.inSandbox(ctx, project)
 }
@@ -150,7 +132,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	}
 	defer home.Close()
 	j.status("Starting a sandbox")
-	lease, err := j.service.workspaces.Lease(ctx, j.request.User)
+	lease, err := j.service.parts.Workspaces.Lease(ctx, j.request.User)
 	if err != nil {
 		if context.Cause(ctx) != nil {
 			return err
@@ -163,9 +145,19 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	if j.summary.SandboxReused = lease.Reused(); j.summary.SandboxReused {
 		j.status("The sandbox was ready")
 	}
-	env, closeEgress := w.OpenEgress(j.id)
+	closeEgress := w.OpenEgress(j.id)
 	defer closeEgress()
-	s := site{workspace: w, project: project, home: home, agent: j.agentConfig(env), dir: workspace.ProjectDir(j.request.User, j.request.Project)}
+	s := j.service.site(w, j.request.User, j.request.Project, j.settings)
+	s.project, s.home = project, home
+	if s.agent.Turns > 0 {
+		s.agent.Turns = max(s.agent.Turns-j.earlier.turns, 1) // all attempts count
+	}
+	s.stopped = func() error {
+		if why := context.Cause(lease.Context()); isStop(why) {
+			return why
+		}
+		return nil
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	space, err := j.watchSpace(ctx, project, cancel)
@@ -178,16 +170,19 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	// Deferred, so that the user gets reserved space back after a panic, too.
 	defer func() { err = j.explain(err, context.Cause(ctx), space.end(ctx)) }()
 	defer context.AfterFunc(ctx, closeEgress)() // a cancelled job reaches no host any more
+	if names := j.service.skills(); len(names) > 0 {
+		j.status("Skills loaded: " + strings.Join(names, ", "))
+	}
 	j.status("Starting the agent")
 	// Stopping the sandbox cancels the job. A sandbox that is lost does not: the
 	// agent's run reports that itself, with the reason.
 	defer context.AfterFunc(lease.Context(), func() {
-		if why := context.Cause(lease.Context()); isStop(why) {
+		if why := s.stopped(); why != nil {
 			cancel(why)
 		}
 	})()
-	err = j.runAgent(ctx, s)
-	if why := context.Cause(lease.Context()); errors.Is(err, sandbox.ErrLost) && isStop(why) {
+	err = j.run(ctx, s)
+	if why := s.stopped(); errors.Is(err, sandbox.ErrLost) && why != nil {
 		err = fmt.Errorf("%w: %w", why, err) // the sandbox was gone before the run noticed the stop
 	}
 	return err
@@ -198,28 +193,16 @@ func isStop(err error) bool {
 	return errors.Is(err, workspace.ErrStopped) || errors.Is(err, workspace.ErrClosed)
 }
 
-// agentConfig returns the agent's settings for this job. env is the environment
-// for egress; it is empty if no host is allowed.
-func (j *job) agentConfig(env []string) agent.Config {
-	cfg := j.settings.Agent
-	cfg.Home = path.Join(cfg.Home, string(j.request.Project))
-	cfg.Env = slices.Concat(cfg.Env, env)
-	if len(env) == 0 {
-		cfg.Hosts = nil
-	}
-	if names := j.skills(); len(names) > 0 {
-		cfg.Skills = path.Join(dreamcore.GlobalDir, skillsDir)
-		j.status("Skills loaded: " + strings.Join(names, ", "))
-	}
-	return cfg
-}
-
 // forward appends a line of the agent to the journal, up to the limit.
 func (j *job) forward(e dreamcore.Event) error {
+	if j.firstWord.IsZero() && dreamcore.EventType(e) == "assistant" {
+		j.firstWord = time.Now()
+	}
+	j.output.read(e)
 	switch {
 	case j.muted:
 		return nil
-	case j.forwarded == j.settings.OutputLines:
+	case j.forwarded >= j.settings.OutputLines:
 		return j.mute(fmt.Sprintf("Output beyond %d lines is not shown; the run goes on", j.settings.OutputLines))
 	}
 	j.forwarded++

@@ -2,9 +2,13 @@ package job
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/store/record"
 )
 
 // liveJob is a job that has not ended, with its listeners: the clients that
@@ -14,8 +18,11 @@ import (
 //     game, which then waits for the end of this one;
 //   - otherwise after the grace, unless a listener comes back first.
 //
+// After a restart no job has listeners. Each keeps its grace then, whatever its user
+// asks for meanwhile, until the first listener is back.
+//
 // This does not apply to jobs that run on without listeners, nor while the
-// service is stopping. The fields below stop are guarded by Service.mu.
+// service is stopping. The fields below log are guarded by Service.mu.
 type liveJob struct {
 	id    string
 	user  dreamcore.UserID
@@ -23,15 +30,27 @@ type liveJob struct {
 	grace time.Duration
 	runOn bool // without listeners
 	stop  context.CancelCauseFunc
+	log   *journal.Log
+	done  chan struct{} // closed when it is forgotten
 
+	row       record.Row
 	listeners int
-	abandoned *time.Timer // cancels the job after its grace; nil unless it is running
+	returning bool        // its listeners of the time before a restart may be on their way
+	abandoned *time.Timer // cancels the job after its grace; may be nil
 	cancelled bool
+	noted     bool // Cancel has noted that in the log
 }
 
 // Attach makes the caller a listener of a job until ctx ends. It does nothing for
-// a job that has ended or never existed.
+// a job that has ended or never existed. One of an earlier process is taken up or has
+// ended when Attach returns, unless ctx has ended.
 func (s *Service) Attach(ctx context.Context, id string) {
+	if s.settled(ctx, id) == nil {
+		s.attach(ctx, id)
+	}
+}
+
+func (s *Service) attach(ctx context.Context, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.jobs[id]; l != nil {
@@ -42,6 +61,7 @@ func (s *Service) Attach(ctx context.Context, id string) {
 // listen adds a listener until ctx ends. It must be called with mu held.
 func (s *Service) listen(ctx context.Context, l *liveJob) {
 	l.listeners++
+	l.returning = false
 	l.stopTimer()
 	context.AfterFunc(ctx, func() { s.leave(l) })
 }
@@ -60,14 +80,14 @@ func (s *Service) leave(l *liveJob) {
 	case l.grace <= 0 || l.slot.isWaiting():
 		s.end(l, errAbandoned)
 	default:
-		s.startTimer(l)
+		s.startTimer(l, l.grace)
 	}
 }
 
 // startTimer must be called with mu held.
-func (s *Service) startTimer(l *liveJob) {
+func (s *Service) startTimer(l *liveJob, grace time.Duration) {
 	var timer *time.Timer
-	timer = time.AfterFunc(l.grace, func() {
+	timer = time.AfterFunc(grace, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		// A timer that was stopped too late is no longer the current one.
@@ -96,25 +116,63 @@ func (s *Service) wantsAnother(l *liveJob) bool {
 	return false
 }
 
-// replace cancels the jobs of a user that have no listener. It must be called
-// with mu held.
+// replace cancels the jobs of a user that have no listener, and are not waiting for
+// one to come back after a restart. It must be called with mu held.
 func (s *Service) replace(user dreamcore.UserID) {
 	for _, l := range s.jobs {
-		if l.user == user && l.listeners == 0 && !l.runOn {
+		if l.user == user && l.listeners == 0 && !l.runOn && !l.returning {
 			s.end(l, errReplaced)
 		}
 	}
 }
 
 // Cancel stops a job; its last event says that it was interrupted. A job that
-// waits in the queue never starts. Cancel does nothing for a job that has ended
-// or never existed.
+// waits in the queue never starts. A stop or a crash of the service does not undo
+// it. Cancel does nothing for a job that has ended or never existed.
 func (s *Service) Cancel(id string) {
+	_ = s.settled(context.Background(), id) // it fails only with its context; Close ends the wait
+	s.mu.Lock()
+	l := s.jobs[id]
+	noted := l != nil && l.noted
+	s.mu.Unlock()
+	if noted {
+		return
+	}
+	err := fs.ErrClosed
+	if l != nil {
+		err = l.log.Note(cancelled())
+	}
+	// Close may have suspended the job only just now.
+	if errors.Is(err, fs.ErrClosed) && s.isClosed() {
+		err = s.cancelSuspended(id)
+	}
+	if err != nil && !errors.Is(err, fs.ErrClosed) {
+		s.log.Error("note that a job is cancelled: the next process will not know", "job", id, "error", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l := s.jobs[id]; l != nil {
+	if l != nil && s.jobs[id] == l {
+		l.noted = l.noted || err == nil
 		s.end(l, errCancelled)
 	}
+}
+
+func cancelled() []byte {
+	return note{Cancel: &cancelNote{At: time.Now(), Why: errCancelled.Error()}}.encode()
+}
+
+// cancelSuspended makes the next process end a job, if it is suspended, instead of
+// taking it up.
+func (s *Service) cancelSuspended(id string) error {
+	log, err := s.parts.Journal.Reopen(id)
+	switch dreamcore.CodeOf(err) {
+	case dreamcore.CodeConflict, dreamcore.CodeNotFound:
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(log.Note(cancelled()), log.Suspend())
 }
 
 // end cancels a job. It must be called with mu held.
@@ -152,4 +210,5 @@ func (s *Service) forget(l *liveJob) {
 	l.stopTimer()
 	l.stop(nil)
 	delete(s.jobs, l.id)
+	close(l.done)
 }

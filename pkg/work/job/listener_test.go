@@ -13,21 +13,31 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
 	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
 )
 
 // listed is a service of which only the list of jobs is used.
 type listed struct {
 	*Service
-	t *testing.T
+	t    *testing.T
+	logs *journal.Store
 }
 
 func newListed(t *testing.T, running int) listed {
+	logs := must(journal.Open(t.TempDir(), journal.Options{}))(t)
+	t.Cleanup(func() {
+		if err := logs.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return listed{&Service{
 		admission: queueOf(running, 10, 3), jobs: map[string]*liveJob{}, log: slog.New(slog.DiscardHandler),
-	}, t}
+	}, t, logs}
 }
 
 // begin adds a job that does nothing, with one listener. The context ends when
@@ -39,7 +49,8 @@ func (o listed) begin(listener context.Context, id string, user dreamcore.UserID
 	t := must(o.admission.enter(user))(o.t)
 	o.replace(user)
 	run, stop := context.WithCancelCause(context.Background())
-	l := &liveJob{id: id, user: user, slot: t, stop: stop, grace: 10 * time.Second}
+	log := must(o.logs.Create(uuid.NewString()))(o.t)
+	l := &liveJob{id: id, user: user, slot: t, stop: stop, log: log, done: make(chan struct{}), grace: 10 * time.Second}
 	for _, f := range change {
 		f(l)
 	}

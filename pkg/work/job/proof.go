@@ -32,13 +32,13 @@ const proofLimit = 5 * time.Minute
 // engine exit with success at the first tool call without doing anything. Prove
 // returns the version that the agent reports.
 func (s *Service) Prove(ctx context.Context) (version string, err error) {
-	settings := *s.settings.Load()
-	dir, err := os.MkdirTemp(s.parts.SocketDir, "proof-")
+	cfg := s.settings.Load().Agent
+	dir, err := os.MkdirTemp(s.parts.Workspaces.SocketDir(), "proof-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	volumes, err := volume.Open(filepath.Join(dir, "volumes"), volume.Options{UID: int(settings.Agent.UID), GID: int(settings.Agent.GID)})
+	volumes, err := volume.Open(filepath.Join(dir, "volumes"), volume.Options{UID: int(cfg.UID), GID: int(cfg.GID)})
 	if err != nil {
 		return "", err
 	}
@@ -53,7 +53,7 @@ func (s *Service) Prove(ctx context.Context) (version string, err error) {
 		return "", err
 	}
 	parts := workspace.Parts{
-		Sandboxes: s.parts.Sandboxes, Volumes: volumes, SocketDir: dir,
+		Volumes: volumes, SocketDir: dir,
 		Gateway: gateway.New(gateway.Config{Upstream: gateway.HandlerUpstream(replay.New(script)), Logger: s.log}),
 	}
 	defer parts.Gateway.Close(context.WithoutCancel(ctx))
@@ -67,7 +67,7 @@ func (s *Service) Prove(ctx context.Context) (version string, err error) {
 		return "", err
 	}
 	defer home.Close()
-	w, err := workspace.Open(ctx, parts, settings.workspace().Template, user)
+	w, err := s.parts.Workspaces.OpenSeparate(ctx, parts, user)
 	if err != nil {
 		return "", err
 	}
@@ -76,7 +76,6 @@ func (s *Service) Prove(ctx context.Context) (version string, err error) {
 		defer cancel()
 		err = errors.Join(err, w.Close(cleanup))
 	}()
-	cfg := settings.Agent
 	cfg.Tools, cfg.Model, cfg.Turns, cfg.Hosts = agent.DefaultTools, "", 0, nil
 	cfg.Home = path.Join(cfg.Home, string(id))
 	version, outcome, err := proofRun(ctx, w, cfg, inside)
@@ -89,9 +88,10 @@ func (s *Service) Prove(ctx context.Context) (version string, err error) {
 func proofRun(ctx context.Context, w *workspace.Workspace, cfg agent.Config, dir string) (version string, o agent.Outcome, err error) {
 	grant := w.Grant(gateway.GrantOptions{Job: "proof"})
 	defer grant.Revoke()
-	o, err = cfg.Run(ctx, agent.Job{
-		Sandbox: w, Dir: dir, Prompt: "Prove that your tools work.", Token: grant.Token(),
-		Session: agent.Session{ID: uuid.NewString()}, Limit: proofLimit,
+	o, err = cfg.Run(ctx, agent.Start{
+		Sandbox: w, Dir: dir, Token: grant.Token(), Session: agent.Session{ID: uuid.NewString()}, Limit: proofLimit,
+	}, agent.Turn{
+		Prompt: "Prove that your tools work.", Limit: proofLimit,
 		Emit: func(e dreamcore.Event) error {
 			var init struct {
 				Version string `json:"claude_code_version"`

@@ -25,6 +25,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/store/record"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
@@ -53,6 +54,21 @@ func (g guest) sockets() string { return g.spec.Mounts[len(g.spec.Mounts)-1].Sou
 func (g guest) below(mount int) string {
 	return filepath.Join(g.spec.Mounts[mount].Source, path.Base(g.Dir))
 }
+
+// prompt waits for the prompt of the run.
+func (g guest) prompt() (string, error) {
+	var line struct{ Message struct{ Content string } }
+	read := make(chan error, 1)
+	go func() { read <- json.NewDecoder(g.Stdin).Decode(&line) }()
+	select {
+	case err := <-read:
+		return line.Message.Content, err
+	case <-g.Killed:
+		return "", errKilled
+	}
+}
+
+var errKilled = errors.New("killed before its prompt")
 
 // arg returns the argument after a flag, or "".
 func (g guest) arg(flag string) string {
@@ -104,6 +120,19 @@ func (g guest) ask(body string) (int, string, error) {
 	return resp.StatusCode, string(raw), err
 }
 
+// converse keeps a conversation in the same file as the CLI.
+func (g guest) converse() error {
+	id := g.arg("--session-id")
+	if id == "" {
+		return nil
+	}
+	file := filepath.Join(g.home(), agent.SessionFile(g.Dir, id))
+	return errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("{}\n"), 0o600))
+}
+
+// agentSession returns a conversation, which is new unless it is resumed.
+func agentSession(resumed bool) agent.Session { return agent.Session{ID: "x", Resume: resumed} }
+
 // program plays a whole run of the agent. It succeeds with 0 and no error.
 type program func(guest) (exit int, err error)
 
@@ -136,8 +165,11 @@ type rig struct {
 	t       *testing.T
 	service *Service
 	parts   Parts
+	spaces  workspace.Parts    // of the workspaces
+	pooling workspace.Settings // of the workspaces
 	dir     string
 	log     *logBuffer
+	closing sync.Once
 
 	mu     sync.Mutex
 	play   program                               // of the next run
@@ -182,13 +214,18 @@ type options struct {
 	upstream gateway.Upstream
 	parts    func(*Parts)
 	egress   *egress.Proxy
-	files    int // that a project may have
+	agents   int    // that may wait
+	files    int    // that a project may have
+	dir      string // of an earlier service; "" for a new one
 }
 
 func newRig(t *testing.T, o options) *rig {
 	t.Helper()
 	sandboxtest.Need(t, os.Geteuid() == 0, "root") // projects belong to the user of sandboxes
-	r := &rig{t: t, dir: t.TempDir(), play: o.play, log: &logBuffer{}}
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	r := &rig{t: t, dir: o.dir, play: o.play, log: &logBuffer{}}
 	if r.play == nil {
 		r.play = makesGame
 	}
@@ -201,12 +238,15 @@ func newRig(t *testing.T, o options) *rig {
 		must(volumes.Create(name))(t)
 	}
 	sockets := filepath.Join(r.dir, "sockets")
-	if err := os.Mkdir(sockets, 0o700); err != nil {
+	if err := os.MkdirAll(sockets, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	r.parts = Parts{
+	r.spaces = workspace.Parts{
 		Sandboxes: r, Volumes: volumes, SocketDir: sockets, Egress: o.egress, Logger: logger,
 		Gateway: gateway.New(gateway.Config{Logger: logger, Upstream: o.upstream}),
+	}
+	r.parts = Parts{
+		Volumes: volumes, Logger: logger, Records: must(record.Open(filepath.Join(r.dir, "index.db"), record.Options{}))(t),
 		History: must(history.Open(filepath.Join(r.dir, "history"), history.Options{}))(t),
 		Journal: must(journal.Open(o.jobs, o.journal))(t),
 	}
@@ -214,30 +254,40 @@ func newRig(t *testing.T, o options) *rig {
 		o.parts(&r.parts)
 	}
 	settings := Settings{
-		Root:  sandbox.Root{Path: r.dir},
-		Agent: agent.Config{Path: "/opt/claude", Home: "/home/agent", Socket: "/run/gw/" + gateway.SocketName, UID: agentU, GID: agentU},
-		// It is only mounted, not run.
-		AgentFile: filepath.Join(r.dir, "claude"), TimeLimit: time.Minute, OutputLines: 1000, Running: 2, Waiting: 4, PerUser: 3,
+		Agent:     agent.Config{Path: "/opt/claude", Home: "/home/agent", Socket: "/run/gw/" + gateway.SocketName, UID: agentU, GID: agentU},
+		TimeLimit: time.Minute, OutputLines: 1000, Running: 2, Waiting: 4, PerUser: 3,
 		DisconnectGrace: 10 * time.Second,
-		Pool:            workspace.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour},
 	}
 	if o.settings != nil {
 		o.settings(&settings)
 	}
-	r.service = must(New(r.parts, settings))(t)
+	r.pooling = workspace.Settings{
+		Limits: workspace.Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, WarmAgents: o.agents}, Env: settings.Agent.Given,
+		Template: workspace.Template{
+			Root: sandbox.Root{Path: r.dir}, AgentPath: settings.Agent.Path,
+			AgentFile: filepath.Join(r.dir, "claude"), // only mounted, not run
+			Home:      settings.Agent.Home, Socket: settings.Agent.Socket, UID: agentU, GID: agentU,
+		},
+	}
+	r.spaces.Volumes, r.spaces.Audit = r.parts.Volumes, r.parts.Audit
+	r.parts.Workspaces = must(workspace.New(r.spaces, r.pooling))(t)
+	r.service = New(r.parts, settings)
 	t.Cleanup(r.close)
 	return r
 }
 
-// close closes the service and checks that nothing is left.
-func (r *rig) close() {
+// close closes the service, once, and checks that nothing is left.
+func (r *rig) close() { r.closing.Do(r.end) }
+
+func (r *rig) end() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
-	err := errors.Join(r.service.Close(now), r.parts.Gateway.Close(context.Background()), r.parts.Journal.Close(), r.parts.Volumes.Close())
+	r.service.Close(now)
+	err := errors.Join(r.parts.Workspaces.Close(now), r.spaces.Gateway.Close(context.Background()), r.parts.Journal.Close(), r.parts.Volumes.Close(), r.parts.Records.Close())
 	if err != nil {
 		r.t.Error(err)
 	}
-	if left, err := os.ReadDir(r.parts.SocketDir); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(r.spaces.SocketDir); err != nil || len(left) > 0 {
 		r.t.Errorf("remaining sockets: %v, %v", left, err)
 	}
 	r.mu.Lock()
@@ -300,6 +350,7 @@ type event struct {
 	Commit  string  `json:"git_commit"`
 	Timeout bool    `json:"timeout_reached"`
 	Reused  bool    `json:"sandbox_reused"`
+	Warm    bool    `json:"agent_warm"`
 	User    string  `json:"userMessage"`
 	Took    float64 `json:"elapsed_seconds"`
 	Cost    float64 `json:"cost_usd"`

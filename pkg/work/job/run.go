@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,9 +14,10 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 )
 
-// run is one run of the agent. A job has at most two.
+// run is one run of the agent. A job has at most two, and two for each repair.
 type run struct {
 	session    agent.Session
+	warm       bool // the agent had been started ahead
 	outcome    agent.Outcome
 	requests   int64                 // that were sent to the model
 	seen       dreamcore.FailureCode // failure of the model that the gateway saw; "" if none
@@ -30,29 +32,64 @@ func (r run) asked() bool { return r.requests > 0 || r.outcome.Talked || r.seen 
 // retryShare is the divisor of the time limit that must be left for a second run.
 const retryShare = 10
 
-// runAgent runs the agent in the project's own conversation. A run that fails
-// before it has changed anything is repeated once in the same job if the second
-// one may well succeed: see second.
-func (j *job) runAgent(ctx context.Context, s site) error {
-	// No process of the user runs now: residue of an earlier job would take part
-	// in this one.
+// run makes the game in the time that is left.
+func (j *job) run(ctx context.Context, s site) error {
+	left := j.settings.TimeLimit - j.earlier.used // all attempts count
+	var err error
+	if j.warm, err = j.takeAgent(ctx, s, left); err != nil {
+		return err
+	}
+	if j.warm == nil {
+		if err := s.prepareHome(ctx, j.log); err != nil {
+			return err
+		}
+	}
+	if left <= 0 && !j.earlier.hasGame() {
+		j.summary.TimeoutReached = true
+		return agentError(ctx, run{outcome: agent.Outcome{ExitCode: dreamcore.ExitTimeout, TimedOut: true}})
+	}
+	if err := j.noteRun(); err != nil {
+		return &stageError{stage: stageReserve, err: err}
+	}
+	deadline := time.Now().Add(left)
+	return j.makeGame(ctx, s, deadline)
+}
+
+// prepareHome makes the home ready for a start of the agent. No process of the user
+// may run: residue of an earlier job would take part in this one.
+func (s site) prepareHome(ctx context.Context, log *slog.Logger) error {
 	if err := s.home.Clean(ctx, fileToKeep(s)); err != nil {
 		return err
 	}
-	deadline := time.Now().Add(j.settings.TimeLimit)
 	if mended, err := agent.MendHome(s.home.Root(), s.agent.UID); err != nil {
-		j.log.Error("mend the agent's home", "error", err)
+		log.Error("mend the agent's home", "error", err)
 	} else if len(mended) > 0 {
-		j.log.Warn("parts of the agent's home were unusable and are set aside", "names", mended)
+		log.Warn("parts of the agent's home were unusable and are set aside", "names", mended)
 	}
-	r, err := j.runOnce(ctx, s, deadline)
+	return nil
+}
+
+// runAgent runs the agent in the project's own conversation. A run that fails
+// before it has changed anything is repeated once in the same job if the second
+// one may well succeed: see second. prompt returns what the agent is asked.
+func (j *job) runAgent(ctx context.Context, s site, deadline time.Time, prompt func(agent.Session) string) error {
+	r, err := j.runOnce(ctx, s, deadline, prompt)
+	if o := r.outcome; err == nil && r.warm && !o.Success() && !r.asked() && ctx.Err() == nil && !o.TimedOut && !o.OutOfMemory {
+		// The agent that waited was not well, which says nothing about its home.
+		j.log.Warn("the agent that was started ahead has failed; another one is started", "exit_code", o.ExitCode, "error", details(o))
+		j.summary.AgentWarm = false
+		if err := s.prepareHome(ctx, j.log); err != nil {
+			return err
+		}
+		r, err = j.runOnce(ctx, s, deadline, prompt)
+	}
 	if err != nil {
 		return err
 	}
 	if why, undo := j.second(ctx, s, r, deadline); why != "" {
 		j.log.Warn("the agent is started once more", "reason", why, "exit_code", r.outcome.ExitCode, "error", details(r.outcome))
 		j.status(why + "; it is started once more")
-		if r, err = j.runOnce(ctx, s, deadline); err != nil {
+		if r, err = j.runOnce(ctx, s, deadline, prompt); err != nil {
 			return err
 		}
 		if !r.outcome.Success() && !r.asked() {
@@ -65,29 +102,58 @@ func (j *job) runAgent(ctx context.Context, s site) error {
 	return agentError(ctx, r)
 }
 
-// runOnce runs the CLI until the deadline at most. It adds the usage of the run
-// to the summary.
-func (j *job) runOnce(ctx context.Context, s site, deadline time.Time) (r run, err error) {
-	r.session = j.session(s)
+// runOnce runs the CLI until the deadline at most: the one that was started ahead, if
+// there is one. It adds the usage of the run to the summary.
+func (j *job) runOnce(ctx context.Context, s site, deadline time.Time, prompt func(agent.Session) string) (r run, err error) {
+	warm := j.warm
+	j.warm, r.warm = nil, warm != nil
+	j.summary.AgentWarm = j.summary.AgentWarm || r.warm
+	var start agent.Start
+	if warm != nil {
+		start = warm.start
+	} else {
+		start = s.start(time.Until(deadline))
+	}
+	if !start.Session.Resume {
+		if err := s.home.SetSession(start.Session.ID); err != nil {
+			j.log.Error("record the conversation", "error", err)
+		}
+	}
+	r.session = start.Session
 	grant := s.workspace.Grant(gateway.GrantOptions{
-		Job: j.id, Project: string(j.request.Project), Expires: deadline.Add(cleanupLimit), Meter: j.meter(),
+		Job: j.id, Token: start.Token, Project: string(j.request.Project), Expires: deadline.Add(cleanupLimit), Meter: j.meter(),
 		Context: ctx, // a cancelled job spends nothing more
 	})
 	defer grant.Revoke()
-	r.outcome, err = s.agent.Run(ctx, agent.Job{
-		Sandbox: s.workspace, Dir: s.dir, Prompt: j.request.Prompt, Token: grant.Token(), Session: r.session,
-		Limit: time.Until(deadline), Emit: j.forward,
-	})
+	turn := agent.Turn{Prompt: prompt(r.session), Limit: time.Until(deadline), Emit: j.forward}
+	if warm != nil {
+		r.outcome, err = warm.Run(ctx, turn)
+	} else {
+		r.outcome, err = s.agent.Run(ctx, start, turn)
+	}
 	grant.Revoke() // the usage is final only after this
 	used := grant.Usage()
 	r.requests, r.seen, r.overBudget = used.Requests, grant.Failure(), grant.OverBudget()
-	if refused, ok := grant.Refused(); ok {
-		r.refused, r.tooLong = true, refused.TooLong
-	}
+	r.refused, r.tooLong = grant.Refused()
 	sum := &j.summary
 	sum.Metered, sum.Tokens, sum.Cost = true, sum.Tokens.Plus(used.Tokens), sum.Cost+used.Cost
 	sum.ExitCode, sum.OutputLines, sum.TimeoutReached = r.outcome.ExitCode, sum.OutputLines+r.outcome.Lines, r.outcome.TimedOut
 	return r, err
+}
+
+// interrupted tells the agent that an attempt was cut.
+const interrupted = "The service was restarted while you worked on this, so your last steps may be missing: look at the files of the project, then finish the work."
+
+// prompt returns what the agent is asked. A conversation that was cut has the
+// prompt already.
+func (j *job) prompt(session agent.Session) string {
+	switch {
+	case !j.earlier.ran:
+		return j.request.Prompt
+	case j.earlier.talked && session.Resume:
+		return interrupted
+	}
+	return interrupted + " The request was:\n\n" + j.request.Prompt
 }
 
 // second decides whether the agent runs once more after r, and returns the
@@ -115,8 +181,12 @@ func (j *job) second(ctx context.Context, s site, r run, deadline time.Time) (wh
 	default:
 		return "", nil
 	}
-	if made, err := j.record(ctx, s.project); err != nil || made.Changed {
-		return "", nil // changes must not be made twice
+	// Changes must not be made twice. Those that the project has before the model
+	// has answered are an earlier attempt's.
+	if j.earlier.attempts == 0 || o.Talked {
+		if made, err := j.record(ctx, s.project, j.versionName()); err != nil || made.Changed {
+			return "", nil
+		}
 	}
 	undo = func() {}
 	if !r.asked() {
@@ -173,15 +243,11 @@ func fileToKeep(s site) string {
 
 // session continues the project's conversation if there is one, else it begins
 // one.
-func (j *job) session(s site) agent.Session {
+func (s site) session() agent.Session {
 	if id := s.home.Session(); id != "" && s.home.Has(agent.SessionFile(s.dir, id)) {
 		return agent.Session{ID: id, Resume: true}
 	}
-	id := uuid.NewString()
-	if err := s.home.SetSession(id); err != nil {
-		j.log.Error("record the conversation", "error", err)
-	}
-	return agent.Session{ID: id}
+	return agent.Session{ID: uuid.NewString()}
 }
 
 func (j *job) forget(home *volume.Home) {

@@ -19,10 +19,13 @@ const unchanged = "No file of the project was changed"
 // far, and save returns the final one: a job whose version is not saved, or
 // whose project has no file, has failed.
 func (j *job) save(ctx context.Context, project *volume.Project, room *volume.Room, err error) error {
+	if err != nil && isSuspended(ctx) {
+		return err // the next attempt saves what this one has made
+	}
 	err = j.checkWritten(project, err)
 	room.FreeForHost()
 	j.status("Saving the version")
-	made, saveErr := j.record(ctx, project)
+	made, saveErr := j.record(ctx, project, j.versionName())
 	switch {
 	case saveErr != nil:
 		j.log.Error("save the version", "error", saveErr)
@@ -52,13 +55,16 @@ func (j *job) checkWritten(project *volume.Project, err error) error {
 	return &stageError{stage: stageDisk, err: errors.Join(diskErr, err)}
 }
 
-// record records a version if anything has changed since the newest one.
-func (j *job) record(ctx context.Context, project *volume.Project) (history.Recorded, error) {
+// record records a version of that name if anything has changed since the newest
+// one, with the result of the last check and its pictures.
+func (j *job) record(ctx context.Context, project *volume.Project, name string) (history.Recorded, error) {
 	ctx = context.WithoutCancel(ctx) // Record bounds its own time
-	made, err := j.service.parts.History.Record(ctx, j.request.User, j.request.Project, project.Root(), j.versionName(), time.Now())
+	made, err := j.service.parts.History.Record(ctx, j.request.User, j.request.Project, project.Root(), history.WithAcceptance(name, j.verdict), time.Now())
 	if err != nil || made.Hash == "" {
 		return made, err
 	}
+	j.service.keepShots(ctx, j.request.User, j.request.Project, made.Hash, j.shots)
+	j.shots = nil
 	j.summary.GitCommit = history.Short(made.Hash)
 	j.summary.FilesChanged += made.Files
 	if made.Changed {

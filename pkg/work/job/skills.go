@@ -38,13 +38,22 @@ func (j *job) showSkills(project *volume.Project) (hide func()) {
 	}
 }
 
-// skills returns the names of the operator's skills, sorted.
-func (j *job) skills() []string {
-	dir, err := j.service.parts.Volumes.Path(volume.Global)
+// skillsPath returns the directory of the skills on the host, or "".
+func (s *Service) skillsPath() string {
+	dir, err := s.parts.Volumes.Path(volume.Global)
 	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, skillsDir)
+}
+
+// skills returns the names of the operator's skills, sorted.
+func (s *Service) skills() []string {
+	dir := s.skillsPath()
+	if dir == "" {
 		return nil
 	}
-	root := filepath.Join(dir, skillsDir, "skills")
+	root := filepath.Join(dir, "skills")
 	entries, _ := os.ReadDir(root) // sorted; empty if there is no such directory
 	var names []string
 	for _, e := range entries {

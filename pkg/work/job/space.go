@@ -43,12 +43,18 @@ type space struct {
 // reserve sets aside the disk space that the job may use, if the service can run
 // jobs at all.
 func (j *job) reserve(ctx context.Context) (*volume.Room, error) {
-	if ready := j.service.parts.Ready; ready != nil {
+	return j.service.reserve(ctx, j.request.User)
+}
+
+// reserve sets aside the disk space that a job or check of a user may use, if the
+// service can run jobs at all.
+func (s *Service) reserve(ctx context.Context, user dreamcore.UserID) (*volume.Room, error) {
+	if ready := s.parts.Ready; ready != nil {
 		if err := ready(); err != nil {
 			return nil, err
 		}
 	}
-	return j.service.parts.Volumes.Reserve(ctx, j.request.User)
+	return s.parts.Volumes.Reserve(ctx, user)
 }
 
 // watchSpace keeps the project within its bounds until end is called. It calls
@@ -124,6 +130,9 @@ func (s *space) end(ctx context.Context) bool {
 func (j *job) explain(err, cause error, full bool) error {
 	if err == nil {
 		return nil // it succeeded before it could be stopped
+	}
+	if e, ok := errors.AsType[*stageError](err); ok && e.stage == stageBroken {
+		return err // the game was made before
 	}
 	if errors.Is(cause, errFull) {
 		return &stageError{stage: stageFull, err: fmt.Errorf("%w: %w", errFull, err)}

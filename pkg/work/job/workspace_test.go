@@ -31,19 +31,16 @@ func TestTheNextJobOfAUserGetsTheSameSandbox(t *testing.T) {
 	if len(r.specs) != 2 {
 		t.Errorf("%d sandboxes were created", len(r.specs))
 	}
-	list := r.service.Sandboxes()
+	list := r.parts.Workspaces.List()
 	if len(list) != 2 || list[0].Name != "user-"+string(alice) || list[0].Jobs != 3 || list[0].State != workspace.StateIdle {
 		t.Errorf("the list: %+v", list)
 	}
-	if jobs, err := r.service.SandboxJobs(list[0].Name); err != nil || len(jobs) != 3 {
+	if jobs, err := r.parts.Workspaces.Jobs(list[0].Name); err != nil || len(jobs) != 3 {
 		t.Errorf("jobs: %q, %v", jobs, err)
 	}
 	// Sandboxes that were created from other settings are not used again.
-	s := *r.service.settings.Load()
-	s.Limits.Processes = 99
-	if err := r.service.Apply(s); err != nil {
-		t.Fatal(err)
-	}
+	r.pooling.Template.Limits.Processes = 99
+	r.parts.Workspaces.Apply(r.pooling)
 	if reused(alice) || !reused(alice) {
 		t.Error("a sandbox with old settings was used")
 	}
@@ -70,9 +67,9 @@ func (dirty) Clean(context.Context, sandbox.Residue) error { return errors.New("
 func TestPrewarmedSandboxesAreUsed(t *testing.T) {
 	r := newRig(t, options{})
 	for i, want := range []bool{false, true} {
-		already, name, err := r.service.Prewarm(t.Context(), alice)
-		if err != nil || already != want || name != "user-"+string(alice) {
-			t.Errorf("time %d: %v %q %v", i, already, name, err)
+		already, err := r.parts.Workspaces.Prewarm(t.Context(), alice)
+		if err != nil || already != want {
+			t.Errorf("time %d: %v %v", i, already, err)
 		}
 	}
 	if last, debug := r.ends(r.run(request(alice, "x"))); last.Type != "done" || !debug.Reused {
@@ -84,7 +81,7 @@ func TestStoppingASandboxStopsItsJob(t *testing.T) {
 	r := newRig(t, options{play: untilStopped})
 	id := r.submit(request(alice, "x"))
 	r.until(id, isType("began"))
-	if err := r.service.StopSandbox(t.Context(), "user-"+string(alice)); err != nil {
+	if err := r.parts.Workspaces.Stop(t.Context(), "user-"+string(alice)); err != nil {
 		t.Fatal(err)
 	}
 	if last, _ := r.ends(r.events(id)); last.Code != string(dreamcore.FailCLITerminated) && last.Code != string(dreamcore.FailSandbox) {
@@ -93,7 +90,7 @@ func TestStoppingASandboxStopsItsJob(t *testing.T) {
 	if len(r.versions(alice)) != 1 {
 		t.Error("the files of the job are not saved")
 	}
-	if err := r.service.StopSandbox(t.Context(), "user-"+string(bob)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+	if err := r.parts.Workspaces.Stop(t.Context(), "user-"+string(bob)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
 		t.Errorf("of an unknown sandbox: %v", err)
 	}
 }
@@ -109,15 +106,15 @@ func TestExec(t *testing.T) {
 	var out strings.Builder
 	cmd := sandbox.Command{Args: []string{"/bin/echo", "hello"}, Stdout: &out}
 	name := "user-" + string(alice)
-	if _, err := r.service.Exec(t.Context(), name, cmd); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+	if _, err := r.parts.Workspaces.Exec(t.Context(), name, cmd); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
 		t.Errorf("without a sandbox: %v", err)
 	}
 	r.run(request(alice, "x"))
-	exit, err := r.service.Exec(t.Context(), name, cmd)
+	exit, err := r.parts.Workspaces.Exec(t.Context(), name, cmd)
 	if err != nil || exit.Code != 3 || out.String() != "hello in /data/users/"+string(alice)+"/projects" {
 		t.Errorf("%+v, %v, %q", exit, err, out.String())
 	}
-	if list := r.service.Sandboxes(); list[0].State != workspace.StateIdle {
+	if list := r.parts.Workspaces.List(); list[0].State != workspace.StateIdle {
 		t.Errorf("after it: %+v", list)
 	}
 }
@@ -144,16 +141,16 @@ func TestProgramsGetTheVariablesOfTheSettings(t *testing.T) {
 		},
 	})
 	exec := func() {
-		if _, err := r.service.Exec(t.Context(), "user-"+string(alice), sandbox.Command{Args: []string{"/usr/bin/env"}}); err != nil {
+		if _, err := r.parts.Workspaces.Exec(t.Context(), "user-"+string(alice), sandbox.Command{Args: []string{"/usr/bin/env"}}); err != nil {
 			t.Error(err)
 		}
 	}
 	r.run(request(alice, "x"))
 	exec()
 	settings.Agent.Given = []string{"IMAGE_API=two"}
-	if err := r.service.Apply(settings); err != nil {
-		t.Fatal(err)
-	}
+	r.service.Apply(settings)
+	r.pooling.Env = settings.Agent.Given
+	r.parts.Workspaces.Apply(r.pooling)
 	r.run(request(alice, "y")) // in the same sandbox
 	exec()
 	want := []string{"claude IMAGE_API=one", "env IMAGE_API=one", "claude IMAGE_API=two", "env IMAGE_API=two"}
@@ -165,13 +162,13 @@ func TestProgramsGetTheVariablesOfTheSettings(t *testing.T) {
 func TestAFailedCreationLeavesNothing(t *testing.T) {
 	r := newRig(t, options{})
 	r.create = func(*sandboxtest.Fake) error { return errFake }
-	if _, _, err := r.service.Prewarm(t.Context(), alice); !errors.Is(err, errFake) {
+	if _, err := r.parts.Workspaces.Prewarm(t.Context(), alice); !errors.Is(err, errFake) {
 		t.Errorf("Prewarm: %v", err)
 	}
-	if left, err := os.ReadDir(r.parts.SocketDir); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(r.spaces.SocketDir); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
-	if list := r.service.Sandboxes(); len(list) != 0 {
+	if list := r.parts.Workspaces.List(); len(list) != 0 {
 		t.Errorf("listed: %+v", list)
 	}
 }

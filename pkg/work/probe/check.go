@@ -3,7 +3,6 @@ package probe
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path"
 	"strings"
@@ -27,17 +26,14 @@ type IOResult struct {
 // SandboxIO sends "hello" to cat in a sandbox and returns what came back. A
 // different answer is not an error.
 func (p *Prober) SandboxIO(ctx context.Context) (IOResult, error) {
-	ctx, cancel := p.limited(ctx)
-	defer cancel()
 	out := &output{limit: maxOutput}
-	err := p.within(ctx, nil, func(sb sandbox.Sandbox) error {
-		if err := p.run(ctx, sb, greeting, out, "/bin/cat"); err != nil {
-			return failed("cat could not be run in a sandbox", err)
-		}
-		return nil
+	err := p.limited(ctx, "input and output", func(ctx context.Context) error {
+		return p.within(ctx, nil, func(sb sandbox.Sandbox) error {
+			return p.run(ctx, sb, "cat could not be run in a sandbox", greeting, out, "/bin/cat")
+		})
 	})
 	if err != nil {
-		return IOResult{}, fmt.Errorf("check input and output: %w", err)
+		return IOResult{}, err
 	}
 	got := out.buf.String()
 	return IOResult{Input: greeting, Output: strings.ToValidUTF8(got, "\uFFFD"), Match: got == greeting}, nil
@@ -53,26 +49,25 @@ type Kernel struct {
 // /proc/version or the kernel log shows gVisor; without dmesg in the root, only
 // the former counts.
 func (p *Prober) GVisor(ctx context.Context) (Kernel, error) {
-	ctx, cancel := p.limited(ctx)
-	defer cancel()
 	version := &output{limit: maxOutput}
 	kernelLog := &output{limit: maxOutput, cut: true}
-	err := p.within(ctx, nil, func(sb sandbox.Sandbox) error {
-		if err := p.run(ctx, sb, "", version, "/bin/cat", "/proc/version"); err != nil {
-			return failed("/proc/version could not be read in a sandbox", err)
-		}
-		// A kernel may hide its log from ordinary users, and a root file system
-		// may have no dmesg: then the log counts as empty.
-		if err := p.run(ctx, sb, "", kernelLog, "dmesg"); err != nil {
-			if ctx.Err() != nil || errors.Is(err, sandbox.ErrLost) {
-				return failed("the kernel log could not be read in a sandbox", err)
+	err := p.limited(ctx, "the kernel", func(ctx context.Context) error {
+		return p.within(ctx, nil, func(sb sandbox.Sandbox) error {
+			if err := p.run(ctx, sb, "/proc/version could not be read in a sandbox", "", version, "/bin/cat", "/proc/version"); err != nil {
+				return err
 			}
-			p.log.Debug("no kernel log in the sandbox", "sandbox", sb.ID(), "error", err)
-		}
-		return nil
+			// A kernel may hide its log from ordinary users, and a root file system
+			// may have no dmesg: then the log counts as empty.
+			err := p.run(ctx, sb, "the kernel log could not be read in a sandbox", "", kernelLog, "dmesg")
+			if err != nil && ctx.Err() == nil && !errors.Is(err, sandbox.ErrLost) {
+				p.log.Debug("no kernel log in the sandbox", "sandbox", sb.ID(), "error", err)
+				return nil
+			}
+			return err
+		})
 	})
 	if err != nil {
-		return Kernel{}, fmt.Errorf("check the kernel: %w", err)
+		return Kernel{}, err
 	}
 	k := Kernel{ProcVersion: version.text()}
 	k.IsGVisor = looksLikeGVisor(k.ProcVersion, kernelLog.text())
@@ -101,13 +96,19 @@ const testFile = "test.txt"
 // Volume writes a file in the data volume in one sandbox, ends that sandbox, and
 // reads the file in a second one. A different text is not an error. The file is
 // removed at the end.
-func (p *Prober) Volume(ctx context.Context) (_ VolumeResult, err error) {
-	ctx, cancel := p.limited(ctx)
-	defer cancel()
+func (p *Prober) Volume(ctx context.Context) (result VolumeResult, err error) {
+	err = p.limited(ctx, "the volume", func(ctx context.Context) (err error) {
+		result, err = p.volume(ctx)
+		return err
+	})
+	return result, err
+}
+
+func (p *Prober) volume(ctx context.Context) (_ VolumeResult, err error) {
 	id := uuid.NewString()
 	dir, remove, err := p.cfg.Scratch(id)
 	if err != nil {
-		return VolumeResult{}, fmt.Errorf("check the volume: %w", failed("the data volume cannot be written", err))
+		return VolumeResult{}, failed("the data volume cannot be written", err)
 	}
 	defer func() {
 		if rerr := remove(); rerr != nil {
@@ -116,24 +117,12 @@ func (p *Prober) Volume(ctx context.Context) (_ VolumeResult, err error) {
 	}()
 	// This is safe: no program in a sandbox has seen the new directory yet.
 	if err := os.Lchown(dir, int(p.cfg.UID), int(p.cfg.GID)); err != nil {
-		return VolumeResult{}, fmt.Errorf("check the volume: %w", failed("the data volume cannot be written", err))
+		return VolumeResult{}, failed("the data volume cannot be written", err)
 	}
 	mount := sandbox.Mount{Source: dir, Target: path.Join(rootfs.DataDir, "probe", id), Writable: true}
-	result, err := p.writeThenRead(ctx, mount, "written by one sandbox, to be read by another: "+uuid.NewString())
-	if err != nil {
-		return VolumeResult{}, fmt.Errorf("check the volume: %w", err)
-	}
-	result.TestID = id
-	return result, nil
-}
-
-func (p *Prober) writeThenRead(ctx context.Context, mount sandbox.Mount, text string) (VolumeResult, error) {
-	file := path.Join(mount.Target, testFile)
-	err := p.within(ctx, []sandbox.Mount{mount}, func(sb sandbox.Sandbox) error {
-		if err := p.run(ctx, sb, text, nil, "/bin/sh", "-c", `cat > "$1"`, "sh", file); err != nil {
-			return failed("a sandbox could not write to the data volume", err)
-		}
-		return nil
+	file, text := path.Join(mount.Target, testFile), "written by one sandbox, to be read by another: "+uuid.NewString()
+	err = p.within(ctx, []sandbox.Mount{mount}, func(sb sandbox.Sandbox) error {
+		return p.run(ctx, sb, "a sandbox could not write to the data volume", text, nil, "/bin/sh", "-c", `cat > "$1"`, "sh", file)
 	})
 	if err != nil {
 		return VolumeResult{}, err
@@ -141,14 +130,11 @@ func (p *Prober) writeThenRead(ctx context.Context, mount sandbox.Mount, text st
 	mount.Writable = false
 	out := &output{limit: maxOutput}
 	err = p.within(ctx, []sandbox.Mount{mount}, func(sb sandbox.Sandbox) error {
-		if err := p.run(ctx, sb, "", out, "/bin/cat", file); err != nil {
-			return failed("a second sandbox could not read the data volume", err)
-		}
-		return nil
+		return p.run(ctx, sb, "a second sandbox could not read the data volume", "", out, "/bin/cat", file)
 	})
 	if err != nil {
 		return VolumeResult{}, err
 	}
 	got := out.buf.String()
-	return VolumeResult{Written: text, Read: strings.ToValidUTF8(got, "\uFFFD"), Match: got == text}, nil
+	return VolumeResult{TestID: id, Written: text, Read: strings.ToValidUTF8(got, "\uFFFD"), Match: got == text}, nil
 }

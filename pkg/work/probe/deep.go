@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,21 +52,23 @@ const (
 	MinNonce = 16
 )
 
-// deepCheck adds its attempts and their results to the notes.
-type deepCheck func(p *Prober, ctx context.Context, n *notes) error
+// deepCheck is an attack by throw-away users. It adds its attempts and their
+// results to the notes.
+type deepCheck struct {
+	guests int // number of users
+	run    func(ctx context.Context, n *notes, guests []*guest) error
+}
 
-// deepChecks returns the deep checks by name.
-func deepChecks() map[string]deepCheck {
-	return map[string]deepCheck{
-		"key-leak":    (*Prober).keyLeak,
-		"other-user":  (*Prober).otherUser,
-		"metadata":    (*Prober).metadata,
-		"dns":         (*Prober).dns,
-		"raw-sockets": (*Prober).rawSockets,
-		"fork-bomb":   (*Prober).forkBomb,
-		"disk-fill":   (*Prober).diskFill,
-		"symlink":     (*Prober).symlink,
-	}
+// deepChecks are the deep checks by name.
+var deepChecks = map[string]deepCheck{
+	"key-leak":    {2, keyLeak},
+	"other-user":  {2, otherUser},
+	"metadata":    {1, metadata},
+	"dns":         {1, dns},
+	"raw-sockets": {1, rawSockets},
+	"fork-bomb":   {2, forkBomb},
+	"disk-fill":   {2, diskFill},
+	"symlink":     {2, symlink},
 }
 
 // IsNonce reports whether a text may be planted: letters and digits only, so that
@@ -92,17 +96,28 @@ func (n *notes) see(began time.Time, tried, seen string) {
 	n.list = append(n.list, Evidence{Tried: tried, Seen: seen, Took: time.Since(began)})
 }
 
+// try runs a script as a guest and adds what it prints.
+func (n *notes) try(ctx context.Context, g *guest, tried, script string, args ...string) error {
+	began := time.Now()
+	seen, err := g.shell(ctx, script, args...)
+	if err != nil {
+		return err
+	}
+	n.see(began, tried, seen)
+	return nil
+}
+
 // Deep runs a deep check in new sandboxes of throw-away users. Only one runs at a
 // time. nonce is a text that the check plants, so that the client can judge the
 // results by it; "" chooses a random one. Deep fails with CodeInvalid for an unknown
 // check or an invalid nonce, and with CodeNotFound if the prober has no deep checks.
 func (p *Prober) Deep(ctx context.Context, check, nonce string) (Report, error) {
-	run, ok := deepChecks()[check]
+	c, ok := deepChecks[check]
 	switch {
 	case p.cfg.Deep == nil:
-		return Report{}, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "deep checks are not offered here", Hint: "run: dreamcore gate --all"}
+		return Report{}, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "deep checks are not offered here", Hint: "run the other checks, which every service offers"}
 	case !ok:
-		return Report{}, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Unknown check", Hint: "the deep checks are listed by: dreamcore gate --help"}
+		return Report{}, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Unknown check", Hint: "the deep checks are: " + strings.Join(slices.Sorted(maps.Keys(deepChecks)), ", ")}
 	case nonce == "":
 		raw := make([]byte, MinNonce)
 		_, _ = rand.Read(raw) // never fails: it would end the process
@@ -120,7 +135,9 @@ func (p *Prober) Deep(ctx context.Context, check, nonce string) (Report, error) 
 	defer func() { <-p.deep }()
 	began := time.Now()
 	n := &notes{nonce: nonce}
-	err := p.withDir(ctx, n, func() error { return run(p, ctx, n) })
+	err := p.withDir(ctx, n, func() error {
+		return p.withGuests(ctx, n, c.guests, func(guests []*guest) error { return c.run(ctx, n, guests) })
+	})
 	if err != nil {
 		if _, ok := errors.AsType[*dreamcore.Error](err); !ok {
 			err = failed("the check could not be carried out", err)

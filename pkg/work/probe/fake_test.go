@@ -54,9 +54,10 @@ func (f *fakes) stillOpen() int {
 
 type fakeBox struct{ of *fakes }
 
-func (b *fakeBox) ID() string                   { return "s-0123456789abcdef" }
-func (b *fakeBox) EndAll(context.Context) error { return nil }
-func (b *fakeBox) Lost() <-chan struct{}        { return nil }
+func (b *fakeBox) ID() string                            { return "s-0123456789abcdef" }
+func (b *fakeBox) EndAll(context.Context) error          { return nil }
+func (b *fakeBox) EndUser(context.Context, uint32) error { return nil }
+func (b *fakeBox) Lost() <-chan struct{}                 { return nil }
 
 func (b *fakeBox) Clean(context.Context, sandbox.Residue) error { return nil }
 func (b *fakeBox) Reach(context.Context, uint32, uint32, string) (string, error) {

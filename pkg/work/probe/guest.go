@@ -3,7 +3,6 @@ package probe
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path"
@@ -25,8 +24,8 @@ import (
 // left by a crash.
 const checkMaxAge = time.Hour
 
-// fillBytes is the size of a throw-away user's disk, if users have a bound: enough
-// to show that the bound holds.
+// fillBytes is the size of a throw-away user's disk, if users have a limit: enough
+// to show that the limit holds.
 const fillBytes = 32 << 20
 
 // withDir calls use with a directory for the users of one check. It removes the
@@ -180,9 +179,9 @@ func (g *guest) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// start starts a program in the same way as the agent.
-func (g *guest) start(ctx context.Context, out io.Writer, args ...string) (sandbox.Process, error) {
-	return g.Start(ctx, sandbox.Command{
+// command returns the command that runs a program in the same way as the agent.
+func (g *guest) command(out io.Writer, args ...string) sandbox.Command {
+	return sandbox.Command{
 		Args: args, Dir: g.inside, UID: g.p.cfg.UID, GID: g.p.cfg.GID,
 		Env: []string{
 			"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "TMPDIR=/tmp",
@@ -191,27 +190,15 @@ func (g *guest) start(ctx context.Context, out io.Writer, args ...string) (sandb
 			"ANTHROPIC_UNIX_SOCKET=" + path.Join(rootfs.GatewayDir, gateway.SocketName),
 		},
 		Stdout: out, Stderr: out,
-	})
+	}
 }
 
 // shell runs a script and returns the beginning of its output. The exit code does
 // not matter: most scripts try what must fail.
 func (g *guest) shell(ctx context.Context, text string, args ...string) (string, error) {
 	out := &output{limit: maxOutput, cut: true}
-	if err := g.run(ctx, out, append([]string{"/bin/sh", "-c", text, "sh"}, args...)...); err != nil {
+	if _, err := finish(ctx, g, g.command(out, append([]string{"/bin/sh", "-c", text, "sh"}, args...)...)); err != nil {
 		return "", err
 	}
 	return out.text(), nil
-}
-
-func (g *guest) run(ctx context.Context, out io.Writer, args ...string) error {
-	proc, err := g.start(ctx, out, args...)
-	if err != nil {
-		return fmt.Errorf("start %s: %w", args[0], ended(ctx, err))
-	}
-	_, err = proc.Wait()
-	if ctx.Err() != nil || err != nil {
-		return fmt.Errorf("run %s: %w", args[0], ended(ctx, err))
-	}
-	return nil
 }

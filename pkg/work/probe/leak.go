@@ -81,29 +81,28 @@ func (s *searched) Write(b []byte) (int, error) {
 
 // keyLeak searches everything that a sandbox with a valid token can read for the
 // secrets of the machine, and for a text that it must find.
-func (p *Prober) keyLeak(ctx context.Context, n *notes) error {
-	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
-		texts := p.cfg.Deep.Secrets()
-		texts["the token of another job"] = guests[1].grant.Token()
-		texts["planted text"] = n.nonce
-		if err := guests[0].plant("planted.txt", n.nonce); err != nil {
-			return err
+func keyLeak(ctx context.Context, n *notes, guests []*guest) error {
+	reader := guests[0]
+	texts := reader.p.cfg.Deep.Secrets()
+	texts["the token of another job"] = guests[1].grant.Token()
+	texts["planted text"] = n.nonce
+	if err := reader.plant("planted.txt", n.nonce); err != nil {
+		return err
+	}
+	began := time.Now()
+	s := newSearch(texts)
+	if _, err := finish(ctx, reader, reader.command(s, "/bin/sh", "-c", lookAround)); err != nil {
+		return err
+	}
+	n.see(began, "bytes searched", strconv.FormatInt(s.total, 10))
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		seen := "not set"
+		if texts[name] != "" {
+			seen = strconv.Itoa(s.counts[name])
 		}
-		began := time.Now()
-		s := newSearch(texts)
-		if err := guests[0].run(ctx, s, "/bin/sh", "-c", lookAround); err != nil {
-			return err
-		}
-		n.see(began, "bytes searched", strconv.FormatInt(s.total, 10))
-		for _, name := range slices.Sorted(maps.Keys(texts)) {
-			seen := "not set"
-			if texts[name] != "" {
-				seen = strconv.Itoa(s.counts[name])
-			}
-			n.see(began, name, seen)
-		}
-		return nil
-	})
+		n.see(began, name, seen)
+	}
+	return nil
 }
 
 // plant writes a file into the guest's project, from the host.
@@ -112,67 +111,63 @@ func (g *guest) plant(name, text string) error {
 }
 
 // otherUser lets one user search for a file of another user.
-func (p *Prober) otherUser(ctx context.Context, n *notes) error {
-	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
-		owner, other := guests[0], guests[1]
-		if err := owner.plant("secret.txt", n.nonce); err != nil {
+func otherUser(ctx context.Context, n *notes, guests []*guest) error {
+	owner, other := guests[0], guests[1]
+	if err := owner.plant("secret.txt", n.nonce); err != nil {
+		return err
+	}
+	inside, outside := owner.inside+"/secret.txt", owner.project.Path()+"/secret.txt"
+	for _, try := range []struct {
+		tried  string
+		by     *guest
+		script string
+	}{
+		{"the owner reads it", owner, `cat "$1"`},
+		{"by path", other, `cat "$1"`},
+		{"by the path on the host", other, `cat "$2"`},
+		{"by climbing", other, `cat "../../../..$1" "../../../../../../../..$2"`},
+		{"by a symbolic link", other, `ln -s "$1" link1; ln -s "$2" link2; cat link1 link2`},
+		{"by a hard link", other, `ln "$1" hard1; ln "$2" hard2; cat hard1 hard2`},
+		{"through processes", other, `for p in /proc/[0-9]*; do cat "$p/root$1" "$p/root$2" "$p/cwd/../../../../..$1"; done 2>&1 | sort | uniq -c | sort -rn | head -3`},
+		{"by searching", other, `grep -rl "$3" /data /home /tmp /run /dev/shm /global 2>/dev/null; echo "$(find /data -type f | wc -l) files of its own seen"`},
+		{"users that are seen", other, `ls /data/users | grep -v -x "$4" || echo "none but itself"`},
+	} {
+		if err := n.try(ctx, try.by, try.tried, try.script, inside, outside, n.nonce, string(other.id)); err != nil {
 			return err
 		}
-		inside, outside := owner.inside+"/secret.txt", owner.project.Path()+"/secret.txt"
-		for _, try := range []struct {
-			tried  string
-			by     *guest
-			script string
-		}{
-			{"the owner reads it", owner, `cat "$1"`},
-			{"by path", other, `cat "$1"`},
-			{"by the path on the host", other, `cat "$2"`},
-			{"by climbing", other, `cat "../../../..$1" "../../../../../../../..$2"`},
-			{"by a symbolic link", other, `ln -s "$1" link1; ln -s "$2" link2; cat link1 link2`},
-			{"by a hard link", other, `ln "$1" hard1; ln "$2" hard2; cat hard1 hard2`},
-			{"through processes", other, `for p in /proc/[0-9]*; do cat "$p/root$1" "$p/root$2" "$p/cwd/../../../../..$1"; done 2>&1 | sort | uniq -c | sort -rn | head -3`},
-			{"by searching", other, `grep -rl "$3" /data /home /tmp /run /dev/shm /global 2>/dev/null; echo "$(find /data -type f | wc -l) files of its own seen"`},
-			{"users that are seen", other, `ls /data/users | grep -v -x "$4" || echo "none but itself"`},
-		} {
-			began := time.Now()
-			seen, err := try.by.shell(ctx, try.script, inside, outside, n.nonce, string(other.id))
-			if err != nil {
-				return err
-			}
-			n.see(began, try.tried, seen)
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // symlink lets a sandbox create links in its project, which the service then opens
 // as it opens the files of a game.
-func (p *Prober) symlink(ctx context.Context, n *notes) error {
-	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
-		owner, other := guests[0], guests[1]
-		if err := owner.plant("secret.txt", n.nonce); err != nil {
-			return err
+func symlink(ctx context.Context, n *notes, guests []*guest) error {
+	owner, other := guests[0], guests[1]
+	if err := owner.plant("secret.txt", n.nonce); err != nil {
+		return err
+	}
+	// A file of the host that the service can read and a sandbox cannot.
+	host := n.dir + "/" + uuid.NewString()
+	if err := os.WriteFile(host, []byte(n.nonce), 0o600); err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := other.shell(ctx, `echo "$3" >plain.txt; ln -s "$1" other.txt; ln -s "$2" host.txt; ln -s / root; ln -s plain.txt near.txt; ln -s /proc/self/environ environ.txt; ln -s .. up; ln -s other.txt chain.txt`,
+		owner.project.Path()+"/secret.txt", host, n.nonce); err != nil {
+		return err
+	}
+	for _, name := range []string{"plain.txt", "other.txt", "host.txt", "root" + host, "near.txt", "environ.txt", "up/secret.txt", "chain.txt", "../" + host} {
+		tried := name
+		switch name { // their full paths differ every time
+		case "root" + host:
+			tried = "root/… (a directory)"
+		case "../" + host:
+			tried = "../… (a path)"
 		}
-		// A file of the host that the service can read and a sandbox cannot.
-		host := n.dir + "/" + uuid.NewString()
-		if err := os.WriteFile(host, []byte(n.nonce), 0o600); err != nil {
-			return err
-		}
-		began := time.Now()
-		if _, err := other.shell(ctx, `echo "$3" >plain.txt; ln -s "$1" other.txt; ln -s "$2" host.txt; ln -s / root; ln -s plain.txt near.txt; ln -s /proc/self/environ environ.txt; ln -s .. up; ln -s other.txt chain.txt`,
-			owner.project.Path()+"/secret.txt", host, n.nonce); err != nil {
-			return err
-		}
-		for _, name := range []string{"plain.txt", "other.txt", "host.txt", "root" + host, "near.txt", "environ.txt", "up/secret.txt", "chain.txt", "../" + host} {
-			tried := name
-			if name == "root"+host || name == "../"+host {
-				tried = map[bool]string{true: "root/… (a directory)", false: "../… (a path)"}[name[0] == 'r']
-			}
-			n.see(began, tried, opened(other, name))
-			began = time.Now()
-		}
-		return nil
-	})
+		n.see(began, tried, opened(other, name))
+		began = time.Now()
+	}
+	return nil
 }
 
 // opened returns what the service reads from a file in a guest's project.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"strconv"
 	"sync"
 	"syscall"
@@ -39,100 +38,87 @@ func (w *firstWrite) Write(b []byte) (int, error) {
 
 // forkBomb lets processes fork without end, and checks whether their sandbox can be
 // used again.
-func (p *Prober) forkBomb(ctx context.Context, n *notes) error {
-	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
-		g := guests[0]
-		began := time.Now()
-		out := &firstWrite{output: output{limit: maxOutput, cut: true}, written: make(chan struct{})}
-		// Every process has two children and waits for them. A shell that cannot
-		// fork prints an error and ends, and another one takes its place.
-		bomb, err := g.start(ctx, out, "/bin/sh", "-c", "b() { b & b & wait; }; b")
-		if err != nil {
-			return err
+func forkBomb(ctx context.Context, n *notes, guests []*guest) error {
+	g := guests[0]
+	began := time.Now()
+	out := &firstWrite{output: output{limit: maxOutput, cut: true}, written: make(chan struct{})}
+	// Every process has two children and waits for them. A shell that cannot
+	// fork prints an error and ends, and another one takes its place.
+	bomb, err := g.Start(ctx, g.command(out, "/bin/sh", "-c", "b() { b & b & wait; }; b"))
+	if err != nil {
+		return err
+	}
+	select {
+	case <-out.written:
+	case <-time.After(bombLimit):
+	case <-ctx.Done():
+		return ended(ctx, nil)
+	}
+	time.Sleep(bombTime)
+	if err := n.try(ctx, guests[1], "the sandbox of another user meanwhile", "echo works"); err != nil {
+		return err
+	}
+	end, ending, afterwards := time.Now(), "ended", "the same sandbox afterwards"
+	if err := g.EndAll(ctx); err != nil {
+		// As in the pool: a sandbox that cannot be cleaned is not used again.
+		ending, afterwards = "replaced: "+err.Error(), "a sandbox in its place"
+		if err := g.Workspace.Close(ctx); err != nil {
+			return failed("the sandbox could not be removed", err)
 		}
-		select {
-		case <-out.written:
-		case <-time.After(bombLimit):
-		case <-ctx.Done():
-			return ended(ctx, nil)
+		if err := g.open(ctx); err != nil {
+			return failed("the sandbox could not be replaced", err)
 		}
-		time.Sleep(bombTime)
-		during := time.Now()
-		seen, err := guests[1].shell(ctx, "echo works")
-		if err != nil {
-			return err
-		}
-		n.see(during, "the sandbox of another user meanwhile", seen)
-		end, ending, afterwards := time.Now(), "ended", "the same sandbox afterwards"
-		if err := g.EndAll(ctx); err != nil {
-			// As in the pool: a sandbox that cannot be cleaned is not used again.
-			ending, afterwards = "replaced: "+err.Error(), "a sandbox in its place"
-			if err := g.Workspace.Close(ctx); err != nil {
-				return failed("the sandbox could not be removed", err)
-			}
-			if err := g.open(ctx); err != nil {
-				return failed("the sandbox could not be replaced", err)
-			}
-		}
-		n.see(end, "ending every process", ending)
-		_, _ = bomb.Wait() // it was killed; its output is complete now
-		n.see(began, "processes without an end", out.text())
-		after := time.Now()
-		seen, err = g.shell(ctx, `echo "works, $(ls -d /proc/[0-9]* | wc -l) processes"`)
-		if err != nil {
-			return err
-		}
-		n.see(after, afterwards, seen)
-		return nil
-	})
+	}
+	n.see(end, "ending every process", ending)
+	_, _ = bomb.Wait() // it was killed; its output is complete now
+	n.see(began, "processes without an end", out.text())
+	return n.try(ctx, g, afterwards, `echo "works, $(ls -d /proc/[0-9]* | wc -l) processes"`)
 }
 
 // diskFill writes more than a user may, and checks the effect on another user and
 // on the machine.
-func (p *Prober) diskFill(ctx context.Context, n *notes) error {
-	if p.cfg.Deep.Volumes.DiskBytes == 0 {
+func diskFill(ctx context.Context, n *notes, guests []*guest) error {
+	limit := guests[0].p.cfg.Deep.Volumes.DiskBytes
+	if limit == 0 {
 		n.see(time.Now(), "bound", "none")
 		return nil
 	}
-	return p.withGuests(ctx, n, 2, func(guests []*guest) error {
-		n.see(time.Now(), "bound", strconv.FormatInt(min(p.cfg.Deep.Volumes.DiskBytes, fillBytes), 10))
-		before, err := free(n.dir)
-		if err != nil {
-			return err
-		}
-		limit := writeLimit
-		for tried, script := range inOrder(
-			"writing twice the bound", fmt.Sprintf("head -c %d /dev/zero >fill; true", 2*fillBytes),
-			"writing on in the home", fmt.Sprintf("head -c %d /dev/zero >$HOME/fill; true", 2*fillBytes),
-			"bytes written", `cat fill $HOME/fill | wc -c`,
-			"file names without content", `i=0; while [ $i -lt 200000 ] && : >n$i; do i=$((i+1)); done 2>&1; echo "$i files"`,
-		) {
-			began := time.Now()
-			limited, cancel := context.WithTimeout(ctx, limit)
-			seen, err := guests[0].shell(limited, script)
-			cancel()
-			if err != nil && ctx.Err() == nil && limited.Err() != nil {
-				seen, err = fmt.Sprintf("stopped after %v", limit), nil
-			}
-			if err != nil {
-				return err
-			}
-			n.see(began, tried, seen)
-			limit = fillLimit
-		}
+	n.see(time.Now(), "bound", strconv.FormatInt(min(limit, fillBytes), 10))
+	before, err := free(n.dir)
+	if err != nil {
+		return err
+	}
+	for _, try := range []struct {
+		tried, script string
+		limit         time.Duration
+	}{
+		{"writing twice the bound", fmt.Sprintf("head -c %d /dev/zero >fill; true", 2*fillBytes), writeLimit},
+		{"writing on in the home", fmt.Sprintf("head -c %d /dev/zero >$HOME/fill; true", 2*fillBytes), fillLimit},
+		{"bytes written", `cat fill $HOME/fill | wc -c`, fillLimit},
+		{"file names without content", `i=0; while [ $i -lt 200000 ] && : >n$i; do i=$((i+1)); done 2>&1; echo "$i files"`, fillLimit},
+	} {
 		began := time.Now()
-		seen, err := guests[1].shell(ctx, "echo works >own.txt && cat own.txt")
-		if err != nil {
+		limited, cancel := context.WithTimeout(ctx, try.limit)
+		err := n.try(limited, guests[0], try.tried, try.script)
+		stopped := limited.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err != nil && !stopped {
 			return err
 		}
-		n.see(began, "another user writes meanwhile", seen)
-		after, err := free(n.dir)
 		if err != nil {
-			return err
+			n.see(began, try.tried, fmt.Sprintf("stopped after %v", try.limit))
 		}
-		n.see(began, "bytes less on the machine's disk", strconv.FormatInt(max(before-after, 0), 10))
-		return nil
-	})
+	}
+	began := time.Now()
+	if err := n.try(ctx, guests[1], "another user writes meanwhile", "echo works >own.txt && cat own.txt"); err != nil {
+		return err
+	}
+	after, err := free(n.dir)
+	if err != nil {
+		return err
+	}
+	n.see(began, "bytes less on the machine's disk", strconv.FormatInt(max(before-after, 0), 10))
+	return nil
 }
 
 // free returns the free space of the disk that dir is on, in bytes.
@@ -142,15 +128,4 @@ func free(dir string) (int64, error) {
 		return 0, errors.Join(errors.New("read the free space of the disk"), err)
 	}
 	return int64(fs.Bavail) * fs.Bsize, nil
-}
-
-// inOrder returns the pairs in their order.
-func inOrder(pairs ...string) iter.Seq2[string, string] {
-	return func(yield func(string, string) bool) {
-		for i := 0; i+1 < len(pairs); i += 2 {
-			if !yield(pairs[i], pairs[i+1]) {
-				return
-			}
-		}
-	}
 }

@@ -72,10 +72,16 @@ func New(cfg Config) *Prober {
 	return &Prober{cfg: cfg, log: cfg.Logger, deep: make(chan struct{}, 1)}
 }
 
-// limited returns a context with the time limit of a check, which its cause names.
-func (p *Prober) limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, p.cfg.TimeLimit,
+// limited calls check with the time limit of a check, which the cause of its
+// context names, and adds the name of the check to the error.
+func (p *Prober) limited(ctx context.Context, what string, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.TimeLimit,
 		fmt.Errorf("the check took longer than %s: %w", p.cfg.TimeLimit, context.DeadlineExceeded))
+	defer cancel()
+	if err := check(ctx); err != nil {
+		return fmt.Errorf("check %s: %w", what, err)
+	}
+	return nil
 }
 
 // within calls use with a new sandbox. When it returns without an error, the sandbox
@@ -99,28 +105,36 @@ func (p *Prober) within(ctx context.Context, mounts []sandbox.Mount, use func(sa
 	return use(sb)
 }
 
-// run runs a program to its end. An exit code other than 0 is an error.
-func (p *Prober) run(ctx context.Context, sb sandbox.Sandbox, stdin string, stdout io.Writer, args ...string) error {
+// run runs a program to its end. An exit code other than 0 is an error; message is
+// what clients learn about it.
+func (p *Prober) run(ctx context.Context, sb sandbox.Sandbox, message, stdin string, stdout io.Writer, args ...string) error {
 	stderr := &output{limit: maxStderr, cut: true}
-	proc, err := sb.Start(ctx, sandbox.Command{
+	exit, err := finish(ctx, sb, sandbox.Command{
 		Args: args, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"},
 		UID: p.cfg.UID, GID: p.cfg.GID,
 		Stdin: strings.NewReader(stdin), Stdout: stdout, Stderr: stderr,
 	})
-	if err != nil {
-		return fmt.Errorf("start %s: %w", args[0], ended(ctx, err))
+	if err == nil && exit.Code != 0 {
+		err = fmt.Errorf("run %s: exit code %d: %s", args[0], exit.Code, stderr.text())
 	}
-	exit, err := proc.Wait()
-	switch {
-	case ctx.Err() != nil:
-		// The program was killed; its exit code has no meaning.
-		return fmt.Errorf("run %s: %w", args[0], ended(ctx, err))
-	case err != nil:
-		return fmt.Errorf("run %s: %w", args[0], err)
-	case exit.Code != 0:
-		return fmt.Errorf("run %s: exit code %d: %s", args[0], exit.Code, stderr.text())
+	if err != nil {
+		return failed(message, err)
 	}
 	return nil
+}
+
+// finish runs a program to its end. After the end of ctx, which kills the program,
+// its exit has no meaning.
+func finish(ctx context.Context, sb sandbox.Sandbox, cmd sandbox.Command) (sandbox.Exit, error) {
+	proc, err := sb.Start(ctx, cmd)
+	if err != nil {
+		return sandbox.Exit{}, fmt.Errorf("start %s: %w", cmd.Args[0], ended(ctx, err))
+	}
+	exit, err := proc.Wait()
+	if ctx.Err() != nil || err != nil {
+		return exit, fmt.Errorf("run %s: %w", cmd.Args[0], ended(ctx, err))
+	}
+	return exit, nil
 }
 
 // ended adds to err the cause of the end of ctx, if it has ended.

@@ -9,32 +9,23 @@ import (
 )
 
 // metadata tries the addresses at which clouds give credentials to their machines.
-func (p *Prober) metadata(ctx context.Context, n *notes) error {
-	return p.sockets(ctx, n, "tcp=169.254.169.254:80", "tcp=169.254.170.2:80", "tcp=100.100.100.200:80", "tcp=192.0.0.192:80", "tcp=[fd00:ec2::254]:80", "tcp=[::ffff:169.254.169.254]:80")
+func metadata(ctx context.Context, n *notes, guests []*guest) error {
+	return trySockets(ctx, guests[0], n, "tcp=169.254.169.254:80", "tcp=169.254.170.2:80", "tcp=100.100.100.200:80", "tcp=192.0.0.192:80", "tcp=[fd00:ec2::254]:80", "tcp=[::ffff:169.254.169.254]:80")
 }
 
 // dns tries name servers, and the resolver of the system.
-func (p *Prober) dns(ctx context.Context, n *notes) error {
-	return p.withGuests(ctx, n, 1, func(guests []*guest) error {
-		for _, name := range []string{"localhost", "example.com", "metadata.google.internal"} {
-			began := time.Now()
-			seen, err := guests[0].shell(ctx, `getent hosts "$1" || echo "not found, exit code $?"`, name)
-			if err != nil {
-				return err
-			}
-			n.see(began, "name="+name, seen)
+func dns(ctx context.Context, n *notes, guests []*guest) error {
+	for _, name := range []string{"localhost", "example.com", "metadata.google.internal"} {
+		if err := n.try(ctx, guests[0], "name="+name, `getent hosts "$1" || echo "not found, exit code $?"`, name); err != nil {
+			return err
 		}
-		return trySockets(ctx, guests[0], n, "udp=8.8.8.8:53", "udp=1.1.1.1:53", "tcp=8.8.8.8:53", "tcp=127.0.0.53:53", "udp=169.254.169.253:53")
-	})
+	}
+	return trySockets(ctx, guests[0], n, "udp=8.8.8.8:53", "udp=1.1.1.1:53", "tcp=8.8.8.8:53", "tcp=127.0.0.53:53", "udp=169.254.169.253:53")
 }
 
 // rawSockets tries raw sockets, and those of virtual machines.
-func (p *Prober) rawSockets(ctx context.Context, n *notes) error {
-	return p.sockets(ctx, n, "packet", "icmp", "raw", "vsock")
-}
-
-func (p *Prober) sockets(ctx context.Context, n *notes, names ...string) error {
-	return p.withGuests(ctx, n, 1, func(guests []*guest) error { return trySockets(ctx, guests[0], n, names...) })
+func rawSockets(ctx context.Context, n *notes, guests []*guest) error {
+	return trySockets(ctx, guests[0], n, "packet", "icmp", "raw", "vsock")
 }
 
 // trySockets adds the result of each endpoint to the notes, after that of one that

@@ -33,27 +33,24 @@ done`
 // returned, nor concurrently; its error ends the check. The caller must make emit
 // return when ctx ends.
 func (p *Prober) Stream(ctx context.Context, emit func(dreamcore.Event) error) error {
-	ctx, cancel := p.limited(ctx)
-	defer cancel()
-	ticks := &tickWriter{emit: emit}
-	err := p.within(ctx, nil, func(sb sandbox.Sandbox) error {
-		err := p.run(ctx, sb, "", ticks, "/bin/sh", "-c", counting)
-		if err == nil {
-			err = ticks.complete()
-		}
+	return p.limited(ctx, "streaming", func(ctx context.Context) error {
+		ticks := &tickWriter{emit: emit}
+		err := p.within(ctx, nil, func(sb sandbox.Sandbox) error {
+			const message = "the counting program failed in a sandbox"
+			if err := p.run(ctx, sb, message, "", ticks, "/bin/sh", "-c", counting); err != nil {
+				return err
+			}
+			if err := ticks.complete(); err != nil {
+				return failed(message, err)
+			}
+			return nil
+		})
 		if err != nil {
-			return failed("the counting program failed in a sandbox", err)
+			return err
 		}
-		return nil
+		// Sent last: only now has the sandbox ended without an error.
+		return emit(dreamcore.Event(`{"type":"done"}`))
 	})
-	// Sent last: only now has the sandbox ended without an error.
-	if err == nil {
-		err = emit(dreamcore.Event(`{"type":"done"}`))
-	}
-	if err != nil {
-		return fmt.Errorf("check streaming: %w", err)
-	}
-	return nil
 }
 
 // tickWriter splits the program's output into lines and emits an event for each.

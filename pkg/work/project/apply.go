@@ -33,15 +33,10 @@ func Text(text string) func(io.Writer) error {
 	}
 }
 
-// hook is called with the root of a new state of a project. It may be nil.
+// hook is called with the root of a new state of a project.
 type hook func(*os.Root) error
 
-func (h hook) run(root *os.Root) error {
-	if h == nil {
-		return nil
-	}
-	return h(root)
-}
+func noHook(*os.Root) error { return nil }
 
 // apply makes all changes of a project or none: readers, sandboxes and the next
 // start after a crash see either the old state or the new one, never a mix. It
@@ -136,13 +131,13 @@ func (a *attempt) replace() (sizes []int64, err error) {
 	if err := a.checkGrown(before, grown); err != nil {
 		return nil, changeError(a.volumes, err)
 	}
-	if err := a.check.run(stage.Next); err != nil {
+	if err := a.check(stage.Next); err != nil {
 		return nil, err
 	}
 	if err := stage.Exchange(); err != nil {
 		return nil, a.volumes.UserError("put the change in place", err)
 	}
-	if err := a.commit.run(stage.Next); err != nil {
+	if err := a.commit(stage.Next); err != nil {
 		return nil, errors.Join(err, stage.Exchange())
 	}
 	return sizes, nil
@@ -254,7 +249,7 @@ func (a *attempt) removeInPlace() (sizes []int64, err error) {
 		return nil, errors.Join(changeError(a.volumes, err), unmark())
 	}
 	for _, h := range []hook{a.check, a.commit} {
-		if err := h.run(a.root); err != nil {
+		if err := h(a.root); err != nil {
 			return nil, err
 		}
 	}

@@ -37,7 +37,7 @@ func TestApplyChangesFilesAndLeavesTheRest(t *testing.T) {
 		{Path: "link.txt", Write: Text("no link any more")},
 		{Path: "old/file.js"},
 		{Path: "no/such/file.js"},
-	}, nil, nil)
+	}, noHook, noHook)
 	if err != nil || fmt.Sprint(sizes) != "[5 3 1 16 0 0]" {
 		t.Fatal(sizes, err)
 	}
@@ -87,7 +87,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 		"nothing":          {good, {Path: ""}},
 		"a writer's error": {good, {Path: "x", Write: func(io.Writer) error { return gone }}},
 	} {
-		_, err := apply(t.Context(), s, testUser, testProject, changes, nil, nil)
+		_, err := apply(t.Context(), s, testUser, testProject, changes, noHook, noHook)
 		if name == "a writer's error" {
 			if !errors.Is(err, gone) {
 				t.Errorf("%s: %v", name, err)
@@ -104,10 +104,10 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 		raw, err := root.ReadFile("index.html")
 		seen = string(raw)
 		return errors.Join(err, gone)
-	}, nil); !errors.Is(err, gone) || seen != "new" {
+	}, noHook); !errors.Is(err, gone) || seen != "new" {
 		t.Errorf("check: %q %v", seen, err)
 	}
-	if _, err := apply(t.Context(), s, testUser, testProject, []Change{good}, nil, func(*os.Root) error {
+	if _, err := apply(t.Context(), s, testUser, testProject, []Change{good}, noHook, func(*os.Root) error {
 		seen = treetest.Contents(t, p.Path())["index.html"] + " in place"
 		return gone
 	}); !errors.Is(err, gone) || seen != "new in place" {
@@ -115,7 +115,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := apply(ctx, s, testUser, testProject, []Change{good}, nil, nil); !errors.Is(err, context.Canceled) {
+	if _, err := apply(ctx, s, testUser, testProject, []Change{good}, noHook, noHook); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	if got := treetest.Contents(t, p.Path()); !maps.Equal(got, want) {
@@ -145,7 +145,7 @@ func applyForParent() {
 	}
 	s, err := volume.Open(dir, volume.Options{UID: os.Geteuid(), GID: os.Getegid()})
 	for n := 1; err == nil; n++ {
-		_, err = apply(context.Background(), s, testUser, testProject, applied(n), nil, nil)
+		_, err = apply(context.Background(), s, testUser, testProject, applied(n), noHook, noHook)
 		fmt.Fprintln(os.Stderr, "applied", n)
 	}
 	fmt.Fprintln(os.Stderr, err)
@@ -167,7 +167,7 @@ func TestAKilledApplyLeavesTheOldStateOrTheNew(t *testing.T) {
 	var left []volume.Unfinished
 	// A kill between two changes leaves no residue, and another round is needed.
 	for round := 0; round < rounds || len(left) == 0 && round < 2*rounds; round++ {
-		if _, err := apply(t.Context(), s, testUser, testProject, applied(0), nil, nil); err != nil {
+		if _, err := apply(t.Context(), s, testUser, testProject, applied(0), noHook, noHook); err != nil {
 			t.Fatal(err)
 		}
 		c := exec.Command(os.Args[0])
@@ -225,7 +225,7 @@ func TestAKilledApplyLeavesTheOldStateOrTheNew(t *testing.T) {
 
 func TestReadersDoNotNoticeAChange(t *testing.T) {
 	s := newStore(t, volume.Options{})
-	if _, err := apply(t.Context(), s, testUser, testProject, applied(0), nil, nil); err != nil {
+	if _, err := apply(t.Context(), s, testUser, testProject, applied(0), noHook, noHook); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -240,7 +240,7 @@ func TestReadersDoNotNoticeAChange(t *testing.T) {
 		})
 	}
 	for n := 1; n <= 60; n++ {
-		if _, err := apply(t.Context(), s, testUser, testProject, applied(n), nil, nil); err != nil {
+		if _, err := apply(t.Context(), s, testUser, testProject, applied(n), noHook, noHook); err != nil {
 			t.Error(err)
 			break
 		}
@@ -287,7 +287,7 @@ func BenchmarkApply(b *testing.B) {
 				treetest.Write(b, p.Path(), map[string]string{fmt.Sprintf("assets/%d/%d.js", i/500, i): strings.Repeat("x", 1024)})
 			}
 			for b.Loop() {
-				if _, err := apply(b.Context(), s, testUser, testProject, applied(1)[:2], nil, nil); err != nil {
+				if _, err := apply(b.Context(), s, testUser, testProject, applied(1)[:2], noHook, noHook); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -300,7 +300,7 @@ func TestApplyKeepsTheLimitsOfAProject(t *testing.T) {
 	treetest.Write(t, p.Path(), map[string]string{"a": "1", "b": strings.Repeat("x", 600<<10)})
 	before := treetest.Contents(t, p.Path())
 	try := func(changes ...Change) error {
-		_, err := apply(t.Context(), s, testUser, testProject, changes, nil, nil)
+		_, err := apply(t.Context(), s, testUser, testProject, changes, noHook, noHook)
 		return err
 	}
 	large := Change{Path: "c", Write: Text(strings.Repeat("y", 600<<10))}
@@ -325,7 +325,7 @@ func TestApplyKeepsTheLimitsOfAProject(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer strict.Close()
-	if _, err := apply(t.Context(), strict, testUser, testProject, []Change{{Path: "a"}}, nil, nil); err != nil {
+	if _, err := apply(t.Context(), strict, testUser, testProject, []Change{{Path: "a"}}, noHook, noHook); err != nil {
 		t.Error(err)
 	}
 }
@@ -338,7 +338,7 @@ func TestAChangeAfterAKilledJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	changes := []Change{{Path: ".claude/skills/mine/SKILL.md", Write: Text("mine")}}
-	if _, err := apply(t.Context(), s, testUser, testProject, changes, nil, nil); err != nil {
+	if _, err := apply(t.Context(), s, testUser, testProject, changes, noHook, noHook); err != nil {
 		t.Fatal(err)
 	}
 	if raw, err := os.ReadFile(filepath.Join(p.Path(), ".claude/skills/mine/SKILL.md")); string(raw) != "mine" {

@@ -17,6 +17,9 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
 
+// ReasonNotEmpty is the reason of the error for a directory that is not empty.
+const ReasonNotEmpty dreamcore.Reason = "project.not-empty"
+
 // headName is a file that every Git repository has. A directory that contains
 // one, with a few others, is a repository even if it is not called .git.
 const headName = "head"
@@ -116,7 +119,7 @@ func checkEmpty(root *os.Root, dest string) error {
 	case io.EOF:
 		return nil
 	case nil:
-		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: dest + " is not empty", Hint: "choose another directory, or write into it with --force"}
+		return &dreamcore.Error{Code: dreamcore.CodeConflict, Reason: ReasonNotEmpty, Message: dest + " is not empty", Hint: "choose another directory"}
 	default:
 		return destError(dest, err)
 	}

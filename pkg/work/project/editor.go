@@ -74,7 +74,7 @@ func (e *Editor) Apply(ctx context.Context, user dreamcore.UserID, project dream
 		return nil, err
 	}
 	commit := e.commit(ctx, user, project, message)
-	sizes, err := apply(ctx, e.volumes, user, project, changes, nil, func(root *os.Root) error {
+	sizes, err := apply(ctx, e.volumes, user, project, changes, noHook, func(root *os.Root) error {
 		room.FreeForHost()
 		return commit(root)
 	})
@@ -137,6 +137,13 @@ func (e *Editor) Commit(ctx context.Context, user dreamcore.UserID, project drea
 // (1000 if limit is 0). A project that has files and no version gets its first
 // one, and made is true. A project that does not exist has no versions.
 func (e *Editor) Log(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, limit int) (versions []history.Version, made bool, err error) {
+	err = e.volumes.CheckErasing(user, project)
+	if dreamcore.ReasonOf(err) == volume.ReasonErasing {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
 	versions, err = e.versions.Log(ctx, user, project, limit)
 	if err != nil || len(versions) > 0 {
 		return versions, false, err
@@ -148,10 +155,16 @@ func (e *Editor) Log(ctx context.Context, user dreamcore.UserID, project dreamco
 	return versions, made, err
 }
 
+// beginPatience is how long begin waits for the start of an agent ahead of a job,
+// which holds the project.
+const beginPatience = 3 * time.Second
+
 // begin makes the first version of a project that is not in use.
 func (e *Editor) begin(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (made bool, err error) {
-	unlock, err := e.volumes.TryLock(user, project)
-	if dreamcore.CodeOf(err) == dreamcore.CodeConflict {
+	waiting, cancel := context.WithTimeout(ctx, beginPatience)
+	defer cancel()
+	unlock, err := e.volumes.Lock(waiting, user, project)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return false, nil // the job that uses it makes a version at its end
 	}
 	if err != nil {
@@ -163,6 +176,9 @@ func (e *Editor) begin(ctx context.Context, user dreamcore.UserID, project dream
 
 // Diff returns the changes of a version; see history.Store.Diff.
 func (e *Editor) Diff(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (string, error) {
+	if err := e.volumes.CheckErasing(user, project); err != nil {
+		return "", err
+	}
 	return e.versions.Diff(ctx, user, project, hash)
 }
 
@@ -172,6 +188,9 @@ func (e *Editor) Diff(ctx context.Context, user dreamcore.UserID, project dreamc
 // 40 hexadecimal digits. CodeInvalid: it is not; CodeNotFound: there is no such
 // version; CodeConflict: a generation uses the project.
 func (e *Editor) Restore(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, hash string) (restored []string, err error) {
+	if err := e.volumes.CheckErasing(user, project); err != nil {
+		return nil, err
+	}
 	files, full, err := e.versions.Files(ctx, user, project, hash, isCode)
 	if err != nil {
 		return nil, err

@@ -31,18 +31,18 @@ func TestFilesCanBeRemovedFromAFullDisk(t *testing.T) {
 		return err
 	}
 	large := make([]byte, 1<<20)
-	wantError(t, apply(nil, Change{Path: "new", Write: Text(string(large))}), dreamcore.CodeTooLarge, "the disk of the user is full")
-	wantError(t, apply(nil, Change{Path: "a/one"}, Change{Path: "b/c"}), dreamcore.CodeInvalid, "Invalid file path")
+	wantError(t, apply(noHook, Change{Path: "new", Write: Text(string(large))}), dreamcore.CodeTooLarge, "the disk of the user is full")
+	wantError(t, apply(noHook, Change{Path: "a/one"}, Change{Path: "b/c"}), dreamcore.CodeInvalid, "Invalid file path")
 	if got := treetest.Contents(t, p.Path()); got["a/one"] != "1" {
 		t.Error("only some of the files were removed")
 	}
-	if err := apply(nil, Change{Path: "a/one"}, Change{Path: "no/such"}, Change{Path: "b/c/three"}); err != nil || seen != "i" {
+	if err := apply(noHook, Change{Path: "a/one"}, Change{Path: "no/such"}, Change{Path: "b/c/three"}); err != nil || seen != "i" {
 		t.Fatal(seen, err)
 	}
 	if err := apply(func(root *os.Root) error { return tree.Remove(root, "fill", false) }); err != nil {
 		t.Fatal(err)
 	}
-	if err := apply(nil, Change{Path: "new", Write: Text(string(large))}); err != nil {
+	if err := apply(noHook, Change{Path: "new", Write: Text(string(large))}); err != nil {
 		t.Error(err)
 	}
 	got := treetest.Contents(t, filepath.Join(p.Path(), "..", string(testProject)))
@@ -79,7 +79,7 @@ func TestAChangeDuringAJobInAnotherProject(t *testing.T) {
 	const other dreamcore.ProjectID = "44444444-4444-4444-8444-444444444444"
 	apply := func(changes ...Change) error {
 		t.Helper()
-		_, err := apply(t.Context(), s, testUser, other, changes, nil, nil)
+		_, err := apply(t.Context(), s, testUser, other, changes, noHook, noHook)
 		return err
 	}
 	if err := apply(Change{Path: "large", Write: Text(strings.Repeat("y", 4<<20))}); err != nil {

@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"mime"
 	"net/http"
 	"os"
-	"path"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+	"github.com/notef-neighbor/dreamcore/pkg/system/mediatype"
 )
 
 // IndexName is the page of a game.
@@ -35,7 +34,7 @@ func Open(project *volume.Project, name string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{Kind: mimeType(name), file: file, info: info}, nil
+	return &File{Kind: mediatype.Of(name), file: file, info: info}, nil
 }
 
 // Close closes the file.
@@ -85,7 +84,7 @@ func FirstPage(ctx context.Context, project *volume.Project) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if !strings.HasSuffix(f.Path, ".html") {
+		if !mediatype.IsPage(f.Path) {
 			continue
 		}
 		if !strings.Contains(f.Path, "/") {
@@ -99,28 +98,4 @@ func FirstPage(ctx context.Context, project *volume.Project) (string, error) {
 		return first, nil
 	}
 	return "", &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "No HTML file found", Err: ErrNoPage}
-}
-
-// types are the MIME types of games; the table of the host may lack or change
-// them.
-var types = map[string]string{
-	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
-	".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
-	".json": "application/json", ".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg",
-	".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp", ".ico": "image/x-icon",
-	".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".wav": "audio/wav", ".m4a": "audio/mp4",
-	".woff": "font/woff", ".woff2": "font/woff2", ".ttf": "font/ttf", ".otf": "font/otf",
-	".txt": "text/plain; charset=utf-8", ".md": "text/markdown; charset=utf-8", ".wasm": "application/wasm",
-	".glb": "model/gltf-binary", ".gltf": "model/gltf+json", ".mp4": "video/mp4", ".webm": "video/webm",
-}
-
-func mimeType(name string) string {
-	ext := strings.ToLower(path.Ext(name))
-	if t, ok := types[ext]; ok {
-		return t
-	}
-	if t := mime.TypeByExtension(ext); t != "" {
-		return t
-	}
-	return "application/octet-stream"
 }

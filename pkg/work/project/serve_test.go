@@ -124,24 +124,13 @@ func TestFirstPage(t *testing.T) {
 	for want, files := range map[string]map[string]string{
 		"game.html":       {"assets/credits.html": "", "game.html": "", "zoo.html": ""},
 		"a/b.html":        {"a/b.html": "", "c/d.html": "", "x.js": ""},
-		"":                {"x.js": "", ".hidden.html": ""},
+		"":                {"x.js": "", ".hidden.html": "", ".hidden/a.html": "", "a/.b/c.html": "", "a.htm": ""},
 		"with space.html": {"with space.html": ""},
 	} {
 		p, _ := newDirectory(t, files)
 		got, err := FirstPage(t.Context(), p)
 		if got != want || (want == "") != (dreamcore.CodeOf(err) == dreamcore.CodeNotFound) {
 			t.Errorf("%q: %q %v", want, got, err)
-		}
-	}
-}
-
-func TestTypes(t *testing.T) {
-	for name, want := range map[string]string{
-		"a.HTML": "text/html; charset=utf-8", "a.mjs": "text/javascript; charset=utf-8", "a.wasm": "application/wasm",
-		"a.svg": "image/svg+xml", "a.glb": "model/gltf-binary", "a": "application/octet-stream", "a.nosuchtype": "application/octet-stream",
-	} {
-		if got := mimeType(name); got != want {
-			t.Errorf("%s: %s", name, got)
 		}
 	}
 }

@@ -171,7 +171,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		v := &view{skills: func() ([]Skill, error) { return nil, nil }, files: func() ([]any, error) { return nil, nil }}
+		v := &view{skills: func() []Skill { return nil }, files: func() ([]any, error) { return nil, nil }}
 		if text, err := e.prompt.run(r.values, v); err == nil && len(text) > maxOutput {
 			t.Errorf("%d bytes of text", len(text))
 		}

@@ -55,11 +55,15 @@ type Config struct {
 	MaxRunning int
 	WaitLimit  time.Duration
 	Logger     *slog.Logger // optional
+	// Admit returns why nothing may be made for a user now, or nil; optional. It is
+	// called for requests with a user.
+	Admit func(user dreamcore.UserID, project dreamcore.ProjectID) error
 }
 
 // Service answers prompt endpoints. It is safe for concurrent use and needs no
 // Close: a call ends with its context.
 type Service struct {
+	*Set
 	cfg     Config
 	log     *slog.Logger
 	skills  *skills
@@ -75,7 +79,7 @@ func New(cfg Config) *Service {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, log: cfg.Logger, running: semaphore.NewWeighted(int64(cfg.MaxRunning))}
+	s := &Service{Set: cfg.Set, cfg: cfg, log: cfg.Logger, running: semaphore.NewWeighted(int64(cfg.MaxRunning))}
 	s.skills = &skills{open: cfg.Global, now: time.Now}
 	s.Apply(cfg.Models)
 	return s
@@ -92,12 +96,6 @@ func ModelName(model string, aliases map[string]string) string {
 	return cmp.Or(aliases[model], model)
 }
 
-// Names returns the names of the endpoints and the version of the list.
-func (s *Service) Names() ([]string, uint64) { return s.cfg.Set.Names() }
-
-// Version returns the version of the list of endpoints.
-func (s *Service) Version() uint64 { return s.cfg.Set.Version() }
-
 // Result is the answer of an endpoint.
 type Result struct {
 	Status     int
@@ -108,10 +106,10 @@ type Result struct {
 }
 
 // Answer answers a request. The error has CodeInvalid or CodeTooLarge if a field is
-// invalid, CodeNotFound if there is no such endpoint, or CodeBusy if too many
-// calls are running; or it is the cause of ctx.
+// invalid, CodeNotFound if there is no such endpoint, CodeBusy if too many calls are
+// running, or that of Config.Admit; or it is the cause of ctx.
 func (s *Service) Answer(ctx context.Context, name string, body []byte, lang dreamcore.Language) (Result, error) {
-	e := s.cfg.Set.Get(name)
+	e := s.Get(name)
 	if e == nil {
 		return Result{}, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Not found"}
 	}
@@ -119,13 +117,18 @@ func (s *Service) Answer(ctx context.Context, name string, body []byte, lang dre
 	if err != nil {
 		return Result{}, err
 	}
+	if s.cfg.Admit != nil && r.user != "" {
+		if err := s.cfg.Admit(r.user, r.project); err != nil {
+			return Result{}, err
+		}
+	}
 	end, err := s.begin(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	defer end()
 	c := &call{service: s, endpoint: e, request: r, view: &view{lang: lang}}
-	c.view.skills = func() ([]Skill, error) { return c.skills(), nil }
+	c.view.skills = c.skills
 	c.view.files = func() ([]any, error) { return c.files(ctx) }
 	answer, err := c.ask(ctx)
 	if err == nil {

@@ -1,6 +1,7 @@
 package prompt
 
 import (
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -230,42 +231,33 @@ const (
 // lookAt reads a file if it has changed, and reports whether it has. It must be
 // called with mu held.
 func (s *Set) lookAt(root *os.Root, base string) bool {
-	old := s.files[base]
+	old := cmp.Or(s.files[base], &file{})
+	next := &file{good: old.good} // without stat: a file that cannot be read
 	f, info, err := tree.OpenFile(root, Dir+"/"+base)
-	if err != nil {
-		if old != nil && old.err != nil && old.stat == (stat{}) {
-			return false // unchanged
-		}
-		s.update(base, old, stat{}, nil, errors.New("it is not a readable regular file"))
-		return true
+	if err == nil {
+		defer f.Close()
+		next.stat = statOf(info)
 	}
-	defer f.Close()
-	st := statOf(info)
-	if old != nil && old.stat == st {
+	if s.files[base] != nil && old.stat == next.stat {
 		return false
 	}
-	text, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
+	s.files[base] = next
+	var e *Endpoint
 	if err != nil {
-		s.update(base, old, stat{}, nil, err)
+		err = errors.New("it is not a readable regular file")
+	} else if text, failed := io.ReadAll(io.LimitReader(f, MaxFileBytes+1)); failed != nil {
+		next.stat, err = stat{}, failed // the next look tries again
+	} else {
+		e, err = s.parse(base, text)
+	}
+	if err != nil {
+		next.err = err
+		s.src.Logger.Error("the file of a prompt endpoint is invalid: its previous version stays in use", "file", Dir+"/"+base, "error", err, "hint", "correct the file; all prompt endpoints can be checked together")
 		return true
 	}
-	e, err := s.parse(base, text)
-	s.update(base, old, st, e, err)
-	return true
-}
-
-// update records a version of a file. It must be called with mu held.
-func (s *Set) update(base string, old *file, st stat, e *Endpoint, err error) {
-	next := &file{stat: st, good: e, err: err}
-	if err != nil && old != nil {
-		next.good = old.good
-	}
-	s.files[base] = next
-	if err != nil {
-		s.src.Logger.Error("the file of a prompt endpoint is invalid: its previous version stays in use", "file", Dir+"/"+base, "error", err, "hint", "run: dreamcore prompts check")
-		return
-	}
+	next.good = e
 	s.src.Logger.Info("a prompt endpoint is in use", "endpoint", e.Name, "file", Dir+"/"+base)
+	return true
 }
 
 func (s *Set) parse(base string, text []byte) (*Endpoint, error) {

@@ -30,7 +30,7 @@ type template struct{ tree *text.Template }
 type view struct {
 	lang     dreamcore.Language
 	sentence func() string // the message of the failure for the player; nil before a failure
-	skills   func() ([]Skill, error)
+	skills   func() []Skill
 	files    func() ([]any, error)
 }
 
@@ -128,8 +128,7 @@ func functions(x *execution) text.FuncMap {
 			if v.skills == nil {
 				return nil, errors.New("there are no skills here")
 			}
-			all, err := v.skills()
-			return skillItems(all), err
+			return skillItems(v.skills()), nil
 		},
 		"files": func() ([]any, error) {
 			if v.files == nil {
@@ -141,7 +140,7 @@ func functions(x *execution) text.FuncMap {
 }
 
 func parseTemplate(name, source string, scope map[string]bool) (*template, error) {
-	none := functions(&execution{view: &view{}})
+	none := functions(&execution{view: &view{}}) // only their names matter: nothing is called yet
 	t, err := text.New(name).Option("missingkey=error").Funcs(none).Parse(source)
 	if err != nil {
 		return nil, fmt.Errorf("is not a template: %w", err)
@@ -181,21 +180,22 @@ func (c *checker) node(n parse.Node, top bool) {
 	case *parse.ActionNode:
 		c.pipe(n.Pipe, top)
 	case *parse.IfNode:
-		c.pipe(n.Pipe, top)
-		c.list(n.List, top)
-		c.list(n.ElseList, top)
+		c.branch(n.BranchNode, top, top)
 	case *parse.WithNode:
-		c.pipe(n.Pipe, top)
-		c.list(n.List, false)
-		c.list(n.ElseList, top)
+		c.branch(n.BranchNode, top, false)
 	case *parse.RangeNode:
-		c.pipe(n.Pipe, top)
-		c.list(n.List, false)
-		c.list(n.ElseList, top)
+		c.branch(n.BranchNode, top, false)
 		n.List.Nodes = append([]parse.Node{c.tick.Copy()}, n.List.Nodes...)
 	case *parse.TemplateNode:
 		c.fault("{{template}} is not available")
 	}
+}
+
+// branch checks a node with a list; inside is whether the dot is the request in it.
+func (c *checker) branch(n parse.BranchNode, top, inside bool) {
+	c.pipe(n.Pipe, top)
+	c.list(n.List, inside)
+	c.list(n.ElseList, top)
 }
 
 func (c *checker) pipe(p *parse.PipeNode, top bool) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -26,6 +28,16 @@ func render(t *testing.T, source string, values map[string]any, v *view) (string
 	return tpl.run(values, v)
 }
 
+func TestFunctionsWithoutAValueSayIt(t *testing.T) {
+	for source, want := range map[string]string{
+		"{{skills}}": "there are no skills here", "{{files}}": "there are no files here", "{{sentence}}": "sentence is for",
+	} {
+		if out, err := render(t, source, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %q, %v", source, out, err)
+		}
+	}
+}
+
 func TestTemplateFunctions(t *testing.T) {
 	values := map[string]any{
 		"s": "héllo wörld", "jp": "日本語", "n": 2.5, "b": true, "list": []any{"a", "b", "c"}, "m": map[string]any{"k": "<v>"}, "empty": "", "null": nil,
@@ -33,7 +45,7 @@ func TestTemplateFunctions(t *testing.T) {
 	}
 	v := &view{
 		lang: dreamcore.Japanese, sentence: func() string { return "sorry" },
-		skills: func() ([]Skill, error) { return []Skill{{"p5js-setup", "sets p5.js up"}}, nil },
+		skills: func() []Skill { return []Skill{{"p5js-setup", "sets p5.js up"}} },
 		files:  func() ([]any, error) { return []any{map[string]any{"path": "index.html", "content": "<p>"}}, nil },
 	}
 	for source, want := range map[string]string{
@@ -83,10 +95,25 @@ func TestTemplatesAreBounded(t *testing.T) {
 		`{{$x := "<"}}{{range 99}}{{$x = urlquery $x}}{{$x = js $x $x}}{{end}}`: errOutput,
 		`{{$x := .big}}{{range 99}}{{$x = text $.list | print $x}}{{end}}`:      errOutput,
 	} {
-		if got, err := render(t, source, values, nil); !errors.Is(err, want) || got != "" {
-			t.Errorf("%s: %d bytes, %v", source, len(got), err)
-		}
+		// In a bubble, the bound of the time is never met first, however slow the machine is.
+		synctest.Test(t, func(t *testing.T) {
+			if got, err := render(t, source, values, nil); !errors.Is(err, want) || got != "" {
+				t.Errorf("%s: %d bytes, %v", source, len(got), err)
+			}
+		})
 	}
+}
+
+func TestTheTimeOfATemplateIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &view{files: func() ([]any, error) { time.Sleep(templateTime / 2); return nil, nil }}
+		if _, err := render(t, `{{files}}{{range 9}}{{end}}`, nil, v); err != nil {
+			t.Errorf("within the bound: %v", err)
+		}
+		if _, err := render(t, `{{files}}{{files}}{{files}}{{range 9}}{{end}}`, nil, v); !errors.Is(err, errSteps) {
+			t.Errorf("beyond it: %v", err)
+		}
+	})
 }
 
 func TestTemplatesCallOnlyTheirFunctions(t *testing.T) {

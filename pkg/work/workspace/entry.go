@@ -31,6 +31,8 @@ type Info struct {
 	Created  time.Time        `json:"created"`
 	LastUsed time.Time        `json:"last_used"` // the last release, or the creation
 	Jobs     int              `json:"jobs"`      // leases so far
+
+	AgentWarm bool `json:"agent_warm,omitempty"` // an agent waits in it for the next job
 }
 
 // entry is one of the pool's entries. It is reserved for one user from before
@@ -43,6 +45,7 @@ type entry struct {
 	tried     chan struct{} // closed after the first attempt to close the workspace
 
 	state    State
+	renew    bool                    // it must not be used again once its holder is done
 	held     bool                    // a lease, or the goroutine that prepares one, uses the entry
 	cancel   context.CancelCauseFunc // ends the holder's context; nil without a holder
 	reason   error                   // why the workspace closes
@@ -50,6 +53,7 @@ type entry struct {
 	closeErr error                   // of the last attempt to close it
 	created  time.Time
 	lastUsed time.Time
+	hinted   time.Time // when WantsAgent last said yes
 	jobs     int
 }
 
@@ -65,6 +69,7 @@ const (
 	errEvicted = reason("another user needs its slot")
 	errCrowded = reason("there are more than the limit")
 	errMemory  = reason("memory is short")
+	errRenewed = reason("a project of its user was deleted")
 )
 
 const namePrefix = "user-"
@@ -83,7 +88,7 @@ func (p *Pool) List() []Info {
 	defer p.mu.Unlock()
 	list := make([]Info, 0, len(p.entries))
 	for _, e := range p.entries {
-		i := Info{Name: Name(e.user), User: e.user, State: e.state, Created: e.created, LastUsed: e.lastUsed, Jobs: e.jobs}
+		i := Info{Name: Name(e.user), User: e.user, State: e.state, Created: e.created, LastUsed: e.lastUsed, Jobs: e.jobs, AgentWarm: e.waiting() != nil}
 		if e.workspace != nil {
 			i.Sandbox = e.workspace.ID()
 		}
@@ -185,6 +190,8 @@ func (p *Pool) unfit(e *entry) error {
 		return e.lostError()
 	case e.workspace.stale():
 		return errStale
+	case e.renew:
+		return errRenewed
 	case now.Sub(e.created) >= p.limits.MaxAge:
 		return errOld
 	case e.state == StateIdle && now.Sub(e.lastUsed) >= p.limits.Idle:

@@ -43,7 +43,11 @@ func (p *Pool) Exec(ctx context.Context, name string, cmd sandbox.Command) (sand
 	}
 	cmd.UID, cmd.GID = w.template.UID, w.template.GID
 	cmd.Dir = projectsDir(w.owner)
-	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TERM=dumb", "LANG=C.UTF-8"}, *p.env.Load()...)
+	kind := "dumb"
+	if cmd.Terminal != nil {
+		kind = "xterm-256color" // widely known, and understood by term.Screen
+	}
+	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TERM=" + kind, "LANG=C.UTF-8"}, *p.env.Load()...)
 	process, err := w.Start(ctx, cmd)
 	if err != nil && (errors.Is(err, sandbox.ErrLost) || ctx.Err() != nil) {
 		return sandbox.Exit{}, err // not a fault of the program

@@ -48,12 +48,14 @@ type box struct {
 	id              string
 	user            dreamcore.UserID
 	lost            chan struct{}
+	agents          []*fakeAgent             // that were started in it; guarded by machine.mu
 	template        atomic.Pointer[Template] // of workspaces created now
 
 	// Guarded by machine.mu.
 	ended  bool
 	dirty  bool // a job ran in it
 	held   bool
+	starts int
 	cleans int
 	probes int
 	tries  int // calls of Close
@@ -168,8 +170,17 @@ func (b *box) Lost() <-chan struct{} { return b.lost }
 func (b *box) EndAll(ctx context.Context) error {
 	b.machine.mu.Lock()
 	b.probes++
+	b.endAgents()
 	b.machine.mu.Unlock()
 	return b.machine.probingStep.run(ctx, b)
+}
+
+// Start starts nothing, but notes it.
+func (b *box) Start(context.Context, sandbox.Command) (sandbox.Process, error) {
+	b.machine.mu.Lock()
+	defer b.machine.mu.Unlock()
+	b.starts++
+	return nil, nil
 }
 
 func (b *box) Clean(ctx context.Context, _ sandbox.Residue) error {
@@ -178,6 +189,7 @@ func (b *box) Clean(ctx context.Context, _ sandbox.Residue) error {
 	}
 	b.machine.mu.Lock()
 	defer b.machine.mu.Unlock()
+	b.endAgents()
 	b.cleans++
 	b.dirty = false
 	return nil
@@ -209,9 +221,68 @@ func (b *box) lose() {
 }
 
 func (b *box) endLocked() {
+	b.endAgents()
 	if !b.ended {
 		b.ended = true
 		close(b.lost)
+	}
+}
+
+// fakeAgent is an agent in a box.
+type fakeAgent struct {
+	box  *box
+	done chan struct{} // closed with machine.mu held
+	deaf atomic.Bool   // the sandbox does not answer
+	size int64         // memory that its end frees
+}
+
+// startAgent starts an agent in place of the one that waits.
+func startAgent(ctx context.Context, w *Workspace, _ Agent) (Agent, error) {
+	if err := w.EndAgent(ctx); err != nil {
+		return nil, err
+	}
+	b := w.Sandbox.(*box)
+	a := &fakeAgent{box: b, done: make(chan struct{})}
+	b.machine.mu.Lock()
+	defer b.machine.mu.Unlock()
+	b.agents = append(b.agents, a)
+	if b.ended {
+		close(a.done)
+	}
+	return a, ctx.Err()
+}
+
+func (a *fakeAgent) Done() <-chan struct{} { return a.done }
+
+func (a *fakeAgent) Alive(context.Context) bool { return !a.deaf.Load() && !isClosed(a.done) }
+
+func (a *fakeAgent) End(context.Context) error {
+	a.box.machine.mu.Lock()
+	defer a.box.machine.mu.Unlock()
+	a.end()
+	return nil
+}
+
+func (a *fakeAgent) end() {
+	if !isClosed(a.done) {
+		close(a.done)
+		a.box.machine.free += a.size
+	}
+}
+
+// alive returns the agents of the box that have not ended.
+func (b *box) alive() (alive []*fakeAgent) {
+	for _, a := range b.agents {
+		if !isClosed(a.done) {
+			alive = append(alive, a)
+		}
+	}
+	return alive
+}
+
+func (b *box) endAgents() {
+	for _, a := range b.agents {
+		a.end()
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
 // memoryInterval is how often the free memory is checked while a workspace is
@@ -71,9 +73,9 @@ func (p *Pool) sweep(due bool) (next time.Duration, idle, measure bool) {
 	return next, idle, measure
 }
 
-// relieve closes one idle workspace when memory is short. The janitor checks
-// again when that one is closed, so that no more are closed than necessary. It
-// reports whether the memory could not be read.
+// relieve ends one agent that waits when memory is short; if none waits, it closes one
+// idle workspace. The janitor checks again when that is done, so that no more are closed
+// than necessary. It reports whether the memory could not be read.
 func (p *Pool) relieve(unreadable bool) bool {
 	free, err := p.free()
 	if err != nil {
@@ -84,25 +86,39 @@ func (p *Pool) relieve(unreadable bool) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if free < p.limits.MinFree {
+	if free < p.limits.MinFree && !p.shedAgent() {
 		p.evict(errMemory)
 	}
 	return false
 }
 
-// dismiss closes the workspace of an entry, and retries until it is closed.
-// Once the pool closes, it gives up after a few attempts: the next start of the
-// service removes the residue.
+// dismiss closes the workspace of an entry.
 func (p *Pool) dismiss(e *entry) {
 	log := p.log.With("sandbox", e.workspace.ID(), "user", string(e.user))
-	logClosing(log, "closing a sandbox", e.reason)
+	closeSandbox(e.workspace, e.reason, p.quit, log, func(err error, last bool) { p.recordClose(e, err, last) })
+}
+
+// closeSandbox closes a sandbox because of why, and retries until it is closed.
+// Once quit is closed, it gives up after a few attempts: the next start of the
+// service removes the residue. It calls record after each attempt; last is set
+// if there is no other.
+func closeSandbox(sb sandbox.Sandbox, why error, quit <-chan struct{}, log *slog.Logger, record func(err error, last bool)) {
+	level := slog.LevelWarn
+	if _, ok := errors.AsType[reason](why); ok {
+		level = slog.LevelInfo
+	}
+	log.Log(context.Background(), level, "closing a sandbox", "why", why)
 	pause, final := firstPause, 0
 	for {
-		err := p.closeOnce(e)
-		if err != nil && isClosed(p.quit) {
+		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+		err := sb.Close(ctx)
+		cancel()
+		if err != nil && isClosed(quit) {
 			final++
 		}
-		if p.recordClose(e, err, final == finalAttempts) {
+		last := err == nil || final == finalAttempts
+		record(err, last)
+		if last {
 			return
 		}
 		log.Error("close a sandbox; will retry", "error", err, "after", pause)
@@ -112,40 +128,25 @@ func (p *Pool) dismiss(e *entry) {
 		}
 		select {
 		case <-time.After(pause):
-		case <-p.quit:
+		case <-quit:
 		}
 		pause = min(2*pause, longestPause)
 	}
 }
 
-// logClosing logs an ordinary reason as information and any other as a warning.
-func logClosing(log *slog.Logger, message string, why error) {
-	level := slog.LevelWarn
-	if _, ok := errors.AsType[reason](why); ok {
-		level = slog.LevelInfo
-	}
-	log.Log(context.Background(), level, message, "why", why)
-}
-
-func (p *Pool) closeOnce(e *entry) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-	defer cancel()
-	return e.workspace.Close(ctx)
-}
-
-// recordClose records the result of an attempt to close a workspace. It reports
-// whether no other attempt is needed.
-func (p *Pool) recordClose(e *entry, err error, final bool) bool {
+// recordClose records the result of an attempt to close a workspace; last is set
+// if there is no other.
+func (p *Pool) recordClose(e *entry, err error, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e.closeErr = err
-	if err != nil && !final {
+	if !last {
 		if !e.failing {
 			e.failing = true
 			close(e.tried)
 		}
 		p.admit() // a waiter that counted on this slot may get another one
-		return false
+		return
 	}
 	if err != nil {
 		p.left = append(p.left, fmt.Errorf("close sandbox %s of user %s: %w", e.workspace.ID(), e.user, err))
@@ -157,5 +158,4 @@ func (p *Pool) recordClose(e *entry, err error, final bool) bool {
 		p.measure = true
 		p.wake()
 	}
-	return true
 }

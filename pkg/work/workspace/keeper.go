@@ -1,10 +1,8 @@
 package workspace
 
 import (
-	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -48,16 +46,8 @@ func (s *Standby) keep() {
 // discard closes those that must not be kept; once Close has begun, all.
 func (s *Standby) discard() {
 	short := s.memoryShort(0)
-	var ends []*standby
 	s.mu.Lock()
-	now := time.Now()
-	s.broken = slices.DeleteFunc(s.broken, func(sb *standby) bool {
-		if now.Before(sb.retryAt) && !s.closed {
-			return false
-		}
-		ends = append(ends, sb)
-		return true
-	})
+	defer s.mu.Unlock()
 	count := len(s.ready)
 	s.ready = slices.DeleteFunc(s.ready, func(sb *standby) bool {
 		why := s.unfit(sb)
@@ -66,22 +56,16 @@ func (s *Standby) discard() {
 		}
 		if why == nil && short {
 			// The next start must not take the memory that this close frees.
-			why, s.notBefore = errMemory, now.Add(longestPause)
+			why, s.notBefore = errMemory, time.Now().Add(longestPause)
 		}
 		if why != nil {
 			count--
 			close(sb.removed)
-			sb.reason = why
-			ends = append(ends, sb)
+			s.closing++
+			s.wg.Go(func() { s.dismiss(sb, why) })
 		}
 		return why != nil
 	})
-	s.mu.Unlock()
-	var closing sync.WaitGroup
-	for _, sb := range ends {
-		closing.Go(func() { s.dismiss(sb) })
-	}
-	closing.Wait()
 }
 
 // unfit returns why a sandbox must not be handed out, or nil. It must be called
@@ -124,10 +108,9 @@ func (s *Standby) missing() (missing bool, next time.Duration) {
 	if len(s.ready) > 0 {
 		next = min(next, time.Until(s.ready[0].created.Add(s.limits.MaxAge)))
 	}
-	for _, sb := range s.broken {
-		next = min(next, time.Until(sb.retryAt))
-	}
-	if s.closed || short || len(s.ready) >= s.limits.Count {
+	// The close of one that is replaced wakes the keeper: two in its place would
+	// take twice the memory.
+	if s.closed || short || s.closing > 0 || len(s.ready) >= s.limits.Count {
 		return false, max(next, 0)
 	}
 	from := s.notBefore
@@ -148,14 +131,14 @@ func (s *Standby) start() {
 	defer s.mu.Unlock()
 	waiter := s.waiter
 	s.starting, s.waiter = false, nil
+	if waiter != nil {
+		defer close(waiter) // it receives nil if it gets no sandbox
+	}
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.pause = min(max(2*s.pause, firstPause), longestPause)
 			s.notBefore = time.Now().Add(s.pause)
 			s.cfg.Logger.Error("start a standby sandbox; will retry", "error", err, "after", s.pause)
-		}
-		if waiter != nil {
-			waiter <- nil
 		}
 		return
 	}
@@ -165,9 +148,6 @@ func (s *Standby) start() {
 		s.handOut(sb, true)
 		waiter <- sb
 		return
-	}
-	if waiter != nil {
-		waiter <- nil
 	}
 	s.ready = append(s.ready, sb)
 	s.wg.Go(func() {
@@ -179,45 +159,21 @@ func (s *Standby) start() {
 	})
 }
 
-// dismiss closes a sandbox that is not in ready any more. After a failure the
-// keeper retries later; once Close has begun, dismiss makes a few more attempts
-// itself. It must be called without mu.
-func (s *Standby) dismiss(sb *standby) {
-	logClosing(s.cfg.Logger.With("sandbox", sb.ID()), "closing a standby sandbox", sb.reason)
-	var err error
-	for attempt := range finalAttempts {
-		if attempt > 0 {
-			time.Sleep(firstPause)
+// dismiss closes a sandbox that is not in ready any more, and that closing
+// counts. It must be called without mu.
+func (s *Standby) dismiss(sb *standby, why error) {
+	log := s.cfg.Logger.With("sandbox", sb.ID(), "standby", true)
+	first := true
+	closeSandbox(sb, why, s.ctx.Done(), log, func(err error, last bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if first { // one that cannot be closed does not keep others from starting
+			first = false
+			s.closing--
+			s.wake()
 		}
-		if err = sb.closeOnce(); err == nil {
-			return
+		if err != nil && last {
+			s.left = append(s.left, fmt.Errorf("close standby sandbox %s: %w", sb.ID(), err))
 		}
-		s.cfg.Logger.Error("close a standby sandbox; will retry", "sandbox", sb.ID(), "error", err)
-		if s.retryLater(sb) {
-			return
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.left = append(s.left, fmt.Errorf("close standby sandbox %s: %w", sb.ID(), err))
-}
-
-func (sb *standby) closeOnce() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-	defer cancel()
-	return sb.Close(ctx)
-}
-
-// retryLater leaves a sandbox that could not be closed to the keeper. It reports
-// false once Close has begun, when there is no keeper any more.
-func (s *Standby) retryLater(sb *standby) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	sb.pause = min(max(2*sb.pause, firstPause), longestPause)
-	sb.retryAt = time.Now().Add(sb.pause)
-	s.broken = append(s.broken, sb)
-	return true
+	})
 }

@@ -244,28 +244,10 @@ func TestAPanicLeavesNoEntryHeld(t *testing.T) {
 	})
 }
 
-func TestInvalidLimits(t *testing.T) {
-	good := Limits{Max: 1, Idle: 1, MaxAge: 1}
+func TestMemoryThatCannotBeReadIsRefused(t *testing.T) {
 	m := newMachine(1)
-	p, err := newTestPool(m, good, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close(t.Context())
-	for name, l := range map[string]Limits{
-		"none": {Idle: 1, MaxAge: 1}, "no idle": {Max: 1, MaxAge: 1}, "no age": {Max: 1, Idle: 1},
-		"negative": {Max: 1, Idle: 1, MaxAge: 1, MinFree: -1},
-	} {
-		_, err := newTestPool(m, l, nil)
-		for _, err := range []error{err, p.Apply(Settings{Limits: l})} {
-			if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	}
-	good.MinFree = 1
 	m.blind = errBroken
-	if _, err := newTestPool(m, good, nil); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
+	if _, err := newTestPool(m, Limits{Max: 1, Idle: 1, MaxAge: 1, MinFree: 1}, nil); dreamcore.CodeOf(err) != dreamcore.CodeSetup {
 		t.Errorf("a limit for memory that cannot be read: %v", err)
 	}
 }

@@ -16,7 +16,7 @@
 //
 // The files: workspace.go and mount.go create one workspace, exec.go runs
 // programs of the operator in it; pool.go, entry.go, lease.go, queue.go and
-// janitor.go are the pool. standby.go and keeper.go are a second, smaller pool
+// janitor.go are the pool, and warm.go lets agents wait in it. standby.go and keeper.go are a second, smaller pool
 // of sandboxes without a user, for checks of the service.
 package workspace
 
@@ -40,12 +40,15 @@ type Settings struct {
 	Env      []string // "KEY=value", for programs that Exec runs
 }
 
-// Limits bounds a pool. All except MinFree must be positive.
+// Limits bounds a pool. All except MinFree and WarmAgents must be positive, which the settings
+// check.
 type Limits struct {
 	Max     int           // workspaces at once: idle, leased, starting and closing
 	Idle    time.Duration // a workspace that was not leased for this long is closed
 	MaxAge  time.Duration // an older workspace is closed, after its lease has ended
 	MinFree int64         // bytes of free memory below which idle workspaces are closed; 0 disables the check
+
+	WarmAgents int // agents that wait for jobs at once; may be 0
 }
 
 // Causes of the end of a lease's context, besides sandbox.ErrLost.
@@ -89,8 +92,8 @@ type Pool struct {
 }
 
 // New creates an empty pool, which the caller must Close before it closes the
-// parts. It fails with CodeInvalid for limits that make no sense, and with
-// CodeSetup when the free memory is limited but cannot be read.
+// parts. It fails with CodeSetup when the free memory is limited but cannot be
+// read.
 func New(parts Parts, s Settings) (*Pool, error) {
 	p := &Pool{parts: parts, log: parts.Logger, free: availableMemory}
 	p.open = p.openWorkspace
@@ -105,9 +108,6 @@ func New(parts Parts, s Settings) (*Pool, error) {
 
 // start sets the remaining fields and starts the janitor.
 func (p *Pool) start(l Limits) error {
-	if err := l.validate(); err != nil {
-		return err
-	}
 	p.limits, p.entries = l, map[dreamcore.UserID]*entry{}
 	p.quit, p.drained, p.wakeup = make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
 	if p.log == nil {
@@ -123,33 +123,10 @@ func (p *Pool) start(l Limits) error {
 	return nil
 }
 
-func (l Limits) validate() error {
-	var fault string
-	switch {
-	case l.Max < 1:
-		fault = fmt.Sprintf("%d sandboxes at most", l.Max)
-	case l.Idle <= 0:
-		fault = fmt.Sprintf("an idle limit of %v", l.Idle)
-	case l.MaxAge <= 0:
-		fault = fmt.Sprintf("an age limit of %v", l.MaxAge)
-	case l.MinFree < 0:
-		fault = fmt.Sprintf("a minimum of %d bytes of free memory", l.MinFree)
-	default:
-		return nil
-	}
-	return &dreamcore.Error{
-		Code: dreamcore.CodeInvalid, Message: "the pool of sandboxes cannot have " + fault,
-		Hint: "correct the settings of warm sandboxes: numbers and times above zero",
-	}
-}
-
 // Apply changes the settings. Idle workspaces above a lower Max are closed at
 // once, leased ones when they are released. A workspace that was created from
 // another template is closed instead of being leased again.
-func (p *Pool) Apply(s Settings) error {
-	if err := s.Limits.validate(); err != nil {
-		return err
-	}
+func (p *Pool) Apply(s Settings) {
 	p.template.Store(&s.Template)
 	p.env.Store(&s.Env)
 	p.mu.Lock()
@@ -157,9 +134,9 @@ func (p *Pool) Apply(s Settings) error {
 	p.limits, p.measure = s.Limits, true
 	for p.crowded() && p.evict(errCrowded) {
 	}
+	p.limitAgents()
 	p.admit()
 	p.wake()
-	return nil
 }
 
 // Prewarm makes the user's workspace ready and leaves it idle. It reports
@@ -187,6 +164,24 @@ func (p *Pool) Stop(ctx context.Context, name string) error {
 	return err
 }
 
+// Renew makes sure that the user's next job gets a new workspace: it closes an idle one
+// and returns when that is closed; one in use is closed when its lease ends, and its job
+// goes on. A user without a workspace is no error.
+func (p *Pool) Renew(ctx context.Context, user dreamcore.UserID) error {
+	p.mu.Lock()
+	e := p.entries[user]
+	if e == nil || e.state != StateIdle {
+		if e != nil {
+			e.renew = true
+		}
+		p.mu.Unlock()
+		return nil
+	}
+	p.end(e, errRenewed)
+	p.mu.Unlock()
+	return p.awaitClose(ctx, e)
+}
+
 // stopForRepair closes the workspace of a user whose disk is to be repaired.
 func (p *Pool) stopForRepair(ctx context.Context, user dreamcore.UserID) error {
 	if err := p.stop(ctx, Name(user)); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
@@ -204,16 +199,21 @@ func (p *Pool) stop(ctx context.Context, name string) error {
 	}
 	p.end(e, ErrStopped)
 	p.mu.Unlock()
+	return p.awaitClose(ctx, e)
+}
+
+// awaitClose waits for the first attempt to close a workspace, and returns its error.
+func (p *Pool) awaitClose(ctx context.Context, e *entry) error {
 	select {
 	case <-e.tried:
 	case <-ctx.Done():
-		return fmt.Errorf("stop sandbox %s: %w", name, context.Cause(ctx))
+		return fmt.Errorf("stop sandbox %s: %w", Name(e.user), context.Cause(ctx))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e.closeErr != nil {
 		return &dreamcore.Error{
-			Code: dreamcore.CodeInternal, Message: fmt.Sprintf("sandbox %s could not be closed", name), Err: e.closeErr,
+			Code: dreamcore.CodeInternal, Message: fmt.Sprintf("sandbox %s could not be closed", Name(e.user)), Err: e.closeErr,
 			Hint: "the service keeps trying; see the cause with: journalctl -u dreamcore",
 		}
 	}
@@ -267,6 +267,12 @@ func closedError() error {
 }
 
 func notFound(name string) error {
+	if name == StandbyName { // the name of standby sandboxes in lists
+		return &dreamcore.Error{
+			Code: dreamcore.CodeNotFound, Message: "standby sandboxes have no user",
+			Hint: "name a user's sandbox (dreamcore ps lists them); to have no standby sandboxes, set spare_sandboxes to 0",
+		}
+	}
 	return &dreamcore.Error{
 		Code: dreamcore.CodeNotFound, Message: fmt.Sprintf("there is no sandbox %q", name), Hint: "list them with: dreamcore ps",
 	}

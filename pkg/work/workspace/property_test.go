@@ -32,7 +32,7 @@ func TestInvariantsUnderRandomCalls(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { chaos(t, uint64(seed), &totals) })
 	}
 	t.Logf("%+v", totals.of)
-	for _, name := range []string{"lease", "reused", "ended early", "gave up", "stopped", "prewarm", "prewarm busy", "creation failed"} {
+	for _, name := range []string{"lease", "reused", "ended early", "gave up", "stopped", "prewarm", "prewarm busy", "creation failed", "agent started", "agent taken"} {
 		if totals.of[name] == 0 {
 			t.Errorf("the test never saw %q", name)
 		}
@@ -70,6 +70,7 @@ func chaos(t *testing.T, seed uint64, sum *tally) {
 	limits := Limits{
 		Max: 1 + rnd.IntN(4), Idle: time.Duration(1+rnd.IntN(60)) * time.Second,
 		MaxAge: time.Duration(1+rnd.IntN(5)) * time.Minute, MinFree: 50,
+		WarmAgents: rnd.IntN(4),
 	}
 	m := newMachine(limits.Max)
 	m.unruly(seed)
@@ -166,15 +167,49 @@ func (c *caller) act() {
 	case 2:
 		c.m.upset(c.rnd)
 	case 3:
-		c.m.setFree(int64(c.rnd.IntN(300)))
+		c.m.setFree(int64(c.rnd.IntN(300)) << (30 * c.rnd.IntN(2)))
 		for _, i := range c.p.List() {
 			if i.Name != Name(i.User) {
 				c.Errorf("listed as %+v", i)
 			}
 		}
+	case 4:
+		c.warm(u)
 	default:
 		c.job(u)
 	}
+}
+
+// warm lets an agent wait.
+func (c *caller) warm(u dreamcore.UserID) {
+	fault := c.rnd.IntN(5) == 0
+	err := c.p.Warm(c.shortly(), u, func(ctx context.Context, w *Workspace, waiting Agent) (Agent, error) {
+		if a := waiting; a != nil && c.rnd.IntN(2) == 0 {
+			return a, nil
+		}
+		a, err := startAgent(ctx, w, waiting)
+		if fault {
+			return nil, errBroken
+		}
+		if err == nil {
+			c.sum.add("agent started")
+		}
+		return a, err
+	})
+	if err != nil && !fault && ctxErr(err) == nil && !errors.Is(err, errBroken) && dreamcore.CodeOf(err) != dreamcore.CodeBusy && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrStopped) {
+		c.Errorf("warm: %v", err)
+	}
+	if n := c.p.Agents(); n > c.p.limits.WarmAgents {
+		c.Errorf("%d agents wait", n)
+	}
+}
+
+// ctxErr returns err if a context has ended.
+func ctxErr(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
 }
 
 // shortly returns a context that ends within a minute.
@@ -225,8 +260,12 @@ func (c *caller) job(u dreamcore.UserID) {
 		c.sum.add("reused")
 	}
 	b := boxOf(l)
-	if fault := c.m.enter(b, u); fault != "" {
+	agent := l.Workspace().TakeAgent()
+	if fault := c.m.enter(b, u, agent); fault != "" {
 		c.Error(fault)
+	}
+	if agent != nil {
+		c.sum.add("agent taken")
 	}
 	select {
 	case <-time.After(time.Duration(c.rnd.IntN(30_000)) * time.Millisecond):
@@ -247,10 +286,12 @@ func (c *caller) job(u dreamcore.UserID) {
 }
 
 // enter records that a job of u begins in the box.
-func (m *machine) enter(b *box, u dreamcore.UserID) (fault string) {
+func (m *machine) enter(b *box, u dreamcore.UserID, agent Agent) (fault string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
+	switch alive := b.alive(); {
+	case len(alive) > 1 || len(alive) == 1 && Agent(alive[0]) != agent:
+		fault = fmt.Sprintf("%d agents run in %s, %v was taken", len(alive), b.id, agent)
 	case b.user != u:
 		fault = fmt.Sprintf("%s got the box of %s", u, b.user)
 	case b.dirty:

@@ -13,6 +13,7 @@ import (
 type waiter struct {
 	user    dreamcore.UserID
 	prewarm bool          // fails instead of waiting for leases to end
+	idle    bool          // only an idle workspace will do; nothing is created or closed
 	ready   chan struct{} // closed when the fields below are set
 	entry   *entry        // held by the waiter; nil if there is nothing to do
 	err     error
@@ -84,6 +85,10 @@ func (e *entry) freeSoon() bool {
 // serve reports whether w has its answer.
 func (p *Pool) serve(w *waiter, r *round) bool {
 	e := p.entries[w.user]
+	if w.idle && (e == nil || e.state != StateIdle || p.unfit(e) != nil) {
+		w.answer(nil, nil)
+		return true
+	}
 	if e != nil && e.state == StateIdle {
 		why := p.unfit(e)
 		if why == nil {

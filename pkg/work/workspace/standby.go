@@ -3,7 +3,6 @@ package workspace
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"reflect"
 	"sync"
@@ -46,18 +45,18 @@ type Standby struct {
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelCauseFunc
 	wakeup chan struct{}
-	wg     sync.WaitGroup // the keeper, and the goroutines that watch sandboxes for it
+	wg     sync.WaitGroup // the keeper, and the goroutines that watch and close sandboxes
 
 	mu       sync.Mutex // guards the fields below
 	limits   StandbyLimits
 	ready    []*standby // the oldest first
-	broken   []*standby // to be closed: they did not work, or could not be closed
 	starting bool       // one is being started
 	// waiter gets the sandbox that is being started, or nil if the start fails.
 	// It belongs to the first caller that found no sandbox; it may be nil.
 	waiter    chan *standby
 	exhausted bool          // the last caller found none
 	inUse     int           // handed out and not closed yet
+	closing   int           // not ready any more, during the first attempt to close them
 	lastTaken time.Time     // when the last one was handed out
 	notBefore time.Time     // earliest start of the next one
 	pause     time.Duration // after the last failed start
@@ -70,20 +69,10 @@ type standby struct {
 	sandbox.Sandbox
 	created time.Time
 	removed chan struct{} // closed when it is not in ready any more
-	reason  error         // why it is closed
-	retryAt time.Time     // earliest next attempt to close it
-	pause   time.Duration // before that attempt
 }
 
-// NewStandby starts to keep sandboxes, until Close. It fails with CodeInvalid
-// for limits that make no sense.
-func NewStandby(cfg StandbyConfig) (*Standby, error) {
-	if cfg.Create == nil {
-		return nil, errors.New("standby sandboxes need a provider")
-	}
-	if err := cfg.StandbyLimits.validate(); err != nil {
-		return nil, err
-	}
+// NewStandby starts to keep sandboxes, until Close.
+func NewStandby(cfg StandbyConfig) *Standby {
 	if cfg.Free == nil {
 		cfg.Free = availableMemory
 	}
@@ -93,29 +82,15 @@ func NewStandby(cfg StandbyConfig) (*Standby, error) {
 	s := &Standby{cfg: cfg, limits: cfg.StandbyLimits, wakeup: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.wg.Go(s.keep)
-	return s, nil
-}
-
-func (l StandbyLimits) validate() error {
-	if l.Count >= 0 && (l.Count == 0 || l.MaxAge > 0) && l.MinFree >= 0 {
-		return nil
-	}
-	return &dreamcore.Error{
-		Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("invalid limits of standby sandboxes: count %d, maximum age %v, minimum of free memory %d bytes", l.Count, l.MaxAge, l.MinFree),
-		Hint: "correct spare_sandboxes and min_free_mib: neither may be negative",
-	}
+	return s
 }
 
 // Apply changes the limits.
-func (s *Standby) Apply(l StandbyLimits) error {
-	if err := l.validate(); err != nil {
-		return err
-	}
+func (s *Standby) Apply(l StandbyLimits) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limits = l
 	s.wake()
-	return nil
 }
 
 // Create returns a sandbox of spec, as sandbox.Provider does. If spec is that of
@@ -144,7 +119,7 @@ func (s *Standby) take(ctx context.Context) sandbox.Sandbox {
 		if works(ctx, sb) {
 			return &handedOut{Sandbox: sb.Sandbox, standby: s}
 		}
-		s.discardBroken(sb)
+		s.giveUp(sb)
 	}
 	return nil
 }
@@ -198,19 +173,19 @@ func (s *Standby) await(ctx context.Context, starting chan *standby) *standby {
 	return <-starting // it came at the same moment; the caller closes it
 }
 
-// discardBroken leaves a sandbox that does not work to the keeper.
-func (s *Standby) discardBroken(sb *standby) {
+// giveUp closes a sandbox that does not work.
+func (s *Standby) giveUp(sb *standby) {
+	why := errors.New("it does not answer")
 	s.mu.Lock()
 	s.inUse--
+	s.closing++
 	closed := s.closed
-	sb.reason = errors.New("it does not answer")
-	if !closed {
-		s.broken = append(s.broken, sb)
-		s.wake()
+	if !closed { // afterwards, Close may not wait any more
+		s.wg.Go(func() { s.dismiss(sb, why) })
 	}
 	s.mu.Unlock()
 	if closed {
-		s.dismiss(sb)
+		s.dismiss(sb, why)
 	}
 }
 

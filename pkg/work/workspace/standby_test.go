@@ -179,10 +179,7 @@ func (b *bench) setFree(n int64) {
 func TestFailedStartsAreRetriedWithBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, took: time.Millisecond, free: 1 << 40, fail: errors.New("no cgroup")}
-		var err error
-		if b.standby, err = NewStandby(StandbyConfig{StandbyLimits: twoStandby, Create: b.create, Spec: standbySpec}); err != nil {
-			t.Fatal(err)
-		}
+		b.standby = NewStandby(StandbyConfig{StandbyLimits: twoStandby, Create: b.create, Spec: standbySpec})
 		time.Sleep(10 * time.Minute)
 		if n := b.tries(); n < 8 || n > 20 {
 			t.Errorf("%d attempts in ten minutes", n)
@@ -216,9 +213,7 @@ func TestStandbyLimitsChange(t *testing.T) {
 		b := newBench(t, StandbyLimits{})
 		time.Sleep(time.Minute)
 		for _, n := range []int{0, 3, 1, 2, 0} {
-			if err := b.standby.Apply(StandbyLimits{Count: n, MaxAge: time.Hour}); err != nil {
-				t.Fatal(err)
-			}
+			b.standby.Apply(StandbyLimits{Count: n, MaxAge: time.Hour})
 			time.Sleep(2 * time.Second)
 			if b.ready() != n {
 				t.Errorf("%d are ready, want %d", b.ready(), n)
@@ -229,18 +224,6 @@ func TestStandbyLimitsChange(t *testing.T) {
 		}
 		b.end()
 	})
-}
-
-func TestInvalidStandbyLimits(t *testing.T) {
-	for _, l := range []StandbyLimits{{Count: -1}, {Count: 1}, {Count: 1, MaxAge: -1}, {MinFree: -1}} {
-		_, err := NewStandby(StandbyConfig{StandbyLimits: l, Create: (&bench{}).create})
-		if dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
-			t.Errorf("%+v: %v", l, err)
-		}
-	}
-	if _, err := NewStandby(StandbyConfig{}); err == nil {
-		t.Error("no error without a provider")
-	}
 }
 
 // Close comes while one is being started and another one is in use.
@@ -393,6 +376,38 @@ func TestGivingUpLeavesTheSandbox(t *testing.T) {
 			t.Errorf("%s after %v", sb.ID(), took)
 		}
 		b.close(sb)
+		b.end()
+	})
+}
+
+// The old one and the new one must not take memory at the same time.
+func TestTheNextOneStartsAfterTheOldOneIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, StandbyLimits{Count: 1, MaxAge: time.Hour})
+		b.mu.Lock()
+		b.closing = 10 * time.Second
+		b.mu.Unlock()
+		time.Sleep(time.Second)
+		for n, end := range []func(){
+			func() { time.Sleep(time.Hour) },
+			func() { b.item(1).lose() },
+			func() {
+				b.mu.Lock()
+				b.made[2].mute = true
+				b.mu.Unlock()
+				b.standby.take(t.Context())
+			},
+		} {
+			end()
+			time.Sleep(5 * time.Second)
+			if started := b.tries(); started != n+1 || b.ready() != 0 {
+				t.Errorf("%d: %d were started, %d are ready while the old one is closed", n, started, b.ready())
+			}
+			time.Sleep(6 * time.Second)
+			if started := b.tries(); started != n+2 || b.ready() != 1 {
+				t.Errorf("%d: %d were started, %d are ready", n, started, b.ready())
+			}
+		}
 		b.end()
 	})
 }

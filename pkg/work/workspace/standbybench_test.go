@@ -16,6 +16,7 @@ import (
 type bench struct {
 	t       *testing.T
 	took    time.Duration // to start one
+	closing time.Duration // to close one
 	mu      sync.Mutex
 	free    int64
 	each    int64 // memory that each one takes from free
@@ -54,6 +55,10 @@ func (i *item) ID() string { return i.id }
 
 func (i *item) Close(ctx context.Context) error {
 	i.bench.mu.Lock()
+	pause := i.bench.closing
+	i.bench.mu.Unlock()
+	time.Sleep(pause)
+	i.bench.mu.Lock()
 	i.failing--
 	fails := i.failing >= 0
 	if !fails {
@@ -72,8 +77,7 @@ var standbySpec = sandbox.Spec{Root: sandbox.Root{Path: "/root"}}
 func newBench(t *testing.T, l StandbyLimits) *bench {
 	t.Helper()
 	b := &bench{t: t, took: 300 * time.Millisecond, free: 1 << 40}
-	var err error
-	b.standby, err = NewStandby(StandbyConfig{StandbyLimits: l, Create: b.create, Spec: standbySpec, Free: func() (int64, error) {
+	b.standby = NewStandby(StandbyConfig{StandbyLimits: l, Create: b.create, Spec: standbySpec, Free: func() (int64, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		free := b.free
@@ -84,9 +88,6 @@ func newBench(t *testing.T, l StandbyLimits) *bench {
 		}
 		return free, nil
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return b
 }
 

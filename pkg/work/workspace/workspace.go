@@ -54,6 +54,7 @@ type Template struct {
 	Limits    sandbox.Limits
 	AgentFile string // the CLI on the host; "" leaves it out
 	AgentPath string // the CLI inside
+	CheckFile string // the program that checks games, on the host; "" leaves it out
 	Home      string // inside, parent of the homes
 	Socket    string // inside, of the model gateway
 	UID, GID  uint32 // of the programs
@@ -73,9 +74,13 @@ type Workspace struct {
 	dir     string // of the sockets, on the host
 	gateway *gateway.Socket
 	egress  *egress.Socket // nil without egress
+	warm    atomic.Pointer[warm]
 
 	mu   sync.Mutex
 	jobs []string // the last rememberedJobs, the newest last; guarded by mu
+	// users are those that programs have run as since the last cleaning, besides
+	// that of the template; guarded by mu.
+	users []sandbox.Owner
 }
 
 // rememberedJobs is the number of jobs that a workspace remembers.
@@ -90,6 +95,17 @@ func Open(ctx context.Context, parts Parts, t Template, user dreamcore.UserID) (
 	}
 	return w, nil
 }
+
+// OpenSeparate is Open with the sandboxes and the template of the pool. The
+// workspace is not in the pool.
+func (p *Pool) OpenSeparate(ctx context.Context, parts Parts, user dreamcore.UserID) (*Workspace, error) {
+	parts.Sandboxes = p.parts.Sandboxes
+	return Open(ctx, parts, *p.template.Load(), user)
+}
+
+// SocketDir returns the directory in which each workspace gets one for its
+// sockets.
+func (p *Pool) SocketDir() string { return p.parts.SocketDir }
 
 func (p *Pool) openWorkspace(ctx context.Context, user dreamcore.UserID) (*Workspace, error) {
 	w := &Workspace{parts: &p.parts, owner: user, template: *p.template.Load(), current: &p.template}
@@ -167,14 +183,22 @@ func (w *Workspace) Grant(o gateway.GrantOptions) *gateway.Grant {
 	return w.gateway.Grant(o)
 }
 
-// OpenEgress lets a job out to the allowed hosts until the returned function is
-// called. env is the environment by which programs find the proxy; it is empty
-// if no host is allowed.
-func (w *Workspace) OpenEgress(job string) (env []string, end func()) {
+// EgressEnv returns the environment by which programs find the egress proxy; it is
+// empty if no host is allowed.
+func (w *Workspace) EgressEnv() []string {
 	if w.egress == nil {
-		return nil, func() {}
+		return nil
 	}
-	return w.egress.Environment(w.socketDir()), w.egress.Begin(job, w.ID()).End
+	return w.egress.Environment(w.socketDir())
+}
+
+// OpenEgress lets a job out to the allowed hosts until the returned function is
+// called.
+func (w *Workspace) OpenEgress(job string) (end func()) {
+	if w.egress == nil {
+		return func() {}
+	}
+	return w.egress.Begin(job, w.ID()).End
 }
 
 // Begin records that a job runs in the workspace.
@@ -187,17 +211,53 @@ func (w *Workspace) Begin(job string) {
 	}
 }
 
-// probe checks that PID 1 still answers. It leaves no process running.
-func (w *Workspace) probe(ctx context.Context) error { return w.EndAll(ctx) }
+// probe checks that PID 1 still answers. It leaves no process running, except for an
+// agent that waits.
+func (w *Workspace) probe(ctx context.Context) error {
+	if a := w.Agent(); a != nil && a.Alive(ctx) {
+		return nil
+	}
+	w.TakeAgent()
+	return w.EndAll(ctx)
+}
 
-// clean ends every process and removes what the agent can leave for the next
-// job outside of projects and homes, and special files in homes. After an error
-// the workspace must be closed.
+// Start implements sandbox.Sandbox. An agent that waits ends first. The workspace
+// remembers the user of the program, whose files clean removes.
+func (w *Workspace) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, error) {
+	if err := w.EndAgent(ctx); err != nil {
+		return nil, err
+	}
+	owner := sandbox.Owner{UID: cmd.UID, GID: cmd.GID}
+	w.mu.Lock()
+	if owner != w.owning() && !slices.Contains(w.users, owner) {
+		w.users = append(w.users, owner)
+	}
+	w.mu.Unlock()
+	return w.Sandbox.Start(ctx, cmd)
+}
+
+// owning returns the user that the programs of the template run as.
+func (w *Workspace) owning() sandbox.Owner {
+	return sandbox.Owner{UID: w.template.UID, GID: w.template.GID}
+}
+
+// clean ends every process and removes what the programs of a job can leave for
+// the next one outside of projects and homes, and special files in homes. After
+// an error the workspace must be closed.
 func (w *Workspace) clean(ctx context.Context) error {
-	return w.Clean(ctx, sandbox.Residue{
-		UID: w.template.UID, GID: w.template.GID,
-		Empty: []string{"/tmp", "/dev/shm"}, Special: []string{w.template.Home},
+	w.mu.Lock()
+	owners := append([]sandbox.Owner{w.owning()}, w.users...)
+	w.mu.Unlock()
+	w.TakeAgent() // it ends with the others
+	err := w.Clean(ctx, sandbox.Residue{
+		Owners: owners, Empty: []string{"/tmp", "/dev/shm"}, Special: []string{w.template.Home},
 	})
+	if err == nil {
+		w.mu.Lock()
+		w.users = nil
+		w.mu.Unlock()
+	}
+	return err
 }
 
 // stale reports whether new workspaces are created from another template.

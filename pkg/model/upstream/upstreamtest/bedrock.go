@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,35 +17,23 @@ import (
 // Bedrock simulates the part of Bedrock that runs models.
 type Bedrock struct {
 	*Cloud
-	Keys Keys
-
-	mu  sync.Mutex
-	now func() time.Time // guarded by mu
+	Keys  Keys
+	Ahead time.Duration // of its clock
 }
 
 // NewBedrock starts the server of one region.
 func NewBedrock(t *testing.T, region string, keys Keys, model http.Handler) *Bedrock {
 	t.Helper()
-	b := &Bedrock{Keys: keys, now: time.Now}
+	b := &Bedrock{Keys: keys}
 	b.Cloud = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.invoke(w, r, region, model) }))
 	return b
-}
-
-// SetClock changes the server's clock.
-func (b *Bedrock) SetClock(now func() time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.now = now
 }
 
 var action = regexp.MustCompile(`^/model/([^/]+)/(invoke|invoke-with-response-stream|count-tokens)$`)
 
 func (b *Bedrock) invoke(w http.ResponseWriter, r *http.Request, region string, model http.Handler) {
 	raw, body, err := object(r)
-	b.mu.Lock()
-	now := b.now()
-	b.mu.Unlock()
-	if err := CheckSigV4(r, raw, b.Keys, region, "bedrock", now); err != nil {
+	if err := CheckSigV4(r, raw, b.Keys, region, "bedrock", time.Now().Add(b.Ahead)); err != nil {
 		name, message, _ := strings.Cut(err.Error(), ": ")
 		b.fail(w, http.StatusForbidden, name+"Exception", message)
 		return

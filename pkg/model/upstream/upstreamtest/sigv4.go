@@ -47,6 +47,8 @@ func CheckSigV4(r *http.Request, body []byte, keys Keys, region, service string,
 		return fmt.Errorf("InvalidSignature: Signature expired: %s, now %s", stamp, now.UTC().Format(time.RFC3339))
 	case !slices.IsSorted(signed) || !slices.Contains(signed, "host"):
 		return errors.New("IncompleteSignature: signed headers")
+	case r.URL.RawQuery != "":
+		return errors.New("InvalidSignature: a query")
 	case r.Header.Get("X-Amz-Security-Token") != keys.Session:
 		return errors.New("UnrecognizedClient: the security token is invalid")
 	}
@@ -67,23 +69,11 @@ func CheckSigV4(r *http.Request, body []byte, keys Keys, region, service string,
 	return nil
 }
 
-// canonical returns the canonical request.
+// canonical returns the canonical request. Bedrock's requests have no query.
 func canonical(r *http.Request, body []byte, signed []string) string {
 	var b strings.Builder
-	path := r.URL.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
 	// Each segment is encoded twice in the canonical request.
-	fmt.Fprintf(&b, "%s\n%s\n", r.Method, encode(path, "/"))
-	var query []string
-	for k, vs := range r.URL.Query() {
-		for _, v := range vs {
-			query = append(query, encode(k, "")+"="+encode(v, ""))
-		}
-	}
-	slices.Sort(query)
-	b.WriteString(strings.Join(query, "&") + "\n")
+	fmt.Fprintf(&b, "%s\n%s\n\n", r.Method, encode(r.URL.EscapedPath()))
 	for _, name := range signed {
 		values := r.Header.Values(name)
 		switch name {
@@ -101,11 +91,11 @@ func canonical(r *http.Request, body []byte, signed []string) string {
 	return b.String()
 }
 
-func encode(s, keep string) string {
+func encode(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
 		c := s[i]
-		if c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("-._~"+keep, c) >= 0 {
+		if c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("-._~/", c) >= 0 {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, "%%%02X", c)

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,29 +27,47 @@ type Cloud struct {
 
 	t *testing.T
 
-	mu       sync.Mutex
-	answered int      // guarded by mu
-	refused  []string // guarded by mu: the causes
-	protocol string   // guarded by mu: of the last request
-	conns    int      // guarded by mu
+	mu   sync.Mutex
+	seen Seen // guarded by mu
 }
+
+// Seen is what a server has seen so far.
+type Seen struct {
+	Answered    int      // requests that reached the model
+	Refused     []string // why the others were refused, in order
+	Protocol    string   // of the last request, such as HTTP/2.0
+	Connections int
+}
+
+// Seen returns what the server has seen so far.
+func (c *Cloud) Seen() (seen Seen) {
+	c.note(func(s *Seen) {
+		seen = *s
+		seen.Refused = slices.Clone(s.Refused)
+	})
+	return seen
+}
+
+func (c *Cloud) note(change func(*Seen)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.seen)
+}
+
+func (c *Cloud) refuse(why string) { c.note(func(s *Seen) { s.Refused = append(s.Refused, why) }) }
 
 // serve starts a server that is closed at the end of the test.
 func serve(t *testing.T, handler http.Handler) *Cloud {
 	t.Helper()
 	c := &Cloud{t: t}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.mu.Lock()
-		c.protocol = r.Proto
-		c.mu.Unlock()
+		c.note(func(s *Seen) { s.Protocol = r.Proto })
 		handler.ServeHTTP(w, r)
 	}))
 	server.EnableHTTP2 = true
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
 		if state == http.StateNew {
-			c.conns++
+			c.note(func(s *Seen) { s.Connections++ })
 		}
 	}
 	server.StartTLS()
@@ -62,46 +81,10 @@ func serve(t *testing.T, handler http.Handler) *Cloud {
 	return c
 }
 
-// Answered returns how many requests reached the model.
-func (c *Cloud) Answered() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.answered
-}
-
-// Refused returns why requests were refused, in order.
-func (c *Cloud) Refused() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append([]string(nil), c.refused...)
-}
-
-// Protocol returns the protocol of the last request, such as HTTP/2.0.
-func (c *Cloud) Protocol() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.protocol
-}
-
-// Connections returns the number of connections so far.
-func (c *Cloud) Connections() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.conns
-}
-
-func (c *Cloud) refuse(why string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refused = append(c.refused, why)
-}
-
 // ask forwards the request to the model, with the body converted to the Messages
 // API.
 func (c *Cloud) ask(model http.Handler, w http.ResponseWriter, r *http.Request, path string, body map[string]json.RawMessage) {
-	c.mu.Lock()
-	c.answered++
-	c.mu.Unlock()
+	c.note(func(s *Seen) { s.Answered++ })
 	raw, err := json.Marshal(body)
 	if err != nil {
 		c.t.Error(err)
@@ -142,7 +125,7 @@ type Proxy struct {
 func (p *Proxy) Asked() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]string(nil), p.asked...)
+	return slices.Clone(p.asked)
 }
 
 // NewProxy starts a proxy to the server at address.

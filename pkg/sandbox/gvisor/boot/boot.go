@@ -10,11 +10,14 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
 
 // Heap is how much memory in bytes a process may allocate during its start
@@ -34,7 +37,7 @@ func DeferGC() {
 // whereas setting it from outside needs privileges that the service lacks.
 func RaiseOOMScore() {
 	// On failure the inherited score stays, which is no reason to refuse a sandbox.
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(sandbox.OOMScore(sandbox.OwnOOMScore()))), 0)
 }
 
 // ResumeGC restores normal garbage collection in a process that lives as long as

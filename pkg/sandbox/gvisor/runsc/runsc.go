@@ -5,14 +5,12 @@
 package runsc
 
 import (
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/google/subcommands"
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/cli"
 	"gvisor.dev/gvisor/runsc/cmd"
 	"gvisor.dev/gvisor/runsc/cmd/sentry/sentrycmd"
@@ -64,19 +62,25 @@ func Dispatch(args []string) {
 	if len(args) > 1 && args[1] == gvisor.Role {
 		// Descriptors that the service inherited must not reach a guest's kernel.
 		// gVisor passes on the ones that it needs itself.
-		_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+		check(boot.CloseOnExec())
 		args = args[2:]
 		if len(args) > 0 && strings.HasPrefix(args[0], gvisor.JoinPrefix) {
 			dirs := strings.Split(strings.TrimPrefix(args[0], gvisor.JoinPrefix), ",")
-			if err := cgroup.JoinDirs(dirs); err != nil {
-				_, _ = os.Stderr.WriteString(err.Error() + "\n")
-				os.Exit(128)
-			}
+			check(cgroup.JoinDirs(dirs))
 			args = args[1:]
 		}
 		boot.RaiseOOMScore()
 		boot.DeferGC()
 		run(append([]string{"runsc"}, args...))
+	}
+}
+
+// check ends this process at an error, which the service reads from its standard
+// error.
+func check(err error) {
+	if err != nil {
+		_, _ = os.Stderr.WriteString(err.Error() + "\n")
+		os.Exit(128)
 	}
 }
 

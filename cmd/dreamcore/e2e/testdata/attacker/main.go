@@ -61,14 +61,22 @@ func main() {
 			return
 		}
 	}
-	raw, _ := io.ReadAll(os.Stdin)
-	_, script, _ := strings.Cut(string(raw), firstLine)
+	_, script, _ := strings.Cut(prompt(), firstLine)
 	if strings.TrimSpace(script) == "" { // a check of the program
 		fmt.Println(success)
 		return
 	}
 	run(script)
 	fmt.Println(success)
+}
+
+// prompt returns what the agent is asked: the content of the message on standard input.
+func prompt() string {
+	var line struct{ Message struct{ Content string } }
+	if err := json.NewDecoder(os.Stdin).Decode(&line); err != nil {
+		return ""
+	}
+	return line.Message.Content
 }
 
 // run runs a script and writes its output as one event, plain and, since it

@@ -4,8 +4,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -25,8 +25,11 @@ func succeed() {
 }
 
 func main() {
-	raw, _ := io.ReadAll(os.Stdin)
-	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	var message struct{ Message struct{ Content string } }
+	if err := json.NewDecoder(os.Stdin).Decode(&message); err != nil {
+		panic(err)
+	}
+	lines := strings.Split(strings.TrimSpace(message.Message.Content), "\n")
 	words := strings.Fields(lines[len(lines)-1])
 	switch words[0] {
 	case "garbage":

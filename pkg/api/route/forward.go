@@ -1,0 +1,205 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/response"
+)
+
+// Limits of connections to cells.
+const (
+	dialLimit   = 2 * time.Second
+	answerLimit = 10 * time.Minute // for the header of an answer
+	idleLimit   = 30 * time.Second // less than a cell keeps idle connections
+	idleConns   = 64               // of each cell
+	maxHeader   = 256 << 10        // of an answer
+	missLimit   = 64 << 10         // of the answer of a cell that does not have what is sought
+)
+
+// dialError is the error of a connection that could not be made: nothing was sent.
+type dialError struct{ error }
+
+func (e dialError) Unwrap() error { return e.error }
+
+// newTransport returns a transport to cells. Connections that are used again may be
+// closed by the cell at the moment of a request, which is then sent once more: this is
+// for reads. All other requests have connections of their own.
+func newTransport(reuse bool) *http.Transport {
+	d := net.Dialer{Timeout: dialLimit, KeepAlive: idleLimit}
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := d.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, dialError{err}
+			}
+			return c, nil
+		},
+		DisableKeepAlives: !reuse, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleLimit, DisableCompression: true,
+		ResponseHeaderTimeout: answerLimit, MaxResponseHeaderBytes: maxHeader,
+		ReadBufferSize: 2 << 10, WriteBufferSize: 1 << 10, // every stream keeps them
+	}
+}
+
+// exchange is one request of a client and its answer. It is also the ResponseWriter.
+type exchange struct {
+	*response.Writer
+	r        *http.Request
+	want     want
+	body     *body
+	bodyRead bool
+	stranger bool      // it has shown no valid secret
+	held     func()    // ends its wait; nil unless it waits
+	until    time.Time // how long it may wait
+	cell     string    // that was asked last
+	err      error     // for the log
+}
+
+// nameOf returns the name of a cell for the client, "" if it may not know it.
+func (x *exchange) nameOf(c Cell) string {
+	if x.stranger {
+		return ""
+	}
+	return c.Name
+}
+
+// leave ends the wait of a request, if it waits.
+func (x *exchange) leave() {
+	if x.held != nil {
+		x.held()
+		x.held = nil
+	}
+}
+
+type exchangeKey struct{}
+
+// contextWith returns a context for the requests of x.
+func contextWith(ctx context.Context, x *exchange) context.Context {
+	return context.WithValue(ctx, exchangeKey{}, x)
+}
+
+// RoundTrip implements http.RoundTripper for the requests of an exchange: it chooses a
+// cell and asks it. It asks once more only where no connection could be made, and asks
+// the next cell only if one does not have what is sought.
+func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
+	x, ok := r.Context().Value(exchangeKey{}).(*exchange)
+	if !ok {
+		return nil, errors.New("route: a request without an exchange")
+	}
+	defer x.leave()
+	var tried []string
+	for {
+		ch, err := rt.await(r.Context(), x, tried)
+		if err != nil {
+			return nil, err
+		}
+		x.cell = ch.cell.Name
+		resp, err := rt.ask(r, x, ch.cell)
+		if dial := (dialError{}); errors.As(err, &dial) && r.Context().Err() == nil {
+			if rt.cfg.Table.reached(ch.cell.Name, ch.cell.Address, false) {
+				rt.log.Warn("a cell cannot be reached", "cell", ch.cell.Name, "address", ch.cell.Address, "error", dial)
+			}
+			rt.metrics.redials.Inc()
+			continue
+		}
+		if err != nil {
+			return nil, errLost(x.nameOf(ch.cell), err)
+		}
+		if rt.cfg.Table.reached(ch.cell.Name, ch.cell.Address, true) {
+			rt.log.Info("a cell can be reached again", "cell", ch.cell.Name, "address", ch.cell.Address)
+		}
+		if x.want.kind != oneOfAll || ch.last || resp.StatusCode != http.StatusNotFound {
+			x.body.release()
+			x.body = noBody // its memory is free, also while the answer lasts
+			return resp, nil
+		}
+		_, _ = io.CopyN(io.Discard, resp.Body, missLimit) // so that the connection can be used again
+		_ = resp.Body.Close()
+		tried = append(tried, ch.cell.Name)
+	}
+}
+
+// ask sends a request to one cell.
+func (rt *Router) ask(r *http.Request, x *exchange, c Cell) (*http.Response, error) {
+	u := *r.URL
+	u.Scheme, u.Host = "http", c.Address
+	// Only the end of a stream that is silent needs this context.
+	ctx, cancel := context.WithCancelCause(r.Context())
+	if x.held != nil {
+		// It waits until it has a connection.
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { x.leave() }})
+	}
+	out := r.WithContext(ctx)
+	out.URL, out.Body = &u, x.body.reader()
+	out.ContentLength = int64(len(x.body.bytes))
+	transport := rt.fresh
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		transport = rt.pooled
+	}
+	resp, err := transport.RoundTrip(out)
+	if err != nil {
+		cancel(err)
+		return nil, err
+	}
+	if kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); kind == "text/event-stream" && resp.StatusCode == http.StatusOK {
+		resp.Body = rt.newStream(x, resp, ctx, cancel)
+	} else {
+		resp.Body = answerBody{resp.Body, cancel}
+	}
+	return resp, nil
+}
+
+// answerBody is the body of an answer that ends its context.
+type answerBody struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (b answerBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
+
+// await returns the next cell to ask, when it can be asked. The error is that of the
+// fault that has lasted longer than the request may be held.
+func (rt *Router) await(ctx context.Context, x *exchange, tried []string) (choice, error) {
+	for {
+		ch := rt.cfg.Table.choose(x.want, tried)
+		if ch.fault == "" {
+			return ch, nil
+		}
+		if x.held == nil {
+			leave, ok := rt.holds.enter(x.stranger, int64(len(x.body.bytes)))
+			if !ok {
+				rt.metrics.refused.WithLabelValues(string(faultFull)).Inc()
+				return ch, errFault(faultFull, "")
+			}
+			began := time.Now()
+			x.held = func() {
+				leave()
+				rt.metrics.heldTime.Observe(time.Since(began).Seconds())
+			}
+		}
+		left := time.Until(x.until)
+		if left <= 0 {
+			rt.metrics.refused.WithLabelValues(string(ch.fault)).Inc()
+			return ch, errFault(ch.fault, x.nameOf(ch.cell))
+		}
+		again := time.NewTimer(min(ch.again, left))
+		select {
+		case <-ch.changed:
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return ch, context.Cause(ctx)
+		}
+		again.Stop()
+	}
+}

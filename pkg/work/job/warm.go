@@ -1,0 +1,224 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+// AgentStart is how a job got its agent.
+type AgentStart string
+
+// The values of AgentStart.
+const (
+	AgentWarm    AgentStart = "warm"    // it waited for the job
+	AgentCold    AgentStart = "cold"    // none waited
+	AgentChanged AgentStart = "changed" // one waited, for another project or with other settings
+	AgentEnded   AgentStart = "ended"   // one waited, but has ended
+)
+
+// warmAgent is an agent that waits for a job.
+type warmAgent struct {
+	*agent.Started
+	start  agent.Start
+	origin agent.Origin
+}
+
+// aliveLimit bounds the question whether an agent that waits is alive.
+const aliveLimit = 2 * time.Second
+
+// Bounds of the starts ahead of jobs. A start holds the project and its sandbox.
+const (
+	warmLimit = 20 * time.Second
+	maxWarmUp = 2 // at once
+)
+
+// endAgentLimit bounds the end of an agent that a job does not take.
+const endAgentLimit = 10 * time.Second
+
+// site returns where the agent works on a project, without the files. The settings
+// are those of a first attempt.
+func (s *Service) site(w *workspace.Workspace, user dreamcore.UserID, project dreamcore.ProjectID, settings Settings) site {
+	cfg, env := settings.Agent, w.EgressEnv()
+	cfg.Home = path.Join(cfg.Home, string(project))
+	cfg.Env = slices.Concat(cfg.Env, env)
+	if len(env) == 0 {
+		cfg.Hosts = nil
+	}
+	if len(s.skills()) > 0 {
+		cfg.Skills = path.Join(dreamcore.GlobalDir, skillsDir)
+	}
+	return site{workspace: w, agent: cfg, dir: workspace.ProjectDir(user, project)}
+}
+
+// start returns the start of an agent that has so much time. Its token is worth
+// nothing yet.
+func (s site) start(left time.Duration) agent.Start {
+	return agent.Start{
+		Sandbox: s.workspace, Dir: s.dir, Token: gateway.NewToken(), Session: s.session(),
+		Limit: max(left.Round(time.Second), time.Second),
+	}
+}
+
+func (s *Service) origin(at site, start agent.Start) (agent.Origin, error) {
+	from := agent.Sources{Project: at.project.Root(), Home: at.home.Root()}
+	if at.agent.Skills != "" {
+		from.Skills = s.skillsPath()
+	}
+	return at.agent.Origin(start, from, time.Now())
+}
+
+// takeAgent returns the agent that waits in the workspace if it is what the job would
+// start, or nil. It ends another one.
+func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmAgent, error) {
+	waiting := s.workspace.TakeAgent()
+	if waiting == nil {
+		j.service.agentStarted(AgentCold)
+		return nil, nil
+	}
+	a, fits := waiting.(*warmAgent)
+	if fits {
+		origin, err := j.service.origin(s, s.start(left))
+		fits = err == nil && origin == a.origin && j.earlier.attempts == 0
+	}
+	asking, stop := context.WithTimeout(ctx, aliveLimit)
+	defer stop()
+	switch {
+	case !fits:
+		j.service.agentStarted(AgentChanged)
+	case !a.Alive(asking):
+		j.service.agentStarted(AgentEnded)
+	default:
+		j.service.agentStarted(AgentWarm)
+		return a, nil
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endAgentLimit)
+	defer cancel()
+	if err := waiting.End(ending); err != nil {
+		return nil, &stageError{stage: stageSandbox, err: fmt.Errorf("end the agent that was started ahead: %w", err)}
+	}
+	return nil, nil
+}
+
+func (s *Service) agentStarted(how AgentStart) {
+	if s.parts.AgentStarted != nil {
+		s.parts.AgentStarted(how)
+	}
+}
+
+// Warm starts the agent ahead of the user's next job in a project, if the user's
+// sandbox is idle and the machine could run another job. It makes the project if
+// there is none. Nobody depends on it, so errors are logged.
+func (s *Service) Warm(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) {
+	s.warmUp(ctx, user, project, true)
+}
+
+// Hint is Warm in the background, for requests that only look at a project, however
+// many. It creates neither a project nor a sandbox.
+func (s *Service) Hint(user dreamcore.UserID, project dreamcore.ProjectID) {
+	if !s.parts.Workspaces.WantsAgent(user) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.wg.Go(func() { s.warmUp(s.run, user, project, false) })
+	}
+}
+
+func (s *Service) warmUp(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, create bool) {
+	// The start takes a second of a processor, which jobs need more.
+	if load := s.Load(); s.isClosed() || load.Queued > 0 || load.Running >= load.MaxRunning {
+		return
+	}
+	if !s.warming.TryAcquire(1) {
+		return
+	}
+	defer s.warming.Release(1)
+	defer func() { // no job and no request depends on it
+		if fault := recover(); fault != nil {
+			s.log.Error("the start of an agent ahead of a job panicked", "user", string(user), "fault", fault, "stack", string(debug.Stack()))
+		}
+	}()
+	ctx, stop := context.WithTimeout(ctx, warmLimit)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.run, func() { cancel(context.Cause(s.run)) })()
+	err := s.warm(ctx, user, project, create)
+	switch {
+	case err == nil || ctx.Err() != nil || errors.Is(err, fs.ErrNotExist):
+	case dreamcore.CodeOf(err) == dreamcore.CodeConflict, dreamcore.CodeOf(err) == dreamcore.CodeBusy, dreamcore.CodeOf(err) == dreamcore.CodeNotFound:
+		s.log.Debug("no agent is started ahead", "user", string(user), "project", string(project), "error", err)
+	default:
+		s.log.Warn("start the agent ahead of a job", "user", string(user), "project", string(project), "error", err)
+	}
+}
+
+// warm locks the project and then holds the workspace, like a job, but waits for
+// neither.
+func (s *Service) warm(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, create bool) error {
+	if s.parts.Admit != nil {
+		if err := s.parts.Admit(user, project); err != nil {
+			return err
+		}
+	}
+	volumes := s.parts.Volumes
+	unlock, err := volumes.TryLock(user, project)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	open := volumes.Find
+	if create {
+		open = volumes.Project
+	}
+	p, err := open(user, project)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	home, err := volumes.FindHome(ctx, user, project)
+	if create && errors.Is(err, fs.ErrNotExist) {
+		home, err = volumes.Home(user, project)
+	}
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	return s.parts.Workspaces.Warm(ctx, user, func(ctx context.Context, w *workspace.Workspace, waiting workspace.Agent) (workspace.Agent, error) {
+		settings := *s.settings.Load()
+		at := s.site(w, user, project, settings)
+		at.project, at.home = p, home
+		if a, ok := waiting.(*warmAgent); ok {
+			if origin, err := s.origin(at, at.start(settings.TimeLimit)); err == nil && origin == a.origin {
+				return a, nil
+			}
+		}
+		if err := w.EndAgent(ctx); err != nil {
+			return nil, err
+		}
+		if err := at.prepareHome(ctx, s.log); err != nil {
+			return nil, err
+		}
+		a := &warmAgent{start: at.start(settings.TimeLimit)}
+		// Before the start: what changes during it differs later.
+		if a.origin, err = s.origin(at, a.start); err != nil {
+			return nil, err
+		}
+		if a.Started, err = at.agent.Start(ctx, a.start); err != nil {
+			return nil, err
+		}
+		return a, nil
+	})
+}
