@@ -57,8 +57,11 @@ func (j *job) noteAcceptance() {
 	j.service.change(j.live, func(r *record.Row) { r.Acceptance, r.Repairs = j.accepted, j.summary.Repairs })
 }
 
-// noteRun notes that the time limit runs.
+// noteRun notes that the time limit runs, once in an attempt.
 func (j *job) noteRun() error {
+	if !j.ran.IsZero() {
+		return nil
+	}
 	j.ran = time.Now()
 	return j.journal.Note(note{Run: &runNote{At: j.ran}}.encode())
 }

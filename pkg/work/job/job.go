@@ -40,7 +40,8 @@ type job struct {
 	log      *slog.Logger
 
 	attempted bool      // the attempt is noted in the log
-	ran       time.Time // when the agent was started; zero before
+	ran       time.Time // when the agent was first started; zero before
+	asked     bool      // the agent has asked the model something
 	firstWord time.Time // when the model's first words came; zero before
 
 	output    eventReader // has seen the agent's lines of this attempt, also those that are not forwarded
@@ -120,7 +121,23 @@ func (j *job) attempt(ctx context.Context) (err error) {
 		return j.leaveGame()
 	}
 	defer j.showSkills(project)()
-	return j.inSandbox(ctx, project)
+	err = j.inSandbox(ctx, project)
+	if j.sandboxFailed(ctx, err) {
+		j.log.Warn("the sandbox that was kept for the user has failed; the job gets another one", "error", err)
+		j.status("The sandbox failed; another one is started")
+		err = j.inSandbox(ctx, project)
+	}
+	return err
+}
+
+// sandboxFailed reports whether err is the fault of a sandbox that was there before
+// the job, which may end at any time, and the agent has not asked the model yet.
+func (j *job) sandboxFailed(ctx context.Context, err error) bool {
+	if err == nil || !j.summary.SandboxReused || j.asked || ctx.Err() != nil || isStop(err) || errors.Is(err, sandbox.ErrOutOfMemory) {
+		return false
+	}
+	e, ok := errors.AsType[*stageError](err)
+	return ok && e.stage == stageSandbox || errors.Is(err, sandbox.ErrLost)
 }
 
 // inSandbox runs the agent on the project. When it returns, no process of the

@@ -175,6 +175,7 @@ type rig struct {
 	play   program                               // of the next run
 	create func(*sandboxtest.Fake) error         // may change or fail a creation; may be nil
 	wrap   func(sandbox.Sandbox) sandbox.Sandbox // may be nil
+	lose   bool                                  // a mortal sandbox ends next time
 	made   []*sandboxtest.Fake
 	specs  []sandbox.Spec
 }

@@ -34,7 +34,7 @@ const retryShare = 10
 
 // run makes the game in the time that is left.
 func (j *job) run(ctx context.Context, s site) error {
-	left := j.settings.TimeLimit - j.earlier.used // all attempts count
+	left := j.settings.TimeLimit - j.used() // all attempts count
 	var err error
 	if j.warm, err = j.takeAgent(ctx, s, left); err != nil {
 		return err
@@ -135,6 +135,7 @@ func (j *job) runOnce(ctx context.Context, s site, deadline time.Time, prompt fu
 	used := grant.Usage()
 	r.requests, r.seen, r.overBudget = used.Requests, grant.Failure(), grant.OverBudget()
 	r.refused, r.tooLong = grant.Refused()
+	j.asked = j.asked || r.asked()
 	sum := &j.summary
 	sum.Metered, sum.Tokens, sum.Cost = true, sum.Tokens.Plus(used.Tokens), sum.Cost+used.Cost
 	sum.ExitCode, sum.OutputLines, sum.TimeoutReached = r.outcome.ExitCode, sum.OutputLines+r.outcome.Lines, r.outcome.TimedOut

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/model/replay"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
 
@@ -21,16 +24,24 @@ import (
 // happens to them.
 type waiters struct {
 	mu     sync.Mutex
-	starts []string // "new ID" or "resume ID"
-	early  []int    // status of a request to the model before the prompt
-	asked  []int    // and after it
-	fail   func() error
+	starts []string     // "new ID" or "resume ID"
+	early  []int        // status of a request to the model before the prompt
+	asked  []int        // and after it
+	fail   func() error // what the next one does at its prompt
+	deaf   func() error // what the next one does at its start
 }
 
 func (w *waiters) play(g guest) (int, error) {
 	start := "new " + g.arg("--session-id")
 	if id := g.arg("--resume"); id != "" {
 		start = "resume " + id
+	}
+	w.mu.Lock()
+	deaf := w.deaf
+	w.deaf = nil
+	w.mu.Unlock()
+	if deaf != nil {
+		return 1, deaf()
 	}
 	early, _, err := g.ask(question)
 	if err != nil {
@@ -42,6 +53,7 @@ func (w *waiters) play(g guest) (int, error) {
 	}
 	w.mu.Lock()
 	fail := w.fail
+	w.fail = nil
 	w.mu.Unlock()
 	if fail != nil {
 		return 1, fail()
@@ -233,10 +245,7 @@ func TestAnAgentThatFailsAtItsPromptIsReplaced(t *testing.T) {
 	r.run(request(alice, "one"))
 	r.settle(w, 2)
 	w.note(func() {
-		w.fail = func() error {
-			w.note(func() { w.fail = nil })
-			return nil
-		}
+		w.fail = func() error { return nil }
 	})
 	r.run(request(alice, "two"))
 	r.settle(w, 4)
@@ -261,6 +270,76 @@ func TestAnAgentThatIsLostWithItsSandboxIsReplaced(t *testing.T) {
 	if how() != "cold cold" || w.started()[2] != w.started()[1] {
 		t.Errorf("%s, %q", how(), w.started())
 	}
+}
+
+// A sandbox that is lost between the look at it and the job's first question to the
+// model is replaced, with an agent that waits in it and without one.
+func TestASandboxThatIsLostBeforeTheFirstQuestionIsReplaced(t *testing.T) {
+	for name, test := range map[string]struct {
+		agents int
+		lose   func(r *rig, w *waiters, sb *sandboxtest.Fake)
+	}{
+		"at the end of an agent that does not fit": {2, func(r *rig, _ *waiters, _ *sandboxtest.Fake) {
+			s := *r.service.settings.Load()
+			s.Agent.Model = "other"
+			r.service.Apply(s)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.lose = true
+		}},
+		"at the prompt of an agent that waits": {2, func(_ *rig, w *waiters, sb *sandboxtest.Fake) {
+			w.note(func() { w.fail = func() error { return closing(sb) } })
+		}},
+		"at the start of an agent": {0, func(_ *rig, w *waiters, sb *sandboxtest.Fake) {
+			w.note(func() { w.deaf = func() error { return closing(sb) } })
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, _ := warmRig(t, options{})
+			r.wrap = func(sb sandbox.Sandbox) sandbox.Sandbox { return mortal{sb.(*sandboxtest.Fake), r} }
+			r.parts.Workspaces.Apply(workspaceSettings(r, test.agents))
+			r.run(request(alice, "one"))
+			if test.agents > 0 {
+				r.settle(w, 2)
+			}
+			r.mu.Lock()
+			first := r.made[0]
+			r.mu.Unlock()
+			test.lose(r, w, first)
+			if last, debug := r.ends(r.run(request(alice, "two"))); last.Type != "done" || debug.Reused {
+				t.Errorf("%+v %+v\n%s", last, debug, r.log)
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if len(r.made) != 2 || first.Closes() == 0 {
+				t.Errorf("%d sandboxes, the first closed %d times\n%s", len(r.made), first.Closes(), r.log)
+			}
+		})
+	}
+}
+
+// closing ends the sandbox of the program that calls it.
+func closing(sb *sandboxtest.Fake) error {
+	go func() { _ = sb.Close(context.Background()) }()
+	<-sb.Lost()
+	return nil
+}
+
+// mortal is a sandbox that ends instead of ending processes if lose is set.
+type mortal struct {
+	*sandboxtest.Fake
+	rig *rig
+}
+
+func (m mortal) EndUser(ctx context.Context, uid uint32) error {
+	m.rig.mu.Lock()
+	lose := m.rig.lose
+	m.rig.lose = false
+	m.rig.mu.Unlock()
+	if lose {
+		return errors.Join(sandbox.ErrLost, m.Close(ctx))
+	}
+	return m.Fake.EndUser(ctx, uid)
 }
 
 // A project that is in use has no agent that waits, and none is waited for.
