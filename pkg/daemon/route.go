@@ -48,7 +48,7 @@ type Router struct {
 
 // routerGC makes the memory of a router follow its streams more closely, whose
 // buffers live long.
-const routerGC = 50
+const routerGC = 20
 
 // StartRouter starts a router. It does not wait for the map of cells: until it has
 // come, requests are held. The caller must close the router.

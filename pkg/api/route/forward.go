@@ -28,22 +28,26 @@ type dialError struct{ error }
 
 func (e dialError) Unwrap() error { return e.error }
 
-// newTransport returns a transport to cells. Connections that are used again may be
-// closed by the cell at the moment of a request, which is then sent once more: this is
-// for reads. All other requests have connections of their own.
-func newTransport(reuse bool) *http.Transport {
+// dial makes a connection to a cell.
+type dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+func newDial() dial {
 	d := net.Dialer{Timeout: dialLimit, KeepAlive: idleLimit}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, dialError{err}
+		}
+		return c, nil
+	}
+}
+
+// newPool returns a transport that uses connections again. The cell may close one at
+// the moment of a request, which is then sent once more: this is for reads.
+func newPool(d dial) *http.Transport {
 	return &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			c, err := d.DialContext(ctx, network, address)
-			if err != nil {
-				return nil, dialError{err}
-			}
-			return c, nil
-		},
-		DisableKeepAlives: !reuse, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleLimit, DisableCompression: true,
+		DialContext: d, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleLimit, DisableCompression: true,
 		ResponseHeaderTimeout: answerLimit, MaxResponseHeaderBytes: maxHeader,
-		ReadBufferSize: 2 << 10, WriteBufferSize: 1 << 10, // every stream keeps them
 	}
 }
 
@@ -55,6 +59,7 @@ type exchange struct {
 	body     *body
 	bodyRead bool
 	stranger bool      // it has shown no valid secret
+	alone    bool      // its connection to the cell is used for nothing else
 	held     func()    // ends its wait; nil unless it waits
 	until    time.Time // how long it may wait
 	cell     string    // that was asked last
@@ -138,9 +143,9 @@ func (rt *Router) ask(r *http.Request, x *exchange, c Cell) (*http.Response, err
 	out := r.WithContext(ctx)
 	out.URL, out.Body = &u, x.body.reader()
 	out.ContentLength = int64(len(x.body.bytes))
-	transport := rt.fresh
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		transport = rt.pooled
+	var transport http.RoundTripper = rt.pooled
+	if x.alone {
+		transport = rt.once
 	}
 	resp, err := transport.RoundTrip(out)
 	if err != nil {

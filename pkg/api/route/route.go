@@ -66,7 +66,7 @@ type Router struct {
 	addresses server.Addresses
 	proxy     *httputil.ReverseProxy
 	pooled    *http.Transport // for reads
-	fresh     *http.Transport
+	once      once            // for changes and streams
 	bodies    *semaphore.Weighted
 	holds     holds
 	admitted  credentials
@@ -82,8 +82,9 @@ type Router struct {
 
 // New returns a Router.
 func New(cfg Config) *Router {
+	d := newDial()
 	rt := &Router{
-		cfg: cfg, log: cfg.Logger, addresses: server.NewAddresses(), pooled: newTransport(true), fresh: newTransport(false),
+		cfg: cfg, log: cfg.Logger, addresses: server.NewAddresses(), pooled: newPool(d), once: once{d},
 		bodies: semaphore.NewWeighted(maxBodies), lists: semaphore.NewWeighted(maxLists), draining: make(chan struct{}),
 		holds: holds{most: cfg.Held, bytes: semaphore.NewWeighted(maxHeldBody)},
 	}
@@ -117,7 +118,6 @@ func (rt *Router) Drain(limit time.Duration) {
 func (rt *Router) Close() {
 	rt.endAll(errStopping)
 	rt.pooled.CloseIdleConnections()
-	rt.fresh.CloseIdleConnections()
 }
 
 // Metrics returns the handler that Prometheus scrapes.
@@ -168,6 +168,7 @@ func (rt *Router) isDraining() bool {
 // serve answers a request and returns the name of its endpoint for the metrics.
 func (rt *Router) serve(x *exchange) (name string) {
 	r := x.r
+	x.alone = r.Method != http.MethodGet && r.Method != http.MethodHead
 	if rt.cfg.Previews != nil && rt.cfg.Previews.Serves(r.Host) {
 		x.stranger = true
 		if user, ok := rt.cfg.Previews.User(r); ok {
@@ -201,6 +202,7 @@ func (rt *Router) route(x *exchange, at server.Address) error {
 		return err
 	}
 	x.stranger = !known
+	x.alone = x.alone || at.Endpoint == "jobs/{id}/events"
 	if known {
 		if x.body, err = rt.readBody(x, server.BodyLimit(at.Endpoint)); err != nil {
 			x.body = noBody
@@ -273,7 +275,7 @@ func (rt *Router) language(r *http.Request) dreamcore.Language {
 }
 
 // bufferBytes is small, since every stream keeps a buffer.
-const bufferBytes = 4 << 10
+const bufferBytes = 2 << 10
 
 // buffers implements httputil.BufferPool.
 type buffers struct{ pool sync.Pool }

@@ -17,7 +17,7 @@ const (
 	// maxPartial bounds the part of an event that is kept until the rest has come.
 	// Larger events are passed on in parts.
 	maxPartial = 1 << 20
-	firstRoom  = 1 << 10
+	firstRoom  = 1 << 8
 )
 
 var errSilent = errors.New("the cell sends nothing")
