@@ -143,6 +143,7 @@ type Config struct {
 	CellsService      string        `koanf:"cells_service"`
 	KubernetesAPI     string        `koanf:"kubernetes_api"`
 	KubernetesAccount string        `koanf:"kubernetes_account"`
+	ShareSpending     bool          `koanf:"share_spending"`
 	Hold              time.Duration `koanf:"hold"`
 	HeldRequests      int           `koanf:"held_requests"`
 	PreviewKeyFile    string        `koanf:"preview_key_file"`

@@ -51,7 +51,7 @@ var everySetting = map[string]struct {
 	"sandbox_env": {`{"A":"b","lower_1":"with = and\nlines"}`, map[string]string{"A": "b", "lower_1": "with = and\nlines"}},
 	"allow_hosts": {"api.example.com, *.example.org:8443", []string{"api.example.com", "*.example.org:8443"}}, "allow_private_hosts": {"db.internal:8443", []string{"db.internal:8443"}},
 	"inject": {"api.example.com=openai:Authorization:Bearer", []string{"api.example.com=openai:Authorization:Bearer"}}, "egress_mib": {"10", 10},
-	"server_tools": {"true", true}, "model_script": {"demo", "demo"}, "model_idle": {"5s", 5 * time.Second}, "language": {"ja", "ja"}, "log_level": {"debug", "debug"},
+	"server_tools": {"true", true}, "share_spending": {"true", true}, "model_script": {"demo", "demo"}, "model_idle": {"5s", 5 * time.Second}, "language": {"ja", "ja"}, "log_level": {"debug", "debug"},
 	"budget_job_usd": {"1.5", 1.5}, "budget_job_tokens": {"1", 1}, "budget_user_day_usd": {"2.5", 2.5}, "budget_user_day_tokens": {"2", 2},
 	"budget_user_month_usd": {"3.5", 3.5}, "budget_user_month_tokens": {"3", 3}, "budget_day_usd": {"4.5", 4.5}, "budget_month_usd": {"5.5", 5.5},
 	"user_requests": {"9", 9}, "prices": {"m in=1 out=2, n in=3 out=4", []string{"m in=1 out=2", "n in=3 out=4"}}, "usage_days": {"40", 40}, "audit_mib": {"64", 64},
@@ -290,6 +290,7 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 	types := new(Config).fields()
 	delete(types, "allow_unlimited") // true and false are both right
 	delete(types, "server_tools")
+	delete(types, "share_spending")
 	delete(types, "acceptance_on_apply")
 	if got, want := slices.Sorted(maps.Keys(wrong)), slices.Sorted(maps.Keys(types)); !slices.Equal(got, want) {
 		t.Fatalf("the test has the settings %v, there are %v", got, want)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,24 +35,33 @@ func (r *Router) openSource(cfg config.Config, o RouterOptions, table *route.Tab
 		r.cells = cfg.Cells
 		return fileSource(cfg.Cells, table, o.Logger)
 	}
-	api := cfg.KubernetesAPI
-	if api == "" {
-		api = o.Env.KubernetesAPI
-	}
-	if api == "" {
+	client, err := openKubernetes(cfg, o.Env, o.Logger)
+	if dreamcore.CodeOf(err) == dreamcore.CodeInvalid && cfg.KubernetesAPI == "" {
 		return nil, &dreamcore.Error{
 			Code: dreamcore.CodeInvalid, Message: "the router has no cells: it does not run in Kubernetes, and no file names them",
 			Hint: "name the cells in a file, NAME HOST:PORT on each line, and pass it with --cells",
 		}
 	}
-	client, err := kube.New(kube.Config{Server: api, Account: cfg.KubernetesAccount, Logger: o.Logger})
 	if err != nil {
 		return nil, err
 	}
 	r.undo.addClose(func() error { client.Close(); return nil })
-	r.cells = api
+	r.cells = client.Server()
 	watch := kube.Observer{Failed: func(error) { r.router.SourceFailed() }}
 	return kubeSource(client, cfg.CellsService, table, watch, o.Logger), nil
+}
+
+// openKubernetes returns a client of the API server. The error is CodeInvalid if
+// neither the settings nor the environment name one.
+func openKubernetes(cfg config.Config, env config.Environment, log *slog.Logger) (*kube.Client, error) {
+	api := cmp.Or(cfg.KubernetesAPI, env.KubernetesAPI)
+	if api == "" {
+		return nil, &dreamcore.Error{
+			Code: dreamcore.CodeInvalid, Message: "there is no API server of Kubernetes: this does not run in Kubernetes, and kubernetes_api is not set",
+			Hint: "set kubernetes_api to https://HOST:PORT",
+		}
+	}
+	return kube.New(kube.Config{Server: api, Account: cfg.KubernetesAccount, Logger: log})
 }
 
 // kubeSource follows the map and the endpoints in Kubernetes. What was seen last stays

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/server"
+	"github.com/notef-neighbor/dreamcore/pkg/cluster/spending"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -53,8 +54,9 @@ type Service struct {
 	err       error         // of serving; read after failed
 	undo      teardown
 
-	drainControl func()       // nil in a trial
-	closeControl func() error // nil in a trial
+	drainControl func()             // nil in a trial
+	closeControl func() error       // nil in a trial
+	spending     *spending.Exchange // nil unless cells share limits
 	cancel       context.CancelFunc
 	background   sync.WaitGroup // pruning, watching the disk, previews
 	stopWatching func()         // ends and awaits the watcher of settings
@@ -98,6 +100,11 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	svc.undo.addClose(svc.Machine.Close)
+	if s.Config.ShareSpending && !o.Trial {
+		if err = svc.shareSpending(s); err != nil {
+			return nil, err
+		}
+	}
 	if err = svc.prepare(ctx, o.Trial); err != nil {
 		return nil, err
 	}
@@ -150,6 +157,9 @@ func (s *Service) run(ctx context.Context, o Options) {
 			s.keepJobs(ctx)
 		})
 		s.background.Go(func() { s.eraseAgain(ctx) })
+		if s.spending != nil {
+			s.background.Go(func() { s.spending.Run(ctx) })
+		}
 		s.background.Go(func() { s.watchDisk(ctx) })
 		s.background.Go(func() { s.watchReadiness(ctx) })
 	}

@@ -38,6 +38,8 @@ var alongside = map[string][]string{
 
 	"pkg/store/volume": {"pkg/store/disk"},
 
+	"pkg/cluster/spending": {"pkg/cluster/kube", "pkg/store/usage"},
+
 	"pkg/sandbox/oci":                     {"pkg/sandbox"},
 	"pkg/sandbox/pid1":                    {"pkg/sandbox"},
 	"pkg/sandbox/rootfs":                  {"pkg/sandbox"},

@@ -1,9 +1,10 @@
 // Package kube reads and writes the few objects of Kubernetes that a cluster of cells
-// has: one ConfigMap with the map of cells, and the EndpointSlices of their service.
+// has: one ConfigMap with the map of cells, the EndpointSlices of their service, and a
+// Lease of each cell.
 // It speaks to the API server with the account of the pod, over net/http alone.
 //
 // kube.go has the client and its requests, watch.go follows objects, object.go decodes
-// them. Everything that the API server sends is bounded.
+// them, lease.go has leases. Everything that the API server sends is bounded.
 package kube
 
 import (
@@ -96,6 +97,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	return c, nil
 }
+
+// Server returns the address of the API server.
+func (c *Client) Server() string { return c.server.String() }
 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -277,7 +281,7 @@ func statusError(code int, message string) error {
 	case http.StatusConflict:
 		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the object in Kubernetes was changed by another client", Err: cause}
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Kubernetes refuses the service account", Err: cause, Hint: "grant it get, list and watch of configmaps and endpointslices"}
+		return &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Kubernetes refuses the service account", Err: cause, Hint: "grant a router get, list and watch of configmaps and endpointslices, and a cell get, list, create and update of leases"}
 	case http.StatusGone:
 		return errors.Join(errGone, cause)
 	}

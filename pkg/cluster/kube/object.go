@@ -7,6 +7,7 @@ type metadata struct {
 	Name            string            `json:"name,omitempty"`
 	ResourceVersion string            `json:"resourceVersion,omitempty"`
 	Labels          map[string]string `json:"labels,omitempty"`
+	Annotations     map[string]string `json:"annotations,omitempty"`
 }
 
 // configMap is the JSON form of a ConfigMap. Objects of others are not replaced, so
@@ -19,7 +20,7 @@ type configMap struct {
 }
 
 func configMapOf(m ConfigMap) configMap {
-	return configMap{"v1", "ConfigMap", metadata{m.Name, m.Version, m.Labels}, m.Data}
+	return configMap{"v1", "ConfigMap", metadata{Name: m.Name, ResourceVersion: m.Version, Labels: m.Labels}, m.Data}
 }
 
 func (o configMap) ConfigMap() ConfigMap {

@@ -140,6 +140,8 @@ func (l *Ledger) ready(now time.Time) error {
 // most. It must be called with mu held.
 func (j *Job) overLimit() *dreamcore.OverBudget {
 	limits, l, u := j.ledger.limits, j.ledger, j.ledger.user(j.user)
+	day, reservedToday := l.together(limits.DayCost, costOfDay)
+	month, reservedInMonth := l.together(limits.MonthCost, costOfMonth)
 	for _, c := range []struct {
 		name     string
 		limit    sum
@@ -149,8 +151,8 @@ func (j *Job) overLimit() *dreamcore.OverBudget {
 		{"budget_job", sum{limits.JobCost, limits.JobTokens}, j.spent, j.reserved},
 		{"budget_user_day", sum{limits.UserDayCost, limits.UserDayTokens}, u.day, u.reserved},
 		{"budget_user_month", sum{limits.UserMonthCost, limits.UserMonthTokens}, u.month, u.reserved},
-		{"budget_day", sum{limits.DayCost, 0}, l.machine.day, l.machine.reserved},
-		{"budget_month", sum{limits.MonthCost, 0}, l.machine.month, l.machine.reserved},
+		{"budget_day", sum{limits.DayCost, 0}, day, reservedToday},
+		{"budget_month", sum{limits.MonthCost, 0}, month, reservedInMonth},
 	} {
 		committed := c.spent.plus(c.reserved)
 		for _, d := range []struct {

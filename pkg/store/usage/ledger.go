@@ -57,6 +57,7 @@ type Ledger struct {
 	today     string                 // guarded by mu
 	month     string                 // guarded by mu
 	machine   budget                 // guarded by mu
+	others    others                 // guarded by mu
 	users     map[string]*userBudget // guarded by mu
 	backlog   []Record               // guarded by mu; counted, but not written yet
 	unknown   map[string]bool        // guarded by mu; models without a price that were reported

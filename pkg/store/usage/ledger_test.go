@@ -35,6 +35,11 @@ func (c *clock) set(s string) {
 	c.at.Store(&t)
 }
 
+func (c *clock) pass(d time.Duration) {
+	t := c.now().Add(d)
+	c.at.Store(&t)
+}
+
 func (c *clock) now() time.Time { return *c.at.Load() }
 
 // open opens a ledger in which the model m costs a dollar per million tokens.
