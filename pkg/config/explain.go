@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -75,13 +75,13 @@ func nearestHint(name string, all []Effective) string {
 	return "known settings: " + strings.Join(known, ", ")
 }
 
-var unknownSetting = regexp.MustCompile(`unknown setting "?([A-Za-z0-9_]+)"?`)
+var unknownSetting = pattern.New(`unknown setting "?([A-Za-z0-9_]+)"?`)
 
 // unknownHint returns the settings that were probably meant by the unknown ones in
 // text, or all of them.
 func unknownHint(text string, known []string) string {
 	meant := map[string]bool{}
-	for _, m := range unknownSetting.FindAllStringSubmatch(text, -1) {
+	for _, m := range unknownSetting().FindAllStringSubmatch(text, -1) {
 		name := m[1]
 		rest, variable := strings.CutPrefix(name, prefix)
 		if near := term.Nearest(strings.ToLower(rest), known); near != "" && variable {

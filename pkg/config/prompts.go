@@ -3,8 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // promptModels returns the default of prompt_models. An alias that a source leaves
@@ -13,7 +14,7 @@ func promptModels() map[string]any {
 	return map[string]any{"haiku": "claude-haiku-4-5-20251001", "sonnet": "claude-sonnet-4-5-20250929"}
 }
 
-var aliasForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+var aliasForm = pattern.New(`^[a-z0-9][a-z0-9_-]{0,63}$`)
 
 // words reads a mapping of text to text: as YAML has it, or from the
 // environment as KEY=VALUE, separated by commas.
@@ -43,7 +44,7 @@ func words(v any) (any, error) {
 		return nil, errors.New("it is not a mapping: write {haiku: MODEL, sonnet: MODEL}")
 	}
 	for key := range out {
-		if !aliasForm.MatchString(key) { // a dot would make it a path
+		if !aliasForm().MatchString(key) { // a dot would make it a path
 			return nil, fmt.Errorf("%q is not an alias: use lower-case letters, digits, - and _", key)
 		}
 	}

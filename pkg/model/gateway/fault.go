@@ -7,12 +7,12 @@ import (
 	"errors"
 	"math"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // upstreamError is the content of an error of the API, in any known form.
@@ -98,7 +98,7 @@ func KindStatus(kind string, status int) int {
 	return status
 }
 
-var busy = regexp.MustCompile(`(?i)overload|too many requests|rate.?limit|over capacity|at capacity|throttl|resource.?exhausted|temporarily unavailable`)
+var busy = pattern.New(`(?i)overload|too many requests|rate.?limit|over capacity|at capacity|throttl|resource.?exhausted|temporarily unavailable`)
 
 // statusOr returns the status of an error that came without one, such as an
 // event of a stream; status is the default.
@@ -106,7 +106,7 @@ func (e upstreamError) statusOr(status int) int {
 	if s := KindStatus(e.kind, http.StatusInternalServerError); s != http.StatusInternalServerError {
 		return s
 	}
-	if e.status == 0 && busy.MatchString(e.message) {
+	if e.status == 0 && busy().MatchString(e.message) {
 		return statusOverloaded
 	}
 	if e.status != 0 {
@@ -129,18 +129,18 @@ type fault struct {
 // Patterns that distinguish errors with the same status. They match the texts of
 // the vendor, the clouds and common proxies.
 var (
-	saysNoCredit = regexp.MustCompile(`(?i)credit balance is too low|insufficient.(quota|credit|funds|balance)|billing|reached your specified (workspace )?(api )?usage limit|organization has been disabled|payment required`)
-	saysNoModel  = regexp.MustCompile(`(?i)^model: |\bmodel.?(identifier|id|name)s?\b.{0,200}\b(is )?(invalid|not valid|not found|unknown)` +
+	saysNoCredit = pattern.New(`(?i)credit balance is too low|insufficient.(quota|credit|funds|balance)|billing|reached your specified (workspace )?(api )?usage limit|organization has been disabled|payment required`)
+	saysNoModel  = pattern.New(`(?i)^model: |\bmodel.?(identifier|id|name)s?\b.{0,200}\b(is )?(invalid|not valid|not found|unknown)` +
 		`|\b(invalid|unknown|unrecognized|unsupported|no such) model\b|on-demand throughput isn|access to the model` +
 		`|\bmodel\b.{0,200}\b(was not found|is not found|not found|does not exist|doesn't exist|end of its life|is not available|(is|has been) (deprecated|retired))`)
-	saysTooLong = regexp.MustCompile(`(?i)(prompt|input|request|context) (is|are) too (long|large)|exceeds? (the )?(model's )?(context|maximum)|too many (input )?tokens|context (length|window|limit)`)
-	saysBeta    = regexp.MustCompile(`(?i)invalid beta flag|anthropic-beta|extra inputs are not permitted|extraneous key`)
+	saysTooLong = pattern.New(`(?i)(prompt|input|request|context) (is|are) too (long|large)|exceeds? (the )?(model's )?(context|maximum)|too many (input )?tokens|context (length|window|limit)`)
+	saysBeta    = pattern.New(`(?i)invalid beta flag|anthropic-beta|extra inputs are not permitted|extraneous key`)
 )
 
 // noCredit reports whether the account of the key has no credit left.
 func noCredit(status int, reported upstreamError) bool {
 	return status == http.StatusPaymentRequired || reported.kind == "billing_error" || strings.EqualFold(reported.kind, "insufficient_quota") ||
-		(status == 400 || status == 403 || status == 429) && saysNoCredit.MatchString(reported.message)
+		(status == 400 || status == 403 || status == 429) && saysNoCredit().MatchString(reported.message)
 }
 
 // NoCredit reports whether an error answer means that the account of the key
@@ -163,13 +163,13 @@ func (x *exchange) faultOf(answer *Answer, status int, reported upstreamError) *
 		return &fault{alarm: "the outgoing proxy requires a login: check HTTPS_PROXY"}
 	case !x.counts && (status == 404 || status == 405 || status == 501):
 		return is("", "The model API does not count tokens.") // true of many proxies; the CLI continues without it
-	case own || status == 404 || status == 400 && saysNoModel.MatchString(reported.message) || status == 403 && strings.Contains(reported.message, "access to the model"):
+	case own || status == 404 || status == 400 && saysNoModel().MatchString(reported.message) || status == 403 && strings.Contains(reported.message, "access to the model"):
 		return x.noModel(status, reported, own)
 	case status == 401 || status == 403:
 		return &fault{alarm: "the model API refuses the key: " + key}
 	case status == 405:
 		return &fault{alarm: "the address of the model API does not accept messages: check the setting upstream (or base_url in upstreams)"}
-	case status == 400 && saysBeta.MatchString(reported.message) && !strings.HasPrefix(reported.message, "messages."): // those are of the conversation
+	case status == 400 && saysBeta().MatchString(reported.message) && !strings.HasPrefix(reported.message, "messages."): // those are of the conversation
 		return &fault{alarm: "the model API does not know a beta flag or a field that the agent sends: use an upstream that supports the agent's version of the Messages API, or kind bedrock or vertex for those clouds (setting upstreams)"}
 	case status == 429 || status == statusOverloaded || status == 503 || status >= 500 && reported.statusOr(status) == statusOverloaded:
 		return is(dreamcore.FailRateLimit, "The model API is busy.")
@@ -182,7 +182,7 @@ func (x *exchange) faultOf(answer *Answer, status int, reported upstreamError) *
 	if f.message == "" {
 		f.message = "The model API refused the request."
 	}
-	f.tooLong = status == 413 || status == 400 && saysTooLong.MatchString(reported.message)
+	f.tooLong = status == 413 || status == 400 && saysTooLong().MatchString(reported.message)
 	return f
 }
 
@@ -197,7 +197,7 @@ func (x *exchange) noModel(status int, reported upstreamError, own bool) *fault 
 	case own || status != 404:
 		f.attrs = append(f.attrs, "setting", "model, upstreams."+up+".models")
 		f.alarm = "the upstream does not have the model that the agent requests: set model to one that it has, or add an entry for it to its models (settings model and upstreams." + up + ".models)"
-	case saysNoModel.MatchString(reported.message) || strings.Contains(strings.ToLower(reported.message), "model"):
+	case saysNoModel().MatchString(reported.message) || strings.Contains(strings.ToLower(reported.message), "model"):
 		f.attrs = append(f.attrs, "setting", "model")
 		f.alarm = "the model API does not have the model that the agent requests: set model to one that it has (setting model; for an upstream that uses other names, its models in upstreams)"
 	default:

@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // Limits of one request. Even a small body may contain millions of empty messages,
@@ -228,7 +229,7 @@ func isAdded(text string) bool {
 }
 
 // cwdPattern matches the CLI's statement of its working directory.
-var cwdPattern = regexp.MustCompile(`(?m)(?:Primary working directory|[Ww]orking directory|CWD):? *(/[^\r\n]*)$`)
+var cwdPattern = pattern.New(`(?m)(?:Primary working directory|[Ww]orking directory|CWD):? *(/[^\r\n]*)$`)
 
 // cwd returns the working directory that the request names, or "." if it names
 // none, which makes the paths of a script relative. Only the CLI's texts count: a
@@ -247,7 +248,7 @@ func (r *request) cwd() string {
 		}
 	}
 	for _, b := range append(sources, added...) {
-		if m := cwdPattern.FindStringSubmatch(b.text); m != nil {
+		if m := cwdPattern().FindStringSubmatch(b.text); m != nil {
 			return strings.TrimSpace(m[1])
 		}
 	}

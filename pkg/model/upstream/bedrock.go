@@ -12,7 +12,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 const (
@@ -35,7 +35,7 @@ const (
 // bedrockModel matches the name of a model at Bedrock. A name chosen by a sandbox
 // must match: an ARN could belong to any account. The operator may map names to
 // ARNs.
-var bedrockModel = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*(:[0-9]+[a-z0-9]*)*$`)
+var bedrockModel = pattern.New(`^[a-zA-Z0-9][a-zA-Z0-9._-]*(:[0-9]+[a-z0-9]*)*$`)
 
 // bedrockDialect is Amazon Bedrock's variant of the Messages API: the model is in
 // the path, version and betas are in the body, requests are signed, and streams
@@ -48,7 +48,7 @@ type bedrockDialect struct {
 }
 
 func (d *bedrockDialect) Request(ctx context.Context, base string, call gateway.Call) (*http.Request, []string, error) {
-	if len(call.Model) > maxModelName || !bedrockModel.MatchString(call.Model) && !d.maps(call.Model) {
+	if len(call.Model) > maxModelName || !bedrockModel().MatchString(call.Model) && !d.maps(call.Model) {
 		return nil, nil, gateway.ErrNoModel
 	}
 	keys, err := d.credentials()

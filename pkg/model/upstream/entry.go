@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // Kinds of upstreams.
@@ -59,9 +59,9 @@ type Entry struct {
 }
 
 var (
-	entryName   = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*$`)
-	regionName  = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
-	projectName = regexp.MustCompile(`^[a-z0-9][a-z0-9.:-]*$`)
+	entryName   = pattern.New(`^[a-z0-9][a-z0-9_.-]*$`)
+	regionName  = pattern.New(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	projectName = pattern.New(`^[a-z0-9][a-z0-9.:-]*$`)
 )
 
 // Faults returns the errors of the whole list, each with the field and how to
@@ -70,7 +70,7 @@ func Faults(list []Entry) (faults []string) {
 	names := map[string]bool{}
 	for i, e := range list {
 		at := fmt.Sprintf("upstreams[%d]", i)
-		if entryName.MatchString(e.Name) && len(e.Name) <= 63 {
+		if entryName().MatchString(e.Name) && len(e.Name) <= 63 {
 			at = "upstreams." + e.Name
 		}
 		for _, f := range e.faults() {
@@ -90,7 +90,7 @@ func (e Entry) faults() (faults []string) {
 			faults = append(faults, fmt.Sprintf(format, args...))
 		}
 	}
-	check(entryName.MatchString(e.Name) && len(e.Name) <= 63, "name: use 1 to 63 lower-case letters, digits, dots and dashes, such as vertex-eu")
+	check(entryName().MatchString(e.Name) && len(e.Name) <= 63, "name: use 1 to 63 lower-case letters, digits, dots and dashes, such as vertex-eu")
 	kinds := []string{Anthropic, Vertex, Bedrock}
 	known := slices.Contains(kinds, e.Kind)
 	check(known, "kind: %q must be one of %s", e.Kind, strings.Join(kinds, ", "))
@@ -127,10 +127,10 @@ func (e Entry) checkKind(check func(ok bool, format string, args ...any)) {
 	} else {
 		unused("api_key", e.APIKey)
 		unused("bearer", e.Bearer)
-		check(regionName.MatchString(e.Region), "region: %q must be a region of the cloud, such as us-east5 (Vertex) or us-east-1 (Bedrock)", e.Region)
+		check(regionName().MatchString(e.Region), "region: %q must be a region of the cloud, such as us-east5 (Vertex) or us-east-1 (Bedrock)", e.Region)
 	}
 	if e.Kind == Vertex {
-		check(projectName.MatchString(e.Project), "project: %q must be the id of a Google Cloud project", e.Project)
+		check(projectName().MatchString(e.Project), "project: %q must be the id of a Google Cloud project", e.Project)
 		check(e.ServiceAccount != "", "service_account: name the secret with the service account's JSON file, such as NAME/JSON")
 	} else {
 		unused("project", e.Project)
@@ -154,7 +154,7 @@ func (e Entry) address() string {
 		return e.BaseURL
 	case e.Kind == Anthropic:
 		return DefaultAddress
-	case !regionName.MatchString(e.Region):
+	case !regionName().MatchString(e.Region):
 		return ""
 	case e.Kind == Bedrock:
 		return "https://bedrock-runtime." + e.Region + ".amazonaws.com"

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // maxFrame bounds one frame of a stream; a frame with a piece of text has some
@@ -29,7 +29,7 @@ const (
 var (
 	errFrame = errors.New("a frame of the stream is invalid")
 
-	eventType = regexp.MustCompile(`^[a-z_]+$`)
+	eventType = pattern.New(`^[a-z_]+$`)
 )
 
 // events converts Bedrock's frames to the API's stream of events. Each event can
@@ -125,7 +125,7 @@ func chunkEvent(payload []byte) ([]byte, error) {
 	var kind struct {
 		Type string `json:"type"`
 	}
-	if json.Unmarshal(v.Bytes, &kind) != nil || !eventType.MatchString(kind.Type) {
+	if json.Unmarshal(v.Bytes, &kind) != nil || !eventType().MatchString(kind.Type) {
 		return nil, errFrame
 	}
 	out := bytes.NewBuffer(make([]byte, 0, len(v.Bytes)+len(kind.Type)+32))

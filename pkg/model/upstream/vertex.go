@@ -4,9 +4,9 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"regexp"
 
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 const (
@@ -19,7 +19,7 @@ const (
 
 // vertexModel matches the name of a model at Vertex. It comes from the sandbox
 // unless an entry maps it, and becomes part of a path.
-var vertexModel = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._@-]*$`)
+var vertexModel = pattern.New(`^[a-zA-Z0-9][a-zA-Z0-9._@-]*$`)
 
 // vertexDialect is Google Vertex AI's variant of the Messages API: the model and
 // the kind of answer are in the path, the version is in the body.
@@ -30,7 +30,7 @@ type vertexDialect struct {
 }
 
 func (d *vertexDialect) Request(ctx context.Context, base string, call gateway.Call) (*http.Request, []string, error) {
-	if !vertexModel.MatchString(call.Model) || len(call.Model) > maxModelName {
+	if !vertexModel().MatchString(call.Model) || len(call.Model) > maxModelName {
 		return nil, nil, gateway.ErrNoModel
 	}
 	token, err := d.tokens.get(ctx)

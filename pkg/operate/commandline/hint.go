@@ -1,7 +1,6 @@
 package commandline
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -9,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // repeated are the flags that say where a command works and for whom. A hint that
@@ -21,13 +21,13 @@ var repeated = []string{"state", "config", "endpoint", "secret-file", "user"}
 const SettingFlag = "setting"
 
 // program finds the commands of this program in a text.
-var program = regexp.MustCompile(`\bdreamcore((?: [a-z][a-z-]*)+)`)
+var program = pattern.New(`\bdreamcore((?: [a-z][a-z-]*)+)`)
 
 // Repeat adds to each command in a hint the flags that the current command was given.
 func Repeat(current *cobra.Command, hint string) string {
 	var b strings.Builder
 	done := 0
-	for _, m := range program.FindAllStringSubmatchIndex(hint, -1) {
+	for _, m := range program().FindAllStringSubmatchIndex(hint, -1) {
 		target, end := commandIn(current, hint, m[2], m[3])
 		if target == current.Root() {
 			continue
@@ -84,11 +84,11 @@ func IsJobState(name string) bool {
 	return err == nil
 }
 
-var plain = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
+var plain = pattern.New(`^[A-Za-z0-9_./:@%+=,-]+$`)
 
 // quote returns a word as a shell reads it.
 func quote(word string) string {
-	if plain.MatchString(word) {
+	if plain().MatchString(word) {
 		return word
 	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"

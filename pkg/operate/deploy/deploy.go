@@ -22,13 +22,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // Paths of the installation, relative to Options.Root.
@@ -218,12 +218,12 @@ const (
 
 // plainPath matches paths that need no quoting in a unit, where blanks, quotes,
 // percent signs and backslashes have a meaning.
-var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/._+@:-]*$`)
+var plainPath = pattern.New(`^/[A-Za-z0-9/._+@:-]*$`)
 
 func (o Options) validate(offline bool) error {
 	s := o.Settings
 	switch {
-	case !plainPath.MatchString(s.State) || filepath.Clean(s.State) != s.State || s.State == "/":
+	case !plainPath().MatchString(s.State) || filepath.Clean(s.State) != s.State || s.State == "/":
 		return invalid(ReasonState, "use a directory like /var/lib/dreamcore", "the state directory %q cannot be written in a unit", s.State)
 	case hidden(s.State):
 		return invalid(ReasonState, "use a directory like /var/lib/dreamcore", "the service cannot see the state directory %s: home and temporary directories are hidden from it", s.State)

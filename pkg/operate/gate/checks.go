@@ -6,13 +6,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/notef-neighbor/dreamcore/pkg/api/client"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 const (
@@ -79,11 +79,11 @@ func checkIsolation(ctx context.Context, c Config) verdict {
 
 // olderGVisor matches /proc/version of gVisor releases that do not name gVisor
 // in it. They all show the same build of Linux 4.4.0, which no distribution has.
-var olderGVisor = regexp.MustCompile(`^Linux version 4\.4\.0 (.* )?#1 SMP Sun Jan 10 15:06:54 PST 2016$`)
+var olderGVisor = pattern.New(`^Linux version 4\.4\.0 (.* )?#1 SMP Sun Jan 10 15:06:54 PST 2016$`)
 
 // showsGVisor reports whether procVersion is the /proc/version of gVisor.
 func showsGVisor(procVersion string) bool {
-	return strings.Contains(strings.ToLower(procVersion), "gvisor") || olderGVisor.MatchString(strings.TrimSpace(procVersion))
+	return strings.Contains(strings.ToLower(procVersion), "gvisor") || olderGVisor().MatchString(strings.TrimSpace(procVersion))
 }
 
 // checkVolume asks twice: a prepared answer would have the same id each time.

@@ -22,13 +22,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
@@ -100,7 +100,7 @@ type Store struct {
 }
 
 // A counted repeat would cost every start of the program milliseconds.
-var keyForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
+var keyForm = pattern.New(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
 
 const maxKeyBytes = 128
 
@@ -192,7 +192,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 }
 
 func checkKey(key string) error {
-	if len(key) <= maxKeyBytes && keyForm.MatchString(key) {
+	if len(key) <= maxKeyBytes && keyForm().MatchString(key) {
 		return nil
 	}
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid name of a disk", Hint: "use 1 to 128 letters, digits, dashes and underscores"}

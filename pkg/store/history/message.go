@@ -3,10 +3,11 @@ package history
 import (
 	"bytes"
 	"errors"
-	"regexp"
 	"strings"
 	"text/template"
 	"unicode"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // SubjectRunes limits the name of a version, the subject line of its commit.
@@ -146,12 +147,12 @@ func lastParagraph(text string) string {
 	return text
 }
 
-var heading = regexp.MustCompile(`(?im)^[#*\s【\[]*(?:user(?:'s)?[ _-](?:request|prompt|message|instructions?|wish)|ユーザー(?:の|から)?の?(?:要望|リクエスト|指示|依頼|メッセージ))[*\s】\]]*(?:[::][*\s]*|$)`)
+var heading = pattern.New(`(?im)^[#*\s【\[]*(?:user(?:'s)?[ _-](?:request|prompt|message|instructions?|wish)|ユーザー(?:の|から)?の?(?:要望|リクエスト|指示|依頼|メッセージ))[*\s】\]]*(?:[::][*\s]*|$)`)
 
 // afterHeading returns the text after the last heading of the player's words, or
 // all of text.
 func afterHeading(text string) string {
-	if at := heading.FindAllStringIndex(text, -1); at != nil {
+	if at := heading().FindAllStringIndex(text, -1); at != nil {
 		if words := strings.TrimSpace(text[at[len(at)-1][1]:]); words != "" {
 			return words
 		}
@@ -187,7 +188,7 @@ func (t tag) closing(text string) string {
 	}
 }
 
-var tagAtStart = regexp.MustCompile(`^(?:<([A-Za-z][\w:.-]{0,63})(?:\s[^<>]{0,500})?>|\[([A-Za-z][\w:. -]{0,63})\])`)
+var tagAtStart = pattern.New(`^(?:<([A-Za-z][\w:.-]{0,63})(?:\s[^<>]{0,500})?>|\[([A-Za-z][\w:. -]{0,63})\])`)
 
 // The words in the names of blocks. HTML elements are not among them: a player's
 // prompt may begin with one.
@@ -207,7 +208,7 @@ func wordSet(words string) map[string]bool {
 // openingTag returns the tag at the beginning of text if it opens a block of a
 // front end.
 func openingTag(text string) (t tag, ok bool) {
-	m := tagAtStart.FindStringSubmatch(text)
+	m := tagAtStart().FindStringSubmatch(text)
 	if m == nil {
 		return t, false
 	}

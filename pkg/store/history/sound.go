@@ -3,7 +3,6 @@ package history
 import (
 	"bytes"
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -12,16 +11,17 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // The checks of git fsck --strict on commits and trees.
 
-var identForm = regexp.MustCompile(`^[^<>\n\x00]* <[^<>\n\x00]*> (0|[1-9][0-9]*) [+-][0-9][0-9][0-9][0-9]$`)
+var identForm = pattern.New(`^[^<>\n\x00]* <[^<>\n\x00]*> (0|[1-9][0-9]*) [+-][0-9][0-9][0-9][0-9]$`)
 
 const maxDateDigits = 12
 
 func isIdent(text string) bool {
-	if !identForm.MatchString(text) {
+	if !identForm().MatchString(text) {
 		return false
 	}
 	fields := strings.Fields(text)

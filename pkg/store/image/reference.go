@@ -2,12 +2,12 @@ package image
 
 import (
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // Prefixes of references to images on this machine.
@@ -40,7 +40,7 @@ type reference struct {
 // String returns the reference in its short form.
 func (r reference) String() string { return familiar(r.text) }
 
-var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var digestForm = pattern.New(`^sha256:[0-9a-f]{64}$`)
 
 // IsDirectory reports whether ref is the path of a directory and not the
 // reference of an image: it begins with "/", "./" or "../", or is "." or "..".
@@ -84,7 +84,7 @@ func IsAbsolute(ref string) bool {
 // NAME:TAG@sha256:….
 func Pinned(ref string, img Image) string {
 	name, _, _ := strings.Cut(ref, "@sha256:") // possibly the digest of an index
-	if digestForm.MatchString(ref) {
+	if digestForm().MatchString(ref) {
 		return img.Digest
 	}
 	return name + "@" + img.Digest
@@ -103,7 +103,7 @@ func parse(ref string) (reference, error) {
 			Code: dreamcore.CodeInvalid, Message: "not an image reference: " + ref, Err: flaw("a directory is used in place and not pulled"),
 			Hint: "start sandboxes from it with --image " + ref,
 		}
-	case digestForm.MatchString(ref):
+	case digestForm().MatchString(ref):
 		return reference{kind: kindDigest, text: ref, digest: ref}, nil
 	}
 	if dir, ok := strings.CutPrefix(ref, LayoutPrefix); ok {
@@ -131,7 +131,7 @@ func parse(ref string) (reference, error) {
 	}
 	r := reference{kind: kindRegistry, text: n.Name(), name: n}
 	if d, ok := n.(name.Digest); ok {
-		if !digestForm.MatchString(d.DigestStr()) {
+		if !digestForm().MatchString(d.DigestStr()) {
 			return reference{}, badReference(ref, "its digest is not SHA-256")
 		}
 		r.digest = d.DigestStr()
@@ -144,7 +144,7 @@ func cutDigest(dir string) (path, digest string, err error) {
 	if i < 0 {
 		return dir, "", nil
 	}
-	if digest = dir[i+1:]; !digestForm.MatchString(digest) {
+	if digest = dir[i+1:]; !digestForm().MatchString(digest) {
 		return "", "", badReference(LayoutPrefix+dir, "its digest is not sha256: and 64 hex digits")
 	}
 	return dir[:i], digest, nil

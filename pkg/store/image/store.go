@@ -28,7 +28,7 @@ func dirName(digest string) string { return strings.Replace(digest, ":", "-", 1)
 // does not hold an image.
 func digestOf(dir string) string {
 	digest := strings.Replace(dir, "-", ":", 1)
-	if !digestForm.MatchString(digest) {
+	if !digestForm().MatchString(digest) {
 		return ""
 	}
 	return digest
@@ -198,7 +198,7 @@ func (s *Store) readRefFile(name string) (savedRef, error) {
 		return savedRef{}, err
 	}
 	var ref savedRef
-	if err := json.Unmarshal(raw, &ref); err != nil || !digestForm.MatchString(ref.Digest) {
+	if err := json.Unmarshal(raw, &ref); err != nil || !digestForm().MatchString(ref.Digest) {
 		return savedRef{}, errNotHere
 	}
 	return ref, nil
@@ -250,7 +250,7 @@ func (s *Store) eachRef(do func(file string, r savedRef) error) error {
 // and every other process, until release is called or the process ends. release
 // may be called more than once. CodeNotFound: the image was removed.
 func (s *Store) Use(img Image) (path string, release func(), err error) {
-	if !digestForm.MatchString(img.Digest) {
+	if !digestForm().MatchString(img.Digest) {
 		return "", nil, badReference(img.Digest, "it is not a digest")
 	}
 	dir := dirName(img.Digest)

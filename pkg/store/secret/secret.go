@@ -27,7 +27,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +36,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
 
@@ -75,8 +75,8 @@ const (
 )
 
 var (
-	nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`) // a counted repeat would cost every start
-	keyForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	nameForm = pattern.New(`^[a-z0-9][a-z0-9-]*$`) // a counted repeat would cost every start
+	keyForm  = pattern.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // Store is a directory of sealed secrets with its identity. It has no descriptors,
@@ -338,7 +338,7 @@ func sealedNames(dir string) ([]string, error) {
 // CheckName refuses, with CodeInvalid, names that are not 1 to 63 lower-case
 // letters, digits and dashes with no leading dash.
 func CheckName(name string) error {
-	if len(name) <= maxNameBytes && nameForm.MatchString(name) {
+	if len(name) <= maxNameBytes && nameForm().MatchString(name) {
 		return nil
 	}
 	return &dreamcore.Error{
@@ -349,7 +349,7 @@ func CheckName(name string) error {
 }
 
 func validKey(key string) bool {
-	return len(key) <= maxKeyBytes && keyForm.MatchString(key)
+	return len(key) <= maxKeyBytes && keyForm().MatchString(key)
 }
 
 // checkValues never quotes a key or a value: they may have been mixed up.
@@ -411,9 +411,9 @@ var (
 	// envLine matches a line of a .env file or a shell script. A key may end with
 	// the equals signs of base64, so the first one must be followed by something
 	// else.
-	envLine = regexp.MustCompile(`^([A-Z_][A-Z0-9_]*|[A-Za-z_][A-Za-z0-9_.-]*(?i:key|token|secret))=+[^=]`)
+	envLine = pattern.New(`^([A-Z_][A-Z0-9_]*|[A-Za-z_][A-Za-z0-9_.-]*(?i:key|token|secret))=+[^=]`)
 	// labelled matches a line of a header or of YAML.
-	labelled = regexp.MustCompile(`^(?i:bearer|basic|authorization|(x-)?api[-_]?key|[a-z0-9_.-]*[-_](key|token|secret))[:=]`)
+	labelled = pattern.New(`^(?i:bearer|basic|authorization|(x-)?api[-_]?key|[a-z0-9_.-]*[-_](key|token|secret))[:=]`)
 )
 
 // Miswritten describes the fault of a credential that was copied with its
@@ -428,9 +428,9 @@ func Miswritten(key string) string {
 		return ""
 	case strings.ContainsRune(quotes, first) || strings.ContainsRune(quotes, last):
 		return "it is in quotes"
-	case envLine.MatchString(key):
+	case envLine().MatchString(key):
 		return "it is a line of a .env file, NAME=KEY"
-	case labelled.MatchString(key):
+	case labelled().MatchString(key):
 		return "a name such as Bearer: stands in front of it"
 	case first == '$':
 		return "it is the name of a variable, not its value"

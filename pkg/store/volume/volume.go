@@ -49,11 +49,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 )
@@ -123,11 +123,11 @@ type Info struct {
 
 // nameForm avoids a counted repetition, which is expensive to compile at every
 // start of the program.
-var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+var nameForm = pattern.New(`^[a-z0-9][a-z0-9-]*$`)
 
 const maxNameBytes = 63
 
-func isName(name string) bool { return len(name) <= maxNameBytes && nameForm.MatchString(name) }
+func isName(name string) bool { return len(name) <= maxNameBytes && nameForm().MatchString(name) }
 
 // Open opens the volumes in dir. It makes the missing directories, but no
 // volume. The caller must Close the Store.

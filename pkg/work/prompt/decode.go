@@ -79,7 +79,7 @@ func (d *decoder) template(n node, scope map[string]bool) *template {
 
 func (d *decoder) fields(n node) (all []Field) {
 	for _, p := range d.pairs(n) {
-		if !fieldForm.MatchString(p.key) {
+		if !fieldForm().MatchString(p.key) {
 			d.wrong(p.value, "must be a name of letters, digits and underscores")
 			continue
 		}

@@ -17,8 +17,9 @@
 package prompt
 
 import (
-	"regexp"
 	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // Endpoint is one parsed file. It is not changed after Parse.
@@ -85,10 +86,10 @@ const (
 
 // nameForm matches an endpoint's name, from which all forms of its address are
 // derived.
-var nameForm = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
+var nameForm = pattern.New(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 
 // maxName leaves space for a prefix of the name in a host label.
 const maxName = 40
 
 // isName reports whether name is valid for an endpoint.
-func isName(name string) bool { return len(name) <= maxName && nameForm.MatchString(name) }
+func isName(name string) bool { return len(name) <= maxName && nameForm().MatchString(name) }

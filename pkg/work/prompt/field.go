@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // Type is the type of a request's field, or of a part of an answer.
@@ -48,7 +48,7 @@ const (
 	fieldProject = "project_id"
 )
 
-var fieldForm = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]{0,63}$`)
+var fieldForm = pattern.New(`^[a-zA-Z][a-zA-Z0-9_]{0,63}$`)
 
 // name returns the type with an article, for errors.
 func (t Type) name() string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
@@ -17,6 +16,8 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/target"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // frameInterval is the time from one frame of the film to the next.
@@ -325,7 +326,7 @@ func (t *tab) recordError(ev *evidence, e event) {
 	var f fault
 	if x, ok := decode(e, runtime.ExceptionThrown); ok && x.ExceptionDetails != nil {
 		f = ev.exception(x.ExceptionDetails)
-		if harmless.MatchString(f.text) {
+		if harmless().MatchString(f.text) {
 			return
 		}
 	} else if c, ok := decode(e, runtime.ConsoleAPICalled); ok && (c.Type == runtime.ConsoleAPICalledTypeError || c.Type == runtime.ConsoleAPICalledTypeAssert) {
@@ -336,7 +337,7 @@ func (t *tab) recordError(ev *evidence, e event) {
 		default: // missing files have a check of their own; the rest is advice
 			return
 		}
-		if harmless.MatchString(l.Entry.Text) || browserSays.MatchString(l.Entry.Text) {
+		if harmless().MatchString(l.Entry.Text) || browserSays().MatchString(l.Entry.Text) {
 			return
 		}
 		f = ev.at(fault{text: l.Entry.Text}, l.Entry.URL, l.Entry.LineNumber, -1)
@@ -350,11 +351,11 @@ func (t *tab) recordError(ev *evidence, e event) {
 
 // harmless matches what browsers without a person, a screen or a speaker refuse;
 // it says nothing about the game.
-var harmless = regexp.MustCompile(`(?i)NotAllowedError|AbortError|NotSupportedError|play\(\) (request|failed)|pointer ?lock|fullscreen|vibrat|wake ?lock|ResizeObserver loop|Permissions? policy|orientation\.lock|EncodingError|AudioContext was not allowed`)
+var harmless = pattern.New(`(?i)NotAllowedError|AbortError|NotSupportedError|play\(\) (request|failed)|pointer ?lock|fullscreen|vibrat|wake ?lock|ResizeObserver loop|Permissions? policy|orientation\.lock|EncodingError|AudioContext was not allowed`)
 
 // browserSays matches what the browser itself writes to the console about its
 // own state.
-var browserSays = regexp.MustCompile(`(?i)webgl|swiftshader|gpu|fallback|deprecat|autoplay|user gesture|user activation|preload|manifest|favicon|source ?map|third-party cookie|quirks`)
+var browserSays = pattern.New(`(?i)webgl|swiftshader|gpu|fallback|deprecat|autoplay|user gesture|user activation|preload|manifest|favicon|source ?map|third-party cookie|quirks`)
 
 // exception returns an uncaught error or an unhandled rejection.
 func (e *evidence) exception(x *runtime.ExceptionDetails) fault {

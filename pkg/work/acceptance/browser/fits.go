@@ -77,7 +77,7 @@ func (s *state) cutControl() (message string, sure bool) {
 		if name == "" {
 			name = c.ID
 		}
-		if !startWords.MatchString(c.Text) {
+		if !startWords().MatchString(c.Text) {
 			continue
 		}
 		beyondX := x < 0 || x >= s.View[0]

@@ -2,11 +2,11 @@ package browser
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 	"github.com/notef-neighbor/dreamcore/pkg/work/acceptance/verdict"
 )
 
@@ -125,7 +125,7 @@ func (j *judgement) moves() {
 // dead returns the text of a button that starts the game and does nothing.
 func (j *judgement) dead() string {
 	for _, c := range j.s.Controls {
-		if c.Button && !c.Disabled && startWords.MatchString(c.Text) && !c.Live {
+		if c.Button && !c.Disabled && startWords().MatchString(c.Text) && !c.Live {
 			return clean(c.Text, 40)
 		}
 	}
@@ -133,9 +133,9 @@ func (j *judgement) dead() string {
 }
 
 var (
-	saysKeys  = regexp.MustCompile(`(?i)\b(arrow keys?|wasd|w/?a/?s/?d|press (any key|space|enter|start|the|[a-z]\b)|space ?bar|use (the )?(arrows|keys|keyboard)|hit space)\b|[←→↑↓]`)
-	saysTouch = regexp.MustCompile(`(?i)\b(tap|touch|swipe)\b`)
-	saysMouse = regexp.MustCompile(`(?i)\b(click|mouse)\b`)
+	saysKeys  = pattern.New(`(?i)\b(arrow keys?|wasd|w/?a/?s/?d|press (any key|space|enter|start|the|[a-z]\b)|space ?bar|use (the )?(arrows|keys|keyboard)|hit space)\b|[←→↑↓]`)
+	saysTouch = pattern.New(`(?i)\b(tap|touch|swipe)\b`)
+	saysMouse = pattern.New(`(?i)\b(click|mouse)\b`)
 )
 
 // blocked returns why no finger and no mouse can reach the game, or "".
@@ -172,7 +172,7 @@ func (j *judgement) keys() {
 		return
 	}
 	switch {
-	case j.s.says(saysKeys) && !j.s.listens("pad"):
+	case j.s.says(saysKeys()) && !j.s.listens("pad"):
 		j.add(verdict.Keys, verdict.Failed, "its text names keys, but nothing listens for the keyboard")
 	default:
 		j.add(verdict.Keys, verdict.Unknown, "it does not listen for keys")
@@ -193,9 +193,9 @@ func (j *judgement) touch() {
 	switch {
 	case j.s.listens("tilt", "pad"):
 		j.add(verdict.Touch, verdict.Unknown, "it does not listen for touch")
-	case j.s.says(saysTouch):
+	case j.s.says(saysTouch()):
 		j.add(verdict.Touch, verdict.Failed, "its text asks for touch, but nothing listens for touch, pointer or click")
-	case j.s.listens("key") && (!j.r.moves || j.s.says(saysKeys)):
+	case j.s.listens("key") && (!j.r.moves || j.s.says(saysKeys())):
 		j.add(verdict.Touch, verdict.Failed, "it listens for keys only: it cannot be played on a phone")
 	default:
 		j.add(verdict.Touch, verdict.Unknown, "it does not listen for touch")
@@ -220,7 +220,7 @@ func (j *judgement) pointer() {
 		j.add(verdict.Pointer, verdict.Unknown, "it does not listen for the pointer")
 	case j.s.listens("touch"):
 		j.add(verdict.Pointer, verdict.Failed, "it listens for touch only: it cannot be played on a desktop")
-	case j.s.says(saysMouse):
+	case j.s.says(saysMouse()):
 		j.add(verdict.Pointer, verdict.Failed, "its text asks for clicks, but nothing listens for the pointer")
 	default:
 		j.add(verdict.Pointer, verdict.Unknown, "it does not listen for the pointer")

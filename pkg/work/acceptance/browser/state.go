@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/chromedp/cdproto/runtime"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // state is the report of the instrumentation of a page. The page could have faked all
@@ -143,7 +145,7 @@ func (s *state) says(re *regexp.Regexp) bool {
 		slices.ContainsFunc(s.Controls, func(c control) bool { return re.MatchString(c.Text) })
 }
 
-var loadingWords = regexp.MustCompile(`(?i)\b(now )?(loading|please wait|preparing|wird geladen|lade|chargement|cargando)\b.{0,12}`)
+var loadingWords = pattern.New(`(?i)\b(now )?(loading|please wait|preparing|wird geladen|lade|chargement|cargando)\b.{0,12}`)
 
 // loads returns the text of a page that does nothing but load, or "".
 func (s *state) loads() string {
@@ -151,7 +153,7 @@ func (s *state) loads() string {
 		return ""
 	}
 	for _, text := range append([]string{s.Text}, s.Texts[max(0, len(s.Texts)-3):]...) {
-		if found := loadingWords.FindString(text); found != "" {
+		if found := loadingWords().FindString(text); found != "" {
 			return clean(found, 40)
 		}
 	}
@@ -166,7 +168,7 @@ func (s *state) covered() string {
 	return s.Stages[0]
 }
 
-var startWords = regexp.MustCompile(`(?i)\b(start|play|begin|go|new game|continue|tap|click|ok|enter|easy|normal|ready|launch|resume|restart|retry|next|let'?s|fight|run|1 ?player|level 1|los|spiel(en)?|jouer|jugar|commencer|empezar)\b|▶|►`)
+var startWords = pattern.New(`(?i)\b(start|play|begin|go|new game|continue|tap|click|ok|enter|easy|normal|ready|launch|resume|restart|retry|next|let'?s|fight|run|1 ?player|level 1|los|spiel(en)?|jouer|jugar|commencer|empezar)\b|▶|►`)
 
 // starts returns the controls that a person would press first, best first, that
 // are on the screen.
@@ -177,7 +179,7 @@ func (s *state) starts() []control {
 			continue
 		}
 		switch {
-		case startWords.MatchString(c.Text) || startWords.MatchString(strings.NewReplacer("-", " ", "_", " ").Replace(c.ID)):
+		case startWords().MatchString(c.Text) || startWords().MatchString(strings.NewReplacer("-", " ", "_", " ").Replace(c.ID)):
 			best = append(best, c)
 		case c.Button:
 			buttons = append(buttons, c)
