@@ -277,7 +277,7 @@ func statusError(code int, message string) error {
 	case http.StatusConflict:
 		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the object in Kubernetes was changed by another client", Err: cause}
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Kubernetes refuses the service account", Err: cause, Hint: "grant it get, list and watch of configmaps and endpointslices"}
+		return &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Kubernetes refuses the service account", Err: cause, Hint: "grant it get, list and watch of configmaps and endpointslices; what changes the map also needs create and update of configmaps"}
 	case http.StatusGone:
 		return errors.Join(errGone, cause)
 	}
