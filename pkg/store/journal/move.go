@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 // last write. The job goes on here if it has no terminal event. CodeConflict: there is
 // a log of this job; CodeInvalid: job is not a job; CodeTooLarge: the log is larger than
 // logs can be.
-func (s *Store) Import(job string, user dreamcore.UserID, written time.Time, from io.Reader) error {
+func (s *Store) Import(job string, user dreamcore.UserID, modified time.Time, from io.Reader) error {
 	name, err := fileName(job)
 	if err != nil {
 		return err
@@ -37,14 +38,18 @@ func (s *Store) Import(job string, user dreamcore.UserID, written time.Time, fro
 			return err
 		}
 		_ = unix.Fsetxattr(int(f.Fd()), ownerAttribute, []byte(user), 0)
-		ended, err := endsTerminal(f)
+		written, err := s.root.Open(filepath.Base(f.Name())) // to read
 		if err != nil {
+			return err
+		}
+		ended, err := endsTerminal(written)
+		if err = errors.Join(err, written.Close()); err != nil {
 			return err
 		}
 		if !ended { // this process tells its end
 			_ = unix.Fsetxattr(int(f.Fd()), untoldAttribute, []byte{1}, 0)
 		}
-		at := unix.NsecToTimeval(written.UnixNano())
+		at := unix.NsecToTimeval(modified.UnixNano())
 		return os.NewSyscallError("futimes", unix.Futimes(int(f.Fd()), []unix.Timeval{at, at}))
 	})
 	switch {
