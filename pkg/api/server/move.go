@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -179,7 +180,11 @@ func (s *Server) moveArchive(x *exchange, r *http.Request) {
 		return
 	}
 	x.Header().Set("Content-Type", archiveType)
-	err := s.cfg.Moves.Save(r.Context(), subject.User, x)
+	buffer := bufio.NewWriterSize(x, archiveBuffer) // an early error is answered as one
+	err := s.cfg.Moves.Save(r.Context(), subject.User, buffer)
+	if err == nil {
+		err = buffer.Flush()
+	}
 	switch {
 	case err == nil:
 	case x.Status() == 0:
@@ -189,6 +194,8 @@ func (s *Server) moveArchive(x *exchange, r *http.Request) {
 		x.err, x.cut = err, err
 	}
 }
+
+const archiveBuffer = 256 << 10
 
 // archiveType is the media type of the archive of a user.
 const archiveType = "application/zstd"
