@@ -40,6 +40,12 @@ func (s *Service) Load(ctx context.Context, user dreamcore.UserID, from, move st
 	if _, err := archive.CheckUser(ctx, file, user); err != nil {
 		return Status{}, err
 	}
+	select { // a depot takes in one archive at a time
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return Status{}, context.Cause(ctx)
+	}
 	s.reached("checked")
 	m := residence.Mark{State: residence.Arriving, Cell: from, Since: time.Now().UTC(), Move: move}
 	if err := s.parts.Residence.Set(subject, m); err != nil {

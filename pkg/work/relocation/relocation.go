@@ -83,6 +83,8 @@ type Service struct {
 	mu   sync.Mutex
 	busy map[residence.Subject]bool // guarded by mu
 
+	turn chan struct{} // a mutex with a deadline: arrivals fill the stores in turn
+
 	reached func(step string) // called after each step of an arrival; for tests
 }
 
@@ -91,7 +93,7 @@ func New(parts Parts) *Service {
 	if parts.Logger == nil {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{parts: parts, log: parts.Logger, busy: map[residence.Subject]bool{}, reached: func(string) {}}
+	return &Service{parts: parts, log: parts.Logger, busy: map[residence.Subject]bool{}, turn: make(chan struct{}, 1), reached: func(string) {}}
 }
 
 func conflict(hint, format string, a ...any) error {

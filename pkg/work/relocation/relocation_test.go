@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -406,6 +407,32 @@ func TestTheLedgerCountsOnce(t *testing.T) {
 			t.Errorf("move %d: the user has spent %d, want %d", i, got, spent)
 		}
 	}
+}
+
+// TestManyUsersArriveAtOnce lets a cell take in several users at the same time, as a plan
+// of many slots does.
+func TestManyUsersArriveAtOnce(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	var all sync.WaitGroup
+	for i := range 6 {
+		user := dreamcore.UserID("d0d00000-0000-4000-8000-" + hex12(i))
+		a.Fill(user, game)
+		st, err := a.Hold(t.Context(), residence.Subject{User: user}, relocation.HoldOptions{To: "b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			var raw bytes.Buffer
+			err := a.Save(t.Context(), user, &raw)
+			if err == nil {
+				_, err = b.Load(t.Context(), user, "a", st.Move, &raw)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", user, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestHostileArchives sends what is no archive of this user. Nothing of it may stay.
