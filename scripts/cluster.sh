@@ -28,3 +28,9 @@ say "go vet"
 go vet -tags cluster ./pkg/cluster/...
 say "go test, against Kubernetes $version"
 go test -race -tags cluster -count=1 -timeout 10m "$@" ./pkg/cluster/...
+# Users move between two services: as root, with the built program and the agent.
+if [ -n "${DREAMCORE_TEST_BINARY:-}" ] && [ -n "${DREAMCORE_TEST_CLAUDE:-}" ] && [ $# -eq 0 ]; then
+  say "go test, with services"
+  go vet -tags cluster ./cmd/dreamcore/e2e
+  go test -race -tags cluster -count=1 -timeout 20m -run 'TestAUserMovesWhile|TestACutJobGoesOn|TestACellIsEmptied' ./cmd/dreamcore/e2e
+fi

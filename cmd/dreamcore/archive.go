@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/commandline"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/show"
-	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
 )
 
@@ -47,16 +45,11 @@ func newImportCmd(a *app) *cobra.Command {
 	var users map[string]string
 	var force bool
 	c := a.command("import", func(ctx context.Context, args []string) error {
-		opts := archive.ImportOptions{Users: map[dreamcore.UserID]dreamcore.UserID{}, Force: force}
-		for from, to := range users {
-			old, err := dreamcore.ParseUserID(from)
-			if err != nil {
-				return err
-			}
-			if opts.Users[old], err = dreamcore.ParseUserID(to); err != nil {
-				return err
-			}
+		owners, err := archive.ParseUserMap(users)
+		if err != nil {
+			return err
 		}
+		opts := archive.ImportOptions{Users: owners, Force: force}
 		return a.withArchive(0, "Importing", func(d *archive.Depot) (archive.Report, error) {
 			return d.Import(ctx, args[0], opts)
 		})
@@ -71,9 +64,9 @@ func newExportCmd(a *app) *cobra.Command {
 	var all, force bool
 	var c *cobra.Command
 	c = a.command("export", func(ctx context.Context, args []string) error {
-		scope, err := exportScope(c, args, user, all)
+		scope, err := archive.ParseScope(args[:len(args)-1], user, all)
 		if err != nil {
-			return err
+			return commandline.Misuse(c, err)
 		}
 		if scope.Project != "" && scope.User == "" {
 			if scope.User, err = a.projectOwner(ctx, scope.Project); err != nil {
@@ -89,21 +82,6 @@ func newExportCmd(a *app) *cobra.Command {
 	c.Flags().BoolVar(&all, "all", false, "all projects")
 	c.Flags().BoolVar(&force, "force", false, "replace an existing file")
 	return c
-}
-
-func exportScope(c *cobra.Command, args []string, user string, all bool) (scope archive.Scope, err error) {
-	if len(args) == 1 && user == "" && !all || all && (user != "" || len(args) == 2) {
-		return scope, commandline.Misuse(c, errors.New("name one project (with --user UUID if several users have it), or --user UUID, or --all; and the destination"))
-	}
-	if user != "" {
-		if scope.User, err = dreamcore.ParseUserID(user); err != nil {
-			return scope, err
-		}
-	}
-	if len(args) == 2 {
-		scope.Project, err = dreamcore.ParseProjectID(args[0])
-	}
-	return scope, err
 }
 
 func newBackupCmd(a *app) *cobra.Command {
@@ -126,7 +104,7 @@ func newRestoreCmd(a *app) *cobra.Command {
 	var check, force bool
 	c := a.command("restore", func(ctx context.Context, args []string) error {
 		if check {
-			return checkBackup(ctx, a, args[0])
+			return show.CheckedBackup(ctx, a.io, args[0])
 		}
 		return a.withArchive(0, "Restoring", func(d *archive.Depot) (archive.Report, error) {
 			return d.Restore(ctx, args[0], force)
@@ -135,15 +113,4 @@ func newRestoreCmd(a *app) *cobra.Command {
 	c.Flags().BoolVar(&check, "check", false, "only check the backup against its manifest")
 	c.Flags().BoolVar(&force, "force", false, "replace existing files; versions of projects stay")
 	return c
-}
-
-func checkBackup(ctx context.Context, a *app, name string) error {
-	line, update := show.Copy(a.io, "Checking "+name, "project")
-	defer line.Stop()
-	contents, err := archive.Check(ctx, name, update)
-	line.Stop()
-	if err != nil {
-		return err
-	}
-	return a.done(contents, "the backup is complete", fmt.Sprintf("%d projects", contents.Projects), term.Size(contents.Bytes), "created "+term.Time(contents.Created))
 }

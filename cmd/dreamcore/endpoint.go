@@ -19,6 +19,10 @@ type endpointOptions struct {
 
 func (o *endpointOptions) add(c *cobra.Command) {
 	c.Flags().StringVar(&o.address, "endpoint", "", "address of a service, in any form (MODAL_ENDPOINT)")
+	o.addSecret(c)
+}
+
+func (o *endpointOptions) addSecret(c *cobra.Command) {
 	c.Flags().StringVar(&o.secretFile, "secret-file", "", "file with the internal secret (MODAL_INTERNAL_SECRET; default: the secret of this machine)")
 }
 

@@ -60,7 +60,7 @@ func (a *app) override(c *cobra.Command, key, flag string) (err error) {
 	}
 	switch { // relative paths are those of the caller
 	case v == "" || key == "model_script" && replay.IsDemo(v):
-	case key == "rootfs" || key == "model_script" || key == "cells":
+	case key == "rootfs" || key == "model_script" || key == "cells" || key == "cell_addresses" || key == "kubernetes_account":
 		v, err = filepath.Abs(v)
 	case key == "image":
 		v, err = image.Absolute(v)

@@ -11,7 +11,7 @@ import (
 
 func newRouteCmd(a *app) *cobra.Command {
 	c := a.command("route", func(ctx context.Context, _ []string) error { return runRoute(ctx, a) })
-	a.addSettings(c, "listen", "cells", "hold", "language", "log_level")
+	a.addSettings(c, "listen", "cells", "cell_addresses", "kubernetes_api", "kubernetes_account", "hold", "language", "log_level")
 	return c
 }
 

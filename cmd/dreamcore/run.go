@@ -153,7 +153,7 @@ func newRootCmd(a *app) *cobra.Command {
 	pf.StringVar(&a.configFlag, "config", "", "configuration file (DREAMCORE_CONFIG; default config.yaml in the state directory)")
 	pf.BoolVar(&a.io.JSON, "json", false, "print JSON for programs")
 	root.AddGroup(a.table.Groups()...)
-	root.AddCommand(newSetupCmd(a), newGenerateCmd(a), newDoctorCmd(a), newServeCmd(a), newRouteCmd(a), newDeployCmd(a), newGateCmd(a),
+	root.AddCommand(newSetupCmd(a), newGenerateCmd(a), newDoctorCmd(a), newServeCmd(a), newRouteCmd(a), newCellsCmd(a), newDeployCmd(a), newGateCmd(a),
 		newPreviewCmd(a), newCheckCmd(a), newProjectsCmd(a), newImportCmd(a), newExportCmd(a), newVolumeCmd(a),
 		newJobsCmd(a), newPsCmd(a), newSandboxCmd(a), newUsersCmd(a), newUsageCmd(a), newAuditCmd(a), newConfigCmd(a),
 		newSecretCmd(a), newPromptsCmd(a), newImageCmd(a), newBackupCmd(a), newRestoreCmd(a), newManCmd(a),

@@ -141,6 +141,7 @@ type Config struct {
 
 	Cells             string        `koanf:"cells"`
 	CellsService      string        `koanf:"cells_service"`
+	CellAddresses     string        `koanf:"cell_addresses"`
 	KubernetesAPI     string        `koanf:"kubernetes_api"`
 	KubernetesAccount string        `koanf:"kubernetes_account"`
 	ShareSpending     bool          `koanf:"share_spending"`

@@ -60,7 +60,7 @@ var everySetting = map[string]struct {
 	"preview_hosts":           {"https://cdn.example.com, *.example.net", []string{"https://cdn.example.com", "*.example.net"}},
 	"preview_frame_ancestors": {"https://app.example.com", []string{"https://app.example.com"}},
 	"acceptance":              {"fail", "fail"}, "acceptance_repairs": {"0", 0}, "acceptance_limit": {"30s", 30 * time.Second}, "acceptance_on_apply": {"true", true},
-	"cells": {"/srv/cells", "/srv/cells"}, "cells_service": {"rooms", "rooms"}, "kubernetes_api": {"https://10.0.0.1:6443", "https://10.0.0.1:6443"}, "kubernetes_account": {"/srv/account", "/srv/account"},
+	"cells": {"/srv/cells", "/srv/cells"}, "cells_service": {"rooms", "rooms"}, "cell_addresses": {"/srv/addresses", "/srv/addresses"}, "kubernetes_api": {"https://10.0.0.1:6443", "https://10.0.0.1:6443"}, "kubernetes_account": {"/srv/account", "/srv/account"},
 	"hold": {"5s", 5 * time.Second}, "held_requests": {"7", 7}, "preview_key_file": {"/srv/key", "/srv/key"},
 	"cors_origins": {"https://app.example.com, http://localhost:3000,http://[::1]:3000", []string{"https://app.example.com", "http://localhost:3000", "http://[::1]:3000"}},
 }
@@ -262,7 +262,7 @@ func TestValidateListsEveryFaultAtOnce(t *testing.T) {
 		"upstreams":  {[]upstream.Entry{{Name: "a", Kind: "anthropic", APIKey: "none", Region: "x"}}, []upstream.Entry{{Name: "a", Kind: "x"}}},
 		"webhooks":   {[]webhook.Entry{{URL: "http://a.example.com", Secret: "a"}}, []webhook.Entry{{URL: "https://a.example.com"}}},
 		"log_format": {"", "xml"}, "metrics_listen": {"9100"}, "trusted_proxies": {[]string{"10.0.0.1/8"}, []string{"proxy"}},
-		"cells": {"cells"}, "cells_service": {"", "a.b", "A"}, "kubernetes_api": {"10.0.0.1", "ftp://a"}, "kubernetes_account": {"", "account"},
+		"cells": {"cells"}, "cells_service": {"", "a.b", "A"}, "cell_addresses": {"a"}, "kubernetes_api": {"10.0.0.1", "ftp://a"}, "kubernetes_account": {"", "account"},
 		"hold": {-time.Second, 11 * time.Minute}, "held_requests": {0, 100_001}, "preview_key_file": {"key"},
 		"sandbox_env": {
 			map[string]string{"A=B": "x"}, map[string]string{"": "x"}, map[string]string{"1A": "x"}, map[string]string{"A.B": "x"}, map[string]string{"É": "x"},

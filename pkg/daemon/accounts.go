@@ -26,7 +26,7 @@ import (
 func (m *Machine) openAccounts() {
 	m.accounts = account.New(account.Parts{
 		Volumes: m.state.Volumes, History: m.history, Blocks: m.blocks, Logs: m.Journal, Jobs: m.Jobs,
-		Sandboxes: m.workspaces, Spending: m.ledger.Spending, Forget: m.forget,
+		Sandboxes: m.workspaces, Spending: m.ledger.Spending, Forget: m.forget, Residence: m.state.residence,
 		UsageDir: m.state.Path(UsageDir), AuditDir: m.state.Path(AuditDir), Audit: m.audit, Logger: m.log,
 	})
 }
@@ -46,6 +46,9 @@ func (s *State) forgetImports(user dreamcore.UserID, project dreamcore.ProjectID
 
 // admit returns why a user must not have a job in a project now, or nil.
 func (m *Machine) admit(user dreamcore.UserID, project dreamcore.ProjectID) error {
+	if err := m.state.residence.CheckChange(user); err != nil {
+		return err
+	}
 	if err := m.blocks.Check(user); err != nil {
 		return err
 	}
@@ -64,6 +67,7 @@ func (m *Machine) eraseAgain(ctx context.Context) {
 		if err := m.accounts.Resume(ctx); err != nil && ctx.Err() == nil {
 			m.log.Error("a user or project is not deleted completely; it is tried again", "error", err)
 		}
+		m.eraseLeft(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -96,7 +100,7 @@ func (s *State) OpenAccounts(write bool, sandboxes account.Sandboxes, log *slog.
 		a.undo.addClose(func() error { s.release(); return nil })
 	}
 	parts := account.Parts{
-		Volumes: s.Volumes, Sandboxes: sandboxes, Forget: func(user dreamcore.UserID, project dreamcore.ProjectID) error {
+		Volumes: s.Volumes, Sandboxes: sandboxes, Residence: s.residence, Forget: func(user dreamcore.UserID, project dreamcore.ProjectID) error {
 			return errors.Join(s.forgetImports(user, project), webhook.Forget(s.Path(webhooksDir), user, project, log))
 		}, UsageDir: s.Path(UsageDir), AuditDir: s.Path(AuditDir), Logger: log,
 		Spending: func() (map[dreamcore.UserID]dreamcore.Nano, error) {

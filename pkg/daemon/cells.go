@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,12 +18,6 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/cluster/slots"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
-)
-
-// The object of Kubernetes with the map of cells, and its member.
-const (
-	mapObject = "dreamcore-cells"
-	mapMember = "map.json"
 )
 
 // openSource opens what the table learns of cells from: a file, or Kubernetes. The
@@ -48,7 +40,22 @@ func (r *Router) openSource(cfg config.Config, o RouterOptions, table *route.Tab
 	r.undo.addClose(func() error { client.Close(); return nil })
 	r.cells = client.Server()
 	watch := kube.Observer{Failed: func(error) { r.router.SourceFailed() }}
-	return kubeSource(client, cfg.CellsService, table, watch, o.Logger), nil
+	if cfg.CellAddresses == "" {
+		return kubeSource(client, table, watch, o.Logger, func(ctx context.Context) {
+			client.FollowEndpoints(ctx, cfg.CellsService, watch, func(endpoints []kube.Endpoint) {
+				cells := make([]route.Cell, 0, len(endpoints))
+				for _, e := range endpoints {
+					cells = append(cells, route.Cell{Name: e.Name, Address: e.Address, Serving: e.Serving})
+				}
+				table.SetCells(cells)
+			})
+		}), nil
+	}
+	cells, err := readCells(cfg.CellAddresses)
+	if err != nil {
+		return nil, err
+	}
+	return kubeSource(client, table, watch, o.Logger, func(ctx context.Context) { probeCells(ctx, cells, table, o.Logger) }), nil
 }
 
 // openKubernetes returns a client of the API server. The error is CodeInvalid if
@@ -64,41 +71,30 @@ func openKubernetes(cfg config.Config, env config.Environment, log *slog.Logger)
 	return kube.New(kube.Config{Server: api, Account: cfg.KubernetesAccount, Logger: log})
 }
 
-// kubeSource follows the map and the endpoints in Kubernetes. What was seen last stays
-// in force while the API server is away, and if the map is damaged or removed.
-func kubeSource(client *kube.Client, service string, table *route.Table, watch kube.Observer, log *slog.Logger) func(context.Context) {
+// kubeSource follows the map in Kubernetes, and addresses. What was seen last stays in
+// force while the API server is away, and if the map is damaged or removed.
+func kubeSource(client *kube.Client, table *route.Table, watch kube.Observer, log *slog.Logger, addresses func(context.Context)) func(context.Context) {
 	return func(ctx context.Context) {
 		var both sync.WaitGroup
 		both.Go(func() {
-			client.FollowConfigMap(ctx, mapObject, watch, func(o kube.ConfigMap, ok bool) {
+			client.FollowConfigMap(ctx, slots.Object, watch, func(o kube.ConfigMap, ok bool) {
 				if !ok {
-					log.Error("the map of cells does not exist; the last one stays in force", "object", mapObject)
+					log.Error("the map of cells does not exist; the last one stays in force", "object", slots.Object)
 					return
 				}
-				m, err := slots.Decode([]byte(o.Data[mapMember]))
+				m, err := slots.Decode([]byte(o.Data[slots.Member]))
 				if err != nil {
-					log.Error("the map of cells is not taken over; the last one stays in force", "object", mapObject, "error", err)
+					log.Error("the map of cells is not taken over; the last one stays in force", "object", slots.Object, "error", err)
 					return
 				}
 				log.Info("the map of cells has changed", "generation", m.Generation(), "cells", len(m.Cells()))
 				table.SetMap(m)
 			})
 		})
-		both.Go(func() {
-			client.FollowEndpoints(ctx, service, watch, func(endpoints []kube.Endpoint) {
-				cells := make([]route.Cell, 0, len(endpoints))
-				for _, e := range endpoints {
-					cells = append(cells, route.Cell{Name: e.Name, Address: e.Address, Serving: e.Serving})
-				}
-				table.SetCells(cells)
-			})
-		})
+		both.Go(func() { addresses(ctx) })
 		both.Wait()
 	}
 }
-
-// maxCellsFile bounds the file with the names and addresses of cells.
-const maxCellsFile = 256 << 10
 
 // readSmall reads a file of a bounded size.
 func readSmall(file string, limit int64) ([]byte, error) {
@@ -114,52 +110,39 @@ func readSmall(file string, limit int64) ([]byte, error) {
 	return raw, err
 }
 
-// parseCells parses a file with a cell on each line: its name and HOST:PORT. Lines
-// that begin with # are comments.
-func parseCells(text string) (cells []route.Cell, err error) {
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0][0] == '#' {
-			continue
-		}
-		if len(fields) != 2 {
-			return nil, fmt.Errorf("line %d: it must be NAME HOST:PORT", n)
-		}
-		host, port, err := net.SplitHostPort(fields[1])
-		if err != nil || host == "" || port == "" || port == "0" {
-			return nil, fmt.Errorf("line %d: %.100q is not an address HOST:PORT", n, fields[1])
-		}
-		if slices.ContainsFunc(cells, func(c route.Cell) bool { return c.Address == fields[1] }) {
-			return nil, fmt.Errorf("line %d: two cells have the address %s", n, fields[1])
-		}
-		cells = append(cells, route.Cell{Name: fields[0], Address: fields[1]})
+// fileSource reads the cells of a file, which share the slots evenly, and asks them
+// whether they serve, as Kubernetes does.
+func fileSource(file string, table *route.Table, log *slog.Logger) (func(context.Context), error) {
+	cells, err := readCells(file)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(cells))
+	for _, c := range cells {
+		names = append(names, c.Name)
+	}
+	m, err := slots.Even(names)
+	if err != nil {
+		return nil, badCells(file, err)
+	}
+	table.SetMap(m)
+	return func(ctx context.Context) { probeCells(ctx, cells, table, log) }, nil
+}
+
+// readCells reads a file with the addresses of cells.
+func readCells(file string) (cells []route.Cell, err error) {
+	addresses, err := slots.ReadAddresses(file)
+	if err != nil {
+		return nil, badCells(file, err)
+	}
+	for _, a := range addresses {
+		cells = append(cells, route.Cell{Name: a.Cell, Address: a.Address})
 	}
 	return cells, nil
 }
 
-// fileSource reads the cells of a file, which share the slots evenly, and asks them
-// whether they serve, as Kubernetes does.
-func fileSource(file string, table *route.Table, log *slog.Logger) (func(context.Context), error) {
-	raw, err := readSmall(file, maxCellsFile)
-	var cells []route.Cell
-	if err == nil {
-		cells, err = parseCells(string(raw))
-	}
-	var m *slots.Map
-	if err == nil {
-		names := make([]string, 0, len(cells))
-		for _, c := range cells {
-			names = append(names, c.Name)
-		}
-		m, err = slots.Even(names)
-	}
-	if err != nil {
-		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "cannot use the file with the cells, " + file, Err: err, Hint: "write NAME HOST:PORT on each line"}
-	}
-	table.SetMap(m)
-	return func(ctx context.Context) { probeCells(ctx, cells, table, log) }, nil
+func badCells(file string, err error) error {
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "cannot use the file with the cells, " + file, Err: err, Hint: "write NAME HOST:PORT on each line"}
 }
 
 const (

@@ -29,6 +29,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/work/job"
 	"github.com/notef-neighbor/dreamcore/pkg/work/probe"
+	"github.com/notef-neighbor/dreamcore/pkg/work/relocation"
 	"github.com/notef-neighbor/dreamcore/pkg/work/webhook"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
@@ -47,6 +48,7 @@ type Machine struct {
 	history    *history.Store
 	blocks     *block.Store
 	accounts   *account.Service
+	moves      *relocation.Service
 	egress     *egress.Proxy // nil if no host is allowed
 	workspaces *workspace.Pool
 	spares     *workspace.Standby
@@ -129,6 +131,11 @@ func openMachine(ctx context.Context, s *State, bin agent.Binary, log *slog.Logg
 		return nil, err
 	}
 	m.openAccounts()
+	if serves {
+		if err = m.openMoves(); err != nil {
+			return nil, err
+		}
+	}
 	if err = m.checkRoot(ctx); err != nil {
 		return nil, err
 	}
@@ -207,6 +214,7 @@ func (m *Machine) openJobs(serves bool) (err error) {
 	m.Jobs = job.New(job.Parts{
 		Workspaces: m.workspaces, Volumes: m.state.Volumes, History: m.history, Journal: m.Journal,
 		Logger: m.log, Ledger: m.ledger, Audit: m.audit, Ready: m.notReady, Admit: m.admit,
+		Away: m.away, Lists: m.state.residence.Lists,
 		Records: m.records, Redact: m.state.Redactor.Redact, Resume: serves, Ended: m.observer.jobEnded, AgentStarted: m.observer.agentStarted, Tell: m.teller(), CheckWebhook: m.webhookCheck(),
 		Checker: player{m}, Play: m.CheckGame,
 	}, m.settings(m.state.Config))

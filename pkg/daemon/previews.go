@@ -59,7 +59,7 @@ func (s *State) previewService(place preview.Place, log *slog.Logger) (*preview.
 	}
 	s.Redactor.Add(key)
 	return preview.New(preview.Config{
-		Place: place, Key: key, Projects: s.Volumes, Logger: log,
+		Place: place, Key: key, Projects: residents{s}, Logger: log,
 		Hosts: s.Config.PreviewHosts, Ancestors: s.Config.PreviewAncestors,
 	})
 }

@@ -306,7 +306,7 @@ func (s *Service) openServer(state *State, o Options, secrets []string) (err err
 		Ready: s.checks, Metrics: s.metricsOnServer(o), Observe: s.observer.metrics.Request, Proxies: proxies,
 		LinkKey: links, CORSOrigins: state.Config.CORSOrigins,
 		Version: o.Version, Generator: s.Jobs, Jobs: s.Jobs, Workspaces: s.workspaces, Journal: s.Journal, Prober: s.Prober, Projects: state.Volumes, Audit: s.audit,
-		Editor: project.New(state.Volumes, s.history), Skills: state.Volumes, Previews: s.previews.onService(), Prompts: s.prompts, Accounts: s.accounts,
+		Editor: project.New(state.Volumes, s.history), Skills: state.Volumes, Previews: s.previews.onService(), Prompts: s.prompts, Accounts: s.accounts, Moves: s.movesOf(o),
 		Games: s.Jobs, CheckApplied: s.checkApplied.Load,
 		Secrets:         (&internalSecrets{state: state, log: o.Logger, values: secrets, read: time.Now()}).current,
 		DefaultLanguage: dreamcore.Language(state.Config.Language), Logger: o.Logger, Health: s.health,

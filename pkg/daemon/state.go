@@ -18,6 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/disk"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/image"
+	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
 	"github.com/notef-neighbor/dreamcore/pkg/store/secret"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/system/admission"
@@ -42,7 +43,10 @@ const (
 	historyDir  = "history"
 	webhooksDir = "webhooks"
 	blocksDir   = "blocked" // users that the operator has blocked
-	checksDir   = "checks"  // users of the deep checks, while a check runs
+	movesDir    = "moves"   // users that are moving between cells
+
+	arrivalsDir = "arrivals" // archives of users that are being taken in
+	checksDir   = "checks"   // users of the deep checks, while a check runs
 
 	ballastFile = "reserve"    // keeps min_free_disk_mib of the disk for this program
 	lockFile    = "serve.lock" // held by the service that uses the state directory
@@ -56,6 +60,8 @@ type State struct {
 	Redactor *secret.Redactor // removes secrets from everything that this process prints
 	Volumes  *volume.Store
 	Pull     Puller // downloads an image that is missing; if nil, that is an error
+
+	residence *residence.Store // which users live in other cells
 
 	env     config.Environment
 	look    bool // LookAtState has opened it
@@ -91,13 +97,20 @@ func openState(cfg config.Config, env config.Environment, r *secret.Redactor, lo
 		}
 	}
 	var err error
+	openMoves := residence.Open
+	if look {
+		openMoves = residence.Look
+	}
+	if s.residence, err = openMoves(s.Path(movesDir)); err != nil {
+		return nil, err
+	}
 	s.Volumes, err = volume.Open(s.Path(VolumesDir), volume.Options{
 		HomesDir: s.Path(homesDir), Look: look, UID: cfg.UID, GID: cfg.GID, DiskBytes: int64(cfg.DiskMiB) << 20,
 		MinFreeBytes: int64(cfg.MinFreeDiskMiB) << 20, Ballast: s.ballast,
-		ProjectBytes: int64(cfg.ProjectMiB) << 20, ProjectFiles: cfg.ProjectFiles,
+		ProjectBytes: int64(cfg.ProjectMiB) << 20, ProjectFiles: cfg.ProjectFiles, Admit: s.residence.Admit,
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.residence.Close())
 	}
 	return s, nil
 }
@@ -108,7 +121,7 @@ func (s *State) Path(name string) string { return filepath.Join(s.Config.State, 
 // Close closes the state and then releases the lock of a service, if there is one.
 // It may be called more than once.
 func (s *State) Close() error {
-	err := s.Volumes.Close()
+	err := errors.Join(s.Volumes.Close(), s.residence.Close())
 	s.release()
 	return err
 }

@@ -18,6 +18,7 @@ const (
 	CodeConflict     Code = "CONFLICT"     // the user or the state directory is busy: HTTP 409
 	CodeBusy         Code = "BUSY"         // the queue is full: HTTP 429
 	CodeBlocked      Code = "BLOCKED"      // the operator has blocked the user: HTTP 403
+	CodeMoving       Code = "USER_MOVING"  // the user is being moved, or lives in another cell: HTTP 503
 	CodeTooLarge     Code = "TOO_LARGE"    // a body or field over its limit: HTTP 413
 	CodeUnreachable  Code = "UNREACHABLE"  // an endpoint did not answer: exit 3
 	CodeSetup        Code = "SETUP"        // the machine or the state directory is not ready

@@ -59,13 +59,16 @@ var alongside = map[string][]string{
 	"pkg/work/acceptance/corpus":  {"pkg/work/acceptance/verdict"},
 	"pkg/work/acceptance/site":    {"pkg/work/acceptance/verdict"},
 
-	"pkg/work/account": {"pkg/work/workspace"},
-	"pkg/work/archive": {"pkg/work/project"},
-	"pkg/work/job":     {"pkg/work/acceptance", "pkg/work/acceptance/verdict", "pkg/work/agent", "pkg/work/workspace"},
-	"pkg/work/probe":   {"pkg/work/workspace"},
+	"pkg/work/account":                   {"pkg/work/workspace"},
+	"pkg/work/archive":                   {"pkg/work/project"},
+	"pkg/work/relocation":                {"pkg/work/archive", "pkg/work/workspace"},
+	"pkg/work/relocation/relocationtest": {"pkg/work/account", "pkg/work/archive", "pkg/work/job", "pkg/work/relocation"},
+	"pkg/work/job":                       {"pkg/work/acceptance", "pkg/work/acceptance/verdict", "pkg/work/agent", "pkg/work/workspace"},
+	"pkg/work/probe":                     {"pkg/work/workspace"},
 
 	"pkg/api/route": {"pkg/api/server"},
 
+	"pkg/operate/cells":    {"pkg/api/client", "pkg/operate/commandline", "pkg/operate/show"},
 	"pkg/operate/deploy":   {"pkg/api/client", "pkg/operate/gate"},
 	"pkg/operate/gameview": {"pkg/api/client", "pkg/api/preview"},
 	"pkg/operate/gate":     {"pkg/api/client"},

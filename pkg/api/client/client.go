@@ -121,7 +121,8 @@ type call struct {
 	method string
 	query  url.Values
 	body   []byte
-	secret *string // if nil, no header is sent
+	stream io.Reader // instead of body
+	secret *string   // if nil, no header is sent
 	accept string
 	after  string // Last-Event-ID; if "", none is sent
 	key    string // Idempotency-Key; if "", none is sent
@@ -149,7 +150,7 @@ func (c *Client) do(ctx context.Context, r call) (*http.Response, error) {
 	if len(r.query) > 0 {
 		address += "?" + r.query.Encode()
 	}
-	var body io.Reader
+	body := r.stream
 	if r.body != nil {
 		body = bytes.NewReader(r.body)
 	}

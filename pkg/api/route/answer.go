@@ -14,10 +14,10 @@ import (
 // Codes of errors that only a router has. Clients see whose fault it is: nothing has
 // been done, except perhaps with codeLost.
 const (
-	codeAway   dreamcore.Code = "CELL_AWAY"   // the cell does not answer: 503
-	codeMoving dreamcore.Code = "USER_MOVING" // the user is being moved: 503
-	codeRouter dreamcore.Code = "ROUTER"      // the router has no map, or too much to hold: 503
-	codeLost   dreamcore.Code = "CELL_LOST"   // the cell took the request and did not answer: 502
+	codeAway   dreamcore.Code = "CELL_AWAY"          // the cell does not answer: 503
+	codeMoving                = dreamcore.CodeMoving // the user is being moved: 503
+	codeRouter dreamcore.Code = "ROUTER"             // the router has no map, or too much to hold: 503
+	codeLost   dreamcore.Code = "CELL_LOST"          // the cell took the request and did not answer: 502
 	codeSlow   dreamcore.Code = "REQUEST_TIMEOUT"
 	codeMethod dreamcore.Code = "METHOD_NOT_ALLOWED"
 )

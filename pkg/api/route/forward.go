@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/api/server"
 	"github.com/notef-neighbor/dreamcore/pkg/system/response"
 )
 
@@ -90,8 +91,9 @@ func contextWith(ctx context.Context, x *exchange) context.Context {
 }
 
 // RoundTrip implements http.RoundTripper for the requests of an exchange: it chooses a
-// cell and asks it. It asks once more only where no connection could be made, and asks
-// the next cell only if one does not have what is sought.
+// cell and asks it. It asks once more only where no connection could be made, or where
+// the cell says that the user lives elsewhere, and asks the next cell only if one does
+// not have what is sought.
 func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, ok := r.Context().Value(exchangeKey{}).(*exchange)
 	if !ok {
@@ -118,6 +120,16 @@ func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		if rt.cfg.Table.reached(ch.cell.Name, ch.cell.Address, true) {
 			rt.log.Info("a cell can be reached again", "cell", ch.cell.Name, "address", ch.cell.Address)
+		}
+		if resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get(server.MovingHeader) != "" {
+			// The cell knows of a move before the map does, and has done nothing.
+			_, _ = io.CopyN(io.Discard, resp.Body, missLimit)
+			_ = resp.Body.Close()
+			ch.fault, ch.again = faultMoving, redialPause
+			if err := rt.wait(r.Context(), x, ch); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if x.want.kind != oneOfAll || ch.last || resp.StatusCode != http.StatusNotFound {
 			x.body.release()
@@ -180,31 +192,39 @@ func (rt *Router) await(ctx context.Context, x *exchange, tried []string) (choic
 		if ch.fault == "" {
 			return ch, nil
 		}
-		if x.held == nil {
-			leave, ok := rt.holds.enter(x.stranger, int64(len(x.body.bytes)))
-			if !ok {
-				rt.metrics.refused.WithLabelValues(string(faultFull)).Inc()
-				return ch, errFault(faultFull, "")
-			}
-			began := time.Now()
-			x.held = func() {
-				leave()
-				rt.metrics.heldTime.Observe(time.Since(began).Seconds())
-			}
+		if err := rt.wait(ctx, x, ch); err != nil {
+			return ch, err
 		}
-		left := time.Until(x.until)
-		if left <= 0 {
-			rt.metrics.refused.WithLabelValues(string(ch.fault)).Inc()
-			return ch, errFault(ch.fault, x.nameOf(ch.cell))
-		}
-		again := time.NewTimer(min(ch.again, left))
-		select {
-		case <-ch.changed:
-		case <-again.C:
-		case <-ctx.Done():
-			again.Stop()
-			return ch, context.Cause(ctx)
-		}
-		again.Stop()
 	}
+}
+
+// wait holds a request until its cell may be asked again. The error is that of the
+// fault, if it has lasted too long.
+func (rt *Router) wait(ctx context.Context, x *exchange, ch choice) error {
+	if x.held == nil {
+		leave, ok := rt.holds.enter(x.stranger, int64(len(x.body.bytes)))
+		if !ok {
+			rt.metrics.refused.WithLabelValues(string(faultFull)).Inc()
+			return errFault(faultFull, "")
+		}
+		began := time.Now()
+		x.held = func() {
+			leave()
+			rt.metrics.heldTime.Observe(time.Since(began).Seconds())
+		}
+	}
+	left := time.Until(x.until)
+	if left <= 0 {
+		rt.metrics.refused.WithLabelValues(string(ch.fault)).Inc()
+		return errFault(ch.fault, x.nameOf(ch.cell))
+	}
+	again := time.NewTimer(min(ch.again, left))
+	defer again.Stop()
+	select {
+	case <-ch.changed:
+	case <-again.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
 }

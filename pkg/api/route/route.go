@@ -8,8 +8,9 @@
 //
 // The map of users and the addresses of cells come from outside into a Table. While a
 // cell cannot be reached, its requests are held for a limited time. A request is sent
-// again only if no connection could be made, and reads if a connection that was used
-// before has turned out to be closed.
+// again only if no connection could be made, or if the cell says that the user moves and
+// that it has done nothing; reads also if a connection that was used before has turned
+// out to be closed.
 //
 // The router holds no secret of the service. Whether a client has one is what a cell
 // says; without one, bodies are not read. The cells check every request again.
@@ -187,6 +188,8 @@ func (rt *Router) serve(x *exchange) (name string) {
 		rt.readyz(x)
 	case at.Endpoint == "metrics":
 		x.fail(&dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Not found", Hint: "the metrics of the router have an address of their own: see the setting metrics_listen"})
+	case strings.HasPrefix(at.Endpoint, "moves"):
+		x.fail(&dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Not found", Hint: "moves are led by: dreamcore cells, which asks the cells themselves"})
 	default:
 		if err := rt.route(x, at); err != nil {
 			x.fail(err)

@@ -439,3 +439,55 @@ func mustRequest(t *testing.T, path string) *http.Request {
 	}
 	return r
 }
+
+// TestAMoveThatTheMapDoesNotKnowYet asks a cell that has just released a user. The
+// request waits for the map, with its body, and is answered by the new cell.
+func TestAMoveThatTheMapDoesNotKnowYet(t *testing.T) {
+	asked := make(chan struct{}, 100)
+	b := startCell(t, "b", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Dreamcore-Moving", "true")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		asked <- struct{}{}
+	})
+	a := startCell(t, "a", nil)
+	h := startRouter(t, nil, a, b)
+	for _, tt := range []struct{ method, path, body string }{
+		{"GET", "/list_files?user_id=" + alice, ""},
+		{"POST", "/generate_game", `{"user_id":"` + alice + `"}`},
+	} {
+		h.table.SetMap(mapOf(t, ""))
+		type answer struct {
+			status int
+			text   string
+		}
+		got := make(chan answer, 1)
+		go func() {
+			resp, text := h.do(tt.method, tt.path, tt.body)
+			got <- answer{resp.StatusCode, text}
+		}()
+		<-asked
+		<-asked // it asks again, also without a change of the map
+		h.table.SetMap(mapOf(t, `,"users":{"`+alice+`":"a"}`))
+		if g := <-got; g.status != http.StatusOK || g.text != "a" {
+			t.Errorf("%s: %+v", tt.path, g)
+		}
+		_, said := a.requests()
+		if last := said[len(said)-1]; last != tt.body {
+			t.Errorf("%s: the new cell got %q", tt.path, last)
+		}
+		for len(asked) > 0 {
+			<-asked
+		}
+	}
+	// It does not wait for ever.
+	h = startRouter(t, func(c *Config) { c.Hold = 300 * time.Millisecond }, a, b)
+	if resp, text := h.do("GET", "/list_files?user_id="+alice, ""); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, "USER_MOVING") || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("%s %s", resp.Status, text)
+	}
+	// Moves are not led through routers, which would ask any cell.
+	for _, path := range []string{"/moves", "/moves/" + alice, "/moves/" + alice + "/accept"} {
+		if resp, text := h.do("POST", path, ""); resp.StatusCode != http.StatusNotFound || !strings.Contains(text, "dreamcore cells") {
+			t.Errorf("%s: %s %s", path, resp.Status, text)
+		}
+	}
+}

@@ -26,9 +26,14 @@ const internalMessage = "Internal server error"
 const (
 	retryConflict = 5 * time.Second  // the user's other generation may end soon
 	retryStopping = 5 * time.Second  // the next process may serve soon
+	retryMoving   = time.Second      // a small user moves in less
 	retryBusy     = 10 * time.Second // a slot in the queue, or for a check
 	retryDisk     = 30 * time.Second // an operator has to free space
 )
+
+// MovingHeader is set in the answer of a cell that has done nothing, because the user
+// is being moved or lives in another cell. The router asks again.
+const MovingHeader = "X-Dreamcore-Moving"
 
 // lingerLimit is how long the rest of a refused body is still read, so that the
 // client can read the response before the connection is closed.
@@ -72,6 +77,9 @@ func (x *exchange) fail(err error) {
 		x.retryAfter(retryBusy)
 	case codeStopping:
 		x.retryAfter(retryStopping)
+	case dreamcore.CodeMoving:
+		x.retryAfter(retryMoving)
+		x.Header().Set(MovingHeader, "true")
 	case codeDisk:
 		x.retryAfter(retryDisk)
 		body.UserMessage = dreamcore.Failure{Code: dreamcore.FailDisk}.UserMessage(x.lang())
@@ -152,7 +160,7 @@ func statusOf(code dreamcore.Code) int {
 		return http.StatusRequestEntityTooLarge
 	case dreamcore.CodeBusy:
 		return http.StatusTooManyRequests
-	case codeStopping:
+	case codeStopping, dreamcore.CodeMoving:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError

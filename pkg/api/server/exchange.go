@@ -90,6 +90,10 @@ func (s *Server) dispatch(x *exchange, r *http.Request, found route) {
 		x.refuse(r, err)
 		return
 	}
+	if err := s.checkResidence(r, found); err != nil {
+		x.refuse(r, err)
+		return
+	}
 	found.endpoint.serve(x, r)
 }
 

@@ -251,7 +251,7 @@ func start(t testing.TB, o options) *service {
 	cfg := Config{
 		Version: "1.2.3", Secrets: func() []string { return []string{secret, "", secret2} },
 		Generator: g, Jobs: g, Workspaces: g, Journal: store, Prober: &o.prober, Projects: game, Editor: aDesk(t, game), Skills: game,
-		Previews: aPreview(t, game), Accounts: &fakeAccounts{}, Games: &fakeGames{}, LinkKey: linkKey, CORSOrigins: []string{"https://app.example.com"},
+		Previews: aPreview(t, game), Accounts: &fakeAccounts{}, Moves: &fakeMoves{}, Games: &fakeGames{}, LinkKey: linkKey, CORSOrigins: []string{"https://app.example.com"},
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") }),
 	}
 	if o.config != nil {
@@ -309,6 +309,8 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		body = `{"skill_names":[]}`
 	case "jobs/{id}/retry":
 		body = ""
+	case "moves/{subject}/hold", "moves/{subject}/release":
+		body = `{"to":"cell-1"}`
 	case "preview_link", "check_game":
 		body = `{"user_id":"` + user + `","project_id":"` + projectID + `"}`
 	case "test_deep":
@@ -319,7 +321,7 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		readStream(sv.t, res.Body).all() // only a job that has ended can be repeated
 		path = strings.Replace(path, "{id}", res.Header.Get(JobHeader), 1)
 	}
-	path = strings.NewReplacer("{user_id}", user, "{project_id}", projectID).Replace(path)
+	path = strings.NewReplacer("{user_id}", user, "{subject}", user, "{project_id}", projectID).Replace(path)
 	req := sv.request(e.methods[0], path, body)
 	if e.methods[0] == http.MethodGet {
 		req.Body, req.ContentLength = nil, 0

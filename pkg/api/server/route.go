@@ -58,6 +58,13 @@ func (s *Server) endpoints() []endpoint {
 		{name: "users/{user_id}", methods: []string{http.MethodGet, http.MethodHead, http.MethodDelete}, serve: s.oneUser},
 		{name: "users/{user_id}/block", methods: post, serve: s.blockUser},
 		{name: "users/{user_id}/unblock", methods: post, serve: s.unblockUser},
+		{name: "moves", path: true, methods: get, serve: s.listMoves},
+		{name: "moves/{subject}", methods: get, serve: s.getMove},
+		{name: "moves/{subject}/hold", methods: post, serve: s.holdMove},
+		{name: "moves/{subject}/archive", methods: []string{http.MethodGet, http.MethodPut}, serve: s.moveArchive},
+		{name: "moves/{subject}/release", methods: post, serve: s.releaseMove},
+		{name: "moves/{subject}/accept", methods: post, serve: s.acceptMove},
+		{name: "moves/{subject}/undo", methods: post, serve: s.undoMove},
 	}
 }
 

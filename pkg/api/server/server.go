@@ -116,6 +116,7 @@ type Config struct {
 	Previews        Previews           // may be nil
 	Prompts         Prompts            // may be nil; then there are no prompt endpoints
 	Accounts        Accounts           // may be nil; then users and projects cannot be managed, and no user is blocked
+	Moves           Moves              // may be nil; then no user moves between cells
 	Health          func() error       // returns why no games can be generated at present, or nil; may be nil
 	LinkKey         string             // signs links to jobs together with the current secret; "" if links are off
 	CORSOrigins     []string           // of pages that may follow jobs with links

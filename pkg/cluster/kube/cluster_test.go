@@ -4,189 +4,30 @@ package kube
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/cluster/kube/kubetest"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
-// programsEnv is the variable with the directory of the cluster programs; scripts/cluster.sh sets it.
-const programsEnv = "DREAMCORE_TEST_CLUSTER"
-
-// control is an API server with its database.
+// control is an API server that the tests use as clients.
 type control struct {
-	t       *testing.T
-	dir     string
-	program string
-	etcd    string // address of clients
-	port    string
-	api     *exec.Cmd
-	account string // of the admin
+	*kubetest.Control
+	t *testing.T
 }
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
-}
-
-func startControl(t *testing.T) *control {
-	t.Helper()
-	programs := os.Getenv(programsEnv)
-	if programs == "" {
-		t.Fatal("run scripts/cluster.sh, which sets " + programsEnv)
-	}
-	c := &control{t: t, dir: t.TempDir(), program: filepath.Join(programs, "hyper"), etcd: "http://127.0.0.1:" + freePort(t), port: freePort(t)}
-	c.writeKeys()
-	peers := "http://127.0.0.1:" + freePort(t)
-	c.run("etcd", "--data-dir", filepath.Join(c.dir, "etcd"), "--listen-client-urls", c.etcd, "--advertise-client-urls", c.etcd,
-		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers, "--unsafe-no-fsync")
-	c.account = c.newAccount("admintoken")
-	c.startAPI()
-	return c
-}
-
-// run runs a program of the cluster until the end of the test.
-func (c *control) run(args ...string) *exec.Cmd {
-	c.t.Helper()
-	cmd := exec.Command(c.program, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	log, err := os.OpenFile(filepath.Join(c.dir, args[0]+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() { end(cmd) })
-	return cmd
-}
-
-// end ends a process that holds nothing worth keeping.
-func end(cmd *exec.Cmd) {
-	if cmd.ProcessState == nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-}
-
-func (c *control) file(name string) string { return filepath.Join(c.dir, name) }
-
-func (c *control) write(name string, content []byte) {
-	c.t.Helper()
-	if err := os.WriteFile(c.file(name), content, 0o600); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
-// writeKeys writes the certificate of the API server, the key of service accounts and
-// the tokens.
-func (c *control) writeKeys() {
-	c.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kube-apiserver"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.write("tls.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	c.write("tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
-	accounts, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	public, err := x509.MarshalPKIXPublicKey(&accounts.PublicKey)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.write("sa.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(accounts)}))
-	c.write("sa.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
-	c.write("tokens.csv", []byte("admintoken,admin,admin,system:masters\nroutertoken,router,router\n"))
-}
-
-// newAccount returns the directory of a service account with a token.
-func (c *control) newAccount(token string) string {
-	c.t.Helper()
-	dir := c.t.TempDir()
-	ca, err := os.ReadFile(c.file("tls.crt"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for name, text := range map[string]string{"token": token + "\n", "namespace": "default", "ca.crt": string(ca)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			c.t.Fatal(err)
-		}
-	}
-	return dir
-}
-
-func (c *control) startAPI() {
-	c.t.Helper()
-	c.api = c.run("kube-apiserver", "--etcd-servers", c.etcd, "--secure-port", c.port, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
-		"--service-cluster-ip-range", "10.96.0.0/16", "--tls-cert-file", c.file("tls.crt"), "--tls-private-key-file", c.file("tls.key"),
-		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", c.file("sa.pub"), "--service-account-signing-key-file", c.file("sa.key"),
-		"--authorization-mode", "RBAC", "--token-auth-file", c.file("tokens.csv"), "--endpoint-reconciler-type", "none", "--cert-dir", c.file("pki"))
-	client := c.client(c.account)
-	deadline := time.Now().Add(3 * time.Minute)
-	for {
-		resp, err := client.send(context.Background(), http.MethodGet, "/readyz", nil, nil)
-		if err == nil {
-			resp.Body.Close()
-			// The namespace comes a little later.
-			if err = client.do(context.Background(), http.MethodGet, "/api/v1/namespaces/default", nil, &struct{}{}); err == nil {
-				return
-			}
-		}
-		if time.Now().After(deadline) {
-			log, _ := os.ReadFile(c.file("kube-apiserver.log"))
-			c.t.Fatalf("the API server does not start: %v\n%s", err, log[max(0, len(log)-3000):])
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-}
-
-func (c *control) stopAPI() { end(c.api) }
 
 func (c *control) client(account string) *Client {
 	c.t.Helper()
-	client, err := New(Config{Server: "https://127.0.0.1:" + c.port, Account: account, Logger: slog.New(slog.NewTextHandler(c.t.Output(), nil))})
+	client, err := New(Config{Server: c.Server(), Account: account, Logger: slog.New(slog.NewTextHandler(c.t.Output(), nil))})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -197,7 +38,7 @@ func (c *control) client(account string) *Client {
 // object creates an object of any kind.
 func (c *control) object(path string, object any) {
 	c.t.Helper()
-	if err := c.client(c.account).do(context.Background(), http.MethodPost, path, object, &struct{}{}); err != nil {
+	if err := c.client(c.Account).do(context.Background(), http.MethodPost, path, object, &struct{}{}); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -205,7 +46,7 @@ func (c *control) object(path string, object any) {
 type object = map[string]any
 
 func TestKube(t *testing.T) {
-	c := startControl(t)
+	c := &control{kubetest.Start(t), t}
 	t.Run("replaces only what is known", c.testReplace)
 	t.Run("has the rights of its account", c.testRights)
 	t.Run("sees endpoints", c.testEndpoints)
@@ -214,7 +55,7 @@ func TestKube(t *testing.T) {
 }
 
 func (c *control) testReplace(t *testing.T) {
-	ctx, client := t.Context(), c.client(c.account)
+	ctx, client := t.Context(), c.client(c.Account)
 	if _, err := client.ConfigMap(ctx, "absent"); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
 		t.Errorf("an absent object: %v", err)
 	}
@@ -276,11 +117,11 @@ func (c *control) testRights(t *testing.T) {
 		"roleRef":  object{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "route"},
 		"subjects": []object{{"kind": "User", "name": "router", "apiGroup": "rbac.authorization.k8s.io"}},
 	})
-	m, err := c.client(c.account).Create(t.Context(), ConfigMap{Name: "dreamcore-cells", Data: map[string]string{"map.json": "{}"}})
+	m, err := c.client(c.Account).Create(t.Context(), ConfigMap{Name: "dreamcore-cells", Data: map[string]string{"map.json": "{}"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	account := c.newAccount("wrongtoken")
+	account := c.NewAccount("wrongtoken")
 	client := c.client(account)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -324,7 +165,7 @@ func (c *control) testEndpoints(t *testing.T) {
 	seen, done := make(chan []Endpoint, 100), make(chan struct{})
 	go func() {
 		defer close(done)
-		c.client(c.account).FollowEndpoints(ctx, "cell", Observer{}, func(e []Endpoint) { seen <- e })
+		c.client(c.Account).FollowEndpoints(ctx, "cell", Observer{}, func(e []Endpoint) { seen <- e })
 	}()
 	expect := func(when string, want ...Endpoint) {
 		t.Helper()
@@ -343,7 +184,7 @@ func (c *control) testEndpoints(t *testing.T) {
 	expect("at first", Endpoint{"cell-0", "10.0.0.9:8080", true})
 	c.object(path, slice("cell-y", "cell", 8081, pod("cell-1", "10.0.0.7", false)))
 	expect("a second slice", Endpoint{"cell-0", "10.0.0.9:8080", true}, Endpoint{"cell-1", "10.0.0.7:8081", false})
-	if err := c.client(c.account).do(ctx, http.MethodDelete, path+"/cell-x", nil, &struct{}{}); err != nil {
+	if err := c.client(c.Account).do(ctx, http.MethodDelete, path+"/cell-x", nil, &struct{}{}); err != nil {
 		t.Fatal(err)
 	}
 	expect("after a deletion", Endpoint{"cell-1", "10.0.0.7:8081", false})
@@ -352,12 +193,12 @@ func (c *control) testEndpoints(t *testing.T) {
 }
 
 func (c *control) testRestart(t *testing.T) {
-	admin := c.client(c.account)
+	admin := c.client(c.Account)
 	ctx, cancel := context.WithCancel(t.Context())
 	failed, seen, done := make(chan error, 1000), make(chan ConfigMap, 100), make(chan struct{})
 	go func() {
 		defer close(done)
-		c.client(c.account).FollowConfigMap(ctx, "followed", Observer{Failed: func(err error) { failed <- err }}, func(m ConfigMap, ok bool) {
+		c.client(c.Account).FollowConfigMap(ctx, "followed", Observer{Failed: func(err error) { failed <- err }}, func(m ConfigMap, ok bool) {
 			if ok {
 				seen <- m
 			}
@@ -382,12 +223,12 @@ func (c *control) testRestart(t *testing.T) {
 	}
 	next("0")
 	for i := 1; i <= 2; i++ {
-		c.stopAPI()
+		c.StopAPI()
 		<-failed
 		for len(seen) > 0 {
 			t.Errorf("something was seen while the API server was away: %v", <-seen)
 		}
-		c.startAPI()
+		c.StartAPI()
 		m.Data = map[string]string{"n": fmt.Sprint(i)}
 		if m, err = admin.Replace(ctx, m); err != nil {
 			t.Fatal(err)
@@ -399,12 +240,12 @@ func (c *control) testRestart(t *testing.T) {
 }
 
 func (c *control) testGone(t *testing.T) {
-	if _, err := c.client(c.account).Create(t.Context(), ConfigMap{Name: "gone", Data: map[string]string{"n": "1"}}); err != nil {
+	if _, err := c.client(c.Account).Create(t.Context(), ConfigMap{Name: "gone", Data: map[string]string{"n": "1"}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	failed, seen, done := make(chan error, 100), make(chan string, 100), make(chan struct{})
-	client := c.client(c.account)
+	client := c.client(c.Account)
 	f := follower{
 		client: client, path: client.path(configMaps, ""), query: map[string][]string{"fieldSelector": {"metadata.name=gone"}},
 		observer: Observer{Failed: func(err error) { failed <- err }},

@@ -281,7 +281,10 @@ func statusError(code int, message string) error {
 	case http.StatusConflict:
 		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "the object in Kubernetes was changed by another client", Err: cause}
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return &dreamcore.Error{Code: dreamcore.CodeUnauthorized, Message: "Kubernetes refuses the service account", Err: cause, Hint: "grant a router get, list and watch of configmaps and endpointslices, and a cell get, list, create and update of leases"}
+		return &dreamcore.Error{
+			Code: dreamcore.CodeUnauthorized, Message: "Kubernetes refuses the service account", Err: cause,
+			Hint: "grant a router get, list and watch of configmaps and endpointslices, what changes the map also create and update of configmaps, and a cell get, list, create and update of leases",
+		}
 	case http.StatusGone:
 		return errors.Join(errGone, cause)
 	}

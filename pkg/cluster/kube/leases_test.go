@@ -6,12 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/cluster/kube/kubetest"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 )
 
 func TestLeases(t *testing.T) {
-	c := startControl(t)
-	ctx, client := t.Context(), c.client(c.account)
+	c := &control{kubetest.Start(t), t}
+	ctx, client := t.Context(), c.client(c.Account)
 	if _, err := client.Lease(ctx, "a"); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
 		t.Errorf("an absent lease: %v", err)
 	}

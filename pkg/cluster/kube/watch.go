@@ -59,7 +59,17 @@ func (c *Client) FollowConfigMap(ctx context.Context, name string, o Observer, s
 // FollowEndpoints calls see with all named pods of a service now and after each
 // change, sorted by name, until ctx ends.
 func (c *Client) FollowEndpoints(ctx context.Context, service string, o Observer, see func([]Endpoint)) {
-	f := follower{
+	c.endpoints(service, o, see).run(ctx)
+}
+
+// Endpoints returns all named pods of a service, sorted by name.
+func (c *Client) Endpoints(ctx context.Context, service string) (all []Endpoint, err error) {
+	err = c.endpoints(service, Observer{}, func(e []Endpoint) { all = e }).list(ctx)
+	return all, err
+}
+
+func (c *Client) endpoints(service string, o Observer, see func([]Endpoint)) *follower {
+	return &follower{
 		client: c, path: c.path(endpointSlices, ""), query: url.Values{"labelSelector": {"kubernetes.io/service-name=" + service}}, observer: o,
 		changed: func(objects map[string]json.RawMessage) {
 			var all []Endpoint
@@ -77,7 +87,6 @@ func (c *Client) FollowEndpoints(ctx context.Context, service string, o Observer
 			see(all)
 		},
 	}
-	f.run(ctx)
 }
 
 // shortWatch is the length of a watch without an event below which its end is a fault:

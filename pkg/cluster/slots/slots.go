@@ -13,6 +13,9 @@
 //
 // While a slot or a user moves, the cell that has the files still answers reads;
 // changes wait until the map names the new cell.
+//
+// slots.go decodes maps and finds users, edit.go changes and encodes maps, plan.go says
+// which slots have to move.
 package slots
 
 import (
@@ -42,8 +45,8 @@ type Map struct {
 	names      map[string]bool // of cells
 	owner      [dreamcore.Slots]string
 	users      map[dreamcore.UserID]string
-	moving     map[int]bool
-	movingUser map[dreamcore.UserID]bool
+	moving     map[int]string // where to
+	movingUser map[dreamcore.UserID]string
 	draining   map[string]bool
 	shared     map[int][]Place // of slots with exceptions; see Slot
 }
@@ -104,7 +107,7 @@ func decode(raw []byte) (*Map, error) {
 	if err := uniqueKeys(raw); err != nil {
 		return nil, err
 	}
-	m := &Map{generation: o.Generation, users: map[dreamcore.UserID]string{}, moving: map[int]bool{}, movingUser: map[dreamcore.UserID]bool{}, draining: map[string]bool{}}
+	m := &Map{generation: o.Generation, users: map[dreamcore.UserID]string{}, moving: map[int]string{}, movingUser: map[dreamcore.UserID]string{}, draining: map[string]bool{}}
 	if err := m.setCells(o.Cells); err != nil {
 		return nil, err
 	}
@@ -249,7 +252,7 @@ func (m *Map) setExceptions(o object) error {
 		if err != nil {
 			return err
 		}
-		m.movingUser[user] = true
+		m.movingUser[user] = cell
 	}
 	for text, cell := range o.Moving.Slots {
 		slot, err := slotNumber(text)
@@ -259,7 +262,7 @@ func (m *Map) setExceptions(o object) error {
 		if err != nil {
 			return err
 		}
-		m.moving[slot] = true
+		m.moving[slot] = cell
 	}
 	for _, cell := range o.Draining {
 		if err := m.known(cell); err != nil {
@@ -298,9 +301,9 @@ type Place struct {
 // User returns the place of a user.
 func (m *Map) User(user dreamcore.UserID) Place {
 	slot := user.Slot()
-	p := Place{m.owner[slot], m.moving[slot] || m.movingUser[user]}
+	p := Place{m.owner[slot], m.moving[slot] != "" || m.movingUser[user] != ""}
 	if cell, ok := m.users[user]; ok {
-		p.Cell, p.Moving = cell, m.movingUser[user]
+		p.Cell, p.Moving = cell, m.movingUser[user] != ""
 	}
 	return p
 }
@@ -312,7 +315,7 @@ func (m *Map) Slot(slot int) []Place {
 	if places, ok := m.shared[slot]; ok {
 		return places
 	}
-	return []Place{{m.owner[slot], m.moving[slot]}}
+	return []Place{{m.owner[slot], m.moving[slot] != ""}}
 }
 
 // findShared notes the slots that have exceptions.
@@ -335,6 +338,6 @@ func (m *Map) findShared() {
 	}
 	for slot, places := range m.shared {
 		slices.SortFunc(places, func(a, b Place) int { return strings.Compare(a.Cell, b.Cell) })
-		m.shared[slot] = append(places, Place{m.owner[slot], m.moving[slot] || moving[slot]})
+		m.shared[slot] = append(places, Place{m.owner[slot], m.moving[slot] != "" || moving[slot]})
 	}
 }

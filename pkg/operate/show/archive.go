@@ -2,6 +2,7 @@ package show
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"strings"
 
@@ -90,5 +91,19 @@ func Transfer(io *term.IO, text string, t *archive.Transfer, do func(t *archive.
 			out.Warning(l)
 		}
 		out.Success(fmt.Sprintf("%d files copied", copied.Files), term.Size(copied.Bytes))
+	})
+}
+
+// CheckedBackup checks a backup and shows what it holds.
+func CheckedBackup(ctx context.Context, io *term.IO, name string) error {
+	line, update := Copy(io, "Checking "+name, "project")
+	defer line.Stop()
+	contents, err := archive.Check(ctx, name, update)
+	line.Stop()
+	if err != nil {
+		return err
+	}
+	return Value(io, contents, func(p *term.Printer) {
+		p.Success("the backup is complete", fmt.Sprintf("%d projects", contents.Projects), term.Size(contents.Bytes), "created "+term.Time(contents.Created))
 	})
 }

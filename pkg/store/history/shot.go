@@ -210,6 +210,37 @@ func sum(shots []shotFile) (total int64) {
 	return total
 }
 
+// Shots calls visit with each picture of a project, the oldest first, so that a copy
+// that saves them in this order keeps the same ones. The errors are visit's, and errors
+// of the disk.
+func (s *Store) Shots(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, visit func(hash, screen string, picture []byte) error) error {
+	r, err := s.open(user, project)
+	if r == nil {
+		return err
+	}
+	all, err := r.shots()
+	if err != nil {
+		return diskError("list the pictures", err)
+	}
+	for _, f := range slices.Backward(all) {
+		hash, screen, _ := strings.Cut(strings.TrimSuffix(filepath.Base(f.path), ".png"), "-")
+		if f.hash == "" || !slices.Contains(Screens, screen) {
+			continue
+		}
+		picture, err := os.ReadFile(f.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return diskError("read the picture", err)
+		}
+		if err := errors.Join(context.Cause(ctx), visit(hash, screen, picture)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dropShots removes the pictures of versions that has does not report, and returns
 // the bytes that are freed. It must be called with the lock held.
 func (r *repo) dropShots(has func(plumbing.Hash) bool) (freed int64, err error) {

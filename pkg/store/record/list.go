@@ -46,7 +46,7 @@ func PositionOf(j dreamcore.Job) Position { return Position{j.Created, j.ID} }
 // List returns the rows that f selects, the newest first, up to f.Limit, which must
 // be positive, without those for which skip returns true. more reports whether there
 // are others. CodeInvalid: f.Cursor is not a cursor.
-func (s *Store) List(f dreamcore.JobFilter, skip func(id string) bool) (rows []Row, more bool, err error) {
+func (s *Store) List(f dreamcore.JobFilter, skip func(Row) bool) (rows []Row, more bool, err error) {
 	first, last, err := bounds(f)
 	if err != nil {
 		return nil, false, err
@@ -54,19 +54,22 @@ func (s *Store) List(f dreamcore.JobFilter, skip func(id string) bool) (rows []R
 	err = s.view(func(tx *bolt.Tx) error {
 		rows, more = nil, false
 		return descend(tx, f, first, last, func(id uuid.UUID) (bool, error) {
-			if skip != nil && skip(id.String()) {
+			r, ok, err := rowOf(tx, id)
+			if err == nil && !ok {
+				err = errors.Join(errDamaged, errUnknown(id.String()))
+			}
+			if err != nil {
+				return false, err
+			}
+			if skip != nil && skip(r) {
 				return true, nil
 			}
 			if len(rows) == f.Limit {
 				more = true
 				return false, nil
 			}
-			r, ok, err := rowOf(tx, id)
-			if err == nil && !ok {
-				err = errors.Join(errDamaged, errUnknown(id.String()))
-			}
 			rows = append(rows, r)
-			return true, err
+			return true, nil
 		})
 	})
 	return rows, more, err

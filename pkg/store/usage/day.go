@@ -123,7 +123,7 @@ func (l *Ledger) readClosedDay(day string) error {
 		l.warnUnsaved(day, saveErr)
 	}
 	for k, spent := range s {
-		l.add(k.day, k.user, spent)
+		l.add(k, spent)
 	}
 	l.read[day] = read
 	return nil

@@ -197,15 +197,18 @@ func (l *Ledger) sync() error {
 
 // count adds a record to the sums. It must be called with mu held.
 func (l *Ledger) count(r Record) {
-	l.add(dayOf(r.Time), r.User, sum{r.Cost, r.Tokens().Total()})
+	l.add(sumsKey{dayOf(r.Time), r.User, r.Moved}, sum{r.Cost, r.Tokens().Total()})
 }
 
 // add adds what a user spent on a day. It must be called with mu held.
-func (l *Ledger) add(day, user string, s sum) {
+func (l *Ledger) add(k sumsKey, s sum) {
+	day, user := k.day, k.user
 	if !strings.HasPrefix(day, l.month) {
 		return
 	}
-	l.machine.add(s, day == l.today)
+	if !k.moved {
+		l.machine.add(s, day == l.today)
+	}
 	if user != "" {
 		l.user(user).add(s, day == l.today)
 	}

@@ -90,6 +90,7 @@ func (d *decoder) decodeFast(line []byte) bool {
 		}
 	}
 	r.Estimated = s.skip(`,"est":true`)
+	r.Moved = s.skip(`,"moved":true`)
 	return s.skip("}") && len(s.rest) == 0
 }
 

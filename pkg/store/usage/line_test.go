@@ -23,7 +23,7 @@ const plainLine = `{"t":"2026-11-05T12:00:00.25Z","user":"a11ce000-0000-4000-800
 func TestEncodedRecordsAreDecodedFast(t *testing.T) {
 	for _, r := range []Record{
 		{Time: time.Date(2026, 11, 5, 12, 0, 0, 123e6, time.UTC), User: "u", Project: "p", Job: "j", Model: "m"},
-		{Time: time.Date(2026, 11, 5, 0, 0, 0, 0, time.UTC), Requests: 1, Input: 1, Output: 2, CacheWrite: 3, CacheWrite1h: 4, CacheRead: maxCount, Cost: 1e17, Estimated: true, Upstream: "x"},
+		{Time: time.Date(2026, 11, 5, 0, 0, 0, 0, time.UTC), Requests: 1, Input: 1, Output: 2, CacheWrite: 3, CacheWrite1h: 4, CacheRead: maxCount, Cost: 1e17, Estimated: true, Moved: true, Upstream: "x"},
 	} {
 		line, err := r.encode()
 		if err != nil {

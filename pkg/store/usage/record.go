@@ -52,6 +52,9 @@ type Record struct {
 	CacheRead    int64          `json:"cr,omitempty"`
 	Cost         dreamcore.Nano `json:"nano"`
 	Estimated    bool           `json:"est,omitempty"`
+	// Moved says that the user has spent it in another cell, whose ledger has the record
+	// too: it counts for the user, but neither for this machine nor in reports.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // Tokens returns the tokens of the record.

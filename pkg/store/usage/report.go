@@ -59,8 +59,11 @@ func NewReport(by string) (*Report, error) {
 	return &Report{by: by, key: key, rows: map[string]*Row{}}, nil
 }
 
-// Add adds a record to the report.
+// Add adds a record to the report. One of another cell is in the report of that cell.
 func (p *Report) Add(r Record) {
+	if r.Moved {
+		return
+	}
 	k := p.key(r)
 	if p.rows[k] == nil {
 		p.rows[k] = &Row{Key: k}

@@ -2,6 +2,7 @@ package usage
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,17 +27,20 @@ import (
 // whole file.
 const (
 	sumsExtension = ".sums"
-	sumsForm      = 1        // format of the files; changes when records count differently
+	sumsForm      = 2        // format of the files; changes when records count differently
 	maxSums       = 64 << 20 // bytes of a file; larger sums are not saved
 )
 
 // sums is what each user has spent on each day that occurs in a file.
 type sums map[sumsKey]sum
 
-type sumsKey struct{ day, user string }
+type sumsKey struct {
+	day, user string
+	moved     bool // see Record.Moved
+}
 
 func (s sums) count(r Record) {
-	k := sumsKey{dayOf(r.Time), r.User}
+	k := sumsKey{dayOf(r.Time), r.User, r.Moved}
 	s[k] = s[k].plus(sum{r.Cost, r.Tokens().Total()})
 }
 
@@ -113,12 +118,14 @@ func (s sums) encode(head sumsHead) ([]byte, error) {
 		return nil, err
 	}
 	body := append(line, '\n')
-	for _, k := range slices.SortedFunc(maps.Keys(s), func(a, b sumsKey) int { return strings.Compare(a.day+a.user, b.day+b.user) }) {
+	for _, k := range slices.SortedFunc(maps.Keys(s), func(a, b sumsKey) int {
+		return cmp.Or(strings.Compare(a.day+a.user, b.day+b.user), strings.Compare(strconv.FormatBool(a.moved), strconv.FormatBool(b.moved)))
+	}) {
 		day, err := time.Parse(dayForm, k.day)
 		if err != nil {
 			return nil, fmt.Errorf("encode sums: %w", err)
 		}
-		line, err := Record{Time: day, User: k.user, Input: s[k].tokens, Cost: s[k].cost}.encode()
+		line, err := Record{Time: day, User: k.user, Input: s[k].tokens, Cost: s[k].cost, Moved: k.moved}.encode()
 		if err != nil {
 			return nil, err
 		}

@@ -163,7 +163,7 @@ func openWithPlantedSums(t *testing.T, change func(dir string, head *sumsHead, r
 	}
 	head := headOf(info, info.Size())
 	change(dir, &head, nil)
-	raw, err := sums{{"2026-11-05", "planted"}: {5, 5}}.encode(head)
+	raw, err := sums{{day: "2026-11-05", user: "planted"}: {5, 5}}.encode(head)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -431,7 +431,7 @@ func TestARecordInTheFileOfALaterDayCountsOnItsDay(t *testing.T) {
 }
 
 func FuzzDecodeSums(f *testing.F) {
-	raw, err := sums{{"2026-11-05", "u"}: {5, 6}, {"2026-11-05", ""}: {1, 0}}.encode(sumsHead{Form: sumsForm, Size: 9, Read: 8, Changed: 7})
+	raw, err := sums{{"2026-11-05", "u", false}: {5, 6}, {"2026-11-05", "u", true}: {7, 8}, {"2026-11-05", "", false}: {1, 0}}.encode(sumsHead{Form: sumsForm, Size: 9, Read: 8, Changed: 7})
 	if err != nil {
 		f.Fatal(err)
 	}

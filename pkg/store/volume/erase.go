@@ -120,13 +120,18 @@ func (s *Store) isErasing(user dreamcore.UserID, project dreamcore.ProjectID) (b
 	return false, nil
 }
 
-// enter is CheckErasing that keeps an erasure from beginning until leave is called.
-func (s *Store) enter(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) (leave func(), err error) {
+// enter is CheckErasing that keeps an erasure from beginning until leave is called. It
+// also asks Options.Admit.
+func (s *Store) enter(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID, change bool) (leave func(), err error) {
 	leave, err = s.lockUser(ctx, user, statefile.Shared)
 	if err != nil {
 		return nil, tree.DiskError("open the files of the user", err)
 	}
-	if err := s.CheckErasing(user, project); err != nil {
+	err = s.CheckErasing(user, project)
+	if err == nil && s.opts.Admit != nil {
+		err = s.opts.Admit(user, change)
+	}
+	if err != nil {
 		leave()
 		return nil, err
 	}

@@ -34,7 +34,7 @@ type Home struct {
 // the user is full. The caller must Close the Home after the sandboxes that mount
 // it.
 func (s *Store) Home(user dreamcore.UserID, project dreamcore.ProjectID) (*Home, error) {
-	leave, err := s.enter(context.Background(), user, project)
+	leave, err := s.enter(context.Background(), user, project, true)
 	if err != nil {
 		return nil, s.UserError("prepare the agent's home", err)
 	}

@@ -34,7 +34,7 @@ const swapTries = 10
 // existing files. The caller must Close the Project after everything that it
 // opened in it and after the sandboxes that mount it.
 func (s *Store) Project(user dreamcore.UserID, project dreamcore.ProjectID) (*Project, error) {
-	leave, err := s.enter(context.Background(), user, project)
+	leave, err := s.enter(context.Background(), user, project, true)
 	if err != nil {
 		return nil, s.UserError("prepare the project", err)
 	}

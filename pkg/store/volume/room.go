@@ -43,7 +43,7 @@ func (s *Store) Reserve(ctx context.Context, user dreamcore.UserID) (_ *Room, er
 	if err := s.CheckFree(); err != nil {
 		return nil, err
 	}
-	leave, err := s.enter(ctx, user, "") // until the file system is in use
+	leave, err := s.enter(ctx, user, "", true) // until the file system is in use
 	if err != nil {
 		return nil, err
 	}

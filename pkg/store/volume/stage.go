@@ -157,7 +157,7 @@ func (g *Stage) Exchange() error {
 // unmark is called. If the process ends before that, Unfinished returns the
 // project.
 func (s *Store) MarkChange(user dreamcore.UserID, project dreamcore.ProjectID) (unmark func() error, err error) {
-	leave, err := s.enter(context.Background(), user, project)
+	leave, err := s.enter(context.Background(), user, project, true)
 	if err != nil {
 		return nil, err
 	}

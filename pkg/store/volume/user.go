@@ -211,7 +211,7 @@ func (s *Store) diskOptions() disk.Options {
 // fs.ErrNotExist otherwise. A user that is being erased has none, and cannot get
 // one. The caller must close root and then call release.
 func (s *Store) openUser(ctx context.Context, user dreamcore.UserID, create bool) (root *os.Root, release func(), err error) {
-	leave, err := s.enter(ctx, user, "")
+	leave, err := s.enter(ctx, user, "", create)
 	if dreamcore.ReasonOf(err) == ReasonErasing && !create {
 		return nil, nil, fs.ErrNotExist
 	}

@@ -100,6 +100,10 @@ type Options struct {
 	// only. See Guard and FitsProject.
 	ProjectBytes int64
 	ProjectFiles int
+
+	// Admit returns why nothing of a user may be opened or, with change, be changed, or
+	// nil: the user lives in another cell. It may be nil.
+	Admit func(user dreamcore.UserID, change bool) error
 }
 
 // Store is the directory of volumes. Its methods are safe for concurrent use by

@@ -46,6 +46,9 @@ type Skip func(path, reason string)
 // NoSkip ignores the paths that are left out.
 func NoSkip(path, reason string) {}
 
+// SpecialReason is the reason for which Walk skips sockets, devices and FIFOs.
+const SpecialReason = "it is neither a file, a link nor a directory"
+
 // Walk yields everything in root that can be copied: a directory before its
 // contents, names in order. It leaves out .git at the top and what a running job
 // added (see AddedByJob) without a call of skip. It leaves out FIFOs, devices,
@@ -155,7 +158,7 @@ func (w *walker) entry(root *os.Root, prefix, name string, depth int) bool {
 		}
 		return dreamcore.IsSkillsLink(full, e.Link) || w.yield(e, nil)
 	case !mode.IsDir():
-		w.skip(full, "it is neither a file, a link nor a directory")
+		w.skip(full, SpecialReason)
 		return true
 	case AddedByJob(root, name, full):
 		return true

@@ -21,6 +21,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/store/block"
 	"github.com/notef-neighbor/dreamcore/pkg/store/history"
 	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
 	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
@@ -52,6 +53,8 @@ type Parts struct {
 	Sandboxes Sandboxes      // nil if none run
 	// Spending returns what each user has spent this month.
 	Spending func() (map[dreamcore.UserID]dreamcore.Nano, error)
+
+	Residence *residence.Store // which users live in other cells; nil: none
 
 	// Forget removes what other components keep of a project, or of a user if project
 	// is "": the status of imports, and webhook messages that wait. It may be nil.
@@ -99,9 +102,14 @@ func (s *Service) Close() error {
 }
 
 // Admit returns why nothing new may be made for a user, or in one of the user's
-// projects, at the moment: CodeBlocked, or CodeConflict during a deletion. project may
-// be "".
+// projects, at the moment: CodeBlocked, CodeConflict during a deletion, or CodeMoving
+// if the user moves between cells. project may be "".
 func (s *Service) Admit(user dreamcore.UserID, project dreamcore.ProjectID) error {
+	if s.parts.Residence != nil {
+		if err := s.parts.Residence.CheckChange(user); err != nil {
+			return err
+		}
+	}
 	if err := s.parts.Blocks.Check(user); err != nil {
 		return err
 	}

@@ -122,6 +122,25 @@ func (s *Service) delete(ctx context.Context, e volume.Erasure) (r Report, err e
 	return r, s.addKept(ctx, &r)
 }
 
+// EraseCopy is DeleteUser for what is left of a user who lives in another cell, or a
+// copy that was not completed. It is no error if there is nothing.
+func (s *Service) EraseCopy(ctx context.Context, user dreamcore.UserID) (err error) {
+	if s.parts.Jobs == nil {
+		return errors.New("account: this service only reads")
+	}
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	defer func() { s.audit(user, "", "erase copy", err) }()
+	e := volume.Erasure{User: user}
+	if err := s.parts.Volumes.BeginErase(ctx, e); err != nil {
+		return err
+	}
+	return s.erase(ctx, e, &Report{})
+}
+
 // erase removes everything of an erasure that has begun. Each step may be repeated.
 // The order matters: what could write ends first; the locks of projects, which keep
 // other processes out, go with the files; the note of the erasure goes last.

@@ -61,7 +61,7 @@ func (s *Service) Projects(ctx context.Context, user dreamcore.UserID, page Page
 	}
 	users := []dreamcore.UserID{user}
 	if user == "" {
-		if users, err = s.allUsers(ctx); err != nil {
+		if users, err = s.listedUsers(ctx); err != nil {
 			return list, err
 		}
 		at, _ := slices.BinarySearch(users, after.user)
@@ -208,6 +208,9 @@ func (s *Service) Owner(ctx context.Context, id dreamcore.ProjectID) (dreamcore.
 	slices.Sort(candidates)
 	var owners []dreamcore.UserID
 	for _, u := range slices.Compact(candidates) {
+		if r := s.parts.Residence; r != nil && r.CheckRead(u) != nil {
+			continue // another cell has it
+		}
 		exists, err := s.has(u, id)
 		if err != nil {
 			return "", err

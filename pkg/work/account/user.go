@@ -50,7 +50,7 @@ type Users struct {
 // Users returns a page of users. CodeInvalid: Page.After is not a Next.
 func (s *Service) Users(ctx context.Context, page Page) (list Users, err error) {
 	list.Users = []User{}
-	all, err := s.allUsers(ctx)
+	all, err := s.listedUsers(ctx)
 	if err != nil {
 		return list, err
 	}
@@ -105,6 +105,21 @@ func (s *Service) User(ctx context.Context, id dreamcore.UserID) (User, error) {
 // UserIDs returns the ids of all users, sorted: those that have files, versions or
 // jobs, and those that are blocked.
 func (s *Service) UserIDs(ctx context.Context) ([]dreamcore.UserID, error) { return s.allUsers(ctx) }
+
+// AllUsers is UserIDs that looks at every log again.
+func (s *Service) AllUsers(ctx context.Context) ([]dreamcore.UserID, error) {
+	s.forgetLogs()
+	return s.allUsers(ctx)
+}
+
+// listedUsers returns the users that this cell lists.
+func (s *Service) listedUsers(ctx context.Context) ([]dreamcore.UserID, error) {
+	all, err := s.allUsers(ctx)
+	if r := s.parts.Residence; r != nil {
+		all = slices.DeleteFunc(all, func(u dreamcore.UserID) bool { return !r.Lists(u) })
+	}
+	return all, err
+}
 
 func (s *Service) allUsers(ctx context.Context) ([]dreamcore.UserID, error) {
 	all, err := s.parts.Volumes.Users()

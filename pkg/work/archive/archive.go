@@ -15,6 +15,7 @@
 //	import.go    projects into the stores
 //	backup.go    whole installations; manifest.go lists their entries
 //	restore.go   backups into an installation
+//	user.go      everything of one user, from one cell to another
 //	source.go    reads directories and tars
 //	sink.go      writes directories and tars
 package archive
@@ -97,6 +98,8 @@ type Result struct {
 	Bytes    int64               `json:"bytes"`
 	Versions int                 `json:"versions"` // commits that were copied
 	Notes    []string            `json:"notes,omitempty"`
+
+	partial bool // something that a project can have was left out, or is of an earlier time
 }
 
 // Report is the outcome for all projects.

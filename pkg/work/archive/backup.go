@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -51,6 +52,8 @@ type label struct {
 	Secrets  bool      `json:"secrets"`
 	Identity bool      `json:"identity"`
 	Journals bool      `json:"journals"`
+
+	User dreamcore.UserID `json:"user,omitempty"` // whose everything this is; "" for an installation
 }
 
 // BackupOptions selects what a backup contains besides projects and volumes.
@@ -87,7 +90,7 @@ func (d *Depot) Backup(ctx context.Context, dest string, opts BackupOptions) (re
 	}
 	defer func() { err = errors.Join(err, out.closeManifest()) }()
 	b := &backup{depot: d, ctx: ctx, out: out, report: &report}
-	text, err := json.Marshal(label{labelFormat, dreamcore.AppName, time.Now().UTC(), opts.Secrets, opts.Identity, opts.Journals})
+	text, err := json.Marshal(label{Format: labelFormat, App: dreamcore.AppName, Created: time.Now().UTC(), Secrets: opts.Secrets, Identity: opts.Identity, Journals: opts.Journals})
 	if err != nil {
 		return report, err
 	}
@@ -120,6 +123,8 @@ type backup struct {
 	ctx    context.Context
 	out    sink
 	report *Report
+
+	partial bool // a file could not be read as it is
 }
 
 // skip returns a function that notes the paths that are left out below prefix,
@@ -127,6 +132,7 @@ type backup struct {
 func (b *backup) skip(prefix string) tree.Skip {
 	const enough = 1000
 	return func(path, reason string) {
+		b.partial = b.partial || reason != tree.SpecialReason
 		b.report.Notes = addNote(b.report.Notes, enough, leftOut(prefix+path, reason))
 	}
 }
@@ -227,22 +233,24 @@ func (b *backup) files(dir string, wanted func(string) bool) error {
 		if !e.Type().IsRegular() || !wanted(e.Name()) {
 			continue
 		}
-		f, err := os.OpenFile(filepath.Join(b.depot.opts.StateDir, dir, e.Name()), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		info, err := f.Stat()
-		if err == nil {
-			_, _, err = b.out.put(b.ctx, tree.Entry{Path: dir + "/" + e.Name(), Mode: fileMode, Size: info.Size(), Modified: info.ModTime()}, io.LimitReader(f, info.Size()))
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
+		if err := b.file(dir, e.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
+}
+
+// file writes a file of a directory of the state.
+func (b *backup) file(dir, name string) error {
+	f, err := os.OpenFile(filepath.Join(b.depot.opts.StateDir, dir, name), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		_, _, err = b.out.put(b.ctx, tree.Entry{Path: dir + "/" + name, Mode: fileMode, Size: info.Size(), Modified: info.ModTime()}, io.LimitReader(f, info.Size()))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // Contents summarizes a backup that was checked.
@@ -254,15 +262,30 @@ type Contents struct {
 	Secrets  bool      `json:"secrets"`
 	Identity bool      `json:"identity"`
 	Journals bool      `json:"journals"`
+
+	User dreamcore.UserID `json:"user,omitempty"` // of whom alone it is; "" for an installation
 }
 
 // Check reads a whole backup and compares every entry with the manifest.
 // CodeInvalid: the file is damaged, incomplete or not a backup. progress may be nil.
 func Check(ctx context.Context, src string, progress func(Progress)) (c Contents, err error) {
-	return check(ctx, src, &meter{report: progress}, false)
+	return check(ctx, src, &meter{report: progress}, false, bounds{})
 }
 
-func check(ctx context.Context, src string, m *meter, first bool) (c Contents, err error) {
+// bounds limits an archive of a hostile origin; 0 means no limit.
+type bounds struct {
+	entries int
+	bytes   int64 // of the tar, without compression
+}
+
+func (b bounds) check(src string, entries int, bytes int64) error {
+	if b.entries > 0 && entries > b.entries || b.bytes > 0 && bytes > b.bytes {
+		return &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: fmt.Sprintf("%s holds more than %d entries or %d bytes", src, b.entries, b.bytes), Hint: "split it"}
+	}
+	return nil
+}
+
+func check(ctx context.Context, src string, m *meter, first bool, most bounds) (c Contents, err error) {
 	t, err := openTar(src, m, first)
 	if err != nil {
 		return c, err
@@ -277,6 +300,9 @@ func check(ctx context.Context, src string, m *meter, first bool) (c Contents, e
 		e, err := t.next()
 		if err == io.EOF {
 			return c, damaged(src, errors.New("it has no manifest at its end"))
+		}
+		if err == nil {
+			err = most.check(src, c.Entries, t.read.n+e.Size)
 		}
 		if err != nil {
 			return c, err
@@ -323,7 +349,7 @@ func (c *Contents) read(e tree.Entry, r io.Reader, found *entryHashes) error {
 	}
 	size, sum, err := hashOf(bytes.NewReader(raw))
 	found.add(manifestLine(e, size, sum))
-	c.Created, c.Secrets, c.Identity, c.Journals = l.Created, l.Secrets, l.Identity, l.Journals
+	c.Created, c.Secrets, c.Identity, c.Journals, c.User = l.Created, l.Secrets, l.Identity, l.Journals, l.User
 	return err
 }
 

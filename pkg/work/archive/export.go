@@ -59,6 +59,7 @@ func (d *Depot) exportProject(ctx context.Context, r ref, out sink) (result Resu
 	switch {
 	case dreamcore.CodeOf(err) == dreamcore.CodeConflict && ctx.Err() == nil:
 		result.note("in use: copied from its newest version")
+		result.partial = true
 		err = d.exportVersion(w)
 	case err != nil:
 	default:
@@ -96,6 +97,7 @@ func (w *exporter) wants(e tree.Entry) bool {
 	reason, out := project.LeftOut(e.Path)
 	if !out && e.Size > w.left {
 		reason, out = "the project is larger than 4 GiB", true
+		w.result.partial = true
 	}
 	if reason != "" {
 		w.result.skip(e.Path, reason)
@@ -123,6 +125,7 @@ func (w *exporter) put(e tree.Entry, src io.Reader) error {
 	_, _, err := w.out.put(w.ctx, e, src)
 	if errors.Is(err, errChanged) {
 		w.result.note(err.Error() + ": " + e.Path)
+		w.result.partial = true
 		return nil
 	}
 	switch dreamcore.CodeOf(err) {
@@ -149,7 +152,11 @@ func (d *Depot) exportFiles(w *exporter) error {
 	if err := w.begin(info.ModTime()); err != nil {
 		return err
 	}
-	for e, err := range tree.Walk(w.ctx, p.Root(), w.result.skip) {
+	skip := func(path, reason string) {
+		w.result.partial = w.result.partial || reason != tree.SpecialReason
+		w.result.skip(path, reason)
+	}
+	for e, err := range tree.Walk(w.ctx, p.Root(), skip) {
 		if err != nil {
 			return err
 		}
@@ -158,7 +165,7 @@ func (d *Depot) exportFiles(w *exporter) error {
 		}
 		f, err := e.Open()
 		if err != nil {
-			w.result.skip(e.Path, "it cannot be read")
+			skip(e.Path, "it cannot be read")
 			continue
 		}
 		if err := w.file(e, f); err != nil {

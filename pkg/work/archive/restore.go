@@ -26,9 +26,12 @@ func hashOf(r io.Reader) (size int64, sum []byte, err error) {
 // by Import. CodeConflict: there are projects already, or secrets if the backup
 // has some; force replaces their files and keeps their versions.
 func (d *Depot) Restore(ctx context.Context, src string, force bool) (report Report, err error) {
-	contents, err := check(ctx, src, d.meter, true)
+	contents, err := check(ctx, src, d.meter, true, bounds{})
 	if err != nil {
 		return report, err
+	}
+	if contents.User != "" {
+		return report, &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonNotBackup, Message: src + " holds one user, not an installation", Hint: "restore a file that dreamcore backup has made"}
 	}
 	spool, unlock, err := d.openImports()
 	if err != nil {

@@ -166,10 +166,16 @@ func (u *unfinished) discard(err error) error {
 
 type tarSink struct {
 	*unfinished
+	tarWriter
 	file *os.File
 	buf  *bufio.Writer
 	zip  io.WriteCloser // nil without compression
-	tar  *tar.Writer
+}
+
+// tarWriter writes the entries of a tar.
+type tarWriter struct {
+	as  Owner // of the entries
+	tar *tar.Writer
 }
 
 func newTarSink(u *unfinished) (*tarSink, error) {
@@ -193,7 +199,7 @@ func newTarSink(u *unfinished) (*tarSink, error) {
 	if s.zip != nil {
 		w = s.zip
 	}
-	s.tar = tar.NewWriter(w)
+	s.tarWriter = tarWriter{u.owner, tar.NewWriter(w)}
 	return s, nil
 }
 
@@ -201,8 +207,8 @@ func newTarSink(u *unfinished) (*tarSink, error) {
 // so that a file that became shorter is written with its actual size.
 const spoolBytes = 1 << 20
 
-func (s *tarSink) put(ctx context.Context, e tree.Entry, src io.Reader) (size int64, sum []byte, err error) {
-	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm()), Uid: s.owner.UID, Gid: s.owner.GID, ModTime: e.Modified, Format: tar.FormatPAX}
+func (s tarWriter) put(ctx context.Context, e tree.Entry, src io.Reader) (size int64, sum []byte, err error) {
+	h := &tar.Header{Name: e.Path, Mode: int64(e.Mode.Perm()), Uid: s.as.UID, Gid: s.as.GID, ModTime: e.Modified, Format: tar.FormatPAX}
 	switch {
 	case e.Mode.IsDir():
 		h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"

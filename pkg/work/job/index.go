@@ -23,6 +23,8 @@ func (s *Service) Reconcile(ctx context.Context) error {
 	if records == nil {
 		return nil
 	}
+	s.reconciling.Lock()
+	defer s.reconciling.Unlock()
 	if err := s.putLive(); err != nil {
 		return err
 	}

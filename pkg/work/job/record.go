@@ -93,7 +93,7 @@ func (s *Service) List(f dreamcore.JobFilter) (dreamcore.JobPage, error) {
 	more := false
 	if s.parts.Records != nil {
 		var rows []record.Row
-		if rows, more, err = s.parts.Records.List(f, func(id string) bool { return live[id] }); err != nil {
+		if rows, more, err = s.parts.Records.List(f, func(r record.Row) bool { return live[r.ID] || !s.lists(r.User) }); err != nil {
 			return dreamcore.JobPage{}, err
 		}
 		for _, r := range rows {

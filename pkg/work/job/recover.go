@@ -126,6 +126,8 @@ func (s *Service) examine(id string) (goesOn bool, err error) {
 			return false, err
 		case p.ended:
 			return false, s.settle(id)
+		case s.away(p.row.User):
+			return false, nil
 		}
 		f, _ := s.verdict(p)
 		ends = f != nil || s.isUnheard(p)

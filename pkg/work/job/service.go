@@ -19,7 +19,7 @@
 // repair.go asks the agent to mend it, failure.go maps errors to the failures that
 // clients see. note.go adds to the log of a job, past.go reads it, record.go shows the
 // records, index.go keeps the index like the logs. erase.go ends and removes the jobs of
-// a user or project. proof.go checks a machine before it serves.
+// a user or project, leave.go leaves them to another cell. proof.go checks a machine before it serves.
 package job
 
 import (
@@ -61,6 +61,11 @@ type Parts struct {
 	// is called for every new job, in one step with making it: a job that was admitted
 	// before the answer changed is found by End.
 	Admit func(user dreamcore.UserID, project dreamcore.ProjectID) error
+	// Away reports whether the jobs of a user belong to another cell, so that none is taken
+	// up here; may be nil.
+	Away func(dreamcore.UserID) bool
+	// Lists reports whether List returns the jobs of a user; may be nil.
+	Lists func(dreamcore.UserID) bool
 	// CheckWebhook returns why requests must not name a webhook at an address, or nil. It
 	// is called for every new request that names one. If it is nil, none may.
 	CheckWebhook func(address string) error
@@ -132,6 +137,8 @@ type Service struct {
 	submitting sync.Mutex
 
 	takingUp sync.Mutex // held while jobs of an earlier process are taken up; comes before submitting
+
+	reconciling sync.Mutex // held by Reconcile; comes before takingUp
 
 	retell atomic.Bool // Retell has something to do
 

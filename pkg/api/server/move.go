@@ -1,0 +1,265 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
+	"github.com/notef-neighbor/dreamcore/pkg/work/relocation"
+)
+
+// Moves moves users to other cells and takes them in; *relocation.Service implements it
+// and documents the steps and the errors.
+type Moves interface {
+	List() []relocation.Status
+	Status(ctx context.Context, subject residence.Subject) (relocation.Status, error)
+	Hold(ctx context.Context, subject residence.Subject, o relocation.HoldOptions) (relocation.Status, error)
+	Save(ctx context.Context, user dreamcore.UserID, w io.Writer) error
+	Load(ctx context.Context, user dreamcore.UserID, from, move string, r io.Reader) (relocation.Status, error)
+	Release(ctx context.Context, subject residence.Subject, to string) (relocation.Status, error)
+	Accept(ctx context.Context, subject residence.Subject) (relocation.Status, error)
+	Undo(ctx context.Context, subject residence.Subject) (relocation.Status, error)
+	// CheckRead and CheckChange return CodeMoving if nothing of a user may be answered
+	// here, or changed.
+	CheckRead(user dreamcore.UserID) error
+	CheckChange(user dreamcore.UserID) error
+}
+
+// checkResidence refuses requests about a user who lives in another cell. The user is
+// the one in the path or the query, or that of the job. Users in bodies are checked by
+// the stores and by what admits changes.
+func (s *Server) checkResidence(r *http.Request, found route) error {
+	if s.cfg.Moves == nil || strings.HasPrefix(found.name, "moves") {
+		return nil
+	}
+	if id := r.PathValue("id"); id != "" {
+		return s.checkJobsCell(id)
+	}
+	text := r.PathValue("user_id")
+	if text == "" {
+		text = r.URL.Query().Get("user_id")
+	}
+	user, err := dreamcore.ParseUserID(text)
+	if err != nil {
+		return nil // the endpoint says what is wrong
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return s.cfg.Moves.CheckRead(user)
+	}
+	return s.cfg.Moves.CheckChange(user)
+}
+
+// checkJobsCell hides the jobs of users who live in another cell: the router looks for
+// a job in several cells.
+func (s *Server) checkJobsCell(id string) error {
+	if id, err := dreamcore.ParseJobID(id); err != nil || s.cfg.Moves == nil {
+		return nil
+	} else if job, err := s.cfg.Jobs.Get(id); err == nil && s.cfg.Moves.CheckRead(job.User) != nil {
+		return jobError(&dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Job not found"})
+	}
+	return nil
+}
+
+// subject returns what the path names, or responds with an error and returns false.
+func (s *Server) subject(x *exchange, r *http.Request) (residence.Subject, bool) {
+	if !s.moves(x, r) {
+		return residence.Subject{}, false
+	}
+	subject, err := residence.ParseSubject(r.PathValue("subject"))
+	if err != nil {
+		x.refuse(r, err)
+		return residence.Subject{}, false
+	}
+	x.log = x.log.With("subject", subject.String())
+	return subject, true
+}
+
+// moves responds with an error and returns false if the server moves nobody.
+func (s *Server) moves(x *exchange, r *http.Request) bool {
+	if s.cfg.Moves == nil {
+		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Not found"})
+		return false
+	}
+	return true
+}
+
+func (s *Server) listMoves(x *exchange, r *http.Request) {
+	if s.moves(x, r) && x.skipBody(r) {
+		x.answer(http.StatusOK, map[string]any{"moves": s.cfg.Moves.List()})
+	}
+}
+
+func (s *Server) getMove(x *exchange, r *http.Request) {
+	if subject, ok := s.subject(x, r); ok && x.skipBody(r) {
+		status, err := s.cfg.Moves.Status(r.Context(), subject)
+		x.result(status, err)
+	}
+}
+
+const (
+	maxHoldWait = 5 * time.Minute
+	maxCellName = 63
+	maxStay     = 4096 // users who do not move with their slot
+)
+
+// holdMove begins a move.
+func (s *Server) holdMove(x *exchange, r *http.Request) {
+	subject, ok := s.subject(x, r)
+	if !ok {
+		return
+	}
+	fields, ok := x.readMembers(r, "to", "wait_seconds", "cut", "stay")
+	if !ok {
+		return
+	}
+	o, err := holdOptions(fields)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	status, err := s.cfg.Moves.Hold(r.Context(), subject, o)
+	x.result(status, err)
+}
+
+func holdOptions(fields map[string]json.RawMessage) (o relocation.HoldOptions, err error) {
+	if o.To, err = cellField(fields, "to"); err != nil {
+		return o, err
+	}
+	if o.Cut, err = flag("cut", fields["cut"]); err != nil {
+		return o, err
+	}
+	seconds := 0.0
+	if raw := fields["wait_seconds"]; len(raw) > 0 && json.Unmarshal(raw, &seconds) != nil || seconds < 0 || seconds > maxHoldWait.Seconds() {
+		return o, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid wait_seconds: must be a number from 0 to 300", Hint: "repeat the request to wait longer"}
+	}
+	o.Wait = time.Duration(seconds * float64(time.Second))
+	var stay []string
+	if raw := fields["stay"]; len(raw) > 0 && json.Unmarshal(raw, &stay) != nil || len(stay) > maxStay {
+		return o, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid stay: must be a list of up to 4096 users"}
+	}
+	for _, text := range stay {
+		user, err := dreamcore.ParseUserID(text)
+		if err != nil {
+			return o, err
+		}
+		o.Stay = append(o.Stay, user)
+	}
+	return o, nil
+}
+
+// cellField returns the name of a cell in a member.
+func cellField(fields map[string]json.RawMessage, name string) (string, error) {
+	cell, err := textField(fields, name)
+	if err == nil && (cell == "" || len(cell) > maxCellName) {
+		err = &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be the name of a cell"}
+	}
+	return cell, err
+}
+
+// moveArchive sends or receives the archive of a user.
+func (s *Server) moveArchive(x *exchange, r *http.Request) {
+	subject, ok := s.subject(x, r)
+	if !ok {
+		return
+	}
+	if subject.User == "" {
+		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "a slot has no archive", Hint: "copy its users one by one"})
+		return
+	}
+	if r.Method == http.MethodPut {
+		s.loadMove(x, r, subject.User)
+		return
+	}
+	if !x.skipBody(r) {
+		return
+	}
+	x.Header().Set("Content-Type", archiveType)
+	buffer := bufio.NewWriterSize(x, archiveBuffer) // an early error is answered as one
+	err := s.cfg.Moves.Save(r.Context(), subject.User, buffer)
+	if err == nil {
+		err = buffer.Flush()
+	}
+	switch {
+	case err == nil:
+	case x.Status() == 0:
+		x.Header().Del("Content-Type")
+		x.fail(err)
+	default:
+		x.err, x.cut = err, err
+	}
+}
+
+const archiveBuffer = 256 << 10
+
+// archiveType is the media type of the archive of a user.
+const archiveType = "application/zstd"
+
+func (s *Server) loadMove(x *exchange, r *http.Request, user dreamcore.UserID) {
+	from, move := r.URL.Query().Get("from"), r.URL.Query().Get("move")
+	if from == "" || len(from) > maxCellName || move == "" || len(move) > maxCellName {
+		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid query: from and move are required", Hint: "name the other cell, and the id of the move that it has begun"})
+		return
+	}
+	status, err := s.cfg.Moves.Load(r.Context(), user, from, move, &slowBody{x, r.Body})
+	if err != nil {
+		x.refuse(r, err)
+		return
+	}
+	x.answer(http.StatusOK, status)
+}
+
+// slowBody is a body that may take any time, as long as it goes on.
+type slowBody struct {
+	x    *exchange
+	body io.Reader
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	_ = b.x.Control.SetReadDeadline(time.Now().Add(b.x.limits.ReadTimeout)) // recorders of tests have none
+	n, err := b.body.Read(p)
+	if err == io.EOF {
+		_ = b.x.Control.SetReadDeadline(time.Time{}) // a disconnecting client is noticed from now on
+	}
+	return n, err
+}
+
+// releaseMove ends a move in the source.
+func (s *Server) releaseMove(x *exchange, r *http.Request) {
+	subject, ok := s.subject(x, r)
+	if !ok {
+		return
+	}
+	fields, ok := x.readMembers(r, "to")
+	if !ok {
+		return
+	}
+	to, err := cellField(fields, "to")
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	status, err := s.cfg.Moves.Release(r.Context(), subject, to)
+	x.result(status, err)
+}
+
+// acceptMove ends a move in the target.
+func (s *Server) acceptMove(x *exchange, r *http.Request) {
+	if subject, ok := s.subject(x, r); ok && x.skipBody(r) {
+		status, err := s.cfg.Moves.Accept(r.Context(), subject)
+		x.result(status, err)
+	}
+}
+
+// undoMove takes a move back.
+func (s *Server) undoMove(x *exchange, r *http.Request) {
+	if subject, ok := s.subject(x, r); ok && x.skipBody(r) {
+		status, err := s.cfg.Moves.Undo(r.Context(), subject)
+		x.result(status, err)
+	}
+}

@@ -1,0 +1,332 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/block"
+	"github.com/notef-neighbor/dreamcore/pkg/store/history"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
+)
+
+// The archive of a user is a backup, compressed with zstd, whose label names the user.
+// It holds everything that a deletion of the user removes, and what the user has spent:
+//
+//	dreamcore-backup.json          the label
+//	users/U/projects/P/…           each project with its versions, followed by
+//	shots/U/P/HASH-SCREEN.png      pictures of the game in a version
+//	homes/U/P.session, homes/U/P/… the agent's conversation and home
+//	jobs/JOB.ndjson                event logs; their index is made from them
+//	usage/U.ndjson                 the ledger's records of the user
+//	blocked/U                      the block, if the user is blocked
+//	MANIFEST
+//
+// What stays behind: messages to webhooks that wait, which the old cell still sends,
+// damaged logs, and the audit log.
+const (
+	shotsDir   = "shots"
+	usageDir   = "usage"
+	blockedDir = "blocked"
+
+	moveMessage = "Moved from another cell"
+)
+
+// UserFormat is how the archive of a user is compressed: the end of its name.
+const UserFormat = ".tar.zst"
+
+// Bounds of the archive of a user.
+const (
+	MaxUserArchive  = 64 << 30 // bytes
+	maxUserBytes    = 512 << 30
+	maxUserEntries  = 8 << 20
+	maxUsageBytes   = 1 << 30
+	maxBlockedBytes = 8 << 10
+)
+
+// UserParts are what belongs to a user outside of the stores of a Depot.
+type UserParts struct {
+	Jobs  []string                // ids of the jobs that have logs
+	Usage func(w io.Writer) error // writes the records of the ledger
+	Block *block.Block            // nil if the user is not blocked
+}
+
+// SaveUser writes everything of a user to w. Nothing of it may change meanwhile, and
+// everything must be readable: any other error than that of w or ctx means that the
+// user cannot be moved as a whole, and says why.
+func (d *Depot) SaveUser(ctx context.Context, user dreamcore.UserID, parts UserParts, w io.Writer) (c Contents, err error) {
+	refs, err := d.userRefs(ctx, user)
+	if err != nil {
+		return c, err
+	}
+	zip, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		return c, err
+	}
+	stream := &streamSink{tarWriter: tarWriter{Owner{}, tar.NewWriter(zip)}, zip: zip}
+	defer func() { err = errors.Join(err, stream.close()) }()
+	counted := &countingSink{sink: metered{stream, d.meter}}
+	out, err := newManifestSink(counted, d.opts.StateDir)
+	if err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, out.closeManifest()) }()
+	c = Contents{Created: time.Now().UTC(), Journals: true, User: user, Projects: len(refs)}
+	text, err := json.Marshal(label{Format: labelFormat, App: dreamcore.AppName, Created: c.Created, Journals: true, User: user})
+	if err != nil {
+		return c, err
+	}
+	if err := putText(ctx, out, labelName, fileMode, text); err != nil {
+		return c, err
+	}
+	u := &userSaver{backup: &backup{depot: d, ctx: ctx, out: out, report: &Report{}}, user: user, parts: parts}
+	for _, step := range []func() error{func() error { return u.projects(refs) }, u.jobs, u.usage, u.block, out.writeManifest, out.finish} {
+		if err := step(); err != nil {
+			return c, err
+		}
+	}
+	c.Entries, c.Bytes = counted.entries-1, counted.bytes // without the manifest, as Check counts
+	return c, nil
+}
+
+// userRefs returns the projects of a user that have files or versions.
+func (d *Depot) userRefs(ctx context.Context, user dreamcore.UserID) (refs []ref, err error) {
+	projects, err := d.volumes.Projects(ctx, user)
+	if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
+		err = nil // there is no volume yet
+	}
+	if err != nil {
+		return nil, err
+	}
+	more, err := d.versions.Projects(user)
+	if err != nil {
+		return nil, err
+	}
+	projects = append(projects, more...)
+	slices.Sort(projects)
+	for _, p := range slices.Compact(projects) {
+		refs = append(refs, ref{user, p})
+	}
+	return refs, nil
+}
+
+// streamSink writes a compressed tar to a stream.
+type streamSink struct {
+	tarWriter
+	zip *zstd.Encoder
+}
+
+func (s *streamSink) finish() error { return errors.Join(s.tar.Close(), s.zip.Close()) }
+
+func (s *streamSink) close() error {
+	s.zip.Reset(nil) // ends its goroutines
+	return nil
+}
+
+// countingSink counts what is put into a sink.
+type countingSink struct {
+	sink
+	entries int
+	bytes   int64
+}
+
+func (s *countingSink) put(ctx context.Context, e tree.Entry, src io.Reader) (size int64, sum []byte, err error) {
+	size, sum, err = s.sink.put(ctx, e, src)
+	s.entries++
+	s.bytes += size
+	return size, sum, err
+}
+
+type userSaver struct {
+	*backup
+	user  dreamcore.UserID
+	parts UserParts
+}
+
+func (u *userSaver) projects(refs []ref) error {
+	var err error
+	u.report.Projects, err = u.depot.exportAll(u.ctx, refs, u.out, func(r ref) error {
+		return errors.Join(u.shots(r), u.home(r))
+	})
+	if err != nil {
+		return err
+	}
+	if u.partial {
+		return u.incomplete(strings.Join(u.report.Notes, "; "))
+	}
+	for _, p := range u.report.Projects {
+		if p.State != Copied || p.partial {
+			return u.incomplete(fmt.Sprintf("project %s: %s", p.Project, strings.Join(append(p.Notes, p.Reason), "; ")))
+		}
+	}
+	return nil
+}
+
+func (u *userSaver) shots(r ref) error {
+	return u.depot.versions.Shots(u.ctx, r.user, r.project, func(hash, screen string, picture []byte) error {
+		return putText(u.ctx, u.out, shotsDir+"/"+string(r.user)+"/"+string(r.project)+"/"+hash+"-"+screen+".png", fileMode, picture)
+	})
+}
+
+func (u *userSaver) incomplete(why string) error {
+	return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "not everything of the user can be copied: " + why, Hint: "if something uses it, try again; see the log of the service"}
+}
+
+func (u *userSaver) jobs() error {
+	for _, id := range u.parts.Jobs {
+		err := u.file(jobsDir, id+".ndjson")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed because of its age
+		}
+		if errors.Is(err, errChanged) {
+			err = u.incomplete("job " + id + " is running")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// usage writes the records of the ledger through an unnamed file, because a tar needs
+// their size first.
+func (u *userSaver) usage() error {
+	f, err := os.CreateTemp(u.depot.opts.StateDir, ".usage-*")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := os.Remove(f.Name()); err != nil {
+		return err
+	}
+	if err := u.parts.Usage(f); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		_, _, err = u.out.put(u.ctx, tree.Entry{Path: usageDir + "/" + string(u.user) + ".ndjson", Mode: fileMode, Size: size, Modified: time.Now()}, f)
+	}
+	return err
+}
+
+func (u *userSaver) block() error {
+	if u.parts.Block == nil {
+		return nil
+	}
+	raw, err := json.Marshal(u.parts.Block)
+	if err != nil {
+		return err
+	}
+	return putText(u.ctx, u.out, blockedDir+"/"+string(u.user), fileMode, raw)
+}
+
+// UserStores take what belongs to a user outside of the stores of a Depot.
+type UserStores struct {
+	Log   func(job string, written time.Time, r io.Reader) error
+	Usage func(r io.Reader) error
+	Block func(block.Block) error
+}
+
+// CheckUser checks that a file is a whole archive of a user, within its bounds.
+// CodeInvalid: it is damaged, incomplete, of another user, or something else;
+// CodeTooLarge: it exceeds its bounds.
+func CheckUser(ctx context.Context, src string, user dreamcore.UserID) (Contents, error) {
+	c, err := check(ctx, src, &meter{}, false, bounds{maxUserEntries, maxUserBytes})
+	if err == nil && c.User != user {
+		err = &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the archive is not one of this user", Hint: "send the archive that the other cell has made of this user"}
+	}
+	return c, err
+}
+
+// LoadUser takes over everything in an archive that CheckUser has accepted. Nothing of
+// the user may be there; after an error, what is there must be removed. CodeInvalid: the
+// archive has something that cannot be taken over as it is.
+func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores UserStores) error {
+	spool, unlock, err := d.openImports()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	report := &Report{}
+	in := &importer{depot: d, ctx: ctx, message: moveMessage, report: report}
+	l := &userLoader{restorer: &restorer{importer: in}, user: user, stores: stores}
+	defer l.closeHome()
+	if err := errors.Join(readTar(ctx, src, spool, in, l.other), l.closeHome()); err != nil {
+		return err
+	}
+	notes := report.Notes
+	for _, p := range report.Projects {
+		if p.State != Copied || len(p.Notes) > 0 || p.User != user {
+			notes = append(notes, fmt.Sprintf("project %s: %s", p.Project, strings.Join(append(p.Notes, p.State, p.Reason), "; ")))
+		}
+	}
+	if len(notes) > 0 {
+		return badEntry(strings.Join(notes, "; "))
+	}
+	return nil
+}
+
+func badEntry(why string) error {
+	const most = 1000
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("the archive cannot be taken over as it is: %.*s", most, why), Hint: "see the log of this service"}
+}
+
+type userLoader struct {
+	*restorer
+	user   dreamcore.UserID
+	stores UserStores
+}
+
+// other takes the entries outside of projects.
+func (l *userLoader) other(e tree.Entry, src io.Reader) error {
+	parts := strings.SplitN(e.Path, "/", 5)
+	file := e.Mode.IsRegular()
+	switch {
+	case e.Path == labelName, e.Path == manifestName:
+		return nil
+	case parts[0] == homesDir && len(parts) >= 3 && parts[1] == string(l.user):
+		return l.homeEntry(e, strings.SplitN(e.Path, "/", 4), src)
+	case file && parts[0] == shotsDir && len(parts) == 4 && parts[1] == string(l.user):
+		return l.shot(parts[2], parts[3], src)
+	case file && parts[0] == jobsDir && len(parts) == 2 && filepath.Ext(e.Path) == ".ndjson":
+		return l.stores.Log(strings.TrimSuffix(parts[1], ".ndjson"), e.Modified, src)
+	case file && e.Path == usageDir+"/"+string(l.user)+".ndjson" && e.Size <= maxUsageBytes:
+		return l.stores.Usage(src)
+	case file && e.Path == blockedDir+"/"+string(l.user) && e.Size <= maxBlockedBytes:
+		var b block.Block
+		if err := json.NewDecoder(src).Decode(&b); err != nil {
+			return badEntry(e.Path + " is not a block")
+		}
+		return l.stores.Block(b)
+	}
+	return badEntry(fmt.Sprintf("%.200q is nothing of this user", e.Path))
+}
+
+func (l *userLoader) shot(project, name string, src io.Reader) error {
+	id, err := dreamcore.ParseProjectID(project)
+	hash, screen, ok := strings.Cut(strings.TrimSuffix(name, ".png"), "-")
+	if err != nil || !ok {
+		return badEntry(fmt.Sprintf("%.100q is not a picture", name))
+	}
+	var picture bytes.Buffer
+	if _, err := io.Copy(&picture, io.LimitReader(src, history.MaxShotBytes+1)); err != nil {
+		return err
+	}
+	return l.depot.versions.SaveShot(l.ctx, l.user, id, hash, screen, picture.Bytes())
+}

@@ -1,0 +1,287 @@
+package relocation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/block"
+	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
+	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
+)
+
+// Load takes in the archive of a user that another cell has made in a move. Nothing is
+// done before the whole archive was received and checked; then an older copy of the
+// user is replaced. The copy answers reads and nothing else until Accept. CodeConflict: the user has a live copy here; CodeInvalid, CodeTooLarge: those of
+// the archive.
+func (s *Service) Load(ctx context.Context, user dreamcore.UserID, from, move string, r io.Reader) (Status, error) {
+	subject := residence.Subject{User: user}
+	leave, err := s.enter(subject)
+	if err != nil {
+		return Status{}, err
+	}
+	defer leave()
+	if err := s.vacant(ctx, user); err != nil {
+		return Status{}, err
+	}
+	file := filepath.Join(s.parts.SpoolDir, string(user)+archive.UserFormat)
+	defer os.Remove(file) // what a crash leaves, Sweep removes
+	digest, err := s.spool(file, r)
+	if err != nil {
+		return Status{}, err
+	}
+	if _, err := archive.CheckUser(ctx, file, user); err != nil {
+		return Status{}, err
+	}
+	select { // a depot takes in one archive at a time
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return Status{}, context.Cause(ctx)
+	}
+	s.reached("checked")
+	m := residence.Mark{State: residence.Arriving, Cell: from, Since: time.Now().UTC(), Move: move}
+	if err := s.parts.Residence.Set(subject, m); err != nil {
+		return Status{}, err
+	}
+	s.reached("arriving")
+	if err := s.parts.Accounts.EraseCopy(ctx, user); err != nil {
+		return Status{}, err
+	}
+	s.reached("erased")
+	if err := s.load(ctx, file, user); err != nil {
+		return Status{}, err
+	}
+	s.reached("loaded")
+	m.State, m.Digest = residence.Arrived, digest
+	if err := s.parts.Residence.Set(subject, m); err != nil {
+		return Status{}, err
+	}
+	s.log.Info("took in a user of another cell", "user", string(user), "from", from)
+	return statusOf(subject, m), nil
+}
+
+// vacant returns an error if the user has a copy here that must not be replaced.
+func (s *Service) vacant(ctx context.Context, user dreamcore.UserID) error {
+	own, _ := s.parts.Residence.Get(residence.Subject{User: user})
+	switch own.State {
+	case residence.Left, residence.Arriving, residence.Arrived:
+		return nil
+	case residence.Leaving, residence.Here, residence.Damaged:
+		return conflict("finish or undo that move first", "user %s is %s here", user, own.State)
+	}
+	members, err := s.members(ctx, residence.Subject{User: user})
+	if err == nil && len(members) > 0 {
+		err = conflict("look at both cells, and delete the copy that is not wanted", "user %s has files or jobs of their own in this cell", user)
+	}
+	return err
+}
+
+// freeStep is how often the free space is checked while an archive is received.
+const freeStep = 64 << 20
+
+// spool receives an archive and returns its SHA-256.
+func (s *Service) spool(file string, r io.Reader) (digest string, err error) {
+	if err := os.MkdirAll(s.parts.SpoolDir, 0o700); err != nil {
+		return "", statefile.Error("receive the archive", err)
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return "", statefile.Error("receive the archive", err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	for total := int64(0); ; {
+		if s.parts.CheckFree != nil {
+			if err := s.parts.CheckFree(freeStep); err != nil {
+				return "", err
+			}
+		}
+		n, err := io.CopyN(io.MultiWriter(f, sum), r, freeStep)
+		if total += n; total > archive.MaxUserArchive {
+			return "", &dreamcore.Error{Code: dreamcore.CodeTooLarge, Message: "the archive is too large", Hint: "delete projects of the user that are not needed"}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil && statefile.IsFull(err) {
+			return "", statefile.Error("receive the archive", err)
+		}
+		if err != nil {
+			return "", &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "the archive was not received completely", Hint: "send it again", Err: err}
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// load fills the stores.
+func (s *Service) load(ctx context.Context, file string, user dreamcore.UserID) error {
+	var jobs []string
+	err := s.parts.Depot.LoadUser(ctx, file, user, archive.UserStores{
+		Log: func(job string, written time.Time, r io.Reader) error {
+			jobs = append(jobs, job)
+			return s.parts.Journal.Import(job, user, written, r)
+		},
+		Usage: func(r io.Reader) error {
+			_, err := s.parts.Ledger.Import(user, r)
+			return err
+		},
+		Block: func(b block.Block) error {
+			_, err := s.parts.Blocks.Set(user, b.Reason, b.Since)
+			return err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return s.parts.Jobs.Adopt(ctx, user, jobs)
+}
+
+// Accept makes what has arrived live here. It must be called only when the map names
+// this cell and the other one has released the subject. Jobs that were cut go on.
+func (s *Service) Accept(ctx context.Context, subject residence.Subject) (Status, error) {
+	leave, err := s.enter(subject)
+	if err != nil {
+		return Status{}, err
+	}
+	defer leave()
+	marks := s.parts.Residence
+	if subject.User == "" {
+		err = s.acceptSlot(subject)
+	} else {
+		err = s.acceptUser(subject)
+	}
+	if err == nil {
+		err = s.parts.Jobs.Reconcile(ctx)
+	}
+	m, _ := marks.Get(subject)
+	return statusOf(subject, m), err
+}
+
+func (s *Service) acceptUser(subject residence.Subject) error {
+	m, _ := s.parts.Residence.Get(subject)
+	switch m.State {
+	case "", residence.Here:
+		return nil // it was accepted before
+	case residence.Arrived:
+	default:
+		return conflict("copy the user first", "user %s is %s here", subject, m.State)
+	}
+	return s.liveHere(subject)
+}
+
+// liveHere lets a user live here.
+func (s *Service) liveHere(user residence.Subject) error {
+	slot, _ := s.parts.Residence.Get(residence.Subject{Slot: user.User.Slot()})
+	if slot.State != "" { // it would hold for the user too
+		return s.parts.Residence.Set(user, residence.Mark{State: residence.Here, Since: time.Now().UTC()})
+	}
+	return s.parts.Residence.Remove(user)
+}
+
+// acceptSlot also removes the marks of users who lived here as exceptions.
+func (s *Service) acceptSlot(subject residence.Subject) error {
+	m, _ := s.parts.Residence.Get(subject)
+	if m.State == residence.Leaving {
+		return conflict("finish or undo that move first", "%s is leaving for %s", subject, m.Cell)
+	}
+	for own, m := range s.parts.Residence.All() {
+		if own.User == "" || !subject.Has(own.User) {
+			continue
+		}
+		switch m.State {
+		case residence.Arriving:
+			return conflict("copy the user first", "user %s is %s here", own, m.State)
+		case residence.Arrived, residence.Here:
+			// The slot's mark goes last, so this must be said of the user.
+			if err := s.parts.Residence.Set(own, residence.Mark{State: residence.Here, Since: time.Now().UTC()}); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.parts.Residence.Remove(subject); err != nil {
+		return err
+	}
+	return s.forgetHere(subject)
+}
+
+// forgetHere removes the marks of users of a slot without one that live here.
+func (s *Service) forgetHere(slot residence.Subject) (err error) {
+	for own, m := range s.parts.Residence.All() {
+		if own.User != "" && slot.Has(own.User) && m.State == residence.Here {
+			err = errors.Join(err, s.parts.Residence.Remove(own))
+		}
+	}
+	return err
+}
+
+// Undo takes a move back: in the source, the subject lives here as before, and in the
+// target, its copy is removed. It must not be called once the map names the target.
+// CodeConflict: the source has released the subject.
+func (s *Service) Undo(ctx context.Context, subject residence.Subject) (Status, error) {
+	leave, err := s.enter(subject)
+	if err != nil {
+		return Status{}, err
+	}
+	defer leave()
+	m, _ := s.parts.Residence.Get(subject)
+	switch m.State {
+	case residence.Left:
+		if subject.User != "" {
+			return Status{}, conflict("move it back", "%s lives in %s now", subject, m.Cell)
+		}
+		err = s.undoArrivals(ctx, subject) // the slot was to come back
+	case residence.Leaving:
+		if subject.User != "" {
+			err = s.liveHere(subject)
+		} else if err = s.parts.Residence.Remove(subject); err == nil {
+			err = s.forgetHere(subject)
+		}
+		if err == nil {
+			err = s.parts.Jobs.Reconcile(ctx)
+		}
+	default:
+		err = s.undoArrivals(ctx, subject)
+	}
+	if err == nil {
+		s.log.Info("a move was undone", "subject", subject.String(), "state", m.State)
+	}
+	m, _ = s.parts.Residence.Get(subject)
+	return statusOf(subject, m), err
+}
+
+// undoArrivals removes the copies of a subject that have arrived, or a part of them.
+func (s *Service) undoArrivals(ctx context.Context, subject residence.Subject) error {
+	for own, m := range s.parts.Residence.All() {
+		if own.User == "" || !subject.Has(own.User) || m.State != residence.Arriving && m.State != residence.Arrived {
+			continue
+		}
+		m.State = residence.Arriving // so that nothing is answered from a part of it
+		if err := s.parts.Residence.Set(own, m); err != nil {
+			return err
+		}
+		if err := s.parts.Accounts.EraseCopy(ctx, own.User); err != nil {
+			return err
+		}
+		if err := s.parts.Residence.Remove(own); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sweep removes what a crash has left of archives. It must be called before anything
+// else.
+func (s *Service) Sweep() error {
+	if err := os.RemoveAll(s.parts.SpoolDir); err != nil {
+		return statefile.Error("remove unfinished archives", err)
+	}
+	return nil
+}

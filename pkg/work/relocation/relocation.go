@@ -1,0 +1,353 @@
+// Package relocation is a cell's part in moving users to other cells and taking them
+// in. A driver outside leads each move through its steps, in both cells; see
+// pkg/cluster/move for their order.
+//
+//	source   Hold → Save …………………… Release → (a day later) EraseLeft
+//	target          Load …………………………………… Accept
+//
+// Each step may be repeated, by another driver too, also after a crash. Undo takes a
+// move back until Release. Before Release the copy in the source is whole, and nothing
+// is ever changed or run in both cells.
+//
+// The files: relocation.go has the source's steps, arrival.go the target's.
+package relocation
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/block"
+	"github.com/notef-neighbor/dreamcore/pkg/store/journal"
+	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
+	"github.com/notef-neighbor/dreamcore/pkg/store/usage"
+	"github.com/notef-neighbor/dreamcore/pkg/work/archive"
+	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
+)
+
+// Jobs are the jobs of this cell; *job.Service implements it and documents the errors.
+type Jobs interface {
+	Leave(ctx context.Context, of func(dreamcore.UserID) bool, wait time.Duration, cut bool) (running int, err error)
+	IDs(ctx context.Context, user dreamcore.UserID) ([]string, error)
+	Adopt(ctx context.Context, user dreamcore.UserID, ids []string) error
+	Reconcile(ctx context.Context) error
+}
+
+// Accounts are the users of this cell; *account.Service implements it.
+type Accounts interface {
+	AllUsers(ctx context.Context) ([]dreamcore.UserID, error)
+	EraseCopy(ctx context.Context, user dreamcore.UserID) error
+}
+
+// Sandboxes are the sandboxes of users; *workspace.Pool implements it.
+type Sandboxes interface {
+	List() []workspace.Info
+	Stop(ctx context.Context, name string) error // CodeNotFound for an unknown name
+}
+
+// Depot copies users; *archive.Depot implements it.
+type Depot interface {
+	SaveUser(ctx context.Context, user dreamcore.UserID, parts archive.UserParts, w io.Writer) (archive.Contents, error)
+	LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores archive.UserStores) error
+}
+
+// Parts are the components that a Service uses. The caller closes them after it.
+type Parts struct {
+	Residence *residence.Store
+	Accounts  Accounts
+	Jobs      Jobs
+	Sandboxes Sandboxes
+	Depot     Depot
+	Journal   *journal.Store
+	Blocks    *block.Store
+	Ledger    *usage.Ledger
+	UsageDir  string                  // of the ledger
+	SpoolDir  string                  // where archives are kept while they are taken in
+	CheckFree func(bytes int64) error // returns an error unless the disk has room for so many bytes; may be nil
+	Logger    *slog.Logger            // may be nil
+}
+
+// Service is safe for concurrent use. One call at a time works on a subject.
+type Service struct {
+	parts Parts
+	log   *slog.Logger
+
+	mu   sync.Mutex
+	busy map[residence.Subject]bool // guarded by mu
+
+	turn chan struct{} // a mutex with a deadline: arrivals fill the stores in turn
+
+	reached func(step string) // called after each step of an arrival; for tests
+}
+
+// New returns a Service.
+func New(parts Parts) *Service {
+	if parts.Logger == nil {
+		parts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{parts: parts, log: parts.Logger, busy: map[residence.Subject]bool{}, turn: make(chan struct{}, 1), reached: func(string) {}}
+}
+
+func conflict(hint, format string, a ...any) error {
+	return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: fmt.Sprintf(format, a...), Hint: hint}
+}
+
+// enter keeps other calls from a subject until leave is called.
+func (s *Service) enter(subject residence.Subject) (leave func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[subject] {
+		return nil, conflict("wait until it has ended", "another request works on the move of %s", subject)
+	}
+	s.busy[subject] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.busy, subject)
+	}, nil
+}
+
+// Status is the state of a subject in this cell.
+type Status struct {
+	Subject string          `json:"subject"`
+	State   residence.State `json:"state"` // "" if it does not move, and never has
+	Cell    string          `json:"cell,omitempty"`
+	Since   time.Time       `json:"since,omitzero"`
+	Move    string          `json:"move,omitempty"`
+	Digest  string          `json:"digest,omitempty"`
+	Erased  bool            `json:"erased,omitempty"`
+	// Running counts the jobs and checks that Hold still waits for.
+	Running int `json:"running,omitempty"`
+	// Users has the users of a slot here that belong to its move, or the user itself if
+	// there is anything of the user.
+	Users []dreamcore.UserID `json:"users,omitempty"`
+}
+
+func statusOf(subject residence.Subject, m residence.Mark) Status {
+	return Status{Subject: subject.String(), State: m.State, Cell: m.Cell, Since: m.Since, Move: m.Move, Digest: m.Digest, Erased: m.Erased}
+}
+
+// List returns the status of everything that moves or has moved, sorted.
+func (s *Service) List() []Status {
+	all := []Status{}
+	for subject, m := range s.parts.Residence.All() {
+		all = append(all, statusOf(subject, m))
+	}
+	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Subject, b.Subject) })
+	return all
+}
+
+// Status returns the status of one subject.
+func (s *Service) Status(ctx context.Context, subject residence.Subject) (Status, error) {
+	m, _ := s.parts.Residence.Get(subject)
+	st := statusOf(subject, m)
+	var err error
+	st.Users, err = s.members(ctx, subject)
+	return st, err
+}
+
+// CheckRead and CheckChange are those of residence.Store.
+func (s *Service) CheckRead(user dreamcore.UserID) error { return s.parts.Residence.CheckRead(user) }
+
+// CheckChange is CheckRead for what changes something.
+func (s *Service) CheckChange(user dreamcore.UserID) error {
+	return s.parts.Residence.CheckChange(user)
+}
+
+// members returns the users of a subject that have something here, without those of a
+// slot that have a mark of their own.
+func (s *Service) members(ctx context.Context, subject residence.Subject) ([]dreamcore.UserID, error) {
+	all, err := s.parts.Accounts.AllUsers(ctx)
+	return slices.DeleteFunc(all, func(u dreamcore.UserID) bool { return !s.belongs(subject, u) }), err
+}
+
+// belongs reports whether a user moves with a subject.
+func (s *Service) belongs(subject residence.Subject, user dreamcore.UserID) bool {
+	if subject.User != "" {
+		return subject.User == user
+	}
+	_, own := s.parts.Residence.Get(residence.Subject{User: user})
+	return subject.Has(user) && !own
+}
+
+// HoldOptions are how a subject is held.
+type HoldOptions struct {
+	To   string             // the cell that the subject moves to
+	Wait time.Duration      // for jobs that run
+	Cut  bool               // jobs that run are cut, and go on in the other cell
+	Stay []dreamcore.UserID // users of the slot that live here as exceptions, and stay
+}
+
+// Hold keeps everything of a subject as it is, so that it can be copied: reads are
+// answered, nothing else. It waits for jobs that run, see Status.Running, and then
+// closes the sandboxes. CodeConflict: the subject takes part in another move.
+func (s *Service) Hold(ctx context.Context, subject residence.Subject, o HoldOptions) (Status, error) {
+	leave, err := s.enter(subject)
+	if err != nil {
+		return Status{}, err
+	}
+	defer leave()
+	marks := s.parts.Residence
+	m, _ := marks.Get(subject)
+	switch {
+	case m.State == residence.Left && m.Cell == o.To:
+		return statusOf(subject, m), nil
+	case m.State == residence.Leaving && m.Cell == o.To:
+	case m.State == "", m.State == residence.Here:
+		if subject.User != "" && m.State == "" {
+			if slot := marks.Of(subject.User); slot.State != "" {
+				return Status{}, conflict("finish that move first", "the slot of user %s is %s %s", subject, slot.State, slot.Cell)
+			}
+		}
+		if err := s.stay(subject, o.Stay); err != nil {
+			return Status{}, err
+		}
+		m = residence.Mark{State: residence.Leaving, Cell: o.To, Since: time.Now().UTC(), Move: uuid.NewString()}
+		if err := marks.Set(subject, m); err != nil {
+			return Status{}, err
+		}
+		s.log.Info("a move has begun: nothing changes any more", "subject", subject.String(), "to", o.To)
+	default:
+		return Status{}, conflict("finish or undo that move first", "%s is %s here, to or from %s", subject, m.State, m.Cell)
+	}
+	st := statusOf(subject, m)
+	of := func(u dreamcore.UserID) bool { return s.belongs(subject, u) }
+	if st.Running, err = s.parts.Jobs.Leave(ctx, of, o.Wait, o.Cut); err != nil || st.Running > 0 {
+		return st, err
+	}
+	if err := s.closeSandboxes(ctx, of); err != nil {
+		return st, err
+	}
+	st.Users, err = s.members(ctx, subject)
+	return st, err
+}
+
+// stay marks the users of a slot that do not move with it.
+func (s *Service) stay(subject residence.Subject, users []dreamcore.UserID) error {
+	for _, u := range users {
+		own := residence.Subject{User: u}
+		if _, ok := s.parts.Residence.Get(own); ok || subject.User != "" || !subject.Has(u) {
+			continue
+		}
+		if err := s.parts.Residence.Set(own, residence.Mark{State: residence.Here, Since: time.Now().UTC()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) closeSandboxes(ctx context.Context, of func(dreamcore.UserID) bool) error {
+	if s.parts.Sandboxes == nil {
+		return nil
+	}
+	for _, i := range s.parts.Sandboxes.List() {
+		if !of(i.User) {
+			continue
+		}
+		if err := s.parts.Sandboxes.Stop(ctx, workspace.Name(i.User)); err != nil && dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+			return err
+		}
+	}
+	return nil
+}
+
+// Save writes the archive of a user who is held: see archive.Depot.SaveUser. move is
+// the id of the move. The user need not exist.
+func (s *Service) Save(ctx context.Context, user dreamcore.UserID, w io.Writer) error {
+	m := s.parts.Residence.Of(user)
+	if m.State != residence.Leaving {
+		return conflict("hold the user, or the slot of the user, first", "user %s is not held", user)
+	}
+	jobs, err := s.parts.Jobs.IDs(ctx, user)
+	if err != nil {
+		return err
+	}
+	parts := archive.UserParts{Jobs: jobs, Usage: func(w io.Writer) error { return usage.WriteUser(s.parts.UsageDir, user, w) }}
+	b, blocked, err := s.parts.Blocks.Get(user)
+	if err != nil {
+		return err
+	}
+	if blocked {
+		parts.Block = &b
+	}
+	c, err := s.parts.Depot.SaveUser(ctx, user, parts, w)
+	if err == nil {
+		s.log.Info("copied a user for another cell", "user", string(user), "to", m.Cell, "entries", c.Entries, "bytes", c.Bytes)
+	}
+	return err
+}
+
+// Release gives a held subject up: from now on nothing of it is answered here. It must
+// be called only when the map names the other cell.
+func (s *Service) Release(ctx context.Context, subject residence.Subject, to string) (Status, error) {
+	leave, err := s.enter(subject)
+	if err != nil {
+		return Status{}, err
+	}
+	defer leave()
+	m, _ := s.parts.Residence.Get(subject)
+	switch {
+	case m.State == residence.Left && m.Cell == to:
+		return statusOf(subject, m), nil
+	case m.State != residence.Leaving || m.Cell != to:
+		return Status{}, conflict("hold it first", "%s is not held for %s", subject, to)
+	}
+	members, err := s.members(ctx, subject)
+	if err != nil {
+		return Status{}, err
+	}
+	m.State, m.Since = residence.Left, time.Now().UTC()
+	for _, u := range members { // of a slot: they can come back one by one
+		if err := s.parts.Residence.Set(residence.Subject{User: u}, m); err != nil {
+			return Status{}, err
+		}
+	}
+	if err := s.parts.Residence.Set(subject, m); err != nil {
+		return Status{}, err
+	}
+	s.log.Info("users live in another cell now", "subject", subject.String(), "cell", to, "users", len(members))
+	return statusOf(subject, m), nil
+}
+
+// EraseLeft removes the copies of users who have left before a time. An error leaves
+// the others to the next call.
+func (s *Service) EraseLeft(ctx context.Context, before time.Time) (erased int, err error) {
+	for subject, m := range s.parts.Residence.All() {
+		if subject.User == "" || m.State != residence.Left || m.Erased || !m.Since.Before(before) {
+			continue
+		}
+		if err := s.eraseLeft(ctx, subject, m); err != nil {
+			return erased, err
+		}
+		erased++
+	}
+	return erased, nil
+}
+
+func (s *Service) eraseLeft(ctx context.Context, subject residence.Subject, m residence.Mark) error {
+	leave, err := s.enter(subject)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if now, _ := s.parts.Residence.Get(subject); now != m {
+		return nil // the user comes back
+	}
+	if err := s.parts.Accounts.EraseCopy(ctx, subject.User); err != nil {
+		return err
+	}
+	slot, _ := s.parts.Residence.Get(residence.Subject{Slot: subject.User.Slot()})
+	if slot.State == residence.Left { // which holds for the user too
+		return s.parts.Residence.Remove(subject)
+	}
+	m.Erased = true
+	return s.parts.Residence.Set(subject, m)
+}

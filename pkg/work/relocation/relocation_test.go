@@ -1,0 +1,496 @@
+package relocation_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
+	"github.com/notef-neighbor/dreamcore/pkg/work/account"
+	"github.com/notef-neighbor/dreamcore/pkg/work/relocation"
+	"github.com/notef-neighbor/dreamcore/pkg/work/relocation/relocationtest"
+)
+
+const (
+	alice = dreamcore.UserID("a11ce000-0000-4000-8000-000000000001")
+	bob   = dreamcore.UserID("b0b00000-0000-4000-8000-000000000002")
+	game  = dreamcore.ProjectID("33333333-3333-4333-8333-333333333333")
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var ofAlice = residence.Subject{User: alice}
+
+// hold holds alice in a cell.
+func hold(t *testing.T, c *relocationtest.Cell, to string) relocation.Status {
+	t.Helper()
+	st, err := c.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: to, Wait: time.Second})
+	if err != nil || st.State != residence.Leaving || st.Running != 0 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	return st
+}
+
+// archive returns the archive of alice.
+func archive(t *testing.T, c *relocationtest.Cell) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := c.Save(t.Context(), alice, &b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func load(t *testing.T, c *relocationtest.Cell, from, move string, raw []byte) {
+	t.Helper()
+	if st, err := c.Load(t.Context(), alice, from, move, bytes.NewReader(raw)); err != nil || st.State != residence.Arrived || st.Move != move {
+		t.Fatalf("%+v, %v", st, err)
+	}
+}
+
+func wantCode(t *testing.T, what string, err error, code dreamcore.Code) {
+	t.Helper()
+	if err == nil || dreamcore.CodeOf(err) != code {
+		t.Errorf("%s: %v, want %s", what, err, code)
+	}
+}
+
+// answers checks what a cell does with alice.
+func answers(t *testing.T, c *relocationtest.Cell, what string, reads, changes, lists bool) {
+	t.Helper()
+	for name, f := range map[string]struct {
+		err error
+		ok  bool
+	}{
+		"read":   {c.CheckRead(alice), reads},
+		"change": {c.CheckChange(alice), changes},
+		"admit":  {c.Accounts.Admit(alice, game), changes},
+	} {
+		if (f.err == nil) != f.ok && dreamcore.CodeOf(f.err) != dreamcore.CodeBlocked {
+			t.Errorf("%s: %s: %v", what, name, f.err)
+		}
+		if f.err != nil && !f.ok && dreamcore.CodeOf(f.err) != dreamcore.CodeMoving {
+			t.Errorf("%s: %s: %v", what, name, f.err)
+		}
+	}
+	p, err := c.Volumes.Project(alice, game)
+	if err == nil {
+		p.Close()
+	}
+	if (err == nil) != changes && c.Residence.Of(alice).State != residence.Arriving {
+		t.Errorf("%s: the store: %v", what, err)
+	}
+	list, err := c.Accounts.Users(t.Context(), account.Page{})
+	page, err2 := c.Jobs.List(dreamcore.JobFilter{User: alice})
+	if err = errors.Join(err, err2); err != nil || (len(list.Users) > 0) != lists || (len(page.Jobs) > 0) != lists {
+		t.Errorf("%s: it lists %d users and %d jobs, %v", what, len(list.Users), len(page.Jobs), err)
+	}
+}
+
+func TestAUserMovesWhole(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	ended, cut := a.Fill(alice, game)
+	st := hold(t, a, "b")
+	if err := a.Jobs.Reconcile(t.Context()); err != nil { // it leaves the job that was cut
+		t.Fatal(err)
+	}
+	if _, err := a.Blocks.Set(alice, "too loud", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	before := a.Snapshot(alice, game)
+	if len(before.Files) != 2 || len(before.Versions) != 2 || len(before.Homes) != 1 || len(before.Jobs) != 2 || !before.Shot || before.Spent == 0 || before.Session == "" {
+		t.Fatalf("%+v", before)
+	}
+	answers(t, a, "held", true, false, true)
+	raw := archive(t, a)
+	load(t, b, "a", st.Move, raw)
+	answers(t, b, "arrived", true, false, false)
+	if diff := cmp.Diff(before, b.Snapshot(alice, game)); diff != "" {
+		t.Errorf("what has arrived differs:\n%s", diff)
+	}
+	if _, err := a.Release(t.Context(), ofAlice, "b"); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, a, "left", false, false, false)
+	if _, err := b.Accept(t.Context(), ofAlice); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, b, "accepted", true, true, true)
+	// The job that was cut is taken up in the new cell alone: there it has used up its
+	// attempts.
+	b.Jobs.Close(context.Background())
+	if j, err := b.Jobs.Get(cut); err != nil || !j.Final() {
+		t.Errorf("%+v, %v", j, err)
+	}
+	if err := a.Jobs.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := a.Jobs.Get(cut); err != nil || j.Final() {
+		t.Errorf("the old cell has taken the job up: %+v, %v", j, err)
+	}
+	// After a day the old copy is erased, and nothing can come back in its place.
+	if n, err := a.EraseLeft(t.Context(), time.Now().Add(-time.Hour)); n != 0 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if n, err := a.EraseLeft(t.Context(), time.Now().Add(time.Hour)); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if n, err := a.EraseLeft(t.Context(), time.Now().Add(time.Hour)); n != 0 || err != nil {
+		t.Errorf("again: %d, %v", n, err)
+	}
+	answers(t, a, "erased", false, false, false)
+	if _, err := a.Jobs.Get(ended); dreamcore.CodeOf(err) != dreamcore.CodeNotFound {
+		t.Error(err)
+	}
+	leavesNothingBut(t, a.Dir, "moves/"+string(alice), "usage")
+}
+
+// leavesNothingBut checks that no file of alice is below dir, except for the names.
+func leavesNothingBut(t *testing.T, dir string, kept ...string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(dir, path)
+		for _, k := range kept {
+			if strings.HasPrefix(name, k) {
+				return nil
+			}
+		}
+		raw, _ := os.ReadFile(path)
+		if strings.Contains(name, string(alice)) || bytes.Contains(raw, []byte(alice)) {
+			t.Errorf("left: %s", name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStepsSurviveRestarts closes both cells after every step, and repeats it.
+func TestStepsSurviveRestarts(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	a.Fill(alice, game)
+	var before relocationtest.Snapshot
+	var move string
+	var raw []byte
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"hold", func() error {
+			st, err := a.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "b"})
+			if move != "" && st.Move != move {
+				t.Errorf("another move: %+v", st)
+			}
+			move, before = st.Move, a.Snapshot(alice, game)
+			return err
+		}},
+		{"save", func() error { raw = archive(t, a); return nil }},
+		{"load", func() error {
+			_, err := b.Load(t.Context(), alice, "a", move, bytes.NewReader(raw))
+			return err
+		}},
+		{"release", func() error { _, err := a.Release(t.Context(), ofAlice, "b"); return err }},
+		{"check", func() error {
+			if diff := cmp.Diff(before, b.Snapshot(alice, game)); diff != "" {
+				t.Errorf("what has arrived differs:\n%s", diff)
+			}
+			return nil
+		}},
+		{"accept", func() error { _, err := b.Accept(t.Context(), ofAlice); return err }},
+	} {
+		for range 2 {
+			if err := step.do(); err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			for _, c := range []*relocationtest.Cell{a, b} {
+				c.Close()
+				c.Open()
+			}
+		}
+	}
+	answers(t, a, "left", false, false, false)
+	answers(t, b, "accepted", true, true, true)
+}
+
+func TestTwoCopiesNeverMeet(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	a.Fill(alice, game)
+	st := hold(t, a, "b")
+	raw := archive(t, a)
+	// A live copy in the target is not replaced.
+	b.Fill(alice, game)
+	_, err := b.Load(t.Context(), alice, "a", st.Move, bytes.NewReader(raw))
+	wantCode(t, "a live copy", err, dreamcore.CodeConflict)
+	// A copy that has left is.
+	if _, err := b.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Load(t.Context(), alice, "a", st.Move, bytes.NewReader(raw))
+	wantCode(t, "a held copy", err, dreamcore.CodeConflict)
+	_, err = b.Accept(t.Context(), ofAlice)
+	wantCode(t, "a held copy is accepted", err, dreamcore.CodeConflict)
+	if _, err := b.Release(t.Context(), ofAlice, "a"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Accept(t.Context(), ofAlice)
+	wantCode(t, "a copy that has left is accepted", err, dreamcore.CodeConflict)
+	load(t, b, "a", st.Move, raw)
+	// The steps are only done in their order, and for one target.
+	_, err = a.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "c"})
+	wantCode(t, "two targets", err, dreamcore.CodeConflict)
+	_, err = a.Release(t.Context(), ofAlice, "c")
+	wantCode(t, "another target", err, dreamcore.CodeConflict)
+	_, err = b.Release(t.Context(), ofAlice, "a")
+	wantCode(t, "the target releases", err, dreamcore.CodeConflict)
+	_, err = b.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "a"})
+	wantCode(t, "the target is held", err, dreamcore.CodeConflict)
+	wantCode(t, "another user is saved", a.Save(t.Context(), bob, &bytes.Buffer{}), dreamcore.CodeConflict)
+	if _, err := a.Release(t.Context(), ofAlice, "b"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Undo(t.Context(), ofAlice)
+	wantCode(t, "undo after the release", err, dreamcore.CodeConflict)
+}
+
+func TestUndo(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	a.Fill(alice, game)
+	st := hold(t, a, "b")
+	before := a.Snapshot(alice, game)
+	load(t, b, "a", st.Move, archive(t, a))
+	for range 2 {
+		for _, c := range []*relocationtest.Cell{a, b} {
+			if _, err := c.Undo(t.Context(), ofAlice); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	leavesNothingBut(t, b.Dir, "usage")
+	if diff := cmp.Diff(before.Files, a.Snapshot(alice, game).Files); diff != "" {
+		t.Error(diff)
+	}
+	answers(t, a, "undone", true, true, true)
+	if len(b.List()) != 0 || len(a.List()) != 0 {
+		t.Errorf("%v %v", a.List(), b.List())
+	}
+}
+
+// TestASlotMoves moves the users of a slot, but not one who lives there as an exception.
+func TestASlotMoves(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	slot := residence.Subject{Slot: alice.Slot()}
+	stays := other(t, alice, 1)
+	fresh := other(t, alice, 2)
+	a.Fill(alice, game)
+	a.Fill(stays, game)
+	a.Fill(bob, game)
+	st, err := a.Hold(t.Context(), slot, relocation.HoldOptions{To: "b", Stay: []dreamcore.UserID{stays}})
+	if err != nil || len(st.Users) != 1 || st.Users[0] != alice {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	for user, ok := range map[dreamcore.UserID]bool{alice: false, fresh: false, stays: true, bob: true} {
+		if err := a.CheckChange(user); (err == nil) != ok {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	load(t, b, "a", st.Move, archive(t, a))
+	for range 2 {
+		if _, err := a.Release(t.Context(), slot, "b"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Accept(t.Context(), slot); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for user, ok := range map[dreamcore.UserID]bool{alice: false, fresh: false, stays: true, bob: true} {
+		if err := a.CheckRead(user); (err == nil) != ok {
+			t.Errorf("%s in the old cell: %v", user, err)
+		}
+	}
+	answers(t, b, "accepted", true, true, true)
+	if err := b.CheckChange(fresh); err != nil {
+		t.Error(err)
+	}
+	if n, err := a.EraseLeft(t.Context(), time.Now().Add(time.Hour)); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	// One user of the slot comes back alone, and then the slot.
+	st = hold(t, b, "a")
+	raw := archive(t, b)
+	load(t, a, "b", st.Move, raw)
+	if _, err := b.Release(t.Context(), ofAlice, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Accept(t.Context(), ofAlice); err != nil {
+		t.Fatal(err)
+	}
+	if a.CheckChange(alice) != nil || a.CheckRead(fresh) == nil {
+		t.Error("the user is not back alone")
+	}
+	if st, err := b.Hold(t.Context(), slot, relocation.HoldOptions{To: "a"}); err != nil || len(st.Users) != 0 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	if _, err := b.Release(t.Context(), slot, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Accept(t.Context(), slot); err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []dreamcore.UserID{alice, fresh, stays, bob} {
+		if err := a.CheckChange(user); err != nil {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	if left := a.List(); len(left) != 0 {
+		t.Errorf("%+v", left)
+	}
+}
+
+// other returns another user of the same slot.
+func other(t *testing.T, user dreamcore.UserID, n int) dreamcore.UserID {
+	t.Helper()
+	for i := range 1 << 20 {
+		id := dreamcore.UserID("c0c00000-0000-4000-8000-" + hex12(i))
+		if id.Slot() == user.Slot() {
+			if n--; n == 0 {
+				return id
+			}
+		}
+	}
+	t.Fatal("no such user")
+	return ""
+}
+
+func hex12(n int) string {
+	const digits = "0123456789abcdef"
+	b := []byte("000000000000")
+	for i := len(b) - 1; n > 0; i-- {
+		b[i] = digits[n&15]
+		n >>= 4
+	}
+	return string(b)
+}
+
+// TestTheLedgerCountsOnce moves a user there and back, and imports twice.
+func TestTheLedgerCountsOnce(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	a.Fill(alice, game)
+	spent := a.Snapshot(alice, game).Spent
+	cells := map[string]*relocationtest.Cell{"a": a, "b": b}
+	for i, way := range []string{"ab", "ba", "ab"} {
+		from, to := cells[way[:1]], cells[way[1:]]
+		st := hold(t, from, way[1:])
+		raw := archive(t, from)
+		load(t, to, way[:1], st.Move, raw)
+		load(t, to, way[:1], st.Move, raw)
+		if _, err := from.Release(t.Context(), ofAlice, way[1:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := to.Accept(t.Context(), ofAlice); err != nil {
+			t.Fatal(err)
+		}
+		if got := to.Snapshot(alice, game).Spent; got != spent {
+			t.Errorf("move %d: the user has spent %d, want %d", i, got, spent)
+		}
+	}
+}
+
+// TestManyUsersArriveAtOnce lets a cell take in several users at the same time, as a plan
+// of many slots does.
+func TestManyUsersArriveAtOnce(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	var all sync.WaitGroup
+	for i := range 6 {
+		user := dreamcore.UserID("d0d00000-0000-4000-8000-" + hex12(i))
+		a.Fill(user, game)
+		st, err := a.Hold(t.Context(), residence.Subject{User: user}, relocation.HoldOptions{To: "b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			var raw bytes.Buffer
+			err := a.Save(t.Context(), user, &raw)
+			if err == nil {
+				_, err = b.Load(t.Context(), user, "a", st.Move, &raw)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", user, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestHostileArchives sends what is no archive of this user. Nothing of it may stay.
+func TestHostileArchives(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	a.Fill(alice, game)
+	hold(t, a, "b")
+	raw := archive(t, a)
+	try := func(name string, archive []byte, user dreamcore.UserID) {
+		t.Run(name, func(t *testing.T) {
+			if _, err := b.Load(t.Context(), user, "a", "m", bytes.NewReader(archive)); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+				t.Error(err)
+			}
+			if len(b.List()) != 0 {
+				t.Errorf("%+v", b.List())
+			}
+			leavesNothingBut(t, b.Dir)
+		})
+	}
+	try("nothing", nil, alice)
+	try("no archive", []byte("hello"), alice)
+	try("of another user", raw, bob)
+	for _, n := range []int{1, 100, len(raw) / 2, len(raw) - 1} {
+		try("cut", raw[:n], alice)
+	}
+	for i := 50; i < len(raw); i += len(raw) / 20 {
+		bad := bytes.Clone(raw)
+		bad[i] ^= 0x40
+		try("changed", bad, alice)
+	}
+	load(t, b, "a", "m", raw)
+}
+
+// FuzzLoad feeds a cell with archives. It takes an archive over only as a whole.
+func FuzzLoad(f *testing.F) {
+	a, b := relocationtest.New(f), relocationtest.New(f)
+	a.Fill(alice, game)
+	if _, err := a.Hold(f.Context(), ofAlice, relocation.HoldOptions{To: "b"}); err != nil {
+		f.Fatal(err)
+	}
+	var raw bytes.Buffer
+	if err := a.Save(f.Context(), alice, &raw); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw.Bytes())
+	f.Add(raw.Bytes()[:raw.Len()/2])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		st, err := b.Load(context.Background(), alice, "a", "m", bytes.NewReader(archive))
+		if err == nil {
+			p, missing := b.Volumes.Find(alice, game)
+			if missing != nil || st.State != residence.Arrived {
+				t.Fatalf("%+v, %v", st, missing)
+			}
+			p.Close()
+		}
+		if _, err := b.Undo(context.Background(), ofAlice); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
