@@ -291,19 +291,26 @@ func merge(into, patch *yaml.Node) {
 		case have.Kind == yaml.MappingNode && value.Kind == yaml.MappingNode:
 			merge(have, value)
 		case have.Kind == yaml.SequenceNode && value.Kind == yaml.SequenceNode && named(value):
-			for _, item := range value.Content {
-				name := text(member(item, "name"))
-				j := slices.IndexFunc(have.Content, func(n *yaml.Node) bool { return text(member(n, "name")) == name })
-				if j < 0 {
-					have.Content = append(have.Content, item)
-				} else {
-					merge(have.Content[j], item)
-				}
-			}
+			mergeNamed(have, value)
 		default:
 			*have = *value
 		}
 	}
+}
+
+// mergeNamed merges the items of lists by name; new ones come first, as in kustomize.
+func mergeNamed(into, patch *yaml.Node) {
+	var added []*yaml.Node
+	for _, item := range patch.Content {
+		name := text(member(item, "name"))
+		i := slices.IndexFunc(into.Content, func(n *yaml.Node) bool { return text(member(n, "name")) == name })
+		if i < 0 {
+			added = append(added, item)
+		} else {
+			merge(into.Content[i], item)
+		}
+	}
+	into.Content = append(added, into.Content...)
 }
 
 // named reports whether every item of a list has a name.
