@@ -127,7 +127,7 @@ func (c *cluster) field(pod, path string) string {
 // is a file "go"; the next one finishes its work, and is only reached if the agent
 // remembers the first.
 const script = `{"conversations":[
-	[{"text":"I begin.","tools":[{"name":"Bash","input":{"command":"echo half >half.txt; until [ -e go ]; do sleep 1; done; cat half.txt >index.html","description":"work"}}]},{"text":"done"}],
+	[{"text":"I begin.","tools":[{"name":"Bash","input":{"command":"echo half >half.txt; until [ -e go ]; do sleep 5; done; cat half.txt >index.html","description":"work"}}]},{"text":"done"}],
 	[{"tools":[{"name":"Bash","input":{"command":"cat half.txt >index.html","description":"finish"}}]},{"text":"done"}]
 ]}`
 
@@ -150,7 +150,7 @@ patches:
       apiVersion: v1
       kind: ConfigMap
       metadata: {name: dreamcore-settings, namespace: dreamcore}
-      data: {DREAMCORE_MAX_GENERATIONS: "20", DREAMCORE_WARM_AGENTS: "0", DREAMCORE_SPARE_SANDBOXES: "0", DREAMCORE_ACCEPTANCE: "off", DREAMCORE_TIMEOUT: 900s}
+      data: {DREAMCORE_MAX_GENERATIONS: "20", DREAMCORE_WARM_AGENTS: "0", DREAMCORE_SPARE_SANDBOXES: "0", DREAMCORE_ACCEPTANCE: "off", DREAMCORE_TIMEOUT: 1500s}
 `
 
 // install applies the manifests of the program and waits until the cells serve.

@@ -143,13 +143,16 @@ func (j *job) release(t *testing.T) {
 	}
 }
 
-// startWork starts jobs, on each cell in turn, and waits until their agents work.
+// startWork starts jobs, on each cell in turn, and waits until all of their agents work.
+// A few start at a time: the start of an agent takes seconds of a processor.
 func (c *cluster) startWork(n int, following *sync.WaitGroup, on ...int) (all []*job) {
 	c.t.Helper()
 	for i := range n {
 		all = append(all, c.startJob(on[i%len(on)], following))
+		if i%4 == 3 || i == n-1 {
+			c.waitFor(4*time.Minute, "the work of the jobs", func() bool { return !slices.ContainsFunc(all, func(j *job) bool { return !j.working() }) })
+		}
 	}
-	c.waitFor(8*time.Minute, "the work of all jobs", func() bool { return !slices.ContainsFunc(all, func(j *job) bool { return !j.working() }) })
 	return all
 }
 
