@@ -101,7 +101,7 @@ func (o Options) defaults() Options {
 func (o Options) check() error {
 	switch {
 	case o.Image == "":
-		return invalid("build one from the Dockerfile that --output DIR writes, push it to your registry, and name it: --image HOST/NAME:TAG",
+		return invalid("choose the name that it has in your registry: --image HOST/NAME:TAG (--output DIR writes a Dockerfile for it)",
 			"--image is missing: Kubernetes takes the program from an image")
 	case len(o.Image) > maxImage || !imagePattern.MatchString(o.Image):
 		return invalid("write it as your registry does: --image HOST/NAME:TAG or HOST/NAME@sha256:…", "--image %.200q is not the name of an image", o.Image)
