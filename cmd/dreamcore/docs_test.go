@@ -69,8 +69,8 @@ func TestEveryCommandIsDescribedTheSameWay(t *testing.T) {
 }
 
 var (
-	code     = regexp.MustCompile("(?s)```.*?```|`[^`\n]+`")
-	command  = regexp.MustCompile(`\bdreamcore((?: [^ \n#&;()<>` + "`" + `]+)+)`)
+	code    = regexp.MustCompile("(?s)```.*?```|`[^`\n]+`")
+	command = regexp.MustCompile(`\bdreamcore((?: [^ \n#&;()<>` + "`" + `]+)+)`)
 	// What follows the name of another program has its flags and words.
 	foreign  = regexp.MustCompile(`\b(?:kubectl|docker|scripts/[a-z]+\.sh)\b(?:\\\n|[^\n` + "`" + `])*`)
 	flagName = regexp.MustCompile(`(?:^|[\s` + "`" + `])--([a-z][a-z-]*)`)
