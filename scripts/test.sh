@@ -75,6 +75,11 @@ if [ "$failed" ]; then
   grep -nE -A8 '^ *--- FAIL|^panic: |^fatal error: |^runtime: |WARNING: DATA RACE|^# |^goleak: ' "$log" | cut -c1-300 | head -150
   exit 1
 fi
+archive=${DREAMCORE_TEST_CLUSTER_ARCHIVE:-../shared/cluster/programs-amd64.tar.zst}
+[ ! -f "$archive" ] || export DREAMCORE_TEST_CLUSTER_ARCHIVE=$archive
+if [ -f "$archive" ] || [ -x "${DREAMCORE_TEST_CLUSTER:-bin/cluster}/hyper" ]; then
+  scripts/cluster.sh
+fi
 say "fuzz, 5 s each"
 scripts/fuzz.sh 5s
 say "all tests passed"

@@ -13,11 +13,13 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/deploy"
 	"github.com/notef-neighbor/dreamcore/pkg/operate/gate"
+	"github.com/notef-neighbor/dreamcore/pkg/operate/kubernetes"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
 type deployOptions struct {
 	deploy.Request
+	cluster     kubernetes.Request
 	dryRun, yes bool
 }
 
@@ -30,17 +32,17 @@ func newDeployCmd(a *app) *cobra.Command {
 	f.BoolVar(&o.NoStart, "no-start", false, "install and enable the service, but do not start it")
 	f.StringVar(&o.Claude, "claude", "", "the agent's program (default: claude in PATH, else it is installed with npm)")
 	f.StringVar(&o.KeyFile, "anthropic-key-file", "", "file with the key of the model API; - is standard input")
+	o.cluster.AddFlags(f)
 	yesFlag(c, &o.yes)
 	a.addSettings(c, "listen", "model_script", "rootfs", "image", "runtime")
 	return c
 }
 
 func runDeploy(ctx context.Context, a *app, o deployOptions) error {
-	req, err := deployRequest(a, o.Request)
-	if err != nil {
+	if done, err := o.cluster.Run(a.io); done {
 		return err
 	}
-	opts, err := req.Resolve()
+	opts, err := resolveDeploy(a, o.Request)
 	if err != nil {
 		return err
 	}
@@ -61,12 +63,7 @@ func runDeploy(ctx context.Context, a *app, o deployOptions) error {
 		return a.show(r, func(p *term.Printer) { r.ShowPreview(p, obstacles, hintOf) })
 	}
 	if !o.yes && o.Root == "" && deploy.HasChanges(steps) {
-		deploy.ShowChanges(a.io.Human(), steps)
-		ok, err := a.io.Confirm(ctx, "Continue?", "run: dreamcore deploy --yes (or, to see everything first: dreamcore deploy --dry-run)")
-		if err != nil || !ok {
-			if err == nil {
-				a.io.Human().Info("Nothing was changed")
-			}
+		if ok, err := deploy.Confirm(ctx, a.io, steps); err != nil || !ok {
 			return err
 		}
 	}
@@ -80,19 +77,21 @@ func runDeploy(ctx context.Context, a *app, o deployOptions) error {
 	return finishStarted(ctx, a, plan, result)
 }
 
-// deployRequest adds the environment and the flags of all commands to a request.
-func deployRequest(a *app, req deploy.Request) (deploy.Request, error) {
+// resolveDeploy resolves a request with the environment and the flags of all commands.
+func resolveDeploy(a *app, req deploy.Request) (o deploy.Options, err error) {
 	if a.configFlag != "" {
-		return req, &dreamcore.Error{
+		return o, &dreamcore.Error{
 			Code: dreamcore.CodeInvalid, Message: "deploy does not take --config: the service reads " + deploy.ConfigFile,
 			Hint: "put your settings there first; deploy does not change them",
 		}
 	}
-	_, err := a.env.NonGVisorAllowed() // checked before anything is changed
+	if _, err := a.env.NonGVisorAllowed(); err != nil { // checked before anything is changed
+		return o, err
+	}
 	req.State, req.StateGiven = cmp.Or(a.stateFlag, config.Lookup(a.environ)("DREAMCORE_STATE")), a.stateFlag != ""
 	req.Flags, req.Environ, req.Load = a.flags, a.environ, serviceSettings
 	req.Version, req.Credential, req.Key, req.Stdin = version, config.IdentityCredential, a.env.APIKey, a.io.In
-	return req, err
+	return req.Resolve()
 }
 
 func serviceSettings(file string, environ []string, flags map[string]any) (deploy.Settings, error) {

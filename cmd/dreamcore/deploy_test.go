@@ -141,3 +141,20 @@ func TestDeployAcceptsTheEngineAndTheImage(t *testing.T) {
 		}
 	}
 }
+
+func TestDeployPrintsManifestsForKubernetes(t *testing.T) {
+	out, err := runDeployWith(t, nil, "--kubernetes", "--image", "registry.example.com/dreamcore:1", "--model-script", "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"kind: StatefulSet", `image: "registry.example.com/dreamcore:1"`, `DREAMCORE_MODEL_SCRIPT: "demo"`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not print %q:\n%s", want, out)
+		}
+	}
+	for _, args := range [][]string{{"--kubernetes"}, {"--kubernetes", "--image", "a", "--listen", "0.0.0.0:1"}, {"--cells", "3"}} {
+		if out, err := runDeployWith(t, nil, args...); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+			t.Errorf("%q: %v\n%s", args, err, out)
+		}
+	}
+}

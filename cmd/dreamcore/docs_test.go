@@ -69,8 +69,10 @@ func TestEveryCommandIsDescribedTheSameWay(t *testing.T) {
 }
 
 var (
-	code     = regexp.MustCompile("(?s)```.*?```|`[^`\n]+`")
-	command  = regexp.MustCompile(`\bdreamcore((?: [^ \n#&;()<>` + "`" + `]+)+)`)
+	code    = regexp.MustCompile("(?s)```.*?```|`[^`\n]+`")
+	command = regexp.MustCompile(`\bdreamcore((?: [^ \n#&;()<>` + "`" + `]+)+)`)
+	// What follows the name of another program has its flags and words.
+	foreign  = regexp.MustCompile(`\b(?:kubectl|docker|scripts/[a-z]+\.sh)\b(?:\\\n|[^\n` + "`" + `])*`)
 	flagName = regexp.MustCompile(`(?:^|[\s` + "`" + `])--([a-z][a-z-]*)`)
 )
 
@@ -84,6 +86,7 @@ func TestTheCommandsOfThePagesExist(t *testing.T) {
 	}
 	for _, page := range pages {
 		for _, part := range code.FindAllString(readPage(t, page), -1) {
+			part = foreign.ReplaceAllString(part, "")
 			for _, m := range flagName.FindAllStringSubmatch(part, -1) {
 				if !known[m[1]] {
 					t.Errorf("%s: there is no flag --%s: %s", page, m[1], part)

@@ -72,7 +72,7 @@ func sections() []section {
 			{Key: "sandbox_max_age", Default: 5 * time.Hour, Live: true, check: atLeast(time.Second),
 				Help: "A sandbox older than this is ended after its job."},
 			{Key: "min_free_mib", Default: 512, Live: true, check: between(0, maxMiB, ""),
-				Help: "Free memory of the machine in MiB below which unused sandboxes are ended. 0: never."},
+				Help: "Free memory in MiB below which unused sandboxes are ended: of the machine, or what the limit of the service's cgroup leaves, as in a pod. 0: never."},
 			{Key: "spare_sandboxes", Default: 1, Live: true, check: between(0, 100, ""),
 				Help: "Sandboxes started ahead for the checks test_sandbox_io, test_gvisor and test_stream, which then answer at once. Each is used once, takes about 15 MiB and does not count for max_sandboxes; none are kept while memory is short. 0: every check starts its own."},
 			{Key: "warm_agents", Default: -1, Live: true, check: between(-1, 10000, ""),

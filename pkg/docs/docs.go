@@ -14,7 +14,7 @@ var pages embed.FS
 func Topics() []string {
 	return []string{
 		"overview", "install", "operate", "configure", "api", "model",
-		"migrate", "cluster", "security", "troubleshooting", "upgrade", "performance",
+		"migrate", "cluster", "kubernetes", "security", "troubleshooting", "upgrade", "performance",
 	}
 }
 

@@ -22,7 +22,13 @@ func parse(expression string) error {
 }
 
 func TestPrometheusAcceptsTheAlerts(t *testing.T) {
-	raw, err := os.ReadFile("alerts.yaml")
+	for name, least := range map[string]int{"alerts.yaml": 10, "route-alerts.yaml": 5} {
+		t.Run(name, func(t *testing.T) { acceptsAlerts(t, name, least) })
+	}
+}
+
+func acceptsAlerts(t *testing.T, name string, least int) {
+	raw, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,13 +49,19 @@ func TestPrometheusAcceptsTheAlerts(t *testing.T) {
 			}
 		}
 	}
-	if seen < 10 {
+	if seen < least {
 		t.Errorf("%d alerts", seen)
 	}
 }
 
-func TestPrometheusAcceptsTheDashboard(t *testing.T) {
-	raw, err := os.ReadFile("dashboard.json")
+func TestPrometheusAcceptsTheDashboards(t *testing.T) {
+	for _, name := range []string{"dashboard.json", "route-dashboard.json"} {
+		t.Run(name, func(t *testing.T) { acceptsDashboard(t, name) })
+	}
+}
+
+func acceptsDashboard(t *testing.T, name string) {
+	raw, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}

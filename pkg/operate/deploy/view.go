@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"strings"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -101,8 +102,10 @@ func (r Result) ShowPreview(p *term.Printer, obstacles []error, hint func(error)
 	}
 }
 
-// ShowChanges shows a line for each step that would change something.
-func ShowChanges(p *term.Printer, steps []Step) {
+// Confirm shows a line for each step that would change something, and asks whether to
+// continue.
+func Confirm(ctx context.Context, io *term.IO, steps []Step) (bool, error) {
+	p := io.Human()
 	p.Heading("dreamcore deploy", "changes:")
 	for _, s := range steps {
 		if s.Status != Unchanged {
@@ -110,6 +113,11 @@ func ShowChanges(p *term.Printer, steps []Step) {
 		}
 	}
 	p.Print("")
+	ok, err := io.Confirm(ctx, "Continue?", "run: dreamcore deploy --yes (or, to see everything first: dreamcore deploy --dry-run)")
+	if err == nil && !ok {
+		p.Info("Nothing was changed")
+	}
+	return ok, err
 }
 
 // ShowInstalled shows how to continue after an installation that did not start the

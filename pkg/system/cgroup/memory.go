@@ -41,6 +41,69 @@ func memoryLimit(proc, mount string) int64 {
 	return limit
 }
 
+// MemoryRoom returns how many bytes the groups of this process can still get before one
+// of them reaches its limit, where the kernel drops unused pages of files first. It
+// returns math.MaxInt64 if no group has a limit.
+func MemoryRoom() int64 { return memoryRoom("/proc", "/sys/fs/cgroup") }
+
+func memoryRoom(proc, mount string) int64 {
+	room := int64(math.MaxInt64)
+	own, _ := os.ReadFile(filepath.Join(proc, "self/cgroup"))
+	for line := range strings.Lines(string(own)) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		switch {
+		case parts[0] == "0" && parts[1] == "":
+			for _, m := range []string{mount, filepath.Join(mount, "unified")} {
+				room = min(room, roomBelow(m, parts[2], "memory.max", "memory.current", "inactive_file"))
+			}
+		case slices.Contains(strings.Split(parts[1], ","), "memory"):
+			room = min(room, roomBelow(filepath.Join(mount, "memory"), parts[2], "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
+		}
+	}
+	return room
+}
+
+// roomBelow returns the smallest difference between the limit and the use of a group and
+// its ancestors.
+func roomBelow(mount, group, limit, usage, inactive string) int64 {
+	room := int64(math.MaxInt64)
+	for at := path.Clean("/" + group); ; at = path.Dir(at) {
+		dir := filepath.Join(mount, at)
+		most, err := readInt(filepath.Join(dir, limit))
+		used, err2 := readInt(filepath.Join(dir, usage))
+		if err == nil && err2 == nil && most > 0 && used >= 0 {
+			used -= min(used, statValue(filepath.Join(dir, "memory.stat"), inactive))
+			room = min(room, max(0, most-used))
+		}
+		if at == "/" {
+			return room
+		}
+	}
+}
+
+func readInt(file string) (int64, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+}
+
+// statValue returns a value of a memory.stat, or 0.
+func statValue(file, name string) int64 {
+	raw, _ := os.ReadFile(file)
+	for line := range strings.Lines(string(raw)) {
+		if key, value, _ := strings.Cut(strings.TrimSpace(line), " "); key == name {
+			n, _ := strconv.ParseInt(value, 10, 64)
+			return max(0, n)
+		}
+	}
+	return 0
+}
+
 // smallest returns the smallest limit of a group and its ancestors. In a
 // container the path may be the host's, of which only the root is visible.
 func smallest(mount, group, file string) int64 {

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -35,15 +36,7 @@ func TestMemoryLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			for name, text := range c.files {
-				name = filepath.Join(dir, name)
-				if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
+			writeFiles(t, dir, c.files)
 			if got := memoryLimit(filepath.Join(dir, "proc"), filepath.Join(dir, "sys")); got != c.want {
 				t.Errorf("%d, want %d", got, c.want)
 			}
@@ -51,5 +44,50 @@ func TestMemoryLimit(t *testing.T) {
 	}
 	if MemoryLimit() <= 0 {
 		t.Error("no limit found on this host")
+	}
+}
+
+func TestMemoryRoom(t *testing.T) {
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  int64
+	}{
+		"v2": {map[string]string{
+			"proc/self/cgroup": "0::/pod/cell\n", "sys/pod/memory.max": "1073741824\n", "sys/pod/memory.current": "943718400\n",
+			"sys/pod/memory.stat": "anon 1\ninactive_file 104857600\nactive_file 5\n", "sys/pod/cell/memory.max": "max\n", "sys/pod/cell/memory.current": "5\n",
+		}, 224 * mib},
+		"v2 of a container": {map[string]string{
+			"proc/self/cgroup": "0::/\n", "sys/memory.max": "104857600\n", "sys/memory.current": "52428800\n",
+		}, 50 * mib},
+		"v1 of a container": {map[string]string{
+			"proc/self/cgroup": "5:memory:/kubepods/pod1/c\n0::/\n", "sys/memory/memory.limit_in_bytes": "104857600\n", "sys/memory/memory.usage_in_bytes": "104857600\n",
+			"sys/memory/memory.stat": "inactive_file 1\ntotal_inactive_file 10485760\n",
+		}, 10 * mib},
+		"beyond the limit": {map[string]string{"proc/self/cgroup": "0::/\n", "sys/memory.max": "100\n", "sys/memory.current": "200\n"}, 0},
+		"no limit":         {map[string]string{"proc/self/cgroup": "0::/\n", "sys/memory.max": "max\n", "sys/memory.current": "200\n"}, math.MaxInt64},
+		"nothing":          {nil, math.MaxInt64},
+		"nonsense":         {map[string]string{"proc/self/cgroup": "x\n0::/../..\n", "sys/memory.max": "10\n", "sys/memory.current": "-1\n"}, math.MaxInt64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeFiles(t, dir, c.files)
+			if got := memoryRoom(filepath.Join(dir, "proc"), filepath.Join(dir, "sys")); got != c.want {
+				t.Errorf("%d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func writeFiles(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -7,11 +7,19 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/notef-neighbor/dreamcore/pkg/system/cgroup"
 )
 
-// availableMemory returns the kernel's estimate of the bytes that programs can get
-// without swapping.
+// availableMemory returns the bytes that programs can get without swapping: the kernel's
+// estimate for the machine, or what the limit of our own control group leaves, as in a
+// pod.
 func availableMemory() (int64, error) {
+	machine, err := machineMemory()
+	return min(machine, cgroup.MemoryRoom()), err
+}
+
+func machineMemory() (int64, error) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
 		return 0, err
