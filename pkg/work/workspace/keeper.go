@@ -10,9 +10,9 @@ import (
 
 // Pauses of the keeper of standby sandboxes.
 const (
-	// startDelay is how long the keeper waits, after one was handed out, before
-	// it starts the next one while the first is in use: a start would slow the
-	// check down. When callers come faster than sandboxes start, it does not wait.
+	// startDelay is how long the keeper waits, after one was handed out for a check,
+	// before it starts the next one while the first is in use: a start would slow the
+	// check down. When checks come faster than sandboxes start, it does not wait.
 	startDelay = 2 * time.Second
 	// longSleep is for when only a wake can change anything.
 	longSleep = time.Hour
@@ -114,7 +114,7 @@ func (s *Standby) missing() (missing bool, next time.Duration) {
 		return false, max(next, 0)
 	}
 	from := s.notBefore
-	if delayed := s.lastTaken.Add(startDelay); s.inUse > 0 && !s.exhausted && delayed.After(from) {
+	if delayed := s.lastTaken.Add(s.cfg.Delay); s.inUse > 0 && !s.exhausted && delayed.After(from) {
 		from = delayed
 	}
 	wait := time.Until(from)
