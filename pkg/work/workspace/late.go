@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -37,9 +38,26 @@ func (l Limits) standby() StandbyLimits {
 // newStandby starts to keep workspaces that have no owner.
 func (p *Pool) newStandby() *Standby {
 	return NewStandby(StandbyConfig{
-		StandbyLimits: p.limits.standby(), Delay: lateDelay, Free: p.free, Logger: p.log,
+		StandbyLimits: p.limits.standby(), Delay: lateDelay, Free: p.free, Logger: p.log, Busy: p.busy,
 		Create: func(ctx context.Context, _ sandbox.Spec) (sandbox.Sandbox, error) { return p.openUnowned(ctx) },
 	})
+}
+
+// busy reports whether users wait for a workspace, or those in use can take every
+// processor.
+func (p *Pool) busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	working := 0
+	for _, e := range p.entries {
+		switch e.state {
+		case StateStarting:
+			return true
+		case StateLeased:
+			working++
+		}
+	}
+	return len(p.queue) > 0 || working >= runtime.NumCPU()
 }
 
 // Standby describes the sandboxes that are started ahead for users.

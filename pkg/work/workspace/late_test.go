@@ -5,10 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -184,6 +187,31 @@ func TestAStandbySandboxThatCannotBeUsedIsClosed(t *testing.T) {
 	}
 }
 
+func TestStandbySandboxesWaitWhileUsersNeedTheProcessors(t *testing.T) {
+	r := newLateRig(t, 0)
+	var leases []*Lease
+	for n := range max(runtime.NumCPU(), 1) {
+		lease, err := r.pool.Lease(t.Context(), user(n%r.pool.limits.Max))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if leases = append(leases, lease); len(leases) == r.pool.limits.Max {
+			break
+		}
+	}
+	if want := len(leases) >= runtime.NumCPU(); r.pool.busy() != want {
+		t.Errorf("busy with %d leases and %d processors: %v", len(leases), runtime.NumCPU(), !want)
+	}
+	r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1}, Template: *r.pool.template.Load()})
+	for _, l := range leases {
+		l.Release(t.Context())
+	}
+	if r.pool.busy() {
+		t.Error("busy without leases")
+	}
+	r.ready("")
+}
+
 func TestAnAgentThatFailsAheadDoesNotPreventStandbySandboxes(t *testing.T) {
 	r := newLateRig(t, 0)
 	if len(r.pool.Standby()) != 0 {
@@ -194,4 +222,33 @@ func TestAnAgentThatFailsAheadDoesNotPreventStandbySandboxes(t *testing.T) {
 	if ready, box := r.ready(""), r.lease(user(1)); box.id != ready {
 		t.Errorf("the user gets %s, not %s", box.id, ready)
 	}
+}
+
+func TestTheKeeperAsksAgainWhileTheProcessorsAreBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var busy atomic.Bool
+		busy.Store(true)
+		starts := 0
+		s := NewStandby(StandbyConfig{
+			StandbyLimits: StandbyLimits{Count: 1, MaxAge: time.Hour}, Busy: busy.Load,
+			Create: func(context.Context, sandbox.Spec) (sandbox.Sandbox, error) {
+				starts++
+				return &sandboxtest.Fake{}, nil
+			},
+		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if starts != 0 {
+			t.Errorf("%d starts while the processors are busy", starts)
+		}
+		busy.Store(false)
+		time.Sleep(2 * busyPause)
+		synctest.Wait()
+		if starts != 1 {
+			t.Errorf("%d starts after that", starts)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

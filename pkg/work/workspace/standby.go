@@ -34,7 +34,10 @@ type StandbyConfig struct {
 	Spec   sandbox.Spec
 	// Delay is how long the next one waits, after one was handed out, while that is in
 	// use: its start would slow that one down. 0 means startDelay.
-	Delay  time.Duration
+	Delay time.Duration
+	// Busy reports whether the processors have more important work than the start of
+	// one for which no caller waits; it may be nil.
+	Busy   func() bool
 	Free   func() (int64, error) // bytes of free memory; nil reads /proc/meminfo
 	Logger *slog.Logger          // may be nil
 }
