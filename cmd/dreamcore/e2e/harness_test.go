@@ -29,8 +29,8 @@ import (
 // claudeEnv is the variable with the agent's program; unset, PATH is searched.
 const claudeEnv = "DREAMCORE_TEST_CLAUDE"
 
-// standbyEnv is the number of standby sandboxes for users, with which the same tests
-// can run.
+// standbyEnv is the variable with the number of standby sandboxes for users, so that
+// every test can run with and without them; unset, the default applies.
 const standbyEnv = "DREAMCORE_TEST_STANDBY_SANDBOXES"
 
 // warmEnv is the variable with the number of agents that may wait for jobs, so that
@@ -112,11 +112,9 @@ func emptyHost(t *testing.T) *host {
 	}
 	h := &host{t: t, exe: golden.exe, state: filepath.Join(t.TempDir(), "state")}
 	h.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=dumb", "DREAMCORE_ACCEPTANCE=off", "DREAMCORE_STATE=" + h.state}
-	standby := os.Getenv(standbyEnv)
-	if standby == "" {
-		standby = "0" // the agent of each would take the time of every test
+	if n := os.Getenv(standbyEnv); n != "" {
+		h.env = append(h.env, "DREAMCORE_STANDBY_SANDBOXES="+n)
 	}
-	h.env = append(h.env, "DREAMCORE_STANDBY_SANDBOXES="+standby)
 	if n := os.Getenv(warmEnv); n != "" {
 		h.env = append(h.env, "DREAMCORE_WARM_AGENTS="+n)
 	}
