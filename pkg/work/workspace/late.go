@@ -44,7 +44,7 @@ func (p *Pool) newStandby() *Standby {
 }
 
 // busy reports whether users wait for a workspace, or those in use can take every
-// processor.
+// processor: a start of the agent takes two.
 func (p *Pool) busy() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -57,7 +57,7 @@ func (p *Pool) busy() bool {
 			working++
 		}
 	}
-	return len(p.queue) > 0 || working >= runtime.NumCPU()
+	return len(p.queue) > 0 || 2*working >= runtime.NumCPU()
 }
 
 // Standby describes the sandboxes that are started ahead for users.
