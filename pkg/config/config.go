@@ -66,6 +66,7 @@ type Config struct {
 	SandboxIdle   time.Duration `koanf:"sandbox_idle"`
 	SandboxMaxAge time.Duration `koanf:"sandbox_max_age"`
 	Spares        int           `koanf:"spare_sandboxes"`
+	Standby       int           `koanf:"standby_sandboxes"`
 	MinFreeMiB    int           `koanf:"min_free_mib"`
 	WarmAgents    int           `koanf:"warm_agents"`
 

@@ -201,12 +201,14 @@ func (m *Machine) openJobs(serves bool) (err error) {
 		return err
 	}
 	settings := m.workspaceSettings(m.state.Config)
+	settings.Standby = 0 // until this is the one service of the state directory
 	if !serves {
 		settings.WarmAgents = 0 // there is no next job
 	}
 	m.workspaces, err = workspace.New(workspace.Parts{
 		Sandboxes: observedSandboxes{m.provider, m.observer}, Gateway: m.gateway, Volumes: m.state.Volumes, Egress: m.egress,
 		Audit: m.audit, SocketDir: sockets, Logger: m.log,
+		Late: m.provider.BindsLate(), Prime: agentConfig(m.state.Config).Prime,
 	}, settings)
 	if err != nil {
 		return err
@@ -295,7 +297,7 @@ func (m *Machine) workspaceSettings(c config.Config) workspace.Settings {
 	return workspace.Settings{
 		Limits: workspace.Limits{
 			Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20,
-			WarmAgents: warmAgents(c.WarmAgents, cgroup.MemoryLimit()),
+			WarmAgents: warmAgents(c.WarmAgents, cgroup.MemoryLimit()), Standby: c.Standby,
 		},
 		Env: c.SandboxEnviron(),
 		Template: workspace.Template{
@@ -310,17 +312,21 @@ func (m *Machine) settings(c config.Config) job.Settings {
 	m.play(c)
 	m.checkApplied.Store(c.AcceptanceOnApply)
 	return job.Settings{
-		Agent: agent.Config{
-			Path: rootfs.AgentPath, Home: rootfs.HomeDir, Socket: gatewaySocket,
-			UID: uint32(c.UID), GID: uint32(c.GID),
-			Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns, Given: c.SandboxEnviron(),
-			Hosts: slices.Concat(c.AllowHosts, c.AllowPrivateHosts),
-			Env:   agentEnv(c),
-		},
+		Agent:     agentConfig(c),
 		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: runningJobs(c.MaxGenerations, c.MaxSandboxes, runtime.NumCPU(), cgroup.MemoryLimit(), m.plays(c)), Waiting: c.MaxWaiting,
 		PerUser: c.MaxPerUser, DisconnectGrace: c.DisconnectGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue, Attempts: c.Attempts,
 		CommitMessage: c.CommitMessage,
 		Acceptance:    m.acceptance(c), AcceptanceRepairs: c.AcceptanceRepairs, AcceptanceLimit: c.AcceptanceLimit,
+	}
+}
+
+func agentConfig(c config.Config) agent.Config {
+	return agent.Config{
+		Path: rootfs.AgentPath, Home: rootfs.HomeDir, Socket: gatewaySocket,
+		UID: uint32(c.UID), GID: uint32(c.GID),
+		Tools: c.Tools, Model: c.Model, Turns: c.MaxTurns, Given: c.SandboxEnviron(),
+		Hosts: slices.Concat(c.AllowHosts, c.AllowPrivateHosts),
+		Env:   agentEnv(c),
 	}
 }
 

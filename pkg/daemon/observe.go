@@ -169,10 +169,10 @@ func (m *Machine) openMetrics() {
 // countSandboxes returns the number of sandboxes in each state.
 func (m *Machine) countSandboxes() map[string]int {
 	n := map[string]int{}
-	for _, s := range []workspace.State{workspace.StateStarting, workspace.StateIdle, workspace.StateLeased, workspace.StateClosing, workspace.StateStandby} {
+	for _, s := range []workspace.State{workspace.StateStarting, workspace.StateIdle, workspace.StateLeased, workspace.StateClosing, workspace.StateStandby, workspace.StateUnowned} {
 		n[string(s)] = 0
 	}
-	for _, i := range append(m.workspaces.List(), m.spares.List()...) {
+	for _, i := range (sandboxes{m.workspaces, m.spares}).List() {
 		n[string(i.State)]++
 	}
 	return n

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/control"
@@ -32,5 +33,5 @@ type sandboxes struct {
 
 // List implements control.Sandboxes.
 func (s sandboxes) List() []workspace.Info {
-	return append(s.Pool.List(), s.spares.List()...)
+	return slices.Concat(s.Pool.List(), s.Pool.Standby(), s.spares.List())
 }

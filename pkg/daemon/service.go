@@ -132,6 +132,7 @@ func (s *Service) claim(state *State, log *slog.Logger) error {
 		return err
 	}
 	s.spares.Apply(spareLimits(state.Config))
+	s.workspaces.Apply(s.workspaceSettings(state.Config))
 	// After a sandbox was tried: without root, the kernel refuses user namespaces
 	// to the children of a process that is hardened.
 	if err := crash.Harden(); err != nil {

@@ -78,6 +78,17 @@ type Sandbox interface {
 	Close(ctx context.Context) error
 }
 
+// Binder is a Sandbox that mounts directories after its start. It is implemented
+// where Provider.BindsLate, if there is such a method, reports true.
+type Binder interface {
+	// Bind mounts directories of the host below those of Spec.Late and makes the
+	// missing directories on the way, which belong to root. Programs that are
+	// started later see them. A mount without a source is refused. The caller must
+	// make sure that no hostile program has run in the sandbox. After an error the
+	// sandbox must not be used.
+	Bind(ctx context.Context, mounts []Mount) error
+}
+
 // Residue selects what Sandbox.Clean removes. Links are removed, never
 // followed. Directories that do not exist are skipped.
 type Residue struct {

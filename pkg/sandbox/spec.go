@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -11,6 +12,9 @@ import (
 type Spec struct {
 	Root   Root
 	Mounts []Mount // in order; a later one may lie inside an earlier one
+	// Late are paths inside where an empty directory is mounted before Mounts. Binder
+	// mounts below them later. Only the sandboxes of an engine with Binder may have any.
+	Late   []string
 	Limits Limits
 	Relay  Relay
 }
@@ -67,18 +71,13 @@ func (s Spec) Validate() error {
 	if !path.IsAbs(s.Root.Path) {
 		return fmt.Errorf("root %q is not an absolute path", s.Root.Path)
 	}
-	for _, m := range append(append([]Mount(nil), s.Root.Mounts...), s.Mounts...) {
-		switch {
-		case m.Source != "" && !path.IsAbs(m.Source):
-			return fmt.Errorf("mount source %q is not an absolute path", m.Source)
-		case !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/":
-			return fmt.Errorf("mount target %q is not a clean absolute path", m.Target)
-		case strings.ContainsRune(m.Source+m.Target, 0):
-			return fmt.Errorf("mount of %q has a NUL byte", m.Target)
-		case m.Source != "" && (m.Size != 0 || m.Mode != 0):
-			return fmt.Errorf("mount of %q: size and mode are for tmpfs", m.Target)
-		case m.Size < 0 || m.Mode > 0o7777:
-			return fmt.Errorf("mount of %q: size %d or mode %o is out of range", m.Target, m.Size, m.Mode)
+	mounts := slices.Concat(s.Root.Mounts, s.Mounts)
+	for _, target := range s.Late {
+		mounts = append(mounts, Mount{Target: target})
+	}
+	for _, m := range mounts {
+		if err := m.Validate(); err != nil {
+			return err
 		}
 	}
 	if err := s.Relay.validate(); err != nil {
@@ -87,6 +86,23 @@ func (s Spec) Validate() error {
 	l := s.Limits
 	if l.MemoryBytes < 0 || l.Processes < 0 || !(l.CPUs >= 0) || math.IsInf(l.CPUs, 0) { // NaN compares false
 		return fmt.Errorf("limits must be numbers and not negative: %+v", l)
+	}
+	return nil
+}
+
+// Validate returns an error for a Mount that no engine can make.
+func (m Mount) Validate() error {
+	switch {
+	case m.Source != "" && !path.IsAbs(m.Source):
+		return fmt.Errorf("mount source %q is not an absolute path", m.Source)
+	case !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/":
+		return fmt.Errorf("mount target %q is not a clean absolute path", m.Target)
+	case strings.ContainsRune(m.Source+m.Target, 0):
+		return fmt.Errorf("mount of %q has a NUL byte", m.Target)
+	case m.Source != "" && (m.Size != 0 || m.Mode != 0):
+		return fmt.Errorf("mount of %q: size and mode are for tmpfs", m.Target)
+	case m.Size < 0 || m.Mode > 0o7777:
+		return fmt.Errorf("mount of %q: size %d or mode %o is out of range", m.Target, m.Size, m.Mode)
 	}
 	return nil
 }

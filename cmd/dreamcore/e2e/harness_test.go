@@ -29,6 +29,10 @@ import (
 // claudeEnv is the variable with the agent's program; unset, PATH is searched.
 const claudeEnv = "DREAMCORE_TEST_CLAUDE"
 
+// standbyEnv is the variable with the number of standby sandboxes for users, so that
+// every test can run with and without them; unset, the default applies.
+const standbyEnv = "DREAMCORE_TEST_STANDBY_SANDBOXES"
+
 // warmEnv is the variable with the number of agents that may wait for jobs, so that
 // every test can run with and without them; unset, the default applies.
 const warmEnv = "DREAMCORE_TEST_WARM"
@@ -108,6 +112,9 @@ func emptyHost(t *testing.T) *host {
 	}
 	h := &host{t: t, exe: golden.exe, state: filepath.Join(t.TempDir(), "state")}
 	h.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=dumb", "DREAMCORE_ACCEPTANCE=off", "DREAMCORE_STATE=" + h.state}
+	if n := os.Getenv(standbyEnv); n != "" {
+		h.env = append(h.env, "DREAMCORE_STANDBY_SANDBOXES="+n)
+	}
 	if n := os.Getenv(warmEnv); n != "" {
 		h.env = append(h.env, "DREAMCORE_WARM_AGENTS="+n)
 	}

@@ -43,7 +43,8 @@ type box struct {
 
 	closing  sync.Mutex // held for all of Close; guards the fields below
 	closed   bool
-	unreaped []int // killed processes that may be our children
+	unreaped []int    // killed processes that may be our children
+	late     []string // Spec.Late; set by boot
 }
 
 var _ sandbox.Sandbox = (*box)(nil)
@@ -80,6 +81,9 @@ func (b *box) boot(ctx context.Context, spec sandbox.Spec) error {
 		return err
 	}
 	spec.Root.Path = b.Root
+	if err := b.makeLate(&spec); err != nil {
+		return err
+	}
 	b.Paths = Paths(b.Box, b.provider.cfg.Exe, spec)
 	if err := b.provider.cfg.Engine.Bundle(b.Box, spec); err != nil {
 		return err

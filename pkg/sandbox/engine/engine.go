@@ -97,6 +97,10 @@ type Marks struct {
 	// have on their command lines, besides the id of the sandbox. It is nil if
 	// the engine does not run without root.
 	Argument func(instance string) string
+	// Files returns the process whose mount namespace a sandbox takes its files
+	// from, and where its root is there, so that directories can be mounted after
+	// the start. It is nil if the engine does not show such mounts to the sandbox.
+	Files func(box Box) (pid int, root string, err error)
 	// Children returns the processes in the engine's records that become our
 	// children, except the first one of the sandbox. It may be nil.
 	Children func(box Box) []int
@@ -234,6 +238,10 @@ func (p *Provider) Dir() string { return p.dir }
 
 // Name implements sandbox.Provider.
 func (p *Provider) Name() string { return p.cfg.Engine.Name() }
+
+// BindsLate reports whether the sandboxes implement sandbox.Binder in fact: the
+// engine supports it, and the service has the right to mount.
+func (p *Provider) BindsLate() bool { return p.marks.Files != nil && p.hierarchy != nil }
 
 // Create implements sandbox.Provider.
 func (p *Provider) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {

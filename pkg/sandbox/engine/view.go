@@ -19,35 +19,41 @@ import (
 // these mounts; no other process does, and they are gone when f has returned and
 // its processes have ended. f must not start goroutines that need the mounts.
 func InMounts(prepare, f func() error) error {
+	return onThread(func() error {
+		err := os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS))
+		if err == nil {
+			err = os.NewSyscallError("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		}
+		if err == nil {
+			err = prepare()
+		}
+		if err == nil {
+			err = f()
+		}
+		return err
+	})
+}
+
+// onThread calls f on a thread that is used for nothing else, and waits for it. The
+// thread ends with the call, and with it whatever f has changed of it.
+func onThread(f func() error) error {
 	done := make(chan error, 1)
-	go inMounts(done, prepare, f)
+	go thread(done, f)
 	return <-done
 }
 
-// inMounts moves its thread to a new mount namespace. The thread is used for
-// nothing else: it ends with this goroutine, which stays locked to it.
-func inMounts(done chan<- error, prepare, f func() error) {
-	runtime.LockOSThread()
+func thread(done chan<- error, f func() error) {
+	runtime.LockOSThread() // for good: the thread ends with this goroutine
 	if unix.Gettid() == unix.Getpid() {
 		// The first thread cannot end, and is the one that /proc/self shows.
 		// Another goroutine runs on another thread while this one is locked.
 		other := make(chan error, 1)
-		go inMounts(other, prepare, f)
+		go thread(other, f)
 		done <- <-other
 		runtime.UnlockOSThread()
 		return
 	}
-	err := os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS))
-	if err == nil {
-		err = os.NewSyscallError("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	}
-	if err == nil {
-		err = prepare()
-	}
-	if err == nil {
-		err = f()
-	}
-	done <- err
+	done <- f()
 }
 
 // HideDisks unmounts, in the mount namespace of this thread, the file systems on

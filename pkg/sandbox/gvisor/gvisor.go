@@ -150,6 +150,7 @@ func (g gvisor) Marks() engine.Marks {
 		HostProcesses: func(inside int) int { return hostProcesses + hostPerGuest*inside },
 		Orphans:       []string{"exe", SentryName, "runsc-sandbox", "runsc-gofer", PrewarmerName[:engine.MaxComm]},
 		Children:      gofers,
+		Files:         files,
 		Argument:      rootFlag,
 		Run:           run,
 	}
@@ -167,6 +168,19 @@ func run(box engine.Box, cmd *exec.Cmd) error {
 		}
 		return nil
 	}, cmd.Run)
+}
+
+// goferRoot is where the root of the sandbox is in the mount namespace of its gofer.
+const goferRoot = "/root"
+
+// files implements engine.Marks.Files. The sentry opens files below directories that
+// the gofer has opened for it, so it sees what is mounted in the gofer's namespace.
+func files(box engine.Box) (pid int, root string, err error) {
+	pids := gofers(box)
+	if len(pids) != 1 {
+		return 0, "", fmt.Errorf("the sandbox has %d gofers, not one", len(pids))
+	}
+	return pids[0], goferRoot, nil
 }
 
 // gofers returns the process ids of a sandbox's gofers.

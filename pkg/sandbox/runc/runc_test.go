@@ -129,3 +129,18 @@ func TestNewRefusesInvalidConfigurations(t *testing.T) {
 		})
 	}
 }
+
+func TestLateMountsAreRefused(t *testing.T) {
+	need(t)
+	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
+	if p.BindsLate() {
+		t.Error("runc mounts late")
+	}
+	sb, err := p.Create(t.Context(), sandbox.Spec{Root: root, Late: []string{"/home"}})
+	if err == nil || !strings.Contains(err.Error(), "after their start") {
+		t.Errorf("Create: %v", err)
+	}
+	if err == nil {
+		_ = sb.Close(t.Context())
+	}
+}

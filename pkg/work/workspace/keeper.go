@@ -10,10 +10,13 @@ import (
 
 // Pauses of the keeper of standby sandboxes.
 const (
-	// startDelay is how long the keeper waits, after one was handed out, before
-	// it starts the next one while the first is in use: a start would slow the
-	// check down. When callers come faster than sandboxes start, it does not wait.
+	// startDelay is how long the keeper waits, after one was handed out for a check,
+	// before it starts the next one while the first is in use: a start would slow the
+	// check down. When checks come faster than sandboxes start, it does not wait.
 	startDelay = 2 * time.Second
+	// busyPause is how long the keeper waits before it asks again whether the processors
+	// are busy.
+	busyPause = time.Second
 	// longSleep is for when only a wake can change anything.
 	longSleep = time.Hour
 	// standbyReserve is the memory that must be free beyond MinFree before one
@@ -99,6 +102,7 @@ func (s *Standby) memoryShort(reserve int64) bool {
 // again.
 func (s *Standby) missing() (missing bool, next time.Duration) {
 	short := s.memoryShort(standbyReserve)
+	busy := s.cfg.Busy != nil && s.cfg.Busy()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next = longSleep
@@ -114,8 +118,11 @@ func (s *Standby) missing() (missing bool, next time.Duration) {
 		return false, max(next, 0)
 	}
 	from := s.notBefore
-	if delayed := s.lastTaken.Add(startDelay); s.inUse > 0 && !s.exhausted && delayed.After(from) {
+	if delayed := s.lastTaken.Add(s.cfg.Delay); s.inUse > 0 && !s.exhausted && delayed.After(from) {
 		from = delayed
+	}
+	if soon := time.Now().Add(busyPause); busy && soon.After(from) {
+		from = soon
 	}
 	wait := time.Until(from)
 	return wait <= 0, max(min(next, wait), 0)

@@ -16,16 +16,16 @@ func ProjectDir(user dreamcore.UserID, project dreamcore.ProjectID) string {
 
 // projectsDir returns the directory of all projects inside the user's workspace.
 func projectsDir(user dreamcore.UserID) string {
-	return path.Join(rootfs.DataDir, "users", string(user), "projects")
+	return path.Join(usersDir(), string(user), "projects")
 }
 
-// mounts returns what the sandbox sees of the host. Only this function turns
-// volumes into paths of the host. The user must be open.
+// usersDir returns the directory of all users inside.
+func usersDir() string { return path.Join(rootfs.DataDir, "users") }
+
+// mounts returns what the sandbox sees of the host, except for the directories of its
+// user. Only this function and userMounts turn volumes into paths of the host.
 func (w *Workspace) mounts() []sandbox.Mount {
-	mounts := []sandbox.Mount{
-		{Source: w.user.ProjectsPath(), Target: projectsDir(w.owner), Writable: true},
-		{Source: w.user.HomesPath(), Target: w.template.Home, Writable: true},
-	}
+	var mounts []sandbox.Mount
 	if dir, err := w.parts.Volumes.Path(volume.Global); err == nil { // it may not exist
 		mounts = append(mounts, sandbox.Mount{Source: dir, Target: rootfs.GlobalDir})
 	}
@@ -38,3 +38,15 @@ func (w *Workspace) mounts() []sandbox.Mount {
 	// The directory, not the socket: the gateway may replace the socket file.
 	return append(mounts, sandbox.Mount{Source: w.dir, Target: w.socketDir()})
 }
+
+// userMounts returns the directories of a user, and where the sandbox sees them.
+func (w *Workspace) userMounts(user dreamcore.UserID, dirs *volume.User) []sandbox.Mount {
+	return []sandbox.Mount{
+		{Source: dirs.ProjectsPath(), Target: projectsDir(user), Writable: true},
+		{Source: dirs.HomesPath(), Target: w.template.Home, Writable: true},
+	}
+}
+
+// late returns the directories inside, below which those of a user are mounted when
+// the sandbox gets one.
+func (w *Workspace) late() []string { return []string{usersDir(), path.Dir(w.template.Home)} }

@@ -16,8 +16,9 @@
 //
 // The files: workspace.go and mount.go create one workspace, exec.go runs
 // programs of the operator in it; pool.go, entry.go, lease.go, queue.go and
-// janitor.go are the pool, and warm.go lets agents wait in it. standby.go and keeper.go are a second, smaller pool
-// of sandboxes without a user, for checks of the service.
+// janitor.go are the pool, and warm.go lets agents wait in it. standby.go and keeper.go
+// keep sandboxes without a user: some for checks of the service, and, with late.go,
+// some that get their user when one comes who has no workspace.
 package workspace
 
 import (
@@ -40,8 +41,8 @@ type Settings struct {
 	Env      []string // "KEY=value", for programs that Exec runs
 }
 
-// Limits bounds a pool. All except MinFree and WarmAgents must be positive, which the settings
-// check.
+// Limits bounds a pool. All except MinFree, WarmAgents and Standby must be positive, which
+// the settings check.
 type Limits struct {
 	Max     int           // workspaces at once: idle, leased, starting and closing
 	Idle    time.Duration // a workspace that was not leased for this long is closed
@@ -49,6 +50,7 @@ type Limits struct {
 	MinFree int64         // bytes of free memory below which idle workspaces are closed; 0 disables the check
 
 	WarmAgents int // agents that wait for jobs at once; may be 0
+	Standby    int // sandboxes that are started ahead for users who have none; may be 0
 }
 
 // Causes of the end of a lease's context, besides sandbox.ErrLost.
@@ -76,6 +78,8 @@ type Pool struct {
 	template atomic.Pointer[Template]
 	env      atomic.Pointer[[]string]
 
+	standby *Standby // of users; nil if sandboxes cannot get their user later
+
 	quit    chan struct{} // closed when Close begins
 	drained chan struct{} // closed when no workspace is left after that
 	wakeup  chan struct{} // gets a value when the janitor should look; sends never block
@@ -101,6 +105,9 @@ func New(parts Parts, s Settings) (*Pool, error) {
 	p.env.Store(&s.Env)
 	if err := p.start(s.Limits); err != nil {
 		return nil, err
+	}
+	if parts.Late {
+		p.standby = p.newStandby()
 	}
 	parts.Volumes.OnRepair(p.stopForRepair)
 	return p, nil
@@ -129,6 +136,9 @@ func (p *Pool) start(l Limits) error {
 func (p *Pool) Apply(s Settings) {
 	p.template.Store(&s.Template)
 	p.env.Store(&s.Env)
+	if p.standby != nil {
+		p.standby.Apply(s.Limits.standby())
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.limits, p.measure = s.Limits, true
@@ -248,9 +258,13 @@ func (p *Pool) Close(ctx context.Context) error {
 		<-p.drained
 	}
 	p.wg.Wait()
+	var err error
+	if p.standby != nil {
+		err = p.standby.Close()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := errors.Join(p.left...); err != nil {
+	if err := errors.Join(append(p.left, err)...); err != nil {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeInternal, Message: "sandboxes could not be closed", Err: err,
 			Hint: "the next start of dreamcore removes the residue",
@@ -271,6 +285,12 @@ func notFound(name string) error {
 		return &dreamcore.Error{
 			Code: dreamcore.CodeNotFound, Message: "standby sandboxes have no user",
 			Hint: "name a user's sandbox (dreamcore ps lists them); to have no standby sandboxes, set spare_sandboxes to 0",
+		}
+	}
+	if name == UnownedName {
+		return &dreamcore.Error{
+			Code: dreamcore.CodeNotFound, Message: "standby sandboxes have no user yet",
+			Hint: "name a user's sandbox (dreamcore ps lists them); to have no standby sandboxes, set standby_sandboxes to 0",
 		}
 	}
 	return &dreamcore.Error{

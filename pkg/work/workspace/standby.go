@@ -32,6 +32,12 @@ type StandbyConfig struct {
 	// Create starts a sandbox, as sandbox.Provider does.
 	Create func(context.Context, sandbox.Spec) (sandbox.Sandbox, error)
 	Spec   sandbox.Spec
+	// Delay is how long the next one waits, after one was handed out, while that is in
+	// use: its start would slow that one down. 0 means startDelay.
+	Delay time.Duration
+	// Busy reports whether the processors have more important work than the start of
+	// one for which no caller waits; it may be nil.
+	Busy   func() bool
 	Free   func() (int64, error) // bytes of free memory; nil reads /proc/meminfo
 	Logger *slog.Logger          // may be nil
 }
@@ -75,6 +81,9 @@ type standby struct {
 func NewStandby(cfg StandbyConfig) *Standby {
 	if cfg.Free == nil {
 		cfg.Free = availableMemory
+	}
+	if cfg.Delay == 0 {
+		cfg.Delay = startDelay
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -122,6 +131,34 @@ func (s *Standby) take(ctx context.Context) sandbox.Sandbox {
 		s.giveUp(sb)
 	}
 	return nil
+}
+
+// takeReady returns a standby sandbox that works, or nil if none is ready. The caller
+// must call released once when it has closed the sandbox.
+func (s *Standby) takeReady(ctx context.Context) (sb sandbox.Sandbox, released func()) {
+	for ctx.Err() == nil {
+		sb := s.popReady()
+		if sb == nil {
+			return nil, nil
+		}
+		if works(ctx, sb) {
+			return sb.Sandbox, sync.OnceFunc(s.release)
+		}
+		s.giveUp(sb)
+	}
+	return nil, nil
+}
+
+func (s *Standby) popReady() *standby {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.ready) == 0 {
+		return nil
+	}
+	sb := s.ready[0]
+	s.ready = s.ready[1:]
+	s.handOut(sb, false)
+	return sb
 }
 
 // pop removes the oldest ready sandbox. If no sandbox is ready, the first caller

@@ -36,7 +36,13 @@ type Parts struct {
 	Egress    *egress.Proxy // nil if no host is allowed
 	Audit     *audit.Log    // may be nil
 	SocketDir string        // where each workspace gets a directory for its sockets
-	Logger    *slog.Logger  // may be nil
+	// Late says that the sandboxes implement sandbox.Binder, so that some can be started
+	// ahead for users who have none.
+	Late bool
+	// Prime prepares such a sandbox for a fast start of the agent. Its programs run as
+	// the user of the template. It may be nil.
+	Prime  func(ctx context.Context, sb sandbox.Sandbox) error
+	Logger *slog.Logger // may be nil
 }
 
 // audit records an action on a sandbox.
@@ -81,6 +87,8 @@ type Workspace struct {
 	// users are those that programs have run as since the last cleaning, besides
 	// that of the template; guarded by mu.
 	users []sandbox.Owner
+
+	released func() // is called by Close if the sandbox was a standby; may be nil
 }
 
 // rememberedJobs is the number of jobs that a workspace remembers.
@@ -89,7 +97,11 @@ const rememberedJobs = 16
 // Open creates a workspace that is in no pool, for a check. The caller must
 // Close it. On an error nothing is left behind.
 func Open(ctx context.Context, parts Parts, t Template, user dreamcore.UserID) (*Workspace, error) {
-	w := &Workspace{parts: &parts, owner: user, template: t}
+	dirs, err := openDirs(ctx, &parts, user)
+	if err != nil {
+		return nil, err
+	}
+	w := &Workspace{parts: &parts, owner: user, user: dirs, template: t}
 	if err := w.create(ctx); err != nil {
 		return nil, err
 	}
@@ -108,11 +120,27 @@ func (p *Pool) OpenSeparate(ctx context.Context, parts Parts, user dreamcore.Use
 func (p *Pool) SocketDir() string { return p.parts.SocketDir }
 
 func (p *Pool) openWorkspace(ctx context.Context, user dreamcore.UserID) (*Workspace, error) {
-	w := &Workspace{parts: &p.parts, owner: user, template: *p.template.Load(), current: &p.template}
+	dirs, err := openDirs(ctx, &p.parts, user)
+	if err != nil {
+		return nil, err
+	}
+	if w, err := p.takeStandby(ctx, user, dirs); w != nil || err != nil {
+		return w, err
+	}
+	w := &Workspace{parts: &p.parts, owner: user, user: dirs, template: *p.template.Load(), current: &p.template}
 	return w, w.create(ctx)
 }
 
-// create creates the sandbox, after everything that is bound to it.
+func openDirs(ctx context.Context, parts *Parts, user dreamcore.UserID) (*volume.User, error) {
+	dirs, err := parts.Volumes.User(ctx, user)
+	if err != nil {
+		return nil, fmt.Errorf("open the user's directories: %w", err)
+	}
+	return dirs, nil
+}
+
+// create creates the sandbox, after everything that is bound to it. A workspace
+// without an owner gets one by assign. After an error nothing is left.
 func (w *Workspace) create(ctx context.Context) (err error) {
 	created := false
 	defer func() {
@@ -120,9 +148,6 @@ func (w *Workspace) create(ctx context.Context) (err error) {
 			err = errors.Join(err, w.closeBound())
 		}
 	}()
-	if w.user, err = w.parts.Volumes.User(ctx, w.owner); err != nil {
-		return fmt.Errorf("open the user's directories: %w", err)
-	}
 	if err = w.openGateway(); err != nil {
 		return fmt.Errorf("open the model gateway: %w", err)
 	}
@@ -130,20 +155,31 @@ func (w *Workspace) create(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("open egress: %w", err)
 	}
-	w.Sandbox, err = w.parts.Sandboxes.Create(ctx, sandbox.Spec{
-		Root: w.template.Root, Limits: w.template.Limits, Mounts: w.mounts(), Relay: relay,
-	})
+	spec := sandbox.Spec{Root: w.template.Root, Limits: w.template.Limits, Mounts: w.mounts(), Relay: relay}
+	if w.user != nil {
+		spec.Mounts = append(w.userMounts(w.owner, w.user), spec.Mounts...)
+	} else {
+		spec.Late = w.late()
+	}
+	w.Sandbox, err = w.parts.Sandboxes.Create(ctx, spec)
 	if err != nil {
 		w.parts.audit(audit.EventSandboxStart, "", w.owner, "", err)
 		return err
 	}
 	created = true
+	if w.user != nil {
+		w.begin()
+	}
+	return nil
+}
+
+// begin tells the parts whose sandbox it is.
+func (w *Workspace) begin() {
 	w.gateway.SetOwner(gateway.Owner{User: string(w.owner), Sandbox: w.ID()})
 	if w.egress != nil {
 		w.egress.SetUser(string(w.owner))
 	}
 	w.parts.audit(audit.EventSandboxStart, w.ID(), w.owner, "", nil)
-	return nil
 }
 
 // openGateway opens a socket of the model gateway for this sandbox alone.
@@ -266,11 +302,16 @@ func (w *Workspace) stale() bool { return !reflect.DeepEqual(w.template, *w.curr
 // Close ends the sandbox and removes every trace of the workspace. After an
 // error it must be called again.
 func (w *Workspace) Close(ctx context.Context) error {
-	if err := w.Sandbox.Close(ctx); err != nil {
+	err := w.Sandbox.Close(ctx)
+	if w.owner != "" {
 		w.parts.audit(audit.EventSandboxStop, w.ID(), w.owner, "", err)
+	}
+	if err != nil {
 		return err // what the sandbox sees must stay for as long as it exists
 	}
-	w.parts.audit(audit.EventSandboxStop, w.ID(), w.owner, "", nil)
+	if w.released != nil {
+		w.released()
+	}
 	return w.closeBound()
 }
 

@@ -1,0 +1,254 @@
+package workspace
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
+)
+
+// lateBox is a sandbox that gets its directories later.
+type lateBox struct {
+	*sandboxtest.Fake
+	id   string
+	spec sandbox.Spec
+
+	rig   *lateRig
+	bound []sandbox.Mount // guarded by rig.mu
+}
+
+func (b *lateBox) ID() string { return b.id }
+
+func (b *lateBox) Bind(_ context.Context, mounts []sandbox.Mount) error {
+	b.rig.mu.Lock()
+	defer b.rig.mu.Unlock()
+	if len(b.bound) > 0 {
+		b.rig.t.Errorf("%s gets directories twice", b.id)
+	}
+	b.bound = mounts
+	return b.rig.bindErr
+}
+
+// lateRig is a pool with real volumes and fake sandboxes.
+type lateRig struct {
+	t    *testing.T
+	pool *Pool
+
+	mu       sync.Mutex
+	boxes    []*lateBox
+	bindErr  error
+	primeErr error
+	primed   int
+}
+
+func (r *lateRig) Create(_ context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	b := &lateBox{Fake: &sandboxtest.Fake{}, id: "s-" + string(rune('a'+len(r.boxes))), spec: spec, rig: r}
+	r.boxes = append(r.boxes, b)
+	return b, nil
+}
+
+func newLateRig(t *testing.T, standby int) *lateRig {
+	t.Helper()
+	r := &lateRig{t: t}
+	dir := t.TempDir()
+	volumes, err := volume.Open(filepath.Join(dir, "volumes"), volume.Options{UID: os.Getuid(), GID: os.Getgid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := volumes.Create(volume.Data); err != nil {
+		t.Fatal(err)
+	}
+	gate := gateway.New(gateway.Config{})
+	r.pool, err = New(Parts{
+		Sandboxes: r, Volumes: volumes, Gateway: gate, SocketDir: dir, Late: true,
+		Prime: func(context.Context, sandbox.Sandbox) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.primed++
+			return r.primeErr
+		},
+	}, Settings{
+		Limits:   Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: standby},
+		Template: Template{Root: sandbox.Root{Path: dir}, AgentFile: "/bin/agent", AgentPath: "/opt/agent", Home: "/home/agent", Socket: "/run/gw/api.sock"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(r.pool.Close(t.Context()), gate.Close(context.Background()), volumes.Close()); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		for _, b := range r.boxes {
+			if b.Closes() == 0 {
+				t.Errorf("%s is not closed", b.id)
+			}
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "*-*-*-*")); len(left) > 0 {
+			t.Errorf("remaining directories of sockets: %q", left)
+		}
+	})
+	return r
+}
+
+// ready waits for a standby sandbox with another id.
+func (r *lateRig) ready(not string) string {
+	r.t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if list := r.pool.Standby(); len(list) > 0 && list[0].Sandbox != not {
+			return list[0].Sandbox
+		}
+	}
+	r.t.Fatal("no standby sandbox comes")
+	return ""
+}
+
+func (r *lateRig) lease(u dreamcore.UserID) *lateBox {
+	r.t.Helper()
+	lease, err := r.pool.Lease(r.t.Context(), u)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer lease.Release(r.t.Context())
+	if lease.Workspace().owner != u {
+		r.t.Errorf("the workspace of %s belongs to %q", u, lease.Workspace().owner)
+	}
+	return lease.Workspace().Sandbox.(*lateBox)
+}
+
+// shows reports which user's directories a sandbox has.
+func (b *lateBox) shows(u dreamcore.UserID) bool {
+	return slices.ContainsFunc(slices.Concat(b.spec.Mounts, b.bound), func(m sandbox.Mount) bool {
+		return strings.Contains(m.Source+m.Target, string(u))
+	})
+}
+
+func TestAStandbySandboxBecomesThatOfOneUser(t *testing.T) {
+	r := newLateRig(t, 1)
+	ready := r.ready("")
+	if list := r.pool.Standby(); list[0].Name != UnownedName || list[0].State != StateUnowned || list[0].User != "" || r.primed != 1 {
+		t.Errorf("standby: %+v, primed %d times", list, r.primed)
+	}
+	if len(r.pool.List()) != 0 {
+		t.Error("it is a user's before one comes")
+	}
+	box := r.lease(user(1))
+	if box.id != ready || !box.shows(user(1)) || len(box.bound) != 2 || !slices.Equal(box.spec.Late, []string{"/data/users", "/home"}) {
+		t.Errorf("the user gets %s, not %s, with %+v", box.id, ready, box.bound)
+	}
+	other := r.lease(user(2)) // before the next one is ready
+	if other.id == box.id || len(other.spec.Late) != 0 || !other.shows(user(2)) || other.shows(user(1)) || box.shows(user(2)) {
+		t.Errorf("the second user gets %s with %+v", other.id, other.spec.Mounts)
+	}
+	if again := r.lease(user(1)); again != box {
+		t.Errorf("the user gets %s after %s", again.id, box.id)
+	}
+}
+
+func TestAStandbySandboxThatCannotBeUsedIsClosed(t *testing.T) {
+	for what, spoil := range map[string]func(*lateRig){
+		"no mount":     func(r *lateRig) { r.bindErr = errors.New("no mount") },
+		"new settings": func(r *lateRig) { s := *r.pool.template.Load(); s.UID = 7; r.pool.template.Store(&s) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newLateRig(t, 1)
+			ready := r.ready("")
+			r.mu.Lock()
+			spoil(r)
+			r.mu.Unlock()
+			box := r.lease(user(1))
+			if box.id == ready || len(box.spec.Late) != 0 || !box.shows(user(1)) {
+				t.Errorf("the user gets %s with %+v", box.id, box.spec)
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.boxes[0].id != ready || r.boxes[0].Closes() == 0 {
+				t.Error("the standby sandbox lives on")
+			}
+		})
+	}
+}
+
+func TestStandbySandboxesWaitWhileUsersNeedTheProcessors(t *testing.T) {
+	r := newLateRig(t, 0)
+	var leases []*Lease
+	for n := range max(runtime.NumCPU(), 1) {
+		lease, err := r.pool.Lease(t.Context(), user(n%r.pool.limits.Max))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if leases = append(leases, lease); len(leases) == r.pool.limits.Max {
+			break
+		}
+	}
+	if want := 2*len(leases) >= runtime.NumCPU(); r.pool.busy() != want {
+		t.Errorf("busy with %d leases and %d processors: %v", len(leases), runtime.NumCPU(), !want)
+	}
+	r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1}, Template: *r.pool.template.Load()})
+	for _, l := range leases {
+		l.Release(t.Context())
+	}
+	if r.pool.busy() {
+		t.Error("busy without leases")
+	}
+	r.ready("")
+}
+
+func TestAnAgentThatFailsAheadDoesNotPreventStandbySandboxes(t *testing.T) {
+	r := newLateRig(t, 0)
+	if len(r.pool.Standby()) != 0 {
+		t.Error("there is one although none may be")
+	}
+	r.primeErr = errors.New("it does not start")
+	r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1}, Template: *r.pool.template.Load()})
+	if ready, box := r.ready(""), r.lease(user(1)); box.id != ready {
+		t.Errorf("the user gets %s, not %s", box.id, ready)
+	}
+}
+
+func TestTheKeeperAsksAgainWhileTheProcessorsAreBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var busy atomic.Bool
+		busy.Store(true)
+		starts := 0
+		s := NewStandby(StandbyConfig{
+			StandbyLimits: StandbyLimits{Count: 1, MaxAge: time.Hour}, Busy: busy.Load,
+			Create: func(context.Context, sandbox.Spec) (sandbox.Sandbox, error) {
+				starts++
+				return &sandboxtest.Fake{}, nil
+			},
+		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if starts != 0 {
+			t.Errorf("%d starts while the processors are busy", starts)
+		}
+		busy.Store(false)
+		time.Sleep(2 * busyPause)
+		synctest.Wait()
+		if starts != 1 {
+			t.Errorf("%d starts after that", starts)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
