@@ -75,7 +75,7 @@ func sections() []section {
 				Help: "Free memory in MiB below which unused sandboxes are ended: of the machine, or what the limit of the service's cgroup leaves, as in a pod. 0: never."},
 			{Key: "spare_sandboxes", Default: 1, Live: true, check: between(0, 100, ""),
 				Help: "Sandboxes started ahead for the checks test_sandbox_io, test_gvisor and test_stream, which then answer at once. Each is used once, takes about 15 MiB and does not count for max_sandboxes; none are kept while memory is short. 0: every check starts its own."},
-			{Key: "standby_sandboxes", Default: 0, Live: true, check: between(0, 100, ""),
+			{Key: "standby_sandboxes", Default: 1, Live: true, check: between(0, 100, ""),
 				Help: "Sandboxes started ahead for users who have none, whose first game then does not wait for the start of one: when such a user comes, one becomes the user's, for good. The agent has run once in each, without a prompt. They do not count for max_sandboxes; none are kept while memory is short (min_free_mib), and none are started while half as many jobs run as there are processors. With gVisor and root only. 0: every user waits for the start of a sandbox."},
 			{Key: "warm_agents", Default: -1, Live: true, check: between(-1, 10000, ""),
 				Help: "Agents that are started ahead and wait in their users' unused sandboxes, each for the next job in one project, which then begins about a second earlier: after a job, by prewarm_sandbox with a project_id, and when a client looks at a project. Each takes about 90 MiB. The one that has waited for longest ends to make room for another, and when memory is short (min_free_mib) they end before any sandbox does. -1: one for each 2 GiB of memory. 0: none."},

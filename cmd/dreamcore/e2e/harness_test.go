@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,7 +31,8 @@ import (
 const claudeEnv = "DREAMCORE_TEST_CLAUDE"
 
 // standbyEnv is the variable with the number of standby sandboxes for users, so that
-// every test can run with and without them; unset, the default applies.
+// every test can run with and without them; unset, there are none, because many tests
+// count what runs.
 const standbyEnv = "DREAMCORE_TEST_STANDBY_SANDBOXES"
 
 // warmEnv is the variable with the number of agents that may wait for jobs, so that
@@ -112,9 +114,7 @@ func emptyHost(t *testing.T) *host {
 	}
 	h := &host{t: t, exe: golden.exe, state: filepath.Join(t.TempDir(), "state")}
 	h.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=dumb", "DREAMCORE_ACCEPTANCE=off", "DREAMCORE_STATE=" + h.state}
-	if n := os.Getenv(standbyEnv); n != "" {
-		h.env = append(h.env, "DREAMCORE_STANDBY_SANDBOXES="+n)
-	}
+	h.env = append(h.env, "DREAMCORE_STANDBY_SANDBOXES="+cmp.Or(os.Getenv(standbyEnv), "0"))
 	if n := os.Getenv(warmEnv); n != "" {
 		h.env = append(h.env, "DREAMCORE_WARM_AGENTS="+n)
 	}
