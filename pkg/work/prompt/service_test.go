@@ -423,12 +423,13 @@ func TestPromptCallsHaveTheirOwnSlots(t *testing.T) {
 		began <- struct{}{}
 		<-release
 		return "edit", nil
-	}, func(c *Config) { c.MaxRunning, c.WaitLimit = 2, time.Millisecond })
+	}, func(c *Config) { c.MaxRunning, c.WaitLimit = 2, time.Minute }) // long enough for a busy machine
 	var done sync.WaitGroup
 	for range 2 {
 		done.Go(func() { r.answer("detect_intent", `{"message":"m"}`) })
 		<-began
 	}
+	r.service.cfg.WaitLimit = time.Millisecond
 	_, err := r.service.Answer(t.Context(), "detect_intent", []byte(`{"message":"m"}`), dreamcore.English)
 	if dreamcore.CodeOf(err) != dreamcore.CodeBusy {
 		t.Errorf("a third one: %v", err)
