@@ -4,19 +4,14 @@ package kubernetes
 
 import (
 	"bytes"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/notef-neighbor/dreamcore/pkg/cluster/kube/kubetest"
 )
 
 // apiServer is an API server with its database.
@@ -28,67 +23,14 @@ type apiServer struct {
 
 const token = "admintoken"
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
-}
-
-// startAPI starts etcd and the API server of scripts/cluster.sh until the end of the test.
+// startAPI starts an API server until the end of the test. No controller makes service
+// accounts there; pods must be accepted without theirs.
 func startAPI(t *testing.T) *apiServer {
 	t.Helper()
-	programs := os.Getenv("DREAMCORE_TEST_CLUSTER")
-	if programs == "" {
-		t.Fatal("run scripts/cluster.sh, which sets DREAMCORE_TEST_CLUSTER")
-	}
-	dir := t.TempDir()
-	for name, cmd := range map[string]*exec.Cmd{
-		"key":    exec.Command("openssl", "genrsa", "-out", dir+"/sa.key", "2048"),
-		"tokens": exec.Command("sh", "-c", "echo "+token+",admin,admin,system:masters >"+dir+"/tokens.csv"),
-	} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-	}
-	etcd, peers, port := "http://127.0.0.1:"+freePort(t), "http://127.0.0.1:"+freePort(t), freePort(t)
-	run := func(args ...string) {
-		cmd := exec.Command(filepath.Join(programs, "hyper"), args...)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		log, err := os.Create(filepath.Join(dir, args[0]+".log"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer log.Close()
-		cmd.Stdout, cmd.Stderr = log, log
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	}
-	run("etcd", "--data-dir", dir+"/etcd", "--listen-client-urls", etcd, "--advertise-client-urls", etcd, "--listen-peer-urls", peers,
-		"--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers, "--unsafe-no-fsync")
-	// No controller makes service accounts here; pods must be accepted without theirs.
-	run("kube-apiserver", "--etcd-servers", etcd, "--secure-port", port, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
-		"--service-cluster-ip-range", "10.96.0.0/16", "--cert-dir", dir+"/pki", "--service-account-issuer", "https://kubernetes.default.svc",
-		"--service-account-key-file", dir+"/sa.key", "--service-account-signing-key-file", dir+"/sa.key", "--authorization-mode", "RBAC",
-		"--token-auth-file", dir+"/tokens.csv", "--endpoint-reconciler-type", "none", "--allow-privileged", "--disable-admission-plugins", "ServiceAccount")
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // on loopback, with a certificate of its own
-	s := &apiServer{t: t, url: "https://127.0.0.1:" + port, client: &http.Client{Transport: transport, Timeout: 30 * time.Second}}
-	t.Cleanup(transport.CloseIdleConnections)
-	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		if status, _, err := s.send(http.MethodGet, "/api/v1/namespaces/default", nil); err == nil && status == http.StatusOK {
-			return s
-		}
-		if time.Now().After(deadline) {
-			log, _ := os.ReadFile(dir + "/kube-apiserver.log")
-			t.Fatalf("the API server does not start\n%s", log[max(0, len(log)-3000):])
-		}
-	}
+	c := kubetest.Start(t, "--allow-privileged", "--disable-admission-plugins", "ServiceAccount")
+	client := c.Client()
+	t.Cleanup(client.CloseIdleConnections)
+	return &apiServer{t: t, url: c.Server(), client: client}
 }
 
 func (s *apiServer) send(method, path string, body any) (status int, answer string, err error) {

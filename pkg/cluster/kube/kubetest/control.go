@@ -35,7 +35,8 @@ type Control struct {
 	etcd    string // address of clients
 	port    string
 	api     *exec.Cmd
-	Account string // directory of the account of the admin
+	flags   []string // more, of the API server
+	Account string   // directory of the account of the admin
 }
 
 func freePort(t *testing.T) string {
@@ -49,14 +50,14 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// Start starts an API server that ends with the test.
-func Start(t *testing.T) *Control {
+// Start starts an API server with more flags that ends with the test.
+func Start(t *testing.T, flags ...string) *Control {
 	t.Helper()
 	programs := os.Getenv(ProgramsEnv)
 	if programs == "" {
 		t.Fatal("run scripts/cluster.sh, which sets " + ProgramsEnv)
 	}
-	c := &Control{t: t, dir: t.TempDir(), program: filepath.Join(programs, "hyper"), etcd: "http://127.0.0.1:" + freePort(t), port: freePort(t)}
+	c := &Control{t: t, dir: t.TempDir(), program: filepath.Join(programs, "hyper"), etcd: "http://127.0.0.1:" + freePort(t), port: freePort(t), flags: flags}
 	c.writeKeys()
 	peers := "http://127.0.0.1:" + freePort(t)
 	c.run("etcd", "--data-dir", filepath.Join(c.dir, "etcd"), "--listen-client-urls", c.etcd, "--advertise-client-urls", c.etcd,
@@ -157,11 +158,12 @@ func (c *Control) NewAccount(token string) string {
 // StartAPI starts the API server after StopAPI.
 func (c *Control) StartAPI() {
 	c.t.Helper()
-	c.api = c.run("kube-apiserver", "--etcd-servers", c.etcd, "--secure-port", c.port, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
+	args := []string{"kube-apiserver", "--etcd-servers", c.etcd, "--secure-port", c.port, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
 		"--service-cluster-ip-range", "10.96.0.0/16", "--tls-cert-file", c.file("tls.crt"), "--tls-private-key-file", c.file("tls.key"),
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", c.file("sa.pub"), "--service-account-signing-key-file", c.file("sa.key"),
-		"--authorization-mode", "RBAC", "--token-auth-file", c.file("tokens.csv"), "--endpoint-reconciler-type", "none", "--cert-dir", c.file("pki"))
-	client := c.client()
+		"--authorization-mode", "RBAC", "--token-auth-file", c.file("tokens.csv"), "--endpoint-reconciler-type", "none", "--cert-dir", c.file("pki")}
+	c.api = c.run(append(args, c.flags...)...)
+	client := c.Client()
 	defer client.CloseIdleConnections()
 	deadline := time.Now().Add(3 * time.Minute)
 	for {
@@ -180,7 +182,9 @@ func (c *Control) StartAPI() {
 	}
 }
 
-func (c *Control) client() *http.Client {
+// Client returns a client that trusts the API server. The caller closes its idle
+// connections.
+func (c *Control) Client() *http.Client {
 	ca, err := os.ReadFile(c.file("tls.crt"))
 	if err != nil {
 		c.t.Fatal(err)
