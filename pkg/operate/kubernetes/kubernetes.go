@@ -57,11 +57,8 @@ type Options struct {
 	ModelScript   string // as the setting model_script
 }
 
-// ReasonField is the reason of an error about a flag.
-const ReasonField dreamcore.Reason = "kubernetes.field"
-
 func invalid(hint, format string, args ...any) error {
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonField, Message: fmt.Sprintf(format, args...), Hint: hint}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
 var (

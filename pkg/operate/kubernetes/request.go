@@ -173,7 +173,7 @@ func (r *Request) state(f File) (State, error) {
 		return State{}, outputFault(host, err)
 	case string(have) != f.Content:
 		return State{}, &dreamcore.Error{
-			Code: dreamcore.CodeConflict, Reason: ReasonField, Message: host + " exists and differs",
+			Code: dreamcore.CodeConflict, Message: host + " exists and differs",
 			Hint: "write into an empty directory with --output and compare the two; your own changes belong into an overlay of your own",
 		}
 	}
@@ -181,7 +181,7 @@ func (r *Request) state(f File) (State, error) {
 }
 
 func outputFault(host string, err error) error {
-	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Reason: ReasonField, Message: "cannot write " + host, Err: err, Hint: "name another directory with --output"}
+	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "cannot write " + host, Err: err, Hint: "name another directory with --output"}
 }
 
 func show(p *term.Printer, r Result) {
