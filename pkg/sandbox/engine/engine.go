@@ -240,8 +240,10 @@ func (p *Provider) Dir() string { return p.dir }
 func (p *Provider) Name() string { return p.cfg.Engine.Name() }
 
 // BindsLate reports whether the sandboxes implement sandbox.Binder in fact: the
-// engine supports it, and the service has the right to mount.
-func (p *Provider) BindsLate() bool { return p.marks.Files != nil && p.hierarchy != nil }
+// engine supports it, and the service and the kernel permit it.
+func (p *Provider) BindsLate() bool {
+	return p.marks.Files != nil && p.hierarchy != nil && mayBind() == nil
+}
 
 // Create implements sandbox.Provider.
 func (p *Provider) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {

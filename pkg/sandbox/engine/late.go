@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,31 @@ const (
 )
 
 var _ sandbox.Binder = (*box)(nil)
+
+// mayBind returns why this process cannot mount directories in the namespace of a
+// sandbox, or nil: it needs two capabilities, and the calls of Linux 5.12, which
+// seccomp may refuse.
+var mayBind = sync.OnceValue(func() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	for name, bit := range map[string]uint{"CAP_SYS_CHROOT": unix.CAP_SYS_CHROOT, "CAP_SYS_ADMIN": unix.CAP_SYS_ADMIN} {
+		if data[bit/32].Effective&(1<<(bit%32)) == 0 {
+			return errors.New("the service has no " + name)
+		}
+	}
+	_, open := unix.OpenTree(-1, "", 0)
+	for name, err := range map[string]error{
+		"open_tree": open, "move_mount": unix.MoveMount(-1, "", -1, "", 0), "mount_setattr": unix.MountSetattr(-1, "", 0, &unix.MountAttr{}),
+	} {
+		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+			return os.NewSyscallError(name, err)
+		}
+	}
+	return nil
+})
 
 // makeLate turns Spec.Late into mounts of empty directories. Nothing is ever mounted
 // on these in the namespace of the service, so removing the bundle removes no file of

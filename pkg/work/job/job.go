@@ -41,6 +41,7 @@ type job struct {
 
 	attempted bool      // the attempt is noted in the log
 	ran       time.Time // when the agent was first started; zero before
+	kept      bool      // the sandbox was there before the job
 	asked     bool      // the agent has asked the model something
 	firstWord time.Time // when the model's first words came; zero before
 
@@ -123,7 +124,7 @@ func (j *job) attempt(ctx context.Context) (err error) {
 	defer j.showSkills(project)()
 	err = j.inSandbox(ctx, project)
 	if j.sandboxFailed(ctx, err) {
-		j.log.Warn("the sandbox that was kept for the user has failed; the job gets another one", "error", err)
+		j.log.Warn("the sandbox that was there before the job has failed; the job gets another one", "error", err)
 		j.status("The sandbox failed; another one is started")
 		err = j.inSandbox(ctx, project)
 	}
@@ -133,7 +134,7 @@ func (j *job) attempt(ctx context.Context) (err error) {
 // sandboxFailed reports whether err is the fault of a sandbox that was there before
 // the job, which may end at any time, and the agent has not asked the model yet.
 func (j *job) sandboxFailed(ctx context.Context, err error) bool {
-	if err == nil || !j.summary.SandboxReused || j.asked || ctx.Err() != nil || isStop(err) || errors.Is(err, sandbox.ErrOutOfMemory) {
+	if err == nil || !j.kept || j.asked || ctx.Err() != nil || isStop(err) || errors.Is(err, sandbox.ErrOutOfMemory) {
 		return false
 	}
 	e, ok := errors.AsType[*stageError](err)
@@ -159,6 +160,7 @@ func (j *job) inSandbox(ctx context.Context, project *volume.Project) (err error
 	defer lease.Release(context.WithoutCancel(ctx))
 	w := lease.Workspace()
 	w.Begin(j.id)
+	j.kept = lease.Reused() || w.Ahead()
 	if j.summary.SandboxReused = lease.Reused(); j.summary.SandboxReused {
 		j.status("The sandbox was ready")
 	}

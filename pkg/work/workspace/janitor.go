@@ -73,9 +73,10 @@ func (p *Pool) sweep(due bool) (next time.Duration, idle, measure bool) {
 	return next, idle, measure
 }
 
-// relieve ends one agent that waits when memory is short; if none waits, it closes one
-// idle workspace. The janitor checks again when that is done, so that no more are closed
-// than necessary. It reports whether the memory could not be read.
+// relieve ends the standby sandboxes when memory is short; if there are none, one agent
+// that waits; if none waits, it closes one idle workspace. The janitor checks again when
+// that is done, so that no more are closed than necessary. It reports whether the memory
+// could not be read.
 func (p *Pool) relieve(unreadable bool) bool {
 	free, err := p.free()
 	if err != nil {
@@ -86,7 +87,14 @@ func (p *Pool) relieve(unreadable bool) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if free < p.limits.MinFree && !p.shedAgent() {
+	if free >= p.limits.MinFree {
+		return false
+	}
+	if p.standby != nil && p.standby.shed() {
+		p.measure = true
+		return false
+	}
+	if !p.shedAgent() {
 		p.evict(errMemory)
 	}
 	return false

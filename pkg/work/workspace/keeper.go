@@ -75,12 +75,14 @@ func (s *Standby) discard() {
 // with mu held.
 func (s *Standby) unfit(sb *standby) error {
 	switch {
-	case s.closed:
+	case s.closed, s.disabled:
 		return ErrClosed
 	case isClosed(sb.Lost()):
 		return fmt.Errorf("sandbox %s: %w", sb.ID(), sandbox.ErrLost)
 	case time.Since(sb.created) >= s.limits.MaxAge:
 		return errOld
+	case s.cfg.Fit != nil:
+		return s.cfg.Fit(sb.Sandbox)
 	}
 	return nil
 }
@@ -101,7 +103,7 @@ func (s *Standby) memoryShort(reserve int64) bool {
 // missing reports whether one must be started now, and otherwise when to look
 // again.
 func (s *Standby) missing() (missing bool, next time.Duration) {
-	short := s.memoryShort(standbyReserve)
+	short := s.memoryShort(s.cfg.Reserve)
 	busy := s.cfg.Busy != nil && s.cfg.Busy()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +116,7 @@ func (s *Standby) missing() (missing bool, next time.Duration) {
 	}
 	// The close of one that is replaced wakes the keeper: two in its place would
 	// take twice the memory.
-	if s.closed || short || s.closing > 0 || len(s.ready) >= s.limits.Count {
+	if s.closed || s.disabled || short || s.closing > 0 || len(s.ready) >= s.limits.Count {
 		return false, max(next, 0)
 	}
 	from := s.notBefore

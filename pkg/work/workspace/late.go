@@ -28,6 +28,9 @@ const (
 	lateDelay = 5 * time.Second
 	// primeLimit bounds Parts.Prime.
 	primeLimit = 30 * time.Second
+	// lateReserve is the memory that must be free beyond MinFree before one is started,
+	// in which the agent runs.
+	lateReserve = 384 << 20
 )
 
 // standby returns the limits of the standby sandboxes for users.
@@ -38,7 +41,13 @@ func (l Limits) standby() StandbyLimits {
 // newStandby starts to keep workspaces that have no owner.
 func (p *Pool) newStandby() *Standby {
 	return NewStandby(StandbyConfig{
-		StandbyLimits: p.limits.standby(), Delay: lateDelay, Free: p.free, Logger: p.log, Busy: p.busy,
+		StandbyLimits: p.limits.standby(), Delay: lateDelay, Reserve: lateReserve, Free: p.free, Logger: p.log, Busy: p.busy,
+		Fit: func(sb sandbox.Sandbox) error {
+			if sb.(*Workspace).stale() {
+				return errStale
+			}
+			return nil
+		},
 		Create: func(ctx context.Context, _ sandbox.Spec) (sandbox.Sandbox, error) { return p.openUnowned(ctx) },
 	})
 }
@@ -111,7 +120,8 @@ func (w *Workspace) prime(ctx context.Context) error {
 }
 
 // takeStandby makes a standby sandbox the user's workspace, which owns dirs then. It
-// returns nil if none can be used. No other user has had it, and none will.
+// returns nil if none can be used. No other user has had it, and none will. One that is
+// returned with an error must be closed before the user gets another one.
 func (p *Pool) takeStandby(ctx context.Context, user dreamcore.UserID, dirs *volume.User) (*Workspace, error) {
 	if p.standby == nil {
 		return nil, nil
@@ -127,13 +137,19 @@ func (p *Pool) takeStandby(ctx context.Context, user dreamcore.UserID, dirs *vol
 		if why = w.assign(ctx, user, dirs); why == nil {
 			return w, nil
 		}
+		if !errors.Is(why, sandbox.ErrLost) && ctx.Err() == nil {
+			// The next one would fail as well, and each costs its user time.
+			p.standby.Disable()
+			p.log.Error("a standby sandbox cannot get the directories of a user: no more are started until the next start of the service", "error", why)
+		}
 	}
 	p.log.Warn("a standby sandbox is not used", "sandbox", w.ID(), "user", string(user), "why", why)
 	// It may see the directories of the user, who must not get another one before.
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
 	defer cancel()
 	if err := w.Close(closing); err != nil {
-		return nil, fmt.Errorf("close a standby sandbox: %w", err)
+		w.owner, w.user = user, dirs // they are closed with it
+		return w, fmt.Errorf("close a standby sandbox: %w", err)
 	}
 	return nil, nil
 }

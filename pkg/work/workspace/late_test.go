@@ -43,16 +43,31 @@ func (b *lateBox) Bind(_ context.Context, mounts []sandbox.Mount) error {
 	return b.rig.bindErr
 }
 
+// Close fails as often as the rig says once the sandbox has directories of a user.
+func (b *lateBox) Close(ctx context.Context) error {
+	b.rig.mu.Lock()
+	fails := len(b.bound) > 0 && b.rig.closeFails > 0
+	if fails {
+		b.rig.closeFails--
+	}
+	b.rig.mu.Unlock()
+	if fails {
+		return errors.New("it does not close")
+	}
+	return b.Fake.Close(ctx)
+}
+
 // lateRig is a pool with real volumes and fake sandboxes.
 type lateRig struct {
 	t    *testing.T
 	pool *Pool
 
-	mu       sync.Mutex
-	boxes    []*lateBox
-	bindErr  error
-	primeErr error
-	primed   int
+	mu         sync.Mutex
+	boxes      []*lateBox
+	bindErr    error
+	closeFails int
+	primeErr   error
+	primed     int
 }
 
 func (r *lateRig) Create(_ context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
@@ -184,6 +199,63 @@ func TestAStandbySandboxThatCannotBeUsedIsClosed(t *testing.T) {
 				t.Error("the standby sandbox lives on")
 			}
 		})
+	}
+}
+
+// One that cannot get its user's directories is followed by no other: each would cost
+// a user time.
+func TestNoMoreStandbySandboxesAfterOneThatCannotMount(t *testing.T) {
+	r := newLateRig(t, 1)
+	r.ready("")
+	r.mu.Lock()
+	r.bindErr = errors.New("no mount")
+	r.mu.Unlock()
+	r.lease(user(1))
+	if missing, _ := r.pool.standby.missing(); missing || len(r.pool.Standby()) != 0 {
+		t.Error("another one is started")
+	}
+}
+
+// A sandbox that has directories of a user and cannot be closed is still the user's: no
+// other one is started before it is closed.
+func TestAStandbySandboxThatCannotBeClosedIsStillTheUsers(t *testing.T) {
+	r := newLateRig(t, 1)
+	ready := r.ready("")
+	r.mu.Lock()
+	r.bindErr, r.closeFails = errors.New("no mount"), 2
+	r.mu.Unlock()
+	if _, err := r.pool.Lease(t.Context(), user(1)); err == nil || !strings.Contains(err.Error(), "does not close") {
+		t.Fatalf("the lease: %v", err)
+	}
+	if list := r.pool.List(); len(list) != 1 || list[0].Sandbox != ready || list[0].State != StateClosing {
+		t.Errorf("listed: %+v", list)
+	}
+	box := r.lease(user(1))
+	if box.id == ready || !box.shows(user(1)) || r.boxes[0].Closes() == 0 {
+		t.Errorf("the user gets %s, and the first was closed %d times", box.id, r.boxes[0].Closes())
+	}
+}
+
+func TestStandbySandboxesOfOldSettingsAreReplaced(t *testing.T) {
+	r := newLateRig(t, 1)
+	ready := r.ready("")
+	next := *r.pool.template.Load()
+	next.UID = 7
+	r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1}, Template: next})
+	r.ready(ready)
+}
+
+func TestStandbySandboxesEndBeforeThoseOfUsers(t *testing.T) {
+	r := newLateRig(t, 1)
+	r.ready("")
+	if !r.pool.standby.shed() {
+		t.Error("there is none to give back")
+	}
+	r.pool.standby.Disable()
+	for end := time.Now().Add(30 * time.Second); len(r.pool.Standby()) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	if r.pool.standby.shed() {
+		t.Error("what has ended is given back again")
 	}
 }
 

@@ -170,7 +170,7 @@ func (p *Pool) fill(ctx context.Context, e *entry) error {
 	held, cancel := p.hold(ctx, e)
 	defer cancel(nil)
 	w, err := p.open(held, e.user)
-	if err != nil {
+	if err != nil && w == nil {
 		if cause := context.Cause(held); cause != nil {
 			err = cause // the engine's error only follows from it
 		}
@@ -180,11 +180,14 @@ func (p *Pool) fill(ctx context.Context, e *entry) error {
 	defer p.mu.Unlock()
 	filled = true
 	p.set(e, w)
-	if e.state != StateClosing {
+	switch {
+	case err != nil && e.state != StateClosing: // it could not be closed yet
+		e.state, e.reason = StateClosing, err
+	case e.state != StateClosing:
 		e.state = StateLeased
 		return nil
 	}
-	// It was stopped while it was being created, and was created all the same.
+	// Otherwise it was stopped while it was being created, and was created all the same.
 	p.wg.Go(func() { p.dismiss(e) })
 	p.giveBack(e)
 	return fmt.Errorf("make sandbox: %w", e.reason)

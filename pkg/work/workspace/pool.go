@@ -249,6 +249,9 @@ func (p *Pool) Close(ctx context.Context) error {
 		}
 	}
 	p.mu.Unlock()
+	if p.standby != nil {
+		p.standby.Disable() // nothing is started beside the last jobs
+	}
 	select {
 	case <-p.drained:
 	case <-ctx.Done():

@@ -37,9 +37,14 @@ type StandbyConfig struct {
 	Delay time.Duration
 	// Busy reports whether the processors have more important work than the start of
 	// one for which no caller waits; it may be nil.
-	Busy   func() bool
-	Free   func() (int64, error) // bytes of free memory; nil reads /proc/meminfo
-	Logger *slog.Logger          // may be nil
+	Busy func() bool
+	// Fit returns why one must not be handed out any more, or nil; it may be nil.
+	Fit func(sandbox.Sandbox) error
+	// Reserve is the memory in bytes that must be free beyond MinFree before one is
+	// started. 0 means standbyReserve.
+	Reserve int64
+	Free    func() (int64, error) // bytes of free memory; nil reads /proc/meminfo
+	Logger  *slog.Logger          // may be nil
 }
 
 // Standby keeps a few sandboxes started that have no user, for checks that need
@@ -67,6 +72,7 @@ type Standby struct {
 	notBefore time.Time     // earliest start of the next one
 	pause     time.Duration // after the last failed start
 	closed    bool
+	disabled  bool    // no more are kept
 	left      []error // of those that could not be closed at the end
 }
 
@@ -85,6 +91,9 @@ func NewStandby(cfg StandbyConfig) *Standby {
 	if cfg.Delay == 0 {
 		cfg.Delay = startDelay
 	}
+	if cfg.Reserve == 0 {
+		cfg.Reserve = standbyReserve
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -100,6 +109,26 @@ func (s *Standby) Apply(l StandbyLimits) {
 	defer s.mu.Unlock()
 	s.limits = l
 	s.wake()
+}
+
+// Disable ends every ready sandbox, and no more are started.
+func (s *Standby) Disable() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.disabled = true
+	s.wake()
+}
+
+// shed gives the memory of the ready sandboxes back, as soon as the keeper looks, and
+// reports whether there are any.
+func (s *Standby) shed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ready) == 0 {
+		return false
+	}
+	s.wake()
+	return true
 }
 
 // Create returns a sandbox of spec, as sandbox.Provider does. If spec is that of

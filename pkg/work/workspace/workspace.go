@@ -91,6 +91,9 @@ type Workspace struct {
 	released func() // is called by Close if the sandbox was a standby; may be nil
 }
 
+// Ahead reports whether the sandbox was started before its user came.
+func (w *Workspace) Ahead() bool { return w.released != nil }
+
 // rememberedJobs is the number of jobs that a workspace remembers.
 const rememberedJobs = 16
 
@@ -119,6 +122,8 @@ func (p *Pool) OpenSeparate(ctx context.Context, parts Parts, user dreamcore.Use
 // sockets.
 func (p *Pool) SocketDir() string { return p.parts.SocketDir }
 
+// openWorkspace creates the user's workspace. One that is returned with an error must
+// be closed before the user gets another one.
 func (p *Pool) openWorkspace(ctx context.Context, user dreamcore.UserID) (*Workspace, error) {
 	dirs, err := openDirs(ctx, &p.parts, user)
 	if err != nil {
@@ -128,7 +133,10 @@ func (p *Pool) openWorkspace(ctx context.Context, user dreamcore.UserID) (*Works
 		return w, err
 	}
 	w := &Workspace{parts: &p.parts, owner: user, user: dirs, template: *p.template.Load(), current: &p.template}
-	return w, w.create(ctx)
+	if err := w.create(ctx); err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 func openDirs(ctx context.Context, parts *Parts, user dreamcore.UserID) (*volume.User, error) {
