@@ -3,8 +3,13 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 // lateScript makes a game, and writes down what the sandbox shows of users and of what
@@ -42,10 +47,25 @@ func (h *host) sandboxOf(name string) string {
 	return ""
 }
 
+// underUnit returns a program that runs dreamcore with the capabilities of the unit.
+func underUnit(t *testing.T, h *host) string {
+	t.Helper()
+	setpriv, err := exec.LookPath("setpriv")
+	sandboxtest.Need(t, err == nil, "setpriv")
+	file := filepath.Join(t.TempDir(), "dreamcore")
+	text := fmt.Sprintf("#!/bin/sh\nexec %s --bounding-set %s --inh-caps -all --no-new-privs -- %s \"$@\"\n", setpriv, unitCapabilities(t, h, "gvisor"), h.exe)
+	if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // TestNewUsersGetStandbySandboxes checks that a standby sandbox becomes that of one
-// user, who sees the same as in any other, and of no second one.
+// user, who sees the same as in any other, and of no second one. The service has the
+// rights that its unit leaves.
 func TestNewUsersGetStandbySandboxes(t *testing.T) {
 	h := newHost(t)
+	h.exe = underUnit(t, h)
 	h.env = append(h.env, "DREAMCORE_STANDBY_SANDBOXES=1")
 	s := h.serve("--model-script", writeScript(t, lateScript))
 	play := func(user string) {
