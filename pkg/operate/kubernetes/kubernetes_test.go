@@ -1,10 +1,14 @@
 package kubernetes
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +125,53 @@ func TestEveryLevelHasItsRights(t *testing.T) {
 		if (at(t, pod, "hostUsers") == false) != (level == Unprivileged) {
 			t.Errorf("%s: hostUsers is %v", level, at(t, pod, "hostUsers"))
 		}
+	}
+}
+
+// The calls of the sandboxes that the default profile of containerd forbids. The source
+// says which there are: a new one cannot be forgotten in the profile.
+func TestTheProfileAllowsWhatSandboxesCall(t *testing.T) {
+	raw, err := files.ReadFile("files/" + profileFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var profile struct {
+		Syscalls []struct {
+			Names  []string
+			Action string
+			Args   []any
+		}
+	}
+	if err := json.Unmarshal(raw, &profile); err != nil {
+		t.Fatal(err)
+	}
+	allowed := map[string]bool{}
+	for _, group := range profile.Syscalls {
+		for _, name := range group.Names {
+			allowed[name] = allowed[name] || group.Action == "SCMP_ACT_ALLOW" && len(group.Args) == 0
+		}
+	}
+	calls := map[string]string{
+		"OpenTree": "open_tree", "MoveMount": "move_mount", "MountSetattr": "mount_setattr", "Fsopen": "fsopen", "Fsconfig": "fsconfig", "Fsmount": "fsmount",
+		"Fspick": "fspick", "Mount": "mount", "Unmount": "umount2", "PivotRoot": "pivot_root", "Chroot": "chroot", "Setns": "setns", "Unshare": "unshare", "Sethostname": "sethostname",
+	}
+	call := regexp.MustCompile(`\bunix\.(` + strings.Join(slices.Collect(maps.Keys(calls)), "|") + `)\(`)
+	seen := map[string]bool{}
+	err = filepath.WalkDir("../../sandbox", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(file)
+		for _, m := range call.FindAllSubmatch(source, -1) {
+			name := calls[string(m[1])]
+			if seen[name] = true; !allowed[name] {
+				t.Errorf("%s needs %s", file, name)
+			}
+		}
+		return err
+	})
+	if err != nil || !seen["open_tree"] || !seen["mount"] {
+		t.Errorf("%v: %v", seen, err)
 	}
 }
 
