@@ -1,8 +1,10 @@
 package kubernetes
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -172,6 +174,33 @@ func TestTheProfileAllowsWhatSandboxesCall(t *testing.T) {
 	})
 	if err != nil || !seen["open_tree"] || !seen["mount"] {
 		t.Errorf("%v: %v", seen, err)
+	}
+}
+
+// A cell of a new version must not start with the profile that an earlier one left on
+// the node: the name of the file says which it is.
+func TestTheNameOfTheProfileSaysItsContent(t *testing.T) {
+	for _, level := range []Level{Unprivileged, Capabilities} {
+		all := manifest(t, Options{Image: image, Level: level})
+		name, ok := at(t, all["StatefulSet/cell"], "spec", "template", "spec", "securityContext", "seccompProfile", "localhostProfile").(string)
+		text, there := at(t, all["ConfigMap/seccomp"], "data", name).(string)
+		if !ok || !there {
+			t.Fatalf("%s: the cell names %q, which the nodes do not get", level, name)
+		}
+		sum := sha256.Sum256([]byte(text))
+		if end := fmt.Sprintf("-%x.json", sum[:8]); !strings.HasSuffix(name, end) {
+			t.Errorf("%s: the name of %s does not end in %s", level, name, end)
+		}
+		if raw, err := files.ReadFile("files/" + profileFile); err != nil || string(raw) != text {
+			t.Errorf("%s: the ConfigMap has another profile: %v", level, err)
+		}
+		pod := at(t, all["DaemonSet/seccomp"], "spec", "template")
+		if script := at(t, pod, "spec", "containers", 0, "command", 2).(string); !strings.Contains(script, "mv /node/."+name+".new /node/"+name+"\n") {
+			t.Errorf("%s: %s", level, script)
+		}
+		if got := at(t, pod, "metadata", "annotations", "dreamcore/profile"); got != name {
+			t.Errorf("%s: the pods on the nodes do not start again: %v", level, got)
+		}
 	}
 }
 
