@@ -204,6 +204,38 @@ func TestTheNameOfTheProfileSaysItsContent(t *testing.T) {
 	}
 }
 
+// These are names of namespaces, and other things than strings in YAML, some only for
+// the YAML 1.1 that kubectl reads.
+func TestTheNamespaceIsAString(t *testing.T) {
+	for _, namespace := range []string{"null", "true", "123", "1e5", "0x10", "yes", "on", "2026-11-30"} {
+		o := Options{Image: image, Namespace: namespace, Level: Capabilities}
+		text, err := Manifest(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cells, err := MapManifest(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects(t, text+"---\n"+cells) {
+			kind, name := at(t, o, "kind"), "namespace"
+			if kind == "Namespace" {
+				name = "name"
+			}
+			switch got := at(t, o, "metadata", name); got {
+			case namespace, namespace + nodesSuffix:
+			default:
+				t.Errorf("%v: its namespace is the %T %v", kind, got, got)
+			}
+		}
+		for line := range strings.Lines(text + cells) {
+			if key, value, _ := strings.Cut(strings.TrimSpace(line), ": "); key == "namespace" && !strings.HasPrefix(value, `"`) {
+				t.Errorf("%s is a string for some parsers only", strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
 // The router may read one ConfigMap and the endpoints, and nothing else.
 func TestTheRouterOnlyReads(t *testing.T) {
 	want := []any{
