@@ -1,7 +1,9 @@
 package kubernetes
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,9 +20,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/cluster/slots"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -364,6 +368,42 @@ func TestOutputIsWrittenOnce(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "map.yaml")); !errors.Is(err, os.ErrNotExist) {
 		t.Error("a file was written beside one that differs")
+	}
+}
+
+// A file has its name only when all of it is there: the next run would refuse a part of
+// one, as a file that somebody has edited.
+func TestNoPartOfAFileIsWritten(t *testing.T) {
+	dir := t.TempDir()
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_CREATE|unix.IN_MODIFY); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := run(t, true, "--kubernetes", "--image", image, "--output", dir); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	n, err := unix.Read(watch, buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for events := buf[:n]; len(events) > 0; {
+		mask, length := binary.NativeEndian.Uint32(events[4:]), binary.NativeEndian.Uint32(events[12:])
+		name := string(bytes.TrimRight(events[unix.SizeofInotifyEvent:unix.SizeofInotifyEvent+length], "\x00"))
+		seen[name] = true
+		if mask&unix.IN_MODIFY != 0 && !strings.HasPrefix(name, statefile.TempPrefix) {
+			t.Errorf("%s is written in place", name)
+		}
+		events = events[unix.SizeofInotifyEvent+length:]
+	}
+	left, err := filepath.Glob(filepath.Join(dir, statefile.TempPrefix+"*"))
+	if !seen["map.yaml"] || !seen["kustomization.yaml"] || len(left) > 0 || err != nil {
+		t.Errorf("%v, left behind: %q, %v", seen, left, err)
 	}
 }
 
