@@ -7,11 +7,14 @@
 # There is no DNS, no proxy for other services, and no way to the internet.
 set -euo pipefail
 self=$(readlink -f "$0")
-command=$1 run=$2
+command=$1 run=$(realpath -ms -- "$2") # as in the command lines of its processes
 shift 2
 api=10.96.0.1 # the address of the service "kubernetes", and of the API server itself
 
-alive() { [ -s "$run/$1/pid" ] && kill -0 "$(cat "$run/$1/pid")" 2>/dev/null; }
+# ours PID: is it a process of this cluster? The number may be another one's by now.
+ours() { grep -qszxF -- "$run" "/proc/$1/cmdline"; }
+alive() { [ -s "$run/$1/pid" ] && ours "$(cat "$run/$1/pid")"; }
+stop() { if alive "$1"; then kill -9 "$(cat "$run/$1/pid")"; fi; }
 enter() { local name=$1; shift; nsenter -t "$(cat "$run/$name/pid")" -n "$@"; } # in its network
 kube() { enter control env KUBECONFIG="$run/admin.conf" kubectl "$@"; }
 
@@ -36,8 +39,8 @@ current-context: c
 EOF
 }
 
-keys() {
-  local name token
+keys() ( # a shell of its own, for its umask
+  umask 077
   openssl genrsa -out "$run/sa.key" 2048 2>/dev/null
   openssl rsa -in "$run/sa.key" -pubout -out "$run/sa.pub" 2>/dev/null
   openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=dreamcore-test -keyout "$run/ca.key" -out "$run/ca.crt" 2>/dev/null
@@ -52,7 +55,7 @@ keys() {
     esac >>"$run/tokens.csv"
     config "$name" "$token"
   done
-}
+)
 
 # serve_api runs the API server, except while there is a file "stopped".
 serve_api() {
@@ -234,7 +237,7 @@ ready() { kube get node "$1" --no-headers 2>/dev/null | grep -q ' Ready'; }
 down() {
   local name left
   for name in node1 node2 control; do
-    alive $name && kill -9 "$(cat "$run/$name/pid")" || true
+    stop $name
   done
   for name in node1 node2 control; do
     [ -s "$run/$name/parent" ] && wait_for 20 "the end of $name" ended "$(cat "$run/$name/parent")" || true
@@ -251,7 +254,7 @@ down() {
   [ -z "$left" ] || { printf 'error: left behind:\n%s\n' "$left" >&2; exit 1; }
 }
 
-ended() { ! kill -0 "$1" 2>/dev/null; }
+ended() { ! ours "$1"; }
 drop() { find "$1" -depth -type d -exec rmdir {} + 2>/dev/null; [ ! -d "$1" ]; }
 
 case $command in

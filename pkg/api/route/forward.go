@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/server"
@@ -22,6 +23,10 @@ const (
 	idleConns   = 64               // of each cell
 	maxHeader   = 256 << 10        // of an answer
 	missLimit   = 64 << 10         // of the answer of a cell that does not have what is sought
+	maxPause    = 2 * time.Second  // between two questions to a cell whose user is moving
+	// A request that was held and has a connection goes on waiting for this long: a cell
+	// says at once that its user is moving, and a job must not count as held while it runs.
+	movingLimit = time.Second
 )
 
 // dialError is the error of a connection that could not be made: nothing was sent.
@@ -59,12 +64,14 @@ type exchange struct {
 	want     want
 	body     *body
 	bodyRead bool
-	stranger bool      // it has shown no valid secret
-	alone    bool      // its connection to the cell is used for nothing else
-	held     func()    // ends its wait; nil unless it waits
-	until    time.Time // how long it may wait
-	cell     string    // that was asked last
-	err      error     // for the log
+	stranger bool          // it has shown no valid secret
+	alone    bool          // its connection to the cell is used for nothing else
+	held     func()        // ends its wait, also if it is called again; nil unless it waits
+	leaving  *time.Timer   // calls held; nil unless it waits and has a connection
+	pause    time.Duration // before the cell is asked again; 0 unless it said that the user is moving
+	until    time.Time     // how long it may wait
+	cell     string        // that was asked last
+	err      error         // for the log
 }
 
 // nameOf returns the name of a cell for the client, "" if it may not know it.
@@ -77,10 +84,27 @@ func (x *exchange) nameOf(c Cell) string {
 
 // leave ends the wait of a request, if it waits.
 func (x *exchange) leave() {
+	x.stay()
 	if x.held != nil {
 		x.held()
 		x.held = nil
 	}
+}
+
+// leaveSoon ends the wait of a request, unless stay is called within movingLimit.
+func (x *exchange) leaveSoon() {
+	x.stay()
+	if x.held != nil {
+		x.leaving = time.AfterFunc(movingLimit, x.held)
+	}
+}
+
+// stay lets a request wait further, if its wait has not ended yet.
+func (x *exchange) stay() {
+	if x.leaving != nil && !x.leaving.Stop() {
+		x.held = nil
+	}
+	x.leaving = nil
 }
 
 type exchangeKey struct{}
@@ -125,12 +149,15 @@ func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
 			// The cell knows of a move before the map does, and has done nothing.
 			_, _ = io.CopyN(io.Discard, resp.Body, missLimit)
 			_ = resp.Body.Close()
-			ch.fault, ch.again = faultMoving, redialPause
+			x.stay()
+			x.pause = min(max(2*x.pause, redialPause), maxPause)
+			ch.fault, ch.again = faultMoving, x.pause
 			if err := rt.wait(r.Context(), x, ch); err != nil {
 				return nil, err
 			}
 			continue
 		}
+		x.leave()
 		if x.want.kind != oneOfAll || ch.last || resp.StatusCode != http.StatusNotFound {
 			x.body.release()
 			x.body = noBody // its memory is free, also while the answer lasts
@@ -149,8 +176,7 @@ func (rt *Router) ask(r *http.Request, x *exchange, c Cell) (*http.Response, err
 	// Only the end of a stream that is silent needs this context.
 	ctx, cancel := context.WithCancelCause(r.Context())
 	if x.held != nil {
-		// It waits until it has a connection.
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { x.leave() }})
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { x.leaveSoon() }})
 	}
 	out := r.WithContext(ctx)
 	out.URL, out.Body = &u, x.body.reader()
@@ -208,10 +234,10 @@ func (rt *Router) wait(ctx context.Context, x *exchange, ch choice) error {
 			return errFault(faultFull, "")
 		}
 		began := time.Now()
-		x.held = func() {
+		x.held = sync.OnceFunc(func() {
 			leave()
 			rt.metrics.heldTime.Observe(time.Since(began).Seconds())
-		}
+		})
 	}
 	left := time.Until(x.until)
 	if left <= 0 {

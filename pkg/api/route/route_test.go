@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -489,5 +490,74 @@ func TestAMoveThatTheMapDoesNotKnowYet(t *testing.T) {
 		if resp, text := h.do("POST", path, ""); resp.StatusCode != http.StatusNotFound || !strings.Contains(text, "dreamcore cells") {
 			t.Errorf("%s: %s %s", path, resp.Status, text)
 		}
+	}
+}
+
+// A request that waits for a move keeps its place among the held ones while the cell is
+// asked again, less and less often; with the answer it gives it back.
+func TestAMoveIsOneWait(t *testing.T) {
+	var h *harness
+	var mu sync.Mutex
+	var at []time.Time
+	var held []int
+	b := startCell(t, "b", func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		at, held = append(at, time.Now()), append(held, h.router.holds.now())
+		if len(at)%4 != 0 {
+			w.Header().Set("X-Dreamcore-Moving", "true")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	h = startRouter(t, func(c *Config) { c.Held = 1 }, startCell(t, "a", nil), b)
+	for i, tt := range []struct{ method, path, body string }{
+		{"GET", "/list_files?user_id=" + alice, ""},               // on a connection that is kept
+		{"POST", "/generate_game", `{"user_id":"` + alice + `"}`}, // on one of its own
+	} {
+		mu.Lock()
+		at, held = nil, nil
+		mu.Unlock()
+		if resp, text := h.do(tt.method, tt.path, tt.body); resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s %s", tt.path, resp.Status, text)
+		}
+		if !slices.Equal(held, []int{0, 1, 1, 1}) {
+			t.Errorf("%s: while the cell was asked, %v requests were held", tt.path, held)
+		}
+		for i, pause := range []time.Duration{redialPause, 2 * redialPause, 4 * redialPause} {
+			if got := at[i+1].Sub(at[i]); got < pause {
+				t.Errorf("%s: asked again after %v, not %v", tt.path, got, pause)
+			}
+		}
+		if now := h.router.holds.now(); now != 0 {
+			t.Errorf("%s: %d are held after the answer", tt.path, now)
+		}
+		rec := &recorder{}
+		h.router.Metrics().ServeHTTP(rec, mustRequest(t, "/metrics"))
+		if want := fmt.Sprintf("dreamcore_route_hold_seconds_count %d\n", i+1); !strings.Contains(rec.String(), want) {
+			t.Errorf("%s: %q is missing in\n%s", tt.path, want, rec)
+		}
+	}
+}
+
+// A held request whose cell is back, and works on it for long, is not held any more.
+func TestWorkIsNotAWait(t *testing.T) {
+	var h *harness
+	var asked atomic.Int32
+	b := startCell(t, "b", func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) == 1 {
+			w.Header().Set("X-Dreamcore-Moving", "true")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		for began := time.Now(); h.router.holds.now() > 0; time.Sleep(time.Millisecond) {
+			if time.Since(began) > 20*time.Second {
+				t.Error("it is held while the cell works")
+				return
+			}
+		}
+	})
+	h = startRouter(t, nil, startCell(t, "a", nil), b)
+	if resp, text := h.do("POST", "/generate_game", `{"user_id":"`+alice+`"}`); resp.StatusCode != http.StatusOK {
+		t.Errorf("%s %s", resp.Status, text)
 	}
 }

@@ -40,7 +40,6 @@ const (
 	previewDir  = "/etc/dreamcore/preview"
 	secretName  = dreamcore.AppName
 	previewFile = "preview-key.PREVIEW_KEY"
-	profile     = "dreamcore-cell.json"
 	seccompDir  = "/var/lib/kubelet/seccomp"
 )
 

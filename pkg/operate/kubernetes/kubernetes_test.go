@@ -1,10 +1,18 @@
 package kubernetes
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -12,9 +20,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/cluster/slots"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -120,6 +130,112 @@ func TestEveryLevelHasItsRights(t *testing.T) {
 		}
 		if (at(t, pod, "hostUsers") == false) != (level == Unprivileged) {
 			t.Errorf("%s: hostUsers is %v", level, at(t, pod, "hostUsers"))
+		}
+	}
+}
+
+// The calls of the sandboxes that the default profile of containerd forbids. The source
+// says which there are: a new one cannot be forgotten in the profile.
+func TestTheProfileAllowsWhatSandboxesCall(t *testing.T) {
+	raw, err := files.ReadFile("files/" + profileFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var profile struct {
+		Syscalls []struct {
+			Names  []string
+			Action string
+			Args   []any
+		}
+	}
+	if err := json.Unmarshal(raw, &profile); err != nil {
+		t.Fatal(err)
+	}
+	allowed := map[string]bool{}
+	for _, group := range profile.Syscalls {
+		for _, name := range group.Names {
+			allowed[name] = allowed[name] || group.Action == "SCMP_ACT_ALLOW" && len(group.Args) == 0
+		}
+	}
+	calls := map[string]string{
+		"OpenTree": "open_tree", "MoveMount": "move_mount", "MountSetattr": "mount_setattr", "Fsopen": "fsopen", "Fsconfig": "fsconfig", "Fsmount": "fsmount",
+		"Fspick": "fspick", "Mount": "mount", "Unmount": "umount2", "PivotRoot": "pivot_root", "Chroot": "chroot", "Setns": "setns", "Unshare": "unshare", "Sethostname": "sethostname",
+	}
+	call := regexp.MustCompile(`\bunix\.(` + strings.Join(slices.Collect(maps.Keys(calls)), "|") + `)\(`)
+	seen := map[string]bool{}
+	err = filepath.WalkDir("../../sandbox", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(file)
+		for _, m := range call.FindAllSubmatch(source, -1) {
+			name := calls[string(m[1])]
+			if seen[name] = true; !allowed[name] {
+				t.Errorf("%s needs %s", file, name)
+			}
+		}
+		return err
+	})
+	if err != nil || !seen["open_tree"] || !seen["mount"] {
+		t.Errorf("%v: %v", seen, err)
+	}
+}
+
+// A cell of a new version must not start with the profile that an earlier one left on
+// the node: the name of the file says which it is.
+func TestTheNameOfTheProfileSaysItsContent(t *testing.T) {
+	for _, level := range []Level{Unprivileged, Capabilities} {
+		all := manifest(t, Options{Image: image, Level: level})
+		name, ok := at(t, all["StatefulSet/cell"], "spec", "template", "spec", "securityContext", "seccompProfile", "localhostProfile").(string)
+		text, there := at(t, all["ConfigMap/seccomp"], "data", name).(string)
+		if !ok || !there {
+			t.Fatalf("%s: the cell names %q, which the nodes do not get", level, name)
+		}
+		sum := sha256.Sum256([]byte(text))
+		if end := fmt.Sprintf("-%x.json", sum[:8]); !strings.HasSuffix(name, end) {
+			t.Errorf("%s: the name of %s does not end in %s", level, name, end)
+		}
+		if raw, err := files.ReadFile("files/" + profileFile); err != nil || string(raw) != text {
+			t.Errorf("%s: the ConfigMap has another profile: %v", level, err)
+		}
+		pod := at(t, all["DaemonSet/seccomp"], "spec", "template")
+		if script := at(t, pod, "spec", "containers", 0, "command", 2).(string); !strings.Contains(script, "mv /node/."+name+".new /node/"+name+"\n") {
+			t.Errorf("%s: %s", level, script)
+		}
+		if got := at(t, pod, "metadata", "annotations", "dreamcore/profile"); got != name {
+			t.Errorf("%s: the pods on the nodes do not start again: %v", level, got)
+		}
+	}
+}
+
+// These are names of namespaces, and other things than strings in YAML, some only for
+// the YAML 1.1 that kubectl reads.
+func TestTheNamespaceIsAString(t *testing.T) {
+	for _, namespace := range []string{"null", "true", "123", "1e5", "0x10", "yes", "on", "2026-11-30"} {
+		o := Options{Image: image, Namespace: namespace, Level: Capabilities}
+		text, err := Manifest(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cells, err := MapManifest(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects(t, text+"---\n"+cells) {
+			kind, name := at(t, o, "kind"), "namespace"
+			if kind == "Namespace" {
+				name = "name"
+			}
+			switch got := at(t, o, "metadata", name); got {
+			case namespace, namespace + nodesSuffix:
+			default:
+				t.Errorf("%v: its namespace is the %T %v", kind, got, got)
+			}
+		}
+		for line := range strings.Lines(text + cells) {
+			if key, value, _ := strings.Cut(strings.TrimSpace(line), ": "); key == "namespace" && !strings.HasPrefix(value, `"`) {
+				t.Errorf("%s is a string for some parsers only", strings.TrimSpace(line))
+			}
 		}
 	}
 }
@@ -252,6 +368,42 @@ func TestOutputIsWrittenOnce(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "map.yaml")); !errors.Is(err, os.ErrNotExist) {
 		t.Error("a file was written beside one that differs")
+	}
+}
+
+// A file has its name only when all of it is there: the next run would refuse a part of
+// one, as a file that somebody has edited.
+func TestNoPartOfAFileIsWritten(t *testing.T) {
+	dir := t.TempDir()
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_CREATE|unix.IN_MODIFY); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := run(t, true, "--kubernetes", "--image", image, "--output", dir); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	n, err := unix.Read(watch, buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for events := buf[:n]; len(events) > 0; {
+		mask, length := binary.NativeEndian.Uint32(events[4:]), binary.NativeEndian.Uint32(events[12:])
+		name := string(bytes.TrimRight(events[unix.SizeofInotifyEvent:unix.SizeofInotifyEvent+length], "\x00"))
+		seen[name] = true
+		if mask&unix.IN_MODIFY != 0 && !strings.HasPrefix(name, statefile.TempPrefix) {
+			t.Errorf("%s is written in place", name)
+		}
+		events = events[unix.SizeofInotifyEvent+length:]
+	}
+	left, err := filepath.Glob(filepath.Join(dir, statefile.TempPrefix+"*"))
+	if !seen["map.yaml"] || !seen["kustomization.yaml"] || len(left) > 0 || err != nil {
+		t.Errorf("%v, left behind: %q, %v", seen, left, err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -42,7 +41,7 @@ type values struct {
 	MapName, MapMember, Map                    string
 	SecretName, SecretsDir                     string
 	PreviewDir, PreviewFile                    string
-	Profile, ProfileText, ProfileSum           string
+	Profile, ProfileText                       string
 	SeccompDir                                 string
 	Port, MetricsPort, UID, Grace, Termination int
 }
@@ -53,7 +52,11 @@ type File struct {
 	Content string `json:"content"`
 }
 
-const profileFile = "nodes/" + profile
+const profileFile = "nodes/" + profileName + ".json"
+
+// profileName begins the name of the profile on the nodes, which ends in its sum: cells
+// of two versions find their own ones, also in the middle of an upgrade.
+const profileName = "dreamcore-cell"
 
 // Files returns all files, for kustomize and for building the image, sorted by path. An
 // error names the flag.
@@ -94,10 +97,11 @@ func (o Options) values() (values, error) {
 		return values{}, err
 	}
 	sum := sha256.Sum256(seccomp)
+	profile := fmt.Sprintf("%s-%x.json", profileName, sum[:8])
 	return values{
 		Options: o, NodesNamespace: o.Namespace + nodesSuffix, Service: service, State: state, MapName: mapName, MapMember: mapMember, Map: m,
 		SecretName: secretName, SecretsDir: secretsDir, PreviewDir: previewDir, PreviewFile: previewFile,
-		Profile: profile, ProfileText: string(seccomp), ProfileSum: hex.EncodeToString(sum[:8]), SeccompDir: seccompDir,
+		Profile: profile, ProfileText: string(seccomp), SeccompDir: seccompDir,
 		Port: port, MetricsPort: metricsPort, UID: user, Grace: seconds(Grace), Termination: seconds(Grace + stopMargin),
 	}, nil
 }

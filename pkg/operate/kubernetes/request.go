@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 )
 
@@ -142,7 +143,7 @@ func (r *Request) write(io *term.IO, o Options) error {
 		host := r.host(f)
 		err := os.MkdirAll(filepath.Dir(host), 0o755)
 		if err == nil {
-			err = os.WriteFile(host, []byte(f.Content), 0o644)
+			err = create(host, f.Content)
 		}
 		if err != nil {
 			return outputFault(host, err)
@@ -153,6 +154,15 @@ func (r *Request) write(io *term.IO, o Options) error {
 	}
 	show(io.Stdout(), result)
 	return nil
+}
+
+// create writes a file that does not exist yet: all of it, or nothing.
+func create(host, content string) error {
+	dir, err := os.OpenRoot(filepath.Dir(host))
+	if err != nil {
+		return err
+	}
+	return errors.Join(statefile.Create(dir, filepath.Base(host), 0o644, statefile.Bytes([]byte(content))), dir.Close())
 }
 
 const (

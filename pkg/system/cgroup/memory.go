@@ -42,7 +42,7 @@ func memoryLimit(proc, mount string) int64 {
 }
 
 // MemoryRoom returns how many bytes the groups of this process can still get before one
-// of them reaches its limit, where the kernel drops unused pages of files first. It
+// of them reaches its limit, where the kernel drops pages of files first. It
 // returns math.MaxInt64 if no group has a limit.
 func MemoryRoom() int64 { return memoryRoom("/proc", "/sys/fs/cgroup") }
 
@@ -57,25 +57,31 @@ func memoryRoom(proc, mount string) int64 {
 		switch {
 		case parts[0] == "0" && parts[1] == "":
 			for _, m := range []string{mount, filepath.Join(mount, "unified")} {
-				room = min(room, roomBelow(m, parts[2], "memory.max", "memory.current", "inactive_file"))
+				room = min(room, roomBelow(m, parts[2], "memory.max", "memory.current", ""))
 			}
 		case slices.Contains(strings.Split(parts[1], ","), "memory"):
-			room = min(room, roomBelow(filepath.Join(mount, "memory"), parts[2], "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
+			room = min(room, roomBelow(filepath.Join(mount, "memory"), parts[2], "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"))
 		}
 	}
 	return room
 }
 
 // roomBelow returns the smallest difference between the limit and the use of a group and
-// its ancestors.
-func roomBelow(mount, group, limit, usage, inactive string) int64 {
+// its ancestors. prefix begins the names in memory.stat that count all groups below.
+//
+// As in MemAvailable of the kernel, all unused pages of files and half of those in use
+// count as free: the kernel drops the latter too before it ends processes, but a service
+// whose pages are all dropped reads them again and again.
+func roomBelow(mount, group, limit, usage, prefix string) int64 {
 	room := int64(math.MaxInt64)
 	for at := path.Clean("/" + group); ; at = path.Dir(at) {
 		dir := filepath.Join(mount, at)
 		most, err := readInt(filepath.Join(dir, limit))
 		used, err2 := readInt(filepath.Join(dir, usage))
 		if err == nil && err2 == nil && most > 0 && used >= 0 {
-			used -= min(used, statValue(filepath.Join(dir, "memory.stat"), inactive))
+			stat := filepath.Join(dir, "memory.stat")
+			used -= min(used, statValue(stat, prefix+"inactive_file"))
+			used -= min(used, statValue(stat, prefix+"active_file")/2)
 			room = min(room, max(0, most-used))
 		}
 		if at == "/" {

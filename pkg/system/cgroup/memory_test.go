@@ -55,15 +55,18 @@ func TestMemoryRoom(t *testing.T) {
 	}{
 		"v2": {map[string]string{
 			"proc/self/cgroup": "0::/pod/cell\n", "sys/pod/memory.max": "1073741824\n", "sys/pod/memory.current": "943718400\n",
-			"sys/pod/memory.stat": "anon 1\ninactive_file 104857600\nactive_file 5\n", "sys/pod/cell/memory.max": "max\n", "sys/pod/cell/memory.current": "5\n",
-		}, 224 * mib},
+			"sys/pod/memory.stat": "anon 1\ninactive_file 104857600\nactive_file 20971520\n", "sys/pod/cell/memory.max": "max\n", "sys/pod/cell/memory.current": "5\n",
+		}, 234 * mib},
 		"v2 of a container": {map[string]string{
 			"proc/self/cgroup": "0::/\n", "sys/memory.max": "104857600\n", "sys/memory.current": "52428800\n",
 		}, 50 * mib},
 		"v1 of a container": {map[string]string{
 			"proc/self/cgroup": "5:memory:/kubepods/pod1/c\n0::/\n", "sys/memory/memory.limit_in_bytes": "104857600\n", "sys/memory/memory.usage_in_bytes": "104857600\n",
-			"sys/memory/memory.stat": "inactive_file 1\ntotal_inactive_file 10485760\n",
-		}, 10 * mib},
+			"sys/memory/memory.stat": "inactive_file 1\nactive_file 1\ntotal_inactive_file 10485760\ntotal_active_file 4194304\n",
+		}, 12 * mib},
+		"more pages than used": {map[string]string{
+			"proc/self/cgroup": "0::/\n", "sys/memory.max": "100\n", "sys/memory.current": "80\n", "sys/memory.stat": "inactive_file 70\nactive_file 9000\n",
+		}, 100},
 		"beyond the limit": {map[string]string{"proc/self/cgroup": "0::/\n", "sys/memory.max": "100\n", "sys/memory.current": "200\n"}, 0},
 		"no limit":         {map[string]string{"proc/self/cgroup": "0::/\n", "sys/memory.max": "max\n", "sys/memory.current": "200\n"}, math.MaxInt64},
 		"nothing":          {nil, math.MaxInt64},
