@@ -1,6 +1,6 @@
-// Package monitoring checks the alerts and the dashboards with the parser and the engine of
-// Prometheus. It is a module of its own: what only a test needs must not decide the
-// versions of what the program is built from.
+// Package monitoring checks the alerts and the dashboard with the parser of Prometheus. It
+// is a module of its own: a parser that only a test needs must not decide the versions of
+// what the program is built from.
 package monitoring
 
 import (
