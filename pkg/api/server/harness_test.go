@@ -309,8 +309,8 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		body = `{"skill_names":[]}`
 	case "jobs/{id}/retry":
 		body = ""
-	case "moves/{subject}/hold", "moves/{subject}/release":
-		body = `{"to":"cell-1"}`
+	case "moves/{subject}/hold", "moves/{subject}/release", "moves/{subject}/accept", "moves/{subject}/undo":
+		body = `{"to":"cell-1","move":"m1"}`
 	case "preview_link", "check_game":
 		body = `{"user_id":"` + user + `","project_id":"` + projectID + `"}`
 	case "test_deep":

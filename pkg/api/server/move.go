@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -22,9 +23,9 @@ type Moves interface {
 	Hold(ctx context.Context, subject residence.Subject, o relocation.HoldOptions) (relocation.Status, error)
 	Save(ctx context.Context, user dreamcore.UserID, w io.Writer) error
 	Load(ctx context.Context, user dreamcore.UserID, from, move string, r io.Reader) (relocation.Status, error)
-	Release(ctx context.Context, subject residence.Subject, to string) (relocation.Status, error)
-	Accept(ctx context.Context, subject residence.Subject) (relocation.Status, error)
-	Undo(ctx context.Context, subject residence.Subject) (relocation.Status, error)
+	Release(ctx context.Context, subject residence.Subject, to, move string) (relocation.Status, error)
+	Accept(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error)
+	Undo(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error)
 	// CheckRead and CheckChange return CodeMoving if nothing of a user may be answered
 	// here, or changed.
 	CheckRead(user dreamcore.UserID) error
@@ -114,7 +115,7 @@ func (s *Server) holdMove(x *exchange, r *http.Request) {
 	if !ok {
 		return
 	}
-	fields, ok := x.readMembers(r, "to", "wait_seconds", "cut", "stay")
+	fields, ok := x.readMembers(r, "to", "move", "wait_seconds", "cut", "stay")
 	if !ok {
 		return
 	}
@@ -130,6 +131,11 @@ func (s *Server) holdMove(x *exchange, r *http.Request) {
 func holdOptions(fields map[string]json.RawMessage) (o relocation.HoldOptions, err error) {
 	if o.To, err = cellField(fields, "to"); err != nil {
 		return o, err
+	}
+	if len(fields["move"]) > 0 {
+		if o.Move, err = moveField(fields); err != nil {
+			return o, err
+		}
 	}
 	if o.Cut, err = flag("cut", fields["cut"]); err != nil {
 		return o, err
@@ -160,6 +166,15 @@ func cellField(fields map[string]json.RawMessage, name string) (string, error) {
 		err = &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be the name of a cell"}
 	}
 	return cell, err
+}
+
+// moveField returns the id of a move.
+func moveField(fields map[string]json.RawMessage) (string, error) {
+	move, err := textField(fields, "move")
+	if err == nil && (move == "" || len(move) > maxCellName) {
+		err = &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid move: must be the id of the move", Hint: "it is in the answer to hold"}
+	}
+	return move, err
 }
 
 // moveArchive sends or receives the archive of a user.
@@ -235,31 +250,45 @@ func (s *Server) releaseMove(x *exchange, r *http.Request) {
 	if !ok {
 		return
 	}
-	fields, ok := x.readMembers(r, "to")
+	fields, ok := x.readMembers(r, "to", "move")
 	if !ok {
 		return
 	}
 	to, err := cellField(fields, "to")
-	if err != nil {
+	move, err2 := moveField(fields)
+	if err = cmp.Or(err, err2); err != nil {
 		x.fail(err)
 		return
 	}
-	status, err := s.cfg.Moves.Release(r.Context(), subject, to)
+	status, err := s.cfg.Moves.Release(r.Context(), subject, to, move)
 	x.result(status, err)
 }
 
 // acceptMove ends a move in the target.
 func (s *Server) acceptMove(x *exchange, r *http.Request) {
-	if subject, ok := s.subject(x, r); ok && x.skipBody(r) {
-		status, err := s.cfg.Moves.Accept(r.Context(), subject)
-		x.result(status, err)
-	}
+	s.stepOf(x, r, Moves.Accept)
 }
 
 // undoMove takes a move back.
 func (s *Server) undoMove(x *exchange, r *http.Request) {
-	if subject, ok := s.subject(x, r); ok && x.skipBody(r) {
-		status, err := s.cfg.Moves.Undo(r.Context(), subject)
-		x.result(status, err)
+	s.stepOf(x, r, Moves.Undo)
+}
+
+// stepOf takes a step of the move that the body names.
+func (s *Server) stepOf(x *exchange, r *http.Request, step func(Moves, context.Context, residence.Subject, string) (relocation.Status, error)) {
+	subject, ok := s.subject(x, r)
+	if !ok {
+		return
 	}
+	fields, ok := x.readMembers(r, "move")
+	if !ok {
+		return
+	}
+	move, err := moveField(fields)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	status, err := step(s.cfg.Moves, r.Context(), subject, move)
+	x.result(status, err)
 }

@@ -66,16 +66,16 @@ func (f *fakeMoves) Load(_ context.Context, user dreamcore.UserID, from, move st
 	return f.step("load", residence.Subject{User: user})
 }
 
-func (f *fakeMoves) Release(_ context.Context, s residence.Subject, to string) (relocation.Status, error) {
-	return f.step("release to "+to, s)
+func (f *fakeMoves) Release(_ context.Context, s residence.Subject, to, move string) (relocation.Status, error) {
+	return f.step("release to "+to+" "+move, s)
 }
 
-func (f *fakeMoves) Accept(_ context.Context, s residence.Subject) (relocation.Status, error) {
-	return f.step("accept", s)
+func (f *fakeMoves) Accept(_ context.Context, s residence.Subject, move string) (relocation.Status, error) {
+	return f.step("accept "+move, s)
 }
 
-func (f *fakeMoves) Undo(_ context.Context, s residence.Subject) (relocation.Status, error) {
-	return f.step("undo", s)
+func (f *fakeMoves) Undo(_ context.Context, s residence.Subject, move string) (relocation.Status, error) {
+	return f.step("undo "+move, s)
 }
 
 func (f *fakeMoves) CheckRead(dreamcore.UserID) error   { return f.read }
@@ -101,14 +101,18 @@ func TestStepsOfMoves(t *testing.T) {
 		{"GET", "/moves/x", "", 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","wait_seconds":1.5,"cut":true,"stay":["` + user + `"]}`, 200},
 		{"POST", "/moves/slot-17/hold", `{}`, 400},
+		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","move":""}`, 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","wait_seconds":301}`, 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","wait_seconds":-1}`, 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","stay":["x"]}`, 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"` + strings.Repeat("a", 64) + `"}`, 400},
-		{"POST", "/moves/" + user + "/release", `{"to":"cell-1"}`, 200},
+		{"POST", "/moves/" + user + "/release", `{"to":"cell-1","move":"m1"}`, 200},
+		{"POST", "/moves/" + user + "/release", `{"to":"cell-1"}`, 400},
 		{"POST", "/moves/" + user + "/release", ``, 400},
-		{"POST", "/moves/" + user + "/accept", ``, 200},
-		{"POST", "/moves/" + user + "/undo", ``, 200},
+		{"POST", "/moves/" + user + "/accept", `{"move":"m1"}`, 200},
+		{"POST", "/moves/" + user + "/accept", `{}`, 400},
+		{"POST", "/moves/" + user + "/undo", `{"move":"m1"}`, 200},
+		{"POST", "/moves/" + user + "/undo", `{"move":"` + strings.Repeat("a", 64) + `"}`, 400},
 		{"GET", "/moves/slot-17/archive", ``, 400},
 		{"PUT", "/moves/slot-17/archive?from=a&move=m", `x`, 400},
 		{"PUT", "/moves/" + user + "/archive", `x`, 400},

@@ -291,6 +291,61 @@ func TestTwoMovers(t *testing.T) {
 	}
 }
 
+// TestAnOldDriverCannotGoOn hangs a driver before a step; meanwhile the move is undone and
+// begun again, and that driver is killed. Then the first one goes on.
+func TestAnOldDriverCannotGoOn(t *testing.T) {
+	for _, hangs := range []string{"begin", "copy"} {
+		for _, killed := range []string{"begin", "hold", "copy", "flip", ""} {
+			for _, slot := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, slot %v", hangs, killed, slot), func(t *testing.T) {
+					c := newCluster(t, 2)
+					user := c.user("cell-0", 0)
+					c.cells["cell-0"].Fill(user, game)
+					before := c.cells["cell-0"].Snapshot(user, game)
+					subject := residence.Subject{User: user}
+					if slot {
+						subject = residence.Subject{Slot: user.Slot()}
+					}
+					v := c.mover()
+					v.reached = func(at string) error {
+						c.never(user, at)
+						if at != hangs {
+							return nil
+						}
+						if err := c.mover().Undo(t.Context(), subject); err != nil {
+							t.Error(err)
+						}
+						second := c.mover()
+						second.reached = func(at string) error {
+							c.never(user, at+" of the second")
+							if at == killed {
+								return errKilled
+							}
+							return nil
+						}
+						if _, err := second.Move(t.Context(), subject, "cell-1"); (err != nil) != (killed != "") {
+							t.Error(err)
+						}
+						return nil
+					}
+					_, err := v.Move(t.Context(), subject, "cell-1")
+					if (hangs != "begin" || killed != "begin") && err == nil {
+						t.Error("the first driver has ended the move of the second")
+					}
+					c.never(user, "the first")
+					if _, err := c.mover().Move(t.Context(), subject, "cell-1"); err != nil {
+						t.Fatal(err)
+					}
+					c.serves(user, "cell-1")
+					if diff := cmp.Diff(before.Files, c.cells["cell-1"].Snapshot(user, game).Files); diff != "" {
+						t.Error(diff)
+					}
+				})
+			}
+		}
+	}
+}
+
 // TestDrainAndRebalance empties a cell with users, one of them an exception, and fills it
 // again.
 func TestDrainAndRebalance(t *testing.T) {
