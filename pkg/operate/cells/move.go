@@ -105,8 +105,11 @@ func (v *Mover) Move(ctx context.Context, subject residence.Subject, to string) 
 
 func (m *move) run(ctx context.Context) error {
 	flipped, err := m.begin(ctx)
-	if err != nil || m.from == "" {
-		return err
+	if err != nil { // the map may say that the subject moves all the same
+		return m.failed(ctx, err)
+	}
+	if m.from == "" {
+		return nil
 	}
 	if !flipped {
 		err = m.leadToFlip(ctx)
@@ -275,6 +278,7 @@ func (m *move) begin(ctx context.Context) (flipped bool, err error) {
 		}, nil
 	})
 	if err != nil {
+		m.began = m.began && dreamcore.CodeOf(err) != dreamcore.CodeConflict // then it was not written
 		return false, err
 	}
 	if cell != m.to {

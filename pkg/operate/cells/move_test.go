@@ -28,7 +28,8 @@ type memory struct {
 	mu      sync.Mutex
 	m       *slots.Map
 	version int
-	stored  func() // called before each Store; may be nil
+	stored  func()       // called before each Store; may be nil
+	lost    func() error // an error of Store after it has written; may be nil
 }
 
 func (s *memory) Load(context.Context) (*slots.Map, string, error) {
@@ -47,6 +48,9 @@ func (s *memory) Store(_ context.Context, m *slots.Map, version string) error {
 		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "changed"}
 	}
 	s.m, s.version = m, s.version+1
+	if s.lost != nil {
+		return s.lost()
+	}
 	return nil
 }
 
@@ -219,6 +223,30 @@ func TestAFailedMoveIsUndone(t *testing.T) {
 					t.Errorf("%d files are left in the target", left)
 				}
 			})
+		}
+	}
+}
+
+// TestAMoveWhoseBeginWasLostIsUndone writes the map, and loses the answer; then the
+// undo fails too.
+func TestAMoveWhoseBeginWasLostIsUndone(t *testing.T) {
+	for _, fails := range []int{1, 2} {
+		c := newCluster(t, 2)
+		user := c.user("cell-0", 0)
+		c.cells["cell-0"].Fill(user, game)
+		n := 0
+		c.maps.lost = func() error {
+			if n++; n <= fails {
+				return &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the connection was lost"}
+			}
+			return nil
+		}
+		_, err := c.mover().Move(t.Context(), residence.Subject{User: user}, "cell-1")
+		if dreamcore.CodeOf(err) != dreamcore.CodeUnreachable || strings.Contains(err.Error(), "dreamcore cells undo "+string(user)) != (fails == 2) {
+			t.Errorf("%d: %v", fails, err)
+		}
+		if at := c.maps.m.User(user); at != (slots.Place{Cell: "cell-0"}) {
+			t.Errorf("%d: %+v", fails, at)
 		}
 	}
 }
