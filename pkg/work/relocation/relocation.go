@@ -236,6 +236,9 @@ func (s *Service) Hold(ctx context.Context, subject residence.Subject, o HoldOpt
 				return Status{}, conflict("finish that move first", "the slot of user %s is %s %s", subject, slot.State, slot.Cell)
 			}
 		}
+		if err := s.checkUsers(subject); err != nil {
+			return Status{}, err
+		}
 		if err := s.stay(subject, o.Stay); err != nil {
 			return Status{}, err
 		}
@@ -257,6 +260,22 @@ func (s *Service) Hold(ctx context.Context, subject residence.Subject, o HoldOpt
 	}
 	st.Users, err = s.members(ctx, subject)
 	return st, err
+}
+
+// checkUsers returns an error if a user of a slot takes part in a move alone.
+func (s *Service) checkUsers(subject residence.Subject) error {
+	for own, m := range s.parts.Residence.All() {
+		if subject.User != "" || own.User == "" || !subject.Has(own.User) {
+			continue
+		}
+		switch m.State {
+		case residence.Leaving, residence.Arriving, residence.Arrived:
+			return conflict("finish that move, or run: dreamcore cells undo "+string(own.User), "user %s of %s is %s here", own.User, subject, m.State)
+		case residence.Damaged:
+			return conflict("look at moves/"+string(own.User)+" in the state directory of this cell", "what is noted of the moves of user %s of %s cannot be read", own.User, subject)
+		}
+	}
+	return nil
 }
 
 // stay marks the users of a slot that do not move with it, and those only: a user who

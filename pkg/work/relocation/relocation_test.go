@@ -347,6 +347,31 @@ func TestStepsOfAnotherMoveAreRefused(t *testing.T) {
 	}
 }
 
+// A user of the slot who takes part in a move alone would stay behind when it leaves.
+func TestASlotWaitsForTheMovesOfItsUsers(t *testing.T) {
+	a := relocationtest.New(t)
+	a.Fill(alice, game)
+	slot := residence.Subject{Slot: alice.Slot()}
+	for state, ok := range map[residence.State]bool{
+		residence.Leaving: false, residence.Arriving: false, residence.Arrived: false, residence.Damaged: false,
+		residence.Here: true, residence.Left: true,
+	} {
+		if err := a.Residence.Set(ofAlice, residence.Mark{State: state, Cell: "b", Move: "m"}); err != nil {
+			t.Fatal(err)
+		}
+		st, err := a.Hold(t.Context(), slot, relocation.HoldOptions{To: "b", Move: "slot"})
+		if ok && err == nil {
+			_, err = a.Undo(t.Context(), slot, st.Move)
+		}
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", state, err)
+		}
+		if !ok && (dreamcore.CodeOf(err) != dreamcore.CodeConflict || !strings.Contains(err.Error(), string(alice)) || a.Residence.Of(bob).State != "") {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+}
+
 // running is jobs that do not end.
 type running struct{ relocation.Jobs }
 
