@@ -48,20 +48,20 @@ func (c *Client) HoldMove(ctx context.Context, subject residence.Subject, o relo
 
 // ReleaseMove ends a move in the cell that had the subject.
 func (c *Client) ReleaseMove(ctx context.Context, subject residence.Subject, to, move string) (relocation.Status, error) {
-	return c.stepOf(ctx, subject, "release", map[string]string{"to": to, "move": move})
+	return c.stepOf(ctx, subject, "release", map[string]any{"to": to, "move": move})
 }
 
 // AcceptMove ends a move in the cell that gets the subject.
-func (c *Client) AcceptMove(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error) {
-	return c.stepOf(ctx, subject, "accept", map[string]string{"move": move})
+func (c *Client) AcceptMove(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error) {
+	return c.stepOf(ctx, subject, "accept", map[string]any{"move": move, "away": away})
 }
 
 // UndoMove takes a move back.
 func (c *Client) UndoMove(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error) {
-	return c.stepOf(ctx, subject, "undo", map[string]string{"move": move})
+	return c.stepOf(ctx, subject, "undo", map[string]any{"move": move})
 }
 
-func (c *Client) stepOf(ctx context.Context, subject residence.Subject, step string, fields map[string]string) (relocation.Status, error) {
+func (c *Client) stepOf(ctx context.Context, subject residence.Subject, step string, fields map[string]any) (relocation.Status, error) {
 	body, err := json.Marshal(fields)
 	if err != nil {
 		return relocation.Status{}, err

@@ -24,7 +24,7 @@ type Moves interface {
 	Save(ctx context.Context, user dreamcore.UserID, w io.Writer) error
 	Load(ctx context.Context, user dreamcore.UserID, from, move string, r io.Reader) (relocation.Status, error)
 	Release(ctx context.Context, subject residence.Subject, to, move string) (relocation.Status, error)
-	Accept(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error)
+	Accept(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error)
 	Undo(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error)
 	// CheckRead and CheckChange return CodeMoving if nothing of a user may be answered
 	// here, or changed.
@@ -145,18 +145,24 @@ func holdOptions(fields map[string]json.RawMessage) (o relocation.HoldOptions, e
 		return o, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid wait_seconds: must be a number from 0 to 300", Hint: "repeat the request to wait longer"}
 	}
 	o.Wait = time.Duration(seconds * float64(time.Second))
-	var stay []string
-	if raw := fields["stay"]; len(raw) > 0 && json.Unmarshal(raw, &stay) != nil || len(stay) > maxStay {
-		return o, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid stay: must be a list of up to 4096 users"}
+	o.Stay, err = usersField(fields, "stay")
+	return o, err
+}
+
+// usersField returns the users in a member, which may be absent.
+func usersField(fields map[string]json.RawMessage, name string) (users []dreamcore.UserID, err error) {
+	var texts []string
+	if raw := fields[name]; len(raw) > 0 && json.Unmarshal(raw, &texts) != nil || len(texts) > maxStay {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be a list of up to 4096 users"}
 	}
-	for _, text := range stay {
+	for _, text := range texts {
 		user, err := dreamcore.ParseUserID(text)
 		if err != nil {
-			return o, err
+			return nil, err
 		}
-		o.Stay = append(o.Stay, user)
+		users = append(users, user)
 	}
-	return o, nil
+	return users, nil
 }
 
 // cellField returns the name of a cell in a member.
@@ -266,16 +272,26 @@ func (s *Server) releaseMove(x *exchange, r *http.Request) {
 
 // acceptMove ends a move in the target.
 func (s *Server) acceptMove(x *exchange, r *http.Request) {
-	s.stepOf(x, r, Moves.Accept)
+	subject, ok := s.subject(x, r)
+	if !ok {
+		return
+	}
+	fields, ok := x.readMembers(r, "move", "away")
+	if !ok {
+		return
+	}
+	move, err := moveField(fields)
+	away, err2 := usersField(fields, "away")
+	if err = cmp.Or(err, err2); err != nil {
+		x.fail(err)
+		return
+	}
+	status, err := s.cfg.Moves.Accept(r.Context(), subject, move, away)
+	x.result(status, err)
 }
 
 // undoMove takes a move back.
 func (s *Server) undoMove(x *exchange, r *http.Request) {
-	s.stepOf(x, r, Moves.Undo)
-}
-
-// stepOf takes a step of the move that the body names.
-func (s *Server) stepOf(x *exchange, r *http.Request, step func(Moves, context.Context, residence.Subject, string) (relocation.Status, error)) {
 	subject, ok := s.subject(x, r)
 	if !ok {
 		return
@@ -289,6 +305,6 @@ func (s *Server) stepOf(x *exchange, r *http.Request, step func(Moves, context.C
 		x.fail(err)
 		return
 	}
-	status, err := step(s.cfg.Moves, r.Context(), subject, move)
+	status, err := s.cfg.Moves.Undo(r.Context(), subject, move)
 	x.result(status, err)
 }

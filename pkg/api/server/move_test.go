@@ -21,6 +21,7 @@ type fakeMoves struct {
 	calls  []string // guarded by mu
 	held   relocation.HoldOptions
 	loaded string
+	away   []dreamcore.UserID
 	err    error // of steps
 	save   error // after the first bytes of an archive
 	read   error // of CheckRead
@@ -70,7 +71,8 @@ func (f *fakeMoves) Release(_ context.Context, s residence.Subject, to, move str
 	return f.step("release to "+to+" "+move, s)
 }
 
-func (f *fakeMoves) Accept(_ context.Context, s residence.Subject, move string) (relocation.Status, error) {
+func (f *fakeMoves) Accept(_ context.Context, s residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error) {
+	f.away = away
 	return f.step("accept "+move, s)
 }
 
@@ -109,7 +111,8 @@ func TestStepsOfMoves(t *testing.T) {
 		{"POST", "/moves/" + user + "/release", `{"to":"cell-1","move":"m1"}`, 200},
 		{"POST", "/moves/" + user + "/release", `{"to":"cell-1"}`, 400},
 		{"POST", "/moves/" + user + "/release", ``, 400},
-		{"POST", "/moves/" + user + "/accept", `{"move":"m1"}`, 200},
+		{"POST", "/moves/" + user + "/accept", `{"move":"m1","away":["` + user + `"]}`, 200},
+		{"POST", "/moves/" + user + "/accept", `{"move":"m1","away":"x"}`, 400},
 		{"POST", "/moves/" + user + "/accept", `{}`, 400},
 		{"POST", "/moves/" + user + "/undo", `{"move":"m1"}`, 200},
 		{"POST", "/moves/" + user + "/undo", `{"move":"` + strings.Repeat("a", 64) + `"}`, 400},
@@ -125,6 +128,9 @@ func TestStepsOfMoves(t *testing.T) {
 	}
 	if m.held.To != "cell-1" || m.held.Wait != 1500*time.Millisecond || !m.held.Cut || len(m.held.Stay) != 1 {
 		t.Errorf("%+v", m.held)
+	}
+	if len(m.away) != 1 || m.away[0] != user {
+		t.Errorf("%v", m.away)
 	}
 	if m.loaded != "cell-0 m1 an archive" {
 		t.Errorf("%q", m.loaded)

@@ -548,9 +548,22 @@ func (m *move) release(ctx context.Context) error {
 
 func (m *move) accept(ctx context.Context) error {
 	target, err := m.Cell(ctx, m.to)
-	if err == nil {
-		_, err = target.AcceptMove(ctx, m.subject, m.id)
+	if err != nil {
+		return err
 	}
+	var away []dreamcore.UserID
+	if m.subject.User == "" {
+		at, _, err := m.Maps.Load(ctx)
+		if err != nil {
+			return err
+		}
+		for user, cell := range at.Exceptions() {
+			if m.subject.Has(user) && cell != m.to {
+				away = append(away, user)
+			}
+		}
+	}
+	_, err = target.AcceptMove(ctx, m.subject, m.id, away)
 	return err
 }
 

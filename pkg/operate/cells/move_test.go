@@ -374,6 +374,29 @@ func TestAnOldDriverCannotGoOn(t *testing.T) {
 	}
 }
 
+// TestAUserWhoHasLeftAloneKeepsTheMarkWhenTheSlotComes moves a user to a third cell, and
+// then the slot there and back.
+func TestAUserWhoHasLeftAloneKeepsTheMarkWhenTheSlotComes(t *testing.T) {
+	c := newCluster(t, 3)
+	user := c.user("cell-0", 0)
+	c.cells["cell-0"].Fill(user, game)
+	for _, step := range []struct {
+		subject  residence.Subject
+		to, want string
+	}{
+		{residence.Subject{User: user}, "cell-2", "cell-2"},
+		{residence.Subject{Slot: user.Slot()}, "cell-1", "cell-2"},
+		{residence.Subject{Slot: user.Slot()}, "cell-0", "cell-2"},
+		{residence.Subject{Slot: user.Slot()}, "cell-2", "cell-2"},
+		{residence.Subject{Slot: user.Slot()}, "cell-0", "cell-0"},
+	} {
+		if _, err := c.mover().Move(t.Context(), step.subject, step.to); err != nil {
+			t.Fatalf("%+v: %v", step, err)
+		}
+		c.serves(user, step.want)
+	}
+}
+
 // TestDrainAndRebalance empties a cell with users, one of them an exception, and fills it
 // again.
 func TestDrainAndRebalance(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -152,8 +153,9 @@ func (s *Service) load(ctx context.Context, file string, user dreamcore.UserID) 
 
 // Accept makes what has arrived live here. It must be called only when the map names
 // this cell and the other one has released the subject. Jobs that were cut go on.
-// CodeConflict: nothing has arrived in this move.
-func (s *Service) Accept(ctx context.Context, subject residence.Subject, move string) (Status, error) {
+// away has the users of a slot who live in other cells as exceptions. CodeConflict:
+// nothing has arrived in this move.
+func (s *Service) Accept(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (Status, error) {
 	leave, err := s.enter(subject)
 	if err != nil {
 		return Status{}, err
@@ -161,7 +163,7 @@ func (s *Service) Accept(ctx context.Context, subject residence.Subject, move st
 	defer leave()
 	marks := s.parts.Residence
 	if subject.User == "" {
-		err = s.acceptSlot(subject, move)
+		err = s.acceptSlot(ctx, subject, move, away)
 	} else {
 		err = s.acceptUser(subject, move)
 	}
@@ -194,8 +196,9 @@ func (s *Service) liveHere(user residence.Subject, move string) error {
 	return s.parts.Residence.Remove(user)
 }
 
-// acceptSlot also removes the marks of users who lived here as exceptions.
-func (s *Service) acceptSlot(subject residence.Subject, move string) error {
+// acceptSlot also removes the marks of users who lived here as exceptions, and of those
+// who have left before and live here again if they come back: with their slot.
+func (s *Service) acceptSlot(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) error {
 	m, _ := s.parts.Residence.Get(subject)
 	if m.State == residence.Leaving {
 		return conflict("finish or undo that move first", "%s is leaving for %s", subject, m.Cell)
@@ -208,6 +211,12 @@ func (s *Service) acceptSlot(subject residence.Subject, move string) error {
 			return otherMove(own)
 		}
 		switch m.State {
+		case residence.Left:
+			if !slices.Contains(away, own.User) {
+				if err := s.forgetLeft(ctx, own, m); err != nil {
+					return err
+				}
+			}
 		case residence.Arriving:
 			return conflict("copy the user first", "user %s is %s here", own, m.State)
 		case residence.Arrived, residence.Here:
@@ -221,6 +230,21 @@ func (s *Service) acceptSlot(subject residence.Subject, move string) error {
 		return err
 	}
 	return s.forgetHere(subject)
+}
+
+// forgetLeft removes the mark of a user who has left, and what is left of the copy.
+func (s *Service) forgetLeft(ctx context.Context, user residence.Subject, m residence.Mark) error {
+	leave, err := s.enter(user)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if !m.Erased {
+		if err := s.parts.Accounts.EraseCopy(ctx, user.User); err != nil {
+			return err
+		}
+	}
+	return s.parts.Residence.Remove(user)
 }
 
 // forgetHere removes the marks of users of a slot without one that live here.

@@ -122,7 +122,7 @@ func TestAUserMovesWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	answers(t, a, "left", false, false, false)
-	if _, err := b.Accept(t.Context(), ofAlice, st.Move); err != nil {
+	if _, err := b.Accept(t.Context(), ofAlice, st.Move, nil); err != nil {
 		t.Fatal(err)
 	}
 	answers(t, b, "accepted", true, true, true)
@@ -210,7 +210,7 @@ func TestStepsSurviveRestarts(t *testing.T) {
 			}
 			return nil
 		}},
-		{"accept", func() error { _, err := b.Accept(t.Context(), ofAlice, move); return err }},
+		{"accept", func() error { _, err := b.Accept(t.Context(), ofAlice, move, nil); return err }},
 	} {
 		for range 2 {
 			if err := step.do(); err != nil {
@@ -242,12 +242,12 @@ func TestTwoCopiesNeverMeet(t *testing.T) {
 	}
 	_, err = b.Load(t.Context(), alice, "a", st.Move, bytes.NewReader(raw))
 	wantCode(t, "a held copy", err, dreamcore.CodeConflict)
-	_, err = b.Accept(t.Context(), ofAlice, st.Move)
+	_, err = b.Accept(t.Context(), ofAlice, st.Move, nil)
 	wantCode(t, "a held copy is accepted", err, dreamcore.CodeConflict)
 	if _, err := b.Release(t.Context(), ofAlice, "a", of.Move); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.Accept(t.Context(), ofAlice, st.Move)
+	_, err = b.Accept(t.Context(), ofAlice, st.Move, nil)
 	wantCode(t, "a copy that has left is accepted", err, dreamcore.CodeConflict)
 	load(t, b, "a", st.Move, raw)
 	// The steps are only done in their order, and for one target.
@@ -296,7 +296,7 @@ func TestStepsOfAnotherMoveAreRefused(t *testing.T) {
 	a, b := relocationtest.New(t), relocationtest.New(t)
 	a.Fill(alice, game)
 	for _, c := range []*relocationtest.Cell{a, b} { // nothing has arrived
-		_, err := c.Accept(t.Context(), ofAlice, "first")
+		_, err := c.Accept(t.Context(), ofAlice, "first", nil)
 		wantCode(t, "accept of nothing", err, dreamcore.CodeConflict)
 	}
 	for _, move := range []string{"first", "second"} {
@@ -318,14 +318,14 @@ func TestStepsOfAnotherMoveAreRefused(t *testing.T) {
 	wantCode(t, "load", err, dreamcore.CodeConflict)
 	_, err = a.Release(t.Context(), ofAlice, "b", "first")
 	wantCode(t, "release", err, dreamcore.CodeConflict)
-	_, err = b.Accept(t.Context(), ofAlice, "first")
+	_, err = b.Accept(t.Context(), ofAlice, "first", nil)
 	wantCode(t, "accept", err, dreamcore.CodeConflict)
 	for _, c := range []*relocationtest.Cell{a, b} {
 		_, err = c.Undo(t.Context(), ofAlice, "first")
 		wantCode(t, "undo", err, dreamcore.CodeConflict)
 	}
 	slot := residence.Subject{Slot: alice.Slot()}
-	_, err = b.Accept(t.Context(), slot, "first")
+	_, err = b.Accept(t.Context(), slot, "first", nil)
 	wantCode(t, "accept of the slot", err, dreamcore.CodeConflict)
 	if st, err := b.Undo(t.Context(), slot, "first"); err != nil || st.Arriving != "second" {
 		t.Errorf("%+v, %v", st, err)
@@ -334,11 +334,11 @@ func TestStepsOfAnotherMoveAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := b.Accept(t.Context(), ofAlice, "second"); err != nil {
+		if _, err := b.Accept(t.Context(), ofAlice, "second", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err = b.Accept(t.Context(), ofAlice, "first")
+	_, err = b.Accept(t.Context(), ofAlice, "first", nil)
 	wantCode(t, "accept of a user who lives here", err, dreamcore.CodeConflict)
 	answers(t, b, "accepted", true, true, true)
 	// A user who was accepted alone moves with the slot.
@@ -369,6 +369,33 @@ func TestASlotWaitsForTheMovesOfItsUsers(t *testing.T) {
 		if !ok && (dreamcore.CodeOf(err) != dreamcore.CodeConflict || !strings.Contains(err.Error(), string(alice)) || a.Residence.Of(bob).State != "") {
 			t.Errorf("%s: %v", state, err)
 		}
+	}
+}
+
+// TestUsersWhoHaveLeftComeBackWithTheirSlot accepts a slot in a cell that some of its
+// users have left alone, one of them for a third cell.
+func TestUsersWhoHaveLeftComeBackWithTheirSlot(t *testing.T) {
+	b := relocationtest.New(t)
+	slot := residence.Subject{Slot: alice.Slot()}
+	erased, away := other(t, alice, 1), other(t, alice, 2)
+	b.Fill(alice, game)
+	for user, erased := range map[dreamcore.UserID]bool{alice: false, erased: true, away: true} {
+		if err := b.Residence.Set(residence.Subject{User: user}, residence.Mark{State: residence.Left, Cell: "c", Move: "old", Erased: erased}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if _, err := b.Accept(t.Context(), slot, "slot", []dreamcore.UserID{away}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for user, ok := range map[dreamcore.UserID]bool{alice: true, erased: true, away: false} {
+		if err := b.CheckChange(user); (err == nil) != ok {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	if left := len(b.Snapshot(alice, game).Files); left != 0 {
+		t.Errorf("%d files of the old copy are back", left)
 	}
 }
 
@@ -414,7 +441,7 @@ func TestASlotMoves(t *testing.T) {
 		if _, err := a.Release(t.Context(), slot, "b", st.Move); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.Accept(t.Context(), slot, st.Move); err != nil {
+		if _, err := b.Accept(t.Context(), slot, st.Move, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -437,7 +464,7 @@ func TestASlotMoves(t *testing.T) {
 	if _, err := b.Release(t.Context(), ofAlice, "a", st.Move); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Accept(t.Context(), ofAlice, st.Move); err != nil {
+	if _, err := a.Accept(t.Context(), ofAlice, st.Move, nil); err != nil {
 		t.Fatal(err)
 	}
 	if a.CheckChange(alice) != nil || a.CheckRead(fresh) == nil {
@@ -449,7 +476,7 @@ func TestASlotMoves(t *testing.T) {
 	if _, err := b.Release(t.Context(), slot, "a", st.Move); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Accept(t.Context(), slot, st.Move); err != nil {
+	if _, err := a.Accept(t.Context(), slot, st.Move, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, user := range []dreamcore.UserID{alice, fresh, stays, bob} {
@@ -502,7 +529,7 @@ func TestTheLedgerCountsOnce(t *testing.T) {
 		if _, err := from.Release(t.Context(), ofAlice, way[1:], st.Move); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := to.Accept(t.Context(), ofAlice, st.Move); err != nil {
+		if _, err := to.Accept(t.Context(), ofAlice, st.Move, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := to.Snapshot(alice, game).Spent; got != spent {

@@ -321,11 +321,11 @@ func (c Client) ReleaseMove(ctx context.Context, s residence.Subject, to, move s
 }
 
 // AcceptMove implements cells.Cell.
-func (c Client) AcceptMove(ctx context.Context, s residence.Subject, move string) (relocation.Status, error) {
+func (c Client) AcceptMove(ctx context.Context, s residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error) {
 	if err := c.fail("accept"); err != nil {
 		return relocation.Status{}, err
 	}
-	return c.Accept(ctx, s, move)
+	return c.Accept(ctx, s, move, away)
 }
 
 // UndoMove implements cells.Cell.
