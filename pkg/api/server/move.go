@@ -26,6 +26,8 @@ type Moves interface {
 	Release(ctx context.Context, subject residence.Subject, to, move string) (relocation.Status, error)
 	Accept(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error)
 	Undo(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error)
+	// None reports whether nobody moves or has moved.
+	None() bool
 	// CheckRead and CheckChange return CodeMoving if nothing of a user may be answered
 	// here, or changed.
 	CheckRead(user dreamcore.UserID) error
@@ -59,9 +61,20 @@ func (s *Server) checkResidence(r *http.Request, found route) error {
 // checkJobsCell hides the jobs of users who live in another cell: the router looks for
 // a job in several cells.
 func (s *Server) checkJobsCell(id string) error {
-	if id, err := dreamcore.ParseJobID(id); err != nil || s.cfg.Moves == nil {
+	if s.cfg.Moves == nil || s.cfg.Moves.None() {
 		return nil
-	} else if job, err := s.cfg.Jobs.Get(id); err == nil && s.cfg.Moves.CheckRead(job.User) != nil {
+	}
+	id, err := dreamcore.ParseJobID(id)
+	if err != nil {
+		return nil // the endpoint says what is wrong
+	}
+	job, err := s.cfg.Jobs.Get(id)
+	switch {
+	case dreamcore.CodeOf(err) == dreamcore.CodeNotFound:
+		return nil // the endpoint says so
+	case err != nil:
+		return err
+	case s.cfg.Moves.CheckRead(job.User) != nil:
 		return jobError(&dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Job not found"})
 	}
 	return nil

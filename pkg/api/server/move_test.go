@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ type fakeMoves struct {
 	save   error // after the first bytes of an archive
 	read   error // of CheckRead
 	change error // of CheckChange
+	none   bool
 }
 
 func (f *fakeMoves) step(name string, s residence.Subject) (relocation.Status, error) {
@@ -80,6 +82,7 @@ func (f *fakeMoves) Undo(_ context.Context, s residence.Subject, move string) (r
 	return f.step("undo "+move, s)
 }
 
+func (f *fakeMoves) None() bool                         { return f.none }
 func (f *fakeMoves) CheckRead(dreamcore.UserID) error   { return f.read }
 func (f *fakeMoves) CheckChange(dreamcore.UserID) error { return f.change }
 
@@ -190,5 +193,52 @@ func TestUsersOfOtherCellsAreRefused(t *testing.T) {
 		if res := sv.do(sv.request(http.MethodPost, "/jobs/"+job+"/cancel", "")); (res.StatusCode == http.StatusNotFound) != left {
 			t.Errorf("left %v: cancel: %s", left, res.Status)
 		}
+	}
+}
+
+// brokenJobs counts how often a job is read, and cannot read it if err is set.
+type brokenJobs struct {
+	Jobs
+	reads atomic.Int32
+	err   error
+}
+
+func (b *brokenJobs) Get(job string) (dreamcore.Job, error) {
+	b.reads.Add(1)
+	if b.err != nil {
+		return dreamcore.Job{}, b.err
+	}
+	return b.Jobs.Get(job)
+}
+
+// A job is read a second time only where users have moved; then a job that cannot be
+// read is not taken for one of a user who lives here.
+func TestJobsAreReadOnceUnlessUsersMove(t *testing.T) {
+	m := &fakeMoves{none: true}
+	jobs := &brokenJobs{}
+	sv := start(t, options{config: func(c *Config) {
+		c.Moves, jobs.Jobs = m, c.Jobs
+		c.Jobs = jobs
+	}})
+	res := sv.do(sv.request(http.MethodPost, "/generate_game", generateBody))
+	job := res.Header.Get(JobHeader)
+	readStream(t, res.Body).all()
+	for none, want := range map[bool]int32{true: 1, false: 2} {
+		m.none = none
+		jobs.reads.Store(0)
+		if res := sv.do(sv.request(http.MethodGet, "/jobs/"+job, "")); res.StatusCode != http.StatusOK || jobs.reads.Load() != want {
+			t.Errorf("no moves %v: %s, %d reads", none, res.Status, jobs.reads.Load())
+		}
+	}
+	m.none = false
+	jobs.err = errors.New("the disk is gone")
+	for _, path := range []string{"", "/events"} {
+		if res := sv.do(sv.request(http.MethodGet, "/jobs/"+job+path, "")); res.StatusCode != http.StatusInternalServerError {
+			t.Errorf("%q: %s", path, res.Status)
+		}
+	}
+	jobs.err = &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "no such job"}
+	if res := sv.do(sv.request(http.MethodGet, "/jobs/"+job, "")); res.StatusCode != http.StatusNotFound {
+		t.Error(res.Status)
 	}
 }

@@ -211,6 +211,13 @@ func (s *Store) Get(subject Subject) (m Mark, ok bool) {
 	return m, ok
 }
 
+// None reports whether there are no marks: no user has ever moved.
+func (s *Store) None() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.marks) == 0
+}
+
 // All returns every mark.
 func (s *Store) All() map[Subject]Mark {
 	s.mu.RLock()

@@ -182,6 +182,9 @@ func otherMove(subject residence.Subject) error {
 	return conflict("look at: dreamcore cells list", "%s takes part in another move here: this one was undone", subject)
 }
 
+// None is that of residence.Store.
+func (s *Service) None() bool { return s.parts.Residence.None() }
+
 // CheckRead and CheckChange are those of residence.Store.
 func (s *Service) CheckRead(user dreamcore.UserID) error { return s.parts.Residence.CheckRead(user) }
 
