@@ -399,6 +399,29 @@ func TestUsersWhoHaveLeftComeBackWithTheirSlot(t *testing.T) {
 	}
 }
 
+// TestADeletionThatWaitedIsChecked deletes a user who is held, with no check of the
+// server before, as if the deletion had waited for its turn since.
+func TestADeletionThatWaitedIsChecked(t *testing.T) {
+	a := relocationtest.New(t)
+	a.Fill(alice, game)
+	before := a.Snapshot(alice, game)
+	st := hold(t, a, "b")
+	for _, left := range []bool{false, true} {
+		if left {
+			if _, err := a.Release(t.Context(), ofAlice, "b", st.Move); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := a.Accounts.DeleteUser(t.Context(), alice)
+		wantCode(t, "delete the user", err, dreamcore.CodeMoving)
+		_, err = a.Accounts.DeleteProject(t.Context(), alice, game)
+		wantCode(t, "delete the project", err, dreamcore.CodeMoving)
+	}
+	if n, err := a.Jobs.IDs(t.Context(), alice); err != nil || len(n) != len(before.Jobs) {
+		t.Errorf("%v, %v", n, err)
+	}
+}
+
 // running is jobs that do not end.
 type running struct{ relocation.Jobs }
 
