@@ -49,6 +49,9 @@ func TestLeaveLeavesJobsToAnotherCell(t *testing.T) {
 	if err := r.service.Adopt(t.Context(), bob, []string{running}); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
 		t.Errorf("the job of another user: %v", err)
 	}
+	if err := r.service.Adopt(t.Context(), alice, []string{dreamcore.NewJobID(alice), running}); err != nil {
+		t.Errorf("a log that was removed to make room: %v", err)
+	}
 	away = false
 	if err := r.service.Reconcile(t.Context()); err != nil {
 		t.Fatal(err)
