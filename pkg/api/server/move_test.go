@@ -194,6 +194,11 @@ func TestUsersOfOtherCellsAreRefused(t *testing.T) {
 			t.Errorf("left %v: cancel: %s", left, res.Status)
 		}
 	}
+	// Unless it waits for the other cell: that would be lost.
+	m.read, sv.generator.cancelErr = nil, moving
+	if res := sv.do(sv.request(http.MethodPost, "/jobs/"+job+"/cancel", "")); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get(MovingHeader) == "" || res.Header.Get("Retry-After") == "" {
+		t.Errorf("cancel of a job that waits: %s", res.Status)
+	}
 }
 
 // brokenJobs counts how often a job is read, and cannot read it if err is set.
