@@ -20,11 +20,11 @@ func (m *Machine) Generate(ctx context.Context, req dreamcore.GenerateRequest, l
 	}
 	if began != nil {
 		if err := began(id); err != nil {
-			m.Jobs.Cancel(id)
+			_ = m.Jobs.Cancel(id)
 			return end, err
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { m.Jobs.Cancel(id) })
+	stop := context.AfterFunc(ctx, func() { _ = m.Jobs.Cancel(id) })
 	defer stop()
 	r, err := m.Journal.Reader(id, 0)
 	if err != nil {
@@ -39,7 +39,7 @@ func (m *Machine) Generate(ctx context.Context, req dreamcore.GenerateRequest, l
 			end = o
 		}
 		if err := fn(e.Event); err != nil {
-			m.Jobs.Cancel(id)
+			_ = m.Jobs.Cancel(id)
 			return end, err
 		}
 	}

@@ -35,7 +35,11 @@ func (c *Client) Move(ctx context.Context, subject residence.Subject) (relocatio
 
 // HoldMove begins a move; see relocation.Service.Hold.
 func (c *Client) HoldMove(ctx context.Context, subject residence.Subject, o relocation.HoldOptions) (relocation.Status, error) {
-	body, err := json.Marshal(map[string]any{"to": o.To, "wait_seconds": o.Wait.Seconds(), "cut": o.Cut, "stay": o.Stay})
+	fields := map[string]any{"to": o.To, "wait_seconds": o.Wait.Seconds(), "cut": o.Cut, "stay": o.Stay}
+	if o.Move != "" {
+		fields["move"] = o.Move
+	}
+	body, err := json.Marshal(fields)
 	if err != nil {
 		return relocation.Status{}, err
 	}
@@ -43,22 +47,26 @@ func (c *Client) HoldMove(ctx context.Context, subject residence.Subject, o relo
 }
 
 // ReleaseMove ends a move in the cell that had the subject.
-func (c *Client) ReleaseMove(ctx context.Context, subject residence.Subject, to string) (relocation.Status, error) {
-	body, err := json.Marshal(map[string]string{"to": to})
-	if err != nil {
-		return relocation.Status{}, err
-	}
-	return c.moveStep(ctx, c.post("moves/"+subject.String()+"/release", body))
+func (c *Client) ReleaseMove(ctx context.Context, subject residence.Subject, to, move string) (relocation.Status, error) {
+	return c.stepOf(ctx, subject, "release", map[string]any{"to": to, "move": move})
 }
 
 // AcceptMove ends a move in the cell that gets the subject.
-func (c *Client) AcceptMove(ctx context.Context, subject residence.Subject) (relocation.Status, error) {
-	return c.moveStep(ctx, c.post("moves/"+subject.String()+"/accept", emptyBody))
+func (c *Client) AcceptMove(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error) {
+	return c.stepOf(ctx, subject, "accept", map[string]any{"move": move, "away": away})
 }
 
 // UndoMove takes a move back.
-func (c *Client) UndoMove(ctx context.Context, subject residence.Subject) (relocation.Status, error) {
-	return c.moveStep(ctx, c.post("moves/"+subject.String()+"/undo", emptyBody))
+func (c *Client) UndoMove(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error) {
+	return c.stepOf(ctx, subject, "undo", map[string]any{"move": move})
+}
+
+func (c *Client) stepOf(ctx context.Context, subject residence.Subject, step string, fields map[string]any) (relocation.Status, error) {
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return relocation.Status{}, err
+	}
+	return c.moveStep(ctx, c.post("moves/"+subject.String()+"/"+step, body))
 }
 
 func (c *Client) moveStep(ctx context.Context, r call) (s relocation.Status, err error) {

@@ -19,7 +19,7 @@ type Jobs interface {
 	// Request returns the request of a job, so that it can be submitted again.
 	Request(id string) (dreamcore.GenerateRequest, dreamcore.Language, error)
 	Submit(ctx context.Context, r dreamcore.GenerateRequest, lang dreamcore.Language) (id string, err error)
-	Cancel(id string)
+	Cancel(id string) error
 }
 
 // submitted is the answer to a request that begins a job.
@@ -70,7 +70,9 @@ func (s *Server) cancelJob(r *http.Request) (dreamcore.Job, error) {
 	if _, err := s.jobs.Get(id); err != nil {
 		return dreamcore.Job{}, err
 	}
-	s.jobs.Cancel(id)
+	if err := s.jobs.Cancel(id); err != nil {
+		return dreamcore.Job{}, err
+	}
 	return s.jobs.Get(id)
 }
 

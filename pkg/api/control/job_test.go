@@ -49,7 +49,10 @@ func (f *fakeJobs) Submit(_ context.Context, r dreamcore.GenerateRequest, _ drea
 	return job2, nil
 }
 
-func (f *fakeJobs) Cancel(string) { f.job.State = dreamcore.JobCancelled }
+func (f *fakeJobs) Cancel(string) error {
+	f.job.State = dreamcore.JobCancelled
+	return nil
+}
 
 func openWithJobs(t *testing.T) (*Client, *fakeJobs, *journal.Store) {
 	t.Helper()

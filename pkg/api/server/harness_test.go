@@ -41,10 +41,11 @@ type generation func(log *journal.Log)
 
 // fakeGenerator runs fake jobs that write real logs.
 type fakeGenerator struct {
-	t     testing.TB
-	store *journal.Store
-	run   generation
-	jobs  sync.WaitGroup
+	cancelErr error // of Cancel
+	t         testing.TB
+	store     *journal.Store
+	run       generation
+	jobs      sync.WaitGroup
 
 	mu       sync.Mutex
 	err      error // returned by Submit
@@ -85,10 +86,11 @@ func (g *fakeGenerator) Attach(ctx context.Context, _ string) {
 	g.contexts = append(g.contexts, ctx)
 }
 
-func (g *fakeGenerator) Cancel(job string) {
+func (g *fakeGenerator) Cancel(job string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.stopped = append(g.stopped, job)
+	return g.cancelErr
 }
 
 // Get takes the state from the log, as the job service does.
@@ -309,8 +311,8 @@ func (sv *service) requestFor(e endpoint, path string) *http.Request {
 		body = `{"skill_names":[]}`
 	case "jobs/{id}/retry":
 		body = ""
-	case "moves/{subject}/hold", "moves/{subject}/release":
-		body = `{"to":"cell-1"}`
+	case "moves/{subject}/hold", "moves/{subject}/release", "moves/{subject}/accept", "moves/{subject}/undo":
+		body = `{"to":"cell-1","move":"m1"}`
 	case "preview_link", "check_game":
 		body = `{"user_id":"` + user + `","project_id":"` + projectID + `"}`
 	case "test_deep":

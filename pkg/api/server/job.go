@@ -119,7 +119,10 @@ func (s *Server) cancelJob(x *exchange, r *http.Request) {
 	if !ok || !x.skipBody(r) {
 		return
 	}
-	s.cfg.Generator.Cancel(id)
+	if err := s.cfg.Generator.Cancel(id); err != nil {
+		x.fail(err)
+		return
+	}
 	s.answerJob(x, id)
 }
 

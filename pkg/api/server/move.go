@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -22,9 +23,11 @@ type Moves interface {
 	Hold(ctx context.Context, subject residence.Subject, o relocation.HoldOptions) (relocation.Status, error)
 	Save(ctx context.Context, user dreamcore.UserID, w io.Writer) error
 	Load(ctx context.Context, user dreamcore.UserID, from, move string, r io.Reader) (relocation.Status, error)
-	Release(ctx context.Context, subject residence.Subject, to string) (relocation.Status, error)
-	Accept(ctx context.Context, subject residence.Subject) (relocation.Status, error)
-	Undo(ctx context.Context, subject residence.Subject) (relocation.Status, error)
+	Release(ctx context.Context, subject residence.Subject, to, move string) (relocation.Status, error)
+	Accept(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error)
+	Undo(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error)
+	// None reports whether nobody moves or has moved.
+	None() bool
 	// CheckRead and CheckChange return CodeMoving if nothing of a user may be answered
 	// here, or changed.
 	CheckRead(user dreamcore.UserID) error
@@ -58,9 +61,20 @@ func (s *Server) checkResidence(r *http.Request, found route) error {
 // checkJobsCell hides the jobs of users who live in another cell: the router looks for
 // a job in several cells.
 func (s *Server) checkJobsCell(id string) error {
-	if id, err := dreamcore.ParseJobID(id); err != nil || s.cfg.Moves == nil {
+	if s.cfg.Moves == nil || s.cfg.Moves.None() {
 		return nil
-	} else if job, err := s.cfg.Jobs.Get(id); err == nil && s.cfg.Moves.CheckRead(job.User) != nil {
+	}
+	id, err := dreamcore.ParseJobID(id)
+	if err != nil {
+		return nil // the endpoint says what is wrong
+	}
+	job, err := s.cfg.Jobs.Get(id)
+	switch {
+	case dreamcore.CodeOf(err) == dreamcore.CodeNotFound:
+		return nil // the endpoint says so
+	case err != nil:
+		return err
+	case s.cfg.Moves.CheckRead(job.User) != nil:
 		return jobError(&dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Job not found"})
 	}
 	return nil
@@ -114,7 +128,7 @@ func (s *Server) holdMove(x *exchange, r *http.Request) {
 	if !ok {
 		return
 	}
-	fields, ok := x.readMembers(r, "to", "wait_seconds", "cut", "stay")
+	fields, ok := x.readMembers(r, "to", "move", "wait_seconds", "cut", "stay")
 	if !ok {
 		return
 	}
@@ -131,6 +145,11 @@ func holdOptions(fields map[string]json.RawMessage) (o relocation.HoldOptions, e
 	if o.To, err = cellField(fields, "to"); err != nil {
 		return o, err
 	}
+	if len(fields["move"]) > 0 {
+		if o.Move, err = moveField(fields); err != nil {
+			return o, err
+		}
+	}
 	if o.Cut, err = flag("cut", fields["cut"]); err != nil {
 		return o, err
 	}
@@ -139,18 +158,24 @@ func holdOptions(fields map[string]json.RawMessage) (o relocation.HoldOptions, e
 		return o, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid wait_seconds: must be a number from 0 to 300", Hint: "repeat the request to wait longer"}
 	}
 	o.Wait = time.Duration(seconds * float64(time.Second))
-	var stay []string
-	if raw := fields["stay"]; len(raw) > 0 && json.Unmarshal(raw, &stay) != nil || len(stay) > maxStay {
-		return o, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid stay: must be a list of up to 4096 users"}
+	o.Stay, err = usersField(fields, "stay")
+	return o, err
+}
+
+// usersField returns the users in a member, which may be absent.
+func usersField(fields map[string]json.RawMessage, name string) (users []dreamcore.UserID, err error) {
+	var texts []string
+	if raw := fields[name]; len(raw) > 0 && json.Unmarshal(raw, &texts) != nil || len(texts) > maxStay {
+		return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be a list of up to 4096 users"}
 	}
-	for _, text := range stay {
+	for _, text := range texts {
 		user, err := dreamcore.ParseUserID(text)
 		if err != nil {
-			return o, err
+			return nil, err
 		}
-		o.Stay = append(o.Stay, user)
+		users = append(users, user)
 	}
-	return o, nil
+	return users, nil
 }
 
 // cellField returns the name of a cell in a member.
@@ -160,6 +185,15 @@ func cellField(fields map[string]json.RawMessage, name string) (string, error) {
 		err = &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid " + name + ": must be the name of a cell"}
 	}
 	return cell, err
+}
+
+// moveField returns the id of a move.
+func moveField(fields map[string]json.RawMessage) (string, error) {
+	move, err := textField(fields, "move")
+	if err == nil && (move == "" || len(move) > maxCellName) {
+		err = &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "Invalid move: must be the id of the move", Hint: "it is in the answer to hold"}
+	}
+	return move, err
 }
 
 // moveArchive sends or receives the archive of a user.
@@ -235,31 +269,55 @@ func (s *Server) releaseMove(x *exchange, r *http.Request) {
 	if !ok {
 		return
 	}
-	fields, ok := x.readMembers(r, "to")
+	fields, ok := x.readMembers(r, "to", "move")
 	if !ok {
 		return
 	}
 	to, err := cellField(fields, "to")
-	if err != nil {
+	move, err2 := moveField(fields)
+	if err = cmp.Or(err, err2); err != nil {
 		x.fail(err)
 		return
 	}
-	status, err := s.cfg.Moves.Release(r.Context(), subject, to)
+	status, err := s.cfg.Moves.Release(r.Context(), subject, to, move)
 	x.result(status, err)
 }
 
 // acceptMove ends a move in the target.
 func (s *Server) acceptMove(x *exchange, r *http.Request) {
-	if subject, ok := s.subject(x, r); ok && x.skipBody(r) {
-		status, err := s.cfg.Moves.Accept(r.Context(), subject)
-		x.result(status, err)
+	subject, ok := s.subject(x, r)
+	if !ok {
+		return
 	}
+	fields, ok := x.readMembers(r, "move", "away")
+	if !ok {
+		return
+	}
+	move, err := moveField(fields)
+	away, err2 := usersField(fields, "away")
+	if err = cmp.Or(err, err2); err != nil {
+		x.fail(err)
+		return
+	}
+	status, err := s.cfg.Moves.Accept(r.Context(), subject, move, away)
+	x.result(status, err)
 }
 
 // undoMove takes a move back.
 func (s *Server) undoMove(x *exchange, r *http.Request) {
-	if subject, ok := s.subject(x, r); ok && x.skipBody(r) {
-		status, err := s.cfg.Moves.Undo(r.Context(), subject)
-		x.result(status, err)
+	subject, ok := s.subject(x, r)
+	if !ok {
+		return
 	}
+	fields, ok := x.readMembers(r, "move")
+	if !ok {
+		return
+	}
+	move, err := moveField(fields)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	status, err := s.cfg.Moves.Undo(r.Context(), subject, move)
+	x.result(status, err)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,10 +22,12 @@ type fakeMoves struct {
 	calls  []string // guarded by mu
 	held   relocation.HoldOptions
 	loaded string
+	away   []dreamcore.UserID
 	err    error // of steps
 	save   error // after the first bytes of an archive
 	read   error // of CheckRead
 	change error // of CheckChange
+	none   bool
 }
 
 func (f *fakeMoves) step(name string, s residence.Subject) (relocation.Status, error) {
@@ -66,18 +69,20 @@ func (f *fakeMoves) Load(_ context.Context, user dreamcore.UserID, from, move st
 	return f.step("load", residence.Subject{User: user})
 }
 
-func (f *fakeMoves) Release(_ context.Context, s residence.Subject, to string) (relocation.Status, error) {
-	return f.step("release to "+to, s)
+func (f *fakeMoves) Release(_ context.Context, s residence.Subject, to, move string) (relocation.Status, error) {
+	return f.step("release to "+to+" "+move, s)
 }
 
-func (f *fakeMoves) Accept(_ context.Context, s residence.Subject) (relocation.Status, error) {
-	return f.step("accept", s)
+func (f *fakeMoves) Accept(_ context.Context, s residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error) {
+	f.away = away
+	return f.step("accept "+move, s)
 }
 
-func (f *fakeMoves) Undo(_ context.Context, s residence.Subject) (relocation.Status, error) {
-	return f.step("undo", s)
+func (f *fakeMoves) Undo(_ context.Context, s residence.Subject, move string) (relocation.Status, error) {
+	return f.step("undo "+move, s)
 }
 
+func (f *fakeMoves) None() bool                         { return f.none }
 func (f *fakeMoves) CheckRead(dreamcore.UserID) error   { return f.read }
 func (f *fakeMoves) CheckChange(dreamcore.UserID) error { return f.change }
 
@@ -101,14 +106,19 @@ func TestStepsOfMoves(t *testing.T) {
 		{"GET", "/moves/x", "", 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","wait_seconds":1.5,"cut":true,"stay":["` + user + `"]}`, 200},
 		{"POST", "/moves/slot-17/hold", `{}`, 400},
+		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","move":""}`, 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","wait_seconds":301}`, 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","wait_seconds":-1}`, 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"cell-1","stay":["x"]}`, 400},
 		{"POST", "/moves/slot-17/hold", `{"to":"` + strings.Repeat("a", 64) + `"}`, 400},
-		{"POST", "/moves/" + user + "/release", `{"to":"cell-1"}`, 200},
+		{"POST", "/moves/" + user + "/release", `{"to":"cell-1","move":"m1"}`, 200},
+		{"POST", "/moves/" + user + "/release", `{"to":"cell-1"}`, 400},
 		{"POST", "/moves/" + user + "/release", ``, 400},
-		{"POST", "/moves/" + user + "/accept", ``, 200},
-		{"POST", "/moves/" + user + "/undo", ``, 200},
+		{"POST", "/moves/" + user + "/accept", `{"move":"m1","away":["` + user + `"]}`, 200},
+		{"POST", "/moves/" + user + "/accept", `{"move":"m1","away":"x"}`, 400},
+		{"POST", "/moves/" + user + "/accept", `{}`, 400},
+		{"POST", "/moves/" + user + "/undo", `{"move":"m1"}`, 200},
+		{"POST", "/moves/" + user + "/undo", `{"move":"` + strings.Repeat("a", 64) + `"}`, 400},
 		{"GET", "/moves/slot-17/archive", ``, 400},
 		{"PUT", "/moves/slot-17/archive?from=a&move=m", `x`, 400},
 		{"PUT", "/moves/" + user + "/archive", `x`, 400},
@@ -121,6 +131,9 @@ func TestStepsOfMoves(t *testing.T) {
 	}
 	if m.held.To != "cell-1" || m.held.Wait != 1500*time.Millisecond || !m.held.Cut || len(m.held.Stay) != 1 {
 		t.Errorf("%+v", m.held)
+	}
+	if len(m.away) != 1 || m.away[0] != user {
+		t.Errorf("%v", m.away)
 	}
 	if m.loaded != "cell-0 m1 an archive" {
 		t.Errorf("%q", m.loaded)
@@ -180,5 +193,57 @@ func TestUsersOfOtherCellsAreRefused(t *testing.T) {
 		if res := sv.do(sv.request(http.MethodPost, "/jobs/"+job+"/cancel", "")); (res.StatusCode == http.StatusNotFound) != left {
 			t.Errorf("left %v: cancel: %s", left, res.Status)
 		}
+	}
+	// Unless it waits for the other cell: that would be lost.
+	m.read, sv.generator.cancelErr = nil, moving
+	if res := sv.do(sv.request(http.MethodPost, "/jobs/"+job+"/cancel", "")); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get(MovingHeader) == "" || res.Header.Get("Retry-After") == "" {
+		t.Errorf("cancel of a job that waits: %s", res.Status)
+	}
+}
+
+// brokenJobs counts how often a job is read, and cannot read it if err is set.
+type brokenJobs struct {
+	Jobs
+	reads atomic.Int32
+	err   error
+}
+
+func (b *brokenJobs) Get(job string) (dreamcore.Job, error) {
+	b.reads.Add(1)
+	if b.err != nil {
+		return dreamcore.Job{}, b.err
+	}
+	return b.Jobs.Get(job)
+}
+
+// A job is read a second time only where users have moved; then a job that cannot be
+// read is not taken for one of a user who lives here.
+func TestJobsAreReadOnceUnlessUsersMove(t *testing.T) {
+	m := &fakeMoves{none: true}
+	jobs := &brokenJobs{}
+	sv := start(t, options{config: func(c *Config) {
+		c.Moves, jobs.Jobs = m, c.Jobs
+		c.Jobs = jobs
+	}})
+	res := sv.do(sv.request(http.MethodPost, "/generate_game", generateBody))
+	job := res.Header.Get(JobHeader)
+	readStream(t, res.Body).all()
+	for none, want := range map[bool]int32{true: 1, false: 2} {
+		m.none = none
+		jobs.reads.Store(0)
+		if res := sv.do(sv.request(http.MethodGet, "/jobs/"+job, "")); res.StatusCode != http.StatusOK || jobs.reads.Load() != want {
+			t.Errorf("no moves %v: %s, %d reads", none, res.Status, jobs.reads.Load())
+		}
+	}
+	m.none = false
+	jobs.err = errors.New("the disk is gone")
+	for _, path := range []string{"", "/events"} {
+		if res := sv.do(sv.request(http.MethodGet, "/jobs/"+job+path, "")); res.StatusCode != http.StatusInternalServerError {
+			t.Errorf("%q: %s", path, res.Status)
+		}
+	}
+	jobs.err = &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "no such job"}
+	if res := sv.do(sv.request(http.MethodGet, "/jobs/"+job, "")); res.StatusCode != http.StatusNotFound {
+		t.Error(res.Status)
 	}
 }

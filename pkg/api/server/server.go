@@ -64,8 +64,9 @@ type Generator interface {
 	// Attach adds a listener to a job until ctx is done. It does nothing if the
 	// job has ended or does not exist.
 	Attach(ctx context.Context, job string)
-	// Cancel stops a job. It does nothing if the job has ended or does not exist.
-	Cancel(job string)
+	// Cancel stops a job. It does nothing if the job has ended or does not exist. The
+	// error is CodeMoving if the job waits for its user to move to another cell.
+	Cancel(job string) error
 	// Warm starts the agent ahead of the user's next job in a project, which it makes
 	// if there is none, if the machine could run another job.
 	Warm(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID)

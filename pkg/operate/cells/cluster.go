@@ -41,9 +41,9 @@ type Cell interface {
 	HoldMove(ctx context.Context, subject residence.Subject, o relocation.HoldOptions) (relocation.Status, error)
 	UserArchive(ctx context.Context, user dreamcore.UserID) (io.ReadCloser, error)
 	SendUserArchive(ctx context.Context, user dreamcore.UserID, from, move string, archive io.Reader) (relocation.Status, error)
-	ReleaseMove(ctx context.Context, subject residence.Subject, to string) (relocation.Status, error)
-	AcceptMove(ctx context.Context, subject residence.Subject) (relocation.Status, error)
-	UndoMove(ctx context.Context, subject residence.Subject) (relocation.Status, error)
+	ReleaseMove(ctx context.Context, subject residence.Subject, to, move string) (relocation.Status, error)
+	AcceptMove(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error)
+	UndoMove(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error)
 }
 
 // Maps keeps the map of cells.

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/notef-neighbor/dreamcore/pkg/cluster/slots"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
@@ -82,7 +84,8 @@ type move struct {
 	*Mover
 	subject  residence.Subject
 	from, to string
-	began    bool // by this process
+	began    bool   // by this process
+	id       string // of the move, in both cells; "" until the source has told it
 	progress Progress
 	result   Result
 	status   relocation.Status // of the source
@@ -102,8 +105,11 @@ func (v *Mover) Move(ctx context.Context, subject residence.Subject, to string) 
 
 func (m *move) run(ctx context.Context) error {
 	flipped, err := m.begin(ctx)
-	if err != nil || m.from == "" {
-		return err
+	if err != nil { // the map may say that the subject moves all the same
+		return m.failed(ctx, err)
+	}
+	if m.from == "" {
+		return nil
 	}
 	if !flipped {
 		err = m.leadToFlip(ctx)
@@ -174,7 +180,7 @@ func (m *move) failed(ctx context.Context, err error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
-	if undone := m.Undo(ctx, m.subject); undone != nil {
+	if undone := m.undo(ctx, m.subject, m.id); undone != nil {
 		return errors.Join(err, fmt.Errorf("the move was not undone; repeat it, or run: dreamcore cells undo %s: %w", m.subject, undone))
 	}
 	return err
@@ -244,7 +250,7 @@ func (m *move) begin(ctx context.Context) (flipped bool, err error) {
 	m.show(func(p *Progress) { p.Step = "begin" })
 	var cell, moving string
 	at, err := m.swap(ctx, func(at *slots.Map) (func(*slots.Draft) error, error) {
-		m.began = false
+		m.began, m.id = false, ""
 		if !at.Has(m.to) {
 			return nil, &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: fmt.Sprintf("there is no cell %q", m.to), Hint: "the cells are " + fmt.Sprint(at.Cells())}
 		}
@@ -261,7 +267,7 @@ func (m *move) begin(ctx context.Context) (flipped bool, err error) {
 		if at.Draining(m.to) {
 			return nil, conflict("choose another cell", "the cell %s is being emptied", m.to)
 		}
-		m.began = true
+		m.began, m.id = true, uuid.NewString()
 		return func(d *slots.Draft) error {
 			if m.subject.User != "" {
 				d.MovingUsers[m.subject.User] = m.to
@@ -272,6 +278,7 @@ func (m *move) begin(ctx context.Context) (flipped bool, err error) {
 		}, nil
 	})
 	if err != nil {
+		m.began = m.began && dreamcore.CodeOf(err) != dreamcore.CodeConflict // then it was not written
 		return false, err
 	}
 	if cell != m.to {
@@ -290,12 +297,24 @@ func (m *move) begin(ctx context.Context) (flipped bool, err error) {
 func (m *move) source(ctx context.Context, at *slots.Map) (string, error) {
 	_, moving := place(at, m.subject)
 	found := m.ask(ctx, at, m.subject)
-	for name, st := range found {
-		if name != m.to && st.Cell == m.to && (st.State == residence.Leaving || st.State == residence.Left && moving != "") {
-			return name, nil
+	st, ok := found[m.to]
+	if m.subject.User != "" && (st.State == residence.Arrived || st.State == residence.Here) {
+		m.id = st.Move
+	}
+	from := ""
+	for name, other := range found {
+		if name == m.to || other.Cell != m.to || m.id != "" && other.Move != m.id {
+			continue
+		}
+		// An earlier move may have left a mark of a slot, too.
+		if other.State == residence.Leaving || other.State == residence.Left && moving != "" && (from == "" || found[from].State == residence.Left && found[from].Since.Before(other.Since)) {
+			from = name
 		}
 	}
-	st, ok := found[m.to]
+	if from != "" {
+		m.id = found[from].Move
+		return from, nil
+	}
 	switch {
 	case ok && st.State == residence.Arrived && st.Cell != "":
 		return st.Cell, nil
@@ -349,7 +368,7 @@ func (m *move) hold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := relocation.HoldOptions{To: m.to, Cut: m.Cut}
+	o := relocation.HoldOptions{To: m.to, Move: m.id, Cut: m.Cut}
 	if m.subject.User == "" {
 		for user, cell := range at.Exceptions() {
 			if m.subject.Has(user) && cell == m.from {
@@ -360,8 +379,15 @@ func (m *move) hold(ctx context.Context) error {
 	for until := time.Now().Add(m.Wait); ; {
 		o.Wait = max(min(holdSlice, time.Until(until)), 0)
 		m.status, err = source.HoldMove(ctx, m.subject, o)
-		if err != nil || m.status.Running == 0 {
+		if err != nil {
 			return err
+		}
+		if o.Move != "" && m.status.Move != o.Move {
+			return m.undoneMeanwhile()
+		}
+		m.id, o.Move = m.status.Move, m.status.Move
+		if m.status.Running == 0 {
+			return nil
 		}
 		m.show(func(p *Progress) { p.Running = m.status.Running })
 		if time.Now().After(until) {
@@ -373,12 +399,21 @@ func (m *move) hold(ctx context.Context) error {
 	}
 }
 
+func (m *move) undoneMeanwhile() error {
+	return conflict("look at: dreamcore cells list", "another command has undone the move of %s", m.subject)
+}
+
+// users returns those whom the move copies.
+func (m *move) users() []dreamcore.UserID {
+	if m.subject.User != "" {
+		return []dreamcore.UserID{m.subject.User} // who may have nothing but a block
+	}
+	return m.status.Users
+}
+
 // copy copies every user.
 func (m *move) copy(ctx context.Context) error {
-	users := m.status.Users
-	if m.subject.User != "" {
-		users = []dreamcore.UserID{m.subject.User} // who may have nothing but a block
-	}
+	users := m.users()
 	m.show(func(p *Progress) { p.Users, p.Running = len(users), 0 })
 	for i, user := range users {
 		if err := m.copyUser(ctx, user); err != nil {
@@ -402,7 +437,7 @@ func (m *move) copyUser(ctx context.Context, user dreamcore.UserID) error {
 	if err != nil {
 		return err
 	}
-	if there.State == residence.Arrived && there.Move == m.status.Move {
+	if there.State == residence.Arrived && there.Move == m.id {
 		return nil // an earlier process has copied it, and nothing has changed since
 	}
 	archive, err := source.UserArchive(ctx, user)
@@ -415,7 +450,7 @@ func (m *move) copyUser(ctx context.Context, user dreamcore.UserID) error {
 		m.result.Bytes += int64(n)
 		m.show(func(p *Progress) { p.Bytes = m.result.Bytes })
 	}})
-	st, err := target.SendUserArchive(ctx, user, m.from, m.status.Move, counted)
+	st, err := target.SendUserArchive(ctx, user, m.from, m.id, counted)
 	if err != nil {
 		return err
 	}
@@ -444,7 +479,12 @@ func (m *move) flip(ctx context.Context) error {
 		case cell == m.to && moving == m.to:
 			return nil, nil
 		case cell != m.from || moving != m.to:
-			return nil, conflict("look at: dreamcore cells list", "another command has undone the move of %s", m.subject)
+			return nil, m.undoneMeanwhile()
+		}
+		// After the map was loaded: if another command undoes the move from now on, it has
+		// changed the map before, and the compare-and-swap fails.
+		if err := m.ready(ctx); err != nil {
+			return nil, err
 		}
 		return func(d *slots.Draft) error {
 			if m.subject.User != "" {
@@ -459,6 +499,36 @@ func (m *move) flip(ctx context.Context) error {
 	return err
 }
 
+// ready returns an error unless both cells still take part in this move, and nothing
+// else: the source holds the subject, and every user has arrived in the target.
+func (m *move) ready(ctx context.Context) error {
+	source, err := m.Cell(ctx, m.from)
+	if err != nil {
+		return err
+	}
+	target, err := m.Cell(ctx, m.to)
+	if err != nil {
+		return err
+	}
+	st, err := source.Move(ctx, m.subject)
+	if err != nil {
+		return err
+	}
+	if st.State != residence.Leaving || st.Cell != m.to || st.Move != m.id {
+		return m.undoneMeanwhile()
+	}
+	for _, user := range m.users() {
+		st, err := target.Move(ctx, residence.Subject{User: user})
+		if err != nil {
+			return err
+		}
+		if st.State != residence.Arrived || st.Move != m.id {
+			return m.undoneMeanwhile()
+		}
+	}
+	return nil
+}
+
 // forgetExceptions removes the exceptions that are none.
 func forgetExceptions(d *slots.Draft) {
 	maps.DeleteFunc(d.Users, func(user dreamcore.UserID, cell string) bool { return d.Owner[user.Slot()] == cell })
@@ -471,16 +541,29 @@ func (m *move) release(ctx context.Context) error {
 	}
 	source, err := m.Cell(ctx, m.from)
 	if err == nil {
-		_, err = source.ReleaseMove(ctx, m.subject, m.to)
+		_, err = source.ReleaseMove(ctx, m.subject, m.to, m.id)
 	}
 	return err
 }
 
 func (m *move) accept(ctx context.Context) error {
 	target, err := m.Cell(ctx, m.to)
-	if err == nil {
-		_, err = target.AcceptMove(ctx, m.subject)
+	if err != nil {
+		return err
 	}
+	var away []dreamcore.UserID
+	if m.subject.User == "" {
+		at, _, err := m.Maps.Load(ctx)
+		if err != nil {
+			return err
+		}
+		for user, cell := range at.Exceptions() {
+			if m.subject.Has(user) && cell != m.to {
+				away = append(away, user)
+			}
+		}
+	}
+	_, err = target.AcceptMove(ctx, m.subject, m.id, away)
 	return err
 }
 
@@ -508,20 +591,27 @@ func forget(d *slots.Draft, s residence.Subject) {
 	}
 }
 
-// undoes reports whether a cell has something to undo: the owner what it holds, the
-// others what has arrived, which they know by user.
-func undoes(s residence.Subject, state residence.State, owner bool) bool {
+// undoes returns the id of a move of which a cell has something to undo, or "": the
+// owner what it holds, the others what has arrived.
+func undoes(s residence.Subject, st relocation.Status, owner bool) string {
 	switch {
-	case owner:
-		return state == residence.Leaving
-	case s.User == "":
-		return true
+	case owner && st.State != residence.Leaving:
+		return ""
+	case !owner && s.User == "":
+		return st.Arriving
+	case !owner && st.State != residence.Arriving && st.State != residence.Arrived:
+		return ""
 	}
-	return state == residence.Arriving || state == residence.Arrived
+	return st.Move
 }
 
 // Undo takes back a move that has not reached the flip. CodeConflict: it has.
 func (v *Mover) Undo(ctx context.Context, subject residence.Subject) error {
+	return v.undo(ctx, subject, "")
+}
+
+// undo is Undo of the move of an id, if it is not "", and of no other.
+func (v *Mover) undo(ctx context.Context, subject residence.Subject, id string) error {
 	at, err := v.swap(ctx, func(at *slots.Map) (func(*slots.Draft) error, error) {
 		if err := checkOthers(at, subject); err != nil {
 			return nil, err
@@ -532,6 +622,9 @@ func (v *Mover) Undo(ctx context.Context, subject residence.Subject) error {
 		}
 		if moving == "" {
 			return nil, nil
+		}
+		if id != "" && v.holdsOther(ctx, subject, cell, id) {
+			return nil, nil // which goes on
 		}
 		return func(d *slots.Draft) error {
 			forget(d, subject)
@@ -547,15 +640,46 @@ func (v *Mover) Undo(ctx context.Context, subject residence.Subject) error {
 	if len(found) < len(at.Cells()) {
 		errs = append(errs, &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: fmt.Sprintf("only %d of %d cells answer", len(found), len(at.Cells())), Hint: "repeat it when all of them do: one may still hold the user"})
 	}
+	if id == "" {
+		// A move that another command begins after this has an id that was not found.
+		now, _, err := v.Maps.Load(ctx)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if _, moving := place(now, subject); moving != "" {
+			return conflict("look at: dreamcore cells list", "another command has begun a move of %s", subject)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if !undoes(subject, found[name].State, name == owner) {
-			continue
+		errs = append(errs, v.undoIn(ctx, name, subject, found[name], name == owner, id))
+	}
+	return errors.Join(errs...)
+}
+
+// holdsOther reports whether a cell holds a subject for another move than that of an id.
+func (v *Mover) holdsOther(ctx context.Context, subject residence.Subject, name, id string) bool {
+	cell, err := v.Cell(ctx, name)
+	if err != nil {
+		return false
+	}
+	st, err := cell.Move(ctx, subject)
+	return err == nil && st.State == residence.Leaving && st.Move != id
+}
+
+// undoIn undoes in a cell what st says, only of the move of id if it is not "".
+func (v *Mover) undoIn(ctx context.Context, name string, subject residence.Subject, st relocation.Status, owner bool, only string) error {
+	for range maxTries { // users of a slot may have arrived in several moves
+		id := undoes(subject, st, owner)
+		if id == "" || only != "" && id != only {
+			return nil
 		}
 		cell, err := v.Cell(ctx, name)
 		if err == nil {
-			_, err = cell.UndoMove(ctx, subject)
+			st, err = cell.UndoMove(ctx, subject, id)
 		}
-		errs = append(errs, err)
+		if err != nil || owner {
+			return err
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }

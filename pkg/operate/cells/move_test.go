@@ -28,7 +28,8 @@ type memory struct {
 	mu      sync.Mutex
 	m       *slots.Map
 	version int
-	stored  func() // called before each Store; may be nil
+	stored  func()       // called before each Store; may be nil
+	lost    func() error // an error of Store after it has written; may be nil
 }
 
 func (s *memory) Load(context.Context) (*slots.Map, string, error) {
@@ -47,6 +48,9 @@ func (s *memory) Store(_ context.Context, m *slots.Map, version string) error {
 		return &dreamcore.Error{Code: dreamcore.CodeConflict, Message: "changed"}
 	}
 	s.m, s.version = m, s.version+1
+	if s.lost != nil {
+		return s.lost()
+	}
 	return nil
 }
 
@@ -223,6 +227,30 @@ func TestAFailedMoveIsUndone(t *testing.T) {
 	}
 }
 
+// TestAMoveWhoseBeginWasLostIsUndone writes the map, and loses the answer; then the
+// undo fails too.
+func TestAMoveWhoseBeginWasLostIsUndone(t *testing.T) {
+	for _, fails := range []int{1, 2} {
+		c := newCluster(t, 2)
+		user := c.user("cell-0", 0)
+		c.cells["cell-0"].Fill(user, game)
+		n := 0
+		c.maps.lost = func() error {
+			if n++; n <= fails {
+				return &dreamcore.Error{Code: dreamcore.CodeUnreachable, Message: "the connection was lost"}
+			}
+			return nil
+		}
+		_, err := c.mover().Move(t.Context(), residence.Subject{User: user}, "cell-1")
+		if dreamcore.CodeOf(err) != dreamcore.CodeUnreachable || strings.Contains(err.Error(), "dreamcore cells undo "+string(user)) != (fails == 2) {
+			t.Errorf("%d: %v", fails, err)
+		}
+		if at := c.maps.m.User(user); at != (slots.Place{Cell: "cell-0"}) {
+			t.Errorf("%d: %+v", fails, at)
+		}
+	}
+}
+
 // TestJobsThatRunForLongAreNotCut gives up, and undoes the move.
 func TestJobsThatRunForLongAreNotCut(t *testing.T) {
 	c := newCluster(t, 2)
@@ -288,6 +316,84 @@ func TestTwoMovers(t *testing.T) {
 	all.Wait()
 	if n := c.maps.m.Count()["cell-2"]; n != 1024/3+1+8 && n != 1024/3+8 {
 		t.Errorf("%d slots", n)
+	}
+}
+
+// TestAnOldDriverCannotGoOn hangs a driver before a step; meanwhile the move is undone and
+// begun again, and that driver is killed. Then the first one goes on.
+func TestAnOldDriverCannotGoOn(t *testing.T) {
+	for _, hangs := range []string{"begin", "copy"} {
+		for _, killed := range []string{"begin", "hold", "copy", "flip", ""} {
+			for _, slot := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, slot %v", hangs, killed, slot), func(t *testing.T) {
+					c := newCluster(t, 2)
+					user := c.user("cell-0", 0)
+					c.cells["cell-0"].Fill(user, game)
+					before := c.cells["cell-0"].Snapshot(user, game)
+					subject := residence.Subject{User: user}
+					if slot {
+						subject = residence.Subject{Slot: user.Slot()}
+					}
+					v := c.mover()
+					v.reached = func(at string) error {
+						c.never(user, at)
+						if at != hangs {
+							return nil
+						}
+						if err := c.mover().Undo(t.Context(), subject); err != nil {
+							t.Error(err)
+						}
+						second := c.mover()
+						second.reached = func(at string) error {
+							c.never(user, at+" of the second")
+							if at == killed {
+								return errKilled
+							}
+							return nil
+						}
+						if _, err := second.Move(t.Context(), subject, "cell-1"); (err != nil) != (killed != "") {
+							t.Error(err)
+						}
+						return nil
+					}
+					_, err := v.Move(t.Context(), subject, "cell-1")
+					if (hangs != "begin" || killed != "begin") && err == nil {
+						t.Error("the first driver has ended the move of the second")
+					}
+					c.never(user, "the first")
+					if _, err := c.mover().Move(t.Context(), subject, "cell-1"); err != nil {
+						t.Fatal(err)
+					}
+					c.serves(user, "cell-1")
+					if diff := cmp.Diff(before.Files, c.cells["cell-1"].Snapshot(user, game).Files); diff != "" {
+						t.Error(diff)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestAUserWhoHasLeftAloneKeepsTheMarkWhenTheSlotComes moves a user to a third cell, and
+// then the slot there and back.
+func TestAUserWhoHasLeftAloneKeepsTheMarkWhenTheSlotComes(t *testing.T) {
+	c := newCluster(t, 3)
+	user := c.user("cell-0", 0)
+	c.cells["cell-0"].Fill(user, game)
+	for _, step := range []struct {
+		subject  residence.Subject
+		to, want string
+	}{
+		{residence.Subject{User: user}, "cell-2", "cell-2"},
+		{residence.Subject{Slot: user.Slot()}, "cell-1", "cell-2"},
+		{residence.Subject{Slot: user.Slot()}, "cell-0", "cell-2"},
+		{residence.Subject{Slot: user.Slot()}, "cell-2", "cell-2"},
+		{residence.Subject{Slot: user.Slot()}, "cell-0", "cell-0"},
+	} {
+		if _, err := c.mover().Move(t.Context(), step.subject, step.to); err != nil {
+			t.Fatalf("%+v: %v", step, err)
+		}
+		c.serves(user, step.want)
 	}
 }
 

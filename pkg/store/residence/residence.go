@@ -24,6 +24,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/system/statefile"
 )
@@ -126,10 +128,11 @@ func open(dir string, openDir func(string) (*os.Root, error)) (*Store, error) {
 		return err == nil && subject.String() == name
 	})
 	for _, name := range names {
+		if _, err := root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			continue // another process has removed it meanwhile
+		}
 		subject, _ := ParseSubject(name)
-		m, readErr := s.read(name)
-		err = errors.Join(err, readErr)
-		s.marks[subject] = m
+		s.marks[subject] = s.read(name)
 	}
 	if err != nil {
 		return nil, errors.Join(statefile.Error("read the moves of users", err), root.Close())
@@ -137,24 +140,23 @@ func open(dir string, openDir func(string) (*os.Root, error)) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) read(name string) (m Mark, err error) {
-	f, err := s.root.Open(name)
+// read returns a mark, Damaged if it cannot be read: that holds for its subject only.
+func (s *Store) read(name string) (m Mark) {
+	damaged := Mark{State: Damaged}
+	f, err := s.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return m, err
+		return damaged
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, maxFile))
-	if err != nil {
-		return m, err
-	}
-	if json.Unmarshal(raw, &m) != nil {
-		return Mark{State: Damaged}, nil
+	if err != nil || json.Unmarshal(raw, &m) != nil {
+		return damaged
 	}
 	switch m.State {
 	case Leaving, Left, Arriving, Arrived, Here:
-		return m, nil
+		return m
 	}
-	return Mark{State: Damaged}, nil
+	return damaged
 }
 
 // Close closes the Store.
@@ -207,6 +209,13 @@ func (s *Store) Get(subject Subject) (m Mark, ok bool) {
 	defer s.mu.RUnlock()
 	m, ok = s.marks[subject]
 	return m, ok
+}
+
+// None reports whether there are no marks: no user has ever moved.
+func (s *Store) None() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.marks) == 0
 }
 
 // All returns every mark.

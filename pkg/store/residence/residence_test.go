@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,6 +77,33 @@ func TestDamagedMarksRefuse(t *testing.T) {
 			t.Errorf("%.10q: %+v", text, m)
 		}
 		s.Close()
+	}
+}
+
+// A mark that is no file that can be read must not keep the others from being read.
+func TestAMarkThatCannotBeReadHoldsForItsUserOnly(t *testing.T) {
+	dir := t.TempDir()
+	bob := Subject{User: "b0b00000-0000-4000-8000-000000000002"}
+	for _, make := range []func(path string) error{
+		func(path string) error { return os.Mkdir(path, 0o700) },
+		func(path string) error { return os.Symlink("nowhere", path) },
+		func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		path := filepath.Join(dir, string(alice))
+		if err := make(path); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, _ := s.Get(Subject{User: alice}); m.State != Damaged || s.CheckRead(alice) == nil || s.CheckChange(bob.User) != nil {
+			t.Errorf("%+v", s.All())
+		}
+		s.Close()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ const eraseLimit = 5 * time.Minute
 // DeleteUser removes everything of a user: files, versions, conversations, event logs
 // and records of jobs, the disk, the block. It cancels the user's jobs first and
 // closes the sandbox. It goes on if ctx ends. CodeNotFound: there is nothing of the
-// user. After any other error the user stays invisible, and Resume completes the
+// user; CodeMoving: the user moves between cells. After any other error the user stays invisible, and Resume completes the
 // deletion.
 func (s *Service) DeleteUser(ctx context.Context, user dreamcore.UserID) (Report, error) {
 	return s.delete(ctx, volume.Erasure{User: user})
@@ -106,6 +106,11 @@ func (s *Service) delete(ctx context.Context, e volume.Erasure) (r Report, err e
 		return r, err
 	}
 	defer end()
+	if s.parts.Residence != nil { // the user may have moved while this one waited for its turn
+		if err := s.parts.Residence.CheckChange(e.User); err != nil {
+			return r, err
+		}
+	}
 	r = Report{User: e.User, Project: e.Project}
 	if err := s.measure(ctx, e, &r); err != nil {
 		return r, err

@@ -31,7 +31,7 @@ func (s *Service) End(ctx context.Context, user dreamcore.UserID, project dreamc
 		c.cancel(errCheckEnded)
 	}
 	for _, l := range jobs {
-		s.Cancel(l.id)
+		_ = s.Cancel(l.id) // one that is left to another cell ends here too
 	}
 	for _, l := range jobs {
 		select {

@@ -63,11 +63,14 @@ func (s *Service) IDs(ctx context.Context, user dreamcore.UserID) ([]string, err
 
 // Adopt takes the logs of jobs of a user into the index, which another cell has written
 // and journal.Store.Import has taken over. Jobs that go on are taken up unless
-// Parts.Away says that they belong elsewhere; Reconcile does it later. CodeInvalid: a
-// log is not one of a job of this user.
+// Parts.Away says that they belong elsewhere; Reconcile does it later. A job whose log
+// was removed meanwhile, to make room, is left out. CodeInvalid: a log is not one of a job of this user.
 func (s *Service) Adopt(ctx context.Context, user dreamcore.UserID, ids []string) error {
 	for _, id := range ids {
 		p, err := s.read(id, time.Time{})
+		if dreamcore.CodeOf(err) == dreamcore.CodeNotFound {
+			continue // logs that came after it took its room
+		}
 		if err == nil && p.row.User != user {
 			err = fmt.Errorf("its user is %.60q", p.row.User)
 		}

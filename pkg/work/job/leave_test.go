@@ -42,12 +42,21 @@ func TestLeaveLeavesJobsToAnotherCell(t *testing.T) {
 		if j := must(r.service.Get(id))(t); j.Final() {
 			t.Errorf("%+v", j)
 		}
+		if lives {
+			continue
+		}
+		if err := r.service.Cancel(id); dreamcore.CodeOf(err) != dreamcore.CodeMoving {
+			t.Errorf("job %s, which is left to another cell, is cancelled: %v", id, err)
+		}
 	}
 	if page := must(r.service.List(dreamcore.JobFilter{User: alice}))(t); len(page.Jobs) != 0 {
 		t.Errorf("%d jobs are listed", len(page.Jobs))
 	}
 	if err := r.service.Adopt(t.Context(), bob, []string{running}); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
 		t.Errorf("the job of another user: %v", err)
+	}
+	if err := r.service.Adopt(t.Context(), alice, []string{dreamcore.NewJobID(alice), running}); err != nil {
+		t.Errorf("a log that was removed to make room: %v", err)
 	}
 	away = false
 	if err := r.service.Reconcile(t.Context()); err != nil {
@@ -57,7 +66,9 @@ func TestLeaveLeavesJobsToAnotherCell(t *testing.T) {
 		if !r.service.has(id) {
 			t.Errorf("job %s was not taken up", id)
 		}
-		r.service.Cancel(id)
+		if err := r.service.Cancel(id); err != nil {
+			t.Error(err)
+		}
 	}
 	r.service.Cancel(other)
 }

@@ -128,19 +128,25 @@ func (s *Service) replace(user dreamcore.UserID) {
 
 // Cancel stops a job; its last event says that it was interrupted. A job that
 // waits in the queue never starts. A stop or a crash of the service does not undo
-// it. Cancel does nothing for a job that has ended or never existed.
-func (s *Service) Cancel(id string) {
+// it. Cancel does nothing for a job that has ended or never existed. CodeMoving: the job
+// is left to another cell, which its user moves to, and is not cancelled.
+func (s *Service) Cancel(id string) error {
 	_ = s.settled(context.Background(), id) // it fails only with its context; Close ends the wait
 	s.mu.Lock()
 	l := s.jobs[id]
 	noted := l != nil && l.noted
 	s.mu.Unlock()
 	if noted {
-		return
+		return nil
 	}
 	err := fs.ErrClosed
 	if l != nil {
 		err = l.log.Note(cancelled())
+	}
+	if errors.Is(err, fs.ErrClosed) {
+		if err := s.checkLeft(id); err != nil {
+			return err
+		}
 	}
 	// Close may have suspended the job only just now.
 	if errors.Is(err, fs.ErrClosed) && s.isClosed() {
@@ -155,6 +161,16 @@ func (s *Service) Cancel(id string) {
 		l.noted = l.noted || err == nil
 		s.end(l, errCancelled)
 	}
+	return nil
+}
+
+// checkLeft returns CodeMoving for a job that Leave has left to another cell.
+func (s *Service) checkLeft(id string) error {
+	j, err := s.Get(id)
+	if err != nil || j.Final() || !s.away(j.User) {
+		return nil // an unknown job is none to cancel
+	}
+	return &dreamcore.Error{Code: dreamcore.CodeMoving, Message: "The user is being moved to another cell", Hint: "send the request again after the time in Retry-After"}
 }
 
 func cancelled() []byte {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -19,7 +20,8 @@ import (
 
 // Load takes in the archive of a user that another cell has made in a move. Nothing is
 // done before the whole archive was received and checked; then an older copy of the
-// user is replaced. The copy answers reads and nothing else until Accept. CodeConflict: the user has a live copy here; CodeInvalid, CodeTooLarge: those of
+// user is replaced. The copy answers reads and nothing else until Accept. CodeConflict: the
+// user has a live copy here, or one of another move; CodeInvalid, CodeTooLarge: those of
 // the archive.
 func (s *Service) Load(ctx context.Context, user dreamcore.UserID, from, move string, r io.Reader) (Status, error) {
 	subject := residence.Subject{User: user}
@@ -28,7 +30,7 @@ func (s *Service) Load(ctx context.Context, user dreamcore.UserID, from, move st
 		return Status{}, err
 	}
 	defer leave()
-	if err := s.vacant(ctx, user); err != nil {
+	if err := s.vacant(ctx, user, move); err != nil {
 		return Status{}, err
 	}
 	file := filepath.Join(s.parts.SpoolDir, string(user)+archive.UserFormat)
@@ -69,10 +71,15 @@ func (s *Service) Load(ctx context.Context, user dreamcore.UserID, from, move st
 }
 
 // vacant returns an error if the user has a copy here that must not be replaced.
-func (s *Service) vacant(ctx context.Context, user dreamcore.UserID) error {
+func (s *Service) vacant(ctx context.Context, user dreamcore.UserID, move string) error {
 	own, _ := s.parts.Residence.Get(residence.Subject{User: user})
 	switch own.State {
-	case residence.Left, residence.Arriving, residence.Arrived:
+	case residence.Left:
+		return nil
+	case residence.Arriving, residence.Arrived:
+		if own.Move != move {
+			return conflict("run: dreamcore cells undo "+string(user)+", or with the slot of the user, and move again", "user %s is %s here in another move", user, own.State)
+		}
 		return nil
 	case residence.Leaving, residence.Here, residence.Damaged:
 		return conflict("finish or undo that move first", "user %s is %s here", user, own.State)
@@ -146,7 +153,9 @@ func (s *Service) load(ctx context.Context, file string, user dreamcore.UserID) 
 
 // Accept makes what has arrived live here. It must be called only when the map names
 // this cell and the other one has released the subject. Jobs that were cut go on.
-func (s *Service) Accept(ctx context.Context, subject residence.Subject) (Status, error) {
+// away has the users of a slot who live in other cells as exceptions. CodeConflict:
+// nothing has arrived in this move.
+func (s *Service) Accept(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (Status, error) {
 	leave, err := s.enter(subject)
 	if err != nil {
 		return Status{}, err
@@ -154,9 +163,9 @@ func (s *Service) Accept(ctx context.Context, subject residence.Subject) (Status
 	defer leave()
 	marks := s.parts.Residence
 	if subject.User == "" {
-		err = s.acceptSlot(subject)
+		err = s.acceptSlot(ctx, subject, move, away)
 	} else {
-		err = s.acceptUser(subject)
+		err = s.acceptUser(subject, move)
 	}
 	if err == nil {
 		err = s.parts.Jobs.Reconcile(ctx)
@@ -165,29 +174,31 @@ func (s *Service) Accept(ctx context.Context, subject residence.Subject) (Status
 	return statusOf(subject, m), err
 }
 
-func (s *Service) acceptUser(subject residence.Subject) error {
+func (s *Service) acceptUser(subject residence.Subject, move string) error {
 	m, _ := s.parts.Residence.Get(subject)
-	switch m.State {
-	case "", residence.Here:
+	switch {
+	case m.State == residence.Here && m.Move == move && move != "":
 		return nil // it was accepted before
-	case residence.Arrived:
-	default:
-		return conflict("copy the user first", "user %s is %s here", subject, m.State)
+	case m.State != residence.Arrived:
+		return conflict("copy the user first", "user %s has not arrived here: the state is %q", subject, m.State)
+	case m.Move != move:
+		return otherMove(subject)
 	}
-	return s.liveHere(subject)
+	return s.liveHere(subject, move)
 }
 
-// liveHere lets a user live here.
-func (s *Service) liveHere(user residence.Subject) error {
+// liveHere lets a user live here, and notes the move that was accepted, if any.
+func (s *Service) liveHere(user residence.Subject, move string) error {
 	slot, _ := s.parts.Residence.Get(residence.Subject{Slot: user.User.Slot()})
-	if slot.State != "" { // it would hold for the user too
-		return s.parts.Residence.Set(user, residence.Mark{State: residence.Here, Since: time.Now().UTC()})
+	if slot.State != "" || move != "" { // the slot's would hold for the user too
+		return s.parts.Residence.Set(user, residence.Mark{State: residence.Here, Since: time.Now().UTC(), Move: move})
 	}
 	return s.parts.Residence.Remove(user)
 }
 
-// acceptSlot also removes the marks of users who lived here as exceptions.
-func (s *Service) acceptSlot(subject residence.Subject) error {
+// acceptSlot also removes the marks of users who lived here as exceptions, and of those
+// who have left before and live here again if they come back: with their slot.
+func (s *Service) acceptSlot(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) error {
 	m, _ := s.parts.Residence.Get(subject)
 	if m.State == residence.Leaving {
 		return conflict("finish or undo that move first", "%s is leaving for %s", subject, m.Cell)
@@ -196,7 +207,16 @@ func (s *Service) acceptSlot(subject residence.Subject) error {
 		if own.User == "" || !subject.Has(own.User) {
 			continue
 		}
+		if arrives(m) && m.Move != move {
+			return otherMove(own)
+		}
 		switch m.State {
+		case residence.Left:
+			if !slices.Contains(away, own.User) {
+				if err := s.forgetLeft(ctx, own, m); err != nil {
+					return err
+				}
+			}
 		case residence.Arriving:
 			return conflict("copy the user first", "user %s is %s here", own, m.State)
 		case residence.Arrived, residence.Here:
@@ -212,6 +232,21 @@ func (s *Service) acceptSlot(subject residence.Subject) error {
 	return s.forgetHere(subject)
 }
 
+// forgetLeft removes the mark of a user who has left, and what is left of the copy.
+func (s *Service) forgetLeft(ctx context.Context, user residence.Subject, m residence.Mark) error {
+	leave, err := s.enter(user)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if !m.Erased {
+		if err := s.parts.Accounts.EraseCopy(ctx, user.User); err != nil {
+			return err
+		}
+	}
+	return s.parts.Residence.Remove(user)
+}
+
 // forgetHere removes the marks of users of a slot without one that live here.
 func (s *Service) forgetHere(slot residence.Subject) (err error) {
 	for own, m := range s.parts.Residence.All() {
@@ -224,8 +259,8 @@ func (s *Service) forgetHere(slot residence.Subject) (err error) {
 
 // Undo takes a move back: in the source, the subject lives here as before, and in the
 // target, its copy is removed. It must not be called once the map names the target.
-// CodeConflict: the source has released the subject.
-func (s *Service) Undo(ctx context.Context, subject residence.Subject) (Status, error) {
+// CodeConflict: the source has released the subject, or it takes part in another move.
+func (s *Service) Undo(ctx context.Context, subject residence.Subject, move string) (Status, error) {
 	leave, err := s.enter(subject)
 	if err != nil {
 		return Status{}, err
@@ -237,10 +272,13 @@ func (s *Service) Undo(ctx context.Context, subject residence.Subject) (Status, 
 		if subject.User != "" {
 			return Status{}, conflict("move it back", "%s lives in %s now", subject, m.Cell)
 		}
-		err = s.undoArrivals(ctx, subject) // the slot was to come back
+		err = s.undoArrivals(ctx, subject, move) // the slot was to come back
 	case residence.Leaving:
+		if m.Move != move {
+			return Status{}, otherMove(subject)
+		}
 		if subject.User != "" {
-			err = s.liveHere(subject)
+			err = s.liveHere(subject, "")
 		} else if err = s.parts.Residence.Remove(subject); err == nil {
 			err = s.forgetHere(subject)
 		}
@@ -248,19 +286,28 @@ func (s *Service) Undo(ctx context.Context, subject residence.Subject) (Status, 
 			err = s.parts.Jobs.Reconcile(ctx)
 		}
 	default:
-		err = s.undoArrivals(ctx, subject)
+		err = s.undoArrivals(ctx, subject, move)
 	}
 	if err == nil {
 		s.log.Info("a move was undone", "subject", subject.String(), "state", m.State)
 	}
 	m, _ = s.parts.Residence.Get(subject)
-	return statusOf(subject, m), err
+	st := statusOf(subject, m)
+	st.Arriving = s.arriving(subject)
+	return st, err
 }
 
-// undoArrivals removes the copies of a subject that have arrived, or a part of them.
-func (s *Service) undoArrivals(ctx context.Context, subject residence.Subject) error {
+// undoArrivals removes the copies of a subject that have arrived in a move, or a part of
+// them.
+func (s *Service) undoArrivals(ctx context.Context, subject residence.Subject, move string) error {
 	for own, m := range s.parts.Residence.All() {
-		if own.User == "" || !subject.Has(own.User) || m.State != residence.Arriving && m.State != residence.Arrived {
+		if own.User == "" || !subject.Has(own.User) || !arrives(m) {
+			continue
+		}
+		if m.Move != move {
+			if own == subject {
+				return otherMove(subject)
+			}
 			continue
 		}
 		m.State = residence.Arriving // so that nothing is answered from a part of it

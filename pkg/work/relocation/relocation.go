@@ -5,14 +5,16 @@
 //	source   Hold → Save …………………… Release → (a day later) EraseLeft
 //	target          Load …………………………………… Accept
 //
-// Each step may be repeated, by another driver too, also after a crash. Undo takes a
-// move back until Release. Before Release the copy in the source is whole, and nothing
+// Each step may be repeated, by another driver too, also after a crash. Each names the
+// id of its move, and is refused if another move has begun meanwhile. Undo takes a move
+// back until Release. Before Release the copy in the source is whole, and nothing
 // is ever changed or run in both cells.
 //
 // The files: relocation.go has the source's steps, arrival.go the target's.
 package relocation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -124,6 +126,8 @@ type Status struct {
 	Move    string          `json:"move,omitempty"`
 	Digest  string          `json:"digest,omitempty"`
 	Erased  bool            `json:"erased,omitempty"`
+	// Arriving is the id of a move in which users of a slot arrive here, or have arrived.
+	Arriving string `json:"arriving,omitempty"`
 	// Running counts the jobs and checks that Hold still waits for.
 	Running int `json:"running,omitempty"`
 	// Users has the users of a slot here that belong to its move, or the user itself if
@@ -149,10 +153,37 @@ func (s *Service) List() []Status {
 func (s *Service) Status(ctx context.Context, subject residence.Subject) (Status, error) {
 	m, _ := s.parts.Residence.Get(subject)
 	st := statusOf(subject, m)
+	st.Arriving = s.arriving(subject)
 	var err error
 	st.Users, err = s.members(ctx, subject)
 	return st, err
 }
+
+// arriving returns the first of the ids of moves in which users of a slot arrive.
+func (s *Service) arriving(slot residence.Subject) (move string) {
+	if slot.User != "" {
+		return ""
+	}
+	for own, m := range s.parts.Residence.All() {
+		if own.User != "" && slot.Has(own.User) && arrives(m) && (move == "" || m.Move < move) {
+			move = m.Move
+		}
+	}
+	return move
+}
+
+// arrives reports whether a mark is that of a copy which does not live here yet.
+func arrives(m residence.Mark) bool {
+	return m.State == residence.Arriving || m.State == residence.Arrived
+}
+
+// otherMove is the error of a step of a move that is not the one of a mark.
+func otherMove(subject residence.Subject) error {
+	return conflict("look at: dreamcore cells list", "%s takes part in another move here: this one was undone", subject)
+}
+
+// None is that of residence.Store.
+func (s *Service) None() bool { return s.parts.Residence.None() }
 
 // CheckRead and CheckChange are those of residence.Store.
 func (s *Service) CheckRead(user dreamcore.UserID) error { return s.parts.Residence.CheckRead(user) }
@@ -181,6 +212,7 @@ func (s *Service) belongs(subject residence.Subject, user dreamcore.UserID) bool
 // HoldOptions are how a subject is held.
 type HoldOptions struct {
 	To   string             // the cell that the subject moves to
+	Move string             // the id of a move that begins; "" for the one that has begun
 	Wait time.Duration      // for jobs that run
 	Cut  bool               // jobs that run are cut, and go on in the other cell
 	Stay []dreamcore.UserID // users of the slot that live here as exceptions, and stay
@@ -200,23 +232,26 @@ func (s *Service) Hold(ctx context.Context, subject residence.Subject, o HoldOpt
 	switch {
 	case m.State == residence.Left && m.Cell == o.To:
 		return statusOf(subject, m), nil
-	case m.State == residence.Leaving && m.Cell == o.To:
+	case m.State == residence.Leaving && m.Cell == o.To && (o.Move == "" || o.Move == m.Move):
 	case m.State == "", m.State == residence.Here:
 		if subject.User != "" && m.State == "" {
 			if slot := marks.Of(subject.User); slot.State != "" {
 				return Status{}, conflict("finish that move first", "the slot of user %s is %s %s", subject, slot.State, slot.Cell)
 			}
 		}
+		if err := s.checkUsers(subject); err != nil {
+			return Status{}, err
+		}
 		if err := s.stay(subject, o.Stay); err != nil {
 			return Status{}, err
 		}
-		m = residence.Mark{State: residence.Leaving, Cell: o.To, Since: time.Now().UTC(), Move: uuid.NewString()}
+		m = residence.Mark{State: residence.Leaving, Cell: o.To, Since: time.Now().UTC(), Move: cmp.Or(o.Move, uuid.NewString())}
 		if err := marks.Set(subject, m); err != nil {
 			return Status{}, err
 		}
 		s.log.Info("a move has begun: nothing changes any more", "subject", subject.String(), "to", o.To)
 	default:
-		return Status{}, conflict("finish or undo that move first", "%s is %s here, to or from %s", subject, m.State, m.Cell)
+		return Status{}, conflict("finish that move, or run: dreamcore cells undo "+subject.String(), "%s is %s here in another move, to or from %s", subject, m.State, m.Cell)
 	}
 	st := statusOf(subject, m)
 	of := func(u dreamcore.UserID) bool { return s.belongs(subject, u) }
@@ -230,8 +265,32 @@ func (s *Service) Hold(ctx context.Context, subject residence.Subject, o HoldOpt
 	return st, err
 }
 
-// stay marks the users of a slot that do not move with it.
+// checkUsers returns an error if a user of a slot takes part in a move alone.
+func (s *Service) checkUsers(subject residence.Subject) error {
+	for own, m := range s.parts.Residence.All() {
+		if subject.User != "" || own.User == "" || !subject.Has(own.User) {
+			continue
+		}
+		switch m.State {
+		case residence.Leaving, residence.Arriving, residence.Arrived:
+			return conflict("finish that move, or run: dreamcore cells undo "+string(own.User), "user %s of %s is %s here", own.User, subject, m.State)
+		case residence.Damaged:
+			return conflict("look at moves/"+string(own.User)+" in the state directory of this cell", "what is noted of the moves of user %s of %s cannot be read", own.User, subject)
+		}
+	}
+	return nil
+}
+
+// stay marks the users of a slot that do not move with it, and those only: a user who
+// was accepted here alone moves with the slot.
 func (s *Service) stay(subject residence.Subject, users []dreamcore.UserID) error {
+	for own, m := range s.parts.Residence.All() {
+		if subject.User == "" && own.User != "" && subject.Has(own.User) && m.State == residence.Here && !slices.Contains(users, own.User) {
+			if err := s.parts.Residence.Remove(own); err != nil {
+				return err
+			}
+		}
+	}
 	for _, u := range users {
 		own := residence.Subject{User: u}
 		if _, ok := s.parts.Residence.Get(own); ok || subject.User != "" || !subject.Has(u) {
@@ -286,8 +345,9 @@ func (s *Service) Save(ctx context.Context, user dreamcore.UserID, w io.Writer) 
 }
 
 // Release gives a held subject up: from now on nothing of it is answered here. It must
-// be called only when the map names the other cell.
-func (s *Service) Release(ctx context.Context, subject residence.Subject, to string) (Status, error) {
+// be called only when the map names the other cell. CodeConflict: it is not held, or for
+// another move; CodeBusy: jobs of it run.
+func (s *Service) Release(ctx context.Context, subject residence.Subject, to, move string) (Status, error) {
 	leave, err := s.enter(subject)
 	if err != nil {
 		return Status{}, err
@@ -295,10 +355,19 @@ func (s *Service) Release(ctx context.Context, subject residence.Subject, to str
 	defer leave()
 	m, _ := s.parts.Residence.Get(subject)
 	switch {
-	case m.State == residence.Left && m.Cell == to:
+	case m.State == residence.Left && m.Cell == to && m.Move == move:
 		return statusOf(subject, m), nil
 	case m.State != residence.Leaving || m.Cell != to:
 		return Status{}, conflict("hold it first", "%s is not held for %s", subject, to)
+	case m.Move != move:
+		return Status{}, otherMove(subject)
+	}
+	running, err := s.parts.Jobs.Leave(ctx, func(u dreamcore.UserID) bool { return s.belongs(subject, u) }, 0, false)
+	if err != nil {
+		return Status{}, err
+	}
+	if running > 0 {
+		return Status{}, &dreamcore.Error{Code: dreamcore.CodeBusy, Message: fmt.Sprintf("%d jobs of %s still run", running, subject), Hint: "hold it again until they have ended"}
 	}
 	members, err := s.members(ctx, subject)
 	if err != nil {

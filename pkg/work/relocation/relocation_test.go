@@ -118,11 +118,11 @@ func TestAUserMovesWhole(t *testing.T) {
 	if diff := cmp.Diff(before, b.Snapshot(alice, game)); diff != "" {
 		t.Errorf("what has arrived differs:\n%s", diff)
 	}
-	if _, err := a.Release(t.Context(), ofAlice, "b"); err != nil {
+	if _, err := a.Release(t.Context(), ofAlice, "b", st.Move); err != nil {
 		t.Fatal(err)
 	}
 	answers(t, a, "left", false, false, false)
-	if _, err := b.Accept(t.Context(), ofAlice); err != nil {
+	if _, err := b.Accept(t.Context(), ofAlice, st.Move, nil); err != nil {
 		t.Fatal(err)
 	}
 	answers(t, b, "accepted", true, true, true)
@@ -203,14 +203,14 @@ func TestStepsSurviveRestarts(t *testing.T) {
 			_, err := b.Load(t.Context(), alice, "a", move, bytes.NewReader(raw))
 			return err
 		}},
-		{"release", func() error { _, err := a.Release(t.Context(), ofAlice, "b"); return err }},
+		{"release", func() error { _, err := a.Release(t.Context(), ofAlice, "b", move); return err }},
 		{"check", func() error {
 			if diff := cmp.Diff(before, b.Snapshot(alice, game)); diff != "" {
 				t.Errorf("what has arrived differs:\n%s", diff)
 			}
 			return nil
 		}},
-		{"accept", func() error { _, err := b.Accept(t.Context(), ofAlice); return err }},
+		{"accept", func() error { _, err := b.Accept(t.Context(), ofAlice, move, nil); return err }},
 	} {
 		for range 2 {
 			if err := step.do(); err != nil {
@@ -236,33 +236,34 @@ func TestTwoCopiesNeverMeet(t *testing.T) {
 	_, err := b.Load(t.Context(), alice, "a", st.Move, bytes.NewReader(raw))
 	wantCode(t, "a live copy", err, dreamcore.CodeConflict)
 	// A copy that has left is.
-	if _, err := b.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "a"}); err != nil {
+	of, err := b.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "a"})
+	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = b.Load(t.Context(), alice, "a", st.Move, bytes.NewReader(raw))
 	wantCode(t, "a held copy", err, dreamcore.CodeConflict)
-	_, err = b.Accept(t.Context(), ofAlice)
+	_, err = b.Accept(t.Context(), ofAlice, st.Move, nil)
 	wantCode(t, "a held copy is accepted", err, dreamcore.CodeConflict)
-	if _, err := b.Release(t.Context(), ofAlice, "a"); err != nil {
+	if _, err := b.Release(t.Context(), ofAlice, "a", of.Move); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.Accept(t.Context(), ofAlice)
+	_, err = b.Accept(t.Context(), ofAlice, st.Move, nil)
 	wantCode(t, "a copy that has left is accepted", err, dreamcore.CodeConflict)
 	load(t, b, "a", st.Move, raw)
 	// The steps are only done in their order, and for one target.
 	_, err = a.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "c"})
 	wantCode(t, "two targets", err, dreamcore.CodeConflict)
-	_, err = a.Release(t.Context(), ofAlice, "c")
+	_, err = a.Release(t.Context(), ofAlice, "c", st.Move)
 	wantCode(t, "another target", err, dreamcore.CodeConflict)
-	_, err = b.Release(t.Context(), ofAlice, "a")
+	_, err = b.Release(t.Context(), ofAlice, "a", of.Move)
 	wantCode(t, "the target releases", err, dreamcore.CodeConflict)
 	_, err = b.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "a"})
 	wantCode(t, "the target is held", err, dreamcore.CodeConflict)
 	wantCode(t, "another user is saved", a.Save(t.Context(), bob, &bytes.Buffer{}), dreamcore.CodeConflict)
-	if _, err := a.Release(t.Context(), ofAlice, "b"); err != nil {
+	if _, err := a.Release(t.Context(), ofAlice, "b", st.Move); err != nil {
 		t.Fatal(err)
 	}
-	_, err = a.Undo(t.Context(), ofAlice)
+	_, err = a.Undo(t.Context(), ofAlice, st.Move)
 	wantCode(t, "undo after the release", err, dreamcore.CodeConflict)
 }
 
@@ -274,7 +275,7 @@ func TestUndo(t *testing.T) {
 	load(t, b, "a", st.Move, archive(t, a))
 	for range 2 {
 		for _, c := range []*relocationtest.Cell{a, b} {
-			if _, err := c.Undo(t.Context(), ofAlice); err != nil {
+			if _, err := c.Undo(t.Context(), ofAlice, st.Move); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -286,6 +287,157 @@ func TestUndo(t *testing.T) {
 	answers(t, a, "undone", true, true, true)
 	if len(b.List()) != 0 || len(a.List()) != 0 {
 		t.Errorf("%v %v", a.List(), b.List())
+	}
+}
+
+// TestStepsOfAnotherMoveAreRefused begins a second move where a first one was undone, and
+// lets the first one go on.
+func TestStepsOfAnotherMoveAreRefused(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	a.Fill(alice, game)
+	for _, c := range []*relocationtest.Cell{a, b} { // nothing has arrived
+		_, err := c.Accept(t.Context(), ofAlice, "first", nil)
+		wantCode(t, "accept of nothing", err, dreamcore.CodeConflict)
+	}
+	for _, move := range []string{"first", "second"} {
+		st, err := a.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "b", Move: move})
+		if err != nil || st.Move != move {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		_, err = a.Hold(t.Context(), ofAlice, relocation.HoldOptions{To: "b", Move: "third"})
+		wantCode(t, "hold", err, dreamcore.CodeConflict)
+		if move == "first" {
+			if _, err := a.Undo(t.Context(), ofAlice, move); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	raw := archive(t, a)
+	load(t, b, "a", "second", raw)
+	_, err := b.Load(t.Context(), alice, "a", "first", bytes.NewReader(raw))
+	wantCode(t, "load", err, dreamcore.CodeConflict)
+	_, err = a.Release(t.Context(), ofAlice, "b", "first")
+	wantCode(t, "release", err, dreamcore.CodeConflict)
+	_, err = b.Accept(t.Context(), ofAlice, "first", nil)
+	wantCode(t, "accept", err, dreamcore.CodeConflict)
+	for _, c := range []*relocationtest.Cell{a, b} {
+		_, err = c.Undo(t.Context(), ofAlice, "first")
+		wantCode(t, "undo", err, dreamcore.CodeConflict)
+	}
+	slot := residence.Subject{Slot: alice.Slot()}
+	_, err = b.Accept(t.Context(), slot, "first", nil)
+	wantCode(t, "accept of the slot", err, dreamcore.CodeConflict)
+	if st, err := b.Undo(t.Context(), slot, "first"); err != nil || st.Arriving != "second" {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if _, err := a.Release(t.Context(), ofAlice, "b", "second"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := b.Accept(t.Context(), ofAlice, "second", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = b.Accept(t.Context(), ofAlice, "first", nil)
+	wantCode(t, "accept of a user who lives here", err, dreamcore.CodeConflict)
+	answers(t, b, "accepted", true, true, true)
+	// A user who was accepted alone moves with the slot.
+	if st, err := b.Hold(t.Context(), slot, relocation.HoldOptions{To: "a"}); err != nil || len(st.Users) != 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// A user of the slot who takes part in a move alone would stay behind when it leaves.
+func TestASlotWaitsForTheMovesOfItsUsers(t *testing.T) {
+	a := relocationtest.New(t)
+	a.Fill(alice, game)
+	slot := residence.Subject{Slot: alice.Slot()}
+	for state, ok := range map[residence.State]bool{
+		residence.Leaving: false, residence.Arriving: false, residence.Arrived: false, residence.Damaged: false,
+		residence.Here: true, residence.Left: true,
+	} {
+		if err := a.Residence.Set(ofAlice, residence.Mark{State: state, Cell: "b", Move: "m"}); err != nil {
+			t.Fatal(err)
+		}
+		st, err := a.Hold(t.Context(), slot, relocation.HoldOptions{To: "b", Move: "slot"})
+		if ok && err == nil {
+			_, err = a.Undo(t.Context(), slot, st.Move)
+		}
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", state, err)
+		}
+		if !ok && (dreamcore.CodeOf(err) != dreamcore.CodeConflict || !strings.Contains(err.Error(), string(alice)) || a.Residence.Of(bob).State != "") {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+}
+
+// TestUsersWhoHaveLeftComeBackWithTheirSlot accepts a slot in a cell that some of its
+// users have left alone, one of them for a third cell.
+func TestUsersWhoHaveLeftComeBackWithTheirSlot(t *testing.T) {
+	b := relocationtest.New(t)
+	slot := residence.Subject{Slot: alice.Slot()}
+	erased, away := other(t, alice, 1), other(t, alice, 2)
+	b.Fill(alice, game)
+	for user, erased := range map[dreamcore.UserID]bool{alice: false, erased: true, away: true} {
+		if err := b.Residence.Set(residence.Subject{User: user}, residence.Mark{State: residence.Left, Cell: "c", Move: "old", Erased: erased}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if _, err := b.Accept(t.Context(), slot, "slot", []dreamcore.UserID{away}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for user, ok := range map[dreamcore.UserID]bool{alice: true, erased: true, away: false} {
+		if err := b.CheckChange(user); (err == nil) != ok {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	if left := len(b.Snapshot(alice, game).Files); left != 0 {
+		t.Errorf("%d files of the old copy are back", left)
+	}
+}
+
+// TestADeletionThatWaitedIsChecked deletes a user who is held, with no check of the
+// server before, as if the deletion had waited for its turn since.
+func TestADeletionThatWaitedIsChecked(t *testing.T) {
+	a := relocationtest.New(t)
+	a.Fill(alice, game)
+	before := a.Snapshot(alice, game)
+	st := hold(t, a, "b")
+	for _, left := range []bool{false, true} {
+		if left {
+			if _, err := a.Release(t.Context(), ofAlice, "b", st.Move); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := a.Accounts.DeleteUser(t.Context(), alice)
+		wantCode(t, "delete the user", err, dreamcore.CodeMoving)
+		_, err = a.Accounts.DeleteProject(t.Context(), alice, game)
+		wantCode(t, "delete the project", err, dreamcore.CodeMoving)
+	}
+	if n, err := a.Jobs.IDs(t.Context(), alice); err != nil || len(n) != len(before.Jobs) {
+		t.Errorf("%v, %v", n, err)
+	}
+}
+
+// running is jobs that do not end.
+type running struct{ relocation.Jobs }
+
+func (running) Leave(context.Context, func(dreamcore.UserID) bool, time.Duration, bool) (int, error) {
+	return 1, nil
+}
+
+func TestNothingIsReleasedWhileJobsRun(t *testing.T) {
+	a := relocationtest.New(t)
+	a.Fill(alice, game)
+	st := hold(t, a, "b")
+	s := relocation.New(relocation.Parts{Residence: a.Residence, Accounts: a.Accounts, Jobs: running{a.Jobs}})
+	_, err := s.Release(t.Context(), ofAlice, "b", st.Move)
+	wantCode(t, "release", err, dreamcore.CodeBusy)
+	if err := a.CheckRead(alice); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -309,10 +461,10 @@ func TestASlotMoves(t *testing.T) {
 	}
 	load(t, b, "a", st.Move, archive(t, a))
 	for range 2 {
-		if _, err := a.Release(t.Context(), slot, "b"); err != nil {
+		if _, err := a.Release(t.Context(), slot, "b", st.Move); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.Accept(t.Context(), slot); err != nil {
+		if _, err := b.Accept(t.Context(), slot, st.Move, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -332,22 +484,22 @@ func TestASlotMoves(t *testing.T) {
 	st = hold(t, b, "a")
 	raw := archive(t, b)
 	load(t, a, "b", st.Move, raw)
-	if _, err := b.Release(t.Context(), ofAlice, "a"); err != nil {
+	if _, err := b.Release(t.Context(), ofAlice, "a", st.Move); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Accept(t.Context(), ofAlice); err != nil {
+	if _, err := a.Accept(t.Context(), ofAlice, st.Move, nil); err != nil {
 		t.Fatal(err)
 	}
 	if a.CheckChange(alice) != nil || a.CheckRead(fresh) == nil {
 		t.Error("the user is not back alone")
 	}
-	if st, err := b.Hold(t.Context(), slot, relocation.HoldOptions{To: "a"}); err != nil || len(st.Users) != 0 {
+	if st, err = b.Hold(t.Context(), slot, relocation.HoldOptions{To: "a"}); err != nil || len(st.Users) != 0 {
 		t.Fatalf("%+v, %v", st, err)
 	}
-	if _, err := b.Release(t.Context(), slot, "a"); err != nil {
+	if _, err := b.Release(t.Context(), slot, "a", st.Move); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Accept(t.Context(), slot); err != nil {
+	if _, err := a.Accept(t.Context(), slot, st.Move, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, user := range []dreamcore.UserID{alice, fresh, stays, bob} {
@@ -397,10 +549,10 @@ func TestTheLedgerCountsOnce(t *testing.T) {
 		raw := archive(t, from)
 		load(t, to, way[:1], st.Move, raw)
 		load(t, to, way[:1], st.Move, raw)
-		if _, err := from.Release(t.Context(), ofAlice, way[1:]); err != nil {
+		if _, err := from.Release(t.Context(), ofAlice, way[1:], st.Move); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := to.Accept(t.Context(), ofAlice); err != nil {
+		if _, err := to.Accept(t.Context(), ofAlice, st.Move, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := to.Snapshot(alice, game).Spent; got != spent {
@@ -489,7 +641,7 @@ func FuzzLoad(f *testing.F) {
 			}
 			p.Close()
 		}
-		if _, err := b.Undo(context.Background(), ofAlice); err != nil {
+		if _, err := b.Undo(context.Background(), ofAlice, "m"); err != nil {
 			t.Fatal(err)
 		}
 	})

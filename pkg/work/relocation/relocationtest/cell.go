@@ -313,25 +313,25 @@ func (c Client) SendUserArchive(ctx context.Context, user dreamcore.UserID, from
 }
 
 // ReleaseMove implements cells.Cell.
-func (c Client) ReleaseMove(ctx context.Context, s residence.Subject, to string) (relocation.Status, error) {
+func (c Client) ReleaseMove(ctx context.Context, s residence.Subject, to, move string) (relocation.Status, error) {
 	if err := c.fail("release"); err != nil {
 		return relocation.Status{}, err
 	}
-	return c.Release(ctx, s, to)
+	return c.Release(ctx, s, to, move)
 }
 
 // AcceptMove implements cells.Cell.
-func (c Client) AcceptMove(ctx context.Context, s residence.Subject) (relocation.Status, error) {
+func (c Client) AcceptMove(ctx context.Context, s residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error) {
 	if err := c.fail("accept"); err != nil {
 		return relocation.Status{}, err
 	}
-	return c.Accept(ctx, s)
+	return c.Accept(ctx, s, move, away)
 }
 
 // UndoMove implements cells.Cell.
-func (c Client) UndoMove(ctx context.Context, s residence.Subject) (relocation.Status, error) {
+func (c Client) UndoMove(ctx context.Context, s residence.Subject, move string) (relocation.Status, error) {
 	if err := c.fail("undo"); err != nil {
 		return relocation.Status{}, err
 	}
-	return c.Undo(ctx, s)
+	return c.Undo(ctx, s, move)
 }
