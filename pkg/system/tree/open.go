@@ -165,7 +165,8 @@ func ReadNames(root *os.Root, left *int) (names []string, err error) {
 	return names, nil
 }
 
-// namesIn yields the names in an open directory. An error ends them.
+// namesIn yields the names in an open directory. An error ends them. A directory that
+// was removed meanwhile has no more names.
 func namesIn(dir *os.File) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for {
@@ -175,7 +176,7 @@ func namesIn(dir *os.File) iter.Seq2[string, error] {
 					return
 				}
 			}
-			if err == io.EOF {
+			if err == io.EOF || errors.Is(err, fs.ErrNotExist) {
 				return
 			}
 			if err != nil {
