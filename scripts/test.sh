@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || exec sudo --preserve-env=PATH,HOME "$0" "$@"
 
 need_go
-need_commands git=git gcc=gcc npm=npm chromium=chromium systemd-analyze=systemd mkfs.ext4=e2fsprogs
+need_commands git=git gcc=gcc npm=npm chromium=chromium systemd-analyze=systemd mkfs.ext4=e2fsprogs openssl=openssl
 need_browser
 gcc -E -x c - </dev/null >/dev/null 2>&1 && echo '#include <stdlib.h>' | gcc -E -x c - >/dev/null 2>&1 ||
   { as_root apt-get update -qq && as_root apt-get install -y -qq libc6-dev >&2; } # the race detector is C

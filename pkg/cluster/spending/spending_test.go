@@ -172,7 +172,7 @@ func TestCellsCountEachOther(t *testing.T) {
 	// A cell that begins again finds its own lease.
 	again, _ := cell(client, "cell-0", usage.Share{Day: "2026-11-30", DayCost: 5, MonthCost: 50})
 	exchange(again, 1)
-	// And one whose lease somebody else has changed.
+	// And one whose lease another client has changed.
 	server.change(func() {
 		server.objects[prefix+"cell-1"]["metadata"].(map[string]any)["resourceVersion"] = "x"
 	})

@@ -372,7 +372,7 @@ func TestOutputIsWrittenOnce(t *testing.T) {
 }
 
 // A file has its name only when all of it is there: the next run would refuse a part of
-// one, as a file that somebody has edited.
+// one, as a file that was edited by hand.
 func TestNoPartOfAFileIsWritten(t *testing.T) {
 	dir := t.TempDir()
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)

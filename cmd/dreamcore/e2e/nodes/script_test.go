@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox/sandboxtest"
 )
 
 // callScript runs a function of scripts/cluster/nodes.sh.
@@ -55,9 +57,8 @@ func TestOnlyProcessesOfTheClusterAreEnded(t *testing.T) {
 }
 
 func TestKeysOfTheClusterAreSecret(t *testing.T) {
-	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("the cluster needs openssl")
-	}
+	_, err := exec.LookPath("openssl")
+	sandboxtest.Need(t, err == nil, "openssl")
 	run := t.TempDir()
 	callScript(t, run, "keys")
 	all, err := os.ReadDir(run)
