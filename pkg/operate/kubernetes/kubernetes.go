@@ -6,13 +6,13 @@ package kubernetes
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/cluster/slots"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
+	"github.com/notef-neighbor/dreamcore/pkg/system/pattern"
 )
 
 // Level is which rights the pods of the cells have on their nodes.
@@ -62,10 +62,10 @@ func invalid(hint, format string, args ...any) error {
 
 var (
 	// A reference of an image: [HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST].
-	imagePattern     = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]{1,5})?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
-	namespacePattern = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`)
-	classPattern     = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$`)
-	storagePattern   = regexp.MustCompile(`^[1-9][0-9]{0,5}[MGT]i$`)
+	imagePattern     = pattern.New(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]{1,5})?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
+	namespacePattern = pattern.New(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`)
+	classPattern     = pattern.New(`^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$`)
+	storagePattern   = pattern.New(`^[1-9][0-9]{0,5}[MGT]i$`)
 )
 
 const (
@@ -99,17 +99,17 @@ func (o Options) check() error {
 	case o.Image == "":
 		return invalid("choose the name that it has in your registry: --image HOST/NAME:TAG (--output DIR writes a Dockerfile for it)",
 			"--image is missing: Kubernetes takes the program from an image")
-	case len(o.Image) > maxImage || !imagePattern.MatchString(o.Image):
+	case len(o.Image) > maxImage || !imagePattern().MatchString(o.Image):
 		return invalid("write it as your registry does: --image HOST/NAME:TAG or HOST/NAME@sha256:…", "--image %.200q is not the name of an image", o.Image)
-	case len(o.Namespace) > maxNamespace || !namespacePattern.MatchString(o.Namespace):
+	case len(o.Namespace) > maxNamespace || !namespacePattern().MatchString(o.Namespace):
 		return invalid(fmt.Sprintf("use lower-case letters, digits and -, at most %d characters", maxNamespace), "--namespace %.100q is not the name of a namespace", o.Namespace)
 	case o.Cells < 1 || o.Cells > slots.MaxCells:
 		return invalid("one cell fills one machine; two survive the loss of one", "--cells %d is not between 1 and %d", o.Cells, slots.MaxCells)
 	case !slices.Contains(Levels, o.Level):
 		return invalid("use unprivileged, capabilities or privileged; the page kubernetes compares them", "--level %.100q does not exist", o.Level)
-	case !storagePattern.MatchString(o.Storage):
+	case !storagePattern().MatchString(o.Storage):
 		return invalid("write a number and Mi, Gi or Ti: --storage 100Gi", "--storage %.100q is not the size of a volume", o.Storage)
-	case o.StorageClass != "" && (len(o.StorageClass) > maxClass || !classPattern.MatchString(o.StorageClass)):
+	case o.StorageClass != "" && (len(o.StorageClass) > maxClass || !classPattern().MatchString(o.StorageClass)):
 		return invalid("see: kubectl get storageclass", "--storage-class %.100q is not the name of a storage class", o.StorageClass)
 	}
 	for flag, value := range map[string]string{"preview-domain": o.PreviewDomain, "model-script": o.ModelScript} {
