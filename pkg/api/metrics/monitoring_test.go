@@ -11,8 +11,9 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/VictoriaMetrics/metricsql"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/notef-neighbor/dreamcore/pkg/api/metrics/metricstest"
 )
 
 const monitoring = "../../../testdata/monitoring/"
@@ -55,41 +56,19 @@ func labels(t *testing.T) map[string][]string {
 	return all
 }
 
-// query parses an expression and returns the metrics in it.
+// query returns the metrics in an expression, which must exist with their labels.
 func query(t *testing.T, expression string, known map[string]string, labels map[string][]string) (used []string) {
 	t.Helper()
-	// Grafana replaces its variables before Prometheus sees the expression.
-	expression = strings.NewReplacer("$__rate_interval", "5m", "$instance", ".+").Replace(expression)
-	parsed, err := metricsql.Parse(expression)
-	if err != nil {
-		t.Errorf("%s: %v", expression, err)
-		return nil
-	}
-	metricsql.VisitAll(parsed, func(e metricsql.Expr) {
-		m, ok := e.(*metricsql.MetricExpr)
-		if !ok {
-			return
+	for _, q := range metricstest.Queries(t, expression) {
+		name := known[q.Metric]
+		if used = append(used, name); name == "" {
+			t.Errorf("%s: there is no metric %q", expression, q.Metric)
 		}
-		for _, filters := range m.LabelFilterss {
-			name := ""
-			for _, f := range filters {
-				if f.Label == "__name__" {
-					name = known[f.Value]
-					used = append(used, name)
-				}
-				if f.Label == "__name__" && name == "" {
-					t.Errorf("%s: there is no metric %s", expression, f.Value)
-				}
-			}
-			for _, f := range filters {
-				if f.Label != "__name__" && f.Label != "instance" && !slices.Contains(labels[name], f.Label) {
-					t.Errorf("%s: %s has no label %s", expression, name, f.Label)
-				}
+		for _, l := range q.Labels {
+			if !slices.Contains(labels[name], l) {
+				t.Errorf("%s: %s has no label %s", expression, name, l)
 			}
 		}
-	})
-	if len(used) == 0 {
-		t.Errorf("%s: no metric", expression)
 	}
 	return used
 }

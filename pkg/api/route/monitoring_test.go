@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/VictoriaMetrics/metricsql"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/notef-neighbor/dreamcore/pkg/api/metrics/metricstest"
 )
 
 const monitoring = "../../../testdata/monitoring/"
@@ -49,37 +50,16 @@ func metricLabels(t *testing.T) map[string][]string {
 // queried returns the metrics in an expression, which must exist with their labels.
 func queried(t *testing.T, expression string, known map[string][]string) (used []string) {
 	t.Helper()
-	expression = strings.NewReplacer("$__rate_interval", "5m", "$instance", ".+").Replace(expression) // as Grafana
-	parsed, err := metricsql.Parse(expression)
-	if err != nil {
-		t.Errorf("%s: %v", expression, err)
-		return nil
-	}
-	metricsql.VisitAll(parsed, func(e metricsql.Expr) {
-		m, ok := e.(*metricsql.MetricExpr)
-		if !ok {
-			return
+	for _, q := range metricstest.Queries(t, expression) {
+		labels, ok := known[q.Metric]
+		if used = append(used, q.Metric); !ok {
+			t.Errorf("%s: there is no metric %q", expression, q.Metric)
 		}
-		for _, filters := range m.LabelFilterss {
-			name := ""
-			for _, f := range filters {
-				if f.Label == "__name__" {
-					name = f.Value
-				}
-			}
-			labels, ok := known[name]
-			if used = append(used, name); !ok {
-				t.Errorf("%s: there is no metric %q", expression, name)
-			}
-			for _, f := range filters {
-				if f.Label != "__name__" && f.Label != "instance" && !slices.Contains(labels, f.Label) {
-					t.Errorf("%s: %s has no label %s", expression, name, f.Label)
-				}
+		for _, l := range q.Labels {
+			if !slices.Contains(labels, l) {
+				t.Errorf("%s: %s has no label %s", expression, q.Metric, l)
 			}
 		}
-	})
-	if len(used) == 0 {
-		t.Errorf("%s: no metric", expression)
 	}
 	return used
 }

@@ -22,10 +22,13 @@ const (
 
 var _ sandbox.Binder = (*box)(nil)
 
-// mayBind returns why this process cannot mount directories in the namespace of a
+// mayBind is bindRight, asked once: the rights of the service do not change.
+var mayBind = sync.OnceValue(bindRight)
+
+// bindRight returns why this thread cannot mount directories in the namespace of a
 // sandbox, or nil: it needs two capabilities, and the calls of Linux 5.12, which
 // seccomp may refuse.
-var mayBind = sync.OnceValue(func() error {
+func bindRight() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
@@ -45,7 +48,7 @@ var mayBind = sync.OnceValue(func() error {
 		}
 	}
 	return nil
-})
+}
 
 // makeLate turns Spec.Late into mounts of empty directories. Nothing is ever mounted
 // on these in the namespace of the service, so removing the bundle removes no file of

@@ -169,7 +169,13 @@ func TestAStandbySandboxBecomesThatOfOneUser(t *testing.T) {
 	if box.id != ready || !box.shows(user(1)) || len(box.bound) != 2 || !slices.Equal(box.spec.Late, []string{"/data/users", "/home"}) {
 		t.Errorf("the user gets %s, not %s, with %+v", box.id, ready, box.bound)
 	}
+	if w := r.pool.entries[user(1)].workspace; !w.Ahead() {
+		t.Error("the sandbox was not there before its user")
+	}
 	other := r.lease(user(2)) // before the next one is ready
+	if w := r.pool.entries[user(2)].workspace; w.Ahead() {
+		t.Error("the sandbox was there before its user")
+	}
 	if other.id == box.id || len(other.spec.Late) != 0 || !other.shows(user(2)) || other.shows(user(1)) || box.shows(user(2)) {
 		t.Errorf("the second user gets %s with %+v", other.id, other.spec.Mounts)
 	}
@@ -245,17 +251,27 @@ func TestStandbySandboxesOfOldSettingsAreReplaced(t *testing.T) {
 	r.ready(ready)
 }
 
+// When memory is short, no user's sandbox ends while there is one that has no user.
 func TestStandbySandboxesEndBeforeThoseOfUsers(t *testing.T) {
 	r := newLateRig(t, 1)
-	r.ready("")
-	if !r.pool.standby.shed() {
-		t.Error("there is none to give back")
+	used := r.ready("")
+	r.lease(user(1))
+	r.ready(used)
+	r.pool.free = func() (int64, error) { return 0, nil }
+	r.pool.mu.Lock()
+	r.pool.limits.MinFree = 1
+	r.pool.mu.Unlock()
+	state := func() State { return r.pool.List()[0].State }
+	r.pool.relieve(false)
+	if state() != StateIdle {
+		t.Errorf("the user's sandbox is %s", state())
 	}
 	r.pool.standby.Disable()
 	for end := time.Now().Add(30 * time.Second); len(r.pool.Standby()) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
 	}
-	if r.pool.standby.shed() {
-		t.Error("what has ended is given back again")
+	r.pool.relieve(false)
+	if list := r.pool.List(); len(list) > 0 && list[0].State == StateIdle {
+		t.Error("the user's sandbox stays although there is no other one")
 	}
 }
 
