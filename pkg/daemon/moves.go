@@ -46,7 +46,7 @@ func (d depot) SaveUser(ctx context.Context, user dreamcore.UserID, parts archiv
 }
 
 // LoadUser implements relocation.Depot.
-func (d depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores archive.UserStores) error {
+func (d depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores archive.UserStores) ([]string, error) {
 	return d.open().LoadUser(ctx, src, user, stores)
 }
 

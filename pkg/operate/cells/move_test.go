@@ -446,6 +446,61 @@ func TestDrainAndRebalance(t *testing.T) {
 	}
 }
 
+// TestOneUserDoesNotStopTheOthers: a project that stays in use fails the move of its user
+// alone. When more fail, the reason is not a user, and the plan ends.
+func TestOneUserDoesNotStopTheOthers(t *testing.T) {
+	c := newCluster(t, 2)
+	var users []dreamcore.UserID
+	var plan []slots.Step
+	for i := range 2 * atOnce {
+		user := c.user("cell-0", i)
+		users = append(users, user)
+		c.cells["cell-0"].Fill(user, game)
+		plan = append(plan, slots.Step{User: user, From: "cell-0", To: "cell-1"})
+	}
+	unlock, err := c.cells["cell-0"].Cell.Volumes.Lock(t.Context(), users[0], game)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	err = c.mover().Run(t.Context(), plan, func(Result) { n++ })
+	unlock()
+	if err == nil || !strings.Contains(err.Error(), "in use") || n != len(plan)-1 {
+		t.Errorf("%d of %d moves: %v", n, len(plan), err)
+	}
+	c.serves(users[0], "cell-0")
+	for _, user := range users[1:] {
+		c.serves(user, "cell-1")
+	}
+	c.cells["cell-1"].Fail = func(step string) error {
+		if step == "load" {
+			return &dreamcore.Error{Code: dreamcore.CodeSetup, Message: "no space"}
+		}
+		return nil
+	}
+	plan = nil
+	for i := range 10 * atOnce {
+		user := c.user("cell-0", i)
+		c.cells["cell-0"].Fill(user, game)
+		plan = append(plan, slots.Step{User: user, From: "cell-0", To: "cell-1"})
+	}
+	loads := 0
+	fail := c.cells["cell-1"].Fail
+	var mu sync.Mutex
+	c.cells["cell-1"].Fail = func(step string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if step == "load" {
+			loads++
+		}
+		return fail(step)
+	}
+	err = c.mover().Run(t.Context(), plan, func(Result) { t.Error("a move has ended") })
+	if dreamcore.CodeOf(err) != dreamcore.CodeSetup || loads > mostFailed+atOnce {
+		t.Errorf("%d users were sent: %v", loads, err)
+	}
+}
+
 func TestScale(t *testing.T) {
 	m, err := slots.Even([]string{"cell-0", "cell-1", "cell-10"})
 	if err != nil {

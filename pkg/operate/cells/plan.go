@@ -18,8 +18,13 @@ import (
 // atOnce is how many slots or users move at the same time.
 const atOnce = 4
 
-// Run does the moves of a plan, a few at a time, and calls ended with each. After an
-// error no other move begins; it can be repeated for what is left of the plan.
+// mostFailed is how many moves of a plan may fail before no other one begins: one user
+// must not keep a cell from being emptied, but a cell that has no space fails them all.
+const mostFailed = 3
+
+// Run does the moves of a plan, a few at a time, and calls ended with each. The error
+// joins those of all moves that have failed; Run can be repeated for what is left of the
+// plan.
 func (v *Mover) Run(ctx context.Context, plan []slots.Step, ended func(Result)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -46,7 +51,9 @@ func (v *Mover) Run(ctx context.Context, plan []slots.Step, ended func(Result)) 
 			case errors.Is(err, errEnough): // it was undone
 			default:
 				errs = append(errs, fmt.Errorf("move %s from %s to %s: %w", subjectOf(step), step.From, step.To, err))
-				cancel(errEnough)
+				if len(errs) == mostFailed {
+					cancel(errEnough)
+				}
 			}
 		})
 	}
@@ -57,8 +64,8 @@ func (v *Mover) Run(ctx context.Context, plan []slots.Step, ended func(Result)) 
 	return errors.Join(errs...)
 }
 
-// errEnough ends the other moves after an error.
-var errEnough = errors.New("another move has failed")
+// errEnough ends the other moves.
+var errEnough = errors.New("too many other moves have failed")
 
 func subjectOf(s slots.Step) residence.Subject {
 	if s.User != "" {

@@ -168,7 +168,7 @@ func (s *snapshot) tolerate(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errReplaced), errors.Is(err, syscall.EINVAL):
 		return nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO):
-		s.skip(path, "it cannot be read")
+		s.skip(path, tree.UnreadableReason)
 		return nil
 	}
 	return err

@@ -92,13 +92,16 @@ func ParseSubject(text string) (Subject, error) {
 	return Subject{User: user}, err
 }
 
-// Store is the directory of marks. One process at a time changes them. Its methods are
-// safe for concurrent use.
+// Store is the directory of marks. One process at a time changes them, the owner; the
+// other ones, which are commands of an operator, read a mark again each time they are
+// asked for it, because a move can begin at any time. Its methods are safe for concurrent
+// use.
 type Store struct {
 	root *os.Root // nil if Look has found nothing
 
 	mu    sync.RWMutex
-	marks map[Subject]Mark // guarded by mu
+	owned bool             // guarded by mu
+	marks map[Subject]Mark // all, or those at the start if it is not owned; guarded by mu
 }
 
 const (
@@ -128,11 +131,10 @@ func open(dir string, openDir func(string) (*os.Root, error)) (*Store, error) {
 		return err == nil && subject.String() == name
 	})
 	for _, name := range names {
-		if _, err := root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
-			continue // another process has removed it meanwhile
-		}
 		subject, _ := ParseSubject(name)
-		s.marks[subject] = s.read(name)
+		if m, ok := s.read(name); ok {
+			s.marks[subject] = m
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(statefile.Error("read the moves of users", err), root.Close())
@@ -140,23 +142,34 @@ func open(dir string, openDir func(string) (*os.Root, error)) (*Store, error) {
 	return s, nil
 }
 
-// read returns a mark, Damaged if it cannot be read: that holds for its subject only.
-func (s *Store) read(name string) (m Mark) {
+// Own makes this process the one that changes the marks.
+func (s *Store) Own() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owned = true
+}
+
+// read returns a mark, Damaged if it cannot be read: that holds for its subject only. ok
+// is false if there is none.
+func (s *Store) read(name string) (m Mark, ok bool) {
 	damaged := Mark{State: Damaged}
 	f, err := s.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return damaged
+		if _, err := s.root.Lstat(name); errors.Is(err, fs.ErrNotExist) { // not so for a link to nothing
+			return Mark{}, false
+		}
+		return damaged, true
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, maxFile))
 	if err != nil || json.Unmarshal(raw, &m) != nil {
-		return damaged
+		return damaged, true
 	}
 	switch m.State {
 	case Leaving, Left, Arriving, Arrived, Here:
-		return m
+		return m, true
 	}
-	return damaged
+	return damaged, true
 }
 
 // Close closes the Store.
@@ -207,6 +220,14 @@ func (s *Store) Remove(subject Subject) error {
 func (s *Store) Get(subject Subject) (m Mark, ok bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	return s.get(subject)
+}
+
+// get is Get with mu held.
+func (s *Store) get(subject Subject) (m Mark, ok bool) {
+	if !s.owned && s.root != nil {
+		return s.read(subject.String())
+	}
 	m, ok = s.marks[subject]
 	return m, ok
 }
@@ -234,13 +255,14 @@ func (s *Store) All() map[Subject]Mark {
 func (s *Store) Of(user dreamcore.UserID) Mark {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if len(s.marks) == 0 {
+	if s.owned && len(s.marks) == 0 {
 		return Mark{}
 	}
-	if m, ok := s.marks[Subject{User: user}]; ok {
-		return m
+	m, ok := s.get(Subject{User: user})
+	if !ok {
+		m, _ = s.get(Subject{Slot: user.Slot()})
 	}
-	return s.marks[Subject{Slot: user.Slot()}]
+	return m
 }
 
 // CheckRead returns CodeMoving if nothing of a user may be answered here.

@@ -133,3 +133,36 @@ func FuzzParseSubject(f *testing.F) {
 		}
 	})
 }
+
+// TestOtherProcessesSeeEachMove: a command that has opened the marks before a move began
+// must not change what is being copied.
+func TestOtherProcessesSeeEachMove(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Own()
+	for name, open := range map[string]func(string) (*Store, error){"a command that changes": Open, "one that looks": Look} {
+		other, err := open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		for _, subject := range []Subject{{User: alice}, {Slot: alice.Slot()}} {
+			if other.CheckChange(alice) != nil || other.Admit(alice, true) != nil {
+				t.Errorf("%s: refused before the move", name)
+			}
+			if err := s.Set(subject, Mark{State: Leaving, Cell: "b"}); err != nil {
+				t.Fatal(err)
+			}
+			if other.CheckChange(alice) == nil || other.Admit(alice, true) == nil || other.CheckRead(alice) != nil {
+				t.Errorf("%s does not see that %s moves", name, subject)
+			}
+			if err := s.Remove(subject); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

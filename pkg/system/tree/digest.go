@@ -52,7 +52,7 @@ func DigestOf(ctx context.Context, root *os.Root, skip Skip) (*Digest, error) {
 		if e.Mode.IsRegular() {
 			f, err := e.Open()
 			if err != nil {
-				skip(e.Path, "it cannot be read")
+				skip(e.Path, UnreadableReason)
 				continue
 			}
 			h := sha256.New()

@@ -46,8 +46,11 @@ type Skip func(path, reason string)
 // NoSkip ignores the paths that are left out.
 func NoSkip(path, reason string) {}
 
-// SpecialReason is the reason for which Walk skips sockets, devices and FIFOs.
-const SpecialReason = "it is neither a file, a link nor a directory"
+// Reasons for which Walk skips entries; the other ones are limits of a tree.
+const (
+	SpecialReason    = "it is neither a file, a link nor a directory" // a socket, a device or a FIFO
+	UnreadableReason = "it cannot be read"
+)
 
 // Walk yields everything in root that can be copied: a directory before its
 // contents, names in order. It leaves out .git at the top and what a running job
@@ -120,7 +123,7 @@ func (w *walker) dir(root *os.Root, prefix string, depth int) bool {
 func (w *walker) names(root *os.Root, prefix string) ([]string, error) {
 	names, err := ReadNames(root, &w.left)
 	if errors.Is(err, fs.ErrPermission) {
-		w.skip(prefix, "the directory cannot be read") // a sandbox can revoke our permission
+		w.skip(prefix, UnreadableReason) // a sandbox can revoke our permission
 		return nil, nil
 	}
 	if err != nil {
@@ -153,7 +156,7 @@ func (w *walker) entry(root *os.Root, prefix, name string, depth int) bool {
 		return w.yield(e, nil)
 	case mode&fs.ModeSymlink != 0:
 		if e.Link, err = root.Readlink(name); err != nil {
-			w.skip(full, "the link cannot be read")
+			w.skip(full, UnreadableReason)
 			return true
 		}
 		return dreamcore.IsSkillsLink(full, e.Link) || w.yield(e, nil)
@@ -167,7 +170,7 @@ func (w *walker) entry(root *os.Root, prefix, name string, depth int) bool {
 	}
 	sub, err := OpenDir(root, name)
 	if err != nil {
-		w.skip(full, "the directory cannot be opened")
+		w.skip(full, UnreadableReason)
 		return true
 	}
 	if !w.visible && !w.yield(e, nil) {

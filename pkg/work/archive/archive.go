@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -99,7 +100,8 @@ type Result struct {
 	Versions int                 `json:"versions"` // commits that were copied
 	Notes    []string            `json:"notes,omitempty"`
 
-	partial bool // something that a project can have was left out, or is of an earlier time
+	partial bool // something within the limits of a project was left out, or is of an earlier time
+	excess  bool // the project is Failed only because it exceeds its limits; what is within them was copied
 }
 
 // Report is the outcome for all projects.
@@ -117,6 +119,19 @@ func (r Report) Failures() int {
 		}
 	}
 	return n
+}
+
+// allNotes returns the notes of everything.
+func (r Report) allNotes() []string {
+	notes := slices.Clone(r.Notes)
+	for _, p := range r.Projects {
+		for _, n := range append(p.Notes, p.Reason) {
+			if n != "" {
+				notes = append(notes, "project "+string(p.Project)+": "+n)
+			}
+		}
+	}
+	return notes
 }
 
 const maxNotes = 20

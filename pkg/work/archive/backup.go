@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -132,7 +133,7 @@ type backup struct {
 func (b *backup) skip(prefix string) tree.Skip {
 	const enough = 1000
 	return func(path, reason string) {
-		b.partial = b.partial || reason != tree.SpecialReason
+		b.partial = b.partial || reason == tree.UnreadableReason
 		b.report.Notes = addNote(b.report.Notes, enough, leftOut(prefix+path, reason))
 	}
 }
@@ -162,7 +163,7 @@ func (b *backup) volumes() error {
 			return err
 		}
 		prefix := volumesDir + "/" + i.Name
-		err = b.dir(root, prefix)
+		err = b.dir(root, prefix, math.MaxInt64)
 		if err = errors.Join(err, root.Close()); err != nil {
 			return err
 		}
@@ -170,19 +171,29 @@ func (b *backup) volumes() error {
 	return nil
 }
 
-// dir writes a whole directory.
-func (b *backup) dir(root *os.Root, prefix string) error {
+// dir writes a directory, except for files beyond so many bytes: the files of a sandbox
+// may have holes, and be larger than any disk.
+func (b *backup) dir(root *os.Root, prefix string, left int64) error {
 	if _, _, err := b.out.put(b.ctx, tree.Entry{Path: prefix, Mode: fs.ModeDir | 0o755, Modified: time.Now()}, nil); err != nil {
 		return err
 	}
 	skip := b.skip(prefix + "/")
 	for e, err := range tree.Walk(b.ctx, root, skip) {
+		if dreamcore.CodeOf(err) == dreamcore.CodeTooLarge { // a sandbox can do that
+			skip("", "the rest of it: "+err.Error())
+			return nil
+		}
 		if err != nil {
 			return err
 		}
+		if e.Size > left {
+			skip(e.Path, fmt.Sprintf("more than %d GiB", tree.MaxCopyBytes>>30))
+			continue
+		}
+		left -= e.Size
 		src, err := e.Open()
 		if err != nil {
-			skip(e.Path, "it cannot be read")
+			skip(e.Path, tree.UnreadableReason)
 			continue
 		}
 		path := e.Path
@@ -191,7 +202,7 @@ func (b *backup) dir(root *os.Root, prefix string) error {
 		src.Close()
 		if errors.Is(err, errChanged) {
 			skip(path, err.Error())
-			err = nil
+			b.partial, err = true, nil
 		}
 		if err != nil {
 			return err
@@ -220,7 +231,7 @@ func (b *backup) home(r ref) error {
 			return err
 		}
 	}
-	return b.dir(home.Root(), prefix)
+	return b.dir(home.Root(), prefix, tree.MaxCopyBytes)
 }
 
 // files writes the wanted files of a directory of the state.
@@ -263,7 +274,8 @@ type Contents struct {
 	Identity bool      `json:"identity"`
 	Journals bool      `json:"journals"`
 
-	User dreamcore.UserID `json:"user,omitempty"` // of whom alone it is; "" for an installation
+	User  dreamcore.UserID `json:"user,omitempty"` // of whom alone it is; "" for an installation
+	Notes []string         `json:"-"`              // what SaveUser has left out
 }
 
 // Check reads a whole backup and compares every entry with the manifest.

@@ -66,8 +66,15 @@ func (d *Depot) exportProject(ctx context.Context, r ref, out sink) (result Resu
 		defer unlock()
 		err = d.exportFiles(w)
 	}
+	var excess error // of the files; the versions are within the limits
+	if dreamcore.CodeOf(err) == dreamcore.CodeTooLarge && w.broken == nil {
+		excess, err = err, nil
+	}
 	if err == nil {
 		err = d.exportHistory(w)
+	}
+	if result.excess = excess != nil && err == nil; result.excess {
+		err = excess
 	}
 	if err != nil && w.broken == nil {
 		// The project cannot be read. Its entries in the archive are valid, and
@@ -97,7 +104,6 @@ func (w *exporter) wants(e tree.Entry) bool {
 	reason, out := project.LeftOut(e.Path)
 	if !out && e.Size > w.left {
 		reason, out = "the project is larger than 4 GiB", true
-		w.result.partial = true
 	}
 	if reason != "" {
 		w.result.skip(e.Path, reason)
@@ -153,7 +159,7 @@ func (d *Depot) exportFiles(w *exporter) error {
 		return err
 	}
 	skip := func(path, reason string) {
-		w.result.partial = w.result.partial || reason != tree.SpecialReason
+		w.result.partial = w.result.partial || reason == tree.UnreadableReason
 		w.result.skip(path, reason)
 	}
 	for e, err := range tree.Walk(w.ctx, p.Root(), skip) {
@@ -165,7 +171,7 @@ func (d *Depot) exportFiles(w *exporter) error {
 		}
 		f, err := e.Open()
 		if err != nil {
-			skip(e.Path, "it cannot be read")
+			skip(e.Path, tree.UnreadableReason)
 			continue
 		}
 		if err := w.file(e, f); err != nil {

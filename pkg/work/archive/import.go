@@ -275,7 +275,7 @@ func fill(ctx context.Context, root *os.Root, f *tree.Filler, result *Result, m 
 		}
 		src, err := e.Open()
 		if err != nil {
-			result.skip(e.Path, "it cannot be read")
+			result.skip(e.Path, tree.UnreadableReason)
 			continue
 		}
 		size, sum, err := f.Put(ctx, e, m.reader(src))
@@ -300,10 +300,12 @@ func (in *importer) versions(r ref, root, fresh *os.Root, result *Result) (head 
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil || !info.IsDir():
 		result.note("its versions were left out: .git is not a directory")
+		result.partial = true
 	default:
 		git, err := tree.OpenDirs(root, gitDir)
 		if err != nil {
 			result.note("its versions were left out: .git cannot be opened")
+			result.partial = true
 			break
 		}
 		a, err := d.versions.Adopt(in.ctx, r.user, r.project, git)
@@ -314,6 +316,7 @@ func (in *importer) versions(r ref, root, fresh *os.Root, result *Result) (head 
 		result.Versions = a.Versions
 		if a.Reason != "" {
 			result.note(fmt.Sprintf("versions that were left out: %d: %s", a.LeftOut, a.Reason))
+			result.partial = true
 		}
 	}
 	head, _, err = d.versions.Commit(in.ctx, r.user, r.project, fresh, in.message, time.Now())

@@ -132,7 +132,7 @@ func (t *Transfer) getEntry(ctx context.Context, dest *os.Root, e tree.Entry) er
 	}
 	content, err := e.Open()
 	if err != nil {
-		t.skip(e.Path, "it cannot be read")
+		t.skip(e.Path, tree.UnreadableReason)
 		return nil
 	}
 	err = t.write(ctx, dest, e, content)

@@ -66,7 +66,9 @@ type UserParts struct {
 
 // SaveUser writes everything of a user to w. Nothing of it may change meanwhile, and
 // everything must be readable: any other error than that of w or ctx means that the
-// user cannot be moved as a whole, and says why.
+// user cannot be moved as a whole, and says why. What exceeds the limits of a project is
+// left out, as in a backup, and noted: the programs of the user can make such files at
+// any time, and must not keep the user here.
 func (d *Depot) SaveUser(ctx context.Context, user dreamcore.UserID, parts UserParts, w io.Writer) (c Contents, err error) {
 	refs, err := d.userRefs(ctx, user)
 	if err != nil {
@@ -98,6 +100,7 @@ func (d *Depot) SaveUser(ctx context.Context, user dreamcore.UserID, parts UserP
 			return c, err
 		}
 	}
+	c.Notes = u.report.allNotes()
 	c.Entries, c.Bytes = counted.entries-1, counted.bytes // without the manifest, as Check counts
 	return c, nil
 }
@@ -168,7 +171,7 @@ func (u *userSaver) projects(refs []ref) error {
 		return u.incomplete(strings.Join(u.report.Notes, "; "))
 	}
 	for _, p := range u.report.Projects {
-		if p.State != Copied || p.partial {
+		if p.State != Copied && !p.excess || p.partial {
 			return u.incomplete(fmt.Sprintf("project %s: %s", p.Project, strings.Join(append(p.Notes, p.Reason), "; ")))
 		}
 	}
@@ -256,11 +259,12 @@ func CheckUser(ctx context.Context, src string, user dreamcore.UserID) (Contents
 
 // LoadUser takes over everything in an archive that CheckUser has accepted. Nothing of
 // the user may be there; after an error, what is there must be removed. CodeInvalid: the
-// archive has something that cannot be taken over as it is.
-func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores UserStores) error {
+// archive has something that cannot be taken over as it is. notes name what exceeds the
+// limits of a project and was left out.
+func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores UserStores) (notes []string, err error) {
 	spool, unlock, err := d.openImports()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	report := &Report{}
@@ -268,18 +272,14 @@ func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID,
 	l := &userLoader{restorer: &restorer{importer: in}, user: user, stores: stores}
 	defer l.closeHome()
 	if err := errors.Join(readTar(ctx, src, spool, in, l.other), l.closeHome()); err != nil {
-		return err
+		return nil, err
 	}
-	notes := report.Notes
 	for _, p := range report.Projects {
-		if p.State != Copied || len(p.Notes) > 0 || p.User != user {
-			notes = append(notes, fmt.Sprintf("project %s: %s", p.Project, strings.Join(append(p.Notes, p.State, p.Reason), "; ")))
+		if p.State != Copied || p.partial || p.User != user {
+			return nil, badEntry(fmt.Sprintf("project %s: %s", p.Project, strings.Join(append(p.Notes, p.State, p.Reason), "; ")))
 		}
 	}
-	if len(notes) > 0 {
-		return badEntry(strings.Join(notes, "; "))
-	}
-	return nil
+	return report.allNotes(), nil
 }
 
 func badEntry(why string) error {

@@ -131,7 +131,7 @@ func (s *Service) spool(file string, r io.Reader) (digest string, err error) {
 // load fills the stores.
 func (s *Service) load(ctx context.Context, file string, user dreamcore.UserID) error {
 	var jobs []string
-	err := s.parts.Depot.LoadUser(ctx, file, user, archive.UserStores{
+	notes, err := s.parts.Depot.LoadUser(ctx, file, user, archive.UserStores{
 		Log: func(job string, written time.Time, r io.Reader) error {
 			jobs = append(jobs, job)
 			return s.parts.Journal.Import(job, user, written, r)
@@ -148,6 +148,7 @@ func (s *Service) load(ctx context.Context, file string, user dreamcore.UserID) 
 	if err != nil {
 		return err
 	}
+	s.noteLeftOut(user, notes)
 	return s.parts.Jobs.Adopt(ctx, user, jobs)
 }
 

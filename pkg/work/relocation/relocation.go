@@ -16,6 +16,7 @@ package relocation
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,7 +59,7 @@ type Sandboxes interface {
 // Depot copies users; *archive.Depot implements it.
 type Depot interface {
 	SaveUser(ctx context.Context, user dreamcore.UserID, parts archive.UserParts, w io.Writer) (archive.Contents, error)
-	LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores archive.UserStores) error
+	LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores archive.UserStores) (notes []string, err error)
 }
 
 // Parts are the components that a Service uses. The caller closes them after it.
@@ -90,8 +91,9 @@ type Service struct {
 	reached func(step string) // called after each step of an arrival; for tests
 }
 
-// New returns a Service.
+// New returns a Service, which owns the marks of its residence.Store.
 func New(parts Parts) *Service {
+	parts.Residence.Own()
 	if parts.Logger == nil {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -155,7 +157,7 @@ func (s *Service) Status(ctx context.Context, subject residence.Subject) (Status
 	st := statusOf(subject, m)
 	st.Arriving = s.arriving(subject)
 	var err error
-	st.Users, err = s.members(ctx, subject)
+	st.Users, err = s.movers(ctx, subject)
 	return st, err
 }
 
@@ -198,6 +200,23 @@ func (s *Service) CheckChange(user dreamcore.UserID) error {
 func (s *Service) members(ctx context.Context, subject residence.Subject) ([]dreamcore.UserID, error) {
 	all, err := s.parts.Accounts.AllUsers(ctx)
 	return slices.DeleteFunc(all, func(u dreamcore.UserID) bool { return !s.belongs(subject, u) }), err
+}
+
+// movers returns the members of a subject, and those of a slot that have only spent
+// something this month: it counts for their limits.
+func (s *Service) movers(ctx context.Context, subject residence.Subject) ([]dreamcore.UserID, error) {
+	all, err := s.members(ctx, subject)
+	if err != nil || subject.User != "" {
+		return all, err
+	}
+	spent, err := s.parts.Ledger.Spending()
+	for user := range spent {
+		if id, err := dreamcore.ParseUserID(string(user)); err == nil && id == user && s.belongs(subject, user) {
+			all = append(all, user)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), err
 }
 
 // belongs reports whether a user moves with a subject.
@@ -261,7 +280,7 @@ func (s *Service) Hold(ctx context.Context, subject residence.Subject, o HoldOpt
 	if err := s.closeSandboxes(ctx, of); err != nil {
 		return st, err
 	}
-	st.Users, err = s.members(ctx, subject)
+	st.Users, err = s.movers(ctx, subject)
 	return st, err
 }
 
@@ -340,8 +359,17 @@ func (s *Service) Save(ctx context.Context, user dreamcore.UserID, w io.Writer) 
 	c, err := s.parts.Depot.SaveUser(ctx, user, parts, w)
 	if err == nil {
 		s.log.Info("copied a user for another cell", "user", string(user), "to", m.Cell, "entries", c.Entries, "bytes", c.Bytes)
+		s.noteLeftOut(user, c.Notes)
 	}
 	return err
+}
+
+// noteLeftOut logs what a copy leaves out, in brief: a user chose how much that is.
+func (s *Service) noteLeftOut(user dreamcore.UserID, notes []string) {
+	const most = 10
+	if n := len(notes); n > 0 {
+		s.log.Warn("files of a user exceed the limits of a project and do not move", "user", string(user), "notes", n, "first", notes[:min(n, most)])
+	}
 }
 
 // Release gives a held subject up: from now on nothing of it is answered here. It must
@@ -369,7 +397,7 @@ func (s *Service) Release(ctx context.Context, subject residence.Subject, to, mo
 	if running > 0 {
 		return Status{}, &dreamcore.Error{Code: dreamcore.CodeBusy, Message: fmt.Sprintf("%d jobs of %s still run", running, subject), Hint: "hold it again until they have ended"}
 	}
-	members, err := s.members(ctx, subject)
+	members, err := s.movers(ctx, subject)
 	if err != nil {
 		return Status{}, err
 	}
@@ -386,19 +414,23 @@ func (s *Service) Release(ctx context.Context, subject residence.Subject, to, mo
 	return statusOf(subject, m), nil
 }
 
-// EraseLeft removes the copies of users who have left before a time. An error leaves
-// the others to the next call.
+// EraseLeft removes the copies of users who have left before a time. The error joins
+// those of all users whose copy could not be removed; the next call tries them again.
 func (s *Service) EraseLeft(ctx context.Context, before time.Time) (erased int, err error) {
 	for subject, m := range s.parts.Residence.All() {
 		if subject.User == "" || m.State != residence.Left || m.Erased || !m.Since.Before(before) {
 			continue
 		}
-		if err := s.eraseLeft(ctx, subject, m); err != nil {
-			return erased, err
+		if ctx.Err() != nil {
+			return erased, errors.Join(err, context.Cause(ctx))
+		}
+		if failed := s.eraseLeft(ctx, subject, m); failed != nil {
+			err = errors.Join(err, fmt.Errorf("remove the copy of %s: %w", subject, failed))
+			continue
 		}
 		erased++
 	}
-	return erased, nil
+	return erased, err
 }
 
 func (s *Service) eraseLeft(ctx context.Context, subject residence.Subject, m residence.Mark) error {

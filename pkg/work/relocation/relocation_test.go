@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +18,8 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
+	"github.com/notef-neighbor/dreamcore/pkg/system/tree/treetest"
 	"github.com/notef-neighbor/dreamcore/pkg/work/account"
 	"github.com/notef-neighbor/dreamcore/pkg/work/relocation"
 	"github.com/notef-neighbor/dreamcore/pkg/work/relocation/relocationtest"
@@ -561,6 +565,33 @@ func TestTheLedgerCountsOnce(t *testing.T) {
 	}
 }
 
+// TestSpendingMovesWithoutFiles: a user who has deleted everything has still spent what
+// counts for the limits.
+func TestSpendingMovesWithoutFiles(t *testing.T) {
+	a, b := relocationtest.New(t), relocationtest.New(t)
+	update, err := a.Ledger.Job(string(alice), string(game), dreamcore.NewJobID(alice)).Reserve("claude-opus-4-6", 1000, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	update(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1000, Output: 500}}, true)
+	spent := a.Snapshot(alice, game).Spent
+	slot := residence.Subject{Slot: alice.Slot()}
+	st, err := a.Hold(t.Context(), slot, relocation.HoldOptions{To: "b"})
+	if err != nil || !slices.Equal(st.Users, []dreamcore.UserID{alice}) {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	load(t, b, "a", st.Move, archive(t, a))
+	if _, err := a.Release(t.Context(), slot, "b", st.Move); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Accept(t.Context(), slot, st.Move, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Snapshot(alice, game).Spent; got != spent || spent == 0 {
+		t.Errorf("the user has spent %d, want %d", got, spent)
+	}
+}
+
 // TestManyUsersArriveAtOnce lets a cell take in several users at the same time, as a plan
 // of many slots does.
 func TestManyUsersArriveAtOnce(t *testing.T) {
@@ -585,6 +616,77 @@ func TestManyUsersArriveAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestNoUserCanStay gives a user whatever the programs of a sandbox can make. It must
+// not stop the move, and with it the drain of the cell: what exceeds the limits of a
+// project is left out, as in a backup, and all the rest moves.
+func TestNoUserCanStay(t *testing.T) {
+	write := func(t *testing.T, path string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, mischief := range map[string]func(t *testing.T, project, home string){
+		"odd files": func(t *testing.T, project, home string) {
+			outside := treetest.Outside(t)
+			treetest.Hostile(t, project, outside)
+			treetest.Hostile(t, home, outside)
+		},
+		"more bytes than a project may have": func(t *testing.T, project, home string) {
+			for _, dir := range []string{project, home} {
+				write(t, filepath.Join(dir, "huge"))
+				if err := os.Truncate(filepath.Join(dir, "huge"), 5<<30); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"more files than a project may have": func(t *testing.T, project, home string) {
+			for _, dir := range []string{project, home} {
+				for i := range tree.MaxEntries + 1 {
+					write(t, filepath.Join(dir, "z", strconv.Itoa(i)))
+				}
+			}
+		},
+		"nobody may read it": func(t *testing.T, project, home string) {
+			for _, dir := range []string{project, home} {
+				write(t, filepath.Join(dir, "closed/file"))
+				if err := errors.Join(os.Chmod(filepath.Join(dir, "closed/file"), 0), os.Chmod(filepath.Join(dir, "closed"), 0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := relocationtest.New(t), relocationtest.New(t)
+			a.Fill(alice, game)
+			before := a.Snapshot(alice, game)
+			p, err := a.Volumes.Find(alice, game)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			h, err := a.Volumes.FindHome(t.Context(), alice, game)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.Close()
+			mischief(t, p.Path(), h.Path())
+			st := hold(t, a, "b")
+			load(t, b, "a", st.Move, archive(t, a))
+			after := b.Snapshot(alice, game)
+			if !strings.Contains(after.Files["assets/run.sh"], "#!") || after.Session != before.Session || after.Spent != before.Spent || !after.Shot {
+				t.Errorf("%+v", after)
+			}
+			if diff := cmp.Diff(before.Jobs, after.Jobs); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(before.Versions, after.Versions[len(after.Versions)-len(before.Versions):]); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
 }
 
 // TestHostileArchives sends what is no archive of this user. Nothing of it may stay.
