@@ -55,6 +55,9 @@ func (m *Machine) ready(ctx context.Context, trial bool) error {
 		if err := disk.Check(ctx, m.state.Config.State); err != nil {
 			return err
 		}
+		if err := m.state.Volumes.KeepDisksAhead(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@
 //	Images/KEY.moved  a plain directory was moved into the image; its remaining files can be removed
 //	Images/KEY.part   an image that is being filled from a plain directory,
 //	Images/KEY.filled where it is mounted meanwhile
+//	Images/ID.blank   a file system that is ready for the next new key: see blank.go
 //	Mounts/KEY        where the file system is mounted
 //
 // Only this user may be able to write to both directories. One image is never
@@ -51,6 +52,7 @@ const (
 	movedExtension  = ".moved"
 	partExtension   = ".part"
 	filledExtension = ".filled"
+	blankExtension  = ".blank"
 	tempExtension   = ".new" // appended while a file is being created
 )
 
@@ -93,6 +95,7 @@ type Store struct {
 	done       chan struct{} // closed by Close
 	wg         sync.WaitGroup
 	allocating chan struct{} // a mutex with a deadline: one Reserve at a time compares and allocates
+	blanks     blankStock
 
 	mu      sync.Mutex
 	closed  bool             // guarded by mu

@@ -31,6 +31,9 @@ func (s *Store) create(ctx context.Context, d *disk) error {
 		if err := remove(marker); err != nil {
 			return err
 		}
+		if took, err := s.takeBlank(d.image); took || err != nil {
+			return err
+		}
 		return Format(ctx, d.image, s.opts.Bytes, s.opts.UID, s.opts.GID)
 	}
 	s.opts.Logger.Info("moving files into a disk", "disk", d.key)

@@ -189,6 +189,15 @@ func (s *Store) SweepDisks(ctx context.Context) error {
 	return s.disks.Sweep(ctx)
 }
 
+// KeepDisksAhead makes the file systems of new users ahead of need, until Close. Only
+// the service may call it, once. Without a disk limit it does nothing.
+func (s *Store) KeepDisksAhead() error {
+	if s.disks == nil {
+		return nil
+	}
+	return s.disks.KeepBlanks()
+}
+
 // diskOptions returns the options of the file systems of users.
 func (s *Store) diskOptions() disk.Options {
 	data := filepath.Join(s.volumes.Name(), Data)
