@@ -28,7 +28,7 @@ func runDoctor(ctx context.Context, a *app) error {
 			a.io.RenderError(redacted{err, a.redactor})
 		}
 	}()
-	checks := append(doctor.Machine(cfg.State, cfg.Listen, engine.Unlimited()), doctor.Service(d.State, d.Sandboxes)...)
+	checks := append(doctor.Machine(doctor.Needs{State: cfg.State, Listen: cfg.Listen, Sandboxes: cfg.MaxSandboxes, Unlimited: engine.Unlimited()}), doctor.Service(d.State, d.Sandboxes)...)
 	report, err := doctor.Show(ctx, a.io, cfg.State, checks, hintOf)
 	switch {
 	case ctx.Err() != nil:

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/cluster/spending"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
@@ -55,6 +56,7 @@ type Machine struct {
 	keepDays   atomic.Int64          // for how long the logs of jobs are kept
 	unready    atomic.Pointer[error] // why no game can be made, or nil
 	webhooks   *webhook.Service      // nil unless a service is started
+	spending   *spending.Exchange    // nil unless a service shares limits with other cells
 	browser    string                // path inside of the browser that plays games; "" without a browser
 	playing    atomic.Pointer[playing]
 
@@ -296,7 +298,7 @@ var gatewaySocket = filepath.Join(rootfs.GatewayDir, gateway.SocketName)
 func (m *Machine) workspaceSettings(c config.Config) workspace.Settings {
 	return workspace.Settings{
 		Limits: workspace.Limits{
-			Max: c.MaxSandboxes, Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20,
+			Max: mostSandboxes(c.MaxSandboxes), Idle: c.SandboxIdle, MaxAge: c.SandboxMaxAge, MinFree: int64(c.MinFreeMiB) << 20,
 			WarmAgents: warmAgents(c.WarmAgents, cgroup.MemoryLimit()), Standby: c.Standby,
 		},
 		Env: c.SandboxEnviron(),
@@ -313,7 +315,7 @@ func (m *Machine) settings(c config.Config) job.Settings {
 	m.checkApplied.Store(c.AcceptanceOnApply)
 	return job.Settings{
 		Agent:     agentConfig(c),
-		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: runningJobs(c.MaxGenerations, c.MaxSandboxes, runtime.NumCPU(), cgroup.MemoryLimit(), m.plays(c)), Waiting: c.MaxWaiting,
+		TimeLimit: c.Timeout, OutputLines: c.Lines, Running: runningJobs(c.MaxGenerations, mostSandboxes(c.MaxSandboxes), runtime.NumCPU(), cgroup.MemoryLimit(), m.plays(c)), Waiting: c.MaxWaiting,
 		PerUser: c.MaxPerUser, DisconnectGrace: c.DisconnectGrace, RunOn: c.OnDisconnect == config.OnDisconnectContinue, Attempts: c.Attempts,
 		CommitMessage: c.CommitMessage,
 		Acceptance:    m.acceptance(c), AcceptanceRepairs: c.AcceptanceRepairs, AcceptanceLimit: c.AcceptanceLimit,

@@ -163,6 +163,12 @@ func (m *Machine) openMetrics() {
 			return load.Queued, load.Running
 		},
 		Sandboxes: m.countSandboxes, WarmAgents: func() int { return m.workspaces.Agents() }, DiskFree: m.state.freeForJobs, Webhooks: m.backlog, Ready: m.readiness,
+		Exchanged: func() (time.Time, bool) {
+			if m.spending == nil {
+				return time.Time{}, false
+			}
+			return m.spending.Last(), true
+		},
 	})
 }
 

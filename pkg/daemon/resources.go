@@ -83,6 +83,20 @@ func runningJobs(configured, sandboxes, cores int, memory int64, plays bool) int
 	return max(n, 1)
 }
 
+// mostSandboxes returns how many sandboxes there are at once: configured, or what the
+// machine has processes for.
+func mostSandboxes(configured int) int {
+	return min(configured, cgroup.SandboxRoom(cgroup.ProcessLimit()))
+}
+
+// warnOfFewSandboxes logs that there are fewer sandboxes than configured.
+func warnOfFewSandboxes(configured int, log *slog.Logger) {
+	if n := mostSandboxes(configured); n < configured {
+		log.Warn("there are fewer sandboxes than max_sandboxes: this machine has no processes and threads for more", "sandboxes", n, "max_sandboxes", configured,
+			"hint", "allow more: sysctl -w kernel.pid_max=4194304; in a container, raise its limit of processes")
+	}
+}
+
 // warmAgents returns how many agents wait for jobs: configured, or if that is
 // negative, what suits a machine with so many bytes of memory (0 if unknown).
 func warmAgents(configured int, memory int64) int {

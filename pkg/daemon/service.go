@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/server"
-	"github.com/notef-neighbor/dreamcore/pkg/cluster/spending"
 	"github.com/notef-neighbor/dreamcore/pkg/config"
 	"github.com/notef-neighbor/dreamcore/pkg/daemon/crash"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -54,9 +53,8 @@ type Service struct {
 	err       error         // of serving; read after failed
 	undo      teardown
 
-	drainControl func()             // nil in a trial
-	closeControl func() error       // nil in a trial
-	spending     *spending.Exchange // nil unless cells share limits
+	drainControl func()       // nil in a trial
+	closeControl func() error // nil in a trial
 	cancel       context.CancelFunc
 	background   sync.WaitGroup // pruning, watching the disk, previews
 	stopWatching func()         // ends and awaits the watcher of settings
@@ -88,6 +86,7 @@ func Start(ctx context.Context, s *State, o Options) (_ *Service, err error) {
 			return nil, err
 		}
 		limitMemory(s, o.Logger)
+		warnOfFewSandboxes(s.Config.MaxSandboxes, o.Logger)
 		shareProcessors(s)
 	}
 	// What setup has to provide is checked before a sandbox is started.

@@ -23,6 +23,7 @@ func filled(version string) *Metrics {
 		WarmAgents: func() int { return 5 },
 		DiskFree:   func() (int64, error) { return 5 << 30, nil },
 		Webhooks:   func() (int, time.Time) { return 6, time.Now().Add(-time.Hour) },
+		Exchanged:  func() (time.Time, bool) { return time.UnixMilli(1_700_000_000_500), true },
 		Ready:      func() map[string]bool { return map[string]bool{"disk": true, "queue": false} },
 	})
 	m.SetVersion(version)
@@ -70,6 +71,7 @@ func TestMetricsAreShown(t *testing.T) {
 		`dreamcore_disk_free_bytes 5.36870912e+09`,
 		`dreamcore_webhook_backlog 6`, `dreamcore_webhook_attempts_total{outcome="dropped"} 1`, `dreamcore_webhook_attempt_seconds_count 1`,
 		`dreamcore_http_requests_total{endpoint="",status="4xx"} 1`,
+		`dreamcore_spending_exchanged_timestamp_seconds 1.7000000005e+09`,
 		`dreamcore_ready{check="queue"} 0`, `dreamcore_ready{check="disk"} 1`,
 		"go_goroutines ", "process_open_fds ",
 	} {

@@ -14,6 +14,9 @@ type Sources struct {
 	DiskFree   func() (bytes int64, err error)
 	Webhooks   func() (waiting int, oldest time.Time) // oldest is zero if none waits
 	Ready      func() map[string]bool                 // whether each check of /readyz passes
+	// Exchanged returns when the cell last exchanged its spending with the other ones;
+	// shared is false if they have no limits together.
+	Exchanged func() (last time.Time, shared bool)
 }
 
 // source collects the metrics of Sources.
@@ -30,12 +33,13 @@ var (
 	diskDesc      = describe("disk_free_bytes", "Space that jobs can use on the disk of the state directory.")
 	backlogDesc   = describe("webhook_backlog", "Webhooks that wait to be delivered.")
 	oldestDesc    = describe("webhook_oldest_seconds", "Age of the oldest webhook that waits; 0 if none does.")
+	exchangedDesc = describe("spending_exchanged_timestamp_seconds", "When spending was last exchanged with other cells; 0 for never.")
 	readyDesc     = describe("ready", "Whether a check of /readyz passes.", "check")
 )
 
 // Describe implements prometheus.Collector.
 func (s source) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{jobsDesc, sandboxesDesc, agentsDesc, diskDesc, backlogDesc, oldestDesc, readyDesc} {
+	for _, d := range []*prometheus.Desc{jobsDesc, sandboxesDesc, agentsDesc, diskDesc, backlogDesc, oldestDesc, exchangedDesc, readyDesc} {
 		ch <- d
 	}
 }
@@ -73,6 +77,13 @@ func (s source) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(backlogDesc, float64(waiting))
 		gauge(oldestDesc, age)
+	}
+	if s.Exchanged != nil {
+		if last, shared := s.Exchanged(); last.IsZero() && shared {
+			gauge(exchangedDesc, 0)
+		} else if shared {
+			gauge(exchangedDesc, float64(last.UnixMilli())/1000)
+		}
 	}
 	if s.Ready != nil {
 		for check, ok := range s.Ready() {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/cluster/kube"
@@ -53,6 +54,16 @@ type Exchange struct {
 	version string                         // of the cell's lease; "" if it is not known
 	written map[string]string              // its annotations
 	renewed time.Time
+	last    atomic.Int64 // see Last; in nanoseconds since 1970
+}
+
+// Last returns when an exchange last succeeded; zero for never. It may be called at any
+// time.
+func (e *Exchange) Last() time.Time {
+	if n := e.last.Load(); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
 }
 
 // note is the annotation of a lease: usage.Share in nano dollars.
@@ -75,6 +86,8 @@ func (e *Exchange) Run(ctx context.Context) {
 			return
 		}
 		switch {
+		case err != nil && failed:
+			e.Logger.Debug("spending can still not be exchanged with other cells", "error", err)
 		case err != nil:
 			e.Logger.Warn("spending cannot be exchanged with other cells: after a minute this cell spends only its even part of what was left of budget_day_usd and budget_month_usd", "error", err)
 		case failed:
@@ -121,6 +134,7 @@ func (e *Exchange) once(ctx context.Context, now time.Time) (cells int, err erro
 		}
 	}
 	e.Ledger.SetOthers(cells, theirs)
+	e.last.Store(now.UnixNano())
 	return cells, nil
 }
 

@@ -238,8 +238,20 @@ func TestAnExchangeGoesOnAfterTheAPIServerWasAway(t *testing.T) {
 		}
 	}
 	wait("a warning", said("budget_day_usd"))
+	time.Sleep(20 * time.Millisecond) // more exchanges fail
+	if last := e.Last(); !last.IsZero() {
+		t.Errorf("the last exchange was at %v", last)
+	}
 	server.change(func() { server.away = false })
 	wait("the end of it", said("again"))
+	if e.Last().IsZero() {
+		t.Error("no exchange is noted")
+	}
+	mu.Lock()
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings of one failure", n)
+	}
+	mu.Unlock()
 	wait("an exchange", func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()

@@ -100,9 +100,21 @@ func TestMachineChecksReportWhatIsMissing(t *testing.T) {
 
 func TestEveryMachineCheckAnswersHere(t *testing.T) {
 	hooks := Hooks{Hint: func(err error) string { return string(dreamcore.ReasonOf(err)) + dreamcore.HintOf(err) }}
-	for _, f := range Run(t.Context(), Machine(t.TempDir(), "127.0.0.1:0", nil), hooks).Findings {
+	for _, f := range Run(t.Context(), Machine(Needs{State: t.TempDir(), Listen: "127.0.0.1:0", Sandboxes: 1}), hooks).Findings {
 		if f.Detail == "" || f.Status == Fail && f.Fix == "" {
 			t.Errorf("%+v", f)
 		}
+	}
+}
+
+func TestFewProcessesAreAConcern(t *testing.T) {
+	if detail, err := processes(32768, 32); err != nil || !strings.Contains(detail, "597") {
+		t.Errorf("%q, %v", detail, err)
+	}
+	if _, err := processes(1000, 32); err == nil || !strings.Contains(dreamcore.HintOf(err), "pid_max") {
+		t.Errorf("%v", err)
+	}
+	if _, err := processes(0, 32); err != nil {
+		t.Error(err)
 	}
 }

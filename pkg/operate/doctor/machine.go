@@ -27,20 +27,27 @@ const (
 // jobsDir is the directory of the logs of jobs, in the state directory.
 const jobsDir = "jobs"
 
-// Machine returns the checks that need nothing but the machine. state is the
-// state directory, listen the address of the service, unlimited the resources of
-// sandboxes that cannot be limited without root.
-func Machine(state, listen string, unlimited []string) []Check {
+// Needs is what the machine is checked for.
+type Needs struct {
+	State     string   // directory
+	Listen    string   // address of the service
+	Sandboxes int      // at once
+	Unlimited []string // resources of sandboxes that cannot be limited without root
+}
+
+// Machine returns the checks that need nothing but the machine.
+func Machine(n Needs) []Check {
 	return []Check{
 		{Name: "kernel", Run: func(context.Context) (string, error) { return kernel() }},
-		{Name: NameRoot, Run: func(context.Context) (string, error) { return root(os.Geteuid(), unlimited) }},
+		{Name: NameRoot, Run: func(context.Context) (string, error) { return root(os.Geteuid(), n.Unlimited) }},
 		{Name: NameCgroups, Run: func(context.Context) (string, error) { return cgroups(os.Geteuid()) }},
 		{Name: "namespaces", Run: func(context.Context) (string, error) { return namespaces("/proc/self/ns") }},
 		{Name: "memory", Run: func(context.Context) (string, error) { return memory() }},
-		{Name: "disk", Run: func(context.Context) (string, error) { return diskSpace(state) }},
-		{Name: "logs", Run: func(context.Context) (string, error) { return logs(filepath.Join(state, jobsDir)) }},
+		{Name: "processes", Run: func(context.Context) (string, error) { return processes(cgroup.ProcessLimit(), n.Sandboxes) }},
+		{Name: "disk", Run: func(context.Context) (string, error) { return diskSpace(n.State) }},
+		{Name: "logs", Run: func(context.Context) (string, error) { return logs(filepath.Join(n.State, jobsDir)) }},
 		{Name: "clock", Run: func(context.Context) (string, error) { return clock(time.Now()) }},
-		{Name: "port", Run: func(ctx context.Context) (string, error) { return port(ctx, listen) }},
+		{Name: "port", Run: func(ctx context.Context) (string, error) { return port(ctx, n.Listen) }},
 	}
 }
 
@@ -111,6 +118,20 @@ func namespaces(dir string) (string, error) {
 		return "", fault("", "the kernel lacks these namespaces: "+strings.Join(missing, ", "), "use a kernel with CONFIG_NAMESPACES and its suboptions", nil)
 	}
 	return "ipc, mnt, net, pid, user, uts", nil
+}
+
+// processes checks that the machine has processes for so many sandboxes.
+func processes(limit, sandboxes int) (string, error) {
+	if limit == 0 {
+		return "no limit is known", nil
+	}
+	room := cgroup.SandboxRoom(limit)
+	detail := fmt.Sprintf("%d with their threads, for %d unused sandboxes", limit, room)
+	if room < sandboxes {
+		return "", concern("", fmt.Sprintf("%s: max_sandboxes is %d", detail, sandboxes),
+			"allow more: sysctl -w kernel.pid_max=4194304 (in a container, raise its limit of processes), or lower max_sandboxes")
+	}
+	return detail, nil
 }
 
 // leastMemory is the memory that the service and one sandbox with the agent need, in bytes.

@@ -127,7 +127,7 @@ func (b *box) bound(limits sandbox.Limits) error {
 		return err
 	}
 	b.group = group
-	b.provider.reportWeight(group.WeightError())
+	b.provider.reportShare(group.SharedError())
 	return nil
 }
 

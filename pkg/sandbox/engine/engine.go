@@ -137,7 +137,7 @@ type Provider struct {
 	closing  sync.Mutex // held for all of Close
 	finished bool       // guarded by closing
 
-	weight sync.Once // logs a failure to set the CPU weight
+	share sync.Once // logs a failure to bound what all sandboxes take
 }
 
 // errClosed is the error of a Create that begins after Close, or before it and is
@@ -304,11 +304,11 @@ func (p *Provider) cgroupPath(id string) string {
 	return filepath.Join(dreamcore.AppName, p.instance, id)
 }
 
-// reportWeight logs, once, why sandboxes compete with the service for the CPU.
-func (p *Provider) reportWeight(err error) {
+// reportShare logs, once, why sandboxes compete with the service.
+func (p *Provider) reportShare(err error) {
 	if err != nil {
-		p.weight.Do(func() {
-			p.log.Warn("sandboxes get as much CPU as the service: their weight cannot be lowered", "error", err)
+		p.share.Do(func() {
+			p.log.Warn("sandboxes compete with the service: what all of them take together cannot be bounded", "error", err)
 		})
 	}
 }

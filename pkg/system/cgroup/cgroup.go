@@ -136,12 +136,12 @@ func (h *Hierarchy) String() string {
 type Group struct {
 	dirs    []string
 	unified bool
-	weight  error // see WeightError
+	shared  error // see SharedError
 }
 
-// WeightError returns why Create could not lower the CPU weight of the group that
-// holds all sandboxes, or nil. They then have the kernel's default weight.
-func (g *Group) WeightError() error { return g.weight }
+// SharedError returns why Create could not bound what all sandboxes together take from
+// the service, or nil.
+func (g *Group) SharedError() error { return g.shared }
 
 // Path returns the path of the group Open(path) relative to the mount point of
 // every hierarchy. It begins with a slash.
@@ -208,7 +208,7 @@ func (g *Group) create(h *Hierarchy, path string, l Limits) error {
 	}
 	if top, _, ok := strings.Cut(path, "/"); ok {
 		shared := h.Open(top)
-		if g.weight = shared.yield(); g.weight != nil && !shared.Exists() {
+		if g.shared = shared.yield(); g.shared != nil && !shared.Exists() {
 			return fs.ErrNotExist // removed by another program; tried again
 		}
 	}
@@ -235,13 +235,18 @@ var errNoFile = fmt.Errorf("not supported by the kernel: %w", fs.ErrNotExist)
 // processors that it runs on, unlike that of a thread: one fifth in all would be a
 // tenth for each of two, and any other program would nearly stop the agents. With
 // the default or less, the service never gets less than half. Sandboxes keep equal
-// shares among themselves.
+// shares among themselves. It also leaves process ids to the service: each sandbox has a
+// limit of its own, but many at once could take all that the machine has.
 func (g *Group) yield() error {
 	file, normal := "cpu.shares", 1024
 	if g.unified {
 		file, normal = "cpu.weight", 100
 	}
-	return g.set(file, strconv.Itoa(yielding(normal, runtime.NumCPU())))
+	err := g.set(file, strconv.Itoa(yielding(normal, runtime.NumCPU())))
+	if n := SandboxProcesses(ProcessLimit()); n > 0 {
+		err = errors.Join(err, g.set("pids.max", strconv.Itoa(n)))
+	}
+	return err
 }
 
 // yielding returns the weight of all sandboxes on a number of processors.

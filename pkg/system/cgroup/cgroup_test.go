@@ -192,6 +192,9 @@ func TestCreateAndRemove(t *testing.T) {
 			t.Errorf("a sandbox has %s %q: its share among sandboxes is not the default", file, got)
 		}
 	}
+	if got, ok := readSetting(h.Open(base), "pids.max"); !ok || got != strconv.Itoa(SandboxProcesses(ProcessLimit())) {
+		t.Errorf("the group of all sandboxes may have %q processes", got)
+	}
 	cmd := sleeper(t, g)
 	if pids, err := g.Processes(); err != nil || !slices.Equal(pids, []int{cmd.Process.Pid}) {
 		t.Errorf("processes %v, %v", pids, err)
@@ -352,21 +355,23 @@ func TestInstancesShareTheirParent(t *testing.T) {
 	h.Open(base).RemoveIfEmpty()
 }
 
-func TestWeightThatCannotBeSetIsReported(t *testing.T) {
+func TestASharedBoundThatCannotBeSetIsReported(t *testing.T) {
 	dir := t.TempDir()
 	h := &Hierarchy{v1: map[string]string{"memory": dir, "pids": dir, "cpu": dir}}
 	g, err := h.Create("top/one", Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := g.WeightError(); err == nil || !strings.Contains(err.Error(), "cpu.shares") {
+	if err := g.SharedError(); err == nil || !strings.Contains(err.Error(), "cpu.shares") {
 		t.Errorf("without a file for the weight: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "top", "cpu.shares"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	for _, file := range []string{"cpu.shares", "pids.max"} {
+		if err := os.WriteFile(filepath.Join(dir, "top", file), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if g, err = h.Create("top/two", Limits{}); err != nil || g.WeightError() != nil {
-		t.Errorf("with it: %v, %v", err, g.WeightError())
+	if g, err = h.Create("top/two", Limits{}); err != nil || g.SharedError() != nil {
+		t.Errorf("with it: %v, %v", err, g.SharedError())
 	}
 }
 

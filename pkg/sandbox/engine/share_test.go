@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-func TestWeightThatCannotBeSetIsLoggedOnce(t *testing.T) {
+func TestASharedBoundThatCannotBeSetIsLoggedOnce(t *testing.T) {
 	var logged bytes.Buffer
 	p := &Provider{log: slog.New(slog.NewTextHandler(&logged, nil))}
-	p.reportWeight(nil)
+	p.reportShare(nil)
 	if logged.Len() > 0 {
 		t.Errorf("logged without an error: %s", logged.String())
 	}
 	for range 3 {
-		p.reportWeight(errors.New("read-only file system"))
+		p.reportShare(errors.New("read-only file system"))
 	}
 	if got := logged.String(); strings.Count(got, "read-only file system") != 1 {
 		t.Errorf("logged: %s", got)

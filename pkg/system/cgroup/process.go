@@ -1,0 +1,58 @@
+package cgroup
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// ProcessLimit returns how many processes and threads this process and the groups beside
+// and below it may have: what the kernel numbers, or the smallest limit of the own groups.
+// It returns 0 if nothing can be read.
+func ProcessLimit() int { return processLimit("/proc", "/sys/fs/cgroup") }
+
+func processLimit(proc, mount string) int {
+	limit := int64(math.MaxInt32)
+	for _, name := range []string{"pid_max", "threads-max"} {
+		if n, err := readInt(filepath.Join(proc, "sys/kernel", name)); err == nil && n > 0 {
+			limit = min(limit, n)
+		}
+	}
+	own, _ := os.ReadFile(filepath.Join(proc, "self/cgroup"))
+	for line := range strings.Lines(string(own)) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		switch {
+		case parts[0] == "0" && parts[1] == "":
+			for _, m := range []string{mount, filepath.Join(mount, "unified")} {
+				limit = min(limit, smallest(m, parts[2], "pids.max"))
+			}
+		case slices.Contains(strings.Split(parts[1], ","), "pids"):
+			limit = min(limit, smallest(filepath.Join(mount, "pids"), parts[2], "pids.max"))
+		}
+	}
+	if limit == math.MaxInt32 {
+		return 0
+	}
+	return int(limit)
+}
+
+// SandboxProcesses returns how many of these all sandboxes together may have: the rest is
+// for the service, which ends when the kernel gives it no thread. 0 if limit is.
+func SandboxProcesses(limit int) int { return limit - limit/8 }
+
+// tasksPerSandbox is how many processes and threads a sandbox takes that does nothing: 45
+// with gVisor.
+const tasksPerSandbox = 48
+
+// SandboxRoom returns for how many sandboxes that do nothing these suffice; at least 1.
+func SandboxRoom(limit int) int {
+	if limit == 0 {
+		return math.MaxInt
+	}
+	return max(SandboxProcesses(limit)/tasksPerSandbox, 1)
+}
