@@ -2,7 +2,8 @@
 # Tests what is about Kubernetes, on this machine. The programs of the cluster come from a
 # directory of earlier builds or an archive. Without either, etcd and the API server are
 # built from their Go modules, which takes long.
-#   cluster.sh          against etcd and an API server: the router's client, the manifests
+#   cluster.sh          against etcd and an API server: the router's client, the manifests,
+#                       also as a chart of Helm
 #   cluster.sh --nodes  then on a cluster of two nodes, which it brings up: gates through
 #                       the router, a rolling restart, a killed cell
 #   cluster.sh --all    then without a router, the API server, and each of the nodes
@@ -36,6 +37,8 @@ export DREAMCORE_TEST_CLUSTER=$programs
 packages=(./pkg/cluster/... ./pkg/operate/kubernetes)
 say "go vet"
 go vet -tags cluster "${packages[@]}" ./cmd/dreamcore/e2e/nodes
+say "go test, with Helm"
+(cd testdata/cluster/helm && CGO_ENABLED=0 go test -count=1 ./...)
 say "go test, against Kubernetes $version"
 go test -race -tags cluster -count=1 -timeout 10m "$@" "${packages[@]}"
 # Users move between two services: as root, with the built program and the agent.

@@ -26,9 +26,10 @@ const prompt = "a snake game"
 // lap are the times of one game in milliseconds.
 type lap struct{ first, said, whole float64 }
 
-// games compares the agent without a sandbox to games of users: the first game of
-// a user, and another one in a sandbox that is there. All ask the same scripted
-// model, which answers at once.
+// games compares the agent without a sandbox to games of users: the first game of a
+// user, the first one of another project in a sandbox that is there, and an edit, for
+// which the agent waits. All ask the same scripted model, which answers at once. Each
+// begins when the service has started what it starts ahead.
 func (b *bench) games(ctx context.Context) (err error) {
 	if b.agent == "" {
 		b.skip("games", "there is no -agent")
@@ -47,18 +48,26 @@ func (b *bench) games(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	known := uuid.NewString()
+	known, edited := uuid.NewString(), uuid.NewString()
+	project := uuid.NewString()
+	if _, err := s.game(ctx, edited, project); err != nil {
+		return err
+	}
 	runs := []struct {
 		name string
 		run  func() (lap, error)
 	}{
 		{"agent without a sandbox", func() (lap, error) { return b.bareAgent(ctx, upstream) }},
-		{"first game of a user", func() (lap, error) { return s.game(ctx, uuid.NewString()) }},
-		{"another game of a user", func() (lap, error) { return s.game(ctx, known) }},
+		{"first game of a user", func() (lap, error) { return s.game(ctx, uuid.NewString(), uuid.NewString()) }},
+		{"first game of another project", func() (lap, error) { return s.game(ctx, known, uuid.NewString()) }},
+		{"an edit, the agent waits", func() (lap, error) { return s.game(ctx, edited, project) }},
 	}
 	laps := make([][]lap, len(runs))
 	for round := range b.pairs + 1 {
 		for i, r := range runs {
+			if err := s.untilReady(ctx, edited); err != nil {
+				return err
+			}
 			l, err := r.run()
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
@@ -92,11 +101,12 @@ func pick(laps []lap, of func(lap) float64) []float64 {
 	return out
 }
 
-// game makes a game of a new project.
-func (s *service) game(ctx context.Context, user string) (lap, error) {
+// game makes a game of a project.
+func (s *service) game(ctx context.Context, user, project string) (lap, error) {
+	s.last = user
 	begin := time.Now()
 	answer, err := s.ask(ctx, http.MethodPost, "/generate_game",
-		map[string]string{"user_id": user, "project_id": uuid.NewString(), "prompt": prompt})
+		map[string]string{"user_id": user, "project_id": project, "prompt": prompt})
 	if err != nil {
 		return lap{}, err
 	}

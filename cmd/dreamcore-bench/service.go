@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,10 +22,12 @@ import (
 // service is a running `dreamcore serve` with a state directory of its own.
 type service struct {
 	cmd    *exec.Cmd
+	binary string
 	state  string
 	url    string
 	secret string
 	log    string // file
+	last   string // user who had the last game
 }
 
 // modelKey is the key of a model that takes any.
@@ -61,7 +64,7 @@ func (b *bench) serve(ctx context.Context, name, config string) (*service, error
 			return nil, err
 		}
 	}
-	s := &service{state: b.state, log: filepath.Join(b.dir, name+".log")}
+	s := &service{binary: b.binary, state: b.state, log: filepath.Join(b.dir, name+".log")}
 	// A game is the agent's work here, not the check of it.
 	text := b.config + "\nacceptance: \"off\"\n" + config
 	if err := os.WriteFile(filepath.Join(b.state, "config.yaml"), []byte(text), 0o600); err != nil {
@@ -72,16 +75,16 @@ func (b *bench) serve(ctx context.Context, name, config string) (*service, error
 		return nil, fmt.Errorf("dreamcore secret: %w", err)
 	}
 	s.secret = strings.TrimSpace(string(secret))
-	return s, s.start(ctx, b.binary)
+	return s, s.start(ctx)
 }
 
-func (s *service) start(ctx context.Context, binary string) error {
+func (s *service) start(ctx context.Context) error {
 	log, err := os.Create(s.log)
 	if err != nil {
 		return err
 	}
 	defer log.Close() // the service has its own descriptor
-	s.cmd = exec.Command(binary, "--state", s.state, "serve", "--listen", "127.0.0.1:0")
+	s.cmd = exec.Command(s.binary, "--state", s.state, "serve", "--listen", "127.0.0.1:0")
 	s.cmd.Env = append(s.cmd.Environ(), modelKey)
 	s.cmd.Stderr = log
 	if err := s.cmd.Start(); err != nil {
@@ -152,6 +155,41 @@ func (s *service) sandboxIO(ctx context.Context) error {
 func (s *service) prewarm(ctx context.Context, user string) error {
 	_, err := s.read(ctx, http.MethodPost, "/prewarm_sandbox", map[string]string{"user_id": user})
 	return err
+}
+
+// sandboxState is what `dreamcore ps` says of a sandbox.
+type sandboxState struct {
+	User      string `json:"user"`
+	State     string `json:"state"`
+	AgentWarm bool   `json:"agent_warm"`
+}
+
+// untilReady waits until there is a standby sandbox, and agents wait for the user and
+// for the one who had the last game.
+func (s *service) untilReady(ctx context.Context, user string) error {
+	warm := func(all []sandboxState, user string) bool {
+		return slices.ContainsFunc(all, func(s sandboxState) bool { return s.User == user && s.AgentWarm })
+	}
+	const limit, pause = 90 * time.Second, 500 * time.Millisecond
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(pause) {
+		raw, err := exec.CommandContext(ctx, s.binary, "--state", s.state, "ps", "--json").Output()
+		if err != nil {
+			return fmt.Errorf("dreamcore ps: %w", err)
+		}
+		var list struct {
+			Sandboxes []sandboxState `json:"sandboxes"`
+		}
+		if err := json.Unmarshal(raw, &list); err != nil {
+			return fmt.Errorf("dreamcore ps: %w", err)
+		}
+		all := list.Sandboxes
+		standby := slices.ContainsFunc(all, func(s sandboxState) bool { return s.State == "standby" })
+		if standby && warm(all, user) && warm(all, s.last) {
+			time.Sleep(pause) // what has just become ready
+			return nil
+		}
+	}
+	return errors.New("the service does not start a sandbox or an agent ahead")
 }
 
 // listen returns a listener on a free port of this machine.

@@ -72,7 +72,7 @@ var (
 	code    = regexp.MustCompile("(?s)```.*?```|`[^`\n]+`")
 	command = regexp.MustCompile(`\bdreamcore((?: [^ \n#&;()<>` + "`" + `]+)+)`)
 	// What follows the name of another program has its flags and words.
-	foreign  = regexp.MustCompile(`\b(?:kubectl|docker|scripts/[a-z]+\.sh)\b(?:\\\n|[^\n` + "`" + `])*`)
+	foreign  = regexp.MustCompile(`\b(?:kubectl|helm|docker|scripts/[a-z]+\.sh)\b(?:\\\n|[^\n` + "`" + `])*`)
 	flagName = regexp.MustCompile(`(?:^|[\s` + "`" + `])--([a-z][a-z-]*)`)
 )
 

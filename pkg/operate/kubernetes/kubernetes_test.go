@@ -59,6 +59,39 @@ func TestManifestsAreGolden(t *testing.T) {
 	}
 }
 
+// The test of testdata/cluster/helm lets Helm render the golden chart, and compares that
+// with the golden manifest.
+func TestTheChartIsGolden(t *testing.T) {
+	for name, o := range map[string]Options{
+		"unprivileged": {Image: image},
+		"privileged":   {Image: image, Level: Privileged, PreviewDomain: "games.example.com", ModelScript: "demo", Storage: "2Ti"},
+		"capabilities": {Image: image, Level: Capabilities, Cells: 3, Namespace: "games", StorageClass: "fast"},
+	} {
+		all, err := Chart(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			if strings.Contains(f.Content, "-mark") || strings.Contains(f.Content, markStorage) {
+				t.Errorf("%s: a mark is left in %s", name, f.Path)
+			}
+			file := filepath.Join("testdata", "chart", name, filepath.FromSlash(f.Path))
+			if os.Getenv("UPDATE") == "1" {
+				if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(f.Content), 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), f.Content); diff != "" {
+				t.Errorf("%s differs; if that is right, run UPDATE=1 go test ./pkg/operate/kubernetes:\n%s", file, diff)
+			}
+		}
+	}
+}
+
 type object = map[string]any
 
 // objects parses what kubectl would read.
@@ -251,6 +284,22 @@ func TestTheRouterOnlyReads(t *testing.T) {
 	}
 }
 
+// The cells may exchange what they have spent, and nothing else; the manifests turn that
+// on, because budgets are set once for all cells.
+func TestTheCellsExchangeTheirSpending(t *testing.T) {
+	m := manifest(t, Options{Image: image})
+	want := []any{object{"apiGroups": []any{"coordination.k8s.io"}, "resources": []any{"leases"}, "verbs": []any{"get", "list", "create", "update"}}}
+	if diff := cmp.Diff(want, at(t, m["Role/cell"], "rules")); diff != "" {
+		t.Error(diff)
+	}
+	if account := at(t, m["StatefulSet/cell"], "spec", "template", "spec", "serviceAccountName"); account != "cell" {
+		t.Errorf("the account of the cells is %v", account)
+	}
+	if shared := at(t, m["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_SHARE_SPENDING"); shared != "true" {
+		t.Errorf("share_spending is %v", shared)
+	}
+}
+
 func TestNoManifestHasASecretOrTheMap(t *testing.T) {
 	for name := range manifest(t, Options{Image: image}) {
 		if strings.HasPrefix(name, "Secret/") || name == "ConfigMap/"+mapName {
@@ -326,7 +375,8 @@ func TestFlagsThatContradictEachOther(t *testing.T) {
 	for _, args := range [][]string{
 		{"--cells", "3"}, {"--namespace", "a"}, {"--map"}, {"--output", "a"},
 		{"--kubernetes", "--image", image, "--root", "a"}, {"--kubernetes", "--image", image, "--listen", "a:1"}, {"--kubernetes", "--image", image, "--claude", "a"},
-		{"--kubernetes", "--image", image, "--map", "--output", "a"}, {"--kubernetes"}, {"--kubernetes", "--image", image, "--cells", "0"},
+		{"--kubernetes", "--image", image, "--map", "--output", "a"}, {"--helm", "--output", "a"}, {"--kubernetes", "--image", image, "--helm"},
+		{"--kubernetes", "--image", image, "--map", "--helm"}, {"--kubernetes"}, {"--kubernetes", "--image", image, "--cells", "0"},
 	} {
 		if _, done, err := run(t, false, args...); !done || dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
 			t.Errorf("%q: %v, %v", args, done, err)

@@ -149,19 +149,24 @@ func indent(n int, text string) string {
 // Manifest returns all objects but the map of cells as one stream of YAML, as "kubectl
 // kustomize" makes it of the files: the level's patch applied to the base.
 func Manifest(o Options) (string, error) {
-	all, err := Files(o)
+	objects, err := o.objects()
 	if err != nil {
 		return "", err
+	}
+	return encode(objects)
+}
+
+// objects returns what Manifest prints.
+func (o Options) objects() ([]*yaml.Node, error) {
+	all, err := Files(o)
+	if err != nil {
+		return nil, err
 	}
 	m := merger{files: map[string]string{}}
 	for _, f := range all {
 		m.files[f.Path] = f.Content
 	}
-	objects, err := m.build(".")
-	if err != nil {
-		return "", err
-	}
-	return encode(objects)
+	return m.build(".")
 }
 
 // MapManifest returns the object with the map of cells, which is created once.

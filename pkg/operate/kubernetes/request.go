@@ -21,6 +21,7 @@ type Request struct {
 	flags     *pflag.FlagSet
 	requested bool
 	onlyMap   bool
+	chart     bool
 	output    string
 	level     string
 	options   Options
@@ -35,7 +36,7 @@ const (
 
 // ownFlags need --kubernetes; sharedFlags may come with it. Others contradict it.
 var (
-	ownFlags    = []string{"namespace", "cells", "level", "storage", "storage-class", "preview-domain", "output", "map"}
+	ownFlags    = []string{"namespace", "cells", "level", "storage", "storage-class", "preview-domain", "output", "map", "helm"}
 	sharedFlags = []string{flagKubernetes, flagImage, flagScript, flagDryRun, "json", "log-level", "yes"}
 )
 
@@ -50,6 +51,7 @@ func (r *Request) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&r.options.StorageClass, "storage-class", "", "with --kubernetes: class of these volumes (default: that of the cluster)")
 	f.StringVar(&r.options.PreviewDomain, "preview-domain", "", "with --kubernetes: the setting preview_domain of cells and routers (default: no previews)")
 	f.StringVarP(&r.output, "output", "o", "", "with --kubernetes: write the files for kustomize and the Dockerfile into this directory")
+	f.BoolVar(&r.chart, "helm", false, "with --kubernetes and --output: write a Helm chart instead of files for kustomize")
 	f.BoolVar(&r.onlyMap, "map", false, "with --kubernetes: print only the map of cells, which is created once")
 }
 
@@ -98,8 +100,14 @@ func (r *Request) checkFlags() (err error) {
 			err = invalid("omit it: cells have their settings in the ConfigMap dreamcore-settings and their secrets in the Secret "+secretName, "--%s has no effect with --kubernetes", f.Name)
 		}
 	})
-	if err == nil && r.onlyMap && r.output != "" {
+	switch {
+	case err != nil:
+	case r.onlyMap && r.chart:
+		err = invalid("omit one of them: the chart says how the map is made", "--map and --helm exclude each other")
+	case r.onlyMap && r.output != "":
 		err = invalid("omit --map: --output writes map.yaml too", "--map and --output exclude each other")
+	case r.chart && r.output == "":
+		err = invalid("add --output DIR", "--helm writes files, and --output is missing")
 	}
 	return err
 }
@@ -120,7 +128,11 @@ type State struct {
 
 // write writes the files. It never changes one that exists.
 func (r *Request) write(io *term.IO, o Options) error {
-	all, err := Files(o)
+	files := Files
+	if r.chart {
+		files = Chart
+	}
+	all, err := files(o)
 	if err != nil {
 		return err
 	}
@@ -152,7 +164,7 @@ func (r *Request) write(io *term.IO, o Options) error {
 	if io.JSON {
 		return io.WriteJSON(result)
 	}
-	show(io.Stdout(), result)
+	show(io.Stdout(), result, r.chart)
 	return nil
 }
 
@@ -194,7 +206,7 @@ func outputFault(host string, err error) error {
 	return &dreamcore.Error{Code: dreamcore.CodeInvalid, Message: "cannot write " + host, Err: err, Hint: "name another directory with --output"}
 }
 
-func show(p *term.Printer, r Result) {
+func show(p *term.Printer, r Result, chart bool) {
 	for _, f := range r.Files {
 		mark := term.Done
 		if f.Status == unchanged {
@@ -207,7 +219,11 @@ func show(p *term.Printer, r Result) {
 			p.Print("    " + strings.TrimRight(line, "\n"))
 		}
 	}
-	if !r.DryRun {
+	switch {
+	case r.DryRun:
+	case chart:
+		p.Hint(fmt.Sprintf("create the Secret %s (see: dreamcore help kubernetes), then run: helm install dreamcore %s --namespace dreamcore --create-namespace", secretName, r.Directory))
+	default:
 		p.Hint(fmt.Sprintf("create the Secret %s (see: dreamcore help kubernetes), then run: kubectl apply -k %s && kubectl create -f %s", secretName, r.Directory, filepath.Join(r.Directory, "map.yaml")))
 	}
 }

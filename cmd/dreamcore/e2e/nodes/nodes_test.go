@@ -28,6 +28,7 @@ func TestCells(t *testing.T) {
 	}{
 		{"the gates pass through a router", c.testGates},
 		{"the doctor finds nothing in a cell", c.testDoctor},
+		{"the cells exchange their spending", c.testSpending},
 		{"a rolling restart refuses nobody", c.testRollingRestart},
 		{"a killed cell loses nothing", c.testKilledCell},
 	} {
@@ -46,12 +47,25 @@ func TestLosses(t *testing.T) {
 	}{
 		{"a killed router loses nothing", c.testKilledRouter},
 		{"the API server may be away", c.testNoAPI},
+		{"a cell that waits for its volume delays its own users", c.testSlowVolume},
 		{"no second cell beside one that is cut off", c.testCutOff},
 		{"users of a dead node are served elsewhere", c.testDeadNode},
 	} {
 		t.Run(tt.name, func(t *testing.T) { c.t = t; tt.run(t) })
 	}
 	c.t = t
+}
+
+// testSpending waits for the leases of all cells, which they write with their own account.
+func (c *cluster) testSpending(t *testing.T) {
+	c.waitFor(time.Minute, "what the cells have spent", func() bool {
+		for i := range cells {
+			if out, err := c.try("", "get", "lease", "dreamcore-spent-"+cell(i), "-o", "jsonpath={.spec.renewTime}"); err != nil || out == "" {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func (c *cluster) testGates(t *testing.T) {
@@ -237,6 +251,49 @@ func (c *cluster) testNoAPI(t *testing.T) {
 	c.waitFor(2*time.Minute, "the API server", func() bool { _, err := c.try("", "get", "pods"); return err == nil })
 	c.measured("API server away for %v, in which a game was made", took)
 	r.check(t)
+}
+
+// testSlowVolume lets a cell wait for longer than a router holds requests, as a volume that
+// attaches slowly does: its pod cannot start. Its users get an answer all the same, which
+// says when to come back, and the users of the other cell notice nothing.
+func (c *cluster) testSlowVolume(t *testing.T) {
+	const hold = time.Minute // of the router
+	u, other := user(1), user(0)
+	c.writeFile(u)
+	c.writeFile(other)
+	var following sync.WaitGroup
+	j := c.startWork(1, &following, 1)[0]
+	nodes := strings.Fields(c.kubectl("", "get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"))
+	c.kubectl("", append([]string{"cordon"}, nodes...)...)
+	uncordon := func() { c.kubectl("", append([]string{"uncordon"}, nodes...)...) }
+	defer uncordon()
+	c.kubectl("", "delete", "pod", cell(1), "--grace-period=0", "--force")
+	c.waitFor(time.Minute, cell(1)+" to wait", func() bool { return !c.ready(cell(1)) })
+	began := time.Now()
+	resp, err := c.send(http.MethodGet, "/get_file?user_id="+u+"&project_id="+project+"&path=index.html", "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	held := time.Since(began)
+	if err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(string(raw), "CELL_AWAY") {
+		t.Errorf("after %v: %s, Retry-After %q, %s, %v", held, resp.Status, resp.Header.Get("Retry-After"), raw, err)
+	}
+	if held < hold/2 || held > 2*hold {
+		t.Errorf("the request was held for %v", held)
+	}
+	if err := c.readFile(other); err != nil {
+		t.Errorf("the other cell: %v", err)
+	}
+	began = time.Now()
+	uncordon()
+	c.waitFor(2*time.Minute, "the cell", func() bool { return c.readFile(u) == nil })
+	back := time.Since(began)
+	j.release(t)
+	following.Wait()
+	j.check(t)
+	c.measured("a cell that waits for its volume: a request is held for %v, then 503; served %v after the volume is there, and the job that ran is done", held, back)
 }
 
 // nodeOf returns the node of a pod.
