@@ -109,14 +109,16 @@ func run(ctx context.Context, o options) (err error) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s (load %s)\n", m.name, load())
-		if err := m.run(b, ctx); err != nil {
-			return fmt.Errorf("%s: %w", m.name, err)
+		if err = m.run(b, ctx); err != nil {
+			err = fmt.Errorf("%s: %w", m.name, err)
+			b.skip(m.name, "it failed, and what came after it was not measured") // the rest is worth keeping
+			break
 		}
 	}
-	if len(parts) > 0 {
+	if err == nil && len(parts) > 0 {
 		return fmt.Errorf("unknown parts: %s", strings.Join(parts, ", "))
 	}
-	return b.report.write(os.Stdout, o.out)
+	return errors.Join(err, b.report.write(os.Stdout, o.out))
 }
 
 // removeAll removes a directory after all mounts in it: users' disks stay mounted

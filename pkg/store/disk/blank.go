@@ -26,20 +26,18 @@ const (
 // blankStock are file systems that are formatted and belong to no key yet. They are
 // known to this process alone, and removed by it or by the next one.
 type blankStock struct {
-	wakeup chan struct{} // nil before KeepBlanks
+	wakeup chan struct{}
 
 	mu    sync.Mutex
 	ready []string // paths of images; guarded by mu
 }
 
 // KeepBlanks formats file systems ahead of new keys in the background, until Close. It
-// must be called once, by the one process that may do so, before the first Acquire.
-// It also removes those of a process that died.
+// must be called once, by one process alone. It also removes those of a process that died.
 func (s *Store) KeepBlanks() error {
 	if err := s.removeBlanks(); err != nil {
 		return machineError("remove disks that were made ahead", err)
 	}
-	s.blanks.wakeup = make(chan struct{}, 1)
 	s.wg.Go(s.keepBlanks)
 	return nil
 }
@@ -113,9 +111,6 @@ func (s *Store) fillBlanks(ctx context.Context) error {
 // whether there was one.
 func (s *Store) takeBlank(image string) (bool, error) {
 	b := &s.blanks
-	if b.wakeup == nil {
-		return false, nil
-	}
 	for {
 		b.mu.Lock()
 		if len(b.ready) == 0 {

@@ -125,7 +125,7 @@ func New(opts Options) (*Store, error) {
 		opts.Idle = DefaultIdle
 	}
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
-	return &Store{opts: opts, done: make(chan struct{}), allocating: make(chan struct{}, 1), volumes: map[string]*disk{}}, nil
+	return &Store{opts: opts, done: make(chan struct{}), allocating: make(chan struct{}, 1), blanks: blankStock{wakeup: make(chan struct{}, 1)}, volumes: map[string]*disk{}}, nil
 }
 
 // Exists reports whether there is an image of a key in the directory of images.

@@ -139,7 +139,7 @@ func (s *Store) Projects(user dreamcore.UserID) (projects []dreamcore.ProjectID,
 		return nil, diskError("list the histories", err)
 	}
 	for _, r := range repos {
-		name := strings.TrimSuffix(filepath.Base(r), ".git")
+		name := strings.TrimSuffix(filepath.Base(r), repoExtension)
 		if id, err := dreamcore.ParseProjectID(name); err == nil && string(id) == name {
 			projects = append(projects, id)
 		}

@@ -96,7 +96,11 @@ type Store struct {
 	log    *slog.Logger
 	heavy  *admission.Limiter
 	limits atomic.Pointer[Limits]
+	totals totals
 }
+
+// repoExtension ends the name of the directory of a repository.
+const repoExtension = ".git"
 
 // Version is one commit.
 type Version struct {
@@ -213,7 +217,7 @@ func (s *Store) slot(ctx context.Context, user dreamcore.UserID) (leave func(), 
 }
 
 func (s *Store) path(user dreamcore.UserID, project dreamcore.ProjectID) string {
-	return filepath.Join(s.dir, string(user), string(project)+".git")
+	return filepath.Join(s.dir, string(user), string(project)+repoExtension)
 }
 
 // open opens the repository of a project; nil if the project has no history.

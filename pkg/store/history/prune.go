@@ -64,7 +64,7 @@ func (s *Store) Prune(ctx context.Context, user dreamcore.UserID, project dreamc
 	all, err := s.pruneProject(ctx, s.path(user, project))
 	if err == nil {
 		var p Pruned
-		p, err = s.pruneUser(ctx, filepath.Join(s.dir, string(user)))
+		p, err = s.pruneUser(ctx, filepath.Join(s.dir, string(user)), string(project)+repoExtension)
 		all.add(p)
 	}
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *Store) PruneAll(ctx context.Context) (all Pruned, err error) {
 			all.add(p)
 			errs = append(errs, err)
 		}
-		p, err := s.pruneUser(ctx, dir)
+		p, err := s.pruneUser(ctx, dir, "")
 		all.add(p)
 		errs = append(errs, err)
 	}
@@ -115,18 +115,28 @@ func (s *Store) PruneAll(ctx context.Context) (all Pruned, err error) {
 func reposIn(dir string) (repos []string, err error) {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".git") {
+		if strings.HasSuffix(e.Name(), repoExtension) {
 			repos = append(repos, filepath.Join(dir, e.Name()))
 		}
 	}
 	return repos, statefile.IgnoreMissing(err)
 }
 
-// pruneUser shortens the histories of a user, the largest first.
-func (s *Store) pruneUser(ctx context.Context, dir string) (all Pruned, err error) {
+// pruneUser shortens the histories of a user, the largest first. changed is the name of
+// the repository that has changed since the last call; "" for any.
+func (s *Store) pruneUser(ctx context.Context, dir, changed string) (all Pruned, err error) {
 	limit := s.limits.Load().UserBytes
 	if limit <= 0 {
 		return all, nil
+	}
+	if changed != "" {
+		size, err := sizeOf(ctx, filepath.Join(dir, changed))
+		if err != nil {
+			return all, err
+		}
+		if total, ok := s.totals.change(dir, changed, size); ok && total <= limit {
+			return all, nil
+		}
 	}
 	repos, err := reposIn(dir)
 	if err != nil {
@@ -141,8 +151,10 @@ func (s *Store) pruneUser(ctx context.Context, dir string) (all Pruned, err erro
 		total += sizes[r]
 	}
 	if total <= limit {
+		s.totals.set(dir, sizes)
 		return all, nil
 	}
+	s.totals.forget(dir)
 	slices.SortFunc(repos, func(a, b string) int { return int(min(1, max(-1, sizes[b]-sizes[a]))) })
 	excess := total - int64(lowWater*float64(limit))
 	for _, r := range repos {

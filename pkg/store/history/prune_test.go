@@ -234,6 +234,101 @@ func TestPruneOfAUserStartsWithTheLargestHistory(t *testing.T) {
 	}
 }
 
+// TestTheTotalOfAUserIsKept: after it was counted, a version of one project does not look
+// at the other ones, until the total is too large or old.
+func TestTheTotalOfAUserIsKept(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "history")
+	const other = dreamcore.ProjectID("33333333-3333-4333-8333-333333333333")
+	var store *Store
+	for _, p := range []dreamcore.ProjectID{project, other} {
+		f := newFixtureIn(t, t.TempDir(), state)
+		store = f.store
+		for i := range 10 {
+			f.write(t, map[string]string{"a": random(100 << 10)})
+			if _, _, err := store.Commit(t.Context(), user, p, f.root, fmt.Sprint(i), when); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dir := filepath.Join(state, string(user))
+	versions := func() int {
+		t.Helper()
+		if _, err := store.Prune(t.Context(), user, project); err != nil {
+			t.Fatal(err)
+		}
+		a, err := store.Count(t.Context(), user, project)
+		b, err2 := store.Count(t.Context(), user, other)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		return a + b
+	}
+	store.SetLimits(Limits{UserBytes: 1 << 30})
+	if n := versions(); n != 20 || store.totals.users[dir].bytes < 2<<20-100<<10 {
+		t.Fatalf("%d versions, %+v", n, store.totals.users[dir])
+	}
+	store.SetLimits(Limits{UserBytes: 1500 << 10})
+	keep := func(bytes int64, age time.Duration) {
+		store.totals.set(dir, map[string]int64{filepath.Join(dir, string(other)+repoExtension): bytes})
+		store.totals.users[dir].since = time.Now().Add(-age)
+	}
+	keep(1, 0)
+	if n := versions(); n != 20 {
+		t.Errorf("the other project was looked at: %d versions", n)
+	}
+	if got := store.totals.users[dir]; len(got.sizes) != 2 || got.bytes < 1000<<10 || store.totals.repos != 2 {
+		t.Errorf("what is kept: %+v", got)
+	}
+	keep(1, totalAge+time.Second)
+	if n := versions(); n >= 20 {
+		t.Errorf("an old total holds: %d versions", n)
+	}
+	before := versions()
+	store.SetLimits(Limits{UserBytes: 700 << 10})
+	if n := versions(); n >= before {
+		t.Errorf("a total beyond the limit changes nothing: %d versions", n)
+	}
+	if size := onDiskBytes(t, dir); size > 700<<10 {
+		t.Errorf("%d bytes", size)
+	}
+}
+
+// BenchmarkPruneOfManyProjects is what the limit of a user costs each version.
+func BenchmarkPruneOfManyProjects(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			store, err := Open(filepath.Join(b.TempDir(), "history"), Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			store.SetLimits(Limits{UserBytes: 1 << 40})
+			root, err := os.OpenRoot(b.TempDir())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer root.Close()
+			if err := root.WriteFile("a", []byte("a"), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			for i := range n {
+				id := dreamcore.ProjectID(fmt.Sprintf("33333333-3333-4333-8333-%012d", i))
+				if _, _, err := store.Commit(b.Context(), user, id, root, "a", when); err != nil {
+					b.Fatal(err)
+				}
+			}
+			prune := func() {
+				if _, err := store.Prune(b.Context(), user, "33333333-3333-4333-8333-000000000000"); err != nil {
+					b.Fatal(err)
+				}
+			}
+			prune() // counts everything
+			for b.Loop() {
+				prune()
+			}
+		})
+	}
+}
+
 // TestKilledPruneLeavesASoundHistory kills it at every step.
 func TestKilledPruneLeavesASoundHistory(t *testing.T) {
 	for step, damage := range map[string]func(f *fixture, r *repo, kept map[plumbing.Hash]bool, boundary map[plumbing.Hash]bool) error{

@@ -142,18 +142,23 @@ func (s *Service) allUsers(ctx context.Context) ([]dreamcore.UserID, error) {
 			all = append(all, user)
 		}
 	}
-	slices.Sort(all)
-	all = slices.Compact(all)
+	return s.Remaining(all)
+}
+
+// Remaining returns the users, sorted and each once, without those who are being deleted.
+func (s *Service) Remaining(users []dreamcore.UserID) ([]dreamcore.UserID, error) {
+	slices.Sort(users)
+	users = slices.Compact(users)
 	erasing, err := s.parts.Volumes.Erasing()
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range erasing {
-		if at, found := slices.BinarySearch(all, e.User); found && e.Project == "" {
-			all = slices.Delete(all, at, at+1)
+		if at, found := slices.BinarySearch(users, e.User); found && e.Project == "" {
+			users = slices.Delete(users, at, at+1)
 		}
 	}
-	return all, nil
+	return users, nil
 }
 
 // query holds values that are read once for a list.

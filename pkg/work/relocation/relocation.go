@@ -47,6 +47,7 @@ type Jobs interface {
 // Accounts are the users of this cell; *account.Service implements it.
 type Accounts interface {
 	AllUsers(ctx context.Context) ([]dreamcore.UserID, error)
+	Remaining(users []dreamcore.UserID) ([]dreamcore.UserID, error)
 	EraseCopy(ctx context.Context, user dreamcore.UserID) error
 }
 
@@ -210,13 +211,15 @@ func (s *Service) movers(ctx context.Context, subject residence.Subject) ([]drea
 		return all, err
 	}
 	spent, err := s.parts.Ledger.Spending()
+	if err != nil {
+		return nil, err
+	}
 	for user := range spent {
 		if id, err := dreamcore.ParseUserID(string(user)); err == nil && id == user && s.belongs(subject, user) {
 			all = append(all, user)
 		}
 	}
-	slices.Sort(all)
-	return slices.Compact(all), err
+	return s.parts.Accounts.Remaining(all)
 }
 
 // belongs reports whether a user moves with a subject.

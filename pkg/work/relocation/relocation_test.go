@@ -18,6 +18,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
+	"github.com/notef-neighbor/dreamcore/pkg/store/volume"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree"
 	"github.com/notef-neighbor/dreamcore/pkg/system/tree/treetest"
 	"github.com/notef-neighbor/dreamcore/pkg/work/account"
@@ -576,6 +577,16 @@ func TestSpendingMovesWithoutFiles(t *testing.T) {
 	update(dreamcore.Spent{Tokens: dreamcore.Tokens{Input: 1000, Output: 500}}, true)
 	spent := a.Snapshot(alice, game).Spent
 	slot := residence.Subject{Slot: alice.Slot()}
+	// Who is being deleted does not move, whatever was spent.
+	if err := a.Volumes.BeginErase(t.Context(), volume.Erasure{User: alice}); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := a.Status(t.Context(), slot); err != nil || len(st.Users) > 0 {
+		t.Errorf("in the middle of a deletion: %v, %v", st.Users, err)
+	}
+	if err := a.Volumes.EndErase(volume.Erasure{User: alice}); err != nil {
+		t.Fatal(err)
+	}
 	st, err := a.Hold(t.Context(), slot, relocation.HoldOptions{To: "b"})
 	if err != nil || !slices.Equal(st.Users, []dreamcore.UserID{alice}) {
 		t.Fatalf("%+v, %v", st, err)
