@@ -66,7 +66,7 @@ func sections() []section {
 			{Key: "allow_unlimited", Default: false,
 				Help: "Serve without root, which cannot limit the memory, processors, processes and disk of sandboxes: one of them can take the whole machine."},
 			{Key: "max_sandboxes", Default: 32, Live: true, check: between(1, 10000, ""),
-				Help: "Sandboxes at once on this machine. Each user keeps one between jobs; the one that was unused for longest is ended to make room."},
+				Help: "Sandboxes at once on this machine. Each user keeps one between jobs; the one that was unused for longest is ended to make room. There are no more than the machine has processes for: 48 for each, of seven eighths of the least of kernel.pid_max, kernel.threads-max and the limit of the service's cgroup. The limit of a pod cannot be seen in its containers."},
 			{Key: "sandbox_idle", Default: 20 * time.Minute, Live: true, check: atLeast(time.Second),
 				Help: "A sandbox that was unused for this long is ended."},
 			{Key: "sandbox_max_age", Default: 5 * time.Hour, Live: true, check: atLeast(time.Second),

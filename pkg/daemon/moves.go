@@ -17,6 +17,9 @@ const keepLeft = 24 * time.Hour
 
 // openMoves opens what moves users between cells. It comes after the accounts.
 func (m *Machine) openMoves() error {
+	if err := m.state.residence.Own(); err != nil {
+		return err
+	}
 	m.moves = relocation.New(relocation.Parts{
 		Residence: m.state.residence, Accounts: m.accounts, Jobs: m.Jobs, Sandboxes: m.workspaces, Depot: depot{m},
 		Journal: m.Journal, Blocks: m.blocks, Ledger: m.ledger, UsageDir: m.state.Path(UsageDir),

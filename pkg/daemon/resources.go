@@ -93,7 +93,7 @@ func mostSandboxes(configured int) int {
 func warnOfFewSandboxes(configured int, log *slog.Logger) {
 	if n := mostSandboxes(configured); n < configured {
 		log.Warn("there are fewer sandboxes than max_sandboxes: this machine has no processes and threads for more", "sandboxes", n, "max_sandboxes", configured,
-			"hint", "allow more: sysctl -w kernel.pid_max=4194304; in a container, raise its limit of processes")
+			"hint", "raise the least of kernel.pid_max, kernel.threads-max and the limit of the service's cgroup (TasksMax of its unit), or lower max_sandboxes")
 	}
 }
 

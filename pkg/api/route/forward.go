@@ -9,6 +9,7 @@ import (
 	"net/http/httptrace"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/api/server"
@@ -65,6 +66,7 @@ type exchange struct {
 	body     *body
 	bodyRead bool
 	stranger bool          // it has shown no valid secret
+	repeated int           // times that it was sent again after a closed connection
 	alone    bool          // its connection to the cell is used for nothing else
 	held     func()        // ends its wait, also if it is called again; nil unless it waits
 	leaving  *time.Timer   // calls held; nil unless it waits and has a connection
@@ -107,6 +109,26 @@ func (x *exchange) stay() {
 	x.leaving = nil
 }
 
+// maxRepeats is how often a read is repeated whose connection was closed: a read that
+// ends its cell must not end it again and again.
+const maxRepeats = 2
+
+// repeats reports whether the request may be sent once more after err: if no connection
+// could be made; and a read, which changes nothing, if the cell has closed the connection,
+// which a cell that ends does at any moment.
+func (x *exchange) repeats(err error) bool {
+	if dial := (dialError{}); errors.As(err, &dial) {
+		return true
+	}
+	read := x.r.Method == http.MethodGet || x.r.Method == http.MethodHead
+	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	if !read || !closed || x.repeated == maxRepeats {
+		return false
+	}
+	x.repeated++
+	return true
+}
+
 type exchangeKey struct{}
 
 // contextWith returns a context for the requests of x.
@@ -115,7 +137,7 @@ func contextWith(ctx context.Context, x *exchange) context.Context {
 }
 
 // RoundTrip implements http.RoundTripper for the requests of an exchange: it chooses a
-// cell and asks it. It asks once more only where no connection could be made, or where
+// cell and asks it. It asks once more only where exchange.repeats allows it, or where
 // the cell says that the user lives elsewhere, and asks the next cell only if one does
 // not have what is sought.
 func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -132,9 +154,9 @@ func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		x.cell = ch.cell.Name
 		resp, err := rt.ask(r, x, ch.cell)
-		if dial := (dialError{}); errors.As(err, &dial) && r.Context().Err() == nil {
+		if err != nil && r.Context().Err() == nil && x.repeats(err) {
 			if rt.cfg.Table.reached(ch.cell.Name, ch.cell.Address, false) {
-				rt.log.Warn("a cell cannot be reached", "cell", ch.cell.Name, "address", ch.cell.Address, "error", dial)
+				rt.log.Warn("a cell cannot be reached", "cell", ch.cell.Name, "address", ch.cell.Address, "error", err)
 			}
 			rt.metrics.redials.Inc()
 			continue

@@ -9,8 +9,8 @@
 // The map of users and the addresses of cells come from outside into a Table. While a
 // cell cannot be reached, its requests are held for a limited time. A request is sent
 // again only if no connection could be made, or if the cell says that the user moves and
-// that it has done nothing; reads also if a connection that was used before has turned
-// out to be closed.
+// that it has done nothing; reads also, a few times, if the cell has closed the
+// connection before it answered.
 //
 // The router holds no secret of the service. Whether a client has one is what a cell
 // says; without one, bodies are not read. The cells check every request again.

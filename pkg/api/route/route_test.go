@@ -297,6 +297,37 @@ func TestNoRequestIsSentTwice(t *testing.T) {
 	}
 }
 
+// TestReadsAreRepeated: a cell that ends may close a connection which it has just accepted.
+func TestReadsAreRepeated(t *testing.T) {
+	var asked atomic.Int32
+	var deaths atomic.Int32
+	dies := func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) > deaths.Load() {
+			_, _ = io.WriteString(w, "here")
+			return
+		}
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.Close()
+	}
+	h := startRouter(t, nil, startCell(t, "a", nil), startCell(t, "b", dies))
+	for _, path := range []string{"/list_files?user_id=" + alice, "/jobs/" + string(dreamcore.NewJobID(alice)) + "/events"} {
+		asked.Store(0)
+		deaths.Store(maxRepeats)
+		if resp, body := h.do("GET", path, ""); resp.StatusCode != http.StatusOK || body != "here" || asked.Load() != maxRepeats+1 {
+			t.Errorf("%s: %s %s after %d requests", path, resp.Status, body, asked.Load())
+		}
+		asked.Store(0)
+		deaths.Store(1000)
+		if resp, body := h.do("GET", path, ""); resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, "CELL_LOST") || asked.Load() <= maxRepeats || asked.Load() > 2*(maxRepeats+1) { // a kept connection has a repeat of its own
+			t.Errorf("%s: %s %s after %d requests", path, resp.Status, body, asked.Load())
+		}
+	}
+}
+
 func TestChangesWaitWhileAUserMoves(t *testing.T) {
 	h := startRouter(t, nil, startCell(t, "a", nil), startCell(t, "b", nil))
 	h.table.SetMap(mapOf(t, `,"moving":{"users":{"`+alice+`":"a"}}`))

@@ -26,10 +26,13 @@ const mostFailed = 3
 // joins those of all moves that have failed; Run can be repeated for what is left of the
 // plan.
 func (v *Mover) Run(ctx context.Context, plan []slots.Step, ended func(Result)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var mu sync.Mutex
 	var errs []error
+	enough := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(errs) >= mostFailed
+	}
 	var running sync.WaitGroup
 	slot := make(chan struct{}, atOnce)
 	for _, step := range plan {
@@ -37,7 +40,7 @@ func (v *Mover) Run(ctx context.Context, plan []slots.Step, ended func(Result)) 
 		case slot <- struct{}{}:
 		case <-ctx.Done():
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || enough() {
 			break
 		}
 		running.Go(func() {
@@ -45,16 +48,11 @@ func (v *Mover) Run(ctx context.Context, plan []slots.Step, ended func(Result)) 
 			r, err := v.Move(ctx, subjectOf(step), step.To)
 			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case err == nil:
+			if err == nil {
 				ended(r)
-			case errors.Is(err, errEnough): // it was undone
-			default:
-				errs = append(errs, fmt.Errorf("move %s from %s to %s: %w", subjectOf(step), step.From, step.To, err))
-				if len(errs) == mostFailed {
-					cancel(errEnough)
-				}
+				return
 			}
+			errs = append(errs, fmt.Errorf("move %s from %s to %s: %w", subjectOf(step), step.From, step.To, err))
 		})
 	}
 	running.Wait()
@@ -63,9 +61,6 @@ func (v *Mover) Run(ctx context.Context, plan []slots.Step, ended func(Result)) 
 	}
 	return errors.Join(errs...)
 }
-
-// errEnough ends the other moves.
-var errEnough = errors.New("too many other moves have failed")
 
 func subjectOf(s slots.Step) residence.Subject {
 	if s.User != "" {

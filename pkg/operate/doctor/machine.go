@@ -129,7 +129,7 @@ func processes(limit, sandboxes int) (string, error) {
 	detail := fmt.Sprintf("%d with their threads, for %d unused sandboxes", limit, room)
 	if room < sandboxes {
 		return "", concern("", fmt.Sprintf("%s: max_sandboxes is %d", detail, sandboxes),
-			"allow more: sysctl -w kernel.pid_max=4194304 (in a container, raise its limit of processes), or lower max_sandboxes")
+			"raise the least of kernel.pid_max, kernel.threads-max and the limit of the service's cgroup (TasksMax of its unit), or lower max_sandboxes")
 	}
 	return detail, nil
 }

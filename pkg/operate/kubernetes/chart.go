@@ -36,19 +36,25 @@ image: {{quote .Image}}
 # How many cells there are. "dreamcore cells scale" says when to change it: before a cell
 # is taken away, its users must move.
 cells: {{.Cells}}
-# Of the volume of each cell. A volume that exists keeps its size and class.
+# Of the volume of each cell. Both are fixed when the cells are installed: Kubernetes
+# refuses a change of a StatefulSet's volumes.
 storage: {{.Storage}}
 {{- if .StorageClass}}
 storageClass: {{quote .StorageClass}}
 {{- end}}
+# How long a cell may take to stop: the setting grace and 45 seconds. Change both together.
+terminationGracePeriodSeconds: {{.Termination}}
 # Settings of the cells, as in config.yaml: DREAMCORE_ and the key in capitals. After a
-# change: kubectl rollout restart statefulset/cell
+# change: kubectl rollout restart statefulset/cell. For previews make the chart with
+# --preview-domain, which the routers need too.
 settings:
 `
-	notesFile = `Two steps are done once:
+	notesFile = `These steps are done once:
 
-1. Create the Secret ` + secretName + ` (see: dreamcore help kubernetes).
-2. Create the map of cells:
+1. Say which pods the namespace allows, or its pods may be refused:
+   kubectl label namespace {{"{{ .Release.Namespace }}"}} pod-security.kubernetes.io/enforce={{if eq .Level "unprivileged"}}restricted{{else}}privileged{{end}}
+2. Create the Secret ` + secretName + ` there (see: dreamcore help kubernetes).
+3. Create the map of cells:
    dreamcore deploy --kubernetes --image {{"{{ .Values.image }}"}} --namespace {{"{{ .Release.Namespace }}"}} --cells {{"{{ .Values.cells }}"}} --map | kubectl create -f -
 
 Clients use the service route, port 80.
@@ -89,7 +95,8 @@ func Chart(o Options) ([]File, error) {
 		return nil, err
 	}
 	text = strings.NewReplacer(
-		" "+markSettings, "\n  {{- toYaml .Values.settings | nindent 2 }}",
+		" "+markSettings, "\n  {{- range $key, $value := .Values.settings }}\n  {{ $key }}: {{ $value | toString | quote }}\n  {{- end }}",
+		"terminationGracePeriodSeconds: "+strconv.Itoa(seconds(Grace+stopMargin)), "terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}",
 		strconv.Quote(markImage), "{{ .Values.image | quote }}",
 		strconv.Quote(markClass), "{{ .Values.storageClass | quote }}",
 		strconv.Quote(markPreview), "{{ .Values.settings.DREAMCORE_PREVIEW_DOMAIN | quote }}",

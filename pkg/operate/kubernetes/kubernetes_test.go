@@ -376,7 +376,7 @@ func TestFlagsThatContradictEachOther(t *testing.T) {
 		{"--cells", "3"}, {"--namespace", "a"}, {"--map"}, {"--output", "a"},
 		{"--kubernetes", "--image", image, "--root", "a"}, {"--kubernetes", "--image", image, "--listen", "a:1"}, {"--kubernetes", "--image", image, "--claude", "a"},
 		{"--kubernetes", "--image", image, "--map", "--output", "a"}, {"--helm", "--output", "a"}, {"--kubernetes", "--image", image, "--helm"},
-		{"--kubernetes", "--image", image, "--map", "--helm"}, {"--kubernetes"}, {"--kubernetes", "--image", image, "--cells", "0"},
+		{"--kubernetes", "--image", image, "--map", "--helm"}, {"--kubernetes", "--image", image, "--helm", "--output", "a", "--namespace", "b"}, {"--kubernetes"}, {"--kubernetes", "--image", image, "--cells", "0"},
 	} {
 		if _, done, err := run(t, false, args...); !done || dreamcore.CodeOf(err) != dreamcore.CodeInvalid || dreamcore.HintOf(err) == "" {
 			t.Errorf("%q: %v, %v", args, done, err)

@@ -106,6 +106,8 @@ func (r *Request) checkFlags() (err error) {
 		err = invalid("omit one of them: the chart says how the map is made", "--map and --helm exclude each other")
 	case r.onlyMap && r.output != "":
 		err = invalid("omit --map: --output writes map.yaml too", "--map and --output exclude each other")
+	case r.chart && r.flags.Changed("namespace"):
+		err = invalid("omit it, and name it for helm install", "--namespace has no effect with --helm: the namespace is that of the release")
 	case r.chart && r.output == "":
 		err = invalid("add --output DIR", "--helm writes files, and --output is missing")
 	}
@@ -222,7 +224,7 @@ func show(p *term.Printer, r Result, chart bool) {
 	switch {
 	case r.DryRun:
 	case chart:
-		p.Hint(fmt.Sprintf("create the Secret %s (see: dreamcore help kubernetes), then run: helm install dreamcore %s --namespace dreamcore --create-namespace", secretName, r.Directory))
+		p.Hint(fmt.Sprintf("run: helm install dreamcore %s --namespace dreamcore --create-namespace; it says what comes next", r.Directory))
 	default:
 		p.Hint(fmt.Sprintf("create the Secret %s (see: dreamcore help kubernetes), then run: kubectl apply -k %s && kubectl create -f %s", secretName, r.Directory, filepath.Join(r.Directory, "map.yaml")))
 	}

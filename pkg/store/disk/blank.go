@@ -27,19 +27,23 @@ const (
 // known to this process alone, and removed by it or by the next one.
 type blankStock struct {
 	wakeup chan struct{}
+	once   sync.Once // starts the keeper
 
 	mu    sync.Mutex
 	ready []string // paths of images; guarded by mu
 }
 
 // KeepBlanks formats file systems ahead of new keys in the background, until Close. It
-// must be called once, by one process alone. It also removes those of a process that died.
-func (s *Store) KeepBlanks() error {
-	if err := s.removeBlanks(); err != nil {
-		return machineError("remove disks that were made ahead", err)
-	}
-	s.wg.Go(s.keepBlanks)
-	return nil
+// must be called by one process alone; another call does nothing. It also removes those of a
+// process that died.
+func (s *Store) KeepBlanks() (err error) {
+	s.blanks.once.Do(func() {
+		if err = s.removeBlanks(); err != nil {
+			err = machineError("remove disks that were made ahead", err)
+		}
+		s.wg.Go(s.keepBlanks)
+	})
+	return err
 }
 
 func (s *Store) removeBlanks() error {
@@ -56,13 +60,16 @@ func (s *Store) removeBlanks() error {
 func (s *Store) keepBlanks() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.wg.Go(func() { <-s.done; cancel() })
-	for ctx.Err() == nil {
+	for failed := false; ctx.Err() == nil; {
 		err := s.fillBlanks(ctx)
 		var again <-chan time.Time
 		if err != nil && ctx.Err() == nil {
-			s.opts.Logger.Warn("no disk is made ahead of the next user, whose first request waits for it", "error", machineError("create a disk", err))
+			if !failed {
+				s.opts.Logger.Warn("no disk is made ahead of the next user, whose first request waits for it", "error", machineError("create a disk", err))
+			}
 			again = time.After(blankPause)
 		}
+		failed = err != nil
 		select {
 		case <-s.blanks.wakeup:
 		case <-again:

@@ -120,6 +120,9 @@ func TestBlankDisksOfADeadProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitForBlanks(t, s, blanks)
+	if err := s.KeepBlanks(); err != nil { // as a service does that was not ready at once
+		t.Fatal(err)
+	}
 	if names := blankFiles(t, s); len(names) != blanks {
 		t.Errorf("%v", names)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -22,6 +23,11 @@ const sizeName = "dreamcore-size"
 // sizeOf returns the bytes that a repository takes on disk, usually from the
 // cache. It is 0 for a damaged repository, which is not pruned.
 func sizeOf(ctx context.Context, dir string) (int64, error) {
+	if of, size, ok := readSize(dir); ok { // without opening the repository, which costs most
+		if head, err := os.ReadFile(filepath.Join(dir, branch)); err == nil && strings.TrimSpace(string(head)) == of {
+			return size, nil
+		}
+	}
 	r, err := openRepo(dir)
 	if err != nil {
 		return 0, statefile.IgnoreMissing(err)
@@ -52,13 +58,18 @@ func sizeOf(ctx context.Context, dir string) (int64, error) {
 }
 
 func (r *repo) knownSize(head plumbing.Hash) (size int64, ok bool) {
-	raw, err := os.ReadFile(filepath.Join(r.dir, sizeName))
+	of, size, ok := readSize(r.dir)
+	return size, ok && of == head.String()
+}
+
+// readSize returns the size in the cache, and the commit that it is of.
+func readSize(dir string) (of string, size int64, ok bool) {
+	raw, err := os.ReadFile(filepath.Join(dir, sizeName))
 	if err != nil {
-		return 0, false
+		return "", 0, false
 	}
-	var of string
 	n, err := fmt.Sscanf(string(raw), "%40s %d\n", &of, &size)
-	return size, err == nil && n == 2 && of == head.String() && size >= 0
+	return of, size, err == nil && n == 2 && size >= 0
 }
 
 // forgetSize must be called with the lock held, before anything is written.

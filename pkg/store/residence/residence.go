@@ -126,27 +126,42 @@ func open(dir string, openDir func(string) (*os.Root, error)) (*Store, error) {
 	if root == nil {
 		return s, nil
 	}
-	names, err := statefile.Names(root, func(name string) bool {
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return s, nil
+}
+
+// load reads all marks. It must be called with mu held, or before the Store is used.
+func (s *Store) load() error {
+	names, err := statefile.Names(s.root, func(name string) bool {
 		subject, err := ParseSubject(name)
 		return err == nil && subject.String() == name
 	})
+	if err != nil {
+		return statefile.Error("read the moves of users", err)
+	}
+	clear(s.marks)
 	for _, name := range names {
 		subject, _ := ParseSubject(name)
 		if m, ok := s.read(name); ok {
 			s.marks[subject] = m
 		}
 	}
-	if err != nil {
-		return nil, errors.Join(statefile.Error("read the moves of users", err), root.Close())
-	}
-	return s, nil
+	return nil
 }
 
-// Own makes this process the one that changes the marks.
-func (s *Store) Own() {
+// Own makes this process the one that changes the marks, which the owner before it may
+// have changed until now.
+func (s *Store) Own() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owned = true
+	if s.root == nil {
+		return nil
+	}
+	err := s.load()
+	s.owned = err == nil
+	return err
 }
 
 // read returns a mark, Damaged if it cannot be read: that holds for its subject only. ok

@@ -1,6 +1,7 @@
 package residence
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,7 +144,9 @@ func TestOtherProcessesSeeEachMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	s.Own()
+	if err := s.Own(); err != nil {
+		t.Fatal(err)
+	}
 	for name, open := range map[string]func(string) (*Store, error){"a command that changes": Open, "one that looks": Look} {
 		other, err := open(dir)
 		if err != nil {
@@ -164,5 +167,32 @@ func TestOtherProcessesSeeEachMove(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestANewOwnerReadsEverything: the service before may have moved a user while the new
+// one waited for its end.
+func TestANewOwnerReadsEverything(t *testing.T) {
+	dir := t.TempDir()
+	before, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	gone := Subject{Slot: 7}
+	if err := before.Set(gone, Mark{State: Leaving, Cell: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	err = errors.Join(before.Set(Subject{User: alice}, Mark{State: Left, Cell: "b"}), before.Remove(gone), s.Own())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Get(gone); ok || s.CheckChange(alice) == nil || s.Of(alice).State != Left {
+		t.Errorf("the new owner knows %v", s.All())
 	}
 }

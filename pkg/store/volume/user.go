@@ -190,7 +190,7 @@ func (s *Store) SweepDisks(ctx context.Context) error {
 }
 
 // KeepDisksAhead makes the file systems of new users ahead of need, until Close. Only
-// the service may call it, once. Without a disk limit it does nothing.
+// the service may call it. Without a disk limit it does nothing.
 func (s *Store) KeepDisksAhead() error {
 	if s.disks == nil {
 		return nil

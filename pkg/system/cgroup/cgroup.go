@@ -243,7 +243,7 @@ func (g *Group) yield() error {
 		file, normal = "cpu.weight", 100
 	}
 	err := g.set(file, strconv.Itoa(yielding(normal, runtime.NumCPU())))
-	if n := SandboxProcesses(ProcessLimit()); n > 0 {
+	if n := SandboxProcesses(g.processLimit("/proc")); n > 0 {
 		err = errors.Join(err, g.set("pids.max", strconv.Itoa(n)))
 	}
 	return err

@@ -192,7 +192,7 @@ func TestCreateAndRemove(t *testing.T) {
 			t.Errorf("a sandbox has %s %q: its share among sandboxes is not the default", file, got)
 		}
 	}
-	if got, ok := readSetting(h.Open(base), "pids.max"); !ok || got != strconv.Itoa(SandboxProcesses(ProcessLimit())) {
+	if got, ok := readSetting(h.Open(base), "pids.max"); !ok || got != strconv.Itoa(SandboxProcesses(h.Open(base).processLimit("/proc"))) {
 		t.Errorf("the group of all sandboxes may have %q processes", got)
 	}
 	cmd := sleeper(t, g)

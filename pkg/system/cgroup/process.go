@@ -8,18 +8,39 @@ import (
 	"strings"
 )
 
-// ProcessLimit returns how many processes and threads this process and the groups beside
-// and below it may have: what the kernel numbers, or the smallest limit of the own groups.
-// It returns 0 if nothing can be read.
-func ProcessLimit() int { return processLimit("/proc", "/sys/fs/cgroup") }
+// ProcessLimit returns how many processes and threads this service and its sandboxes may
+// have: what the kernel numbers, or the smallest limit of a group above them that can be
+// seen. In a container, that of its pod cannot. It returns 0 if nothing can be read.
+func ProcessLimit() int {
+	limit := processLimit("/proc", "/sys/fs/cgroup")
+	if os.Geteuid() != 0 {
+		return limit // the groups of this process bound its sandboxes too
+	}
+	if h, err := Detect(); err == nil {
+		limit = h.Open(allSandboxes).processLimit("/proc")
+	}
+	return limit
+}
 
-func processLimit(proc, mount string) int {
-	limit := int64(math.MaxInt32)
-	for _, name := range []string{"pid_max", "threads-max"} {
-		if n, err := readInt(filepath.Join(proc, "sys/kernel", name)); err == nil && n > 0 {
-			limit = min(limit, n)
+// allSandboxes is the group of all sandboxes; only the groups above it matter here.
+const allSandboxes = "dreamcore"
+
+// processLimit returns the limit of the groups above g, or of the kernel.
+func (g *Group) processLimit(proc string) int {
+	limit := kernelProcesses(proc)
+	for _, dir := range g.dirs {
+		for at := filepath.Dir(dir); at != filepath.Dir(at); at = filepath.Dir(at) {
+			if n, err := readInt(filepath.Join(at, "pids.max")); err == nil && n > 0 { // "max" is no number
+				limit = min(limit, n)
+			}
 		}
 	}
+	return known(limit)
+}
+
+// processLimit is ProcessLimit for the groups of this process.
+func processLimit(proc, mount string) int {
+	limit := kernelProcesses(proc)
 	own, _ := os.ReadFile(filepath.Join(proc, "self/cgroup"))
 	for line := range strings.Lines(string(own)) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
@@ -35,6 +56,21 @@ func processLimit(proc, mount string) int {
 			limit = min(limit, smallest(filepath.Join(mount, "pids"), parts[2], "pids.max"))
 		}
 	}
+	return known(limit)
+}
+
+// kernelProcesses returns how many the kernel numbers, or math.MaxInt32.
+func kernelProcesses(proc string) int64 {
+	limit := int64(math.MaxInt32)
+	for _, name := range []string{"pid_max", "threads-max"} {
+		if n, err := readInt(filepath.Join(proc, "sys/kernel", name)); err == nil && n > 0 {
+			limit = min(limit, n)
+		}
+	}
+	return limit
+}
+
+func known(limit int64) int {
 	if limit == math.MaxInt32 {
 		return 0
 	}

@@ -28,6 +28,17 @@ func TestProcessLimit(t *testing.T) {
 			}
 		})
 	}
+	// The groups above that of all sandboxes count, and those beside it do not.
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{
+		"proc/sys/kernel/pid_max": "32768\n", "sys/a/pids.max": "3000\n", "sys/a/b/pids.max": "max\n", "sys/a/b/all/pids.max": "5\n", "sys/a/other/pids.max": "7\n",
+	})
+	for group, want := range map[string]int{"a/b/all": 3000, "all": 32768} {
+		g := &Group{dirs: []string{filepath.Join(dir, "sys", group)}}
+		if got := g.processLimit(filepath.Join(dir, "proc")); got != want {
+			t.Errorf("above %s: %d, want %d", group, got, want)
+		}
+	}
 	all := ProcessLimit()
 	if some := SandboxProcesses(all); all <= 0 || some <= 0 || some >= all {
 		t.Errorf("%d processes, %d of them for sandboxes", all, some)

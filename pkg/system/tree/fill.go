@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -81,13 +82,38 @@ func (f *Filler) file(ctx context.Context, dir *os.Root, name string, e Entry, s
 		return 0, nil, err
 	}
 	h := sha256.New()
-	size, err = Copy(ctx, io.MultiWriter(dst, h), src, f.left)
+	out := &sparse{f: dst}
+	size, err = Copy(ctx, io.MultiWriter(out, h), src, f.left)
 	f.left -= size
-	err = errors.Join(err, dst.Chown(f.owner.UID, f.owner.GID), dst.Chmod(e.Mode.Perm()), dst.Close())
+	err = errors.Join(err, dst.Truncate(out.at), dst.Chown(f.owner.UID, f.owner.GID), dst.Chmod(e.Mode.Perm()), dst.Close())
 	if err == nil {
 		err = dir.Chtimes(name, e.Modified, e.Modified)
+	} else {
+		err = errors.Join(err, dir.Remove(name)) // no part of a file
 	}
 	return size, h.Sum(nil), err
+}
+
+// sparse writes a file from its beginning and leaves holes where there are only zeros: a
+// file of a sandbox may have holes that are larger than its disk.
+type sparse struct {
+	f  *os.File
+	at int64
+}
+
+// Write implements io.Writer. At the end, the file must be truncated to at.
+func (s *sparse) Write(p []byte) (n int, err error) {
+	const block = 4 << 10
+	for len(p) > 0 {
+		part := p[:min(len(p), block)]
+		if part[0] != 0 || !bytes.Equal(part[1:], part[:len(part)-1]) {
+			if _, err := s.f.WriteAt(part, s.at); err != nil {
+				return n, err
+			}
+		}
+		s.at, n, p = s.at+int64(len(part)), n+len(part), p[len(part):]
+	}
+	return n, nil
 }
 
 // Finish sets the permissions and times of the directories.

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -23,7 +24,39 @@ type Entry struct {
 	Modified time.Time
 	Link     string // the target of a link
 
-	dir *os.Root // nil except during Walk
+	dir   *os.Root // nil except during Walk
+	inode inode    // of a file that has other names; else zero
+}
+
+type inode struct{ dev, number uint64 }
+
+// Links finds files with several names, which a copy makes as many files: without a bound,
+// the copy could be many times larger than what was copied. The zero value is ready.
+type Links struct {
+	seen  map[inode]bool
+	bytes int64
+}
+
+// maxLinked is how many bytes the further names of files may add to a copy.
+const maxLinked = 64 << 20
+
+// Excess reports whether an entry is a further name of a file for which there is no room.
+func (l *Links) Excess(e Entry) bool {
+	if e.inode == (inode{}) {
+		return false
+	}
+	if !l.seen[e.inode] {
+		if l.seen == nil {
+			l.seen = map[inode]bool{}
+		}
+		l.seen[e.inode] = true
+		return false
+	}
+	if l.bytes+e.Size > maxLinked {
+		return true
+	}
+	l.bytes += e.Size
+	return false
 }
 
 // Open opens the content of a regular file; directories and links have none. It
@@ -40,6 +73,14 @@ func (e Entry) Open() (io.ReadCloser, error) {
 	return f, nil
 }
 
+// Unreadable returns the reason for which an entry is skipped that could not be opened.
+func Unreadable(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return ForbiddenReason
+	}
+	return UnreadableReason
+}
+
 // Skip is called for each path that is left out of a tree, with the reason.
 type Skip func(path, reason string)
 
@@ -49,6 +90,8 @@ func NoSkip(path, reason string) {}
 // Reasons for which Walk skips entries; the other ones are limits of a tree.
 const (
 	SpecialReason    = "it is neither a file, a link nor a directory" // a socket, a device or a FIFO
+	LinkedReason     = "it is a further name of a file, and such names have more than 64 MiB"
+	ForbiddenReason  = "its permissions do not allow to read it" // which a sandbox can set
 	UnreadableReason = "it cannot be read"
 )
 
@@ -123,7 +166,7 @@ func (w *walker) dir(root *os.Root, prefix string, depth int) bool {
 func (w *walker) names(root *os.Root, prefix string) ([]string, error) {
 	names, err := ReadNames(root, &w.left)
 	if errors.Is(err, fs.ErrPermission) {
-		w.skip(prefix, UnreadableReason) // a sandbox can revoke our permission
+		w.skip(prefix, ForbiddenReason)
 		return nil, nil
 	}
 	if err != nil {
@@ -153,10 +196,13 @@ func (w *walker) entry(root *os.Root, prefix, name string, depth int) bool {
 	switch {
 	case mode.IsRegular():
 		e.Size = info.Size()
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+			e.inode = inode{st.Dev, st.Ino}
+		}
 		return w.yield(e, nil)
 	case mode&fs.ModeSymlink != 0:
 		if e.Link, err = root.Readlink(name); err != nil {
-			w.skip(full, UnreadableReason)
+			w.skip(full, Unreadable(err))
 			return true
 		}
 		return dreamcore.IsSkillsLink(full, e.Link) || w.yield(e, nil)
@@ -170,7 +216,7 @@ func (w *walker) entry(root *os.Root, prefix, name string, depth int) bool {
 	}
 	sub, err := OpenDir(root, name)
 	if err != nil {
-		w.skip(full, UnreadableReason)
+		w.skip(full, Unreadable(err))
 		return true
 	}
 	if !w.visible && !w.yield(e, nil) {

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,7 +126,8 @@ type backup struct {
 	out    sink
 	report *Report
 
-	partial bool // a file could not be read as it is
+	partial bool        // a file could not be read as it is
+	links   *tree.Links // of everything; nil counts for each directory alone
 }
 
 // skip returns a function that notes the paths that are left out below prefix,
@@ -177,7 +179,7 @@ func (b *backup) dir(root *os.Root, prefix string, left int64) error {
 	if _, _, err := b.out.put(b.ctx, tree.Entry{Path: prefix, Mode: fs.ModeDir | 0o755, Modified: time.Now()}, nil); err != nil {
 		return err
 	}
-	skip := b.skip(prefix + "/")
+	skip, links := b.skip(prefix+"/"), cmp.Or(b.links, &tree.Links{})
 	for e, err := range tree.Walk(b.ctx, root, skip) {
 		if dreamcore.CodeOf(err) == dreamcore.CodeTooLarge { // a sandbox can do that
 			skip("", "the rest of it: "+err.Error())
@@ -190,10 +192,14 @@ func (b *backup) dir(root *os.Root, prefix string, left int64) error {
 			skip(e.Path, fmt.Sprintf("more than %d GiB", tree.MaxCopyBytes>>30))
 			continue
 		}
+		if links.Excess(e) {
+			skip(e.Path, tree.LinkedReason)
+			continue
+		}
 		left -= e.Size
 		src, err := e.Open()
 		if err != nil {
-			skip(e.Path, tree.UnreadableReason)
+			skip(e.Path, tree.Unreadable(err))
 			continue
 		}
 		path := e.Path
@@ -212,7 +218,7 @@ func (b *backup) dir(root *os.Root, prefix string, left int64) error {
 }
 
 func (b *backup) projects(refs []ref) (err error) {
-	b.report.Projects, err = b.depot.exportAll(b.ctx, refs, b.out, b.home)
+	b.report.Projects, err = b.depot.exportAll(b.ctx, refs, b.out, nil, b.home)
 	return err
 }
 

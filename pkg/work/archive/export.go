@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -27,17 +28,18 @@ func (d *Depot) Export(ctx context.Context, scope Scope, dest string, force bool
 		return report, err
 	}
 	defer func() { err = errors.Join(err, out.close()) }()
-	if report.Projects, err = d.exportAll(ctx, refs, out, func(ref) error { return nil }); err != nil {
+	if report.Projects, err = d.exportAll(ctx, refs, out, nil, func(ref) error { return nil }); err != nil {
 		return report, err
 	}
 	return report, out.finish()
 }
 
-// exportAll exports projects, and calls then for each.
-func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink, then func(ref) error) (results []Result, err error) {
+// exportAll exports projects, and calls then for each. links counts further names of files
+// for all of them; nil counts for each alone.
+func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink, links *tree.Links, then func(ref) error) (results []Result, err error) {
 	for i, r := range refs {
 		d.meter.projects(i, len(refs), r.project)
-		result, err := d.exportProject(ctx, r, out)
+		result, err := d.exportProject(ctx, r, out, cmp.Or(links, &tree.Links{}))
 		if err != nil {
 			return results, err
 		}
@@ -52,9 +54,9 @@ func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink, then func(r
 
 // exportProject writes one project in its state between two changes, or, if it
 // stays in use, in the state of its newest version.
-func (d *Depot) exportProject(ctx context.Context, r ref, out sink) (result Result, err error) {
+func (d *Depot) exportProject(ctx context.Context, r ref, out sink, links *tree.Links) (result Result, err error) {
 	result = Result{User: r.user, Project: r.project, State: Copied}
-	w := &exporter{ctx: ctx, out: out, ref: r, result: &result, left: tree.MaxCopyBytes}
+	w := &exporter{ctx: ctx, out: out, ref: r, result: &result, links: links, left: tree.MaxCopyBytes}
 	unlock, err := d.lock(ctx, r)
 	switch {
 	case dreamcore.CodeOf(err) == dreamcore.CodeConflict && ctx.Err() == nil:
@@ -89,6 +91,7 @@ type exporter struct {
 	out    sink
 	ref    ref
 	result *Result
+	links  *tree.Links
 	left   int64 // bytes of files that still fit into a project
 	broken error // an error of writing: nothing more can be written
 }
@@ -104,6 +107,9 @@ func (w *exporter) wants(e tree.Entry) bool {
 	reason, out := project.LeftOut(e.Path)
 	if !out && e.Size > w.left {
 		reason, out = "the project is larger than 4 GiB", true
+	}
+	if !out && w.links.Excess(e) {
+		reason, out = tree.LinkedReason, true
 	}
 	if reason != "" {
 		w.result.skip(e.Path, reason)
@@ -171,7 +177,7 @@ func (d *Depot) exportFiles(w *exporter) error {
 		}
 		f, err := e.Open()
 		if err != nil {
-			skip(e.Path, tree.UnreadableReason)
+			skip(e.Path, tree.Unreadable(err))
 			continue
 		}
 		if err := w.file(e, f); err != nil {

@@ -101,6 +101,7 @@ type importer struct {
 	ctx     context.Context
 	opts    ImportOptions
 	message string // of the version that is made
+	move    bool   // what does not fit on the disk of the user is left out
 	copied  *meter // counts the files that are copied; nil if those of a tar are
 	report  *Report
 }
@@ -192,7 +193,7 @@ func (in *importer) importProject(r ref, root *os.Root, result *Result) error {
 	var digest *tree.Digest
 	var head string
 	err = project.Replace(in.ctx, d.volumes, r.user, r.project, func(f *tree.Filler) error {
-		digest, err = fill(in.ctx, root, f, result, in.copied)
+		digest, err = in.fill(root, f, result)
 		return err
 	}, func(fresh *os.Root) error {
 		copied, err := tree.DigestOf(in.ctx, fresh, tree.NoSkip)
@@ -266,20 +267,32 @@ func (in *importer) compare(r ref, root *os.Root, result *Result) error {
 	return in.depot.setStatus(r, status{Done: true, By: in.message, Digest: here.String(), Head: head, When: time.Now()})
 }
 
+// tooLarge reports whether err means that something does not fit on the disk of a user who
+// moves, while there is room on the disk of this cell: its programs may have made files of
+// which a copy is larger.
+func (in *importer) tooLarge(err error) bool {
+	return in.move && statefile.IsFull(err) && in.depot.volumes.CheckFree() == nil
+}
+
 // fill copies a tree and returns its digest.
-func fill(ctx context.Context, root *os.Root, f *tree.Filler, result *Result, m *meter) (*tree.Digest, error) {
+func (in *importer) fill(root *os.Root, f *tree.Filler, result *Result) (*tree.Digest, error) {
 	digest := tree.NewDigest()
-	for e, err := range tree.Walk(ctx, root, result.skip) {
+	for e, err := range tree.Walk(in.ctx, root, result.skip) {
 		if err != nil {
 			return nil, err
 		}
 		src, err := e.Open()
 		if err != nil {
 			result.skip(e.Path, tree.UnreadableReason)
+			result.partial = true
 			continue
 		}
-		size, sum, err := f.Put(ctx, e, m.reader(src))
+		size, sum, err := f.Put(in.ctx, e, in.copied.reader(src))
 		src.Close()
+		if in.tooLarge(err) {
+			result.skip(e.Path, "it does not fit on the disk of its user")
+			continue
+		}
 		if dreamcore.CodeOf(err) == dreamcore.CodeInvalid {
 			result.skip(e.Path, "its path is not valid in a project, or too long")
 			continue

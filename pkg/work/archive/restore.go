@@ -162,7 +162,7 @@ func (o *restorer) homeEntry(e tree.Entry, parts []string, src io.Reader) error 
 	}
 	e.Path = parts[3]
 	if _, _, err := o.filler.Put(o.ctx, e, src); err != nil {
-		if code := dreamcore.CodeOf(err); code != dreamcore.CodeInvalid && code != dreamcore.CodeTooLarge {
+		if code := dreamcore.CodeOf(err); code != dreamcore.CodeInvalid && code != dreamcore.CodeTooLarge && !o.tooLarge(err) {
 			return err
 		}
 		o.note(fmt.Sprintf("%q left out: %v", e.Path, err))

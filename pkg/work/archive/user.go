@@ -94,7 +94,7 @@ func (d *Depot) SaveUser(ctx context.Context, user dreamcore.UserID, parts UserP
 	if err := putText(ctx, out, labelName, fileMode, text); err != nil {
 		return c, err
 	}
-	u := &userSaver{backup: &backup{depot: d, ctx: ctx, out: out, report: &Report{}}, user: user, parts: parts}
+	u := &userSaver{backup: &backup{depot: d, ctx: ctx, out: out, report: &Report{}, links: &tree.Links{}}, user: user, parts: parts}
 	for _, step := range []func() error{func() error { return u.projects(refs) }, u.jobs, u.usage, u.block, out.writeManifest, out.finish} {
 		if err := step(); err != nil {
 			return c, err
@@ -161,7 +161,7 @@ type userSaver struct {
 
 func (u *userSaver) projects(refs []ref) error {
 	var err error
-	u.report.Projects, err = u.depot.exportAll(u.ctx, refs, u.out, func(r ref) error {
+	u.report.Projects, err = u.depot.exportAll(u.ctx, refs, u.out, u.links, func(r ref) error {
 		return errors.Join(u.shots(r), u.home(r))
 	})
 	if err != nil {
@@ -268,7 +268,7 @@ func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID,
 	}
 	defer unlock()
 	report := &Report{}
-	in := &importer{depot: d, ctx: ctx, message: moveMessage, report: report}
+	in := &importer{depot: d, ctx: ctx, message: moveMessage, report: report, move: true}
 	l := &userLoader{restorer: &restorer{importer: in}, user: user, stores: stores}
 	defer l.closeHome()
 	if err := errors.Join(readTar(ctx, src, spool, in, l.other), l.closeHome()); err != nil {
@@ -297,6 +297,10 @@ type userLoader struct {
 func (l *userLoader) other(e tree.Entry, src io.Reader) error {
 	parts := strings.SplitN(e.Path, "/", 5)
 	file := e.Mode.IsRegular()
+	if all := l.report.Projects; len(all) > 0 && all[len(all)-1].State != Copied { // what follows it would only fail because of that
+		last := all[len(all)-1]
+		return badEntry(fmt.Sprintf("project %s: %s", last.Project, strings.Join(append(last.Notes, last.State, last.Reason), "; ")))
+	}
 	switch {
 	case e.Path == labelName, e.Path == manifestName:
 		return nil

@@ -92,9 +92,8 @@ type Service struct {
 	reached func(step string) // called after each step of an arrival; for tests
 }
 
-// New returns a Service, which owns the marks of its residence.Store.
+// New returns a Service. Its residence.Store must be owned.
 func New(parts Parts) *Service {
-	parts.Residence.Own()
 	if parts.Logger == nil {
 		parts.Logger = slog.New(slog.DiscardHandler)
 	}

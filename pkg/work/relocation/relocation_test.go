@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
@@ -660,6 +662,27 @@ func TestNoUserCanStay(t *testing.T) {
 				}
 			}
 		},
+		"holes that are larger than the disk": func(t *testing.T, project, home string) {
+			for _, dir := range []string{project, home} {
+				write(t, filepath.Join(dir, "holes"))
+				if err := os.Truncate(filepath.Join(dir, "holes"), 200<<20); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"many names of a file": func(t *testing.T, project, home string) {
+			for i, dir := range []string{project, home} {
+				first := filepath.Join(dir, "0")
+				if err := os.WriteFile(first, bytes.Repeat([]byte{byte(i + 1)}, 20<<20), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				for n := range 10 {
+					if err := os.Link(first, filepath.Join(dir, strconv.Itoa(n+1))); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		},
 		"nobody may read it": func(t *testing.T, project, home string) {
 			for _, dir := range []string{project, home} {
 				write(t, filepath.Join(dir, "closed/file"))
@@ -670,7 +693,11 @@ func TestNoUserCanStay(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, b := relocationtest.New(t), relocationtest.New(t)
+			disk := int64(96 << 20)
+			if name == "more files than a project may have" {
+				disk = 0 // it would not take them
+			}
+			a, b := relocationtest.NewWithDisks(t, disk), relocationtest.NewWithDisks(t, disk)
 			a.Fill(alice, game)
 			before := a.Snapshot(alice, game)
 			p, err := a.Volumes.Find(alice, game)
@@ -685,7 +712,9 @@ func TestNoUserCanStay(t *testing.T) {
 			defer h.Close()
 			mischief(t, p.Path(), h.Path())
 			st := hold(t, a, "b")
-			load(t, b, "a", st.Move, archive(t, a))
+			var raw []byte
+			asOwner(t, func() { raw = archive(t, a) })
+			load(t, b, "a", st.Move, raw)
 			after := b.Snapshot(alice, game)
 			if !strings.Contains(after.Files["assets/run.sh"], "#!") || after.Session != before.Session || after.Spent != before.Spent || !after.Shot {
 				t.Errorf("%+v", after)
@@ -698,6 +727,34 @@ func TestNoUserCanStay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// asOwner calls f with the rights of a service that owns the files of users, and may do
+// nothing beyond that: root without the rights that make it root.
+func asOwner(t *testing.T, f func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		f()
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&header, &have[0]); err != nil {
+		t.Fatal(err)
+	}
+	less := have
+	less[0].Effective &^= 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH
+	if err := unix.Capset(&header, &less[0]); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Capset(&header, &have[0]); err != nil {
+			panic(err) // the thread must not be used again
+		}
+	}()
+	f()
 }
 
 // TestHostileArchives sends what is no archive of this user. Nothing of it may stay.

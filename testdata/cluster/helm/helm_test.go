@@ -81,8 +81,8 @@ func TestHelmRendersTheManifests(t *testing.T) {
 
 func TestValuesOfTheOperatorHold(t *testing.T) {
 	all, _ := render(t, "privileged", "mine", map[string]any{
-		"image": "registry.example.com/mine:2", "cells": 5, "storage": "7Gi",
-		"settings": map[string]any{"DREAMCORE_BUDGET_DAY_USD": "200", "DREAMCORE_GRACE": "10s", "DREAMCORE_PREVIEW_DOMAIN": "g.example.com"},
+		"image": "registry.example.com/mine:2", "cells": 5, "storage": "7Gi", "terminationGracePeriodSeconds": 55,
+		"settings": map[string]any{"DREAMCORE_BUDGET_DAY_USD": 200, "DREAMCORE_SHARE_SPENDING": false, "DREAMCORE_GRACE": "10s", "DREAMCORE_PREVIEW_DOMAIN": "g.example.com"},
 	})
 	at := func(o any, path ...any) any {
 		for _, p := range path {
@@ -102,7 +102,8 @@ func TestValuesOfTheOperatorHold(t *testing.T) {
 		"storage": {at(set, "spec", "volumeClaimTemplates", 0, "spec", "resources", "requests", "storage"), "7Gi"},
 		"budget":  {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_BUDGET_DAY_USD"), "200"},
 		"grace":   {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_GRACE"), "10s"},
-		"kept":    {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_SHARE_SPENDING"), "true"},
+		"shared":  {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_SHARE_SPENDING"), "false"},
+		"stop":    {at(set, "spec", "template", "spec", "terminationGracePeriodSeconds"), 55},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: %v (%T), want %v", what, pair[0], pair[0], pair[1])

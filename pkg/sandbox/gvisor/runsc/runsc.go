@@ -52,7 +52,7 @@ func Dispatch(args []string) {
 		args = boot.LimitMemory(args)
 		fallthrough
 	case "runsc-gofer":
-		//boot.DeferGC()
+		boot.DeferGC()
 		go boot.ResumeGC(gcDelay)
 		run(args)
 	case "runsc", "runsc-exec", "exe":

@@ -29,6 +29,7 @@ import (
 type Cell struct {
 	*relocation.Service
 	Dir       string
+	DiskBytes int64 // of each user; 0 for no limit
 	Residence *residence.Store
 	Volumes   *volume.Store
 	History   *history.Store
@@ -46,7 +47,13 @@ type Cell struct {
 // New returns a new cell, which the test closes.
 func New(t testing.TB) *Cell {
 	t.Helper()
-	c := &Cell{t: t, Dir: t.TempDir()}
+	return NewWithDisks(t, 0)
+}
+
+// NewWithDisks is New with a file system for each user, which needs root.
+func NewWithDisks(t testing.TB, bytes int64) *Cell {
+	t.Helper()
+	c := &Cell{t: t, Dir: t.TempDir(), DiskBytes: bytes}
 	c.Open()
 	t.Cleanup(c.Close)
 	return c
@@ -69,7 +76,7 @@ func (c *Cell) Open() {
 	var err error
 	c.Residence, err = residence.Open(path("moves"))
 	opened(err, c.Residence.Close)
-	c.Volumes, err = volume.Open(path("volumes"), volume.Options{UID: os.Geteuid(), GID: os.Getegid(), Admit: c.Residence.Admit})
+	c.Volumes, err = volume.Open(path("volumes"), volume.Options{UID: os.Geteuid(), GID: os.Getegid(), DiskBytes: c.DiskBytes, Admit: c.Residence.Admit})
 	opened(err, c.Volumes.Close)
 	_, err = c.Volumes.Create(volume.Data)
 	opened(err, nil)
@@ -98,6 +105,7 @@ func (c *Cell) Open() {
 		Forget: func(u dreamcore.UserID, p dreamcore.ProjectID) error { return archive.Forget(c.Dir, u, p) },
 	})
 	opened(nil, c.Accounts.Close)
+	opened(c.Residence.Own(), nil)
 	c.Service = relocation.New(relocation.Parts{
 		Residence: c.Residence, Accounts: c.Accounts, Jobs: c.Jobs, Journal: c.Journal, Blocks: c.Blocks, Ledger: c.Ledger,
 		Depot:    archive.New(c.Volumes, c.History, archive.Options{StateDir: c.Dir, Patience: 200 * time.Millisecond}),
