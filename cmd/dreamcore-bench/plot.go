@@ -22,7 +22,7 @@ var inks = []string{"#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed"}
 func plot(r *report) []byte {
 	var body bytes.Buffer
 	y := 30
-	text(&body, 10, y, 14, fmt.Sprintf("dreamcore, %s, %d cores: median (bar) and 99th percentile (line), ms", r.Time.Format("2006-01-02"), r.Cores))
+	text(&body, 10, y, 14, fmt.Sprintf("dreamcore, %s, %d cores: median (bar) and 99th percentile (line), ms, logarithmic", r.Time.Format("2006-01-02"), r.Cores))
 	low, high := span(r)
 	x := func(ms float64) float64 {
 		return left + (width-left-90)*(math.Log10(max(ms, 1e-3))-low)/(high-low)

@@ -113,13 +113,10 @@ func (x *exchange) stay() {
 // ends its cell must not end it again and again.
 const maxRepeats = 2
 
-// repeats reports whether the request may be sent once more after err: if no connection
-// could be made; and a read, which changes nothing, if the cell has closed the connection,
-// which a cell that ends does at any moment.
+// repeats reports whether the request may be sent once more after err: a read, which
+// changes nothing, if the cell has closed the connection, which a cell that ends does at
+// any moment.
 func (x *exchange) repeats(err error) bool {
-	if dial := (dialError{}); errors.As(err, &dial) {
-		return true
-	}
 	read := x.r.Method == http.MethodGet || x.r.Method == http.MethodHead
 	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	if !read || !closed || x.repeated == maxRepeats {
@@ -137,8 +134,8 @@ func contextWith(ctx context.Context, x *exchange) context.Context {
 }
 
 // RoundTrip implements http.RoundTripper for the requests of an exchange: it chooses a
-// cell and asks it. It asks once more only where exchange.repeats allows it, or where
-// the cell says that the user lives elsewhere, and asks the next cell only if one does
+// cell and asks it. It asks once more only where no connection could be made, where
+// exchange.repeats allows it, or where the cell says that the user lives elsewhere, and asks the next cell only if one does
 // not have what is sought.
 func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, ok := r.Context().Value(exchangeKey{}).(*exchange)
@@ -154,11 +151,20 @@ func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		x.cell = ch.cell.Name
 		resp, err := rt.ask(r, x, ch.cell)
-		if err != nil && r.Context().Err() == nil && x.repeats(err) {
+		if dial := (dialError{}); errors.As(err, &dial) && r.Context().Err() == nil {
 			if rt.cfg.Table.reached(ch.cell.Name, ch.cell.Address, false) {
-				rt.log.Warn("a cell cannot be reached", "cell", ch.cell.Name, "address", ch.cell.Address, "error", err)
+				rt.log.Warn("a cell cannot be reached", "cell", ch.cell.Name, "address", ch.cell.Address, "error", dial)
 			}
 			rt.metrics.redials.Inc()
+			continue
+		}
+		if err != nil && r.Context().Err() == nil && x.repeats(err) {
+			rt.metrics.redials.Inc()
+			x.stay()
+			ch.fault, ch.again = faultAway, redialPause
+			if err := rt.wait(r.Context(), x, ch); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if err != nil {

@@ -95,7 +95,7 @@ func Chart(o Options) ([]File, error) {
 		return nil, err
 	}
 	text = strings.NewReplacer(
-		" "+markSettings, "\n  {{- range $key, $value := .Values.settings }}\n  {{ $key }}: {{ $value | toString | quote }}\n  {{- end }}",
+		" "+markSettings, "\n  {{- range $key, $value := .Values.settings }}\n  {{ $key }}: {{ if kindIs \"float64\" $value }}{{ printf \"%.12g\" $value | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}\n  {{- end }}",
 		"terminationGracePeriodSeconds: "+strconv.Itoa(seconds(Grace+stopMargin)), "terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}",
 		strconv.Quote(markImage), "{{ .Values.image | quote }}",
 		strconv.Quote(markClass), "{{ .Values.storageClass | quote }}",

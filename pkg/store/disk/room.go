@@ -41,6 +41,21 @@ func (s *Store) CheckRoom(key string, spare int64) error {
 		"free space on the disk of the state directory, or lower disk_mib, the size of each user's disk", unix.ENOSPC)
 }
 
+// Size returns the size in bytes of the file system of a key; 0 if there is none.
+func (s *Store) Size(key string) (int64, error) {
+	if err := checkKey(key); err != nil {
+		return 0, err
+	}
+	info, err := os.Lstat(filepath.Join(s.opts.Images, key+imageExtension))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, machineError("stat the disk of "+key, err)
+	}
+	return info.Size(), nil
+}
+
 // CheckFree returns CodeSetup if the disk that dir is on, or will be on, has less
 // than want bytes free. b, which may be nil, counts as free.
 func CheckFree(dir string, want int64, b *Ballast) error {

@@ -189,6 +189,18 @@ func (s *Store) SweepDisks(ctx context.Context) error {
 	return s.disks.Sweep(ctx)
 }
 
+// DiskSize returns the size in bytes of the file system of a user; 0 if there is none.
+func (s *Store) DiskSize(user dreamcore.UserID) (int64, error) {
+	if s.disks == nil {
+		return 0, nil
+	}
+	size, err := s.disks.Size(string(user))
+	if err != nil {
+		return 0, s.UserError("look at the disk of the user", err)
+	}
+	return size, nil
+}
+
 // KeepDisksAhead makes the file systems of new users ahead of need, until Close. Only
 // the service may call it. Without a disk limit it does nothing.
 func (s *Store) KeepDisksAhead() error {

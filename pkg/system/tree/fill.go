@@ -62,8 +62,9 @@ func (f *Filler) Put(ctx context.Context, e Entry, src io.Reader) (size int64, s
 		if made, err = MakeOwnedDirs(dir, name, f.owner); err == nil {
 			err = made.Close()
 		}
-		e.Path = clean
-		f.dirs = append(f.dirs, e)
+		if e.Path = clean; err == nil {
+			f.dirs = append(f.dirs, e)
+		}
 	case e.Mode&fs.ModeSymlink != 0:
 		if err = dir.Symlink(e.Link, name); err == nil {
 			err = dir.Lchown(name, f.owner.UID, f.owner.GID)
@@ -105,7 +106,7 @@ type sparse struct {
 func (s *sparse) Write(p []byte) (n int, err error) {
 	const block = 4 << 10
 	for len(p) > 0 {
-		part := p[:min(len(p), block)]
+		part := p[:min(len(p), block-int(s.at%block))]
 		if part[0] != 0 || !bytes.Equal(part[1:], part[:len(part)-1]) {
 			if _, err := s.f.WriteAt(part, s.at); err != nil {
 				return n, err

@@ -37,12 +37,17 @@ type Links struct {
 	bytes int64
 }
 
-// maxLinked is how many bytes the further names of files may add to a copy.
-const maxLinked = 64 << 20
+// maxLinked is how many bytes the further names of files may add to a copy, and linkCost
+// what each takes beside its content.
+const (
+	maxLinked = 64 << 20
+	linkCost  = 4 << 10
+)
 
 // Excess reports whether an entry is a further name of a file for which there is no room.
+// Without Links there is always room.
 func (l *Links) Excess(e Entry) bool {
-	if e.inode == (inode{}) {
+	if l == nil || e.inode == (inode{}) {
 		return false
 	}
 	if !l.seen[e.inode] {
@@ -52,10 +57,11 @@ func (l *Links) Excess(e Entry) bool {
 		l.seen[e.inode] = true
 		return false
 	}
-	if l.bytes+e.Size > maxLinked {
+	cost := (e.Size+linkCost-1)/linkCost*linkCost + linkCost
+	if l.bytes+cost > maxLinked {
 		return true
 	}
-	l.bytes += e.Size
+	l.bytes += cost
 	return false
 }
 
@@ -73,9 +79,14 @@ func (e Entry) Open() (io.ReadCloser, error) {
 	return f, nil
 }
 
-// Unreadable returns the reason for which an entry is skipped that could not be opened.
-func Unreadable(err error) string {
-	if errors.Is(err, fs.ErrPermission) {
+// Unreadable returns the reason for which an entry of a mode is skipped that could not be
+// read: ForbiddenReason only if the mode forbids it to its owner, as a sandbox can.
+func Unreadable(mode fs.FileMode, err error) string {
+	need := fs.FileMode(0o400)
+	if mode.IsDir() {
+		need = 0o500
+	}
+	if errors.Is(err, fs.ErrPermission) && mode.Perm()&need != need {
 		return ForbiddenReason
 	}
 	return UnreadableReason
@@ -138,14 +149,14 @@ func (w *walker) run(root *os.Root) {
 		w.yield(Entry{}, DiskError("open the directory", err))
 		return
 	}
-	w.dir(top, "", 1)
+	w.dir(top, "", 1, fs.ModeDir|0o700)
 }
 
 // dir walks through one directory and closes it. It returns false when the walk
 // has ended.
-func (w *walker) dir(root *os.Root, prefix string, depth int) bool {
+func (w *walker) dir(root *os.Root, prefix string, depth int, mode fs.FileMode) bool {
 	defer root.Close()
-	names, err := w.names(root, prefix)
+	names, err := w.names(root, prefix, mode)
 	if err != nil {
 		w.yield(Entry{}, err)
 		return false
@@ -163,10 +174,10 @@ func (w *walker) dir(root *os.Root, prefix string, depth int) bool {
 }
 
 // names returns the names in a directory that belong to the walk.
-func (w *walker) names(root *os.Root, prefix string) ([]string, error) {
+func (w *walker) names(root *os.Root, prefix string, mode fs.FileMode) ([]string, error) {
 	names, err := ReadNames(root, &w.left)
 	if errors.Is(err, fs.ErrPermission) {
-		w.skip(prefix, ForbiddenReason)
+		w.skip(prefix, Unreadable(mode, err))
 		return nil, nil
 	}
 	if err != nil {
@@ -202,7 +213,7 @@ func (w *walker) entry(root *os.Root, prefix, name string, depth int) bool {
 		return w.yield(e, nil)
 	case mode&fs.ModeSymlink != 0:
 		if e.Link, err = root.Readlink(name); err != nil {
-			w.skip(full, Unreadable(err))
+			w.skip(full, Unreadable(mode, err))
 			return true
 		}
 		return dreamcore.IsSkillsLink(full, e.Link) || w.yield(e, nil)
@@ -216,14 +227,14 @@ func (w *walker) entry(root *os.Root, prefix, name string, depth int) bool {
 	}
 	sub, err := OpenDir(root, name)
 	if err != nil {
-		w.skip(full, Unreadable(err))
+		w.skip(full, Unreadable(mode, err))
 		return true
 	}
 	if !w.visible && !w.yield(e, nil) {
 		sub.Close()
 		return false
 	}
-	return w.dir(sub, full+"/", depth+1)
+	return w.dir(sub, full+"/", depth+1, mode)
 }
 
 // leaveOut counts an entry that exceeds a limit, and goes on. A walk may leave

@@ -101,8 +101,12 @@ type Result struct {
 	Notes    []string            `json:"notes,omitempty"`
 
 	partial bool // something within the limits of a project was left out, or is of an earlier time
+	unfit   bool // the project is Skipped only because it does not fit on the disk of its user
 	excess  bool // the project is Failed only because it exceeds its limits; what is within them was copied
 }
+
+// bad reports whether a move must not take the result over.
+func (r Result) bad() bool { return r.State != Copied && !r.unfit || r.partial }
 
 // Report is the outcome for all projects.
 type Report struct {

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,6 +55,7 @@ type label struct {
 	Journals bool      `json:"journals"`
 
 	User dreamcore.UserID `json:"user,omitempty"` // whose everything this is; "" for an installation
+	Disk int64            `json:"disk,omitempty"` // size of the disk of the user in bytes; 0 without one
 }
 
 // BackupOptions selects what a backup contains besides projects and volumes.
@@ -126,8 +126,8 @@ type backup struct {
 	out    sink
 	report *Report
 
-	partial bool        // a file could not be read as it is
-	links   *tree.Links // of everything; nil counts for each directory alone
+	partial bool    // a file could not be read as it is
+	budget  *budget // of everything; nil for no bound
 }
 
 // skip returns a function that notes the paths that are left out below prefix,
@@ -179,7 +179,7 @@ func (b *backup) dir(root *os.Root, prefix string, left int64) error {
 	if _, _, err := b.out.put(b.ctx, tree.Entry{Path: prefix, Mode: fs.ModeDir | 0o755, Modified: time.Now()}, nil); err != nil {
 		return err
 	}
-	skip, links := b.skip(prefix+"/"), cmp.Or(b.links, &tree.Links{})
+	skip := b.skip(prefix + "/")
 	for e, err := range tree.Walk(b.ctx, root, skip) {
 		if dreamcore.CodeOf(err) == dreamcore.CodeTooLarge { // a sandbox can do that
 			skip("", "the rest of it: "+err.Error())
@@ -192,14 +192,14 @@ func (b *backup) dir(root *os.Root, prefix string, left int64) error {
 			skip(e.Path, fmt.Sprintf("more than %d GiB", tree.MaxCopyBytes>>30))
 			continue
 		}
-		if links.Excess(e) {
-			skip(e.Path, tree.LinkedReason)
+		if reason := b.budget.excess(e); reason != "" {
+			skip(e.Path, reason)
 			continue
 		}
 		left -= e.Size
 		src, err := e.Open()
 		if err != nil {
-			skip(e.Path, tree.Unreadable(err))
+			skip(e.Path, tree.Unreadable(e.Mode, err))
 			continue
 		}
 		path := e.Path

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -34,12 +33,34 @@ func (d *Depot) Export(ctx context.Context, scope Scope, dest string, force bool
 	return report, out.finish()
 }
 
-// exportAll exports projects, and calls then for each. links counts further names of files
-// for all of them; nil counts for each alone.
-func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink, links *tree.Links, then func(ref) error) (results []Result, err error) {
+// budget bounds what the copy of one user takes, however the user's programs have made the
+// files.
+type budget struct {
+	links tree.Links
+	names int
+	bytes int64 // of files, with their holes
+}
+
+// excess returns the reason why an entry is left out, or "". A nil budget has no bounds.
+func (b *budget) excess(e tree.Entry) string {
+	switch {
+	case b == nil:
+		return ""
+	case b.links.Excess(e):
+		return tree.LinkedReason
+	case b.names == 0 || e.Size > b.bytes:
+		return "the user has too many files, or too large ones, in all projects together"
+	}
+	b.names--
+	b.bytes -= e.Size
+	return ""
+}
+
+// exportAll exports projects within a budget, which may be nil, and calls then for each.
+func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink, limit *budget, then func(ref) error) (results []Result, err error) {
 	for i, r := range refs {
 		d.meter.projects(i, len(refs), r.project)
-		result, err := d.exportProject(ctx, r, out, cmp.Or(links, &tree.Links{}))
+		result, err := d.exportProject(ctx, r, out, limit)
 		if err != nil {
 			return results, err
 		}
@@ -54,9 +75,9 @@ func (d *Depot) exportAll(ctx context.Context, refs []ref, out sink, links *tree
 
 // exportProject writes one project in its state between two changes, or, if it
 // stays in use, in the state of its newest version.
-func (d *Depot) exportProject(ctx context.Context, r ref, out sink, links *tree.Links) (result Result, err error) {
+func (d *Depot) exportProject(ctx context.Context, r ref, out sink, limit *budget) (result Result, err error) {
 	result = Result{User: r.user, Project: r.project, State: Copied}
-	w := &exporter{ctx: ctx, out: out, ref: r, result: &result, links: links, left: tree.MaxCopyBytes}
+	w := &exporter{ctx: ctx, out: out, ref: r, result: &result, budget: limit, left: tree.MaxCopyBytes}
 	unlock, err := d.lock(ctx, r)
 	switch {
 	case dreamcore.CodeOf(err) == dreamcore.CodeConflict && ctx.Err() == nil:
@@ -91,7 +112,7 @@ type exporter struct {
 	out    sink
 	ref    ref
 	result *Result
-	links  *tree.Links
+	budget *budget
 	left   int64 // bytes of files that still fit into a project
 	broken error // an error of writing: nothing more can be written
 }
@@ -108,8 +129,10 @@ func (w *exporter) wants(e tree.Entry) bool {
 	if !out && e.Size > w.left {
 		reason, out = "the project is larger than 4 GiB", true
 	}
-	if !out && w.links.Excess(e) {
-		reason, out = tree.LinkedReason, true
+	if !out {
+		if excess := w.budget.excess(e); excess != "" {
+			reason, out = excess, true
+		}
 	}
 	if reason != "" {
 		w.result.skip(e.Path, reason)
@@ -177,7 +200,7 @@ func (d *Depot) exportFiles(w *exporter) error {
 		}
 		f, err := e.Open()
 		if err != nil {
-			skip(e.Path, tree.Unreadable(err))
+			skip(e.Path, tree.Unreadable(e.Mode, err))
 			continue
 		}
 		if err := w.file(e, f); err != nil {

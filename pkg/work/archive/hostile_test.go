@@ -94,7 +94,7 @@ func TestLimitsHoldInAnyOrderOfEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	s := &dirSink{unfinished: &unfinished{part: dir}, root: root}
+	s := &dirSink{unfinished: &unfinished{owner: Owner{UID: os.Geteuid(), GID: os.Getegid()}, part: dir}, root: root}
 	put := func(path string, size int) error {
 		_, _, err := s.put(t.Context(), tree.Entry{Path: projectPath(alice, 0) + path, Mode: 0o644, Size: int64(size)}, strings.NewReader(strings.Repeat("x", size)))
 		return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
@@ -102,6 +103,7 @@ type importer struct {
 	opts    ImportOptions
 	message string // of the version that is made
 	move    bool   // what does not fit on the disk of the user is left out
+	disk    int64  // in a move: the size of the disk that the user comes from
 	copied  *meter // counts the files that are copied; nil if those of a tar are
 	report  *Report
 }
@@ -192,10 +194,13 @@ func (in *importer) importProject(r ref, root *os.Root, result *Result) error {
 	}
 	var digest *tree.Digest
 	var head string
+	replacing := true // on the disk of the user
 	err = project.Replace(in.ctx, d.volumes, r.user, r.project, func(f *tree.Filler) error {
 		digest, err = in.fill(root, f, result)
+		replacing = err == nil
 		return err
 	}, func(fresh *os.Root) error {
+		replacing = false
 		copied, err := tree.DigestOf(in.ctx, fresh, tree.NoSkip)
 		if err != nil {
 			return err
@@ -206,6 +211,10 @@ func (in *importer) importProject(r ref, root *os.Root, result *Result) error {
 		head, err = in.versions(r, root, fresh, result)
 		return err
 	})
+	if replacing && in.unfit(r.user, err) {
+		result.State, result.Reason, result.unfit = Skipped, unfitReason, true
+		return nil
+	}
 	if err != nil {
 		if used && head != "" { // a version exists of files that did not replace the project's
 			err = errors.Join(err, d.save(context.WithoutCancel(in.ctx), r))
@@ -267,19 +276,30 @@ func (in *importer) compare(r ref, root *os.Root, result *Result) error {
 	return in.depot.setStatus(r, status{Done: true, By: in.message, Digest: here.String(), Head: head, When: time.Now()})
 }
 
-// tooLarge reports whether err means that something does not fit on the disk of a user who
-// moves, while there is room on the disk of this cell: its programs may have made files of
-// which a copy is larger.
-func (in *importer) tooLarge(err error) bool {
-	return in.move && statefile.IsFull(err) && in.depot.volumes.CheckFree() == nil
+const unfitReason = "it does not fit on the disk of its user"
+
+// unfit reports whether err means that something does not fit on the disk of a user who
+// moves, although that is as large as the one the user comes from: then programs have made
+// files of which a copy is larger. On any other disk, and if the disk of the cell is full,
+// nothing may be left out.
+func (in *importer) unfit(user dreamcore.UserID, err error) bool {
+	if !in.move || !errors.Is(err, syscall.ENOSPC) {
+		return false
+	}
+	size, err := in.depot.volumes.DiskSize(user)
+	return err == nil && size > 0 && size >= in.disk && in.depot.volumes.CheckFree() == nil
 }
 
 // fill copies a tree and returns its digest.
 func (in *importer) fill(root *os.Root, f *tree.Filler, result *Result) (*tree.Digest, error) {
 	digest := tree.NewDigest()
+	missing := "/" // a directory that did not fit, and everything in it does not either
 	for e, err := range tree.Walk(in.ctx, root, result.skip) {
 		if err != nil {
 			return nil, err
+		}
+		if strings.HasPrefix(e.Path, missing) {
+			continue
 		}
 		src, err := e.Open()
 		if err != nil {
@@ -289,8 +309,11 @@ func (in *importer) fill(root *os.Root, f *tree.Filler, result *Result) (*tree.D
 		}
 		size, sum, err := f.Put(in.ctx, e, in.copied.reader(src))
 		src.Close()
-		if in.tooLarge(err) {
-			result.skip(e.Path, "it does not fit on the disk of its user")
+		if in.unfit(result.User, err) {
+			result.skip(e.Path, unfitReason)
+			if e.Mode.IsDir() {
+				missing = e.Path + "/"
+			}
 			continue
 		}
 		if dreamcore.CodeOf(err) == dreamcore.CodeInvalid {

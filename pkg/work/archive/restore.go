@@ -162,7 +162,7 @@ func (o *restorer) homeEntry(e tree.Entry, parts []string, src io.Reader) error 
 	}
 	e.Path = parts[3]
 	if _, _, err := o.filler.Put(o.ctx, e, src); err != nil {
-		if code := dreamcore.CodeOf(err); code != dreamcore.CodeInvalid && code != dreamcore.CodeTooLarge && !o.tooLarge(err) {
+		if code := dreamcore.CodeOf(err); code != dreamcore.CodeInvalid && code != dreamcore.CodeTooLarge && !o.unfit(o.homeOf.user, err) {
 			return err
 		}
 		o.note(fmt.Sprintf("%q left out: %v", e.Path, err))
@@ -189,6 +189,10 @@ func (o *restorer) openHome(r ref) error {
 	home, err := o.depot.volumes.Home(r.user, r.project)
 	if err != nil {
 		unlock()
+		if o.unfit(r.user, err) {
+			o.note("the agent's home of project " + string(r.project) + ": " + unfitReason)
+			return nil
+		}
 		return err
 	}
 	o.home, o.unlock = home, unlock

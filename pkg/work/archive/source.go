@@ -290,14 +290,17 @@ func (u *unpacker) put(r ref, rest string, e tree.Entry, src io.Reader) error {
 		if err != nil {
 			return errors.Join(err, os.RemoveAll(dir))
 		}
-		u.at, u.dir, u.fault, u.out = r, dir, nil, &dirSink{unfinished: &unfinished{}, root: root}
+		u.at, u.dir, u.fault, u.out = r, dir, nil, &dirSink{unfinished: &unfinished{owner: Owner{UID: os.Geteuid(), GID: os.Getegid()}}, root: root}
 	}
 	if rest == "" || u.fault != nil {
 		return nil
 	}
 	e.Path = r.path() + "/" + rest
-	if e.Mode.IsDir() {
+	switch {
+	case e.Mode.IsDir():
 		e.Mode |= dirMode // so that it can be entered and removed again
+	case e.Mode.IsRegular() && os.Geteuid() != 0:
+		e.Mode |= 0o400 // so that it can be read again
 	}
 	_, _, err := u.out.put(u.ctx, e, src)
 	switch code := dreamcore.CodeOf(err); {

@@ -87,14 +87,18 @@ func (d *Depot) SaveUser(ctx context.Context, user dreamcore.UserID, parts UserP
 	}
 	defer func() { err = errors.Join(err, out.closeManifest()) }()
 	c = Contents{Created: time.Now().UTC(), Journals: true, User: user, Projects: len(refs)}
-	text, err := json.Marshal(label{Format: labelFormat, App: dreamcore.AppName, Created: c.Created, Journals: true, User: user})
+	disk, err := d.volumes.DiskSize(user)
+	if err != nil {
+		return c, err
+	}
+	text, err := json.Marshal(label{Format: labelFormat, App: dreamcore.AppName, Created: c.Created, Journals: true, User: user, Disk: disk})
 	if err != nil {
 		return c, err
 	}
 	if err := putText(ctx, out, labelName, fileMode, text); err != nil {
 		return c, err
 	}
-	u := &userSaver{backup: &backup{depot: d, ctx: ctx, out: out, report: &Report{}, links: &tree.Links{}}, user: user, parts: parts}
+	u := &userSaver{backup: &backup{depot: d, ctx: ctx, out: out, report: &Report{}, budget: &budget{names: maxUserEntries / 2, bytes: maxUserBytes / 2}}, user: user, parts: parts}
 	for _, step := range []func() error{func() error { return u.projects(refs) }, u.jobs, u.usage, u.block, out.writeManifest, out.finish} {
 		if err := step(); err != nil {
 			return c, err
@@ -161,7 +165,7 @@ type userSaver struct {
 
 func (u *userSaver) projects(refs []ref) error {
 	var err error
-	u.report.Projects, err = u.depot.exportAll(u.ctx, refs, u.out, u.links, func(r ref) error {
+	u.report.Projects, err = u.depot.exportAll(u.ctx, refs, u.out, u.budget, func(r ref) error {
 		return errors.Join(u.shots(r), u.home(r))
 	})
 	if err != nil {
@@ -275,7 +279,7 @@ func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID,
 		return nil, err
 	}
 	for _, p := range report.Projects {
-		if p.State != Copied || p.partial || p.User != user {
+		if p.bad() || p.User != user {
 			return nil, badEntry(fmt.Sprintf("project %s: %s", p.Project, strings.Join(append(p.Notes, p.State, p.Reason), "; ")))
 		}
 	}
@@ -297,16 +301,26 @@ type userLoader struct {
 func (l *userLoader) other(e tree.Entry, src io.Reader) error {
 	parts := strings.SplitN(e.Path, "/", 5)
 	file := e.Mode.IsRegular()
-	if all := l.report.Projects; len(all) > 0 && all[len(all)-1].State != Copied { // what follows it would only fail because of that
+	if all := l.report.Projects; len(all) > 0 && all[len(all)-1].bad() { // what follows it would only fail because of that
 		last := all[len(all)-1]
 		return badEntry(fmt.Sprintf("project %s: %s", last.Project, strings.Join(append(last.Notes, last.State, last.Reason), "; ")))
 	}
 	switch {
-	case e.Path == labelName, e.Path == manifestName:
+	case e.Path == labelName:
+		var of label
+		if err := json.NewDecoder(src).Decode(&of); err != nil { // it was checked before
+			return badEntry("its label cannot be read")
+		}
+		l.disk = of.Disk
+		return nil
+	case e.Path == manifestName:
 		return nil
 	case parts[0] == homesDir && len(parts) >= 3 && parts[1] == string(l.user):
 		return l.homeEntry(e, strings.SplitN(e.Path, "/", 4), src)
 	case file && parts[0] == shotsDir && len(parts) == 4 && parts[1] == string(l.user):
+		if n := len(l.report.Projects); n > 0 && l.report.Projects[n-1].unfit {
+			return nil
+		}
 		return l.shot(parts[2], parts[3], src)
 	case file && parts[0] == jobsDir && len(parts) == 2 && filepath.Ext(e.Path) == ".ndjson":
 		return l.stores.Log(strings.TrimSuffix(parts[1], ".ndjson"), e.Modified, src)

@@ -370,7 +370,7 @@ func (s *Service) Save(ctx context.Context, user dreamcore.UserID, w io.Writer) 
 func (s *Service) noteLeftOut(user dreamcore.UserID, notes []string) {
 	const most = 10
 	if n := len(notes); n > 0 {
-		s.log.Warn("files of a user exceed the limits of a project and do not move", "user", string(user), "notes", n, "first", notes[:min(n, most)])
+		s.log.Warn("files of a user do not move: they exceed limits, or may not be read", "user", string(user), "notes", n, "first", notes[:min(n, most)])
 	}
 }
 

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -689,13 +691,14 @@ func TestNoUserCanStay(t *testing.T) {
 				if err := errors.Join(os.Chmod(filepath.Join(dir, "closed/file"), 0), os.Chmod(filepath.Join(dir, "closed"), 0)); err != nil {
 					t.Fatal(err)
 				}
+				t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "closed"), 0o700) })
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk := int64(96 << 20)
-			if name == "more files than a project may have" {
-				disk = 0 // it would not take them
+			if name == "more files than a project may have" || os.Geteuid() != 0 {
+				disk = 0 // it would not take them; only root has such disks
 			}
 			a, b := relocationtest.NewWithDisks(t, disk), relocationtest.NewWithDisks(t, disk)
 			a.Fill(alice, game)
@@ -716,6 +719,9 @@ func TestNoUserCanStay(t *testing.T) {
 			asOwner(t, func() { raw = archive(t, a) })
 			load(t, b, "a", st.Move, raw)
 			after := b.Snapshot(alice, game)
+			if _, closed := after.Files["closed/file"]; closed {
+				t.Error("what may not be read has moved")
+			}
 			if !strings.Contains(after.Files["assets/run.sh"], "#!") || after.Session != before.Session || after.Spent != before.Spent || !after.Shot {
 				t.Errorf("%+v", after)
 			}
@@ -726,6 +732,83 @@ func TestNoUserCanStay(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestACopyThatFillsTheDisk: further names of a file let a copy take more than the disk
+// has, to the last block. What does not fit is left out, also whole projects, and the rest
+// moves. A smaller disk than before is no reason to leave anything out.
+func TestACopyThatFillsTheDisk(t *testing.T) {
+	const disk, second = 96 << 20, dreamcore.ProjectID("44444444-4444-4444-8444-444444444444")
+	a := relocationtest.NewWithDisks(t, disk)
+	a.Fill(alice, game)
+	p, err := a.Volumes.Find(alice, game)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	big := make([]byte, 60<<20)
+	for i := range big {
+		big[i] = byte(i%251 + 1)
+	}
+	dir := filepath.Join(p.Path(), "n")
+	err = errors.Join(os.WriteFile(filepath.Join(p.Path(), "big"), big, 0o644), os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "0"), []byte("x"), 0o644))
+	for i := range 8000 {
+		err = errors.Join(err, os.Link(filepath.Join(dir, "0"), filepath.Join(dir, strconv.Itoa(i+1))))
+	}
+	err = errors.Join(err, os.MkdirAll(filepath.Join(p.Path(), "z", "z"), 0o755), os.WriteFile(filepath.Join(p.Path(), "z", "z", "z"), []byte("z"), 0o644))
+	q, err2 := a.Volumes.Project(alice, second)
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if err := q.Root().WriteFile("index.html", []byte("second"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := a.Snapshot(alice, game)
+	st := hold(t, a, "b")
+	raw := archive(t, a)
+	b := relocationtest.NewWithDisks(t, disk)
+	load(t, b, "a", st.Move, raw)
+	after := b.Snapshot(alice, game)
+	if len(after.Files["big"]) < len(big) || len(after.Files) >= len(before.Files) || len(after.Files) < 100 {
+		t.Errorf("%d of %d files", len(after.Files), len(before.Files))
+	}
+	if diff := cmp.Diff(before.Jobs, after.Jobs); diff != "" {
+		t.Error(diff)
+	}
+	smaller := relocationtest.NewWithDisks(t, disk/2)
+	if _, err := smaller.Load(t.Context(), alice, "a", st.Move, bytes.NewReader(raw)); dreamcore.CodeOf(err) != dreamcore.CodeInvalid {
+		t.Errorf("onto a smaller disk: %v", err)
+	}
+}
+
+// TestWithoutRoot runs the tests of moves as a user without rights, as the cells of the
+// level with the fewest rights do.
+func TestWithoutRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("it is one of them")
+	}
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("/tmp", "moves-") // the parents of t.TempDir are closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	const nobody = 65534
+	file := filepath.Join(dir, "test")
+	if err := errors.Join(os.WriteFile(file, program, 0o755), os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o755), os.Chown(filepath.Join(dir, "tmp"), nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), file, "-test.run=^(TestAUserMovesWhole|TestASlotMoves|TestStepsSurviveRestarts|TestNoUserCanStay)$/^(nobody_may_read_it|odd_files)$", "-test.v")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "TMPDIR="+filepath.Join(dir, "tmp"), "HOME="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || bytes.Count(out, []byte("--- PASS: ")) != 6 {
+		t.Errorf("%v\n%s", err, out[max(0, len(out)-4000):])
 	}
 }
 

@@ -82,7 +82,7 @@ func TestHelmRendersTheManifests(t *testing.T) {
 func TestValuesOfTheOperatorHold(t *testing.T) {
 	all, _ := render(t, "privileged", "mine", map[string]any{
 		"image": "registry.example.com/mine:2", "cells": 5, "storage": "7Gi", "terminationGracePeriodSeconds": 55,
-		"settings": map[string]any{"DREAMCORE_BUDGET_DAY_USD": 200, "DREAMCORE_SHARE_SPENDING": false, "DREAMCORE_GRACE": "10s", "DREAMCORE_PREVIEW_DOMAIN": "g.example.com"},
+		"settings": map[string]any{"DREAMCORE_BUDGET_DAY_USD": 200, "DREAMCORE_SHARE_SPENDING": false, "DREAMCORE_TIMEOUT": 0.5, "DREAMCORE_LINES": float64(1_000_000), "DREAMCORE_GRACE": "10s", "DREAMCORE_PREVIEW_DOMAIN": "g.example.com"},
 	})
 	at := func(o any, path ...any) any {
 		for _, p := range path {
@@ -103,6 +103,8 @@ func TestValuesOfTheOperatorHold(t *testing.T) {
 		"budget":  {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_BUDGET_DAY_USD"), "200"},
 		"grace":   {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_GRACE"), "10s"},
 		"shared":  {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_SHARE_SPENDING"), "false"},
+		"half":    {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_TIMEOUT"), "0.5"},
+		"million": {at(all["ConfigMap/dreamcore-settings"], "data", "DREAMCORE_LINES"), "1000000"},
 		"stop":    {at(set, "spec", "template", "spec", "terminationGracePeriodSeconds"), 55},
 	} {
 		if pair[0] != pair[1] {

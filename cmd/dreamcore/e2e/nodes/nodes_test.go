@@ -3,6 +3,7 @@
 package nodes
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,6 +30,7 @@ func TestCells(t *testing.T) {
 		{"the gates pass through a router", c.testGates},
 		{"the doctor finds nothing in a cell", c.testDoctor},
 		{"the cells exchange their spending", c.testSpending},
+		{"a user moves while being read and while a job runs", c.testMove},
 		{"a rolling restart refuses nobody", c.testRollingRestart},
 		{"a killed cell loses nothing", c.testKilledCell},
 	} {
@@ -54,6 +56,89 @@ func TestLosses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) { c.t = t; tt.run(t) })
 	}
 	c.t = t
+}
+
+// testMove moves a user whose file is read all the time and whose game is being made, with
+// an account that may do what the page cluster says.
+func (c *cluster) testMove(t *testing.T) {
+	c.kubectl(`
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: mover}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: mover}
+rules:
+  - {apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create, update]}
+  - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: mover}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: mover}
+subjects: [{kind: ServiceAccount, name: mover}]
+`, "apply", "-f", "-")
+	account := t.TempDir()
+	ca, err := os.ReadFile(filepath.Join(c.run, "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"token": strings.TrimSpace(c.kubectl("", "create", "token", "mover")), "ca.crt": string(ca), "namespace": namespace, "secret": c.secret,
+	} {
+		if err := os.WriteFile(filepath.Join(account, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	api := c.kubectl("", "config", "view", "-o", "jsonpath={.clusters[0].cluster.server}")
+	var following sync.WaitGroup
+	j := c.startWork(1, &following, 0)[0]
+	c.writeFile(user(0)) // others of the cell stay
+	r := &readers{stop: make(chan struct{}), since: map[int]time.Time{}}
+	t.Cleanup(r.end)
+	for range 4 {
+		r.running.Go(func() {
+			for {
+				began := time.Now()
+				resp, err := c.send(http.MethodGet, "/get_file?user_id="+j.user+"&project_id="+project+"&path=half.txt", "", 0)
+				if err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+					if resp.StatusCode != http.StatusOK {
+						err = errors.New(resp.Status)
+					}
+				}
+				r.mu.Lock()
+				r.reads++
+				r.slowest = max(r.slowest, time.Since(began))
+				if err != nil {
+					r.refused = append(r.refused, err.Error())
+				}
+				r.mu.Unlock()
+				select {
+				case <-r.stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+		})
+	}
+	began := time.Now()
+	out := c.program("cells", "move", j.user, "--to", cell(1), "--cut", "--json", "--kubernetes-api", api, "--kubernetes-account", account, "--secret-file", filepath.Join(account, "secret"))
+	took := time.Since(began)
+	j.mu.Lock()
+	j.cell = 1
+	j.mu.Unlock()
+	c.waitFor(2*time.Minute, "the files of the user in the other cell", func() bool { _, err := os.Stat(filepath.Dir(c.path(1, j.user, "go"))); return err == nil })
+	j.release(t)
+	following.Wait()
+	j.check(t)
+	c.measured("user moved in %v while being read and while a job ran, which is done %v after the begin", took, time.Since(began))
+	r.check(t)
+	if !strings.Contains(out, `"users":1`) {
+		t.Errorf("the move says %s", out)
+	}
 }
 
 // testSpending waits for the leases of all cells, which they write with their own account.
