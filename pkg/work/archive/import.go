@@ -103,7 +103,7 @@ type importer struct {
 	opts    ImportOptions
 	message string // of the version that is made
 	move    bool   // what does not fit on the disk of the user is left out
-	disk    int64  // in a move: the size of the disk that the user comes from
+	disk    int64  // in a move: the size of the disk that the user comes from; 0 without one
 	copied  *meter // counts the files that are copied; nil if those of a tar are
 	report  *Report
 }
@@ -287,7 +287,7 @@ func (in *importer) unfit(user dreamcore.UserID, err error) bool {
 		return false
 	}
 	size, err := in.depot.volumes.DiskSize(user)
-	return err == nil && size > 0 && size >= in.disk && in.depot.volumes.CheckFree() == nil
+	return err == nil && in.disk > 0 && size >= in.disk && in.depot.volumes.CheckFree() == nil
 }
 
 // fill copies a tree and returns its digest.
