@@ -108,12 +108,29 @@ func (c *Cell) Open() {
 	opened(c.Residence.Own(), nil)
 	c.Service = relocation.New(relocation.Parts{
 		Residence: c.Residence, Accounts: c.Accounts, Jobs: c.Jobs, Journal: c.Journal, Blocks: c.Blocks, Ledger: c.Ledger,
-		Depot:    archive.New(c.Volumes, c.History, archive.Options{StateDir: c.Dir, Patience: 200 * time.Millisecond}),
+		Depot:    depot{c},
 		UsageDir: path("usage"), SpoolDir: path("arrivals"), CheckFree: c.Volumes.CheckFreeFor,
 	})
 	if err := c.Sweep(); err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+// depot opens a depot for each call, as a service does: several may run at once.
+type depot struct{ c *Cell }
+
+func (d depot) open() *archive.Depot {
+	return archive.New(d.c.Volumes, d.c.History, archive.Options{StateDir: d.c.Dir, Patience: 200 * time.Millisecond})
+}
+
+// SaveUser implements relocation.Depot.
+func (d depot) SaveUser(ctx context.Context, user dreamcore.UserID, parts archive.UserParts, w io.Writer) (archive.Contents, error) {
+	return d.open().SaveUser(ctx, user, parts, w)
+}
+
+// LoadUser implements relocation.Depot.
+func (d depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores archive.UserStores) ([]string, error) {
+	return d.open().LoadUser(ctx, src, user, stores)
 }
 
 // Close closes the stores. It may be called more than once.
