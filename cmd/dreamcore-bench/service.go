@@ -185,7 +185,7 @@ func (s *service) untilReady(ctx context.Context, user string) error {
 		all := list.Sandboxes
 		standby := slices.ContainsFunc(all, func(s sandboxState) bool { return s.State == "standby" })
 		if standby && warm(all, user) && warm(all, s.last) {
-			time.Sleep(pause) // what has just become ready
+			time.Sleep(pause) // processes that have just started settle
 			return nil
 		}
 	}

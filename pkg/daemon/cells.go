@@ -71,7 +71,7 @@ func openKubernetes(cfg config.Config, env config.Environment, log *slog.Logger)
 	return kube.New(kube.Config{Server: api, Account: cfg.KubernetesAccount, Logger: log})
 }
 
-// kubeSource follows the map in Kubernetes, and addresses. What was seen last stays in
+// kubeSource follows the map in Kubernetes, and addresses. The last state that was seen stays in
 // force while the API server is away, and if the map is damaged or removed.
 func kubeSource(client *kube.Client, table *route.Table, watch kube.Observer, log *slog.Logger, addresses func(context.Context)) func(context.Context) {
 	return func(ctx context.Context) {

@@ -60,8 +60,8 @@ const (
 	// job, of which it takes a twentieth.
 	memoryPerAgent = 2 << 30
 	// memoryOfBrowser is what the browser takes that plays a job's game, beside
-	// the agent: 190 MiB for a usual game (see performance.md), and what is
-	// left for a larger one.
+	// the agent: 190 MiB for a usual game (see performance.md), and some room
+	// for a larger one.
 	memoryOfBrowser = 256 << 20
 )
 

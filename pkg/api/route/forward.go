@@ -23,7 +23,7 @@ const (
 	idleLimit   = 30 * time.Second // less than a cell keeps idle connections
 	idleConns   = 64               // of each cell
 	maxHeader   = 256 << 10        // of an answer
-	missLimit   = 64 << 10         // of the answer of a cell that does not have what is sought
+	missLimit   = 64 << 10         // of the answer of a cell without the requested job or project
 	maxPause    = 2 * time.Second  // between two questions to a cell whose user is moving
 	// A request that was held and has a connection goes on waiting for this long: a cell
 	// says at once that its user is moving, and a job must not count as held while it runs.
@@ -136,7 +136,7 @@ func contextWith(ctx context.Context, x *exchange) context.Context {
 // RoundTrip implements http.RoundTripper for the requests of an exchange: it chooses a
 // cell and asks it. It asks once more only where no connection could be made, where
 // exchange.repeats allows it, or where the cell says that the user lives elsewhere, and asks the next cell only if one does
-// not have what is sought.
+// not have the requested job or project.
 func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, ok := r.Context().Value(exchangeKey{}).(*exchange)
 	if !ok {

@@ -107,7 +107,7 @@ var errStopping = errors.New("the router stops")
 
 // Drain begins the end: every answer closes its connection, so that clients reach
 // another router, and readyz says so. Streams end with an error event before limit,
-// after which the caller cuts what is left.
+// after which the caller cuts the remaining streams.
 func (rt *Router) Drain(limit time.Duration) {
 	rt.drainOnce.Do(func() {
 		close(rt.draining)
@@ -245,7 +245,7 @@ func (rt *Router) rewrite(p *httputil.ProxyRequest) {
 }
 
 // forwardedFor returns the addresses from the client to the router. Only proxies that
-// are trusted may say what was before them: cells that trust the router believe it.
+// are trusted may name the addresses before them: cells that trust the router believe it.
 func (rt *Router) forwardedFor(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

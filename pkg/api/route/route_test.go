@@ -269,6 +269,16 @@ func TestHoldingIsBounded(t *testing.T) {
 	client.CloseIdleConnections()
 }
 
+// closeConn closes the connection of a request without an answer.
+func closeConn(t *testing.T, w http.ResponseWriter) {
+	c, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	c.Close()
+}
+
 func TestNoRequestIsSentTwice(t *testing.T) {
 	var mu sync.Mutex
 	count := map[string]int{}
@@ -276,12 +286,7 @@ func TestNoRequestIsSentTwice(t *testing.T) {
 		mu.Lock()
 		count[r.Method]++
 		mu.Unlock()
-		c, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		c.Close()
+		closeConn(t, w)
 	}
 	h := startRouter(t, nil, startCell(t, "a", nil), startCell(t, "b", dies))
 	for _, key := range []string{"", "k"} {
@@ -301,17 +306,12 @@ func TestNoRequestIsSentTwice(t *testing.T) {
 func TestReadsAreRepeated(t *testing.T) {
 	var asked atomic.Int32
 	var deaths atomic.Int32
-	dies := func(w http.ResponseWriter, r *http.Request) {
+	dies := func(w http.ResponseWriter, _ *http.Request) {
 		if asked.Add(1) > deaths.Load() {
 			_, _ = io.WriteString(w, "here")
 			return
 		}
-		c, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		c.Close()
+		closeConn(t, w)
 	}
 	h := startRouter(t, nil, startCell(t, "a", nil), startCell(t, "b", dies))
 	for _, path := range []string{"/list_files?user_id=" + alice, "/jobs/" + string(dreamcore.NewJobID(alice)) + "/events"} {

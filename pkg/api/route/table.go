@@ -19,7 +19,7 @@ type Cell struct {
 const redialPause = 200 * time.Millisecond
 
 // Table is what a router knows of its cells: the map of users and the addresses of
-// cells. What was set last stays in force. Its methods are safe for concurrent use.
+// cells. The last values that were set stay in force. Its methods are safe for concurrent use.
 type Table struct {
 	mu      sync.Mutex
 	m       *slots.Map           // guarded by mu; nil before SetMap
@@ -126,10 +126,10 @@ func (t *Table) reached(name, address string, ok bool) (changed bool) {
 	return changed
 }
 
-// choice is the answer of choose: the cell to ask, or why there is none at present.
+// choice is the answer of choose: the cell to ask, or the reason why no cell can be asked at present.
 type choice struct {
 	cell    Cell
-	last    bool          // no other cell can have what is sought
+	last    bool          // no other cell can have the requested job or project
 	fault   fault         // "" if cell may be asked
 	changed chan struct{} // closed when the table has changed
 	again   time.Duration // when the cell may be tried again, without a change

@@ -89,7 +89,7 @@ func isChange(method string) bool {
 	return method != http.MethodGet && method != http.MethodHead && method != http.MethodOptions
 }
 
-// of returns w for the user with this id. Any cell refuses what is no id.
+// of returns w for the user with this id. Any cell refuses an invalid id.
 func (w want) of(text string) want {
 	user, err := dreamcore.ParseUserID(text)
 	if err != nil {

@@ -26,7 +26,7 @@ type Moves interface {
 	Release(ctx context.Context, subject residence.Subject, to, move string) (relocation.Status, error)
 	Accept(ctx context.Context, subject residence.Subject, move string, away []dreamcore.UserID) (relocation.Status, error)
 	Undo(ctx context.Context, subject residence.Subject, move string) (relocation.Status, error)
-	// None reports whether nobody moves or has moved.
+	// None reports whether there are no marks of moves, as on a single machine.
 	None() bool
 	// CheckRead and CheckChange return CodeMoving if nothing of a user may be answered
 	// here, or changed.
@@ -50,7 +50,7 @@ func (s *Server) checkResidence(r *http.Request, found route) error {
 	}
 	user, err := dreamcore.ParseUserID(text)
 	if err != nil {
-		return nil // the endpoint says what is wrong
+		return nil // the endpoint reports the fault
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return s.cfg.Moves.CheckRead(user)
@@ -66,7 +66,7 @@ func (s *Server) checkJobsCell(id string) error {
 	}
 	id, err := dreamcore.ParseJobID(id)
 	if err != nil {
-		return nil // the endpoint says what is wrong
+		return nil // the endpoint reports the fault
 	}
 	job, err := s.cfg.Jobs.Get(id)
 	switch {
@@ -94,7 +94,7 @@ func (s *Server) subject(x *exchange, r *http.Request) (residence.Subject, bool)
 	return subject, true
 }
 
-// moves responds with an error and returns false if the server moves nobody.
+// moves reports whether the server supports moves, and else responds with an error.
 func (s *Server) moves(x *exchange, r *http.Request) bool {
 	if s.cfg.Moves == nil {
 		x.refuse(r, &dreamcore.Error{Code: dreamcore.CodeNotFound, Message: "Not found"})

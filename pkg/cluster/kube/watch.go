@@ -37,7 +37,7 @@ type Observer struct {
 
 // FollowConfigMap calls see with an object now and after each change, until ctx ends.
 // ok is false while the object does not exist. While the API server is away, nothing
-// is called: what was seen last stays in force.
+// is called: the last state that was seen stays in force.
 func (c *Client) FollowConfigMap(ctx context.Context, name string, o Observer, see func(m ConfigMap, ok bool)) {
 	f := follower{
 		client: c, path: c.path(configMaps, ""), query: url.Values{"fieldSelector": {"metadata.name=" + name}}, observer: o,

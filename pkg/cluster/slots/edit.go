@@ -37,7 +37,7 @@ func cloneMap[K comparable](m map[K]string) map[K]string {
 }
 
 // Edit returns the next generation of the map, as change leaves it. The errors are
-// change's, and CodeInvalid for what is not a map.
+// change's, and CodeInvalid for an invalid map.
 func (m *Map) Edit(change func(*Draft) error) (*Map, error) {
 	d := m.Draft()
 	if err := change(d); err != nil {

@@ -138,7 +138,7 @@ func (s *scanner) first() byte {
 	return s.b[s.i]
 }
 
-// each iterates over what is between two brackets at the current position: the
+// each iterates over the items between two brackets at the current position: the
 // values of a list, or the names of members, with their offsets. The loop must step
 // over each of them, and over the value of a member.
 func (s *scanner) each(open, end byte) iter.Seq[int] {

@@ -69,7 +69,7 @@ func checkOthers(at *slots.Map, s residence.Subject) error {
 	return nil
 }
 
-// forgetExceptions removes the exceptions that are none.
+// forgetExceptions removes exceptions that name the cell of their slot anyway.
 func forgetExceptions(d *slots.Draft) {
 	maps.DeleteFunc(d.Users, func(user dreamcore.UserID, cell string) bool { return d.Owner[user.Slot()] == cell })
 }

@@ -23,7 +23,7 @@ const atOnce = 4
 const mostFailed = 3
 
 // Run does the moves of a plan, a few at a time, and calls ended with each. The error
-// joins those of all moves that have failed; Run can be repeated for what is left of the
+// joins those of all moves that have failed; Run can be repeated for the rest of the
 // plan.
 func (v *Mover) Run(ctx context.Context, plan []slots.Step, ended func(Result)) error {
 	var mu sync.Mutex

@@ -27,7 +27,7 @@ const (
 // jobsDir is the directory of the logs of jobs, in the state directory.
 const jobsDir = "jobs"
 
-// Needs is what the machine is checked for.
+// Needs are the requirements that the machine is checked against.
 type Needs struct {
 	State     string   // directory
 	Listen    string   // address of the service

@@ -55,7 +55,7 @@ func (r *Request) AddFlags(f *pflag.FlagSet) {
 	f.BoolVar(&r.onlyMap, "map", false, "with --kubernetes: print only the map of cells, which is created once")
 }
 
-// Run does what was requested; done is false if it is not about Kubernetes.
+// Run executes the request; done is false if it is not about Kubernetes.
 func (r *Request) Run(io *term.IO) (done bool, err error) {
 	if err := r.checkFlags(); err != nil || !r.requested {
 		return err != nil, err
@@ -114,7 +114,7 @@ func (r *Request) checkFlags() (err error) {
 	return err
 }
 
-// Result is what was written.
+// Result lists the files that were written.
 type Result struct {
 	DryRun    bool    `json:"dry_run,omitempty"`
 	Directory string  `json:"directory"`

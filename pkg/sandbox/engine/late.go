@@ -139,7 +139,7 @@ func (b *box) bind(mounts []sandbox.Mount) error {
 
 // closeLate makes the late directories themselves read-only, in the mount namespace of
 // this thread: they are on the machine's disk, which a hostile root of the sandbox must
-// not fill. What is mounted below them stays as it is.
+// not fill. Mounts below them stay unchanged.
 func (b *box) closeLate(root string) error {
 	for _, target := range b.late {
 		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}

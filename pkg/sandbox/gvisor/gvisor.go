@@ -174,7 +174,7 @@ func run(box engine.Box, cmd *exec.Cmd) error {
 const goferRoot = "/root"
 
 // files implements engine.Marks.Files. The sentry opens files below directories that
-// the gofer has opened for it, so it sees what is mounted in the gofer's namespace.
+// the gofer has opened for it, so it sees the mounts in the gofer's namespace.
 func files(box engine.Box) (pid int, root string, err error) {
 	pids := gofers(box)
 	if len(pids) != 1 {

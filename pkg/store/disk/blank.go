@@ -87,7 +87,7 @@ func (s *Store) keepBlanks() {
 	b.ready = nil
 }
 
-// fillBlanks formats what is missing.
+// fillBlanks formats file systems until the stock is full.
 func (s *Store) fillBlanks(ctx context.Context) error {
 	if err := os.MkdirAll(s.opts.Images, privateMode); err != nil {
 		return err
@@ -132,7 +132,7 @@ func (s *Store) takeBlank(image string) (bool, error) {
 		default:
 		}
 		err := os.Rename(blank, image)
-		if errors.Is(err, fs.ErrNotExist) { // somebody cleaned up
+		if errors.Is(err, fs.ErrNotExist) { // removed by another process
 			continue
 		}
 		if err == nil {

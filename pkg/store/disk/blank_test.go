@@ -126,7 +126,7 @@ func TestBlankDisksOfADeadProcess(t *testing.T) {
 	if names := blankFiles(t, s); len(names) != blanks {
 		t.Errorf("%v", names)
 	}
-	// Somebody removes them: the key gets one that is formatted for it.
+	// Another process removes them: the key gets one that is formatted for it.
 	for _, name := range blankFiles(t, s) {
 		if err := os.Remove(filepath.Join(s.opts.Images, name)); err != nil {
 			t.Fatal(err)

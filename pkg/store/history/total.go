@@ -28,8 +28,8 @@ type total struct {
 	since time.Time
 }
 
-// change notes the size of a repository and returns the total of its user; ok is false if
-// that must be counted.
+// change stores the size of one repository and returns the total of its user. ok is false
+// if the total is unknown or old and must be counted again.
 func (t *totals) change(dir, name string, size int64) (bytes int64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,7 +46,7 @@ func (t *totals) change(dir, name string, size int64) (bytes int64, ok bool) {
 	return u.bytes, true
 }
 
-// set notes what was counted: the sizes by the paths of repositories.
+// set stores the sizes of all repositories of a user, by path.
 func (t *totals) set(dir string, sizes map[string]int64) {
 	u := &total{sizes: make(map[string]int64, len(sizes)), since: time.Now()}
 	for path, size := range sizes {
@@ -70,7 +70,7 @@ func (t *totals) set(dir string, sizes map[string]int64) {
 	t.repos += len(sizes)
 }
 
-// forget removes what is known of a user.
+// forget removes the entry of a user.
 func (t *totals) forget(dir string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

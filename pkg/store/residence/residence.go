@@ -43,7 +43,7 @@ const (
 	Damaged  State = "damaged"  // the mark cannot be read: nothing is answered
 )
 
-// Mark is what is noted of a user or a slot.
+// Mark is the stored state of a user or a slot.
 type Mark struct {
 	State State     `json:"state"`
 	Cell  string    `json:"cell,omitempty"` // where to, or where from

@@ -31,7 +31,7 @@ func (s Share) Plus(o Share) Share {
 func month(day string) string { return day[:max(strings.LastIndexByte(day, '-'), 0)] }
 
 // staleAfter is how old the knowledge of other cells may be. Beyond it a cell spends
-// only its even part of what was left.
+// only its even part of the remaining limit.
 const staleAfter = time.Minute
 
 // others is what a ledger knows of other cells.
@@ -51,7 +51,7 @@ func (l *Ledger) ShareLimits() {
 	l.others.counted = true
 }
 
-// Share returns what was spent here. A month that has just begun is at zero.
+// Share returns the spending of this cell. A month that has just begun is at zero.
 func (l *Ledger) Share() (Share, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -21,20 +21,13 @@ func memoryLimit(proc, mount string) int64 {
 	if total := hostMemory(filepath.Join(proc, "meminfo")); total > 0 {
 		limit = total
 	}
-	own, _ := os.ReadFile(filepath.Join(proc, "self/cgroup"))
-	for line := range strings.Lines(string(own)) {
-		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(parts) != 3 {
-			continue
+	ownGroups(proc, mount, "memory", func(dir, group string, unified bool) {
+		file := "memory.limit_in_bytes"
+		if unified {
+			file = "memory.max"
 		}
-		switch {
-		case parts[0] == "0" && parts[1] == "":
-			limit = min(limit, smallest(mount, parts[2], "memory.max"))
-			limit = min(limit, smallest(filepath.Join(mount, "unified"), parts[2], "memory.max"))
-		case slices.Contains(strings.Split(parts[1], ","), "memory"):
-			limit = min(limit, smallest(filepath.Join(mount, "memory"), parts[2], "memory.limit_in_bytes"))
-		}
-	}
+		limit = min(limit, smallest(dir, group, file))
+	})
 	if limit == math.MaxInt64 {
 		return 0
 	}
@@ -48,6 +41,19 @@ func MemoryRoom() int64 { return memoryRoom("/proc", "/sys/fs/cgroup") }
 
 func memoryRoom(proc, mount string) int64 {
 	room := int64(math.MaxInt64)
+	ownGroups(proc, mount, "memory", func(dir, group string, unified bool) {
+		if unified {
+			room = min(room, roomBelow(dir, group, "memory.max", "memory.current", ""))
+		} else {
+			room = min(room, roomBelow(dir, group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"))
+		}
+	})
+	return room
+}
+
+// ownGroups calls visit for each cgroup of this process that may limit a resource of a
+// controller. dir is where the hierarchy may be mounted; unified reports cgroup v2.
+func ownGroups(proc, mount, controller string, visit func(dir, group string, unified bool)) {
 	own, _ := os.ReadFile(filepath.Join(proc, "self/cgroup"))
 	for line := range strings.Lines(string(own)) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
@@ -56,14 +62,12 @@ func memoryRoom(proc, mount string) int64 {
 		}
 		switch {
 		case parts[0] == "0" && parts[1] == "":
-			for _, m := range []string{mount, filepath.Join(mount, "unified")} {
-				room = min(room, roomBelow(m, parts[2], "memory.max", "memory.current", ""))
-			}
-		case slices.Contains(strings.Split(parts[1], ","), "memory"):
-			room = min(room, roomBelow(filepath.Join(mount, "memory"), parts[2], "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"))
+			visit(mount, parts[2], true)
+			visit(filepath.Join(mount, "unified"), parts[2], true)
+		case slices.Contains(strings.Split(parts[1], ","), controller):
+			visit(filepath.Join(mount, controller), parts[2], false)
 		}
 	}
-	return room
 }
 
 // roomBelow returns the smallest difference between the limit and the use of a group and

@@ -4,8 +4,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 )
 
 // ProcessLimit returns how many processes and threads this service and its sandboxes may
@@ -41,21 +39,9 @@ func (g *Group) processLimit(proc string) int {
 // processLimit is ProcessLimit for the groups of this process.
 func processLimit(proc, mount string) int {
 	limit := kernelProcesses(proc)
-	own, _ := os.ReadFile(filepath.Join(proc, "self/cgroup"))
-	for line := range strings.Lines(string(own)) {
-		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		switch {
-		case parts[0] == "0" && parts[1] == "":
-			for _, m := range []string{mount, filepath.Join(mount, "unified")} {
-				limit = min(limit, smallest(m, parts[2], "pids.max"))
-			}
-		case slices.Contains(strings.Split(parts[1], ","), "pids"):
-			limit = min(limit, smallest(filepath.Join(mount, "pids"), parts[2], "pids.max"))
-		}
-	}
+	ownGroups(proc, mount, "pids", func(dir, group string, _ bool) {
+		limit = min(limit, smallest(dir, group, "pids.max"))
+	})
 	return known(limit)
 }
 

@@ -31,7 +31,7 @@ type Entry struct {
 type inode struct{ dev, number uint64 }
 
 // Links finds files with several names, which a copy makes as many files: without a bound,
-// the copy could be many times larger than what was copied. The zero value is ready.
+// the copy could be many times larger than its source. The zero value is ready.
 type Links struct {
 	seen  map[inode]bool
 	bytes int64

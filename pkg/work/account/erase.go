@@ -127,7 +127,7 @@ func (s *Service) delete(ctx context.Context, e volume.Erasure) (r Report, err e
 	return r, s.addKept(ctx, &r)
 }
 
-// EraseCopy is DeleteUser for what is left of a user who lives in another cell, or a
+// EraseCopy is DeleteUser for the remaining copy of a user who lives in another cell, or a
 // copy that was not completed. It is no error if there is nothing.
 func (s *Service) EraseCopy(ctx context.Context, user dreamcore.UserID) (err error) {
 	if s.parts.Jobs == nil {

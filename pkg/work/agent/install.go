@@ -193,7 +193,7 @@ func watchSize(dir string, progress func(bytes int64)) (stop func()) {
 	}
 }
 
-// sizeOf returns the bytes of the files in dir. What is renamed meanwhile may be
+// sizeOf returns the bytes of the files in dir. Files that are renamed meanwhile may be
 // missing.
 func sizeOf(dir string) (bytes int64) {
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {

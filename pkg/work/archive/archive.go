@@ -102,7 +102,7 @@ type Result struct {
 
 	partial bool // something within the limits of a project was left out, or is of an earlier time
 	unfit   bool // the project is Skipped only because it does not fit on the disk of its user
-	excess  bool // the project is Failed only because it exceeds its limits; what is within them was copied
+	excess  bool // the project is Failed only because it exceeds its limits; the rest was copied
 }
 
 // bad reports whether a move must not take the result over.

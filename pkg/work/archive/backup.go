@@ -280,8 +280,8 @@ type Contents struct {
 	Identity bool      `json:"identity"`
 	Journals bool      `json:"journals"`
 
-	User  dreamcore.UserID `json:"user,omitempty"` // of whom alone it is; "" for an installation
-	Notes []string         `json:"-"`              // what SaveUser has left out
+	User  dreamcore.UserID `json:"user,omitempty"` // whose backup this is; "" for a whole installation
+	Notes []string         `json:"-"`              // entries that SaveUser left out, with reasons
 }
 
 // Check reads a whole backup and compares every entry with the manifest.

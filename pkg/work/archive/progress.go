@@ -14,7 +14,7 @@ type Progress struct {
 	Bytes, Size int64 // that were read; Size is 0 if it is not known how many there are
 }
 
-// meter counts what is copied, for the caller's function. It must not be used
+// meter counts copied files and bytes, for the caller's function. It must not be used
 // concurrently.
 type meter struct {
 	report func(Progress) // may be nil

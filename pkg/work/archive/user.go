@@ -143,7 +143,7 @@ func (s *streamSink) close() error {
 	return nil
 }
 
-// countingSink counts what is put into a sink.
+// countingSink counts the entries and bytes that are put into a sink.
 type countingSink struct {
 	sink
 	entries int
@@ -262,7 +262,7 @@ func CheckUser(ctx context.Context, src string, user dreamcore.UserID) (Contents
 }
 
 // LoadUser takes over everything in an archive that CheckUser has accepted. Nothing of
-// the user may be there; after an error, what is there must be removed. CodeInvalid: the
+// the user may be there; after an error, the caller must remove the incomplete copy. CodeInvalid: the
 // archive has something that cannot be taken over as it is. notes name what exceeds the
 // limits of a project and was left out.
 func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores UserStores) (notes []string, err error) {

@@ -145,8 +145,8 @@ type end struct {
 	note endNote
 }
 
-// conclude writes the terminal event of a job, and then its row. Whoever has read
-// the event finds the job ended. A full log takes a note that is too long without its
+// conclude writes the terminal event of a job, and then its row. A client
+// that has read the event finds the job ended. A full log takes a note that is too long without its
 // findings. If the event cannot be written, the row stays as it was, so that the job
 // counts as unfinished: takeUp concludes it later.
 func (s *Service) conclude(l *liveJob, last dreamcore.Event, n endNote) {

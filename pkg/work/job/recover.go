@@ -37,7 +37,7 @@ func (s *Service) Recover() error { return s.Recovery()() }
 
 // Recovery is Recover in two steps, so that a service can answer before it has looked
 // at every log. Until run, which must be called, has taken up the jobs that go on, new
-// jobs and whoever asks for a job of the earlier process wait: no new job gets ahead
+// jobs and clients that ask for a job of the earlier process wait: no new job gets ahead
 // of those that waited.
 func (s *Service) Recovery() (run func() error) {
 	done := make(chan struct{})

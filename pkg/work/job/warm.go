@@ -118,7 +118,7 @@ func (s *Service) agentStarted(how AgentStart) {
 
 // Warm starts the agent ahead of the user's next job in a project, if the user's
 // sandbox is idle and the machine could run another job. It makes the project if
-// there is none. Nobody depends on it, so errors are logged.
+// there is none. No request depends on it, so errors are only logged.
 func (s *Service) Warm(ctx context.Context, user dreamcore.UserID, project dreamcore.ProjectID) {
 	s.warmUp(ctx, user, project, true)
 }

@@ -233,7 +233,7 @@ func (s *Service) acceptSlot(ctx context.Context, subject residence.Subject, mov
 	return s.forgetHere(subject)
 }
 
-// forgetLeft removes the mark of a user who has left, and what is left of the copy.
+// forgetLeft removes the mark of a user who has left, and the rest of the copy.
 func (s *Service) forgetLeft(ctx context.Context, user residence.Subject, m residence.Mark) error {
 	leave, err := s.enter(user)
 	if err != nil {

@@ -154,7 +154,7 @@ const (
 )
 
 // WantsAgent reports whether an agent may be started for a user who only looks at a
-// project: none waits yet, there is room for it, or one that nobody has needed for
+// project: none waits yet, there is room for it, or one that no job has needed for
 // hintAge, and hintPause has passed.
 func (p *Pool) WantsAgent(user dreamcore.UserID) bool {
 	if !p.mayWarm(user) {
