@@ -126,12 +126,6 @@ const crashMemory = 350 << 20
 
 // downloads records what the pages download, which the browser denies.
 func (r *ready) downloads(ctx context.Context) {
-	yes := true
-	for _, t := range r.tabs {
-		cast(r.process.root, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
-			Behavior: browser.SetDownloadBehaviorBehaviorDeny, BrowserContextID: t.context, EventsEnabled: &yes,
-		})
-	}
 	for {
 		events, _, ok := r.process.root.take(ctx)
 		if !ok {

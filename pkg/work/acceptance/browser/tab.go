@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/fetch"
@@ -88,13 +89,20 @@ func (t *tab) open(ctx context.Context) error {
 		return err
 	}
 	t.context = c.BrowserContextID
+	if _, err := call(ctx, p.root, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
+		Behavior: browser.SetDownloadBehaviorBehaviorDeny, BrowserContextID: t.context, EventsEnabled: &yes,
+	}); err != nil {
+		return err
+	}
 	created, err := call(ctx, p.root, target.CreateTarget, target.CreateTargetParams{
 		URL: "about:blank", BrowserContextID: t.context, Width: t.size.width, Height: t.size.height, NewWindow: &yes,
 	})
 	if err != nil {
 		return err
 	}
-	t.target = created.TargetID
+	// The browser gives the main frame the name of its page. What comes before the
+	// event that says so belongs to it too, such as a download at the start.
+	t.target, t.main = created.TargetID, cdp.FrameID(created.TargetID)
 	a, err := call(ctx, p.root, target.AttachToTarget, target.AttachToTargetParams{TargetID: t.target, Flatten: &yes})
 	if err != nil {
 		return err
