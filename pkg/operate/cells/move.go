@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
 	"github.com/notef-neighbor/dreamcore/pkg/work/relocation"
 )
@@ -54,6 +55,14 @@ type Result struct {
 	Bytes   int64         `json:"bytes"` // of their archives
 	Took    time.Duration `json:"-"`
 	Seconds float64       `json:"seconds"`
+	LeftOut []LeftOut     `json:"left_out,omitempty"` // files that this call did not copy
+}
+
+// LeftOut is a note about a file that was not copied: it exceeds limits, or may not be
+// read. It stays for a day in the cell that the user has left.
+type LeftOut struct {
+	User dreamcore.UserID `json:"user"`
+	Note string           `json:"note"`
 }
 
 const (

@@ -1,11 +1,14 @@
 package cells
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"github.com/notef-neighbor/dreamcore/pkg/cluster/slots"
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/store/residence"
+	"github.com/notef-neighbor/dreamcore/pkg/system/term"
 	"github.com/notef-neighbor/dreamcore/pkg/work/relocation"
 	"github.com/notef-neighbor/dreamcore/pkg/work/relocation/relocationtest"
 )
@@ -248,6 +252,46 @@ func TestAMoveWhoseBeginWasLostIsUndone(t *testing.T) {
 		if at := c.maps.m.User(user); at != (slots.Place{Cell: "cell-0"}) {
 			t.Errorf("%d: %+v", fails, at)
 		}
+	}
+}
+
+// TestAMoveSaysWhatItLeavesOut: in its result, for people and for programs.
+func TestAMoveSaysWhatItLeavesOut(t *testing.T) {
+	c := newCluster(t, 2)
+	user := c.user("cell-0", 0)
+	c.cells["cell-0"].Fill(user, game)
+	p, err := c.cells["cell-0"].Cell.Volumes.Find(user, game)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := syscall.Mkfifo(filepath.Join(p.Path(), "a\x1b[31mpipe\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.mover().Move(t.Context(), residence.Subject{User: user}, "cell-1")
+	if err != nil || len(r.LeftOut) != 1 || r.LeftOut[0].User != user || !strings.Contains(r.LeftOut[0].Note, `"a\x1b[31mpipe\n" left out: it is neither a file`) {
+		t.Fatalf("%+v, %v", r.LeftOut, err)
+	}
+	for _, asJSON := range []bool{false, true} {
+		var out, errs bytes.Buffer
+		if err := showResult(&term.IO{Out: &out, ErrOut: &errs, JSON: asJSON}, r); err != nil {
+			t.Fatal(err)
+		}
+		told := errs.String()
+		if asJSON {
+			told = out.String()
+		}
+		if !strings.Contains(told, "left out: it is neither a file") || !strings.Contains(told, string(user)) {
+			t.Errorf("out: %s\nerr: %s", &out, &errs)
+		}
+	}
+	for i := range 2 * maxShown {
+		r.LeftOut = append(r.LeftOut, LeftOut{user, fmt.Sprint(i)})
+	}
+	var errs bytes.Buffer
+	showLeftOut(&term.IO{ErrOut: &errs}, r)
+	if n := strings.Count(errs.String(), "\n"); n != maxShown+1 || !strings.Contains(errs.String(), "and 21 more") {
+		t.Errorf("%d lines: %s", n, &errs)
 	}
 }
 

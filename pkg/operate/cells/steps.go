@@ -164,6 +164,9 @@ func (m *move) copyUser(ctx context.Context, user dreamcore.UserID) error {
 		return &dreamcore.Error{Code: dreamcore.CodeInternal, Message: "the target has received something else than the source has sent", Hint: "look for a proxy between them"}
 	}
 	m.result.Users++
+	for _, note := range st.LeftOut {
+		m.result.LeftOut = append(m.result.LeftOut, LeftOut{user, note})
+	}
 	return nil
 }
 

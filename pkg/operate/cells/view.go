@@ -229,7 +229,27 @@ func showResult(io *term.IO, r Result) error {
 	if r.From == "" {
 		return done(io, r, r.Subject+" lives in "+r.To+" already")
 	}
-	return done(io, r, r.Subject+" lives in "+r.To+" now", "from "+r.From, fmt.Sprintf("%d users, %s", r.Users, term.Size(r.Bytes)), term.Duration(r.Took))
+	err := done(io, r, r.Subject+" lives in "+r.To+" now", "from "+r.From, fmt.Sprintf("%d users, %s", r.Users, term.Size(r.Bytes)), term.Duration(r.Took))
+	showLeftOut(io, r)
+	return err
+}
+
+// showLeftOut shows on standard error what moves did not copy.
+func showLeftOut(io *term.IO, all ...Result) {
+	if io.JSON {
+		return // the result has it
+	}
+	p, n := io.Stderr(), 0
+	for _, r := range all {
+		for _, l := range r.LeftOut {
+			if n++; n <= maxShown {
+				p.Warning("user "+string(l.User)+": "+p.Fit(l.Note, 300), "stays in "+r.From+" for a day")
+			}
+		}
+	}
+	if n > maxShown {
+		p.Warning(fmt.Sprintf("and %d more notes", n-maxShown), "the logs of the cells have the first of each user")
+	}
 }
 
 func showResults(io *term.IO, all []Result) error {
@@ -241,5 +261,6 @@ func showResults(io *term.IO, all []Result) error {
 		return io.WriteJSON(map[string]any{"moves": all, "users": users, "bytes": bytes})
 	}
 	io.Stdout().Success(fmt.Sprintf("%d moves were made", len(all)), fmt.Sprintf("%d users, %s", users, term.Size(bytes)))
+	showLeftOut(io, all...)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -33,6 +34,7 @@ import (
 //	jobs/JOB.ndjson                event logs; their index is made from them
 //	usage/U.ndjson                 the ledger's records of the user
 //	blocked/U                      the block, if the user is blocked
+//	leftout/U                      what was left out, a line for each note, if anything was
 //	MANIFEST
 //
 // What stays behind: messages to webhooks that wait, which the old cell still sends,
@@ -41,6 +43,7 @@ const (
 	shotsDir   = "shots"
 	usageDir   = "usage"
 	blockedDir = "blocked"
+	leftOutDir = "leftout"
 
 	moveMessage = "Moved from another cell"
 )
@@ -55,6 +58,9 @@ const (
 	maxUserEntries  = 8 << 20
 	maxUsageBytes   = 1 << 30
 	maxBlockedBytes = 8 << 10
+	maxUserNotes    = 100     // of what is left out
+	maxNoteBytes    = 1 << 10 // of each
+	maxLeftOutBytes = (maxUserNotes + 1) * (maxNoteBytes + 1)
 )
 
 // UserParts are what belongs to a user outside of the stores of a Depot.
@@ -99,12 +105,12 @@ func (d *Depot) SaveUser(ctx context.Context, user dreamcore.UserID, parts UserP
 		return c, err
 	}
 	u := &userSaver{backup: &backup{depot: d, ctx: ctx, out: out, report: &Report{}, budget: &budget{names: maxUserEntries / 2, bytes: maxUserBytes / 2}}, user: user, parts: parts}
-	for _, step := range []func() error{func() error { return u.projects(refs) }, u.jobs, u.usage, u.block, out.writeManifest, out.finish} {
+	for _, step := range []func() error{func() error { return u.projects(refs) }, u.jobs, u.usage, u.block, u.leftOut, out.writeManifest, out.finish} {
 		if err := step(); err != nil {
 			return c, err
 		}
 	}
-	c.Notes = u.report.allNotes()
+	c.Notes = briefly(u.report.allNotes())
 	c.Entries, c.Bytes = counted.entries-1, counted.bytes // without the manifest, as Check counts
 	return c, nil
 }
@@ -243,6 +249,28 @@ func (u *userSaver) block() error {
 	return putText(u.ctx, u.out, blockedDir+"/"+string(u.user), fileMode, raw)
 }
 
+// leftOut writes what was left out, so that the other cell can tell too.
+func (u *userSaver) leftOut() error {
+	notes := briefly(u.report.allNotes())
+	if len(notes) == 0 {
+		return nil
+	}
+	return putText(u.ctx, u.out, leftOutDir+"/"+string(u.user), fileMode, []byte(strings.Join(notes, "\n")+"\n"))
+}
+
+// briefly bounds notes, whose number and names of files the programs of a user choose,
+// and makes a line of each.
+func briefly(notes []string) (brief []string) {
+	for _, n := range notes {
+		n = strings.Join(strings.FieldsFunc(n, unicode.IsControl), " ")
+		if len(n) > maxNoteBytes {
+			n = strings.ToValidUTF8(n[:maxNoteBytes-len("…")], "") + "…"
+		}
+		brief = addNote(brief, maxUserNotes, n)
+	}
+	return brief
+}
+
 // UserStores take what belongs to a user outside of the stores of a Depot.
 type UserStores struct {
 	Log   func(job string, written time.Time, r io.Reader) error
@@ -264,7 +292,7 @@ func CheckUser(ctx context.Context, src string, user dreamcore.UserID) (Contents
 // LoadUser takes over everything in an archive that CheckUser has accepted. Nothing of
 // the user may be there; after an error, the caller must remove the incomplete copy. CodeInvalid: the
 // archive has something that cannot be taken over as it is. notes name what exceeds the
-// limits of a project and was left out.
+// limits of a project and was left out, in the other cell too.
 func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID, stores UserStores) (notes []string, err error) {
 	spool, unlock, err := d.openImports()
 	if err != nil {
@@ -283,7 +311,7 @@ func (d *Depot) LoadUser(ctx context.Context, src string, user dreamcore.UserID,
 			return nil, badEntry(fmt.Sprintf("project %s: %s", p.Project, strings.Join(append(p.Notes, p.State, p.Reason), "; ")))
 		}
 	}
-	return report.allNotes(), nil
+	return briefly(append(l.leftOut, report.allNotes()...)), nil
 }
 
 func badEntry(why string) error {
@@ -293,8 +321,9 @@ func badEntry(why string) error {
 
 type userLoader struct {
 	*restorer
-	user   dreamcore.UserID
-	stores UserStores
+	user    dreamcore.UserID
+	stores  UserStores
+	leftOut []string // in the other cell
 }
 
 // other takes the entries outside of projects.
@@ -332,6 +361,10 @@ func (l *userLoader) other(e tree.Entry, src io.Reader) error {
 			return badEntry(e.Path + " is not a block")
 		}
 		return l.stores.Block(b)
+	case file && e.Path == leftOutDir+"/"+string(l.user) && e.Size <= maxLeftOutBytes:
+		text, err := io.ReadAll(src)
+		l.leftOut = strings.Split(strings.TrimSpace(string(text)), "\n")
+		return err
 	}
 	return badEntry(fmt.Sprintf("%.200q is nothing of this user", e.Path))
 }

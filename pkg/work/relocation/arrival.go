@@ -58,7 +58,8 @@ func (s *Service) Load(ctx context.Context, user dreamcore.UserID, from, move st
 		return Status{}, err
 	}
 	s.reached("erased")
-	if err := s.load(ctx, file, user); err != nil {
+	leftOut, err := s.load(ctx, file, user)
+	if err != nil {
 		return Status{}, err
 	}
 	s.reached("loaded")
@@ -67,7 +68,9 @@ func (s *Service) Load(ctx context.Context, user dreamcore.UserID, from, move st
 		return Status{}, err
 	}
 	s.log.Info("took in a user of another cell", "user", string(user), "from", from)
-	return statusOf(subject, m), nil
+	st := statusOf(subject, m)
+	st.LeftOut = leftOut
+	return st, nil
 }
 
 // vacant returns an error if the user has a copy here that must not be replaced.
@@ -128,8 +131,8 @@ func (s *Service) spool(file string, r io.Reader) (digest string, err error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// load fills the stores.
-func (s *Service) load(ctx context.Context, file string, user dreamcore.UserID) error {
+// load fills the stores. It returns notes of what was left out of the copy.
+func (s *Service) load(ctx context.Context, file string, user dreamcore.UserID) ([]string, error) {
 	var jobs []string
 	notes, err := s.parts.Depot.LoadUser(ctx, file, user, archive.UserStores{
 		Log: func(job string, written time.Time, r io.Reader) error {
@@ -146,10 +149,10 @@ func (s *Service) load(ctx context.Context, file string, user dreamcore.UserID) 
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.noteLeftOut(user, notes)
-	return s.parts.Jobs.Adopt(ctx, user, jobs)
+	return notes, s.parts.Jobs.Adopt(ctx, user, jobs)
 }
 
 // Accept makes what has arrived live here. It must be called only when the map names

@@ -135,6 +135,9 @@ type Status struct {
 	// Users has the users of a slot here that belong to its move, or the user itself if
 	// there is anything of the user.
 	Users []dreamcore.UserID `json:"users,omitempty"`
+	// LeftOut has a note for each file of a user that exceeds limits or may not be read, and
+	// so is not in the copy that has just been taken in: at most 101.
+	LeftOut []string `json:"left_out,omitempty"`
 }
 
 func statusOf(subject residence.Subject, m residence.Mark) Status {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -717,7 +718,15 @@ func TestNoUserCanStay(t *testing.T) {
 			st := hold(t, a, "b")
 			var raw []byte
 			asOwner(t, func() { raw = archive(t, a) })
-			load(t, b, "a", st.Move, raw)
+			loaded, err := b.Load(t.Context(), alice, "a", st.Move, bytes.NewReader(raw))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Each begins with the project or the home; names are quoted.
+			notes := strings.Join(loaded.LeftOut, "\n")
+			if n := len(loaded.LeftOut); (n == 0) != (name == "holes that are larger than the disk") || n > 101 || strings.ContainsFunc(notes, func(r rune) bool { return unicode.IsControl(r) && r != '\n' }) {
+				t.Errorf("%d notes: %.2000s", n, notes)
+			}
 			after := b.Snapshot(alice, game)
 			if _, closed := after.Files["closed/file"]; closed {
 				t.Error("what may not be read has moved")
