@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -29,6 +30,7 @@ type warmHost struct {
 	*host
 	*service
 	waits bool // agents are started ahead
+	first bool // also in a standby sandbox, for users who have none
 }
 
 // agentWaits returns whether an agent waits in a user's sandbox.
@@ -69,10 +71,31 @@ func (h *warmHost) game(user, project, prompt string, warm bool) []map[string]an
 	if last["type"] != "done" {
 		t.Fatalf("%s: %v\n%s", prompt, last, h.log)
 	}
-	if debug["agent_warm"] != (warm && h.waits) {
+	if got := debug["agent_warm"]; got != (warm && h.waits) && !(h.first && got == true) {
 		t.Errorf("%s: %v", prompt, debug)
 	}
 	return events
+}
+
+// plantSettings puts settings into a project that would run programs beside the agent.
+func (h *warmHost) plantSettings(user, project string) {
+	t := h.host.t
+	t.Helper()
+	events := h.events("/apply_files", fmt.Sprintf(`{"user_id":%q,"project_id":%q,"files":[{"path":"notes.txt","content":"x"}]}`, user, project))
+	if last := events[len(events)-1]; last["type"] != "done" {
+		t.Fatal(last)
+	}
+	dir := filepath.Join(h.state, "volumes/dreamcore-data/users", user, "projects", project)
+	hook := `[{"matcher":"*","hooks":[{"type":"command","command":"echo hook >>` + "/data/users/" + user + "/projects/" + project + `/hooked"}]}]`
+	for name, text := range map[string]string{
+		".claude/settings.json": `{"hooks":{"SessionStart":` + hook + `,"UserPromptSubmit":` + hook + `,"PreToolUse":` + hook + `,"CwdChanged":` + hook + `}}`,
+		".mcp.json":             `{"mcpServers":{"x":{"command":"touch","args":["` + "/data/users/" + user + "/projects/" + project + `/hooked"]}}}`,
+	} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // said returns the results of the tools of a job.
@@ -88,12 +111,15 @@ func said(events []map[string]any) string {
 }
 
 // TestJobsAreTheSameWithAnAgentThatWaited follows one project through everything that
-// happens to agents that wait, and does the same without them.
+// happens to agents that wait, and does the same without them, and with one that waits
+// for users who have no sandbox.
 func TestJobsAreTheSameWithAnAgentThatWaited(t *testing.T) {
-	for name, count := range map[string]string{"warm": "4", "cold": "0"} {
+	for name, env := range map[string][]string{
+		"warm": {"DREAMCORE_WARM_AGENTS=4"}, "cold": {"DREAMCORE_WARM_AGENTS=0"}, "first": {"DREAMCORE_WARM_AGENTS=4", "DREAMCORE_STANDBY_SANDBOXES=1"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			h := &warmHost{host: newHost(t).unbounded(), waits: name == "warm"}
-			h.env = append(h.env, "DREAMCORE_WARM_AGENTS="+count)
+			h := &warmHost{host: newHost(t).unbounded(), waits: name != "cold", first: name == "first"}
+			h.env = append(h.env, env...)
 			skill := filepath.Join(h.state, "volumes/dreamcore-global/.claude/skills/p5js/SKILL.md")
 			put := func(word string) {
 				text := "---\nname: p5js\ndescription: How to set up p5.js\n---\nThe secret word is " + word + ".\n"
@@ -108,10 +134,14 @@ func TestJobsAreTheSameWithAnAgentThatWaited(t *testing.T) {
 			args := []string{"--model-script", writeScript(t, warmScript)}
 			h.service = h.serve(args...)
 
-			if code, o := h.object("/prewarm_sandbox", fmt.Sprintf(`{"user_id":%q,"project_id":%q}`, alice, project)); code != 200 {
+			h.plantSettings(alice, project)
+			if h.first {
+				h.standby("") // and the first game is that of a user nobody has served
+			} else if code, o := h.object("/prewarm_sandbox", fmt.Sprintf(`{"user_id":%q,"project_id":%q}`, alice, project)); code != 200 {
 				t.Fatalf("%d %v", code, o)
+			} else {
+				h.settle(alice)
 			}
-			h.settle(alice)
 			first := h.game(alice, project, "the first game", true)
 			h.settle(alice)
 			second := h.game(alice, project, "what an earlier job left", true)
@@ -147,6 +177,9 @@ func TestJobsAreTheSameWithAnAgentThatWaited(t *testing.T) {
 			}
 			if got := h.file(alice, project, "index.html"); !strings.Contains(got, "<p>one") || !strings.Contains(got, "two") || !strings.Contains(got, "three") || !strings.Contains(got, "five") {
 				t.Errorf("the game: %q", got)
+			}
+			if got := h.file(alice, project, "hooked"); !strings.HasPrefix(got, "404") {
+				t.Errorf("a setting of the project ran: %s", got)
 			}
 			if got := h.file(alice, project, "owned"); !strings.HasPrefix(got, "404") {
 				t.Errorf("a file of the home ran: %s", got)

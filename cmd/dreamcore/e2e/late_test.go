@@ -68,11 +68,11 @@ func TestNewUsersGetStandbySandboxes(t *testing.T) {
 	h.exe = underUnit(t, h)
 	h.env = append(h.env, "DREAMCORE_STANDBY_SANDBOXES=1")
 	s := h.serve("--model-script", writeScript(t, lateScript))
-	play := func(user string) {
+	play := func(user string, warm bool) {
 		t.Helper()
 		events := s.events("/generate_game", generateBody(user, project, "a snake game"))
 		last, debug := events[len(events)-1], events[len(events)-2]
-		if last["type"] != "done" || debug["sandbox_reused"] != false {
+		if last["type"] != "done" || debug["sandbox_reused"] != false || debug["agent_warm"] != warm {
 			t.Fatalf("%v %v\n%s", last, debug, s.log)
 		}
 	}
@@ -82,12 +82,12 @@ func TestNewUsersGetStandbySandboxes(t *testing.T) {
 		if before != "" && h.sandboxOf("user-"+alice) != before {
 			t.Errorf("the sandbox of the first user is not %s any more", before)
 		}
-		play(user)
+		play(user, true)
 		if got := h.sandboxOf("user-" + user); got != ready {
 			t.Errorf("the user has sandbox %s, and %s was ready", got, ready)
 		}
 		dir := "/data/users/" + user + "/projects/" + project
-		want := strings.ReplaceAll(dir+"\n.\n./U\n./U/projects\n./U/projects/P\n/home:\nagent\n\n/home/agent:\nP\n", "U", user)
+		want := strings.ReplaceAll(dir+"\n.\n./U\n./U/projects\n./U/projects/P\n/home:\nagent\nproject\n\n/home/agent:\nP\n", "U", user)
 		if got, want := s.file(user, project, "seen.txt"), strings.ReplaceAll(want, "P\n", project+"\n"); got != want {
 			t.Errorf("the user sees %q, not %q", got, want)
 		}
@@ -96,7 +96,7 @@ func TestNewUsersGetStandbySandboxes(t *testing.T) {
 	// Users who come back without a sandbox get one, too, with their files.
 	ready := h.standby(before)
 	h.must("sandbox", "stop", "user-"+alice)
-	play(alice)
+	play(alice, false) // the agent that waited cannot continue a conversation
 	if got := h.sandboxOf("user-" + alice); got != ready {
 		t.Errorf("the user has sandbox %s, and %s was ready", got, ready)
 	}

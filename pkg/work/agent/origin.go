@@ -22,9 +22,9 @@ type Origin string
 
 // Sources are the files on the host behind a start.
 type Sources struct {
-	Project *os.Root
-	Home    *os.Root
-	Skills  string // directory of the skills; "" without skills
+	Project *os.Root // nil if it is not known yet
+	Home    *os.Root // the same
+	Skills  string   // directory of the skills; "" without skills
 }
 
 // maxSkillFiles bounds the files of the skills that are compared.
@@ -44,7 +44,12 @@ func (c Config) Origin(start Start, from Sources, now time.Time) (Origin, error)
 	fmt.Fprintf(h, "%q %q %q %d %d\n", cmd.Args, cmd.Env, cmd.Dir, cmd.UID, cmd.GID)
 	// The CLI tells the model the date, perhaps in the time zone of this machine.
 	fmt.Fprintf(h, "%s %s\n", now.UTC().Format(time.DateOnly), now.Format(time.DateOnly))
-	err := errors.Join(identify(h, from.Project, "."), identify(h, from.Home, "."))
+	var err error
+	for _, root := range []*os.Root{from.Project, from.Home} {
+		if root != nil {
+			err = errors.Join(err, identify(h, root, "."))
+		}
+	}
 	if conversation != "" {
 		err = errors.Join(err, identify(h, from.Home, conversation))
 	}

@@ -20,11 +20,13 @@ type Result struct {
 // output turns the output of the CLI into events and remembers its result. It
 // implements io.Writer.
 type output struct {
-	mu      sync.Mutex                  // guards emit and early
+	mu      sync.Mutex                  // guards emit, early, request and moved
 	emit    func(dreamcore.Event) error // nil before attach
 	early   []dreamcore.Event           // from before attach
-	line    []byte                      // the beginning of an unfinished line
-	dropped int                         // bytes of the unfinished line that are not in it
+	request string                      // id of a move whose answer is awaited; else ""
+	moved   chan moved
+	line    []byte // the beginning of an unfinished line
+	dropped int    // bytes of the unfinished line that are not in it
 	lines   int
 	result  *Result
 	talked  bool      // the model has answered something
@@ -32,6 +34,45 @@ type output struct {
 }
 
 func newOutput() *output { return &output{turns: make(chan bool, 1)} }
+
+// moved is the answer to a request to move.
+type moved struct {
+	Status    string `json:"status"`
+	Directory string `json:"cwd"`
+	Error     string `json:"-"`
+}
+
+// expect returns the channel of the answer to a request to move.
+func (o *output) expect(request string) <-chan moved {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.request, o.moved = request, make(chan moved, 1)
+	return o.moved
+}
+
+// answer takes the answer to the request, and reports whether the event is it. Then
+// nothing of what the CLI has said before counts: it was about the directory before.
+func (o *output) answer(e dreamcore.Event) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.request == "" || dreamcore.EventType(e) != "control_response" {
+		return false
+	}
+	var r struct {
+		Response struct {
+			ID     string `json:"request_id"`
+			Error  string `json:"error"`
+			Answer moved  `json:"response"`
+		} `json:"response"`
+	}
+	if json.Unmarshal(e, &r) != nil || r.Response.ID != o.request {
+		return false
+	}
+	r.Response.Answer.Error = r.Response.Error
+	o.moved <- r.Response.Answer
+	o.request, o.early, o.lines = "", nil, 0
+	return true
+}
 
 // maxEarly is how many lines a CLI may print before its prompt; it usually prints
 // none.
@@ -123,6 +164,9 @@ func (o *output) end() error {
 	}
 	if len(event) > dreamcore.MaxEventBytes {
 		return o.leaveOut(len(line)) // text that is not JSON grows when it is quoted
+	}
+	if o.answer(event) {
+		return nil
 	}
 	o.lines++
 	o.look(event)

@@ -149,7 +149,7 @@ func (s *Started) work(ctx context.Context, message string) (why error) {
 	if s.process == nil {
 		return context.Cause(ctx)
 	}
-	s.input.give(message)
+	s.input.add(message, true)
 	if why = running(ctx, s.done, s.output.turns); why == nil {
 		return nil
 	}

@@ -1,13 +1,15 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 )
@@ -49,7 +51,7 @@ func (c Config) Start(ctx context.Context, start Start) (*Started, error) {
 // launch is Start, with the error in the result.
 func (c Config) launch(ctx context.Context, start Start) *Started {
 	s := &Started{
-		sandbox: start.Sandbox, uid: c.UID, input: &input{given: make(chan struct{})}, output: newOutput(), stderr: &tail{},
+		sandbox: start.Sandbox, uid: c.UID, input: newInput(), output: newOutput(), stderr: &tail{},
 		done: make(chan struct{}),
 	}
 	cmd := c.command(start)
@@ -72,7 +74,7 @@ func (c Config) launch(ctx context.Context, start Start) *Started {
 		defer close(s.done)
 		defer s.kill()
 		s.exit, s.err = p.Wait()
-		s.input.give("") // ends a Read that still waits
+		s.input.add("", true) // ends a Read that still waits
 	}()
 	return s
 }
@@ -122,26 +124,87 @@ func (s *Started) End(ctx context.Context) error {
 	return err
 }
 
-// input is the standard input of a CLI: one message, which comes later. Giving it
-// never blocks.
+// Move makes a CLI that waits work in another directory of the sandbox, as if it had been
+// started there: it begins its conversation there, and HOME may get its content only
+// before Move too. After an error the CLI must be ended.
+func (s *Started) Move(ctx context.Context, dir string) error {
+	request := uuid.NewString()
+	answered := s.output.expect(request)
+	s.input.add(moveRequest(request, dir), false)
+	select {
+	case answer := <-answered:
+		if answer.Status != "ok" || answer.Directory != dir {
+			return fmt.Errorf("the CLI does not move to %s: %.200q %.200q", dir, answer.Status, answer.Error)
+		}
+		return nil
+	case <-s.done:
+		return fmt.Errorf("the CLI has ended with code %d: %.500q", s.exit.Code, s.stderr)
+	case <-ctx.Done():
+		return fmt.Errorf("the CLI does not move in time: %w", context.Cause(ctx))
+	}
+}
+
+// moveRequest returns the line by which the CLI changes its directory. A person would be
+// asked whether the new one can be trusted; at its start the CLI does not ask that either.
+func moveRequest(id, dir string) string {
+	type request struct {
+		Subtype   string `json:"subtype"`
+		Path      string `json:"path"`
+		Trusted   bool   `json:"trust_accepted"`
+		Directory string `json:"trusted_directory"`
+	}
+	return line(struct {
+		Type    string  `json:"type"`
+		ID      string  `json:"request_id"`
+		Request request `json:"request"`
+	}{"control_request", id, request{"set_cwd", dir, true, dir}})
+}
+
+// line encodes a line of input.
+func line(v any) string {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic("agent: encode a line of input: " + err.Error()) // it is text
+	}
+	return string(raw) + "\n"
+}
+
+// input is the standard input of a CLI, whose lines come later. Adding one never blocks.
 type input struct {
-	once  sync.Once
-	given chan struct{} // closed when text is set
-	text  strings.Reader
+	mu    sync.Mutex
+	text  bytes.Buffer
+	ended bool
+	more  chan struct{} // has an entry if text or ended may have changed
 }
 
-// give sets the message and ends the input after it. Only the first call counts.
-func (i *input) give(message string) {
-	i.once.Do(func() {
-		i.text.Reset(message)
-		close(i.given)
-	})
+func newInput() *input { return &input{more: make(chan struct{}, 1)} }
+
+// add adds text, and ends the input after it if last is true. Nothing is added after the
+// end.
+func (i *input) add(text string, last bool) {
+	i.mu.Lock()
+	if !i.ended {
+		i.text.WriteString(text)
+		i.ended = last
+	}
+	i.mu.Unlock()
+	select {
+	case i.more <- struct{}{}:
+	default:
+	}
 }
 
-// Read implements io.Reader.
+// Read implements io.Reader, for one reader.
 func (i *input) Read(p []byte) (int, error) {
-	<-i.given
-	return i.text.Read(p)
+	for {
+		i.mu.Lock()
+		if i.text.Len() > 0 || i.ended {
+			defer i.mu.Unlock()
+			return i.text.Read(p) // io.EOF if there is no text
+		}
+		i.mu.Unlock()
+		<-i.more
+	}
 }
 
 // message returns the line by which the CLI gets a prompt.
@@ -150,12 +213,8 @@ func message(prompt string) string {
 		Role    string `json:"role"`
 		Content string `json:"content"`
 	}
-	line, err := json.Marshal(struct {
+	return line(struct {
 		Type    string  `json:"type"`
 		Message content `json:"message"`
 	}{"user", content{"user", Prompt(prompt)}})
-	if err != nil {
-		panic("agent: encode a prompt: " + err.Error()) // it is text
-	}
-	return string(line) + "\n"
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,6 +65,93 @@ func TestAStartedCLIWaitsForItsPrompt(t *testing.T) {
 			t.Error("it is still alive")
 		}
 	})
+}
+
+// moves is a CLI that is asked to move, answers, and repeats its prompt. answer gets the
+// id and the directory of the request.
+func moves(answer func(id, dir string) string) func(sandboxtest.Run) (sandbox.Exit, error) {
+	return func(r sandboxtest.Run) (sandbox.Exit, error) {
+		lines := bufio.NewReader(r.Stdin)
+		first := make(chan string, 1)
+		go func() {
+			line, _ := lines.ReadString('\n')
+			first <- line
+		}()
+		var q struct {
+			Type    string
+			ID      string `json:"request_id"`
+			Request struct {
+				Subtype, Path string
+				Trusted       bool   `json:"trust_accepted"`
+				Directory     string `json:"trusted_directory"`
+			}
+		}
+		select {
+		case line := <-first:
+			if err := json.Unmarshal([]byte(line), &q); err != nil || q.Type != "control_request" || q.Request.Subtype != "set_cwd" || !q.Request.Trusted || q.Request.Directory != q.Request.Path {
+				return sandbox.Exit{Code: 3}, nil
+			}
+		case <-r.Killed:
+			return sandbox.Exit{Code: 137, Signal: syscall.SIGKILL}, nil
+		}
+		text := answer(q.ID, q.Request.Path)
+		if text == "" {
+			return sandbox.Exit{Code: 9}, nil
+		}
+		_, _ = io.WriteString(r.Stdout, "{\"type\":\"before\"}\n"+text+"\n")
+		r.Stdin = lines
+		return waits(r)
+	}
+}
+
+// TestACLIMovesBeforeItsPrompt: what it says before that is not of the run.
+func TestACLIMovesBeforeItsPrompt(t *testing.T) {
+	const to = "/data/p \"q\""
+	response := func(id, rest string) string {
+		return `{"type":"control_response","response":{"request_id":"` + id + `",` + rest + `}}`
+	}
+	at := func(dir string) string { return `"response":{"status":"ok","cwd":` + strconv.Quote(dir) + `}` }
+	for name, c := range map[string]struct {
+		answer func(id, dir string) string
+		want   string // in the error
+	}{
+		"moved":             {func(id, dir string) string { return response(id, `"subtype":"success",`+at(dir)) }, ""},
+		"after another one": {func(id, dir string) string { return response("x", at("/x")) + "\n" + response(id, at(dir)) }, ""},
+		"elsewhere":         {func(id, dir string) string { return response(id, at("/")) }, "does not move"},
+		"not trusted":       {func(id, dir string) string { return response(id, `"response":{"status":"needs_trust"}`) }, "needs_trust"},
+		"not known":         {func(id, dir string) string { return response(id, `"subtype":"error","error":"no such request"`) }, "no such request"},
+		"no answer":         {func(id, dir string) string { return response("x", at(dir)) }, "in time"},
+		"no JSON":           {func(id, dir string) string { return "{" }, "in time"},
+		"ended":             {func(id, dir string) string { return "" }, "ended with code 9"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, err := Config{Path: "/claude"}.Start(t.Context(), start(&sandboxtest.Fake{Program: moves(c.answer)}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+				defer stop()
+				err = s.Move(ctx, to)
+				if c.want != "" {
+					if err == nil || !strings.Contains(err.Error(), c.want) {
+						t.Errorf("%v, want %q", err, c.want)
+					}
+					if err := s.End(t.Context()); err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				var got events
+				w := turn()
+				w.Prompt, w.Emit = "a game", got.emit
+				o, err := s.Run(t.Context(), w)
+				if err != nil || !o.Success() || o.Lines != 3 || len(got.all) != 3 || !strings.Contains(got.all[0], "a game") {
+					t.Errorf("%+v, %v, %q", o, err, got.all)
+				}
+			})
+		})
+	}
 }
 
 func TestTheEndOfTheCallersContextDoesNotEndAStartedCLI(t *testing.T) {

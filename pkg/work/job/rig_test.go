@@ -216,6 +216,7 @@ type options struct {
 	parts    func(*Parts)
 	egress   *egress.Proxy
 	agents   int    // that may wait
+	late     bool   // sandboxes can get their user later
 	files    int    // that a project may have
 	dir      string // of an earlier service; "" for a new one
 }
@@ -243,7 +244,7 @@ func newRig(t *testing.T, o options) *rig {
 		t.Fatal(err)
 	}
 	r.spaces = workspace.Parts{
-		Sandboxes: r, Volumes: volumes, SocketDir: sockets, Egress: o.egress, Logger: logger,
+		Sandboxes: r, Volumes: volumes, SocketDir: sockets, Egress: o.egress, Logger: logger, Late: o.late,
 		Gateway: gateway.New(gateway.Config{Logger: logger, Upstream: o.upstream}),
 	}
 	r.parts = Parts{

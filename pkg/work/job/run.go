@@ -245,6 +245,9 @@ func fileToKeep(s site) string {
 // session continues the project's conversation if there is one, else it begins
 // one.
 func (s site) session() agent.Session {
+	if s.home == nil {
+		return agent.Session{ID: uuid.NewString()}
+	}
 	if id := s.home.Session(); id != "" && s.home.Has(agent.SessionFile(s.dir, id)) {
 		return agent.Session{ID: id, Resume: true}
 	}

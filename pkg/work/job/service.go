@@ -180,6 +180,7 @@ func New(parts Parts, s Settings) *Service {
 	svc := &Service{parts: parts, log: parts.Logger, admission: newAdmission(s.admission()), back: returnGrace, jobs: map[string]*liveJob{}, checks: map[*liveCheck]bool{}, unended: map[string]end{}, remnants: map[string]*sync.Once{}, reported: map[string]bool{}, warming: semaphore.NewWeighted(maxWarmUp)}
 	svc.settings.Store(&s)
 	svc.run, svc.cancel = context.WithCancelCause(context.Background())
+	parts.Workspaces.Ahead(svc.startAhead)
 	return svc
 }
 

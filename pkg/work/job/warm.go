@@ -32,7 +32,16 @@ type warmAgent struct {
 	*agent.Started
 	start  agent.Start
 	origin agent.Origin
+	// moves says that the agent was started in a standby sandbox, before its user and
+	// project were known: it begins a conversation in any project, once it has moved there.
+	moves bool
 }
+
+// firstDir is the directory in which such agents wait.
+const firstDir = "/"
+
+// moveLimit bounds the move of an agent, whose start may not have ended.
+const moveLimit = 10 * time.Second
 
 // aliveLimit bounds the question whether an agent that waits is alive.
 const aliveLimit = 2 * time.Second
@@ -61,6 +70,13 @@ func (s *Service) site(w *workspace.Workspace, user dreamcore.UserID, project dr
 	return site{workspace: w, agent: cfg, dir: workspace.ProjectDir(user, project)}
 }
 
+// first returns the site of an agent that is to work there and is started before the
+// user and the project are known.
+func (s site) first() site {
+	s.agent.Home, s.dir, s.project, s.home = s.workspace.LateHome(), firstDir, nil, nil
+	return s
+}
+
 // start returns the start of an agent that has so much time. Its token is worth
 // nothing yet.
 func (s site) start(left time.Duration) agent.Start {
@@ -71,7 +87,10 @@ func (s site) start(left time.Duration) agent.Start {
 }
 
 func (s *Service) origin(at site, start agent.Start) (agent.Origin, error) {
-	from := agent.Sources{Project: at.project.Root(), Home: at.home.Root()}
+	var from agent.Sources
+	if at.project != nil {
+		from.Project, from.Home = at.project.Root(), at.home.Root()
+	}
 	if at.agent.Skills != "" {
 		from.Skills = s.skillsPath()
 	}
@@ -87,16 +106,15 @@ func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmA
 		return nil, nil
 	}
 	a, fits := waiting.(*warmAgent)
-	if fits {
-		origin, err := j.service.origin(s, s.start(left))
-		fits = err == nil && origin == a.origin && j.earlier.attempts == 0
-	}
+	fits = fits && j.earlier.attempts == 0 && j.service.fits(a, s, left)
 	asking, stop := context.WithTimeout(ctx, aliveLimit)
 	defer stop()
 	switch {
 	case !fits:
 		j.service.agentStarted(AgentChanged)
-	case !a.Alive(asking):
+	case !a.moves && !a.Alive(asking):
+		j.service.agentStarted(AgentEnded)
+	case a.moves && !j.move(ctx, s, a):
 		j.service.agentStarted(AgentEnded)
 	default:
 		j.service.agentStarted(AgentWarm)
@@ -108,6 +126,49 @@ func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmA
 		return nil, &stageError{stage: stageSandbox, err: fmt.Errorf("end the agent that was started ahead: %w", err)}
 	}
 	return nil, nil
+}
+
+// fits reports whether an agent that waits is what a job that has so much time would start.
+func (s *Service) fits(a *warmAgent, at site, left time.Duration) bool {
+	if a.moves {
+		if at.session().Resume {
+			return false
+		}
+		at = at.first()
+	}
+	origin, err := s.origin(at, at.start(left))
+	return err == nil && origin == a.origin
+}
+
+// move moves an agent to the project, and reports whether that succeeded. No other
+// process of the user runs.
+func (j *job) move(ctx context.Context, s site, a *warmAgent) bool {
+	ctx, stop := context.WithTimeout(ctx, moveLimit)
+	defer stop()
+	err := s.prepareHome(ctx, j.log)
+	if err == nil {
+		err = s.workspace.MountHome(ctx, j.request.Project)
+	}
+	if err == nil {
+		err = a.Move(ctx, s.dir)
+	}
+	if err != nil {
+		j.log.Warn("an agent that was started ahead cannot be used; another one is started", "error", err)
+	}
+	return err == nil
+}
+
+// startAhead starts an agent in a standby sandbox.
+func (s *Service) startAhead(ctx context.Context, w *workspace.Workspace) (workspace.Agent, error) {
+	settings := *s.settings.Load()
+	at := s.site(w, "", "", settings).first()
+	a := &warmAgent{start: at.start(settings.TimeLimit), moves: true}
+	var err error
+	if a.origin, err = s.origin(at, a.start); err != nil { // before the start, as in warm
+		return nil, err
+	}
+	a.Started, err = at.agent.Start(ctx, a.start)
+	return a, err
 }
 
 func (s *Service) agentStarted(how AgentStart) {
@@ -200,10 +261,8 @@ func (s *Service) warm(ctx context.Context, user dreamcore.UserID, project dream
 		settings := *s.settings.Load()
 		at := s.site(w, user, project, settings)
 		at.project, at.home = p, home
-		if a, ok := waiting.(*warmAgent); ok {
-			if origin, err := s.origin(at, at.start(settings.TimeLimit)); err == nil && origin == a.origin {
-				return a, nil
-			}
+		if a, ok := waiting.(*warmAgent); ok && s.fits(a, at, settings.TimeLimit) {
+			return a, nil
 		}
 		if err := w.EndAgent(ctx); err != nil {
 			return nil, err

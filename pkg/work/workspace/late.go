@@ -48,6 +48,7 @@ func (p *Pool) newStandby() *Standby {
 			}
 			return nil
 		},
+		Probe:  func(ctx context.Context, sb sandbox.Sandbox) error { return sb.(*Workspace).probe(ctx) },
 		Create: func(ctx context.Context, _ sandbox.Spec) (sandbox.Sandbox, error) { return p.openUnowned(ctx) },
 	})
 }
@@ -81,8 +82,15 @@ func (p *Pool) Standby() []Info {
 	return list
 }
 
-// openUnowned creates a workspace without an owner, in which the agent has run once
-// without a prompt. Nothing of a user has been in it.
+// Ahead sets the function that starts an agent in a standby sandbox for the first job of
+// its user, whoever that will be, within the context. HOME of the agent is LateHome. It
+// is not called while no agents may wait.
+func (p *Pool) Ahead(start func(ctx context.Context, w *Workspace) (Agent, error)) {
+	p.ahead.Store(&start)
+}
+
+// openUnowned creates a workspace without an owner, in which an agent waits or has run
+// once without a prompt. Nothing of a user has been in it.
 func (p *Pool) openUnowned(ctx context.Context) (_ *Workspace, err error) {
 	w := &Workspace{parts: &p.parts, template: *p.template.Load(), current: &p.template}
 	if err := w.create(ctx); err != nil {
@@ -96,23 +104,37 @@ func (p *Pool) openUnowned(ctx context.Context) (_ *Workspace, err error) {
 			}
 		}
 	}()
-	if err := w.prime(ctx); err != nil {
+	if err := p.prepare(ctx, w); err != nil {
 		return nil, fmt.Errorf("prepare a standby sandbox: %w", err)
 	}
 	ready = true
 	return w, nil
 }
 
-// prime calls Parts.Prime and removes what that leaves. A failure of the agent is the
-// next job's to report: the sandbox is worth keeping without it.
-func (w *Workspace) prime(ctx context.Context) error {
-	if w.parts.Prime == nil || w.template.AgentFile == "" {
+// prepare starts an agent that waits in a standby sandbox, or calls Parts.Prime and
+// removes what that leaves. A failure of the agent is the next job's to report: the
+// sandbox is worth keeping without it.
+func (p *Pool) prepare(ctx context.Context, w *Workspace) error {
+	if w.template.AgentFile == "" {
 		return nil
 	}
-	priming, cancel := context.WithTimeout(ctx, primeLimit)
+	p.mu.Lock()
+	waits := p.limits.WarmAgents > 0
+	p.mu.Unlock()
+	preparing, cancel := context.WithTimeout(ctx, primeLimit)
 	defer cancel()
-	if err := w.parts.Prime(priming, w); err != nil && w.parts.Logger != nil {
-		w.parts.Logger.Warn("the agent cannot be run ahead in a standby sandbox", "sandbox", w.ID(), "error", err)
+	var err error
+	if start := p.ahead.Load(); waits && start != nil {
+		var a Agent
+		if a, err = (*start)(preparing, w); err == nil {
+			w.warm.Store(&warm{a, time.Now(), true})
+			return nil
+		}
+	} else if p.parts.Prime != nil {
+		err = p.parts.Prime(preparing, w)
+	}
+	if err != nil {
+		p.log.Warn("the agent cannot be started ahead in a standby sandbox", "sandbox", w.ID(), "error", err)
 	}
 	cleaning, stop := context.WithTimeout(ctx, cleanLimit)
 	defer stop()
@@ -159,7 +181,7 @@ func (p *Pool) takeStandby(ctx context.Context, user dreamcore.UserID, dirs *vol
 func (w *Workspace) assign(ctx context.Context, user dreamcore.UserID, dirs *volume.User) error {
 	binder, ok := w.Sandbox.(sandbox.Binder)
 	if !ok {
-		return errors.New("the sandbox mounts nothing after its start")
+		return errNoBinder
 	}
 	if err := binder.Bind(ctx, w.userMounts(user, dirs)); err != nil {
 		return err

@@ -36,10 +36,12 @@ func (b *lateBox) ID() string { return b.id }
 func (b *lateBox) Bind(_ context.Context, mounts []sandbox.Mount) error {
 	b.rig.mu.Lock()
 	defer b.rig.mu.Unlock()
-	if len(b.bound) > 0 {
-		b.rig.t.Errorf("%s gets directories twice", b.id)
+	for _, m := range mounts {
+		if slices.ContainsFunc(b.bound, func(o sandbox.Mount) bool { return o.Target == m.Target }) {
+			b.rig.t.Errorf("%s gets %s twice", b.id, m.Target)
+		}
 	}
-	b.bound = mounts
+	b.bound = append(b.bound, mounts...)
 	return b.rig.bindErr
 }
 
@@ -309,6 +311,101 @@ func TestAnAgentThatFailsAheadDoesNotPreventStandbySandboxes(t *testing.T) {
 	r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1}, Template: *r.pool.template.Load()})
 	if ready, box := r.ready(""), r.lease(user(1)); box.id != ready {
 		t.Errorf("the user gets %s, not %s", box.id, ready)
+	}
+}
+
+// lateAgent is an agent that waits until it is ended.
+type lateAgent struct {
+	done  chan struct{}
+	ended atomic.Int32
+}
+
+func (a *lateAgent) Alive(context.Context) bool { return !isClosed(a.done) }
+func (a *lateAgent) Done() <-chan struct{}      { return a.done }
+func (a *lateAgent) End(context.Context) error {
+	if a.ended.Add(1) == 1 {
+		close(a.done)
+	}
+	return nil
+}
+
+// TestAnAgentWaitsInAStandbySandbox: the user of the sandbox gets it, and one who only
+// looks at a project may have another one.
+func TestAnAgentWaitsInAStandbySandbox(t *testing.T) {
+	r := newLateRig(t, 0)
+	r.pool.standby.mu.Lock()
+	r.pool.standby.cfg.Delay = time.Millisecond
+	r.pool.standby.mu.Unlock()
+	var fail atomic.Bool
+	agents := make(chan *lateAgent, 10)
+	r.pool.Ahead(func(_ context.Context, w *Workspace) (Agent, error) {
+		if fail.Load() {
+			return nil, errors.New("it does not start")
+		}
+		a := &lateAgent{done: make(chan struct{})}
+		agents <- a
+		return a, nil
+	})
+	apply := func(agents int) {
+		r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1, WarmAgents: agents}, Template: *r.pool.template.Load()})
+	}
+	apply(2)
+	ready := r.ready("")
+	if r.primed != 0 || r.pool.Agents() != 0 {
+		t.Errorf("primed %d times, %d agents of users", r.primed, r.pool.Agents())
+	}
+	if _, err := r.pool.Prewarm(t.Context(), user(1)); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-agents; r.pool.Agents() != 1 || a.ended.Load() != 0 || !r.pool.WantsAgent(user(1)) {
+		t.Errorf("%d agents, ended %d times", r.pool.Agents(), a.ended.Load())
+	}
+	lease, err := r.pool.Lease(t.Context(), user(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := lease.Workspace()
+	if w.ID() != ready || w.Agent() == nil {
+		t.Errorf("the user gets %s without an agent", w.ID())
+	}
+	if err := errors.Join(w.MountHome(t.Context(), "p"), w.EndAgent(t.Context())); err != nil {
+		t.Error(err)
+	}
+	box := w.Sandbox.(*lateBox)
+	if m := box.bound[len(box.bound)-1]; m.Target != "/home/project" || filepath.Base(m.Source) != "p" || !box.shows(user(1)) {
+		t.Errorf("mounted: %+v", m)
+	}
+	lease.Release(t.Context())
+	if other := r.ready(ready); other == "" || r.pool.Agents() != 0 {
+		t.Error("the agent waits on")
+	}
+
+	// Without agents, or if they do not start, the sandboxes are there all the same.
+	for name, change := range map[string]func(){"off": func() { apply(0) }, "failing": func() { fail.Store(true); apply(2) }} {
+		change()
+		before := r.ready("")
+		if _, err := r.pool.Prewarm(t.Context(), user(2)); err != nil {
+			t.Fatal(err)
+		}
+		now := r.ready(before)
+		if _, err := r.pool.Prewarm(t.Context(), user(3)); err != nil {
+			t.Fatal(err)
+		}
+		if w := r.pool.entries[user(3)].workspace; w.ID() != now || w.Agent() != nil {
+			t.Errorf("%s: %s, agent %v", name, w.ID(), w.Agent())
+		}
+		for _, u := range []int{2, 3} {
+			if err := r.pool.Stop(t.Context(), Name(user(u))); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if r.primed == 0 {
+		t.Error("without agents that wait, none has run ahead")
+	}
+	w = &Workspace{Sandbox: &sandboxtest.Fake{}}
+	if err := w.MountHome(t.Context(), "p"); err == nil {
+		t.Error("a home is mounted in a sandbox that had its user from the start")
 	}
 }
 

@@ -1,7 +1,10 @@
 package workspace
 
 import (
+	"context"
+	"errors"
 	"path"
+	"path/filepath"
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
@@ -46,6 +49,22 @@ func (w *Workspace) userMounts(user dreamcore.UserID, dirs *volume.User) []sandb
 		{Source: dirs.HomesPath(), Target: w.template.Home, Writable: true},
 	}
 }
+
+// LateHome returns the HOME inside of an agent that waits in a standby sandbox. It is
+// empty, and nobody can write to it, until MountHome.
+func (w *Workspace) LateHome() string { return path.Join(path.Dir(w.template.Home), "project") }
+
+// MountHome mounts the home of a project of the owner at LateHome, for as long as the
+// sandbox exists. The workspace must have been a standby sandbox, and the home must exist.
+func (w *Workspace) MountHome(ctx context.Context, project dreamcore.ProjectID) error {
+	binder, ok := w.Sandbox.(sandbox.Binder)
+	if !ok || !w.Ahead() {
+		return errNoBinder
+	}
+	return binder.Bind(ctx, []sandbox.Mount{{Source: filepath.Join(w.user.HomesPath(), string(project)), Target: w.LateHome(), Writable: true}})
+}
+
+var errNoBinder = errors.New("the sandbox mounts nothing after its start")
 
 // late returns the directories inside, below which those of a user are mounted when
 // the sandbox gets one.

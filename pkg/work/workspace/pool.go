@@ -79,6 +79,7 @@ type Pool struct {
 	env      atomic.Pointer[[]string]
 
 	standby *Standby // of users; nil if sandboxes cannot get their user later
+	ahead   atomic.Pointer[func(context.Context, *Workspace) (Agent, error)]
 
 	quit    chan struct{} // closed when Close begins
 	drained chan struct{} // closed when no workspace is left after that

@@ -40,6 +40,8 @@ type StandbyConfig struct {
 	Busy func() bool
 	// Fit returns why one must not be handed out any more, or nil; it may be nil.
 	Fit func(sandbox.Sandbox) error
+	// Probe returns an error if programs cannot be started in one. nil means EndAll.
+	Probe func(context.Context, sandbox.Sandbox) error
 	// Reserve is the memory in bytes that must be free beyond MinFree before one is
 	// started. 0 means standbyReserve.
 	Reserve int64
@@ -93,6 +95,9 @@ func NewStandby(cfg StandbyConfig) *Standby {
 	}
 	if cfg.Reserve == 0 {
 		cfg.Reserve = standbyReserve
+	}
+	if cfg.Probe == nil {
+		cfg.Probe = func(ctx context.Context, sb sandbox.Sandbox) error { return sb.EndAll(ctx) }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -154,7 +159,7 @@ func (s *Standby) take(ctx context.Context) sandbox.Sandbox {
 		if sb == nil {
 			return nil
 		}
-		if works(ctx, sb) {
+		if s.works(ctx, sb) {
 			return &handedOut{Sandbox: sb.Sandbox, standby: s}
 		}
 		s.giveUp(sb)
@@ -170,7 +175,7 @@ func (s *Standby) takeReady(ctx context.Context) (sb sandbox.Sandbox, released f
 		if sb == nil {
 			return nil, nil
 		}
-		if works(ctx, sb) {
+		if s.works(ctx, sb) {
 			return sb.Sandbox, sync.OnceFunc(s.release)
 		}
 		s.giveUp(sb)
@@ -257,10 +262,10 @@ func (s *Standby) giveUp(sb *standby) {
 
 // works reports whether programs can be started in a standby sandbox. The end of
 // ctx does not affect the answer.
-func works(ctx context.Context, sb *standby) bool {
+func (s *Standby) works(ctx context.Context, sb *standby) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeLimit)
 	defer cancel()
-	return !isClosed(sb.Lost()) && sb.EndAll(ctx) == nil
+	return !isClosed(sb.Lost()) && s.cfg.Probe(ctx, sb.Sandbox) == nil
 }
 
 // handedOut is a sandbox in the hands of a caller.

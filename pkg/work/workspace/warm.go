@@ -28,6 +28,7 @@ const warmReserve = 256 << 20
 type warm struct {
 	Agent
 	since time.Time
+	first bool // it was there before the user
 }
 
 // waiting returns the agent that waits in the workspace, or nil. It may be called at
@@ -128,7 +129,7 @@ func (w *Workspace) setAgent(ctx context.Context, agent Agent) error {
 	default:
 		return errors.New("an agent was started beside another one")
 	}
-	w.warm.Store(&warm{agent, time.Now()})
+	w.warm.Store(&warm{Agent: agent, since: time.Now()})
 	return nil
 }
 
@@ -154,7 +155,7 @@ const (
 )
 
 // WantsAgent reports whether an agent may be started for a user who only looks at a
-// project: none waits yet, there is room for it, or one that no job has needed for
+// project: none waits yet but one that was there before the user, there is room for it, or one that no job has needed for
 // hintAge, and hintPause has passed.
 func (p *Pool) WantsAgent(user dreamcore.UserID) bool {
 	if !p.mayWarm(user) {
@@ -163,7 +164,7 @@ func (p *Pool) WantsAgent(user dreamcore.UserID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.entries[user]
-	if e == nil || e.state != StateIdle || e.waiting() != nil || time.Since(e.hinted) < hintPause {
+	if e == nil || e.state != StateIdle || e.chosen() || time.Since(e.hinted) < hintPause {
 		return false
 	}
 	if _, since := p.oldestAgent(); p.agents() >= p.limits.WarmAgents && time.Since(since) < hintAge {
@@ -197,6 +198,13 @@ func (e *entry) waiting() *warm {
 		return nil
 	}
 	return e.workspace.waiting()
+}
+
+// chosen reports whether an agent waits that was started for the user. It must be called
+// with mu held.
+func (e *entry) chosen() bool {
+	a := e.waiting()
+	return a != nil && !a.first
 }
 
 // limitAgents ends the agents above the limit. It must be called with mu held.

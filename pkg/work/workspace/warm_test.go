@@ -292,7 +292,7 @@ func TestAgentsMayEndWhileTheOldestIsSought(t *testing.T) {
 	inBubble(t, withAgents(2), func(r *rig) {
 		for n := range 2 {
 			b := r.warm(n + 1)
-			r.entries[user(n+1)].workspace.warm.Store(&warm{&fickleAgent{fakeAgent: &fakeAgent{box: b, done: make(chan struct{})}}, time.Now()})
+			r.entries[user(n+1)].workspace.warm.Store(&warm{&fickleAgent{fakeAgent: &fakeAgent{box: b, done: make(chan struct{})}}, time.Now(), false})
 		}
 		r.Apply(Settings{Limits: withAgents(0)})
 		synctest.Wait()
