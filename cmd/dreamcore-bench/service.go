@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -183,13 +184,55 @@ func (s *service) untilReady(ctx context.Context, user string) error {
 			return fmt.Errorf("dreamcore ps: %w", err)
 		}
 		all := list.Sandboxes
-		standby := slices.ContainsFunc(all, func(s sandboxState) bool { return s.State == "standby" })
+		standby := slices.ContainsFunc(all, func(s sandboxState) bool { return s.State == "standby" && s.AgentWarm })
 		if standby && warm(all, user) && warm(all, s.last) {
-			time.Sleep(pause) // processes that have just started settle
-			return nil
+			return untilIdle(ctx)
 		}
 	}
 	return errors.New("the service does not start a sandbox or an agent ahead")
+}
+
+// untilIdle waits until what was started ahead has started: the processors do little for
+// half a second. On a machine that others keep busy it gives up after a while.
+func untilIdle(ctx context.Context) error {
+	const limit, pause, little = 15 * time.Second, 500 * time.Millisecond, 0.1
+	before, err := processorTimes()
+	for end := time.Now().Add(limit); err == nil && time.Now().Before(end); {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		var now times
+		if now, err = processorTimes(); err == nil && now.busy-before.busy < little*(now.all-before.all) {
+			return nil
+		}
+		before = now
+	}
+	return err
+}
+
+// times are those of all processors since the start of the machine, in ticks.
+type times struct{ busy, all float64 }
+
+// processorTimes reads the first line of /proc/stat; see proc_stat(5).
+func processorTimes() (t times, err error) {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return t, err
+	}
+	line, _, _ := strings.Cut(string(raw), "\n")
+	const idle, waiting = 3, 4
+	for i, field := range strings.Fields(strings.TrimPrefix(line, "cpu"))[:8] {
+		n, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return t, fmt.Errorf("/proc/stat: %w", err)
+		}
+		if t.all += n; i != idle && i != waiting {
+			t.busy += n
+		}
+	}
+	return t, nil
 }
 
 // listen returns a listener on a free port of this machine.

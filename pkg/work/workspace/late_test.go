@@ -351,7 +351,7 @@ func TestAnAgentWaitsInAStandbySandbox(t *testing.T) {
 	}
 	apply(2)
 	ready := r.ready("")
-	if r.primed != 0 || r.pool.Agents() != 0 {
+	if r.primed != 0 || r.pool.Agents() != 0 || !r.pool.Standby()[0].AgentWarm {
 		t.Errorf("primed %d times, %d agents of users", r.primed, r.pool.Agents())
 	}
 	if _, err := r.pool.Prewarm(t.Context(), user(1)); err != nil {

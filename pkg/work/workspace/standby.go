@@ -303,7 +303,11 @@ func (s *Standby) List() []Info {
 	defer s.mu.Unlock()
 	list := make([]Info, 0, len(s.ready))
 	for _, sb := range s.ready {
-		list = append(list, Info{Name: StandbyName, Sandbox: sb.ID(), State: StateStandby, Created: sb.created, LastUsed: sb.created})
+		i := Info{Name: StandbyName, Sandbox: sb.ID(), State: StateStandby, Created: sb.created, LastUsed: sb.created}
+		if w, ok := sb.Sandbox.(*Workspace); ok {
+			i.AgentWarm = w.waiting() != nil
+		}
+		list = append(list, i)
 	}
 	return list
 }
