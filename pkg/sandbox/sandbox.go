@@ -82,9 +82,10 @@ type Sandbox interface {
 // where Provider.BindsLate, if there is such a method, reports true.
 type Binder interface {
 	// Bind mounts directories of the host below those of Spec.Late and makes the
-	// missing directories on the way, which belong to root. Programs that are
-	// started later see them. A mount without a source is refused. The caller must
-	// make sure that no hostile program has run in the sandbox. After an error the
+	// missing directories on the way, which belong to root. Programs see them from
+	// then on by their paths; what is open, or the working directory of a program, is
+	// still what was there before. A mount without a source is refused. The caller
+	// must make sure that no hostile program has run in the sandbox. After an error the
 	// sandbox must not be used.
 	Bind(ctx context.Context, mounts []Mount) error
 }

@@ -79,6 +79,7 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 		gr.opts.Meter = nopMeter{}
 	}
 	gr.digest = sha256.Sum256([]byte(gr.token))
+	s.awaited.Store(nil)
 	parent, cancel := context.WithCancelCause(s.ctx)
 	gr.ctx, gr.cancel, gr.stop = parent, cancel, func() {}
 	if !opts.Expires.IsZero() {

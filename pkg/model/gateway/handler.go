@@ -32,7 +32,13 @@ func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead && r.RequestURI == "/" {
 		return // the CLI checks the connection at its start: 200
 	}
-	gr := s.authenticate(r.Header)
+	gr, awaited := s.authenticate(r.Header)
+	if awaited && r.Method == http.MethodPost {
+		if path, _, _ := strings.Cut(r.RequestURI, "?"); path == countTokensPath {
+			s.estimate(w, r)
+			return
+		}
+	}
 	if gr == nil {
 		s.gw.cfg.Logger.Log(r.Context(), s.wrongTokens.level(slog.LevelWarn), "a sandbox used a wrong token", "path", s.path)
 		s.record(audit.Entry{Event: audit.EventToken, Method: r.Method, Target: r.RequestURI, Verdict: audit.Refused, Status: 401, Reason: "wrong token"})
@@ -71,35 +77,45 @@ func (s *Socket) logPanic() {
 	panic(http.ErrAbortHandler)
 }
 
+// estimate answers with an estimate of the tokens of a request.
+func (s *Socket) estimate(w http.ResponseWriter, r *http.Request) {
+	n, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, s.gw.cfg.MaxBody))
+	if err != nil {
+		never(400, "The body is too large or incomplete.").write(w)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"input_tokens":%d}`, n/bytesPerToken)
+}
+
 // authenticate returns the grant of this socket whose token matches every
-// credential of the request, or nil.
-func (s *Socket) authenticate(h http.Header) *Grant {
+// credential of the request, or nil; awaited reports whether it is that of Await.
+func (s *Socket) authenticate(h http.Header) (gr *Grant, awaited bool) {
 	given := slices.Clone(h.Values("X-Api-Key"))
 	for _, v := range h.Values("Authorization") {
 		token, ok := strings.CutPrefix(v, "Bearer ")
 		if !ok {
-			return nil
+			return nil, false
 		}
 		given = append(given, token)
 	}
 	if len(given) == 0 {
-		return nil
+		return nil, false
 	}
 	for _, v := range given[1:] {
 		if v != given[0] {
-			return nil
+			return nil, false
 		}
 	}
 	digest := sha256.Sum256([]byte(given[0]))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var found *Grant
-	for gr := range s.grants {
-		if subtle.ConstantTimeCompare(gr.digest[:], digest[:]) == 1 {
-			found = gr
+	for g := range s.grants {
+		if subtle.ConstantTimeCompare(g.digest[:], digest[:]) == 1 {
+			gr = g
 		}
 	}
-	return found
+	return gr, gr == nil && s.awaits(digest)
 }
 
 // route accepts two kinds of requests. It compares the request target as it was

@@ -101,6 +101,57 @@ func TestATokenIsWorthNothingBeforeItsGrant(t *testing.T) {
 	}
 }
 
+// TestATokenOfAnAgentThatWaitsOnlyCounts: its agent rehearses, which asks no model and is
+// no attack.
+func TestATokenOfAnAgentThatWaitsOnlyCounts(t *testing.T) {
+	asked := 0
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		_, _ = io.WriteString(w, `{"input_tokens":7}`)
+	}, func(c *Config) { c.MaxBody = 1000 })
+	r.grant.Revoke()
+	token, other := NewToken(), NewToken()
+	ask := func(token, path, body string) (int, string) {
+		req := r.request(body, func(req *http.Request) {
+			req.URL.Path = path
+			req.Header.Set("X-Api-Key", token)
+		})
+		a := r.do(req)
+		return a.status, a.body
+	}
+	r.socket.Await(other)
+	r.socket.Await(token)
+	if status, body := ask(token, countTokensPath, strings.Repeat("x", 400)); status != http.StatusOK || body != `{"input_tokens":100}` {
+		t.Errorf("%d %s", status, body)
+	}
+	if log := r.log.String(); strings.Contains(log, "wrong token") {
+		t.Errorf("the log: %s", log)
+	}
+	for what, got := range map[string]func() (int, string){
+		"a message":        func() (int, string) { return ask(token, messagesPath, testBody) },
+		"an earlier token": func() (int, string) { return ask(other, countTokensPath, testBody) },
+		"no token":         func() (int, string) { return ask("", countTokensPath, testBody) },
+	} {
+		if status, _ := got(); status != http.StatusUnauthorized {
+			t.Errorf("%s: %d", what, status)
+		}
+	}
+	if status, _ := ask(token, countTokensPath, strings.Repeat("x", 1001)); status != http.StatusBadRequest {
+		t.Errorf("a large body: %d", status)
+	}
+	if asked != 0 {
+		t.Errorf("%d requests reach the model", asked)
+	}
+	r.grant = r.socket.Grant(GrantOptions{Job: "job-2", Token: token})
+	if status, body := ask(token, countTokensPath, testBody); status != http.StatusOK || body != `{"input_tokens":7}` || asked != 1 {
+		t.Errorf("during the job: %d %s, %d requests", status, body, asked)
+	}
+	r.grant.Revoke()
+	if status, _ := ask(token, countTokensPath, testBody); status != http.StatusUnauthorized || asked != 1 {
+		t.Errorf("after the job: %d, %d requests", status, asked)
+	}
+}
+
 func TestClientDisconnectBeforeAnswerCancelsUpstream(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(w http.ResponseWriter, req *http.Request) {

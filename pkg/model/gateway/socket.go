@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"maps"
 	"net"
@@ -40,6 +42,7 @@ type Socket struct {
 	cancel context.CancelCauseFunc
 
 	wrongTokens throttle
+	awaited     atomic.Pointer[[sha256.Size]byte] // digest of the token of an agent that waits
 	owner       atomic.Pointer[Owner]
 
 	mu     sync.Mutex
@@ -82,6 +85,20 @@ func (g *Gateway) Listen(dir string) (*Socket, error) {
 
 // Path returns the socket's path on the host.
 func (s *Socket) Path() string { return s.path }
+
+// Await makes it known that an agent waits for its job with a token. Until Grant, the token
+// only counts tokens: the gateway estimates them itself and asks no model. Only one token is
+// known in this way.
+func (s *Socket) Await(token string) {
+	digest := sha256.Sum256([]byte(token))
+	s.awaited.Store(&digest)
+}
+
+// awaits reports whether a digest is that of Await.
+func (s *Socket) awaits(digest [sha256.Size]byte) bool {
+	d := s.awaited.Load()
+	return d != nil && subtle.ConstantTimeCompare(d[:], digest[:]) == 1
+}
 
 // Owner is the user and the sandbox of a socket, for the audit log.
 type Owner struct{ User, Sandbox string }

@@ -55,8 +55,14 @@ type Result struct {
 	Bytes   int64         `json:"bytes"` // of their archives
 	Took    time.Duration `json:"-"`
 	Seconds float64       `json:"seconds"`
-	LeftOut []LeftOut     `json:"left_out,omitempty"` // files that this call did not copy
+	// LeftOut are files that this call did not copy, at most maxLeftOut, and LeftOutMore is
+	// the number of further notes.
+	LeftOut     []LeftOut `json:"left_out,omitempty"`
+	LeftOutMore int       `json:"left_out_more,omitempty"`
 }
+
+// maxLeftOut bounds the notes of a move: players choose how many there are.
+const maxLeftOut = 200
 
 // LeftOut is a note about a file that was not copied: it exceeds limits, or may not be
 // read. It stays for a day in the cell that the user has left.

@@ -285,12 +285,13 @@ func TestAMoveSaysWhatItLeavesOut(t *testing.T) {
 			t.Errorf("out: %s\nerr: %s", &out, &errs)
 		}
 	}
+	r.LeftOutMore = 100
 	for i := range 2 * maxShown {
 		r.LeftOut = append(r.LeftOut, LeftOut{user, fmt.Sprint(i)})
 	}
 	var errs bytes.Buffer
 	showLeftOut(&term.IO{ErrOut: &errs}, r)
-	if n := strings.Count(errs.String(), "\n"); n != maxShown+1 || !strings.Contains(errs.String(), "and 21 more") {
+	if n := strings.Count(errs.String(), "\n"); n != maxShown+1 || !strings.Contains(errs.String(), "and 121 more") {
 		t.Errorf("%d lines: %s", n, &errs)
 	}
 }

@@ -165,6 +165,10 @@ func (m *move) copyUser(ctx context.Context, user dreamcore.UserID) error {
 	}
 	m.result.Users++
 	for _, note := range st.LeftOut {
+		if len(m.result.LeftOut) == maxLeftOut {
+			m.result.LeftOutMore++
+			continue
+		}
 		m.result.LeftOut = append(m.result.LeftOut, LeftOut{user, note})
 	}
 	return nil

@@ -246,6 +246,7 @@ func showLeftOut(io *term.IO, all ...Result) {
 				p.Warning("user "+string(l.User)+": "+p.Fit(l.Note, 300), "stays in "+r.From+" for a day")
 			}
 		}
+		n += r.LeftOutMore
 	}
 	if n > maxShown {
 		p.Warning(fmt.Sprintf("and %d more notes", n-maxShown), "the logs of the cells have the first of each user")

@@ -1,8 +1,10 @@
 package gvisor_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +52,26 @@ func bind(t *testing.T, sb sandbox.Sandbox, mounts ...sandbox.Mount) error {
 	return sb.(sandbox.Binder).Bind(t.Context(), mounts)
 }
 
+// watchPath starts a program that looks for a file again and again and shows it. It has
+// looked once.
+func watchPath(t *testing.T, sb sandbox.Sandbox, file string) (sandbox.Process, *bytes.Buffer) {
+	t.Helper()
+	looked, w := io.Pipe()
+	var out bytes.Buffer
+	p, err := sb.Start(t.Context(), sandbox.Command{
+		Args: []string{"/bin/sh", "-c", "cat " + file + " 2>/dev/null; echo looked >&2; for i in $(seq 300); do cat " + file + " 2>/dev/null && exit; sleep 0.1; done; exit 1"},
+		Dir:  "/", UID: 10000, GID: 10000, Stdout: &out, Stderr: w,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(looked).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = looked.Close() })
+	return p, &out
+}
+
 func TestDirectoriesAreMountedLate(t *testing.T) {
 	sandboxtest.Need(t, os.Geteuid() == 0, "root, to start sandboxes")
 	p, root := open(t, sandboxtest.Binary(t), t.TempDir())
@@ -62,11 +84,16 @@ func TestDirectoriesAreMountedLate(t *testing.T) {
 	if got := output(t, sb, "ls /data/users/u/projects 2>/dev/null; ls /data/users /home"); strings.Contains(got, "game") || strings.Contains(got, "u\n") {
 		t.Fatalf("before: %q", got)
 	}
+	// A program that runs already sees them, too.
+	running, seen := watchPath(t, sb, "/data/users/u/projects/game")
 	if err := bind(t, sb,
 		sandbox.Mount{Source: dir, Target: "/data/users/u/projects", Writable: true},
 		sandbox.Mount{Source: dir, Target: "/home/agent"},
 	); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := running.Wait(); err != nil || seen.String() != "snake" {
+		t.Errorf("a program that ran before: %q, %v", seen, err)
 	}
 	if got := output(t, sb, "cd /data/users/u/projects && pwd && cat game && echo new >made && cat /home/agent/made"); got != "/data/users/u/projects\nsnakenew\n" {
 		t.Errorf("inside: %q", got)

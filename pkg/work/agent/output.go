@@ -20,13 +20,13 @@ type Result struct {
 // output turns the output of the CLI into events and remembers its result. It
 // implements io.Writer.
 type output struct {
-	mu      sync.Mutex                  // guards emit, early, request and moved
+	mu      sync.Mutex                  // guards emit, early and awaited
 	emit    func(dreamcore.Event) error // nil before attach
 	early   []dreamcore.Event           // from before attach
-	request string                      // id of a move whose answer is awaited; else ""
-	moved   chan moved
-	line    []byte // the beginning of an unfinished line
-	dropped int    // bytes of the unfinished line that are not in it
+	claimed bool                        // what comes before attach is dropped
+	awaited map[string]chan reply       // by the id of a request whose reply is awaited
+	line    []byte                      // the beginning of an unfinished line
+	dropped int                         // bytes of the unfinished line that are not in it
 	lines   int
 	result  *Result
 	talked  bool      // the model has answered something
@@ -35,43 +35,65 @@ type output struct {
 
 func newOutput() *output { return &output{turns: make(chan bool, 1)} }
 
-// moved is the answer to a request to move.
-type moved struct {
+// reply is the reply to a claim. That to another request has other members.
+type reply struct {
 	Status    string `json:"status"`
 	Directory string `json:"cwd"`
 	Error     string `json:"-"`
 }
 
-// expect returns the channel of the answer to a request to move.
-func (o *output) expect(request string) <-chan moved {
+// expect returns the channel of the reply to a request, which is not an event.
+func (o *output) expect(request string) <-chan reply {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.request, o.moved = request, make(chan moved, 1)
-	return o.moved
+	if o.awaited == nil {
+		o.awaited = map[string]chan reply{}
+	}
+	c := make(chan reply, 1)
+	o.awaited[request] = c
+	return c
 }
 
-// answer takes the answer to the request, and reports whether the event is it. Then
-// nothing of what the CLI has said before counts: it was about the directory before.
-func (o *output) answer(e dreamcore.Event) bool {
+// reply takes an awaited reply, and reports whether the event is one. Nothing of what the
+// CLI says before the prompt counts once it has been claimed: it is about that.
+func (o *output) reply(e dreamcore.Event) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.request == "" || dreamcore.EventType(e) != "control_response" {
+	if len(o.awaited) == 0 || dreamcore.EventType(e) != "control_response" {
 		return false
 	}
 	var r struct {
 		Response struct {
-			ID     string `json:"request_id"`
-			Error  string `json:"error"`
-			Answer moved  `json:"response"`
+			ID    string `json:"request_id"`
+			Error string `json:"error"`
+			Reply reply  `json:"response"`
 		} `json:"response"`
 	}
-	if json.Unmarshal(e, &r) != nil || r.Response.ID != o.request {
+	if json.Unmarshal(e, &r) != nil {
 		return false
 	}
-	r.Response.Answer.Error = r.Response.Error
-	o.moved <- r.Response.Answer
-	o.request, o.early, o.lines = "", nil, 0
+	c, ok := o.awaited[r.Response.ID]
+	if !ok {
+		return false
+	}
+	delete(o.awaited, r.Response.ID)
+	if r.Response.Reply.Directory != "" {
+		o.claimed, o.early, o.lines, o.result, o.talked = true, nil, 0, nil, false
+		select {
+		case <-o.turns:
+		default:
+		}
+	}
+	r.Response.Reply.Error = r.Response.Error
+	c <- r.Response.Reply
 	return true
+}
+
+// unheard reports whether the CLI talks about its claim.
+func (o *output) unheard() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.claimed && o.emit == nil
 }
 
 // maxEarly is how many lines a CLI may print before its prompt; it usually prints
@@ -165,7 +187,7 @@ func (o *output) end() error {
 	if len(event) > dreamcore.MaxEventBytes {
 		return o.leaveOut(len(line)) // text that is not JSON grows when it is quoted
 	}
-	if o.answer(event) {
+	if o.reply(event) || o.unheard() {
 		return nil
 	}
 	o.lines++

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -17,14 +18,16 @@ import (
 // Start describes everything about a run that is fixed before its prompt.
 type Start struct {
 	Sandbox sandbox.Sandbox
-	Dir     string // of the project, inside
-	Token   string // the credential for the gateway
-	Session Session
+	Dir     string        // of the project, inside
+	Token   string        // the credential for the gateway
+	Session Session       // a new one if Parked
 	Limit   time.Duration // of the run, from which the limits of shell commands follow
+	// Parked lets the CLI wait for Claim, which names the directory of the project.
+	Parked bool
 }
 
-// Started is a CLI that waits for its prompt. It prints nothing and asks the model
-// nothing before that. The caller must call Run or End once.
+// Started is a CLI that waits for its prompt. It asks the model nothing before that. The
+// caller must call Run or End once.
 type Started struct {
 	sandbox sandbox.Sandbox
 	uid     uint32
@@ -83,6 +86,9 @@ func (c Config) launch(ctx context.Context, start Start) *Started {
 func (c Config) command(start Start) sandbox.Command {
 	cmd := c.Command(start.Dir, start.Token, start.Session)
 	cmd.Env = append(cmd.Env, shellLimits(start.Limit)...)
+	if start.Parked {
+		cmd.Args = append(cmd.Args, "--await-claim")
+	}
 	return cmd
 }
 
@@ -124,40 +130,59 @@ func (s *Started) End(ctx context.Context) error {
 	return err
 }
 
-// Move makes a CLI that waits work in another directory of the sandbox, as if it had been
-// started there: it begins its conversation there, and HOME may get its content only
-// before Move too. After an error the CLI must be ended.
-func (s *Started) Move(ctx context.Context, dir string) error {
-	request := uuid.NewString()
-	answered := s.output.expect(request)
-	s.input.add(moveRequest(request, dir), false)
+// ErrNoClaim is the error of a CLI that refuses to be claimed, or does not answer.
+var ErrNoClaim = errors.New("the CLI cannot be claimed")
+
+// Claim gives a parked CLI the directory of its project in the sandbox, as if it had been
+// started there. HOME may be empty before. After an error the CLI must be ended. ErrNoClaim:
+// the CLI does not do it, and the next one would not either.
+func (s *Started) Claim(ctx context.Context, dir string) error {
+	id := uuid.NewString()
+	answered := s.output.expect(id)
+	s.input.add(controlRequest(id, claim{"claim_session", dir}), false)
+	limited, cancel := context.WithTimeout(ctx, claimLimit)
+	defer cancel()
 	select {
-	case answer := <-answered:
-		if answer.Status != "ok" || answer.Directory != dir {
-			return fmt.Errorf("the CLI does not move to %s: %.200q %.200q", dir, answer.Status, answer.Error)
+	case r := <-answered:
+		if r.Status != "ok" || r.Directory != dir {
+			return fmt.Errorf("%w in %s: status %.100q, directory %.200q, error %.200q", ErrNoClaim, dir, r.Status, r.Directory, r.Error)
 		}
 		return nil
 	case <-s.done:
 		return fmt.Errorf("the CLI has ended with code %d: %.500q", s.exit.Code, s.stderr)
-	case <-ctx.Done():
-		return fmt.Errorf("the CLI does not move in time: %w", context.Cause(ctx))
+	case <-limited.Done():
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("%w: no answer within %s", ErrNoClaim, claimLimit)
 	}
 }
 
-// moveRequest returns the line by which the CLI changes its directory. A person would be
-// asked whether the new one can be trusted; at its start the CLI does not ask that either.
-func moveRequest(id, dir string) string {
-	type request struct {
-		Subtype   string `json:"subtype"`
-		Path      string `json:"path"`
-		Trusted   bool   `json:"trust_accepted"`
-		Directory string `json:"trusted_directory"`
-	}
+// claimLimit bounds the time of a claim. The CLI may not have finished its start.
+const claimLimit = 5 * time.Second
+
+type claim struct {
+	Subtype string `json:"subtype"`
+	Dir     string `json:"cwd"`
+}
+
+// Rehearse makes a CLI that waits prepare a request to the model, as it will after its
+// prompt, which is faster the second time. It only asks the gateway for the number of
+// tokens; see gateway.Socket.Await. Nothing waits for that, except for a prompt that
+// comes meanwhile.
+func (s *Started) Rehearse() {
+	id := uuid.NewString()
+	s.output.expect(id)
+	s.input.add(controlRequest(id, map[string]string{"subtype": "get_context_usage"}), false)
+}
+
+// controlRequest returns the line of a request to the CLI.
+func controlRequest(id string, request any) string {
 	return line(struct {
-		Type    string  `json:"type"`
-		ID      string  `json:"request_id"`
-		Request request `json:"request"`
-	}{"control_request", id, request{"set_cwd", dir, true, dir}})
+		Type    string `json:"type"`
+		ID      string `json:"request_id"`
+		Request any    `json:"request"`
+	}{"control_request", id, request})
 }
 
 // line encodes a line of input.

@@ -67,9 +67,9 @@ func TestAStartedCLIWaitsForItsPrompt(t *testing.T) {
 	})
 }
 
-// moves is a CLI that is asked to move, answers, and repeats its prompt. answer gets the
-// id and the directory of the request.
-func moves(answer func(id, dir string) string) func(sandboxtest.Run) (sandbox.Exit, error) {
+// claimed is a CLI that is claimed, answers, and repeats its prompt. answer gets the id and
+// the directory of the request.
+func claimed(answer func(id, dir string) string) func(sandboxtest.Run) (sandbox.Exit, error) {
 	return func(r sandboxtest.Run) (sandbox.Exit, error) {
 		lines := bufio.NewReader(r.Stdin)
 		first := make(chan string, 1)
@@ -81,20 +81,19 @@ func moves(answer func(id, dir string) string) func(sandboxtest.Run) (sandbox.Ex
 			Type    string
 			ID      string `json:"request_id"`
 			Request struct {
-				Subtype, Path string
-				Trusted       bool   `json:"trust_accepted"`
-				Directory     string `json:"trusted_directory"`
+				Subtype string
+				Dir     string `json:"cwd"`
 			}
 		}
 		select {
 		case line := <-first:
-			if err := json.Unmarshal([]byte(line), &q); err != nil || q.Type != "control_request" || q.Request.Subtype != "set_cwd" || !q.Request.Trusted || q.Request.Directory != q.Request.Path {
+			if err := json.Unmarshal([]byte(line), &q); err != nil || q.Type != "control_request" || q.Request.Subtype != "claim_session" || r.Args[len(r.Args)-1] != "--await-claim" {
 				return sandbox.Exit{Code: 3}, nil
 			}
 		case <-r.Killed:
 			return sandbox.Exit{Code: 137, Signal: syscall.SIGKILL}, nil
 		}
-		text := answer(q.ID, q.Request.Path)
+		text := answer(q.ID, q.Request.Dir)
 		if text == "" {
 			return sandbox.Exit{Code: 9}, nil
 		}
@@ -104,8 +103,8 @@ func moves(answer func(id, dir string) string) func(sandboxtest.Run) (sandbox.Ex
 	}
 }
 
-// TestACLIMovesBeforeItsPrompt: what it says before that is not of the run.
-func TestACLIMovesBeforeItsPrompt(t *testing.T) {
+// TestAParkedCLIIsClaimed: what it says before its prompt is not of the run.
+func TestAParkedCLIIsClaimed(t *testing.T) {
 	const to = "/data/p \"q\""
 	response := func(id, rest string) string {
 		return `{"type":"control_response","response":{"request_id":"` + id + `",` + rest + `}}`
@@ -114,33 +113,108 @@ func TestACLIMovesBeforeItsPrompt(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer func(id, dir string) string
 		want   string // in the error
+		never  bool   // it is ErrNoClaim
 	}{
-		"moved":             {func(id, dir string) string { return response(id, `"subtype":"success",`+at(dir)) }, ""},
-		"after another one": {func(id, dir string) string { return response("x", at("/x")) + "\n" + response(id, at(dir)) }, ""},
-		"elsewhere":         {func(id, dir string) string { return response(id, at("/")) }, "does not move"},
-		"not trusted":       {func(id, dir string) string { return response(id, `"response":{"status":"needs_trust"}`) }, "needs_trust"},
-		"not known":         {func(id, dir string) string { return response(id, `"subtype":"error","error":"no such request"`) }, "no such request"},
-		"no answer":         {func(id, dir string) string { return response("x", at(dir)) }, "in time"},
-		"no JSON":           {func(id, dir string) string { return "{" }, "in time"},
-		"ended":             {func(id, dir string) string { return "" }, "ended with code 9"},
+		"claimed":           {func(id, dir string) string { return response(id, `"subtype":"success",`+at(dir)) }, "", false},
+		"after another one": {func(id, dir string) string { return response("x", at("/x")) + "\n" + response(id, at(dir)) }, "", false},
+		"it goes on talking": {func(id, dir string) string {
+			return good + response(id, at(dir)) + strings.Repeat("\n{\"type\":\"after\"}", 2*maxEarly)
+		}, "", false},
+		"elsewhere": {func(id, dir string) string { return response(id, at("/")) }, "claimed", true},
+		"refused":   {func(id, dir string) string { return response(id, `"response":{"status":"rejected"}`) }, "rejected", true},
+		"not known": {func(id, dir string) string { return response(id, `"subtype":"error","error":"no such request"`) }, "no such request", true},
+		"no answer": {func(id, dir string) string { return response("x", at(dir)) }, "no answer", true},
+		"no JSON":   {func(id, dir string) string { return "{" }, "no answer", true},
+		"ended":     {func(id, dir string) string { return "" }, "ended with code 9", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, err := Config{Path: "/claude"}.Start(t.Context(), start(&sandboxtest.Fake{Program: moves(c.answer)}))
+				s, err := Config{Path: "/claude"}.Start(t.Context(), parked(&sandboxtest.Fake{Program: claimed(c.answer)}))
 				if err != nil {
 					t.Fatal(err)
 				}
-				ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-				defer stop()
-				err = s.Move(ctx, to)
+				err = s.Claim(t.Context(), to)
+				synctest.Wait()
 				if c.want != "" {
-					if err == nil || !strings.Contains(err.Error(), c.want) {
+					if err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrNoClaim) != c.never {
 						t.Errorf("%v, want %q", err, c.want)
 					}
 					if err := s.End(t.Context()); err != nil {
 						t.Error(err)
 					}
 					return
+				}
+				var got events
+				w := turn()
+				w.Prompt, w.Emit = "a game", got.emit
+				o, err := s.Run(t.Context(), w)
+				if err != nil || !o.Success() || o.Lines != 3 || len(got.all) != 3 || !strings.Contains(got.all[0], "a game") {
+					t.Errorf("%+v, %v, %q", o, err, got.all)
+				}
+			})
+		})
+	}
+}
+
+func parked(sb sandbox.Sandbox) Start {
+	s := start(sb)
+	s.Parked = true
+	return s
+}
+
+// TestACancelledClaim says nothing about the CLI.
+func TestACancelledClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Config{Path: "/claude"}.Start(t.Context(), parked(&sandboxtest.Fake{Program: claimed(func(string, string) string { return "{}" })}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancelled := errors.New("cancelled")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(cancelled) })
+		if err := s.Claim(ctx, "/p"); !errors.Is(err, cancelled) || errors.Is(err, ErrNoClaim) {
+			t.Error(err)
+		}
+		if err := s.End(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestARehearsalIsNoPartOfTheRun: neither what it answers, nor when it does.
+func TestARehearsalIsNoPartOfTheRun(t *testing.T) {
+	for name, late := range map[string]bool{"before the prompt": false, "after it": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				prompted := make(chan struct{})
+				s, err := Config{Path: "/claude"}.Start(t.Context(), start(&sandboxtest.Fake{Program: func(r sandboxtest.Run) (sandbox.Exit, error) {
+					lines := bufio.NewReader(r.Stdin)
+					first, err := lines.ReadString('\n')
+					if err != nil {
+						return sandbox.Exit{}, err
+					}
+					var q struct {
+						Type    string
+						ID      string `json:"request_id"`
+						Request struct{ Subtype string }
+					}
+					if json.Unmarshal([]byte(first), &q) != nil || q.Type != "control_request" || q.Request.Subtype != "get_context_usage" {
+						return sandbox.Exit{Code: 3}, nil
+					}
+					if late {
+						<-prompted
+					}
+					_, _ = io.WriteString(r.Stdout, `{"type":"control_response","response":{"subtype":"success","request_id":"`+q.ID+`","response":{"totalTokens":1}}}`+"\n")
+					r.Stdin = lines
+					return waits(r)
+				}}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Rehearse()
+				synctest.Wait()
+				if late {
+					time.AfterFunc(time.Millisecond, func() { close(prompted) })
 				}
 				var got events
 				w := turn()

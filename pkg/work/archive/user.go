@@ -262,11 +262,13 @@ func (u *userSaver) leftOut() error {
 // and makes a line of each.
 func briefly(notes []string) (brief []string) {
 	for _, n := range notes {
-		n = strings.Join(strings.FieldsFunc(n, unicode.IsControl), " ")
+		n = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(n, "\uFFFD"), func(r rune) bool { return !unicode.IsPrint(r) }), " ")
 		if len(n) > maxNoteBytes {
 			n = strings.ToValidUTF8(n[:maxNoteBytes-len("…")], "") + "…"
 		}
-		brief = addNote(brief, maxUserNotes, n)
+		if n != "" {
+			brief = addNote(brief, maxUserNotes, n)
+		}
 	}
 	return brief
 }

@@ -23,8 +23,10 @@ type lateRig struct {
 
 	mu     sync.Mutex
 	bound  map[string][]sandbox.Mount // by the directory of the sockets
-	refuse bool                       // agents do not move
+	refuse bool                       // agents cannot be claimed
+	deaf   chan struct{}              // they do not answer a claim, and close this
 	fails  bool                       // homes cannot be mounted
+	claims int                        // of agents
 }
 
 // lateBox is a fake sandbox that gets its user later.
@@ -77,16 +79,19 @@ func (l *lateRig) ready() {
 
 // agent is the agent: it moves if it was started before its user came.
 func (l *lateRig) agent(g guest) (int, error) {
-	if g.Dir == firstDir {
+	if g.Dir == parkedDir {
 		lines := bufio.NewReader(g.Stdin)
 		first := make(chan string, 1)
 		go func() {
+			_, _ = lines.ReadString('\n') // the rehearsal
 			line, _ := lines.ReadString('\n')
 			first <- line
 		}()
 		var q struct {
 			ID      string `json:"request_id"`
-			Request struct{ Path string }
+			Request struct {
+				Dir string `json:"cwd"`
+			}
 		}
 		select {
 		case line := <-first:
@@ -97,14 +102,20 @@ func (l *lateRig) agent(g guest) (int, error) {
 			return 137, nil
 		}
 		l.mu.Lock()
-		g.spec.Mounts, g.Dir = append(l.bound[g.sockets()], g.spec.Mounts...), q.Request.Path
-		refuse := l.refuse
+		g.spec.Mounts, g.Dir = append(l.bound[g.sockets()], g.spec.Mounts...), q.Request.Dir
+		refuse, deaf := l.refuse, l.deaf
+		l.claims++
 		l.mu.Unlock()
+		if deaf != nil {
+			close(deaf)
+			<-g.Killed
+			return 137, nil
+		}
 		status := "ok"
 		if refuse {
 			status = "rejected"
 		}
-		answer, err := json.Marshal(map[string]any{"type": "control_response", "response": map[string]any{"request_id": q.ID, "response": map[string]any{"status": status, "cwd": q.Request.Path}}})
+		answer, err := json.Marshal(map[string]any{"type": "control_response", "response": map[string]any{"request_id": q.ID, "response": map[string]any{"status": status, "cwd": q.Request.Dir}}})
 		if err != nil {
 			return 0, err
 		}
@@ -156,8 +167,52 @@ func TestAPrewarmedUserKeepsTheAgentThatWaited(t *testing.T) {
 	}
 	l.service.Warm(t.Context(), alice, project)
 	l.run(request(alice, "one"))
-	if starts := l.waiters.started(); l.how() != "warm" || len(starts) == 0 || !strings.HasPrefix(starts[0], "new ") {
-		t.Errorf("%s, %q\n%s", l.how(), starts, l.log)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if starts := l.waiters.started(); l.how() != "warm" || l.claims != 1 || len(starts) == 0 || !strings.HasPrefix(starts[0], "new ") {
+		t.Errorf("%s, %q, %d claims\n%s", l.how(), starts, l.claims, l.log)
+	}
+}
+
+// TestACancelledJobStartsNoOtherAgent while it claims the one that waited.
+func TestACancelledJobStartsNoOtherAgent(t *testing.T) {
+	l := newLateRig(t)
+	l.ready()
+	l.mu.Lock()
+	l.deaf = make(chan struct{})
+	claimed := l.deaf
+	l.mu.Unlock()
+	id := l.submit(request(alice, "one"))
+	<-claimed
+	if err := l.service.Cancel(id); err != nil {
+		t.Fatal(err)
+	}
+	l.events(id)
+	if starts := l.waiters.started(); len(starts) != 0 || l.how() != "" || strings.Contains(l.log.String(), "another one is started") {
+		t.Errorf("%q, %s\n%s", starts, l.how(), l.log)
+	}
+}
+
+// TestNothingOfAnEarlierRunIsInTheHome of an agent that is claimed.
+func TestNothingOfAnEarlierRunIsInTheHome(t *testing.T) {
+	l := newLateRig(t)
+	h, err := l.parts.Volumes.Home(alice, project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(h.Root().WriteFile(".bashrc", []byte("x"), 0o644), h.Close()); err != nil {
+		t.Fatal(err)
+	}
+	l.ready()
+	if last, debug := l.ends(l.run(request(alice, "one"))); last.Type != "done" || !debug.Warm {
+		t.Errorf("%+v %+v", last, debug)
+	}
+	if h, err = l.parts.Volumes.Home(alice, project); err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if _, err := h.Root().Stat(".bashrc"); err == nil {
+		t.Error("it is there")
 	}
 }
 
@@ -176,8 +231,8 @@ func TestAnAgentThatWaitedForAnyoneIsNotUsed(t *testing.T) {
 			l.service.Apply(s)
 			return nil
 		}, "changed"},
-		"it does not move":           {func(l *lateRig) error { l.refuse = true; return nil }, "ended"},
-		"its home cannot be mounted": {func(l *lateRig) error { l.fails = true; return nil }, "ended"},
+		"it cannot be claimed":       {func(l *lateRig) error { l.refuse = true; return nil }, "ended"},
+		"its home cannot be mounted": {func(l *lateRig) error { l.fails = true; return nil }, "ended cold"}, // in another sandbox
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLateRig(t)
@@ -199,6 +254,10 @@ func TestAnAgentThatWaitedForAnyoneIsNotUsed(t *testing.T) {
 			last, debug := l.ends(l.run(request(alice, "two")))
 			if last.Type != "done" || debug.Warm || debug.Reused || l.how() != c.want {
 				t.Errorf("%+v %+v %q\n%s", last, debug, l.how(), l.log)
+			}
+			// What failed would fail again.
+			if l.refuse != l.service.unclaimable.Load() {
+				t.Errorf("agents are started ahead as before\n%s", l.log)
 			}
 		})
 	}

@@ -59,7 +59,16 @@ func (g guest) below(mount int) string {
 func (g guest) prompt() (string, error) {
 	var line struct{ Message struct{ Content string } }
 	read := make(chan error, 1)
-	go func() { read <- json.NewDecoder(g.Stdin).Decode(&line) }()
+	go func() {
+		lines := json.NewDecoder(g.Stdin)
+		for line.Message.Content == "" { // a rehearsal comes before it
+			if err := lines.Decode(&line); err != nil {
+				read <- err
+				return
+			}
+		}
+		read <- nil
+	}()
 	select {
 	case err := <-read:
 		return line.Message.Content, err

@@ -144,6 +144,8 @@ type Service struct {
 
 	warming *semaphore.Weighted // bounds the starts of agents ahead of jobs
 
+	unclaimable atomic.Bool // the agent does not take a project after its start
+
 	// erasing is held while logs are removed together with their rows, and while rows
 	// are written that were read from logs.
 	erasing sync.Mutex
@@ -180,13 +182,16 @@ func New(parts Parts, s Settings) *Service {
 	svc := &Service{parts: parts, log: parts.Logger, admission: newAdmission(s.admission()), back: returnGrace, jobs: map[string]*liveJob{}, checks: map[*liveCheck]bool{}, unended: map[string]end{}, remnants: map[string]*sync.Once{}, reported: map[string]bool{}, warming: semaphore.NewWeighted(maxWarmUp)}
 	svc.settings.Store(&s)
 	svc.run, svc.cancel = context.WithCancelCause(context.Background())
-	parts.Workspaces.Ahead(svc.startAhead)
+	if parts.Workspaces != nil { // commands that only change something have none
+		parts.Workspaces.Parks(parking{svc})
+	}
 	return svc
 }
 
 // Apply changes the settings for jobs that begin after it.
 func (s *Service) Apply(settings Settings) {
 	s.settings.Store(&settings)
+	s.unclaimable.Store(false) // the program may be another one
 	s.admission.resize(settings.admission())
 }
 

@@ -32,16 +32,11 @@ type warmAgent struct {
 	*agent.Started
 	start  agent.Start
 	origin agent.Origin
-	// moves says that the agent was started in a standby sandbox, before its user and
-	// project were known: it begins a conversation in any project, once it has moved there.
-	moves bool
 }
 
-// firstDir is the directory in which such agents wait.
-const firstDir = "/"
-
-// moveLimit bounds the move of an agent, whose start may not have ended.
-const moveLimit = 10 * time.Second
+// parkedDir is the directory in which agents are started that wait for any user and any
+// project without a conversation. It is nobody's.
+const parkedDir = "/"
 
 // aliveLimit bounds the question whether an agent that waits is alive.
 const aliveLimit = 2 * time.Second
@@ -70,10 +65,10 @@ func (s *Service) site(w *workspace.Workspace, user dreamcore.UserID, project dr
 	return site{workspace: w, agent: cfg, dir: workspace.ProjectDir(user, project)}
 }
 
-// first returns the site of an agent that is to work there and is started before the
-// user and the project are known.
-func (s site) first() site {
-	s.agent.Home, s.dir, s.project, s.home = s.workspace.LateHome(), firstDir, nil, nil
+// parked returns the site of an agent that is to work there and is started before the user
+// and the project are known.
+func (s site) parked() site {
+	s.agent.Home, s.dir, s.project, s.home = s.workspace.LateHome(), parkedDir, nil, nil
 	return s
 }
 
@@ -82,7 +77,7 @@ func (s site) first() site {
 func (s site) start(left time.Duration) agent.Start {
 	return agent.Start{
 		Sandbox: s.workspace, Dir: s.dir, Token: gateway.NewToken(), Session: s.session(),
-		Limit: max(left.Round(time.Second), time.Second),
+		Limit: max(left.Round(time.Second), time.Second), Parked: s.home == nil,
 	}
 }
 
@@ -107,17 +102,27 @@ func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmA
 	}
 	a, fits := waiting.(*warmAgent)
 	fits = fits && j.earlier.attempts == 0 && j.service.fits(a, s, left)
-	asking, stop := context.WithTimeout(ctx, aliveLimit)
-	defer stop()
+	how := AgentWarm
+	var fault error // of the sandbox
 	switch {
 	case !fits:
-		j.service.agentStarted(AgentChanged)
-	case !a.moves && !a.Alive(asking):
-		j.service.agentStarted(AgentEnded)
-	case a.moves && !j.move(ctx, s, a):
-		j.service.agentStarted(AgentEnded)
+		how = AgentChanged
+	case a.start.Parked:
+		var claimed bool
+		if claimed, fault = j.claim(ctx, s, a); !claimed {
+			how = AgentEnded
+		}
 	default:
-		j.service.agentStarted(AgentWarm)
+		asking, stop := context.WithTimeout(ctx, aliveLimit)
+		defer stop()
+		if !a.Alive(asking) {
+			how = AgentEnded
+		}
+	}
+	if ctx.Err() == nil {
+		j.service.agentStarted(how)
+	}
+	if how == AgentWarm {
 		return a, nil
 	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endAgentLimit)
@@ -125,50 +130,82 @@ func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmA
 	if err := waiting.End(ending); err != nil {
 		return nil, &stageError{stage: stageSandbox, err: fmt.Errorf("end the agent that was started ahead: %w", err)}
 	}
-	return nil, nil
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return nil, fault
 }
 
 // fits reports whether an agent that waits is what a job that has so much time would start.
 func (s *Service) fits(a *warmAgent, at site, left time.Duration) bool {
-	if a.moves {
+	if a.start.Parked {
 		if at.session().Resume {
 			return false
 		}
-		at = at.first()
+		at = at.parked()
 	}
 	origin, err := s.origin(at, at.start(left))
 	return err == nil && origin == a.origin
 }
 
-// move moves an agent to the project, and reports whether that succeeded. No other
-// process of the user runs.
-func (j *job) move(ctx context.Context, s site, a *warmAgent) bool {
-	ctx, stop := context.WithTimeout(ctx, moveLimit)
-	defer stop()
-	err := s.prepareHome(ctx, j.log)
-	if err == nil {
-		err = s.workspace.MountHome(ctx, j.request.Project)
+// claim gives the project to an agent that waits for any, and reports whether it took it.
+// No other process of the user runs. An error is one of the sandbox.
+func (j *job) claim(ctx context.Context, s site, a *warmAgent) (bool, error) {
+	if err := s.prepareHome(ctx, j.log); err != nil {
+		return false, err
 	}
-	if err == nil {
-		err = a.Move(ctx, s.dir)
+	if err := s.workspace.MountHome(ctx, j.request.Project); err != nil {
+		return false, &stageError{stage: stageSandbox, err: fmt.Errorf("mount the agent's home: %w", err)}
 	}
-	if err != nil {
+	err := a.Claim(ctx, s.dir)
+	if err == nil {
+		return true, nil
+	}
+	if ctx.Err() == nil {
 		j.log.Warn("an agent that was started ahead cannot be used; another one is started", "error", err)
 	}
-	return err == nil
+	if errors.Is(err, agent.ErrNoClaim) && !j.service.unclaimable.Swap(true) {
+		j.log.Error("no more agents are started ahead in standby sandboxes until the settings change or the service starts again: this version of the agent does not take a project later", "error", err)
+	}
+	return false, nil
 }
 
-// startAhead starts an agent in a standby sandbox.
-func (s *Service) startAhead(ctx context.Context, w *workspace.Workspace) (workspace.Agent, error) {
-	settings := *s.settings.Load()
-	at := s.site(w, "", "", settings).first()
-	a := &warmAgent{start: at.start(settings.TimeLimit), moves: true}
+// parking starts the agents that wait in standby sandboxes.
+type parking struct{ *Service }
+
+// Park implements workspace.Parking.
+func (p parking) Park(ctx context.Context, w *workspace.Workspace) (workspace.Agent, error) {
+	if p.unclaimable.Load() {
+		return nil, nil
+	}
+	settings := *p.settings.Load()
+	at := p.site(w, "", "", settings).parked()
+	a := &warmAgent{start: at.start(settings.TimeLimit)}
 	var err error
-	if a.origin, err = s.origin(at, a.start); err != nil { // before the start, as in warm
+	if a.origin, err = p.origin(at, a.start); err != nil { // before the start, as in warm
 		return nil, err
 	}
-	a.Started, err = at.agent.Start(ctx, a.start)
-	return a, err
+	if err := a.begin(ctx, at); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Fits implements workspace.Parking.
+func (p parking) Fits(w *workspace.Workspace, waiting workspace.Agent) bool {
+	a, ok := waiting.(*warmAgent)
+	settings := *p.settings.Load()
+	at := p.site(w, "", "", settings)
+	return ok && !p.unclaimable.Load() && p.fits(a, at, settings.TimeLimit)
+}
+
+// begin starts the agent, which then waits.
+func (a *warmAgent) begin(ctx context.Context, at site) (err error) {
+	at.workspace.Await(a.start.Token)
+	if a.Started, err = at.agent.Start(ctx, a.start); err == nil {
+		a.Rehearse()
+	}
+	return err
 }
 
 func (s *Service) agentStarted(how AgentStart) {
@@ -275,7 +312,7 @@ func (s *Service) warm(ctx context.Context, user dreamcore.UserID, project dream
 		if a.origin, err = s.origin(at, a.start); err != nil {
 			return nil, err
 		}
-		if a.Started, err = at.agent.Start(ctx, a.start); err != nil {
+		if err := a.begin(ctx, at); err != nil {
 			return nil, err
 		}
 		return a, nil

@@ -108,7 +108,7 @@ func (s *Standby) missing() (missing bool, next time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next = longSleep
-	if s.limits.MinFree > 0 && s.limits.Count > 0 {
+	if (s.limits.MinFree > 0 || s.cfg.Fit != nil) && s.limits.Count > 0 {
 		next = memoryInterval
 	}
 	if len(s.ready) > 0 {

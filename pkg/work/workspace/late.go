@@ -26,7 +26,7 @@ const (
 	// lateDelay is how long the next one waits after one has got its user, whose game
 	// needs the processors more.
 	lateDelay = 5 * time.Second
-	// primeLimit bounds Parts.Prime.
+	// primeLimit bounds Parts.Prime, and the start of an agent that waits.
 	primeLimit = 30 * time.Second
 	// lateReserve is the memory that must be free beyond MinFree before one is started,
 	// in which the agent runs.
@@ -43,7 +43,8 @@ func (p *Pool) newStandby() *Standby {
 	return NewStandby(StandbyConfig{
 		StandbyLimits: p.limits.standby(), Delay: lateDelay, Reserve: lateReserve, Free: p.free, Logger: p.log, Busy: p.busy,
 		Fit: func(sb sandbox.Sandbox) error {
-			if sb.(*Workspace).stale() {
+			w := sb.(*Workspace)
+			if w.stale() || !p.agentFits(w) {
 				return errStale
 			}
 			return nil
@@ -82,17 +83,44 @@ func (p *Pool) Standby() []Info {
 	return list
 }
 
-// Ahead sets the function that starts an agent in a standby sandbox for the first job of
-// its user, whoever that will be, within the context. HOME of the agent is LateHome. It
-// is not called while no agents may wait.
-func (p *Pool) Ahead(start func(ctx context.Context, w *Workspace) (Agent, error)) {
-	p.ahead.Store(&start)
+// Parking are agents that wait in standby sandboxes for the first job of a user, whoever
+// that will be.
+type Parking interface {
+	// Park starts an agent, whose HOME is LateHome. It returns nil without an error if
+	// none is to wait. ctx bounds the start.
+	Park(ctx context.Context, w *Workspace) (Agent, error)
+	// Fits reports whether a job would take an agent that Park has started. It must not
+	// block.
+	Fits(w *Workspace, a Agent) bool
+}
+
+// Parks sets where the agents of standby sandboxes come from. Without, and while WarmAgents
+// is 0, none wait.
+func (p *Pool) Parks(parking Parking) { p.parking.Store(&parking) }
+
+// parks returns the parking, or nil while no agent is to wait in standby sandboxes.
+func (p *Pool) parks() Parking {
+	if parking := p.parking.Load(); parking != nil && p.mayPark.Load() {
+		return *parking
+	}
+	return nil
+}
+
+// agentFits reports whether the agent of a standby sandbox is what a job would take; one
+// without an agent is as good as it was.
+func (p *Pool) agentFits(w *Workspace) bool {
+	a := w.Agent()
+	if a == nil {
+		return true
+	}
+	parking := p.parks()
+	return parking != nil && parking.Fits(w, a)
 }
 
 // openUnowned creates a workspace without an owner, in which an agent waits or has run
 // once without a prompt. Nothing of a user has been in it.
 func (p *Pool) openUnowned(ctx context.Context) (_ *Workspace, err error) {
-	w := &Workspace{parts: &p.parts, template: *p.template.Load(), current: &p.template}
+	w := &Workspace{parts: &p.parts, template: *p.template.Load(), current: &p.template, unbound: func() { p.standby.Disable() }}
 	if err := w.create(ctx); err != nil {
 		return nil, err
 	}
@@ -118,19 +146,17 @@ func (p *Pool) prepare(ctx context.Context, w *Workspace) error {
 	if w.template.AgentFile == "" {
 		return nil
 	}
-	p.mu.Lock()
-	waits := p.limits.WarmAgents > 0
-	p.mu.Unlock()
 	preparing, cancel := context.WithTimeout(ctx, primeLimit)
 	defer cancel()
 	var err error
-	if start := p.ahead.Load(); waits && start != nil {
+	if parking := p.parks(); parking != nil {
 		var a Agent
-		if a, err = (*start)(preparing, w); err == nil {
-			w.warm.Store(&warm{a, time.Now(), true})
+		if a, err = parking.Park(preparing, w); err == nil && a != nil {
+			p.letWait(w, &warm{a, time.Now(), true})
 			return nil
 		}
-	} else if p.parts.Prime != nil {
+	}
+	if err == nil && p.parts.Prime != nil {
 		err = p.parts.Prime(preparing, w)
 	}
 	if err != nil {
@@ -139,6 +165,21 @@ func (p *Pool) prepare(ctx context.Context, w *Workspace) error {
 	cleaning, stop := context.WithTimeout(ctx, cleanLimit)
 	defer stop()
 	return w.clean(cleaning)
+}
+
+// letWait makes an agent wait in a standby sandbox, and tells if it ends there by itself.
+func (p *Pool) letWait(w *Workspace, a *warm) {
+	w.warm.Store(a)
+	go func() {
+		select {
+		case <-a.Done():
+		case <-w.Lost():
+			return
+		}
+		if w.warm.Load() == a { // nobody has taken it
+			p.log.Warn("the agent that waited in a standby sandbox has ended", "sandbox", w.ID(), "after", time.Since(a.since).Round(time.Millisecond))
+		}
+	}()
 }
 
 // takeStandby makes a standby sandbox the user's workspace, which owns dirs then. It
@@ -188,5 +229,8 @@ func (w *Workspace) assign(ctx context.Context, user dreamcore.UserID, dirs *vol
 	}
 	w.owner, w.user = user, dirs
 	w.begin()
+	if a := w.waiting(); a != nil {
+		w.warm.Store(&warm{a.Agent, time.Now(), true}) // it waits for this user from now on
+	}
 	return nil
 }

@@ -329,6 +329,54 @@ func (a *lateAgent) End(context.Context) error {
 	return nil
 }
 
+// lateParking starts such agents.
+type lateParking struct {
+	agents      chan *lateAgent
+	fail, other atomic.Bool
+}
+
+func (l *lateParking) Park(context.Context, *Workspace) (Agent, error) {
+	if l.fail.Load() {
+		return nil, errors.New("it does not start")
+	}
+	l.other.Store(false)
+	a := &lateAgent{done: make(chan struct{})}
+	l.agents <- a
+	return a, nil
+}
+
+func (l *lateParking) Fits(*Workspace, Agent) bool { return !l.other.Load() }
+
+// TestAgentsOfStandbySandboxesCount against WarmAgents once they have a user; the one who
+// came last keeps the agent.
+func TestAgentsOfStandbySandboxesCount(t *testing.T) {
+	r := newLateRig(t, 0)
+	r.pool.standby.mu.Lock()
+	r.pool.standby.cfg.Delay = time.Millisecond
+	r.pool.standby.mu.Unlock()
+	lot := &lateParking{agents: make(chan *lateAgent, 10)}
+	r.pool.Parks(lot)
+	r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1, WarmAgents: 1}, Template: *r.pool.template.Load()})
+	before := ""
+	for n := range 3 {
+		before = r.ready(before)
+		if _, err := r.pool.Prewarm(t.Context(), user(n)); err != nil {
+			t.Fatal(err)
+		}
+		if n := r.pool.Agents(); n != 1 {
+			t.Errorf("%d agents", n)
+		}
+		if !r.pool.WantsAgent(user(n)) {
+			t.Errorf("user %d may not have another agent in place of its own", n)
+		}
+		r.pool.mu.Lock()
+		if r.pool.entries[user(n)].waiting() == nil {
+			t.Errorf("user %d has lost the agent", n)
+		}
+		r.pool.mu.Unlock()
+	}
+}
+
 // TestAnAgentWaitsInAStandbySandbox: the user of the sandbox gets it, and one who only
 // looks at a project may have another one.
 func TestAnAgentWaitsInAStandbySandbox(t *testing.T) {
@@ -336,16 +384,8 @@ func TestAnAgentWaitsInAStandbySandbox(t *testing.T) {
 	r.pool.standby.mu.Lock()
 	r.pool.standby.cfg.Delay = time.Millisecond
 	r.pool.standby.mu.Unlock()
-	var fail atomic.Bool
-	agents := make(chan *lateAgent, 10)
-	r.pool.Ahead(func(_ context.Context, w *Workspace) (Agent, error) {
-		if fail.Load() {
-			return nil, errors.New("it does not start")
-		}
-		a := &lateAgent{done: make(chan struct{})}
-		agents <- a
-		return a, nil
-	})
+	lot := &lateParking{agents: make(chan *lateAgent, 10)}
+	r.pool.Parks(lot)
 	apply := func(agents int) {
 		r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1, WarmAgents: agents}, Template: *r.pool.template.Load()})
 	}
@@ -357,7 +397,7 @@ func TestAnAgentWaitsInAStandbySandbox(t *testing.T) {
 	if _, err := r.pool.Prewarm(t.Context(), user(1)); err != nil {
 		t.Fatal(err)
 	}
-	if a := <-agents; r.pool.Agents() != 1 || a.ended.Load() != 0 || !r.pool.WantsAgent(user(1)) {
+	if a := <-lot.agents; r.pool.Agents() != 1 || a.ended.Load() != 0 || !r.pool.WantsAgent(user(1)) {
 		t.Errorf("%d agents, ended %d times", r.pool.Agents(), a.ended.Load())
 	}
 	lease, err := r.pool.Lease(t.Context(), user(1))
@@ -380,24 +420,23 @@ func TestAnAgentWaitsInAStandbySandbox(t *testing.T) {
 		t.Error("the agent waits on")
 	}
 
-	// Without agents, or if they do not start, the sandboxes are there all the same.
-	for name, change := range map[string]func(){"off": func() { apply(0) }, "failing": func() { fail.Store(true); apply(2) }} {
-		change()
+	// One that no job would take is replaced, with its sandbox, also while none may wait.
+	// Then, and if agents do not start, the sandboxes are there all the same.
+	for _, c := range []struct {
+		name   string
+		change func()
+		agent  bool
+	}{
+		{"other settings", func() { lot.other.Store(true) }, true},
+		{"off", func() { apply(0) }, false},
+		{"on", func() { apply(2); r.lease(user(4)) }, true},
+		{"failing", func() { lot.fail.Store(true); lot.other.Store(true) }, false},
+	} {
 		before := r.ready("")
-		if _, err := r.pool.Prewarm(t.Context(), user(2)); err != nil {
-			t.Fatal(err)
-		}
+		c.change()
 		now := r.ready(before)
-		if _, err := r.pool.Prewarm(t.Context(), user(3)); err != nil {
-			t.Fatal(err)
-		}
-		if w := r.pool.entries[user(3)].workspace; w.ID() != now || w.Agent() != nil {
-			t.Errorf("%s: %s, agent %v", name, w.ID(), w.Agent())
-		}
-		for _, u := range []int{2, 3} {
-			if err := r.pool.Stop(t.Context(), Name(user(u))); err != nil {
-				t.Error(err)
-			}
+		if got := r.pool.Standby()[0].AgentWarm; got != c.agent {
+			t.Errorf("%s: %s has an agent: %v", c.name, now, got)
 		}
 	}
 	if r.primed == 0 {

@@ -79,7 +79,8 @@ type Pool struct {
 	env      atomic.Pointer[[]string]
 
 	standby *Standby // of users; nil if sandboxes cannot get their user later
-	ahead   atomic.Pointer[func(context.Context, *Workspace) (Agent, error)]
+	parking atomic.Pointer[Parking]
+	mayPark atomic.Bool // WarmAgents is not 0; the standby's lock may be held
 
 	quit    chan struct{} // closed when Close begins
 	drained chan struct{} // closed when no workspace is left after that
@@ -117,6 +118,7 @@ func New(parts Parts, s Settings) (*Pool, error) {
 // start sets the remaining fields and starts the janitor.
 func (p *Pool) start(l Limits) error {
 	p.limits, p.entries = l, map[dreamcore.UserID]*entry{}
+	p.mayPark.Store(l.WarmAgents > 0)
 	p.quit, p.drained, p.wakeup = make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -137,6 +139,7 @@ func (p *Pool) start(l Limits) error {
 func (p *Pool) Apply(s Settings) {
 	p.template.Store(&s.Template)
 	p.env.Store(&s.Env)
+	p.mayPark.Store(s.Limits.WarmAgents > 0)
 	if p.standby != nil {
 		p.standby.Apply(s.Limits.standby())
 	}
@@ -163,6 +166,7 @@ func (p *Pool) Prewarm(ctx context.Context, user dreamcore.UserID) (already bool
 	defer p.mu.Unlock()
 	e.lastUsed = time.Now()
 	p.giveBack(e)
+	p.limitAgents() // one may have waited in the sandbox before the user came
 	return reused, nil
 }
 

@@ -125,6 +125,7 @@ func (w *Workspace) setAgent(ctx context.Context, agent Agent) error {
 		return w.EndAgent(context.WithoutCancel(ctx))
 	case before == nil:
 	case before.Agent == agent:
+		w.warm.Store(&warm{Agent: agent, since: before.since})
 		return nil
 	default:
 		return errors.New("an agent was started beside another one")
@@ -167,7 +168,11 @@ func (p *Pool) WantsAgent(user dreamcore.UserID) bool {
 	if e == nil || e.state != StateIdle || e.chosen() || time.Since(e.hinted) < hintPause {
 		return false
 	}
-	if _, since := p.oldestAgent(); p.agents() >= p.limits.WarmAgents && time.Since(since) < hintAge {
+	others := p.agents()
+	if e.waiting() != nil {
+		others--
+	}
+	if _, since := p.oldestAgent(); others >= p.limits.WarmAgents && time.Since(since) < hintAge {
 		return false
 	}
 	e.hinted = time.Now()

@@ -89,6 +89,7 @@ type Workspace struct {
 	users []sandbox.Owner
 
 	released func() // is called by Close if the sandbox was a standby; may be nil
+	unbound  func() // is called when a directory cannot be mounted late; may be nil
 }
 
 // Ahead reports whether the sandbox was started before its user came.
@@ -227,6 +228,10 @@ func (w *Workspace) Grant(o gateway.GrantOptions) *gateway.Grant {
 	return w.gateway.Grant(o)
 }
 
+// Await makes the token of an agent that waits in the workspace known to the model
+// gateway; see gateway.Socket.Await.
+func (w *Workspace) Await(token string) { w.gateway.Await(token) }
+
 // EgressEnv returns the environment by which programs find the egress proxy; it is
 // empty if no host is allowed.
 func (w *Workspace) EgressEnv() []string {
@@ -293,9 +298,11 @@ func (w *Workspace) clean(ctx context.Context) error {
 	owners := append([]sandbox.Owner{w.owning()}, w.users...)
 	w.mu.Unlock()
 	w.TakeAgent() // it ends with the others
-	err := w.Clean(ctx, sandbox.Residue{
-		Owners: owners, Empty: []string{"/tmp", "/dev/shm"}, Special: []string{w.template.Home},
-	})
+	special := []string{w.template.Home}
+	if w.Ahead() {
+		special = append(special, w.LateHome()) // an engine may keep these by their paths
+	}
+	err := w.Clean(ctx, sandbox.Residue{Owners: owners, Empty: []string{"/tmp", "/dev/shm"}, Special: special})
 	if err == nil {
 		w.mu.Lock()
 		w.users = nil
@@ -310,6 +317,7 @@ func (w *Workspace) stale() bool { return !reflect.DeepEqual(w.template, *w.curr
 // Close ends the sandbox and removes every trace of the workspace. After an
 // error it must be called again.
 func (w *Workspace) Close(ctx context.Context) error {
+	w.TakeAgent() // it ends with the sandbox
 	err := w.Sandbox.Close(ctx)
 	if w.owner != "" {
 		w.parts.audit(audit.EventSandboxStop, w.ID(), w.owner, "", err)
