@@ -47,6 +47,7 @@ type entry struct {
 	state    State
 	renew    bool                    // it must not be used again once its holder is done
 	held     bool                    // a lease, or the goroutine that prepares one, uses the entry
+	cleaned  bool                    // its lease ends: nothing new may be started, it would be ended
 	cancel   context.CancelCauseFunc // ends the holder's context; nil without a holder
 	reason   error                   // why the workspace closes
 	failing  bool                    // at least one attempt to close it has failed

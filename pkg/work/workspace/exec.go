@@ -25,15 +25,16 @@ func (p *Pool) Jobs(name string) ([]string, error) {
 
 // Exec runs a program of the operator in the workspace of that name, as the
 // agent's user: alongside a job, or under a lease of its own if the workspace
-// is idle. It ends with the program, with ctx, or with the job.
+// is idle or a lease is about to end. It ends with the program, with ctx, or with
+// the job.
 func (p *Pool) Exec(ctx context.Context, name string, cmd sandbox.Command) (sandbox.Exit, error) {
 	// Recorded before it runs: the program may end this service.
 	p.parts.audit(audit.EventOperator, "", ownerOf(name), "exec "+name+" -- "+strings.Join(cmd.Args, " "), nil)
-	w, state, err := p.find(name)
+	w, used, err := p.find(name)
 	if err != nil {
 		return sandbox.Exit{}, err
 	}
-	if state == StateIdle {
+	if !used {
 		lease, err := p.Lease(ctx, w.owner)
 		if err != nil {
 			return sandbox.Exit{}, err
@@ -65,14 +66,15 @@ func (p *Pool) Exec(ctx context.Context, name string, cmd sandbox.Command) (sand
 	return exit, err
 }
 
-// find returns the workspace of that name and its state. It fails with
-// CodeNotFound while the workspace is being created, and after it is closed.
-func (p *Pool) find(name string) (*Workspace, State, error) {
+// find returns the workspace of that name, and whether it is in use: its cleaning ends
+// everything that runs. It fails with CodeNotFound while the workspace is being created,
+// and after it is closed.
+func (p *Pool) find(name string) (w *Workspace, used bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.named(name)
 	if e == nil || e.workspace == nil || e.isClosed() {
-		return nil, "", notFound(name)
+		return nil, false, notFound(name)
 	}
-	return e.workspace, e.state, nil
+	return e.workspace, e.state != StateIdle && !(e.state == StateLeased && e.cleaned), nil
 }

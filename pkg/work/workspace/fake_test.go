@@ -180,8 +180,13 @@ func (b *box) Start(context.Context, sandbox.Command) (sandbox.Process, error) {
 	b.machine.mu.Lock()
 	defer b.machine.mu.Unlock()
 	b.starts++
-	return nil, nil
+	return exited{}, nil
 }
+
+// exited is a program that has ended.
+type exited struct{ sandbox.Process }
+
+func (exited) Wait() (sandbox.Exit, error) { return sandbox.Exit{}, nil }
 
 func (b *box) Clean(ctx context.Context, _ sandbox.Residue) error {
 	if err := b.machine.cleaningStep.run(ctx, b); err != nil {

@@ -66,13 +66,14 @@ func (p *Pool) release(ctx context.Context, e *entry) {
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		e.lastUsed = time.Now()
+		e.lastUsed, e.cleaned = time.Now(), false
 		if err != nil {
 			p.end(e, err)
 		}
 		p.giveBack(e)
 	}()
 	p.mu.Lock()
+	e.cleaned = true
 	over := e.state == StateClosing || p.unfit(e) != nil
 	p.mu.Unlock()
 	if over {
