@@ -37,6 +37,7 @@ type arena struct {
 	control string       // is within reach of everybody
 	answer  string       // what the model says when it is asked for a control
 	victim  chan struct{}
+	logged  int // bytes of the service's log that were searched
 }
 
 // random returns a text that occurs nowhere else.
@@ -250,12 +251,22 @@ func (a *arena) run(user, text string) map[string][]byte {
 	if err != nil || !bytes.Contains(stream, []byte(`"type":"done"`)) && !bytes.Contains(stream, []byte(`"type":"error"`)) {
 		a.t.Errorf("no end: %v\n%.2000s\n%s", err, stream, a.s.log)
 	}
-	out := map[string][]byte{"events": stream, "upstream": a.api.take(), "log": []byte(a.s.log.String())}
+	out := map[string][]byte{"events": stream, "upstream": a.api.take(), "log": a.newLog()}
 	out["output"] = outputs(stream)
 	users := filepath.Join(a.h.state, "volumes/dreamcore-data/users", user)
 	out["project"] = readTree(a.t, filepath.Join(users, "projects"))
 	out["home"] = readTree(a.t, filepath.Join(users, "homes"))
 	return out
+}
+
+// newLog returns what the service has logged since the last call, with what could be the
+// beginning of a canary before it.
+func (a *arena) newLog() []byte {
+	const overlap = 1 << 10
+	log := a.s.log.String()
+	text := log[max(a.logged-overlap, 0):]
+	a.logged = len(log)
+	return []byte(text)
 }
 
 // outputs returns the decoded outputs of scripts in a stream.
@@ -333,7 +344,8 @@ func names(list []os.DirEntry) (all []string) {
 
 // judge reports every canary and every breach in the outputs.
 func (a *arena) judge(t *testing.T, out map[string][]byte) (found int) {
-	for where, text := range out {
+	for where, raw := range out {
+		text := newSearched(raw)
 		for _, b := range a.secret {
 			if form := b.find(text); form != "" {
 				found++
@@ -450,7 +462,7 @@ func (a *arena) controls(t *testing.T) {
 			want = answer
 		}
 		place, ok := where[script.name]
-		if form := want.find(out[place]); !ok || form == "" {
+		if form := want.find(newSearched(out[place])); !ok || form == "" {
 			t.Errorf("%s: not found in %q:\n%.1000s", script.name, place, out["output"])
 		}
 		delete(where, script.name)
@@ -460,7 +472,7 @@ func (a *arena) controls(t *testing.T) {
 	}
 	stays := a.leaves(user)
 	for _, place := range []string{"journal", "versions", "served"} {
-		if own.find(stays[place]) == "" && answer.find(stays[place]) == "" {
+		if own.find(newSearched(stays[place])) == "" && answer.find(newSearched(stays[place])) == "" {
 			t.Errorf("nothing of the controls is found in %s", place)
 		}
 	}

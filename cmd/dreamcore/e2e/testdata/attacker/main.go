@@ -70,11 +70,14 @@ func main() {
 	fmt.Println(success)
 }
 
-// prompt returns what the agent is asked: the content of the message on standard input.
+// prompt returns what the agent is asked: the content of the message on standard input,
+// before which there may be requests to the agent itself.
 func prompt() string {
 	var line struct{ Message struct{ Content string } }
-	if err := json.NewDecoder(os.Stdin).Decode(&line); err != nil {
-		return ""
+	for lines := json.NewDecoder(os.Stdin); line.Message.Content == ""; {
+		if err := lines.Decode(&line); err != nil {
+			return ""
+		}
 	}
 	return line.Message.Content
 }

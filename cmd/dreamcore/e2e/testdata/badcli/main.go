@@ -26,8 +26,10 @@ func succeed() {
 
 func main() {
 	var message struct{ Message struct{ Content string } }
-	if err := json.NewDecoder(os.Stdin).Decode(&message); err != nil {
-		panic(err)
+	for lines := json.NewDecoder(os.Stdin); message.Message.Content == ""; { // requests to the agent itself may come first
+		if err := lines.Decode(&message); err != nil {
+			panic(err)
+		}
 	}
 	lines := strings.Split(strings.TrimSpace(message.Message.Content), "\n")
 	words := strings.Fields(lines[len(lines)-1])
