@@ -38,9 +38,6 @@ type warmAgent struct {
 // project without a conversation. It is nobody's.
 const parkedDir = "/"
 
-// aliveLimit bounds the question whether an agent that waits is alive.
-const aliveLimit = 2 * time.Second
-
 // Bounds of the starts ahead of jobs. A start holds the project and its sandbox.
 const (
 	warmLimit = 20 * time.Second
@@ -113,10 +110,10 @@ func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmA
 			how = AgentEnded
 		}
 	default:
-		asking, stop := context.WithTimeout(ctx, aliveLimit)
-		defer stop()
-		if !a.Alive(asking) {
+		select { // the lease has just asked whether it answers
+		case <-a.Done():
 			how = AgentEnded
+		default:
 		}
 	}
 	if ctx.Err() == nil {
