@@ -135,7 +135,7 @@ var ErrNoClaim = errors.New("the CLI cannot be claimed")
 
 // Claim gives a parked CLI the directory of its project in the sandbox, as if it had been
 // started there. HOME may be empty before. After an error the CLI must be ended. ErrNoClaim:
-// the CLI does not do it, and the next one would not either.
+// the CLI does not do it, or not in time.
 func (s *Started) Claim(ctx context.Context, dir string) error {
 	id := uuid.NewString()
 	answered := s.output.expect(id)

@@ -256,7 +256,7 @@ func TestAnAgentThatWaitedForAnyoneIsNotUsed(t *testing.T) {
 				t.Errorf("%+v %+v %q\n%s", last, debug, l.how(), l.log)
 			}
 			// What failed would fail again.
-			if l.refuse != l.service.unclaimable.Load() {
+			if l.refuse != (parking{l.service}).paused() {
 				t.Errorf("agents are started ahead as before\n%s", l.log)
 			}
 		})

@@ -161,18 +161,25 @@ func (j *job) claim(ctx context.Context, s site, a *warmAgent) (bool, error) {
 	if ctx.Err() == nil {
 		j.log.Warn("an agent that was started ahead cannot be used; another one is started", "error", err)
 	}
-	if errors.Is(err, agent.ErrNoClaim) && !j.service.unclaimable.Swap(true) {
-		j.log.Error("no more agents are started ahead in standby sandboxes until the settings change or the service starts again: this version of the agent does not take a project later", "error", err)
+	if errors.Is(err, agent.ErrNoClaim) {
+		j.service.unclaimed.Store(time.Now().UnixNano())
+		j.log.Error("agents do not take a project after their start: none wait in standby sandboxes for a while", "pause", claimPause, "error", err)
 	}
 	return false, nil
 }
 
+// claimPause is how long no agents wait in standby sandboxes after one has not taken its
+// project: the program may be one that never does, or the machine too busy.
+const claimPause = 10 * time.Minute
+
 // parking starts the agents that wait in standby sandboxes.
 type parking struct{ *Service }
 
+func (p parking) paused() bool { return time.Since(time.Unix(0, p.unclaimed.Load())) < claimPause }
+
 // Park implements workspace.Parking.
 func (p parking) Park(ctx context.Context, w *workspace.Workspace) (workspace.Agent, error) {
-	if p.unclaimable.Load() {
+	if p.paused() {
 		return nil, nil
 	}
 	settings := *p.settings.Load()
@@ -193,7 +200,7 @@ func (p parking) Fits(w *workspace.Workspace, waiting workspace.Agent) bool {
 	a, ok := waiting.(*warmAgent)
 	settings := *p.settings.Load()
 	at := p.site(w, "", "", settings)
-	return ok && !p.unclaimable.Load() && p.fits(a, at, settings.TimeLimit)
+	return ok && !p.paused() && p.fits(a, at, settings.TimeLimit)
 }
 
 // begin starts the agent, which then waits.

@@ -156,8 +156,8 @@ const (
 )
 
 // WantsAgent reports whether an agent may be started for a user who only looks at a
-// project: none waits yet but one that was there before the user, there is room for it, or one that no job has needed for
-// hintAge, and hintPause has passed.
+// project: none waits yet, except for one that was there before the user; there is room
+// for it, or one that no job has needed for hintAge; and hintPause has passed.
 func (p *Pool) WantsAgent(user dreamcore.UserID) bool {
 	if !p.mayWarm(user) {
 		return false
