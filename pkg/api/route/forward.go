@@ -135,8 +135,8 @@ func contextWith(ctx context.Context, x *exchange) context.Context {
 
 // RoundTrip implements http.RoundTripper for the requests of an exchange: it chooses a
 // cell and asks it. It asks once more only where no connection could be made, where
-// exchange.repeats allows it, or where the cell says that the user lives elsewhere, and asks the next cell only if one does
-// not have the requested job or project.
+// exchange.repeats allows it, or where the cell says that the user lives elsewhere, and
+// asks the next cell only if one does not have the requested job or project.
 func (rt *Router) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, ok := r.Context().Value(exchangeKey{}).(*exchange)
 	if !ok {
