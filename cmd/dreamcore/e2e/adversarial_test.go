@@ -306,7 +306,7 @@ func (a *arena) journal() (all []byte) {
 // answers of the service about the files.
 func (a *arena) leaves(user string) map[string][]byte {
 	a.t.Helper()
-	out := map[string][]byte{"journal": a.journal()}
+	out := map[string][]byte{"journal": a.journal(), "log": a.newLog()}
 	repo := filepath.Join(a.h.state, "history", user, project+".git")
 	text, err := exec.Command("git", "--git-dir="+repo, "log", "-p", "--all", "--text", "--no-textconv", "--no-ext-diff").Output()
 	if err != nil {

@@ -43,6 +43,8 @@ type Grant struct {
 	ledger ledger
 	opts   GrantOptions
 
+	rehearses atomic.Bool // the agent was awaited, and has not asked the model anything
+
 	warnings, alarms throttle
 
 	ctx    context.Context // the grant's lifetime
@@ -56,8 +58,8 @@ type Grant struct {
 	idle     chan struct{} // closed when revoked and inflight is 0
 }
 
-// NewToken returns a token that is refused until a grant makes it valid: for an agent
-// that is started before its job. It is "sk-dreamcore-" and 64 hexadecimal digits.
+// NewToken returns a token that is refused until a grant makes it valid, except for what
+// Socket.Await allows: for an agent that is started before its job. It is "sk-dreamcore-" and 64 hexadecimal digits.
 func NewToken() string {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails: it would end the program
@@ -79,7 +81,7 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 		gr.opts.Meter = nopMeter{}
 	}
 	gr.digest = sha256.Sum256([]byte(gr.token))
-	s.awaited.Store(nil)
+	gr.rehearses.Store(s.awaits(gr.digest))
 	parent, cancel := context.WithCancelCause(s.ctx)
 	gr.ctx, gr.cancel, gr.stop = parent, cancel, func() {}
 	if !opts.Expires.IsZero() {
@@ -95,6 +97,7 @@ func (s *Socket) Grant(opts GrantOptions) *Grant {
 	if !s.addGrant(gr) {
 		gr.Revoke()
 	}
+	s.awaited.Store(nil) // after that: requests look for a grant first
 	return gr
 }
 

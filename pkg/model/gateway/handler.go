@@ -33,11 +33,9 @@ func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
 		return // the CLI checks the connection at its start: 200
 	}
 	gr, awaited := s.authenticate(r.Header)
-	if awaited && r.Method == http.MethodPost {
-		if path, _, _ := strings.Cut(r.RequestURI, "?"); path == countTokensPath {
-			s.estimate(w, r)
-			return
-		}
+	if path, _, _ := strings.Cut(r.RequestURI, "?"); r.Method == http.MethodPost && path == countTokensPath && (awaited || gr != nil && gr.rehearses.Load()) {
+		s.estimate(w, r)
+		return
 	}
 	if gr == nil {
 		s.gw.cfg.Logger.Log(r.Context(), s.wrongTokens.level(slog.LevelWarn), "a sandbox used a wrong token", "path", s.path)
@@ -56,6 +54,7 @@ func (s *Socket) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer gr.end()
+	gr.rehearses.Store(false)
 	x := &exchange{gw: s.gw, grant: gr, w: w, rc: rc, client: r.Context()}
 	x.serve(r, call)
 }

@@ -143,11 +143,17 @@ func TestATokenOfAnAgentThatWaitsOnlyCounts(t *testing.T) {
 		t.Errorf("%d requests reach the model", asked)
 	}
 	r.grant = r.socket.Grant(GrantOptions{Job: "job-2", Token: token})
-	if status, body := ask(token, countTokensPath, testBody); status != http.StatusOK || body != `{"input_tokens":7}` || asked != 1 {
-		t.Errorf("during the job: %d %s, %d requests", status, body, asked)
+	if status, body := ask(token, countTokensPath, strings.Repeat("x", 400)); status != http.StatusOK || body != `{"input_tokens":100}` || asked != 0 || r.grant.Usage().Requests != 0 {
+		t.Errorf("at the begin of the job: %d %s, %d requests", status, body, asked)
+	}
+	if status, _ := ask(token, messagesPath, testBody); status != http.StatusOK || asked != 1 {
+		t.Errorf("the first message: %d, %d requests", status, asked)
+	}
+	if status, body := ask(token, countTokensPath, testBody); status != http.StatusOK || body != `{"input_tokens":7}` || asked != 2 {
+		t.Errorf("after it: %d %s, %d requests", status, body, asked)
 	}
 	r.grant.Revoke()
-	if status, _ := ask(token, countTokensPath, testBody); status != http.StatusUnauthorized || asked != 1 {
+	if status, _ := ask(token, countTokensPath, testBody); status != http.StatusUnauthorized || asked != 2 {
 		t.Errorf("after the job: %d, %d requests", status, asked)
 	}
 }

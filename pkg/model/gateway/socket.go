@@ -86,9 +86,10 @@ func (g *Gateway) Listen(dir string) (*Socket, error) {
 // Path returns the socket's path on the host.
 func (s *Socket) Path() string { return s.path }
 
-// Await makes it known that an agent waits for its job with a token. Until Grant, the token
-// only counts tokens: the gateway estimates them itself and asks no model. Only one token is
-// known in this way.
+// Await makes it known that an agent waits for its job with a token. Until Grant the token
+// only counts tokens, which the gateway estimates itself, also for the job until its first
+// request to the model: a rehearsal may not have ended. Only one token is known in this
+// way, until the next Await or Grant.
 func (s *Socket) Await(token string) {
 	digest := sha256.Sum256([]byte(token))
 	s.awaited.Store(&digest)

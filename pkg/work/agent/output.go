@@ -20,11 +20,11 @@ type Result struct {
 // output turns the output of the CLI into events and remembers its result. It
 // implements io.Writer.
 type output struct {
-	mu      sync.Mutex                  // guards emit, early and awaited
+	mu      sync.Mutex                  // guards emit, early, claimed and awaited
 	emit    func(dreamcore.Event) error // nil before attach
 	early   []dreamcore.Event           // from before attach
 	claimed bool                        // what comes before attach is dropped
-	awaited map[string]chan reply       // by the id of a request whose reply is awaited
+	awaited map[string]awaited          // by the id of the request
 	line    []byte                      // the beginning of an unfinished line
 	dropped int                         // bytes of the unfinished line that are not in it
 	lines   int
@@ -35,6 +35,12 @@ type output struct {
 
 func newOutput() *output { return &output{turns: make(chan bool, 1)} }
 
+// awaited is a request whose reply is awaited.
+type awaited struct {
+	reply chan reply
+	claim bool
+}
+
 // reply is the reply to a claim. That to another request has other members.
 type reply struct {
 	Status    string `json:"status"`
@@ -43,14 +49,14 @@ type reply struct {
 }
 
 // expect returns the channel of the reply to a request, which is not an event.
-func (o *output) expect(request string) <-chan reply {
+func (o *output) expect(request string, claim bool) <-chan reply {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.awaited == nil {
-		o.awaited = map[string]chan reply{}
+		o.awaited = map[string]awaited{}
 	}
 	c := make(chan reply, 1)
-	o.awaited[request] = c
+	o.awaited[request] = awaited{c, claim}
 	return c
 }
 
@@ -72,12 +78,12 @@ func (o *output) reply(e dreamcore.Event) bool {
 	if json.Unmarshal(e, &r) != nil {
 		return false
 	}
-	c, ok := o.awaited[r.Response.ID]
+	a, ok := o.awaited[r.Response.ID]
 	if !ok {
 		return false
 	}
 	delete(o.awaited, r.Response.ID)
-	if r.Response.Reply.Directory != "" {
+	if a.claim && o.emit == nil {
 		o.claimed, o.early, o.lines, o.result, o.talked = true, nil, 0, nil, false
 		select {
 		case <-o.turns:
@@ -85,7 +91,7 @@ func (o *output) reply(e dreamcore.Event) bool {
 		}
 	}
 	r.Response.Reply.Error = r.Response.Error
-	c <- r.Response.Reply
+	a.reply <- r.Response.Reply
 	return true
 }
 

@@ -138,7 +138,7 @@ var ErrNoClaim = errors.New("the CLI cannot be claimed")
 // the CLI does not do it, or not in time.
 func (s *Started) Claim(ctx context.Context, dir string) error {
 	id := uuid.NewString()
-	answered := s.output.expect(id)
+	answered := s.output.expect(id, true)
 	s.input.add(controlRequest(id, claim{"claim_session", dir}), false)
 	limited, cancel := context.WithTimeout(ctx, claimLimit)
 	defer cancel()
@@ -149,7 +149,7 @@ func (s *Started) Claim(ctx context.Context, dir string) error {
 		}
 		return nil
 	case <-s.done:
-		return fmt.Errorf("the CLI has ended with code %d: %.500q", s.exit.Code, s.stderr)
+		return s.ended()
 	case <-limited.Done():
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -158,7 +158,7 @@ func (s *Started) Claim(ctx context.Context, dir string) error {
 	}
 }
 
-// claimLimit bounds the time of a claim. The CLI may not have finished its start.
+// claimLimit bounds the time of a claim.
 const claimLimit = 5 * time.Second
 
 type claim struct {
@@ -168,12 +168,28 @@ type claim struct {
 
 // Rehearse makes a CLI that waits prepare a request to the model, as it will after its
 // prompt, which is faster the second time. It only asks the gateway for the number of
-// tokens; see gateway.Socket.Await. Nothing waits for that, except for a prompt that
-// comes meanwhile.
-func (s *Started) Rehearse() {
+// tokens; see gateway.Socket.Await. A prompt that comes meanwhile waits. Rehearse returns
+// a function that waits until the CLI has rehearsed, or cannot, and then has also finished
+// its start; its error says that the CLI has ended or ctx.
+func (s *Started) Rehearse() (await func(ctx context.Context) error) {
 	id := uuid.NewString()
-	s.output.expect(id)
+	rehearsed := s.output.expect(id, false)
 	s.input.add(controlRequest(id, map[string]string{"subtype": "get_context_usage"}), false)
+	return func(ctx context.Context) error {
+		select {
+		case <-rehearsed:
+			return nil
+		case <-s.done:
+			return s.ended()
+		case <-ctx.Done():
+			return fmt.Errorf("the CLI does not finish its start: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// ended describes the end of a CLI that should wait.
+func (s *Started) ended() error {
+	return fmt.Errorf("the CLI has ended with code %d: %.500q", s.exit.Code, s.stderr)
 }
 
 // controlRequest returns the line of a request to the CLI.

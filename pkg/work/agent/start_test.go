@@ -211,8 +211,13 @@ func TestARehearsalIsNoPartOfTheRun(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.Rehearse()
+				rehearsed := s.Rehearse()
 				synctest.Wait()
+				ctx, stop := context.WithTimeout(t.Context(), time.Second)
+				defer stop()
+				if err := rehearsed(ctx); (err == nil) == late {
+					t.Errorf("it has rehearsed: %v", err)
+				}
 				if late {
 					time.AfterFunc(time.Millisecond, func() { close(prompted) })
 				}

@@ -77,13 +77,18 @@ func (l *lateRig) ready() {
 	l.t.Fatal("no standby sandbox comes")
 }
 
-// agent is the agent: it moves if it was started before its user came.
+// agent is the agent: it answers a rehearsal and waits for a claim if it was started before its user came.
 func (l *lateRig) agent(g guest) (int, error) {
 	if g.Dir == parkedDir {
 		lines := bufio.NewReader(g.Stdin)
 		first := make(chan string, 1)
 		go func() {
-			_, _ = lines.ReadString('\n') // the rehearsal
+			rehearsal, _ := lines.ReadString('\n')
+			var r struct {
+				ID string `json:"request_id"`
+			}
+			_ = json.Unmarshal([]byte(rehearsal), &r)
+			g.say(`{"type":"control_response","response":{"request_id":"` + r.ID + `","response":{}}}` + "\n")
 			line, _ := lines.ReadString('\n')
 			first <- line
 		}()
@@ -256,7 +261,7 @@ func TestAnAgentThatWaitedForAnyoneIsNotUsed(t *testing.T) {
 				t.Errorf("%+v %+v %q\n%s", last, debug, l.how(), l.log)
 			}
 			// What failed would fail again.
-			if l.refuse != (parking{l.service}).paused() {
+			if paused := l.parts.Workspaces.ParkingPaused(); paused != (l.refuse || l.fails) {
 				t.Errorf("agents are started ahead as before\n%s", l.log)
 			}
 		})

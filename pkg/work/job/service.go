@@ -144,8 +144,6 @@ type Service struct {
 
 	warming *semaphore.Weighted // bounds the starts of agents ahead of jobs
 
-	unclaimed atomic.Int64 // when an agent did not take a project after its start, Unix time in ns; 0 if never
-
 	// erasing is held while logs are removed together with their rows, and while rows
 	// are written that were read from logs.
 	erasing sync.Mutex
@@ -191,7 +189,6 @@ func New(parts Parts, s Settings) *Service {
 // Apply changes the settings for jobs that begin after it.
 func (s *Service) Apply(settings Settings) {
 	s.settings.Store(&settings)
-	s.unclaimed.Store(0) // the program may be another one
 	s.admission.resize(settings.admission())
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/notef-neighbor/dreamcore/pkg/dreamcore"
 	"github.com/notef-neighbor/dreamcore/pkg/model/gateway"
+	"github.com/notef-neighbor/dreamcore/pkg/sandbox"
 	"github.com/notef-neighbor/dreamcore/pkg/work/agent"
 	"github.com/notef-neighbor/dreamcore/pkg/work/workspace"
 )
@@ -100,7 +101,7 @@ func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmA
 	a, fits := waiting.(*warmAgent)
 	fits = fits && j.earlier.attempts == 0 && j.service.fits(a, s, left)
 	how := AgentWarm
-	var fault error // of the sandbox
+	var fault error
 	switch {
 	case !fits:
 		how = AgentChanged
@@ -119,8 +120,11 @@ func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmA
 	if ctx.Err() == nil {
 		j.service.agentStarted(how)
 	}
-	if how == AgentWarm {
+	switch {
+	case how == AgentWarm:
 		return a, nil
+	case fault != nil:
+		return nil, fault // the sandbox is closed, or the job ends
 	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endAgentLimit)
 	defer cancel()
@@ -130,13 +134,13 @@ func (j *job) takeAgent(ctx context.Context, s site, left time.Duration) (*warmA
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return nil, fault
+	return nil, nil
 }
 
 // fits reports whether an agent that waits is what a job that has so much time would start.
 func (s *Service) fits(a *warmAgent, at site, left time.Duration) bool {
 	if a.start.Parked {
-		if at.session().Resume {
+		if at.session().Resume || s.parts.Workspaces.ParkingPaused() {
 			return false
 		}
 		at = at.parked()
@@ -146,12 +150,16 @@ func (s *Service) fits(a *warmAgent, at site, left time.Duration) bool {
 }
 
 // claim gives the project to an agent that waits for any, and reports whether it took it.
-// No other process of the user runs. An error is one of the sandbox.
+// No other process of the user runs. An error is not one of the agent: the sandbox is
+// closed, or the home cannot be prepared.
 func (j *job) claim(ctx context.Context, s site, a *warmAgent) (bool, error) {
 	if err := s.prepareHome(ctx, j.log); err != nil {
 		return false, err
 	}
 	if err := s.workspace.MountHome(ctx, j.request.Project); err != nil {
+		if !errors.Is(err, sandbox.ErrLost) && ctx.Err() == nil {
+			j.service.parts.Workspaces.PauseParking(err)
+		}
 		return false, &stageError{stage: stageSandbox, err: fmt.Errorf("mount the agent's home: %w", err)}
 	}
 	err := a.Claim(ctx, s.dir)
@@ -162,26 +170,16 @@ func (j *job) claim(ctx context.Context, s site, a *warmAgent) (bool, error) {
 		j.log.Warn("an agent that was started ahead cannot be used; another one is started", "error", err)
 	}
 	if errors.Is(err, agent.ErrNoClaim) {
-		j.service.unclaimed.Store(time.Now().UnixNano())
-		j.log.Error("agents do not take a project after their start: none wait in standby sandboxes for a while", "pause", claimPause, "error", err)
+		j.service.parts.Workspaces.PauseParking(err)
 	}
 	return false, nil
 }
 
-// claimPause is how long no agents wait in standby sandboxes after one has not taken its
-// project: the program may be one that never does, or the machine too busy.
-const claimPause = 10 * time.Minute
-
 // parking starts the agents that wait in standby sandboxes.
 type parking struct{ *Service }
 
-func (p parking) paused() bool { return time.Since(time.Unix(0, p.unclaimed.Load())) < claimPause }
-
 // Park implements workspace.Parking.
 func (p parking) Park(ctx context.Context, w *workspace.Workspace) (workspace.Agent, error) {
-	if p.paused() {
-		return nil, nil
-	}
 	settings := *p.settings.Load()
 	at := p.site(w, "", "", settings).parked()
 	a := &warmAgent{start: at.start(settings.TimeLimit)}
@@ -189,27 +187,33 @@ func (p parking) Park(ctx context.Context, w *workspace.Workspace) (workspace.Ag
 	if a.origin, err = p.origin(at, a.start); err != nil { // before the start, as in warm
 		return nil, err
 	}
-	if err := a.begin(ctx, at); err != nil {
+	await, err := a.begin(ctx, at)
+	if err == nil {
+		err = await(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-// Fits implements workspace.Parking.
+// Fits implements workspace.Parking. What cannot be read now may be readable when a job
+// comes.
 func (p parking) Fits(w *workspace.Workspace, waiting workspace.Agent) bool {
 	a, ok := waiting.(*warmAgent)
 	settings := *p.settings.Load()
-	at := p.site(w, "", "", settings)
-	return ok && !p.paused() && p.fits(a, at, settings.TimeLimit)
+	at := p.site(w, "", "", settings).parked()
+	origin, err := p.origin(at, at.start(settings.TimeLimit))
+	return ok && (err != nil || origin == a.origin)
 }
 
-// begin starts the agent, which then waits.
-func (a *warmAgent) begin(ctx context.Context, at site) (err error) {
+// begin starts the agent, which then waits; see agent.Started.Rehearse.
+func (a *warmAgent) begin(ctx context.Context, at site) (await func(context.Context) error, err error) {
 	at.workspace.Await(a.start.Token)
-	if a.Started, err = at.agent.Start(ctx, a.start); err == nil {
-		a.Rehearse()
+	if a.Started, err = at.agent.Start(ctx, a.start); err != nil {
+		return nil, err
 	}
-	return err
+	return a.Rehearse(), nil
 }
 
 func (s *Service) agentStarted(how AgentStart) {
@@ -316,7 +320,7 @@ func (s *Service) warm(ctx context.Context, user dreamcore.UserID, project dream
 		if a.origin, err = s.origin(at, a.start); err != nil {
 			return nil, err
 		}
-		if err := a.begin(ctx, at); err != nil {
+		if _, err := a.begin(ctx, at); err != nil {
 			return nil, err
 		}
 		return a, nil

@@ -47,7 +47,7 @@ type entry struct {
 	state    State
 	renew    bool                    // it must not be used again once its holder is done
 	held     bool                    // a lease, or the goroutine that prepares one, uses the entry
-	cleaned  bool                    // its lease ends: nothing new may be started, it would be ended
+	leased   bool                    // a Lease lasts, and is not being released
 	cancel   context.CancelCauseFunc // ends the holder's context; nil without a holder
 	reason   error                   // why the workspace closes
 	failing  bool                    // at least one attempt to close it has failed
@@ -65,6 +65,7 @@ func (r reason) Error() string { return string(r) }
 
 const (
 	errStale   = reason("the settings it was created from have changed")
+	errAgent   = reason("no job would take its agent, or none waits in it")
 	errOld     = reason("it is over the age limit")
 	errIdle    = reason("it was idle for too long")
 	errEvicted = reason("another user needs its slot")

@@ -24,17 +24,16 @@ func (p *Pool) Jobs(name string) ([]string, error) {
 }
 
 // Exec runs a program of the operator in the workspace of that name, as the
-// agent's user: alongside a job, or under a lease of its own if the workspace
-// is idle or a lease is about to end. It ends with the program, with ctx, or with
-// the job.
+// agent's user: alongside a job, or under a lease of its own. It ends with the
+// program, with ctx, or with the job.
 func (p *Pool) Exec(ctx context.Context, name string, cmd sandbox.Command) (sandbox.Exit, error) {
 	// Recorded before it runs: the program may end this service.
 	p.parts.audit(audit.EventOperator, "", ownerOf(name), "exec "+name+" -- "+strings.Join(cmd.Args, " "), nil)
-	w, used, err := p.find(name)
+	w, leased, err := p.find(name)
 	if err != nil {
 		return sandbox.Exit{}, err
 	}
-	if !used {
+	if !leased {
 		lease, err := p.Lease(ctx, w.owner)
 		if err != nil {
 			return sandbox.Exit{}, err
@@ -66,15 +65,15 @@ func (p *Pool) Exec(ctx context.Context, name string, cmd sandbox.Command) (sand
 	return exit, err
 }
 
-// find returns the workspace of that name, and whether it is in use: its cleaning ends
-// everything that runs. It fails with CodeNotFound while the workspace is being created,
-// and after it is closed.
-func (p *Pool) find(name string) (w *Workspace, used bool, err error) {
+// find returns the workspace of that name, and whether a lease lasts: at the begin and the
+// end of one, and while an agent is started ahead, everything that runs is ended. It fails
+// with CodeNotFound while the workspace is being created, and once it closes.
+func (p *Pool) find(name string) (w *Workspace, leased bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.named(name)
-	if e == nil || e.workspace == nil || e.isClosed() {
+	if e == nil || e.workspace == nil || e.state == StateClosing || e.isClosed() {
 		return nil, false, notFound(name)
 	}
-	return e.workspace, e.state != StateIdle && !(e.state == StateLeased && e.cleaned), nil
+	return e.workspace, e.leased, nil
 }

@@ -48,6 +48,35 @@ func TestAProgramOfTheOperatorDoesNotStartDuringTheCleaning(t *testing.T) {
 			t.Errorf("%d programs were started after the cleaning", b.starts)
 		}
 		m.mu.Unlock()
+		// Neither does it while an agent is started ahead, which then ends.
+		p.mu.Lock()
+		p.limits.WarmAgents = 1
+		p.mu.Unlock()
+		started := make(chan struct{})
+		m.cleaningStep.set(nil)
+		go func() {
+			if err := p.Warm(t.Context(), user(1), func(ctx context.Context, w *Workspace, a Agent) (Agent, error) {
+				<-started
+				return startAgent(ctx, w, a)
+			}); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		go exec()
+		synctest.Wait()
+		m.mu.Lock()
+		if b.starts != 2 {
+			t.Errorf("%d programs were started", b.starts)
+		}
+		m.mu.Unlock()
+		close(started)
+		synctest.Wait()
+		m.mu.Lock()
+		if b.starts != 3 || len(b.alive()) != 0 {
+			t.Errorf("%d programs were started, %d agents wait beside them", b.starts, len(b.alive()))
+		}
+		m.mu.Unlock()
 		if err := p.Close(t.Context()); err != nil {
 			t.Error(err)
 		}

@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -49,11 +50,18 @@ func (s *Standby) keep() {
 // discard closes those that must not be kept; once Close has begun, all.
 func (s *Standby) discard() {
 	short := s.memoryShort(0)
+	misfits := s.misfits()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	count := len(s.ready)
 	s.ready = slices.DeleteFunc(s.ready, func(sb *standby) bool {
 		why := s.unfit(sb)
+		if why == nil {
+			why = misfits[sb]
+		}
+		if errors.Is(why, errAgent) {
+			s.notBefore = time.Now().Add(s.cfg.Delay) // what changes now may go on to change
+		}
 		if why == nil && count > s.limits.Count {
 			why = errCrowded
 		}
@@ -81,10 +89,26 @@ func (s *Standby) unfit(sb *standby) error {
 		return fmt.Errorf("sandbox %s: %w", sb.ID(), sandbox.ErrLost)
 	case time.Since(sb.created) >= s.limits.MaxAge:
 		return errOld
-	case s.cfg.Fit != nil:
-		return s.cfg.Fit(sb.Sandbox)
 	}
 	return nil
+}
+
+// misfits returns those that StandbyConfig.Fit refuses, with the reasons. It must be called
+// without mu: Fit may read files.
+func (s *Standby) misfits() map[*standby]error {
+	if s.cfg.Fit == nil {
+		return nil
+	}
+	s.mu.Lock()
+	ready := slices.Clone(s.ready)
+	s.mu.Unlock()
+	found := map[*standby]error{}
+	for _, sb := range ready {
+		if why := s.cfg.Fit(sb.Sandbox); why != nil {
+			found[sb] = why
+		}
+	}
+	return found
 }
 
 // memoryShort reports whether less than MinFree and reserve bytes are free. As

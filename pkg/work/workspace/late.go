@@ -44,8 +44,11 @@ func (p *Pool) newStandby() *Standby {
 		StandbyLimits: p.limits.standby(), Delay: lateDelay, Reserve: lateReserve, Free: p.free, Logger: p.log, Busy: p.busy,
 		Fit: func(sb sandbox.Sandbox) error {
 			w := sb.(*Workspace)
-			if w.stale() || !p.agentFits(w) {
+			switch {
+			case w.stale():
 				return errStale
+			case !p.agentFits(w):
+				return errAgent
 			}
 			return nil
 		},
@@ -86,11 +89,10 @@ func (p *Pool) Standby() []Info {
 // Parking are agents that wait in standby sandboxes for the first job of a user, whoever
 // that will be.
 type Parking interface {
-	// Park starts an agent, whose HOME is LateHome. It returns nil without an error if
-	// none is to wait. ctx bounds the start.
+	// Park starts an agent, whose HOME is LateHome, and returns when it waits. ctx bounds
+	// the start. After an error the caller ends what runs in the workspace.
 	Park(ctx context.Context, w *Workspace) (Agent, error)
-	// Fits reports whether a job would take an agent that Park has started. It must not
-	// block.
+	// Fits reports whether a job would take an agent that Park has started.
 	Fits(w *Workspace, a Agent) bool
 }
 
@@ -98,29 +100,44 @@ type Parking interface {
 // is 0, none wait.
 func (p *Pool) Parks(parking Parking) { p.parking.Store(&parking) }
 
+// parkingPause is how long no agents wait in standby sandboxes after one could not be used:
+// the program may be one that never can, or the machine too busy.
+const parkingPause = 10 * time.Minute
+
+// PauseParking ends the agents that wait in standby sandboxes, and starts none for ten
+// minutes, or until the settings change. They cannot be used because of why.
+func (p *Pool) PauseParking(why error) {
+	p.unparked.Store(time.Now().UnixNano())
+	p.log.Error("agents in standby sandboxes cannot be used: none wait there for a while", "pause", parkingPause, "error", why)
+}
+
+// ParkingPaused reports whether PauseParking was called a short time ago.
+func (p *Pool) ParkingPaused() bool {
+	return time.Since(time.Unix(0, p.unparked.Load())) < parkingPause
+}
+
 // parks returns the parking, or nil while no agent is to wait in standby sandboxes.
 func (p *Pool) parks() Parking {
-	if parking := p.parking.Load(); parking != nil && p.mayPark.Load() {
+	if parking := p.parking.Load(); parking != nil && p.mayPark.Load() && !p.ParkingPaused() {
 		return *parking
 	}
 	return nil
 }
 
-// agentFits reports whether the agent of a standby sandbox is what a job would take; one
-// without an agent is as good as it was.
+// agentFits reports whether a job would take the agent of a standby sandbox, or none is to
+// wait there and none does.
 func (p *Pool) agentFits(w *Workspace) bool {
-	a := w.Agent()
-	if a == nil {
-		return true
+	a, parking := w.Agent(), p.parks()
+	if a == nil || parking == nil || w.template.AgentFile == "" {
+		return a == nil && (parking == nil || w.template.AgentFile == "")
 	}
-	parking := p.parks()
-	return parking != nil && parking.Fits(w, a)
+	return parking.Fits(w, a)
 }
 
 // openUnowned creates a workspace without an owner, in which an agent waits or has run
 // once without a prompt. Nothing of a user has been in it.
 func (p *Pool) openUnowned(ctx context.Context) (_ *Workspace, err error) {
-	w := &Workspace{parts: &p.parts, template: *p.template.Load(), current: &p.template, unbound: func() { p.standby.Disable() }}
+	w := &Workspace{parts: &p.parts, template: *p.template.Load(), current: &p.template}
 	if err := w.create(ctx); err != nil {
 		return nil, err
 	}
@@ -151,16 +168,17 @@ func (p *Pool) prepare(ctx context.Context, w *Workspace) error {
 	var err error
 	if parking := p.parks(); parking != nil {
 		var a Agent
-		if a, err = parking.Park(preparing, w); err == nil && a != nil {
+		if a, err = parking.Park(preparing, w); err == nil {
 			p.letWait(w, &warm{a, time.Now(), true})
 			return nil
 		}
-	}
-	if err == nil && p.parts.Prime != nil {
-		err = p.parts.Prime(preparing, w)
-	}
-	if err != nil {
-		p.log.Warn("the agent cannot be started ahead in a standby sandbox", "sandbox", w.ID(), "error", err)
+		if ctx.Err() == nil {
+			p.PauseParking(err)
+		}
+	} else if p.parts.Prime != nil {
+		if err = p.parts.Prime(preparing, w); err != nil {
+			p.log.Warn("the agent cannot be run ahead in a standby sandbox", "sandbox", w.ID(), "error", err)
+		}
 	}
 	cleaning, stop := context.WithTimeout(ctx, cleanLimit)
 	defer stop()
@@ -176,7 +194,7 @@ func (p *Pool) letWait(w *Workspace, a *warm) {
 		case <-w.Lost():
 			return
 		}
-		if w.warm.Load() == a { // nobody has taken it
+		if w.warm.Load() == a && !isClosed(w.Lost()) { // nobody has taken it
 			p.log.Warn("the agent that waited in a standby sandbox has ended", "sandbox", w.ID(), "after", time.Since(a.since).Round(time.Millisecond))
 		}
 	}()

@@ -34,6 +34,7 @@ func (p *Pool) Lease(ctx context.Context, user dreamcore.UserID) (*Lease, error)
 	l.ctx, l.cancel = p.hold(ctx, e)
 	p.mu.Lock()
 	e.jobs++
+	e.leased = true
 	p.mu.Unlock()
 	return l, nil
 }
@@ -66,14 +67,14 @@ func (p *Pool) release(ctx context.Context, e *entry) {
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		e.lastUsed, e.cleaned = time.Now(), false
+		e.lastUsed = time.Now()
 		if err != nil {
 			p.end(e, err)
 		}
 		p.giveBack(e)
 	}()
 	p.mu.Lock()
-	e.cleaned = true
+	e.leased = false
 	over := e.state == StateClosing || p.unfit(e) != nil
 	p.mu.Unlock()
 	if over {

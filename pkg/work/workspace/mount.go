@@ -57,7 +57,7 @@ func (w *Workspace) LateHome() string { return path.Join(path.Dir(w.template.Hom
 // MountHome mounts the home of a project of the owner at LateHome, for as long as the
 // sandbox exists. The workspace must have been a standby sandbox in which no program but
 // the waiting agent has run, and the home must exist. After an error the sandbox is
-// closed, and no more standby sandboxes are started.
+// closed.
 func (w *Workspace) MountHome(ctx context.Context, project dreamcore.ProjectID) error {
 	binder, ok := w.Sandbox.(sandbox.Binder)
 	if !ok || !w.Ahead() {
@@ -66,9 +66,6 @@ func (w *Workspace) MountHome(ctx context.Context, project dreamcore.ProjectID) 
 	err := binder.Bind(ctx, []sandbox.Mount{{Source: filepath.Join(w.user.HomesPath(), string(project)), Target: w.LateHome(), Writable: true}})
 	if err == nil {
 		return nil
-	}
-	if !errors.Is(err, sandbox.ErrLost) && ctx.Err() == nil && w.unbound != nil {
-		w.unbound()
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
 	defer cancel()

@@ -81,6 +81,8 @@ type Pool struct {
 	standby *Standby // of users; nil if sandboxes cannot get their user later
 	parking atomic.Pointer[Parking]
 	mayPark atomic.Bool // WarmAgents is not 0; the standby's lock may be held
+	// unparked is when PauseParking was called last, Unix time in ns; 0 if never.
+	unparked atomic.Int64
 
 	quit    chan struct{} // closed when Close begins
 	drained chan struct{} // closed when no workspace is left after that
@@ -140,6 +142,7 @@ func (p *Pool) Apply(s Settings) {
 	p.template.Store(&s.Template)
 	p.env.Store(&s.Env)
 	p.mayPark.Store(s.Limits.WarmAgents > 0)
+	p.unparked.Store(0)
 	if p.standby != nil {
 		p.standby.Apply(s.Limits.standby())
 	}

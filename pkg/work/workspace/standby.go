@@ -33,7 +33,8 @@ type StandbyConfig struct {
 	Create func(context.Context, sandbox.Spec) (sandbox.Sandbox, error)
 	Spec   sandbox.Spec
 	// Delay is how long the next one waits, after one was handed out, while that is in
-	// use: its start would slow that one down. 0 means startDelay.
+	// use: its start would slow that one down. So does the next one after one whose agent
+	// no job would take. 0 means startDelay.
 	Delay time.Duration
 	// Busy reports whether the processors have more important work than the start of
 	// one for which no caller waits; it may be nil.
@@ -186,7 +187,7 @@ func (s *Standby) takeReady(ctx context.Context) (sb sandbox.Sandbox, released f
 func (s *Standby) popReady() *standby {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.ready) == 0 {
+	if s.closed || s.disabled || len(s.ready) == 0 {
 		return nil
 	}
 	sb := s.ready[0]

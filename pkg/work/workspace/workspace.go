@@ -89,7 +89,6 @@ type Workspace struct {
 	users []sandbox.Owner
 
 	released func() // is called by Close if the sandbox was a standby; may be nil
-	unbound  func() // is called when a directory cannot be mounted late; may be nil
 }
 
 // Ahead reports whether the sandbox was started before its user came.
