@@ -103,6 +103,19 @@ func claimed(answer func(id, dir string) string) func(sandboxtest.Run) (sandbox.
 	}
 }
 
+// runs checks that a CLI that waited gets its prompt, and that its events are those of its
+// run alone.
+func runs(t *testing.T, s *Started) {
+	t.Helper()
+	var got events
+	w := turn()
+	w.Prompt, w.Emit = "a game", got.emit
+	o, err := s.Run(t.Context(), w)
+	if err != nil || !o.Success() || o.Lines != 3 || len(got.all) != 3 || !strings.Contains(got.all[0], "a game") {
+		t.Errorf("%+v, %v, %q", o, err, got.all)
+	}
+}
+
 // TestAParkedCLIIsClaimed: what it says before its prompt is not of the run.
 func TestAParkedCLIIsClaimed(t *testing.T) {
 	const to = "/data/p \"q\""
@@ -144,13 +157,7 @@ func TestAParkedCLIIsClaimed(t *testing.T) {
 					}
 					return
 				}
-				var got events
-				w := turn()
-				w.Prompt, w.Emit = "a game", got.emit
-				o, err := s.Run(t.Context(), w)
-				if err != nil || !o.Success() || o.Lines != 3 || len(got.all) != 3 || !strings.Contains(got.all[0], "a game") {
-					t.Errorf("%+v, %v, %q", o, err, got.all)
-				}
+				runs(t, s)
 			})
 		})
 	}
@@ -221,13 +228,7 @@ func TestARehearsalIsNoPartOfTheRun(t *testing.T) {
 				if late {
 					time.AfterFunc(time.Millisecond, func() { close(prompted) })
 				}
-				var got events
-				w := turn()
-				w.Prompt, w.Emit = "a game", got.emit
-				o, err := s.Run(t.Context(), w)
-				if err != nil || !o.Success() || o.Lines != 3 || len(got.all) != 3 || !strings.Contains(got.all[0], "a game") {
-					t.Errorf("%+v, %v, %q", o, err, got.all)
-				}
+				runs(t, s)
 			})
 		})
 	}

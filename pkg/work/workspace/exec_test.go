@@ -29,6 +29,14 @@ func TestAProgramOfTheOperatorDoesNotStartDuringTheCleaning(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		started := func(want int) {
+			t.Helper()
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if b.starts != want {
+				t.Errorf("%d programs were started, not %d", b.starts, want)
+			}
+		}
 		exec() // beside the job
 		cleaned := make(chan struct{})
 		m.cleaningStep.set(func(context.Context, *box) error { <-cleaned; return nil })
@@ -36,27 +44,19 @@ func TestAProgramOfTheOperatorDoesNotStartDuringTheCleaning(t *testing.T) {
 		synctest.Wait()
 		go exec()
 		synctest.Wait()
-		m.mu.Lock()
-		if b.starts != 1 {
-			t.Errorf("%d programs were started", b.starts)
-		}
-		m.mu.Unlock()
+		started(1)
 		close(cleaned)
 		synctest.Wait()
-		m.mu.Lock()
-		if b.starts != 2 {
-			t.Errorf("%d programs were started after the cleaning", b.starts)
-		}
-		m.mu.Unlock()
+		started(2)
 		// Neither does it while an agent is started ahead, which then ends.
 		p.mu.Lock()
 		p.limits.WarmAgents = 1
 		p.mu.Unlock()
-		started := make(chan struct{})
+		begin := make(chan struct{})
 		m.cleaningStep.set(nil)
 		go func() {
 			if err := p.Warm(t.Context(), user(1), func(ctx context.Context, w *Workspace, a Agent) (Agent, error) {
-				<-started
+				<-begin
 				return startAgent(ctx, w, a)
 			}); err != nil {
 				t.Error(err)
@@ -65,16 +65,13 @@ func TestAProgramOfTheOperatorDoesNotStartDuringTheCleaning(t *testing.T) {
 		synctest.Wait()
 		go exec()
 		synctest.Wait()
-		m.mu.Lock()
-		if b.starts != 2 {
-			t.Errorf("%d programs were started", b.starts)
-		}
-		m.mu.Unlock()
-		close(started)
+		started(2)
+		close(begin)
 		synctest.Wait()
+		started(3)
 		m.mu.Lock()
-		if b.starts != 3 || len(b.alive()) != 0 {
-			t.Errorf("%d programs were started, %d agents wait beside them", b.starts, len(b.alive()))
+		if n := len(b.alive()); n != 0 {
+			t.Errorf("%d agents wait beside them", n)
 		}
 		m.mu.Unlock()
 		if err := p.Close(t.Context()); err != nil {

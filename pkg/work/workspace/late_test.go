@@ -27,8 +27,16 @@ type lateBox struct {
 	id   string
 	spec sandbox.Spec
 
-	rig   *lateRig
-	bound []sandbox.Mount // guarded by rig.mu
+	rig     *lateRig
+	bound   []sandbox.Mount // guarded by rig.mu
+	special []string        // of the last cleaning; guarded by rig.mu
+}
+
+func (b *lateBox) Clean(ctx context.Context, r sandbox.Residue) error {
+	b.rig.mu.Lock()
+	b.special = r.Special
+	b.rig.mu.Unlock()
+	return b.Fake.Clean(ctx, r)
 }
 
 func (b *lateBox) ID() string { return b.id }
@@ -170,6 +178,10 @@ func TestAStandbySandboxBecomesThatOfOneUser(t *testing.T) {
 	box := r.lease(user(1))
 	if box.id != ready || !box.shows(user(1)) || len(box.bound) != 2 || !slices.Equal(box.spec.Late, []string{"/data/users", "/home"}) {
 		t.Errorf("the user gets %s, not %s, with %+v", box.id, ready, box.bound)
+	}
+	// An engine may keep FIFOs by their paths, and the home of the agent that waited has two.
+	if !slices.Contains(box.special, "/home/agent") || !slices.Contains(box.special, "/home/project") {
+		t.Errorf("special files are removed below %q", box.special)
 	}
 	if w := r.pool.entries[user(1)].workspace; !w.Ahead() {
 		t.Error("the sandbox was not there before its user")
@@ -347,15 +359,22 @@ func (l *lateParking) Park(context.Context, *Workspace) (Agent, error) {
 
 func (l *lateParking) Fits(*Workspace, Agent) bool { return !l.other.Load() }
 
-// TestAgentsOfStandbySandboxesCount against WarmAgents once they have a user; the one who
-// came last keeps the agent.
-func TestAgentsOfStandbySandboxesCount(t *testing.T) {
+// newParkingRig returns a rig in whose standby sandboxes agents may wait.
+func newParkingRig(t *testing.T) (*lateRig, *lateParking) {
+	t.Helper()
 	r := newLateRig(t, 0)
 	r.pool.standby.mu.Lock()
 	r.pool.standby.cfg.Delay = time.Millisecond
 	r.pool.standby.mu.Unlock()
 	lot := &lateParking{agents: make(chan *lateAgent, 10)}
 	r.pool.Parks(lot)
+	return r, lot
+}
+
+// TestAgentsOfStandbySandboxesCount against WarmAgents once they have a user; the one who
+// came last keeps the agent.
+func TestAgentsOfStandbySandboxesCount(t *testing.T) {
+	r, _ := newParkingRig(t)
 	r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1, WarmAgents: 1}, Template: *r.pool.template.Load()})
 	before := ""
 	for n := range 3 {
@@ -380,12 +399,7 @@ func TestAgentsOfStandbySandboxesCount(t *testing.T) {
 // TestAnAgentWaitsInAStandbySandbox: the user of the sandbox gets it, and one who only
 // looks at a project may have another one.
 func TestAnAgentWaitsInAStandbySandbox(t *testing.T) {
-	r := newLateRig(t, 0)
-	r.pool.standby.mu.Lock()
-	r.pool.standby.cfg.Delay = time.Millisecond
-	r.pool.standby.mu.Unlock()
-	lot := &lateParking{agents: make(chan *lateAgent, 10)}
-	r.pool.Parks(lot)
+	r, lot := newParkingRig(t)
 	apply := func(agents int) {
 		r.pool.Apply(Settings{Limits: Limits{Max: 4, Idle: time.Hour, MaxAge: time.Hour, Standby: 1, WarmAgents: agents}, Template: *r.pool.template.Load()})
 	}
